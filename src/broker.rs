@@ -1,0 +1,204 @@
+//! The seam between a node and the others: what the dispatcher asks of a broker, what it is told, and what a broker
+//! promises. Two brokers stand behind it, [`memory`] and [`redis`]; one suite of scenarios runs over both.
+//!
+//! # What every broker promises
+//!
+//! - **Asking never waits.** [`Broker::ask`] puts the request into a queue. The dispatcher bounds what it has asked
+//!   and not yet been answered; the broker adds no queue without a bound of its own.
+//! - **Every [`Publish`] and every [`Read`] is answered exactly once**, with its ticket, within
+//!   [`Settings::publish_timeout`] and a second, whatever happens to Redis.
+//! - **Publishing is atomic per room**: key looked up, next offset taken, appended to the log, and sent to the topic, or nothing of it.
+//!   `Ok` means that the broker has it; [`Refused::Unknown`] that it may or may not have happened; every other refusal, that it
+//!   did not.
+//! - **The publisher's node is not served first**: it hears its own publication by the topic like every other node, so
+//!   that all see one order.
+//! - **Following is at most once, and says so.** Messages of a followed room come in the order of their offsets, but a subscription can
+//!   break. After each (re)subscription the broker says [`BrokerEvent::Following`]: whatever is published from then on is
+//!   delivered, or another `Following` comes later. What lies between is read by the dispatcher with [`Range::After`].
+//!   A broker whose queue overflowed lets the rooms go through the same door: it says `Following` again.
+//! - **Only a read judges an epoch.** Why an offset needs one: a log lost at offset 8 starts again at 1, and whoever stands at 8 must not be told
+//!   at the new 8 that nothing was missed.
+
+pub mod memory;
+pub mod redis;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use crate::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket, UserName};
+
+/// One datum of a room, as said by its publisher; shared by everything that holds it.
+#[derive(Debug)]
+pub struct Publication {
+    /// Who said it; `None` for an anonymous session.
+    pub user: Option<UserName>,
+    /// When the publisher's node received it: milliseconds since 1970, by that node's clock.
+    pub time: u64,
+    /// The session that does not want its own words back (`others:true`).
+    pub except: Option<Sender>,
+    /// Any JSON value, passed on as it was written.
+    pub data: Box<RawValue>,
+}
+
+impl Publication {
+    /// What it occupies in memory, in bytes, near enough to keep a bound.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.data.get().len() + 64
+    }
+}
+
+/// A session, named so that every node can tell whether it is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    pub incarnation: Incarnation,
+    pub session: SessionId,
+}
+
+/// What the dispatcher asks.
+#[derive(Debug)]
+pub enum Request {
+    /// Follow the room's topic until [`Request::Unfollow`]; answered by [`BrokerEvent::Following`], again after every loss.
+    Follow(RoomName),
+    /// The last local member has left. The broker may linger before it unsubscribes.
+    Unfollow(RoomName),
+    Publish(Publish),
+    Read(Read),
+}
+
+/// A publication on its way to the log and to every node.
+#[derive(Debug)]
+pub struct Publish {
+    pub ticket: Ticket,
+    pub room: RoomName,
+    /// Makes a retry harmless: the same key of the same publisher in the same room answers the first position for 5 minutes.
+    pub key: Option<PublishKey>,
+    /// Skips the log: no offset, at most once, answered with offset 0.
+    pub ephemeral: bool,
+    pub publication: Arc<Publication>,
+}
+
+/// The name a publisher gives to one publication (1 to 64 bytes, any text).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PublishKey {
+    /// The user, or `None` for all anonymous sessions together.
+    pub publisher: Option<UserName>,
+    pub key: Arc<str>,
+}
+
+/// A question about a room's log.
+#[derive(Clone, Debug)]
+pub struct Read {
+    pub ticket: Ticket,
+    pub room: RoomName,
+    pub range: Range,
+    /// At most so many messages come in the page; 0 asks for the position alone.
+    pub limit: usize,
+}
+
+/// Which part of a log is wanted. Pages are always ascending and without holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// Where the room stands, and no messages.
+    Top,
+    /// The messages after this position, oldest first. If the epoch is another one, or the log no longer reaches back so far, the
+    /// page begins at the oldest message there is; [`Page::first`] tells.
+    ///
+    /// The position is one that this node has *delivered*, so it is evidence: a log of the same epoch whose top is below it has lost its
+    /// tail, and the broker ends the epoch, once, whoever asks first.
+    After(Position),
+    /// The newest messages below this offset (`None`: below the top + 1).
+    Before(Option<u64>),
+}
+
+/// A part of a room's log.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Epoch and newest offset at the moment of reading.
+    pub top: Position,
+    /// The oldest offset the log still has; `top + 1` when it has none.
+    pub first: u64,
+    /// Ascending, contiguous.
+    pub messages: Vec<(u64, Arc<Publication>)>,
+}
+
+/// Why a publication or a read was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Nothing has happened; trying again later is right.
+    #[error("the room cannot be reached at the moment; try again")]
+    Unavailable,
+    /// No answer came in time: it happened or it did not. Retry with the same key.
+    #[error("no answer came in time, so it may or may not have happened; retry with the same key")]
+    Unknown,
+    /// The store refuses to grow (Redis out of memory). Nothing has happened.
+    #[error("the store is full; try again later")]
+    Full,
+}
+
+/// What a broker tells the dispatcher.
+#[derive(Debug)]
+pub enum BrokerEvent {
+    /// The topic of the room is subscribed from here on; see the promises above.
+    Following(RoomName),
+    /// A message of a followed room.
+    Message {
+        room: RoomName,
+        epoch: Epoch,
+        offset: u64,
+        publication: Arc<Publication>,
+    },
+    /// An ephemeral publication in a followed room.
+    Ephemeral {
+        room: RoomName,
+        publication: Arc<Publication>,
+    },
+    /// The answer to a [`Publish`]: where the publication stands.
+    Published {
+        ticket: Ticket,
+        result: Result<Position, Refused>,
+    },
+    /// The answer to a [`Read`].
+    Page {
+        ticket: Ticket,
+        result: Result<Page, Refused>,
+    },
+}
+
+/// What a broker needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub incarnation: Incarnation,
+    /// Messages kept in a room's log; at least 1.
+    pub history_size: usize,
+    /// How long a log outlives its last message.
+    pub history_age: Duration,
+    /// How long a publication waits for its answer.
+    pub publish_timeout: Duration,
+    /// How long a topic stays subscribed after the last local member left.
+    pub topic_linger: Duration,
+    /// Rooms whose logs or positions the memory broker keeps at most.
+    pub max_rooms: usize,
+}
+
+/// How long the key of a publication is remembered.
+pub const KEY_TTL: Duration = Duration::from_secs(300);
+
+/// How long a room's epoch and offset outlive its last use.
+pub const META_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The dispatcher's end of the queue to a broker.
+#[derive(Clone, Debug)]
+pub struct Broker(flume::Sender<Request>);
+
+impl Broker {
+    pub fn new(requests: flume::Sender<Request>) -> Self {
+        Self(requests)
+    }
+
+    /// Asks without waiting. `false`: the broker has ended, and with it the node.
+    pub fn ask(&self, request: Request) -> bool {
+        self.0.send(request).is_ok()
+    }
+}

@@ -1,0 +1,219 @@
+//! The names of things: rooms, users, sessions, runs of a node, and the position in a room (epoch and
+//! offset). All are checked when they are made, so that the floors above never meet a bad one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest room name, in bytes.
+pub const ROOM_NAME_BYTES: usize = 128;
+
+/// The longest user name, in bytes; with the `@` of the personal room it still is a room name.
+pub const USER_NAME_BYTES: usize = 64;
+
+/// A name that breaks the rules, told in a sentence that says what is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("a room name is 1 to 128 of A-Z a-z 0-9 _ . : @ - and nothing else")]
+    Room,
+    #[error("a user name is 1 to 64 of A-Z a-z 0-9 _ . : - and nothing else")]
+    User,
+}
+
+/// A room's name: 1 to 128 bytes of `A-Z a-z 0-9 _ . : @ $ -`.
+///
+/// The alphabet has no braces, blanks, quotes, globs or control characters: a name can stand in a Redis key,
+/// in JSON and in a log line as it is. A leading `$` or `@` marks rooms of the server's own; [`is_reserved`]
+/// (Self::is_reserved) tells.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RoomName(Arc<str>);
+
+impl RoomName {
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@$-".contains(&byte);
+        if (1..=ROOM_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed) {
+            Ok(Self(name.into()))
+        } else {
+            Err(NameError::Room)
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the room belongs to the server (`$nodes`) or to one user (`@ada`).
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(['$', '@'])
+    }
+}
+
+impl fmt::Display for RoomName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A user's name: 1 to 64 bytes of `A-Z a-z 0-9 _ . : -`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserName(Arc<str>);
+
+impl UserName {
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+        if (1..=USER_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed) {
+            Ok(Self(name.into()))
+        } else {
+            Err(NameError::User)
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One life of a room's log, made at random with the log: an offset means something only within its epoch.
+///
+/// Shown as 16 hexadecimal digits. Text that is no epoch reads as [`Epoch::UNKNOWN`], which no log ever has: whoever
+/// comes back with it is told that its position is lost, rather than refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    pub const UNKNOWN: Epoch = Epoch(0);
+
+    /// A new epoch from 64 random bits.
+    pub fn new(random: u64) -> Self {
+        Self(random.max(1))
+    }
+
+    pub fn parse(text: &str) -> Self {
+        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Self(
+            digits
+                .then(|| u64::from_str_radix(text, 16).ok())
+                .flatten()
+                .unwrap_or(0),
+        )
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Epoch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Epoch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Ok(Self::parse(&text))
+    }
+}
+
+/// A place in a room: whoever stands at offset 41 next receives 42. Offset 0 is before the first message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    pub epoch: Epoch,
+    pub offset: u64,
+}
+
+/// One run of a node, made at random when the process starts: a restarted node is another incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Incarnation(pub u64);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// One session of this node; never used twice within an incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A question to the broker; its answer carries the same ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// 64 bits from the operating system's generator, for epochs and incarnations.
+///
+/// # Errors
+/// Only where the system has no generator; nothing that must be unique can be made then.
+pub fn random() -> Result<u64, getrandom::Error> {
+    getrandom::u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_reach_a_foreign_key_or_line_are_refused() {
+        let long = "x".repeat(ROOM_NAME_BYTES + 1);
+        for bad in [
+            "",
+            "a}:meta",
+            "*",
+            "[a-z]",
+            "\r\nFLUSHALL\r\n",
+            "a b",
+            "a\0",
+            "ä",
+            "\u{202e}x",
+            "a\"b",
+            &long,
+        ] {
+            assert_eq!(RoomName::new(bad), Err(NameError::Room), "{bad:?}");
+            assert_eq!(UserName::new(bad), Err(NameError::User), "{bad:?}");
+        }
+        assert!(RoomName::new(&"x".repeat(ROOM_NAME_BYTES)).is_ok());
+        assert!(UserName::new(&"x".repeat(USER_NAME_BYTES + 1)).is_err());
+        assert!(UserName::new("@ada").is_err());
+        assert!(RoomName::new("@ada").unwrap().is_reserved());
+        assert!(!RoomName::new("lobby").unwrap().is_reserved());
+    }
+
+    #[test]
+    fn an_epoch_reads_back_and_other_text_is_unknown() {
+        let epoch = Epoch::new(0x2a);
+        assert_eq!(Epoch::parse(&epoch.to_string()), epoch);
+        for other in [
+            "",
+            "2a",
+            "x7Qd",
+            "+00000000000002a",
+            "00000000000000000000002a",
+        ] {
+            assert_eq!(Epoch::parse(other), Epoch::UNKNOWN, "{other:?}");
+        }
+        assert_ne!(Epoch::new(0), Epoch::UNKNOWN);
+    }
+}
