@@ -21,3 +21,4 @@ pub mod runtime;
 pub mod server;
 pub mod session;
 pub mod shutdown;
+pub mod track;
