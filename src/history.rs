@@ -87,6 +87,10 @@ impl Log {
         }
     }
 
+    pub fn epoch(&self) -> Epoch {
+        self.top.epoch
+    }
+
     /// The offset that this key got before, if it is remembered.
     pub fn offset_of(&mut self, key: &PublishKey, now: Instant) -> Option<u64> {
         while let Some((forgotten, old)) = self.keys_by_age.front()
