@@ -197,7 +197,7 @@ pub(super) fn show_time(time: Duration) -> String {
     let millis = time.as_millis();
     match [(3_600_000, "h"), (60_000, "m"), (1000, "s")]
         .into_iter()
-        .find(|(n, _)| millis % n == 0)
+        .find(|(n, _)| millis.is_multiple_of(*n))
     {
         Some(_) if millis == 0 => "0s".into(),
         Some((n, unit)) => format!("{}{unit}", millis / n),
@@ -236,7 +236,7 @@ impl Kind for Size {
 pub(super) fn show_size(size: usize) -> String {
     match [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")]
         .into_iter()
-        .find(|(n, _)| size % n == 0)
+        .find(|(n, _)| size.is_multiple_of(*n))
     {
         Some((n, unit)) if size > 0 => format!("{}{unit}", size / n),
         _ => size.to_string(),
