@@ -63,6 +63,14 @@ const storage = {
 const isMessage = (item) => item?.dataset.offset !== undefined;
 const isAtEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 40;
 
+/** Whether the reader follows the end of the log. Known from scrolling, so that a change of size does not undo it. */
+let following = true;
+function toEnd() {
+  log.scrollTop = log.scrollHeight;
+  following = true;
+  $('latest').hidden = true;
+}
+
 /** Changes the log without a screen reader reading it all out: pages of history, another room. */
 let loudAgain;
 function quietly(change) {
@@ -112,17 +120,18 @@ class Conversation {
     this.name = name;
     this.messages = make('ol', 'messages');
     this.outgoing = make('ol', 'outgoing');
+    this.outgoing.setAttribute('aria-live', 'off'); // read out when it comes back, or when it fails
     this.earlier = makeButton('quiet earlier', 'Load earlier messages', () => this.loadEarlier());
     this.earlier.hidden = true;
     this.arrived = []; // messages and notes not in the page yet
     this.sending = new Map(); // id → {item, state} of what this page sent and has not seen come back
-    this.sent = new Set(); // ids this page sent, to know them as own while anonymous
+    this.sent = new Map(); // id → the name this page sent it under, to know it even when anonymous or renamed
     this.newest = null; // the position of the newest message seen
     this.loaded = false;
     this.draft = '';
     this.unread = 0;
     this.scroll = null; // null: at the end
-    this.tab = makeButton('', undefined, () => select(this));
+    this.tab = makeButton('', undefined, () => visit(this));
     this.room = board.join(name, {
       onMessage: (message) => this.receive(message),
       onGap: () => this.gap(),
@@ -181,8 +190,7 @@ class Conversation {
       // A log that was begun anew holds nothing that is older than what we show.
       const older = first && first.epoch !== page.epoch ? [] : page.messages;
       this.newest ??= older.length > 0 ? { epoch: page.epoch, offset: older.at(-1).offset } : null;
-      this.prepend(older);
-      this.showEarlier(page.more && older.length > 0);
+      this.prepend(older, page.more);
     } catch {
       if (!first) this.loaded = false; // the next join tries again
       this.showEarlier(Boolean(first));
@@ -201,14 +209,15 @@ class Conversation {
     this.earlier.textContent = this.isFull() ? 'Only the newest messages are kept here' : 'Load earlier messages';
   }
 
-  prepend(messages) {
+  prepend(messages, more) {
     const change = () => {
       const next = this.messages.firstElementChild;
-      const items = messages.map((message) => this.make(message));
+      const items = messages.map((message) => this.itemFor(message));
       this.messages.prepend(...items);
       for (const item of items) dress(item);
       // The old top may now continue the same day or sender.
-      dress(next?.classList.contains('day') ? next.nextElementSibling : next);
+      if (next) dress(next.classList.contains('day') ? next.nextElementSibling : next);
+      this.showEarlier(more && messages.length > 0);
     };
     if (current === this) quietly(() => this.keepPlace(change));
     else change();
@@ -238,16 +247,19 @@ class Conversation {
       if (Number(item.dataset.offset) === message.offset) return;
       next = item;
     }
-    const item = this.make(message);
+    const item = this.itemFor(message);
     this.messages.insertBefore(item, next);
     dress(item);
     if (next) dress(next);
   }
 
-  make(message) {
-    const id = message.data?.id;
-    if (typeof id === 'string') this.returned(id);
-    return makeMessage(message, this.sent.has(id) || (message.user !== null && message.user === me));
+  itemFor(message) {
+    const { user, data } = message;
+    const id = data?.id;
+    if (this.sending.has(id)) this.returned(id);
+    // Others can copy an id, but not the name it was sent under.
+    const own = this.sent.has(id) ? this.sent.get(id) === user : user !== null && user === me;
+    return makeMessage(message, own);
   }
 
   trim() {
@@ -259,12 +271,11 @@ class Conversation {
 
   /** Stays at the end, or else with what is being read while the page grows above or below it. */
   keepPlace(change, onBelow) {
-    const atEnd = isAtEnd();
     const anchor = this.messages.lastElementChild;
     const stood = anchor?.offsetTop;
     change();
-    if (atEnd) {
-      log.scrollTop = log.scrollHeight;
+    if (following) {
+      toEnd();
     } else {
       if (anchor?.isConnected) log.scrollTop += anchor.offsetTop - stood;
       onBelow?.();
@@ -276,11 +287,11 @@ class Conversation {
     const item = makeMessage({ user: me, time: Date.now(), data: text }, true);
     for (const key of ['epoch', 'offset']) delete item.dataset[key];
     item.append(make('span', 'fate'));
-    this.sent.add(id);
+    this.sent.set(id, me);
     this.sending.set(id, { item, text });
     this.outgoing.append(item);
     this.publish(id);
-    log.scrollTop = log.scrollHeight;
+    toEnd();
   }
 
   async publish(id) {
@@ -299,7 +310,9 @@ class Conversation {
     if (!sending) return;
     const { item } = sending;
     sending.state = item.dataset.state = state;
-    item.querySelector('.fate').textContent = words;
+    const fate = item.querySelector('.fate');
+    fate.setAttribute('role', state === 'failed' ? 'alert' : 'none');
+    fate.textContent = words;
     item.querySelector('.choices')?.remove();
     if (state !== 'failed') return;
     const choices = make('div', 'choices');
@@ -308,7 +321,7 @@ class Conversation {
       makeButton('quiet', 'Discard', () => this.returned(id)),
     );
     item.append(choices);
-    if (current === this) log.scrollTop = log.scrollHeight;
+    if (current === this && following) toEnd();
   }
 
   /** The message has come back in the room's order: the one that stood for it goes. */
@@ -355,28 +368,37 @@ function join(name) {
 function select(conversation) {
   if (current) {
     current.draft = box.value;
-    current.scroll = isAtEnd() ? null : log.scrollTop;
+    current.scroll = following ? null : log.scrollTop;
   }
+  conversation?.show();
   current = conversation;
   body.classList.toggle('lone', !current);
   for (const control of [box, $('send')]) control.disabled = !current;
   $('leave').hidden = !current;
-  $('latest').hidden = true;
   $('title').textContent = current ? `# ${current.name}` : 'No room yet';
   box.value = current?.draft ?? '';
   fitBox();
   quietly(() => {
-    if (!current) return log.replaceChildren(make('p', 'hint', 'Join a room to plug in.'));
-    const { earlier, messages, outgoing, scroll } = current;
-    current.show();
+    if (!current) {
+      log.replaceChildren(make('p', 'hint', 'Join a room to plug in. Whoever opens the same room, on any node, hears you.'));
+      return toEnd();
+    }
+    const { earlier, messages, outgoing, scroll, unread } = current;
     log.replaceChildren(earlier, messages, outgoing);
-    log.scrollTop = scroll ?? log.scrollHeight;
+    if (scroll === null) toEnd();
+    else [log.scrollTop, following] = [scroll, false];
+    $('latest').hidden = following || unread === 0;
     current.unread = 0;
   });
   history.replaceState(null, '', current ? `#${encodeURIComponent(current.name)}` : location.pathname + location.search);
   showUnread();
   openDrawer(!current && phone.matches);
-  if (current && !touch.matches) box.focus();
+}
+
+/** Goes to a room because someone asked to, and so also to its message box; on a phone that would call the keyboard. */
+function visit(conversation) {
+  select(conversation);
+  if (!touch.matches) box.focus();
 }
 
 function leave() {
@@ -387,6 +409,7 @@ function leave() {
   storage.write('rooms', [...conversations.keys()]);
   current = null;
   select([...conversations.values()].at(-1) ?? null);
+  (current ? log : $('room')).focus();
 }
 
 function showUnread() {
@@ -445,17 +468,23 @@ function takeName() {
 
 // The connection, in words.
 
-let noticeTimer;
+let noticeTimer = null;
+let hasBeenOpen = false;
 function showStatus({ state, node, reason }) {
+  hasBeenOpen ||= state === 'open';
+  // Attempt after attempt stays one word, so that a screen reader says it once.
+  const words = WORDS[state === 'connecting' && hasBeenOpen ? 'waiting' : state];
   $('state').dataset.state = state;
-  $('state').textContent = WORDS[state];
+  if ($('state').textContent !== words) $('state').textContent = words;
   $('where').hidden = node === null;
   if (node !== null) $('node').textContent = node;
-  clearTimeout(noticeTimer);
-  if (state === 'open') return notice('');
-  if (state === 'closed') return notice(`The connection has ended${reason ? `: ${reason}` : ''}.`, 'Connect again');
+  if (state === 'open' || state === 'closed') {
+    clearTimeout(noticeTimer);
+    noticeTimer = null;
+    return notice(state === 'open' ? '' : `The connection has ended${reason ? `: ${reason}` : ''}.`, 'Connect again');
+  }
   // Most returns take less than this; nobody needs to read about them.
-  noticeTimer = setTimeout(() => notice('No connection at the moment. What you write is sent when it is back.', 'Try now'), 1500);
+  noticeTimer ??= setTimeout(() => notice('No connection at the moment. What you write is sent when it is back.', 'Try now'), 1500);
 }
 
 function notice(text, action) {
@@ -484,13 +513,11 @@ function fitBox() {
 function fitViewport() {
   const { height, offsetTop, scale } = visualViewport;
   if (scale > 1.01) return;
-  const atEnd = isAtEnd();
   const covered = innerHeight - height > 1;
   for (const [name, value] of [['--tall', height], ['--top', offsetTop]]) {
     if (covered) body.style.setProperty(name, `${value}px`);
     else body.style.removeProperty(name);
   }
-  if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
 function submit() {
@@ -524,7 +551,7 @@ $('join').addEventListener('submit', (event) => {
   if (!takeName()) return $('name').focus();
   if (name === '') return room.focus();
   room.value = '';
-  select(join(name));
+  visit(join(name));
 });
 $('leave').addEventListener('click', leave);
 $('retry').addEventListener('click', () => board.connect());
@@ -538,10 +565,14 @@ $('skip').addEventListener('click', (event) => {
   (current ? box : $('room')).focus();
 });
 $('latest').addEventListener('click', () => {
-  log.scrollTop = log.scrollHeight;
+  toEnd();
   if (!touch.matches) box.focus();
 });
-log.addEventListener('scroll', () => isAtEnd() && ($('latest').hidden = true), { passive: true });
+log.addEventListener('scroll', () => {
+  following = isAtEnd();
+  if (following) $('latest').hidden = true;
+}, { passive: true });
+new ResizeObserver(() => following && toEnd()).observe(log);
 document.addEventListener('keydown', (event) => {
   if (event.key !== 'Escape' || !current || !body.classList.contains('drawer')) return;
   openDrawer(false);

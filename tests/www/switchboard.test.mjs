@@ -506,6 +506,38 @@ test('connect() retries at once, and asks an open connection for a sign of life'
   assert.equal(at.socket.of('ping').length, 1);
 });
 
+test('a network that is back ends the waiting, and is not listened to after close()', () => {
+  const heard = new EventTarget();
+  globalThis.addEventListener = (...listener) => heard.addEventListener(...listener);
+  globalThis.removeEventListener = (...listener) => heard.removeEventListener(...listener);
+  try {
+    const at = exchange();
+    at.socket.die();
+    heard.dispatchEvent(new Event('online'));
+    assert.equal(at.sockets.length, 2);
+    assert.equal(at.board.status.state, 'connecting');
+    at.board.close();
+    heard.dispatchEvent(new Event('online'));
+    assert.equal(at.sockets.length, 2);
+  } finally {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
+});
+
+test('a request that is never answered ends the connection, not the queue', () => {
+  const at = exchange();
+  const room = at.joined();
+  room.publish('a', { key: 'ka' });
+  for (let n = 0; n < 3; n++) {
+    at.clock.pass(10_000);
+    at.socket.push({ type: 'joined', room: 'x', user: 'y' }); // alive, but mute on the publish
+  }
+  assert.equal(at.sockets[0].closed, true);
+  at.clock.pass(20_000);
+  assert.deepEqual(at.socket.open().of('publish').map(({ key }) => key), ['ka']);
+});
+
 test('publishes wait for the answer to auth, and fail with it', async () => {
   const at = exchange({ token: 'old' });
   at.socket.open();
