@@ -100,6 +100,14 @@ pub fn outbox(
     )
 }
 
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox")
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Outbox {
     /// Queues whole frames, without waiting.
     pub fn offer(&self, frames: Bytes) -> Offer {

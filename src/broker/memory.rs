@@ -42,7 +42,10 @@ impl Store {
     /// An empty store. Equal seeds make equal epochs, so a node takes its seed at random.
     pub fn new(settings: &Settings, seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Shared {
-            limits: LogLimits { size: settings.history_size.max(1), age: settings.history_age },
+            limits: LogLimits {
+                size: settings.history_size.max(1),
+                age: settings.history_age,
+            },
             max_rooms: settings.max_rooms,
             rooms: HashMap::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -139,7 +142,13 @@ impl Shared {
     }
 
     fn publish(&mut self, publish: Publish, now: Instant) -> Result<Position, Refused> {
-        let Publish { room: name, publication, key, ephemeral, .. } = publish;
+        let Publish {
+            room: name,
+            publication,
+            key,
+            ephemeral,
+            ..
+        } = publish;
         let limits = self.limits;
         let room = self.room(&name, now).ok_or(Refused::Full)?;
         let epoch = room.log.epoch();
@@ -158,7 +167,15 @@ impl Shared {
         for node in room.followers.clone() {
             let (room, publication) = (name.clone(), publication.clone());
             let Position { epoch, offset } = at;
-            self.tell(node, BrokerEvent::Message { room, epoch, offset, publication });
+            self.tell(
+                node,
+                BrokerEvent::Message {
+                    room,
+                    epoch,
+                    offset,
+                    publication,
+                },
+            );
         }
         Ok(at)
     }
@@ -188,7 +205,13 @@ impl Shared {
                 return None;
             }
             let log = Log::new(Epoch::new(self.random.u64(..)), now);
-            self.rooms.insert(name.clone(), Room { log, followers: Vec::new() });
+            self.rooms.insert(
+                name.clone(),
+                Room {
+                    log,
+                    followers: Vec::new(),
+                },
+            );
         }
         self.rooms.get_mut(name)
     }
@@ -197,7 +220,8 @@ impl Shared {
     fn sweep(&mut self, now: Instant) {
         if self.swept.is_none_or(|last| now >= last + SWEEP) {
             self.swept = Some(now);
-            self.rooms.retain(|_, room| !room.followers.is_empty() || room.log.expires() > now);
+            self.rooms
+                .retain(|_, room| !room.followers.is_empty() || room.log.expires() > now);
         }
     }
 
