@@ -340,15 +340,20 @@ impl Dispatcher {
             return;
         };
         let outcome = match command {
-            Command::Ping => Ok(self.reply(session, id, &Reply::Pong)),
+            Command::Ping => {
+                self.reply(session, id, &Reply::Pong);
+                Ok(())
+            }
             Command::Auth { user } => {
                 speaker.user = Some(user.clone());
-                Ok(self.reply(session, id, &Reply::Authenticated { user: &user }))
+                self.reply(session, id, &Reply::Authenticated { user: &user });
+                Ok(())
             }
             Command::Join { room, since } => self.on_join(now, session, id, &room, since),
             Command::Leave { room } => {
                 self.on_leave(session, &room);
-                Ok(self.reply(session, id, &Reply::Left { room: &room }))
+                self.reply(session, id, &Reply::Left { room: &room });
+                Ok(())
             }
             Command::Publish(publish) => self.on_publish(now, session, id, publish),
             Command::History {
