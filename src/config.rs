@@ -1,1 +1,283 @@
+<<<<<<< HEAD
 
+=======
+//! What a node is told when it starts. Each option stands once, in the list below, and is a flag, a
+//! `SWITCHBOARD_*` variable, a key of the TOML file given by `--config` and a field of [`Config`];
+//! the first of these four that says something wins, the default being the last.
+
+mod kinds;
+mod redis_url;
+mod sources;
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+pub use redis_url::{RedisUrl, RedisUrlError};
+pub use sources::{ConfigError, Problem};
+
+use kinds::{
+    Address, Count, Directory, Filled, GIB, HOUR, Ip, KIB, Label, Level, MIB, MINUTE, Many, Maybe,
+    One, Origin, PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
+};
+
+sources::options! {
+    "Network" {
+        /// Where to listen: an IP address or host name, and a port; port 0 takes any free one. Put
+        /// a proxy in front for anything but this machine.
+        listen: SocketAddr = One(Address), "HOST:PORT", "127.0.0.1:9090";
+
+        /// Let anyone in under any name from other machines too. Needed to listen on more than the
+        /// loopback address, because without a secret every client is who it says it is.
+        open: bool = One(Switch), "BOOL", "false";
+
+        /// The label of this node in logs, on the status page and in what clients are told. It
+        /// need not be unique. By default the host name and the port.
+        node: String = Filled(Label { others: "_.:-" }), "LABEL", "";
+
+        /// Other sites whose pages may connect, like https://chat.example; pages from this host
+        /// always may. Repeat it, or separate by commas.
+        allow_origin: Vec<String> = Many(Origin), "ORIGIN", "";
+
+        /// Addresses of the proxies whose X-Forwarded-For is believed. From anyone else it is
+        /// ignored. Repeat it, or separate by commas.
+        trusted_proxy: Vec<IpAddr> = Many(Ip), "IP", "";
+
+        /// A directory served instead of the built-in pages; for work on the pages.
+        www: Option<PathBuf> = Maybe(Directory), "DIR", "";
+
+        /// A WebSocket endpoint that sends every message back, for conformance suites. By default
+        /// there is none.
+        echo_path: Option<String> = Maybe(UrlPath), "PATH", "";
+    }
+
+    "Redis" {
+        /// The Redis (7 or later) or Valkey that joins the nodes, as
+        /// redis://USER:PASSWORD@HOST:PORT/DB, or rediss:// for TLS. Give several addresses and the
+        /// one that is the master is used. Without any, the node stands alone and keeps everything
+        /// in memory. Other users of the machine can read flags: give a password by variable or
+        /// file. Repeat it, or separate by commas.
+        redis: Vec<RedisUrl> = Many(Redis), "URL", "";
+
+        /// A PEM file with the authorities that may have signed the server's certificate, instead
+        /// of the public ones. Only with rediss://.
+        redis_ca: Option<PathBuf> = Maybe(PlainFile), "FILE", "";
+
+        /// What every name in Redis begins with. Nodes reach each other only under the same prefix;
+        /// several clusters may share a Redis under different ones.
+        prefix: String = One(Label { others: "_.-" }), "NAME", "switchboard";
+
+        /// How long a publish waits for Redis before it is answered as unknown. Longer rides out
+        /// longer failovers, but keeps publishers waiting.
+        publish_timeout: Duration = One(Time(TENTH, MINUTE)), "TIME", "5s";
+
+        /// How long joining a room waits for Redis before it is answered as unavailable.
+        join_timeout: Duration = One(Time(TENTH, MINUTE)), "TIME", "5s";
+
+        /// How long a node stays subscribed to a room after its last member left, so that a reload
+        /// costs Redis nothing. Zero unsubscribes at once.
+        topic_linger: Duration = One(Time(Duration::ZERO, HOUR)), "TIME", "5s";
+    }
+
+    "Connections" {
+        /// How many connections may be open at once. Zero takes what the limit of open files
+        /// allows, less a reserve of 256.
+        max_connections: usize = One(Count(0, 10_000_000)), "COUNT", "0";
+
+        /// How long a client may take to send the head of a request.
+        head_timeout: Duration = One(Time(TENTH, 5 * MINUTE)), "TIME", "5s";
+
+        /// How long an HTTP connection may stay silent between two requests. Set it above the
+        /// proxy's own timeout for idle upstream connections.
+        idle_timeout: Duration = One(Time(TENTH, HOUR)), "TIME", "30s";
+
+        /// How large the head of a request may be. Raise it for large cookies.
+        max_head: usize = One(Size(KIB, MIB)), "SIZE", "16KiB";
+
+        /// How large a message from a client may be; larger ones close its connection.
+        max_message: usize = One(Size(KIB, 16 * MIB)), "SIZE", "64KiB";
+
+        /// How often a silent client is pinged. It must be shorter than any timeout of the proxies
+        /// in between.
+        heartbeat: Duration = One(Time(SECOND, HOUR)), "TIME", "25s";
+
+        /// How long a pinged client may stay silent before its connection is given up. It must be
+        /// shorter than the heartbeat.
+        pong_timeout: Duration = One(Time(TENTH, HOUR)), "TIME", "10s";
+
+        /// How long a closing connection waits for the client's close frame.
+        close_timeout: Duration = One(Time(TENTH, MINUTE)), "TIME", "5s";
+
+        /// How much may wait to be sent to one client. A client with more is too slow: it is
+        /// disconnected, and recovers on its return. It must hold four of the largest messages.
+        outbox_bytes: usize = One(Size(64 * KIB, GIB)), "SIZE", "1MiB";
+
+        /// How many frames may wait to be sent to one client; the second bound of the same.
+        outbox_frames: usize = One(Count(16, 1_000_000)), "COUNT", "4096";
+
+        /// How long a node that is told to stop takes to say farewell to its clients. Zero closes
+        /// all at once.
+        drain_time: Duration = One(Time(Duration::ZERO, HOUR)), "TIME", "10s";
+    }
+
+    "Rooms" {
+        /// How many rooms one client may be in at once.
+        rooms_per_session: usize = One(Count(1, 100_000)), "COUNT", "128";
+
+        /// How many rooms a node may have members in at once; joining further ones is refused.
+        max_rooms: usize = One(Count(1, 10_000_000)), "COUNT", "100000";
+
+        /// How many messages a room keeps for those who come back. Zero keeps none: then whoever
+        /// was away is told of a gap.
+        history_size: usize = One(Count(0, 100_000)), "COUNT", "1000";
+
+        /// How long a room in which nothing is published keeps its messages.
+        history_age: Duration = One(Time(SECOND, 720 * HOUR)), "TIME", "5m";
+
+        /// How much memory the node spends on the newest messages of its rooms, from which clients
+        /// that return are served without asking Redis.
+        recent_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
+    }
+
+    "Node" {
+        /// How many events may wait for the node's dispatcher before readers pause. Larger smooths
+        /// bursts and costs memory.
+        inbox: usize = One(Count(64, 1_000_000)), "COUNT", "8192";
+
+        /// The least important kind of log line written to standard output: off, error, warn,
+        /// info, debug or trace.
+        log_level: LevelFilter = One(Level), "LEVEL", "info";
+    }
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parsed {
+    /// Run a node.
+    Serve(Box<Config>),
+    /// `--check-config`: the effective configuration as TOML, without passwords, to be printed.
+    Checked(String),
+    /// `--help` or `--version`: the text to be printed.
+    Text(String),
+}
+
+impl Config {
+    /// Reads the configuration for the given command line (the program's name first), variables
+    /// and way to read a file, and checks it whole: the error names every value that is refused.
+    pub fn from_args(
+        args: impl IntoIterator<Item = OsString>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        read_file: impl FnOnce(&Path) -> io::Result<String>,
+    ) -> Result<Parsed, ConfigError> {
+        let mut values = match sources::read(args, variables, read_file, &Config::options())? {
+            sources::Asked::Serve(values) => values,
+            sources::Asked::Text(text) => return Ok(Parsed::Text(text)),
+        };
+        let mut config = Config::take(&mut values);
+        config.fill();
+        if values.problems.is_empty() {
+            values.problems = config.contradictions();
+        }
+        if !values.problems.is_empty() {
+            return Err(ConfigError::Invalid(values.problems));
+        }
+        config.warnings = values.warnings;
+        Ok(match values.check_only {
+            true => Parsed::Checked(config.to_toml()),
+            false => Parsed::Serve(Box::new(config)),
+        })
+    }
+
+    /// The effective configuration as a TOML file, in the order of the options, with the warnings
+    /// as comments and without passwords.
+    pub fn to_toml(&self) -> String {
+        let warnings = self.warnings.iter().map(|warning| format!("# {warning}\n"));
+        let lines = self
+            .show()
+            .into_iter()
+            .map(|(key, value)| format!("{key} = {value}\n"));
+        warnings.chain(lines).collect()
+    }
+
+    /// Completes what depends on the machine and on other options.
+    fn fill(&mut self) {
+        if self.node.is_empty() {
+            self.node = default_label(self.listen.port());
+        }
+    }
+
+    /// The rules that concern two options at once.
+    fn contradictions(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let mut check = |holds: bool, option: &str, reason: String| {
+            if !holds {
+                found.push(Problem {
+                    option: option.into(),
+                    got: None,
+                    reason,
+                });
+            }
+        };
+        check(
+            self.open || self.listen.ip().to_canonical().is_loopback(),
+            "listen",
+            format!(
+                "{} can be reached from other machines, and without a secret every client is who \
+                 it says it is; listen on 127.0.0.1, or say --open if that is meant",
+                self.listen
+            ),
+        );
+        check(
+            self.pong_timeout < self.heartbeat,
+            "pong-timeout",
+            format!(
+                "{} must be shorter than --heartbeat ({})",
+                kinds::show_time(self.pong_timeout),
+                kinds::show_time(self.heartbeat)
+            ),
+        );
+        check(
+            self.outbox_bytes / 4 >= self.max_message,
+            "outbox-bytes",
+            format!(
+                "{} must be at least four times --max-message ({})",
+                kinds::show_size(self.outbox_bytes),
+                kinds::show_size(self.max_message)
+            ),
+        );
+        check(
+            self.redis_ca.is_none() || self.redis.iter().any(RedisUrl::tls),
+            "redis-ca",
+            "needs a --redis address that begins with rediss://".into(),
+        );
+        found
+    }
+}
+
+impl Default for Config {
+    /// Every option at its default.
+    fn default() -> Config {
+        let mut config = Config::take(&mut sources::Values::default());
+        config.fill();
+        config
+    }
+}
+
+/// The host name and the port, in the letters a label may have.
+fn default_label(port: u16) -> String {
+    let name = rustix::system::uname();
+    let host = name.nodename().to_string_lossy();
+    let plain = host
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
+    // 58 leaves room for the longest port.
+    format!("{}-{port}", plain.take(58).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests;
+>>>>>>> ground

@@ -1,0 +1,45 @@
+//! The seam over async-std, the default. Its executor runs as many threads as there are processors,
+//! or
+//! `ASYNC_STD_THREAD_COUNT`.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+
+use async_std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use async_std::task;
+
+pub(super) const NAME: &str = "async-std";
+
+/// Shared by all clones of a socket; every operation works through a shared reference.
+pub(super) type Stream = TcpStream;
+pub(super) type Acceptor = TcpListener;
+
+pub(super) use async_std::task::{block_on, sleep};
+
+pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    // Dropping the handle detaches the task.
+    drop(task::spawn(future));
+}
+
+pub(super) fn io(stream: &Stream) -> &TcpStream {
+    stream
+}
+
+pub(super) async fn connect(addr: SocketAddr) -> io::Result<Stream> {
+    TcpStream::connect(addr).await
+}
+
+pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok((host, port).to_socket_addrs().await?.collect())
+}
+
+pub(super) fn acceptor(listener: std::net::TcpListener) -> io::Result<Acceptor> {
+    // Panics if the reactor cannot watch it, which a process that is only starting has no reason
+    // for.
+    Ok(listener.into())
+}
+
+pub(super) async fn accept(acceptor: &Acceptor) -> io::Result<(Stream, SocketAddr)> {
+    acceptor.accept().await
+}

@@ -1,0 +1,47 @@
+//! The seam over smol. Its executor runs one thread, or as many as `SMOL_THREADS` says; `block_on`
+//! adds none.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol::{Async, Timer};
+
+pub(super) const NAME: &str = "smol";
+
+/// Shared by all clones of a socket; every operation works through a shared reference.
+pub(super) type Stream = Arc<Async<TcpStream>>;
+pub(super) type Acceptor = Async<TcpListener>;
+
+pub(super) use smol::block_on;
+
+pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    smol::spawn(future).detach();
+}
+
+pub(super) async fn sleep(duration: Duration) {
+    Timer::after(duration).await;
+}
+
+pub(super) fn io(stream: &Stream) -> &Async<TcpStream> {
+    stream
+}
+
+pub(super) async fn connect(addr: SocketAddr) -> io::Result<Stream> {
+    Async::<TcpStream>::connect(addr).await.map(Arc::new)
+}
+
+pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    smol::net::resolve((host, port)).await
+}
+
+pub(super) fn acceptor(listener: std::net::TcpListener) -> io::Result<Acceptor> {
+    Async::new(listener)
+}
+
+pub(super) async fn accept(acceptor: &Acceptor) -> io::Result<(Stream, SocketAddr)> {
+    let (stream, addr) = acceptor.accept().await?;
+    Ok((Arc::new(stream), addr))
+}

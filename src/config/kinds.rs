@@ -1,0 +1,443 @@
+//! The kinds of value an option may have: how each is read from text, bounded, and shown again.
+//! A kind reads one value; a shape ([`One`], [`Maybe`], [`Many`], [`Filled`]) says how many.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+use url::Url;
+
+use super::redis_url::{self, RedisUrl};
+
+pub(super) const KIB: usize = 1024;
+pub(super) const MIB: usize = 1024 * KIB;
+pub(super) const GIB: usize = 1024 * MIB;
+pub(super) const TENTH: Duration = Duration::from_millis(100);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+
+/// One kind of value. Errors are the end of a sentence that begins with the option and the text.
+pub(super) trait Kind {
+    type Value;
+    /// Whether the flag may stand without a value, meaning `true`.
+    const BARE: bool = false;
+    fn parse(&self, text: &str) -> Result<Self::Value, String>;
+    fn show(&self, value: &Self::Value) -> toml::Value;
+    /// The least and the greatest value, for `--help`.
+    fn range(&self) -> Option<(String, String)> {
+        None
+    }
+    /// The text as an error message may repeat it, without secrets.
+    fn echo(&self, text: &str) -> String {
+        text.into()
+    }
+}
+
+/// A text that was refused, and why.
+pub(super) type Refused = (String, String);
+
+/// How many values an option takes. No text at all stands for the default of a `Maybe`, `Many` or
+/// `Filled`.
+pub(super) trait Shape {
+    type Value;
+    type Kind: Kind;
+    const MANY: bool = false;
+    fn kind(&self) -> &Self::Kind;
+    fn read(&self, texts: &[String]) -> Result<Self::Value, Vec<Refused>>;
+    /// `None` if there is nothing to show, because nothing was said.
+    fn show(&self, value: &Self::Value) -> Option<toml::Value>;
+}
+
+fn read_one<K: Kind>(kind: &K, text: &str) -> Result<K::Value, Vec<Refused>> {
+    kind.parse(text)
+        .map_err(|reason| vec![(kind.echo(text), reason)])
+}
+
+/// Exactly one value. Of several texts (a list in the file) none is taken.
+fn single(texts: &[String]) -> Result<&str, Vec<Refused>> {
+    match texts {
+        [text] => Ok(text),
+        _ => Err(vec![(
+            format!("({} values)", texts.len()),
+            "takes exactly one value".into(),
+        )]),
+    }
+}
+
+pub(super) struct One<K>(pub K);
+
+impl<K: Kind> Shape for One<K> {
+    type Value = K::Value;
+    type Kind = K;
+    fn kind(&self) -> &K {
+        &self.0
+    }
+    fn read(&self, texts: &[String]) -> Result<K::Value, Vec<Refused>> {
+        read_one(&self.0, single(texts)?)
+    }
+    fn show(&self, value: &K::Value) -> Option<toml::Value> {
+        Some(self.0.show(value))
+    }
+}
+
+pub(super) struct Maybe<K>(pub K);
+
+impl<K: Kind> Shape for Maybe<K> {
+    type Value = Option<K::Value>;
+    type Kind = K;
+    fn kind(&self) -> &K {
+        &self.0
+    }
+    fn read(&self, texts: &[String]) -> Result<Option<K::Value>, Vec<Refused>> {
+        match texts {
+            [] => Ok(None),
+            texts => read_one(&self.0, single(texts)?).map(Some),
+        }
+    }
+    fn show(&self, value: &Option<K::Value>) -> Option<toml::Value> {
+        value.as_ref().map(|value| self.0.show(value))
+    }
+}
+
+/// A text that stays empty until it is filled in from the others.
+pub(super) struct Filled<K>(pub K);
+
+impl<K: Kind<Value = String>> Shape for Filled<K> {
+    type Value = String;
+    type Kind = K;
+    fn kind(&self) -> &K {
+        &self.0
+    }
+    fn read(&self, texts: &[String]) -> Result<String, Vec<Refused>> {
+        match texts {
+            [] => Ok(String::new()),
+            texts => read_one(&self.0, single(texts)?),
+        }
+    }
+    fn show(&self, value: &String) -> Option<toml::Value> {
+        Some(self.0.show(value))
+    }
+}
+
+pub(super) struct Many<K>(pub K);
+
+impl<K: Kind> Shape for Many<K> {
+    type Value = Vec<K::Value>;
+    type Kind = K;
+    const MANY: bool = true;
+    fn kind(&self) -> &K {
+        &self.0
+    }
+    fn read(&self, texts: &[String]) -> Result<Vec<K::Value>, Vec<Refused>> {
+        let (mut values, mut refused) = (Vec::new(), Vec::new());
+        for text in texts {
+            match read_one(&self.0, text) {
+                Ok(value) => values.push(value),
+                Err(more) => refused.extend(more),
+            }
+        }
+        if refused.is_empty() {
+            Ok(values)
+        } else {
+            Err(refused)
+        }
+    }
+    fn show(&self, values: &Vec<K::Value>) -> Option<toml::Value> {
+        Some(toml::Value::Array(
+            values.iter().map(|value| self.0.show(value)).collect(),
+        ))
+    }
+}
+
+fn within<T: PartialOrd>(value: T, from: T, to: T, show: fn(T) -> String) -> Result<T, String> {
+    if from <= value && value <= to {
+        return Ok(value);
+    }
+    Err(format!("must lie between {} and {}", show(from), show(to)))
+}
+
+/// Splits `64KiB` into the number and the unit.
+fn number_and_unit(text: &str) -> Option<(u64, &str)> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, &text[end..]))
+}
+
+/// A duration between two bounds, both included.
+pub(super) struct Time(pub Duration, pub Duration);
+
+impl Kind for Time {
+    type Value = Duration;
+    fn parse(&self, text: &str) -> Result<Duration, String> {
+        let millis = number_and_unit(text).and_then(|(number, unit)| match unit {
+            "ms" => Some(number),
+            "s" => number.checked_mul(1000),
+            "m" => number.checked_mul(60_000),
+            "h" => number.checked_mul(3_600_000),
+            "" if number == 0 => Some(0),
+            _ => None,
+        });
+        let wrong = "is not a duration; write a number and a unit, like 500ms, 25s, 5m or 2h";
+        let duration = millis.map(Duration::from_millis).ok_or(wrong)?;
+        within(duration, self.0, self.1, show_time)
+    }
+    fn show(&self, value: &Duration) -> toml::Value {
+        show_time(*value).into()
+    }
+    fn range(&self) -> Option<(String, String)> {
+        Some((show_time(self.0), show_time(self.1)))
+    }
+}
+
+/// In the largest unit that loses nothing (of whole milliseconds).
+pub(super) fn show_time(time: Duration) -> String {
+    let millis = time.as_millis();
+    match [(3_600_000, "h"), (60_000, "m"), (1000, "s")]
+        .into_iter()
+        .find(|(n, _)| millis % n == 0)
+    {
+        Some(_) if millis == 0 => "0s".into(),
+        Some((n, unit)) => format!("{}{unit}", millis / n),
+        None => format!("{millis}ms"),
+    }
+}
+
+/// A number of bytes between two bounds, both included.
+pub(super) struct Size(pub usize, pub usize);
+
+impl Kind for Size {
+    type Value = usize;
+    fn parse(&self, text: &str) -> Result<usize, String> {
+        let bytes = number_and_unit(text).and_then(|(number, unit)| {
+            let number = usize::try_from(number).ok()?;
+            match unit {
+                "" | "B" => Some(number),
+                "KiB" => number.checked_mul(KIB),
+                "MiB" => number.checked_mul(MIB),
+                "GiB" => number.checked_mul(GIB),
+                _ => None,
+            }
+        });
+        let wrong = "is not a size; write a number of bytes, like 65536, or 64KiB, 1MiB or 2GiB";
+        within(bytes.ok_or(wrong)?, self.0, self.1, show_size)
+    }
+    fn show(&self, value: &usize) -> toml::Value {
+        show_size(*value).into()
+    }
+    fn range(&self) -> Option<(String, String)> {
+        Some((show_size(self.0), show_size(self.1)))
+    }
+}
+
+/// In the largest unit that loses nothing.
+pub(super) fn show_size(size: usize) -> String {
+    match [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")]
+        .into_iter()
+        .find(|(n, _)| size % n == 0)
+    {
+        Some((n, unit)) if size > 0 => format!("{}{unit}", size / n),
+        _ => size.to_string(),
+    }
+}
+
+/// A plain number between two bounds, both included.
+pub(super) struct Count(pub usize, pub usize);
+
+impl Kind for Count {
+    type Value = usize;
+    fn parse(&self, text: &str) -> Result<usize, String> {
+        let number = text.parse().map_err(|_| "is not a whole number")?;
+        within(number, self.0, self.1, |number| number.to_string())
+    }
+    fn show(&self, value: &usize) -> toml::Value {
+        i64::try_from(*value).unwrap_or(i64::MAX).into()
+    }
+    fn range(&self) -> Option<(String, String)> {
+        Some((self.0.to_string(), self.1.to_string()))
+    }
+}
+
+pub(super) struct Switch;
+
+impl Kind for Switch {
+    type Value = bool;
+    const BARE: bool = true;
+    fn parse(&self, text: &str) -> Result<bool, String> {
+        match text {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err("must be true or false".into()),
+        }
+    }
+    fn show(&self, value: &bool) -> toml::Value {
+        (*value).into()
+    }
+}
+
+pub(super) struct Address;
+
+impl Kind for Address {
+    type Value = SocketAddr;
+    fn parse(&self, text: &str) -> Result<SocketAddr, String> {
+        if let Ok(addr) = text.parse() {
+            return Ok(addr);
+        }
+        let wrong = |error| format!("is not an address like 127.0.0.1:9090 ({error})");
+        let found: Vec<SocketAddr> = text.to_socket_addrs().map_err(wrong)?.collect();
+        // Of a name with both (localhost), proxies and people try the IPv4 address.
+        let first = found.iter().find(|addr| addr.is_ipv4()).or(found.first());
+        first.copied().ok_or_else(|| "has no address".into())
+    }
+    fn show(&self, value: &SocketAddr) -> toml::Value {
+        value.to_string().into()
+    }
+}
+
+pub(super) struct Ip;
+
+impl Kind for Ip {
+    type Value = IpAddr;
+    fn parse(&self, text: &str) -> Result<IpAddr, String> {
+        text.parse().map_err(|_| "is not an IP address".into())
+    }
+    fn show(&self, value: &IpAddr) -> toml::Value {
+        value.to_string().into()
+    }
+}
+
+/// 1 to 64 ASCII letters, digits or `others`.
+pub(super) struct Label {
+    pub others: &'static str,
+}
+
+impl Kind for Label {
+    type Value = String;
+    fn parse(&self, text: &str) -> Result<String, String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || self.others.contains(c);
+        if (1..=64).contains(&text.len()) && text.chars().all(plain) {
+            return Ok(text.into());
+        }
+        Err(format!(
+            "must be 1 to 64 letters, digits or any of {}",
+            self.others
+        ))
+    }
+    fn show(&self, value: &String) -> toml::Value {
+        value.as_str().into()
+    }
+}
+
+/// An origin as browsers send it (RFC 6454, section 6.2), without the port if it is the scheme's.
+pub(super) struct Origin;
+
+impl Kind for Origin {
+    type Value = String;
+    fn parse(&self, text: &str) -> Result<String, String> {
+        let url = Url::parse(text).ok().filter(|url| {
+            let bare = url.username().is_empty() && url.password().is_none();
+            let ends = matches!(url.path(), "" | "/") && url.query().is_none();
+            bare && ends && url.fragment().is_none()
+        });
+        let wrong = "is not an origin; write scheme and host, like https://chat.example";
+        let url = url.ok_or(wrong)?;
+        let host = url
+            .host_str()
+            .filter(|host| !host.is_empty())
+            .ok_or(wrong)?;
+        let port = url
+            .port()
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
+        Ok(format!(
+            "{}://{}{port}",
+            url.scheme(),
+            host.to_ascii_lowercase()
+        ))
+    }
+    fn show(&self, value: &String) -> toml::Value {
+        value.as_str().into()
+    }
+}
+
+/// The path of a request: a slash, then no more than what a request line holds.
+pub(super) struct UrlPath;
+
+impl Kind for UrlPath {
+    type Value = String;
+    fn parse(&self, text: &str) -> Result<String, String> {
+        let plain = |c: char| c.is_ascii_graphic() && c != '?' && c != '#';
+        if text.starts_with('/') && text.chars().all(plain) {
+            return Ok(text.into());
+        }
+        Err("is not a path; it must begin with / and have no spaces, ? or #".into())
+    }
+    fn show(&self, value: &String) -> toml::Value {
+        value.as_str().into()
+    }
+}
+
+pub(super) struct Directory;
+
+impl Kind for Directory {
+    type Value = PathBuf;
+    fn parse(&self, text: &str) -> Result<PathBuf, String> {
+        let path = PathBuf::from(text);
+        if path.is_dir() {
+            Ok(path)
+        } else {
+            Err("is not a directory that can be read".into())
+        }
+    }
+    fn show(&self, value: &PathBuf) -> toml::Value {
+        value.to_string_lossy().into_owned().into()
+    }
+}
+
+pub(super) struct PlainFile;
+
+impl Kind for PlainFile {
+    type Value = PathBuf;
+    fn parse(&self, text: &str) -> Result<PathBuf, String> {
+        let path = PathBuf::from(text);
+        if path.is_file() {
+            Ok(path)
+        } else {
+            Err("is not a file that can be read".into())
+        }
+    }
+    fn show(&self, value: &PathBuf) -> toml::Value {
+        value.to_string_lossy().into_owned().into()
+    }
+}
+
+pub(super) struct Redis;
+
+impl Kind for Redis {
+    type Value = RedisUrl;
+    fn parse(&self, text: &str) -> Result<RedisUrl, String> {
+        text.parse()
+            .map_err(|error: redis_url::RedisUrlError| error.to_string())
+    }
+    fn show(&self, value: &RedisUrl) -> toml::Value {
+        value.to_string().into()
+    }
+    fn echo(&self, text: &str) -> String {
+        redis_url::redact(text)
+    }
+}
+
+pub(super) struct Level;
+
+impl Kind for Level {
+    type Value = LevelFilter;
+    fn parse(&self, text: &str) -> Result<LevelFilter, String> {
+        text.parse()
+            .map_err(|_| "must be one of off, error, warn, info, debug, trace".into())
+    }
+    fn show(&self, value: &LevelFilter) -> toml::Value {
+        value.as_str().to_ascii_lowercase().into()
+    }
+}

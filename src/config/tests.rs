@@ -1,0 +1,373 @@
+use super::*;
+
+/// What is read from flags behind `switchboard serve`, variables and the text of `node.toml`.
+fn read(flags: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Parsed, ConfigError> {
+    let args = ["switchboard", "serve"]
+        .iter()
+        .chain(flags)
+        .map(OsString::from);
+    let variables = variables
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()));
+    Config::from_args(args, variables, |path| match path.to_str() {
+        Some("node.toml") => Ok(file.into()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    })
+}
+
+fn serve(flags: &[&str]) -> Config {
+    match read(flags, &[], "") {
+        Ok(Parsed::Serve(config)) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(flags: &[&str], variables: &[(&str, &str)], file: &str) -> String {
+    read(flags, variables, file)
+        .expect_err("refused")
+        .to_string()
+}
+
+#[test]
+fn nothing_said_means_the_defaults() {
+    let config = Config::default();
+    assert_eq!(serve(&[]), config);
+    assert_eq!(config.listen, "127.0.0.1:9090".parse().unwrap());
+    assert!(config.node.ends_with("-9090") && config.redis.is_empty() && config.www.is_none());
+    assert_eq!(
+        (config.max_message, config.outbox_bytes),
+        (64 << 10, 1 << 20)
+    );
+    assert_eq!(
+        (config.heartbeat, config.history_age),
+        (25 * SECOND, 5 * MINUTE)
+    );
+    assert_eq!(config.log_level, LevelFilter::Info);
+    assert!(config.contradictions().is_empty());
+}
+
+#[test]
+fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
+    let file = "inbox = 101\nmax-rooms = 102\noutbox-frames = '103'\nopen = true";
+    let variables = [
+        ("SWITCHBOARD_CONFIG", "node.toml"),
+        ("SWITCHBOARD_INBOX", "201"),
+        ("SWITCHBOARD_MAX_ROOMS", "202"),
+        ("SWITCHBOARD_PREFIX", ""),
+        ("PATH", "/bin"),
+    ];
+    let Ok(Parsed::Serve(config)) = read(&["--inbox", "301"], &variables, file) else {
+        panic!()
+    };
+    assert_eq!(
+        (config.inbox, config.max_rooms, config.outbox_frames),
+        (301, 202, 103)
+    );
+    assert_eq!((config.open, config.prefix.as_str()), (true, "switchboard"));
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn lists_are_repeated_flags_or_commas_or_arrays() {
+    let flags = [
+        "--trusted-proxy",
+        "10.0.0.1,::1",
+        "--trusted-proxy=10.0.0.2",
+    ];
+    let all: Vec<IpAddr> = ["10.0.0.1", "::1", "10.0.0.2"]
+        .map(|ip| ip.parse().unwrap())
+        .into();
+    assert_eq!(serve(&flags).trusted_proxy, all);
+    let file = "trusted-proxy = ['10.0.0.1', '::1', '10.0.0.2']\nredis = 'redis://a, redis://b'";
+    let Ok(Parsed::Serve(config)) = read(&["--config", "node.toml"], &[], file) else {
+        panic!()
+    };
+    assert_eq!(config.trusted_proxy, all);
+    assert_eq!(
+        config.redis.iter().map(RedisUrl::host).collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+}
+
+#[test]
+fn values_are_read_in_their_units() {
+    let config = serve(&[
+        "--listen=localhost:1",
+        "--history-age=2h",
+        "--head-timeout=500ms",
+        "--topic-linger=0",
+        "--max-head=65536",
+        "--recent-memory=2GiB",
+        "--log-level=WARN",
+        "--open",
+        "--allow-origin=https://Chat.Example:443/,http://a:81",
+        "--node=a:1",
+        "--echo-path=/echo",
+    ]);
+    assert_eq!(config.listen, "127.0.0.1:1".parse().unwrap());
+    assert_eq!(
+        (config.history_age, config.head_timeout),
+        (2 * HOUR, 5 * TENTH)
+    );
+    assert_eq!(
+        (config.topic_linger, config.max_head),
+        (Duration::ZERO, 64 << 10)
+    );
+    assert_eq!(
+        (config.recent_memory, config.log_level),
+        (2 << 30, LevelFilter::Warn)
+    );
+    assert_eq!(config.allow_origin, ["https://chat.example", "http://a:81"]);
+    assert!(config.open && config.node == "a:1" && config.echo_path.as_deref() == Some("/echo"));
+}
+
+#[test]
+fn a_refusal_names_option_value_range_and_source() {
+    assert_eq!(
+        refused(&[], &[("SWITCHBOARD_HEARTBEAT", "0s")], ""),
+        "--heartbeat 0s: must lie between 1s and 1h (got 0s, from SWITCHBOARD_HEARTBEAT)"
+    );
+    assert_eq!(
+        refused(&["--config=node.toml"], &[], "max-message = 5"),
+        "--max-message 5: must lie between 1KiB and 16MiB (got 5, from node.toml)"
+    );
+    assert_eq!(
+        refused(&["--node", "a b", "--inbox=x"], &[], ""),
+        "--node a b: must be 1 to 64 letters, digits or any of _.:- (got a b, from the command line)\n\
+         --inbox x: is not a whole number (got x, from the command line)"
+    );
+}
+
+#[test]
+fn bad_values_of_each_kind_are_refused() {
+    let long = "x".repeat(65);
+    let table = [
+        ("--listen=here", "not an address"),
+        ("--listen=127.0.0.1:99999", "not an address"),
+        ("--open=maybe", "true or false"),
+        ("--prefix=", "1 to 64"),
+        ("--prefix=a{b}", "1 to 64"),
+        (&format!("--node={long}"), "1 to 64"),
+        ("--redis=http://a", "redis://"),
+        ("--redis-ca=/nowhere", "not a file"),
+        ("--www=/etc/passwd", "not a directory"),
+        ("--allow-origin=*", "not an origin"),
+        ("--allow-origin=https://a/b", "not an origin"),
+        ("--trusted-proxy=10.0.0.0/8", "not an IP address"),
+        ("--echo-path=echo", "begin with /"),
+        ("--head-timeout=5", "a unit"),
+        ("--head-timeout=-1s", "a unit"),
+        ("--head-timeout=99999999999999999999s", "a unit"),
+        ("--history-age=18446744073709551615h", "a unit"),
+        ("--max-head=64KB", "not a size"),
+        ("--outbox-bytes=17179869184GiB", "not a size"),
+        ("--inbox=-1", "whole number"),
+        ("--log-level=loud", "one of off"),
+    ];
+    for (flag, expected) in table {
+        let error = refused(&[flag], &[], "");
+        assert!(error.contains(expected), "{flag}: {error}");
+    }
+}
+
+#[test]
+fn options_that_do_not_fit_together_are_refused() {
+    let table: [(&[&str], &str); 5] = [
+        (
+            &["--listen=0.0.0.0:9090"],
+            "--listen: 0.0.0.0:9090 can be reached from other machines",
+        ),
+        (&["--listen=[::]:9090"], "say --open"),
+        (
+            &["--heartbeat=10s"],
+            "--pong-timeout: 10s must be shorter than --heartbeat (10s)",
+        ),
+        (
+            &["--max-message=1MiB"],
+            "must be at least four times --max-message (1MiB)",
+        ),
+        (
+            &["--redis-ca=/etc/passwd", "--redis=redis://a"],
+            "rediss://",
+        ),
+    ];
+    for (flags, expected) in table {
+        let error = refused(flags, &[], "");
+        assert!(error.contains(expected), "{flags:?}: {error}");
+    }
+    serve(&["--listen=[::ffff:127.0.0.1]:1"]);
+    serve(&["--listen=0.0.0.0:1", "--open"]);
+    serve(&["--redis-ca=/etc/passwd", "--redis=rediss://a"]);
+}
+
+#[test]
+fn a_bad_file_is_named_with_its_line_or_key_and_without_its_contents() {
+    let table = [
+        (
+            "colour = 1\nlisten = 'localhost:1'\nsize = 2",
+            "node.toml: these keys are not options: colour, size",
+        ),
+        (
+            "inbox = 64\nredis = redis://:secret@a",
+            "node.toml: line 2: ",
+        ),
+        ("inbox = 1.5", "node.toml: the key inbox takes"),
+        ("redis = [1, [2]]", "node.toml: the key redis takes texts"),
+        (
+            "inbox = [64, 65]",
+            "--inbox (2 values): takes exactly one value",
+        ),
+    ];
+    for (file, expected) in table {
+        let error = refused(&["--config=node.toml"], &[], file);
+        assert!(
+            error.contains(expected) && !error.contains("secret"),
+            "{file}: {error}"
+        );
+    }
+    assert!(refused(&["--config=gone.toml"], &[], "").starts_with("gone.toml: "));
+}
+
+#[test]
+fn unknown_variables_only_warn() {
+    let variables = [
+        ("SWITCHBOARD_SERVICE_HOST", "10.0.0.1"),
+        ("SWITCHBOARD_INBOX", "64"),
+    ];
+    let Ok(Parsed::Serve(config)) = read(&[], &variables, "") else {
+        panic!()
+    };
+    assert_eq!(
+        config.warnings,
+        ["SWITCHBOARD_SERVICE_HOST is set, but is not an option"]
+    );
+}
+
+#[test]
+fn checking_prints_a_file_that_means_the_same_without_passwords() {
+    let flags = [
+        "--check-config",
+        "--node=a",
+        "--open",
+        "--heartbeat=90s",
+        "--max-head=1025",
+    ];
+    let Ok(Parsed::Checked(text)) = read(&flags, &[], "") else {
+        panic!()
+    };
+    assert!(text.contains("heartbeat = \"90s\"\n") && text.contains("max-head = \"1025\"\n"));
+    let Ok(Parsed::Serve(again)) = read(&["--config=node.toml"], &[], &text) else {
+        panic!()
+    };
+    assert_eq!(*again, serve(&flags[1..]));
+
+    let flags = ["--check-config", "--redis=redis://ada:secret@a:1/2"];
+    let Ok(Parsed::Checked(text)) = read(&flags, &[("SWITCHBOARD_X", "1")], "") else {
+        panic!()
+    };
+    assert!(text.starts_with("# SWITCHBOARD_X is set"));
+    assert!(
+        text.contains("redis = [\"redis://ada:***@a:1/2\"]\n"),
+        "{text}"
+    );
+    assert!(!format!("{:?}", serve(&flags[1..])).contains("secret"));
+}
+
+#[test]
+fn help_explains_every_option_with_variable_and_default() {
+    let Ok(Parsed::Text(help)) = read(&["--help"], &[], "") else {
+        panic!()
+    };
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (name, _) in Config::default().show() {
+        let variable = format!(
+            "[env: SWITCHBOARD_{}]",
+            name.replace('-', "_").to_uppercase()
+        );
+        assert!(
+            words.contains(&format!("--{name}")) && words.contains(&variable),
+            "{name}"
+        );
+    }
+    assert!(words.contains("[default: 25s] [1s to 1h]"), "{words}");
+
+    let text = |args: &[&str]| {
+        let args = args.iter().map(OsString::from);
+        Config::from_args(args, [], |_| unreachable!("no file was given"))
+    };
+    let version = format!("switchboard {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        text(&["switchboard", "--version"]).unwrap(),
+        Parsed::Text(version)
+    );
+    for wrong in [
+        &["switchboard"][..],
+        &["switchboard", "sing"],
+        &["switchboard", "serve", "--colour"],
+    ] {
+        assert!(
+            matches!(text(wrong), Err(ConfigError::Usage(_))),
+            "{wrong:?}"
+        );
+    }
+}
+
+#[test]
+fn redis_addresses_are_taken_apart() {
+    let url: RedisUrl = "rediss://ada:p%40ss%2F@[::1]:6380/3".parse().unwrap();
+    assert_eq!(
+        (url.tls(), url.host(), url.port(), url.db()),
+        (true, "::1", 6380, 3)
+    );
+    assert_eq!((url.user(), url.password()), (Some("ada"), Some("p@ss/")));
+    assert_eq!(url.to_string(), "rediss://ada:***@[::1]:6380/3");
+
+    let url: RedisUrl = "redis://:word@cache.example".parse().unwrap();
+    assert_eq!(
+        (url.tls(), url.host(), url.port(), url.db()),
+        (false, "cache.example", 6379, 0)
+    );
+    assert_eq!((url.user(), url.password()), (None, Some("word")));
+    assert_eq!(url.as_str(), "redis://:word@cache.example");
+
+    let url: RedisUrl = "redis://127.0.0.1/".parse().unwrap();
+    assert_eq!(
+        (url.host(), url.user(), url.password()),
+        ("127.0.0.1", None, None)
+    );
+
+    let table = [
+        ("127.0.0.1:6379", RedisUrlError::Scheme),
+        ("redis:/a", RedisUrlError::Scheme),
+        ("http://a", RedisUrlError::Scheme),
+        ("redis://", RedisUrlError::Host),
+        ("redis://:6379", RedisUrlError::Host),
+        ("redis://a:port", RedisUrlError::Syntax),
+        ("redis://a:70000", RedisUrlError::Syntax),
+        ("redis://a:0", RedisUrlError::Port),
+        ("redis://ada@a", RedisUrlError::Password),
+        ("redis://a/one", RedisUrlError::Db),
+        ("redis://a/-1", RedisUrlError::Db),
+        ("redis://a?protocol=3", RedisUrlError::Rest),
+        ("rediss://a#insecure", RedisUrlError::Rest),
+    ];
+    for (text, expected) in table {
+        assert_eq!(text.parse::<RedisUrl>().unwrap_err(), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_refused_redis_address_does_not_show_its_password() {
+    for text in [
+        "redis://:se/cret@a:b",
+        "rediss://u:secret@a/x",
+        "u:secret@a",
+        "redis://u:se@cret@a:0",
+    ] {
+        let error = refused(&["--redis", text], &[], "");
+        assert!(
+            !error.contains("cret") && error.contains("***@a"),
+            "{error}"
+        );
+    }
+}
