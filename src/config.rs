@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! What a node is told when it starts. Each option stands once, in the list below, and is a flag, a
 //! `SWITCHBOARD_*` variable, a key of the TOML file given by `--config` and a field of [`Config`];
 //! the first of these four that says something wins, the default being the last.
@@ -280,4 +277,3 @@ fn default_label(port: u16) -> String {
 
 #[cfg(test)]
 mod tests;
->>>>>>> ground

@@ -236,7 +236,10 @@ mod tests {
         let sender = Malformed("the excepted session is not INCARNATION:SESSION");
         let table: &[(&[u8], WireError)] = &[
             (b"", Malformed("a body begins with a version")),
-            (b"{\"t\":1,\"d\":1}", Malformed("a body begins with a version")),
+            (
+                b"{\"t\":1,\"d\":1}",
+                Malformed("a body begins with a version"),
+            ),
             (b"2{\"t\":1,\"d\":1}", Version),
             (b"1", json),
             (b"1{}", json),
@@ -246,7 +249,10 @@ mod tests {
             (b"1{\"t\":1,\"d\":1}x", json),
             (b"1{\"t\":1,\"t\":2,\"d\":1}", json),
             (b"1{\"t\":1,\"d\":\"\xff\"}", Malformed("not UTF-8")),
-            (b"1{\"u\":\"a b\",\"t\":1,\"d\":1}", Malformed("a user name breaks the rules")),
+            (
+                b"1{\"u\":\"a b\",\"t\":1,\"d\":1}",
+                Malformed("a user name breaks the rules"),
+            ),
             (b"1{\"x\":\"7\",\"t\":1,\"d\":1}", sender),
             (b"1{\"x\":\"2a:7\",\"t\":1,\"d\":1}", sender),
             (b"1{\"x\":\"000000000000002a:+7\",\"t\":1,\"d\":1}", sender),
