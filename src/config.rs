@@ -3,7 +3,9 @@
 //! the first of these four that says something wins, the default being the last.
 
 mod kinds;
+mod options;
 mod redis_url;
+mod shapes;
 mod sources;
 
 use std::ffi::OsString;
@@ -18,11 +20,12 @@ pub use redis_url::{RedisUrl, RedisUrlError};
 pub use sources::{ConfigError, Problem};
 
 use kinds::{
-    Address, Count, Directory, Filled, GIB, HOUR, Ip, KIB, Label, Level, MIB, MINUTE, Many, Maybe,
-    One, Origin, PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
+    Address, Count, Directory, GIB, HOUR, Ip, KIB, Label, Level, MIB, MINUTE, Origin, PlainFile,
+    Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
 };
+use shapes::{Filled, Many, Maybe, One};
 
-sources::options! {
+options::options! {
     "Network" {
         /// Where to listen: an IP address or host name, and a port; port 0 takes any free one. Put
         /// a proxy in front for anything but this machine.
@@ -36,7 +39,7 @@ sources::options! {
         /// need not be unique. By default the host name and the port.
         node: String = Filled(Label { others: "_.:-" }), "LABEL", "";
 
-        /// Other sites whose pages may connect, like https://chat.example; pages from this host
+        /// Other sites whose pages may connect, like `https://chat.example`; pages from this host
         /// always may. Repeat it, or separate by commas.
         allow_origin: Vec<String> = Many(Origin), "ORIGIN", "";
 
@@ -54,14 +57,14 @@ sources::options! {
 
     "Redis" {
         /// The Redis (7 or later) or Valkey that joins the nodes, as
-        /// redis://USER:PASSWORD@HOST:PORT/DB, or rediss:// for TLS. Give several addresses and the
+        /// `redis://USER:PASSWORD@HOST:PORT/DB`, or `rediss://` for TLS. Give several addresses and the
         /// one that is the master is used. Without any, the node stands alone and keeps everything
         /// in memory. Other users of the machine can read flags: give a password by variable or
         /// file. Repeat it, or separate by commas.
         redis: Vec<RedisUrl> = Many(Redis), "URL", "";
 
         /// A PEM file with the authorities that may have signed the server's certificate, instead
-        /// of the public ones. Only with rediss://.
+        /// of the public ones. Only with `rediss://`.
         redis_ca: Option<PathBuf> = Maybe(PlainFile), "FILE", "";
 
         /// What every name in Redis begins with. Nodes reach each other only under the same prefix;

@@ -1,5 +1,5 @@
-//! The kinds of value an option may have: how each is read from text, bounded, and shown again.
-//! A kind reads one value; a shape ([`One`], [`Maybe`], [`Many`], [`Filled`]) says how many.
+//! The kinds of value an option may have: how one is read from text, bounded, and shown again.
+//! How many of them an option takes say the shapes beside this file.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -32,122 +32,6 @@ pub(super) trait Kind {
     /// The text as an error message may repeat it, without secrets.
     fn echo(&self, text: &str) -> String {
         text.into()
-    }
-}
-
-/// A text that was refused, and why.
-pub(super) type Refused = (String, String);
-
-/// How many values an option takes. No text at all stands for the default of a `Maybe`, `Many` or
-/// `Filled`.
-pub(super) trait Shape {
-    type Value;
-    type Kind: Kind;
-    const MANY: bool = false;
-    fn kind(&self) -> &Self::Kind;
-    fn read(&self, texts: &[String]) -> Result<Self::Value, Vec<Refused>>;
-    /// `None` if there is nothing to show, because nothing was said.
-    fn show(&self, value: &Self::Value) -> Option<toml::Value>;
-}
-
-fn read_one<K: Kind>(kind: &K, text: &str) -> Result<K::Value, Vec<Refused>> {
-    kind.parse(text)
-        .map_err(|reason| vec![(kind.echo(text), reason)])
-}
-
-/// Exactly one value. Of several texts (a list in the file) none is taken.
-fn single(texts: &[String]) -> Result<&str, Vec<Refused>> {
-    match texts {
-        [text] => Ok(text),
-        _ => Err(vec![(
-            format!("({} values)", texts.len()),
-            "takes exactly one value".into(),
-        )]),
-    }
-}
-
-pub(super) struct One<K>(pub K);
-
-impl<K: Kind> Shape for One<K> {
-    type Value = K::Value;
-    type Kind = K;
-    fn kind(&self) -> &K {
-        &self.0
-    }
-    fn read(&self, texts: &[String]) -> Result<K::Value, Vec<Refused>> {
-        read_one(&self.0, single(texts)?)
-    }
-    fn show(&self, value: &K::Value) -> Option<toml::Value> {
-        Some(self.0.show(value))
-    }
-}
-
-pub(super) struct Maybe<K>(pub K);
-
-impl<K: Kind> Shape for Maybe<K> {
-    type Value = Option<K::Value>;
-    type Kind = K;
-    fn kind(&self) -> &K {
-        &self.0
-    }
-    fn read(&self, texts: &[String]) -> Result<Option<K::Value>, Vec<Refused>> {
-        match texts {
-            [] => Ok(None),
-            texts => read_one(&self.0, single(texts)?).map(Some),
-        }
-    }
-    fn show(&self, value: &Option<K::Value>) -> Option<toml::Value> {
-        value.as_ref().map(|value| self.0.show(value))
-    }
-}
-
-/// A text that stays empty until it is filled in from the others.
-pub(super) struct Filled<K>(pub K);
-
-impl<K: Kind<Value = String>> Shape for Filled<K> {
-    type Value = String;
-    type Kind = K;
-    fn kind(&self) -> &K {
-        &self.0
-    }
-    fn read(&self, texts: &[String]) -> Result<String, Vec<Refused>> {
-        match texts {
-            [] => Ok(String::new()),
-            texts => read_one(&self.0, single(texts)?),
-        }
-    }
-    fn show(&self, value: &String) -> Option<toml::Value> {
-        Some(self.0.show(value))
-    }
-}
-
-pub(super) struct Many<K>(pub K);
-
-impl<K: Kind> Shape for Many<K> {
-    type Value = Vec<K::Value>;
-    type Kind = K;
-    const MANY: bool = true;
-    fn kind(&self) -> &K {
-        &self.0
-    }
-    fn read(&self, texts: &[String]) -> Result<Vec<K::Value>, Vec<Refused>> {
-        let (mut values, mut refused) = (Vec::new(), Vec::new());
-        for text in texts {
-            match read_one(&self.0, text) {
-                Ok(value) => values.push(value),
-                Err(more) => refused.extend(more),
-            }
-        }
-        if refused.is_empty() {
-            Ok(values)
-        } else {
-            Err(refused)
-        }
-    }
-    fn show(&self, values: &Vec<K::Value>) -> Option<toml::Value> {
-        Some(toml::Value::Array(
-            values.iter().map(|value| self.0.show(value)).collect(),
-        ))
     }
 }
 
@@ -197,7 +81,7 @@ pub(super) fn show_time(time: Duration) -> String {
     let millis = time.as_millis();
     match [(3_600_000, "h"), (60_000, "m"), (1000, "s")]
         .into_iter()
-        .find(|(n, _)| millis % n == 0)
+        .find(|(n, _)| millis.is_multiple_of(*n))
     {
         Some(_) if millis == 0 => "0s".into(),
         Some((n, unit)) => format!("{}{unit}", millis / n),
@@ -236,7 +120,7 @@ impl Kind for Size {
 pub(super) fn show_size(size: usize) -> String {
     match [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")]
         .into_iter()
-        .find(|(n, _)| size % n == 0)
+        .find(|(n, _)| size.is_multiple_of(*n))
     {
         Some((n, unit)) if size > 0 => format!("{}{unit}", size / n),
         _ => size.to_string(),

@@ -253,9 +253,9 @@ fn read_page(read: &Read, answer: Value) -> Option<(Page, usize)> {
     let Value::Array(entries) = entries else {
         return None;
     };
-    let (mut entries, mut junk) = read_entries(entries)?;
+    let (mut entries, junk) = read_entries(entries)?;
     let backwards = matches!(read.range, Range::Before(_));
-    junk += keep_contiguous(&mut entries, backwards);
+    keep_contiguous(&mut entries, backwards);
     if backwards {
         entries.reverse();
     }
@@ -292,17 +292,15 @@ fn read_entries(values: Vec<Value>) -> Option<(Entries, usize)> {
     Some((entries, junk))
 }
 
-/// Ends the page before the first hole; tells whether there was one.
-fn keep_contiguous(entries: &mut Entries, backwards: bool) -> usize {
+/// Ends the page before the first hole.
+fn keep_contiguous(entries: &mut Entries, backwards: bool) {
     let follows = |pair: &[(u64, Arc<Publication>)]| match backwards {
         true => pair[0].0 == pair[1].0 + 1,
         false => pair[1].0 == pair[0].0 + 1,
     };
-    let Some(hole) = entries.windows(2).position(|pair| !follows(pair)) else {
-        return 0;
-    };
-    entries.truncate(hole + 1);
-    1
+    if let Some(hole) = entries.windows(2).position(|pair| !follows(pair)) {
+        entries.truncate(hole + 1);
+    }
 }
 
 fn read_epoch(value: &Value) -> Option<Epoch> {

@@ -33,10 +33,18 @@ impl Job {
     }
 
     /// What it occupies, in bytes, near enough.
-    pub fn weight(&self) -> usize {
+    fn weight(&self) -> usize {
         match self {
             Job::Publish(publish) => publish.publication.weight() + 256,
             Job::Read(_) | Job::Probe => 256,
+        }
+    }
+
+    /// What it puts on the wire, there or back, in bytes: a guess of 256 for each message of a page.
+    fn cost(&self) -> usize {
+        match self {
+            Job::Read(read) => self.weight() + read.limit.saturating_mul(256),
+            Job::Publish(_) | Job::Probe => self.weight(),
         }
     }
 
@@ -111,7 +119,7 @@ impl Queue {
         None
     }
 
-    /// The numbers of the next requests to send, at most `max` and about `bytes` bytes. They count as sent.
+    /// The numbers of the next requests to send, at most `max` and about `bytes` on the wire. They count as sent.
     pub fn take(&mut self, max: usize, bytes: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
         let mut taken = 0;
@@ -121,7 +129,7 @@ impl Queue {
         {
             if let Some(entry) = self.entries.get_mut(&number) {
                 entry.sent = true;
-                taken += entry.job.weight();
+                taken = taken.saturating_add(entry.job.cost());
                 numbers.push(number);
             }
         }
