@@ -15,7 +15,11 @@ use crate::broker::{
 use crate::id::{Epoch, Position};
 
 /// `#!lua`: Redis looks before it starts whether a script that writes may run at all (memory, master, enough replicas).
-pub const PUBLISH: &str = concat!("#!lua\n", include_str!("room.lua"), include_str!("publish.lua"));
+pub const PUBLISH: &str = concat!(
+    "#!lua\n",
+    include_str!("room.lua"),
+    include_str!("publish.lua")
+);
 
 /// Without that line, so that pages can be read when memory is short; only a new epoch is refused then.
 pub const READ: &str = concat!(include_str!("room.lua"), include_str!("read.lua"));

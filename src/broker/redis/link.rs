@@ -46,8 +46,12 @@ pub enum ConnectError {
 #[derive(Clone, Debug)]
 pub enum Purpose {
     /// Publishes. It leads: the other two follow it to its server.
-    Publishes { script: &'static str },
-    Reads { script: &'static str },
+    Publishes {
+        script: &'static str,
+    },
+    Reads {
+        script: &'static str,
+    },
     Subscription {
         node_topic: String,
         signals: flume::Sender<Signal>,
@@ -68,15 +72,15 @@ impl fmt::Display for Purpose {
 #[derive(Debug)]
 pub struct Connector {
     addresses: Vec<RedisUrl>,
-    tls: Option<TlsConnector2>,
+    tls: Option<Tls>,
     /// The replication id of the server that publishes go to, so that the others use no other.
     home: Mutex<Option<String>>,
 }
 
 /// rustls' connector has no `Debug`.
-struct TlsConnector2(TlsConnector);
+struct Tls(TlsConnector);
 
-impl fmt::Debug for TlsConnector2 {
+impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TlsConnector")
     }
@@ -117,7 +121,7 @@ impl Connector {
     pub fn new(addresses: Vec<RedisUrl>, tls: Option<TlsConnector>) -> Self {
         Self {
             addresses,
-            tls: tls.map(TlsConnector2),
+            tls: tls.map(Tls),
             home: Mutex::new(None),
         }
     }

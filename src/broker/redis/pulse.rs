@@ -69,10 +69,12 @@ impl Pulse {
         }
     }
 
-    /// The connection for publishes came or went.
+    /// The connection for publishes came, or is not there.
     pub fn publishes(&mut self, up: bool, now: Instant) {
-        self.publishes = Side { up, since: now };
-        self.probed = None;
+        if up || self.publishes.up {
+            self.publishes = Side { up, since: now };
+            self.probed = None;
+        }
     }
 
     /// The subscription's task has something to tell.
@@ -100,9 +102,7 @@ impl Pulse {
             ready: !due(self.heard, MISSED)
                 && !self.publishes.is_away(now)
                 && !self.subscription.is_away(now),
-            remake: both
-                && due(self.heard, MISSED)
-                && now.duration_since(patient_since) >= MISSED,
+            remake: both && due(self.heard, MISSED) && now.duration_since(patient_since) >= MISSED,
         }
     }
 }
@@ -133,7 +133,10 @@ mod tests {
         pulse.signal(Signal::Up, start);
         assert_eq!(pulse.verdict(start), verdict(true, false, false));
         pulse.signal(Signal::Heard, start);
-        assert_eq!(pulse.verdict(after(0.5, start)), verdict(false, true, false));
+        assert_eq!(
+            pulse.verdict(after(0.5, start)),
+            verdict(false, true, false)
+        );
         assert_eq!(pulse.verdict(after(1.0, start)), verdict(true, true, false));
     }
 

@@ -90,7 +90,9 @@ impl Inlet {
             (PushKind::Unsubscribe, _) => Push::Unsubscribed(topic),
             _ => return,
         };
-        self.shared.bytes.fetch_add(weight(&push), Ordering::Relaxed);
+        self.shared
+            .bytes
+            .fetch_add(weight(&push), Ordering::Relaxed);
         let _ = self.pushes.send(push);
     }
 
@@ -153,10 +155,7 @@ mod tests {
     fn message(topic: &str, message: Vec<u8>) -> PushInfo {
         PushInfo {
             kind: PushKind::Message,
-            data: vec![
-                Value::BulkString(topic.into()),
-                Value::BulkString(message),
-            ],
+            data: vec![Value::BulkString(topic.into()), Value::BulkString(message)],
         }
     }
 
