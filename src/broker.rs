@@ -21,6 +21,8 @@
 
 pub mod memory;
 pub mod redis;
+pub mod topics;
+pub mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;

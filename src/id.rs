@@ -1,6 +1,7 @@
 //! The names of things: rooms, users, sessions, runs of a node, and the position in a room (epoch and
 //! offset). All are checked when they are made, so that the floors above never meet a bad one.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -46,6 +47,13 @@ impl RoomName {
     /// Whether the room belongs to the server (`$nodes`) or to one user (`@ada`).
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with(['$', '@'])
+    }
+}
+
+/// So that a room is found in a map by its text, without making a name of it.
+impl Borrow<str> for RoomName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -52,7 +52,7 @@ pub enum StartError {
         source: io::Error,
     },
     #[error("cannot use Redis: {0}")]
-    Redis(#[from] redis::Error),
+    Redis(#[from] redis::StartError),
     #[error("the system has no random numbers: {0}")]
     Random(#[from] getrandom::Error),
 }
@@ -175,10 +175,10 @@ fn start_broker(
         let store = memory::Store::new(&settings, id::random()?);
         return Ok(store.start(readiness.clone(), inbox.clone()));
     }
-    let servers = redis::Servers {
-        urls: config.redis.clone(),
-        ca: config.redis_ca.clone(),
+    let servers = redis::RedisSettings {
+        addresses: config.redis.clone(),
         prefix: config.prefix.clone(),
+        authorities: config.redis_ca.clone(),
     };
     Ok(redis::start(
         servers,

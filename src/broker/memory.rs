@@ -43,7 +43,7 @@ impl Store {
     pub fn new(settings: &Settings, seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Shared {
             limits: LogLimits {
-                size: settings.history_size.max(1),
+                size: settings.history_size,
                 age: settings.history_age,
             },
             max_rooms: settings.max_rooms,

@@ -1,0 +1,227 @@
+//! A lane: one connection to Redis and the requests that travel on it, in order, in batches, each answered once.
+//! Publishes have a lane and reads have another, so that a big page never delays a publish.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesOrdered, StreamExt};
+use futures::{FutureExt, select_biased};
+use redis::aio::ConnectionLike;
+use redis::{Pipeline, RedisResult, Value};
+
+use super::commands::{self, Commands, Outcome, Script};
+use super::queue::{Job, Queue};
+use super::supervisor::{Change, End, Supervisor};
+use crate::broker::{BrokerEvent, Refused};
+use crate::metrics::Metrics;
+
+/// How many batches may be unanswered: one that Redis works on, the rest on the way there and back.
+const MAX_BATCHES: usize = 4;
+
+/// How many requests make a batch, at most.
+const BATCH: usize = 256;
+
+/// How many bytes make a batch, about: so much is written at once.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// How long to wait after Redis has said that it is not ready yet.
+const NOT_YET: Duration = Duration::from_millis(100);
+
+/// Why nothing is sent at the moment although the connection is up. It ends when all batches have landed, so that what goes
+/// back to the queue keeps its place before what came later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// Redis has forgotten the script.
+    Script,
+    /// Redis is loading or busy.
+    Until(Instant),
+}
+
+/// See the head of this file. The task that owns it calls [`Lane::turn`] in its loop and passes on what is in `events`.
+pub struct Lane {
+    pub events: Vec<BrokerEvent>,
+    supervisor: Supervisor,
+    queue: Queue,
+    commands: Commands,
+    script: &'static str,
+    /// Batches on their way, oldest first, and the requests in each.
+    batches: FuturesOrdered<BoxFuture<'static, RedisResult<Vec<Value>>>>,
+    numbers: VecDeque<Vec<u64>>,
+    hold: Option<Hold>,
+    /// Send the script's text with the next call.
+    teach: bool,
+    metrics: Arc<Metrics>,
+    /// The last failure that was logged; the same one is not told again and again.
+    told: String,
+}
+
+impl Lane {
+    /// A lane whose requests wait for their answers as long as `patience`, and call this script.
+    pub fn new(
+        supervisor: Supervisor,
+        commands: Commands,
+        script: &'static str,
+        patience: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            events: Vec::new(),
+            supervisor,
+            queue: Queue::new(patience),
+            commands,
+            script,
+            batches: FuturesOrdered::new(),
+            numbers: VecDeque::new(),
+            hold: None,
+            teach: false,
+            metrics,
+            told: String::new(),
+        }
+    }
+
+    /// Takes a request; it is sent by [`Lane::send`].
+    pub fn push(&mut self, job: Job) {
+        self.events.extend(self.queue.push(job, Instant::now()));
+    }
+
+    /// Refuses what has waited too long.
+    pub fn expire(&mut self) {
+        self.events.extend(self.queue.expire(Instant::now()));
+    }
+
+    /// Whether there is a connection.
+    pub fn is_up(&self) -> bool {
+        self.supervisor.connection().is_some()
+    }
+
+    /// Makes the connection anew.
+    pub fn remake(&mut self, why: End) {
+        self.supervisor.remake(why);
+        self.all_lost();
+    }
+
+    /// Waits for an answer, or for the connection to come or go. May be dropped and called again.
+    pub async fn turn(&mut self) -> Option<Change> {
+        select_biased! {
+            answers = self.batches.select_next_some() => {
+                self.landed(answers);
+                None
+            }
+            change = self.supervisor.change().fuse() => {
+                self.all_lost();
+                Some(change)
+            }
+        }
+    }
+
+    /// Sends what may be sent now.
+    pub fn send(&mut self) {
+        if self.is_held() {
+            return;
+        }
+        while self.batches.len() < MAX_BATCHES
+            && let Some(connection) = self.supervisor.connection()
+        {
+            let numbers = self.queue.take(BATCH, BATCH_BYTES);
+            if numbers.is_empty() {
+                return;
+            }
+            let mut connection = connection.clone();
+            let pipeline = self.batch(&numbers);
+            self.numbers.push_back(numbers);
+            self.batches.push_back(
+                async move {
+                    let count = pipeline.len();
+                    connection.req_packed_commands(&pipeline, 0, count).await
+                }
+                .boxed(),
+            );
+        }
+    }
+
+    fn batch(&mut self, numbers: &[u64]) -> Pipeline {
+        let mut pipeline = Pipeline::with_capacity(numbers.len());
+        for job in numbers.iter().filter_map(|number| self.queue.job(*number)) {
+            let script = match std::mem::take(&mut self.teach) {
+                true => Script::Text(self.script),
+                false => Script::Digest(self.supervisor.digest()),
+            };
+            pipeline.add_command(self.commands.command(job, script));
+        }
+        pipeline
+    }
+
+    fn is_held(&mut self) -> bool {
+        match self.hold {
+            None => return false,
+            Some(_) if !self.batches.is_empty() => return true,
+            Some(Hold::Until(time)) if Instant::now() < time => return true,
+            Some(Hold::Until(_)) => {}
+            Some(Hold::Script) => self.teach = true,
+        }
+        self.hold = None;
+        false
+    }
+
+    fn landed(&mut self, answers: RedisResult<Vec<Value>>) {
+        let numbers = self.numbers.pop_front().unwrap_or_default();
+        match answers {
+            Ok(answers) if answers.len() == numbers.len() => {
+                for (number, answer) in numbers.into_iter().zip(answers) {
+                    self.answered(number, answer);
+                }
+            }
+            // The connection has ended, or talks nonsense; then every later batch is lost with this one.
+            _ => {
+                self.numbers.push_front(numbers);
+                self.remake(End::Closed);
+            }
+        }
+    }
+
+    fn answered(&mut self, number: u64, answer: Value) {
+        // Its time may have been over.
+        let Some(job) = self.queue.job(number) else {
+            return;
+        };
+        match commands::judge(job, answer) {
+            Outcome::Done { event, junk } => {
+                self.metrics.junk_total.add(junk as u64);
+                self.events.extend(event);
+                self.queue.done(number);
+            }
+            Outcome::ScriptMissing => self.wait(number, Hold::Script),
+            Outcome::NotYet => self.wait(number, Hold::Until(Instant::now() + NOT_YET)),
+            Outcome::NotMaster => {
+                self.queue.untouched(number);
+                self.remake(End::NotMaster);
+            }
+            Outcome::Failed { why, error } => self.failed(number, why, error),
+        }
+    }
+
+    fn wait(&mut self, number: u64, hold: Hold) {
+        self.queue.untouched(number);
+        self.hold = Some(hold);
+    }
+
+    fn failed(&mut self, number: u64, why: Refused, error: String) {
+        if error != self.told {
+            log::warn!(error = error.as_str(); "Redis refuses a request");
+            self.told = error;
+        }
+        let job = self.queue.done(number);
+        self.events.extend(job.and_then(|job| job.refuse(why)));
+    }
+
+    /// The connection is gone: none of the batches on their way will land.
+    fn all_lost(&mut self) {
+        self.batches = FuturesOrdered::new();
+        self.hold = None;
+        for number in std::mem::take(&mut self.numbers).into_iter().flatten() {
+            self.events.extend(self.queue.lost(number));
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! One connection to Redis: found among the addresses, made over the runtime's own sockets, checked to be the
+//! master's, and ended when dropped. The driver is the crate's, spawned here; its own supervision is not used, because it gives up
+//! and forgets subscriptions.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::{fmt, io};
+
+use futures::future::{AbortHandle, abortable};
+use futures::stream::{FuturesUnordered, StreamExt};
+use futures_rustls::TlsConnector;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo, Value};
+use tokio_util::compat::FuturesAsyncReadCompatExt;
+
+use super::pulse::Signal;
+use super::pushes::{self, Pushes};
+use super::tls;
+use crate::config::RedisUrl;
+use crate::runtime::{self, Elapsed, Socket};
+
+/// How long each step of connecting may take: resolving, TCP, and all that is said before the first request.
+const STEP: Duration = Duration::from_secs(1);
+
+/// How long the other addresses may still answer once one has said that it is the master.
+const SECOND_OPINION: Duration = Duration::from_millis(200);
+
+/// Why there is no connection. No variant holds a password.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("{0}: the name is not resolved: {1}")]
+    Resolve(RedisUrl, io::Error),
+    #[error("{0}: no connection: {1}")]
+    Connect(RedisUrl, io::Error),
+    #[error("{0}: no answer in time")]
+    Silent(RedisUrl),
+    #[error("{0}: refused: {1}")]
+    Refused(RedisUrl, redis::RedisError),
+    #[error("{0}: it is a replica; give the master's address too")]
+    Replica(RedisUrl),
+    #[error("no address was given")]
+    NoAddress,
+}
+
+/// What a connection is for.
+#[derive(Clone, Debug)]
+pub enum Purpose {
+    /// Publishes. It leads: the other two follow it to its server.
+    Publishes {
+        script: &'static str,
+    },
+    Reads {
+        script: &'static str,
+    },
+    Subscription {
+        node_topic: String,
+        signals: flume::Sender<Signal>,
+    },
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Purpose::Publishes { .. } => "publishes",
+            Purpose::Reads { .. } => "reads",
+            Purpose::Subscription { .. } => "subscription",
+        })
+    }
+}
+
+/// Knows the addresses and how to connect. Shared by the three connections.
+#[derive(Debug)]
+pub struct Connector {
+    addresses: Vec<RedisUrl>,
+    tls: Option<Tls>,
+    /// The replication id of the server that publishes go to, so that the others use no other.
+    home: Mutex<Option<String>>,
+}
+
+/// rustls' connector has no `Debug`.
+struct Tls(TlsConnector);
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsConnector")
+    }
+}
+
+/// What a server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub master: bool,
+    /// The identity of its data set.
+    pub replid: String,
+    /// How much was ever written to that data set, in bytes.
+    written: u64,
+}
+
+/// A live connection. Dropping it ends the driver and closes the socket, whatever is unanswered.
+#[derive(Debug)]
+pub struct Link {
+    pub connection: MultiplexedConnection,
+    pub address: RedisUrl,
+    pub server: Server,
+    /// The digest of the purpose's script; empty for the subscription.
+    pub digest: String,
+    /// The subscription's queue.
+    pub pushes: Option<Pushes>,
+    /// Disconnected when the driver has ended.
+    pub ended: flume::Receiver<()>,
+    driver: AbortHandle,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connector {
+    pub fn new(addresses: Vec<RedisUrl>, tls: Option<TlsConnector>) -> Self {
+        Self {
+            addresses,
+            tls: tls.map(Tls),
+            home: Mutex::new(None),
+        }
+    }
+
+    /// The server that publishes go to, if they go anywhere.
+    pub fn home(&self) -> Option<String> {
+        self.home
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn set_home(&self, replid: Option<String>) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = replid;
+    }
+
+    /// Connects to the master. All addresses are asked at once, so that a dead one delays nobody. If several say that they are
+    /// the master (one has come back from the dead), the publishes' one is taken, else the one with the longest history:
+    /// so all nodes choose alike.
+    ///
+    /// # Errors
+    /// The first address' own, when none is the master.
+    pub async fn connect(self: &Arc<Self>, purpose: &Purpose) -> Result<Link, ConnectError> {
+        let mut attempts: FuturesUnordered<_> = (self.addresses.iter().enumerate())
+            .map(async |(index, address)| (index, self.open(address, purpose).await))
+            .collect();
+        let mut best: Option<Link> = None;
+        let mut errors = Vec::new();
+        loop {
+            let next = match &best {
+                None => attempts.next().await,
+                Some(_) => match runtime::timeout(SECOND_OPINION, attempts.next()).await {
+                    Ok(next) => next,
+                    Err(Elapsed) => None,
+                },
+            };
+            match next {
+                None => break,
+                Some((_, Ok(link))) => best = Some(self.better(best, link)),
+                Some((index, Err(error))) => errors.push((index, error)),
+            }
+        }
+        errors.sort_by_key(|(index, _)| *index);
+        let first = errors.into_iter().next().map(|(_, error)| error);
+        best.ok_or_else(|| first.unwrap_or(ConnectError::NoAddress))
+    }
+
+    fn better(&self, best: Option<Link>, other: Link) -> Link {
+        let home = self.home();
+        let rank = |link: &Link| {
+            let at_home = home.as_deref() == Some(link.server.replid.as_str());
+            (at_home, link.server.written)
+        };
+        match best {
+            Some(best) if rank(&best) >= rank(&other) => best,
+            _ => other,
+        }
+    }
+
+    async fn open(&self, address: &RedisUrl, purpose: &Purpose) -> Result<Link, ConnectError> {
+        let socket = dial(address).await?;
+        let late = |Elapsed| ConnectError::Silent(address.clone());
+        match &self.tls {
+            Some(tls) if address.tls() => {
+                let shaken = tls::handshake(&tls.0, address.host(), socket);
+                let stream = runtime::timeout(STEP, shaken)
+                    .await
+                    .map_err(late)?
+                    .map_err(|error| ConnectError::Connect(address.clone(), error))?;
+                introduce(stream, address, purpose).await
+            }
+            _ => introduce(socket, address, purpose).await,
+        }
+    }
+}
+
+async fn dial(address: &RedisUrl) -> Result<Socket, ConnectError> {
+    let unresolved = |error| ConnectError::Resolve(address.clone(), error);
+    let found = runtime::timeout(STEP, runtime::resolve(address.host(), address.port()))
+        .await
+        .unwrap_or_else(|Elapsed| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(unresolved)?;
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for place in found {
+        match runtime::connect(place, STEP).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(ConnectError::Connect(address.clone(), last))
+}
+
+/// Says hello, asks who it is, and prepares it for its purpose.
+async fn introduce<S>(
+    stream: S,
+    address: &RedisUrl,
+    purpose: &Purpose,
+) -> Result<Link, ConnectError>
+where
+    S: futures::io::AsyncRead + futures::io::AsyncWrite + Unpin + Send + 'static,
+{
+    // Our own deadlines stand around every request; the crate's timer would belong to another runtime.
+    let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
+    let mut pushes = None;
+    if let Purpose::Subscription {
+        node_topic,
+        signals,
+    } = purpose
+    {
+        let (inlet, outlet) = pushes::queue(node_topic.clone(), signals.clone());
+        pushes = Some(outlet);
+        config = config.set_push_sender(move |info: PushInfo| -> Result<(), ()> {
+            inlet.take(info);
+            Ok(())
+        });
+    }
+    let preparation = async {
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&login(address), stream.compat(), config)
+                .await?;
+        let (driver, handle) = abortable(driver);
+        let (alive, ended) = flume::bounded(0);
+        runtime::spawn(async move {
+            // An error means that the link was dropped first.
+            let _ = driver.await;
+            drop(alive);
+        });
+        let mut link = Link {
+            server: Server::default(),
+            digest: String::new(),
+            address: address.clone(),
+            connection,
+            pushes,
+            ended,
+            driver: handle,
+        };
+        link.server = ask_server(&mut link.connection).await?;
+        if link.server.master {
+            link.digest = prepare(&mut link.connection, purpose).await?;
+        }
+        Ok(link)
+    };
+    let link = runtime::timeout(STEP, preparation)
+        .await
+        .map_err(|Elapsed| ConnectError::Silent(address.clone()))?
+        .map_err(|error| ConnectError::Refused(address.clone(), error))?;
+    match link.server.master {
+        true => Ok(link),
+        false => Err(ConnectError::Replica(address.clone())),
+    }
+}
+
+fn login(address: &RedisUrl) -> RedisConnectionInfo {
+    let mut login = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_db(i64::from(address.db()));
+    if let Some(user) = address.user() {
+        login = login.set_username(user);
+    }
+    if let Some(password) = address.password() {
+        login = login.set_password(password);
+    }
+    login
+}
+
+async fn prepare(
+    connection: &mut MultiplexedConnection,
+    purpose: &Purpose,
+) -> redis::RedisResult<String> {
+    match purpose {
+        Purpose::Publishes { script } | Purpose::Reads { script } => {
+            let mut load = Cmd::new();
+            load.arg("SCRIPT").arg("LOAD").arg(*script);
+            load.query_async(connection).await
+        }
+        Purpose::Subscription { node_topic, .. } => {
+            connection.subscribe(node_topic).await?;
+            Ok(String::new())
+        }
+    }
+}
+
+/// Asks a server what it is.
+pub async fn ask_server(connection: &mut MultiplexedConnection) -> redis::RedisResult<Server> {
+    let mut info = Cmd::new();
+    info.arg("INFO").arg("replication");
+    match info.query_async::<Value>(connection).await? {
+        Value::VerbatimString { text, .. } => Ok(Server::read(&text)),
+        Value::BulkString(bytes) => Ok(Server::read(&String::from_utf8_lossy(&bytes))),
+        _ => Ok(Server::default()),
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            master: false,
+            replid: String::new(),
+            written: 0,
+        }
+    }
+}
+
+impl Server {
+    fn read(info: &str) -> Self {
+        let field = |name: &str| {
+            info.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .unwrap_or_default()
+        };
+        Self {
+            master: field("role") == "master",
+            replid: field("master_replid").to_owned(),
+            written: field("master_repl_offset").parse().unwrap_or(0),
+        }
+    }
+}

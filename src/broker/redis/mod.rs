@@ -1,0 +1,169 @@
+//! The broker over Redis, and the only place that names it. Three tasks, each with a connection of its own:
+//!
+//! ```text
+//!  dispatcher ─Request─▶ publisher ──(Lane)── publishes ──▶ publish.lua   and, once a second, the node's own topic
+//!                          │   └─Read─▶ reader ──(Lane)──▶ read.lua                 │
+//!                          └─Order─▶ subscription ◀── messages, confirmations ──────┘
+//!  dispatcher ◀─BrokerEvent─ all three
+//! ```
+//!
+//! A [`supervisor`] keeps each connection; [`topics`](super::topics) and [`queue`] decide what to ask and what to ask again;
+//! [`pulse`] decides whether the node is ready. A user of an access list needs, on the keys and topics under the prefix,
+//! the commands EVAL, EVALSHA, SCRIPT, INFO, PUBLISH, SUBSCRIBE, UNSUBSCRIBE and those in the scripts.
+
+mod commands;
+mod lane;
+mod link;
+mod names;
+mod publisher;
+mod pulse;
+mod pushes;
+mod queue;
+mod reader;
+mod subscription;
+mod supervisor;
+mod tls;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use commands::Commands;
+use lane::Lane;
+use link::{Connector, Purpose};
+use names::Names;
+use publisher::Publisher;
+use subscription::Subscription;
+use supervisor::Supervisor;
+pub use tls::TlsError;
+
+use super::topics::Topics;
+use super::{Broker, BrokerEvent, Settings};
+use crate::config::RedisUrl;
+use crate::id;
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::runtime;
+
+/// How often each task looks at the clock: deadlines and the pulse are that exact.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Which Redis, and how it is spoken to.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// One or more; the one that is the master is used.
+    pub addresses: Vec<RedisUrl>,
+    /// What every name in Redis begins with: letters, digits and `_ . -`.
+    pub prefix: String,
+    /// The authorities to trust with `rediss://`, in PEM form, instead of the public ones.
+    pub authorities: Option<PathBuf>,
+}
+
+/// Why the broker cannot start. That Redis is away is no reason: it starts, and is ready when Redis comes.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("--redis: give at least one address")]
+    NoAddress,
+    #[error(
+        "--redis: the addresses name different databases; the master and its replicas have the same"
+    )]
+    Databases,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the system has no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// Starts the broker. It ends, and closes its connections, when the last [`Broker`] handle or the other end of `events` is
+/// dropped. `events` should have a bound: the broker waits while it is full.
+///
+/// # Errors
+/// Only for settings that can never work.
+pub fn start<E: From<BrokerEvent> + Send + 'static>(
+    redis: RedisSettings,
+    settings: Settings,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    events: flume::Sender<E>,
+) -> Result<Broker, StartError> {
+    let db = redis.addresses.first().ok_or(StartError::NoAddress)?.db();
+    if redis.addresses.iter().any(|address| address.db() != db) {
+        return Err(StartError::Databases);
+    }
+    let tls = match redis.addresses.iter().any(RedisUrl::tls) {
+        true => Some(tls::connector(redis.authorities.as_deref())?),
+        false => None,
+    };
+    let names = Names::new(&redis.prefix, db);
+    let connector = Arc::new(Connector::new(redis.addresses, tls));
+    let supervise = |purpose| Supervisor::new(connector.clone(), purpose, metrics.clone());
+    let lane = |purpose, script| -> Result<Lane, StartError> {
+        let commands = Commands::new(names.clone(), &settings, id::random()?);
+        let patience = settings.publish_timeout;
+        Ok(Lane::new(
+            supervise(purpose),
+            commands,
+            script,
+            patience,
+            metrics.clone(),
+        ))
+    };
+    let publishes = lane(
+        Purpose::Publishes {
+            script: commands::PUBLISH,
+        },
+        commands::PUBLISH,
+    )?;
+    let pages = lane(
+        Purpose::Reads {
+            script: commands::READ,
+        },
+        commands::READ,
+    )?;
+
+    let (asked, requests) = flume::unbounded();
+    let (reads, to_read) = flume::unbounded();
+    let (orders, to_obey) = flume::unbounded();
+    let (signalled, signals) = flume::unbounded();
+    let subscription = Subscription::new(
+        to_obey,
+        supervise(Purpose::Subscription {
+            node_topic: names.node_topic(settings.incarnation),
+            signals: signalled.clone(),
+        }),
+        Topics::new(settings.topic_linger),
+        names.clone(),
+        signalled,
+        events.clone(),
+        metrics.clone(),
+    );
+    runtime::spawn(subscription.run());
+    runtime::spawn(reader::run(to_read, pages, events.clone()));
+    runtime::spawn(
+        Publisher {
+            requests,
+            lane: publishes,
+            reads,
+            orders,
+            signals,
+            readiness,
+            events,
+        }
+        .run(),
+    );
+    Ok(Broker::new(asked))
+}
+
+/// Somebody else has ended, so this task does too.
+struct Ended;
+
+/// Tells the dispatcher, waiting while its inbox is full.
+async fn emit<E: From<BrokerEvent>>(
+    inbox: &flume::Sender<E>,
+    events: Vec<BrokerEvent>,
+) -> Result<(), Ended> {
+    for event in events {
+        inbox.send_async(E::from(event)).await.map_err(|_| Ended)?;
+    }
+    Ok(())
+}

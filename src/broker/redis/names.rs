@@ -1,0 +1,121 @@
+//! What things are called in Redis. Room names, users and prefixes come from checked alphabets without braces or
+//! slashes; a publisher's key is any text and is written in hexadecimal, so that no two things share a name.
+//!
+//! ```text
+//! PREFIX:{room}                      topic of a room           PREFIX:{room}:log    its log (a stream)
+//! PREFIX:node:INCARNATION            topic of a node           PREFIX:{room}:meta   epoch, offset, replication id
+//!                                                              PREFIX:{room}:key:USER:HEX   a publisher's key
+//! ```
+//!
+//! The braces keep all of a room on one shard. Topics, unlike keys, are common to all databases of a Redis; in database 3
+//! they therefore begin with `PREFIX/3`.
+
+use std::fmt::Write as _;
+
+use crate::broker::PublishKey;
+use crate::id::{Incarnation, RoomName};
+
+/// The names of one cluster.
+#[derive(Clone, Debug)]
+pub struct Names {
+    keys: String,
+    topics: String,
+}
+
+impl Names {
+    /// The names under a prefix, in a database.
+    pub fn new(prefix: &str, db: u32) -> Self {
+        let topics = match db {
+            0 => prefix.to_owned(),
+            db => format!("{prefix}/{db}"),
+        };
+        Self {
+            keys: prefix.to_owned(),
+            topics,
+        }
+    }
+
+    pub fn topic(&self, room: &RoomName) -> String {
+        format!("{}:{{{room}}}", self.topics)
+    }
+
+    /// The name of the room whose topic this is.
+    pub fn room_of<'a>(&self, topic: &'a [u8]) -> Option<&'a str> {
+        let rest = topic.strip_prefix(self.topics.as_bytes())?;
+        let name = rest.strip_prefix(b":{")?.strip_suffix(b"}")?;
+        std::str::from_utf8(name).ok()
+    }
+
+    /// The topic by which a node hears itself.
+    pub fn node_topic(&self, incarnation: Incarnation) -> String {
+        format!("{}:node:{incarnation}", self.topics)
+    }
+
+    pub fn log(&self, room: &RoomName) -> String {
+        format!("{}:{{{room}}}:log", self.keys)
+    }
+
+    pub fn meta(&self, room: &RoomName) -> String {
+        format!("{}:{{{room}}}:meta", self.keys)
+    }
+
+    /// Where a publisher's key is remembered. All anonymous sessions together are the user without a name.
+    pub fn key(&self, room: &RoomName, key: &PublishKey) -> String {
+        let user = key.publisher.as_ref().map_or("", |user| user.as_str());
+        let mut name = format!("{}:{{{room}}}:key:{user}:", self.keys);
+        for byte in key.key.bytes() {
+            // Writing into a String cannot fail.
+            let _ = write!(name, "{byte:02x}");
+        }
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::UserName;
+
+    #[test]
+    fn a_topic_tells_its_room_and_nothing_else_does() {
+        let names = Names::new("sb", 0);
+        let room = RoomName::new("a.b:c").unwrap();
+        assert_eq!(names.topic(&room), "sb:{a.b:c}");
+        assert_eq!(names.room_of(b"sb:{a.b:c}"), Some("a.b:c"));
+        let others = ["sb2:{a}", "sb:node:00", "sb:{a}:log", "sb/3:{a}", "sb:{a"];
+        for other in others {
+            assert_eq!(names.room_of(other.as_bytes()), None, "{other}");
+        }
+        let third = Names::new("sb", 3);
+        assert_eq!(third.topic(&room), "sb/3:{a.b:c}");
+        assert_eq!(third.log(&room), names.log(&room));
+    }
+
+    #[test]
+    fn keys_of_strangers_cannot_meet() {
+        let names = Names::new("sb", 0);
+        let room = RoomName::new("r").unwrap();
+        let key = |user: Option<&str>, key: &str| {
+            let publisher = user.map(|user| UserName::new(user).unwrap());
+            names.key(
+                &room,
+                &PublishKey {
+                    publisher,
+                    key: key.into(),
+                },
+            )
+        };
+        assert_eq!(key(Some("ada"), "k1"), "sb:{r}:key:ada:6b31");
+        let all = [
+            key(None, "a"),
+            key(Some("a"), "b"),
+            key(Some("a:b"), "c"),
+            key(Some("a"), "b:c"),
+            key(Some("a:62"), "c"),
+            key(Some("a"), "}:meta"),
+            key(None, "a:b"),
+        ];
+        let different: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+    }
+}

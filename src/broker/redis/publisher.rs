@@ -1,0 +1,124 @@
+//! The first of the broker's three tasks: takes what the dispatcher asks, passes reads and follows on to the other two, and
+//! publishes. It also feels the node's pulse, and says whether the node is ready.
+
+use std::time::Instant;
+
+use futures::{FutureExt, select_biased};
+
+use super::lane::Lane;
+use super::pulse::{Pulse, Signal};
+use super::queue::Job;
+use super::subscription::Order;
+use super::supervisor::{Change, End};
+use super::{Ended, TICK, emit};
+use crate::broker::{BrokerEvent, Read, Request};
+use crate::readiness::Readiness;
+use crate::runtime;
+
+/// How many requests are taken before they are sent: what the dispatcher asked for in one turn leaves as one batch.
+const TURN: usize = 256;
+
+/// Everything the task owns. It ends when the dispatcher has dropped its end of `requests`, or when one of the other
+/// tasks has ended; dropping `reads` and `orders` ends those.
+pub struct Publisher<E> {
+    pub requests: flume::Receiver<Request>,
+    pub lane: Lane,
+    pub reads: flume::Sender<Read>,
+    pub orders: flume::Sender<Order>,
+    pub signals: flume::Receiver<Signal>,
+    pub readiness: Readiness,
+    pub events: flume::Sender<E>,
+}
+
+impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
+    /// Serves until someone ends.
+    pub async fn run(mut self) {
+        let mut pulse = Pulse::new(Instant::now());
+        let mut tick = Box::pin(runtime::sleep(TICK).fuse());
+        loop {
+            let turn = select_biased! {
+                change = self.lane.turn().fuse() => {
+                    if let Some(Change::Up) = change {
+                        pulse.publishes(true, Instant::now());
+                    }
+                    self.feel(&mut pulse)
+                }
+                signal = self.signals.recv_async() => match signal {
+                    Ok(signal) => {
+                        pulse.signal(signal, Instant::now());
+                        self.feel(&mut pulse)
+                    }
+                    Err(flume::RecvError::Disconnected) => Err(Ended),
+                },
+                () = tick => {
+                    tick = Box::pin(runtime::sleep(TICK).fuse());
+                    self.lane.expire();
+                    self.feel(&mut pulse)
+                }
+                request = self.requests.recv_async() => match request {
+                    Ok(request) => self.take(request),
+                    Err(flume::RecvError::Disconnected) => Err(Ended),
+                },
+            };
+            self.lane.send();
+            let events = std::mem::take(&mut self.lane.events);
+            if turn.is_err() || emit(&self.events, events).await.is_err() {
+                break;
+            }
+        }
+        self.readiness.set_broker(false);
+    }
+
+    fn take(&mut self, first: Request) -> Result<(), Ended> {
+        self.pass_on(first)?;
+        for _ in 1..TURN {
+            let Ok(request) = self.requests.try_recv() else {
+                break;
+            };
+            self.pass_on(request)?;
+        }
+        Ok(())
+    }
+
+    fn pass_on(&mut self, request: Request) -> Result<(), Ended> {
+        match request {
+            Request::Publish(publish) => {
+                self.lane.push(Job::Publish(publish));
+                Ok(())
+            }
+            Request::Read(read) => self.reads.send(read).map_err(|_| Ended),
+            Request::Follow(room) => self.order(Order::Follow(room)),
+            Request::Unfollow(room) => self.order(Order::Unfollow(room)),
+        }
+    }
+
+    fn order(&self, order: Order) -> Result<(), Ended> {
+        self.orders.send(order).map_err(|_| Ended)
+    }
+
+    fn feel(&mut self, pulse: &mut Pulse) -> Result<(), Ended> {
+        // Whatever was heard while this task waited for the dispatcher counts first.
+        while let Ok(signal) = self.signals.try_recv() {
+            pulse.signal(signal, Instant::now());
+        }
+        if !self.lane.is_up() {
+            pulse.publishes(false, Instant::now());
+        }
+        let verdict = pulse.verdict(Instant::now());
+        if verdict.remake {
+            self.lane.remake(End::Unheard);
+            self.order(Order::Remake)?;
+        } else if verdict.probe {
+            self.lane.push(Job::Probe);
+        }
+        if self.readiness.set_broker(verdict.ready) {
+            match verdict.ready {
+                true => log::info!("Redis is reached; what is published comes back"),
+                false => log::warn!(
+                    "Redis is not reached; this node takes no new connections until it is"
+                ),
+            }
+        }
+        Ok(())
+    }
+}

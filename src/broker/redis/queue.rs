@@ -1,0 +1,284 @@
+//! The requests of one connection that have no answer yet: which are to be sent next, which may be sent again when the
+//! connection is lost, and which have waited too long. Plain logic, with invented clocks in its tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::broker::{BrokerEvent, Publish, Read, Refused};
+
+/// How many requests may wait for their answers. A guess: three seconds of a busy node's publishes, so that a short absence of
+/// Redis costs nothing.
+const MAX_JOBS: usize = 16_384;
+
+/// How many bytes they may hold.
+const MAX_BYTES: usize = 32 << 20;
+
+/// Something to be done by Redis.
+#[derive(Debug)]
+pub enum Job {
+    Publish(Publish),
+    Read(Read),
+    /// A word to the node itself, to hear whether publishing and the subscription work. Nobody waits for its answer.
+    Probe,
+}
+
+impl Job {
+    /// Whether doing it twice is the same as doing it once.
+    fn may_repeat(&self) -> bool {
+        match self {
+            Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
+            Job::Read(_) => true,
+            Job::Probe => false,
+        }
+    }
+
+    /// What it occupies, in bytes, near enough.
+    fn weight(&self) -> usize {
+        match self {
+            Job::Publish(publish) => publish.publication.weight() + 256,
+            Job::Read(_) | Job::Probe => 256,
+        }
+    }
+
+    /// What it puts on the wire, there or back, in bytes: a guess of 256 for each message of a page.
+    fn cost(&self) -> usize {
+        match self {
+            Job::Read(read) => self.weight() + read.limit.saturating_mul(256),
+            Job::Publish(_) | Job::Probe => self.weight(),
+        }
+    }
+
+    /// The answer to whoever asked, if there is anyone.
+    pub fn refuse(&self, why: Refused) -> Option<BrokerEvent> {
+        match self {
+            Job::Publish(publish) => Some(BrokerEvent::Published {
+                ticket: publish.ticket,
+                result: Err(why),
+            }),
+            // A read leaves no trace, so it is never in doubt.
+            Job::Read(read) => Some(BrokerEvent::Page {
+                ticket: read.ticket,
+                result: Err(match why {
+                    Refused::Unknown => Refused::Unavailable,
+                    other => other,
+                }),
+            }),
+            Job::Probe => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    job: Job,
+    deadline: Instant,
+    /// It is on the connection, and no answer has come.
+    sent: bool,
+    /// It was on a connection that was lost, and may have been done there.
+    in_doubt: bool,
+}
+
+/// All requests of one connection, numbered in the order they came.
+#[derive(Debug)]
+pub struct Queue {
+    entries: BTreeMap<u64, Entry>,
+    unsent: BTreeSet<u64>,
+    next: u64,
+    bytes: usize,
+    patience: Duration,
+}
+
+impl Queue {
+    /// A queue in which a request waits for its answer so long.
+    pub fn new(patience: Duration) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            unsent: BTreeSet::new(),
+            next: 0,
+            bytes: 0,
+            patience,
+        }
+    }
+
+    /// Takes a request, or gives back its refusal when too many wait.
+    pub fn push(&mut self, job: Job, now: Instant) -> Option<BrokerEvent> {
+        let weight = job.weight();
+        if self.entries.len() >= MAX_JOBS || self.bytes + weight > MAX_BYTES {
+            return job.refuse(Refused::Unavailable);
+        }
+        let entry = Entry {
+            job,
+            deadline: now + self.patience,
+            sent: false,
+            in_doubt: false,
+        };
+        self.bytes += weight;
+        self.entries.insert(self.next, entry);
+        self.unsent.insert(self.next);
+        self.next += 1;
+        None
+    }
+
+    /// The numbers of the next requests to send, at most `max` and about `bytes` on the wire. They count as sent.
+    pub fn take(&mut self, max: usize, bytes: usize) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        let mut taken = 0;
+        while numbers.len() < max
+            && taken < bytes
+            && let Some(number) = self.unsent.pop_first()
+        {
+            if let Some(entry) = self.entries.get_mut(&number) {
+                entry.sent = true;
+                taken = taken.saturating_add(entry.job.cost());
+                numbers.push(number);
+            }
+        }
+        numbers
+    }
+
+    pub fn job(&self, number: u64) -> Option<&Job> {
+        self.entries.get(&number).map(|entry| &entry.job)
+    }
+
+    /// The request has its answer. `None`: it was given up before.
+    pub fn done(&mut self, number: u64) -> Option<Job> {
+        let entry = self.entries.remove(&number)?;
+        self.unsent.remove(&number);
+        self.bytes -= entry.job.weight();
+        Some(entry.job)
+    }
+
+    /// Redis has not touched the request: it waits again, before all later ones.
+    pub fn untouched(&mut self, number: u64) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.sent = false;
+            self.unsent.insert(number);
+        }
+    }
+
+    /// The connection was lost before the answer: what may be repeated waits again, anything else is refused as unknown.
+    pub fn lost(&mut self, number: u64) -> Option<BrokerEvent> {
+        let entry = self.entries.get_mut(&number)?;
+        if entry.job.may_repeat() {
+            entry.in_doubt = true;
+            self.untouched(number);
+            return None;
+        }
+        self.done(number)?.refuse(Refused::Unknown)
+    }
+
+    /// Refuses what has waited too long. Requests have equal patience, so the oldest are the first.
+    pub fn expire(&mut self, now: Instant) -> Vec<BrokerEvent> {
+        let mut refusals = Vec::new();
+        while let Some((&number, entry)) = self.entries.first_key_value()
+            && entry.deadline <= now
+        {
+            let why = match entry.sent || entry.in_doubt {
+                true => Refused::Unknown,
+                false => Refused::Unavailable,
+            };
+            refusals.extend(self.done(number).and_then(|job| job.refuse(why)));
+        }
+        refusals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::broker::{Publication, PublishKey};
+    use crate::id::{RoomName, Ticket};
+
+    fn publish(ticket: u64, key: Option<&str>) -> Job {
+        Job::Publish(Publish {
+            ticket: Ticket(ticket),
+            room: RoomName::new("r").unwrap(),
+            key: key.map(|key| PublishKey {
+                publisher: None,
+                key: key.into(),
+            }),
+            ephemeral: false,
+            publication: Arc::new(Publication {
+                user: None,
+                time: 0,
+                except: None,
+                data: RawValue::NULL.to_owned(),
+            }),
+        })
+    }
+
+    fn refusal(event: &BrokerEvent) -> (u64, Refused) {
+        match event {
+            BrokerEvent::Published {
+                ticket: Ticket(ticket),
+                result: Err(why),
+            } => (*ticket, *why),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn what_waits_too_long_is_refused_by_what_may_have_happened() {
+        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        for (ticket, key) in [(0, None), (1, Some("k")), (2, None), (3, None)] {
+            assert!(queue.push(publish(ticket, key), now).is_none());
+        }
+        let sent = queue.take(3, usize::MAX);
+        assert_eq!(sent, [0, 1, 2]);
+        let refused = queue.lost(0).unwrap();
+        assert_eq!(refusal(&refused), (0, Refused::Unknown), "at once");
+        assert!(queue.lost(1).is_none(), "a key may be repeated");
+        queue.untouched(2);
+        assert!(queue.expire(now + PATIENCE / 2).is_empty());
+        let refused: Vec<_> = queue.expire(now + PATIENCE).iter().map(refusal).collect();
+        assert_eq!(
+            refused,
+            [
+                (1, Refused::Unknown),
+                (2, Refused::Unavailable),
+                (3, Refused::Unavailable)
+            ]
+        );
+        assert_eq!(queue.take(9, usize::MAX), Vec::<u64>::new());
+        assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
+    fn what_goes_back_stands_before_what_came_later() {
+        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        for ticket in 0..5 {
+            queue.push(publish(ticket, None), now);
+        }
+        assert_eq!(queue.take(3, usize::MAX), [0, 1, 2]);
+        queue.untouched(2);
+        queue.untouched(1);
+        assert!(queue.done(0).is_some());
+        assert!(queue.done(0).is_none(), "answered once");
+        assert_eq!(queue.take(9, usize::MAX), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_bytes_and_never_empty() {
+        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        for ticket in 0..3 {
+            queue.push(publish(ticket, None), now);
+        }
+        assert_eq!(queue.take(9, 1), [0]);
+    }
+
+    #[test]
+    fn the_waiting_are_bounded() {
+        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        let refused = (0..MAX_JOBS as u64 + 1)
+            .filter_map(|ticket| queue.push(publish(ticket, None), now))
+            .map(|event| refusal(&event))
+            .collect::<Vec<_>>();
+        assert_eq!(refused, [(MAX_JOBS as u64, Refused::Unavailable)]);
+    }
+}

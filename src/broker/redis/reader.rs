@@ -1,0 +1,44 @@
+//! The broker's task for reads: pages of logs, on a connection of their own.
+
+use futures::{FutureExt, select_biased};
+
+use super::lane::Lane;
+use super::queue::Job;
+use super::{TICK, emit};
+use crate::broker::{BrokerEvent, Read};
+use crate::runtime;
+
+/// How many reads are taken before they are sent.
+const TURN: usize = 256;
+
+/// Serves until `reads` or the dispatcher's inbox ends.
+pub async fn run<E: From<BrokerEvent> + Send + 'static>(
+    reads: flume::Receiver<Read>,
+    mut lane: Lane,
+    events: flume::Sender<E>,
+) {
+    let mut tick = Box::pin(runtime::sleep(TICK).fuse());
+    loop {
+        select_biased! {
+            _ = lane.turn().fuse() => {}
+            () = tick => {
+                tick = Box::pin(runtime::sleep(TICK).fuse());
+                lane.expire();
+            }
+            read = reads.recv_async() => match read {
+                Ok(read) => {
+                    lane.push(Job::Read(read));
+                    reads.try_iter().take(TURN - 1).for_each(|read| lane.push(Job::Read(read)));
+                }
+                Err(flume::RecvError::Disconnected) => return,
+            },
+        }
+        lane.send();
+        if emit(&events, std::mem::take(&mut lane.events))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The broker's task for the subscription: one connection for every room that has a local member. What to ask is
+//! decided by [`Topics`]; this file carries it out, and passes on what comes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::{BoxFuture, Fuse};
+use futures::{FutureExt, select};
+use redis::RedisResult;
+
+use super::names::Names;
+use super::pulse::Signal;
+use super::pushes::{Push, Pushes};
+use super::supervisor::{Change, End, Supervisor};
+use super::{Ended, TICK, emit};
+use crate::broker::BrokerEvent;
+use crate::broker::topics::{Ask, Topics};
+use crate::broker::wire::{self, Heard};
+use crate::id::RoomName;
+use crate::metrics::Metrics;
+use crate::runtime;
+
+/// How many topics go into one request.
+const ASK: usize = 512;
+
+/// How many pushes are handled before the other events are looked at.
+const TURN: usize = 256;
+
+/// What the publishing task orders.
+#[derive(Debug)]
+pub enum Order {
+    Follow(RoomName),
+    Unfollow(RoomName),
+    /// The pulse is gone: make the connection anew.
+    Remake,
+}
+
+/// Everything the task owns. It ends when `orders` or the dispatcher's inbox does.
+pub struct Subscription<E> {
+    orders: flume::Receiver<Order>,
+    supervisor: Supervisor,
+    topics: Topics,
+    names: Names,
+    pushes: Option<Pushes>,
+    /// The request under way.
+    asked: Fuse<BoxFuture<'static, RedisResult<()>>>,
+    signals: flume::Sender<Signal>,
+    events: flume::Sender<E>,
+    metrics: Arc<Metrics>,
+}
+
+impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
+    pub fn new(
+        orders: flume::Receiver<Order>,
+        supervisor: Supervisor,
+        topics: Topics,
+        names: Names,
+        signals: flume::Sender<Signal>,
+        events: flume::Sender<E>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            orders,
+            supervisor,
+            topics,
+            names,
+            pushes: None,
+            asked: Fuse::terminated(),
+            signals,
+            events,
+            metrics,
+        }
+    }
+
+    /// Serves until someone ends.
+    pub async fn run(mut self) {
+        let mut tick = Box::pin(runtime::sleep(TICK).fuse());
+        loop {
+            let mut told = Vec::new();
+            select! {
+                order = self.orders.recv_async() => match order {
+                    Ok(order) => self.obey(order, &mut told),
+                    Err(flume::RecvError::Disconnected) => return,
+                },
+                push = next(&self.pushes).fuse() => self.hear(push, &mut told),
+                result = &mut self.asked => if result.is_err() {
+                    self.remake(End::Refused, &mut told);
+                },
+                change = self.supervisor.change().fuse() => self.changed(&change, &mut told),
+                () = tick => {
+                    tick = Box::pin(runtime::sleep(TICK).fuse());
+                    self.topics.tick(Instant::now());
+                },
+            }
+            self.recover(&mut told);
+            self.ask();
+            if let Err(Ended) = emit(&self.events, told).await {
+                return;
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order, told: &mut Vec<BrokerEvent>) {
+        match order {
+            Order::Follow(room) => {
+                if self.topics.follow(&room) {
+                    told.push(BrokerEvent::Following(room));
+                }
+            }
+            Order::Unfollow(room) => self.topics.unfollow(&room, Instant::now()),
+            Order::Remake => self.remake(End::Unheard, told),
+        }
+    }
+
+    fn changed(&mut self, change: &Change, told: &mut Vec<BrokerEvent>) {
+        match change {
+            Change::Up => {
+                self.pushes = self.supervisor.take_pushes();
+                // An error means that the publishing task has ended; so will this one.
+                let _ = self.signals.send(Signal::Up);
+            }
+            Change::Down => self.down(told),
+        }
+    }
+
+    fn remake(&mut self, why: End, told: &mut Vec<BrokerEvent>) {
+        if self.supervisor.connection().is_some() {
+            self.supervisor.remake(why);
+            self.down(told);
+        }
+    }
+
+    /// What has come is passed on still: what follows it will be read from the log.
+    fn down(&mut self, told: &mut Vec<BrokerEvent>) {
+        if let Some(pushes) = self.pushes.take() {
+            while let Some(push) = pushes.try_next() {
+                self.one(push, told);
+            }
+        }
+        self.asked = Fuse::terminated();
+        self.topics.lost();
+        let _ = self.signals.send(Signal::Down);
+    }
+
+    fn hear(&mut self, first: Push, told: &mut Vec<BrokerEvent>) {
+        self.one(first, told);
+        for _ in 1..TURN {
+            let Some(push) = self.pushes.as_ref().and_then(Pushes::try_next) else {
+                return;
+            };
+            self.one(push, told);
+        }
+    }
+
+    fn one(&mut self, push: Push, told: &mut Vec<BrokerEvent>) {
+        match push {
+            Push::Subscribed(topic) => {
+                let room = self.names.room_of(&topic);
+                let confirmed = room.and_then(|room| self.topics.subscribed(room, Instant::now()));
+                told.extend(confirmed.map(BrokerEvent::Following));
+            }
+            Push::Unsubscribed(topic) => {
+                if let Some(room) = self.names.room_of(&topic) {
+                    self.topics.unsubscribed(room);
+                }
+            }
+            Push::Message { topic, message } => told.extend(self.message(&topic, &message)),
+        }
+    }
+
+    /// The event of a message, if its room is followed and it is one of ours.
+    fn message(&self, topic: &[u8], message: &[u8]) -> Option<BrokerEvent> {
+        let room = self.names.room_of(topic);
+        let room = room.and_then(|room| self.topics.followed(room))?.clone();
+        match wire::decode_message(message) {
+            Ok(Heard::Message {
+                epoch,
+                offset,
+                publication,
+            }) => Some(BrokerEvent::Message {
+                room,
+                epoch,
+                offset,
+                publication: Arc::new(publication),
+            }),
+            Ok(Heard::Ephemeral(publication)) => Some(BrokerEvent::Ephemeral {
+                room,
+                publication: Arc::new(publication),
+            }),
+            Err(error) => {
+                self.metrics.junk_total.add(1);
+                log::debug!(room:% = room, error:% = error; "a message is not one of ours");
+                None
+            }
+        }
+    }
+
+    /// Rooms that lost messages to a full queue are begun anew: whatever is published from here on is delivered or makes this
+    /// happen again.
+    fn recover(&mut self, told: &mut Vec<BrokerEvent>) {
+        let Some(pushes) = &self.pushes else { return };
+        for topic in pushes.lost() {
+            let room = self.names.room_of(&topic);
+            let room = room.and_then(|room| self.topics.followed(room));
+            told.extend(room.cloned().map(BrokerEvent::Following));
+        }
+    }
+
+    /// Sends the next request, one at a time.
+    fn ask(&mut self) {
+        if !futures::future::FusedFuture::is_terminated(&self.asked) {
+            return;
+        }
+        let Some(connection) = self.supervisor.connection() else {
+            return;
+        };
+        let Some(ask) = self.topics.ask(ASK) else {
+            return;
+        };
+        let mut connection = connection.clone();
+        let topics = |rooms: Vec<RoomName>| -> Vec<String> {
+            rooms.iter().map(|room| self.names.topic(room)).collect()
+        };
+        self.asked = match ask {
+            Ask::Subscribe(rooms) => {
+                let topics = topics(rooms);
+                async move { connection.subscribe(topics).await }.boxed()
+            }
+            Ask::Unsubscribe(rooms) => {
+                let topics = topics(rooms);
+                async move { connection.unsubscribe(topics).await }.boxed()
+            }
+        }
+        .fuse();
+    }
+}
+
+/// The next push; never, while there is no connection.
+async fn next(pushes: &Option<Pushes>) -> Push {
+    match pushes {
+        Some(pushes) => pushes.next().await,
+        None => std::future::pending().await,
+    }
+}

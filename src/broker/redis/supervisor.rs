@@ -1,0 +1,248 @@
+//! Keeps one connection to Redis: makes it, watches it, and makes it anew without end. All three connections of a
+//! node live by this one mechanism.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Either, select};
+use redis::aio::MultiplexedConnection;
+
+use super::link::{self, Connector, Link, Purpose};
+use super::pushes::Pushes;
+use crate::metrics::Metrics;
+use crate::runtime::{self, Elapsed};
+
+/// How often a connection is asked whether it lives.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long it may be silent then. Less than two and a half seconds would take `CLIENT PAUSE 2000` for death; with the
+/// interval it is found dead within three and a half.
+const SILENCE: Duration = Duration::from_millis(2500);
+
+/// The first wait before another attempt; it doubles from attempt to attempt.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+
+/// The longest wait: a Redis that comes back is used again well within a second.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// A connection that ends sooner does not count as a success: the waits go on growing.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum End {
+    #[error("closed by Redis or the network")]
+    Closed,
+    #[error("no answer for two and a half seconds")]
+    Silent,
+    #[error("the server is no longer the master")]
+    NotMaster,
+    #[error("publishes go to another server")]
+    Elsewhere,
+    #[error("what is published does not come back by the subscription")]
+    Unheard,
+    #[error("a request was refused")]
+    Refused,
+}
+
+/// What [`Supervisor::change`] tells.
+#[derive(Debug)]
+pub enum Change {
+    Up,
+    Down,
+}
+
+/// One connection of a node, now up or being made.
+pub struct Supervisor {
+    connector: Arc<Connector>,
+    purpose: Arc<Purpose>,
+    metrics: Arc<Metrics>,
+    state: State,
+    /// Attempts since the last connection that lasted.
+    attempts: u32,
+}
+
+enum State {
+    Dialing(BoxFuture<'static, Link>),
+    Up {
+        link: Link,
+        since: Instant,
+        end: BoxFuture<'static, End>,
+    },
+}
+
+impl Supervisor {
+    pub fn new(connector: Arc<Connector>, purpose: Purpose, metrics: Arc<Metrics>) -> Self {
+        let purpose = Arc::new(purpose);
+        Self {
+            state: State::Dialing(dial(connector.clone(), purpose.clone(), 0).boxed()),
+            connector,
+            purpose,
+            metrics,
+            attempts: 0,
+        }
+    }
+
+    /// The connection, if there is one.
+    pub fn connection(&self) -> Option<&MultiplexedConnection> {
+        match &self.state {
+            State::Up { link, .. } => Some(&link.connection),
+            State::Dialing(_) => None,
+        }
+    }
+
+    /// The digest of the purpose's script on this connection.
+    pub fn digest(&self) -> &str {
+        match &self.state {
+            State::Up { link, .. } => &link.digest,
+            State::Dialing(_) => "",
+        }
+    }
+
+    /// The queue of a subscription that has just come up.
+    pub fn take_pushes(&mut self) -> Option<Pushes> {
+        match &mut self.state {
+            State::Up { link, .. } => link.pushes.take(),
+            State::Dialing(_) => None,
+        }
+    }
+
+    /// Waits until the connection comes or goes. May be dropped and called again.
+    pub async fn change(&mut self) -> Change {
+        match &mut self.state {
+            State::Dialing(dialing) => {
+                let link = dialing.await;
+                self.up(link);
+                Change::Up
+            }
+            State::Up { end, .. } => {
+                let end = end.await;
+                self.remake(end);
+                Change::Down
+            }
+        }
+    }
+
+    fn up(&mut self, link: Link) {
+        if self.leads() {
+            self.connector.set_home(Some(link.server.replid.clone()));
+        }
+        if self.attempts > 0 {
+            self.metrics.redis_reconnects_total.add(1);
+        }
+        log::info!(connection:% = self.purpose, redis:% = link.address; "connected to Redis");
+        let watch = watch(self.connector.clone(), &link, self.leads());
+        self.state = State::Up {
+            end: watch.boxed(),
+            link,
+            since: Instant::now(),
+        };
+    }
+
+    /// Ends the connection, if there is one, and makes another.
+    pub fn remake(&mut self, why: End) {
+        let State::Up { link, since, .. } = &self.state else {
+            return;
+        };
+        log::warn!(connection:% = self.purpose, redis:% = link.address, reason:% = why; "connection to Redis lost");
+        self.attempts = match since.elapsed() >= SETTLED {
+            true => 1,
+            false => self.attempts.saturating_add(1),
+        };
+        if self.leads() {
+            self.connector.set_home(None);
+        }
+        let dial = dial(self.connector.clone(), self.purpose.clone(), self.attempts);
+        self.state = State::Dialing(dial.boxed());
+    }
+
+    fn leads(&self) -> bool {
+        matches!(*self.purpose, Purpose::Publishes { .. })
+    }
+}
+
+/// Tries until it succeeds. The first attempt of all waits for nothing; each other one, in the mean, half its bound ("full
+/// jitter"), so that the nodes of a cluster do not come back in step. A reason is logged once.
+async fn dial(connector: Arc<Connector>, purpose: Arc<Purpose>, mut attempts: u32) -> Link {
+    let mut told = String::new();
+    loop {
+        if attempts > 0 {
+            runtime::sleep(wait(attempts, fastrand::f64())).await;
+        }
+        attempts = attempts.saturating_add(1);
+        match connector.connect(&purpose).await {
+            Ok(link) => return link,
+            Err(error) => {
+                let reason = error.to_string();
+                if reason != told {
+                    log::warn!(connection:% = purpose, reason = reason.as_str(); "cannot connect to Redis; trying on");
+                    told = reason;
+                }
+            }
+        }
+    }
+}
+
+/// The wait before an attempt: a part (0 to 1) of a bound that doubles, and never nothing at all.
+fn wait(attempts: u32, part: f64) -> Duration {
+    let bound = FIRST_WAIT
+        .saturating_mul(1 << attempts.saturating_sub(1).min(10))
+        .min(LONGEST_WAIT);
+    Duration::from_millis(5) + bound.mul_f64(part)
+}
+
+/// Ready when the connection has ended or should end.
+fn watch(
+    connector: Arc<Connector>,
+    link: &Link,
+    leads: bool,
+) -> impl Future<Output = End> + Send + 'static {
+    let ended = link.ended.clone();
+    let connection = link.connection.clone();
+    async move {
+        let closed = std::pin::pin!(ended.into_recv_async());
+        let asked = std::pin::pin!(ask_for_life(connector, connection, leads));
+        match select(closed, asked).await {
+            Either::Left(_) => End::Closed,
+            Either::Right((end, _)) => end,
+        }
+    }
+}
+
+async fn ask_for_life(
+    connector: Arc<Connector>,
+    mut connection: MultiplexedConnection,
+    leads: bool,
+) -> End {
+    loop {
+        runtime::sleep(INTERVAL).await;
+        let server = match runtime::timeout(SILENCE, link::ask_server(&mut connection)).await {
+            Err(Elapsed) => return End::Silent,
+            Ok(Err(error)) if error.is_unrecoverable_error() => return End::Closed,
+            Ok(Err(_)) => return End::Refused,
+            Ok(Ok(server)) => server,
+        };
+        if !server.master {
+            return End::NotMaster;
+        }
+        match connector.home() {
+            _ if leads => connector.set_home(Some(server.replid)),
+            Some(home) if home != server.replid => return End::Elsewhere,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_half_a_second_and_are_never_zero() {
+        assert!(wait(1, 0.0) > Duration::ZERO);
+        let longest: Vec<u128> = (1..7).map(|n| wait(n, 1.0).as_millis()).collect();
+        assert_eq!(longest, [55, 105, 205, 405, 505, 505]);
+        assert_eq!(wait(u32::MAX, 1.0).as_millis(), 505);
+    }
+}

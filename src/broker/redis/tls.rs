@@ -1,0 +1,62 @@
+//! TLS towards Redis (`rediss://`): rustls over the runtime's own socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_rustls::rustls::crypto::aws_lc_rs;
+use futures_rustls::rustls::pki_types::pem::PemObject;
+use futures_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use futures_rustls::rustls::{self, ClientConfig, RootCertStore};
+use futures_rustls::{TlsConnector, client::TlsStream};
+
+use crate::runtime::Socket;
+
+/// Why TLS cannot be spoken, told before the first connection.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("--redis-ca {file}: {error}; give a file of certificates in PEM form", file = .0.display(), error = .1)]
+    File(PathBuf, rustls::pki_types::pem::Error),
+    #[error("--redis-ca {}: there is no certificate in it; give a file of certificates in PEM form", .0.display())]
+    Empty(PathBuf),
+    #[error("--redis-ca: {0}; give the certificate of the authority that signed the server's")]
+    Setup(#[from] rustls::Error),
+}
+
+/// Speaks TLS with servers whose certificates were signed by the authorities in the file, or by the public ones.
+pub fn connector(authorities: Option<&Path>) -> Result<TlsConnector, TlsError> {
+    let roots = match authorities {
+        None => RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        },
+        Some(file) => read_authorities(file)?,
+    };
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn read_authorities(file: &Path) -> Result<RootCertStore, TlsError> {
+    let wrong = |error| TlsError::File(file.to_owned(), error);
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(wrong)? {
+        roots.add(certificate.map_err(wrong)?)?;
+    }
+    match roots.is_empty() {
+        true => Err(TlsError::Empty(file.to_owned())),
+        false => Ok(roots),
+    }
+}
+
+/// Shakes hands with the server that should be `host`.
+pub async fn handshake(
+    connector: &TlsConnector,
+    host: &str,
+    socket: Socket,
+) -> io::Result<TlsStream<Socket>> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|error: InvalidDnsNameError| io::Error::other(error))?;
+    connector.connect(name, socket).await
+}

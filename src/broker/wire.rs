@@ -1,0 +1,345 @@
+//! What nodes say to each other through Redis: the body of a publication, as it stands in a room's log, and the message
+//! that comes by a topic. Both begin with the version of their format, so that nodes of two versions can run side by side.
+//!
+//! ```text
+//! body      = "1" JSON                      {"u":"ada","t":1764000000123,"x":"INCARNATION:SESSION","d":DATA}
+//! message   = "1 " EPOCH " " OFFSET " " body       the script's; an ephemeral one has offset 0 and an epoch of zeros
+//! ```
+//!
+//! `u` and `x` are absent when there is no user and nobody to except. Members that a later node adds to the JSON are ignored. Redis is
+//! a stranger here: whatever comes out of it is checked like a client's bytes.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Publication, Sender};
+use crate::id::{Epoch, Incarnation, SessionId, UserName};
+
+/// The version of body and message that this node writes, and the only one it reads.
+const VERSION: u8 = b'1';
+
+/// The longest body, in bytes: a client may say 1 MiB at most, and the frame around it takes less than 256 bytes.
+pub const MAX_BODY_BYTES: usize = (1 << 20) + 4096;
+
+/// The greatest offset: scripts count in doubles, which are exact up to here.
+pub const MAX_OFFSET: u64 = 1 << 53;
+
+/// `EPOCH` and `OFFSET` at their longest, the version and three blanks.
+const ENVELOPE_BYTES: usize = 16 + 16 + 4;
+
+/// Why bytes from Redis are no publication of ours. Whoever meets one counts it and goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("written in a format of another version; run nodes of one version")]
+    Version,
+    #[error("longer than a publication can be")]
+    TooLong,
+    #[error("no publication: {0}")]
+    Malformed(&'static str),
+}
+
+/// A message that came by a room's topic.
+#[derive(Debug)]
+pub enum Heard {
+    Message {
+        epoch: Epoch,
+        offset: u64,
+        publication: Publication,
+    },
+    Ephemeral(Publication),
+}
+
+/// The members of a body; data stays the text it was.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    u: Option<Cow<'a, str>>,
+    t: u64,
+    #[serde(borrow, default)]
+    x: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    d: &'a RawValue,
+}
+
+/// The body of a publication. Names need no escapes: their alphabet has no quote and no backslash.
+pub fn encode_body(publication: &Publication) -> String {
+    let data = publication.data.get();
+    let mut body = String::with_capacity(data.len() + 160);
+    body.push(VERSION as char);
+    body.push('{');
+    if let Some(user) = &publication.user {
+        body.extend(["\"u\":\"", user.as_str(), "\","]);
+    }
+    // Writing into a String cannot fail.
+    let _ = write!(body, "\"t\":{}", publication.time);
+    if let Some(Sender {
+        incarnation,
+        session,
+    }) = publication.except
+    {
+        let _ = write!(body, ",\"x\":\"{incarnation}:{session}\"");
+    }
+    body.extend([",\"d\":", data, "}"]);
+    body
+}
+
+/// The message of an ephemeral publication, which no script writes.
+pub fn encode_ephemeral(publication: &Publication) -> String {
+    format!(
+        "{} {} 0 {}",
+        VERSION as char,
+        Epoch::UNKNOWN,
+        encode_body(publication)
+    )
+}
+
+/// Reads a body, from a log or from a message.
+pub fn decode_body(bytes: &[u8]) -> Result<Publication, WireError> {
+    if bytes.len() > MAX_BODY_BYTES {
+        return Err(WireError::TooLong);
+    }
+    let json = match bytes.split_first() {
+        Some((&VERSION, json)) => json,
+        Some((b'0'..=b'9', _)) => return Err(WireError::Version),
+        _ => return Err(WireError::Malformed("a body begins with a version")),
+    };
+    let text = std::str::from_utf8(json).map_err(|_| WireError::Malformed("not UTF-8"))?;
+    let body: Body<'_> = serde_json::from_str(text)
+        .map_err(|_| WireError::Malformed("not the JSON of a publication"))?;
+    let user = body
+        .u
+        .map(|name| UserName::new(&name))
+        .transpose()
+        .map_err(|_| WireError::Malformed("a user name breaks the rules"))?;
+    Ok(Publication {
+        user,
+        time: body.t,
+        except: body.x.map(|text| decode_sender(&text)).transpose()?,
+        data: body.d.to_owned(),
+    })
+}
+
+/// Reads what came by a topic.
+pub fn decode_message(bytes: &[u8]) -> Result<Heard, WireError> {
+    if bytes.len() > MAX_BODY_BYTES + ENVELOPE_BYTES {
+        return Err(WireError::TooLong);
+    }
+    let mut parts = bytes.splitn(4, |&byte| byte == b' ');
+    match parts.next() {
+        Some([VERSION]) => {}
+        Some([b'0'..=b'9', ..]) => return Err(WireError::Version),
+        _ => return Err(WireError::Malformed("a message begins with a version")),
+    }
+    let (Some(epoch), Some(offset), Some(body)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(WireError::Malformed(
+            "a message has epoch, offset and a body",
+        ));
+    };
+    let epoch = decode_epoch(epoch);
+    let offset = decode_offset(offset).ok_or(WireError::Malformed("the offset is no number"))?;
+    match (epoch, offset) {
+        (Epoch::UNKNOWN, 0) => Ok(Heard::Ephemeral(decode_body(body)?)),
+        (Epoch::UNKNOWN, _) => Err(WireError::Malformed("an offset without an epoch")),
+        (_, 0) => Err(WireError::Malformed("an epoch without an offset")),
+        (epoch, offset) => Ok(Heard::Message {
+            epoch,
+            offset,
+            publication: decode_body(body)?,
+        }),
+    }
+}
+
+/// Reads an epoch; other bytes are [`Epoch::UNKNOWN`].
+pub fn decode_epoch(bytes: &[u8]) -> Epoch {
+    std::str::from_utf8(bytes).map_or(Epoch::UNKNOWN, Epoch::parse)
+}
+
+/// Reads an offset: decimal digits as a script writes them, without sign or leading zeros.
+pub fn decode_offset(bytes: &[u8]) -> Option<u64> {
+    let canonical = match bytes {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let offset = std::str::from_utf8(bytes).ok()?.parse().ok()?;
+    (canonical && offset <= MAX_OFFSET).then_some(offset)
+}
+
+/// What stands in a page for an entry that cannot be read: `null`, so that the room has no hole for ever.
+pub fn unreadable() -> Publication {
+    Publication {
+        user: None,
+        time: 0,
+        except: None,
+        data: RawValue::NULL.to_owned(),
+    }
+}
+
+fn decode_sender(text: &str) -> Result<Sender, WireError> {
+    let wrong = WireError::Malformed("the excepted session is not INCARNATION:SESSION");
+    let (incarnation, session) = text.split_once(':').ok_or(wrong)?;
+    if incarnation.len() != 16 || !incarnation.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(wrong);
+    }
+    if session.is_empty() || !session.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong);
+    }
+    Ok(Sender {
+        incarnation: Incarnation(u64::from_str_radix(incarnation, 16).map_err(|_| wrong)?),
+        session: SessionId(session.parse().map_err(|_| wrong)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn publication(
+        user: Option<&str>,
+        time: u64,
+        except: Option<(u64, u64)>,
+        data: &str,
+    ) -> Publication {
+        Publication {
+            user: user.map(|name| UserName::new(name).unwrap()),
+            time,
+            except: except.map(|(incarnation, session)| Sender {
+                incarnation: Incarnation(incarnation),
+                session: SessionId(session),
+            }),
+            data: RawValue::from_string(data.to_owned()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_body_is_versioned_compact_json() {
+        let full = publication(Some("ada"), 1764, Some((0x2a, 7)), r#"{"text":"hi"}"#);
+        assert_eq!(
+            encode_body(&full),
+            r#"1{"u":"ada","t":1764,"x":"000000000000002a:7","d":{"text":"hi"}}"#
+        );
+        assert_eq!(
+            encode_body(&publication(None, 0, None, "1")),
+            r#"1{"t":0,"d":1}"#
+        );
+    }
+
+    #[test]
+    fn bodies_that_are_not_ours_are_refused() {
+        use WireError::{Malformed, Version};
+        let json = Malformed("not the JSON of a publication");
+        let sender = Malformed("the excepted session is not INCARNATION:SESSION");
+        let table: &[(&[u8], WireError)] = &[
+            (b"", Malformed("a body begins with a version")),
+            (
+                b"{\"t\":1,\"d\":1}",
+                Malformed("a body begins with a version"),
+            ),
+            (b"2{\"t\":1,\"d\":1}", Version),
+            (b"1", json),
+            (b"1{}", json),
+            (b"1{\"t\":1}", json),
+            (b"1{\"t\":-1,\"d\":1}", json),
+            (b"1{\"t\":1,\"d\":}", json),
+            (b"1{\"t\":1,\"d\":1}x", json),
+            (b"1{\"t\":1,\"t\":2,\"d\":1}", json),
+            (b"1{\"t\":1,\"d\":\"\xff\"}", Malformed("not UTF-8")),
+            (
+                b"1{\"u\":\"a b\",\"t\":1,\"d\":1}",
+                Malformed("a user name breaks the rules"),
+            ),
+            (b"1{\"x\":\"7\",\"t\":1,\"d\":1}", sender),
+            (b"1{\"x\":\"2a:7\",\"t\":1,\"d\":1}", sender),
+            (b"1{\"x\":\"000000000000002a:+7\",\"t\":1,\"d\":1}", sender),
+        ];
+        for (bytes, expected) in table {
+            let text = String::from_utf8_lossy(bytes);
+            assert_eq!(decode_body(bytes).unwrap_err(), *expected, "{text}");
+        }
+        let long = format!("1{{\"t\":1,\"d\":\"{}\"}}", "x".repeat(MAX_BODY_BYTES));
+        assert_eq!(
+            decode_body(long.as_bytes()).unwrap_err(),
+            WireError::TooLong
+        );
+    }
+
+    #[test]
+    fn members_of_a_later_node_are_ignored() {
+        let read = decode_body(br#"1{"t":1,"new":[1,{"a":2}],"d":true}"#).unwrap();
+        assert_eq!(read.data.get(), "true");
+    }
+
+    #[test]
+    fn messages_carry_epoch_and_offset_or_neither() {
+        let body = r#"1{"t":1,"d":1}"#;
+        let epoch = Epoch::new(0x2a);
+        match decode_message(format!("1 {epoch} 42 {body}").as_bytes()).unwrap() {
+            Heard::Message {
+                epoch: heard,
+                offset: 42,
+                ..
+            } => assert_eq!(heard, epoch),
+            other => panic!("{other:?}"),
+        }
+        let ephemeral = encode_ephemeral(&publication(None, 1, None, "1"));
+        assert!(matches!(
+            decode_message(ephemeral.as_bytes()),
+            Ok(Heard::Ephemeral(_))
+        ));
+        for junk in [
+            "".to_owned(),
+            "hello".to_owned(),
+            format!("2 {epoch} 42 {body}"),
+            format!("1 {epoch} 42"),
+            format!("1 {epoch} 0 {body}"),
+            format!("1 {epoch} 042 {body}"),
+            format!("1 {epoch} +42 {body}"),
+            format!("1 {epoch} 99999999999999999999 {body}"),
+            format!("1 {} 42 {body}", Epoch::UNKNOWN),
+            format!("1 zz 42 {body}"),
+            format!("1  {epoch} 42 {body}"),
+        ] {
+            assert!(decode_message(junk.as_bytes()).is_err(), "{junk}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_reads_back(
+            user in proptest::option::of("[A-Za-z0-9_.:-]{1,64}"),
+            time: u64,
+            except: Option<(u64, u64)>,
+            text: String,
+            epoch in 1..u64::MAX,
+            offset in 1..=MAX_OFFSET,
+        ) {
+            let data = serde_json::to_string(&text).unwrap();
+            let said = publication(user.as_deref(), time, except, &data);
+            let message = format!("1 {} {offset} {}", Epoch::new(epoch), encode_body(&said));
+            match decode_message(message.as_bytes()).unwrap() {
+                Heard::Message { epoch: heard, offset: at, publication } => {
+                    prop_assert_eq!((heard, at), (Epoch::new(epoch), offset));
+                    prop_assert_eq!(publication.user, said.user);
+                    prop_assert_eq!(publication.time, time);
+                    prop_assert_eq!(publication.except, said.except);
+                    prop_assert_eq!(publication.data.get(), data);
+                }
+                Heard::Ephemeral(_) => prop_assert!(false, "an offset got lost"),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, tail: Vec<u8>) {
+            let _ = decode_message(&bytes);
+            let _ = decode_body(&bytes);
+            let mut message = b"1 000000000000002a 7 1{\"t\":1,\"d\":".to_vec();
+            message.extend(&tail);
+            let _ = decode_message(&message);
+        }
+    }
+}
