@@ -1,0 +1,6 @@
+//! The tests of the whole, one file per behaviour; what each is about stands in its first lines. They are one binary, so that
+//! the node is linked once.
+
+mod support;
+
+mod rooms;
