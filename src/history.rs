@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::broker::{KEY_TTL, Page, Publication, PublishKey, Range};
 use crate::id::{Epoch, Position};
+use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
 
 /// Publications at consecutive offsets: `first`, `first + 1`, …
 #[derive(Debug, Default)]

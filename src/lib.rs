@@ -15,6 +15,7 @@ pub mod logger;
 pub mod metrics;
 pub mod pages;
 pub mod protocol;
+pub mod publication;
 pub mod readiness;
 pub mod rooms;
 pub mod runtime;

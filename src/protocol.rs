@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 
-use crate::broker::{Publication, Refused};
 use crate::id::{NameError, Position, RoomName, UserName};
+use crate::publication::{Publication, Refused};
 
 /// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader keeps it whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::broker::{Page, Publication, Range};
 use crate::id::{Epoch, Position};
+use crate::publication::{Page, Publication, Range};
 
 /// How many messages of a room wait for the read that closes the hole before them. Beyond it the newest are
 /// dropped: they are in the log, and another read will bring them.

@@ -3,4 +3,8 @@
 
 mod support;
 
+mod drain;
+mod heartbeat;
+mod recovery;
 mod rooms;
+mod slow_session;

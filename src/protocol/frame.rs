@@ -7,7 +7,6 @@ use crate::disconnect::Disconnect;
 
 const FIN: u8 = 0x80;
 const TEXT: u8 = 0x1;
-const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
@@ -20,11 +19,6 @@ pub const EMPTY_PING: Bytes = Bytes::from_static(&[FIN | PING, 0]);
 /// Appends one text frame whose payload is what `payload` writes.
 pub fn text(frames: &mut BytesMut, payload: impl FnOnce(&mut BytesMut)) {
     append(frames, TEXT, payload);
-}
-
-/// Appends one binary frame.
-pub fn binary(frames: &mut BytesMut, bytes: &[u8]) {
-    append(frames, BINARY, |out| out.put_slice(bytes));
 }
 
 /// A close frame with the code and the reason of `disconnect`.

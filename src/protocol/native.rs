@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use super::{
     Code, Command, CommandError, Incoming, Message, Publish, Push, Reply, RequestId, frame,
 };
-use crate::broker::Publication;
 use crate::id::{Epoch, Position, RoomName, UserName};
+use crate::publication::Publication;
 
 /// The largest `id`: what a double holds exactly.
 const MAX_ID: u64 = (1 << 53) - 1;
