@@ -47,6 +47,7 @@ impl World {
     }
 }
 
+/// Defaults that fit a test.
 pub fn settings() -> Settings {
     Settings {
         incarnation: Incarnation(id::random().expect("random bits")),
@@ -244,6 +245,21 @@ impl TestNode {
             } if it.as_str() == room => Some((*epoch, (*offset, text(publication)))),
             _ => None,
         })
+    }
+
+    /// The message of a room that says this; others are passed over.
+    pub fn wait_for_text(&mut self, room: &str, wanted: &str) -> (Epoch, Said) {
+        loop {
+            let message = self.message(room);
+            if message.1.1 == wanted {
+                return message;
+            }
+        }
+    }
+
+    /// Waits until a publish is known not to have been sent: until then one that was is answered at once.
+    pub fn until_link_lost(&mut self) {
+        self.until_ready(false, DEADLINE);
     }
 
     pub fn ephemeral(&mut self, room: &str) -> String {

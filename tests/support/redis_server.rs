@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, FromRedisValue, RedisResult};
+use redis::{Cmd, FromRedisValue, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -147,11 +147,12 @@ impl RedisServer {
     }
 
     pub fn try_query<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
-        let url = match &self.options.password {
-            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
-            None => self.url(),
-        };
-        let mut connection = redis::Client::open(url)?.get_connection()?;
+        let mut login = RedisConnectionInfo::default();
+        if let Some(password) = &self.options.password {
+            login = login.set_password(password);
+        }
+        let address = self.url().into_connection_info()?.set_redis_settings(login);
+        let mut connection = redis::Client::open(address)?.get_connection()?;
         let mut command = Cmd::new();
         command.arg(words);
         command.query(&mut connection)

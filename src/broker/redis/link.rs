@@ -277,6 +277,7 @@ where
 fn login(address: &RedisUrl) -> RedisConnectionInfo {
     let mut login = RedisConnectionInfo::default()
         .set_protocol(ProtocolVersion::RESP3)
+        .set_skip_set_lib_name()
         .set_db(i64::from(address.db()));
     if let Some(user) = address.user() {
         login = login.set_username(user);
