@@ -11,6 +11,7 @@
 //! [`pulse`] decides whether the node is ready. A user of an access list needs, on the keys and topics under the prefix,
 //! the commands of the test `password_user_and_database_come_from_the_address`.
 
+mod answers;
 mod commands;
 mod lane;
 mod link;
