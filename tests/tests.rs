@@ -3,6 +3,7 @@
 
 mod support;
 
+mod broker;
 mod drain;
 mod heartbeat;
 mod recovery;

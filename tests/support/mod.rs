@@ -5,6 +5,7 @@ pub mod client;
 pub mod handshakes;
 pub mod http;
 pub mod node;
+pub mod redis_server;
 pub mod refusals;
 
 use std::future::Future;

@@ -1,17 +1,14 @@
-//! What is said to Redis and what its answers mean: each [`Job`] as a command, each answer as an event or as what to do
-//! about the failure. The two scripts are here; what they promise is written at their head.
+//! What is said to Redis: each [`Job`] as a command. The two scripts are here; what they promise is written at their
+//! head.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, ServerError, Value};
+use redis::Cmd;
 
 use super::names::Names;
 use super::queue::Job;
 use crate::broker::wire;
-use crate::broker::{
-    BrokerEvent, KEY_TTL, META_TTL, Page, Publication, Publish, Range, Read, Refused, Settings,
-};
+use crate::broker::{KEY_TTL, META_TTL, Publish, Range, Read, Settings};
 use crate::id::{Epoch, Position};
 
 /// `#!lua`: Redis looks before it starts whether a script that writes may run at all (memory, master, enough replicas).
@@ -146,179 +143,38 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// What an answer to a job asks for.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It is done; the event is for whoever asked. `junk`: how many entries of the page could not be read.
-    Done {
-        event: Option<BrokerEvent>,
-        junk: usize,
-    },
-    /// Redis does not have the script (any more); nothing was done.
-    ScriptMissing,
-    /// Redis is loading its data or busy; nothing was done, and soon it will be.
-    NotYet,
-    /// This server is no master; nothing was done, and another connection is needed.
-    NotMaster,
-    /// It failed in a way that waiting does not mend.
-    Failed { why: Refused, error: String },
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
 
-/// Reads the answer to a job.
-pub fn judge(job: &Job, answer: Value) -> Outcome {
-    let answer = match answer {
-        Value::ServerError(error) => return judge_error(job, &error),
-        answer => answer,
-    };
-    let done = |event| Outcome::Done { event, junk: 0 };
-    match job {
-        Job::Probe => done(None),
-        Job::Publish(publish) => {
-            let position = match publish.ephemeral {
-                true => Some(Position {
-                    epoch: Epoch::UNKNOWN,
-                    offset: 0,
-                }),
-                false => read_position(answer),
-            };
-            match position {
-                Some(position) => done(Some(BrokerEvent::Published {
-                    ticket: publish.ticket,
-                    result: Ok(position),
-                })),
-                None => foreign(Refused::Unknown),
-            }
-        }
-        Job::Read(read) => match read_page(read, answer) {
-            Some((page, junk)) => Outcome::Done {
-                event: Some(BrokerEvent::Page {
-                    ticket: read.ticket,
-                    result: Ok(page),
-                }),
-                junk,
+    use super::*;
+    use crate::id::{Incarnation, RoomName, Ticket};
+
+    #[test]
+    fn ephemeral_publications_and_probes_need_no_script() {
+        let mut commands = Commands::new(
+            Names::new("sb", 0),
+            &Settings {
+                incarnation: Incarnation(1),
+                history_size: 0,
+                history_age: Duration::ZERO,
+                publish_timeout: Duration::ZERO,
+                topic_linger: Duration::ZERO,
+                max_rooms: 0,
             },
-            None => foreign(Refused::Unavailable),
-        },
-    }
-}
-
-fn foreign(why: Refused) -> Outcome {
-    Outcome::Failed {
-        why,
-        error: "an answer that is not of our scripts".to_owned(),
-    }
-}
-
-/// Codes by which Redis refuses a command before it runs. An error raised inside a script may have left a part of its work, except
-/// those that its first lines meet.
-fn judge_error(job: &Job, error: &ServerError) -> Outcome {
-    let details = error.details().unwrap_or_default();
-    let why = match error.code() {
-        "NOSCRIPT" => return Outcome::ScriptMissing,
-        "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" => return Outcome::NotYet,
-        "READONLY" => return Outcome::NotMaster,
-        "OOM" => Refused::Full,
-        "MISCONF" | "NOREPLICAS" | "NOAUTH" | "NOPERM" => Refused::Unavailable,
-        _ if matches!(job, Job::Read(_)) => Refused::Unavailable,
-        _ => Refused::Unknown,
-    };
-    let why = match why {
-        Refused::Unavailable if details.contains("script:") => Refused::Unknown,
-        why => why,
-    };
-    Outcome::Failed {
-        why,
-        error: format!("{} {details}", error.code()),
-    }
-}
-
-fn read_position(answer: Value) -> Option<Position> {
-    let Value::Array(parts) = answer else {
-        return None;
-    };
-    let [epoch, offset] = <[Value; 2]>::try_from(parts).ok()?;
-    Some(Position {
-        epoch: read_epoch(&epoch)?,
-        offset: read_offset(&offset)?,
-    })
-}
-
-/// The page, and how many of its entries were junk.
-fn read_page(read: &Read, answer: Value) -> Option<(Page, usize)> {
-    let Value::Array(parts) = answer else {
-        return None;
-    };
-    let [epoch, top, first, entries] = <[Value; 4]>::try_from(parts).ok()?;
-    let top = Position {
-        epoch: read_epoch(&epoch)?,
-        offset: read_offset(&top)?,
-    };
-    let mut first = read_offset(&first)?;
-    let Value::Array(entries) = entries else {
-        return None;
-    };
-    let (mut entries, junk) = read_entries(entries)?;
-    let backwards = matches!(read.range, Range::Before(_));
-    keep_contiguous(&mut entries, backwards);
-    if backwards {
-        entries.reverse();
-    }
-    // A log with a hole reaches back only to the hole's end, for whoever stands before it.
-    if let (Range::After(since), Some((offset, _))) = (read.range, entries.first())
-        && since.epoch == top.epoch
-        && *offset > since.offset + 1
-    {
-        first = first.max(*offset);
-    }
-    let page = Page {
-        top,
-        first,
-        messages: entries,
-    };
-    Some((page, junk))
-}
-
-type Entries = Vec<(u64, Arc<Publication>)>;
-
-fn read_entries(values: Vec<Value>) -> Option<(Entries, usize)> {
-    let mut junk = 0;
-    let mut entries = Vec::with_capacity(values.len() / 2);
-    let mut values = values.into_iter();
-    while let (Some(id), Some(body)) = (values.next(), values.next()) {
-        let id = bytes(&id)?;
-        let offset = wire::decode_offset(id.split(|&byte| byte == b'-').next()?)?;
-        let publication = wire::decode_body(bytes(&body)?).unwrap_or_else(|_| {
-            junk += 1;
-            wire::unreadable()
+            1,
+        );
+        let packed = |command: Cmd| String::from_utf8(command.get_packed_command()).unwrap();
+        let probe = packed(commands.command(&Job::Probe, Script::Digest("d")));
+        assert!(probe.contains("PUBLISH") && probe.contains("sb:node:0000000000000001"));
+        let durable = Job::Publish(Publish {
+            ticket: Ticket(1),
+            room: RoomName::new("r").unwrap(),
+            key: None,
+            ephemeral: false,
+            publication: Arc::new(wire::unreadable()),
         });
-        entries.push((offset, Arc::new(publication)));
-    }
-    Some((entries, junk))
-}
-
-/// Ends the page before the first hole.
-fn keep_contiguous(entries: &mut Entries, backwards: bool) {
-    let follows = |pair: &[(u64, Arc<Publication>)]| match backwards {
-        true => pair[0].0 == pair[1].0 + 1,
-        false => pair[1].0 == pair[0].0 + 1,
-    };
-    if let Some(hole) = entries.windows(2).position(|pair| !follows(pair)) {
-        entries.truncate(hole + 1);
-    }
-}
-
-fn read_epoch(value: &Value) -> Option<Epoch> {
-    Some(wire::decode_epoch(bytes(value)?)).filter(|epoch| *epoch != Epoch::UNKNOWN)
-}
-
-fn read_offset(value: &Value) -> Option<u64> {
-    wire::decode_offset(bytes(value)?)
-}
-
-fn bytes(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes),
-        Value::SimpleString(text) => Some(text.as_bytes()),
-        _ => None,
+        let durable = packed(commands.command(&durable, Script::Text(PUBLISH)));
+        assert!(durable.contains("EVAL\r\n") && durable.contains("#!lua"));
     }
 }

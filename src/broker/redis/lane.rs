@@ -11,7 +11,8 @@ use futures::{FutureExt, select_biased};
 use redis::aio::ConnectionLike;
 use redis::{Pipeline, RedisResult, Value};
 
-use super::commands::{self, Commands, Outcome, Script};
+use super::answers::{self, Outcome};
+use super::commands::{Commands, Script};
 use super::queue::{Job, Queue};
 use super::supervisor::{Change, End, Supervisor};
 use crate::broker::{BrokerEvent, Refused};
@@ -144,10 +145,11 @@ impl Lane {
     fn batch(&mut self, numbers: &[u64]) -> Pipeline {
         let mut pipeline = Pipeline::with_capacity(numbers.len());
         for job in numbers.iter().filter_map(|number| self.queue.job(*number)) {
-            let script = match std::mem::take(&mut self.teach) {
+            let script = match self.teach && job.calls_script() {
                 true => Script::Text(self.script),
                 false => Script::Digest(self.supervisor.digest()),
             };
+            self.teach &= !job.calls_script();
             pipeline.add_command(self.commands.command(job, script));
         }
         pipeline
@@ -186,7 +188,7 @@ impl Lane {
         let Some(job) = self.queue.job(number) else {
             return;
         };
-        match commands::judge(job, answer) {
+        match answers::judge(job, answer) {
             Outcome::Done { event, junk } => {
                 self.metrics.junk_total.add(junk as u64);
                 self.events.extend(event);

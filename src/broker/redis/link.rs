@@ -10,7 +10,7 @@ use futures::future::{AbortHandle, abortable};
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures_rustls::TlsConnector;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo, Value};
+use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::pulse::Signal;
@@ -38,6 +38,8 @@ pub enum ConnectError {
     Refused(RedisUrl, redis::RedisError),
     #[error("{0}: it is a replica; give the master's address too")]
     Replica(RedisUrl),
+    #[error("{0}: it is too old; Redis 7 or later is needed, or Valkey")]
+    TooOld(RedisUrl),
     #[error("no address was given")]
     NoAddress,
 }
@@ -87,7 +89,7 @@ impl fmt::Debug for Tls {
 }
 
 /// What a server says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Server {
     pub master: bool,
     /// The identity of its data set.
@@ -153,10 +155,9 @@ impl Connector {
         loop {
             let next = match &best {
                 None => attempts.next().await,
-                Some(_) => match runtime::timeout(SECOND_OPINION, attempts.next()).await {
-                    Ok(next) => next,
-                    Err(Elapsed) => None,
-                },
+                Some(_) => runtime::timeout(SECOND_OPINION, attempts.next())
+                    .await
+                    .unwrap_or(None),
             };
             match next {
                 None => break,
@@ -267,16 +268,26 @@ where
     let link = runtime::timeout(STEP, preparation)
         .await
         .map_err(|Elapsed| ConnectError::Silent(address.clone()))?
-        .map_err(|error| ConnectError::Refused(address.clone(), error))?;
+        .map_err(|error| refused(address, error))?;
     match link.server.master {
         true => Ok(link),
         false => Err(ConnectError::Replica(address.clone())),
     }
 }
 
+/// Before version 7 Redis does not know the first line of the publishing script.
+fn refused(address: &RedisUrl, error: redis::RedisError) -> ConnectError {
+    let details = error.detail().unwrap_or_default();
+    match details.contains("compiling script") {
+        true => ConnectError::TooOld(address.clone()),
+        false => ConnectError::Refused(address.clone(), error),
+    }
+}
+
 fn login(address: &RedisUrl) -> RedisConnectionInfo {
     let mut login = RedisConnectionInfo::default()
         .set_protocol(ProtocolVersion::RESP3)
+        .set_skip_set_lib_name()
         .set_db(i64::from(address.db()));
     if let Some(user) = address.user() {
         login = login.set_username(user);
@@ -292,11 +303,11 @@ async fn prepare(
     purpose: &Purpose,
 ) -> redis::RedisResult<String> {
     match purpose {
-        Purpose::Publishes { script } | Purpose::Reads { script } => {
-            let mut load = Cmd::new();
-            load.arg("SCRIPT").arg("LOAD").arg(*script);
-            load.query_async(connection).await
+        Purpose::Publishes { script } => {
+            warn_of_eviction(connection).await?;
+            load(connection, script).await
         }
+        Purpose::Reads { script } => load(connection, script).await,
         Purpose::Subscription { node_topic, .. } => {
             connection.subscribe(node_topic).await?;
             Ok(String::new())
@@ -304,38 +315,44 @@ async fn prepare(
     }
 }
 
+async fn load(connection: &mut MultiplexedConnection, script: &str) -> redis::RedisResult<String> {
+    let mut load = Cmd::new();
+    load.arg("SCRIPT").arg("LOAD").arg(script);
+    load.query_async(connection).await
+}
+
+/// A Redis that evicts when memory is short takes rooms' positions with it; clients are then told of gaps.
+async fn warn_of_eviction(connection: &mut MultiplexedConnection) -> redis::RedisResult<()> {
+    let info = ask_info(connection, "memory").await?;
+    let policy = field(&info, "maxmemory_policy");
+    if field(&info, "maxmemory") != "0" && policy != "noeviction" {
+        log::warn!(policy = policy; "Redis may throw away rooms when memory is short; set maxmemory-policy noeviction");
+    }
+    Ok(())
+}
+
 /// Asks a server what it is.
 pub async fn ask_server(connection: &mut MultiplexedConnection) -> redis::RedisResult<Server> {
+    let info = ask_info(connection, "replication").await?;
+    Ok(Server {
+        master: field(&info, "role") == "master",
+        replid: field(&info, "master_replid").to_owned(),
+        written: field(&info, "master_repl_offset").parse().unwrap_or(0),
+    })
+}
+
+async fn ask_info(
+    connection: &mut MultiplexedConnection,
+    section: &str,
+) -> redis::RedisResult<String> {
     let mut info = Cmd::new();
-    info.arg("INFO").arg("replication");
-    match info.query_async::<Value>(connection).await? {
-        Value::VerbatimString { text, .. } => Ok(Server::read(&text)),
-        Value::BulkString(bytes) => Ok(Server::read(&String::from_utf8_lossy(&bytes))),
-        _ => Ok(Server::default()),
-    }
+    info.arg("INFO").arg(section);
+    info.query_async(connection).await
 }
 
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            master: false,
-            replid: String::new(),
-            written: 0,
-        }
-    }
-}
-
-impl Server {
-    fn read(info: &str) -> Self {
-        let field = |name: &str| {
-            info.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .unwrap_or_default()
-        };
-        Self {
-            master: field("role") == "master",
-            replid: field("master_replid").to_owned(),
-            written: field("master_repl_offset").parse().unwrap_or(0),
-        }
-    }
+/// A line of what INFO says; empty when it is not there.
+fn field<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .unwrap_or_default()
 }

@@ -9,8 +9,9 @@
 //!
 //! A [`supervisor`] keeps each connection; [`topics`](super::topics) and [`queue`] decide what to ask and what to ask again;
 //! [`pulse`] decides whether the node is ready. A user of an access list needs, on the keys and topics under the prefix,
-//! the commands EVAL, EVALSHA, SCRIPT, INFO, PUBLISH, SUBSCRIBE, UNSUBSCRIBE and those in the scripts.
+//! the commands of the test `password_user_and_database_come_from_the_address`.
 
+mod answers;
 mod commands;
 mod lane;
 mod link;

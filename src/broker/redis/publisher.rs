@@ -36,6 +36,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
         let mut pulse = Pulse::new(Instant::now());
         let mut tick = Box::pin(runtime::sleep(TICK).fuse());
         loop {
+            // `fuse`, because a bare flume future would not be polled once the other end is gone.
             let turn = select_biased! {
                 change = self.lane.turn().fuse() => {
                     if let Some(Change::Up) = change {
@@ -43,7 +44,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
                     }
                     self.feel(&mut pulse)
                 }
-                signal = self.signals.recv_async() => match signal {
+                signal = self.signals.recv_async().fuse() => match signal {
                     Ok(signal) => {
                         pulse.signal(signal, Instant::now());
                         self.feel(&mut pulse)
@@ -55,7 +56,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
                     self.lane.expire();
                     self.feel(&mut pulse)
                 }
-                request = self.requests.recv_async() => match request {
+                request = self.requests.recv_async().fuse() => match request {
                     Ok(request) => self.take(request),
                     Err(flume::RecvError::Disconnected) => Err(Ended),
                 },

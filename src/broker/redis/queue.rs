@@ -32,6 +32,15 @@ impl Job {
         }
     }
 
+    /// Whether a script does it.
+    pub fn calls_script(&self) -> bool {
+        match self {
+            Job::Publish(publish) => !publish.ephemeral,
+            Job::Read(_) => true,
+            Job::Probe => false,
+        }
+    }
+
     /// What it occupies, in bytes, near enough.
     fn weight(&self) -> usize {
         match self {

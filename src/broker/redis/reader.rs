@@ -25,7 +25,7 @@ pub async fn run<E: From<BrokerEvent> + Send + 'static>(
                 tick = Box::pin(runtime::sleep(TICK).fuse());
                 lane.expire();
             }
-            read = reads.recv_async() => match read {
+            read = reads.recv_async().fuse() => match read {
                 Ok(read) => {
                     lane.push(Job::Read(read));
                     reads.try_iter().take(TURN - 1).for_each(|read| lane.push(Job::Read(read)));

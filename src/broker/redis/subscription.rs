@@ -78,7 +78,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
         loop {
             let mut told = Vec::new();
             select! {
-                order = self.orders.recv_async() => match order {
+                order = self.orders.recv_async().fuse() => match order {
                     Ok(order) => self.obey(order, &mut told),
                     Err(flume::RecvError::Disconnected) => return,
                 },

@@ -64,9 +64,9 @@ pub struct Supervisor {
 }
 
 enum State {
-    Dialing(BoxFuture<'static, Link>),
+    Dialing(BoxFuture<'static, Box<Link>>),
     Up {
-        link: Link,
+        link: Box<Link>,
         since: Instant,
         end: BoxFuture<'static, End>,
     },
@@ -124,7 +124,7 @@ impl Supervisor {
         }
     }
 
-    fn up(&mut self, link: Link) {
+    fn up(&mut self, link: Box<Link>) {
         if self.leads() {
             self.connector.set_home(Some(link.server.replid.clone()));
         }
@@ -164,7 +164,7 @@ impl Supervisor {
 
 /// Tries until it succeeds. The first attempt of all waits for nothing; each other one, in the mean, half its bound ("full
 /// jitter"), so that the nodes of a cluster do not come back in step. A reason is logged once.
-async fn dial(connector: Arc<Connector>, purpose: Arc<Purpose>, mut attempts: u32) -> Link {
+async fn dial(connector: Arc<Connector>, purpose: Arc<Purpose>, mut attempts: u32) -> Box<Link> {
     let mut told = String::new();
     loop {
         if attempts > 0 {
@@ -172,7 +172,7 @@ async fn dial(connector: Arc<Connector>, purpose: Arc<Purpose>, mut attempts: u3
         }
         attempts = attempts.saturating_add(1);
         match connector.connect(&purpose).await {
-            Ok(link) => return link,
+            Ok(link) => return Box::new(link),
             Err(error) => {
                 let reason = error.to_string();
                 if reason != told {

@@ -1,0 +1,324 @@
+//! What Redis' answers mean: each as an event for whoever asked, or as what to do about the failure.
+
+use std::sync::Arc;
+
+use redis::{ServerError, Value};
+
+use super::queue::Job;
+use crate::broker::wire;
+use crate::broker::{BrokerEvent, Page, Publication, Range, Read, Refused};
+use crate::id::{Epoch, Position};
+
+/// What an answer to a job asks for.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is done; the event is for whoever asked. `junk`: how many entries of the page could not be read.
+    Done {
+        event: Option<BrokerEvent>,
+        junk: usize,
+    },
+    /// Redis does not have the script (any more); nothing was done.
+    ScriptMissing,
+    /// Redis is loading its data or busy; nothing was done, and soon it will be.
+    NotYet,
+    /// This server is no master; nothing was done, and another connection is needed.
+    NotMaster,
+    /// It failed in a way that waiting does not mend.
+    Failed { why: Refused, error: String },
+}
+
+/// Reads the answer to a job.
+pub fn judge(job: &Job, answer: Value) -> Outcome {
+    let answer = match answer {
+        Value::ServerError(error) => return judge_error(job, &error),
+        answer => answer,
+    };
+    let done = |event| Outcome::Done { event, junk: 0 };
+    match job {
+        Job::Probe => done(None),
+        Job::Publish(publish) => {
+            let position = match publish.ephemeral {
+                true => Some(Position {
+                    epoch: Epoch::UNKNOWN,
+                    offset: 0,
+                }),
+                false => read_position(answer),
+            };
+            match position {
+                Some(position) => done(Some(BrokerEvent::Published {
+                    ticket: publish.ticket,
+                    result: Ok(position),
+                })),
+                None => foreign(Refused::Unknown),
+            }
+        }
+        Job::Read(read) => match read_page(read, answer) {
+            Some((page, junk)) => Outcome::Done {
+                event: Some(BrokerEvent::Page {
+                    ticket: read.ticket,
+                    result: Ok(page),
+                }),
+                junk,
+            },
+            None => foreign(Refused::Unavailable),
+        },
+    }
+}
+
+fn foreign(why: Refused) -> Outcome {
+    Outcome::Failed {
+        why,
+        error: "an answer that is not of our scripts".to_owned(),
+    }
+}
+
+/// Codes by which Redis refuses a command before it runs. An error raised inside a script may have left a part of its work, except
+/// those that its first lines meet.
+fn judge_error(job: &Job, error: &ServerError) -> Outcome {
+    let details = error.details().unwrap_or_default();
+    let why = match error.code() {
+        "NOSCRIPT" => return Outcome::ScriptMissing,
+        "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" => return Outcome::NotYet,
+        "READONLY" => return Outcome::NotMaster,
+        "OOM" => Refused::Full,
+        "MISCONF" | "NOREPLICAS" | "NOAUTH" | "NOPERM" => Refused::Unavailable,
+        _ if matches!(job, Job::Read(_)) => Refused::Unavailable,
+        _ => Refused::Unknown,
+    };
+    let why = match why {
+        Refused::Unavailable if details.contains("script:") => Refused::Unknown,
+        why => why,
+    };
+    Outcome::Failed {
+        why,
+        error: format!("{} {details}", error.code()),
+    }
+}
+
+fn read_position(answer: Value) -> Option<Position> {
+    let Value::Array(parts) = answer else {
+        return None;
+    };
+    let [epoch, offset] = <[Value; 2]>::try_from(parts).ok()?;
+    Some(Position {
+        epoch: read_epoch(&epoch)?,
+        offset: read_offset(&offset)?,
+    })
+}
+
+/// The page, and how many of its entries were junk.
+fn read_page(read: &Read, answer: Value) -> Option<(Page, usize)> {
+    let Value::Array(parts) = answer else {
+        return None;
+    };
+    let [epoch, top, first, entries] = <[Value; 4]>::try_from(parts).ok()?;
+    let top = Position {
+        epoch: read_epoch(&epoch)?,
+        offset: read_offset(&top)?,
+    };
+    let mut first = read_offset(&first)?;
+    let Value::Array(entries) = entries else {
+        return None;
+    };
+    let (mut entries, junk) = read_entries(entries)?;
+    let backwards = matches!(read.range, Range::Before(_));
+    keep_contiguous(&mut entries, backwards);
+    if backwards {
+        entries.reverse();
+    }
+    // A log with a hole reaches back only to the hole's end, for whoever stands before it.
+    if let (Range::After(since), Some((offset, _))) = (read.range, entries.first())
+        && since.epoch == top.epoch
+        && *offset > since.offset + 1
+    {
+        first = first.max(*offset);
+    }
+    let page = Page {
+        top,
+        first,
+        messages: entries,
+    };
+    Some((page, junk))
+}
+
+type Entries = Vec<(u64, Arc<Publication>)>;
+
+fn read_entries(values: Vec<Value>) -> Option<(Entries, usize)> {
+    let mut junk = 0;
+    let mut entries = Vec::with_capacity(values.len() / 2);
+    let mut values = values.into_iter();
+    while let (Some(id), Some(body)) = (values.next(), values.next()) {
+        let id = bytes(&id)?;
+        let offset = wire::decode_offset(id.split(|&byte| byte == b'-').next()?)?;
+        let publication = wire::decode_body(bytes(&body)?).unwrap_or_else(|_| {
+            junk += 1;
+            wire::unreadable()
+        });
+        entries.push((offset, Arc::new(publication)));
+    }
+    Some((entries, junk))
+}
+
+/// Ends the page before the first hole.
+fn keep_contiguous(entries: &mut Entries, backwards: bool) {
+    let follows = |pair: &[(u64, Arc<Publication>)]| match backwards {
+        true => pair[0].0 == pair[1].0 + 1,
+        false => pair[1].0 == pair[0].0 + 1,
+    };
+    if let Some(hole) = entries.windows(2).position(|pair| !follows(pair)) {
+        entries.truncate(hole + 1);
+    }
+}
+
+fn read_epoch(value: &Value) -> Option<Epoch> {
+    Some(wire::decode_epoch(bytes(value)?)).filter(|epoch| *epoch != Epoch::UNKNOWN)
+}
+
+fn read_offset(value: &Value) -> Option<u64> {
+    wire::decode_offset(bytes(value)?)
+}
+
+fn bytes(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.as_bytes()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Publish;
+    use crate::id::{RoomName, Ticket};
+
+    fn publish() -> Job {
+        Job::Publish(Publish {
+            ticket: Ticket(1),
+            room: RoomName::new("r").unwrap(),
+            key: None,
+            ephemeral: false,
+            publication: Arc::new(wire::unreadable()),
+        })
+    }
+
+    fn read(range: Range) -> Job {
+        Job::Read(Read {
+            ticket: Ticket(2),
+            room: RoomName::new("r").unwrap(),
+            range,
+            limit: 10,
+        })
+    }
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn page(entries: &[&str]) -> Value {
+        let entries = entries
+            .iter()
+            .flat_map(|id| [text(id), text("1{\"t\":1,\"d\":1}")]);
+        Value::Array(vec![
+            text("000000000000002a"),
+            text("9"),
+            text("1"),
+            Value::Array(entries.collect()),
+        ])
+    }
+
+    fn read_back(range: Range, entries: &[&str]) -> (u64, Vec<u64>) {
+        match judge(&read(range), page(entries)) {
+            Outcome::Done {
+                event:
+                    Some(BrokerEvent::Page {
+                        result: Ok(page), ..
+                    }),
+                ..
+            } => (
+                page.first,
+                page.messages.iter().map(|(offset, _)| *offset).collect(),
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_page_is_contiguous_and_ascending() {
+        let after = Range::After(Position {
+            epoch: Epoch::new(0x2a),
+            offset: 4,
+        });
+        assert_eq!(read_back(after, &["5-0", "6-0", "8-0"]), (1, vec![5, 6]));
+        assert_eq!(read_back(after, &["7-0", "8-0"]), (7, vec![7, 8]));
+        assert_eq!(read_back(after, &[]), (1, vec![]));
+        let newest = Range::Before(None);
+        assert_eq!(read_back(newest, &["9-0", "8-0", "6-0"]), (1, vec![8, 9]));
+    }
+
+    #[test]
+    fn answers_that_no_script_of_ours_gives_are_refused() {
+        let half = Value::Array(vec![text("000000000000002a")]);
+        let zeros = Value::Array(vec![text("0000000000000000"), text("1")]);
+        for answer in [Value::Nil, Value::Okay, text("x"), half, zeros] {
+            let outcome = judge(&publish(), answer.clone());
+            assert!(
+                matches!(
+                    outcome,
+                    Outcome::Failed {
+                        why: Refused::Unknown,
+                        ..
+                    }
+                ),
+                "{answer:?}: {outcome:?}"
+            );
+            let outcome = judge(&read(Range::Top), answer.clone());
+            assert!(
+                matches!(
+                    outcome,
+                    Outcome::Failed {
+                        why: Refused::Unavailable,
+                        ..
+                    }
+                ),
+                "{answer:?}: {outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn refusals_of_redis_are_told_by_what_may_have_been_done() {
+        let refusal = |line: &str| {
+            let error = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+            match judge(&publish(), error) {
+                Outcome::Failed { why, .. } => format!("{why:?}"),
+                other => format!("{other:?}"),
+            }
+        };
+        for (line, expected) in [
+            ("NOSCRIPT No matching script.", "ScriptMissing"),
+            ("LOADING Redis is loading the dataset in memory", "NotYet"),
+            ("BUSY Redis is busy running a script.", "NotYet"),
+            (
+                "READONLY You can't write against a read only replica.",
+                "NotMaster",
+            ),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                "Full",
+            ),
+            ("MISCONF Errors writing to the AOF file", "Unavailable"),
+            (
+                "NOPERM this user has no permissions to run 'evalsha'",
+                "Unavailable",
+            ),
+            (
+                "NOPERM no permissions script: 3f, on @user_script:40.",
+                "Unknown",
+            ),
+            ("ERR something script: 3f, on @user_script:40.", "Unknown"),
+        ] {
+            assert_eq!(refusal(line), expected, "{line}");
+        }
+    }
+}

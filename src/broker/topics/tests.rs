@@ -1,0 +1,180 @@
+//! Topics one by one, and against a naive model.
+
+use std::collections::HashSet;
+
+use super::*;
+
+fn room(name: &str) -> RoomName {
+    RoomName::new(name).unwrap()
+}
+
+fn topics() -> (Topics, RoomName, Instant) {
+    (
+        Topics::new(Duration::from_secs(5)),
+        room("lobby"),
+        Instant::now(),
+    )
+}
+
+#[test]
+fn a_follow_is_asked_for_once_and_confirmed() {
+    let (mut topics, lobby, now) = topics();
+    assert!(!topics.follow(&lobby));
+    assert_eq!(topics.followed("lobby"), None);
+    assert_eq!(topics.ask(10), Some(Ask::Subscribe(vec![lobby.clone()])));
+    assert_eq!(topics.ask(10), None);
+    assert_eq!(topics.subscribed("lobby", now), Some(lobby.clone()));
+    assert_eq!(topics.subscribed("lobby", now), None, "said once");
+    assert_eq!(topics.followed("lobby"), Some(&lobby));
+}
+
+#[test]
+fn a_topic_lingers_and_is_followed_again_without_asking() {
+    let (mut topics, lobby, now) = topics();
+    topics.follow(&lobby);
+    topics.ask(1);
+    topics.subscribed("lobby", now);
+    topics.unfollow(&lobby, now);
+    assert_eq!(topics.followed("lobby"), None, "nobody listens");
+    topics.tick(now + Duration::from_secs(4));
+    assert_eq!(topics.ask(1), None);
+    assert!(topics.follow(&lobby), "it is subscribed still");
+    topics.tick(now + Duration::from_secs(6));
+    assert_eq!(topics.ask(1), None, "the old linger does not count");
+    topics.unfollow(&lobby, now + Duration::from_secs(6));
+    topics.tick(now + Duration::from_secs(11));
+    assert_eq!(topics.ask(1), Some(Ask::Unsubscribe(vec![lobby.clone()])));
+    assert!(!topics.follow(&lobby), "the request is on its way");
+    assert_eq!(topics.ask(1), None, "one request at a time");
+    topics.unsubscribed("lobby");
+    assert_eq!(topics.ask(1), Some(Ask::Subscribe(vec![lobby])));
+}
+
+#[test]
+fn after_a_loss_only_what_is_wanted_is_asked_for() {
+    let (mut topics, lobby, now) = topics();
+    let (away, gone) = (room("away"), room("gone"));
+    for name in [&lobby, &away, &gone] {
+        topics.follow(name);
+    }
+    topics.ask(2);
+    topics.subscribed("lobby", now);
+    topics.subscribed("away", now);
+    topics.unfollow(&away, now);
+    topics.unfollow(&gone, now);
+    topics.lost();
+    assert_eq!(topics.ask(10), Some(Ask::Subscribe(vec![lobby])));
+    assert_eq!(topics.ask(10), None);
+    assert!(topics.topics.len() == 1);
+}
+
+/// The naive model: what Redis has, what the members want, what is on its way.
+#[derive(Default)]
+struct Model {
+    subscribed: HashSet<String>,
+    wanted: HashSet<String>,
+    /// Follows that no `Following` has answered yet.
+    waiting: HashSet<String>,
+    on_its_way: Option<(bool, VecDeque<RoomName>)>,
+}
+
+#[test]
+fn random_operations_agree_with_a_naive_model() {
+    for seed in 0..300 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut now = Instant::now();
+        let mut topics = Topics::new(Duration::from_millis(50));
+        let mut model = Model::default();
+        for _ in 0..400 {
+            now += Duration::from_millis(random.u64(0..20));
+            step(&mut topics, &mut model, &mut random, now, seed);
+        }
+        // Quiet again: everything is confirmed and no linger is left.
+        for _ in 0..100 {
+            now += Duration::from_millis(60);
+            topics.tick(now);
+            confirm_all(&mut topics, &mut model, now, seed);
+            send(&mut topics, &mut model, 3);
+        }
+        confirm_all(&mut topics, &mut model, now, seed);
+        assert_eq!(model.subscribed, model.wanted, "seed {seed}");
+        assert!(model.waiting.is_empty(), "seed {seed}: {:?}", model.waiting);
+        assert_eq!(topics.topics.len(), model.wanted.len(), "seed {seed}");
+    }
+}
+
+fn step(
+    topics: &mut Topics,
+    model: &mut Model,
+    random: &mut fastrand::Rng,
+    now: Instant,
+    seed: u64,
+) {
+    let name = format!("r{}", random.u8(0..6));
+    match random.u8(0..12) {
+        0..4 => {
+            model.wanted.insert(name.clone());
+            if topics.follow(&room(&name)) {
+                assert!(model.subscribed.contains(&name), "seed {seed}: {name}");
+                model.waiting.remove(&name);
+            } else {
+                model.waiting.insert(name);
+            }
+        }
+        4..7 => {
+            model.wanted.remove(&name);
+            model.waiting.remove(&name);
+            topics.unfollow(&room(&name), now);
+        }
+        7..9 => send(topics, model, random.usize(1..4)),
+        9..11 => confirm(topics, model, now, seed),
+        _ if random.u8(0..10) == 0 => {
+            model.on_its_way = None;
+            model.subscribed.clear();
+            topics.lost();
+            model.waiting = model.wanted.clone();
+        }
+        _ => topics.tick(now),
+    }
+    for name in &model.subscribed {
+        if topics.followed(name).is_some() {
+            assert!(model.wanted.contains(name), "seed {seed}: {name}");
+        }
+    }
+}
+
+fn send(topics: &mut Topics, model: &mut Model, max: usize) {
+    if model.on_its_way.is_none() {
+        model.on_its_way = topics.ask(max).map(|ask| match ask {
+            Ask::Subscribe(rooms) => (true, rooms.into()),
+            Ask::Unsubscribe(rooms) => (false, rooms.into()),
+        });
+    }
+}
+
+fn confirm(topics: &mut Topics, model: &mut Model, now: Instant, seed: u64) {
+    let Some((subscribe, rooms)) = &mut model.on_its_way else {
+        return;
+    };
+    let Some(room) = rooms.pop_front() else {
+        model.on_its_way = None;
+        return;
+    };
+    let name = room.as_str().to_owned();
+    if *subscribe {
+        assert!(model.subscribed.insert(name.clone()), "seed {seed}: twice");
+        match topics.subscribed(&name, now) {
+            Some(_) => assert!(model.waiting.remove(&name), "seed {seed}: {name}"),
+            None => assert!(!model.wanted.contains(&name), "seed {seed}: {name}"),
+        }
+    } else {
+        assert!(model.subscribed.remove(&name), "seed {seed}: not there");
+        topics.unsubscribed(&name);
+    }
+}
+
+fn confirm_all(topics: &mut Topics, model: &mut Model, now: Instant, seed: u64) {
+    while model.on_its_way.is_some() {
+        confirm(topics, model, now, seed);
+    }
+}

@@ -1,0 +1,179 @@
+//! Connections that are cut, and a Redis that freezes, restarts or comes back empty.
+
+use std::time::{Duration, Instant};
+
+use switchboard::broker::{Range, Refused};
+
+use super::node::{Form, TestNode, World, said, settings};
+use crate::support::redis_server::{Options, RedisServer};
+
+#[test]
+fn a_cut_subscription_comes_back_and_nothing_is_missed() {
+    let world = World::redis();
+    let World::Redis(server) = &world;
+    let (mut node, mut other) = (world.node(), world.node());
+    for room in ["lobby", "quiet"] {
+        node.follow(room);
+    }
+    let stands = node.publish("lobby", "one");
+    node.message("lobby");
+    for round in 0..3 {
+        server.query::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        other.publish("lobby", &format!("while {round}"));
+        node.following("lobby");
+        node.following("quiet");
+        let page = node.read("lobby", Range::After(stands), 100);
+        assert_eq!(page.messages.len(), 2 * round + 1);
+        other.publish("lobby", &format!("then {round}"));
+        let (_, (offset, text)) = node.wait_for_text("lobby", &format!("then {round}"));
+        assert_eq!(
+            (offset, text),
+            (2 * round as u64 + 3, format!("then {round}"))
+        );
+    }
+    assert!(node.metrics.redis_reconnects_total.get() >= 3);
+}
+
+#[test]
+fn publishes_and_reads_survive_their_connections() {
+    let world = World::redis();
+    let World::Redis(server) = &world;
+    let mut node = world.node();
+    let mut last = node.publish("lobby", "first");
+    for round in 0..3 {
+        server.query::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+        let text = format!("{round}");
+        let answer = node.try_publish("lobby", &text, Form::keyed("ada", &text));
+        last.offset += 1;
+        assert_eq!(answer, Ok(last));
+        assert_eq!(node.top("lobby"), last);
+    }
+}
+
+#[test]
+fn a_redis_that_comes_back_empty_begins_a_new_epoch_and_is_used_within_a_second() {
+    let mut world = World::redis();
+    let mut node = world.node();
+    let mut stands = node.publish("lobby", "one");
+    stands.offset += node.publish("lobby", "two").offset - 1;
+    let World::Redis(server) = &mut world;
+    server.kill();
+    node.until_ready(false, Duration::from_secs(5));
+    server.run();
+    let back = Instant::now();
+    let position = node.publish("lobby", "three");
+    let took = back.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(position.offset, 1);
+    assert_ne!(position.epoch, stands.epoch);
+    let page = node.read("lobby", Range::After(stands), 10);
+    assert_eq!(page.top, position);
+    assert_eq!(said(&page), [(1, "three".into())]);
+    node.until_ready(true, Duration::from_secs(1));
+}
+
+#[test]
+fn a_redis_that_comes_back_with_its_data_begins_a_new_epoch_too() {
+    let options = Options::default().arg("--appendonly yes --appendfsync always");
+    let mut world = World::Redis(RedisServer::with(options));
+    let mut node = world.node();
+    let stands = node.publish("lobby", "one");
+    let World::Redis(server) = &mut world;
+    server.restart();
+    let top = node.read("lobby", Range::After(stands), 10).top;
+    assert_ne!(top.epoch, stands.epoch, "its last second may be lost");
+    assert_eq!(node.publish("lobby", "two").epoch, top.epoch);
+}
+
+#[test]
+fn a_frozen_redis_is_found_and_what_was_in_doubt_happens_once_or_not() {
+    let world = World::redis();
+    let World::Redis(server) = &world;
+    let mut node = world.node();
+    node.follow("lobby");
+    let first = node.publish("lobby", "one");
+    server.pause();
+    let frozen = Instant::now();
+    let keyed = node.say("lobby", "keyed", Form::keyed("ada", "k"));
+    let plain = node.say("lobby", "plain", Form::default());
+    assert_eq!(node.answer(plain), Err(Refused::Unknown));
+    let found = frozen.elapsed();
+    assert!(found < Duration::from_secs(4), "found after {found:?}");
+    node.until_ready(false, Duration::from_secs(5).saturating_sub(found));
+    server.resume();
+    let position = node
+        .answer(keyed)
+        .expect("it is tried again until answered");
+    node.until_ready(true, Duration::from_secs(2));
+    let page = node.read("lobby", Range::After(first), 10);
+    let texts: Vec<_> = said(&page).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts.iter().filter(|text| *text == "keyed").count(), 1);
+    assert!(texts.iter().filter(|text| *text == "plain").count() <= 1);
+    let at = page
+        .messages
+        .iter()
+        .position(|(offset, _)| *offset == position.offset);
+    assert_eq!(texts[at.unwrap()], "keyed");
+}
+
+#[test]
+fn while_redis_is_frozen_every_request_is_answered_in_time() {
+    let world = World::redis();
+    let World::Redis(server) = &world;
+    let mut node = world.node_with(|settings| settings.publish_timeout = Duration::from_secs(1));
+    node.publish("lobby", "one");
+    server.pause();
+    let start = Instant::now();
+    let keyed = node.say("lobby", "keyed", Form::keyed("ada", "k"));
+    let plain = node.say("lobby", "plain", Form::default());
+    let page = node.try_read("lobby", Range::Top, 0);
+    assert_eq!(page.unwrap_err(), Refused::Unavailable);
+    assert_eq!(node.answer(keyed), Err(Refused::Unknown));
+    assert_eq!(node.answer(plain), Err(Refused::Unknown));
+    assert!(start.elapsed() < Duration::from_secs(2));
+    server.resume();
+}
+
+#[test]
+fn while_redis_is_away_publishes_wait_and_then_are_refused() {
+    let mut server = RedisServer::start();
+    let mut settings = settings();
+    settings.publish_timeout = Duration::from_secs(1);
+    let mut node = TestNode::redis(&[&server.url()], settings).ready();
+    server.kill();
+    let start = Instant::now();
+    node.until_link_lost();
+    let answer = node.try_publish("lobby", "one", Form::default());
+    assert_eq!(answer, Err(Refused::Unavailable), "it was never sent");
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(900), "it has waited: {took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn a_subscriber_that_redis_cuts_off_for_its_backlog_recovers() {
+    let world = World::redis();
+    let World::Redis(server) = &world;
+    let limit = [
+        "CONFIG",
+        "SET",
+        "client-output-buffer-limit",
+        "pubsub 65536 32768 1",
+    ];
+    server.query::<()>(&limit);
+    let (mut node, mut other) = (world.node(), world.node());
+    node.follow("lobby");
+    let big = "x".repeat(60_000);
+    let mut top = 0;
+    for _ in 0..100 {
+        top = other.publish("lobby", &big).offset;
+    }
+    other.publish("lobby", "end");
+    // Either it was never cut, and hears the end, or it is told to read.
+    let end = node.read("lobby", Range::Before(None), 1);
+    assert_eq!(said(&end), [(top + 1, "end".into())]);
+    node.unfollow("lobby");
+    node.follow("lobby");
+    other.publish("lobby", "after");
+    assert_eq!(node.wait_for_text("lobby", "after").1.0, top + 2);
+}

@@ -1,0 +1,9 @@
+//! What every broker promises: the same scenarios over each of them, through the seam alone; then what only Redis can
+//! do to us.
+
+mod logs;
+mod loss;
+mod master;
+mod node;
+mod redis;
+mod scenarios;

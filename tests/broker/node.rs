@@ -1,0 +1,310 @@
+//! A node without its upper floors: a broker, and a queue in which its events arrive.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+use switchboard::broker::redis::RedisSettings;
+use switchboard::broker::{
+    Broker, BrokerEvent, Page, Publication, Publish, PublishKey, Range, Read, Refused, Request,
+    Settings, redis,
+};
+use switchboard::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
+use switchboard::metrics::Metrics;
+use switchboard::readiness::{Readiness, State};
+
+use crate::support::redis_server::RedisServer;
+
+/// How long anything may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Short enough that a test sees both sides of it.
+pub const LINGER: Duration = Duration::from_millis(300);
+
+/// Where the nodes of a scenario meet.
+pub enum World {
+    Redis(RedisServer),
+}
+
+impl World {
+    pub fn redis() -> Self {
+        World::Redis(RedisServer::start())
+    }
+
+    pub fn node(&self) -> TestNode {
+        self.node_with(|_| {})
+    }
+
+    /// A node whose settings are changed first.
+    pub fn node_with(&self, change: impl FnOnce(&mut Settings)) -> TestNode {
+        let mut settings = settings();
+        change(&mut settings);
+        match self {
+            World::Redis(server) => TestNode::redis(&[&server.url()], settings),
+        }
+        .ready()
+    }
+}
+
+/// Defaults that fit a test.
+pub fn settings() -> Settings {
+    Settings {
+        incarnation: Incarnation(id::random().expect("random bits")),
+        history_size: 100,
+        history_age: Duration::from_secs(60),
+        publish_timeout: Duration::from_secs(5),
+        topic_linger: LINGER,
+        max_rooms: 1000,
+    }
+}
+
+/// What a test says of a message: where it stood and what was said.
+pub type Said = (u64, String);
+
+pub struct TestNode {
+    pub broker: Broker,
+    pub readiness: Readiness,
+    pub metrics: Arc<Metrics>,
+    events: flume::Receiver<BrokerEvent>,
+    /// Events that came before the one that was waited for.
+    kept: VecDeque<BrokerEvent>,
+    next: u64,
+}
+
+impl TestNode {
+    /// A node that uses these addresses; it need not be ready.
+    pub fn redis(urls: &[&str], settings: Settings) -> Self {
+        Self::with(
+            RedisSettings {
+                addresses: urls.iter().map(|url| url.parse().expect(url)).collect(),
+                prefix: "sb".into(),
+                authorities: None,
+            },
+            settings,
+        )
+    }
+
+    pub fn with(redis: RedisSettings, settings: Settings) -> Self {
+        let (sender, events) = flume::bounded(1024);
+        let (readiness, metrics) = (Readiness::default(), Arc::new(Metrics::default()));
+        let broker = redis::start(redis, settings, readiness.clone(), metrics.clone(), sender)
+            .expect("the broker starts");
+        Self {
+            broker,
+            readiness,
+            metrics,
+            events,
+            kept: VecDeque::new(),
+            next: 0,
+        }
+    }
+
+    pub fn ready(self) -> Self {
+        self.until_ready(true, DEADLINE);
+        self
+    }
+
+    /// Waits until the node is ready, or not ready.
+    pub fn until_ready(&self, wanted: bool, within: Duration) {
+        let start = Instant::now();
+        while (self.readiness.state() == State::Ready) != wanted {
+            assert!(
+                start.elapsed() < within,
+                "ready is not {wanted} after {within:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn ask(&mut self, request: impl FnOnce(Ticket) -> Request) -> Ticket {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        assert!(self.broker.ask(request(ticket)), "the broker has ended");
+        ticket
+    }
+
+    /// The first event for which `wanted` has an answer; earlier others are kept for later.
+    pub fn wait<T>(&mut self, what: &str, mut wanted: impl FnMut(&BrokerEvent) -> Option<T>) -> T {
+        let found = self.kept.iter().enumerate();
+        let found = found.map(|(at, event)| (at, wanted(event)));
+        if let Some((at, Some(answer))) = found.into_iter().find(|(_, answer)| answer.is_some()) {
+            self.kept.remove(at);
+            return answer;
+        }
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let Ok(event) = self.events.recv_deadline(deadline) else {
+                panic!("no {what}; what came: {:?}", self.kept);
+            };
+            if let Some(answer) = wanted(&event) {
+                return answer;
+            }
+            self.kept.push_back(event);
+        }
+    }
+
+    /// Everything that has come and nobody waited for.
+    pub fn rest(&mut self) -> Vec<BrokerEvent> {
+        self.kept.extend(self.events.try_iter());
+        self.kept.drain(..).collect()
+    }
+
+    pub fn follow(&mut self, room: &str) {
+        assert!(self.broker.ask(Request::Follow(name(room))));
+        self.following(room);
+    }
+
+    pub fn following(&mut self, room: &str) {
+        self.wait("Following", |event| match event {
+            BrokerEvent::Following(it) if it.as_str() == room => Some(()),
+            _ => None,
+        });
+    }
+
+    pub fn unfollow(&self, room: &str) {
+        assert!(self.broker.ask(Request::Unfollow(name(room))));
+    }
+
+    /// Publishes a text without waiting for the answer.
+    pub fn say(&mut self, room: &str, text: &str, form: Form<'_>) -> Ticket {
+        let publication = Arc::new(Publication {
+            user: form.user.map(|user| UserName::new(user).expect(user)),
+            time: 1,
+            except: None,
+            data: RawValue::from_string(format!("{text:?}")).expect("JSON"),
+        });
+        let key = form.key.map(|key| PublishKey {
+            publisher: publication.user.clone(),
+            key: key.into(),
+        });
+        self.ask(|ticket| {
+            Request::Publish(Publish {
+                ticket,
+                room: name(room),
+                key,
+                ephemeral: form.ephemeral,
+                publication,
+            })
+        })
+    }
+
+    /// The answer to a publish.
+    pub fn answer(&mut self, to: Ticket) -> Result<Position, Refused> {
+        self.wait("answer to the publish", |event| match event {
+            BrokerEvent::Published { ticket, result } if *ticket == to => Some(*result),
+            _ => None,
+        })
+    }
+
+    pub fn try_publish(
+        &mut self,
+        room: &str,
+        text: &str,
+        form: Form<'_>,
+    ) -> Result<Position, Refused> {
+        let ticket = self.say(room, text, form);
+        self.answer(ticket)
+    }
+
+    pub fn publish(&mut self, room: &str, text: &str) -> Position {
+        self.try_publish(room, text, Form::default()).expect(text)
+    }
+
+    pub fn try_read(&mut self, room: &str, range: Range, limit: usize) -> Result<Page, Refused> {
+        let asked = self.ask(|ticket| {
+            Request::Read(Read {
+                ticket,
+                room: name(room),
+                range,
+                limit,
+            })
+        });
+        self.wait("page", |event| match event {
+            BrokerEvent::Page { ticket, result } if *ticket == asked => Some(result.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn read(&mut self, room: &str, range: Range, limit: usize) -> Page {
+        self.try_read(room, range, limit).expect("a page")
+    }
+
+    pub fn top(&mut self, room: &str) -> Position {
+        self.read(room, Range::Top, 0).top
+    }
+
+    /// The next message of a room.
+    pub fn message(&mut self, room: &str) -> (Epoch, Said) {
+        self.wait("message", |event| match event {
+            BrokerEvent::Message {
+                room: it,
+                epoch,
+                offset,
+                publication,
+            } if it.as_str() == room => Some((*epoch, (*offset, text(publication)))),
+            _ => None,
+        })
+    }
+
+    /// The message of a room that says this; others are passed over.
+    pub fn wait_for_text(&mut self, room: &str, wanted: &str) -> (Epoch, Said) {
+        loop {
+            let message = self.message(room);
+            if message.1.1 == wanted {
+                return message;
+            }
+        }
+    }
+
+    /// Waits until a publish is known not to have been sent: until then one that was is answered at once.
+    pub fn until_link_lost(&mut self) {
+        self.until_ready(false, DEADLINE);
+    }
+
+    pub fn ephemeral(&mut self, room: &str) -> String {
+        self.wait("ephemeral message", |event| match event {
+            BrokerEvent::Ephemeral {
+                room: it,
+                publication,
+            } if it.as_str() == room => Some(text(publication)),
+            _ => None,
+        })
+    }
+}
+
+/// How something is said.
+#[derive(Clone, Copy, Default)]
+pub struct Form<'a> {
+    pub user: Option<&'a str>,
+    pub key: Option<&'a str>,
+    pub ephemeral: bool,
+}
+
+impl<'a> Form<'a> {
+    pub fn keyed(user: &'a str, key: &'a str) -> Self {
+        Self {
+            user: Some(user),
+            key: Some(key),
+            ephemeral: false,
+        }
+    }
+}
+
+pub fn name(room: &str) -> RoomName {
+    RoomName::new(room).expect(room)
+}
+
+pub fn text(publication: &Publication) -> String {
+    serde_json::from_str(publication.data.get()).unwrap_or_else(|_| publication.data.to_string())
+}
+
+/// What a page says, as offsets and texts.
+pub fn said(page: &Page) -> Vec<Said> {
+    let messages = page.messages.iter();
+    messages.map(|(offset, it)| (*offset, text(it))).collect()
+}
+
+pub fn offsets(page: &Page) -> Vec<u64> {
+    page.messages.iter().map(|(offset, _)| *offset).collect()
+}

@@ -1,0 +1,179 @@
+//! How Redis is reached, and what it may refuse: addresses, passwords, TLS, prefixes, scripts, memory, junk.
+
+use std::time::{Duration, Instant};
+
+use switchboard::broker::redis::RedisSettings;
+use switchboard::broker::{Range, Refused};
+
+use super::node::{Form, TestNode, World, settings};
+use crate::support::redis_server::{Options, RedisServer};
+
+fn works(mut node: TestNode) {
+    node.follow("lobby");
+    node.publish("lobby", "hello");
+    assert_eq!(node.message("lobby").1, (1, "hello".into()));
+}
+
+#[test]
+fn password_user_and_database_come_from_the_address() {
+    let options = Options {
+        password: Some("s:e/c".into()),
+        ..Options::default()
+    };
+    let server = RedisServer::with(options.arg("--requirepass s:e/c"));
+    let port = server.port();
+    let acl = "ACL SETUSER ada on >pw ~sb:* &sb* -@all +hello +auth +select \
+               +info +script|load +eval +evalsha +publish +subscribe +unsubscribe +hmget +hset +get \
+               +set +del +xadd +xrange +xrevrange +pexpire +pttl";
+    server.query::<String>(&acl.split_whitespace().collect::<Vec<_>>());
+    for url in [
+        format!("redis://:s%3Ae%2Fc@127.0.0.1:{port}"),
+        format!("redis://ada:pw@127.0.0.1:{port}/3"),
+    ] {
+        works(TestNode::redis(&[&url], settings()).ready());
+    }
+    let keys: usize = server.query(&["DBSIZE"]);
+    assert_eq!(keys, 2, "of the first node; the other's are in database 3");
+}
+
+#[test]
+fn a_wrong_password_leaves_the_node_unready() {
+    let options = Options {
+        password: Some("right".into()),
+        ..Options::default()
+    };
+    let server = RedisServer::with(options.arg("--requirepass right"));
+    let url = format!("redis://:wrong@127.0.0.1:{}", server.port());
+    let mut settings = settings();
+    settings.publish_timeout = Duration::from_millis(300);
+    let mut node = TestNode::redis(&[&url], settings);
+    let answer = node.try_publish("lobby", "hello", Form::default());
+    assert_eq!(answer, Err(Refused::Unavailable));
+    let page = node.try_read("lobby", Range::Top, 0);
+    assert_eq!(page.unwrap_err(), Refused::Unavailable);
+    node.until_ready(false, Duration::ZERO);
+}
+
+#[test]
+fn tls_is_spoken_with_an_authority_from_a_file() {
+    let server = RedisServer::with(Options {
+        tls: true,
+        ..Options::default()
+    });
+    let redis = RedisSettings {
+        addresses: vec![server.tls_url().parse().unwrap()],
+        prefix: "sb".into(),
+        authorities: Some(server.authority()),
+    };
+    works(TestNode::with(redis, settings()).ready());
+}
+
+#[test]
+fn prefixes_keep_clusters_apart() {
+    let server = RedisServer::start();
+    let node = |prefix: &str| {
+        let redis = RedisSettings {
+            addresses: vec![server.url().parse().unwrap()],
+            prefix: prefix.into(),
+            authorities: None,
+        };
+        TestNode::with(redis, settings()).ready()
+    };
+    let (mut a, mut b) = (node("one"), node("two"));
+    a.follow("lobby");
+    b.follow("lobby");
+    a.publish("lobby", "a");
+    a.message("lobby");
+    assert_eq!(b.publish("lobby", "b").offset, 1);
+    assert_eq!(
+        b.message("lobby").1,
+        (1, "b".into()),
+        "nothing of the other"
+    );
+}
+
+#[test]
+fn a_forgotten_script_is_taught_again() {
+    let world = World::redis();
+    let World::Redis(server) = &world;
+    let mut node = world.node();
+    node.publish("lobby", "one");
+    server.query::<()>(&["SCRIPT", "FLUSH"]);
+    let tickets: Vec<_> = (0..600)
+        .map(|_| node.say("lobby", "more", Form::default()))
+        .collect();
+    for (n, ticket) in tickets.into_iter().enumerate() {
+        assert_eq!(node.answer(ticket).unwrap().offset, n as u64 + 2);
+    }
+    assert_eq!(node.top("lobby").offset, 601);
+}
+
+#[test]
+fn junk_on_a_topic_is_counted_and_dropped() {
+    let world = World::redis();
+    let World::Redis(server) = &world;
+    let mut node = world.node();
+    node.follow("lobby");
+    for junk in ["hello", "2 000000000000002a 1 1{}", "1 x", ""] {
+        server.query::<()>(&["PUBLISH", "sb:{lobby}", junk]);
+    }
+    server.query::<()>(&["PUBLISH", "sb:{unfollowed}", "junk"]);
+    node.publish("lobby", "one");
+    assert_eq!(node.message("lobby").1, (1, "one".into()));
+    assert_eq!(node.metrics.junk_total.get(), 4);
+    assert!(node.rest().is_empty());
+}
+
+#[test]
+fn a_full_redis_refuses_publishes_and_nothing_of_them_is_done() {
+    let world = World::redis();
+    let World::Redis(server) = &world;
+    let mut node = world.node();
+    let first = node.publish("lobby", "one");
+    server.query::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    let keyed = Form::keyed("ada", "k");
+    for form in [Form::default(), keyed] {
+        let answer = node.try_publish("lobby", "two", form);
+        assert_eq!(answer, Err(Refused::Full));
+    }
+    assert_eq!(node.top("lobby"), first, "what is there can be read");
+    let unknown = node.try_read("new", Range::Top, 0);
+    assert_eq!(unknown.unwrap_err(), Refused::Full, "nothing new begins");
+    server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(node.try_publish("lobby", "two", keyed).unwrap().offset, 2);
+}
+
+#[test]
+fn a_node_starts_without_redis_and_is_ready_within_a_second_of_its_arrival() {
+    let mut server = RedisServer::absent(Options::default());
+    let mut node = TestNode::redis(&[&server.url()], settings());
+    let early = node.say("early", "early", Form::default());
+    std::thread::sleep(Duration::from_millis(700));
+    node.until_ready(false, Duration::ZERO);
+    server.run();
+    let arrival = Instant::now();
+    node.until_ready(true, Duration::from_secs(5));
+    let took = arrival.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(node.answer(early).unwrap().offset, 1, "it has waited");
+    works(node);
+}
+
+#[test]
+fn dropping_the_broker_closes_its_connections() {
+    let world = World::redis();
+    let World::Redis(server) = &world;
+    let own = "# Clients\r\nconnected_clients:";
+    let clients = || {
+        let info: String = server.query(&["INFO", "clients"]);
+        info.strip_prefix(own).unwrap()[..1].to_owned()
+    };
+    let node = world.node();
+    assert_eq!(clients(), "4", "three and the one that asks");
+    drop(node);
+    let start = Instant::now();
+    while clients() != "1" {
+        assert!(start.elapsed() < Duration::from_secs(5), "{}", clients());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

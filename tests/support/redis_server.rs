@@ -1,0 +1,234 @@
+//! A Redis of a test's own: its own process, port and directory, all gone when it is dropped.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, FromRedisValue, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long a server may take until it answers.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a server is started with, beside a port and a directory.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Further arguments, as `--maxmemory 10mb`.
+    pub args: Vec<String>,
+    /// The password this support code itself needs.
+    pub password: Option<String>,
+    /// Listens with TLS too, under a certificate for `localhost` by an authority of its own.
+    pub tls: bool,
+}
+
+impl Options {
+    /// One more argument, its words separated by blanks.
+    pub fn arg(mut self, words: &str) -> Self {
+        self.args.extend(words.split(' ').map(str::to_owned));
+        self
+    }
+}
+
+/// A running server, or one that is away for a while. Nothing is kept on disk unless the options say so.
+#[derive(Debug)]
+pub struct RedisServer {
+    options: Options,
+    port: u16,
+    tls_port: u16,
+    dir: TempDir,
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    pub fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub fn with(options: Options) -> Self {
+        let mut server = Self::absent(options);
+        server.run();
+        server
+    }
+
+    /// A server that is not there yet, but knows its port.
+    pub fn absent(options: Options) -> Self {
+        let dir = tempfile::tempdir().expect("a directory for Redis");
+        if options.tls {
+            make_certificates(dir.path());
+        }
+        Self {
+            options,
+            port: free_port(),
+            tls_port: free_port(),
+            dir,
+            process: None,
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn tls_url(&self) -> String {
+        format!("rediss://localhost:{}", self.tls_port)
+    }
+
+    /// The certificate of the authority that signed the server's.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    /// Starts the process and waits until it answers.
+    pub fn run(&mut self) {
+        let mut command = Command::new("redis-server");
+        command
+            .current_dir(self.dir.path())
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--loglevel", "warning"])
+            .args(&self.options.args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if self.options.tls {
+            command
+                .args(["--tls-port", &self.tls_port.to_string()])
+                .args(["--tls-cert-file", "server.pem"])
+                .args(["--tls-key-file", "server.key"])
+                .args(["--tls-ca-cert-file", "ca.pem", "--tls-auth-clients", "no"]);
+        }
+        self.process = Some(command.spawn().expect("redis-server is installed"));
+        let start = Instant::now();
+        while self.try_query::<String>(&["PING"]).is_err() {
+            assert!(
+                start.elapsed() < STARTS_WITHIN,
+                "redis-server does not answer"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the process at once.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("the server is ours");
+            process.wait().expect("the server is ours");
+        }
+    }
+
+    /// Ends it and starts it again, with what it has on disk.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.run();
+    }
+
+    /// Freezes it: connections stay, nothing answers.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("the server runs");
+        kill_process(Pid::from_child(process), signal).expect("the server is ours");
+    }
+
+    /// Asks it something, on a connection of its own.
+    pub fn query<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_query(words)
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    pub fn try_query<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+        let mut login = RedisConnectionInfo::default();
+        if let Some(password) = &self.options.password {
+            login = login.set_password(password);
+        }
+        let address = self.url().into_connection_info()?.set_redis_settings(login);
+        let mut connection = redis::Client::open(address)?.get_connection()?;
+        let mut command = Cmd::new();
+        command.arg(words);
+        command.query(&mut connection)
+    }
+
+    /// Tries until the answer is the expected one.
+    pub fn until<T: FromRedisValue + PartialEq + std::fmt::Debug>(
+        &self,
+        words: &[&str],
+        wanted: T,
+    ) {
+        let start = Instant::now();
+        loop {
+            let answer: T = self.query(words);
+            if answer == wanted {
+                return;
+            }
+            assert!(
+                start.elapsed() < STARTS_WITHIN,
+                "{words:?} says {answer:?}, not {wanted:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// An authority and a certificate for `localhost`, by the openssl command.
+fn make_certificates(dir: &Path) {
+    let key = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
+    let days = ["-days", "2", "-x509"];
+    openssl(dir, |command| {
+        command.arg("req").args(key).args(days);
+        command.args([
+            "-subj",
+            "/CN=test authority",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+        ]);
+    });
+    openssl(dir, |command| {
+        command.arg("req").args(key).args(days);
+        command.args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+        ]);
+        command.args(["-addext", "basicConstraints=CA:FALSE"]);
+        command.args(["-CA", "ca.pem", "-CAkey", "ca.key"]);
+        command.args(["-keyout", "server.key", "-out", "server.pem"]);
+    });
+}
+
+fn openssl(dir: &Path, arguments: impl Fn(&mut Command)) {
+    let mut command = Command::new("openssl");
+    arguments(command.current_dir(dir));
+    let output = command.output().expect("openssl is installed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+}
