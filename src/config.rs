@@ -131,9 +131,9 @@ options::options! {
         /// How many rooms a node may have members in at once; joining further ones is refused.
         max_rooms: usize = One(Count(1, 10_000_000)), "COUNT", "100000";
 
-        /// How many messages a room keeps for those who come back. Zero keeps none: then whoever
-        /// was away is told of a gap.
-        history_size: usize = One(Count(0, 100_000)), "COUNT", "1000";
+        /// How many messages a room keeps for those who come back. Whoever was away for more is told
+        /// of a gap.
+        history_size: usize = One(Count(1, 100_000)), "COUNT", "1000";
 
         /// How long a room in which nothing is published keeps its messages.
         history_age: Duration = One(Time(SECOND, 720 * HOUR)), "TIME", "5m";

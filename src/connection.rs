@@ -1,1 +1,216 @@
+//! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a [`reader`] that makes events of
+//! frames and a [`writer`] that drains the session's outbox. They are two so that a delivery costs no useless look at the reading side.
 
+pub mod http_phase;
+mod reader;
+mod writer;
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use futures::FutureExt;
+use futures::io::{AsyncRead, AsyncWrite};
+use futures::stream::StreamExt;
+
+use crate::dispatcher::Event;
+use crate::http::HeadLimits;
+use crate::id::SessionId;
+use crate::metrics::Metrics;
+use crate::pages::Assets;
+use crate::protocol::Protocol;
+use crate::readiness::Readiness;
+use crate::runtime;
+use crate::session::{self, OutboxLimits};
+
+/// Where the native protocol is spoken.
+pub const NATIVE_PATH: &str = "/ws";
+
+/// What tungstenite reads into. It is allocated per connection whether or not anything comes, so it is as small as most
+/// messages are; a longer one is read in several pieces.
+const READ_BUFFER: usize = 1024;
+
+/// A stream whose clones are one socket, and which can be ended from outside.
+pub trait Socket: AsyncRead + AsyncWrite + Clone + Send + Sync + Unpin + 'static {
+    /// Ends both directions without waiting; pending reads and writes end too.
+    fn shutdown(&self);
+}
+
+impl Socket for runtime::Socket {
+    fn shutdown(&self) {
+        runtime::Socket::shutdown(self);
+    }
+}
+
+/// What all connections of a node share.
+pub struct Node {
+    pub assets: Assets,
+    pub readiness: Readiness,
+    pub metrics: Arc<Metrics>,
+    pub inbox: flume::Sender<Event>,
+    pub limits: Limits,
+    /// Origins that may connect besides those of the same host.
+    pub origins: Vec<String>,
+    pub trusted_proxies: Vec<IpAddr>,
+    pub echo_path: Option<String>,
+    /// The next session's number.
+    pub sessions: AtomicU64,
+}
+
+/// How far a stranger may go on one connection.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub head: HeadLimits,
+    /// For a whole head, from its first byte (of the first request: from the accept), and for a whole body.
+    pub head_timeout: Duration,
+    /// Between two requests.
+    pub idle_timeout: Duration,
+    /// How long a refused peer may take to hang up.
+    pub close_timeout: Duration,
+    /// Bytes of one WebSocket message.
+    pub message: usize,
+    pub outbox: OutboxLimits,
+}
+
+impl Node {
+    fn websocket_config(&self) -> WebSocketConfig {
+        WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(self.limits.message))
+            .max_frame_size(Some(self.limits.message))
+    }
+
+    fn next_session(&self) -> SessionId {
+        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Counts and logs a panic; `None` tells that there was one.
+    async fn guarded<T>(&self, task: impl Future<Output = T>) -> Option<T> {
+        let outcome = AssertUnwindSafe(task).catch_unwind().await;
+        if outcome.is_err() {
+            self.metrics.panics_total.add(1);
+        }
+        outcome.ok()
+    }
+}
+
+/// An accepted connection, counted for as long as any of its parts lives.
+pub struct Counted(Arc<Metrics>);
+
+impl Counted {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.connections_open.add(1);
+        metrics.connections_total.add(1);
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections_open.sub(1);
+    }
+}
+
+/// Serves one accepted socket to its end, or hands it to its session's tasks.
+pub async fn serve<S: Socket>(node: Arc<Node>, socket: S, peer: SocketAddr, counted: Counted) {
+    let serving = http_phase::serve(&node, socket.clone(), peer);
+    let Some(Ok(Some(upgraded))) = node.guarded(serving).await else {
+        return;
+    };
+    match upgraded.speaks {
+        Speaks::Echo => {
+            node.guarded(echo(&node, socket, upgraded.rest)).await;
+        }
+        Speaks::Protocol(protocol) => {
+            start_session(&node, socket, protocol, upgraded, counted).await
+        }
+    }
+}
+
+/// What a handshake has led to.
+pub struct Upgraded {
+    speaks: Speaks,
+    /// Bytes that came behind the head: they belong to the WebSocket.
+    rest: Vec<u8>,
+    /// The client's address, as far as trusted proxies tell it.
+    client: IpAddr,
+}
+
+#[derive(Clone, Copy)]
+pub enum Speaks {
+    Protocol(Protocol),
+    Echo,
+}
+
+async fn start_session<S: Socket>(
+    node: &Arc<Node>,
+    socket: S,
+    protocol: Protocol,
+    upgraded: Upgraded,
+    counted: Counted,
+) {
+    let session = node.next_session();
+    let hung_up = socket.clone();
+    // The count lives in here because this is what all parts of the connection share, and the last drops.
+    let (outbox, outgoing) = session::outbox(node.limits.outbox, move || {
+        let _lives_with_the_connection = &counted;
+        hung_up.shutdown();
+    });
+    let client = upgraded.client.to_string();
+    log::debug!(session = session.0, client = client.as_str(); "connected");
+    let opened = Event::Opened {
+        session,
+        protocol,
+        user: None,
+        outbox: outbox.clone(),
+    };
+    if node.inbox.send_async(opened).await.is_err() {
+        return;
+    }
+    runtime::spawn(writer::run(node.clone(), session, socket.clone(), outgoing));
+    runtime::spawn(reader::run(
+        node.clone(),
+        session,
+        protocol,
+        socket,
+        upgraded.rest,
+        outbox,
+    ));
+}
+
+/// The conformance endpoint: each message goes back as it came, by tungstenite alone.
+async fn echo<S: Socket>(node: &Node, socket: S, rest: Vec<u8>) {
+    let config = Some(node.websocket_config());
+    let mut stream = WebSocketStream::from_partially_read(socket, rest, Role::Server, config).await;
+    while let Some(Ok(message)) = stream.next().await {
+        let echoed = message.is_text() || message.is_binary();
+        if echoed && stream.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads until the peer ends or the time is over, and forgets what comes: closing with unread bytes would reset the
+/// connection, and the peer might lose the answer that was just written.
+async fn linger<S: Socket>(mut socket: S, time: Duration) {
+    let mut scrap = [0; 512];
+    let reading = async {
+        while matches!(
+            futures::AsyncReadExt::read(&mut socket, &mut scrap).await,
+            Ok(1..)
+        ) {}
+    };
+    // Either way it is over.
+    let _ = runtime::timeout(time, reading).await;
+}
+
+fn timed_out() -> io::Error {
+    io::ErrorKind::TimedOut.into()
+}

@@ -1,1 +1,91 @@
+//! Why a connection is ended by the server, and the close code it is told (RFC 6455 section 7.4). This is the one
+//! table of close codes; the range says whether the client should come back: 3000–3499 and 4000–4499 invite a
+//! return, 3500–3999 and 4500–4999 do not. Codes below 3000 are the RFC's own.
 
+/// A reason to end a connection. Refusing one command is another thing: see
+/// [`CommandError`](crate::protocol::CommandError).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disconnect {
+    /// A frame that breaks RFC 6455.
+    BadFrame,
+    /// A binary frame where the protocol is text.
+    Binary,
+    /// A text frame that is not UTF-8.
+    NotUtf8,
+    /// A message above the limit.
+    TooBig,
+    /// A fault in this node; the connection's task panicked.
+    Internal,
+    /// The node is stopping.
+    Draining,
+    /// The client reads more slowly than its rooms speak, and its outbox is full.
+    Slow,
+    /// A ping was not answered in time.
+    Silent,
+}
+
+impl Disconnect {
+    /// Every reason, in the order of the table in the README.
+    pub const ALL: [Disconnect; 8] = [
+        Disconnect::BadFrame,
+        Disconnect::Binary,
+        Disconnect::NotUtf8,
+        Disconnect::TooBig,
+        Disconnect::Internal,
+        Disconnect::Draining,
+        Disconnect::Slow,
+        Disconnect::Silent,
+    ];
+
+    pub fn code(self) -> u16 {
+        match self {
+            Disconnect::BadFrame => 1002,
+            Disconnect::Binary => 1003,
+            Disconnect::NotUtf8 => 1007,
+            Disconnect::TooBig => 1009,
+            Disconnect::Internal => 1011,
+            Disconnect::Draining => 3001,
+            Disconnect::Slow => 3002,
+            Disconnect::Silent => 3003,
+        }
+    }
+
+    /// What the close frame says: at most 123 bytes (RFC 6455 section 5.5).
+    pub fn reason(self) -> &'static str {
+        match self {
+            Disconnect::BadFrame => "the frame breaks RFC 6455",
+            Disconnect::Binary => "send text frames; the protocol is JSON",
+            Disconnect::NotUtf8 => "a text frame must be UTF-8",
+            Disconnect::TooBig => "the message is longer than this server accepts",
+            Disconnect::Internal => "the server failed on this connection; come back",
+            Disconnect::Draining => "this node is stopping; come back, another one will answer",
+            Disconnect::Slow => "you read too slowly; come back and recover what you missed",
+            Disconnect::Silent => "a ping was not answered; come back",
+        }
+    }
+
+    /// Whether what is still queued for the client is given up, so that the close frame goes out next.
+    /// A slow reader would otherwise hear of it only after everything it was too slow for.
+    pub fn discards_outbox(self) -> bool {
+        matches!(self, Disconnect::Slow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_in_the_ranges_that_tell_whether_to_return() {
+        let mut codes: Vec<u16> = Disconnect::ALL.iter().map(|why| why.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Disconnect::ALL.len());
+        assert!(
+            codes
+                .iter()
+                .all(|code| (1002..=1011).contains(code) || (3000..=4999).contains(code))
+        );
+        assert!(Disconnect::ALL.iter().all(|why| why.reason().len() <= 123));
+    }
+}

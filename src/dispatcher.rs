@@ -1,1 +1,678 @@
+//! The dispatcher: the single owner of sessions, rooms and positions. Its logic is plain code, [`Dispatcher::turn`], which
+//! takes what the inbox holds and puts out frames into outboxes and requests to the broker; [`run`] is the task
+//! around it. It waits on its inbox and on nothing else.
+//!
+//! A turn handles its events in order. What is said in a room during a turn becomes one shared buffer, *sealed* (offered to every
+//! live member) before anything that concerns the room is told to one of them, and at the end of the turn; so
+//! everyone sees inbox order, and a burst costs one write per member.
 
+mod drain;
+mod room;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::broker::{
+    Broker, BrokerEvent, Page, Publication, PublishKey, Range, Read, Refused, Request, Sender,
+};
+use crate::disconnect::Disconnect;
+use crate::id::{Incarnation, Position, RoomName, SessionId, Ticket, UserName};
+use crate::metrics::Metrics;
+use crate::protocol::{Code, Command, CommandError, Protocol, Publish, Push, Reply, RequestId};
+use crate::rooms::{RoomKey, Rooms};
+use crate::runtime;
+use crate::session::{Beat, Heartbeats, Offer, Outbox};
+
+use drain::Drain;
+use room::{Membership, RoomState};
+
+/// How often the server sends [`Event::Tick`]; deadlines are kept to this precision.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// Events of one turn at most, so that writers get their turn too.
+const TURN: usize = 1024;
+
+/// Commands of one session that wait for the broker at most. Far more than a client needs in flight; it bounds what a stranger
+/// can make the node remember.
+const PENDING_PER_SESSION: u32 = 1024;
+
+/// Commands of all sessions that wait for the broker at most: about 16 MiB.
+const PENDING: usize = 65_536;
+
+/// Reads that the node has under way at most for the sake of its own positions and of those who come back. A resubscription
+/// of 100,000 rooms then costs Redis a steady stream, not a wall.
+const READS: usize = 64;
+
+/// Every room is compared with its log once in this time, however quiet it is.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+
+/// What reaches the dispatcher.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection has shaken hands; its writer drains the other end of `outbox`.
+    Opened {
+        session: SessionId,
+        protocol: Protocol,
+        user: Option<UserName>,
+        outbox: Outbox,
+    },
+    Command {
+        session: SessionId,
+        id: Option<RequestId>,
+        command: Command,
+    },
+    /// The writer has written everything, as was asked by [`Outbox::want_drained`].
+    Drained(SessionId),
+    /// The reader has ended. `farewell`: the reason to be told, when it was not the client's wish.
+    Closed {
+        session: SessionId,
+        farewell: Option<Disconnect>,
+    },
+    Broker(BrokerEvent),
+    /// [`TICK`] has passed.
+    Tick,
+    /// The node stops: say farewell to everyone within about this time, and end.
+    Drain(Duration),
+}
+
+impl From<BrokerEvent> for Event {
+    fn from(event: BrokerEvent) -> Self {
+        Event::Broker(event)
+    }
+}
+
+/// The time of a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub instant: Instant,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+impl Now {
+    pub fn read() -> Self {
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            instant: Instant::now(),
+            unix_ms: since_1970.as_millis() as u64,
+        }
+    }
+}
+
+/// What a dispatcher needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub incarnation: Incarnation,
+    /// The node's label, told to clients.
+    pub node: String,
+    pub heartbeat: Duration,
+    pub pong_timeout: Duration,
+    /// How long a connection that is being closed may linger.
+    pub close_timeout: Duration,
+    pub join_timeout: Duration,
+    pub rooms_per_session: usize,
+    pub max_rooms: usize,
+    pub history_size: usize,
+    /// Bytes of recent messages kept for those who come back.
+    pub recent_memory: usize,
+    /// The bound of an outbox; what is offered at once is at most a quarter of it.
+    pub outbox_bytes: usize,
+    /// Seeds the jitter of farewells.
+    pub seed: u64,
+}
+
+/// Whether the dispatcher goes on after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    On,
+    /// The drain is complete: every session is gone.
+    Ended,
+}
+
+/// What the dispatcher knows of one connection.
+struct Session {
+    outbox: Outbox,
+    protocol: Protocol,
+    user: Option<UserName>,
+    /// Its slot in the wheel of heartbeats.
+    beat: usize,
+    /// Commands that wait for the broker.
+    pending: u32,
+}
+
+/// Who waits for an answer of the broker.
+enum Pending {
+    Publish {
+        session: SessionId,
+        id: Option<RequestId>,
+        room: RoomName,
+        ephemeral: bool,
+    },
+    History {
+        session: SessionId,
+        id: Option<RequestId>,
+        room: RoomName,
+    },
+    /// The node itself: a hole in the room is to be closed, or its position looked up.
+    Track(RoomKey),
+    /// Sessions that come back to the room, and whose messages the node no longer has.
+    Seek(RoomKey),
+}
+
+/// See the head of this file.
+pub struct Dispatcher {
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    sessions: HashMap<SessionId, Session>,
+    rooms: Rooms<RoomState, Membership>,
+    heartbeats: Heartbeats,
+    pending: HashMap<Ticket, Pending>,
+    last_ticket: u64,
+    /// Rooms that are due a read, and how many reads are under way.
+    due: VecDeque<RoomKey>,
+    reads: usize,
+    /// Rooms whose read failed; due again at the next tick.
+    retry: Vec<RoomKey>,
+    /// Joins that wait for the broker, by deadline.
+    joins: VecDeque<(Instant, RoomKey, SessionId)>,
+    /// Disconnected sessions whose tasks have not ended yet, and when they are hung up on.
+    closing: HashMap<SessionId, (Instant, Outbox)>,
+    /// Found full during this turn; disconnected at its end.
+    slow: Vec<SessionId>,
+    /// Rooms with something to seal.
+    open: Vec<RoomKey>,
+    /// Bytes of recent messages, and where giving up goes on.
+    recent_used: usize,
+    recent_hand: usize,
+    /// Where comparing goes on, and how many rooms are owed one, in parts of a room.
+    compare_hand: usize,
+    compare_owed: f64,
+    /// A room has filled a quarter of an outbox: the turn ends, and the writers get theirs.
+    full: bool,
+    draining: Option<Drain>,
+    random: fastrand::Rng,
+    /// What the broker is asked in this turn.
+    requests: Vec<Request>,
+}
+
+/// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is gone.
+pub async fn run(mut dispatcher: Dispatcher, inbox: flume::Receiver<Event>, broker: Broker) {
+    while let Ok(first) = inbox.recv_async().await {
+        let events = std::iter::once(first).chain(inbox.try_iter());
+        let flow = dispatcher.turn(Now::read(), events);
+        for request in dispatcher.requests.drain(..) {
+            if !broker.ask(request) {
+                return;
+            }
+        }
+        if flow == Flow::Ended {
+            return;
+        }
+        runtime::yield_now().await;
+    }
+}
+
+impl Dispatcher {
+    pub fn new(now: Now, settings: Settings, metrics: Arc<Metrics>) -> Self {
+        Self {
+            heartbeats: Heartbeats::new(now.instant, settings.heartbeat, settings.pong_timeout),
+            random: fastrand::Rng::with_seed(settings.seed),
+            settings,
+            metrics,
+            sessions: HashMap::new(),
+            rooms: Rooms::default(),
+            pending: HashMap::new(),
+            last_ticket: 0,
+            due: VecDeque::new(),
+            reads: 0,
+            retry: Vec::new(),
+            joins: VecDeque::new(),
+            closing: HashMap::new(),
+            slow: Vec::new(),
+            open: Vec::new(),
+            recent_used: 0,
+            recent_hand: 0,
+            compare_hand: 0,
+            compare_owed: 0.0,
+            full: false,
+            draining: None,
+            requests: Vec::new(),
+        }
+    }
+
+    /// Handles events in order, up to the bound of a turn; what is left stays in the iterator. What the broker is to
+    /// be asked is in [`take_requests`](Self::take_requests) afterwards.
+    pub fn turn(&mut self, now: Now, events: impl IntoIterator<Item = Event>) -> Flow {
+        let mut handled = 0;
+        for event in events {
+            self.on(now, event);
+            handled += 1;
+            // Looked at before the next event is taken from the inbox: what is taken is handled.
+            if self.full || handled == TURN {
+                break;
+            }
+        }
+        self.full = false;
+        self.seal_all();
+        while let Some(session) = self.slow.pop() {
+            self.metrics.disconnected_slow_total.add(1);
+            self.disconnect(now, session, Disconnect::Slow);
+        }
+        self.ask_reads();
+        match &self.draining {
+            Some(_) if self.sessions.is_empty() && self.closing.is_empty() => Flow::Ended,
+            _ => Flow::On,
+        }
+    }
+
+    /// What the broker is asked since this was last taken.
+    pub fn take_requests(&mut self) -> impl Iterator<Item = Request> {
+        self.requests.drain(..)
+    }
+
+    fn on(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Opened {
+                session,
+                protocol,
+                user,
+                outbox,
+            } => {
+                self.on_opened(now, session, protocol, user, outbox);
+            }
+            Event::Command {
+                session,
+                id,
+                command,
+            } => self.on_command(now, session, id, command),
+            Event::Drained(session) => self.on_drained(session),
+            Event::Closed { session, farewell } => self.on_closed(now, session, farewell),
+            Event::Broker(event) => self.on_broker(event),
+            Event::Tick => self.on_tick(now),
+            Event::Drain(time) => self.on_drain(now, time),
+        }
+    }
+
+    fn on_opened(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        protocol: Protocol,
+        user: Option<UserName>,
+        outbox: Outbox,
+    ) {
+        outbox.note_heard();
+        let name = format!("{}-{id}", self.settings.incarnation);
+        outbox.offer(protocol.push(&Push::Welcome {
+            session: &name,
+            node: &self.settings.node,
+            user: user.as_ref(),
+            heartbeat: self.settings.heartbeat,
+        }));
+        let beat = self.heartbeats.add(id);
+        self.sessions.insert(
+            id,
+            Session {
+                outbox,
+                protocol,
+                user,
+                beat,
+                pending: 0,
+            },
+        );
+        if self.draining.is_some() {
+            self.disconnect(now, id, Disconnect::Draining);
+        }
+    }
+
+    fn on_command(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        id: Option<RequestId>,
+        command: Command,
+    ) {
+        // A session that was disconnected may have spoken before it heard of it.
+        let Some(speaker) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let outcome = match command {
+            Command::Ping => {
+                self.reply(session, id, &Reply::Pong);
+                Ok(())
+            }
+            Command::Auth { user } => {
+                speaker.user = Some(user.clone());
+                self.reply(session, id, &Reply::Authenticated { user: &user });
+                Ok(())
+            }
+            Command::Join { room, since } => self.on_join(now, session, id, &room, since),
+            Command::Leave { room } => {
+                self.on_leave(session, &room);
+                self.reply(session, id, &Reply::Left { room: &room });
+                Ok(())
+            }
+            Command::Publish(publish) => self.on_publish(now, session, id, publish),
+            Command::History {
+                room,
+                before,
+                limit,
+            } => self.on_history(session, id, room, before, limit),
+        };
+        if let Err(error) = outcome {
+            self.reply(session, id, &Reply::Error(&error));
+        }
+    }
+
+    fn on_publish(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        id: Option<RequestId>,
+        publish: Publish,
+    ) -> Result<(), CommandError> {
+        let Publish {
+            room,
+            key,
+            data,
+            ephemeral,
+            others,
+        } = publish;
+        refuse_reserved(&room)?;
+        let user = self
+            .sessions
+            .get(&session)
+            .and_then(|speaker| speaker.user.clone());
+        let key = key.map(|key| PublishKey {
+            publisher: user.clone(),
+            key,
+        });
+        let sender = Sender {
+            incarnation: self.settings.incarnation,
+            session,
+        };
+        let except = others.then_some(sender);
+        let publication = Arc::new(Publication {
+            user,
+            time: now.unix_ms,
+            except,
+            data,
+        });
+        let waiting = Pending::Publish {
+            session,
+            id,
+            room: room.clone(),
+            ephemeral,
+        };
+        let ticket = self.wait(session, waiting)?;
+        let publish = crate::broker::Publish {
+            ticket,
+            room,
+            key,
+            ephemeral,
+            publication,
+        };
+        self.requests.push(Request::Publish(publish));
+        Ok(())
+    }
+
+    fn on_history(
+        &mut self,
+        session: SessionId,
+        id: Option<RequestId>,
+        room: RoomName,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<(), CommandError> {
+        refuse_reserved(&room)?;
+        if let Some(page) = self.recent_page(&room, before, limit) {
+            self.reply_history(session, id, &room, page);
+            return Ok(());
+        }
+        let ticket = self.wait(
+            session,
+            Pending::History {
+                session,
+                id,
+                room: room.clone(),
+            },
+        )?;
+        let read = Read {
+            ticket,
+            room,
+            range: Range::Before(before),
+            limit,
+        };
+        self.requests.push(Request::Read(read));
+        Ok(())
+    }
+
+    /// Remembers who waits for an answer of the broker, within the bounds.
+    fn wait(&mut self, session: SessionId, waiting: Pending) -> Result<Ticket, CommandError> {
+        if self.pending.len() >= PENDING {
+            return Err(Refused::Unavailable.into());
+        }
+        if let Some(speaker) = self.sessions.get_mut(&session) {
+            if speaker.pending >= PENDING_PER_SESSION {
+                return Err(CommandError::new(
+                    Code::Limit,
+                    "1024 of your commands wait for an answer; wait for some of them",
+                ));
+            }
+            speaker.pending += 1;
+        }
+        Ok(self.ticket(waiting))
+    }
+
+    fn ticket(&mut self, waiting: Pending) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.pending.insert(ticket, waiting);
+        ticket
+    }
+
+    fn on_closed(&mut self, now: Now, session: SessionId, farewell: Option<Disconnect>) {
+        match farewell {
+            Some(why) => self.disconnect(now, session, why),
+            None => {
+                self.forget(session);
+            }
+        }
+        if farewell.is_none() {
+            self.closing.remove(&session);
+        }
+    }
+
+    fn on_broker(&mut self, event: BrokerEvent) {
+        match event {
+            BrokerEvent::Following(room) => self.on_following(&room),
+            BrokerEvent::Message {
+                room,
+                epoch,
+                offset,
+                publication,
+            } => {
+                self.on_message(&room, Position { epoch, offset }, publication);
+            }
+            BrokerEvent::Ephemeral { room, publication } => self.on_ephemeral(&room, &publication),
+            BrokerEvent::Published { ticket, result } => self.on_published(ticket, result),
+            BrokerEvent::Page { ticket, result } => self.on_page(ticket, result),
+        }
+    }
+
+    fn on_published(&mut self, ticket: Ticket, result: Result<Position, Refused>) {
+        let Some(Pending::Publish {
+            session,
+            id,
+            room,
+            ephemeral,
+        }) = self.pending.remove(&ticket)
+        else {
+            return;
+        };
+        self.answered(session);
+        match result {
+            Ok(position) => {
+                self.metrics.published_total.add(1);
+                let position = (!ephemeral).then_some(position);
+                self.reply(
+                    session,
+                    id,
+                    &Reply::Published {
+                        room: &room,
+                        position,
+                    },
+                );
+            }
+            Err(refused) => self.reply(session, id, &Reply::Error(&refused.into())),
+        }
+    }
+
+    fn on_page(&mut self, ticket: Ticket, result: Result<Page, Refused>) {
+        match self.pending.remove(&ticket) {
+            Some(Pending::History { session, id, room }) => {
+                self.answered(session);
+                match result {
+                    Ok(page) => self.reply_history(session, id, &room, page),
+                    Err(refused) => self.reply(session, id, &Reply::Error(&refused.into())),
+                }
+            }
+            Some(Pending::Track(key)) => {
+                self.reads -= 1;
+                self.on_track_page(key, ticket, result);
+            }
+            Some(Pending::Seek(key)) => {
+                self.reads -= 1;
+                self.on_seek_page(key, ticket, result);
+            }
+            Some(Pending::Publish { .. }) | None => {}
+        }
+    }
+
+    fn answered(&mut self, session: SessionId) {
+        if let Some(speaker) = self.sessions.get_mut(&session) {
+            speaker.pending -= 1;
+        }
+    }
+
+    fn reply_history(
+        &mut self,
+        session: SessionId,
+        id: Option<RequestId>,
+        room: &RoomName,
+        mut page: Page,
+    ) {
+        // What does not fit into one answer is left out at the older end: the client pages backwards.
+        let mut bytes = 0;
+        let fits = |(_, publication): &&(u64, Arc<Publication>)| {
+            bytes += publication.weight();
+            bytes <= self.settings.outbox_bytes / 4
+        };
+        let kept = page.messages.iter().rev().take_while(fits).count().max(1);
+        page.messages
+            .drain(..page.messages.len().saturating_sub(kept));
+        let oldest = page
+            .messages
+            .first()
+            .map_or(page.first, |(offset, _)| *offset);
+        let (position, more) = (page.top, oldest > page.first);
+        self.reply(
+            session,
+            id,
+            &Reply::History {
+                room,
+                position,
+                messages: &page.messages,
+                more,
+            },
+        );
+    }
+
+    fn on_tick(&mut self, now: Now) {
+        self.beat(now);
+        self.give_up_joins(now);
+        self.retry_reads();
+        self.compare_some();
+        self.drain_some(now);
+        self.closing.retain(|_, (deadline, outbox)| {
+            let in_time = now.instant < *deadline;
+            if !in_time {
+                outbox.hang_up();
+            }
+            in_time
+        });
+    }
+
+    fn beat(&mut self, now: Now) {
+        let mut beats = Vec::new();
+        self.heartbeats.advance(now.instant, &mut beats);
+        for beat in beats {
+            match beat {
+                Beat::Ping(session) => {
+                    let Some(pinged) = self.sessions.get(&session) else {
+                        continue;
+                    };
+                    pinged.outbox.take_heard();
+                    if pinged.outbox.offer(crate::protocol::frame::EMPTY_PING) == Offer::Full {
+                        self.slow.push(session);
+                    }
+                }
+                Beat::Judge(session) => {
+                    if self
+                        .sessions
+                        .get(&session)
+                        .is_some_and(|judged| !judged.outbox.take_heard())
+                    {
+                        self.disconnect(now, session, Disconnect::Silent);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a session for a reason that it is told.
+    fn disconnect(&mut self, now: Now, session: SessionId, why: Disconnect) {
+        let Some(ended) = self.forget(session) else {
+            return;
+        };
+        log::debug!(session = session.0, code = why.code(); "disconnected");
+        ended.outbox.end(why);
+        self.closing.insert(
+            session,
+            (now.instant + self.settings.close_timeout, ended.outbox),
+        );
+    }
+
+    /// Takes a session out of everything.
+    fn forget(&mut self, session: SessionId) -> Option<Session> {
+        let ended = self.sessions.remove(&session)?;
+        self.heartbeats.remove(session, ended.beat);
+        self.depart(session);
+        if self.sessions.is_empty() {
+            self.sessions.shrink_to_fit();
+        }
+        Some(ended)
+    }
+
+    /// Says something to one session. One that is too slow even for this is noted, one that is gone needs no answer.
+    fn reply(&mut self, session: SessionId, id: Option<RequestId>, reply: &Reply<'_>) {
+        let Some(speaker) = self.sessions.get(&session) else {
+            return;
+        };
+        if speaker.outbox.offer(speaker.protocol.reply(id, reply)) == Offer::Full {
+            self.slow.push(session);
+        }
+    }
+}
+
+/// Rooms of the server's own are neither joined, read nor published to by clients.
+fn refuse_reserved(room: &RoomName) -> Result<(), CommandError> {
+    if room.is_reserved() {
+        let reason = "rooms that begin with $ or @ belong to the server";
+        return Err(CommandError::new(Code::Forbidden, reason));
+    }
+    Ok(())
+}

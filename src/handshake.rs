@@ -1,1 +1,170 @@
+//! The server's half of the WebSocket handshake as plain logic, RFC 6455 sections 4.2.1 and 4.2.2. Everything is judged
+//! before 101 is said, and whatever is refused ends the connection: a proxy that already believes in the tunnel would
+//! forward the next bytes unseen.
 
+#[cfg(test)]
+mod tests;
+
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::http::{Authority, Method, Refusal, Request, Status, Version};
+
+/// What a handshake must fit besides the RFC.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rules<'a> {
+    /// Foreign pages that may connect: whole origins such as `https://chat.example`, compared in any case, since scheme and
+    /// host have none. Pages of the node's own host need no entry; `null` is never let in.
+    pub origins: &'a [String],
+    /// The subprotocols spoken on this path; the client's order decides.
+    pub protocols: &'a [&'static str],
+}
+
+/// A handshake that passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The client's first offer that is among [`Rules::protocols`], spelt our way.
+    pub protocol: Option<&'static str>,
+    /// The value of `Sec-WebSocket-Accept`.
+    pub accept: String,
+}
+
+impl Accepted {
+    /// The head of the 101. What follows it are frames.
+    pub fn response(&self) -> Vec<u8> {
+        let mut head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n",
+            self.accept
+        );
+        if let Some(protocol) = self.protocol {
+            head.push_str("Sec-WebSocket-Protocol: ");
+            head.push_str(protocol);
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        head.into_bytes()
+    }
+}
+
+/// Whether the request asks to become a WebSocket. HTTP/1.0 cannot, whatever it says (RFC 9110 section 7.8).
+pub fn wants_upgrade(request: &Request) -> bool {
+    request.version == Version::Http11 && request.lists("upgrade", "websocket")
+}
+
+/// Judges a request to a WebSocket path. Extension offers are ignored.
+///
+/// # Errors
+/// 405 for other methods than GET, 505 for HTTP/1.0, 426 without a wish for WebSocket version 13, 403 for a page of a
+/// foreign origin, 400 for the rest.
+pub fn judge(request: &Request, rules: &Rules<'_>) -> Result<Accepted, Refusal> {
+    if request.method != Method::Get {
+        let refusal = Refusal::new(Status::MethodNotAllowed, "Open a WebSocket with GET.");
+        return Err(refusal.with("Allow", "GET"));
+    }
+    if request.version != Version::Http11 {
+        return Err(Refusal::new(
+            Status::HttpVersionNotSupported,
+            "Open a WebSocket with HTTP/1.1.",
+        ));
+    }
+    if !wants_upgrade(request) {
+        return Err(upgrade_required(
+            "This path speaks WebSocket: send Upgrade: websocket.",
+        ));
+    }
+    if !request.lists("connection", "upgrade") {
+        return Err(Refusal::bad_request(
+            "Connection must list upgrade; a proxy in between must pass it on.",
+        ));
+    }
+    if request.content_length != 0 {
+        return Err(Refusal::bad_request("A WebSocket handshake has no body."));
+    }
+    if only(request, "sec-websocket-version") != Some("13") {
+        return Err(upgrade_required(
+            "Send exactly one Sec-WebSocket-Version: 13.",
+        ));
+    }
+    let key = only(request, "sec-websocket-key").filter(|key| is_key(key));
+    let Some(key) = key else {
+        return Err(Refusal::bad_request(
+            "Send exactly one Sec-WebSocket-Key: 16 bytes in base64.",
+        ));
+    };
+    check_origin(request, rules.origins)?;
+    Ok(Accepted {
+        protocol: choose_protocol(request, rules.protocols),
+        accept: derive_accept_key(key.as_bytes()),
+    })
+}
+
+/// The value of a field that was sent once.
+fn only<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    let mut values = request.headers(name);
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// Sixteen bytes in base64 (RFC 4648 section 4) are 22 characters and two of padding. The four idle bits of the last
+/// character may be anything: they do not reach the bytes, and some clients set them.
+fn is_key(key: &str) -> bool {
+    let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.len() == 24
+        && key
+            .strip_suffix("==")
+            .is_some_and(|digits| digits.bytes().all(alphabet))
+}
+
+/// Origin tells which page a browser runs (RFC 6455 section 10.2); programs send none, or lie, so a missing one passes
+/// and a right one proves nothing about the user.
+fn check_origin(request: &Request, origins: &[String]) -> Result<(), Refusal> {
+    let mut sent = request.headers("origin");
+    let Some(origin) = sent.next() else {
+        return Ok(());
+    };
+    if sent.next().is_some() {
+        return Err(Refusal::bad_request("Send Origin once."));
+    }
+    let listed = origins
+        .iter()
+        .any(|allowed| allowed.eq_ignore_ascii_case(origin));
+    let opaque = origin.eq_ignore_ascii_case("null");
+    if !opaque && (listed || is_same_host(origin, &request.host)) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Status::Forbidden,
+        "Pages of this origin may not connect: the operator must allow it.",
+    ))
+}
+
+/// Whether an origin of the web names the host and port that the request was sent to. TLS ends at a proxy, so the scheme
+/// is not known here; it only tells which port a missing one stands for.
+fn is_same_host(origin: &str, host: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return false;
+    };
+    let default_port = match scheme.to_ascii_lowercase().as_str() {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    let place = |text| {
+        let authority = Authority::parse(text)?;
+        Some((authority.host, authority.port.unwrap_or(default_port)))
+    };
+    let origin = place(authority);
+    origin.is_some() && origin == place(host)
+}
+
+/// The answer is our own spelling of a known name: nothing of the client's is echoed. Each offer is looked at once, however
+/// many there are.
+fn choose_protocol(request: &Request, known: &[&'static str]) -> Option<&'static str> {
+    let mut offers = request.elements("sec-websocket-protocol");
+    offers.find_map(|offer| known.iter().copied().find(|name| *name == offer))
+}
+
+/// RFC 6455 section 4.4: the refusal names the version that would do.
+fn upgrade_required(reason: &'static str) -> Refusal {
+    Refusal::new(Status::UpgradeRequired, reason)
+        .with("Upgrade", "websocket")
+        .with("Sec-WebSocket-Version", "13")
+}

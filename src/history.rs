@@ -1,1 +1,432 @@
+//! What was said in a room: a [`Run`] of publications without holes, the [`Log`] that the memory broker keeps of a
+//! room, and the [`Recent`] messages that a node keeps so that returning clients cost no read.
 
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::id::{Epoch, Position};
+use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
+
+/// Publications at consecutive offsets: `first`, `first + 1`, …
+#[derive(Debug, Default)]
+pub struct Run {
+    first: u64,
+    entries: VecDeque<Arc<Publication>>,
+}
+
+impl Run {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether the message with this offset is here.
+    pub fn covers(&self, offset: u64) -> bool {
+        offset >= self.first && offset - self.first < self.entries.len() as u64
+    }
+
+    /// The messages after `offset`, ascending, at most `limit`; empty when the next one is not here.
+    pub fn after(
+        &self,
+        offset: u64,
+        limit: usize,
+    ) -> impl Iterator<Item = (u64, &Arc<Publication>)> {
+        let skip = if self.covers(offset + 1) {
+            (offset + 1 - self.first) as usize
+        } else {
+            self.len()
+        };
+        self.numbered(skip, limit)
+    }
+
+    /// The newest messages below `offset`, ascending, at most `limit`.
+    pub fn before(
+        &self,
+        offset: u64,
+        limit: usize,
+    ) -> impl Iterator<Item = (u64, &Arc<Publication>)> {
+        let end = (offset.saturating_sub(self.first) as usize).min(self.len());
+        let skip = end.saturating_sub(limit);
+        self.numbered(skip, end - skip)
+    }
+
+    fn numbered(
+        &self,
+        skip: usize,
+        limit: usize,
+    ) -> impl Iterator<Item = (u64, &Arc<Publication>)> {
+        let first = self.first + skip as u64;
+        (first..).zip(self.entries.iter().skip(skip)).take(limit)
+    }
+}
+
+/// A room's log in the memory broker: everything Redis would keep of it.
+#[derive(Debug)]
+pub struct Log {
+    top: Position,
+    run: Run,
+    /// When the messages are forgotten, all at once; renewed by each.
+    expires: Instant,
+    /// Keys of publications and what they got, and the same in the order they are forgotten.
+    keys: HashMap<PublishKey, u64>,
+    keys_by_age: VecDeque<(Instant, PublishKey)>,
+}
+
+impl Log {
+    pub fn new(epoch: Epoch, now: Instant) -> Self {
+        Self {
+            top: Position { epoch, offset: 0 },
+            run: Run::default(),
+            expires: now,
+            keys: HashMap::new(),
+            keys_by_age: VecDeque::new(),
+        }
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.top.epoch
+    }
+
+    /// The offset that this key got before, if it is remembered.
+    pub fn offset_of(&mut self, key: &PublishKey, now: Instant) -> Option<u64> {
+        while let Some((forgotten, old)) = self.keys_by_age.front()
+            && *forgotten <= now
+        {
+            self.keys.remove(old);
+            self.keys_by_age.pop_front();
+        }
+        self.keys.get(key).copied()
+    }
+
+    /// Appends at the next offset, which it returns.
+    pub fn append(
+        &mut self,
+        publication: Arc<Publication>,
+        key: Option<PublishKey>,
+        limits: LogLimits,
+        now: Instant,
+    ) -> Position {
+        self.expire(now);
+        self.top.offset += 1;
+        if self.run.is_empty() {
+            self.run.first = self.top.offset;
+        }
+        self.run.entries.push_back(publication);
+        if self.run.len() > limits.size {
+            self.run.entries.pop_front();
+            self.run.first += 1;
+        }
+        self.expires = now + limits.age;
+        if let Some(key) = key {
+            self.keys_by_age.push_back((now + KEY_TTL, key.clone()));
+            self.keys.insert(key, self.top.offset);
+        }
+        self.top
+    }
+
+    /// Answers a read.
+    pub fn page(&mut self, range: Range, limit: usize, now: Instant) -> Page {
+        self.expire(now);
+        let first = if self.run.is_empty() {
+            self.top.offset + 1
+        } else {
+            self.run.first
+        };
+        let owned = |(offset, publication): (u64, &Arc<Publication>)| (offset, publication.clone());
+        let messages = match range {
+            Range::Top => Vec::new(),
+            Range::After(since) => {
+                let reached = since.epoch == self.top.epoch && since.offset + 1 >= first;
+                let from = if reached { since.offset } else { first - 1 };
+                self.run.after(from, limit).map(owned).collect()
+            }
+            Range::Before(offset) => self
+                .run
+                .before(offset.unwrap_or(u64::MAX), limit)
+                .map(owned)
+                .collect(),
+        };
+        Page {
+            top: self.top,
+            first,
+            messages,
+        }
+    }
+
+    /// When this log was last written to, as far as its age goes: what expires first was idle longest.
+    pub fn expires(&self) -> Instant {
+        self.expires
+    }
+
+    fn expire(&mut self, now: Instant) {
+        if self.expires <= now {
+            self.run = Run::default();
+        }
+    }
+}
+
+/// The bounds of a room's log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLimits {
+    /// Messages.
+    pub size: usize,
+    /// How long the log outlives its last message.
+    pub age: Duration,
+}
+
+/// The newest messages of a room on a node, up to the one it delivered last. What is here serves clients that come back
+/// without a read; what was given up for memory is read again.
+#[derive(Debug, Default)]
+pub struct Recent {
+    run: Run,
+    weight: usize,
+}
+
+impl Recent {
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Bytes held, as far as [`Publication::weight`] knows.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Adds the message that was delivered; what does not follow the last one replaces everything.
+    pub fn push(&mut self, offset: u64, publication: Arc<Publication>) {
+        if self.run.is_empty() || self.run.first + self.run.len() as u64 != offset {
+            self.clear();
+            self.run.first = offset;
+        }
+        self.weight += publication.weight();
+        self.run.entries.push_back(publication);
+    }
+
+    /// Puts older messages in front, where they join on without a hole; otherwise leaves things as they are.
+    pub fn prepend(&mut self, older: &[(u64, Arc<Publication>)]) {
+        for (offset, publication) in older.iter().rev() {
+            if self.run.is_empty() || offset + 1 > self.run.first {
+                continue;
+            }
+            if offset + 1 < self.run.first {
+                return;
+            }
+            self.weight += publication.weight();
+            self.run.entries.push_front(publication.clone());
+            self.run.first = *offset;
+        }
+    }
+
+    /// Gives up the older half, at least one message.
+    pub fn shrink(&mut self) {
+        for _ in 0..self.run.len().div_ceil(2) {
+            self.pop();
+        }
+        self.run.entries.shrink_to_fit();
+    }
+
+    /// Keeps at most so many messages.
+    pub fn truncate(&mut self, size: usize) {
+        while self.run.len() > size {
+            self.pop();
+        }
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn pop(&mut self) {
+        if let Some(publication) = self.run.entries.pop_front() {
+            self.weight -= publication.weight();
+            self.run.first += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::value::RawValue;
+
+    fn said(n: u64) -> Arc<Publication> {
+        let data = RawValue::from_string(n.to_string()).unwrap();
+        Arc::new(Publication {
+            user: None,
+            time: n,
+            except: None,
+            data,
+        })
+    }
+
+    fn offsets<'a>(messages: impl Iterator<Item = (u64, &'a Arc<Publication>)>) -> Vec<u64> {
+        messages
+            .inspect(|(offset, said)| assert_eq!(*offset, said.time))
+            .map(|m| m.0)
+            .collect()
+    }
+
+    /// The naive model: a plain list of offsets, searched from the front.
+    fn naive(first: u64, top: u64, range: Range, limit: usize, epoch: Epoch) -> Vec<u64> {
+        let all: Vec<u64> = (first..=top).collect();
+        match range {
+            Range::Top => vec![],
+            Range::After(since) if since.epoch != epoch || since.offset + 1 < first => {
+                all.into_iter().take(limit).collect()
+            }
+            Range::After(since) => all
+                .into_iter()
+                .filter(|o| *o > since.offset)
+                .take(limit)
+                .collect(),
+            Range::Before(end) => {
+                let mut newest: Vec<u64> = all
+                    .into_iter()
+                    .rev()
+                    .filter(|o| *o < end.unwrap_or(u64::MAX))
+                    .take(limit)
+                    .collect();
+                newest.reverse();
+                newest
+            }
+        }
+    }
+
+    #[test]
+    fn pages_agree_with_a_naive_model_under_random_operations() {
+        let now = Instant::now();
+        let limits = LogLimits {
+            size: 7,
+            age: Duration::from_secs(60),
+        };
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let epoch = Epoch::new(seed + 1);
+            let mut log = Log::new(epoch, now);
+            let mut top = 0;
+            for _ in 0..40 {
+                if random.bool() {
+                    top += 1;
+                    assert_eq!(log.append(said(top), None, limits, now).offset, top);
+                }
+                let first = if top == 0 {
+                    1
+                } else {
+                    top.saturating_sub(6).max(1)
+                };
+                let since = Position {
+                    epoch: if random.u8(..4) == 0 {
+                        Epoch::new(999)
+                    } else {
+                        epoch
+                    },
+                    offset: random.u64(0..=top),
+                };
+                let range = match random.u8(..3) {
+                    0 => Range::Top,
+                    1 => Range::After(since),
+                    _ => Range::Before(random.bool().then(|| random.u64(0..=top + 3))),
+                };
+                let limit = random.usize(0..10);
+                let page = log.page(range, limit, now);
+                assert_eq!((page.top.offset, page.first), (top, first), "seed {seed}");
+                let got = offsets(page.messages.iter().map(|(o, p)| (*o, p)));
+                assert_eq!(
+                    got,
+                    naive(first, top, range, limit, epoch),
+                    "seed {seed}: {range:?} {limit}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_expires_as_a_whole_and_its_offsets_go_on() {
+        let start = Instant::now();
+        let limits = LogLimits {
+            size: 10,
+            age: Duration::from_secs(5),
+        };
+        let mut log = Log::new(Epoch::new(1), start);
+        log.append(said(1), None, limits, start);
+        let later = start + Duration::from_secs(5);
+        let page = log.page(Range::Before(None), 10, later);
+        assert_eq!(
+            (page.top.offset, page.first, page.messages.len()),
+            (1, 2, 0)
+        );
+        assert_eq!(log.append(said(2), None, limits, later).offset, 2);
+        assert_eq!(log.page(Range::Before(None), 10, later).first, 2);
+    }
+
+    #[test]
+    fn a_key_is_remembered_for_five_minutes_and_belongs_to_its_publisher() {
+        let start = Instant::now();
+        let limits = LogLimits {
+            size: 1,
+            age: Duration::from_secs(1),
+        };
+        let key = PublishKey {
+            publisher: None,
+            key: "k".into(),
+        };
+        let mut log = Log::new(Epoch::new(1), start);
+        log.append(said(1), Some(key.clone()), limits, start);
+        assert_eq!(
+            log.offset_of(&key, start + KEY_TTL - Duration::from_secs(1)),
+            Some(1)
+        );
+        let other = PublishKey {
+            publisher: crate::id::UserName::new("ada").ok(),
+            key: "k".into(),
+        };
+        assert_eq!(log.offset_of(&other, start), None);
+        assert_eq!(log.offset_of(&key, start + KEY_TTL), None);
+    }
+
+    #[test]
+    fn recent_messages_stay_without_holes_whatever_is_added_or_given_up() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut recent = Recent::default();
+            let mut last = random.u64(1..5);
+            for _ in 0..60 {
+                match random.u8(..10) {
+                    0..5 => {
+                        last += 1;
+                        recent.push(last, said(last));
+                    }
+                    5 => {
+                        last += random.u64(2..5);
+                        recent.push(last, said(last));
+                    }
+                    6 => recent.shrink(),
+                    7 => recent.truncate(random.usize(0..8)),
+                    _ => {
+                        let end = random.u64(1..=last);
+                        let start = end.saturating_sub(random.u64(0..4)).max(1);
+                        let older: Vec<_> = (start..=end).map(|o| (o, said(o))).collect();
+                        recent.prepend(&older);
+                    }
+                }
+                let held = offsets(recent.run().before(u64::MAX, usize::MAX));
+                assert!(
+                    held.windows(2).all(|pair| pair[1] == pair[0] + 1),
+                    "seed {seed}: {held:?}"
+                );
+                assert!(
+                    held.last().is_none_or(|newest| *newest == last),
+                    "seed {seed}"
+                );
+                assert_eq!(
+                    recent.weight(),
+                    held.iter().map(|o| said(*o).weight()).sum::<usize>()
+                );
+            }
+        }
+    }
+}

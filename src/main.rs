@@ -1,1 +1,66 @@
-fn main() {}
+//! The command `switchboard`: reads the configuration, starts the log, runs a node, and turns the outcome into an
+//! exit code: 0 after a drain, 2 for a configuration that is refused, 1 when the node cannot start, 70 when it failed.
+
+use std::process::ExitCode;
+
+use switchboard::config::{Config, ConfigError, Parsed};
+use switchboard::{logger, runtime, server, shutdown};
+
+fn main() -> ExitCode {
+    let parsed = Config::from_args(std::env::args_os(), std::env::vars_os(), |path| {
+        std::fs::read_to_string(path)
+    });
+    match parsed {
+        Ok(Parsed::Serve(config)) => serve(&config),
+        Ok(Parsed::Checked(text) | Parsed::Text(text)) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(ConfigError::EXIT_CODE)
+        }
+    }
+}
+
+fn serve(config: &Config) -> ExitCode {
+    let _logger = match logger::start(config.log_level) {
+        Ok(logger) => logger,
+        Err(error) => {
+            eprintln!("switchboard: cannot start the log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!(panic = panic.to_string().as_str(); "panicked");
+    }));
+    let files = runtime::raise_file_limit().unwrap_or_default();
+    for warning in &config.warnings {
+        log::warn!(warning = warning.as_str(); "configuration");
+    }
+    let server = match server::start(config) {
+        Ok(server) => server,
+        Err(error) => {
+            log::error!(error = error.to_string().as_str(); "cannot start");
+            eprintln!("switchboard: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    log::info!(
+        node = config.node.as_str(),
+        listen = server.address().to_string().as_str(),
+        broker = if config.redis.is_empty() { "memory" } else { "redis" },
+        runtime = runtime::name(),
+        files = files,
+        version = env!("CARGO_PKG_VERSION");
+        "listening"
+    );
+    log::warn!("open mode: every client is who it says it is");
+    runtime::block_on(shutdown::run(server))
+}
+
+/// Prints to standard output; a reader that has gone is no reason to panic.
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

@@ -1,1 +1,297 @@
+//! Who is in which room, both ways round: the members of a room side by side for the fan-out, and the rooms of a
+//! session for its end. Joining, leaving and departing cost the same whether a room has ten members or ten thousand.
 
+use std::collections::HashMap;
+
+use slab::Slab;
+
+use crate::id::{RoomName, SessionId};
+
+/// A room's place in this structure, valid until the room is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RoomKey(usize);
+
+/// What a join has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// The room's first local member: its topic is to be followed.
+    First,
+    Another,
+    /// The session was in the room; nothing has changed.
+    Already,
+}
+
+/// What a leave has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The room has no local member any more: its topic need not be followed.
+    Last,
+    Others,
+    NotMember,
+}
+
+/// All rooms of a node. `T` is what the node knows of a room, `M` what it keeps of a membership.
+#[derive(Debug)]
+pub struct Rooms<T, M> {
+    rooms: Slab<Room<T, M>>,
+    names: HashMap<RoomName, RoomKey>,
+    /// Where each session is a member; absent when it is in no room.
+    places: HashMap<SessionId, Vec<Place>>,
+}
+
+/// A room with at least one local member, or one that is about to have one.
+#[derive(Debug)]
+pub struct Room<T, M> {
+    pub name: RoomName,
+    pub state: T,
+    pub members: Vec<Member<M>>,
+}
+
+#[derive(Debug)]
+pub struct Member<M> {
+    pub session: SessionId,
+    pub value: M,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    room: RoomKey,
+    /// Index into the room's members.
+    slot: usize,
+}
+
+impl<T, M> Default for Rooms<T, M> {
+    fn default() -> Self {
+        Self {
+            rooms: Slab::new(),
+            names: HashMap::new(),
+            places: HashMap::new(),
+        }
+    }
+}
+
+impl<T, M> Rooms<T, M> {
+    /// How many rooms there are.
+    pub fn len(&self) -> usize {
+        self.rooms.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
+    }
+
+    pub fn find(&self, name: &RoomName) -> Option<RoomKey> {
+        self.names.get(name).copied()
+    }
+
+    /// The room of this name, made with `state` when it is new.
+    pub fn find_or_add(&mut self, name: &RoomName, state: impl FnOnce() -> T) -> RoomKey {
+        if let Some(key) = self.find(name) {
+            return key;
+        }
+        let room = Room {
+            name: name.clone(),
+            state: state(),
+            members: Vec::new(),
+        };
+        let key = RoomKey(self.rooms.insert(room));
+        self.names.insert(name.clone(), key);
+        key
+    }
+
+    /// A room that is known to be there: keys live as long as their rooms.
+    pub fn get_mut(&mut self, key: RoomKey) -> Option<&mut Room<T, M>> {
+        self.rooms.get_mut(key.0)
+    }
+
+    /// All rooms, in no order that means anything.
+    pub fn keys(&self) -> impl Iterator<Item = RoomKey> {
+        self.rooms.iter().map(|(index, _)| RoomKey(index))
+    }
+
+    /// The first room at or behind a place in the structure, for walks that go on later; wraps round.
+    pub fn next_key(&self, from: usize) -> Option<(RoomKey, usize)> {
+        let found = (from..self.rooms.capacity()).find(|index| self.rooms.contains(*index));
+        let index = found.or_else(|| self.rooms.iter().next().map(|(index, _)| index))?;
+        Some((RoomKey(index), index + 1))
+    }
+
+    pub fn join(&mut self, key: RoomKey, session: SessionId, value: M) -> Joined {
+        let places = self.places.entry(session).or_default();
+        if places.iter().any(|place| place.room == key) {
+            return Joined::Already;
+        }
+        let members = &mut self.rooms[key.0].members;
+        places.push(Place {
+            room: key,
+            slot: members.len(),
+        });
+        members.push(Member { session, value });
+        if members.len() == 1 {
+            Joined::First
+        } else {
+            Joined::Another
+        }
+    }
+
+    pub fn leave(&mut self, key: RoomKey, session: SessionId) -> Left {
+        let Some(places) = self.places.get_mut(&session) else {
+            return Left::NotMember;
+        };
+        let Some(index) = places.iter().position(|place| place.room == key) else {
+            return Left::NotMember;
+        };
+        let place = places.swap_remove(index);
+        if places.is_empty() {
+            self.places.remove(&session);
+        }
+        self.vacate(place)
+    }
+
+    /// Takes the session out of all its rooms and tells which.
+    pub fn depart(&mut self, session: SessionId) -> Vec<(RoomKey, Left)> {
+        let places = self.places.remove(&session).unwrap_or_default();
+        places
+            .into_iter()
+            .map(|place| (place.room, self.vacate(place)))
+            .collect()
+    }
+
+    /// Forgets a room without members. Rooms are made by joining and go with the last member: a stranger
+    /// cannot make them pile up.
+    pub fn remove(&mut self, key: RoomKey) -> T {
+        let room = self.rooms.remove(key.0);
+        debug_assert!(room.members.is_empty());
+        self.names.remove(&room.name);
+        if self.rooms.is_empty() {
+            self.rooms = Slab::new();
+            self.names.shrink_to_fit();
+        }
+        room.state
+    }
+
+    /// How many rooms the session is in.
+    pub fn count_of(&self, session: SessionId) -> usize {
+        self.places.get(&session).map_or(0, Vec::len)
+    }
+
+    pub fn member_mut(&mut self, key: RoomKey, session: SessionId) -> Option<&mut Member<M>> {
+        let place = self
+            .places
+            .get(&session)?
+            .iter()
+            .find(|place| place.room == key)?;
+        self.rooms.get_mut(key.0)?.members.get_mut(place.slot)
+    }
+
+    pub fn rooms_of(&self, session: SessionId) -> impl Iterator<Item = RoomKey> {
+        self.places
+            .get(&session)
+            .into_iter()
+            .flatten()
+            .map(|place| place.room)
+    }
+
+    /// Empties a slot. The last member moves into it, and its session is told so.
+    fn vacate(&mut self, place: Place) -> Left {
+        let members = &mut self.rooms[place.room.0].members;
+        members.swap_remove(place.slot);
+        if let Some(moved) = members.get(place.slot) {
+            let places = self.places.get_mut(&moved.session);
+            for other in places.into_iter().flatten() {
+                if other.room == place.room {
+                    other.slot = place.slot;
+                }
+            }
+        }
+        if members.capacity() > 4 * members.len() + 16 {
+            members.shrink_to(2 * members.len());
+        }
+        if members.is_empty() {
+            Left::Last
+        } else {
+            Left::Others
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    #[test]
+    fn rooms_agree_with_a_naive_model_under_random_operations() {
+        for seed in 0..100 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut rooms: Rooms<(), u64> = Rooms::default();
+            let mut model: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+            for _ in 0..300 {
+                let name = format!("r{}", random.u8(..6));
+                let session = random.u64(..8);
+                match random.u8(..5) {
+                    0..3 => {
+                        let key = rooms.find_or_add(&RoomName::new(&name).unwrap(), || ());
+                        let joined = rooms.join(key, SessionId(session), session);
+                        let members = model.entry(name).or_default();
+                        let expected = match (members.len(), members.insert(session)) {
+                            (_, false) => Joined::Already,
+                            (0, true) => Joined::First,
+                            (_, true) => Joined::Another,
+                        };
+                        assert_eq!(joined, expected, "seed {seed}");
+                    }
+                    3 => {
+                        let Some(key) = rooms.find(&RoomName::new(&name).unwrap()) else {
+                            continue;
+                        };
+                        let members = model.get_mut(&name).unwrap();
+                        let expected = match (members.remove(&session), members.len()) {
+                            (false, _) => Left::NotMember,
+                            (true, 0) => Left::Last,
+                            (true, _) => Left::Others,
+                        };
+                        assert_eq!(
+                            rooms.leave(key, SessionId(session)),
+                            expected,
+                            "seed {seed}"
+                        );
+                        if expected == Left::Last {
+                            rooms.remove(key);
+                            model.remove(&name);
+                        }
+                    }
+                    _ => {
+                        for (key, left) in rooms.depart(SessionId(session)) {
+                            let name = rooms.get_mut(key).unwrap().name.to_string();
+                            let members = model.get_mut(&name).unwrap();
+                            assert!(members.remove(&session));
+                            assert_eq!(left == Left::Last, members.is_empty(), "seed {seed}");
+                            if left == Left::Last {
+                                rooms.remove(key);
+                                model.remove(&name);
+                            }
+                        }
+                        assert!(model.values().all(|members| !members.contains(&session)));
+                    }
+                }
+                assert_eq!(rooms.len(), model.len());
+                for (name, members) in &model {
+                    let key = rooms.find(&RoomName::new(name).unwrap()).unwrap();
+                    let listed: BTreeSet<u64> = rooms
+                        .get_mut(key)
+                        .unwrap()
+                        .members
+                        .iter()
+                        .map(|member| member.value)
+                        .collect();
+                    assert_eq!(&listed, members, "seed {seed}");
+                    for session in members {
+                        let member = rooms.member_mut(key, SessionId(*session)).unwrap();
+                        assert_eq!((member.session.0, member.value), (*session, *session));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,1 +1,309 @@
+//! The listening part of a node, and the wiring of all the rest: [`start`] builds the channels and tasks of a node, and
+//! a [`Server`] is what its owner holds to wait for its end or to drain it.
+//!
+//! Stopping is dropping, in order: the drain empties the outboxes, then the listener, the dispatcher with the
+//! broker's handle, and the inbox go; each task ends because what it waited for is gone.
 
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{Either, select};
+
+use crate::broker::{self, Broker, memory, redis};
+use crate::config::Config;
+use crate::connection::{self, Counted, Limits, Node};
+use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
+use crate::http::HeadLimits;
+use crate::id::{self, Incarnation};
+use crate::metrics::Metrics;
+use crate::pages::Assets;
+use crate::readiness::Readiness;
+use crate::runtime::{self, AcceptFailure, Listener, Socket};
+use crate::session::OutboxLimits;
+
+/// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with.
+const FILE_RESERVE: u64 = 256;
+
+/// How long accepting pauses when there are no descriptors or no memory for another connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often running out of descriptors is logged at most.
+const EXHAUSTED_LOG: Duration = Duration::from_secs(1);
+
+/// Fields of one head at most.
+const HEAD_FIELDS: usize = 64;
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("cannot read the pages in {}: {source}; check --www", directory.display())]
+    Pages {
+        directory: std::path::PathBuf,
+        source: io::Error,
+    },
+    #[error("cannot use Redis: {0}")]
+    Redis(#[from] redis::StartError),
+    #[error("the system has no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// A running node.
+pub struct Server {
+    address: SocketAddr,
+    node: Arc<Node>,
+    drain_time: Duration,
+    /// The last moment of a drain: everything has a deadline.
+    grace: Duration,
+    /// Disconnected when the dispatcher has ended.
+    ended: flume::Receiver<()>,
+    /// Its drop ends accepting.
+    _accepting: flume::Sender<()>,
+}
+
+/// Starts a node: it listens when this returns, and is ready as soon as its broker is.
+pub fn start(config: &Config) -> Result<Server, StartError> {
+    let listener = Listener::bind(config.listen).map_err(|source| StartError::Listen {
+        address: config.listen,
+        source,
+    })?;
+    let address = listener.local_addr();
+    let incarnation = Incarnation(id::random()?);
+    let readiness = Readiness::default();
+    let metrics = Arc::new(Metrics::default());
+    let (inbox, events) = flume::bounded(config.inbox);
+    let broker = start_broker(config, incarnation, &readiness, &metrics, &inbox)?;
+
+    let settings = dispatcher_settings(config, incarnation)?;
+    let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
+    let (ending, ended) = flume::bounded(1);
+    runtime::spawn(async move {
+        // Dropped when the task ends, by a panic too: that is the news.
+        let _ending: flume::Sender<()> = ending;
+        dispatcher::run(dispatcher, events, broker).await;
+    });
+    runtime::spawn(tick(inbox.clone()));
+
+    let node = Arc::new(Node {
+        assets: assets(config.www.as_deref())?,
+        readiness,
+        metrics,
+        inbox,
+        limits: limits(config),
+        origins: config.allow_origin.clone(),
+        trusted_proxies: config.trusted_proxy.clone(),
+        echo_path: config.echo_path.clone(),
+        sessions: AtomicU64::new(1),
+    });
+    let (accepting, stop) = flume::bounded(1);
+    runtime::spawn(accept(
+        listener,
+        node.clone(),
+        max_connections(config),
+        stop,
+    ));
+    Ok(Server {
+        address,
+        node,
+        drain_time: config.drain_time,
+        grace: config.drain_time + config.close_timeout + Duration::from_secs(1),
+        ended,
+        _accepting: accepting,
+    })
+}
+
+impl Server {
+    /// Where it listens; the port is the real one when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.node.metrics
+    }
+
+    pub fn readiness(&self) -> &Readiness {
+        &self.node.readiness
+    }
+
+    /// Ready when the node has ended by itself, which it does only for a fault.
+    pub async fn ended(&self) {
+        // Nothing is ever sent: the channel ends with the dispatcher.
+        let _ = self.ended.recv_async().await;
+    }
+
+    /// Says farewell to everyone and ends the node. Until then it refuses newcomers with a reason.
+    pub async fn drain(self) {
+        self.node.readiness.drain();
+        // Without a dispatcher there is nobody left to drain.
+        let _ = self
+            .node
+            .inbox
+            .send_async(Event::Drain(self.drain_time))
+            .await;
+        if runtime::timeout(self.grace, self.ended()).await.is_err() {
+            log::warn!(seconds = self.grace.as_secs(); "some clients did not go in time");
+        }
+    }
+}
+
+fn start_broker(
+    config: &Config,
+    incarnation: Incarnation,
+    readiness: &Readiness,
+    metrics: &Arc<Metrics>,
+    inbox: &flume::Sender<Event>,
+) -> Result<Broker, StartError> {
+    let settings = broker::Settings {
+        incarnation,
+        history_size: config.history_size,
+        history_age: config.history_age,
+        publish_timeout: config.publish_timeout,
+        topic_linger: config.topic_linger,
+        max_rooms: config.max_rooms,
+    };
+    if config.redis.is_empty() {
+        let store = memory::Store::new(&settings, id::random()?);
+        return Ok(store.start(readiness.clone(), inbox.clone()));
+    }
+    let servers = redis::RedisSettings {
+        addresses: config.redis.clone(),
+        prefix: config.prefix.clone(),
+        authorities: config.redis_ca.clone(),
+    };
+    Ok(redis::start(
+        servers,
+        settings,
+        readiness.clone(),
+        metrics.clone(),
+        inbox.clone(),
+    )?)
+}
+
+fn dispatcher_settings(
+    config: &Config,
+    incarnation: Incarnation,
+) -> Result<dispatcher::Settings, StartError> {
+    Ok(dispatcher::Settings {
+        incarnation,
+        node: config.node.clone(),
+        heartbeat: config.heartbeat,
+        pong_timeout: config.pong_timeout,
+        close_timeout: config.close_timeout,
+        join_timeout: config.join_timeout,
+        rooms_per_session: config.rooms_per_session,
+        max_rooms: config.max_rooms,
+        history_size: config.history_size,
+        recent_memory: config.recent_memory,
+        outbox_bytes: config.outbox_bytes,
+        seed: id::random()?,
+    })
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        head: HeadLimits {
+            bytes: config.max_head,
+            fields: HEAD_FIELDS,
+            target: config.max_head / 2,
+            body: config.max_message as u64,
+        },
+        head_timeout: config.head_timeout,
+        idle_timeout: config.idle_timeout,
+        close_timeout: config.close_timeout,
+        message: config.max_message,
+        outbox: OutboxLimits {
+            bytes: config.outbox_bytes,
+            frames: config.outbox_frames,
+        },
+    }
+}
+
+fn assets(directory: Option<&Path>) -> Result<Assets, StartError> {
+    let Some(directory) = directory else {
+        return Ok(Assets::embedded());
+    };
+    let read = || -> io::Result<Assets> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                files.push((name, std::fs::read(entry.path())?));
+            }
+        }
+        Ok(Assets::from_files(files))
+    };
+    read().map_err(|source| StartError::Pages {
+        directory: directory.into(),
+        source,
+    })
+}
+
+/// As many as are asked for, or as many as the process may have files open.
+fn max_connections(config: &Config) -> u64 {
+    if config.max_connections > 0 {
+        return config.max_connections as u64;
+    }
+    let files = runtime::raise_file_limit().unwrap_or(1024);
+    files.saturating_sub(FILE_RESERVE).max(1)
+}
+
+/// Tells the dispatcher the time; one timer serves every deadline of the node.
+async fn tick(inbox: flume::Sender<Event>) {
+    loop {
+        runtime::sleep(TICK).await;
+        if inbox.send_async(Event::Tick).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Accepts until the server is dropped. One bad connection, or none left to have, never ends it.
+async fn accept(listener: Listener, node: Arc<Node>, max: u64, stop: flume::Receiver<()>) {
+    let mut exhausted_since: Option<Instant> = None;
+    loop {
+        let accepted = match select(listener.accept().boxed(), stop.recv_async()).await {
+            Either::Left((accepted, _)) => accepted,
+            Either::Right(_) => return,
+        };
+        match accepted {
+            Ok((socket, peer)) => take_in(&node, socket, peer, max),
+            Err(error) => match runtime::accept_failure(&error) {
+                AcceptFailure::Transient => {}
+                AcceptFailure::Exhausted => {
+                    if exhausted_since.is_none_or(|last| last.elapsed() > EXHAUSTED_LOG) {
+                        exhausted_since = Some(Instant::now());
+                        log::error!(error = error.to_string().as_str(); "cannot accept: out of files or memory");
+                    }
+                    runtime::sleep(EXHAUSTED_PAUSE).await;
+                }
+                AcceptFailure::Fatal => {
+                    log::error!(error = error.to_string().as_str(); "the listener has failed");
+                    return;
+                }
+            },
+        }
+    }
+}
+
+fn take_in(node: &Arc<Node>, socket: Socket, peer: SocketAddr, max: u64) {
+    if node.metrics.connections_open.get() >= max {
+        node.metrics.refused_total.add(1);
+        let time = node.limits.close_timeout;
+        runtime::spawn(connection::http_phase::turn_away(socket, time));
+        return;
+    }
+    let counted = Counted::new(node.metrics.clone());
+    runtime::spawn(connection::serve(node.clone(), socket, peer, counted));
+}

@@ -1,5 +1,11 @@
-//! All integration tests are one program, so that they are linked once and run side by side. A file for each behaviour; what they
-//! share is in `support`.
+//! The tests of the whole, one file per behaviour; what each is about stands in its first lines. They are one binary, so that
+//! the node is linked once.
+
+mod support;
 
 mod broker;
-mod support;
+mod drain;
+mod heartbeat;
+mod recovery;
+mod rooms;
+mod slow_session;

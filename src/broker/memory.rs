@@ -1,1 +1,238 @@
+//! The embedded broker: the logs of all rooms in this process's memory. One node needs nothing else; in tests several
+//! nodes share one [`Store`], which is then what Redis is to a cluster.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::{Either, select};
+
+use super::{Broker, BrokerEvent, Page, Publish, Range, Read, Refused, Request, Settings};
+use crate::history::{Log, LogLimits};
+use crate::id::{Epoch, Position, RoomName};
+use crate::readiness::Readiness;
+use crate::runtime;
+
+/// How often rooms that nobody needs are looked for at most, while the store is full.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The rooms' logs and who follows them; clones are the same store.
+#[derive(Clone)]
+pub struct Store(Arc<Mutex<Shared>>);
+
+struct Shared {
+    limits: LogLimits,
+    max_rooms: usize,
+    rooms: HashMap<RoomName, Room>,
+    /// Makes the epochs.
+    random: fastrand::Rng,
+    /// What each node is to be told. A node's queue holds at most what the nodes have asked and was not yet
+    /// answered, which the dispatchers bound.
+    nodes: Vec<flume::Sender<BrokerEvent>>,
+    swept: Option<Instant>,
+}
+
+struct Room {
+    log: Log,
+    /// Indices into `nodes`.
+    followers: Vec<usize>,
+}
+
+impl Store {
+    /// An empty store. Equal seeds make equal epochs, so a node takes its seed at random.
+    pub fn new(settings: &Settings, seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(Shared {
+            limits: LogLimits {
+                size: settings.history_size,
+                age: settings.history_age,
+            },
+            max_rooms: settings.max_rooms,
+            rooms: HashMap::new(),
+            random: fastrand::Rng::with_seed(seed),
+            nodes: Vec::new(),
+            swept: None,
+        })))
+    }
+
+    /// Lets a node take part; its events go to `inbox`, in order. Ends when the handle is dropped.
+    pub fn start<E>(&self, readiness: Readiness, inbox: flume::Sender<E>) -> Broker
+    where
+        E: From<BrokerEvent> + Send + 'static,
+    {
+        let (asking, requests) = flume::unbounded();
+        let (telling, events) = flume::unbounded();
+        let node = {
+            let mut shared = self.lock();
+            shared.nodes.push(telling);
+            shared.nodes.len() - 1
+        };
+        readiness.set_broker(true);
+        let store = self.clone();
+        runtime::spawn(async move {
+            store.serve(node, &requests, &events, &inbox).await;
+        });
+        Broker::new(asking)
+    }
+
+    async fn serve<E: From<BrokerEvent>>(
+        &self,
+        node: usize,
+        requests: &flume::Receiver<Request>,
+        events: &flume::Receiver<BrokerEvent>,
+        inbox: &flume::Sender<E>,
+    ) {
+        loop {
+            let event = match select(requests.recv_async(), events.recv_async()).await {
+                Either::Left((Ok(request), _)) => {
+                    self.apply(node, std::iter::once(request).chain(requests.try_iter()));
+                    None
+                }
+                Either::Right((Ok(event), _)) => Some(event),
+                Either::Left((Err(_), _)) | Either::Right((Err(_), _)) => break,
+            };
+            for event in event.into_iter().chain(events.try_iter()) {
+                if inbox.send_async(event.into()).await.is_err() {
+                    return;
+                }
+            }
+        }
+        self.lock().forget(node);
+    }
+
+    fn apply(&self, node: usize, requests: impl Iterator<Item = Request>) {
+        let now = Instant::now();
+        let mut shared = self.lock();
+        for request in requests {
+            shared.apply(node, request, now);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn apply(&mut self, node: usize, request: Request, now: Instant) {
+        match request {
+            Request::Follow(name) => {
+                if let Some(room) = self.room(&name, now) {
+                    if !room.followers.contains(&node) {
+                        room.followers.push(node);
+                    }
+                    self.tell(node, BrokerEvent::Following(name));
+                }
+            }
+            Request::Unfollow(name) => {
+                if let Some(room) = self.rooms.get_mut(&name) {
+                    room.followers.retain(|follower| *follower != node);
+                }
+            }
+            Request::Publish(publish) => {
+                let ticket = publish.ticket;
+                let result = self.publish(publish, now);
+                self.tell(node, BrokerEvent::Published { ticket, result });
+            }
+            Request::Read(read) => {
+                let ticket = read.ticket;
+                let result = self.read(&read, now);
+                self.tell(node, BrokerEvent::Page { ticket, result });
+            }
+        }
+    }
+
+    fn publish(&mut self, publish: Publish, now: Instant) -> Result<Position, Refused> {
+        let Publish {
+            room: name,
+            publication,
+            key,
+            ephemeral,
+            ..
+        } = publish;
+        let limits = self.limits;
+        let room = self.room(&name, now).ok_or(Refused::Full)?;
+        let epoch = room.log.epoch();
+        if ephemeral {
+            let followers = room.followers.clone();
+            for node in followers {
+                let (room, publication) = (name.clone(), publication.clone());
+                self.tell(node, BrokerEvent::Ephemeral { room, publication });
+            }
+            return Ok(Position { epoch, offset: 0 });
+        }
+        if let Some(offset) = key.as_ref().and_then(|key| room.log.offset_of(key, now)) {
+            return Ok(Position { epoch, offset });
+        }
+        let at = room.log.append(publication.clone(), key, limits, now);
+        for node in room.followers.clone() {
+            let (room, publication) = (name.clone(), publication.clone());
+            let Position { epoch, offset } = at;
+            self.tell(
+                node,
+                BrokerEvent::Message {
+                    room,
+                    epoch,
+                    offset,
+                    publication,
+                },
+            );
+        }
+        Ok(at)
+    }
+
+    fn read(&mut self, read: &Read, now: Instant) -> Result<Page, Refused> {
+        let fresh = Epoch::new(self.random.u64(..));
+        let room = self.room(&read.room, now).ok_or(Refused::Full)?;
+        let page = room.log.page(read.range, read.limit, now);
+        match read.range {
+            Range::After(since)
+                if since.epoch == page.top.epoch && since.offset > page.top.offset =>
+            {
+                room.log = Log::new(fresh, now);
+                Ok(room.log.page(read.range, read.limit, now))
+            }
+            _ => Ok(page),
+        }
+    }
+
+    /// The room, made when it is new. `None`: the store has as many rooms as it may, and all are needed.
+    fn room(&mut self, name: &RoomName, now: Instant) -> Option<&mut Room> {
+        if !self.rooms.contains_key(name) {
+            if self.rooms.len() >= self.max_rooms {
+                self.sweep(now);
+            }
+            if self.rooms.len() >= self.max_rooms {
+                return None;
+            }
+            let log = Log::new(Epoch::new(self.random.u64(..)), now);
+            self.rooms.insert(
+                name.clone(),
+                Room {
+                    log,
+                    followers: Vec::new(),
+                },
+            );
+        }
+        self.rooms.get_mut(name)
+    }
+
+    /// Forgets rooms without followers whose messages have expired.
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_none_or(|last| now >= last + SWEEP) {
+            self.swept = Some(now);
+            self.rooms
+                .retain(|_, room| !room.followers.is_empty() || room.log.expires() > now);
+        }
+    }
+
+    /// A node that has ended hears nothing any more.
+    fn tell(&self, node: usize, event: BrokerEvent) {
+        let _ = self.nodes[node].send(event);
+    }
+
+    fn forget(&mut self, node: usize) {
+        for room in self.rooms.values_mut() {
+            room.followers.retain(|follower| *follower != node);
+        }
+    }
+}

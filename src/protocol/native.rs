@@ -1,0 +1,602 @@
+//! The native protocol: one JSON object per text frame, flat, `type` first; `id` is echoed in the reply. The JSON
+//! of clients lives in this file and nowhere else.
+
+use std::borrow::Cow;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{
+    Code, Command, CommandError, Incoming, Message, Publish, Push, Reply, RequestId, frame,
+};
+use crate::id::{Epoch, Position, RoomName, UserName};
+use crate::publication::Publication;
+
+/// The largest `id`: what a double holds exactly.
+const MAX_ID: u64 = (1 << 53) - 1;
+
+/// The longest `key` of a publication, in bytes.
+const KEY_BYTES: usize = 64;
+
+/// How many messages one `history` may ask for, and what it gets when it does not say.
+const HISTORY_LIMIT: usize = 100;
+const HISTORY_DEFAULT: usize = 50;
+
+/// A frame from a client: every field that any command has. Unknown and doubled fields are errors, so
+/// that a misspelt option never passes for a missing one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    id: Option<u64>,
+    #[serde(borrow)]
+    room: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user: Option<Cow<'a, str>>,
+    since: Option<Position>,
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Box<RawValue>>,
+    ephemeral: Option<bool>,
+    others: Option<bool>,
+    before: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// Keeps `"data":null` apart from no data: null is a value like any other.
+fn present<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(json).map(Some)
+}
+
+/// Reads one frame's text.
+pub fn decode(text: &str) -> Incoming {
+    let mut fields: Fields = match serde_json::from_str(text) {
+        Ok(fields) => fields,
+        Err(error) => {
+            return Incoming {
+                id: id_of(text),
+                command: Err(not_understood(&error)),
+            };
+        }
+    };
+    let id = fields.id.map(RequestId);
+    let command = match id {
+        Some(RequestId(id)) if id > MAX_ID => Err(bad("`id` must be a whole number below 2^53")),
+        _ => fields
+            .command()
+            .and_then(|command| fields.nothing_left().map(|()| command)),
+    };
+    Incoming { id, command }
+}
+
+/// The `id` of a frame that is otherwise wrong, so that its error finds its way.
+fn id_of(text: &str) -> Option<RequestId> {
+    #[derive(Deserialize)]
+    struct OnlyId {
+        id: Option<u64>,
+    }
+    let fields: OnlyId = serde_json::from_str(text).ok()?;
+    fields.id.filter(|id| *id <= MAX_ID).map(RequestId)
+}
+
+fn bad(reason: impl Into<Cow<'static, str>>) -> CommandError {
+    CommandError::new(Code::BadRequest, reason)
+}
+
+fn not_understood(error: &serde_json::Error) -> CommandError {
+    bad(format!(
+        "send one JSON object with a known `type` and its fields: {error}"
+    ))
+}
+
+impl Fields<'_> {
+    fn command(&mut self) -> Result<Command, CommandError> {
+        match &*self.kind {
+            "auth" => Ok(Command::Auth { user: self.user()? }),
+            "join" => Ok(Command::Join {
+                room: self.room()?,
+                since: self.since.take(),
+            }),
+            "leave" => Ok(Command::Leave { room: self.room()? }),
+            "publish" => Ok(Command::Publish(self.publish()?)),
+            "history" => Ok(Command::History {
+                room: self.room()?,
+                before: self.before.take(),
+                limit: self.limit()?,
+            }),
+            "ping" => Ok(Command::Ping),
+            _ => Err(bad(
+                "`type` must be auth, join, leave, publish, history or ping",
+            )),
+        }
+    }
+
+    fn publish(&mut self) -> Result<Publish, CommandError> {
+        let publish = Publish {
+            room: self.room()?,
+            key: self.key()?,
+            data: self
+                .data
+                .take()
+                .ok_or_else(|| bad("a publish needs `data`: any JSON value"))?,
+            ephemeral: self.ephemeral.take().unwrap_or(false),
+            others: self.others.take().unwrap_or(false),
+        };
+        if publish.ephemeral && publish.key.is_some() {
+            return Err(bad("an ephemeral publish is not kept and takes no `key`"));
+        }
+        Ok(publish)
+    }
+
+    fn room(&mut self) -> Result<RoomName, CommandError> {
+        let room = self
+            .room
+            .take()
+            .ok_or_else(|| bad("this command needs a `room`"))?;
+        Ok(RoomName::new(&room)?)
+    }
+
+    fn user(&mut self) -> Result<UserName, CommandError> {
+        let user = self.user.take().ok_or_else(|| bad("auth needs a `user`"))?;
+        Ok(UserName::new(&user)?)
+    }
+
+    fn key(&mut self) -> Result<Option<std::sync::Arc<str>>, CommandError> {
+        match self.key.take() {
+            Some(key) if key.is_empty() || key.len() > KEY_BYTES => {
+                Err(bad("`key` must have 1 to 64 bytes"))
+            }
+            key => Ok(key.map(|key| (&*key).into())),
+        }
+    }
+
+    fn limit(&mut self) -> Result<usize, CommandError> {
+        match self.limit.take().unwrap_or(HISTORY_DEFAULT) {
+            limit @ 1..=HISTORY_LIMIT => Ok(limit),
+            _ => Err(bad("`limit` must lie between 1 and 100")),
+        }
+    }
+
+    /// Every field that the command did not take is one it does not have.
+    fn nothing_left(&self) -> Result<(), CommandError> {
+        let left = [
+            ("room", self.room.is_some()),
+            ("user", self.user.is_some()),
+            ("since", self.since.is_some()),
+            ("key", self.key.is_some()),
+            ("data", self.data.is_some()),
+            ("ephemeral", self.ephemeral.is_some()),
+            ("others", self.others.is_some()),
+            ("before", self.before.is_some()),
+            ("limit", self.limit.is_some()),
+        ];
+        match left.iter().find(|(_, is_left)| *is_left) {
+            Some((field, _)) => Err(bad(format!("this command has no field `{field}`"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the server says, as serde sees it; messages are written by hand below.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Said<'a> {
+    Ok {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        #[serde(flatten)]
+        answer: Answer<'a>,
+    },
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+    },
+    Error {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        code: &'a str,
+        reason: &'a str,
+    },
+    Welcome {
+        session: &'a str,
+        node: &'a str,
+        user: Option<&'a str>,
+        heartbeat: u64,
+    },
+    Gap {
+        room: &'a str,
+        epoch: Epoch,
+        offset: u64,
+    },
+    Bye {
+        reason: &'a str,
+        retry: u64,
+    },
+}
+
+/// The fields of an `ok`; what is `None` is left out.
+#[derive(Default, Serialize)]
+struct Answer<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<Epoch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<Vec<Past<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more: Option<bool>,
+}
+
+/// A message in an answer to `history`.
+#[derive(Serialize)]
+struct Past<'a> {
+    offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    time: u64,
+    data: &'a RawValue,
+}
+
+impl<'a> Past<'a> {
+    fn new(offset: u64, publication: &'a Publication) -> Self {
+        let user = publication.user.as_ref().map(UserName::as_str);
+        Past {
+            offset,
+            user,
+            time: publication.time,
+            data: &publication.data,
+        }
+    }
+}
+
+/// A reply as one frame.
+pub fn reply(id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
+    let id = id.map(|id| id.0);
+    let answer = match reply {
+        Reply::Pong => return said(&Said::Pong { id }),
+        Reply::Error(error) => {
+            return said(&Said::Error {
+                id,
+                code: error.code.as_str(),
+                reason: &error.reason,
+            });
+        }
+        Reply::Authenticated { user } => Answer {
+            user: Some(user.as_str()),
+            ..Answer::default()
+        },
+        Reply::Left { room } => Answer {
+            room: Some(room.as_str()),
+            ..Answer::default()
+        },
+        Reply::Joined(joined) => Answer {
+            top: (joined.top != joined.position.offset).then_some(joined.top),
+            recovered: joined.recovered,
+            ..Answer::at(joined.room, joined.position)
+        },
+        Reply::Published {
+            room,
+            position: Some(position),
+        } => Answer::at(room, *position),
+        Reply::Published {
+            room,
+            position: None,
+        } => Answer {
+            room: Some(room.as_str()),
+            ..Answer::default()
+        },
+        Reply::History {
+            room,
+            position,
+            messages,
+            more,
+        } => Answer {
+            room: Some(room.as_str()),
+            epoch: Some(position.epoch),
+            messages: Some(
+                messages
+                    .iter()
+                    .map(|(offset, past)| Past::new(*offset, past))
+                    .collect(),
+            ),
+            more: Some(*more),
+            ..Answer::default()
+        },
+    };
+    said(&Said::Ok { id, answer })
+}
+
+impl<'a> Answer<'a> {
+    fn at(room: &'a RoomName, position: Position) -> Self {
+        Answer {
+            room: Some(room.as_str()),
+            epoch: Some(position.epoch),
+            offset: Some(position.offset),
+            ..Answer::default()
+        }
+    }
+}
+
+/// A push as one frame.
+pub fn push(push: &Push<'_>) -> Bytes {
+    said(&match push {
+        Push::Welcome {
+            session,
+            node,
+            user,
+            heartbeat,
+        } => Said::Welcome {
+            session,
+            node,
+            user: user.map(UserName::as_str),
+            heartbeat: heartbeat.as_secs().max(1),
+        },
+        Push::Gap { room, position } => Said::Gap {
+            room: room.as_str(),
+            epoch: position.epoch,
+            offset: position.offset,
+        },
+        Push::Bye { reason, retry } => Said::Bye {
+            reason,
+            retry: retry.as_millis() as u64,
+        },
+    })
+}
+
+fn said(said: &Said<'_>) -> Bytes {
+    let mut frames = BytesMut::with_capacity(192);
+    frame::text(&mut frames, |out| {
+        // Writing to memory what we composed ourselves cannot fail: no map has a key that is not text.
+        let written = serde_json::to_writer(out.writer(), said);
+        debug_assert!(written.is_ok());
+    });
+    frames.freeze()
+}
+
+/// Appends a message as one frame. Written by hand because every delivery in the house passes here; names
+/// need no escapes, by their alphabets.
+pub fn message(message: &Message<'_>, frames: &mut BytesMut) {
+    let publication = message.publication;
+    frames.reserve(publication.data.get().len() + 192);
+    frame::text(frames, |out| {
+        head(message.room, message.offset, out);
+        if let Some(user) = &publication.user {
+            out.put_slice(b",\"user\":\"");
+            out.put_slice(user.as_str().as_bytes());
+            out.put_slice(b"\"");
+        }
+        out.put_slice(b",\"time\":");
+        number(publication.time, out);
+        out.put_slice(b",\"data\":");
+        out.put_slice(publication.data.get().as_bytes());
+        out.put_slice(b"}");
+    });
+}
+
+/// Appends what the sender sees of its own message when it wanted only the others to have it.
+pub fn own_message(room: &RoomName, offset: Option<u64>, frames: &mut BytesMut) {
+    frame::text(frames, |out| {
+        head(room, offset, out);
+        out.put_slice(b",\"own\":true}");
+    });
+}
+
+fn head(room: &RoomName, offset: Option<u64>, out: &mut BytesMut) {
+    out.put_slice(b"{\"type\":\"message\",\"room\":\"");
+    out.put_slice(room.as_str().as_bytes());
+    out.put_slice(b"\"");
+    if let Some(offset) = offset {
+        out.put_slice(b",\"offset\":");
+        number(offset, out);
+    }
+}
+
+fn number(number: u64, out: &mut BytesMut) {
+    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Joined;
+    use proptest::prelude::*;
+
+    fn json(frame: &[u8]) -> serde_json::Value {
+        let payload = if frame[1] < 126 {
+            &frame[2..]
+        } else {
+            &frame[4..]
+        };
+        serde_json::from_slice(payload).unwrap()
+    }
+
+    #[test]
+    fn commands_read_as_documented() {
+        let join =
+            decode(r#"{"type":"join","id":2,"room":"lobby","since":{"epoch":"x7Qd","offset":41}}"#);
+        assert_eq!(join.id, Some(RequestId(2)));
+        let Ok(Command::Join {
+            room,
+            since: Some(since),
+        }) = join.command
+        else {
+            panic!("{join:?}")
+        };
+        assert_eq!(
+            (room.as_str(), since.epoch, since.offset),
+            ("lobby", Epoch::UNKNOWN, 41)
+        );
+
+        let publish = decode(r#"{"type":"publish","id":3,"room":"a","key":"k","data": [1, null]}"#);
+        let Ok(Command::Publish(publish)) = publish.command else {
+            panic!("{publish:?}")
+        };
+        assert_eq!(
+            (publish.data.get(), publish.key.as_deref()),
+            ("[1, null]", Some("k"))
+        );
+        assert!(matches!(
+            decode(r#"{"type":"publish","room":"a","data":null}"#).command,
+            Ok(Command::Publish(_))
+        ));
+        assert!(matches!(
+            decode(r#"{"type":"ping"}"#).command,
+            Ok(Command::Ping)
+        ));
+        assert!(matches!(
+            decode(r#"{"type":"history","room":"a"}"#).command,
+            Ok(Command::History {
+                before: None,
+                limit: HISTORY_DEFAULT,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_with_its_id_and_a_sentence() {
+        let long_key = format!(
+            r#"{{"type":"publish","id":1,"room":"a","data":1,"key":"{}"}}"#,
+            "k".repeat(65)
+        );
+        for (text, part) in [
+            (r#"{"type":"join","id":1}"#, "needs a `room`"),
+            (r#"{"type":"join","id":1,"room":"a b"}"#, "room name"),
+            (
+                r#"{"type":"join","id":1,"room":"a","data":1}"#,
+                "no field `data`",
+            ),
+            (
+                r#"{"type":"join","id":1,"room":"a","rom":"b"}"#,
+                "unknown field `rom`",
+            ),
+            (
+                r#"{"type":"join","id":1,"room":"a","room":"b"}"#,
+                "duplicate field `room`",
+            ),
+            (r#"{"type":"shout","id":1}"#, "`type` must be"),
+            (r#"{"type":"publish","id":1,"room":"a"}"#, "needs `data`"),
+            (
+                r#"{"type":"publish","id":1,"room":"a","data":1,"ephemeral":true,"key":"k"}"#,
+                "no `key`",
+            ),
+            (
+                r#"{"type":"history","id":1,"room":"a","limit":101}"#,
+                "between 1 and 100",
+            ),
+            (r#"{"type":"auth","id":1,"user":"@ada"}"#, "user name"),
+            (&long_key, "1 to 64 bytes"),
+        ] {
+            let incoming = decode(text);
+            assert_eq!(incoming.id, Some(RequestId(1)), "{text}");
+            let error = incoming.command.unwrap_err();
+            assert_eq!(error.code, Code::BadRequest, "{text}");
+            assert!(error.reason.contains(part), "{text}: {}", error.reason);
+        }
+        for text in [
+            "",
+            "[]",
+            "null",
+            "{",
+            r#"{"type":7}"#,
+            r#"{"type":"ping","id":-1}"#,
+            r#"{"type":"ping","id":9007199254740992}"#,
+        ] {
+            assert!(decode(text).command.is_err(), "{text}");
+        }
+        assert!(decode(&"[".repeat(200_000)).command.is_err());
+    }
+
+    #[test]
+    fn replies_and_pushes_are_flat_with_type_first() {
+        let room = RoomName::new("lobby").unwrap();
+        let position = Position {
+            epoch: Epoch::new(1),
+            offset: 41,
+        };
+        let joined = Joined {
+            room: &room,
+            position,
+            top: 43,
+            recovered: Some(true),
+        };
+        let frame = reply(Some(RequestId(2)), &Reply::Joined(joined));
+        assert!(frame[2..].starts_with(br#"{"type":"ok","id":2,"#));
+        assert_eq!(
+            json(&frame),
+            serde_json::json!({"type":"ok","id":2,"room":"lobby","epoch":"0000000000000001","offset":41,"top":43,"recovered":true})
+        );
+        let error = CommandError::new(Code::Forbidden, "say \"please\"\n");
+        assert_eq!(
+            json(&reply(None, &Reply::Error(&error))),
+            serde_json::json!({"type":"error","code":"forbidden","reason":"say \"please\"\n"})
+        );
+        let push_frame = push(&Push::Welcome {
+            session: "s",
+            node: "a",
+            user: None,
+            heartbeat: std::time::Duration::from_secs(25),
+        });
+        assert_eq!(
+            json(&push_frame),
+            serde_json::json!({"type":"welcome","session":"s","node":"a","user":null,"heartbeat":25})
+        );
+    }
+
+    #[test]
+    fn a_message_is_valid_json_with_the_data_verbatim() {
+        let room = RoomName::new("lobby").unwrap();
+        let publication = Publication {
+            user: Some(UserName::new("ada").unwrap()),
+            time: 1_764_000_000_123,
+            except: None,
+            data: RawValue::from_string(r#"{"text": "hi \u0000"}"#.into()).unwrap(),
+        };
+        let mut frames = BytesMut::new();
+        message(
+            &Message {
+                room: &room,
+                offset: Some(42),
+                publication: &publication,
+            },
+            &mut frames,
+        );
+        assert_eq!(
+            &frames[2..],
+            br#"{"type":"message","room":"lobby","offset":42,"user":"ada","time":1764000000123,"data":{"text": "hi \u0000"}}"#
+        );
+        let mut frames = BytesMut::new();
+        own_message(&room, Some(44), &mut frames);
+        assert_eq!(
+            json(&frames),
+            serde_json::json!({"type":"message","room":"lobby","offset":44,"own":true})
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered_or_understood(text in ".{0,200}") {
+            let _ = decode(&text);
+        }
+
+        #[test]
+        fn any_fields_are_answered_or_understood(
+            kind in "auth|join|leave|publish|history|ping|x",
+            field in "room|user|since|key|data|ephemeral|others|before|limit|id",
+            value in "null|1|-1|1e400|\"a\"|true|\\{\\}|\\[\\]|\\{\"epoch\":\"a\",\"offset\":1\\}",
+        ) {
+            let _ = decode(&format!(r#"{{"type":"{kind}","room":"r","{field}":{value}}}"#));
+        }
+    }
+}

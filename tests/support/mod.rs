@@ -1,3 +1,44 @@
-//! What the tests share.
+//! What the tests are made of: nodes in this process or as processes, clients, a Redis of one's own, and waiting with a
+//! deadline.
 
+pub mod client;
+pub mod handshakes;
+pub mod http;
+pub mod node;
 pub mod redis_server;
+pub mod refusals;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use client::TestClient;
+pub use node::TestNode;
+use switchboard::runtime;
+
+/// How long anything may take that must happen. Long enough for a busy machine; nothing waits for it to pass.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Runs a test's future on the runtime under test.
+pub fn run(test: impl Future<Output = ()>) {
+    let _ = runtime::raise_file_limit();
+    let finished = runtime::block_on(runtime::timeout(Duration::from_secs(120), test));
+    assert!(finished.is_ok(), "the test did not end within two minutes");
+}
+
+/// The output of what must be ready in time; `what` is said when it is not.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match runtime::timeout(DEADLINE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("not within {DEADLINE:?}: {what}"),
+    }
+}
+
+/// Asks again and again until the answer is yes.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let asking = async {
+        while !holds() {
+            runtime::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(what, asking).await;
+}

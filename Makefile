@@ -1,0 +1,63 @@
+# The commands of this house; `make` alone lists them. Each recipe is short and calls a script
+# that can also be run by hand: deploy/ holds what runs nodes, .ci/ what checks the source.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run run-cluster check test bench doc clean toolchain
+
+# A shell opened before rustup was installed has no cargo on its PATH yet, and an ordinary
+# user's PATH on Debian has no /usr/sbin, where nginx lives.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/sbin:/sbin
+
+NODE = target/release/switchboard
+BUILD = cargo build --release --target-dir target
+
+help: ## Show this help
+	@echo 'Switchboard: plug into any node, reach everyone, lose nothing.'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'Ports and sizes, for example: make run-cluster NODES=3 PORT=8000'
+	@echo '  NODE_PORT=9090   the first node; node n listens on NODE_PORT + n - 1'
+	@echo '  PORT=8080        nginx, before all nodes (run-cluster)'
+	@echo '  REDIS_PORT=6399  the Redis that is started (run-cluster)'
+	@echo '  NODES=2          how many nodes (run-cluster)'
+	@echo '  REDIS_URL=       a Redis to use instead of starting one (run-cluster)'
+
+run: toolchain ## Run one node with its broker in memory; installs nothing
+	@deploy/port-free NODE_PORT "$${NODE_PORT:-9090}"
+	@$(BUILD)
+	@echo "The chat page: http://localhost:$${NODE_PORT:-9090}/    (Ctrl-C ends the node)"
+	@exec $(NODE) serve --listen "127.0.0.1:$${NODE_PORT:-9090}"
+
+run-cluster: toolchain ## Run two nodes, one Redis and nginx; installs Redis and nginx if missing
+	@if [ -n "$${REDIS_URL:-}" ]; then deploy/install nginx; else deploy/install nginx redis-server; fi
+	@$(BUILD)
+	@exec deploy/cluster
+
+check: toolchain ## What precedes a commit: fmt, clippy, rustdoc, then all tests
+	@deploy/install redis-server nginx chromium chromium-driver
+	@exec .ci/check all
+
+test: toolchain ## Run all tests on both runtimes; installs what they need if missing
+	@deploy/install redis-server nginx chromium chromium-driver
+	@exec .ci/check test
+
+bench: toolchain ## Measure fan-out latency; a few minutes; installs Redis if missing
+	@deploy/install redis-server
+	@cargo bench --target-dir target
+
+doc: toolchain ## Build the documentation of the source
+	@cargo doc --no-deps --document-private-items --target-dir target
+	@echo 'Open target/doc/switchboard/index.html'
+
+clean: ## Remove target/: all builds, and the cluster's data and logs
+	@if [ -e target/cluster/lock ] && ! flock -n target/cluster/lock true; then \
+		echo 'A cluster runs from target/cluster: end it first.' >&2; exit 1; \
+	fi
+	@rm -rf target
+
+toolchain:
+	@.ci/toolchain

@@ -1,0 +1,241 @@
+//! A connection while it speaks HTTP: heads under a limit and a deadline, bodies by their length, answers in order,
+//! and the upgrade, before which everything is checked and after which nothing is HTTP any more.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+
+use super::{NATIVE_PATH, Node, Socket, Speaks, Upgraded, linger, timed_out};
+use crate::handshake::{self, Rules};
+use crate::http::{
+    CONTINUE, HeadReader, Method, Parsed, Refusal, Request, Response, Status, client_address,
+};
+use crate::pages::{self, Health};
+use crate::protocol::Protocol;
+use crate::readiness::State;
+use crate::runtime;
+
+/// Bytes asked of the socket at once; a usual head fits.
+const CHUNK: usize = 2048;
+
+/// How soon a client that was refused for the moment may come back, in seconds.
+const RETRY_AFTER: u32 = 1;
+
+/// Answers requests until one upgrades (`Some`) or the connection is over (`None`).
+pub async fn serve<S: Socket>(
+    node: &Node,
+    socket: S,
+    peer: SocketAddr,
+) -> io::Result<Option<Upgraded>> {
+    let mut door = Door {
+        node,
+        socket,
+        buffer: Vec::new(),
+    };
+    let mut first = true;
+    loop {
+        let request = match door.head(first).await? {
+            Head::Request(request) => request,
+            Head::Refused(refusal) => return door.refuse(refusal, false).await,
+            Head::Closed => return Ok(None),
+        };
+        first = false;
+        if let Some(speaks) = door.endpoint(&request) {
+            return door.upgrade(&request, peer, speaks).await;
+        }
+        if let Err(Expired) = door.body(&request).await? {
+            let refusal = Refusal::new(Status::RequestTimeout, "Send the body without pausing.");
+            return door.refuse(refusal, false).await;
+        }
+        let response = pages::answer(&request, &node.assets, &health(node));
+        let keep_alive = request.keep_alive && node.readiness.state() != State::Draining;
+        door.answer(&request, &response, keep_alive).await?;
+        if !keep_alive {
+            linger(door.socket, node.limits.close_timeout).await;
+            return Ok(None);
+        }
+    }
+}
+
+struct Door<'a, S> {
+    node: &'a Node,
+    socket: S,
+    /// Read and not yet used.
+    buffer: Vec<u8>,
+}
+
+enum Head {
+    Request(Box<Request>),
+    Refused(Refusal),
+    /// The client ended between two requests, or never began.
+    Closed,
+}
+
+/// The body did not come in time.
+struct Expired;
+
+impl<S: Socket> Door<'_, S> {
+    async fn head(&mut self, first: bool) -> io::Result<Head> {
+        let limits = &self.node.limits;
+        if !first && self.buffer.is_empty() {
+            match runtime::timeout(limits.idle_timeout, self.read_some()).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0)) | Err(_) => return Ok(Head::Closed),
+                Ok(Err(error)) => return Err(error),
+            }
+        }
+        let head = runtime::timeout(limits.head_timeout, self.whole_head()).await;
+        match head {
+            Ok(head) => head,
+            Err(_) if self.buffer.is_empty() => Ok(Head::Closed),
+            Err(_) => {
+                let reason = "Send the head of the request without pausing.";
+                Ok(Head::Refused(Refusal::new(Status::RequestTimeout, reason)))
+            }
+        }
+    }
+
+    async fn whole_head(&mut self) -> io::Result<Head> {
+        let mut reader = HeadReader::default();
+        loop {
+            match reader.read(&self.buffer, &self.node.limits.head) {
+                Ok(Parsed::Complete { request, length }) => {
+                    self.buffer.drain(..length);
+                    return Ok(Head::Request(Box::new(request)));
+                }
+                Ok(Parsed::Partial) => {}
+                Err(refusal) => return Ok(Head::Refused(refusal)),
+            }
+            if self.read_some().await? == 0 {
+                return Ok(Head::Closed);
+            }
+        }
+    }
+
+    async fn read_some(&mut self) -> io::Result<usize> {
+        let start = self.buffer.len();
+        self.buffer.resize(start + CHUNK, 0);
+        let read = self.socket.read(&mut self.buffer[start..]).await;
+        self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
+        read
+    }
+
+    /// Reads the body away: no page of this door takes one. It is read all the same, because the next request begins behind
+    /// it.
+    async fn body(&mut self, request: &Request) -> io::Result<Result<(), Expired>> {
+        let length = request.content_length as usize;
+        let time = self.node.limits.head_timeout;
+        let reading = async {
+            if length > self.buffer.len() && request.expects_continue {
+                self.socket.write_all(CONTINUE).await?;
+            }
+            while self.buffer.len() < length {
+                if self.read_some().await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            self.buffer.drain(..length);
+            Ok(())
+        };
+        match runtime::timeout(time, reading).await {
+            Ok(Ok(())) => Ok(Ok(())),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Ok(Err(Expired)),
+        }
+    }
+
+    /// What is spoken at the path, if it is one where a WebSocket begins.
+    fn endpoint(&self, request: &Request) -> Option<Speaks> {
+        if request.path == NATIVE_PATH {
+            return Some(Speaks::Protocol(Protocol::Native));
+        }
+        let echo = self.node.echo_path.as_ref() == Some(&request.path);
+        echo.then_some(Speaks::Echo)
+    }
+
+    async fn upgrade(
+        mut self,
+        request: &Request,
+        peer: SocketAddr,
+        speaks: Speaks,
+    ) -> io::Result<Option<Upgraded>> {
+        let rules = Rules {
+            origins: &self.node.origins,
+            protocols: &[],
+        };
+        let accepted = match handshake::judge(request, &rules) {
+            Ok(accepted) => accepted,
+            Err(refusal) => return self.refuse(refusal, request.method == Method::Head).await,
+        };
+        let state = self.node.readiness.state();
+        if state != State::Ready {
+            self.node.metrics.refused_total.add(1);
+            return self
+                .refuse(Refusal::unavailable(state.sentence(), RETRY_AFTER), false)
+                .await;
+        }
+        self.write(&accepted.response()).await?;
+        let client = client_address(peer.ip(), request, &self.node.trusted_proxies);
+        Ok(Some(Upgraded {
+            speaks,
+            rest: self.buffer,
+            client,
+        }))
+    }
+
+    async fn answer(
+        &mut self,
+        request: &Request,
+        response: &Response,
+        keep_alive: bool,
+    ) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        response.encode(&mut bytes, keep_alive, request.method == Method::Head);
+        self.write(&bytes).await
+    }
+
+    /// Says no and ends the connection.
+    async fn refuse(mut self, refusal: Refusal, head_only: bool) -> io::Result<Option<Upgraded>> {
+        log::debug!(status = refusal.status.code(), reason = refusal.reason; "refused");
+        let mut bytes = Vec::new();
+        refusal.encode(&mut bytes, head_only);
+        self.write(&bytes).await?;
+        linger(self.socket, self.node.limits.close_timeout).await;
+        Ok(None)
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let time = self.node.limits.idle_timeout;
+        let writing = self.socket.write_all(bytes);
+        runtime::timeout(time, writing)
+            .await
+            .unwrap_or_else(|_| Err(timed_out()))
+    }
+}
+
+fn health(node: &Node) -> Health {
+    match node.readiness.state() {
+        State::Ready => Health::Ready,
+        state => Health::NotReady {
+            reason: state.sentence().into(),
+            retry_after: RETRY_AFTER,
+        },
+    }
+}
+
+/// Turns a connection away that is one too many, before anything of it was read.
+pub async fn turn_away<S: Socket>(mut socket: S, time: Duration) {
+    let refusal = Refusal::unavailable(
+        "this node is full; use another node or try again",
+        RETRY_AFTER,
+    );
+    let mut bytes = Vec::new();
+    refusal.encode(&mut bytes, false);
+    if let Ok(Ok(())) = runtime::timeout(time, socket.write_all(&bytes)).await
+        && socket.close().await.is_ok()
+    {
+        linger(socket, time).await;
+    }
+}

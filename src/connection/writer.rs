@@ -1,0 +1,135 @@
+//! The writing half of a session: drains the outbox into the socket, many buffers to one vectored write.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use futures::AsyncWriteExt;
+
+use super::{Node, Socket};
+use crate::dispatcher::Event;
+use crate::id::SessionId;
+use crate::session::{Chunk, OutboxReader};
+
+/// Buffers of one write at most. The slices lie on the stack during the call only, never in the task.
+const BATCH: usize = 64;
+
+/// Writes to the end of the outbox: a close frame, or nothing any more.
+pub async fn run<S: Socket>(
+    node: Arc<Node>,
+    session: SessionId,
+    mut socket: S,
+    outbox: OutboxReader,
+) {
+    let writing = drain(&node, session, &mut socket, &outbox);
+    match node.guarded(writing).await {
+        // The reader still waits for the client's own close.
+        Some(Ok(End::Farewell)) => {}
+        // Everything is said: the client hears the end behind the last frame.
+        Some(Ok(End::Dropped)) => {
+            let _ = socket.close().await;
+        }
+        Some(Err(_)) | None => outbox.hang_up(),
+    }
+}
+
+/// How an outbox ended.
+enum End {
+    Farewell,
+    Dropped,
+}
+
+async fn drain<S: Socket>(
+    node: &Node,
+    session: SessionId,
+    socket: &mut S,
+    outbox: &OutboxReader,
+) -> io::Result<End> {
+    let mut batch = Vec::new();
+    loop {
+        let Some(first) = outbox.recv().await else {
+            return Ok(End::Dropped);
+        };
+        let end = gather(first, outbox, &mut batch);
+        let (bytes, chunks) = (batch.iter().map(Bytes::len).sum(), batch.len());
+        write_all(socket, &mut batch).await?;
+        outbox.written(bytes, chunks);
+        if let Some(farewell) = end {
+            write_all(socket, &mut vec![farewell]).await?;
+            return Ok(End::Farewell);
+        }
+        if outbox.take_drained_wanted() {
+            // Without a dispatcher the process is ending.
+            let _ = node.inbox.send_async(Event::Drained(session)).await;
+        }
+    }
+}
+
+/// Takes what is queued, up to a batch. The close frame, when it is reached, is returned.
+fn gather(first: Chunk, outbox: &OutboxReader, batch: &mut Vec<Bytes>) -> Option<Bytes> {
+    let mut next = Some(first);
+    while let Some(chunk) = next {
+        match chunk {
+            Chunk::End(farewell) => return Some(farewell),
+            Chunk::Frames(frames) if outbox.discards() => outbox.written(frames.len(), 1),
+            Chunk::Frames(frames) => batch.push(frames),
+        }
+        if batch.len() == BATCH {
+            return None;
+        }
+        next = outbox.try_recv();
+    }
+    None
+}
+
+async fn write_all<S: Socket>(socket: &mut S, batch: &mut Vec<Bytes>) -> io::Result<()> {
+    let mut done = 0;
+    while done < batch.len() {
+        let written = poll_fn(|cx| {
+            let mut slices = [IoSlice::new(&[]); BATCH];
+            let rest = &batch[done..];
+            for (slice, frames) in slices.iter_mut().zip(rest) {
+                *slice = IoSlice::new(frames);
+            }
+            Pin::new(&mut *socket).poll_write_vectored(cx, &slices[..rest.len().min(BATCH)])
+        })
+        .await?;
+        if written == 0 && batch[done..].iter().any(|frames| !frames.is_empty()) {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        done += advance(&mut batch[done..], written);
+    }
+    batch.clear();
+    // A burst does not stay in the memory of an idle connection.
+    batch.shrink_to(4);
+    Ok(())
+}
+
+/// Moves on by what was written; the number of buffers that are done.
+fn advance(batch: &mut [Bytes], mut written: usize) -> usize {
+    for (index, frames) in batch.iter_mut().enumerate() {
+        if written < frames.len() {
+            frames.advance(written);
+            return index;
+        }
+        written -= frames.len();
+    }
+    batch.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_write_goes_on_in_the_middle_of_a_buffer() {
+        let mut batch = vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de")];
+        assert_eq!(advance(&mut batch, 2), 0);
+        assert_eq!(batch[0], "c");
+        assert_eq!(advance(&mut batch, 2), 1);
+        assert_eq!(batch[1], "e");
+        assert_eq!(advance(&mut batch[1..], 1), 1);
+    }
+}

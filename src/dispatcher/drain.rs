@@ -1,0 +1,83 @@
+//! The end of a node: everyone is told to come back elsewhere, paced by their number, so that the other nodes meet
+//! a stream and not a wall.
+
+use std::time::{Duration, Instant};
+
+use super::{Dispatcher, Now, TICK};
+use crate::disconnect::Disconnect;
+use crate::id::SessionId;
+use crate::protocol::Push;
+
+/// How fast sessions are sent away at most: a node takes about three times as many in.
+const PER_SESSION: Duration = Duration::from_millis(1);
+
+/// The state of a drain.
+pub struct Drain {
+    started: Instant,
+    /// Over which time the farewells are spread.
+    spread: Duration,
+    /// After this no publication is waited for any more.
+    patience: Instant,
+    total: usize,
+    /// Not yet told, in no order.
+    left: Vec<SessionId>,
+}
+
+impl Dispatcher {
+    pub(super) fn on_drain(&mut self, now: Now, time: Duration) {
+        let left: Vec<SessionId> = self.sessions.keys().copied().collect();
+        let spread = (PER_SESSION * left.len() as u32).min(time / 2);
+        let patience = now.instant + time / 2;
+        let total = left.len();
+        self.draining = Some(Drain {
+            started: now.instant,
+            spread,
+            patience,
+            total,
+            left,
+        });
+        self.drain_some(now);
+    }
+
+    /// Sends away those whose turn has come by the next tick. Whoever still waits for the answer to a publication
+    /// goes later.
+    pub(super) fn drain_some(&mut self, now: Now) {
+        let Some(drain) = &mut self.draining else {
+            return;
+        };
+        let passed = now.instant.duration_since(drain.started) + TICK;
+        let share = passed.as_secs_f64() / drain.spread.as_secs_f64().max(f64::MIN_POSITIVE);
+        let due = (drain.total as f64 * share.min(1.0)).ceil() as usize;
+        let mut go = due.saturating_sub(drain.total - drain.left.len());
+        let (patience, spread) = (drain.patience, drain.spread);
+        let candidates = std::mem::take(&mut drain.left);
+        let mut left = Vec::new();
+        for session in candidates {
+            let waits = |pending| pending > 0 && now.instant < patience;
+            match self.sessions.get(&session).map(|speaker| speaker.pending) {
+                None => go = go.saturating_sub(1),
+                Some(pending) if go == 0 || waits(pending) => left.push(session),
+                Some(_) => {
+                    go -= 1;
+                    self.send_away(now, session, spread);
+                }
+            }
+        }
+        if let Some(drain) = &mut self.draining {
+            drain.left = left;
+        }
+    }
+
+    fn send_away(&mut self, now: Now, session: SessionId, spread: Duration) {
+        let jitter = spread.max(Duration::from_millis(50)).as_millis() as u64;
+        let retry = Duration::from_millis(self.random.u64(..=jitter));
+        if let Some(speaker) = self.sessions.get(&session) {
+            let bye = speaker.protocol.push(&Push::Bye {
+                reason: "draining",
+                retry,
+            });
+            speaker.outbox.offer(bye);
+        }
+        self.disconnect(now, session, Disconnect::Draining);
+    }
+}

@@ -1,0 +1,165 @@
+//! Reads a whole head: RFC 9112 sections 2 to 6, strictly. `httparse` splits it; what it lets pass although two readers
+//! could understand it differently (versions, Host, where the body ends) is judged here.
+
+use super::head::{bad_request_line, too_large, unknown_method};
+use super::{
+    Authority, HeadLimits, LIVE_PATH, Method, READY_PATH, Refusal, Request, Status, Version, target,
+};
+
+/// A head that ends in its only blank line and has clean line ends.
+pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<Request, Refusal> {
+    let mut slots = vec![httparse::EMPTY_HEADER; limits.fields];
+    let mut raw = httparse::Request::new(&mut slots);
+    match raw.parse(head) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        Ok(_) => return Err(Refusal::bad_request("The request head is malformed.")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(too_large(
+                "The request has too many header fields: send fewer.",
+            ));
+        }
+        Err(httparse::Error::Version) if names_a_version(head) => return Err(version_refused()),
+        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
+            return Err(Refusal::bad_request(
+                "A header field must be NAME: VALUE on one line, without space before the colon.",
+            ));
+        }
+        Err(_) => {
+            return Err(bad_request_line());
+        }
+    }
+    let method = raw
+        .method
+        .and_then(|method| Method::from_token(method.as_bytes()));
+    let method = method.ok_or_else(unknown_method)?;
+    let target = raw.path.unwrap_or_default();
+    let (path, query) = target::split(target)?;
+    let version = version(raw.version, method, &path)?;
+    let mut request = Request {
+        method,
+        version,
+        target: target.to_owned(),
+        path,
+        query,
+        host: String::new(),
+        content_length: 0,
+        keep_alive: false,
+        expects_continue: false,
+        fields: raw.headers.iter().map(owned).collect(),
+    };
+    request.host = host(&request)?;
+    request.content_length = content_length(&request, limits.body)?;
+    request.expects_continue = expects_continue(&request)?;
+    request.keep_alive = version == Version::Http11
+        && !request.lists("connection", "close")
+        && request.header("upgrade").is_none();
+    Ok(request)
+}
+
+fn owned(field: &httparse::Header<'_>) -> (String, String) {
+    let value = String::from_utf8_lossy(field.value).into_owned();
+    (field.name.to_ascii_lowercase(), value)
+}
+
+/// `HTTP-version = "HTTP/" DIGIT "." DIGIT` as the last of three words: a good request line, merely not of our version.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let version = line.splitn(3, |&byte| byte == b' ').nth(2);
+    matches!(version, Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+        if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+fn version(minor: Option<u8>, method: Method, path: &str) -> Result<Version, Refusal> {
+    let is_check =
+        matches!(method, Method::Get | Method::Head) && [LIVE_PATH, READY_PATH].contains(&path);
+    match minor {
+        Some(1) => Ok(Version::Http11),
+        Some(0) if is_check => Ok(Version::Http10),
+        _ => Err(version_refused()),
+    }
+}
+
+/// Exactly one Host, of the form `uri-host [ ":" port ]` (RFC 9112 section 3.2); HTTP/1.0 knew none.
+fn host(request: &Request) -> Result<String, Refusal> {
+    let mut hosts = request.headers("host");
+    match (hosts.next(), hosts.next(), request.version) {
+        (None, _, Version::Http10) => Ok(String::new()),
+        (Some(host), None, _) if Authority::parse(host).is_some() => Ok(host.to_ascii_lowercase()),
+        _ => Err(Refusal::bad_request(
+            "Send exactly one Host field with a host and, if need be, a port.",
+        )),
+    }
+}
+
+/// RFC 9112 section 6, without transfer codings. Two readers that disagree on where a body ends are what smuggling needs,
+/// so whatever leaves room for two opinions is refused, names with `_` for `-` included: some gateways take them for equal.
+fn content_length(request: &Request, limit: u64) -> Result<u64, Refusal> {
+    if ["content_length", "transfer_encoding"]
+        .iter()
+        .any(|name| request.header(name).is_some())
+    {
+        return Err(Refusal::bad_request(
+            "Write Content-Length and Transfer-Encoding with a dash, not with an underscore.",
+        ));
+    }
+    let coded = request.header("transfer-encoding").is_some();
+    let mut lengths = request.headers("content-length");
+    let announced = match (lengths.next(), lengths.next(), coded) {
+        (Some(_), _, true) => {
+            return Err(Refusal::bad_request(
+                "Content-Length and Transfer-Encoding exclude each other.",
+            ));
+        }
+        (None, _, true) => {
+            return Err(Refusal::new(
+                Status::NotImplemented,
+                "Transfer codings are not supported: send a Content-Length.",
+            ));
+        }
+        (Some(_), Some(_), false) => return Err(Refusal::bad_request("Send Content-Length once.")),
+        (Some(digits), None, false) => Some(parse_length(digits)?),
+        (None, _, false) => None,
+    };
+    match (request.method.takes_body(), announced) {
+        (true, None) => Err(Refusal::new(
+            Status::LengthRequired,
+            "Send a Content-Length, zero if there is no body.",
+        )),
+        (true, Some(length)) if length > limit => Err(Refusal::new(
+            Status::ContentTooLarge,
+            "The body is too large: send less at once.",
+        )),
+        (true, Some(length)) => Ok(length),
+        (false, None | Some(0)) => Ok(0),
+        (false, Some(_)) => Err(Refusal::bad_request("Only POST and PUT may have a body.")),
+    }
+}
+
+/// `Content-Length = 1*DIGIT`; ten digits are far above any limit and far below an overflow.
+fn parse_length(digits: &str) -> Result<u64, Refusal> {
+    let plain =
+        (1..=10).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let length = digits.parse().ok().filter(|_| plain);
+    length.ok_or_else(|| {
+        Refusal::bad_request("Content-Length must be one number of one to ten digits.")
+    })
+}
+
+/// RFC 9110 section 10.1.1: to be ignored where there is no body, and from HTTP/1.0.
+fn expects_continue(request: &Request) -> Result<bool, Refusal> {
+    let mut expectations = request.elements("expect");
+    if !expectations.all(|expectation| expectation.eq_ignore_ascii_case("100-continue")) {
+        return Err(Refusal::bad_request(
+            "The only expectation understood is 100-continue.",
+        ));
+    }
+    let is_expected = request.header("expect").is_some();
+    Ok(is_expected && request.version == Version::Http11 && request.content_length > 0)
+}
+
+fn version_refused() -> Refusal {
+    Refusal::new(
+        Status::HttpVersionNotSupported,
+        "Speak HTTP/1.1; HTTP/1.0 is answered on health checks only.",
+    )
+}

@@ -1,0 +1,376 @@
+//! Tables of good and hostile heads, properties over how bytes arrive, and the bytes of answers.
+
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[path = "../../tests/support/refusals.rs"]
+mod refusals;
+
+fn verdict(bytes: &[u8]) -> Result<Parsed, Refusal> {
+    parse_head(bytes, &HeadLimits::default())
+}
+
+fn request(bytes: &[u8]) -> Request {
+    match verdict(bytes) {
+        Ok(Parsed::Complete { request, .. }) => request,
+        other => panic!("{other:?} for {:?}", bytes.escape_ascii().to_string()),
+    }
+}
+
+fn with_field(field: &str) -> Request {
+    request(format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n").as_bytes())
+}
+
+/// Feeds a reader pieces that end at `cuts` and at the end, as a connection would.
+fn verdict_in_pieces(
+    bytes: &[u8],
+    cuts: impl IntoIterator<Item = usize>,
+) -> Result<Parsed, Refusal> {
+    let limits = HeadLimits::default();
+    let mut reader = HeadReader::default();
+    for cut in cuts {
+        match reader.read(&bytes[..cut], &limits)? {
+            Parsed::Partial => {}
+            complete => return Ok(complete),
+        }
+    }
+    reader.read(bytes, &limits)
+}
+
+#[test]
+fn hostile_heads_are_refused_with_their_status() {
+    let mut wrong = Vec::new();
+    for row in refusals::refusals() {
+        match verdict(&row.bytes) {
+            Err(refusal) if refusal.status.code() == row.status => {}
+            other => wrong.push(format!(
+                "{}: wanted {}, got {other:?}",
+                row.name, row.status
+            )),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn good_heads_are_read() {
+    type Fields<'a> = (Method, &'a str, Option<&'a str>, &'a str, u64, bool);
+    use Method::{Delete, Get, Head, Options, Post, Put};
+    #[rustfmt::skip]
+    let table: &[(&[u8], Fields)] = &[
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/", None, "a", 0, true)),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", (Head, "/", None, "a", 0, true)),
+        (b"OPTIONS /x HTTP/1.1\r\nHost: a\r\n\r\n", (Options, "/x", None, "a", 0, true)),
+        (b"DELETE /x HTTP/1.1\r\nHost: a\r\n\r\n", (Delete, "/x", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", (Get, "/", None, "a", 0, true)),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", (Post, "/", None, "a", 0, true)),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", (Post, "/", None, "a", 5, true)),
+        (b"PUT /x HTTP/1.1\r\nHost: a\r\ncontent-length:65536\r\n\r\n", (Put, "/x", None, "a", 65536, true)),
+        (b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: \t 0000000005 \t\r\n\r\n", (Put, "/x", None, "a", 5, true)),
+        (b"GET /ws?token=a.b&x HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/ws", Some("token=a.b&x"), "a", 0, true)),
+        (b"GET /? HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/", Some(""), "a", 0, true)),
+        (b"GET /?a=/../?b%5c HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/", Some("a=/../?b%5c"), "a", 0, true)),
+        (b"GET /%61%C3%a9%20b HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/a\u{e9} b", None, "a", 0, true)),
+        (b"GET /%252e%252e/a HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/%2e%2e/a", None, "a", 0, true)),
+        (b"GET /%23%3f HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/#?", None, "a", 0, true)),
+        (b"GET //a/ HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "//a/", None, "a", 0, true)),
+        (b"GET /..a/.b/... HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/..a/.b/...", None, "a", 0, true)),
+        (b"GET /rooms/@ada:b HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/rooms/@ada:b", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHOST: Chat.Example:8080\r\n\r\n", (Get, "/", None, "chat.example:8080", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: my_service.local\r\n\r\n", (Get, "/", None, "my_service.local", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1:9090\r\n\r\n", (Get, "/", None, "127.0.0.1:9090", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n", (Get, "/", None, "[::1]", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: [2001:DB8::1]:443\r\n\r\n", (Get, "/", None, "[2001:db8::1]:443", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost:a\r\n\r\n", (Get, "/", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: \t a \t\r\n\r\n", (Get, "/", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", (Get, "/", None, "a", 0, false)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", (Get, "/", None, "a", 0, false)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", (Get, "/", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n", (Get, "/", None, "a", 0, false)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: \xc3\xa9\xe9\tb\r\n\r\n", (Get, "/", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX:\r\nX_Y: b\r\n\r\n", (Get, "/", None, "a", 0, true)),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", (Get, "/healthz", None, "", 0, false)),
+        (b"HEAD /readyz HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", (Head, "/readyz", None, "a", 0, false)),
+    ];
+    for (bytes, expected) in table {
+        let read = request(bytes);
+        let (path, query, host) = (
+            read.path.as_str(),
+            read.query.as_deref(),
+            read.host.as_str(),
+        );
+        let fields = (
+            read.method,
+            path,
+            query,
+            host,
+            read.content_length,
+            read.keep_alive,
+        );
+        assert_eq!(fields, *expected, "{}", bytes.escape_ascii());
+        assert_eq!(
+            read.version == Version::Http10,
+            bytes.windows(8).any(|word| word == b"HTTP/1.0")
+        );
+    }
+}
+
+#[test]
+fn what_is_behind_a_head_is_not_part_of_it() {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+    let both = [head.as_slice(), b"\r\n\r\n\0\xff"].concat();
+    assert!(matches!(verdict(&both), Ok(Parsed::Complete { length, .. }) if length == head.len()));
+}
+
+#[test]
+fn a_reader_is_fresh_after_a_complete_head() {
+    let limits = HeadLimits::default();
+    let heads = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut reader = HeadReader::default();
+    let mut rest = heads.as_slice();
+    for path in ["/a", "/b"] {
+        let Ok(Parsed::Complete { request, length }) = reader.read(rest, &limits) else {
+            panic!("{path} is a whole head");
+        };
+        assert_eq!(request.path, path);
+        rest = &rest[length..];
+    }
+    assert_eq!(reader.read(rest, &limits), Ok(Parsed::Partial));
+}
+
+#[test]
+fn heads_that_have_not_ended_are_partial() {
+    let head = b"GET /a?b HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
+    for cut in 0..head.len() {
+        assert_eq!(verdict(&head[..cut]), Ok(Parsed::Partial), "cut at {cut}");
+    }
+}
+
+#[test]
+fn the_verdict_is_the_same_wherever_the_bytes_are_cut() {
+    let rows = refusals::refusals()
+        .into_iter()
+        .map(|row| (row.name, row.bytes));
+    let good: &[u8] = b"PUT /a%20b?c HTTP/1.1\r\nHost: a:1\r\nContent-Length: 3\r\n\r\nabc";
+    for (name, bytes) in rows.chain([("good".to_owned(), good.to_vec())]) {
+        let whole = verdict(&bytes);
+        // Long rows are monotonous: a few cuts tell as much as each.
+        let stride = bytes.len() / 500 + 1;
+        for cut in (0..=bytes.len()).step_by(stride) {
+            assert_eq!(
+                verdict_in_pieces(&bytes, [cut]),
+                whole,
+                "{name} cut at {cut}"
+            );
+        }
+        assert_eq!(
+            verdict_in_pieces(&bytes, 0..=bytes.len()),
+            whole,
+            "{name} byte by byte"
+        );
+    }
+}
+
+#[test]
+fn limits_are_met_to_the_byte() {
+    let start = "GET / HTTP/1.1\r\nHost: a\r\n";
+    let longest = format!("{start}X: {}\r\n\r\n", "a".repeat(16_384 - start.len() - 7));
+    assert_eq!(longest.len(), 16_384);
+    assert!(matches!(
+        verdict(longest.as_bytes()),
+        Ok(Parsed::Complete { .. })
+    ));
+    assert_eq!(verdict(&longest.as_bytes()[..16_383]), Ok(Parsed::Partial));
+    let most = format!("{start}{}\r\n", "X: a\r\n".repeat(63));
+    assert_eq!(request(most.as_bytes()).headers("x").count(), 63);
+    let target = format!("/{}", "a".repeat(8191));
+    let read = request(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    assert_eq!(read.target, target);
+}
+
+#[test]
+fn garbage_is_refused_at_its_first_wrong_byte() {
+    for bytes in [
+        b"\x16".as_slice(),
+        b"\0",
+        b"g",
+        b"\r",
+        b"\n",
+        b" ",
+        b"GET x",
+        b"GET /\r",
+        b"GET / HTTP/1.1\n",
+    ] {
+        let refusal = verdict(bytes).unwrap_err();
+        assert_eq!(
+            refusal.status,
+            Status::BadRequest,
+            "{}",
+            bytes.escape_ascii()
+        );
+    }
+}
+
+#[test]
+fn fields_are_found_by_lower_case_name_in_the_order_sent() {
+    let read = with_field("X-A: one\r\nx-a: two, ,three ,\r\nOther: x");
+    assert_eq!(read.header("x-a"), Some("one"));
+    assert_eq!(
+        read.headers("x-a").collect::<Vec<_>>(),
+        ["one", "two, ,three ,"]
+    );
+    assert_eq!(
+        read.elements("x-a").collect::<Vec<_>>(),
+        ["one", "two", "three"]
+    );
+    assert!(read.lists("x-a", "THREE") && !read.lists("x-a", "thre"));
+    assert_eq!(read.header("x-b"), None);
+}
+
+#[test]
+fn values_that_are_not_utf8_stay_present_and_equal_nothing() {
+    let read = request(b"GET / HTTP/1.1\r\nHost: a\r\nOrigin: http://a\xe9\r\n\r\n");
+    assert_eq!(read.header("origin"), Some("http://a\u{fffd}"));
+}
+
+#[test]
+fn an_expectation_counts_only_with_a_body() {
+    let put =
+        |fields: &str| request(format!("PUT / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes());
+    assert!(put("Content-Length: 1\r\nExpect: 100-Continue\r\n").expects_continue);
+    assert!(!put("Content-Length: 0\r\nExpect: 100-continue\r\n").expects_continue);
+    assert!(!put("Content-Length: 1\r\n").expects_continue);
+}
+
+#[test]
+fn forwarded_addresses_count_only_from_trusted_proxies() {
+    let (proxy, inner, far) = ("127.0.0.1", "10.0.0.2", "203.0.113.9");
+    #[rustfmt::skip]
+    let table = [
+        (far, "", far),
+        (far, "X-Forwarded-For: 1.2.3.4", far),
+        (proxy, "", proxy),
+        (proxy, "X-Forwarded-For: 1.2.3.4", "1.2.3.4"),
+        (proxy, "X-Forwarded-For: 9.9.9.9, 1.2.3.4", "1.2.3.4"),
+        (proxy, "X-Forwarded-For: 9.9.9.9, 1.2.3.4, 10.0.0.2", "1.2.3.4"),
+        (proxy, "X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 10.0.0.2", "1.2.3.4"),
+        (proxy, "X-Forwarded-For: junk, 1.2.3.4", "1.2.3.4"),
+        (proxy, "X-Forwarded-For: 1.2.3.4, junk", proxy),
+        (proxy, "X-Forwarded-For: 1.2.3.4, junk, 10.0.0.2", proxy),
+        (proxy, "X-Forwarded-For: unknown", proxy),
+        (proxy, "X-Forwarded-For: 10.0.0.2, 127.0.0.1", inner),
+        (proxy, "X-Forwarded-For: 2001:db8::1", "2001:db8::1"),
+        (proxy, "X-Forwarded-For: [2001:db8::1]:443", "2001:db8::1"),
+        (proxy, "X-Forwarded-For: 1.2.3.4:5678", "1.2.3.4"),
+        (proxy, "X-Forwarded-For: ::ffff:1.2.3.4", "1.2.3.4"),
+        ("::ffff:127.0.0.1", "X-Forwarded-For: 1.2.3.4", "1.2.3.4"),
+    ];
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let trusted = [address(proxy), address(inner)];
+    for (peer, field, expected) in table {
+        let field = if field.is_empty() { "X: a" } else { field };
+        let client = client_address(address(peer), &with_field(field), &trusted);
+        assert_eq!(client, address(expected), "{peer} {field}");
+    }
+}
+
+fn written(response: &Response, keep_alive: bool, head_only: bool) -> String {
+    let mut out = Vec::new();
+    response.encode(&mut out, keep_alive, head_only);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn responses_tell_their_length_and_whether_the_connection_ends() {
+    let response = Response::new(Status::Ok, "text/plain", "hello").with("X-A", "b");
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-A: b\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 5\r\n";
+    assert_eq!(written(&response, true, false), format!("{head}\r\nhello"));
+    assert_eq!(written(&response, true, true), format!("{head}\r\n"));
+    assert_eq!(
+        written(&response, false, false),
+        format!("{head}Connection: close\r\n\r\nhello")
+    );
+}
+
+#[test]
+fn bodiless_statuses_are_sent_without_length_and_body() {
+    for status in [Status::NoContent, Status::NotModified] {
+        let text = written(&Response::new(status, "text/plain", "hello"), true, false);
+        assert!(
+            text.ends_with("\r\n\r\n") && !text.contains("Content-Length"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn refusals_close_and_say_what_to_do() {
+    let mut out = Vec::new();
+    Refusal::unavailable("Come \"back\" later.", 2).encode(&mut out, false);
+    let text = String::from_utf8(out).unwrap();
+    assert!(
+        text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\r\nRetry-After: 2\r\n") && text.contains("\r\nConnection: close\r\n"),
+        "{text}"
+    );
+    let body = r#"{"code":"service_unavailable","reason":"Come \"back\" later."}"#;
+    assert!(
+        text.ends_with(&format!(
+            "\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_value_with_a_line_end_is_never_written() {
+    for value in ["a\r\nSet-Cookie: b", "a\nb", "a\0", "a\u{85}b"] {
+        let text = written(&Response::empty(Status::Ok).with("X-A", value), true, false);
+        assert!(!text.contains("X-A") && !text.contains("Cookie"), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(Parsed::Complete { length, .. }) = verdict(&bytes) {
+            prop_assert!(length <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn near_misses_do_not_panic_and_are_judged_alike_in_pieces(
+        at in 0usize..69, byte in any::<u8>(), cut in 0usize..70,
+    ) {
+        let mut bytes = b"PUT /a%20b/c?d HTTP/1.1\r\nHost: a:80\r\nContent-Length: 3\r\nX-A: b\r\n\r\nabc".to_vec();
+        bytes[at] = byte;
+        let whole = verdict(&bytes);
+        prop_assert_eq!(&verdict_in_pieces(&bytes, [cut]), &whole);
+        if let Ok(Parsed::Complete { length, request }) = whole {
+            prop_assert!(length <= bytes.len() && request.content_length <= 65_536);
+            prop_assert!(!request.path.contains(char::is_control));
+        }
+    }
+
+    #[test]
+    fn structured_noise_is_read_or_refused(
+        target in "/[a-z%.\\\\/?#0-9]{0,12}",
+        fields in proptest::collection::vec("(Host|Content-Length|Transfer-Encoding|X):[ a0-9,:]{0,6}\r?\n", 0..5),
+    ) {
+        let bytes = format!("POST {target} HTTP/1.1\r\n{}\r\n", fields.concat()).into_bytes();
+        match verdict(&bytes) {
+            Ok(Parsed::Complete { length, request }) => {
+                prop_assert_eq!(length, bytes.len());
+                prop_assert!(request.path.split('/').all(|segment| segment != ".."));
+            }
+            other => prop_assert!(other.is_err(), "{:?}", other),
+        }
+    }
+}

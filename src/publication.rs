@@ -1,0 +1,87 @@
+//! What is said in a room, how it is found again in the room's log, and why it may be refused: the words that the logic
+//! of rooms, the client's protocols and the brokers share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use crate::id::{Incarnation, Position, SessionId, UserName};
+
+/// One datum of a room, as said by its publisher; shared by everything that holds it.
+#[derive(Debug)]
+pub struct Publication {
+    /// Who said it; `None` for an anonymous session.
+    pub user: Option<UserName>,
+    /// When the publisher's node received it: milliseconds since 1970, by that node's clock.
+    pub time: u64,
+    /// The session that does not want its own words back (`others:true`).
+    pub except: Option<Sender>,
+    /// Any JSON value, passed on as it was written.
+    pub data: Box<RawValue>,
+}
+
+impl Publication {
+    /// What it occupies in memory, in bytes, near enough to keep a bound.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.data.get().len() + 64
+    }
+}
+
+/// A session, named so that every node can tell whether it is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    pub incarnation: Incarnation,
+    pub session: SessionId,
+}
+
+/// The name a publisher gives to one publication (1 to 64 bytes, any text).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PublishKey {
+    /// The user, or `None` for all anonymous sessions together.
+    pub publisher: Option<UserName>,
+    pub key: Arc<str>,
+}
+
+/// How long the key of a publication is remembered.
+pub const KEY_TTL: Duration = Duration::from_secs(300);
+
+/// Which part of a log is wanted. Pages are always ascending and without holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// Where the room stands, and no messages.
+    Top,
+    /// The messages after this position, oldest first. If the epoch is another one, or the log no longer reaches back so far, the
+    /// page begins at the oldest message there is; [`Page::first`] tells.
+    ///
+    /// The position is one that this node has *delivered*, so it is evidence: a log of the same epoch whose top is below it has lost its
+    /// tail, and the broker ends the epoch, once, whoever asks first.
+    After(Position),
+    /// The newest messages below this offset (`None`: below the top + 1).
+    Before(Option<u64>),
+}
+
+/// A part of a room's log.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Epoch and newest offset at the moment of reading.
+    pub top: Position,
+    /// The oldest offset the log still has; `top + 1` when it has none.
+    pub first: u64,
+    /// Ascending, contiguous.
+    pub messages: Vec<(u64, Arc<Publication>)>,
+}
+
+/// Why a publication or a read was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Nothing has happened; trying again later is right.
+    #[error("the room cannot be reached at the moment; try again")]
+    Unavailable,
+    /// No answer came in time: it happened or it did not. Retry with the same key.
+    #[error("no answer came in time, so it may or may not have happened; retry with the same key")]
+    Unknown,
+    /// The store refuses to grow (Redis out of memory). Nothing has happened.
+    #[error("the store is full; try again later")]
+    Full,
+}

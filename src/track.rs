@@ -1,0 +1,359 @@
+//! Where a node itself stands in a room: the position it has delivered, and the one read that mends a hole. Plain
+//! logic: messages and pages go in, what is to be delivered or told comes out, in order, whatever the subscription did.
+//!
+//! ```text
+//!    hole, other epoch,
+//!   following, a minute over        ask               following
+//!  settled ──────────────▶ due ───────────▶ asked ───────────────▶ asked and due
+//!     ▲                     ▲                 │ │                      │
+//!     │                     └── failed, hole ─┘ │   answer, failed     │
+//!     │                     └───────────────────┼──────────────────────┘
+//!     └────────── answer reaches the top ───────┘
+//! ```
+//! A message that is next is delivered in every state; one that is not above the position is a double and dropped.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::id::{Epoch, Position};
+use crate::publication::{Page, Publication, Range};
+
+/// How many messages of a room wait for the read that closes the hole before them. Beyond it the newest are
+/// dropped: they are in the log, and another read will bring them.
+const AHEAD: usize = 1024;
+
+/// What the members of the room are to get.
+#[derive(Debug)]
+pub enum Step {
+    Deliver(u64, Arc<Publication>),
+    /// The log no longer has what comes next: everyone now stands here.
+    Lost(Position),
+}
+
+/// The node's own place in one room.
+#[derive(Debug, Default)]
+pub struct Track {
+    /// What was delivered last; `None` until the first read has answered.
+    position: Option<Position>,
+    read: Reading,
+    /// Heard but not next, in the order heard.
+    ahead: VecDeque<(Epoch, u64, Arc<Publication>)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reading {
+    #[default]
+    Settled,
+    Due,
+    Asked,
+    /// Asked, and since then something happened that the answer may not cover.
+    AskedAndDue,
+}
+
+impl Track {
+    /// The position delivered last, once it is known.
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// Whether a read is wanted and none is under way.
+    pub fn is_due(&self) -> bool {
+        self.read == Reading::Due
+    }
+
+    /// Whether nothing is known to be missing.
+    pub fn is_settled(&self) -> bool {
+        self.read == Reading::Settled
+    }
+
+    /// The log is to be compared with what was delivered: the topic was (re)subscribed, or it is time.
+    pub fn make_due(&mut self) {
+        self.read = match self.read {
+            Reading::Settled | Reading::Due => Reading::Due,
+            Reading::Asked | Reading::AskedAndDue => Reading::AskedAndDue,
+        };
+    }
+
+    /// The question to ask the log now; the caller asks it.
+    pub fn ask(&mut self) -> Range {
+        self.read = Reading::Asked;
+        self.position.map_or(Range::Top, Range::After)
+    }
+
+    /// The question was not answered; it stays due.
+    pub fn failed(&mut self) {
+        self.read = Reading::Due;
+    }
+
+    /// A message came by the topic. `Some` is to be delivered now.
+    pub fn hear(
+        &mut self,
+        epoch: Epoch,
+        offset: u64,
+        publication: Arc<Publication>,
+    ) -> Option<Step> {
+        if let Some(position) = self
+            .position
+            .as_mut()
+            .filter(|position| position.epoch == epoch)
+        {
+            if offset <= position.offset {
+                return None;
+            }
+            if offset == position.offset + 1 {
+                position.offset = offset;
+                return Some(Step::Deliver(offset, publication));
+            }
+        }
+        // An answer under way may close the hole; whether it did is judged when it is here.
+        let fits = self.ahead.len() < AHEAD;
+        if !fits || self.read == Reading::Settled {
+            self.make_due();
+        }
+        if fits {
+            self.ahead.push_back((epoch, offset, publication));
+        }
+        None
+    }
+
+    /// The log has answered. The steps are put out in order.
+    pub fn answer(&mut self, page: Page, steps: &mut Vec<Step>) {
+        self.read = match self.read {
+            Reading::AskedAndDue => Reading::Due,
+            _ => Reading::Settled,
+        };
+        let mut position = match self.position {
+            // The first look: nobody stands anywhere yet, so nothing is missed.
+            None => page.top,
+            Some(position) if position.epoch != page.top.epoch => {
+                let start = Position {
+                    epoch: page.top.epoch,
+                    offset: page.first - 1,
+                };
+                steps.push(Step::Lost(start));
+                start
+            }
+            Some(position) if page.first > position.offset + 1 => {
+                let start = Position {
+                    epoch: position.epoch,
+                    offset: page.first - 1,
+                };
+                steps.push(Step::Lost(start));
+                start
+            }
+            Some(position) => position,
+        };
+        for (offset, publication) in page.messages {
+            if offset == position.offset + 1 {
+                position.offset = offset;
+                steps.push(Step::Deliver(offset, publication));
+            }
+        }
+        self.position = Some(position);
+        let complete = position.offset >= page.top.offset;
+        if !complete {
+            self.make_due();
+        }
+        self.catch_up(complete, steps);
+    }
+
+    /// Delivers what was waiting, as far as it goes on without a hole. `complete`: the page reached the top.
+    fn catch_up(&mut self, complete: bool, steps: &mut Vec<Step>) {
+        let Some(position) = self.position.as_mut() else {
+            return;
+        };
+        let mut missing = false;
+        while let Some((epoch, offset, _)) = self.ahead.front() {
+            let same_epoch = *epoch == position.epoch;
+            if same_epoch && *offset > position.offset + 1 {
+                missing = true;
+                break;
+            }
+            missing |= !same_epoch;
+            let next = same_epoch && *offset == position.offset + 1;
+            if let Some((_, offset, publication)) = self.ahead.pop_front()
+                && next
+            {
+                position.offset = offset;
+                steps.push(Step::Deliver(offset, publication));
+            }
+        }
+        if missing && complete {
+            // Whatever is true of this is in the log, where the next read finds it. Keeping it could mean to
+            // ask for ever about something that a log which lost its tail no longer has.
+            self.ahead.clear();
+        }
+        if missing {
+            self.make_due();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Log, LogLimits};
+    use serde_json::value::RawValue;
+    use std::time::{Duration, Instant};
+
+    const LIMITS: LogLimits = LogLimits {
+        size: 20,
+        age: Duration::from_secs(3600),
+    };
+
+    fn said(n: u64) -> Arc<Publication> {
+        let data = RawValue::from_string(n.to_string()).unwrap();
+        Arc::new(Publication {
+            user: None,
+            time: n,
+            except: None,
+            data,
+        })
+    }
+
+    /// A member of the room: checks what it is told, step by step.
+    #[derive(Default)]
+    struct Member {
+        at: Option<Position>,
+        got: Vec<u64>,
+        lost: usize,
+    }
+
+    impl Member {
+        fn take(&mut self, track: &Track, steps: Vec<Step>) {
+            for step in steps {
+                match step {
+                    Step::Deliver(offset, said) => {
+                        if let Some(at) = &mut self.at {
+                            assert_eq!(offset, at.offset + 1, "a hole or a double");
+                            at.offset = offset;
+                        }
+                        self.got.push(said.time);
+                    }
+                    Step::Lost(position) => {
+                        self.at = Some(position);
+                        self.lost += 1;
+                    }
+                }
+            }
+            self.at = self.at.or(track.position());
+        }
+    }
+
+    /// Messages are published while the subscription drops some, reads are answered late, and the log is trimmed or made
+    /// anew; the member must see no hole and no double, lose only with a word, and end at the top.
+    #[test]
+    fn members_see_every_message_once_and_in_order_or_are_told() {
+        let now = Instant::now();
+        for seed in 0..2000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut log = Log::new(Epoch::new(1), now);
+            let (mut track, mut member) = (Track::default(), Member::default());
+            let mut answers: VecDeque<Page> = VecDeque::new();
+            let (mut heard, mut number, mut epochs, mut asked_at) = (VecDeque::new(), 0, 1, 0);
+            let cuts = random.bool();
+            track.make_due();
+            for round in 0..200 {
+                let calm = round > 150;
+                match random.u8(..8) {
+                    0..3 if !calm => {
+                        number += 1;
+                        let at = log.append(said(number), None, LIMITS, now);
+                        if !cuts || random.u8(..4) > 0 {
+                            heard.push_back((at, said(number)));
+                        }
+                    }
+                    3 if !calm && cuts && random.u8(..20) == 0 => {
+                        epochs += 1;
+                        log = Log::new(Epoch::new(epochs), now);
+                        track.make_due();
+                    }
+                    4..6 => {
+                        if let Some((at, said)) = heard.pop_front() {
+                            let step = track.hear(at.epoch, at.offset, said);
+                            member.take(&track, step.into_iter().collect());
+                        }
+                    }
+                    6 => {
+                        if track.is_due() {
+                            asked_at = round;
+                            answers.push_back(log.page(track.ask(), 5, now));
+                        }
+                    }
+                    _ => {
+                        if let Some(page) = answers.pop_front() {
+                            let mut steps = Vec::new();
+                            if random.u8(..5) == 0 {
+                                track.failed();
+                            } else {
+                                track.answer(page, &mut steps);
+                            }
+                            member.take(&track, steps);
+                        }
+                    }
+                }
+            }
+            while let Some((at, said)) = heard.pop_front() {
+                let step = track.hear(at.epoch, at.offset, said);
+                member.take(&track, step.into_iter().collect());
+            }
+            track.make_due();
+            for _ in 0..100 {
+                if !answers.is_empty() || track.is_due() {
+                    let page = answers
+                        .pop_front()
+                        .unwrap_or_else(|| log.page(track.ask(), 5, now));
+                    let mut steps = Vec::new();
+                    track.answer(page, &mut steps);
+                    member.take(&track, steps);
+                }
+            }
+            let top = log.page(Range::Top, 0, now).top;
+            assert!(track.is_settled(), "seed {seed}, asked at {asked_at}");
+            assert_eq!(track.position(), Some(top), "seed {seed}");
+            assert_eq!(member.at, Some(top), "seed {seed}");
+            assert!(
+                member.got.windows(2).all(|pair| pair[0] < pair[1]),
+                "seed {seed}"
+            );
+            if !cuts {
+                assert_eq!(member.lost, 0, "seed {seed}: told of a loss that was none");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_overtakes_the_first_read_is_delivered_after_it() {
+        let now = Instant::now();
+        let mut log = Log::new(Epoch::new(1), now);
+        log.append(said(1), None, LIMITS, now);
+        let mut track = Track::default();
+        track.make_due();
+        let range = track.ask();
+        let page = log.page(range, 10, now);
+        let at = log.append(said(2), None, LIMITS, now);
+        assert!(track.hear(at.epoch, at.offset, said(2)).is_none());
+        let mut steps = Vec::new();
+        track.answer(page, &mut steps);
+        assert!(matches!(steps[..], [Step::Deliver(2, _)]), "{steps:?}");
+        assert!(track.is_settled());
+    }
+
+    #[test]
+    fn contradictions_of_a_log_that_lost_its_tail_do_not_ask_for_ever() {
+        let now = Instant::now();
+        let mut log = Log::new(Epoch::new(1), now);
+        log.append(said(1), None, LIMITS, now);
+        let mut track = Track::default();
+        track.make_due();
+        let range = track.ask();
+        track.answer(log.page(range, 10, now), &mut Vec::new());
+        assert!(track.hear(Epoch::new(1), 9, said(9)).is_none());
+        for _ in 0..2 {
+            assert!(track.is_due());
+            let range = track.ask();
+            track.answer(log.page(range, 10, now), &mut Vec::new());
+        }
+        assert!(track.is_settled());
+    }
+}

@@ -1,0 +1,49 @@
+//! Pings and their answers: a peer that answers stays, one that has vanished goes, and the connection is given back.
+
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::Message;
+use futures::StreamExt;
+use switchboard::disconnect::Disconnect;
+
+use crate::support::{TestNode, eventually, run, within};
+
+async fn node() -> TestNode {
+    TestNode::with(|config| {
+        config.heartbeat = Duration::from_millis(500);
+        config.pong_timeout = Duration::from_millis(250);
+        config.close_timeout = Duration::from_millis(250);
+    })
+    .await
+}
+
+#[test]
+fn a_client_that_answers_pings_stays() {
+    run(async {
+        let node = node().await;
+        let mut ada = node.client().await;
+        // Reading is what makes the client answer.
+        for _ in 0..4 {
+            let heard = within("a ping", ada.stream().next()).await;
+            assert!(matches!(heard, Some(Ok(Message::Ping(_)))), "{heard:?}");
+        }
+        ada.expect_silence().await;
+    });
+}
+
+#[test]
+fn a_client_that_answers_no_ping_is_closed_and_then_hung_up_on() {
+    run(async {
+        let node = node().await;
+        let mut gone = node.client().await;
+        let metrics = node.server().metrics();
+        eventually("the connection is given back", || {
+            metrics.connections_open.get() == 0
+        })
+        .await;
+        assert_eq!(
+            gone.closed().await.map(|close| close.0),
+            Some(Disconnect::Silent.code())
+        );
+    });
+}

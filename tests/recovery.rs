@@ -1,0 +1,164 @@
+//! Coming back: what a client missed while it was away follows from the position it names, in order and without a hole or a
+//! double, or it is told that its place is lost.
+
+use serde_json::{Value, json};
+
+use crate::support::{TestClient, TestNode, run};
+
+/// The data of the next `count` messages, whose offsets must go on from `offset`.
+async fn messages(client: &mut TestClient, room: &str, offset: u64, count: u64) {
+    for next in offset + 1..=offset + count {
+        let message = client.message(room).await;
+        assert_eq!(message["offset"], next);
+        assert_eq!(message["data"], json!(next));
+    }
+}
+
+async fn publish(client: &mut TestClient, room: &str, from: u64, to: u64) {
+    for n in from..=to {
+        assert_eq!(client.publish(room, json!(n)).await, n);
+    }
+}
+
+#[test]
+fn a_client_that_names_its_position_gets_what_it_missed_and_then_what_is_new() {
+    run(async {
+        let node = TestNode::start().await;
+        let mut ada = node.client().await;
+        let joined = ada.join("lobby").await;
+        publish(&mut ada, "lobby", 1, 50).await;
+        let mut bob = node.client().await;
+        let back = bob.rejoin("lobby", &joined["epoch"], 20).await;
+        assert_eq!(
+            back,
+            json!({"type": "ok", "id": 1, "room": "lobby", "epoch": joined["epoch"], "offset": 20, "top": 50, "recovered": true})
+        );
+        messages(&mut bob, "lobby", 20, 30).await;
+        publish(&mut ada, "lobby", 51, 60).await;
+        messages(&mut bob, "lobby", 50, 10).await;
+        bob.expect_silence().await;
+        let current = bob.rejoin("lobby", &joined["epoch"], 60).await;
+        assert_eq!(
+            (&current["recovered"], &current["top"]),
+            (&json!(true), &Value::Null)
+        );
+    });
+}
+
+#[test]
+fn messages_that_the_node_no_longer_keeps_are_read_from_the_log() {
+    run(async {
+        let node = TestNode::with(|config| config.recent_memory = 0).await;
+        let mut ada = node.client().await;
+        let epoch = ada.join("lobby").await["epoch"].clone();
+        publish(&mut ada, "lobby", 1, 700).await;
+        let mut others = Vec::new();
+        for since in [0, 1, 350, 699] {
+            let mut bob = node.client().await;
+            assert_eq!(bob.rejoin("lobby", &epoch, since).await["recovered"], true);
+            others.push((bob, since));
+        }
+        publish(&mut ada, "lobby", 701, 720).await;
+        for (bob, since) in &mut others {
+            messages(bob, "lobby", *since, 720 - *since).await;
+            bob.expect_silence().await;
+        }
+    });
+}
+
+#[test]
+fn a_recovery_that_is_larger_than_an_outbox_comes_in_pages_and_overflows_nothing() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.outbox_bytes = 64 * 1024;
+            config.max_message = 16 * 1024;
+            config.history_size = 2000;
+        })
+        .await;
+        let mut ada = node.client().await;
+        let epoch = ada.join("lobby").await["epoch"].clone();
+        let text = "x".repeat(1000);
+        for _ in 0..1500 {
+            ada.publish("lobby", json!(text)).await;
+            ada.message("lobby").await;
+        }
+        let mut bob = node.client().await;
+        assert_eq!(bob.rejoin("lobby", &epoch, 0).await["recovered"], true);
+        for offset in 1..=1500 {
+            assert_eq!(bob.message("lobby").await["offset"], offset);
+        }
+        ada.publish("lobby", json!("live")).await;
+        assert_eq!(bob.message("lobby").await["data"], "live");
+    });
+}
+
+#[test]
+fn a_position_that_the_log_no_longer_reaches_is_told_lost_with_the_new_one() {
+    run(async {
+        let node = TestNode::with(|config| config.history_size = 10).await;
+        let mut ada = node.client().await;
+        let epoch = ada.join("lobby").await["epoch"].clone();
+        publish(&mut ada, "lobby", 1, 30).await;
+        let mut bob = node.client().await;
+        for (epoch, since) in [
+            (epoch.clone(), 5),
+            (epoch.clone(), 31),
+            (epoch.clone(), u64::MAX),
+            (json!("0123456789abcdef"), 25),
+            (json!("not an epoch"), 25),
+        ] {
+            let back = bob.rejoin("lobby", &epoch, since).await;
+            assert_eq!(
+                (&back["recovered"], &back["offset"]),
+                (&json!(false), &json!(30)),
+                "{back}"
+            );
+            assert_eq!(back["epoch"], ada.join("lobby").await["epoch"]);
+        }
+        assert_eq!(bob.rejoin("lobby", &epoch, 20).await["recovered"], true);
+        messages(&mut bob, "lobby", 20, 10).await;
+        bob.expect_silence().await;
+    });
+}
+
+#[test]
+fn whoever_joins_again_while_it_is_a_member_starts_from_where_it_says() {
+    run(async {
+        let node = TestNode::start().await;
+        let mut ada = node.client().await;
+        let epoch = ada.join("lobby").await["epoch"].clone();
+        publish(&mut ada, "lobby", 1, 10).await;
+        messages(&mut ada, "lobby", 0, 10).await;
+        assert_eq!(ada.rejoin("lobby", &epoch, 7).await["offset"], 7);
+        messages(&mut ada, "lobby", 7, 3).await;
+        publish(&mut ada, "lobby", 11, 11).await;
+        messages(&mut ada, "lobby", 10, 1).await;
+        ada.expect_silence().await;
+    });
+}
+
+#[test]
+fn clients_that_come_back_while_the_room_is_busy_miss_nothing() {
+    run(async {
+        let node = TestNode::with(|config| config.recent_memory = 20_000).await;
+        let mut ada = node.client().await;
+        let epoch = ada.join("lobby").await["epoch"].clone();
+        let mut others = Vec::new();
+        for n in 1..=600 {
+            ada.ask(json!({"type": "publish", "room": "lobby", "data": n}))
+                .await;
+            if n % 50 == 0 {
+                let mut bob = node.client().await;
+                let since = n / 3;
+                bob.ask(json!({"type": "join", "room": "lobby", "since": {"epoch": epoch, "offset": since}}))
+                    .await;
+                others.push((bob, since));
+            }
+        }
+        for (bob, since) in &mut others {
+            assert_eq!(bob.reply(1).await["recovered"], true);
+            messages(bob, "lobby", *since, 600 - *since).await;
+            bob.expect_silence().await;
+        }
+    });
+}

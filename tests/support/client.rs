@@ -1,0 +1,177 @@
+//! A client of the native protocol that checks what it is told and says what did arrive when something else was expected.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::{Error, Message};
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use switchboard::runtime::{self, Socket};
+
+use super::{DEADLINE, within};
+
+pub struct TestClient {
+    stream: WebSocketStream<Socket>,
+    /// Heard while something else was waited for.
+    heard: VecDeque<Value>,
+    last_id: u64,
+    pub welcome: Value,
+}
+
+impl TestClient {
+    /// Connects to a node (or a proxy) at `/ws` and takes the welcome.
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address)
+            .await
+            .expect("the handshake succeeds")
+    }
+
+    pub async fn try_connect(address: SocketAddr) -> Result<Self, Error> {
+        let socket = runtime::connect(address, DEADLINE).await?;
+        let url = format!("ws://{address}/ws");
+        let shaking = async_tungstenite::client_async(url, socket);
+        let (stream, _) = within("the handshake", shaking).await?;
+        let mut client = Self {
+            stream,
+            heard: VecDeque::new(),
+            last_id: 0,
+            welcome: Value::Null,
+        };
+        client.welcome = client.push("welcome").await;
+        Ok(client)
+    }
+
+    pub async fn send(&mut self, message: Value) {
+        self.send_raw(Message::text(message.to_string())).await;
+    }
+
+    pub async fn send_raw(&mut self, message: Message) {
+        within(
+            "the message is sent",
+            SinkExt::send(&mut self.stream, message),
+        )
+        .await
+        .expect("the socket takes it");
+    }
+
+    /// Sends a command without waiting for its reply; the number it was given.
+    pub async fn ask(&mut self, mut command: Value) -> u64 {
+        self.last_id += 1;
+        command["id"] = json!(self.last_id);
+        self.send(command).await;
+        self.last_id
+    }
+
+    /// Sends a command and takes its reply, whatever it is.
+    pub async fn call(&mut self, command: Value) -> Value {
+        let id = self.ask(command).await;
+        self.reply(id).await
+    }
+
+    /// The reply to the command with this number.
+    pub async fn reply(&mut self, id: u64) -> Value {
+        self.take(&format!("the reply {id}"), |said| said["id"] == json!(id))
+            .await
+    }
+
+    pub async fn auth(&mut self, user: &str) {
+        let reply = self.call(json!({"type": "auth", "user": user})).await;
+        assert_eq!(reply["type"], "ok", "{reply}");
+    }
+
+    /// Joins a room and returns the reply.
+    pub async fn join(&mut self, room: &str) -> Value {
+        let reply = self.call(json!({"type": "join", "room": room})).await;
+        assert_eq!(reply["type"], "ok", "{reply}");
+        reply
+    }
+
+    /// Joins a room with a position.
+    pub async fn rejoin(&mut self, room: &str, epoch: &Value, offset: u64) -> Value {
+        let since = json!({"epoch": epoch, "offset": offset});
+        self.call(json!({"type": "join", "room": room, "since": since}))
+            .await
+    }
+
+    /// Publishes and returns the offset.
+    pub async fn publish(&mut self, room: &str, data: Value) -> u64 {
+        let reply = self
+            .call(json!({"type": "publish", "room": room, "data": data}))
+            .await;
+        reply["offset"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("not published: {reply}"))
+    }
+
+    /// The next message of a room.
+    pub async fn message(&mut self, room: &str) -> Value {
+        let what = format!("a message of {room}");
+        self.take(&what, |said| {
+            said["type"] == "message" && said["room"] == room
+        })
+        .await
+    }
+
+    /// The next push of this type.
+    pub async fn push(&mut self, kind: &str) -> Value {
+        self.take(&format!("a {kind}"), |said| {
+            said["type"] == kind && said["id"].is_null()
+        })
+        .await
+    }
+
+    /// Nothing but the pong is heard: whatever was on its way before has been handled.
+    pub async fn expect_silence(&mut self) {
+        self.call(json!({"type": "ping"})).await;
+        assert!(self.heard.is_empty(), "heard {:?}", self.heard);
+    }
+
+    /// Reads to the end; the close code and reason, if the server said any.
+    pub async fn closed(&mut self) -> Option<(u16, String)> {
+        loop {
+            match within("the close", self.stream.next()).await {
+                Some(Ok(Message::Close(frame))) => {
+                    let frame = frame?;
+                    // The answer to the close goes out with the next look.
+                    let _ = self.stream.flush().await;
+                    return Some((frame.code.into(), frame.reason.to_string()));
+                }
+                Some(Ok(Message::Text(text))) => {
+                    self.heard
+                        .push_back(serde_json::from_str(&text).expect("JSON"));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return None,
+            }
+        }
+    }
+
+    /// What was heard and not asked for yet.
+    pub fn heard(&self) -> impl Iterator<Item = &Value> {
+        self.heard.iter()
+    }
+
+    pub fn stream(&mut self) -> &mut WebSocketStream<Socket> {
+        &mut self.stream
+    }
+
+    /// The first that fits of what was or will be heard.
+    async fn take(&mut self, what: &str, mut fits: impl FnMut(&Value) -> bool) -> Value {
+        if let Some(index) = self.heard.iter().position(&mut fits) {
+            return self.heard.remove(index).expect("it is there");
+        }
+        loop {
+            let next = runtime::timeout(DEADLINE, self.stream.next()).await;
+            let said: Value = match next {
+                Ok(Some(Ok(Message::Text(text)))) => serde_json::from_str(&text).expect("JSON"),
+                Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
+                other => panic!("expected {what}, got {other:?}; before: {:?}", self.heard),
+            };
+            if fits(&said) {
+                return said;
+            }
+            self.heard.push_back(said);
+        }
+    }
+}

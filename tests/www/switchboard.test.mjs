@@ -1,0 +1,628 @@
+// The rules of www/switchboard.js, against a server that exists only here: a fake WebSocket whose other end is the
+// test, and a clock that moves when told. Run with `node --test tests/www/*.test.mjs`.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Switchboard, newKey } from '../../www/switchboard.js';
+
+/** Time that stands still until `pass` is called; timers run in the order they are due. */
+class FakeClock {
+  #now = 1_000_000;
+  #timers = new Map();
+  #last = 0;
+  now = () => this.#now;
+  setTimeout = (run, ms) => {
+    this.#timers.set(++this.#last, { run, due: this.#now + ms });
+    return this.#last;
+  };
+  clearTimeout = (timer) => this.#timers.delete(timer);
+  pass(ms) {
+    const end = this.#now + ms;
+    for (;;) {
+      const [next] = [...this.#timers].filter(([, { due }]) => due <= end).sort(([, a], [, b]) => a.due - b.due);
+      if (!next) break;
+      this.#timers.delete(next[0]);
+      this.#now = Math.max(this.#now, next[1].due);
+      next[1].run();
+    }
+    this.#now = end;
+  }
+  get waiting() {
+    return this.#timers.size;
+  }
+}
+
+/** A server seen from its sockets: `sockets` holds every connection made, `socket` the newest. */
+function exchange(options = {}) {
+  const clock = new FakeClock();
+  const sockets = [];
+  class FakeWebSocket {
+    sent = [];
+    closed = false;
+    constructor(url) {
+      this.url = url;
+      sockets.push(this);
+    }
+    send(text) {
+      this.sent.push(JSON.parse(text));
+    }
+    close(code) {
+      this.closed = true;
+      this.closeCode = code;
+    }
+    open(welcome = {}) {
+      this.onopen?.({});
+      this.push({ type: 'welcome', session: 's', node: 'a', user: null, heartbeat: 25, ...welcome });
+      return this;
+    }
+    push(frame) {
+      this.onmessage?.({ data: JSON.stringify(frame) });
+    }
+    /** Answers the newest request of this type that was sent. */
+    answer(type, fields) {
+      const request = this.sent.findLast((frame) => frame.type === type);
+      assert.ok(request, `no ${type} among ${JSON.stringify(this.sent)}`);
+      this.push({ type: 'ok', id: request.id, room: request.room, ...fields });
+    }
+    die(code = 1006, reason = '') {
+      this.onclose?.({ code, reason });
+    }
+    of(type) {
+      return this.sent.filter((frame) => frame.type === type);
+    }
+  }
+  const board = new Switchboard('ws://test/ws', { WebSocket: FakeWebSocket, clock, random: () => 0.5, ...options });
+  const states = [];
+  const errors = [];
+  board.on('state', ({ state }) => states.push(state));
+  board.on('error', ({ code }) => errors.push(code));
+  const seen = [];
+  const handlers = {
+    onMessage: ({ offset, data }) => seen.push(offset === null ? data : offset),
+    onGap: ({ epoch, offset }) => seen.push(`gap ${epoch} ${offset}`),
+  };
+  const message = (offset, more) => ({ type: 'message', room: 'lobby', offset, user: 'bob', time: 1, data: 'x', ...more });
+  return {
+    board, clock, sockets, states, errors, seen, handlers, message,
+    get socket() {
+      return sockets.at(-1);
+    },
+    /** A board that is open and stands in the lobby at e/41. */
+    joined() {
+      this.socket.open();
+      const room = board.join('lobby', handlers);
+      this.socket.answer('join', { epoch: 'e', offset: 41 });
+      return room;
+    },
+    /** The connection dies; the next one is opened. */
+    returns() {
+      this.socket.die();
+      clock.pass(20_000);
+      this.socket.open();
+      return this.socket;
+    },
+  };
+}
+
+/** What became of a promise, once the microtasks have run. */
+async function outcome(promise) {
+  let result = 'pending';
+  promise.then((value) => (result = value), (error) => (result = error.code));
+  await new Promise(setImmediate);
+  return result;
+}
+
+test('auth goes first, then joins without since, none waiting for another', () => {
+  const at = exchange({ user: 'ada' });
+  at.board.join('lobby');
+  at.board.join('den');
+  at.socket.onopen({});
+  assert.deepEqual(at.socket.sent, [
+    { type: 'auth', id: 1, user: 'ada' },
+    { type: 'join', id: 2, room: 'lobby' },
+    { type: 'join', id: 3, room: 'den' },
+  ]);
+});
+
+test('state tells the node and session of the welcome', () => {
+  const at = exchange();
+  assert.equal(at.board.status.state, 'connecting');
+  at.socket.open({ node: 'b', session: 's9' });
+  assert.deepEqual(at.states, ['open']);
+  assert.equal(at.board.status.node, 'b');
+  assert.equal(at.board.status.session, 's9');
+});
+
+test('messages are delivered in order and doubles are dropped', () => {
+  const at = exchange();
+  const room = at.joined();
+  for (const offset of [42, 42, 41, 43, 7]) at.socket.push(at.message(offset));
+  assert.deepEqual(at.seen, [42, 43]);
+  assert.deepEqual(room.position, { epoch: 'e', offset: 43 });
+});
+
+test('own messages move the position without being delivered', () => {
+  const at = exchange();
+  at.joined();
+  at.socket.push({ type: 'message', room: 'lobby', offset: 42, own: true });
+  at.socket.push(at.message(43));
+  assert.deepEqual(at.seen, [43]);
+});
+
+test('ephemeral messages are delivered and move nothing', () => {
+  const at = exchange();
+  const room = at.joined();
+  at.socket.push({ type: 'message', room: 'lobby', user: 'bob', time: 1, data: 'typing' });
+  assert.deepEqual(at.seen, ['typing']);
+  assert.equal(room.position.offset, 41);
+});
+
+test('behind a hole nothing is delivered until the room is joined anew', () => {
+  const at = exchange();
+  at.joined();
+  at.socket.push(at.message(44));
+  assert.deepEqual(at.socket.of('join').at(-1).since, { epoch: 'e', offset: 41 });
+  at.socket.push(at.message(45));
+  at.socket.push(at.message(42)); // comes again after the answer
+  assert.equal(at.socket.of('join').length, 2);
+  at.socket.answer('join', { epoch: 'e', offset: 41, top: 45, recovered: true });
+  for (const offset of [42, 43, 44, 45]) at.socket.push(at.message(offset));
+  assert.deepEqual(at.seen, [42, 43, 44, 45]);
+});
+
+test('a hole that a new join does not mend drops the connection', () => {
+  const at = exchange();
+  at.joined();
+  at.socket.push(at.message(44));
+  at.socket.answer('join', { epoch: 'e', offset: 41, recovered: true });
+  at.socket.push(at.message(44));
+  assert.ok(at.socket.closed);
+  assert.equal(at.board.status.state, 'waiting');
+});
+
+test('gap moves the position and is told once', () => {
+  const at = exchange();
+  const room = at.joined();
+  at.socket.push({ type: 'gap', room: 'lobby', epoch: 'f', offset: 0 });
+  at.socket.push(at.message(1));
+  assert.deepEqual(at.seen, ['gap f 0', 1]);
+  assert.deepEqual(room.position, { epoch: 'f', offset: 1 });
+});
+
+test('every room comes back with its own since', () => {
+  const at = exchange();
+  at.joined();
+  at.board.join('den');
+  at.socket.answer('join', { epoch: 'd', offset: 7 });
+  at.socket.push(at.message(42));
+  const socket = at.returns();
+  assert.deepEqual(socket.of('join').map(({ room, since }) => [room, since]), [
+    ['lobby', { epoch: 'e', offset: 42 }],
+    ['den', { epoch: 'd', offset: 7 }],
+  ]);
+});
+
+test('what was missed follows after the return, once', () => {
+  const at = exchange();
+  at.joined();
+  const socket = at.returns();
+  socket.answer('join', { epoch: 'e', offset: 41, top: 43, recovered: true });
+  for (const offset of [42, 43, 44]) socket.push(at.message(offset));
+  assert.deepEqual(at.seen, [42, 43, 44]);
+});
+
+test('a position that could not be recovered is one gap', () => {
+  const at = exchange();
+  const room = at.joined();
+  const socket = at.returns();
+  socket.answer('join', { epoch: 'f', offset: 9, recovered: false });
+  socket.push(at.message(10));
+  assert.deepEqual(at.seen, ['gap f 9', 10]);
+  assert.equal(room.state, 'joined');
+});
+
+test('the error unrecoverable is a join without since, and one gap', () => {
+  const at = exchange();
+  at.joined();
+  const socket = at.returns();
+  socket.answer('join', { type: 'error', code: 'unrecoverable' });
+  assert.equal(socket.of('join').at(-1).since, undefined);
+  socket.answer('join', { epoch: 'f', offset: 9 });
+  assert.deepEqual(at.seen, ['gap f 9']);
+});
+
+test('the first join of a room is never a gap', () => {
+  const at = exchange();
+  at.joined();
+  assert.deepEqual(at.seen, []);
+});
+
+test('a join that is unavailable is tried again, one that is forbidden is refused', () => {
+  const at = exchange();
+  at.socket.open();
+  const changes = [];
+  const room = at.board.join('lobby', { onState: ({ state, error }) => changes.push(error?.code ?? state) });
+  at.socket.answer('join', { type: 'error', code: 'unavailable' });
+  assert.equal(room.state, 'joining');
+  at.clock.pass(500);
+  assert.equal(at.socket.of('join').length, 2);
+  at.socket.answer('join', { type: 'error', code: 'forbidden', reason: 'not you' });
+  assert.deepEqual(changes, ['joining', 'joining', 'forbidden']);
+  assert.equal(room.state, 'refused');
+});
+
+test('leaving tells the server, and a late answer to the join is ignored', () => {
+  const at = exchange();
+  at.socket.open();
+  const room = at.board.join('lobby', at.handlers);
+  room.leave();
+  assert.equal(at.socket.of('leave')[0].room, 'lobby');
+  at.socket.answer('join', { epoch: 'e', offset: 41 });
+  at.socket.push(at.message(42));
+  assert.equal(room.state, 'left');
+  assert.deepEqual(at.seen, []);
+});
+
+test('publish resolves with its position and moves nothing', async () => {
+  const at = exchange();
+  const room = at.joined();
+  const done = room.publish({ text: 'hi' }, { key: 'k1' });
+  assert.deepEqual(at.socket.of('publish'), [{ type: 'publish', id: 2, room: 'lobby', key: 'k1', data: { text: 'hi' } }]);
+  at.socket.answer('publish', { epoch: 'e', offset: 50 });
+  assert.deepEqual(await outcome(done), { epoch: 'e', offset: 50 });
+  assert.equal(room.position.offset, 41);
+});
+
+test('one publish of a room is on its way at a time, in order; rooms do not wait for each other', async () => {
+  const at = exchange();
+  const lobby = at.joined();
+  const den = at.board.join('den');
+  for (const data of [1, 2, 3]) lobby.publish(data);
+  den.publish(9);
+  assert.deepEqual(at.socket.of('publish').map(({ data }) => data), [1, 9]);
+  const first = at.socket.of('publish')[0];
+  at.socket.push({ type: 'ok', id: first.id, epoch: 'e', offset: 42 });
+  assert.deepEqual(at.socket.of('publish').map(({ data }) => data), [1, 9, 2]);
+});
+
+test('a publish without an answer goes out again with its key, before later ones', async () => {
+  const at = exchange();
+  const room = at.joined();
+  const done = [room.publish('a', { key: 'ka' }), room.publish('b', { key: 'kb' })];
+  let socket = at.returns();
+  socket = at.returns();
+  assert.deepEqual(socket.of('publish').map(({ key, data }) => [key, data]), [['ka', 'a']]);
+  socket.answer('publish', { epoch: 'e', offset: 42 });
+  assert.deepEqual(socket.of('publish').map(({ key }) => key), ['ka', 'kb']);
+  socket.answer('publish', { epoch: 'e', offset: 43 });
+  assert.deepEqual(await outcome(Promise.all(done)), [{ epoch: 'e', offset: 42 }, { epoch: 'e', offset: 43 }]);
+});
+
+for (const code of ['unknown', 'unavailable', 'rate']) {
+  test(`the answer ${code} is retried with the same key after a pause`, async () => {
+    const at = exchange();
+    const room = at.joined();
+    const done = room.publish('a', { key: 'ka' });
+    room.publish('b', { key: 'kb' });
+    at.socket.answer('publish', { type: 'error', code });
+    assert.equal(at.socket.of('publish').length, 1);
+    at.clock.pass(250);
+    assert.deepEqual(at.socket.of('publish').map(({ key }) => key), ['ka', 'ka']);
+    at.socket.answer('publish', { epoch: 'e', offset: 42 });
+    assert.equal((await outcome(done)).offset, 42);
+  });
+}
+
+test('a retry that waits is sent at once on a new connection, and only there', () => {
+  const at = exchange();
+  const room = at.joined();
+  room.publish('a', { key: 'ka' });
+  at.socket.answer('publish', { type: 'error', code: 'unavailable' });
+  const socket = at.returns();
+  at.clock.pass(9_000);
+  assert.deepEqual(socket.of('publish').map(({ key }) => key), ['ka']);
+});
+
+test('any other error rejects with its code, and the next publish goes out', async () => {
+  const at = exchange();
+  const room = at.joined();
+  const refused = room.publish('a');
+  room.publish('b');
+  at.socket.answer('publish', { type: 'error', code: 'too_large', reason: 'at most 64 KiB' });
+  assert.equal(await outcome(refused), 'too_large');
+  assert.equal(at.socket.of('publish').length, 2);
+});
+
+test('a publish older than its key is given up rather than doubled', async () => {
+  const at = exchange();
+  const room = at.joined();
+  const sent = room.publish('a');
+  const unsent = room.publish('b');
+  at.socket.die();
+  at.clock.pass(280_000);
+  at.board.connect();
+  at.socket.open();
+  assert.equal(await outcome(sent), 'unknown');
+  assert.deepEqual(at.socket.of('publish').map(({ data }) => data), ['b']);
+  assert.equal(await outcome(unsent), 'pending');
+});
+
+test('the queue is bounded and says so', async () => {
+  const at = exchange({ queue: 2 });
+  const room = at.joined();
+  room.publish(1);
+  room.publish(2);
+  assert.equal(await outcome(room.publish(3)), 'queue_full');
+});
+
+test('what cannot be said in JSON is refused at once', async () => {
+  const room = exchange().joined();
+  await assert.rejects(room.publish(undefined), TypeError);
+});
+
+test('ephemeral publishes have no key and are never repeated', async () => {
+  const at = exchange();
+  const room = at.joined();
+  const done = room.publish('typing', { ephemeral: true });
+  assert.deepEqual(at.socket.of('publish')[0], { type: 'publish', id: 2, room: 'lobby', ephemeral: true, data: 'typing' });
+  at.socket.die();
+  assert.equal(await outcome(done), 'closed');
+  assert.equal(await outcome(room.publish('typing', { ephemeral: true })), 'offline');
+});
+
+test('history answers a page, and rejects when the connection dies', async () => {
+  const at = exchange();
+  const room = at.joined();
+  const page = room.history({ before: 42, limit: 2 });
+  assert.deepEqual(at.socket.of('history')[0], { type: 'history', id: 2, room: 'lobby', limit: 2, before: 42 });
+  at.socket.answer('history', { epoch: 'e', messages: [{ offset: 41, time: 5, data: 'x' }], more: true });
+  assert.deepEqual(await outcome(page), {
+    epoch: 'e', more: true, messages: [{ room: 'lobby', epoch: 'e', offset: 41, user: null, time: 5, data: 'x' }],
+  });
+  const lost = room.history();
+  at.socket.die();
+  assert.equal(await outcome(lost), 'closed');
+});
+
+test('leaving rejects what is queued', async () => {
+  const at = exchange();
+  const room = at.joined();
+  const done = room.publish('a');
+  room.leave();
+  assert.equal(await outcome(done), 'left');
+  assert.equal(await outcome(room.publish('b')), 'left');
+});
+
+for (const [code, final] of [[1000, 0], [1006, 0], [1012, 0], [3000, 0], [3499, 0], [3500, 1], [3999, 1], [4000, 0], [4499, 0], [4500, 1], [4999, 1]]) {
+  test(`close code ${code} ${final ? 'is final' : 'is followed by a return'}`, async () => {
+    const at = exchange();
+    const room = at.joined();
+    const done = room.publish('a');
+    at.socket.die(code, 'because');
+    at.clock.pass(60_000);
+    assert.equal(at.sockets.length > 1, !final);
+    if (!final) return;
+    assert.equal(await outcome(done), 'closed');
+    const { state, reason } = at.board.status;
+    assert.deepEqual([state, reason], ['closed', 'because']);
+    at.board.connect();
+    assert.equal(at.sockets.length, 2);
+  });
+}
+
+test('retries wait a random part of half a second, doubling up to 20 s', () => {
+  const at = exchange({ random: () => 0.999999 });
+  const waits = [];
+  at.board.on('state', ({ state, retryIn }) => state === 'waiting' && waits.push(Math.round(retryIn)));
+  for (let n = 0; n < 8; n++) {
+    at.socket.die();
+    at.clock.pass(at.board.status.retryIn);
+  }
+  assert.deepEqual(waits, [500, 1000, 2000, 4000, 8000, 16000, 20000, 20000]);
+});
+
+test('the backoff starts anew only after a connection that held', () => {
+  const at = exchange();
+  const wait = () => at.board.status.retryIn;
+  for (const expected of [250, 500]) {
+    at.socket.open().die();
+    assert.equal(wait(), expected);
+    at.clock.pass(expected);
+  }
+  at.socket.open();
+  at.clock.pass(5_000);
+  at.socket.die();
+  assert.equal(wait(), 250);
+});
+
+test('a connection that is not welcomed in 10 s is given up', () => {
+  const at = exchange();
+  at.clock.pass(9_999);
+  assert.equal(at.board.status.state, 'connecting');
+  at.clock.pass(1);
+  assert.equal(at.board.status.state, 'waiting');
+  assert.ok(at.sockets[0].closed);
+});
+
+test('after a bye the client stays until the server said, then connects anew', () => {
+  const at = exchange();
+  at.joined();
+  at.socket.push({ type: 'bye', reason: 'draining', retry: 1840 });
+  at.socket.push(at.message(42));
+  at.clock.pass(1000);
+  assert.equal(at.board.status.state, 'open');
+  at.socket.die(1001);
+  assert.equal(at.board.status.retryIn, 840);
+  at.clock.pass(840);
+  assert.deepEqual(at.socket.open().of('join')[0].since, { epoch: 'e', offset: 42 });
+});
+
+test('after a bye the client goes even if the node never closes', () => {
+  const at = exchange();
+  at.joined();
+  at.socket.push({ type: 'bye', reason: 'draining', retry: 500 });
+  at.clock.pass(500);
+  assert.equal(at.sockets.length, 2);
+  assert.ok(at.sockets[0].closed);
+});
+
+test('a silent server is pinged after its heartbeat, and dropped 10 s later', () => {
+  const at = exchange();
+  at.socket.open();
+  at.clock.pass(24_000);
+  at.socket.push({ type: 'joined', room: 'x', user: 'y' });
+  at.clock.pass(24_999);
+  assert.equal(at.socket.of('ping').length, 0);
+  at.clock.pass(1);
+  assert.equal(at.socket.of('ping').length, 1);
+  at.clock.pass(9_999);
+  assert.equal(at.board.status.state, 'open');
+  at.clock.pass(1);
+  assert.equal(at.board.status.state, 'waiting');
+});
+
+test('a pong keeps the connection', () => {
+  const at = exchange();
+  at.socket.open();
+  for (let n = 1; n <= 4; n++) {
+    at.clock.pass(25_000);
+    assert.equal(at.socket.of('ping').length, n);
+    at.clock.pass(5_000);
+    at.socket.push({ type: 'pong', id: at.socket.of('ping').at(-1).id });
+  }
+  assert.equal(at.board.status.state, 'open');
+});
+
+test('connect() retries at once, and asks an open connection for a sign of life', () => {
+  const at = exchange();
+  at.socket.open();
+  at.socket.die();
+  at.board.connect();
+  assert.equal(at.sockets.length, 2);
+  at.clock.pass(9_000);
+  assert.equal(at.sockets.length, 2);
+  at.socket.open();
+  at.board.connect();
+  assert.equal(at.socket.of('ping').length, 1);
+});
+
+test('a network that is back ends the waiting, and is not listened to after close()', () => {
+  const heard = new EventTarget();
+  globalThis.addEventListener = (...listener) => heard.addEventListener(...listener);
+  globalThis.removeEventListener = (...listener) => heard.removeEventListener(...listener);
+  try {
+    const at = exchange();
+    at.socket.die();
+    heard.dispatchEvent(new Event('online'));
+    assert.equal(at.sockets.length, 2);
+    assert.equal(at.board.status.state, 'connecting');
+    at.board.close();
+    heard.dispatchEvent(new Event('online'));
+    assert.equal(at.sockets.length, 2);
+  } finally {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
+});
+
+test('a request that is never answered ends the connection, not the queue', () => {
+  const at = exchange();
+  const room = at.joined();
+  room.publish('a', { key: 'ka' });
+  for (let n = 0; n < 3; n++) {
+    at.clock.pass(10_000);
+    at.socket.push({ type: 'joined', room: 'x', user: 'y' }); // alive, but mute on the publish
+  }
+  assert.equal(at.sockets[0].closed, true);
+  at.clock.pass(20_000);
+  assert.deepEqual(at.socket.open().of('publish').map(({ key }) => key), ['ka']);
+});
+
+test('publishes wait for the answer to auth, and fail with it', async () => {
+  const at = exchange({ token: 'old' });
+  at.socket.open();
+  const room = at.board.join('lobby');
+  const done = room.publish('a');
+  assert.equal(at.socket.of('publish').length, 0);
+  at.socket.answer('auth', { type: 'error', code: 'unauthorized', reason: 'expired' });
+  assert.deepEqual(at.errors, ['unauthorized']);
+  assert.equal(await outcome(done), 'unauthorized');
+  at.board.setToken('new');
+  room.publish('b');
+  assert.equal(at.socket.of('auth').at(-1).token, 'new');
+  at.socket.answer('auth', { user: 'ada' });
+  assert.equal(at.socket.of('publish').length, 1);
+});
+
+test('a first name is told on the same connection, another one on a new connection', () => {
+  const at = exchange();
+  at.joined();
+  at.board.setUser('ada');
+  at.socket.answer('auth', { user: 'ada' });
+  assert.equal(at.sockets.length, 1);
+  at.board.setUser('eve');
+  at.clock.pass(0);
+  assert.equal(at.sockets.length, 2);
+  const [auth, join] = at.socket.open().sent;
+  assert.equal(auth.user, 'eve');
+  assert.deepEqual(join.since, { epoch: 'e', offset: 41 });
+});
+
+test('a publish on its way is answered under the name it was sent with', async () => {
+  const at = exchange({ user: 'ada' });
+  at.socket.open();
+  at.socket.answer('auth', { user: 'ada' });
+  const room = at.board.join('lobby');
+  room.publish('a', { key: 'ka' });
+  at.board.setUser('eve');
+  room.publish('b', { key: 'kb' });
+  const again = at.returns();
+  assert.equal(again.of('auth')[0].user, 'ada');
+  again.answer('auth', { user: 'ada' });
+  again.answer('publish', { epoch: 'e', offset: 1 });
+  assert.deepEqual(again.of('publish').map(({ key }) => key), ['ka']);
+  at.clock.pass(0);
+  at.socket.open().answer('auth', { user: 'eve' });
+  assert.deepEqual(at.socket.of('publish').map(({ key }) => key), ['kb']);
+});
+
+test('close() ends everything: no timer is left and the old socket is deaf', async () => {
+  const at = exchange();
+  const room = at.joined();
+  const done = room.publish('a');
+  at.board.close();
+  assert.equal(at.socket.closeCode, 1000);
+  assert.equal(await outcome(done), 'closed');
+  at.socket.push(at.message(42));
+  at.socket.die();
+  assert.deepEqual(at.seen, []);
+  assert.equal(at.clock.waiting, 0);
+  assert.equal(at.board.status.state, 'closed');
+});
+
+test('joined and left are passed on, strange frames are passed over', () => {
+  const at = exchange();
+  at.socket.open();
+  const came = [];
+  at.board.join('lobby', { onJoined: ({ user }) => came.push(`+${user}`), onLeft: ({ user }) => came.push(`-${user}`) });
+  at.socket.push({ type: 'joined', room: 'lobby', user: 'ada', version: 1 });
+  at.socket.push({ type: 'left', room: 'lobby', user: 'ada', version: 2 });
+  for (const frame of [null, 7, [], {}, { type: 'novel' }, { type: 'message', room: 'elsewhere', offset: 1 }]) at.socket.push(frame);
+  at.socket.onmessage({ data: '{' });
+  at.socket.push({ type: 'error', code: 'bad_request', reason: 'no such type' });
+  assert.deepEqual(came, ['+ada', '-ada']);
+  assert.deepEqual(at.errors, ['bad_frame', 'bad_request']);
+});
+
+test('keys are fresh and short enough for the server, with or without randomUUID', () => {
+  const { crypto } = globalThis;
+  const keys = [newKey(), newKey()];
+  Object.defineProperty(globalThis, 'crypto', { value: { getRandomValues: (bytes) => crypto.getRandomValues(bytes) }, configurable: true });
+  try {
+    keys.push(newKey(), newKey());
+  } finally {
+    Object.defineProperty(globalThis, 'crypto', { value: crypto, configurable: true });
+  }
+  assert.equal(new Set(keys).size, 4);
+  for (const key of keys) assert.match(key, /^[0-9a-f-]{32,64}$/);
+});
