@@ -8,6 +8,10 @@ use super::node::{Form, LINGER, World, name, offsets, said};
 /// Each scenario becomes a test of each broker.
 macro_rules! over_every_broker {
     ($($scenario:ident),+ $(,)?) => {
+        mod over_memory {
+            $(#[test] fn $scenario() { super::$scenario(super::World::memory()); })+
+        }
+
         mod over_redis {
             $(#[test] fn $scenario() { super::$scenario(super::World::redis()); })+
         }
