@@ -8,6 +8,8 @@
 
 mod drain;
 mod room;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

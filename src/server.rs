@@ -35,6 +35,10 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// How often running out of descriptors is logged at most.
 const EXHAUSTED_LOG: Duration = Duration::from_secs(1);
 
+/// While the dispatcher lags, which shows in a half-full inbox, new connections wait in the kernel's queue: those who are here
+/// already come first. This is how often accepting looks again.
+const ADMISSION_PAUSE: Duration = Duration::from_millis(5);
+
 /// Fields of one head at most.
 const HEAD_FIELDS: usize = 64;
 
@@ -273,6 +277,9 @@ async fn tick(inbox: flume::Sender<Event>) {
 async fn accept(listener: Listener, node: Arc<Node>, max: u64, stop: flume::Receiver<()>) {
     let mut exhausted_since: Option<Instant> = None;
     loop {
+        while node.inbox.len() > node.inbox.capacity().unwrap_or(usize::MAX) / 2 {
+            runtime::sleep(ADMISSION_PAUSE).await;
+        }
         let accepted = match select(listener.accept().boxed(), stop.recv_async()).await {
             Either::Left((accepted, _)) => accepted,
             Either::Right(_) => return,
