@@ -23,6 +23,7 @@ use crate::id::{self, Incarnation};
 use crate::metrics::Metrics;
 use crate::pages::Assets;
 use crate::readiness::Readiness;
+use crate::retention::{LogLimits, Retention};
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
 use crate::session::OutboxLimits;
 
@@ -169,8 +170,7 @@ fn start_broker(
 ) -> Result<Broker, StartError> {
     let settings = broker::Settings {
         incarnation,
-        history_size: config.history_size,
-        history_age: config.history_age,
+        retention: retention(config),
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
         max_rooms: config.max_rooms,
@@ -193,6 +193,17 @@ fn start_broker(
     )?)
 }
 
+fn retention(config: &Config) -> Retention {
+    let otherwise = LogLimits {
+        size: config.history_size,
+        age: config.history_age,
+    };
+    Retention {
+        rules: config.history.clone(),
+        otherwise,
+    }
+}
+
 fn dispatcher_settings(
     config: &Config,
     incarnation: Incarnation,
@@ -206,7 +217,7 @@ fn dispatcher_settings(
         join_timeout: config.join_timeout,
         rooms_per_session: config.rooms_per_session,
         max_rooms: config.max_rooms,
-        history_size: config.history_size,
+        retention: retention(config),
         recent_memory: config.recent_memory,
         outbox_bytes: config.outbox_bytes,
         seed: id::random()?,
