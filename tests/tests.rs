@@ -3,4 +3,5 @@
 
 mod support;
 
+mod command_line;
 mod rooms;

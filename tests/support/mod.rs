@@ -5,6 +5,7 @@ pub mod client;
 pub mod handshakes;
 pub mod http;
 pub mod node;
+pub mod process;
 pub mod refusals;
 
 use std::future::Future;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use client::TestClient;
 pub use node::TestNode;
+pub use process::NodeProcess;
 use switchboard::runtime;
 
 /// How long anything may take that must happen. Long enough for a busy machine; nothing waits for it to pass.
