@@ -4,4 +4,6 @@
 mod support;
 
 mod command_line;
+mod handshake;
+mod http_door;
 mod rooms;

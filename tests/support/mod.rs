@@ -2,6 +2,7 @@
 //! deadline.
 
 pub mod client;
+pub mod frames;
 pub mod handshakes;
 pub mod http;
 pub mod node;
