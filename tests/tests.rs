@@ -5,5 +5,6 @@ mod support;
 
 mod command_line;
 mod handshake;
+mod house;
 mod http_door;
 mod rooms;
