@@ -1,6 +1,8 @@
 //! The command `switchboard`: reads the configuration, starts the log, runs a node, and turns the outcome into an
 //! exit code: 0 after a drain, 2 for a configuration that is refused, 1 when the node cannot start, 70 when it failed.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use switchboard::config::{Config, ConfigError, Parsed};

@@ -2,9 +2,24 @@
 //! head, the refusal of frames that break RFC 6455, the close handshake, the echo endpoint, and the end of a connection that
 //! panics. What is said in the frames is tested in `rooms` and its sisters.
 
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::io::{AsyncRead, AsyncWrite};
 use switchboard::config::Config;
+use switchboard::connection::{Counted, Limits, Node, Socket, serve};
+use switchboard::disconnect::Disconnect;
+use switchboard::dispatcher::Event;
+use switchboard::http::HeadLimits;
+use switchboard::metrics::Metrics;
+use switchboard::pages::Assets;
+use switchboard::readiness::Readiness;
+use switchboard::runtime::{self, Listener};
+use switchboard::session::OutboxLimits;
 
 use crate::support::frames::{
     BINARY, CLOSE, CONTINUATION, FrameClient, PING, PONG, TEXT, fragment, frame, header, unmasked,
@@ -12,7 +27,7 @@ use crate::support::frames::{
 };
 use crate::support::handshakes::HANDSHAKES;
 use crate::support::http::Caller;
-use crate::support::{TestNode, eventually, run};
+use crate::support::{TestNode, eventually, run, within};
 
 const PING_COMMAND: &[u8] = br#"{"type":"ping","id":1}"#;
 const PONG_REPLY: &str = r#"{"type":"pong","id":1}"#;
@@ -354,5 +369,127 @@ fn the_echo_path_sends_every_message_back() {
             client.send(bytes).await;
             assert_eq!(client.closed().await, Some(code));
         }
+    });
+}
+
+/// A socket in memory that asks to upgrade, panics when it is read again, and has ended after that.
+#[derive(Clone, Default)]
+struct Trap(Arc<AtomicUsize>);
+
+impl AsyncRead for Trap {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            0 => Poll::Ready(upgrade("/ws", "").as_bytes().read(buffer)),
+            1 => panic!("the trap is sprung, as the test wants"),
+            _ => Poll::Ready(Ok(0)),
+        }
+    }
+}
+
+impl AsyncWrite for Trap {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Socket for Trap {
+    fn shutdown(&self) {}
+}
+
+/// The shared part of a node whose dispatcher is the test itself.
+fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
+    let readiness = Readiness::default();
+    readiness.set_broker(true);
+    let time = Duration::from_secs(60);
+    Arc::new(Node {
+        assets: Assets::embedded(),
+        readiness,
+        metrics: Arc::new(Metrics::default()),
+        inbox,
+        limits: Limits {
+            head: HeadLimits::default(),
+            head_timeout: time,
+            idle_timeout: time,
+            close_timeout: time,
+            message: 65_536,
+            outbox: OutboxLimits {
+                bytes: 65_536,
+                frames: 16,
+            },
+        },
+        origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+        echo_path: None,
+        sessions: AtomicU64::new(1),
+    })
+}
+
+#[test]
+fn a_panic_in_one_connection_ends_that_connection_alone() {
+    run(async {
+        let (inbox, events) = flume::unbounded();
+        let next = async || within("an event", events.recv_async()).await.expect("one");
+        let node = node_of(inbox);
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = listener.local_addr();
+        let accepting = node.clone();
+        runtime::spawn(async move {
+            while let Ok((socket, peer)) = listener.accept().await {
+                let counted = Counted::new(accepting.metrics.clone());
+                runtime::spawn(serve(accepting.clone(), socket, peer, counted));
+            }
+        });
+
+        let mut client = FrameClient::open(address, "/ws").await;
+        let Event::Opened { outbox, .. } = next().await else {
+            panic!("the client is not opened")
+        };
+
+        let counted = Counted::new(node.metrics.clone());
+        serve(node.clone(), Trap::default(), address, counted).await;
+        let Event::Opened {
+            session,
+            outbox: trapped,
+            ..
+        } = next().await
+        else {
+            panic!("the trap is not opened")
+        };
+        let farewell = next().await;
+        let Event::Closed {
+            session: closed,
+            farewell: Some(Disconnect::Internal),
+        } = farewell
+        else {
+            panic!("{farewell:?}")
+        };
+        assert_eq!(closed, session);
+        drop(trapped);
+        assert!(matches!(next().await, Event::Closed { farewell: None, .. }));
+        assert_eq!(node.metrics.panics_total.get(), 1);
+        let open = || node.metrics.connections_open.get();
+        eventually("the trap alone is gone", || open() == 1).await;
+
+        client.send(frame(TEXT, PING_COMMAND)).await;
+        let asked = next().await;
+        assert!(matches!(asked, Event::Command { .. }), "{asked:?}");
+        outbox.end(Disconnect::Draining);
+        assert_eq!(client.closed().await, Some(3001));
     });
 }

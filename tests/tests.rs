@@ -8,6 +8,7 @@ mod command_line;
 mod drain;
 mod handshake;
 mod heartbeat;
+mod house;
 mod http_door;
 mod recovery;
 mod rooms;
