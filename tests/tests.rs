@@ -4,8 +4,12 @@
 mod support;
 
 mod broker;
+mod command_line;
 mod drain;
+mod handshake;
 mod heartbeat;
+mod house;
+mod http_door;
 mod recovery;
 mod rooms;
 mod slow_session;

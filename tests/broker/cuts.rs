@@ -12,7 +12,7 @@ use crate::support::redis_server::RedisServer;
 
 /// Everything is kept, so that every hole can be read.
 fn long(settings: &mut Settings) {
-    settings.history_size = 100_000;
+    settings.retention.otherwise.size = 100_000;
 }
 
 /// A member of the lobby, as a dispatcher would be: it delivers what comes next, drops doubles, and reads holes.
