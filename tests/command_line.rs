@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use switchboard::runtime;
 
 use crate::support::frames::FrameClient;
-use crate::support::process::{BINARY, Ended, run_to_end, without_variables};
+use crate::support::process::{BINARY, Ended, command, run_to_end, without_variables};
 use crate::support::{NodeProcess, TestClient, http, run, within};
 
 /// Nobody listens there: port 1 is reserved, and nothing on a machine of ours uses it.
@@ -284,6 +285,21 @@ fn a_second_signal_does_not_wait_for_the_drain() {
 }
 
 #[test]
+fn a_killed_node_can_be_started_again_on_its_port_at_once() {
+    run(async {
+        let mut node = NodeProcess::start(&[]).await;
+        let mut client = node.client().await;
+        node.kill();
+        assert_eq!(client.closed().await, None);
+        assert_eq!(node.exit().await.signal(), Some(9));
+        let address = node.address.to_string();
+        let next = NodeProcess::spawn(command(&["serve", "--listen", &address])).await;
+        assert_eq!(next.address, node.address);
+        next.client().await.expect_silence().await;
+    });
+}
+
+#[test]
 fn a_node_without_its_redis_ends_at_once_when_told_to() {
     run(async {
         let mut node = NodeProcess::start(&["--redis", NOTHING]).await;
@@ -305,6 +321,7 @@ fn the_log_is_one_json_object_per_line() {
         client.call(json!({"type": "join", "room": name})).await;
         client.join("lobby").await;
         http::exchange(node.address, b"junk \x1b[31m\r\n").await;
+        drop(client);
         node.terminate();
         node.exit().await;
         let log = node.log();
@@ -336,6 +353,7 @@ fn a_node_serves_on_when_its_stdout_is_closed() {
             be_refused(address).await;
         }
         client.expect_silence().await;
+        drop(client);
         node.client().await.expect_silence().await;
         node.terminate();
         assert_eq!(node.exit().await.code(), Some(0));
@@ -363,6 +381,7 @@ fn a_node_starts_without_a_stdout() {
         };
         let mut client = within("the node listens", connecting).await;
         client.expect_silence().await;
+        drop(client);
         node.terminate();
         assert_eq!(node.exit().await.code(), Some(0), "{}", node.errors());
     });
@@ -379,6 +398,7 @@ fn a_node_serves_on_when_nobody_reads_its_stdout() {
             be_refused(node.address).await;
         }
         client.expect_silence().await;
+        drop(client);
         node.client().await.expect_silence().await;
         node.terminate();
         assert_eq!(node.exit().await.code(), Some(0));
