@@ -11,6 +11,7 @@ use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId};
 use switchboard::metrics::Metrics;
 use switchboard::protocol::{Command, Protocol};
+use switchboard::retention::Retention;
 use switchboard::session::{self, Chunk, OutboxLimits, OutboxReader};
 
 use crate::support::table::Table;
@@ -74,7 +75,7 @@ impl House {
             join_timeout: Duration::from_secs(5),
             rooms_per_session: 128,
             max_rooms: 100_000,
-            history_size: 1000,
+            retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory: 64 << 20,
             outbox_bytes: LIMITS.bytes,
             seed: 1,
