@@ -9,7 +9,7 @@ use crate::id::{Epoch, Position};
 use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
 
 /// Publications at consecutive offsets: `first`, `first + 1`, …
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Run {
     first: u64,
     entries: VecDeque<Arc<Publication>>,
@@ -65,7 +65,7 @@ impl Run {
 }
 
 /// A room's log in the memory broker: everything Redis would keep of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Log {
     top: Position,
     run: Run,

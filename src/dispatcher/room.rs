@@ -46,6 +46,12 @@ pub struct RoomState {
     speakers: [usize; Protocol::COUNT],
 }
 
+impl RoomState {
+    pub fn position(&self) -> Option<Position> {
+        self.track.position()
+    }
+}
+
 /// A member that is behind.
 #[derive(Debug)]
 struct Cursor {
