@@ -163,6 +163,7 @@ impl Dispatcher {
                 }
             }
         }
+        self.supersede(key, session);
         let deadline = now.instant + self.settings.join_timeout;
         if let Some(room) = self.rooms.get_mut(key) {
             room.state.speakers[protocol.index()] += usize::from(!member);
@@ -183,8 +184,20 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// Every join is answered, so one that another join or a leave of its session overtakes is refused.
+    fn supersede(&mut self, key: RoomKey, session: SessionId) {
+        let room = self.rooms.get_mut(key);
+        let cursor = room.and_then(|room| room.state.cursors.get_mut(&session));
+        if let Some(Join { id, .. }) = cursor.and_then(|cursor| cursor.join.take()) {
+            let reason = "another join or leave of this room came before the answer; join again";
+            let error = CommandError::new(Code::Unavailable, reason);
+            self.reply(session, id, &Reply::Error(&error));
+        }
+    }
+
     pub(super) fn on_leave(&mut self, session: SessionId, name: &RoomName) {
         if let Some(key) = self.rooms.find(name) {
+            self.supersede(key, session);
             self.leave(key, session);
         }
     }
