@@ -4,8 +4,11 @@
 mod support;
 
 mod broker;
+mod browser;
+mod cluster;
 mod drain;
 mod heartbeat;
 mod recovery;
 mod rooms;
+mod run_cluster;
 mod slow_session;
