@@ -8,6 +8,8 @@
 
 mod drain;
 mod room;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::disconnect::Disconnect;
 use crate::id::{Incarnation, Position, RoomName, SessionId, Ticket, UserName};
 use crate::metrics::Metrics;
 use crate::protocol::{Code, Command, CommandError, Protocol, Publish, Push, Reply, RequestId};
+use crate::retention::Retention;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime;
 use crate::session::{Beat, Heartbeats, Offer, Outbox};
@@ -115,7 +118,8 @@ pub struct Settings {
     pub join_timeout: Duration,
     pub rooms_per_session: usize,
     pub max_rooms: usize,
-    pub history_size: usize,
+    /// How much the broker keeps of each room; the node keeps no more.
+    pub retention: Retention,
     /// Bytes of recent messages kept for those who come back.
     pub recent_memory: usize,
     /// The bound of an outbox; what is offered at once is at most a quarter of it.

@@ -3,10 +3,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::id::{Epoch, Position};
 use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
+use crate::retention::LogLimits;
 
 /// Publications at consecutive offsets: `first`, `first + 1`, …
 #[derive(Debug, Default)]
@@ -169,15 +170,6 @@ impl Log {
     }
 }
 
-/// The bounds of a room's log.
-#[derive(Clone, Copy, Debug)]
-pub struct LogLimits {
-    /// Messages.
-    pub size: usize,
-    /// How long the log outlives its last message.
-    pub age: Duration,
-}
-
 /// The newest messages of a room on a node, up to the one it delivered last. What is here serves clients that come back
 /// without a read; what was given up for memory is read again.
 #[derive(Debug, Default)]
@@ -252,6 +244,7 @@ impl Recent {
 mod tests {
     use super::*;
     use serde_json::value::RawValue;
+    use std::time::Duration;
 
     fn said(n: u64) -> Arc<Publication> {
         let data = RawValue::from_string(n.to_string()).unwrap();

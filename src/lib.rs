@@ -1,6 +1,55 @@
-//! Switchboard (the map is written when the house stands).
+//! Switchboard is a distributed WebSocket server: a client may plug into any node and reaches everyone, and nothing said is
+//! lost, doubled or out of order. This page is the map of the house; each file says at its head what lives in it.
+//!
+//! # The walk
+//!
+//! ```text
+//!             ┌──────────────────────────────── one node ────────────────────────────────┐
+//!  socket ─▶ http ─▶ handshake ─▶ reader ──Event──▶ ┌────────────┐ ──Request──▶ ┌────────┐
+//!                                                   │ dispatcher │              │ broker │ ◀─▶ Redis
+//!  socket ◀──frames─── writer ◀──────outbox───────── └────────────┘ ◀─Event───── └────────┘
+//!            per connection: reader and writer         one per node             one per node
+//! ```
+//!
+//! Bytes come in at one door, become a command, an event, a change, and leave through an outbox or the broker. A
+//! publication goes to the broker first and comes back by the room's topic like everyone else's; that is why all nodes
+//! and clients see one order.
+//!
+//! # The floors
+//!
+//! A file knows only files of floors below its own; tasks of one floor know each other by channels alone.
+//!
+//! | floor | files | what they may do |
+//! |---|---|---|
+//! | 4 | `main`, this page | start and end the process |
+//! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
+//! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds | wait |
+//! | 1 logic | [`http`], [`handshake`], [`pages`], [`rooms`], [`track`], [`history`], [`session`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
+//! | 0 words | [`id`], [`pattern`], [`publication`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`readiness`], [`logger`], [`runtime`] | be named |
+//!
+//! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
+//! clients in [`protocol::native`], the JSON between nodes in [`broker::wire`], the standard output in [`logger`].
+//!
+//! # What is always true
+//!
+//! 1. Only the dispatcher changes rooms and sessions. It waits on its inbox and on nothing else.
+//! 2. An outbox is bounded; a full one ends that session alone.
+//! 3. A publication is encoded once per protocol spoken in its room and shared by every outbox.
+//! 4. A node follows a room with its first local member and unfollows it after its last.
+//! 5. A session sees a room in the order of offsets, without a hole, or is told that its position is lost.
+//! 6. Stopping is dropping, in order: the drain empties the outboxes; then go the listener, the dispatcher with its handle
+//!    of the broker, the inbox. Each task ends because what it waits for is gone.
+//! 7. What fails in one connection ends there; a dispatcher or a broker that fails ends the process with an error.
+//!
+//! # What is absent on purpose
+//!
+//! A web framework (the door reads heads and refuses), compression (a proxy's work, and a way to exhaust memory), TLS towards
+//! clients (likewise), a lock or a queue per room (the dispatcher is one task), local delivery before the broker (two
+//! nodes would see two orders), and a fallback to memory when Redis is away (a cluster that splits in silence).
 
 #![forbid(unsafe_code)]
+// The documentation is for those who work on the house: it is made with its private parts.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod broker;
 pub mod config;
@@ -14,9 +63,11 @@ pub mod id;
 pub mod logger;
 pub mod metrics;
 pub mod pages;
+pub mod pattern;
 pub mod protocol;
 pub mod publication;
 pub mod readiness;
+pub mod retention;
 pub mod rooms;
 pub mod runtime;
 pub mod server;

@@ -1,6 +1,8 @@
 //! The command `switchboard`: reads the configuration, starts the log, runs a node, and turns the outcome into an
 //! exit code: 0 after a drain, 2 for a configuration that is refused, 1 when the node cannot start, 70 when it failed.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use switchboard::config::{Config, ConfigError, Parsed};
@@ -38,6 +40,13 @@ fn serve(config: &Config) -> ExitCode {
     for warning in &config.warnings {
         log::warn!(warning = warning.as_str(); "configuration");
     }
+    let signals = match shutdown::signals() {
+        Ok(signals) => signals,
+        Err(error) => {
+            log::error!(error = error.to_string().as_str(); "cannot listen for signals");
+            return ExitCode::FAILURE;
+        }
+    };
     let server = match server::start(config) {
         Ok(server) => server,
         Err(error) => {
@@ -56,7 +65,7 @@ fn serve(config: &Config) -> ExitCode {
         "listening"
     );
     log::warn!("open mode: every client is who it says it is");
-    runtime::block_on(shutdown::run(server))
+    runtime::block_on(shutdown::run(server, signals))
 }
 
 /// Prints to standard output; a reader that has gone is no reason to panic.

@@ -23,6 +23,7 @@ use crate::id::{self, Incarnation};
 use crate::metrics::Metrics;
 use crate::pages::Assets;
 use crate::readiness::Readiness;
+use crate::retention::{LogLimits, Retention};
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
 use crate::session::OutboxLimits;
 
@@ -34,6 +35,10 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often running out of descriptors is logged at most.
 const EXHAUSTED_LOG: Duration = Duration::from_secs(1);
+
+/// While the dispatcher lags, which shows in a half-full inbox, new connections wait in the kernel's queue: those who are here
+/// already come first. This is how often accepting looks again.
+const ADMISSION_PAUSE: Duration = Duration::from_millis(5);
 
 /// Fields of one head at most.
 const HEAD_FIELDS: usize = 64;
@@ -165,8 +170,7 @@ fn start_broker(
 ) -> Result<Broker, StartError> {
     let settings = broker::Settings {
         incarnation,
-        history_size: config.history_size,
-        history_age: config.history_age,
+        retention: retention(config),
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
         max_rooms: config.max_rooms,
@@ -189,6 +193,17 @@ fn start_broker(
     )?)
 }
 
+fn retention(config: &Config) -> Retention {
+    let otherwise = LogLimits {
+        size: config.history_size,
+        age: config.history_age,
+    };
+    Retention {
+        rules: config.history.clone(),
+        otherwise,
+    }
+}
+
 fn dispatcher_settings(
     config: &Config,
     incarnation: Incarnation,
@@ -202,7 +217,7 @@ fn dispatcher_settings(
         join_timeout: config.join_timeout,
         rooms_per_session: config.rooms_per_session,
         max_rooms: config.max_rooms,
-        history_size: config.history_size,
+        retention: retention(config),
         recent_memory: config.recent_memory,
         outbox_bytes: config.outbox_bytes,
         seed: id::random()?,
@@ -273,6 +288,9 @@ async fn tick(inbox: flume::Sender<Event>) {
 async fn accept(listener: Listener, node: Arc<Node>, max: u64, stop: flume::Receiver<()>) {
     let mut exhausted_since: Option<Instant> = None;
     loop {
+        while node.inbox.len() > node.inbox.capacity().unwrap_or(usize::MAX) / 2 {
+            runtime::sleep(ADMISSION_PAUSE).await;
+        }
         let accepted = match select(listener.accept().boxed(), stop.recv_async()).await {
             Either::Left((accepted, _)) => accepted,
             Either::Right(_) => return,

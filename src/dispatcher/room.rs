@@ -258,10 +258,11 @@ impl Dispatcher {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
+        let limit = self.settings.retention.of(&room.name).size;
         let recent = &mut room.state.recent;
         let before = recent.weight();
         recent.push(offset, publication);
-        recent.truncate(self.settings.history_size);
+        recent.truncate(limit);
         self.recent_used = self.recent_used + recent.weight() - before;
         self.give_up_recent();
     }
@@ -719,6 +720,8 @@ impl Dispatcher {
             epoch: position.epoch,
             offset,
         });
+        // A whole log in one read, so that a herd costs few.
+        let limit = self.settings.retention.of(&room.name).size.max(PAGE);
         let room = room.name.clone();
         self.reads += 1;
         let ticket = self.ticket(Pending::Seek(key));
@@ -729,13 +732,8 @@ impl Dispatcher {
             ticket,
             room,
             range,
-            limit: self.seek_limit(),
+            limit,
         }));
-    }
-
-    /// A whole log in one read, so that a herd costs few.
-    fn seek_limit(&self) -> usize {
-        self.settings.history_size.max(PAGE)
     }
 
     pub(super) fn on_seek_page(

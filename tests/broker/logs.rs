@@ -4,13 +4,13 @@
 use switchboard::broker::Range;
 use switchboard::id::Position;
 
-use super::node::{TestNode, World, offsets, said};
+use super::node::{BrokerNode, offsets, said};
 use crate::support::redis_server::RedisServer;
 
 /// Two nodes that stand at offset 5 of the lobby.
-fn scene(world: &World) -> (&RedisServer, TestNode, TestNode, Position) {
-    let World::Redis(server) = world;
-    let (mut a, b) = (world.node(), world.node());
+fn scene() -> (RedisServer, BrokerNode, BrokerNode, Position) {
+    let server = RedisServer::start();
+    let (mut a, b) = (BrokerNode::on(&server), BrokerNode::on(&server));
     let mut stands = a.top("lobby");
     for text in ["1", "2", "3", "4", "5"] {
         stands = a.publish("lobby", text);
@@ -19,7 +19,7 @@ fn scene(world: &World) -> (&RedisServer, TestNode, TestNode, Position) {
 }
 
 /// Both nodes ask, and are told of the same new epoch; then it holds.
-fn one_new_epoch(a: &mut TestNode, b: &mut TestNode, stands: Position) {
+fn one_new_epoch(a: &mut BrokerNode, b: &mut BrokerNode, stands: Position) {
     let page = a.read("lobby", Range::After(stands), 10);
     assert_ne!(page.top.epoch, stands.epoch);
     assert_eq!(
@@ -35,24 +35,21 @@ fn one_new_epoch(a: &mut TestNode, b: &mut TestNode, stands: Position) {
 
 #[test]
 fn everything_is_deleted() {
-    let world = World::redis();
-    let (server, mut a, mut b, stands) = scene(&world);
+    let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["FLUSHALL"]);
     one_new_epoch(&mut a, &mut b, stands);
 }
 
 #[test]
 fn the_position_is_deleted() {
-    let world = World::redis();
-    let (server, mut a, mut b, stands) = scene(&world);
+    let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["DEL", "sb:{lobby}:meta"]);
     one_new_epoch(&mut a, &mut b, stands);
 }
 
 #[test]
 fn the_position_is_deleted_and_somebody_publishes_first() {
-    let world = World::redis();
-    let (server, mut a, mut b, stands) = scene(&world);
+    let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["DEL", "sb:{lobby}:meta"]);
     let first = b.publish("lobby", "new");
     assert_ne!(first.epoch, stands.epoch);
@@ -63,8 +60,7 @@ fn the_position_is_deleted_and_somebody_publishes_first() {
 
 #[test]
 fn position_and_log_are_set_back_together() {
-    let world = World::redis();
-    let (server, mut a, mut b, stands) = scene(&world);
+    let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", "3"]);
     server.query::<()>(&["XDEL", "sb:{lobby}:log", "5-0", "4-0"]);
     let top = b.top("lobby");
@@ -74,8 +70,7 @@ fn position_and_log_are_set_back_together() {
 
 #[test]
 fn the_position_is_set_back_and_somebody_publishes_first() {
-    let world = World::redis();
-    let (server, mut a, mut b, stands) = scene(&world);
+    let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", "3"]);
     let first = b.publish("lobby", "new");
     assert_ne!(
@@ -88,8 +83,7 @@ fn the_position_is_set_back_and_somebody_publishes_first() {
 
 #[test]
 fn the_log_lost_its_end() {
-    let world = World::redis();
-    let (server, mut a, mut b, stands) = scene(&world);
+    let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["XDEL", "sb:{lobby}:log", "5-0"]);
     one_new_epoch(&mut a, &mut b, stands);
 }
@@ -102,8 +96,7 @@ fn a_position_that_is_nonsense_begins_anew() {
         ("epoch", ""),
         ("offset", "-1"),
     ] {
-        let world = World::redis();
-        let (server, mut a, mut b, stands) = scene(&world);
+        let (server, mut a, mut b, stands) = scene();
         server.query::<()>(&["HSET", "sb:{lobby}:meta", field, value]);
         one_new_epoch(&mut a, &mut b, stands);
     }
@@ -111,8 +104,7 @@ fn a_position_that_is_nonsense_begins_anew() {
 
 #[test]
 fn a_log_that_expired_keeps_its_position() {
-    let world = World::redis();
-    let (server, mut a, mut b, stands) = scene(&world);
+    let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["DEL", "sb:{lobby}:log"]);
     let page = a.read("lobby", Range::After(stands), 10);
     assert_eq!((page.top, page.first), (stands, 6), "nothing is missed");
@@ -128,8 +120,7 @@ fn a_log_that_expired_keeps_its_position() {
 
 #[test]
 fn a_hole_ends_a_page_and_is_told_in_the_next() {
-    let world = World::redis();
-    let (server, mut a, _, stands) = scene(&world);
+    let (server, mut a, _, stands) = scene();
     server.query::<()>(&["XDEL", "sb:{lobby}:log", "3-0"]);
     let after = |offset| Range::After(Position { offset, ..stands });
     let page = a.read("lobby", after(0), 10);
@@ -142,8 +133,7 @@ fn a_hole_ends_a_page_and_is_told_in_the_next() {
 
 #[test]
 fn an_entry_that_cannot_be_read_leaves_no_hole() {
-    let world = World::redis();
-    let (server, mut a, _, stands) = scene(&world);
+    let (server, mut a, _, stands) = scene();
     server.query::<()>(&["XADD", "sb:{lobby}:log", "6-0", "b", "9 from the future"]);
     server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", "6"]);
     let page = a.read("lobby", Range::After(stands), 10);
@@ -153,8 +143,8 @@ fn an_entry_that_cannot_be_read_leaves_no_hole() {
 
 #[test]
 fn a_page_of_great_messages_is_short_and_the_next_goes_on() {
-    let world = World::redis();
-    let mut node = world.node();
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
     let epoch = node.top("lobby").epoch;
     let great = "x".repeat(200_000);
     for _ in 0..7 {
@@ -174,9 +164,8 @@ fn a_page_of_great_messages_is_short_and_the_next_goes_on() {
 
 #[test]
 fn keys_and_logs_live_as_long_as_they_should() {
-    let world = World::redis();
-    let World::Redis(server) = &world;
-    let mut node = world.node();
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
     node.top("idle");
     node.try_publish("lobby", "one", super::node::Form::keyed("ada", "k"))
         .unwrap();

@@ -4,14 +4,13 @@ use std::time::{Duration, Instant};
 
 use switchboard::broker::{Range, Refused};
 
-use super::node::{Form, TestNode, World, said, settings};
+use super::node::{BrokerNode, Form, said, settings};
 use crate::support::redis_server::{Options, RedisServer};
 
 #[test]
 fn a_cut_subscription_comes_back_and_nothing_is_missed() {
-    let world = World::redis();
-    let World::Redis(server) = &world;
-    let (mut node, mut other) = (world.node(), world.node());
+    let server = RedisServer::start();
+    let (mut node, mut other) = (BrokerNode::on(&server), BrokerNode::on(&server));
     for room in ["lobby", "quiet"] {
         node.follow(room);
     }
@@ -36,9 +35,8 @@ fn a_cut_subscription_comes_back_and_nothing_is_missed() {
 
 #[test]
 fn publishes_and_reads_survive_their_connections() {
-    let world = World::redis();
-    let World::Redis(server) = &world;
-    let mut node = world.node();
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
     let mut last = node.publish("lobby", "first");
     for round in 0..3 {
         server.query::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
@@ -52,11 +50,11 @@ fn publishes_and_reads_survive_their_connections() {
 
 #[test]
 fn a_redis_that_comes_back_empty_begins_a_new_epoch_and_is_used_within_a_second() {
-    let mut world = World::redis();
-    let mut node = world.node();
+    let mut server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
     let mut stands = node.publish("lobby", "one");
     stands.offset += node.publish("lobby", "two").offset - 1;
-    let World::Redis(server) = &mut world;
+
     server.kill();
     node.until_ready(false, Duration::from_secs(5));
     server.run();
@@ -75,10 +73,10 @@ fn a_redis_that_comes_back_empty_begins_a_new_epoch_and_is_used_within_a_second(
 #[test]
 fn a_redis_that_comes_back_with_its_data_begins_a_new_epoch_too() {
     let options = Options::default().arg("--appendonly yes --appendfsync always");
-    let mut world = World::Redis(RedisServer::with(options));
-    let mut node = world.node();
+    let mut server = RedisServer::with(options);
+    let mut node = BrokerNode::on(&server);
     let stands = node.publish("lobby", "one");
-    let World::Redis(server) = &mut world;
+
     server.restart();
     let top = node.read("lobby", Range::After(stands), 10).top;
     assert_ne!(top.epoch, stands.epoch, "its last second may be lost");
@@ -87,9 +85,8 @@ fn a_redis_that_comes_back_with_its_data_begins_a_new_epoch_too() {
 
 #[test]
 fn a_frozen_redis_is_found_and_what_was_in_doubt_happens_once_or_not() {
-    let world = World::redis();
-    let World::Redis(server) = &world;
-    let mut node = world.node();
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
     node.follow("lobby");
     let first = node.publish("lobby", "one");
     server.pause();
@@ -118,9 +115,10 @@ fn a_frozen_redis_is_found_and_what_was_in_doubt_happens_once_or_not() {
 
 #[test]
 fn while_redis_is_frozen_every_request_is_answered_in_time() {
-    let world = World::redis();
-    let World::Redis(server) = &world;
-    let mut node = world.node_with(|settings| settings.publish_timeout = Duration::from_secs(1));
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on_with(&server, |settings| {
+        settings.publish_timeout = Duration::from_secs(1)
+    });
     node.publish("lobby", "one");
     server.pause();
     let start = Instant::now();
@@ -139,7 +137,7 @@ fn while_redis_is_away_publishes_wait_and_then_are_refused() {
     let mut server = RedisServer::start();
     let mut settings = settings();
     settings.publish_timeout = Duration::from_secs(1);
-    let mut node = TestNode::redis(&[&server.url()], settings).ready();
+    let mut node = BrokerNode::redis(&[&server.url()], settings).ready();
     server.kill();
     let start = Instant::now();
     node.until_link_lost();
@@ -152,8 +150,7 @@ fn while_redis_is_away_publishes_wait_and_then_are_refused() {
 
 #[test]
 fn a_subscriber_that_redis_cuts_off_for_its_backlog_recovers() {
-    let world = World::redis();
-    let World::Redis(server) = &world;
+    let server = RedisServer::start();
     let limit = [
         "CONFIG",
         "SET",
@@ -161,7 +158,7 @@ fn a_subscriber_that_redis_cuts_off_for_its_backlog_recovers() {
         "pubsub 65536 32768 1",
     ];
     server.query::<()>(&limit);
-    let (mut node, mut other) = (world.node(), world.node());
+    let (mut node, mut other) = (BrokerNode::on(&server), BrokerNode::on(&server));
     node.follow("lobby");
     let big = "x".repeat(60_000);
     let mut top = 0;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::broker::{Range, Refused};
 
-use super::node::{Form, TestNode, settings};
+use super::node::{BrokerNode, Form, settings};
 use crate::support::redis_server::{Options, RedisServer};
 
 /// A master and a replica that has everything.
@@ -32,7 +32,7 @@ fn synced(replica: &RedisServer) {
 fn the_master_is_used_wherever_it_stands_in_the_list() {
     let (master, replica) = pair();
     let urls = [&replica.url()[..], &master.url()];
-    let mut node = TestNode::redis(&urls, settings()).ready();
+    let mut node = BrokerNode::redis(&urls, settings()).ready();
     node.follow("lobby");
     node.publish("lobby", "one");
     node.message("lobby");
@@ -44,7 +44,7 @@ fn a_replica_alone_is_not_used() {
     let (_master, replica) = pair();
     let mut settings = settings();
     settings.publish_timeout = Duration::from_millis(300);
-    let mut node = TestNode::redis(&[&replica.url()], settings);
+    let mut node = BrokerNode::redis(&[&replica.url()], settings);
     let answer = node.try_publish("lobby", "one", Form::default());
     assert_eq!(answer, Err(Refused::Unavailable));
     node.until_ready(false, Duration::ZERO);
@@ -54,7 +54,7 @@ fn a_replica_alone_is_not_used() {
 fn a_promoted_replica_is_found_within_three_seconds_and_begins_a_new_epoch() {
     let (mut master, replica) = pair();
     let urls = [&master.url()[..], &replica.url()];
-    let mut node = TestNode::redis(&urls, settings()).ready();
+    let mut node = BrokerNode::redis(&urls, settings()).ready();
     node.follow("lobby");
     let stands = node.publish("lobby", "one");
     node.message("lobby");
@@ -78,7 +78,7 @@ fn a_promoted_replica_is_found_within_three_seconds_and_begins_a_new_epoch() {
 fn a_demoted_master_is_left_although_its_connections_live() {
     let (old, new) = pair();
     let urls = [&old.url()[..], &new.url()];
-    let mut node = TestNode::redis(&urls, settings()).ready();
+    let mut node = BrokerNode::redis(&urls, settings()).ready();
     node.follow("lobby");
     node.publish("lobby", "one");
     node.message("lobby");

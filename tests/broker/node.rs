@@ -1,10 +1,12 @@
 //! A node without its upper floors: a broker, and a queue in which its events arrive.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
+use switchboard::broker::memory::Store;
 use switchboard::broker::redis::RedisSettings;
 use switchboard::broker::{
     Broker, BrokerEvent, Page, Publication, Publish, PublishKey, Range, Read, Refused, Request,
@@ -13,6 +15,7 @@ use switchboard::broker::{
 use switchboard::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
 use switchboard::metrics::Metrics;
 use switchboard::readiness::{Readiness, State};
+use switchboard::retention::Retention;
 
 use crate::support::redis_server::RedisServer;
 
@@ -24,26 +27,35 @@ pub const LINGER: Duration = Duration::from_millis(300);
 
 /// Where the nodes of a scenario meet.
 pub enum World {
+    /// Made with the settings of the first node.
+    Memory(OnceCell<Store>),
     Redis(RedisServer),
 }
 
 impl World {
+    pub fn memory() -> Self {
+        World::Memory(OnceCell::new())
+    }
+
     pub fn redis() -> Self {
         World::Redis(RedisServer::start())
     }
 
-    pub fn node(&self) -> TestNode {
+    pub fn node(&self) -> BrokerNode {
         self.node_with(|_| {})
     }
 
     /// A node whose settings are changed first.
-    pub fn node_with(&self, change: impl FnOnce(&mut Settings)) -> TestNode {
-        let mut settings = settings();
-        change(&mut settings);
+    pub fn node_with(&self, change: impl FnOnce(&mut Settings)) -> BrokerNode {
         match self {
-            World::Redis(server) => TestNode::redis(&[&server.url()], settings),
+            World::Redis(server) => BrokerNode::on_with(server, change),
+            World::Memory(store) => {
+                let mut settings = settings();
+                change(&mut settings);
+                let store = store.get_or_init(|| Store::new(&settings, fastrand::u64(..)));
+                BrokerNode::made(|readiness, _, events| store.start(readiness, events)).ready()
+            }
         }
-        .ready()
     }
 }
 
@@ -51,8 +63,7 @@ impl World {
 pub fn settings() -> Settings {
     Settings {
         incarnation: Incarnation(id::random().expect("random bits")),
-        history_size: 100,
-        history_age: Duration::from_secs(60),
+        retention: Retention::uniform(100, Duration::from_secs(60)),
         publish_timeout: Duration::from_secs(5),
         topic_linger: LINGER,
         max_rooms: 1000,
@@ -62,7 +73,7 @@ pub fn settings() -> Settings {
 /// What a test says of a message: where it stood and what was said.
 pub type Said = (u64, String);
 
-pub struct TestNode {
+pub struct BrokerNode {
     pub broker: Broker,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
@@ -72,26 +83,42 @@ pub struct TestNode {
     next: u64,
 }
 
-impl TestNode {
+impl BrokerNode {
+    /// A node on a server, ready.
+    pub fn on(server: &RedisServer) -> Self {
+        Self::on_with(server, |_| {})
+    }
+
+    /// A node on a server whose settings are changed first, ready.
+    pub fn on_with(server: &RedisServer, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
+        Self::redis(&[&server.url()], settings).ready()
+    }
+
     /// A node that uses these addresses; it need not be ready.
     pub fn redis(urls: &[&str], settings: Settings) -> Self {
-        Self::with(
-            RedisSettings {
-                addresses: urls.iter().map(|url| url.parse().expect(url)).collect(),
-                prefix: "sb".into(),
-                authorities: None,
-            },
-            settings,
-        )
+        let redis = RedisSettings {
+            addresses: urls.iter().map(|url| url.parse().expect(url)).collect(),
+            prefix: "sb".into(),
+            authorities: None,
+        };
+        Self::with(redis, settings)
     }
 
     pub fn with(redis: RedisSettings, settings: Settings) -> Self {
+        Self::made(|readiness, metrics, events| {
+            redis::start(redis, settings, readiness, metrics, events).expect("the broker starts")
+        })
+    }
+
+    fn made(
+        start: impl FnOnce(Readiness, Arc<Metrics>, flume::Sender<BrokerEvent>) -> Broker,
+    ) -> Self {
         let (sender, events) = flume::bounded(1024);
         let (readiness, metrics) = (Readiness::default(), Arc::new(Metrics::default()));
-        let broker = redis::start(redis, settings, readiness.clone(), metrics.clone(), sender)
-            .expect("the broker starts");
         Self {
-            broker,
+            broker: start(readiness.clone(), metrics.clone(), sender),
             readiness,
             metrics,
             events,

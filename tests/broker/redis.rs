@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use switchboard::broker::redis::RedisSettings;
 use switchboard::broker::{Range, Refused};
 
-use super::node::{Form, TestNode, World, settings};
+use super::node::{BrokerNode, Form, settings};
 use crate::support::redis_server::{Options, RedisServer};
 
-fn works(mut node: TestNode) {
+fn works(mut node: BrokerNode) {
     node.follow("lobby");
     node.publish("lobby", "hello");
     assert_eq!(node.message("lobby").1, (1, "hello".into()));
@@ -30,7 +30,7 @@ fn password_user_and_database_come_from_the_address() {
         format!("redis://:s%3Ae%2Fc@127.0.0.1:{port}"),
         format!("redis://ada:pw@127.0.0.1:{port}/3"),
     ] {
-        works(TestNode::redis(&[&url], settings()).ready());
+        works(BrokerNode::redis(&[&url], settings()).ready());
     }
     let keys: usize = server.query(&["DBSIZE"]);
     assert_eq!(keys, 2, "of the first node; the other's are in database 3");
@@ -46,7 +46,7 @@ fn a_wrong_password_leaves_the_node_unready() {
     let url = format!("redis://:wrong@127.0.0.1:{}", server.port());
     let mut settings = settings();
     settings.publish_timeout = Duration::from_millis(300);
-    let mut node = TestNode::redis(&[&url], settings);
+    let mut node = BrokerNode::redis(&[&url], settings);
     let answer = node.try_publish("lobby", "hello", Form::default());
     assert_eq!(answer, Err(Refused::Unavailable));
     let page = node.try_read("lobby", Range::Top, 0);
@@ -65,7 +65,7 @@ fn tls_is_spoken_with_an_authority_from_a_file() {
         prefix: "sb".into(),
         authorities: Some(server.authority()),
     };
-    works(TestNode::with(redis, settings()).ready());
+    works(BrokerNode::with(redis, settings()).ready());
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn prefixes_keep_clusters_apart() {
             prefix: prefix.into(),
             authorities: None,
         };
-        TestNode::with(redis, settings()).ready()
+        BrokerNode::with(redis, settings()).ready()
     };
     let (mut a, mut b) = (node("one"), node("two"));
     a.follow("lobby");
@@ -94,9 +94,8 @@ fn prefixes_keep_clusters_apart() {
 
 #[test]
 fn a_forgotten_script_is_taught_again() {
-    let world = World::redis();
-    let World::Redis(server) = &world;
-    let mut node = world.node();
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
     node.publish("lobby", "one");
     server.query::<()>(&["SCRIPT", "FLUSH"]);
     let tickets: Vec<_> = (0..600)
@@ -110,9 +109,8 @@ fn a_forgotten_script_is_taught_again() {
 
 #[test]
 fn junk_on_a_topic_is_counted_and_dropped() {
-    let world = World::redis();
-    let World::Redis(server) = &world;
-    let mut node = world.node();
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
     node.follow("lobby");
     for junk in ["hello", "2 000000000000002a 1 1{}", "1 x", ""] {
         server.query::<()>(&["PUBLISH", "sb:{lobby}", junk]);
@@ -126,9 +124,8 @@ fn junk_on_a_topic_is_counted_and_dropped() {
 
 #[test]
 fn a_full_redis_refuses_publishes_and_nothing_of_them_is_done() {
-    let world = World::redis();
-    let World::Redis(server) = &world;
-    let mut node = world.node();
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
     let first = node.publish("lobby", "one");
     server.query::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
     let keyed = Form::keyed("ada", "k");
@@ -146,7 +143,7 @@ fn a_full_redis_refuses_publishes_and_nothing_of_them_is_done() {
 #[test]
 fn a_node_starts_without_redis_and_is_ready_within_a_second_of_its_arrival() {
     let mut server = RedisServer::absent(Options::default());
-    let mut node = TestNode::redis(&[&server.url()], settings());
+    let mut node = BrokerNode::redis(&[&server.url()], settings());
     let early = node.say("early", "early", Form::default());
     std::thread::sleep(Duration::from_millis(700));
     node.until_ready(false, Duration::ZERO);
@@ -161,14 +158,13 @@ fn a_node_starts_without_redis_and_is_ready_within_a_second_of_its_arrival() {
 
 #[test]
 fn dropping_the_broker_closes_its_connections() {
-    let world = World::redis();
-    let World::Redis(server) = &world;
+    let server = RedisServer::start();
     let own = "# Clients\r\nconnected_clients:";
     let clients = || {
         let info: String = server.query(&["INFO", "clients"]);
         info.strip_prefix(own).unwrap()[..1].to_owned()
     };
-    let node = world.node();
+    let node = BrokerNode::on(&server);
     assert_eq!(clients(), "4", "three and the one that asks");
     drop(node);
     let start = Instant::now();

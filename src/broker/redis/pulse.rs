@@ -148,7 +148,10 @@ mod tests {
         pulse.signal(Signal::Up, start);
         pulse.signal(Signal::Heard, after(1.0, start));
         assert!(!pulse.verdict(after(3.9, start)).remake);
-        assert_eq!(pulse.verdict(after(4.0, start)), verdict(true, false, true));
+        assert_eq!(
+            pulse.verdict(after(4.0, start)),
+            verdict(false, false, true)
+        );
         pulse.publishes(true, after(4.1, start));
         pulse.signal(Signal::Up, after(4.1, start));
         let soon = pulse.verdict(after(4.2, start));
