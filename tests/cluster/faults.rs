@@ -1,6 +1,6 @@
 //! A node is killed, cut off from Redis or told to stop, Redis is frozen: the clients are served on, and miss nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -11,7 +11,7 @@ use switchboard::runtime;
 use crate::support::cluster::answers;
 use crate::support::http::{get, status};
 use crate::support::redis_server::{Options, RedisServer};
-use crate::support::{Cluster, ReturningClient, run};
+use crate::support::{Cluster, ReturningClient, eventually, run};
 
 #[test]
 fn the_clients_of_a_killed_node_come_back_to_the_other_and_miss_nothing() {
@@ -45,6 +45,31 @@ fn the_clients_of_a_killed_node_come_back_to_the_other_and_miss_nothing() {
         assert_eq!(clients[0].publish("after", json!("still here")).await, 41);
         for client in &mut clients {
             client.catch_up(41).await;
+        }
+    });
+}
+
+#[test]
+fn a_node_that_has_come_back_is_given_clients_at_once() {
+    run(async {
+        let mut cluster = Cluster::start().await;
+        cluster.nodes[0].kill();
+        cluster.nodes[0].exit().await;
+        let mut stay = Vec::new();
+        for _ in 0..4 {
+            // nginx notices that the node is away.
+            stay.push(cluster.client().await);
+            assert_eq!(stay.last().expect("a client").welcome["node"], "n2");
+        }
+        cluster.revive(0).await;
+        for _ in 0..4 {
+            stay.push(cluster.client().await);
+            assert_eq!(stay.last().expect("a client").welcome["node"], "n1");
+        }
+        cluster.nodes[1].kill();
+        cluster.nodes[1].exit().await;
+        for _ in 0..4 {
+            assert_eq!(cluster.client().await.welcome["node"], "n1");
         }
     });
 }
@@ -127,7 +152,7 @@ fn a_rolling_restart_of_both_nodes_under_load_loses_nothing() {
         let mut cluster = Cluster::start().await;
         let address = cluster.nginx.address;
         let users = ["ada", "bob", "cy", "dot", "eve", "fay"];
-        let ending = AtomicBool::new(false);
+        let (acknowledged, ending) = (AtomicU64::new(0), AtomicBool::new(false));
         let mut clients = Vec::new();
         for user in users {
             clients.push(ReturningClient::join(address, user, "lobby").await);
@@ -139,6 +164,7 @@ fn a_rolling_restart_of_both_nodes_under_load_loses_nothing() {
                 n += 1;
                 let key = format!("{user}-{n}");
                 let offset = client.publish(&key, json!([user, n])).await;
+                acknowledged.fetch_add(1, Ordering::Relaxed);
                 if ending.load(Ordering::Relaxed) {
                     return (n, offset);
                 }
@@ -148,6 +174,11 @@ fn a_rolling_restart_of_both_nodes_under_load_loses_nothing() {
         };
         let restarts = async {
             for index in [0, 1] {
+                let before = acknowledged.load(Ordering::Relaxed);
+                eventually("the talk goes on", || {
+                    acknowledged.load(Ordering::Relaxed) > before + 100
+                })
+                .await;
                 cluster.nodes[index].terminate();
                 let status = cluster.nodes[index].exit().await;
                 assert!(status.success(), "{status}");

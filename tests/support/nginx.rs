@@ -86,7 +86,7 @@ impl Drop for Nginx {
 
 /// What `deploy/cluster` does with the template.
 fn render(nodes: &[SocketAddr], port: u16) -> String {
-    let server = |node: &SocketAddr| format!("server {node} max_fails=1 fail_timeout=2s;\n");
+    let server = |node: &SocketAddr| format!("server {node} max_fails=0;\n");
     let user = match rustix::process::geteuid().is_root() {
         true => "user root;",
         false => "",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::Message;
-use futures::{SinkExt, StreamExt};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use switchboard::runtime::{self, Socket};
 
@@ -163,7 +163,11 @@ impl ReturningClient {
             }
         };
         if let Some((_, stood)) = &self.position {
-            assert_eq!(joined["recovered"], true, "{} stood at {stood}", self.user);
+            let user = &self.user;
+            assert_eq!(
+                joined["recovered"], true,
+                "{user} stood at {stood}: {joined}"
+            );
             assert_eq!(offset(&joined), *stood, "{joined}");
         }
         self.position = Some((joined["epoch"].clone(), offset(&joined)));
