@@ -4,6 +4,8 @@
 mod support;
 
 mod broker;
+mod browser;
+mod cluster;
 mod command_line;
 mod drain;
 mod handshake;
@@ -12,4 +14,5 @@ mod house;
 mod http_door;
 mod recovery;
 mod rooms;
+mod run_cluster;
 mod slow_session;
