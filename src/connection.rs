@@ -92,12 +92,16 @@ impl Node {
     }
 
     /// Counts and logs a panic; `None` tells that there was one.
-    async fn guarded<T>(&self, task: impl Future<Output = T>) -> Option<T> {
-        let outcome = AssertUnwindSafe(task).catch_unwind().await;
-        if outcome.is_err() {
-            self.metrics.panics_total.add(1);
-        }
-        outcome.ok()
+    ///
+    /// Not an `async fn`: that would keep the task twice, as its argument and as what it awaits, for as long as a
+    /// connection lives.
+    fn guarded<T>(&self, task: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+        AssertUnwindSafe(task).catch_unwind().map(|outcome| {
+            if outcome.is_err() {
+                self.metrics.panics_total.add(1);
+            }
+            outcome.ok()
+        })
     }
 }
 

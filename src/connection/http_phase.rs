@@ -189,6 +189,8 @@ impl<S: Socket> Door<'_, S> {
         }
         self.write(&accepted.response()).await?;
         let client = client_address(peer.ip(), request, &self.node.trusted_proxies);
+        // The WebSocket reads on into this buffer for as long as it lives: it need not be as large as a head.
+        self.buffer.shrink_to_fit();
         Ok(Some(Upgraded {
             speaks,
             rest: self.buffer,
