@@ -71,7 +71,7 @@ fn measure(kind: Kind, connections: usize) -> Outcome<Measured> {
     let full = server.resident();
 
     drop(load);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while server.open_files() > files {
         if Instant::now() > deadline {
             return Err("the server keeps connections that have gone".into());

@@ -22,3 +22,8 @@ pub fn full() -> bool {
 pub fn size<T>(small: T, quoted: T) -> T {
     if full() { quoted } else { small }
 }
+
+/// Whether a case is to be measured: each, unless `BENCH_CASE` names one, as for a profile.
+pub fn wanted(case: &str) -> bool {
+    std::env::var("BENCH_CASE").map_or(true, |only| only == case)
+}

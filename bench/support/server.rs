@@ -99,7 +99,7 @@ impl Server {
     }
 
     fn until(&self, ready: impl Fn(&Self) -> bool) -> Outcome {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !ready(self) {
             if Instant::now() > deadline {
                 return Err(format!("the server on {} does not get ready", self.address).into());
@@ -130,9 +130,11 @@ impl Drop for Server {
     }
 }
 
-/// A node as it is delivered, with its defaults, apart from what is given.
+/// A node as it is delivered, with its defaults, apart from what is given. `BENCH_NODE` names another binary, to compare
+/// before with after.
 fn node(port: u16, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    let built = || env!("CARGO_BIN_EXE_switchboard").into();
+    let mut command = Command::new(std::env::var_os("BENCH_NODE").unwrap_or_else(built));
     command.args(["serve", "--node", "bench", "--log-level", "error"]);
     command.args(["--listen", &format!("127.0.0.1:{port}")]);
     command.args(more);

@@ -122,7 +122,7 @@ impl Talk {
 
     /// Waits until everything published has reached everyone.
     pub fn finish(&mut self) -> Outcome {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.rooms.iter().any(|room| room.done < room.published) {
             if Instant::now() > deadline {
                 return Err("messages are missing at the end".into());
