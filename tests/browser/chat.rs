@@ -100,6 +100,8 @@ fn nothing_lies_beyond_the_edge_of_a_small_phone() {
         let url = format!("http://{}/", cluster.nginx.address);
         let ada = browser.phone(&url).await;
         let fits = async |what: &str| {
+            let at_rest = "return document.getAnimations().length === 0";
+            ada.until("nothing moves", at_rest, vec![]).await;
             let beyond = ada.script(BEYOND, vec![]).await;
             assert_eq!(beyond, json!([]), "{what}");
         };
@@ -117,8 +119,6 @@ fn nothing_lies_beyond_the_edge_of_a_small_phone() {
         let width = u32::from_be_bytes(picture[16..20].try_into().expect("PNG"));
         assert_eq!(width % PHONE.0, 0, "the window has the phone's width");
         ada.click("#menu").await;
-        let at_rest = "return !document.getElementById('panel').getAnimations().length";
-        ada.until("the drawer is open", at_rest, vec![]).await;
         fits("with the rooms open").await;
     });
 }
