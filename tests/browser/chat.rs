@@ -123,7 +123,7 @@ fn nothing_lies_beyond_the_edge_of_a_small_phone() {
     });
 }
 
-/// The elements that a reader would have to scroll sideways for, by name.
+/// What a reader would have to scroll sideways for or would see only a part of, by name.
 const BEYOND: &str = "
     const page = document.scrollingElement;
     const beyond = [...document.querySelectorAll('body *')].filter((element) => {
@@ -132,6 +132,8 @@ const BEYOND: &str = "
         return seen && (right > innerWidth + .5 || left < -.5);
     });
     const names = beyond.map((element) => element.id || element.className || element.tagName);
+    const title = document.querySelector('h1');
+    if (title.clientWidth > 1 && title.scrollWidth > title.clientWidth) names.push('the cut title');
     return page.scrollWidth > innerWidth ? ['the page', ...names] : names;
 ";
 
