@@ -5,6 +5,7 @@ pub mod client;
 pub mod handshakes;
 pub mod http;
 pub mod node;
+pub mod process;
 pub mod redis_server;
 pub mod refusals;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use client::TestClient;
 pub use node::TestNode;
+pub use process::NodeProcess;
 use switchboard::runtime;
 
 /// How long anything may take that must happen. Long enough for a busy machine; nothing waits for it to pass.
