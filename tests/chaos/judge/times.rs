@@ -86,13 +86,14 @@ impl Times {
         let start = self.load.unwrap_or(at);
         match self.heard.get_mut(room) {
             Some(heard) => {
+                // Two clients' lines may stand in another order than their times.
                 if self.loaded {
-                    self.silence = self.silence.max(at - *heard);
+                    self.silence = self.silence.max(at.saturating_sub(*heard));
                 }
-                *heard = at;
+                *heard = at.max(*heard);
             }
             None => {
-                self.silence = self.silence.max(at - start);
+                self.silence = self.silence.max(at.saturating_sub(start));
                 self.heard.insert(room.to_owned(), at);
             }
         }
@@ -120,6 +121,6 @@ impl Times {
         let last = self.again.values().max().filter(|_| whole);
         verdict.works_again = last
             .zip(self.healed)
-            .map(|(last, healed)| (*last - healed) as f64 / 1e6);
+            .map(|(last, healed)| last.saturating_sub(healed) as f64 / 1e6);
     }
 }
