@@ -22,16 +22,17 @@ const CASES: [(usize, usize, u32); 8] = [
     (200, 10, 4),
 ];
 
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 11] = [
     "rooms",
     "members",
     "in flight",
     "server     ",
     "k deliveries/s",
     "CPU µs each",
-    "cores",
     "rate to merging",
+    "CPU to merging",
     "CPU to plain",
+    "Redis µs per message",
     "others' CPU",
 ];
 
@@ -117,17 +118,23 @@ fn row(
     measured: &Measured,
     limits: Option<(&Measured, &Measured)>,
 ) {
-    let cores = measured.spent.cpu.as_secs_f64() / measured.spent.wall.as_secs_f64();
+    let messages = measured.deliveries / members as u64;
+    let redis = measured.spent.redis_micros_per(messages);
     table.row(&[
         rooms.to_string(),
         members.to_string(),
         in_flight.to_string(),
         server.to_string(),
         format!("{:.0}", measured.rate()),
-        format!("{:.2}", measured.cost()),
-        format!("{cores:.2}"),
+        format!("{:.3}", measured.cost()),
         ratio(measured.rate(), limits.map(|(_, merging)| merging.rate())),
+        ratio(measured.cost(), limits.map(|(_, merging)| merging.cost())),
         ratio(measured.cost(), limits.map(|(plain, _)| plain.cost())),
+        if redis > 0.0 {
+            format!("{redis:.0}")
+        } else {
+            "–".into()
+        },
         measured.spent.noise(),
     ]);
 }

@@ -1,5 +1,5 @@
-//! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a [`reader`] that makes events of
-//! frames and a [`writer`] that drains the session's outbox. They are two so that a delivery costs no useless look at the reading side.
+//! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a `reader` that makes events of
+//! frames and a `writer` that drains the session's outbox. They are two so that a delivery costs no useless look at the reading side.
 
 pub mod http_phase;
 mod reader;

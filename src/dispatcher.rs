@@ -136,6 +136,26 @@ pub enum Flow {
     Ended,
 }
 
+/// How much a dispatcher has under way; all of it is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Clients' commands that wait for an answer of the broker.
+    pub commands: usize,
+    /// The node's own reads that are under way.
+    pub reads: usize,
+    /// Rooms that wait for a read.
+    pub due: usize,
+    /// Sessions that were disconnected and whose connections have not ended.
+    pub closing: usize,
+}
+
+impl Load {
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.commands + self.reads + self.due + self.closing == 0
+    }
+}
+
 /// What the dispatcher knows of one connection.
 struct Session {
     outbox: Outbox,
@@ -275,6 +295,22 @@ impl Dispatcher {
     /// What the broker is asked since this was last taken.
     pub fn take_requests(&mut self) -> impl Iterator<Item = Request> {
         self.requests.drain(..)
+    }
+
+    /// What waits for the broker at this moment.
+    pub fn load(&self) -> Load {
+        Load {
+            commands: self.pending.len() - self.reads,
+            reads: self.reads,
+            due: self.due.len() + self.retry.len(),
+            closing: self.closing.len(),
+        }
+    }
+
+    /// The position that this node has delivered in a room, if it has members there and knows it.
+    pub fn position(&self, room: &RoomName) -> Option<Position> {
+        let room = self.rooms.get(self.rooms.find(room)?)?;
+        room.state.position()
     }
 
     fn on(&mut self, now: Now, event: Event) {

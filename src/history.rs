@@ -10,7 +10,7 @@ use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
 use crate::retention::LogLimits;
 
 /// Publications at consecutive offsets: `first`, `first + 1`, …
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Run {
     first: u64,
     entries: VecDeque<Arc<Publication>>,
@@ -66,7 +66,7 @@ impl Run {
 }
 
 /// A room's log in the memory broker: everything Redis would keep of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Log {
     top: Position,
     run: Run,

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use switchboard::config::{Config, ConfigError, Parsed};
@@ -19,7 +21,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             ExitCode::from(ConfigError::EXIT_CODE)
         }
     }
@@ -29,7 +31,7 @@ fn serve(config: &Config) -> ExitCode {
     let _logger = match logger::start(config.log_level) {
         Ok(logger) => logger,
         Err(error) => {
-            eprintln!("switchboard: cannot start the log: {error}");
+            complain(&format_args!("switchboard: cannot start the log: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -51,7 +53,7 @@ fn serve(config: &Config) -> ExitCode {
         Ok(server) => server,
         Err(error) => {
             log::error!(error = error.to_string().as_str(); "cannot start");
-            eprintln!("switchboard: {error}");
+            complain(&format_args!("switchboard: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -70,6 +72,10 @@ fn serve(config: &Config) -> ExitCode {
 
 /// Prints to standard output; a reader that has gone is no reason to panic.
 fn print(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Says on standard error why the process ends, if anyone listens; the exit code tells the rest.
+fn complain(error: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{error}");
 }

@@ -249,6 +249,18 @@ fn a_taken_port_is_told_with_the_option_that_chooses_another() {
 }
 
 #[test]
+fn the_exit_code_is_the_same_when_nobody_listens() {
+    for (argument, code) in [("--inbox=0", 2), ("--help", 0)] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let stdout = writer.try_clone().expect("a descriptor");
+        let mut deaf = command(&["serve", argument]);
+        let status = deaf.stdout(stdout).stderr(writer).status();
+        assert_eq!(status.expect("it starts").code(), Some(code), "{argument}");
+    }
+}
+
+#[test]
 fn sigterm_and_sigint_say_farewell_and_exit_with_zero() {
     run(async {
         for stop in [NodeProcess::terminate, NodeProcess::interrupt] {

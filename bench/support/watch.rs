@@ -67,6 +67,11 @@ impl Spent {
         self.cpu.as_secs_f64() * 1e6 / count.max(1) as f64
     }
 
+    /// Microseconds of Redis per thing done.
+    pub fn redis_micros_per(&self, count: u64) -> f64 {
+        self.helpers.as_secs_f64() * 1e6 / count.max(1) as f64
+    }
+
     /// Empty on a quiet machine.
     pub fn noise(&self) -> String {
         if self.others < NOISE {

@@ -1,0 +1,89 @@
+//! The short run, as a test: a few scenarios at once, each with its own cluster, and the three in which frames are broken. Its
+//! output is that of the standard test harness, which scripts count.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::args;
+use crate::report;
+use crate::run::{self, Outcome, Setting};
+use crate::scenarios::{self, Scenario};
+use crate::world::Load;
+
+/// What is worth a minute before every commit.
+const SELECTED: [&str; 9] = [
+    "MDROP", "MDOUBLE", "MSWAP", "A1", "A2", "B1", "B3", "B7", "C2",
+];
+
+/// So many at once: they mostly wait.
+const AT_ONCE: usize = 3;
+
+/// Smaller than the small load, because the clusters share the processors with each other and with unoptimised nodes.
+const LOAD: Load = Load {
+    name: "small",
+    clients: 40,
+    rooms: 8,
+    quiet: Duration::from_secs(1),
+    after: Duration::from_secs(3),
+    ..Load::SMALL
+};
+
+/// Of so many messages the M scenarios break one, so that some are broken in seconds.
+const ONE_IN: u32 = 200;
+
+/// Runs what `filter` selects; true if all came out as it should.
+pub fn run(filter: Option<&str>, seed: u64, interrupted: flume::Receiver<()>) -> bool {
+    let setting = Setting {
+        seed,
+        load: LOAD,
+        one_in: ONE_IN,
+        dir: args::artifacts().join("short"),
+        interrupted,
+    };
+    let (all, selected): (Vec<Scenario>, Vec<Scenario>) = scenarios::all()
+        .into_iter()
+        .filter(|scenario| SELECTED.contains(&scenario.name))
+        .partition(|scenario| filter.is_some_and(|word| !scenario.title.contains(word)));
+    let (filtered, count) = (all.len(), selected.len());
+    println!("\nrunning {count} tests, seed {seed}");
+    let start = Instant::now();
+    let waiting = Mutex::new(selected);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|threads| {
+        for _ in 0..AT_ONCE {
+            threads.spawn(|| {
+                loop {
+                    let next = waiting.lock().map_or(None, |mut waiting| waiting.pop());
+                    let Some(scenario) = next else { return };
+                    let passed = one(&scenario, &setting);
+                    if let (false, Ok(mut failed)) = (passed, failed.lock()) {
+                        failed.push(scenario.title);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_default();
+    let result = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {result}. {} passed; {} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s\n",
+        count - failed.len(),
+        failed.len(),
+        start.elapsed().as_secs_f64()
+    );
+    failed.is_empty()
+}
+
+fn one(scenario: &Scenario, setting: &Setting) -> bool {
+    let outcome = run::run(scenario, setting);
+    let passed = matches!(&outcome, Outcome::Judged(verdict, _) if report::is_as_it_should_be(verdict));
+    let said = if passed { "ok" } else { "FAILED" };
+    println!("test chaos::{} ... {said}", scenario.title);
+    match outcome {
+        Outcome::Judged(verdict, path) if !passed => report::one(&verdict, &path),
+        Outcome::Judged(..) => {}
+        Outcome::Broken(reason) => println!("   broken: {reason}"),
+        Outcome::Interrupted => println!("   interrupted"),
+    }
+    passed
+}
