@@ -273,6 +273,10 @@ impl Dispatcher {
     /// The next message of a room: kept for those who are behind, and put into the open buffer for those who are live.
     fn deliver(&mut self, key: RoomKey, offset: u64, publication: Arc<Publication>) {
         self.encode(key, Some(offset), &publication);
+        self.keep(key, offset, publication);
+    }
+
+    fn keep(&mut self, key: RoomKey, offset: u64, publication: Arc<Publication>) {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
@@ -711,10 +715,19 @@ impl Dispatcher {
         let mut steps = Vec::new();
         room.state.track.answer(page, &mut steps);
         let settled = room.state.track.is_settled();
+        let weight: usize = steps.iter().map(Step::weight).sum();
+        let is_much = weight > self.settings.outbox_bytes / 4;
+        let mut lags = false;
         for step in steps {
             match step {
-                Step::Deliver(offset, publication) => self.deliver(key, offset, publication),
                 Step::Lost(position) => self.on_lost(key, position),
+                Step::Deliver(offset, publication) if is_much => {
+                    if !std::mem::replace(&mut lags, true) {
+                        self.lag(key, offset - 1);
+                    }
+                    self.keep(key, offset, publication);
+                }
+                Step::Deliver(offset, publication) => self.deliver(key, offset, publication),
             }
         }
         let judge = if settled { Judge::Now } else { Judge::NotYet };
@@ -722,6 +735,24 @@ impl Dispatcher {
             self.settle(key, session, judge);
         }
         self.note_due(key);
+    }
+
+    /// More comes at once than outboxes hold: all who are live and stand at this offset get it page by page instead.
+    fn lag(&mut self, key: RoomKey, offset: u64) {
+        self.seal(key);
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
+        let Some(Position { epoch, .. }) = room.state.track.position() else {
+            return;
+        };
+        for member in &mut room.members {
+            if std::mem::replace(&mut member.value.live, false) {
+                let want = Want::After(Position { epoch, offset });
+                let cursor = Cursor { want, join: None };
+                room.state.cursors.insert(member.session, cursor);
+            }
+        }
     }
 
     fn behind(&mut self, key: RoomKey) -> Vec<SessionId> {
