@@ -155,7 +155,14 @@ impl Plan {
     pub fn new(random: &mut fastrand::Rng, weather: Weather) -> Self {
         let sizes = Sizes {
             // A log that is trimmed may tell a loss, and hide one in it.
-            history_size: *pick(random, if weather == Weather::Any { &[5, 40, 200] } else { &[200] }),
+            history_size: *pick(
+                random,
+                if weather == Weather::Any {
+                    &[5, 40, 200]
+                } else {
+                    &[200]
+                },
+            ),
             recent_memory: *pick(random, &[0, 1_500, 1 << 20]),
             outbox_bytes: *pick(random, &[2_048, 4_096, 1 << 18]),
             linger: random.u64(0..2_000),
