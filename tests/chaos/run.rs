@@ -45,7 +45,9 @@ pub enum Outcome {
 
 /// Runs a scenario; everything it started has ended when this returns.
 pub fn run(scenario: &Scenario, setting: &Setting) -> Outcome {
-    let dir = setting.dir.join(format!("{}-{}", scenario.name, setting.seed));
+    let dir = setting
+        .dir
+        .join(format!("{}-{}", scenario.name, setting.seed));
     match catch_unwind(AssertUnwindSafe(|| run_in(&dir, scenario, setting))) {
         Ok(outcome) => outcome,
         Err(panic) => {

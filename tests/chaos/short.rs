@@ -76,7 +76,8 @@ pub fn run(filter: Option<&str>, seed: u64, interrupted: flume::Receiver<()>) ->
 
 fn one(scenario: &Scenario, setting: &Setting) -> bool {
     let outcome = run::run(scenario, setting);
-    let passed = matches!(&outcome, Outcome::Judged(verdict, _) if report::is_as_it_should_be(verdict));
+    let passed =
+        matches!(&outcome, Outcome::Judged(verdict, _) if report::is_as_it_should_be(verdict));
     let said = if passed { "ok" } else { "FAILED" };
     println!("test chaos::{} ... {said}", scenario.title);
     match outcome {

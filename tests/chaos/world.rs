@@ -120,7 +120,10 @@ impl World {
         limit: Duration,
     ) -> Option<Duration> {
         let start = Instant::now();
-        while !self.clients[clients.clone()].iter().all(|client| client.glance().joined) {
+        while !self.clients[clients.clone()]
+            .iter()
+            .all(|client| client.glance().joined)
+        {
             if start.elapsed() > limit {
                 return None;
             }
@@ -187,7 +190,9 @@ impl World {
     /// Records whether something happened within its bar.
     pub fn within(&self, what: &str, took: Option<Duration>, bar: Duration) {
         let held = took.is_some_and(|took| took <= bar);
-        let found = took.map_or("never".into(), |took| format!("{:.2} s", took.as_secs_f64()));
+        let found = took.map_or("never".into(), |took| {
+            format!("{:.2} s", took.as_secs_f64())
+        });
         let what = format!("{what} within {:.1} s", bar.as_secs_f64());
         self.recorder.check(&what, held, found);
     }
@@ -228,7 +233,10 @@ impl World {
                 && glance.unanswered == 0
                 && (glance.positions.iter()).all(|(room, position)| {
                     position.is_some()
-                        && places.entry(room.clone()).or_insert_with(|| position.clone()) == position
+                        && places
+                            .entry(room.clone())
+                            .or_insert_with(|| position.clone())
+                            == position
                 })
         })
     }

@@ -181,9 +181,7 @@ async fn kill_connections(world: &mut World) {
     for _ in 0..times {
         for kind in ["pubsub", "normal"] {
             world.fault(format!("CLIENT KILL TYPE {kind}"));
-            world
-                .cluster
-                .ask::<i64>(&["CLIENT", "KILL", "TYPE", kind]);
+            world.cluster.ask::<i64>(&["CLIENT", "KILL", "TYPE", kind]);
         }
         world.sleep(2.0).await;
     }
@@ -221,7 +219,12 @@ async fn freeze_long(world: &mut World) {
 }
 
 async fn busy(world: &mut World) {
-    let before: Vec<u64> = world.cluster.nodes.iter().map(|slot| slot.memory()).collect();
+    let before: Vec<u64> = world
+        .cluster
+        .nodes
+        .iter()
+        .map(|slot| slot.memory())
+        .collect();
     for _ in 0..2 {
         world.fault("Redis: DEBUG SLEEP 1");
         world.cluster.tell(&["DEBUG", "SLEEP", "1"]);
@@ -236,7 +239,9 @@ async fn busy(world: &mut World) {
     for (slot, before) in world.cluster.nodes.iter().zip(before) {
         let more = slot.memory().saturating_sub(before);
         let what = format!("node {} takes at most 64 MiB more", slot.label);
-        world.recorder.check(&what, more <= 64, format!("{more} MiB"));
+        world
+            .recorder
+            .check(&what, more <= 64, format!("{more} MiB"));
     }
 }
 
