@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run run-cluster check test bench doc clean toolchain
+.PHONY: help run run-cluster check test sim bench doc clean toolchain
 
 # A shell opened before rustup was installed has no cargo on its PATH yet, and an ordinary
 # user's PATH on Debian has no /usr/sbin, where nginx lives.
@@ -44,6 +44,9 @@ check: toolchain ## What precedes a commit: fmt, clippy, rustdoc, then all tests
 test: toolchain ## Run all tests on both runtimes; installs what they need if missing
 	@deploy/install redis-server nginx chromium chromium-driver
 	@exec .ci/check test
+
+sim: toolchain ## Simulate faults in virtual time: new schedules, or one again with SEED=…
+	@exec .ci/check sim
 
 bench: toolchain ## Measure fan-out latency; a few minutes; installs Redis if missing
 	@deploy/install redis-server

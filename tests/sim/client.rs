@@ -98,7 +98,11 @@ pub struct Room {
 
 #[derive(Debug)]
 enum Ask {
-    Join { room: usize, life: u64, since: Option<Position> },
+    Join {
+        room: usize,
+        life: u64,
+        since: Option<Position>,
+    },
     Leave(usize),
     Publish(usize, u64),
     Ephemeral(u64),
@@ -166,7 +170,8 @@ impl Client {
             ..Conn::default()
         });
         self.acts.push(Act::Connect);
-        self.acts.push(Act::Later(CONNECT_DEADLINE, Timer::Greeting));
+        self.acts
+            .push(Act::Later(CONNECT_DEADLINE, Timer::Greeting));
     }
 
     pub fn opened(&mut self, _: &mut Scene<'_>) {
@@ -295,7 +300,14 @@ impl Client {
         }
     }
 
-    fn saying(&self, room: usize, value: u64, keyed: bool, others: bool, ephemeral: bool) -> Publish {
+    fn saying(
+        &self,
+        room: usize,
+        value: u64,
+        keyed: bool,
+        others: bool,
+        ephemeral: bool,
+    ) -> Publish {
         let pad = "x".repeat((value % 7 * 20) as usize);
         let data = serde_json::value::RawValue::from_string(format!("[{value},\"{pad}\"]"));
         Publish {
@@ -310,8 +322,14 @@ impl Client {
     /// Whether nothing is asked and nothing is to be said.
     pub fn rests(&self) -> bool {
         self.is_open()
-            && self.conn.as_ref().is_some_and(|conn| conn.pending.is_empty() && conn.heartbeat.is_some() && conn.return_at.is_none())
-            && self.rooms.iter().flatten().all(|room| room.queue.is_empty() && room.state == RoomState::Joined)
+            && self.conn.as_ref().is_some_and(|conn| {
+                conn.pending.is_empty() && conn.heartbeat.is_some() && conn.return_at.is_none()
+            })
+            && self
+                .rooms
+                .iter()
+                .flatten()
+                .all(|room| room.queue.is_empty() && room.state == RoomState::Joined)
     }
 
     // What the server says.
@@ -320,7 +338,9 @@ impl Client {
         let frame: Frame<'_> = match serde_json::from_str(text) {
             Ok(frame) => frame,
             Err(error) => {
-                return scene.oracle.violate(Kind::Unexpected, format!("{error}: {text}"));
+                return scene
+                    .oracle
+                    .violate(Kind::Unexpected, format!("{error}: {text}"));
             }
         };
         let Some(conn) = &mut self.conn else { return };
@@ -330,9 +350,13 @@ impl Client {
             return self.answered(ask, &frame, scene);
         }
         if frame.id.is_some() {
-            scene.oracle.violate(Kind::Duplicated, format!("an answer to nothing: {text}"));
+            scene
+                .oracle
+                .violate(Kind::Duplicated, format!("an answer to nothing: {text}"));
         }
-        let room = frame.room.and_then(|name| self.names.iter().position(|room| room.as_str() == name));
+        let room = frame
+            .room
+            .and_then(|name| self.names.iter().position(|room| room.as_str() == name));
         match (frame.kind, room) {
             ("welcome", _) => {
                 conn.heartbeat = Some(frame.heartbeat.unwrap_or(25) * 1000);
@@ -372,14 +396,20 @@ impl Client {
                     Some(_) => Kind::Lost,
                     None => Kind::Unexpected,
                 };
-                let text = format!("client {client} in r{index}: frame {offset} where {wire:?} stood");
+                let text =
+                    format!("client {client} in r{index}: frame {offset} where {wire:?} stood");
                 scene.oracle.violate(kind, text);
             }
         }
-        let Some(room) = self.rooms[index].as_mut().filter(|room| room.state == RoomState::Joined) else {
+        let Some(room) = self.rooms[index]
+            .as_mut()
+            .filter(|room| room.state == RoomState::Joined)
+        else {
             return;
         };
-        let Some(at) = room.position.as_mut() else { return };
+        let Some(at) = room.position.as_mut() else {
+            return;
+        };
         if offset <= at.offset {
             return;
         }
@@ -393,7 +423,9 @@ impl Client {
     }
 
     fn hole(&mut self, index: usize, scene: &mut Scene<'_>) {
-        let Some(room) = &mut self.rooms[index] else { return };
+        let Some(room) = &mut self.rooms[index] else {
+            return;
+        };
         let offset = room.position.map(|at| at.offset);
         if room.hole == offset {
             return self.drop_connection(None, scene);
@@ -407,12 +439,18 @@ impl Client {
             return scene.oracle.violate(Kind::Unexpected, format!("{frame:?}"));
         };
         let at = Position { epoch, offset };
-        let former = self.conn.as_mut().and_then(|conn| conn.wire[index].replace(at));
+        let former = self
+            .conn
+            .as_mut()
+            .and_then(|conn| conn.wire[index].replace(at));
         match former {
             Some(former) => self.told(index, former, at, scene),
             None => scene.oracle.violate(Kind::Unexpected, format!("{frame:?}")),
         }
-        if let Some(room) = self.rooms[index].as_mut().filter(|room| room.state == RoomState::Joined) {
+        if let Some(room) = self.rooms[index]
+            .as_mut()
+            .filter(|room| room.state == RoomState::Joined)
+        {
             room.position = Some(at);
             scene.oracle.stands(self.id, index, at);
         }
@@ -421,7 +459,10 @@ impl Client {
     fn told(&mut self, index: usize, former: Position, at: Position, scene: &mut Scene<'_>) {
         scene.oracle.figures.told += 1;
         if !scene.redis.has_lost(index, former, scene.instant) {
-            let text = format!("client {} in r{index} at {former:?} was told {at:?}", self.id);
+            let text = format!(
+                "client {} in r{index} at {former:?} was told {at:?}",
+                self.id
+            );
             scene.oracle.violate(Kind::FalseAlarm, text);
         }
     }
@@ -449,14 +490,28 @@ impl Client {
         let (Some(epoch), Some(messages)) = (frame.epoch, &frame.messages) else {
             return;
         };
-        let ascending = messages.windows(2).all(|pair| pair[1].offset == pair[0].offset + 1);
-        let wrong = messages.iter().find(|past| scene.redis.rooms[room].truth.get(&(epoch, past.offset)) != Some(&past.data.0));
+        let ascending = messages
+            .windows(2)
+            .all(|pair| pair[1].offset == pair[0].offset + 1);
+        let wrong = messages.iter().find(|past| {
+            scene.redis.rooms[room].truth.get(&(epoch, past.offset)) != Some(&past.data.0)
+        });
         if !ascending || wrong.is_some() {
-            scene.oracle.violate(Kind::Unexpected, format!("history of r{room}: {frame:?}"));
+            scene
+                .oracle
+                .violate(Kind::Unexpected, format!("history of r{room}: {frame:?}"));
         }
     }
 
-    fn joined(&mut self, index: usize, life: u64, since: Option<Position>, frame: &Frame<'_>, error: Option<&str>, scene: &mut Scene<'_>) {
+    fn joined(
+        &mut self,
+        index: usize,
+        life: u64,
+        since: Option<Position>,
+        frame: &Frame<'_>,
+        error: Option<&str>,
+        scene: &mut Scene<'_>,
+    ) {
         if error.is_some() {
             if let Some(conn) = &mut self.conn {
                 conn.wire[index] = None;
@@ -478,7 +533,10 @@ impl Client {
         if let Some(since) = since {
             match frame.recovered {
                 Some(true) if since != at => {
-                    let text = format!("client {} in r{index}: {since:?} recovered as {at:?}", self.id);
+                    let text = format!(
+                        "client {} in r{index}: {since:?} recovered as {at:?}",
+                        self.id
+                    );
                     scene.oracle.violate(Kind::Lost, text);
                 }
                 Some(true) => scene.oracle.figures.recovered += 1,
@@ -497,7 +555,14 @@ impl Client {
         }
     }
 
-    fn published(&mut self, index: usize, value: u64, frame: &Frame<'_>, error: Option<&str>, scene: &mut Scene<'_>) {
+    fn published(
+        &mut self,
+        index: usize,
+        value: u64,
+        frame: &Frame<'_>,
+        error: Option<&str>,
+        scene: &mut Scene<'_>,
+    ) {
         let outcome = match (error, frame.epoch, frame.offset) {
             (None, Some(epoch), Some(offset)) => Outcome::Acknowledged(Position { epoch, offset }),
             (None, ..) => return scene.oracle.violate(Kind::Unexpected, format!("{frame:?}")),
@@ -522,25 +587,40 @@ impl Client {
     }
 
     fn send_join(&mut self, index: usize) {
-        let Some(room) = &mut self.rooms[index] else { return };
+        let Some(room) = &mut self.rooms[index] else {
+            return;
+        };
         room.state = RoomState::Joining;
         let (life, since) = (room.life, room.position);
         let command = Command::Join {
             room: self.names[index].clone(),
             since,
         };
-        self.request(Ask::Join { room: index, life, since }, command);
+        self.request(
+            Ask::Join {
+                room: index,
+                life,
+                since,
+            },
+            command,
+        );
     }
 
     /// Sends the first of a room's queue, unless it is on its way.
     fn pump(&mut self, index: usize) {
         let open = self.is_open();
-        let Some(room) = &mut self.rooms[index] else { return };
-        let Some(entry) = room.queue.front_mut() else { return };
+        let Some(room) = &mut self.rooms[index] else {
+            return;
+        };
+        let Some(entry) = room.queue.front_mut() else {
+            return;
+        };
         let value = entry.value;
         let (keyed, others) = (entry.keyed, entry.others);
         let under_way = self.conn.as_ref().is_some_and(|conn| {
-            conn.pending.values().any(|ask| matches!(ask, Ask::Publish(_, sent) if *sent == value))
+            conn.pending
+                .values()
+                .any(|ask| matches!(ask, Ask::Publish(_, sent) if *sent == value))
         });
         if !open || under_way {
             return;
@@ -576,8 +656,15 @@ impl Client {
             Timer::Watch => self.watch(scene),
             Timer::Farewell => self.drop_connection(Some(0), scene),
             Timer::Join(room) => {
-                if self.rooms[room].as_ref().is_some_and(|room| room.state == RoomState::Joining) && conn.open {
-                    let asked = conn.pending.values().any(|ask| matches!(ask, Ask::Join { room: other, .. } if *other == room));
+                if self.rooms[room]
+                    .as_ref()
+                    .is_some_and(|room| room.state == RoomState::Joining)
+                    && conn.open
+                {
+                    let asked = conn
+                        .pending
+                        .values()
+                        .any(|ask| matches!(ask, Ask::Join { room: other, .. } if *other == room));
                     if !asked {
                         self.send_join(room);
                     }
@@ -589,13 +676,17 @@ impl Client {
 
     fn watch(&mut self, scene: &mut Scene<'_>) {
         let Some(conn) = &mut self.conn else { return };
-        let Some(heartbeat) = conn.heartbeat else { return };
+        let Some(heartbeat) = conn.heartbeat else {
+            return;
+        };
         if conn.pinged.is_none() && scene.now - conn.heard >= heartbeat {
             conn.pinged = Some(scene.now);
             self.request(Ask::Ping, Command::Ping);
         }
         let Some(conn) = &mut self.conn else { return };
-        let due = conn.pinged.map_or(conn.heard + heartbeat, |pinged| pinged + PONG_DEADLINE);
+        let due = conn
+            .pinged
+            .map_or(conn.heard + heartbeat, |pinged| pinged + PONG_DEADLINE);
         if due <= scene.now {
             return self.drop_connection(None, scene);
         }
@@ -613,7 +704,10 @@ impl Client {
         if code == Some(3002) {
             scene.oracle.figures.slow += 1;
             if !conn.disturbed {
-                scene.oracle.violate(Kind::FalseSlow, format!("client {} reads promptly", self.id));
+                scene.oracle.violate(
+                    Kind::FalseSlow,
+                    format!("client {} reads promptly", self.id),
+                );
             }
         }
         for ask in conn.pending.values() {
@@ -624,13 +718,19 @@ impl Client {
         for room in self.rooms.iter_mut().flatten() {
             room.state = RoomState::Waiting;
             // What has no key is said once, whatever became of it.
-            if let Some(entry) = room.queue.front().filter(|entry| !entry.keyed && entry.sent) {
+            if let Some(entry) = room
+                .queue
+                .front()
+                .filter(|entry| !entry.keyed && entry.sent)
+            {
                 scene.oracle.answered(entry.value, Outcome::Unknown);
                 room.queue.pop_front();
             }
         }
         let farewell = conn.return_at.map(|at| at.saturating_sub(scene.now));
-        let wait = delay.or(farewell).unwrap_or_else(|| jitter(scene.random, self.attempt));
+        let wait = delay
+            .or(farewell)
+            .unwrap_or_else(|| jitter(scene.random, self.attempt));
         self.attempt += 1;
         self.acts.push(Act::Later(wait, Timer::Retry));
     }

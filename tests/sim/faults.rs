@@ -18,33 +18,87 @@ pub enum Step {
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// The subscription breaks, and comes back.
-    CutSubscription { node: usize, down: u64 },
+    CutSubscription {
+        node: usize,
+        down: u64,
+    },
     /// It looks alive and hears nothing, until the pulse finds out.
-    Deaf { node: usize, time: u64 },
+    Deaf {
+        node: usize,
+        time: u64,
+    },
     /// The queue behind it overflows.
-    Overflow { node: usize, time: u64 },
-    CutLane { node: usize, lane: usize, down: u64 },
+    Overflow {
+        node: usize,
+        time: u64,
+    },
+    CutLane {
+        node: usize,
+        lane: usize,
+        down: u64,
+    },
     /// All three at once.
-    CutNode { node: usize, down: u64 },
-    RefuseReads { node: usize, count: u32 },
+    CutNode {
+        node: usize,
+        down: u64,
+    },
+    RefuseReads {
+        node: usize,
+        count: u32,
+    },
     /// One of the three (2: the subscription) takes its time.
-    Slow { node: usize, link: usize, delay: u64, time: u64 },
-    FreezeNode { node: usize, time: u64 },
-    KillNode { node: usize, down: u64 },
-    DrainNode { node: usize, down: u64 },
-    FreezeStore { time: u64 },
+    Slow {
+        node: usize,
+        link: usize,
+        delay: u64,
+        time: u64,
+    },
+    FreezeNode {
+        node: usize,
+        time: u64,
+    },
+    KillNode {
+        node: usize,
+        down: u64,
+    },
+    DrainNode {
+        node: usize,
+        down: u64,
+    },
+    FreezeStore {
+        time: u64,
+    },
     /// The store is away for everyone.
-    StoreAway { down: u64 },
+    StoreAway {
+        down: u64,
+    },
     /// Emptied, restarted or restored: every room begins a new epoch.
-    EndEpochs { away: bool },
-    EndEpoch { room: usize },
-    LoseTail { room: usize },
+    EndEpochs {
+        away: bool,
+    },
+    EndEpoch {
+        room: usize,
+    },
+    LoseTail {
+        room: usize,
+    },
     /// The client does not read.
-    StallClient { client: usize, time: u64 },
-    DropClient { client: usize },
+    StallClient {
+        client: usize,
+        time: u64,
+    },
+    DropClient {
+        client: usize,
+    },
     /// Nothing passes between client and node, and neither is told.
-    BlackHole { client: usize },
-    Burst { client: usize, room: usize, count: usize },
+    BlackHole {
+        client: usize,
+    },
+    Burst {
+        client: usize,
+        room: usize,
+        count: usize,
+    },
 }
 
 impl Fault {
@@ -69,7 +123,10 @@ impl Fault {
 
     /// Nothing tells the nodes: only the comparison of rooms finds it out.
     fn is_silent(self) -> bool {
-        matches!(self, Fault::EndEpochs { .. } | Fault::EndEpoch { .. } | Fault::LoseTail { .. })
+        matches!(
+            self,
+            Fault::EndEpochs { .. } | Fault::EndEpoch { .. } | Fault::LoseTail { .. }
+        )
     }
 }
 
@@ -98,7 +155,14 @@ impl Plan {
     pub fn new(random: &mut fastrand::Rng, weather: Weather) -> Self {
         let sizes = Sizes {
             // A log that is trimmed may tell a loss, and hide one in it.
-            history_size: *pick(random, if weather == Weather::Any { &[5, 40, 200] } else { &[200] }),
+            history_size: *pick(
+                random,
+                if weather == Weather::Any {
+                    &[5, 40, 200]
+                } else {
+                    &[200]
+                },
+            ),
             recent_memory: *pick(random, &[0, 1_500, 1 << 20]),
             outbox_bytes: *pick(random, &[2_048, 4_096, 1 << 18]),
             linger: random.u64(0..2_000),
@@ -140,7 +204,11 @@ impl Plan {
         for client in 0..self.clients {
             for room in 0..self.rooms {
                 let late = random.u8(..4) == 0;
-                let at = if late { random.u64(..length) } else { random.u64(..20) };
+                let at = if late {
+                    random.u64(..length)
+                } else {
+                    random.u64(..20)
+                };
                 if room == 0 || random.u8(..4) > 0 {
                     self.steps.push((at, Step::Join { client, room }));
                 }
@@ -158,7 +226,11 @@ impl Plan {
                     Step::Leave { client, room }
                 }
                 3 => Step::History { client, room },
-                4 => Step::Fault(Fault::Burst { client, room, count: random.usize(2..20) }),
+                4 => Step::Fault(Fault::Burst {
+                    client,
+                    room,
+                    count: random.usize(2..20),
+                }),
                 _ => Step::Publish { client, room },
             };
             self.steps.push((at, step));
@@ -171,27 +243,49 @@ impl Plan {
         let room = random.usize(..self.rooms);
         let down = *pick(random, &[5, 100, 1_000, 3_000]);
         let time = *pick(random, &[50, 500, 2_500]);
-        let kind = if weather == Weather::Sheltered { kind % 9 } else { kind };
+        let kind = if weather == Weather::Sheltered {
+            kind % 9
+        } else {
+            kind
+        };
         match kind {
             0 => Fault::CutSubscription { node, down },
             1 => Fault::Deaf { node, time },
             2 => Fault::Overflow { node, time },
-            3 => Fault::CutLane { node, lane: random.usize(..2), down },
+            3 => Fault::CutLane {
+                node,
+                lane: random.usize(..2),
+                down,
+            },
             4 => Fault::CutNode { node, down },
-            5 => Fault::RefuseReads { node, count: random.u32(1..6) },
-            6 => Fault::Slow { node, link: random.usize(..3), delay: time, time: down },
+            5 => Fault::RefuseReads {
+                node,
+                count: random.u32(1..6),
+            },
+            6 => Fault::Slow {
+                node,
+                link: random.usize(..3),
+                delay: time,
+                time: down,
+            },
             7 => Fault::FreezeStore { time },
             8 => Fault::StoreAway { down },
             9 => Fault::FreezeNode { node, time },
             10 | 11 => Fault::KillNode { node, down },
             12 => Fault::DrainNode { node, down },
-            13 => Fault::EndEpochs { away: random.bool() },
+            13 => Fault::EndEpochs {
+                away: random.bool(),
+            },
             14 => Fault::EndEpoch { room },
             15 => Fault::LoseTail { room },
             16 => Fault::StallClient { client, time: down },
             17 => Fault::DropClient { client },
             18 => Fault::BlackHole { client },
-            _ => Fault::Burst { client, room, count: random.usize(20..60) },
+            _ => Fault::Burst {
+                client,
+                room,
+                count: random.usize(20..60),
+            },
         }
     }
 }

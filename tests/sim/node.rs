@@ -20,17 +20,46 @@ const BATCH: usize = 64;
 
 /// What reaches a node from outside.
 pub enum Input {
-    Accept { client: usize, conn: u32 },
-    Command { client: usize, conn: u32, id: u64, command: Command },
-    Pong { client: usize, conn: u32 },
-    Closed { client: usize, conn: u32 },
+    Accept {
+        client: usize,
+        conn: u32,
+    },
+    Command {
+        client: usize,
+        conn: u32,
+        id: u64,
+        command: Command,
+    },
+    Pong {
+        client: usize,
+        conn: u32,
+    },
+    Closed {
+        client: usize,
+        conn: u32,
+    },
     Drain(Duration),
     Tick,
-    Answer { link: u32, number: u64, answer: Answer },
-    Push { link: u32, push: Push },
-    Deadline { lane: usize, number: u64 },
-    LaneUp { lane: usize, link: u32 },
-    SubUp { link: u32 },
+    Answer {
+        link: u32,
+        number: u64,
+        answer: Answer,
+    },
+    Push {
+        link: u32,
+        push: Push,
+    },
+    Deadline {
+        lane: usize,
+        number: u64,
+    },
+    LaneUp {
+        lane: usize,
+        link: u32,
+    },
+    SubUp {
+        link: u32,
+    },
     OverflowOver,
 }
 
@@ -146,7 +175,11 @@ impl Lane {
     pub fn expire(&mut self, number: u64) -> Option<BrokerEvent> {
         let waiting = self.waiting.remove(&number)?;
         let in_doubt = waiting.sent || waiting.in_doubt;
-        let why = if in_doubt { Refused::Unknown } else { Refused::Unavailable };
+        let why = if in_doubt {
+            Refused::Unknown
+        } else {
+            Refused::Unavailable
+        };
         Some(waiting.job.refuse(why))
     }
 }
@@ -347,7 +380,9 @@ impl Node {
         let event = match push {
             Push::Subscribed(room) => {
                 sub.asking = false;
-                sub.topics.subscribed(room.as_str(), now).map(BrokerEvent::Following)
+                sub.topics
+                    .subscribed(room.as_str(), now)
+                    .map(BrokerEvent::Following)
             }
             Push::Unsubscribed(room) => {
                 sub.asking = false;
@@ -369,7 +404,8 @@ impl Node {
             }
             Push::Ephemeral(room, publication) => {
                 let followed = sub.topics.followed(room.as_str()).is_some();
-                (followed && !sub.overflowing).then_some(BrokerEvent::Ephemeral { room, publication })
+                (followed && !sub.overflowing)
+                    .then_some(BrokerEvent::Ephemeral { room, publication })
             }
         };
         self.inbox.extend(event.map(Event::Broker));
@@ -379,7 +415,8 @@ impl Node {
         self.sub.overflowing = false;
         for room in std::mem::take(&mut self.sub.lost) {
             if self.sub.topics.followed(room.as_str()).is_some() {
-                self.inbox.push_back(Event::Broker(BrokerEvent::Following(room)));
+                self.inbox
+                    .push_back(Event::Broker(BrokerEvent::Following(room)));
             }
         }
     }

@@ -168,7 +168,9 @@ impl Oracle {
             for (epoch, offset, value) in &view.places {
                 let said = truth[*room].get(&(*epoch, *offset)).copied();
                 let own = said.is_some_and(|said| self.sayings[said as usize].client == *client);
-                if said.is_none() || (value.is_some() && said != *value) || (value.is_none() && !own)
+                if said.is_none()
+                    || (value.is_some() && said != *value)
+                    || (value.is_none() && !own)
                 {
                     wrong.push((
                         Kind::Unexpected,
@@ -204,7 +206,10 @@ impl Oracle {
                     ));
                 }
                 Outcome::Refused if count > 0 => {
-                    wrong.push((Kind::Unexpected, format!("{value} was refused and is there")));
+                    wrong.push((
+                        Kind::Unexpected,
+                        format!("{value} was refused and is there"),
+                    ));
                 }
                 Outcome::Unknown | Outcome::Attempted if seen.contains(&value) => {
                     self.figures.unknown_seen += 1;

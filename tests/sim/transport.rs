@@ -74,8 +74,11 @@ impl Transport {
             return frames.push_back(Frame::Text(text));
         }
         let room = |text: &str| {
-            let is_placed = text.starts_with("{\"type\":\"message\"") && text.contains("\"offset\"");
-            is_placed.then(|| text.split('"').nth(7).map(str::to_owned)).flatten()
+            let is_placed =
+                text.starts_with("{\"type\":\"message\"") && text.contains("\"offset\"");
+            is_placed
+                .then(|| text.split('"').nth(7).map(str::to_owned))
+                .flatten()
         };
         let Some(this) = room(&text) else {
             return frames.push_back(Frame::Text(text));

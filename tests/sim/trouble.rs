@@ -62,7 +62,12 @@ impl World {
             Fault::CutLane { node, lane, down } => self.cut_lane(node, lane, down),
             Fault::CutNode { node, down } => self.cut_node(node, down),
             Fault::RefuseReads { node, count } => self.nodes[node].fail_reads = count,
-            Fault::Slow { node, link, delay, time } => {
+            Fault::Slow {
+                node,
+                link,
+                delay,
+                time,
+            } => {
                 self.set_delay(node, link, delay);
                 self.later(time, Happening::Over(Over::Slow { node, link }));
             }
@@ -108,7 +113,11 @@ impl World {
                 self.links[client].black_holed = true;
                 self.clients[client].disturb();
             }
-            Fault::Burst { client, room, count } => {
+            Fault::Burst {
+                client,
+                room,
+                count,
+            } => {
                 self.clients[client].flood(room, count, &mut self.oracle);
                 self.carry_out(client);
             }
@@ -129,7 +138,8 @@ impl World {
             Over::Stall { client, conn } => {
                 let link = self.links[client];
                 let sessions = self.nodes[link.node].sessions.iter_mut();
-                let mut mine = sessions.filter(|(_, session)| session.client == client && session.conn == conn);
+                let mut mine = sessions
+                    .filter(|(_, session)| session.client == client && session.conn == conn);
                 if let Some((id, session)) = mine.next() {
                     session.stalled = false;
                     let id = *id;
@@ -167,7 +177,8 @@ impl World {
         node.sub.topics.lost();
         let (link, life) = (node.sub.link, node.life);
         for room in &mut self.redis.rooms {
-            room.subscribers.retain(|subscriber| subscriber.node != index);
+            room.subscribers
+                .retain(|subscriber| subscriber.node != index);
         }
         self.later(down, Happening::Node(index, life, Input::SubUp { link }));
     }
@@ -177,7 +188,10 @@ impl World {
         let refused = node.lanes[lane].cut();
         node.inbox.extend(refused.into_iter().map(Event::Broker));
         let (link, life) = (node.lanes[lane].link, node.life);
-        self.later(down, Happening::Node(index, life, Input::LaneUp { lane, link }));
+        self.later(
+            down,
+            Happening::Node(index, life, Input::LaneUp { lane, link }),
+        );
         self.wake(index);
     }
 
@@ -228,13 +242,17 @@ impl World {
             let (client, conn) = (session.client, session.conn);
             if self.random.u8(..4) > 0 {
                 let delay = self.random.u64(1..100);
-                self.later(delay, Happening::Client(client, conn, Delivery::Closed(None)));
+                self.later(
+                    delay,
+                    Happening::Client(client, conn, Delivery::Closed(None)),
+                );
             } else if self.links[client].conn == conn {
                 self.clients[client].disturb();
             }
         }
         for room in &mut self.redis.rooms {
-            room.subscribers.retain(|subscriber| subscriber.node != index);
+            room.subscribers
+                .retain(|subscriber| subscriber.node != index);
         }
         self.later(down.max(1), Happening::Restart(index, life));
     }

@@ -30,8 +30,20 @@ pub enum Happening {
     Turn(usize, u32),
     Writer(usize, u32, u64),
     /// The store does a job.
-    Do { node: usize, life: u32, lane: usize, link: u32, number: u64, job: Job },
-    Subscribe { node: usize, life: u32, link: u32, ask: Ask },
+    Do {
+        node: usize,
+        life: u32,
+        lane: usize,
+        link: u32,
+        number: u64,
+        job: Job,
+    },
+    Subscribe {
+        node: usize,
+        life: u32,
+        link: u32,
+        ask: Ask,
+    },
     Client(usize, u32, Delivery),
     Timer(usize, u32, Timer),
     Step(Step),
@@ -103,7 +115,10 @@ impl World {
         let names: Vec<RoomName> = (0..plan.rooms)
             .map(|n| RoomName::new(&format!("r{n}")).expect("a name"))
             .collect();
-        let now = Now { instant: start, unix_ms: 0 };
+        let now = Now {
+            instant: start,
+            unix_ms: 0,
+        };
         let nodes = (0..plan.nodes)
             .map(|n| Node::new(now, n, 0, &plan.sizes, random.u64(..)))
             .collect();
@@ -159,7 +174,11 @@ impl World {
         if let Some(text) = self.redis.reused.take() {
             self.oracle.violate(Kind::Lost, text);
         }
-        (self.oracle.violations, self.oracle.figures, self.transport.was_tampered())
+        (
+            self.oracle.violations,
+            self.oracle.figures,
+            self.transport.was_tampered(),
+        )
     }
 
     /// Goes on until `done`, which is looked at four times a second, or that moment. Whether it is done.
@@ -233,10 +252,22 @@ impl World {
                 }
             }
             Happening::Writer(..) => {}
-            Happening::Do { node, life, lane, link, number, job } => {
+            Happening::Do {
+                node,
+                life,
+                lane,
+                link,
+                number,
+                job,
+            } => {
                 self.work(node, life, lane, link, number, job);
             }
-            Happening::Subscribe { node, life, link, ask } => self.subscribe(node, life, link, ask),
+            Happening::Subscribe {
+                node,
+                life,
+                link,
+                ask,
+            } => self.subscribe(node, life, link, ask),
             Happening::Client(client, conn, delivery) => self.deliver(client, conn, delivery),
             Happening::Timer(client, conn, timer) => {
                 if self.links[client].conn == conn {
@@ -273,7 +304,15 @@ impl World {
                 Act::Close => self.to_node(client, Input::Closed { client, conn }),
                 Act::Send(id, command) => {
                     self.note(|| format!("client {client} sends {id} {command:?}"));
-                    self.to_node(client, Input::Command { client, conn, id, command });
+                    self.to_node(
+                        client,
+                        Input::Command {
+                            client,
+                            conn,
+                            id,
+                            command,
+                        },
+                    );
                 }
             }
         }
@@ -354,7 +393,8 @@ impl World {
         let life = node.life;
         let session_of = |node: &Node, client: usize, conn: u32| {
             let mut sessions = node.sessions.iter();
-            let found = sessions.find(|(_, session)| session.client == client && session.conn == conn);
+            let found =
+                sessions.find(|(_, session)| session.client == client && session.conn == conn);
             found.map(|(id, _)| *id)
         };
         match input {
@@ -369,7 +409,12 @@ impl World {
                 node.accept(client, conn);
                 self.later(1, Happening::Client(client, conn, Delivery::Opened));
             }
-            Input::Command { client, conn, id, command } => {
+            Input::Command {
+                client,
+                conn,
+                id,
+                command,
+            } => {
                 if let Some(session) = session_of(node, client, conn) {
                     node.sessions[&session].outbox.note_heard();
                     node.inbox.push_back(Event::Command {
@@ -394,12 +439,17 @@ impl World {
                 }
             }
             Input::Drain(time) => node.inbox.push_back(Event::Drain(time)),
-            Input::Answer { link, number, answer } => {
+            Input::Answer {
+                link,
+                number,
+                answer,
+            } => {
                 let lane = &mut node.lanes[answer.lane()];
                 if lane.link == link
                     && let Some(waiting) = lane.waiting.remove(&number)
                 {
-                    node.inbox.push_back(Event::Broker(waiting.job.answer(answer)));
+                    node.inbox
+                        .push_back(Event::Broker(waiting.job.answer(answer)));
                 }
             }
             Input::Push { link, push } => {
@@ -449,7 +499,9 @@ impl World {
         loop {
             let node = &mut self.nodes[index];
             let inbox = &mut node.inbox;
-            let flow = node.dispatcher.turn(clock, std::iter::from_fn(|| inbox.pop_front()));
+            let flow = node
+                .dispatcher
+                .turn(clock, std::iter::from_fn(|| inbox.pop_front()));
             let requests: Vec<Request> = node.dispatcher.take_requests().collect();
             let more = !node.inbox.is_empty();
             for request in requests {
@@ -494,18 +546,28 @@ impl World {
             let Some(session) = self.nodes[index].sessions.get_mut(&id) else {
                 break;
             };
-            let Some(written) = session.write() else { break };
+            let Some(written) = session.write() else {
+                break;
+            };
             session.said_at = session.said_at.max(self.now + delay);
             let (at, client, conn) = (session.said_at, session.client, session.conn);
             drained |= written.drained;
-            self.at(at, Happening::Client(client, conn, Delivery::Frames(written.frames)));
+            self.at(
+                at,
+                Happening::Client(client, conn, Delivery::Frames(written.frames)),
+            );
             if let Some(farewell) = written.farewell {
                 let code = u16::from_be_bytes([farewell[2], farewell[3]]);
-                self.at(at, Happening::Client(client, conn, Delivery::Closed(Some(code))));
+                self.at(
+                    at,
+                    Happening::Client(client, conn, Delivery::Closed(Some(code))),
+                );
             }
         }
         if drained {
-            self.nodes[index].inbox.push_back(Event::Drained(SessionId(id)));
+            self.nodes[index]
+                .inbox
+                .push_back(Event::Drained(SessionId(id)));
             self.wake(index);
         }
     }
@@ -518,7 +580,8 @@ impl World {
             Request::Follow(room) => {
                 let node = &mut self.nodes[index];
                 if node.sub.topics.follow(&room) {
-                    node.inbox.push_back(Event::Broker(BrokerEvent::Following(room)));
+                    node.inbox
+                        .push_back(Event::Broker(BrokerEvent::Following(room)));
                     self.wake(index);
                 }
             }
@@ -526,7 +589,9 @@ impl World {
                 let now = self.instant();
                 self.nodes[index].sub.topics.unfollow(&room, now);
             }
-            Request::Publish(publish) => self.push_job(index, PUBLISHES, Job::Publish(Arc::new(publish))),
+            Request::Publish(publish) => {
+                self.push_job(index, PUBLISHES, Job::Publish(Arc::new(publish)))
+            }
             Request::Read(read) => {
                 self.oracle.figures.reads += 1;
                 self.push_job(index, READS, Job::Read(read));
@@ -546,7 +611,10 @@ impl World {
             in_doubt: false,
         };
         this.waiting.insert(number, waiting);
-        self.later(PATIENCE, Happening::Node(index, life, Input::Deadline { lane, number }));
+        self.later(
+            PATIENCE,
+            Happening::Node(index, life, Input::Deadline { lane, number }),
+        );
         self.send_lane(index, lane);
     }
 
@@ -565,7 +633,17 @@ impl World {
         let link = this.link;
         for (at, number, job) in sent {
             let node = index;
-            self.at(at, Happening::Do { node, life, lane, link, number, job });
+            self.at(
+                at,
+                Happening::Do {
+                    node,
+                    life,
+                    lane,
+                    link,
+                    number,
+                    job,
+                },
+            );
         }
     }
 
@@ -573,7 +651,17 @@ impl World {
     fn work(&mut self, node: usize, life: u32, lane: usize, link: u32, number: u64, job: Job) {
         if self.redis.frozen_until > self.now {
             let at = self.redis.frozen_until;
-            return self.at(at, Happening::Do { node, life, lane, link, number, job });
+            return self.at(
+                at,
+                Happening::Do {
+                    node,
+                    life,
+                    lane,
+                    link,
+                    number,
+                    job,
+                },
+            );
         }
         let current = self.nodes[node].life == life && self.nodes[node].lanes[lane].link == link;
         if !current && self.random.bool() {
@@ -593,9 +681,22 @@ impl World {
             return;
         }
         let lane = &mut self.nodes[node].lanes[lane];
-        lane.answered_at = lane.answered_at.max(self.now + self.random.u64(..=lane.delay));
+        lane.answered_at = lane
+            .answered_at
+            .max(self.now + self.random.u64(..=lane.delay));
         let at = lane.answered_at;
-        self.at(at, Happening::Node(node, life, Input::Answer { link, number, answer }));
+        self.at(
+            at,
+            Happening::Node(
+                node,
+                life,
+                Input::Answer {
+                    link,
+                    number,
+                    answer,
+                },
+            ),
+        );
     }
 
     fn publish(&mut self, publish: &Publish) -> Result<switchboard::id::Position, Refused> {
@@ -611,7 +712,9 @@ impl World {
         let published = self.redis.publish(publish, value, self.instant());
         if let (true, Ok(at)) = (published.is_new, published.result) {
             self.note(|| format!("store: {value} in {name} at {at:?}"));
-            self.broadcast(room, |_| Push::Message(name.clone(), at.epoch, at.offset, said.clone()));
+            self.broadcast(room, |_| {
+                Push::Message(name.clone(), at.epoch, at.offset, said.clone())
+            });
         }
         published.result
     }
@@ -638,19 +741,37 @@ impl World {
         if !node.sub.up || node.sub.asking || !node.alive {
             return;
         }
-        let Some(ask) = node.sub.topics.ask(512) else { return };
+        let Some(ask) = node.sub.topics.ask(512) else {
+            return;
+        };
         node.sub.asking = true;
         let (life, link, node) = (node.life, node.sub.link, index);
         let sub = &mut self.nodes[index].sub;
         sub.asked_at = sub.asked_at.max(now + self.random.u64(..=sub.delay));
         let at = sub.asked_at;
-        self.at(at, Happening::Subscribe { node, life, link, ask });
+        self.at(
+            at,
+            Happening::Subscribe {
+                node,
+                life,
+                link,
+                ask,
+            },
+        );
     }
 
     fn subscribe(&mut self, node: usize, life: u32, link: u32, ask: Ask) {
         if self.redis.frozen_until > self.now {
             let at = self.redis.frozen_until;
-            return self.at(at, Happening::Subscribe { node, life, link, ask });
+            return self.at(
+                at,
+                Happening::Subscribe {
+                    node,
+                    life,
+                    link,
+                    ask,
+                },
+            );
         }
         if self.nodes[node].life != life || self.nodes[node].sub.link != link {
             return;
@@ -678,27 +799,42 @@ impl World {
     /// Whether everyone has come to rest at the top of each room.
     fn rests(&mut self) -> bool {
         let now = self.instant();
-        let tops: Vec<_> = (0..self.names.len()).map(|room| self.redis.standing(room, now).0).collect();
+        let tops: Vec<_> = (0..self.names.len())
+            .map(|room| self.redis.standing(room, now).0)
+            .collect();
         let at_top = |client: &Client| {
             let mut rooms = client.rooms.iter().zip(&tops);
             rooms.all(|(room, top)| room.as_ref().is_none_or(|room| room.position == Some(*top)))
         };
         !self.redis.rooms.iter().any(|room| room.tail_lost)
-            && self.clients.iter().all(|client| client.rests() && at_top(client))
-            && self.nodes.iter().all(|node| node.alive && node.dispatcher.load().is_idle())
+            && self
+                .clients
+                .iter()
+                .all(|client| client.rests() && at_top(client))
+            && self
+                .nodes
+                .iter()
+                .all(|node| node.alive && node.dispatcher.load().is_idle())
     }
 
     fn find_restless(&mut self, when: &str) {
         let now = self.instant();
         let mut text = format!("{when}:");
         for room in 0..self.names.len() {
-            text += &format!("\n  r{room} stands at {:?}", self.redis.standing(room, now).0);
+            text += &format!(
+                "\n  r{room} stands at {:?}",
+                self.redis.standing(room, now).0
+            );
         }
         for (index, client) in self.clients.iter().enumerate() {
             text += &format!("\n  client {index} on {:?}: {client:?}", self.links[index]);
         }
         for (index, node) in self.nodes.iter().enumerate() {
-            text += &format!("\n  node {index}, alive {}: {:?}", node.alive, node.dispatcher.load());
+            text += &format!(
+                "\n  node {index}, alive {}: {:?}",
+                node.alive,
+                node.dispatcher.load()
+            );
         }
         self.oracle.violate(Kind::Stuck, text);
     }
