@@ -103,6 +103,23 @@ impl Room {
         }
     }
 
+    /// More comes at once than outboxes hold: all who are live, and thus stand at this offset, get it page by page.
+    pub fn fall_behind(&mut self, desk: &mut Desk, offset: u64) {
+        self.seal(desk);
+        let Some(Position { epoch, .. }) = self.state.track.position() else {
+            return;
+        };
+        let want = Want::After(Position { epoch, offset });
+        for member in &self.members {
+            let cursor = self.state.cursors.entry(member.session);
+            cursor.or_insert_with(|| Cursor {
+                member: member.value.clone(),
+                want,
+                join: None,
+            });
+        }
+    }
+
     /// Lets everyone who is behind have what can be had now, in the order they came, so that equal events have equal
     /// effects.
     pub fn settle_all(&mut self, desk: &mut Desk, judge: Judge) {
