@@ -87,6 +87,7 @@ fn search_path() -> String {
     format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
+/// With what `deploy/cluster` puts in.
 fn render(port: u16, nodes: &[SocketAddr]) -> String {
     let user = match rustix::process::geteuid().is_root() {
         true => "user root;",
@@ -95,7 +96,7 @@ fn render(port: u16, nodes: &[SocketAddr]) -> String {
     let files = switchboard::runtime::raise_file_limit().unwrap_or(1024).min(65_536);
     let servers: Vec<String> = nodes
         .iter()
-        .map(|node| format!("        server {node} max_fails=1 fail_timeout=2s;"))
+        .map(|node| format!("        server {node} max_fails=0;"))
         .collect();
     TEMPLATE
         .replace("@USER@", user)
