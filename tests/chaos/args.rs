@@ -47,7 +47,9 @@ pub fn read(arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
         "run" => Ok(Asked::Run(read_run(rest)?)),
         // The test runner's own options say nothing to us.
         _ => Ok(Asked::Short {
-            filter: arguments.into_iter().find(|argument| !argument.starts_with('-')),
+            filter: arguments
+                .into_iter()
+                .find(|argument| !argument.starts_with('-')),
             seed: fastrand::u64(..1_000_000),
         }),
     }
@@ -76,13 +78,14 @@ fn read_run(settings: &[String]) -> Result<Run, String> {
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("`{text}` is not a number"))
+    text.parse()
+        .map_err(|_| format!("`{text}` is not a number"))
 }
 
 fn select(names: &str) -> Result<Vec<Scenario>, String> {
     let find = |name: &str| {
-        let known = scenarios::all().into_iter().find(|scenario| scenario.name == name);
-        known.ok_or_else(|| format!("there is no scenario `{name}`; `list` prints them"))
+        scenarios::find(name)
+            .ok_or_else(|| format!("there is no scenario `{name}`; `list` prints them"))
     };
     names.split(',').map(find).collect()
 }
@@ -91,6 +94,8 @@ fn select(names: &str) -> Result<Vec<Scenario>, String> {
 pub fn artifacts() -> PathBuf {
     // The binary lies in `target/<profile>/deps`.
     let target = std::env::current_exe().ok();
-    let target = target.as_deref().and_then(|program| program.ancestors().nth(3));
+    let target = target
+        .as_deref()
+        .and_then(|program| program.ancestors().nth(3));
     target.unwrap_or(Path::new("target")).join("chaos")
 }

@@ -147,18 +147,17 @@ enum Ended {
 impl Client {
     async fn live(mut self) {
         loop {
-            let ended = match runtime::timeout(CONNECT_DEADLINE, connection::open(self.address))
-                .await
-            {
-                Ok(Ok(conn)) => self.serve(conn).await,
-                failed => {
-                    let status = failed.ok().and_then(|failed| connection::status(&failed));
-                    let client = self.number;
-                    self.recorder.note(Event::Refused { client, status });
-                    self.attempt += 1;
-                    Ended::Lost(jitter(&mut self.random, self.attempt - 1))
-                }
-            };
+            let ended =
+                match runtime::timeout(CONNECT_DEADLINE, connection::open(self.address)).await {
+                    Ok(Ok(conn)) => self.serve(conn).await,
+                    failed => {
+                        let status = failed.ok().and_then(|failed| connection::status(&failed));
+                        let client = self.number;
+                        self.recorder.note(Event::Refused { client, status });
+                        self.attempt += 1;
+                        Ended::Lost(jitter(&mut self.random, self.attempt - 1))
+                    }
+                };
             let next = match ended {
                 Ended::Lost(delay) => self.wait(Some(Instant::now() + delay)).await,
                 Ended::Away => self.wait(None).await,

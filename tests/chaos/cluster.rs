@@ -158,7 +158,10 @@ impl Drop for Cluster {
 
 fn start_redis(plan: Plan) -> (Vec<RedisServer>, Option<Proxy>) {
     let mut options = Options::default().arg("--enable-debug-command yes");
-    options = plan.redis.iter().fold(options, |options, words| options.arg(words));
+    options = plan
+        .redis
+        .iter()
+        .fold(options, |options, words| options.arg(words));
     let master = match plan.redis_absent {
         true => RedisServer::absent(options),
         false => RedisServer::with(options.clone().arg("--repl-diskless-sync-delay 0")),
@@ -176,7 +179,10 @@ fn start_redis(plan: Plan) -> (Vec<RedisServer>, Option<Proxy>) {
     );
     let start = Instant::now();
     while !info(&replica, "replication").contains("master_link_status:up") {
-        assert!(start.elapsed() < Duration::from_secs(20), "the replica does not follow");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "the replica does not follow"
+        );
         std::thread::sleep(GLANCE);
     }
     (vec![master, replica], Some(link))
@@ -189,8 +195,11 @@ pub fn info(redis: &RedisServer, section: &str) -> String {
 
 /// A number that INFO tells by name; zero when it does not.
 pub fn figure(info: &str, name: &str) -> u64 {
-    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -306,12 +315,17 @@ impl Slot {
 pub async fn http_status(address: SocketAddr, path: &str) -> Option<u16> {
     use futures::{AsyncReadExt, AsyncWriteExt};
     let asking = async {
-        let mut socket = runtime::connect(address, Duration::from_secs(1)).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let mut socket = runtime::connect(address, Duration::from_secs(1))
+            .await
+            .ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         socket.write_all(request.as_bytes()).await.ok()?;
         let mut answer = [0; 12];
         socket.read_exact(&mut answer).await.ok()?;
         std::str::from_utf8(&answer).ok()?.get(9..)?.parse().ok()
     };
-    runtime::timeout(Duration::from_secs(1), asking).await.ok()?
+    runtime::timeout(Duration::from_secs(1), asking)
+        .await
+        .ok()?
 }

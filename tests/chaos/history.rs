@@ -46,7 +46,9 @@ pub enum Event {
         bars: Bars,
     },
     /// Publications begin (all clients are in their rooms), or end.
-    Load { on: bool },
+    Load {
+        on: bool,
+    },
     /// Something was done to the cluster. `loses`: Redis may have forgotten what it acknowledged, in one room or all.
     Fault {
         what: String,
@@ -54,6 +56,10 @@ pub enum Event {
     },
     /// The last fault is over: from here on the recovery is timed.
     Healed,
+    /// Redis is away, or back: in between nothing may be acknowledged.
+    Absent {
+        on: bool,
+    },
     /// An expectation of the scenario's own, and whether it held.
     Check {
         what: String,
@@ -61,7 +67,10 @@ pub enum Event {
         found: String,
     },
     /// A figure of the scenario's own, for the report.
-    Figure { what: String, value: String },
+    Figure {
+        what: String,
+        value: String,
+    },
     Invoke {
         client: usize,
         room: String,
@@ -115,15 +124,23 @@ pub enum Event {
         offset: u64,
     },
     /// An answer to nothing that was asked, or what no client understands.
-    Strange { client: usize, said: String },
+    Strange {
+        client: usize,
+        said: String,
+    },
     Open {
         client: usize,
         node: String,
     },
     /// An attempt to connect came to nothing; the HTTP status, if there was one.
-    Refused { client: usize, status: Option<u16> },
+    Refused {
+        client: usize,
+        status: Option<u16>,
+    },
     /// In all its rooms again.
-    Back { client: usize },
+    Back {
+        client: usize,
+    },
     /// The connection ended. `meant`: the scenario or a farewell asked for it.
     Closed {
         client: usize,

@@ -42,6 +42,8 @@ pub struct Verdict {
     pub reconnects: Percentiles,
     /// Clients that did not come back.
     pub away: usize,
+    /// Acknowledged although Redis was away.
+    pub acknowledged_in_absence: usize,
     /// Seconds.
     pub silence: f64,
     /// From the last fault's end until something was heard in every room, in seconds; none if that never was.
@@ -70,7 +72,9 @@ impl Percentiles {
         micros.sort_unstable();
         let at = |part: f64| {
             let index = (part * micros.len() as f64).ceil() as usize;
-            micros.get(index.saturating_sub(1)).map_or(0.0, |micros| *micros as f64 / 1000.0)
+            micros
+                .get(index.saturating_sub(1))
+                .map_or(0.0, |micros| *micros as f64 / 1000.0)
         };
         Self {
             count: micros.len(),
@@ -134,11 +138,15 @@ impl Judge {
                 found,
             } => verdict.figures.push((what, found)),
             Event::Check { what, found, .. } => {
-                verdict.reasons.push(format!("expected: {what}; found: {found}"));
+                verdict
+                    .reasons
+                    .push(format!("expected: {what}; found: {found}"));
             }
             Event::Strange { client, said } => {
                 verdict.unexpected += 1;
-                verdict.reasons.push(format!("client {client} was told what it did not ask: {said}"));
+                verdict.reasons.push(format!(
+                    "client {client} was told what it did not ask: {said}"
+                ));
             }
             _ => {}
         }
@@ -164,7 +172,9 @@ impl Judge {
         verdict.unexpected += streams.unexpected + places.unexpected();
         verdict.told = streams.told;
         verdict.false_alarms = streams.false_alarms;
-        verdict.reasons.extend(places.notes.iter().chain(&streams.notes).cloned());
+        verdict
+            .reasons
+            .extend(places.notes.iter().chain(&streams.notes).cloned());
         times.finish(&mut verdict);
         verdict.missed_bars(streams.told_members);
         verdict
@@ -193,6 +203,10 @@ impl Verdict {
             ("disordered", self.disordered),
             ("unexpected", self.unexpected),
             ("false alarms", self.false_alarms),
+            (
+                "acknowledged while Redis was away",
+                self.acknowledged_in_absence,
+            ),
         ];
         for (name, count) in faults {
             if count > 0 {
@@ -207,7 +221,9 @@ impl Verdict {
         }
         if self.bars.told == Told::Everyone && told_members < self.memberships {
             let members = self.memberships;
-            missed.push(format!("{told_members} of {members} members were told of the gap"));
+            missed.push(format!(
+                "{told_members} of {members} members were told of the gap"
+            ));
         }
         if self.bars.sockets_stay && self.closes > 0 {
             missed.push(format!("{} clients lost their connection", self.closes));
@@ -215,10 +231,15 @@ impl Verdict {
         let figures = [
             ("back (p99)", self.reconnects.p99, self.bars.back_p99),
             ("back (all)", self.reconnects.max, self.bars.back_all),
-            ("p99 during the fault", self.during.p99, self.bars.during_p99),
+            (
+                "p99 during the fault",
+                self.during.p99,
+                self.bars.during_p99,
+            ),
             (
                 "works again",
-                self.works_again.map_or(f64::INFINITY, |seconds| seconds * 1000.0),
+                self.works_again
+                    .map_or(f64::INFINITY, |seconds| seconds * 1000.0),
                 self.bars.works_again,
             ),
         ];
@@ -231,7 +252,9 @@ impl Verdict {
             let bar = (self.before.p99 * ratio).max(NOISE_MS);
             if self.after.p99 > bar {
                 let found = self.after.p99;
-                missed.push(format!("p99 afterwards: {found:.1} ms, the bar is {bar:.1} ms"));
+                missed.push(format!(
+                    "p99 afterwards: {found:.1} ms, the bar is {bar:.1} ms"
+                ));
             }
         }
         self.reasons.extend(missed);

@@ -62,7 +62,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Asked::Judge(paths) => {
-            let all_green = paths.iter().fold(true, |green, path| judge_again(path) && green);
+            let all_green = paths
+                .iter()
+                .fold(true, |green, path| judge_again(path) && green);
             exit(all_green)
         }
         Asked::Short { filter, seed } => exit(short::run(filter.as_deref(), seed, interrupts())),
@@ -113,6 +115,7 @@ fn long(plan: &args::Run) -> bool {
     let setting = run::Setting {
         seed: plan.seed,
         load: plan.load,
+        slack: 1,
         one_in: plan.one_in,
         dir: args::artifacts(),
         interrupted: interrupts(),
@@ -120,7 +123,11 @@ fn long(plan: &args::Run) -> bool {
     println!("seed {}, load {}", plan.seed, plan.load.name);
     let (mut rows, mut green) = (Vec::new(), true);
     for scenario in &plan.scenarios {
-        println!("\n== {} {}", scenario.name, scenario.title.replace('_', " "));
+        println!(
+            "\n== {} {}",
+            scenario.name,
+            scenario.title.replace('_', " ")
+        );
         match run::run(scenario, &setting) {
             Outcome::Judged(verdict, path) => {
                 report::one(&verdict, &path);

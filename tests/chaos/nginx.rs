@@ -84,7 +84,10 @@ impl Drop for Nginx {
 
 /// An ordinary user's path on Debian lacks the directory in which nginx lies.
 fn search_path() -> String {
-    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+    format!(
+        "{}:/usr/sbin:/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    )
 }
 
 /// With what `deploy/cluster` puts in.
@@ -93,7 +96,9 @@ fn render(port: u16, nodes: &[SocketAddr]) -> String {
         true => "user root;",
         false => "",
     };
-    let files = switchboard::runtime::raise_file_limit().unwrap_or(1024).min(65_536);
+    let files = switchboard::runtime::raise_file_limit()
+        .unwrap_or(1024)
+        .min(65_536);
     let servers: Vec<String> = nodes
         .iter()
         .map(|node| format!("        server {node} max_fails=0;"))

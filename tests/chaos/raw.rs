@@ -31,10 +31,17 @@ impl Raw {
             "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        socket.write_all(request.as_bytes()).expect("the socket is open");
+        socket
+            .write_all(request.as_bytes())
+            .expect("the socket is open");
         let join = format!(r#"{{"type":"join","id":1,"room":"{room}"}}"#);
-        socket.write_all(&masked(&join)).expect("the socket is open");
-        let (cut, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        socket
+            .write_all(&masked(&join))
+            .expect("the socket is open");
+        let (cut, stop) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let reading = socket.try_clone().expect("another handle");
         let (cutting, stopping) = (cut.clone(), stop.clone());
         std::thread::spawn(move || read(reading, rate, &cutting, &stopping));

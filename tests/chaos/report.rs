@@ -68,7 +68,9 @@ pub fn one(verdict: &Verdict, history: &Path) {
         reconnects(&verdict.reconnects),
         verdict.reconnects.max / 1000.0,
         verdict.silence,
-        verdict.works_again.map_or("-".into(), |seconds| format!("{seconds:.2} s")),
+        verdict
+            .works_again
+            .map_or("-".into(), |seconds| format!("{seconds:.2} s")),
     );
     println!(
         "   latency in ms (p50/p99): before {}, during {}, after {}",
@@ -98,7 +100,9 @@ pub fn replay(verdict: &Verdict) -> String {
 
 /// Prints one line for each run.
 pub fn table(verdicts: &[Verdict]) {
-    println!("\n| scenario | load | acknowledged | lost/dup/disorder | told | closes | back p50/p99 s | silence s | p99 ms before/during/after | verdict |");
+    println!(
+        "\n| scenario | load | acknowledged | lost/dup/disorder | told | closes | back p50/p99 s | silence s | p99 ms before/during/after | verdict |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for verdict in verdicts {
         let told = match verdict.told {

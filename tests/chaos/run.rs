@@ -28,6 +28,8 @@ const COME_IN: Duration = Duration::from_secs(60);
 pub struct Setting {
     pub seed: u64,
     pub load: Load,
+    /// Every time allowed is multiplied by this.
+    pub slack: u32,
     /// Mutations are made in one message of so many.
     pub one_in: u32,
     pub dir: PathBuf,
@@ -45,7 +47,9 @@ pub enum Outcome {
 
 /// Runs a scenario; everything it started has ended when this returns.
 pub fn run(scenario: &Scenario, setting: &Setting) -> Outcome {
-    let dir = setting.dir.join(format!("{}-{}", scenario.name, setting.seed));
+    let dir = setting
+        .dir
+        .join(format!("{}-{}", scenario.name, setting.seed));
     match catch_unwind(AssertUnwindSafe(|| run_in(&dir, scenario, setting))) {
         Ok(outcome) => outcome,
         Err(panic) => {
@@ -88,7 +92,7 @@ fn run_in(dir: &Path, scenario: &Scenario, setting: &Setting) -> Outcome {
 
 /// Returns how many frames the harness itself has changed.
 async fn play(dir: &Path, scenario: &Scenario, setting: &Setting, recorder: Recorder) -> u64 {
-    let bars = (scenario.bars)(&setting.load);
+    let bars = (scenario.bars)(&setting.load).with_slack(setting.slack);
     let changed = Arc::new(AtomicU64::new(0));
     let mutant = |kind: Mutation| Mutant {
         kind,
@@ -106,7 +110,7 @@ async fn play(dir: &Path, scenario: &Scenario, setting: &Setting, recorder: Reco
         bars,
     });
     let cluster = Cluster::start(dir, scenario.plan, mutant).await;
-    let mut world = World::new(cluster, setting.load, recorder, setting.seed);
+    let mut world = World::new(cluster, setting, recorder, changed.clone());
     world.start_clients();
     (scenario.before)(&mut world).await;
     let all = 0..world.clients.len();

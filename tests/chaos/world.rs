@@ -10,6 +10,7 @@ use switchboard::runtime;
 use crate::client::{self, Handle, Order};
 use crate::cluster::Cluster;
 use crate::history::{Event, Loses, Recorder};
+use crate::run::Setting;
 
 /// How much goes on in a run.
 #[derive(Clone, Copy, Debug)]
@@ -68,21 +69,31 @@ pub struct World {
     pub recorder: Recorder,
     pub random: fastrand::Rng,
     pub clients: Vec<Handle>,
+    /// How many frames the harness itself has broken.
+    pub changed: Arc<AtomicU64>,
     seed: u64,
+    slack: u32,
     publishing: Arc<AtomicBool>,
     /// The last number of each publisher.
     numbers: Arc<Vec<AtomicU64>>,
 }
 
 impl World {
-    pub fn new(cluster: Cluster, load: Load, recorder: Recorder, seed: u64) -> Self {
+    pub fn new(
+        cluster: Cluster,
+        setting: &Setting,
+        recorder: Recorder,
+        changed: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             cluster,
-            load,
+            load: setting.load,
             recorder,
-            random: fastrand::Rng::with_seed(seed),
+            random: fastrand::Rng::with_seed(setting.seed),
             clients: Vec::new(),
-            seed,
+            changed,
+            seed: setting.seed,
+            slack: setting.slack,
             publishing: Arc::new(AtomicBool::new(false)),
             numbers: Arc::new((0..PUBLISHERS).map(|_| AtomicU64::new(0)).collect()),
         }
@@ -120,7 +131,10 @@ impl World {
         limit: Duration,
     ) -> Option<Duration> {
         let start = Instant::now();
-        while !self.clients[clients.clone()].iter().all(|client| client.glance().joined) {
+        while !self.clients[clients.clone()]
+            .iter()
+            .all(|client| client.glance().joined)
+        {
             if start.elapsed() > limit {
                 return None;
             }
@@ -176,6 +190,11 @@ impl World {
         self.recorder.note(Event::Fault { what, loses });
     }
 
+    /// Redis is away from here on, or back.
+    pub fn absent(&self, on: bool) {
+        self.recorder.note(Event::Absent { on });
+    }
+
     pub fn healed(&self) {
         self.recorder.note(Event::Healed);
     }
@@ -186,8 +205,11 @@ impl World {
 
     /// Records whether something happened within its bar.
     pub fn within(&self, what: &str, took: Option<Duration>, bar: Duration) {
+        let bar = bar * self.slack;
         let held = took.is_some_and(|took| took <= bar);
-        let found = took.map_or("never".into(), |took| format!("{:.2} s", took.as_secs_f64()));
+        let found = took.map_or("never".into(), |took| {
+            format!("{:.2} s", took.as_secs_f64())
+        });
         let what = format!("{what} within {:.1} s", bar.as_secs_f64());
         self.recorder.check(&what, held, found);
     }
@@ -228,7 +250,10 @@ impl World {
                 && glance.unanswered == 0
                 && (glance.positions.iter()).all(|(room, position)| {
                     position.is_some()
-                        && places.entry(room.clone()).or_insert_with(|| position.clone()) == position
+                        && places
+                            .entry(room.clone())
+                            .or_insert_with(|| position.clone())
+                            == position
                 })
         })
     }

@@ -170,7 +170,12 @@ impl<'a> Serving<'a> {
         self.authenticate();
         let rooms: Vec<String> = self.client.rooms.keys().cloned().collect();
         for room in &rooms {
-            if self.client.rooms.get(room).is_some_and(|room| room.wanted()) {
+            if self
+                .client
+                .rooms
+                .get(room)
+                .is_some_and(|room| room.wanted())
+            {
                 self.join(room);
             }
         }
@@ -471,19 +476,9 @@ impl<'a> Serving<'a> {
         }
     }
 
-    fn joined(
-        &mut self,
-        name: String,
-        since: Option<Position>,
-        answer: Position,
-        said: &Said<'_>,
-    ) {
+    fn joined(&mut self, name: String, since: Option<Position>, answer: Position, said: &Said<'_>) {
         if let Some(room) = self.client.rooms.get_mut(&name) {
-            room.joined(
-                answer.clone(),
-                since.as_ref(),
-                said.recovered == Some(true),
-            );
+            room.joined(answer.clone(), since.as_ref(), said.recovered == Some(true));
         }
         self.client.recorder.note(Event::Joined {
             client: self.client.number,
@@ -576,7 +571,9 @@ impl<'a> Serving<'a> {
             self.pinged = Some(now);
             self.ask(json!({"type": "ping"}), Asked::Ping);
         }
-        let due = self.pinged.map_or(self.heard + self.heartbeat, |time| time + PONG_DEADLINE);
+        let due = self
+            .pinged
+            .map_or(self.heard + self.heartbeat, |time| time + PONG_DEADLINE);
         if due <= now {
             return Err(dropped("the server is silent"));
         }

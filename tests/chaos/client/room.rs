@@ -83,7 +83,11 @@ impl Room {
 
     /// What becomes of a message.
     pub fn take(&mut self, offset: u64) -> Fate {
-        let Some(position) = self.position.as_mut().filter(|_| self.state == State::Joined) else {
+        let Some(position) = self
+            .position
+            .as_mut()
+            .filter(|_| self.state == State::Joined)
+        else {
             return Fate::Stale;
         };
         if offset <= position.offset {

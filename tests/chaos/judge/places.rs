@@ -105,12 +105,18 @@ impl Places {
             return self.is_unexpected(format!("{room} {at:?}: {name:?} was never published"));
         };
         if publication.room != room {
-            return self.is_unexpected(format!("{name:?} is in {room}, where it was not published"));
+            return self
+                .is_unexpected(format!("{name:?} is in {room}, where it was not published"));
         }
         publication.places.insert(at.clone());
-        let first = *self.standing.entry((room.to_owned(), at.clone())).or_insert(name);
+        let first = *self
+            .standing
+            .entry((room.to_owned(), at.clone()))
+            .or_insert(name);
         if first != name {
-            self.is_unexpected(format!("{room} {at:?} is {first:?} for one and {name:?} for another"));
+            self.is_unexpected(format!(
+                "{room} {at:?} is {first:?} for one and {name:?} for another"
+            ));
         }
     }
 
@@ -127,33 +133,43 @@ impl Places {
 
     /// Rooms and positions of all that was acknowledged.
     pub fn acknowledged(&self) -> impl Iterator<Item = (&str, &Position)> {
-        (self.publications.values())
-            .filter_map(|publication| Some((&*publication.room, publication.acknowledged.as_ref()?)))
+        (self.publications.values()).filter_map(|publication| {
+            Some((&*publication.room, publication.acknowledged.as_ref()?))
+        })
     }
 
     pub fn refused(&self) -> usize {
-        self.publications.values().filter(|publication| publication.refused).count()
+        self.publications
+            .values()
+            .filter(|publication| publication.refused)
+            .count()
     }
 
     /// Never answered, and seen.
     pub fn recovered(&self) -> usize {
         let seen = |publication: &&Publication| {
-            publication.acknowledged.is_none() && !publication.refused && !publication.places.is_empty()
+            publication.acknowledged.is_none()
+                && !publication.refused
+                && !publication.places.is_empty()
         };
         self.publications.values().filter(seen).count()
     }
 
     /// What was refused and seen nevertheless counts too.
     pub fn unexpected(&self) -> usize {
-        let denied = |publication: &&Publication| publication.refused && !publication.places.is_empty();
+        let denied =
+            |publication: &&Publication| publication.refused && !publication.places.is_empty();
         self.unexpected + self.publications.values().filter(denied).count()
     }
 
     /// Publications that stand in two places. Where Redis forgot what it had, the second place is a repair.
     pub fn duplicated(&self) -> usize {
         let twice = |publication: &&Publication| {
-            let mut epochs: Vec<&str> =
-                publication.places.iter().map(|at| at.epoch.as_str()).collect();
+            let mut epochs: Vec<&str> = publication
+                .places
+                .iter()
+                .map(|at| at.epoch.as_str())
+                .collect();
             let all = epochs.len();
             epochs.dedup();
             all > epochs.len() || (all > 1 && !self.losses)
@@ -166,7 +182,9 @@ impl Places {
         let mut lines: HashMap<(usize, &str, &str), Vec<(u64, u64)>> = HashMap::new();
         for ((publisher, seq), publication) in &self.publications {
             for at in &publication.places {
-                let line = lines.entry((*publisher, &publication.room, &at.epoch)).or_default();
+                let line = lines
+                    .entry((*publisher, &publication.room, &at.epoch))
+                    .or_default();
                 line.push((*seq, at.offset));
             }
         }

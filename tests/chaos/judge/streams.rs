@@ -165,7 +165,8 @@ impl Streams {
         let missing = std::mem::take(&mut self.stream(client, room).missing);
         if !missing.is_empty() {
             self.found.lost += missing.len();
-            self.found.note(|| format!("client {client} in {room}: {missing:?} never came"));
+            self.found
+                .note(|| format!("client {client} in {room}: {missing:?} never came"));
         }
     }
 
@@ -179,7 +180,9 @@ impl Streams {
             let wire = stream.wire.unwrap_or(0);
             if offset <= wire {
                 found.duplicated += 1;
-                found.note(|| format!("client {client} in {room}: {offset} came again after {wire}"));
+                found.note(|| {
+                    format!("client {client} in {room}: {offset} came again after {wire}")
+                });
             } else {
                 // A wild offset must not make a set of millions.
                 stream.missing.extend((wire + 1..offset).take(10_000));
@@ -226,11 +229,20 @@ impl Streams {
             found.told_members += usize::from(stream.told > 0);
             if stream.end != stream.position {
                 found.unexpected += 1;
-                found.note(|| format!("client {client} in {room} ends at {:?}, not {:?}", stream.end, stream.position));
+                found.note(|| {
+                    format!(
+                        "client {client} in {room} ends at {:?}, not {:?}",
+                        stream.end, stream.position
+                    )
+                });
             }
-            let Some(end) = &stream.position else { continue };
+            let Some(end) = &stream.position else {
+                continue;
+            };
             let age = places.age(room, &end.epoch);
-            let all = acknowledged.get(room.as_str()).map_or(&[][..], Vec::as_slice);
+            let all = acknowledged
+                .get(room.as_str())
+                .map_or(&[][..], Vec::as_slice);
             // What came in former epochs was seen, or the client was told.
             let unseen = all
                 .iter()

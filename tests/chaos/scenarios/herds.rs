@@ -107,7 +107,9 @@ async fn slow_reader(world: &mut World) {
     world.healed();
     world.within("the slow reader is cut off", cut, Duration::from_secs(25));
     let found = format!("{before} MiB, {peak} MiB");
-    world.recorder.figure("a node's memory before, and at most", found);
+    world
+        .recorder
+        .figure("a node's memory before, and at most", found);
     bulk(world, quiet + 3, || false).await;
 }
 
@@ -179,7 +181,9 @@ async fn recover(world: &mut World) {
     world.sleep(6.0).await;
     publish_missed(world).await;
     let before = script_calls(world);
-    world.fault(format!("{herd} clients return that missed {MISSED} messages each"));
+    world.fault(format!(
+        "{herd} clients return that missed {MISSED} messages each"
+    ));
     let start = Instant::now();
     for client in &world.clients[all.clone()] {
         client.order(Order::Return);
@@ -196,7 +200,8 @@ async fn recover(world: &mut World) {
     world.healed();
     let (reads, nodes) = (script_calls(world) - before, world.cluster.nodes.len());
     let bar = (3 * HERD_ROOMS * nodes) as u64;
-    let what = format!("at most {bar} reads: three for each of {HERD_ROOMS} rooms on {nodes} nodes");
+    let what =
+        format!("at most {bar} reads: three for each of {HERD_ROOMS} rooms on {nodes} nodes");
     world.recorder.check(&what, reads <= bar, reads);
 }
 

@@ -151,7 +151,9 @@ async fn restart_empty(world: &mut World) {
     // It answers by hanging up.
     let _ = world.cluster.redis[0].try_query::<Value>(&["SHUTDOWN", "NOSAVE"]);
     world.cluster.kill_redis(0);
+    world.absent(true);
     world.sleep(5.0).await;
+    world.absent(false);
     world.cluster.run_redis(0).await;
     world.healed();
 }
@@ -160,7 +162,9 @@ async fn restart_from_disk(world: &mut World) {
     let what = "Redis: kill -9, back with its append-only file";
     world.losing_fault(what, Loses::Everywhere);
     world.cluster.kill_redis(0);
+    world.absent(true);
     world.sleep(1.0).await;
+    world.absent(false);
     world.cluster.run_redis(0).await;
     world.healed();
 }
@@ -171,7 +175,9 @@ async fn restart_from_old_data(world: &mut World) {
     let what = "Redis: kill -9, back with data of 1.5 s before";
     world.losing_fault(what, Loses::Everywhere);
     world.cluster.kill_redis(0);
+    world.absent(true);
     world.sleep(1.0).await;
+    world.absent(false);
     world.cluster.run_redis(0).await;
     world.healed();
 }
@@ -181,9 +187,7 @@ async fn kill_connections(world: &mut World) {
     for _ in 0..times {
         for kind in ["pubsub", "normal"] {
             world.fault(format!("CLIENT KILL TYPE {kind}"));
-            world
-                .cluster
-                .ask::<i64>(&["CLIENT", "KILL", "TYPE", kind]);
+            world.cluster.ask::<i64>(&["CLIENT", "KILL", "TYPE", kind]);
         }
         world.sleep(2.0).await;
     }
@@ -193,7 +197,9 @@ async fn kill_connections(world: &mut World) {
 async fn freeze_shortly(world: &mut World) {
     world.fault("Redis: SIGSTOP for 3 s");
     world.cluster.redis[0].pause();
+    world.absent(true);
     world.sleep(3.0).await;
+    world.absent(false);
     world.cluster.redis[0].resume();
     world.healed();
 }
@@ -201,6 +207,7 @@ async fn freeze_shortly(world: &mut World) {
 async fn freeze_long(world: &mut World) {
     world.fault("Redis: SIGSTOP for 15 s");
     world.cluster.redis[0].pause();
+    world.absent(true);
     let start = Instant::now();
     for slot in &world.cluster.nodes {
         let limit = Duration::from_secs(14).saturating_sub(start.elapsed());
@@ -211,6 +218,7 @@ async fn freeze_long(world: &mut World) {
     }
     let left = Duration::from_secs(15).saturating_sub(start.elapsed());
     world.sleep(left.as_secs_f64()).await;
+    world.absent(false);
     world.cluster.redis[0].resume();
     world.healed();
     for slot in &world.cluster.nodes {
@@ -221,7 +229,12 @@ async fn freeze_long(world: &mut World) {
 }
 
 async fn busy(world: &mut World) {
-    let before: Vec<u64> = world.cluster.nodes.iter().map(|slot| slot.memory()).collect();
+    let before: Vec<u64> = world
+        .cluster
+        .nodes
+        .iter()
+        .map(|slot| slot.memory())
+        .collect();
     for _ in 0..2 {
         world.fault("Redis: DEBUG SLEEP 1");
         world.cluster.tell(&["DEBUG", "SLEEP", "1"]);
@@ -236,7 +249,9 @@ async fn busy(world: &mut World) {
     for (slot, before) in world.cluster.nodes.iter().zip(before) {
         let more = slot.memory().saturating_sub(before);
         let what = format!("node {} takes at most 64 MiB more", slot.label);
-        world.recorder.check(&what, more <= 64, format!("{more} MiB"));
+        world
+            .recorder
+            .check(&what, more <= 64, format!("{more} MiB"));
     }
 }
 
