@@ -39,11 +39,11 @@ run-cluster: toolchain ## Run two nodes, one Redis and nginx; installs Redis and
 	@exec deploy/cluster
 
 check: toolchain ## What precedes a commit: fmt, clippy, rustdoc, then all tests
-	@deploy/install redis-server nginx chromium chromium-driver
+	@deploy/install redis-server nginx chromium chromium-driver openssl
 	@exec .ci/check all
 
 test: toolchain ## Run all tests on both runtimes; installs what they need if missing
-	@deploy/install redis-server nginx chromium chromium-driver
+	@deploy/install redis-server nginx chromium chromium-driver openssl
 	@exec .ci/check test
 
 test-chaos: toolchain ## Break a cluster under load and judge what clients saw; about ten minutes

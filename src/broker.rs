@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket};
 pub use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range, Refused, Sender};
+use crate::retention::Retention;
 
 /// What the dispatcher asks.
 #[derive(Debug)]
@@ -96,10 +97,8 @@ pub enum BrokerEvent {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub incarnation: Incarnation,
-    /// Messages kept in a room's log; at least 1.
-    pub history_size: usize,
-    /// How long a log outlives its last message.
-    pub history_age: Duration,
+    /// How much is kept of each room.
+    pub retention: Retention,
     /// How long a publication waits for its answer.
     pub publish_timeout: Duration,
     /// How long a topic stays subscribed after the last local member left.

@@ -16,12 +16,14 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::retention::Rule;
+
 pub use redis_url::{RedisUrl, RedisUrlError};
 pub use sources::{ConfigError, Problem};
 
 use kinds::{
-    Address, Count, Directory, GIB, HOUR, Ip, KIB, Label, Level, MIB, MINUTE, Origin, PlainFile,
-    Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
+    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, Label, Level, MIB, MINUTE, Origin,
+    PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
 };
 use shapes::{Filled, Many, Maybe, One};
 
@@ -137,6 +139,11 @@ options::options! {
 
         /// How long a room in which nothing is published keeps its messages.
         history_age: Duration = One(Time(SECOND, 720 * HOUR)), "TIME", "5m";
+
+        /// Other limits for rooms whose names fit a pattern, in which * stands for any text:
+        /// chat.*=500/1h keeps 500 messages for an hour. The first that fits holds. Repeat it, or
+        /// separate by commas.
+        history: Vec<Rule> = Many(Keep(Count(1, 100_000), Time(SECOND, 720 * HOUR))), "RULE", "";
 
         /// How much memory the node spends on the newest messages of its rooms, from which clients
         /// that return are served without asking Redis.

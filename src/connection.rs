@@ -1,5 +1,5 @@
-//! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a [`reader`] that makes events of
-//! frames and a [`writer`] that drains the session's outbox. They are two so that a delivery costs no useless look at the reading side.
+//! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a `reader` that makes events of
+//! frames and a `writer` that drains the session's outbox. They are two so that a delivery costs no useless look at the reading side.
 
 pub mod http_phase;
 mod reader;
@@ -15,16 +15,16 @@ use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::StreamExt;
+use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
 use crate::dispatcher::Event;
 use crate::http::HeadLimits;
 use crate::id::SessionId;
 use crate::metrics::Metrics;
 use crate::pages::Assets;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, frame};
 use crate::readiness::Readiness;
 use crate::runtime;
 use crate::session::{self, OutboxLimits};
@@ -186,14 +186,34 @@ async fn start_session<S: Socket>(
 }
 
 /// The conformance endpoint: each message goes back as it came, by tungstenite alone.
-async fn echo<S: Socket>(node: &Node, socket: S, rest: Vec<u8>) {
+async fn echo<S: Socket>(node: &Node, mut socket: S, rest: Vec<u8>) {
     let config = Some(node.websocket_config());
-    let mut stream = WebSocketStream::from_partially_read(socket, rest, Role::Server, config).await;
-    while let Some(Ok(message)) = stream.next().await {
-        let echoed = message.is_text() || message.is_binary();
-        if echoed && stream.send(message).await.is_err() {
-            return;
+    let mut stream =
+        WebSocketStream::from_partially_read(socket.clone(), rest, Role::Server, config).await;
+    while let Some(message) = stream.next().await {
+        match message {
+            Ok(message) if message.is_text() || message.is_binary() => {
+                if stream.send(message).await.is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                if let Some(why) = reader::blame(&error)
+                    && socket.write_all(&frame::close(why)).await.is_ok()
+                {
+                    finish(socket, node.limits.close_timeout).await;
+                }
+                return;
+            }
         }
+    }
+}
+
+/// Ends what we say and lets the peer hang up: see [`linger`].
+async fn finish<S: Socket>(mut socket: S, time: Duration) {
+    if socket.close().await.is_ok() {
+        linger(socket, time).await;
     }
 }
 
@@ -201,12 +221,7 @@ async fn echo<S: Socket>(node: &Node, socket: S, rest: Vec<u8>) {
 /// connection, and the peer might lose the answer that was just written.
 async fn linger<S: Socket>(mut socket: S, time: Duration) {
     let mut scrap = [0; 512];
-    let reading = async {
-        while matches!(
-            futures::AsyncReadExt::read(&mut socket, &mut scrap).await,
-            Ok(1..)
-        ) {}
-    };
+    let reading = async { while let Ok(1..) = socket.read(&mut scrap).await {} };
     // Either way it is over.
     let _ = runtime::timeout(time, reading).await;
 }

@@ -22,6 +22,7 @@ use crate::disconnect::Disconnect;
 use crate::id::{Incarnation, Position, RoomName, SessionId, Ticket, UserName};
 use crate::metrics::Metrics;
 use crate::protocol::{Code, Command, CommandError, Protocol, Publish, Push, Reply, RequestId};
+use crate::retention::Retention;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime;
 use crate::session::{Beat, Heartbeats, Offer, Outbox};
@@ -117,7 +118,8 @@ pub struct Settings {
     pub join_timeout: Duration,
     pub rooms_per_session: usize,
     pub max_rooms: usize,
-    pub history_size: usize,
+    /// How much the broker keeps of each room; the node keeps no more.
+    pub retention: Retention,
     /// Bytes of recent messages kept for those who come back.
     pub recent_memory: usize,
     /// The bound of an outbox; what is offered at once is at most a quarter of it.
@@ -132,6 +134,26 @@ pub enum Flow {
     On,
     /// The drain is complete: every session is gone.
     Ended,
+}
+
+/// How much a dispatcher has under way; all of it is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Clients' commands that wait for an answer of the broker.
+    pub commands: usize,
+    /// The node's own reads that are under way.
+    pub reads: usize,
+    /// Rooms that wait for a read.
+    pub due: usize,
+    /// Sessions that were disconnected and whose connections have not ended.
+    pub closing: usize,
+}
+
+impl Load {
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.commands + self.reads + self.due + self.closing == 0
+    }
 }
 
 /// What the dispatcher knows of one connection.
@@ -273,6 +295,22 @@ impl Dispatcher {
     /// What the broker is asked since this was last taken.
     pub fn take_requests(&mut self) -> impl Iterator<Item = Request> {
         self.requests.drain(..)
+    }
+
+    /// What waits for the broker at this moment.
+    pub fn load(&self) -> Load {
+        Load {
+            commands: self.pending.len() - self.reads,
+            reads: self.reads,
+            due: self.due.len() + self.retry.len(),
+            closing: self.closing.len(),
+        }
+    }
+
+    /// The position that this node has delivered in a room, if it has members there and knows it.
+    pub fn position(&self, room: &RoomName) -> Option<Position> {
+        let room = self.rooms.get(self.rooms.find(room)?)?;
+        room.state.position()
     }
 
     fn on(&mut self, now: Now, event: Event) {

@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::id::{Epoch, Position};
 use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
+use crate::retention::LogLimits;
 
 /// Publications at consecutive offsets: `first`, `first + 1`, …
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Run {
     first: u64,
     entries: VecDeque<Arc<Publication>>,
@@ -65,7 +66,7 @@ impl Run {
 }
 
 /// A room's log in the memory broker: everything Redis would keep of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Log {
     top: Position,
     run: Run,
@@ -169,15 +170,6 @@ impl Log {
     }
 }
 
-/// The bounds of a room's log.
-#[derive(Clone, Copy, Debug)]
-pub struct LogLimits {
-    /// Messages.
-    pub size: usize,
-    /// How long the log outlives its last message.
-    pub age: Duration,
-}
-
 /// The newest messages of a room on a node, up to the one it delivered last. What is here serves clients that come back
 /// without a read; what was given up for memory is read again.
 #[derive(Debug, Default)]
@@ -252,6 +244,7 @@ impl Recent {
 mod tests {
     use super::*;
     use serde_json::value::RawValue;
+    use std::time::Duration;
 
     fn said(n: u64) -> Arc<Publication> {
         let data = RawValue::from_string(n.to_string()).unwrap();

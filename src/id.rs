@@ -25,8 +25,8 @@ pub enum NameError {
 /// A room's name: 1 to 128 bytes of `A-Z a-z 0-9 _ . : @ $ -`.
 ///
 /// The alphabet has no braces, blanks, quotes, globs or control characters: a name can stand in a Redis key,
-/// in JSON and in a log line as it is. A leading `$` or `@` marks rooms of the server's own; [`is_reserved`]
-/// (Self::is_reserved) tells.
+/// in JSON and in a log line as it is. A leading `$` or `@` marks the server's own rooms:
+/// see [`is_reserved`](Self::is_reserved).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RoomName(Arc<str>);
 

@@ -1,6 +1,10 @@
 //! The command `switchboard`: reads the configuration, starts the log, runs a node, and turns the outcome into an
 //! exit code: 0 after a drain, 2 for a configuration that is refused, 1 when the node cannot start, 70 when it failed.
 
+#![forbid(unsafe_code)]
+
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use switchboard::config::{Config, ConfigError, Parsed};
@@ -17,7 +21,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             ExitCode::from(ConfigError::EXIT_CODE)
         }
     }
@@ -27,7 +31,7 @@ fn serve(config: &Config) -> ExitCode {
     let _logger = match logger::start(config.log_level) {
         Ok(logger) => logger,
         Err(error) => {
-            eprintln!("switchboard: cannot start the log: {error}");
+            complain(&format_args!("switchboard: cannot start the log: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -38,11 +42,18 @@ fn serve(config: &Config) -> ExitCode {
     for warning in &config.warnings {
         log::warn!(warning = warning.as_str(); "configuration");
     }
+    let signals = match shutdown::signals() {
+        Ok(signals) => signals,
+        Err(error) => {
+            log::error!(error = error.to_string().as_str(); "cannot listen for signals");
+            return ExitCode::FAILURE;
+        }
+    };
     let server = match server::start(config) {
         Ok(server) => server,
         Err(error) => {
             log::error!(error = error.to_string().as_str(); "cannot start");
-            eprintln!("switchboard: {error}");
+            complain(&format_args!("switchboard: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -56,11 +67,15 @@ fn serve(config: &Config) -> ExitCode {
         "listening"
     );
     log::warn!("open mode: every client is who it says it is");
-    runtime::block_on(shutdown::run(server))
+    runtime::block_on(shutdown::run(server, signals))
 }
 
 /// Prints to standard output; a reader that has gone is no reason to panic.
 fn print(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Says on standard error why the process ends, if anyone listens; the exit code tells the rest.
+fn complain(error: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{error}");
 }

@@ -99,6 +99,10 @@ impl<T, M> Rooms<T, M> {
         key
     }
 
+    pub fn get(&self, key: RoomKey) -> Option<&Room<T, M>> {
+        self.rooms.get(key.0)
+    }
+
     /// A room that is known to be there: keys live as long as their rooms.
     pub fn get_mut(&mut self, key: RoomKey) -> Option<&mut Room<T, M>> {
         self.rooms.get_mut(key.0)

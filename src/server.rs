@@ -23,6 +23,7 @@ use crate::id::{self, Incarnation};
 use crate::metrics::Metrics;
 use crate::pages::Assets;
 use crate::readiness::Readiness;
+use crate::retention::{LogLimits, Retention};
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
 use crate::session::OutboxLimits;
 
@@ -68,7 +69,7 @@ pub struct Server {
     drain_time: Duration,
     /// The last moment of a drain: everything has a deadline.
     grace: Duration,
-    /// Disconnected when the dispatcher has ended.
+    /// Disconnected when the dispatcher has ended; a word comes when the listener has.
     ended: flume::Receiver<()>,
     /// Its drop ends accepting.
     _accepting: flume::Sender<()>,
@@ -90,6 +91,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     let settings = dispatcher_settings(config, incarnation)?;
     let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
     let (ending, ended) = flume::bounded(1);
+    let listener_failed = ending.downgrade();
     runtime::spawn(async move {
         // Dropped when the task ends, by a panic too: that is the news.
         let _ending: flume::Sender<()> = ending;
@@ -114,6 +116,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         node.clone(),
         max_connections(config),
         stop,
+        listener_failed,
     ));
     Ok(Server {
         address,
@@ -141,7 +144,7 @@ impl Server {
 
     /// Ready when the node has ended by itself, which it does only for a fault.
     pub async fn ended(&self) {
-        // Nothing is ever sent: the channel ends with the dispatcher.
+        // Either way it is over.
         let _ = self.ended.recv_async().await;
     }
 
@@ -169,8 +172,7 @@ fn start_broker(
 ) -> Result<Broker, StartError> {
     let settings = broker::Settings {
         incarnation,
-        history_size: config.history_size,
-        history_age: config.history_age,
+        retention: retention(config),
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
         max_rooms: config.max_rooms,
@@ -193,6 +195,17 @@ fn start_broker(
     )?)
 }
 
+fn retention(config: &Config) -> Retention {
+    let otherwise = LogLimits {
+        size: config.history_size,
+        age: config.history_age,
+    };
+    Retention {
+        rules: config.history.clone(),
+        otherwise,
+    }
+}
+
 fn dispatcher_settings(
     config: &Config,
     incarnation: Incarnation,
@@ -206,7 +219,7 @@ fn dispatcher_settings(
         join_timeout: config.join_timeout,
         rooms_per_session: config.rooms_per_session,
         max_rooms: config.max_rooms,
-        history_size: config.history_size,
+        retention: retention(config),
         recent_memory: config.recent_memory,
         outbox_bytes: config.outbox_bytes,
         seed: id::random()?,
@@ -273,8 +286,15 @@ async fn tick(inbox: flume::Sender<Event>) {
     }
 }
 
-/// Accepts until the server is dropped. One bad connection, or none left to have, never ends it.
-async fn accept(listener: Listener, node: Arc<Node>, max: u64, stop: flume::Receiver<()>) {
+/// Accepts until the server is dropped. One bad connection, or none left to have, never ends it; a broken listener ends the
+/// node, because nobody would find a node that takes no connections.
+async fn accept(
+    listener: Listener,
+    node: Arc<Node>,
+    max: u64,
+    stop: flume::Receiver<()>,
+    failed: flume::WeakSender<()>,
+) {
     let mut exhausted_since: Option<Instant> = None;
     loop {
         while node.inbox.len() > node.inbox.capacity().unwrap_or(usize::MAX) / 2 {
@@ -297,6 +317,10 @@ async fn accept(listener: Listener, node: Arc<Node>, max: u64, stop: flume::Rece
                 }
                 AcceptFailure::Fatal => {
                     log::error!(error = error.to_string().as_str(); "the listener has failed");
+                    if let Some(failed) = failed.upgrade() {
+                        // When it is full, the news is known.
+                        let _ = failed.try_send(());
+                    }
                     return;
                 }
             },

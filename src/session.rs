@@ -136,7 +136,10 @@ impl Outbox {
 
     /// Asks the writer to tell when all that is queued from now on has been written.
     pub fn want_drained(&self) {
-        self.gauge.drained_wanted.store(true, Ordering::Release);
+        // Whoever asks looks at `waiting` next, while the writer counts down first and then looks here: one of the two must
+        // see the other.
+        self.gauge.drained_wanted.store(true, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
     }
 
     /// Bytes that are queued and not yet written.
@@ -179,6 +182,7 @@ impl OutboxReader {
 
     /// Whether the dispatcher waits to hear that the queue is written; asked when it is.
     pub fn take_drained_wanted(&self) -> bool {
+        std::sync::atomic::fence(Ordering::SeqCst);
         // The plain look spares the usual case a write to shared memory.
         self.gauge.drained_wanted.load(Ordering::Acquire)
             && self.gauge.drained_wanted.swap(false, Ordering::AcqRel)

@@ -1,11 +1,12 @@
 //! From the first signal to the exit code: SIGTERM or SIGINT drains the node, a second one does not wait for it, and
 //! a node that ends by itself is a failure that whoever supervises it must see.
 
+use std::io;
 use std::pin::pin;
 use std::process::ExitCode;
 
-use futures::StreamExt;
 use futures::future::{Either, select};
+use futures::stream::{Stream, StreamExt};
 
 use crate::runtime::{self, Signal};
 use crate::server::Server;
@@ -13,19 +14,18 @@ use crate::server::Server;
 /// What a node that failed exits with (`EX_SOFTWARE` of sysexits.h).
 const FAILED: u8 = 70;
 
+/// The signals that stop a node. Ask for them before the node says that it listens: from then on one may come, and until
+/// somebody listens for it, it ends the process without a drain.
+pub fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin> {
+    runtime::signals(&[Signal::Terminate, Signal::Interrupt])
+}
+
 /// Runs a started node to its end.
-pub async fn run(server: Server) -> ExitCode {
-    let mut signals = match runtime::signals(&[Signal::Terminate, Signal::Interrupt]) {
-        Ok(signals) => signals,
-        Err(error) => {
-            log::error!(error = error.to_string().as_str(); "cannot listen for signals");
-            return ExitCode::from(FAILED);
-        }
-    };
+pub async fn run(server: Server, mut signals: impl Stream<Item = Signal> + Unpin) -> ExitCode {
     match select(signals.next(), pin!(server.ended())).await {
         Either::Left(_) => {}
         Either::Right(_) => {
-            log::error!("the dispatcher or the broker has failed; the node ends");
+            log::error!("the listener, the dispatcher or the broker has failed; the node ends");
             return ExitCode::from(FAILED);
         }
     }

@@ -192,7 +192,8 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Log, LogLimits};
+    use crate::history::Log;
+    use crate::retention::LogLimits;
     use serde_json::value::RawValue;
     use std::time::{Duration, Instant};
 

@@ -1,7 +1,11 @@
 //! Coming back: what a client missed while it was away follows from the position it names, in order and without a hole or a
 //! double, or it is told that its place is lost.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use switchboard::pattern::Pattern;
+use switchboard::retention::{LogLimits, Rule};
 
 use crate::support::{TestClient, TestNode, run};
 
@@ -159,6 +163,30 @@ fn clients_that_come_back_while_the_room_is_busy_miss_nothing() {
             assert_eq!(bob.reply(1).await["recovered"], true);
             messages(bob, "lobby", *since, 600 - *since).await;
             bob.expect_silence().await;
+        }
+    });
+}
+
+#[test]
+fn how_much_is_kept_depends_on_the_name_of_the_room() {
+    run(async {
+        let rule = Rule {
+            rooms: Pattern::new("short.*").unwrap(),
+            limits: LogLimits {
+                size: 2,
+                age: Duration::from_secs(60),
+            },
+        };
+        let node = TestNode::with(|config| config.history = vec![rule]).await;
+        let mut ada = node.client().await;
+        for (room, kept) in [("short.one", 2), ("long.one", 5)] {
+            publish(&mut ada, room, 1, 5).await;
+            let history = ada.call(json!({"type": "history", "room": room})).await;
+            assert_eq!(
+                history["messages"].as_array().unwrap().len(),
+                kept,
+                "{room}"
+            );
         }
     });
 }

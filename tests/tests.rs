@@ -4,8 +4,15 @@
 mod support;
 
 mod broker;
+mod browser;
+mod cluster;
+mod command_line;
 mod drain;
+mod handshake;
 mod heartbeat;
+mod house;
+mod http_door;
 mod recovery;
 mod rooms;
+mod run_cluster;
 mod slow_session;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use futures::future::{Either, select};
 
 use super::{Broker, BrokerEvent, Page, Publish, Range, Read, Refused, Request, Settings};
-use crate::history::{Log, LogLimits};
+use crate::history::Log;
 use crate::id::{Epoch, Position, RoomName};
 use crate::readiness::Readiness;
+use crate::retention::Retention;
 use crate::runtime;
 
 /// How often rooms that nobody needs are looked for at most, while the store is full.
@@ -21,7 +22,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub struct Store(Arc<Mutex<Shared>>);
 
 struct Shared {
-    limits: LogLimits,
+    retention: Retention,
     max_rooms: usize,
     rooms: HashMap<RoomName, Room>,
     /// Makes the epochs.
@@ -42,10 +43,7 @@ impl Store {
     /// An empty store. Equal seeds make equal epochs, so a node takes its seed at random.
     pub fn new(settings: &Settings, seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Shared {
-            limits: LogLimits {
-                size: settings.history_size,
-                age: settings.history_age,
-            },
+            retention: settings.retention.clone(),
             max_rooms: settings.max_rooms,
             rooms: HashMap::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -149,7 +147,7 @@ impl Shared {
             ephemeral,
             ..
         } = publish;
-        let limits = self.limits;
+        let limits = self.retention.of(&name);
         let room = self.room(&name, now).ok_or(Refused::Full)?;
         let epoch = room.log.epoch();
         if ephemeral {

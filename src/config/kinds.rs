@@ -9,6 +9,8 @@ use log::LevelFilter;
 use url::Url;
 
 use super::redis_url::{self, RedisUrl};
+use crate::pattern::Pattern;
+use crate::retention::{LogLimits, Rule};
 
 pub(super) const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;
@@ -310,6 +312,29 @@ impl Kind for Redis {
     }
     fn echo(&self, text: &str) -> String {
         redis_url::redact(text)
+    }
+}
+
+/// How much is kept of the rooms that fit a pattern: `chat.*=500/1h`. The bounds are those of the two options
+/// for all other rooms.
+pub(super) struct Keep(pub Count, pub Time);
+
+impl Kind for Keep {
+    type Value = Rule;
+    fn parse(&self, text: &str) -> Result<Rule, String> {
+        let wrong = "is not PATTERN=COUNT/TIME, like chat.*=500/1h";
+        let (pattern, limits) = text.split_once('=').ok_or(wrong)?;
+        let (size, age) = limits.split_once('/').ok_or(wrong)?;
+        let rooms = Pattern::new(pattern).ok_or("has a pattern that fits no room name")?;
+        let (size, age) = (self.0.parse(size)?, self.1.parse(age)?);
+        Ok(Rule {
+            rooms,
+            limits: LogLimits { size, age },
+        })
+    }
+    fn show(&self, rule: &Rule) -> toml::Value {
+        let Rule { rooms, limits } = rule;
+        format!("{rooms}={}/{}", limits.size, show_time(limits.age)).into()
     }
 }
 

@@ -1,13 +1,16 @@
 //! A connection while it speaks HTTP: heads under a limit and a deadline, bodies by their length, answers in order,
 //! and the upgrade, before which everything is checked and after which nothing is HTTP any more.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::AsyncWriteExt;
 
-use super::{NATIVE_PATH, Node, Socket, Speaks, Upgraded, linger, timed_out};
+use super::{NATIVE_PATH, Node, Socket, Speaks, Upgraded, finish, timed_out};
 use crate::handshake::{self, Rules};
 use crate::http::{
     CONTINUE, HeadReader, Method, Parsed, Refusal, Request, Response, Status, client_address,
@@ -53,7 +56,7 @@ pub async fn serve<S: Socket>(
         let keep_alive = request.keep_alive && node.readiness.state() != State::Draining;
         door.answer(&request, &response, keep_alive).await?;
         if !keep_alive {
-            linger(door.socket, node.limits.close_timeout).await;
+            finish(door.socket, node.limits.close_timeout).await;
             return Ok(None);
         }
     }
@@ -114,12 +117,20 @@ impl<S: Socket> Door<'_, S> {
         }
     }
 
+    /// The room for what comes is made and taken away within each look, so that a read that is given up leaves nothing behind.
     async fn read_some(&mut self) -> io::Result<usize> {
-        let start = self.buffer.len();
-        self.buffer.resize(start + CHUNK, 0);
-        let read = self.socket.read(&mut self.buffer[start..]).await;
-        self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
-        read
+        poll_fn(|cx| {
+            let start = self.buffer.len();
+            self.buffer.resize(start + CHUNK, 0);
+            let looked = Pin::new(&mut self.socket).poll_read(cx, &mut self.buffer[start..]);
+            let read = match &looked {
+                Poll::Ready(Ok(read)) => *read,
+                _ => 0,
+            };
+            self.buffer.truncate(start + read);
+            looked
+        })
+        .await
     }
 
     /// Reads the body away: no page of this door takes one. It is read all the same, because the next request begins behind
@@ -202,7 +213,7 @@ impl<S: Socket> Door<'_, S> {
         let mut bytes = Vec::new();
         refusal.encode(&mut bytes, head_only);
         self.write(&bytes).await?;
-        linger(self.socket, self.node.limits.close_timeout).await;
+        finish(self.socket, self.node.limits.close_timeout).await;
         Ok(None)
     }
 
@@ -233,9 +244,7 @@ pub async fn turn_away<S: Socket>(mut socket: S, time: Duration) {
     );
     let mut bytes = Vec::new();
     refusal.encode(&mut bytes, false);
-    if let Ok(Ok(())) = runtime::timeout(time, socket.write_all(&bytes)).await
-        && socket.close().await.is_ok()
-    {
-        linger(socket, time).await;
+    if let Ok(Ok(())) = runtime::timeout(time, socket.write_all(&bytes)).await {
+        finish(socket, time).await;
     }
 }

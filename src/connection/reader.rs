@@ -132,7 +132,7 @@ impl Reader<'_> {
 }
 
 /// Who is to blame for the end of the stream, and how the client is told. `None`: there is nobody to tell.
-fn blame(error: &Error) -> Option<Disconnect> {
+pub(super) fn blame(error: &Error) -> Option<Disconnect> {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Disconnect::TooBig),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,

@@ -25,20 +25,13 @@ pub async fn run<S: Socket>(
 ) {
     let writing = drain(&node, session, &mut socket, &outbox);
     match node.guarded(writing).await {
-        // The reader still waits for the client's own close.
-        Some(Ok(End::Farewell)) => {}
-        // Everything is said: the client hears the end behind the last frame.
-        Some(Ok(End::Dropped)) => {
+        // Everything is said, and the client hears the end behind the last frame: it is the server that closes first (RFC
+        // 6455 section 7.1.1). The reader goes on for the client's own close.
+        Some(Ok(())) => {
             let _ = socket.close().await;
         }
         Some(Err(_)) | None => outbox.hang_up(),
     }
-}
-
-/// How an outbox ended.
-enum End {
-    Farewell,
-    Dropped,
 }
 
 async fn drain<S: Socket>(
@@ -46,19 +39,18 @@ async fn drain<S: Socket>(
     session: SessionId,
     socket: &mut S,
     outbox: &OutboxReader,
-) -> io::Result<End> {
+) -> io::Result<()> {
     let mut batch = Vec::new();
     loop {
         let Some(first) = outbox.recv().await else {
-            return Ok(End::Dropped);
+            return Ok(());
         };
         let end = gather(first, outbox, &mut batch);
         let (bytes, chunks) = (batch.iter().map(Bytes::len).sum(), batch.len());
         write_all(socket, &mut batch).await?;
         outbox.written(bytes, chunks);
         if let Some(farewell) = end {
-            write_all(socket, &mut vec![farewell]).await?;
-            return Ok(End::Farewell);
+            return write_all(socket, &mut vec![farewell]).await;
         }
         if outbox.take_drained_wanted() {
             // Without a dispatcher the process is ending.

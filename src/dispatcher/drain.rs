@@ -19,13 +19,15 @@ pub struct Drain {
     /// After this no publication is waited for any more.
     patience: Instant,
     total: usize,
-    /// Not yet told, in no order.
+    /// Not yet told, in the order they came.
     left: Vec<SessionId>,
 }
 
 impl Dispatcher {
     pub(super) fn on_drain(&mut self, now: Now, time: Duration) {
-        let left: Vec<SessionId> = self.sessions.keys().copied().collect();
+        let mut left: Vec<SessionId> = self.sessions.keys().copied().collect();
+        // Equal events have equal effects.
+        left.sort_unstable();
         let spread = (PER_SESSION * left.len() as u32).min(time / 2);
         let patience = now.instant + time / 2;
         let total = left.len();

@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::{COMPARE_EVERY, Dispatcher, Now, Pending, READS, TICK, refuse_reserved};
-use crate::broker::{Page, Publication, Range, Read, Refused, Request};
+use crate::broker::{Page, Publication, Range, Read, Refused, Request, Sender};
 use crate::history::Recent;
 use crate::id::{Position, RoomName, SessionId, Ticket};
 use crate::protocol::{Code, CommandError, Joined, Message, Protocol, Push, Reply, RequestId};
@@ -42,8 +42,18 @@ pub struct RoomState {
     /// The reads under way: the node's own, and the one for cursors.
     track_ticket: Option<Ticket>,
     seek_ticket: Option<Ticket>,
+    /// A cursor needs what the node no longer has.
+    seek: bool,
+    /// The room is in the line of those that are due a read.
+    in_line: bool,
     /// Members by protocol, so that nothing is encoded for nobody.
     speakers: [usize; Protocol::COUNT],
+}
+
+impl RoomState {
+    pub fn position(&self) -> Option<Position> {
+        self.track.position()
+    }
 }
 
 /// A member that is behind.
@@ -66,8 +76,8 @@ enum Want {
     Now,
     /// To go on from here, if the log has it: not judged yet.
     Since(Position),
-    /// To get what comes after this offset of the room's present epoch.
-    After(u64),
+    /// To get what comes after this, which is not above what the node has delivered.
+    After(Position),
 }
 
 /// A room's publications of this turn, encoded once per protocol and not offered yet.
@@ -157,6 +167,7 @@ impl Dispatcher {
                 }
             }
         }
+        self.supersede(key, session);
         let deadline = now.instant + self.settings.join_timeout;
         if let Some(room) = self.rooms.get_mut(key) {
             room.state.speakers[protocol.index()] += usize::from(!member);
@@ -172,13 +183,24 @@ impl Dispatcher {
         self.settle(key, session, Judge::NotYet);
         if self.is_behind(key, session) {
             self.joins.push_back((deadline, key, session));
-            self.note_due(key);
         }
         Ok(())
     }
 
+    /// Every join is answered, so one that another join or a leave of its session overtakes is refused.
+    fn supersede(&mut self, key: RoomKey, session: SessionId) {
+        let room = self.rooms.get_mut(key);
+        let cursor = room.and_then(|room| room.state.cursors.get_mut(&session));
+        if let Some(Join { id, .. }) = cursor.and_then(|cursor| cursor.join.take()) {
+            let reason = "another join or leave of this room came before the answer; join again";
+            let error = CommandError::new(Code::Unavailable, reason);
+            self.reply(session, id, &Reply::Error(&error));
+        }
+    }
+
     pub(super) fn on_leave(&mut self, session: SessionId, name: &RoomName) {
         if let Some(key) = self.rooms.find(name) {
+            self.supersede(key, session);
             self.leave(key, session);
         }
     }
@@ -219,13 +241,9 @@ impl Dispatcher {
     }
 
     pub(super) fn on_following(&mut self, name: &RoomName) {
-        let Some(key) = self.rooms.find(name) else {
-            return;
-        };
-        if let Some(room) = self.rooms.get_mut(key) {
-            room.state.track.make_due();
+        if let Some(key) = self.rooms.find(name) {
+            self.make_due(key);
         }
-        self.note_due(key);
     }
 
     pub(super) fn on_message(
@@ -258,10 +276,11 @@ impl Dispatcher {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
+        let limit = self.settings.retention.of(&room.name).size;
         let recent = &mut room.state.recent;
         let before = recent.weight();
         recent.push(offset, publication);
-        recent.truncate(self.settings.history_size);
+        recent.truncate(limit);
         self.recent_used = self.recent_used + recent.weight() - before;
         self.give_up_recent();
     }
@@ -410,7 +429,7 @@ impl Dispatcher {
     }
 
     /// Lets a member that is behind have what can be had now: its answer, its next page, or its place among the
-    /// live.
+    /// live. Whoever gets less than everything is looked at again when its outbox has drained or a read has answered.
     fn settle(&mut self, key: RoomKey, session: SessionId, judge: Judge) {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
@@ -425,19 +444,35 @@ impl Dispatcher {
             && since.epoch == position.epoch
             && since.offset <= position.offset
         {
-            cursor.want = Want::After(since.offset);
+            cursor.want = Want::After(since);
         }
-        match cursor.want {
+        let want = cursor.want;
+        match want {
             Want::Now => self.become_live(key, session, None),
-            Want::After(at) if at == position.offset => self.become_live(key, session, Some(true)),
-            Want::After(at) if room.state.recent.run().covers(at + 1) => {
-                self.give_recent(key, session, position, at);
-            }
-            Want::After(_) => self.seek(key),
+            Want::After(at) if at == position => self.become_live(key, session, Some(true)),
+            Want::After(_) if !self.has_room(key, session) => {}
+            Want::After(at) => self.give_recent(key, session, position, at.offset),
             // Another epoch, or ahead of this node: perhaps the node itself is behind, so its own read decides.
-            Want::Since(_) if judge == Judge::NotYet => room.state.track.make_due(),
+            Want::Since(_) if judge == Judge::NotYet => {
+                self.make_due(key);
+            }
             Want::Since(_) => self.become_live(key, session, Some(false)),
         }
+    }
+
+    /// Whether another page fits into a member's outbox. If not, its writer is asked to tell when it has drained.
+    fn has_room(&mut self, key: RoomKey, session: SessionId) -> bool {
+        let quarter = self.settings.outbox_bytes as u64 / 4;
+        let Some(member) = self.rooms.member_mut(key, session) else {
+            return false;
+        };
+        let outbox = &member.value.outbox;
+        if outbox.waiting() <= quarter {
+            return true;
+        }
+        // Asked before the second look: the writer may be done with it between the two.
+        outbox.want_drained();
+        outbox.waiting() <= quarter
     }
 
     /// The member stands where the room stands, and is told so if its join still waits for it.
@@ -491,11 +526,15 @@ impl Dispatcher {
         }
     }
 
+    /// Gives a member its next page from the recent messages; if they do not reach back so far, from a read.
     fn give_recent(&mut self, key: RoomKey, session: SessionId, top: Position, at: u64) {
-        self.answer_recovered(key, session, top, at);
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
+        if !room.state.recent.run().covers(at + 1) {
+            room.state.seek = true;
+            return self.line_up(key);
+        }
         let messages: Vec<_> = room
             .state
             .recent
@@ -503,6 +542,7 @@ impl Dispatcher {
             .after(at, PAGE)
             .map(|(offset, said)| (offset, said.clone()))
             .collect();
+        self.answer_recovered(key, session, top, at);
         self.give(key, session, &messages);
     }
 
@@ -523,21 +563,34 @@ impl Dispatcher {
         else {
             return;
         };
-        let mut last = *at;
+        let mut last = at.offset;
         let Some(member) = self.rooms.member_mut(key, session) else {
             return;
         };
         let Membership {
             outbox, protocol, ..
         } = &member.value;
+        let own = Sender {
+            incarnation: self.settings.incarnation,
+            session,
+        };
         let mut frames = BytesMut::new();
-        for (offset, publication) in messages {
+        // A read may know more than the node has delivered. That comes when it is delivered.
+        let known = messages
+            .iter()
+            .take_while(|(offset, _)| *offset <= position.offset);
+        for (offset, publication) in known {
             let message = Message {
                 room: &name,
                 offset: Some(*offset),
                 publication,
             };
-            protocol.message(&message, &mut frames);
+            match publication.except {
+                Some(sender) if sender == own => {
+                    protocol.own_message(&name, Some(*offset), &mut frames);
+                }
+                _ => protocol.message(&message, &mut frames),
+            }
             self.metrics.delivered_total.add(1);
             last = *offset;
             if frames.len() >= quarter {
@@ -554,7 +607,10 @@ impl Dispatcher {
         } else if let Some(room) = self.rooms.get_mut(key)
             && let Some(cursor) = room.state.cursors.get_mut(&session)
         {
-            cursor.want = Want::After(last);
+            cursor.want = Want::After(Position {
+                offset: last,
+                ..position
+            });
         }
     }
 
@@ -563,7 +619,6 @@ impl Dispatcher {
         let keys: Vec<RoomKey> = self.rooms.rooms_of(session).collect();
         for key in keys {
             self.settle(key, session, Judge::NotYet);
-            self.note_due(key);
         }
     }
 
@@ -573,13 +628,27 @@ impl Dispatcher {
             .is_some_and(|room| room.state.cursors.contains_key(&session))
     }
 
-    /// Puts a room that wants a read into the line, once.
+    /// The room is to be compared with its log.
+    fn make_due(&mut self, key: RoomKey) {
+        if let Some(room) = self.rooms.get_mut(key) {
+            room.state.track.make_due();
+        }
+        self.note_due(key);
+    }
+
+    /// Puts a room into the line if the node's own place in it is due a read.
     fn note_due(&mut self, key: RoomKey) {
-        let wanted = self
-            .rooms
-            .get_mut(key)
-            .is_some_and(|room| room.state.track.is_due());
-        if wanted {
+        let room = self.rooms.get_mut(key);
+        if room.is_some_and(|room| room.state.track.is_due()) {
+            self.line_up(key);
+        }
+    }
+
+    /// Puts a room into the line of those that want a read, once.
+    fn line_up(&mut self, key: RoomKey) {
+        if let Some(room) = self.rooms.get_mut(key)
+            && !std::mem::replace(&mut room.state.in_line, true)
+        {
             self.due.push_back(key);
         }
     }
@@ -592,22 +661,28 @@ impl Dispatcher {
             let Some(room) = self.rooms.get_mut(key) else {
                 continue;
             };
-            if !room.state.track.is_due() {
-                continue;
+            room.state.in_line = false;
+            if room.state.track.is_due() {
+                self.ask_track(key);
             }
-            let (room, range) = (room.name.clone(), room.state.track.ask());
-            self.reads += 1;
-            let ticket = self.ticket(Pending::Track(key));
-            if let Some(room) = self.rooms.get_mut(key) {
-                room.state.track_ticket = Some(ticket);
-            }
-            self.requests.push(Request::Read(Read {
-                ticket,
-                room,
-                range,
-                limit: PAGE,
-            }));
+            self.ask_seek(key);
         }
+    }
+
+    /// Asks for what the node itself misses.
+    fn ask_track(&mut self, key: RoomKey) {
+        let ticket = self.ticket(Pending::Track(key));
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
+        room.state.track_ticket = Some(ticket);
+        self.reads += 1;
+        self.requests.push(Request::Read(Read {
+            ticket,
+            room: room.name.clone(),
+            range: room.state.track.ask(),
+            limit: PAGE,
+        }));
     }
 
     pub(super) fn on_track_page(
@@ -651,9 +726,11 @@ impl Dispatcher {
 
     fn behind(&mut self, key: RoomKey) -> Vec<SessionId> {
         let room = self.rooms.get_mut(key);
-        room.map_or_else(Vec::new, |room| {
-            room.state.cursors.keys().copied().collect()
-        })
+        let sessions = room.into_iter().flat_map(|room| room.state.cursors.keys());
+        let mut sessions: Vec<SessionId> = sessions.copied().collect();
+        // In the order they came, so that equal events have equal effects.
+        sessions.sort_unstable();
+        sessions
     }
 
     /// The log no longer has what the members are to get next: each that stands in the room is told its new place.
@@ -674,11 +751,8 @@ impl Dispatcher {
             if let Some(cursor) = state.cursors.get_mut(&member.session) {
                 if cursor.join.is_some() {
                     // Not answered yet: the answer will say it.
-                    if let Want::After(offset) = cursor.want {
-                        cursor.want = Want::Since(Position {
-                            epoch: position.epoch,
-                            offset,
-                        });
+                    if let Want::After(at) = cursor.want {
+                        cursor.want = Want::Since(at);
                     }
                     continue;
                 }
@@ -696,46 +770,38 @@ impl Dispatcher {
     }
 
     /// Reads what the room's cursors need and the node does not have: from the lowest one on, for all of them.
-    fn seek(&mut self, key: RoomKey) {
+    fn ask_seek(&mut self, key: RoomKey) {
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
-        let Some(position) = room.state.track.position() else {
-            return;
-        };
-        if room.state.seek_ticket.is_some() || self.reads >= READS {
-            self.retry.push(key);
+        if !room.state.seek || room.state.seek_ticket.is_some() {
             return;
         }
+        room.state.seek = false;
         let RoomState {
             cursors, recent, ..
         } = &room.state;
         let needed = cursors.values().filter_map(|cursor| match cursor.want {
-            Want::After(at) if at < position.offset && !recent.run().covers(at + 1) => Some(at),
+            Want::After(at) if !recent.run().covers(at.offset + 1) => Some(at),
             _ => None,
         });
-        let Some(offset) = needed.min() else { return };
-        let range = Range::After(Position {
-            epoch: position.epoch,
-            offset,
-        });
+        let Some(lowest) = needed.min_by_key(|at| at.offset) else {
+            return;
+        };
+        // A whole log in one read, so that a herd costs few.
+        let limit = self.settings.retention.of(&room.name).size.max(PAGE);
         let room = room.name.clone();
-        self.reads += 1;
         let ticket = self.ticket(Pending::Seek(key));
         if let Some(room) = self.rooms.get_mut(key) {
             room.state.seek_ticket = Some(ticket);
         }
+        self.reads += 1;
         self.requests.push(Request::Read(Read {
             ticket,
             room,
-            range,
-            limit: self.seek_limit(),
+            range: Range::After(lowest),
+            limit,
         }));
-    }
-
-    /// A whole log in one read, so that a herd costs few.
-    fn seek_limit(&self) -> usize {
-        self.settings.history_size.max(PAGE)
     }
 
     pub(super) fn on_seek_page(
@@ -755,20 +821,26 @@ impl Dispatcher {
         {
             return;
         }
+        let state = &mut room.state;
         let Ok(page) = result else {
+            state.seek = true;
             self.retry.push(key);
             return;
         };
-        let state = &mut room.state;
         let Some(position) = state.track.position() else {
             return;
         };
+        if page.top.epoch != position.epoch || page.top.offset < position.offset {
+            // The epoch is over, or the log has lost its tail, or the page is merely old: the node's own read tells.
+            self.make_due(key);
+        }
         if page.top.epoch != position.epoch {
-            // The epoch is over; the node's own read tells everyone.
-            state.track.make_due();
-            self.note_due(key);
             return;
         }
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
+        let state = &mut room.state;
         let before = state.recent.weight();
         state.recent.prepend(&page.messages);
         self.recent_used = self.recent_used + state.recent.weight() - before;
@@ -793,7 +865,7 @@ impl Dispatcher {
         else {
             return;
         };
-        let (at, is_join) = (*at, join.is_some());
+        let (at, is_join) = (at.offset, join.is_some());
         if at + 1 < page.first && !room.state.recent.run().covers(at + 1) {
             if !is_join {
                 let push = Push::Gap {
@@ -803,6 +875,9 @@ impl Dispatcher {
                 self.push_to(key, session, &push);
             }
             self.become_live(key, session, Some(false));
+            return;
+        }
+        if !self.has_room(key, session) {
             return;
         }
         let start = page.messages.partition_point(|(offset, _)| *offset <= at);
@@ -825,23 +900,21 @@ impl Dispatcher {
         }
     }
 
-    /// A cursor that waits for no drained outbox goes on at once.
+    /// A cursor that waits for no drained outbox goes on at once, any other when it has drained.
     fn settle_if_idle(&mut self, key: RoomKey, session: SessionId) {
-        let idle = self
-            .rooms
-            .member_mut(key, session)
-            .is_some_and(|member| member.value.outbox.waiting() == 0);
-        if idle {
+        let Some(member) = self.rooms.member_mut(key, session) else {
+            return;
+        };
+        // Asked before the look: the writer may be done between the two.
+        member.value.outbox.want_drained();
+        if member.value.outbox.waiting() == 0 {
             self.settle(key, session, Judge::NotYet);
         }
     }
 
     pub(super) fn retry_reads(&mut self) {
         for key in std::mem::take(&mut self.retry) {
-            self.note_due(key);
-            for session in self.behind(key) {
-                self.settle_if_idle(key, session);
-            }
+            self.line_up(key);
         }
     }
 
@@ -858,8 +931,7 @@ impl Dispatcher {
             if let Some(room) = self.rooms.get_mut(key)
                 && room.state.track.is_settled()
             {
-                room.state.track.make_due();
-                self.note_due(key);
+                self.make_due(key);
             }
         }
     }

@@ -34,7 +34,7 @@ impl Bench {
             join_timeout: Duration::from_secs(5),
             rooms_per_session: 16,
             max_rooms: 3,
-            history_size: 1000,
+            retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory: 1 << 20,
             outbox_bytes: OUTBOX,
             seed: 1,

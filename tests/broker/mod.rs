@@ -1,6 +1,7 @@
 //! What every broker promises: the same scenarios over each of them, through the seam alone; then what only Redis can
 //! do to us.
 
+mod cuts;
 mod logs;
 mod loss;
 mod master;

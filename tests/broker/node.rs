@@ -15,6 +15,7 @@ use switchboard::broker::{
 use switchboard::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
 use switchboard::metrics::Metrics;
 use switchboard::readiness::{Readiness, State};
+use switchboard::retention::Retention;
 
 use crate::support::redis_server::RedisServer;
 
@@ -62,8 +63,7 @@ impl World {
 pub fn settings() -> Settings {
     Settings {
         incarnation: Incarnation(id::random().expect("random bits")),
-        history_size: 100,
-        history_age: Duration::from_secs(60),
+        retention: Retention::uniform(100, Duration::from_secs(60)),
         publish_timeout: Duration::from_secs(5),
         topic_linger: LINGER,
         max_rooms: 1000,

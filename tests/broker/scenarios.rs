@@ -160,7 +160,7 @@ fn a_position_of_another_epoch_begins_at_the_oldest(world: World) {
 }
 
 fn a_trimmed_log_tells_where_it_begins(world: World) {
-    let mut node = world.node_with(|settings| settings.history_size = 3);
+    let mut node = world.node_with(|settings| settings.retention.otherwise.size = 3);
     let epoch = node.top("lobby").epoch;
     for text in ["1", "2", "3", "4", "5"] {
         node.publish("lobby", text);
@@ -217,7 +217,7 @@ fn a_room_that_was_left_is_no_longer_heard(world: World) {
 }
 
 fn every_publish_of_a_burst_is_answered_in_order(world: World) {
-    let mut node = world.node_with(|settings| settings.history_size = 5000);
+    let mut node = world.node_with(|settings| settings.retention.otherwise.size = 5000);
     node.follow("lobby");
     let tickets: Vec<_> = (0..2000)
         .map(|n| node.say("lobby", &n.to_string(), Form::default()))

@@ -1,4 +1,5 @@
-//! Raw bytes to a door and what comes back, for what no HTTP client would send.
+//! Raw bytes to a door and what comes back, for what no HTTP client would send: one exchange that ends with the connection,
+//! or a [`Caller`] that asks several times on one.
 
 use std::net::SocketAddr;
 
@@ -32,4 +33,117 @@ pub fn status(answer: &str) -> Option<u16> {
 pub async fn get(address: SocketAddr, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     exchange(address, request.as_bytes()).await
+}
+
+/// One answer of a server.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    head: String,
+    pub body: String,
+}
+
+impl Answer {
+    /// The value of a field, by its name as the server spells it.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.split("\r\n").skip(1);
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+}
+
+/// A connection on which answers are read one by one.
+pub struct Caller {
+    socket: Socket,
+    /// Read and not yet used.
+    buffer: Vec<u8>,
+}
+
+impl Caller {
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self {
+            socket: connect(address).await,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Another handle of the connection.
+    pub fn socket(&self) -> Socket {
+        self.socket.clone()
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        within("the bytes are sent", self.socket.write_all(bytes.as_ref()))
+            .await
+            .expect("the server takes them");
+    }
+
+    /// Sends byte by byte, each a packet of its own; the server may stop listening before the end.
+    pub async fn dribble(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.socket.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+            runtime::yield_now().await;
+        }
+    }
+
+    /// Ends what this side says.
+    pub async fn finish(&mut self) {
+        self.socket.close().await.expect("the socket is open");
+    }
+
+    /// The next answer, with its body.
+    pub async fn answer(&mut self) -> Answer {
+        let mut answer = self.head().await;
+        let length = answer.field("Content-Length").unwrap_or("0");
+        let length = length.parse().expect("a number");
+        let body = self.take(length).await;
+        answer.body = String::from_utf8_lossy(&body).into_owned();
+        answer
+    }
+
+    /// The next head, for an answer that has no body.
+    pub async fn head(&mut self) -> Answer {
+        let end = loop {
+            if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            let read = self.read().await;
+            assert!(read > 0, "ended within a head: {:?}", self.rest());
+        };
+        let head = String::from_utf8(self.take(end).await).expect("ASCII");
+        Answer {
+            status: status(&head).unwrap_or_else(|| panic!("no answer: {head}")),
+            head,
+            body: String::new(),
+        }
+    }
+
+    /// So many bytes.
+    pub async fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            let read = self.read().await;
+            assert!(read > 0, "ended too early: {:?}", self.rest());
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// The server ends in good order, and says nothing more before.
+    pub async fn expect_end(&mut self) {
+        while self.read().await > 0 {}
+        assert!(self.buffer.is_empty(), "said besides: {:?}", self.rest());
+    }
+
+    fn rest(&self) -> String {
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
+    async fn read(&mut self) -> usize {
+        let mut piece = [0; 4096];
+        let reading = self.socket.read(&mut piece);
+        let read = within("the server answers or ends", reading).await;
+        let read = read.expect("the connection is not reset");
+        self.buffer.extend_from_slice(&piece[..read]);
+        read
+    }
 }

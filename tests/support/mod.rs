@@ -1,35 +1,46 @@
-//! What the tests are made of: nodes in this process or as processes, clients, a Redis of one's own, and waiting with a
-//! deadline.
+//! What the tests are made of: nodes in this process or as processes, clients, a Redis, nginx and browsers of one's own, and
+//! waiting with a deadline.
 
+pub mod browser;
 pub mod client;
+pub mod cluster;
+pub mod frames;
 pub mod handshakes;
 pub mod http;
+pub mod nginx;
 pub mod node;
 pub mod process;
 pub mod redis_server;
 pub mod refusals;
+pub mod returning;
 
 use std::future::Future;
 use std::time::Duration;
 
 pub use client::TestClient;
+pub use cluster::Cluster;
 pub use node::TestNode;
 pub use process::NodeProcess;
+pub use returning::ReturningClient;
 use switchboard::runtime;
 
 /// How long anything may take that must happen. Long enough for a busy machine; nothing waits for it to pass.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// How often something is looked at that wakes nobody when it changes.
+pub const GLANCE: Duration = Duration::from_millis(5);
+
 /// Runs a test's future on the runtime under test.
 pub fn run(test: impl Future<Output = ()>) {
     let _ = runtime::raise_file_limit();
-    let finished = runtime::block_on(runtime::timeout(Duration::from_secs(120), test));
+    let finished = runtime::block_on(runtime::timeout(Duration::from_secs(120), Box::pin(test)));
     assert!(finished.is_ok(), "the test did not end within two minutes");
 }
 
 /// The output of what must be ready in time; `what` is said when it is not.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match runtime::timeout(DEADLINE, future).await {
+    // Boxed, because each function that takes a future by value doubles its size, and tests nest deeply.
+    match runtime::timeout(DEADLINE, Box::pin(future)).await {
         Ok(output) => output,
         Err(_) => panic!("not within {DEADLINE:?}: {what}"),
     }
@@ -39,7 +50,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let asking = async {
         while !holds() {
-            runtime::sleep(Duration::from_millis(5)).await;
+            runtime::sleep(GLANCE).await;
         }
     };
     within(what, asking).await;

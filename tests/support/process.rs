@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -58,24 +59,29 @@ impl NodeProcess {
     }
 
     /// Any command that becomes a node, which says in its log where it listens.
-    pub async fn spawn(mut command: Command) -> Self {
-        command.stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary starts");
-        let log = Captured::of(child.stdout.take().expect("it is piped"));
-        let errors = Captured::of(child.stderr.take().expect("it is piped"));
-        let mut node = Self {
-            child,
-            log,
-            errors,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        };
+    pub async fn spawn(command: Command) -> Self {
+        let mut node = Self::unheard(command, SocketAddr::from(([127, 0, 0, 1], 0)));
         let listening = node.logged("listening").await;
         node.address = listening["listen"]
             .as_str()
             .and_then(|address| address.parse().ok())
             .unwrap_or_else(|| panic!("no address: {listening}"));
         node
+    }
+
+    /// The same for a node that has no log, but was told this address. It may not listen yet.
+    pub fn unheard(mut command: Command, address: SocketAddr) -> Self {
+        command.stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let log = Captured::of(child.stdout.take().expect("it is piped"));
+        let errors = Captured::of(child.stderr.take().expect("it is piped"));
+        Self {
+            child,
+            log,
+            errors,
+            address,
+        }
     }
 
     /// A client that has been welcomed.
@@ -155,6 +161,20 @@ impl NodeProcess {
         }
     }
 
+    /// Nobody reads the node's stdout any more, from its next line on.
+    pub fn stall_log(&mut self) {
+        self.log.stall();
+    }
+
+    /// Closes the node's stdout at this end. `speak` must make the node log a line each time.
+    pub async fn close_log(&mut self, mut speak: impl AsyncFnMut()) {
+        self.log.stall();
+        while !self.log.is_finished() {
+            speak().await;
+        }
+        self.log.finish();
+    }
+
     /// The time of the processor that the node has used so far.
     pub fn cpu_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.id());
@@ -220,24 +240,34 @@ async fn exited(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// The lines of a pipe, read by a thread to the pipe's end.
+/// The lines of a pipe, read by a thread to the pipe's end or until it is told to stop.
 struct Captured {
     lines: Arc<Mutex<Vec<String>>>,
-    reading: Option<JoinHandle<()>>,
+    stopped: Arc<AtomicBool>,
+    /// Its result is the pipe, which stays open until then.
+    reading: Option<JoinHandle<Pipe>>,
 }
+
+type Pipe = Box<dyn BufRead + Send>;
 
 impl Captured {
     fn of(pipe: impl Read + Send + 'static) -> Self {
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let theirs = lines.clone();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (theirs, stop) = (lines.clone(), stopped.clone());
+        let mut pipe: Pipe = Box::new(BufReader::new(pipe));
         let reading = thread::spawn(move || {
-            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut line = String::new();
+            while !stop.load(Ordering::Relaxed) && matches!(pipe.read_line(&mut line), Ok(1..)) {
                 let mut lines = theirs.lock().unwrap_or_else(PoisonError::into_inner);
-                lines.push(line);
+                lines.push(line.trim_end_matches('\n').to_owned());
+                line.clear();
             }
+            pipe
         });
         Self {
             lines,
+            stopped,
             reading: Some(reading),
         }
     }
@@ -252,7 +282,16 @@ impl Captured {
         lines.map(|line| line + "\n").collect()
     }
 
-    /// Waits for the last line, once the process has ended.
+    /// Reads no further than the next line, and leaves the pipe open.
+    fn stall(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.reading.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end of the reading, which must be near, and closes the pipe.
     fn finish(&mut self) {
         if let Some(reading) = self.reading.take() {
             // It does nothing that can panic.

@@ -10,6 +10,7 @@ use super::queue::Job;
 use crate::broker::wire;
 use crate::broker::{KEY_TTL, META_TTL, Publish, Range, Read, Settings};
 use crate::id::{Epoch, Position};
+use crate::retention::Retention;
 
 /// `#!lua`: Redis looks before it starts whether a script that writes may run at all (memory, master, enough replicas).
 pub const PUBLISH: &str = concat!(
@@ -32,8 +33,7 @@ const PAGE_BYTES: usize = 512 << 10;
 pub struct Commands {
     pub names: Names,
     node_topic: String,
-    history_size: usize,
-    history_age: u64,
+    retention: Retention,
     /// Candidates for epochs; seeded by the operating system.
     random: fastrand::Rng,
 }
@@ -61,8 +61,7 @@ impl Commands {
         Self {
             node_topic: names.node_topic(settings.incarnation),
             names,
-            history_size: settings.history_size.max(1),
-            history_age: millis(settings.history_age),
+            retention: settings.retention.clone(),
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -88,12 +87,13 @@ impl Commands {
         if let Some(key) = &publish.key {
             command.arg(self.names.key(&publish.room, key));
         }
+        let kept = self.retention.of(&publish.room);
         command
             .arg(self.names.topic(&publish.room))
             .arg(wire::encode_body(&publish.publication))
             .arg(self.candidate())
-            .arg(self.history_size)
-            .arg(self.history_age)
+            .arg(kept.size)
+            .arg(millis(kept.age))
             .arg(millis(META_TTL))
             .arg(millis(KEY_TTL));
         command
@@ -156,8 +156,7 @@ mod tests {
             Names::new("sb", 0),
             &Settings {
                 incarnation: Incarnation(1),
-                history_size: 0,
-                history_age: Duration::ZERO,
+                retention: Retention::uniform(1, Duration::ZERO),
                 publish_timeout: Duration::ZERO,
                 topic_linger: Duration::ZERO,
                 max_rooms: 0,

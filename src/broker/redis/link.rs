@@ -2,7 +2,7 @@
 //! master's, and ended when dropped. The driver is the crate's, spawned here; its own supervision is not used, because it gives up
 //! and forgets subscriptions.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -19,8 +19,11 @@ use super::tls;
 use crate::config::RedisUrl;
 use crate::runtime::{self, Elapsed, Socket};
 
-/// How long each step of connecting may take: resolving, TCP, and all that is said before the first request.
+/// How long resolving may take, and TCP, and TLS.
 const STEP: Duration = Duration::from_secs(1);
+
+/// How long everything may take that is said before the first request: five questions, over a slow line too.
+const INTRODUCTION: Duration = Duration::from_secs(2);
 
 /// How long the other addresses may still answer once one has said that it is the master.
 const SECOND_OPINION: Duration = Duration::from_millis(200);
@@ -71,21 +74,11 @@ impl fmt::Display for Purpose {
 }
 
 /// Knows the addresses and how to connect. Shared by the three connections.
-#[derive(Debug)]
 pub struct Connector {
     addresses: Vec<RedisUrl>,
-    tls: Option<Tls>,
+    tls: Option<TlsConnector>,
     /// The replication id of the server that publishes go to, so that the others use no other.
     home: Mutex<Option<String>>,
-}
-
-/// rustls' connector has no `Debug`.
-struct Tls(TlsConnector);
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsConnector")
-    }
 }
 
 /// What a server says of itself.
@@ -123,7 +116,7 @@ impl Connector {
     pub fn new(addresses: Vec<RedisUrl>, tls: Option<TlsConnector>) -> Self {
         Self {
             addresses,
-            tls: tls.map(Tls),
+            tls,
             home: Mutex::new(None),
         }
     }
@@ -146,7 +139,7 @@ impl Connector {
     ///
     /// # Errors
     /// The first address' own, when none is the master.
-    pub async fn connect(self: &Arc<Self>, purpose: &Purpose) -> Result<Link, ConnectError> {
+    pub async fn connect(&self, purpose: &Purpose) -> Result<Link, ConnectError> {
         let mut attempts: FuturesUnordered<_> = (self.addresses.iter().enumerate())
             .map(async |(index, address)| (index, self.open(address, purpose).await))
             .collect();
@@ -187,7 +180,7 @@ impl Connector {
         let late = |Elapsed| ConnectError::Silent(address.clone());
         match &self.tls {
             Some(tls) if address.tls() => {
-                let shaken = tls::handshake(&tls.0, address.host(), socket);
+                let shaken = tls::handshake(tls, address.host(), socket);
                 let stream = runtime::timeout(STEP, shaken)
                     .await
                     .map_err(late)?
@@ -265,7 +258,7 @@ where
         }
         Ok(link)
     };
-    let link = runtime::timeout(STEP, preparation)
+    let link = runtime::timeout(INTRODUCTION, preparation)
         .await
         .map_err(|Elapsed| ConnectError::Silent(address.clone()))?
         .map_err(|error| refused(address, error))?;

@@ -7,8 +7,8 @@
 //!  dispatcher ◀─BrokerEvent─ all three
 //! ```
 //!
-//! A [`supervisor`] keeps each connection; [`topics`](super::topics) and [`queue`] decide what to ask and what to ask again;
-//! [`pulse`] decides whether the node is ready. A user of an access list needs, on the keys and topics under the prefix,
+//! A `supervisor` keeps each connection; [`topics`](super::topics) and `queue` decide what to ask and what to ask again;
+//! `pulse` decides whether the node is ready. A user of an access list needs, on the keys and topics under the prefix,
 //! the commands of the test `password_user_and_database_come_from_the_address`.
 
 mod answers;

@@ -1,0 +1,253 @@
+//! The dispatcher alone: no socket, no task, no kernel. What it costs to put a publication into every member's outbox, and
+//! to let a session join and leave. The outboxes are drained by the bench itself, outside the time that counts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+
+use switchboard::broker::{BrokerEvent, Page, Publication, Request};
+use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
+use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId};
+use switchboard::metrics::Metrics;
+use switchboard::protocol::{Command, Protocol};
+use switchboard::retention::Retention;
+use switchboard::session::{self, Chunk, OutboxLimits, OutboxReader};
+
+use crate::support::table::Table;
+use crate::support::{Outcome, machine, size};
+
+const MEMBERS: [usize; 5] = [10, 100, 1000, 5000, 10_000];
+const PER_TURN: [u64; 3] = [1, 16, 64];
+
+/// Who join and leave together.
+const NEWCOMERS: usize = 100;
+
+const LIMITS: OutboxLimits = OutboxLimits {
+    bytes: 1 << 20,
+    frames: 4096,
+};
+
+/// A dispatcher with one room, and the ends of its members' outboxes.
+struct House {
+    dispatcher: Dispatcher,
+    metrics: Arc<Metrics>,
+    room: RoomName,
+    epoch: Epoch,
+    offset: u64,
+    readers: Vec<OutboxReader>,
+    data: Box<RawValue>,
+}
+
+pub fn run() -> Outcome {
+    machine::pin(machine::Role::Load);
+    let table = Table::begin(
+        "The dispatcher alone: ns per delivery, and ns per join and leave in the full room",
+        &[
+            "members",
+            "1 per turn",
+            "16 per turn",
+            "64 per turn",
+            "join",
+            "leave",
+        ],
+    );
+    for members in MEMBERS {
+        let mut house = House::open()?;
+        house.enter(members)?;
+        let mut cells = vec![members.to_string()];
+        for count in PER_TURN {
+            let cost = house.publish(members, count)?;
+            cells.push(format!("{cost:.1}"));
+        }
+        let (join, leave) = house.come_and_go(members)?;
+        cells.extend([format!("{join:.0}"), format!("{leave:.0}")]);
+        table.row(&cells);
+    }
+    Ok(())
+}
+
+impl House {
+    fn open() -> Outcome<Self> {
+        let settings = Settings {
+            incarnation: Incarnation(1),
+            node: "bench".into(),
+            heartbeat: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            join_timeout: Duration::from_secs(5),
+            rooms_per_session: 128,
+            max_rooms: 100_000,
+            retention: Retention::uniform(1000, Duration::from_secs(300)),
+            recent_memory: 64 << 20,
+            outbox_bytes: LIMITS.bytes,
+            seed: 1,
+        };
+        let metrics = Arc::new(Metrics::default());
+        let data = format!("\"{:126}\"", "x");
+        Ok(Self {
+            dispatcher: Dispatcher::new(Now::read(), settings, metrics.clone()),
+            metrics,
+            room: RoomName::new("room")?,
+            epoch: Epoch::new(1),
+            offset: 0,
+            readers: Vec::new(),
+            data: RawValue::from_string(data)?,
+        })
+    }
+
+    /// Lets newcomers open and join; the broker's part is played here.
+    fn enter(&mut self, count: usize) -> Outcome<Duration> {
+        let first = self.readers.len();
+        let opened: Vec<Event> = (first..first + count).map(|n| self.opened(n)).collect();
+        self.turns(opened);
+        let joins: Vec<Event> = (first..first + count)
+            .map(|session| Event::Command {
+                session: SessionId(session as u64),
+                id: None,
+                command: Command::Join {
+                    room: self.room.clone(),
+                    since: None,
+                },
+            })
+            .collect();
+        let time = self.turns(joins);
+        self.answer();
+        self.answer();
+        for reader in &self.readers[first..] {
+            let (chunks, _) = drain(reader);
+            if chunks != 2 {
+                return Err(format!("{chunks} answers instead of a welcome and an ok").into());
+            }
+        }
+        Ok(time)
+    }
+
+    fn opened(&mut self, session: usize) -> Event {
+        let (outbox, reader) = session::outbox(LIMITS, || ());
+        self.readers.push(reader);
+        Event::Opened {
+            session: SessionId(session as u64),
+            protocol: Protocol::Native,
+            user: None,
+            outbox,
+        }
+    }
+
+    /// What a broker would answer to what was asked.
+    fn answer(&mut self) {
+        let requests: Vec<Request> = self.dispatcher.take_requests().collect();
+        let answers = requests.into_iter().filter_map(|request| match request {
+            Request::Follow(room) => Some(BrokerEvent::Following(room)),
+            Request::Read(read) => Some(BrokerEvent::Page {
+                ticket: read.ticket,
+                result: Ok(Page {
+                    top: Position {
+                        epoch: self.epoch,
+                        offset: self.offset,
+                    },
+                    first: self.offset + 1,
+                    messages: Vec::new(),
+                }),
+            }),
+            Request::Unfollow(_) | Request::Publish(_) => None,
+        });
+        let answers: Vec<Event> = answers.map(Event::Broker).collect();
+        self.turns(answers);
+    }
+
+    /// As many turns as the events need.
+    fn turns(&mut self, events: Vec<Event>) -> Duration {
+        let now = Now::read();
+        let mut events = events.into_iter();
+        let start = Instant::now();
+        while events.len() > 0 {
+            self.dispatcher.turn(now, events.by_ref());
+        }
+        start.elapsed()
+    }
+
+    /// Nanoseconds per delivery in a middling turn, when so many publications come in each. The median, because a turn in
+    /// which the kernel ran something else says nothing about the dispatcher.
+    fn publish(&mut self, members: usize, count: u64) -> Outcome<f64> {
+        let mut turns = Vec::new();
+        let delivered = self.metrics.delivered_total.get();
+        let end = Instant::now() + Duration::from_millis(size(300, 3000));
+        while Instant::now() < end || turns.len() < 16 {
+            let events: Vec<Event> = (0..count).map(|_| self.said()).collect();
+            turns.push(self.turns(events));
+            let expected = drain(&self.readers[0]);
+            for reader in &self.readers[1..members] {
+                if drain(reader) != expected || expected.0 == 0 {
+                    return Err("the members did not all get the same".into());
+                }
+            }
+        }
+        let deliveries = self.metrics.delivered_total.get() - delivered;
+        if deliveries != turns.len() as u64 * count * members as u64 {
+            let turns = turns.len();
+            return Err(format!("{deliveries} deliveries in {turns} turns").into());
+        }
+        Ok(median(turns) / (count * members as u64) as f64)
+    }
+
+    fn said(&mut self) -> Event {
+        self.offset += 1;
+        Event::Broker(BrokerEvent::Message {
+            room: self.room.clone(),
+            epoch: self.epoch,
+            offset: self.offset,
+            publication: Arc::new(Publication {
+                user: None,
+                time: 1_764_000_000_123,
+                except: None,
+                data: self.data.clone(),
+            }),
+        })
+    }
+
+    /// Nanoseconds for one more to join a room of so many, and to leave it: as many as a turn takes, again and again.
+    fn come_and_go(&mut self, members: usize) -> Outcome<(f64, f64)> {
+        let (mut joins, mut leaves) = (Vec::new(), Vec::new());
+        for _ in 0..size(15, 50) {
+            let first = self.readers.len();
+            joins.push(self.enter(NEWCOMERS)?);
+            let leaving = (first..first + NEWCOMERS).map(|session| Event::Command {
+                session: SessionId(session as u64),
+                id: None,
+                command: Command::Leave {
+                    room: self.room.clone(),
+                },
+            });
+            leaves.push(self.turns(leaving.collect()));
+            for session in first..first + NEWCOMERS {
+                let session = SessionId(session as u64);
+                let farewell = None;
+                self.turns(vec![Event::Closed { session, farewell }]);
+            }
+            self.readers.truncate(first);
+        }
+        if self.readers.len() != members {
+            return Err("someone has stayed".into());
+        }
+        let each = |times| median(times) / NEWCOMERS as f64;
+        Ok((each(joins), each(leaves)))
+    }
+}
+
+/// The middling duration, in nanoseconds.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_nanos() as f64
+}
+
+/// Takes what waits in an outbox; how many chunks and bytes it was.
+fn drain(reader: &OutboxReader) -> (usize, usize) {
+    let (mut chunks, mut bytes) = (0, 0);
+    while let Some(Chunk::Frames(frames)) = reader.try_recv() {
+        chunks += 1;
+        bytes += frames.len();
+    }
+    reader.written(bytes, chunks);
+    (chunks, bytes)
+}

@@ -1,0 +1,113 @@
+//! What a connection costs that says nothing: to be made (upgrade, welcome, join and its answer), to be kept, and what of it is given
+//! back in the end.
+
+use std::time::{Duration, Instant};
+
+use crate::support::load::Load;
+use crate::support::machine::{self, Role};
+use crate::support::server::{Kind, Server};
+use crate::support::table::{Table, ratio};
+use crate::support::watch::Watch;
+use crate::support::{Outcome, size};
+
+const COLUMNS: [&str; 9] = [
+    "connections",
+    "server     ",
+    "CPU µs to make one",
+    "to plain",
+    "bytes resident",
+    "CPU ms/s while idle",
+    "bytes kept after all left",
+    "of base MiB",
+    "others' CPU",
+];
+
+/// All members of a room of a hundred, as if they chatted.
+const ROOM: usize = 100;
+
+struct Measured {
+    make: f64,
+    resident: f64,
+    idle: f64,
+    kept: f64,
+    base: u64,
+    noise: String,
+}
+
+pub fn run() -> Outcome {
+    machine::pin(Role::Load);
+    switchboard::runtime::raise_file_limit()?;
+    let table = Table::begin("Idle connections, each in a room of 100", &COLUMNS);
+    for connections in size(vec![2_000], vec![2_000, 10_000, 18_000]) {
+        let plain = measure(Kind::Plain, connections)?;
+        row(&table, Kind::Plain, connections, &plain, None);
+        let node = measure(Kind::Node, connections)?;
+        row(&table, Kind::Node, connections, &node, Some(&plain));
+    }
+    Ok(())
+}
+
+fn measure(kind: Kind, connections: usize) -> Outcome<Measured> {
+    let server = Server::start(kind)?;
+    // What is needed once, whoever comes, is not a connection's cost.
+    let mut first = Load::new()?;
+    let clients = first.connect(server.address, 10)?;
+    first.join(clients, |_| "first".into())?;
+    let files = server.open_files();
+    let base = server.resident();
+
+    let watch = Watch::begin(&[&server], &[]);
+    let mut load = Load::new()?;
+    let clients = load.connect(server.address, connections)?;
+    load.join(clients, |client| format!("room-{}", client / ROOM))?;
+    let made = watch.end();
+
+    let watch = Watch::begin(&[&server], &[]);
+    let end = Instant::now() + Duration::from_secs(size(3, 50));
+    while Instant::now() < end {
+        load.poll(end, |_, _, _| Ok(()))?;
+    }
+    let idle = watch.end();
+    let full = server.resident();
+
+    drop(load);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while server.open_files() > files {
+        if Instant::now() > deadline {
+            return Err("the server keeps connections that have gone".into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Files are closed a moment before the last task is freed.
+    std::thread::sleep(Duration::from_millis(500));
+    let kept = server.resident();
+    let each = |bytes: u64| bytes.saturating_sub(base) as f64 / connections as f64;
+    Ok(Measured {
+        make: made.micros_per(connections as u64),
+        resident: each(full),
+        idle: idle.cpu.as_secs_f64() * 1000.0 / idle.wall.as_secs_f64(),
+        kept: each(kept),
+        base,
+        noise: made.noise(),
+    })
+}
+
+fn row(
+    table: &Table,
+    kind: Kind,
+    connections: usize,
+    measured: &Measured,
+    limit: Option<&Measured>,
+) {
+    table.row(&[
+        connections.to_string(),
+        kind.name().to_string(),
+        format!("{:.1}", measured.make),
+        ratio(measured.make, limit.map(|limit| limit.make)),
+        format!("{:.0}", measured.resident),
+        format!("{:.2}", measured.idle),
+        format!("{:.0}", measured.kept),
+        format!("{:.1}", measured.base as f64 / f64::from(1 << 20)),
+        measured.noise.clone(),
+    ]);
+}

@@ -1,0 +1,67 @@
+//! What speed and memory cost, measured: `cargo bench` runs every bench below in its small size, `cargo bench -- flood idle`
+//! those that are named, and `BENCH=full` lets them run long enough to be quoted. `bench/README.md` tells what each
+//! answers.
+//!
+//! Nodes run as processes of their own, pinned to a core other than the load's; the physical limit runs in the same
+//! way, as this very program under another name.
+
+#![forbid(unsafe_code)]
+
+mod dispatcher;
+mod fanout;
+mod flood;
+mod idle;
+mod limit;
+mod support;
+
+use std::process::ExitCode;
+
+use support::{Outcome, machine, server::Kind};
+
+/// A bench: its name, and what runs it.
+type Bench = (&'static str, fn() -> Outcome);
+
+const BENCHES: [Bench; 4] = [
+    ("dispatcher", dispatcher::run),
+    ("fanout", fanout::run),
+    ("flood", flood::run),
+    ("idle", idle::run),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match args.as_slice() {
+        [limit, kind, port] if limit == "limit" => serve_limit(kind, port),
+        _ => measure(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve_limit(kind: &str, port: &str) -> Outcome {
+    limit::run(kind == Kind::Merging.name(), port.parse()?)
+}
+
+fn measure(args: &[String]) -> Outcome {
+    // Cargo itself adds flags such as --bench.
+    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|name| BENCHES.iter().all(|(known, _)| known != *name))
+    {
+        let known = BENCHES.map(|(name, _)| name).join(", ");
+        return Err(format!("no bench is called {unknown}; there are {known}").into());
+    }
+    println!("{}", machine::describe());
+    for (name, run) in BENCHES {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted.as_str() == name) {
+            run()?;
+        }
+    }
+    Ok(())
+}

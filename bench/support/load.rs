@@ -1,0 +1,248 @@
+//! The load: thousands of clients on one thread over bare epoll, reading with one `recv` whatever one wake-up finds. It must cost
+//! less than what it measures, so it is no example of how to write a client.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+use super::frames::{self, Kind};
+use super::{Outcome, message};
+
+/// Connections being made at once: the kernel's queue for `accept` holds some thousands.
+const AT_ONCE: usize = 256;
+
+/// Nothing that a bench waits for takes so long, unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The nonce of RFC 6455 section 1.3 and the answer to it.
+const NONCE: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// What a client has heard.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard<'a> {
+    /// A message, by its number.
+    Message(u32),
+    /// `welcome`, `ok` and whatever else.
+    Other(&'a [u8]),
+}
+
+/// All clients of a bench.
+pub struct Load {
+    epoll: OwnedFd,
+    clients: Vec<Client>,
+    ready: Vec<epoll::Event>,
+    buffer: Vec<u8>,
+}
+
+struct Client {
+    socket: TcpStream,
+    upgraded: bool,
+    /// The beginning of a frame whose end has not come yet.
+    rest: Vec<u8>,
+}
+
+impl Load {
+    pub fn new() -> Outcome<Self> {
+        Ok(Self {
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            clients: Vec::new(),
+            ready: Vec::with_capacity(1024),
+            buffer: vec![0; 256 * 1024],
+        })
+    }
+
+    /// Connects so many clients; ready when all have been welcomed.
+    pub fn connect(&mut self, address: SocketAddr, count: usize) -> Outcome<Range<usize>> {
+        let all = self.clients.len()..self.clients.len() + count;
+        let head = format!(
+            "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {NONCE}\r\n\r\n"
+        );
+        while self.clients.len() < all.end {
+            let some = AT_ONCE.min(all.end - self.clients.len());
+            for _ in 0..some {
+                self.add(TcpStream::connect(address)?, head.as_bytes())?;
+            }
+            self.answers(some, br#"{"type":"welcome""#)?;
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, mut socket: TcpStream, head: &[u8]) -> Outcome {
+        socket.set_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        let token = EventData::new_u64(self.clients.len() as u64);
+        epoll::add(&self.epoll, &socket, token, EventFlags::IN)?;
+        socket.write_all(head)?;
+        self.clients.push(Client {
+            socket,
+            upgraded: false,
+            rest: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// Lets clients join the room that `room` names for each; ready when all have their answers.
+    pub fn join(&mut self, clients: Range<usize>, room: impl Fn(usize) -> String) -> Outcome {
+        let mut frame = Vec::new();
+        let mut waiting = 0;
+        for client in clients.clone() {
+            frame.clear();
+            let join = format!(r#"{{"type":"join","id":1,"room":"{}"}}"#, room(client));
+            frames::masked_text(join.as_bytes(), &mut frame);
+            self.send(client, &frame)?;
+            waiting += 1;
+            if waiting == AT_ONCE || client + 1 == clients.end {
+                self.answers(std::mem::take(&mut waiting), br#"{"type":"ok""#)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for so many answers that begin as told.
+    pub fn answers(&mut self, count: usize, begin: &[u8]) -> Outcome {
+        let mut missing = count;
+        let deadline = Instant::now() + PATIENCE;
+        while missing > 0 {
+            self.poll(deadline, |_, heard, _| match heard {
+                Heard::Other(text) if text.starts_with(begin) => {
+                    missing -= 1;
+                    Ok(())
+                }
+                other => Err(format!("something else was awaited: {other:?}").into()),
+            })?;
+            if Instant::now() >= deadline {
+                return Err(format!("{missing} of {count} answers did not come").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends frames from one client.
+    pub fn send(&mut self, client: usize, frames: &[u8]) -> Outcome {
+        write_all(&self.clients[client].socket, frames)
+    }
+
+    /// Waits until something comes, but not beyond `until`, and reads once from every client that has something. `heard` gets
+    /// the client, what it heard, and when that was read.
+    pub fn poll(
+        &mut self,
+        until: Instant,
+        mut heard: impl FnMut(usize, Heard<'_>, Instant) -> Outcome,
+    ) -> Outcome {
+        self.ready.clear();
+        let timeout = wait_time(until);
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for event in &self.ready {
+            let index = event.data.u64() as usize;
+            self.clients[index].read(&mut self.buffer, |text, when| match text {
+                [
+                    b'{',
+                    b'"',
+                    b't',
+                    b'y',
+                    b'p',
+                    b'e',
+                    b'"',
+                    b':',
+                    b'"',
+                    b'm',
+                    ..,
+                ] => {
+                    let number = message::number(text).ok_or("a message is mangled")?;
+                    heard(index, Heard::Message(number), when)
+                }
+                other => heard(index, Heard::Other(other), when),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Client {
+    fn read(
+        &mut self,
+        buffer: &mut [u8],
+        mut heard: impl FnMut(&[u8], Instant) -> Outcome,
+    ) -> Outcome {
+        let kept = self.rest.len();
+        buffer[..kept].copy_from_slice(&self.rest);
+        let read = match (&self.socket).read(&mut buffer[kept..]) {
+            Ok(0) => return Err("the server hung up".into()),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let when = Instant::now();
+        let bytes = &buffer[..kept + read];
+        let mut at = 0;
+        if !self.upgraded {
+            let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") else {
+                return self.keep(bytes);
+            };
+            let head = String::from_utf8_lossy(&bytes[..end]);
+            if !head.starts_with("HTTP/1.1 101") || !head.contains(ACCEPT) {
+                return Err(format!("the upgrade was refused: {head}").into());
+            }
+            self.upgraded = true;
+            at = end + 4;
+        }
+        while let Some(frame) = frames::first(&bytes[at..]) {
+            let payload = &bytes[at + frame.start..at + frame.end];
+            at += frame.end;
+            match frame.kind {
+                Kind::Text => heard(payload, when)?,
+                Kind::Ping => {
+                    let mut pong = Vec::new();
+                    frames::masked(frames::PONG, payload, &mut pong);
+                    write_all(&self.socket, &pong)?;
+                }
+                other => return Err(format!("an unexpected frame: {other:?}").into()),
+            }
+        }
+        self.keep(&bytes[at..])
+    }
+
+    fn keep(&mut self, rest: &[u8]) -> Outcome {
+        self.rest.clear();
+        self.rest.extend_from_slice(rest);
+        Ok(())
+    }
+}
+
+/// The kernel's timeouts are of whole milliseconds here: the last two are spent looking again and again, so that
+/// a message due now is sent now.
+fn wait_time(until: Instant) -> Timespec {
+    let left = until.saturating_duration_since(Instant::now());
+    let whole = left.saturating_sub(Duration::from_millis(2)).as_millis() as i64;
+    Timespec {
+        tv_sec: whole / 1000,
+        tv_nsec: whole % 1000 * 1_000_000,
+    }
+}
+
+/// Writes to a socket that does not block. What a client sends fits into the kernel's buffer, unless the server
+/// does not read for a while.
+fn write_all(mut socket: &TcpStream, mut bytes: &[u8]) -> Outcome {
+    let deadline = Instant::now() + PATIENCE;
+    while !bytes.is_empty() {
+        match socket.write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

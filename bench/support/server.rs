@@ -1,0 +1,145 @@
+//! Servers under test, each a process of its own: a node, or one of the two limits.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::machine::{Role, pinned};
+use super::{Outcome, process};
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Node,
+    /// The hand-made epoll server that sends each message to each member by itself.
+    Plain,
+    /// The one that merges what it reads in one pass.
+    Merging,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Node => "switchboard",
+            Kind::Plain => "plain",
+            Kind::Merging => "merging",
+        }
+    }
+}
+
+/// A running server; it ends when this is dropped.
+pub struct Server {
+    process: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server on its core. It is ready when this returns.
+    pub fn start(kind: Kind) -> Outcome<Self> {
+        let port = free_port()?;
+        let mut command = match kind {
+            Kind::Node => node(port, &[]),
+            Kind::Plain | Kind::Merging => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["limit", kind.name(), &port.to_string()]);
+                command
+            }
+        };
+        let server = Self::spawn(&mut command, port, Role::Server)?;
+        server.until(|server| match kind {
+            Kind::Node => server.is_ready(),
+            _ => TcpStream::connect(server.address).is_ok(),
+        })?;
+        Ok(server)
+    }
+
+    /// Starts a node that speaks to this Redis.
+    pub fn start_with_redis(redis: &Server, role: Role) -> Outcome<Self> {
+        let port = free_port()?;
+        let url = format!("redis://{}", redis.address);
+        let server = Self::spawn(&mut node(port, &["--redis", &url]), port, role)?;
+        server.until(Self::is_ready)?;
+        Ok(server)
+    }
+
+    /// Starts a Redis that keeps nothing on disk.
+    pub fn start_redis() -> Outcome<Self> {
+        let port = free_port()?;
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
+        command.args(["--save", "", "--appendonly", "no"]);
+        let server = Self::spawn(&mut command, port, Role::Redis)?;
+        server.until(|redis| redis.ask("PING\r\n").starts_with("+PONG"))?;
+        Ok(server)
+    }
+
+    fn spawn(command: &mut Command, port: u16, role: Role) -> Outcome<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let process = pinned(role, || command.spawn())
+            .map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Self { process, address })
+    }
+
+    fn is_ready(&self) -> bool {
+        let request = "GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
+        self.ask(request).starts_with("HTTP/1.1 200")
+    }
+
+    /// Says something and hears the beginning of the answer; nothing, if there is nobody.
+    fn ask(&self, request: &str) -> String {
+        let mut answer = [0; 256];
+        let exchange = TcpStream::connect(self.address).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(request.as_bytes())?;
+            stream.read(&mut answer)
+        });
+        String::from_utf8_lossy(&answer[..exchange.unwrap_or(0)]).into_owned()
+    }
+
+    fn until(&self, ready: impl Fn(&Self) -> bool) -> Outcome {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !ready(self) {
+            if Instant::now() > deadline {
+                return Err(format!("the server on {} does not get ready", self.address).into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    pub fn cpu(&self) -> Duration {
+        process::cpu(self.process.id())
+    }
+
+    pub fn resident(&self) -> u64 {
+        process::resident(self.process.id())
+    }
+
+    pub fn open_files(&self) -> usize {
+        process::open_files(self.process.id())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A node as it is delivered, with its defaults, apart from what is given.
+fn node(port: u16, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(["serve", "--node", "bench", "--log-level", "error"]);
+    command.args(["--listen", &format!("127.0.0.1:{port}")]);
+    command.args(more);
+    command
+}
+
+fn free_port() -> Outcome<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
+}

@@ -1,0 +1,89 @@
+//! Patterns of room names: plain text in which `*` stands for any number of characters, also none. Nothing else is
+//! special, so that a pattern reads as what it means.
+
+use std::fmt;
+
+/// See the head of this file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// A pattern of the characters that room names have, and `*`. `None` for any other text.
+    pub fn new(text: &str) -> Option<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@$-*".contains(&byte);
+        let sound =
+            (1..=crate::id::ROOM_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed);
+        sound.then(|| Self(text.into()))
+    }
+
+    /// Whether the whole name fits. Linear but for the stars, of which each is tried once per place: names are short.
+    pub fn fits(&self, name: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else {
+            return false;
+        };
+        let Some(last) = parts.next_back() else {
+            return rest.is_empty();
+        };
+        for part in parts {
+            // The first place is as good as any: what follows may be anything up to the next part.
+            let Some(at) = rest.find(part) else {
+                return false;
+            };
+            rest = &rest[at + part.len()..];
+        }
+        rest.ends_with(last)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The naive model: try every length for the star.
+    fn naive(pattern: &[u8], name: &[u8]) -> bool {
+        match (pattern, name) {
+            ([], name) => name.is_empty(),
+            ([b'*', rest @ ..], name) => (0..=name.len()).any(|skip| naive(rest, &name[skip..])),
+            ([first, rest @ ..], [head, tail @ ..]) => first == head && naive(rest, tail),
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn patterns_agree_with_a_naive_model() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..20_000 {
+            let mut text = |alphabet: &[u8], length| -> String {
+                (0..length)
+                    .map(|_| char::from(*random.choice(alphabet).unwrap()))
+                    .collect()
+            };
+            let pattern = text(b"ab*", 5);
+            let name = text(b"ab", 6);
+            for end in 0..=name.len() {
+                let (pattern, name) = (&pattern, &name[..end]);
+                let expected = naive(pattern.as_bytes(), name.as_bytes());
+                assert_eq!(
+                    Pattern::new(pattern).unwrap().fits(name),
+                    expected,
+                    "{pattern} {name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_no_room_name_could_have_is_no_pattern() {
+        for text in ["", "a b", "a{b}", "ä", "[a]", "a?"] {
+            assert_eq!(Pattern::new(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Commands read, replies and messages written, and what is wrong refused.
+
+use super::*;
+use crate::protocol::Joined;
+use proptest::prelude::*;
+
+fn json(frame: &[u8]) -> serde_json::Value {
+    let payload = if frame[1] < 126 {
+        &frame[2..]
+    } else {
+        &frame[4..]
+    };
+    serde_json::from_slice(payload).unwrap()
+}
+
+#[test]
+fn commands_read_as_documented() {
+    let join =
+        decode(r#"{"type":"join","id":2,"room":"lobby","since":{"epoch":"x7Qd","offset":41}}"#);
+    assert_eq!(join.id, Some(RequestId(2)));
+    let Ok(Command::Join {
+        room,
+        since: Some(since),
+    }) = join.command
+    else {
+        panic!("{join:?}")
+    };
+    assert_eq!(
+        (room.as_str(), since.epoch, since.offset),
+        ("lobby", Epoch::UNKNOWN, 41)
+    );
+
+    let publish = decode(r#"{"type":"publish","id":3,"room":"a","key":"k","data": [1, null]}"#);
+    let Ok(Command::Publish(publish)) = publish.command else {
+        panic!("{publish:?}")
+    };
+    assert_eq!(
+        (publish.data.get(), publish.key.as_deref()),
+        ("[1, null]", Some("k"))
+    );
+    assert!(matches!(
+        decode(r#"{"type":"publish","room":"a","data":null}"#).command,
+        Ok(Command::Publish(_))
+    ));
+    assert!(matches!(
+        decode(r#"{"type":"ping"}"#).command,
+        Ok(Command::Ping)
+    ));
+    assert!(matches!(
+        decode(r#"{"type":"history","room":"a"}"#).command,
+        Ok(Command::History {
+            before: None,
+            limit: HISTORY_DEFAULT,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn what_is_wrong_is_refused_with_its_id_and_a_sentence() {
+    let long_key = format!(
+        r#"{{"type":"publish","id":1,"room":"a","data":1,"key":"{}"}}"#,
+        "k".repeat(65)
+    );
+    for (text, part) in [
+        (r#"{"type":"join","id":1}"#, "needs a `room`"),
+        (r#"{"type":"join","id":1,"room":"a b"}"#, "room name"),
+        (
+            r#"{"type":"join","id":1,"room":"a","data":1}"#,
+            "no field `data`",
+        ),
+        (
+            r#"{"type":"join","id":1,"room":"a","rom":"b"}"#,
+            "unknown field `rom`",
+        ),
+        (
+            r#"{"type":"join","id":1,"room":"a","room":"b"}"#,
+            "duplicate field `room`",
+        ),
+        (r#"{"type":"shout","id":1}"#, "`type` must be"),
+        (r#"{"type":"publish","id":1,"room":"a"}"#, "needs `data`"),
+        (
+            r#"{"type":"publish","id":1,"room":"a","data":1,"ephemeral":true,"key":"k"}"#,
+            "no `key`",
+        ),
+        (
+            r#"{"type":"history","id":1,"room":"a","limit":101}"#,
+            "between 1 and 100",
+        ),
+        (r#"{"type":"auth","id":1,"user":"@ada"}"#, "user name"),
+        (&long_key, "1 to 64 bytes"),
+    ] {
+        let incoming = decode(text);
+        assert_eq!(incoming.id, Some(RequestId(1)), "{text}");
+        let error = incoming.command.unwrap_err();
+        assert_eq!(error.code, Code::BadRequest, "{text}");
+        assert!(error.reason.contains(part), "{text}: {}", error.reason);
+    }
+    for text in [
+        "",
+        "[]",
+        "null",
+        "{",
+        r#"{"type":7}"#,
+        r#"{"type":"ping","id":-1}"#,
+        r#"{"type":"ping","id":9007199254740992}"#,
+    ] {
+        assert!(decode(text).command.is_err(), "{text}");
+    }
+    assert!(decode(&"[".repeat(200_000)).command.is_err());
+}
+
+#[test]
+fn replies_and_pushes_are_flat_with_type_first() {
+    let room = RoomName::new("lobby").unwrap();
+    let position = Position {
+        epoch: Epoch::new(1),
+        offset: 41,
+    };
+    let joined = Joined {
+        room: &room,
+        position,
+        top: 43,
+        recovered: Some(true),
+    };
+    let frame = reply(Some(RequestId(2)), &Reply::Joined(joined));
+    assert!(frame[2..].starts_with(br#"{"type":"ok","id":2,"#));
+    assert_eq!(
+        json(&frame),
+        serde_json::json!({"type":"ok","id":2,"room":"lobby","epoch":"0000000000000001","offset":41,"top":43,"recovered":true})
+    );
+    let error = CommandError::new(Code::Forbidden, "say \"please\"\n");
+    assert_eq!(
+        json(&reply(None, &Reply::Error(&error))),
+        serde_json::json!({"type":"error","code":"forbidden","reason":"say \"please\"\n"})
+    );
+    let push_frame = push(&Push::Welcome {
+        session: "s",
+        node: "a",
+        user: None,
+        heartbeat: std::time::Duration::from_secs(25),
+    });
+    assert_eq!(
+        json(&push_frame),
+        serde_json::json!({"type":"welcome","session":"s","node":"a","user":null,"heartbeat":25})
+    );
+}
+
+#[test]
+fn a_message_is_valid_json_with_the_data_verbatim() {
+    let room = RoomName::new("lobby").unwrap();
+    let publication = Publication {
+        user: Some(UserName::new("ada").unwrap()),
+        time: 1_764_000_000_123,
+        except: None,
+        data: RawValue::from_string(r#"{"text": "hi \u0000"}"#.into()).unwrap(),
+    };
+    let mut frames = BytesMut::new();
+    message(
+        &Message {
+            room: &room,
+            offset: Some(42),
+            publication: &publication,
+        },
+        &mut frames,
+    );
+    assert_eq!(
+        &frames[2..],
+        br#"{"type":"message","room":"lobby","offset":42,"user":"ada","time":1764000000123,"data":{"text": "hi \u0000"}}"#
+    );
+    let mut frames = BytesMut::new();
+    own_message(&room, Some(44), &mut frames);
+    assert_eq!(
+        json(&frames),
+        serde_json::json!({"type":"message","room":"lobby","offset":44,"own":true})
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_answered_or_understood(text in ".{0,200}") {
+        let _ = decode(&text);
+    }
+
+    #[test]
+    fn any_fields_are_answered_or_understood(
+        kind in "auth|join|leave|publish|history|ping|x",
+        field in "room|user|since|key|data|ephemeral|others|before|limit|id",
+        value in "null|1|-1|1e400|\"a\"|true|\\{\\}|\\[\\]|\\{\"epoch\":\"a\",\"offset\":1\\}",
+    ) {
+        let _ = decode(&format!(r#"{{"type":"{kind}","room":"r","{field}":{value}}}"#));
+    }
+}

@@ -1,0 +1,171 @@
+//! Many small faults under load: what is acknowledged is there once, and a follower that reads after each `Following`
+//! gets everything in order.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use switchboard::broker::{BrokerEvent, Range, Refused, Settings};
+use switchboard::id::{Position, Ticket};
+
+use super::node::{BrokerNode, Form, said, text};
+use crate::support::redis_server::RedisServer;
+
+/// Everything is kept, so that every hole can be read.
+fn long(settings: &mut Settings) {
+    settings.retention.otherwise.size = 100_000;
+}
+
+/// A member of the lobby, as a dispatcher would be: it delivers what comes next, drops doubles, and reads holes.
+struct Follower {
+    node: BrokerNode,
+    stands: Position,
+    heard: Vec<String>,
+}
+
+impl Follower {
+    fn new(server: &RedisServer) -> Self {
+        let mut node = BrokerNode::on_with(server, long);
+        node.follow("lobby");
+        let stands = node.top("lobby");
+        Self {
+            node,
+            stands,
+            heard: Vec::new(),
+        }
+    }
+
+    fn catch_up(&mut self) {
+        loop {
+            let page = self.node.read("lobby", Range::After(self.stands), 50);
+            assert_eq!(page.top.epoch, self.stands.epoch, "no epoch has ended");
+            for (offset, text) in said(&page) {
+                self.deliver(offset, text);
+            }
+            let last = page.messages.last().map_or(0, |(offset, _)| *offset);
+            assert!(last <= self.stands.offset, "a hole before {}", page.first);
+            if self.stands.offset >= page.top.offset {
+                return;
+            }
+        }
+    }
+
+    fn deliver(&mut self, offset: u64, text: String) {
+        if offset == self.stands.offset + 1 {
+            self.stands.offset = offset;
+            self.heard.push(text);
+        }
+    }
+
+    /// Handles what has come until now.
+    fn turn(&mut self) {
+        let mut events: VecDeque<_> = self.node.rest().into();
+        while let Some(event) = events.pop_front() {
+            match event {
+                BrokerEvent::Message {
+                    offset,
+                    publication,
+                    ..
+                } => {
+                    if offset > self.stands.offset + 1 {
+                        self.catch_up();
+                    }
+                    self.deliver(offset, text(&publication));
+                }
+                BrokerEvent::Following(_) => self.catch_up(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Goes on until this is the last word.
+    fn until(&mut self, wanted: &str) {
+        let start = Instant::now();
+        while self.heard.last().is_none_or(|last| last != wanted) {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "never heard {wanted}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+            self.turn();
+        }
+    }
+}
+
+#[test]
+fn under_random_cuts_nothing_acknowledged_is_lost_doubled_or_disordered() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let server = RedisServer::start();
+    let mut publisher = BrokerNode::on_with(&server, long);
+    let mut follower = Follower::new(&server);
+    let mut unanswered: Vec<(String, bool, Ticket)> = Vec::new();
+    let mut acknowledged = HashMap::new();
+    for round in 0..60 {
+        for n in 0..random.usize(0..30) {
+            let (text, is_keyed) = (format!("{round}.{n}"), random.bool());
+            let form = match is_keyed {
+                true => Form::keyed("ada", &text),
+                false => Form::default(),
+            };
+            let ticket = publisher.say("lobby", &text, form);
+            unanswered.push((text, is_keyed, ticket));
+        }
+        let victims = ["normal", "pubsub", "none"][random.usize(0..3)];
+        if victims != "none" {
+            server.query::<()>(&["CLIENT", "KILL", "TYPE", victims]);
+        }
+        if random.u8(0..20) == 0 {
+            server.query::<()>(&["SCRIPT", "FLUSH"]);
+        }
+        follower.turn();
+    }
+    let mut doubtful = Vec::new();
+    for (text, is_keyed, ticket) in unanswered {
+        match publisher.answer(ticket) {
+            Ok(position) => assert!(acknowledged.insert(text, position).is_none()),
+            Err(Refused::Unknown) if !is_keyed => doubtful.push(text),
+            Err(refused) => panic!("{text}, keyed: {is_keyed}: {refused:?}"),
+        }
+    }
+    let end = publisher.publish("lobby", "end");
+    follower.until("end");
+    assert_eq!(follower.stands, end);
+    for (text, position) in &acknowledged {
+        assert_eq!(&follower.heard[position.offset as usize - 1], text);
+    }
+    let heard = |text: &String| follower.heard.iter().filter(|it| *it == text).count();
+    assert!(acknowledged.keys().all(|text| heard(text) == 1));
+    assert!(doubtful.iter().all(|text| heard(text) <= 1));
+    let in_doubt: usize = doubtful.iter().map(heard).sum();
+    assert_eq!(follower.heard.len(), acknowledged.len() + in_doubt + 1);
+}
+
+#[test]
+fn a_pause_of_two_seconds_is_waited_out() {
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
+    node.follow("lobby");
+    server.query::<()>(&["CLIENT", "PAUSE", "2000", "WRITE"]);
+    let start = Instant::now();
+    assert_eq!(node.publish("lobby", "one").offset, 1);
+    assert!(
+        start.elapsed() > Duration::from_millis(1500),
+        "it was paused"
+    );
+    assert_eq!(node.message("lobby").1, (1, "one".into()));
+    assert_eq!(node.metrics.redis_reconnects_total.get(), 0);
+    node.until_ready(true, Duration::from_secs(1));
+}
+
+#[test]
+fn a_node_whose_word_does_not_come_back_is_not_ready() {
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
+    // Everything but publishing goes on.
+    server.query::<()>(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+    node.until_ready(false, Duration::from_secs(5));
+    server.query::<()>(&["CLIENT", "UNPAUSE"]);
+    node.until_ready(true, Duration::from_secs(2));
+    assert_eq!(node.publish("lobby", "one").offset, 1);
+}

@@ -1,0 +1,166 @@
+//! The chat page as people use it.
+
+use serde_json::{Value, json};
+
+use super::{enter, is_open, say, shown, shows};
+use crate::support::Cluster;
+use crate::support::browser::{Browser, PHONE, browse};
+
+#[test]
+fn two_pages_on_different_nodes_talk_to_each_other() {
+    browse(async {
+        let cluster = Cluster::start().await;
+        let mut browser = Browser::start();
+        let url = |index: usize| format!("http://{}/", cluster.nodes[index].address);
+        let ada = browser.page(&url(0)).await;
+        let bob = browser.page(&url(1)).await;
+        enter(&ada, "ada", "lobby").await;
+        enter(&bob, "bob", "lobby").await;
+        assert_eq!(is_open(&ada).await, "n1");
+        assert_eq!(is_open(&bob).await, "n2");
+
+        say(&ada, "Is anybody there?").await;
+        shows(&bob, "ada", "Is anybody there?").await;
+        say(&bob, "I am, on another node.").await;
+        shows(&ada, "bob", "I am, on another node.").await;
+        let talk = [
+            ("ada".to_owned(), "Is anybody there?".to_owned()),
+            ("bob".to_owned(), "I am, on another node.".to_owned()),
+        ];
+        for page in [&ada, &bob] {
+            assert_eq!(shown(page).await, talk);
+            let age =
+                "return Date.now() - new Date(document.querySelector('.message time').dateTime)";
+            let age = page
+                .script(age, vec![])
+                .await
+                .as_i64()
+                .expect("milliseconds");
+            assert!((0..60_000).contains(&age), "said {age} ms ago");
+        }
+    });
+}
+
+#[test]
+fn a_page_returns_from_a_killed_node_by_itself_and_shows_once_and_in_order_what_was_said() {
+    browse(async {
+        let cluster = Cluster::start().await;
+        let mut browser = Browser::start();
+        let url = format!("http://{}/#lobby", cluster.nginx.address);
+        let ada = browser.page(&url).await;
+        let bob = browser.page(&url).await;
+        enter(&ada, "ada", "lobby").await;
+        enter(&bob, "bob", "lobby").await;
+        let killed = cluster.index(&is_open(&ada).await);
+        while cluster.index(&is_open(&bob).await) == killed {
+            bob.goto(&url).await;
+        }
+        say(&ada, "before").await;
+        shows(&bob, "ada", "before").await;
+
+        // A third one talks on the other node, from before the kill until the page is back.
+        let mut writer = cluster.nodes[1 - killed].client().await;
+        writer.auth("cy").await;
+        let mut said = 0;
+        let mut returned = false;
+        while !returned || said < 30 {
+            if said == 5 {
+                cluster.nodes[killed].kill();
+            }
+            said += 1;
+            writer
+                .publish("lobby", json!({"text": said.to_string()}))
+                .await;
+            if said > 20 {
+                let state = "return document.getElementById('state').dataset.state === 'open' \
+                             && document.getElementById('node').textContent";
+                returned = ada.script(state, vec![]).await == format!("n{}", 2 - killed);
+            }
+        }
+        say(&ada, "I was away").await;
+        shows(&bob, "ada", "I was away").await;
+        say(&bob, "Nobody noticed").await;
+        shows(&ada, "bob", "Nobody noticed").await;
+
+        let mut talk = vec![("ada".to_owned(), "before".to_owned())];
+        talk.extend((1..=said).map(|n| ("cy".to_owned(), n.to_string())));
+        talk.push(("ada".to_owned(), "I was away".to_owned()));
+        talk.push(("bob".to_owned(), "Nobody noticed".to_owned()));
+        for page in [&ada, &bob] {
+            assert_eq!(shown(page).await, talk);
+        }
+    });
+}
+
+#[test]
+fn nothing_lies_beyond_the_edge_of_a_small_phone() {
+    browse(async {
+        let cluster = Cluster::start().await;
+        let mut browser = Browser::start();
+        let url = format!("http://{}/", cluster.nginx.address);
+        let ada = browser.phone(&url).await;
+        let fits = async |what: &str| {
+            let beyond = ada.script(BEYOND, vec![]).await;
+            assert_eq!(beyond, json!([]), "{what}");
+        };
+        fits("before joining").await;
+        enter(&ada, "ada", "lobby").await;
+        say(&ada, "hello").await;
+        shows(&ada, "ada", "hello").await;
+        let mut writer = cluster.client().await;
+        writer.auth(&"long-name".repeat(7)).await;
+        let word = "x".repeat(10_000);
+        writer.publish("lobby", json!({"text": word})).await;
+        shows(&ada, &"long-name".repeat(7), &word).await;
+        fits("with a word that has no end").await;
+        let picture = ada.picture().await;
+        let width = u32::from_be_bytes(picture[16..20].try_into().expect("PNG"));
+        assert_eq!(width % PHONE.0, 0, "the window has the phone's width");
+        ada.click("#menu").await;
+        let at_rest = "return !document.getElementById('panel').getAnimations().length";
+        ada.until("the drawer is open", at_rest, vec![]).await;
+        fits("with the rooms open").await;
+    });
+}
+
+/// The elements that a reader would have to scroll sideways for, by name.
+const BEYOND: &str = "
+    const page = document.scrollingElement;
+    const beyond = [...document.querySelectorAll('body *')].filter((element) => {
+        const { left, right, width, height } = element.getBoundingClientRect();
+        const seen = width > 1 && height > 1 && getComputedStyle(element).visibility === 'visible';
+        return seen && (right > innerWidth + .5 || left < -.5);
+    });
+    const names = beyond.map((element) => element.id || element.className || element.tagName);
+    return page.scrollWidth > innerWidth ? ['the page', ...names] : names;
+";
+
+#[test]
+fn a_reader_who_comes_later_sees_what_was_said_before() {
+    browse(async {
+        let cluster = Cluster::start().await;
+        let mut writer = cluster.nodes[0].client().await;
+        writer.auth("ada").await;
+        for n in 1..=60 {
+            writer
+                .publish("lobby", json!({"text": n.to_string()}))
+                .await;
+        }
+        let mut browser = Browser::start();
+        let url = format!("http://{}/?name=bob#lobby", cluster.nodes[1].address);
+        let bob = browser.page(&url).await;
+        shows(&bob, "ada", "60").await;
+        assert_eq!(shown(&bob).await.len(), 50, "one page");
+        bob.click(".earlier").await;
+        shows(&bob, "ada", "1").await;
+        let order: Vec<Value> = shown(&bob)
+            .await
+            .into_iter()
+            .map(|(_, text)| json!(text))
+            .collect();
+        assert_eq!(
+            order,
+            (1..=60).map(|n| json!(n.to_string())).collect::<Vec<_>>()
+        );
+    });
+}

@@ -1,0 +1,147 @@
+//! What strangers may try by a page or on one.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use futures::future::{Either, select};
+use futures::{AsyncReadExt, AsyncWriteExt};
+use serde_json::json;
+use switchboard::runtime::Listener;
+
+use super::{enter, is_open, say, shown, shows};
+use crate::support::browser::{Browser, browse};
+use crate::support::{Cluster, NodeProcess};
+
+#[test]
+fn a_page_of_another_origin_cannot_connect() {
+    browse(async {
+        let node = NodeProcess::start(&[]).await;
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let foreign = format!("http://{}/", listener.local_addr());
+        let test = async {
+            let mut browser = Browser::start();
+            let page = browser.page(&foreign).await;
+            let url = json!(format!("ws://{}/ws", node.address));
+            assert_eq!(
+                page.script_async(CONNECT, vec![url.clone()]).await,
+                "refused"
+            );
+            // The node is there, and takes its own pages.
+            page.goto(&format!("http://{}/", node.address)).await;
+            assert_eq!(page.script_async(CONNECT, vec![url]).await, "connected");
+        };
+        match select(pin!(test), pin!(serve_blank_pages(listener))).await {
+            Either::Left(_) => {}
+            Either::Right(((), _)) => panic!("the pages end with the test"),
+        }
+    });
+}
+
+/// Tries to open a WebSocket and says how that went.
+const CONNECT: &str = "
+    const [url, done] = arguments;
+    const socket = new WebSocket(url);
+    socket.onopen = () => done('connected');
+    socket.onerror = () => done('refused');
+";
+
+async fn serve_blank_pages(listener: Listener) {
+    loop {
+        let (mut socket, _) = listener.accept().await.expect("a connection");
+        // One read holds a browser's small request; some connections are opened ahead and say nothing.
+        let answering = async {
+            let _ = socket.read(&mut [0; 4096]).await;
+            let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 15\r\n\
+                        Connection: close\r\n\r\n<!doctype html>";
+            let _ = socket.write_all(page.as_bytes()).await;
+            let _ = socket.close().await;
+        };
+        let _ = switchboard::runtime::timeout(std::time::Duration::from_secs(1), answering).await;
+    }
+}
+
+#[test]
+fn the_page_obeys_its_own_policy_and_the_policy_holds() {
+    browse(async {
+        let node = NodeProcess::start(&[]).await;
+        let mut browser = Browser::start();
+        let page = browser.page(&format!("http://{}/", node.address)).await;
+        enter(&page, "ada", "lobby").await;
+        say(&page, "hello").await;
+        shows(&page, "ada", "hello").await;
+        let console = page.console().await;
+        let complaints: Vec<_> = console
+            .iter()
+            .filter(|entry| entry["level"] != "INFO")
+            .collect();
+        assert!(complaints.is_empty(), "{complaints:#?}");
+
+        page.script(INJECT, vec![]).await;
+        let blocked = "return window.blocked.length >= 2 && window.blocked";
+        let blocked = page.until("the policy holds", blocked, vec![]).await;
+        assert_eq!(blocked, json!(["script-src-elem", "script-src-attr"]));
+        assert_eq!(
+            page.script("return window.hacked ?? null", vec![]).await,
+            json!(null)
+        );
+    });
+}
+
+/// What a hole in the page would let a stranger do.
+const INJECT: &str = "
+    window.blocked = [];
+    document.addEventListener('securitypolicyviolation', (event) => blocked.push(event.effectiveDirective));
+    const script = document.createElement('script');
+    script.textContent = 'window.hacked = true';
+    document.body.append(script);
+    document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,\" onerror=\"window.hacked = true\">');
+";
+
+#[test]
+fn hostile_messages_are_shown_as_the_text_they_are() {
+    browse(async {
+        let cluster = Cluster::start().await;
+        let mut browser = Browser::start();
+        let url = format!("http://{}/?name=bob#lobby", cluster.nodes[0].address);
+        let page = browser.page(&url).await;
+        is_open(&page).await;
+        let mut stranger = cluster.nodes[1].client().await;
+        stranger.auth("eve").await;
+        let long = "x".repeat(10_000);
+        let hostile = [
+            "<img src=x onerror=\"window.hacked = true\">",
+            "</li><script>window.hacked = true</script>",
+            "javascript:window.hacked=true",
+            "\u{202e}txet desrever\u{202c} \u{2067}שלום\u{2069} مرحبا",
+            "line\nbreaks\n\n\nand\ttabs",
+            "👩‍👩‍👧‍👦 e\u{301}\u{301}\u{301}\u{301}",
+            &long,
+        ];
+        let mut wanted = Vec::new();
+        for text in hostile {
+            stranger.publish("lobby", json!({"text": text})).await;
+            wanted.push(("eve".to_owned(), text.to_owned()));
+        }
+        // Data that is no text of the chat at all.
+        for data in [
+            json!(7),
+            json!(null),
+            json!({"text": {"a": ["<b>"]}}),
+            json!([1, 2]),
+        ] {
+            stranger.publish("lobby", data.clone()).await;
+            wanted.push(("eve".to_owned(), data.to_string()));
+        }
+        stranger.publish("lobby", json!("the end")).await;
+        wanted.push(("eve".to_owned(), "the end".to_owned()));
+        shows(&page, "eve", "the end").await;
+        assert_eq!(shown(&page).await, wanted);
+        let made = "return [window.hacked ?? null, document.querySelectorAll('#log img, #log script, #log b').length]";
+        assert_eq!(page.script(made, vec![]).await, json!([null, 0]));
+        let console = page.console().await;
+        assert!(
+            console.iter().all(|entry| entry["level"] == "INFO"),
+            "{console:#?}"
+        );
+    });
+}

@@ -1,0 +1,735 @@
+//! A client with the rules of `www/switchboard.js`: rooms that stay joined over connections, one unanswered publish per
+//! room, retried with the same key, positions and no doubles. Plain logic: it is told what happens and leaves in
+//! `acts` what it does. Times are milliseconds, and shorter than a browser's.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use serde::Deserialize;
+use switchboard::id::{Epoch, Position, RoomName};
+use switchboard::protocol::{Command, Publish};
+
+use super::oracle::{Kind, Oracle, Outcome};
+use super::redis::Redis;
+
+const CONNECT_DEADLINE: u64 = 3_000;
+/// Longer than a node may take, so that no answer means a fault of the node.
+pub const ANSWER_DEADLINE: u64 = 9_000;
+const PONG_DEADLINE: u64 = 3_000;
+const BACKOFF_FIRST: u64 = 100;
+const BACKOFF_MOST: u64 = 2_000;
+const STEADY_AFTER: u64 = 1_000;
+
+/// What a frame may hold, of all that the server says.
+#[derive(Debug, Deserialize)]
+pub struct Frame<'a> {
+    #[serde(rename = "type")]
+    pub kind: &'a str,
+    id: Option<u64>,
+    pub room: Option<&'a str>,
+    epoch: Option<Epoch>,
+    pub offset: Option<u64>,
+    recovered: Option<bool>,
+    #[serde(borrow)]
+    data: Option<(u64, &'a str)>,
+    own: Option<bool>,
+    code: Option<&'a str>,
+    retry: Option<u64>,
+    heartbeat: Option<u64>,
+    #[serde(borrow)]
+    messages: Option<Vec<Past<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Past<'a> {
+    offset: u64,
+    #[serde(borrow)]
+    data: (u64, &'a str),
+}
+
+/// What a client does.
+#[derive(Debug)]
+pub enum Act {
+    Connect,
+    /// The socket is closed from this end.
+    Close,
+    Send(u64, Command),
+    Later(u64, Timer),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Timer {
+    Retry,
+    Greeting,
+    Steady,
+    Answer(u64),
+    Watch,
+    Farewell,
+    Join(usize),
+    Pump(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomState {
+    Waiting,
+    Joining,
+    Joined,
+}
+
+#[derive(Debug)]
+struct Entry {
+    value: u64,
+    keyed: bool,
+    others: bool,
+    sent: bool,
+    tries: u32,
+}
+
+#[derive(Debug)]
+pub struct Room {
+    /// A room that was left and joined again is another one.
+    life: u64,
+    pub state: RoomState,
+    pub position: Option<Position>,
+    queue: VecDeque<Entry>,
+    tries: u32,
+    hole: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Ask {
+    Join {
+        room: usize,
+        life: u64,
+        since: Option<Position>,
+    },
+    Leave(usize),
+    Publish(usize, u64),
+    Ephemeral(u64),
+    History(usize),
+    Ping,
+}
+
+/// A connection, and where the node's frames say that one stands in each room.
+#[derive(Debug, Default)]
+struct Conn {
+    open: bool,
+    pending: HashMap<u64, Ask>,
+    requests: u64,
+    heartbeat: Option<u64>,
+    heard: u64,
+    pinged: Option<u64>,
+    return_at: Option<u64>,
+    wire: Vec<Option<Position>>,
+    /// It was stalled or black-holed: what is late is not the node's fault.
+    disturbed: bool,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    id: usize,
+    names: Vec<RoomName>,
+    pub rooms: Vec<Option<Room>>,
+    conn: Option<Conn>,
+    attempt: u32,
+    lives: u64,
+    pub acts: Vec<Act>,
+}
+
+/// What a client needs of the world around it.
+pub struct Scene<'a> {
+    pub now: u64,
+    pub random: &'a mut fastrand::Rng,
+    pub oracle: &'a mut Oracle,
+    pub instant: Instant,
+    pub redis: &'a mut Redis,
+}
+
+fn jitter(random: &mut fastrand::Rng, tries: u32) -> u64 {
+    random.u64(..=BACKOFF_MOST.min(BACKOFF_FIRST << tries.min(8)))
+}
+
+impl Client {
+    pub fn new(id: usize, names: &[RoomName]) -> Self {
+        Self {
+            id,
+            names: names.to_vec(),
+            rooms: names.iter().map(|_| None).collect(),
+            conn: None,
+            attempt: 0,
+            lives: 0,
+            acts: Vec::new(),
+        }
+    }
+
+    pub fn connect(&mut self, scene: &mut Scene<'_>) {
+        scene.oracle.figures.connections += 1;
+        self.conn = Some(Conn {
+            heard: scene.now,
+            wire: vec![None; self.names.len()],
+            ..Conn::default()
+        });
+        self.acts.push(Act::Connect);
+        self.acts
+            .push(Act::Later(CONNECT_DEADLINE, Timer::Greeting));
+    }
+
+    pub fn opened(&mut self, _: &mut Scene<'_>) {
+        let Some(conn) = &mut self.conn else { return };
+        conn.open = true;
+        for room in 0..self.rooms.len() {
+            self.send_join(room);
+        }
+        for room in 0..self.rooms.len() {
+            self.pump(room);
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.conn.is_some()
+    }
+
+    pub fn disturb(&mut self) {
+        if let Some(conn) = &mut self.conn {
+            conn.disturbed = true;
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.open)
+    }
+
+    fn request(&mut self, ask: Ask, command: Command) {
+        let Some(conn) = &mut self.conn else { return };
+        conn.requests += 1;
+        conn.pending.insert(conn.requests, ask);
+        let id = conn.requests;
+        self.acts
+            .push(Act::Later(ANSWER_DEADLINE, Timer::Answer(id)));
+        self.acts.push(Act::Send(id, command));
+    }
+
+    // What the page does.
+
+    pub fn join(&mut self, room: usize) {
+        if self.rooms[room].is_none() {
+            self.lives += 1;
+            self.rooms[room] = Some(Room {
+                life: self.lives,
+                state: RoomState::Waiting,
+                position: None,
+                queue: VecDeque::new(),
+                tries: 0,
+                hole: None,
+            });
+            if self.is_open() {
+                self.send_join(room);
+            }
+        }
+    }
+
+    /// Joins again though nothing asks for it, from where one stands.
+    pub fn rejoin(&mut self, room: usize) {
+        let joined = |room: &Room| room.state == RoomState::Joined;
+        if self.is_open() && self.rooms[room].as_ref().is_some_and(joined) {
+            self.send_join(room);
+        }
+    }
+
+    pub fn leave(&mut self, room: usize, oracle: &mut Oracle) {
+        let Some(left) = self.rooms[room].take() else {
+            return;
+        };
+        for entry in left.queue.iter().filter(|entry| entry.sent) {
+            oracle.answered(entry.value, Outcome::Unknown);
+        }
+        if self.is_open() {
+            let name = self.names[room].clone();
+            self.request(Ask::Leave(room), Command::Leave { room: name });
+        }
+    }
+
+    pub fn publish(&mut self, room: usize, random: &mut fastrand::Rng, oracle: &mut Oracle) {
+        if random.u8(..20) == 0 {
+            if self.is_open() {
+                let value = oracle.attempt(self.id, room, true);
+                let publish = self.saying(room, value, false, false, true);
+                self.request(Ask::Ephemeral(value), Command::Publish(publish));
+            }
+            return;
+        }
+        self.say(room, random.u8(..8) > 0, random.u8(..6) == 0, oracle);
+    }
+
+    /// Publishes to a room one is in.
+    pub fn say(&mut self, room: usize, keyed: bool, others: bool, oracle: &mut Oracle) {
+        let Some(speaking) = &mut self.rooms[room] else {
+            return;
+        };
+        speaking.queue.push_back(Entry {
+            value: oracle.attempt(self.id, room, false),
+            keyed,
+            others,
+            sent: false,
+            tries: 0,
+        });
+        self.pump(room);
+    }
+
+    /// Publishes many at once without waiting for answers, as no good client does.
+    pub fn flood(&mut self, room: usize, count: usize, oracle: &mut Oracle) {
+        for _ in 0..count {
+            if self.is_open() {
+                let value = oracle.attempt(self.id, room, false);
+                let publish = self.saying(room, value, false, false, false);
+                self.request(Ask::Publish(room, value), Command::Publish(publish));
+            }
+        }
+    }
+
+    pub fn ask_history(&mut self, room: usize, random: &mut fastrand::Rng) {
+        if self.is_open() {
+            let command = Command::History {
+                room: self.names[room].clone(),
+                before: random.bool().then(|| random.u64(1..20)),
+                limit: random.usize(1..10),
+            };
+            self.request(Ask::History(room), command);
+        }
+    }
+
+    fn saying(
+        &self,
+        room: usize,
+        value: u64,
+        keyed: bool,
+        others: bool,
+        ephemeral: bool,
+    ) -> Publish {
+        let pad = "x".repeat((value % 7 * 20) as usize);
+        let data = serde_json::value::RawValue::from_string(format!("[{value},\"{pad}\"]"));
+        Publish {
+            room: self.names[room].clone(),
+            key: keyed.then(|| value.to_string().into()),
+            data: data.expect("JSON"),
+            ephemeral,
+            others,
+        }
+    }
+
+    /// Whether nothing is asked and nothing is to be said.
+    pub fn rests(&self) -> bool {
+        self.is_open()
+            && self.conn.as_ref().is_some_and(|conn| {
+                conn.pending.is_empty() && conn.heartbeat.is_some() && conn.return_at.is_none()
+            })
+            && self
+                .rooms
+                .iter()
+                .flatten()
+                .all(|room| room.queue.is_empty() && room.state == RoomState::Joined)
+    }
+
+    // What the server says.
+
+    pub fn hears(&mut self, text: &str, scene: &mut Scene<'_>) {
+        let frame: Frame<'_> = match serde_json::from_str(text) {
+            Ok(frame) => frame,
+            Err(error) => {
+                return scene
+                    .oracle
+                    .violate(Kind::Unexpected, format!("{error}: {text}"));
+            }
+        };
+        let Some(conn) = &mut self.conn else { return };
+        conn.heard = scene.now;
+        conn.pinged = None;
+        if let Some(ask) = frame.id.and_then(|id| conn.pending.remove(&id)) {
+            return self.answered(ask, &frame, scene);
+        }
+        if frame.id.is_some() {
+            scene
+                .oracle
+                .violate(Kind::Duplicated, format!("an answer to nothing: {text}"));
+        }
+        let room = frame
+            .room
+            .and_then(|name| self.names.iter().position(|room| room.as_str() == name));
+        match (frame.kind, room) {
+            ("welcome", _) => {
+                conn.heartbeat = Some(frame.heartbeat.unwrap_or(25) * 1000);
+                self.acts.push(Act::Later(STEADY_AFTER, Timer::Steady));
+                self.watch(scene);
+            }
+            ("message", Some(room)) => self.message(room, &frame, scene),
+            ("gap", Some(room)) => self.gap(room, &frame, scene),
+            ("bye", _) => {
+                let retry = frame.retry.unwrap_or(0);
+                conn.return_at = Some(scene.now + retry);
+                self.acts.push(Act::Later(retry, Timer::Farewell));
+            }
+            _ => scene.oracle.violate(Kind::Unexpected, text.to_owned()),
+        }
+    }
+
+    fn message(&mut self, index: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
+        let value = frame.data.map(|data| data.0);
+        let client = self.id;
+        let Some(wire) = self.conn.as_mut().map(|conn| &mut conn.wire[index]) else {
+            return;
+        };
+        let Some(offset) = frame.offset else {
+            if let (Some(value), Some(_)) = (value, &self.rooms[index]) {
+                scene.oracle.sees_ephemeral(client, index, value);
+            }
+            return;
+        };
+        // What the node promises of its frames, before the client's own rules hide it.
+        match wire {
+            Some(at) if offset == at.offset + 1 => at.offset = offset,
+            _ => {
+                let kind = match wire {
+                    Some(at) if offset == at.offset => Kind::Duplicated,
+                    Some(at) if offset < at.offset => Kind::Disordered,
+                    Some(_) => Kind::Lost,
+                    None => Kind::Unexpected,
+                };
+                let text =
+                    format!("client {client} in r{index}: frame {offset} where {wire:?} stood");
+                scene.oracle.violate(kind, text);
+            }
+        }
+        let Some(room) = self.rooms[index]
+            .as_mut()
+            .filter(|room| room.state == RoomState::Joined)
+        else {
+            return;
+        };
+        let Some(at) = room.position.as_mut() else {
+            return;
+        };
+        if offset <= at.offset {
+            return;
+        }
+        if offset > at.offset + 1 {
+            return self.hole(index, scene);
+        }
+        at.offset = offset;
+        room.hole = None;
+        let value = if frame.own == Some(true) { None } else { value };
+        scene.oracle.sees(client, index, *at, value);
+    }
+
+    fn hole(&mut self, index: usize, scene: &mut Scene<'_>) {
+        let Some(room) = &mut self.rooms[index] else {
+            return;
+        };
+        let offset = room.position.map(|at| at.offset);
+        if room.hole == offset {
+            return self.drop_connection(None, scene);
+        }
+        room.hole = offset;
+        self.send_join(index);
+    }
+
+    fn gap(&mut self, index: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
+        let (Some(epoch), Some(offset)) = (frame.epoch, frame.offset) else {
+            return scene.oracle.violate(Kind::Unexpected, format!("{frame:?}"));
+        };
+        let at = Position { epoch, offset };
+        let former = self
+            .conn
+            .as_mut()
+            .and_then(|conn| conn.wire[index].replace(at));
+        match former {
+            Some(former) => self.told(index, former, at, scene),
+            None => scene.oracle.violate(Kind::Unexpected, format!("{frame:?}")),
+        }
+        if let Some(room) = self.rooms[index]
+            .as_mut()
+            .filter(|room| room.state == RoomState::Joined)
+        {
+            room.position = Some(at);
+            scene.oracle.stands(self.id, index, at);
+        }
+    }
+
+    fn told(&mut self, index: usize, former: Position, at: Position, scene: &mut Scene<'_>) {
+        scene.oracle.figures.told += 1;
+        if !scene.redis.has_lost(index, former, scene.instant) {
+            let text = format!(
+                "client {} in r{index} at {former:?} was told {at:?}",
+                self.id
+            );
+            scene.oracle.violate(Kind::FalseAlarm, text);
+        }
+    }
+
+    fn answered(&mut self, ask: Ask, frame: &Frame<'_>, scene: &mut Scene<'_>) {
+        let error = (frame.kind == "error").then(|| frame.code.unwrap_or("error"));
+        match ask {
+            Ask::Join { room, life, since } => self.joined(room, life, since, frame, error, scene),
+            Ask::Leave(room) => {
+                if let Some(conn) = &mut self.conn {
+                    conn.wire[room] = None;
+                }
+            }
+            Ask::Publish(room, value) => self.published(room, value, frame, error, scene),
+            Ask::Ephemeral(value) => {
+                let outcome = error.map_or(Outcome::Attempted, |_| Outcome::Unknown);
+                scene.oracle.answered(value, outcome);
+            }
+            Ask::History(room) => self.history(room, frame, scene),
+            Ask::Ping => {}
+        }
+    }
+
+    fn history(&mut self, room: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
+        let (Some(epoch), Some(messages)) = (frame.epoch, &frame.messages) else {
+            return;
+        };
+        let ascending = messages
+            .windows(2)
+            .all(|pair| pair[1].offset == pair[0].offset + 1);
+        let wrong = messages.iter().find(|past| {
+            scene.redis.rooms[room].truth.get(&(epoch, past.offset)) != Some(&past.data.0)
+        });
+        if !ascending || wrong.is_some() {
+            scene
+                .oracle
+                .violate(Kind::Unexpected, format!("history of r{room}: {frame:?}"));
+        }
+    }
+
+    fn joined(
+        &mut self,
+        index: usize,
+        life: u64,
+        since: Option<Position>,
+        frame: &Frame<'_>,
+        error: Option<&str>,
+        scene: &mut Scene<'_>,
+    ) {
+        if error.is_some() {
+            if let Some(conn) = &mut self.conn {
+                conn.wire[index] = None;
+            }
+            let Some(room) = self.rooms[index].as_mut().filter(|room| room.life == life) else {
+                return;
+            };
+            let wait = jitter(scene.random, room.tries);
+            room.tries += 1;
+            return self.acts.push(Act::Later(wait, Timer::Join(index)));
+        }
+        let (Some(epoch), Some(offset)) = (frame.epoch, frame.offset) else {
+            return scene.oracle.violate(Kind::Unexpected, format!("{frame:?}"));
+        };
+        let at = Position { epoch, offset };
+        if let Some(conn) = &mut self.conn {
+            conn.wire[index] = Some(at);
+        }
+        if let Some(since) = since {
+            match frame.recovered {
+                Some(true) if since != at => {
+                    let text = format!(
+                        "client {} in r{index}: {since:?} recovered as {at:?}",
+                        self.id
+                    );
+                    scene.oracle.violate(Kind::Lost, text);
+                }
+                Some(true) => scene.oracle.figures.recovered += 1,
+                Some(false) => self.told(index, since, at, scene),
+                None => scene.oracle.violate(Kind::Unexpected, format!("{frame:?}")),
+            }
+        }
+        let Some(room) = self.rooms[index].as_mut().filter(|room| room.life == life) else {
+            return;
+        };
+        room.tries = 0;
+        room.state = RoomState::Joined;
+        room.position = Some(at);
+        if since.is_none() || frame.recovered != Some(true) {
+            scene.oracle.stands(self.id, index, at);
+        }
+    }
+
+    fn published(
+        &mut self,
+        index: usize,
+        value: u64,
+        frame: &Frame<'_>,
+        error: Option<&str>,
+        scene: &mut Scene<'_>,
+    ) {
+        let outcome = match (error, frame.epoch, frame.offset) {
+            (None, Some(epoch), Some(offset)) => Outcome::Acknowledged(Position { epoch, offset }),
+            (None, ..) => return scene.oracle.violate(Kind::Unexpected, format!("{frame:?}")),
+            (Some("unavailable"), ..) => Outcome::Refused,
+            (Some(_), ..) => Outcome::Unknown,
+        };
+        let room = self.rooms[index].as_mut();
+        let mut first = room.and_then(|room| room.queue.front_mut());
+        let Some(entry) = first.take_if(|entry| entry.value == value) else {
+            return scene.oracle.answered(value, outcome);
+        };
+        if error.is_some() && entry.keyed {
+            let wait = jitter(scene.random, entry.tries);
+            entry.tries += 1;
+            return self.acts.push(Act::Later(wait, Timer::Pump(index)));
+        }
+        scene.oracle.answered(value, outcome);
+        if let Some(room) = &mut self.rooms[index] {
+            room.queue.pop_front();
+        }
+        self.pump(index);
+    }
+
+    fn send_join(&mut self, index: usize) {
+        let Some(room) = &mut self.rooms[index] else {
+            return;
+        };
+        room.state = RoomState::Joining;
+        let (life, since) = (room.life, room.position);
+        let command = Command::Join {
+            room: self.names[index].clone(),
+            since,
+        };
+        self.request(
+            Ask::Join {
+                room: index,
+                life,
+                since,
+            },
+            command,
+        );
+    }
+
+    /// Sends the first of a room's queue, unless it is on its way.
+    fn pump(&mut self, index: usize) {
+        let open = self.is_open();
+        let Some(room) = &mut self.rooms[index] else {
+            return;
+        };
+        let Some(entry) = room.queue.front_mut() else {
+            return;
+        };
+        let value = entry.value;
+        let (keyed, others) = (entry.keyed, entry.others);
+        let under_way = self.conn.as_ref().is_some_and(|conn| {
+            conn.pending
+                .values()
+                .any(|ask| matches!(ask, Ask::Publish(_, sent) if *sent == value))
+        });
+        if !open || under_way {
+            return;
+        }
+        entry.sent = true;
+        let publish = self.saying(index, value, keyed, others, false);
+        self.request(Ask::Publish(index, value), Command::Publish(publish));
+    }
+
+    // The connection.
+
+    /// A timer of the present connection.
+    pub fn timer(&mut self, timer: Timer, scene: &mut Scene<'_>) {
+        let Some(conn) = &mut self.conn else {
+            if matches!(timer, Timer::Retry) {
+                self.connect(scene);
+            }
+            return;
+        };
+        match timer {
+            Timer::Retry => {}
+            Timer::Greeting if conn.heartbeat.is_none() => self.drop_connection(None, scene),
+            Timer::Greeting => {}
+            Timer::Steady => self.attempt = 0,
+            Timer::Answer(id) if conn.pending.contains_key(&id) => {
+                if !conn.disturbed {
+                    let text = format!("client {}: no answer to {:?}", self.id, conn.pending[&id]);
+                    scene.oracle.violate(Kind::Stuck, text);
+                }
+                self.drop_connection(None, scene);
+            }
+            Timer::Answer(_) => {}
+            Timer::Watch => self.watch(scene),
+            Timer::Farewell => self.drop_connection(Some(0), scene),
+            Timer::Join(room) => {
+                if self.rooms[room]
+                    .as_ref()
+                    .is_some_and(|room| room.state == RoomState::Joining)
+                    && conn.open
+                {
+                    let asked = conn
+                        .pending
+                        .values()
+                        .any(|ask| matches!(ask, Ask::Join { room: other, .. } if *other == room));
+                    if !asked {
+                        self.send_join(room);
+                    }
+                }
+            }
+            Timer::Pump(room) => self.pump(room),
+        }
+    }
+
+    fn watch(&mut self, scene: &mut Scene<'_>) {
+        let Some(conn) = &mut self.conn else { return };
+        let Some(heartbeat) = conn.heartbeat else {
+            return;
+        };
+        if conn.pinged.is_none() && scene.now - conn.heard >= heartbeat {
+            conn.pinged = Some(scene.now);
+            self.request(Ask::Ping, Command::Ping);
+        }
+        let Some(conn) = &mut self.conn else { return };
+        let due = conn
+            .pinged
+            .map_or(conn.heard + heartbeat, |pinged| pinged + PONG_DEADLINE);
+        if due <= scene.now {
+            return self.drop_connection(None, scene);
+        }
+        self.acts.push(Act::Later(due - scene.now, Timer::Watch));
+    }
+
+    fn drop_connection(&mut self, delay: Option<u64>, scene: &mut Scene<'_>) {
+        self.acts.push(Act::Close);
+        self.lost(None, delay, scene);
+    }
+
+    /// The connection is gone; with the code it was closed with, if it was.
+    pub fn lost(&mut self, code: Option<u16>, delay: Option<u64>, scene: &mut Scene<'_>) {
+        let Some(conn) = self.conn.take() else { return };
+        if code == Some(3002) {
+            scene.oracle.figures.slow += 1;
+            if !conn.disturbed {
+                scene.oracle.violate(
+                    Kind::FalseSlow,
+                    format!("client {} reads promptly", self.id),
+                );
+            }
+        }
+        for ask in conn.pending.values() {
+            if let Ask::Ephemeral(value) = ask {
+                scene.oracle.answered(*value, Outcome::Unknown);
+            }
+        }
+        for room in self.rooms.iter_mut().flatten() {
+            room.state = RoomState::Waiting;
+            // What has no key is said once, whatever became of it.
+            if let Some(entry) = room
+                .queue
+                .front()
+                .filter(|entry| !entry.keyed && entry.sent)
+            {
+                scene.oracle.answered(entry.value, Outcome::Unknown);
+                room.queue.pop_front();
+            }
+        }
+        let farewell = conn.return_at.map(|at| at.saturating_sub(scene.now));
+        let wait = delay
+            .or(farewell)
+            .unwrap_or_else(|| jitter(scene.random, self.attempt));
+        self.attempt += 1;
+        self.acts.push(Act::Later(wait, Timer::Retry));
+    }
+}

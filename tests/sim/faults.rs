@@ -1,0 +1,288 @@
+//! What a schedule is made of: its sizes, what clients do and when, and which faults befall them. All of it comes from the
+//! seed.
+
+use super::node::Sizes;
+
+/// Something that happens at a moment of a schedule.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    Publish { client: usize, room: usize },
+    Join { client: usize, room: usize },
+    Leave { client: usize, room: usize },
+    Rejoin { client: usize, room: usize },
+    History { client: usize, room: usize },
+    Fault(Fault),
+}
+
+/// Durations are milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// The subscription breaks, and comes back.
+    CutSubscription {
+        node: usize,
+        down: u64,
+    },
+    /// It looks alive and hears nothing, until the pulse finds out.
+    Deaf {
+        node: usize,
+        time: u64,
+    },
+    /// The queue behind it overflows.
+    Overflow {
+        node: usize,
+        time: u64,
+    },
+    CutLane {
+        node: usize,
+        lane: usize,
+        down: u64,
+    },
+    /// All three at once.
+    CutNode {
+        node: usize,
+        down: u64,
+    },
+    RefuseReads {
+        node: usize,
+        count: u32,
+    },
+    /// One of the three (2: the subscription) takes its time.
+    Slow {
+        node: usize,
+        link: usize,
+        delay: u64,
+        time: u64,
+    },
+    FreezeNode {
+        node: usize,
+        time: u64,
+    },
+    KillNode {
+        node: usize,
+        down: u64,
+    },
+    DrainNode {
+        node: usize,
+        down: u64,
+    },
+    FreezeStore {
+        time: u64,
+    },
+    /// The store is away for everyone.
+    StoreAway {
+        down: u64,
+    },
+    /// Emptied, restarted or restored: every room begins a new epoch.
+    EndEpochs {
+        away: bool,
+    },
+    EndEpoch {
+        room: usize,
+    },
+    LoseTail {
+        room: usize,
+    },
+    /// The client does not read.
+    StallClient {
+        client: usize,
+        time: u64,
+    },
+    DropClient {
+        client: usize,
+    },
+    /// Nothing passes between client and node, and neither is told.
+    BlackHole {
+        client: usize,
+    },
+    Burst {
+        client: usize,
+        room: usize,
+        count: usize,
+    },
+}
+
+impl Fault {
+    fn lasts(self) -> u64 {
+        match self {
+            Fault::CutSubscription { down, .. }
+            | Fault::CutLane { down, .. }
+            | Fault::CutNode { down, .. }
+            | Fault::KillNode { down, .. }
+            | Fault::StoreAway { down } => down,
+            Fault::DrainNode { down, .. } => down + 4_000,
+            Fault::Deaf { time, .. }
+            | Fault::Overflow { time, .. }
+            | Fault::Slow { time, .. }
+            | Fault::FreezeNode { time, .. }
+            | Fault::FreezeStore { time }
+            | Fault::StallClient { time, .. } => time,
+            Fault::EndEpochs { .. } => 1_000,
+            _ => 0,
+        }
+    }
+
+    /// Nothing tells the nodes: only the comparison of rooms finds it out.
+    fn is_silent(self) -> bool {
+        matches!(
+            self,
+            Fault::EndEpochs { .. } | Fault::EndEpoch { .. } | Fault::LoseTail { .. }
+        )
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub nodes: usize,
+    pub clients: usize,
+    pub rooms: usize,
+    pub sizes: Sizes,
+    pub steps: Vec<(u64, Step)>,
+    /// When the last fault is over.
+    pub healed_at: u64,
+    /// How long the rest may take until everyone stands at the top.
+    pub patience: u64,
+}
+
+/// Which kinds of fault a plan may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    Any,
+    /// Only what no client's connection feels.
+    Sheltered,
+}
+
+impl Plan {
+    pub fn new(random: &mut fastrand::Rng, weather: Weather) -> Self {
+        let small = random.bool();
+        let sizes = Sizes {
+            history_size: *pick(random, &[5, 40, 200]),
+            recent_memory: *pick(random, &[0, 1_500, 1 << 20]),
+            outbox_bytes: if small { 4_096 } else { 1 << 18 },
+            linger: random.u64(0..2_000),
+            delay: *pick(random, &[2, 10, 60]),
+        };
+        let mut plan = Self {
+            nodes: random.usize(1..=3),
+            clients: random.usize(2..=5),
+            rooms: random.usize(1..=3),
+            sizes,
+            steps: Vec::new(),
+            healed_at: 0,
+            patience: 16_000,
+        };
+        let length = *pick(random, &[1_000, 3_000, 6_000]);
+        plan.clients_act(random, length, weather);
+        // Few kinds at a time, so that each meets quiet surroundings too.
+        let kinds: Vec<u8> = (0..random.usize(0..=3)).map(|_| random.u8(..20)).collect();
+        for _ in 0..random.usize(0..=5) {
+            if let Some(kind) = random.choice(&kinds) {
+                let fault = plan.fault(random, *kind, weather);
+                plan.add(random.u64(200..length), fault);
+            }
+        }
+        plan.healed_at = plan.healed_at.max(length) + 200;
+        plan
+    }
+
+    fn add(&mut self, at: u64, fault: Fault) {
+        if fault.is_silent() {
+            self.patience = 90_000;
+        }
+        self.healed_at = self.healed_at.max(at + fault.lasts());
+        self.steps.push((at, Step::Fault(fault)));
+    }
+
+    fn clients_act(&mut self, random: &mut fastrand::Rng, length: u64, weather: Weather) {
+        let sheltered = weather == Weather::Sheltered;
+        for client in 0..self.clients {
+            for room in 0..self.rooms {
+                let late = random.u8(..4) == 0;
+                let at = if late {
+                    random.u64(..length)
+                } else {
+                    random.u64(..20)
+                };
+                if room == 0 || random.u8(..4) > 0 {
+                    self.steps.push((at, Step::Join { client, room }));
+                }
+            }
+        }
+        for _ in 0..random.usize(5..40) {
+            let at = random.u64(100..length);
+            let (client, room) = (random.usize(..self.clients), random.usize(..self.rooms));
+            let step = match random.u8(..24) {
+                0 if !sheltered => Step::Rejoin { client, room },
+                1 | 2 if !sheltered => {
+                    let back = at + *pick(random, &[0, 1, 20, 500, 3_000]);
+                    self.steps.push((back, Step::Join { client, room }));
+                    self.healed_at = self.healed_at.max(back);
+                    Step::Leave { client, room }
+                }
+                3 => Step::History { client, room },
+                4 => Step::Fault(Fault::Burst {
+                    client,
+                    room,
+                    count: random.usize(2..20),
+                }),
+                _ => Step::Publish { client, room },
+            };
+            self.steps.push((at, step));
+        }
+    }
+
+    fn fault(&self, random: &mut fastrand::Rng, kind: u8, weather: Weather) -> Fault {
+        let node = random.usize(..self.nodes);
+        let client = random.usize(..self.clients);
+        let room = random.usize(..self.rooms);
+        let down = *pick(random, &[5, 100, 1_000, 3_000]);
+        let time = *pick(random, &[50, 500, 2_500]);
+        let kind = if weather == Weather::Sheltered {
+            kind % 9
+        } else {
+            kind
+        };
+        match kind {
+            0 => Fault::CutSubscription { node, down },
+            1 => Fault::Deaf { node, time },
+            2 => Fault::Overflow { node, time },
+            3 => Fault::CutLane {
+                node,
+                lane: random.usize(..2),
+                down,
+            },
+            4 => Fault::CutNode { node, down },
+            5 => Fault::RefuseReads {
+                node,
+                count: random.u32(1..6),
+            },
+            6 => Fault::Slow {
+                node,
+                link: random.usize(..3),
+                delay: time,
+                time: down,
+            },
+            7 => Fault::FreezeStore { time },
+            8 => Fault::StoreAway { down },
+            9 => Fault::FreezeNode { node, time },
+            10 | 11 => Fault::KillNode { node, down },
+            12 => Fault::DrainNode { node, down },
+            13 => Fault::EndEpochs {
+                away: random.bool(),
+            },
+            14 => Fault::EndEpoch { room },
+            15 => Fault::LoseTail { room },
+            16 => Fault::StallClient { client, time: down },
+            17 => Fault::DropClient { client },
+            18 => Fault::BlackHole { client },
+            _ => Fault::Burst {
+                client,
+                room,
+                count: random.usize(20..60),
+            },
+        }
+    }
+}
+
+fn pick<'a, T>(random: &mut fastrand::Rng, from: &'a [T]) -> &'a T {
+    &from[random.usize(..from.len())]
+}

@@ -1,0 +1,424 @@
+//! A node: a real dispatcher, and a model of the tasks around it. The broker's tasks keep three connections to the store,
+//! each in order within itself and in no order between them; the writers drain real outboxes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use switchboard::broker::topics::Topics;
+use switchboard::broker::{BrokerEvent, Publish, Read, Refused};
+use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
+use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId};
+use switchboard::metrics::Metrics;
+use switchboard::protocol::{Command, Protocol};
+use switchboard::publication::{Page, Publication};
+use switchboard::retention::Retention;
+use switchboard::session::{Chunk, Outbox, OutboxLimits, OutboxReader, outbox};
+
+/// Buffers of one write, as the real writer has it.
+const BATCH: usize = 64;
+
+/// What reaches a node from outside.
+pub enum Input {
+    Accept {
+        client: usize,
+        conn: u32,
+    },
+    Command {
+        client: usize,
+        conn: u32,
+        id: u64,
+        command: Command,
+    },
+    Pong {
+        client: usize,
+        conn: u32,
+    },
+    Closed {
+        client: usize,
+        conn: u32,
+    },
+    Drain(Duration),
+    Tick,
+    Answer {
+        link: u32,
+        number: u64,
+        answer: Answer,
+    },
+    Push {
+        link: u32,
+        push: Push,
+    },
+    Deadline {
+        lane: usize,
+        number: u64,
+    },
+    LaneUp {
+        lane: usize,
+        link: u32,
+    },
+    SubUp {
+        link: u32,
+    },
+    OverflowOver,
+}
+
+pub enum Answer {
+    Published(Result<Position, Refused>),
+    Page(Result<Page, Refused>),
+}
+
+impl Answer {
+    pub fn lane(&self) -> usize {
+        match self {
+            Answer::Published(_) => PUBLISHES,
+            Answer::Page(_) => READS,
+        }
+    }
+}
+
+pub enum Push {
+    Subscribed(RoomName),
+    Unsubscribed(RoomName),
+    Message(RoomName, Epoch, u64, Arc<Publication>),
+    Ephemeral(RoomName, Arc<Publication>),
+}
+
+pub const PUBLISHES: usize = 0;
+pub const READS: usize = 1;
+
+/// What travels on a connection to the store.
+#[derive(Clone)]
+pub enum Job {
+    Publish(Arc<Publish>),
+    Read(Read),
+}
+
+impl Job {
+    fn may_repeat(&self) -> bool {
+        match self {
+            Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
+            Job::Read(_) => true,
+        }
+    }
+
+    pub fn answer(&self, answer: Answer) -> BrokerEvent {
+        match (self, answer) {
+            (Job::Publish(publish), Answer::Published(result)) => BrokerEvent::Published {
+                ticket: publish.ticket,
+                result,
+            },
+            (Job::Read(read), Answer::Page(result)) => BrokerEvent::Page {
+                ticket: read.ticket,
+                result,
+            },
+            _ => unreachable!("an answer of the other lane"),
+        }
+    }
+
+    pub fn refuse(&self, why: Refused) -> BrokerEvent {
+        match self {
+            Job::Publish(_) => self.answer(Answer::Published(Err(why))),
+            Job::Read(_) => self.answer(Answer::Page(Err(Refused::Unavailable))),
+        }
+    }
+}
+
+pub struct Waiting {
+    pub job: Job,
+    pub sent: bool,
+    pub in_doubt: bool,
+}
+
+/// A connection for requests: what is under way on it, and when the last of each direction arrives.
+pub struct Lane {
+    pub up: bool,
+    pub link: u32,
+    pub waiting: BTreeMap<u64, Waiting>,
+    pub next: u64,
+    pub asked_at: u64,
+    pub answered_at: u64,
+    /// How long a way takes at most.
+    pub delay: u64,
+}
+
+impl Lane {
+    fn new(delay: u64) -> Self {
+        Self {
+            up: true,
+            link: 0,
+            waiting: BTreeMap::new(),
+            next: 0,
+            asked_at: 0,
+            answered_at: 0,
+            delay,
+        }
+    }
+
+    /// The connection is gone: what may be repeated waits for the next one, the rest is in doubt for ever.
+    pub fn cut(&mut self) -> Vec<BrokerEvent> {
+        self.up = false;
+        self.link += 1;
+        let mut refused = Vec::new();
+        self.waiting.retain(|_, waiting| {
+            if waiting.sent && !waiting.job.may_repeat() {
+                refused.push(waiting.job.refuse(Refused::Unknown));
+                return false;
+            }
+            waiting.in_doubt |= waiting.sent;
+            waiting.sent = false;
+            true
+        });
+        refused
+    }
+
+    pub fn expire(&mut self, number: u64) -> Option<BrokerEvent> {
+        let waiting = self.waiting.remove(&number)?;
+        let in_doubt = waiting.sent || waiting.in_doubt;
+        let why = if in_doubt {
+            Refused::Unknown
+        } else {
+            Refused::Unavailable
+        };
+        Some(waiting.job.refuse(why))
+    }
+}
+
+/// The subscribing connection.
+pub struct Subscription {
+    pub up: bool,
+    pub link: u32,
+    pub topics: Topics,
+    pub asking: bool,
+    pub asked_at: u64,
+    pub heard_at: u64,
+    pub delay: u64,
+    /// Nothing that comes is heard until the connection is made anew.
+    pub deaf: bool,
+    /// Its queue is full: messages are dropped, and these rooms have lost some.
+    pub overflowing: bool,
+    pub lost: Vec<RoomName>,
+}
+
+/// A connection of a client, as the node has it.
+pub struct Session {
+    pub client: usize,
+    pub conn: u32,
+    pub outbox: Outbox,
+    pub reader: OutboxReader,
+    /// The client does not read: nothing can be written.
+    pub stalled: bool,
+    /// A farewell has been written.
+    pub ended: bool,
+    pub scheduled: bool,
+    /// When the last frames arrive at the client.
+    pub said_at: u64,
+    hung_up: Arc<AtomicBool>,
+}
+
+/// What a writer has got rid of.
+pub struct Written {
+    pub frames: Vec<bytes::Bytes>,
+    pub farewell: Option<bytes::Bytes>,
+    pub drained: bool,
+}
+
+impl Session {
+    /// One round of the writer; `None` when there is nothing to write.
+    pub fn write(&mut self) -> Option<Written> {
+        if self.stalled || self.ended {
+            return None;
+        }
+        let mut written = Written {
+            frames: Vec::new(),
+            farewell: None,
+            drained: false,
+        };
+        while written.frames.len() < BATCH {
+            match self.reader.try_recv() {
+                None => break,
+                Some(Chunk::End(farewell)) => {
+                    self.ended = true;
+                    written.farewell = Some(farewell);
+                    break;
+                }
+                Some(Chunk::Frames(frames)) if self.reader.discards() => {
+                    self.reader.written(frames.len(), 1);
+                }
+                Some(Chunk::Frames(frames)) => written.frames.push(frames),
+            }
+        }
+        let bytes = written.frames.iter().map(bytes::Bytes::len).sum();
+        self.reader.written(bytes, written.frames.len());
+        if written.farewell.is_none() {
+            if written.frames.is_empty() {
+                return None;
+            }
+            written.drained = self.reader.take_drained_wanted();
+        }
+        Some(written)
+    }
+
+    pub fn is_hung_up(&self) -> bool {
+        self.hung_up.load(Ordering::Relaxed)
+    }
+}
+
+/// The sizes of a schedule.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    pub history_size: usize,
+    pub recent_memory: usize,
+    pub outbox_bytes: usize,
+    pub linger: u64,
+    pub delay: u64,
+}
+
+pub struct Node {
+    pub life: u32,
+    pub alive: bool,
+    pub draining: bool,
+    pub frozen_until: u64,
+    /// What came while it was frozen.
+    pub held: VecDeque<Input>,
+    pub inbox: VecDeque<Event>,
+    pub turn_scheduled: bool,
+    pub dispatcher: Dispatcher,
+    pub lanes: [Lane; 2],
+    pub sub: Subscription,
+    pub sessions: BTreeMap<u64, Session>,
+    pub next_session: u64,
+    /// Reads that the store will refuse.
+    pub fail_reads: u32,
+    sizes: Sizes,
+}
+
+impl Node {
+    pub fn new(now: Now, index: usize, life: u32, sizes: &Sizes, seed: u64) -> Self {
+        let settings = Settings {
+            incarnation: Incarnation(seed | 1),
+            node: index.to_string(),
+            heartbeat: Duration::from_secs(3),
+            pong_timeout: Duration::from_secs(2),
+            close_timeout: Duration::from_secs(1),
+            join_timeout: Duration::from_secs(2),
+            rooms_per_session: 10,
+            max_rooms: 100,
+            retention: Retention::uniform(sizes.history_size, Duration::from_secs(3600)),
+            recent_memory: sizes.recent_memory,
+            outbox_bytes: sizes.outbox_bytes,
+            seed,
+        };
+        Self {
+            life,
+            alive: true,
+            draining: false,
+            frozen_until: 0,
+            held: VecDeque::new(),
+            inbox: VecDeque::new(),
+            turn_scheduled: false,
+            dispatcher: Dispatcher::new(now, settings, Arc::new(Metrics::default())),
+            lanes: [Lane::new(sizes.delay), Lane::new(sizes.delay)],
+            sub: Subscription {
+                up: true,
+                link: 0,
+                topics: Topics::new(Duration::from_millis(sizes.linger)),
+                asking: false,
+                asked_at: 0,
+                heard_at: 0,
+                delay: sizes.delay,
+                deaf: false,
+                overflowing: false,
+                lost: Vec::new(),
+            },
+            sessions: BTreeMap::new(),
+            next_session: 1,
+            fail_reads: 0,
+            sizes: sizes.clone(),
+        }
+    }
+
+    pub fn is_frozen(&self, now: u64) -> bool {
+        self.frozen_until > now
+    }
+
+    /// A client has shaken hands.
+    pub fn accept(&mut self, client: usize, conn: u32) -> u64 {
+        let id = self.next_session;
+        self.next_session += 1;
+        let limits = OutboxLimits {
+            bytes: self.sizes.outbox_bytes,
+            frames: 1024,
+        };
+        let hung_up = Arc::new(AtomicBool::new(false));
+        let flag = hung_up.clone();
+        let (outbox, reader) = outbox(limits, move || flag.store(true, Ordering::Relaxed));
+        self.inbox.push_back(Event::Opened {
+            session: SessionId(id),
+            protocol: Protocol::Native,
+            user: None,
+            outbox: outbox.clone(),
+        });
+        let session = Session {
+            client,
+            conn,
+            outbox,
+            reader,
+            stalled: false,
+            ended: false,
+            scheduled: false,
+            said_at: 0,
+            hung_up,
+        };
+        self.sessions.insert(id, session);
+        id
+    }
+
+    /// The pushes of the subscription, as its task passes them on.
+    pub fn hear(&mut self, push: Push, now: std::time::Instant) {
+        let sub = &mut self.sub;
+        let event = match push {
+            Push::Subscribed(room) => {
+                sub.asking = false;
+                sub.topics
+                    .subscribed(room.as_str(), now)
+                    .map(BrokerEvent::Following)
+            }
+            Push::Unsubscribed(room) => {
+                sub.asking = false;
+                sub.topics.unsubscribed(room.as_str());
+                None
+            }
+            Push::Message(room, epoch, offset, publication) => {
+                let followed = sub.topics.followed(room.as_str()).is_some();
+                if sub.overflowing && !sub.lost.contains(&room) {
+                    sub.lost.push(room.clone());
+                }
+                let event = BrokerEvent::Message {
+                    room,
+                    epoch,
+                    offset,
+                    publication,
+                };
+                (followed && !sub.overflowing).then_some(event)
+            }
+            Push::Ephemeral(room, publication) => {
+                let followed = sub.topics.followed(room.as_str()).is_some();
+                (followed && !sub.overflowing)
+                    .then_some(BrokerEvent::Ephemeral { room, publication })
+            }
+        };
+        self.inbox.extend(event.map(Event::Broker));
+    }
+
+    pub fn overflow_over(&mut self) {
+        self.sub.overflowing = false;
+        for room in std::mem::take(&mut self.sub.lost) {
+            if self.sub.topics.followed(room.as_str()).is_some() {
+                self.inbox
+                    .push_back(Event::Broker(BrokerEvent::Following(room)));
+            }
+        }
+    }
+}

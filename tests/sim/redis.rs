@@ -1,0 +1,167 @@
+//! The store that all nodes share, as Redis is to a cluster: each room's log, who is subscribed to its topic, and every
+//! position that was ever given away, which is the truth that the oracle judges by.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use switchboard::broker::{Page, Publish, Range, Read, Refused};
+use switchboard::history::Log;
+use switchboard::id::{Epoch, Position, RoomName};
+use switchboard::retention::LogLimits;
+
+/// A connection that is subscribed: the node, its life, and the life of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    pub node: usize,
+    pub life: u32,
+    pub link: u32,
+}
+
+pub struct Room {
+    pub name: RoomName,
+    pub log: Log,
+    pub subscribers: Vec<Subscriber>,
+    /// The log has lost its tail and nobody has noticed; until someone has, publishing is refused.
+    pub tail_lost: bool,
+    /// Epochs that have lost a tail: whoever stood there may be told of a loss.
+    pub torn: Vec<Epoch>,
+    /// Older states of the log, to be restored.
+    old: Vec<Log>,
+    /// The value at each place ever given away.
+    pub truth: HashMap<(Epoch, u64), u64>,
+}
+
+/// What publishing has come to.
+pub struct Published {
+    pub result: Result<Position, Refused>,
+    /// It was added to the log, and goes to the subscribers.
+    pub is_new: bool,
+}
+
+pub struct Redis {
+    pub rooms: Vec<Room>,
+    /// Frozen until then, in milliseconds.
+    pub frozen_until: u64,
+    limits: LogLimits,
+    epochs: u64,
+    /// A place that was given to two values.
+    pub reused: Option<String>,
+}
+
+impl Redis {
+    pub fn new(names: &[RoomName], history_size: usize, now: Instant) -> Self {
+        let limits = LogLimits {
+            size: history_size,
+            age: Duration::from_secs(3600),
+        };
+        let mut redis = Self {
+            rooms: Vec::new(),
+            frozen_until: 0,
+            limits,
+            epochs: 0,
+            reused: None,
+        };
+        for name in names {
+            let log = redis.fresh(now);
+            redis.rooms.push(Room {
+                name: name.clone(),
+                log,
+                subscribers: Vec::new(),
+                tail_lost: false,
+                torn: Vec::new(),
+                old: Vec::new(),
+                truth: HashMap::new(),
+            });
+        }
+        redis
+    }
+
+    pub fn index(&self, name: &RoomName) -> usize {
+        let found = self.rooms.iter().position(|room| room.name == *name);
+        found.expect("rooms are made with the schedule")
+    }
+
+    fn fresh(&mut self, now: Instant) -> Log {
+        self.epochs += 1;
+        Log::new(Epoch::new(self.epochs), now)
+    }
+
+    pub fn publish(&mut self, publish: &Publish, value: u64, now: Instant) -> Published {
+        let (index, limits) = (self.index(&publish.room), self.limits);
+        let room = &mut self.rooms[index];
+        let nothing = |result| Published {
+            result,
+            is_new: false,
+        };
+        if room.tail_lost {
+            return nothing(Err(Refused::Unavailable));
+        }
+        let epoch = room.log.epoch();
+        let known = publish.key.as_ref();
+        if let Some(offset) = known.and_then(|key| room.log.offset_of(key, now)) {
+            return nothing(Ok(Position { epoch, offset }));
+        }
+        room.old.push(room.log.clone());
+        if room.old.len() > 4 {
+            room.old.remove(0);
+        }
+        let said = publish.publication.clone();
+        let at = room.log.append(said, publish.key.clone(), limits, now);
+        let former = room.truth.insert((at.epoch, at.offset), value);
+        if let Some(former) = former.filter(|former| *former != value) {
+            self.reused = Some(format!("{at:?} was {former} and is {value}"));
+        }
+        Published {
+            result: Ok(at),
+            is_new: true,
+        }
+    }
+
+    pub fn read(&mut self, read: &Read, now: Instant) -> Page {
+        let index = self.index(&read.room);
+        let page = self.rooms[index].log.page(read.range, read.limit, now);
+        match read.range {
+            Range::After(since)
+                if since.epoch == page.top.epoch && since.offset > page.top.offset =>
+            {
+                self.end_epoch(index, now);
+                self.rooms[index].log.page(read.range, read.limit, now)
+            }
+            _ => page,
+        }
+    }
+
+    /// Where the room stands, and the oldest offset it still has.
+    pub fn standing(&mut self, room: usize, now: Instant) -> (Position, u64) {
+        let page = self.rooms[room].log.page(Range::Top, 0, now);
+        (page.top, page.first)
+    }
+
+    /// Whether someone who stands there has truly lost what comes next, or its place.
+    pub fn has_lost(&mut self, room: usize, at: Position, now: Instant) -> bool {
+        let (top, first) = self.standing(room, now);
+        top.epoch != at.epoch || first > at.offset + 1 || self.rooms[room].torn.contains(&at.epoch)
+    }
+
+    /// Emptied, restarted, restored from old data, failed over: the next who looks finds a new epoch.
+    pub fn end_epoch(&mut self, room: usize, now: Instant) {
+        let log = self.fresh(now);
+        let room = &mut self.rooms[room];
+        room.log = log;
+        room.old.clear();
+        room.tail_lost = false;
+    }
+
+    /// The log loses its newest entries, and its epoch does not tell.
+    pub fn lose_tail(&mut self, room: usize) -> bool {
+        let room = &mut self.rooms[room];
+        let Some(old) = room.old.first().cloned() else {
+            return false;
+        };
+        room.torn.push(old.epoch());
+        room.log = old;
+        room.old.clear();
+        room.tail_lost = true;
+        true
+    }
+}

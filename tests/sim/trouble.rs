@@ -1,0 +1,288 @@
+//! Steps and faults carried out upon the world.
+
+use std::time::Duration;
+
+use switchboard::dispatcher::Event;
+
+use super::faults::{Fault, Step};
+use super::node::{Input, Node, PUBLISHES, READS};
+use super::world::{Delivery, Happening, World};
+
+/// The end of something that a fault began.
+#[derive(Clone, Copy, Debug)]
+pub enum Over {
+    Deaf { node: usize, link: u32 },
+    Slow { node: usize, link: usize },
+    Stall { client: usize, conn: u32 },
+}
+
+impl World {
+    pub fn step(&mut self, step: Step) {
+        self.note(|| format!("--- {step:?}"));
+        match step {
+            Step::Publish { client, room } => {
+                self.clients[client].publish(room, &mut self.random, &mut self.oracle);
+                self.carry_out(client);
+            }
+            Step::Join { client, room } => {
+                self.clients[client].join(room);
+                self.carry_out(client);
+            }
+            Step::Leave { client, room } => {
+                self.clients[client].leave(room, &mut self.oracle);
+                self.carry_out(client);
+            }
+            Step::Rejoin { client, room } => {
+                self.clients[client].rejoin(room);
+                self.carry_out(client);
+            }
+            Step::History { client, room } => {
+                self.clients[client].ask_history(room, &mut self.random);
+                self.carry_out(client);
+            }
+            Step::Fault(fault) => self.befall(fault),
+        }
+    }
+
+    fn befall(&mut self, fault: Fault) {
+        let now = self.instant();
+        match fault {
+            Fault::CutSubscription { node, down } => self.cut_subscription(node, down),
+            Fault::Deaf { node, time } => {
+                let sub = &mut self.nodes[node].sub;
+                sub.deaf = true;
+                let link = sub.link;
+                self.later(time, Happening::Over(Over::Deaf { node, link }));
+            }
+            Fault::Overflow { node, time } => {
+                self.nodes[node].sub.overflowing = true;
+                let life = self.nodes[node].life;
+                self.later(time, Happening::Node(node, life, Input::OverflowOver));
+            }
+            Fault::CutLane { node, lane, down } => self.cut_lane(node, lane, down),
+            Fault::CutNode { node, down } => self.cut_node(node, down),
+            Fault::RefuseReads { node, count } => self.nodes[node].fail_reads = count,
+            Fault::Slow {
+                node,
+                link,
+                delay,
+                time,
+            } => {
+                self.set_delay(node, link, delay);
+                self.later(time, Happening::Over(Over::Slow { node, link }));
+            }
+            Fault::FreezeNode { node, time } => {
+                self.nodes[node].frozen_until = self.now + time;
+                self.later(time, Happening::Thaw(node));
+            }
+            Fault::KillNode { node, down } if self.nodes[node].alive => self.die(node, down),
+            Fault::KillNode { .. } => {}
+            Fault::DrainNode { node, .. } => {
+                let drained = &mut self.nodes[node];
+                if drained.alive && !drained.draining {
+                    drained.draining = true;
+                    let (life, time) = (drained.life, Duration::from_secs(1));
+                    self.later(0, Happening::Node(node, life, Input::Drain(time)));
+                }
+            }
+            Fault::FreezeStore { time } => self.redis.frozen_until = self.now + time,
+            Fault::StoreAway { down } => self.store_away(down),
+            Fault::EndEpochs { away } => {
+                if away {
+                    self.store_away(500);
+                }
+                for room in 0..self.names.len() {
+                    self.redis.end_epoch(room, now);
+                }
+            }
+            Fault::EndEpoch { room } => self.redis.end_epoch(room, now),
+            Fault::LoseTail { room } => {
+                if self.redis.lose_tail(room) {
+                    self.judge_torn_rooms();
+                }
+            }
+            Fault::StallClient { client, time } => self.stall(client, time),
+            Fault::DropClient { client } => {
+                if self.clients[client].is_connected() {
+                    let conn = self.links[client].conn;
+                    self.to_node(client, Input::Closed { client, conn });
+                    self.with_client(client, |client, scene| client.lost(None, None, scene));
+                }
+            }
+            Fault::BlackHole { client } => {
+                self.links[client].black_holed = true;
+                self.clients[client].disturb();
+            }
+            Fault::Burst {
+                client,
+                room,
+                count,
+            } => {
+                self.clients[client].flood(room, count, &mut self.oracle);
+                self.carry_out(client);
+            }
+        }
+    }
+
+    pub fn over(&mut self, over: Over) {
+        match over {
+            Over::Deaf { node, link } => {
+                if self.nodes[node].sub.link == link && self.nodes[node].sub.deaf {
+                    self.cut_subscription(node, 20);
+                }
+            }
+            Over::Slow { node, link } => {
+                let delay = self.plan.sizes.delay;
+                self.set_delay(node, link, delay);
+            }
+            Over::Stall { client, conn } => {
+                let link = self.links[client];
+                let sessions = self.nodes[link.node].sessions.iter_mut();
+                let mut mine = sessions
+                    .filter(|(_, session)| session.client == client && session.conn == conn);
+                if let Some((id, session)) = mine.next() {
+                    session.stalled = false;
+                    let id = *id;
+                    self.write(link.node, id);
+                }
+            }
+        }
+    }
+
+    fn set_delay(&mut self, node: usize, link: usize, delay: u64) {
+        match link {
+            PUBLISHES | READS => self.nodes[node].lanes[link].delay = delay,
+            _ => self.nodes[node].sub.delay = delay,
+        }
+    }
+
+    fn stall(&mut self, client: usize, time: u64) {
+        let link = self.links[client];
+        let node = &mut self.nodes[link.node];
+        let mut sessions = node.sessions.values_mut();
+        let mine = sessions.find(|session| session.client == client && session.conn == link.conn);
+        if let Some(session) = mine {
+            session.stalled = true;
+            self.clients[client].disturb();
+            let conn = link.conn;
+            self.later(time, Happening::Over(Over::Stall { client, conn }));
+        }
+    }
+
+    fn cut_subscription(&mut self, index: usize, down: u64) {
+        let node = &mut self.nodes[index];
+        node.sub.up = false;
+        node.sub.deaf = false;
+        node.sub.link += 1;
+        node.sub.topics.lost();
+        let (link, life) = (node.sub.link, node.life);
+        for room in &mut self.redis.rooms {
+            room.subscribers
+                .retain(|subscriber| subscriber.node != index);
+        }
+        self.later(down, Happening::Node(index, life, Input::SubUp { link }));
+    }
+
+    fn cut_lane(&mut self, index: usize, lane: usize, down: u64) {
+        let node = &mut self.nodes[index];
+        let refused = node.lanes[lane].cut();
+        node.inbox.extend(refused.into_iter().map(Event::Broker));
+        let (link, life) = (node.lanes[lane].link, node.life);
+        self.later(
+            down,
+            Happening::Node(index, life, Input::LaneUp { lane, link }),
+        );
+        self.wake(index);
+    }
+
+    fn cut_node(&mut self, node: usize, down: u64) {
+        self.cut_subscription(node, down);
+        self.cut_lane(node, PUBLISHES, down);
+        self.cut_lane(node, READS, down);
+    }
+
+    fn store_away(&mut self, down: u64) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].alive {
+                let jitter = self.random.u64(..100);
+                self.cut_node(node, down + jitter);
+            }
+        }
+    }
+
+    pub fn thaw(&mut self, index: usize) {
+        if self.nodes[index].is_frozen(self.now) {
+            return;
+        }
+        for input in std::mem::take(&mut self.nodes[index].held) {
+            self.reach(index, input);
+        }
+        let sessions: Vec<u64> = self.nodes[index].sessions.keys().copied().collect();
+        for session in sessions {
+            self.write(index, session);
+        }
+        self.wake(index);
+    }
+
+    /// A drained node has said farewell to everyone and exits.
+    pub fn end(&mut self, index: usize) {
+        let down = self.random.u64(..1_000);
+        self.die(index, down);
+    }
+
+    fn die(&mut self, index: usize, down: u64) {
+        let node = &mut self.nodes[index];
+        node.alive = false;
+        node.frozen_until = 0;
+        node.held.clear();
+        node.life += 1;
+        let life = node.life;
+        for session in std::mem::take(&mut node.sessions).into_values() {
+            // Some hear that the socket is gone, others only that nothing is said any more.
+            let (client, conn) = (session.client, session.conn);
+            if self.random.u8(..4) > 0 {
+                let delay = self.random.u64(1..100);
+                self.later(
+                    delay,
+                    Happening::Client(client, conn, Delivery::Closed(None)),
+                );
+            } else if self.links[client].conn == conn {
+                self.clients[client].disturb();
+            }
+        }
+        for room in &mut self.redis.rooms {
+            room.subscribers
+                .retain(|subscriber| subscriber.node != index);
+        }
+        self.later(down.max(1), Happening::Restart(index, life));
+    }
+
+    pub fn restart(&mut self, index: usize, life: u32) {
+        if self.nodes[index].life != life || self.nodes[index].alive {
+            return;
+        }
+        let seed = self.random.u64(..);
+        self.nodes[index] = Node::new(self.read_clock(), index, life, &self.plan.sizes, seed);
+        let phase = self.random.u64(..250);
+        self.later(phase, Happening::Node(index, life, Input::Tick));
+    }
+
+    /// A log that lost its tail is judged by a node that delivered what it lost. When there is none left, the operator
+    /// who did this does the rest.
+    pub fn judge_torn_rooms(&mut self) {
+        let now = self.instant();
+        for room in 0..self.names.len() {
+            if !self.redis.rooms[room].tail_lost {
+                continue;
+            }
+            let (top, _) = self.redis.standing(room, now);
+            let knows = |node: &Node| {
+                let at = node.dispatcher.position(&self.names[room]);
+                node.alive && at.is_some_and(|at| at.epoch == top.epoch && at.offset > top.offset)
+            };
+            if !self.nodes.iter().any(knows) {
+                self.redis.end_epoch(room, now);
+            }
+        }
+    }
+}

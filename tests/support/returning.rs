@@ -1,0 +1,193 @@
+//! A client that comes back, as the SDK does: it names its position, repeats a publish with the same key until it is answered,
+//! and takes it as a failure of the test when a message is missing, doubled or out of order.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::Message;
+use futures::StreamExt;
+use serde_json::{Value, json};
+use switchboard::runtime::{self, Socket};
+
+use super::{DEADLINE, within};
+
+/// How long it waits before it tries again.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// The number of the command that joins.
+const JOIN: u64 = 2;
+
+/// A member of one room.
+pub struct ReturningClient {
+    address: SocketAddr,
+    user: String,
+    room: String,
+    stream: Option<WebSocketStream<Socket>>,
+    position: Option<(Value, u64)>,
+    last_id: u64,
+    /// All messages of the room since it first joined, in order.
+    pub seen: Vec<Value>,
+    /// The node of each connection it had.
+    pub nodes: Vec<String>,
+}
+
+/// What the next look at the connection brought.
+enum Next {
+    Said(Value),
+    /// There is a new connection: what was sent on the former and not answered is to be sent again.
+    Returned,
+}
+
+impl ReturningClient {
+    /// Joins the room, at the end of its log.
+    pub async fn join(address: SocketAddr, user: &str, room: &str) -> Self {
+        let mut client = Self {
+            address,
+            user: user.to_owned(),
+            room: room.to_owned(),
+            stream: None,
+            position: None,
+            // Of the commands with which each connection begins.
+            last_id: JOIN,
+            seen: Vec::new(),
+            nodes: Vec::new(),
+        };
+        client.next().await;
+        client
+    }
+
+    /// Publishes until it is acknowledged; the offset.
+    pub async fn publish(&mut self, key: &str, data: Value) -> u64 {
+        self.last_id += 1;
+        let id = self.last_id;
+        let publish =
+            json!({"type": "publish", "id": id, "room": self.room, "key": key, "data": data});
+        let publishing = async {
+            self.send(&publish).await;
+            loop {
+                match self.next().await {
+                    Next::Said(said) if said["id"] != id => {}
+                    Next::Said(said) if said["type"] == "ok" => return offset(&said),
+                    Next::Said(_) => {
+                        runtime::sleep(RETRY).await;
+                        self.send(&publish).await;
+                    }
+                    Next::Returned => self.send(&publish).await,
+                }
+            }
+        };
+        within("the publish is acknowledged", publishing).await
+    }
+
+    /// Listens until it has seen everything up to this offset.
+    pub async fn catch_up(&mut self, top: u64) {
+        let listening = async {
+            while self.stands() < top {
+                self.next().await;
+            }
+        };
+        within("everything is seen", listening).await;
+    }
+
+    fn stands(&self) -> u64 {
+        self.position.as_ref().map_or(0, |(_, offset)| *offset)
+    }
+
+    async fn send(&mut self, command: &Value) {
+        if let Some(stream) = &mut self.stream {
+            // What could not be sent is sent again on the next connection.
+            let _ = stream.send(Message::text(command.to_string())).await;
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        let Some(stream) = &mut self.stream else {
+            within("a node takes the client back", self.come_back()).await;
+            return Next::Returned;
+        };
+        match stream.next().await {
+            Some(Ok(Message::Text(text))) => {
+                let said = serde_json::from_str(&text).expect("JSON");
+                self.note(&said);
+                Next::Said(said)
+            }
+            Some(Ok(_)) => Next::Said(Value::Null),
+            Some(Err(_)) | None => {
+                self.stream = None;
+                Next::Said(Value::Null)
+            }
+        }
+    }
+
+    fn note(&mut self, said: &Value) {
+        assert_ne!(said["type"], "gap", "nothing was lost: {said}");
+        if said["type"] != "message" {
+            return;
+        }
+        let (_, stands) = self.position.as_mut().expect("it has joined");
+        *stands += 1;
+        assert_eq!(offset(said), *stands, "the next message of {}", self.user);
+        self.seen.push(said["data"].clone());
+    }
+
+    async fn come_back(&mut self) {
+        while self.stream.is_none() {
+            match self.connect().await {
+                Some(stream) => self.stream = Some(stream),
+                None => runtime::sleep(RETRY).await,
+            }
+        }
+    }
+
+    /// One attempt; nothing if the node went away in between or has no Redis.
+    async fn connect(&mut self) -> Option<WebSocketStream<Socket>> {
+        let socket = runtime::connect(self.address, DEADLINE).await.ok()?;
+        let url = format!("ws://{}/ws", self.address);
+        let (mut stream, _) = async_tungstenite::client_async(url, socket).await.ok()?;
+        let welcome = hear(&mut stream).await?;
+        let auth = json!({"type": "auth", "id": 1, "user": self.user});
+        let mut join = json!({"type": "join", "id": JOIN, "room": self.room});
+        if let Some((epoch, offset)) = &self.position {
+            join["since"] = json!({"epoch": epoch, "offset": offset});
+        }
+        for command in [auth, join] {
+            stream.send(Message::text(command.to_string())).await.ok()?;
+        }
+        let joined = loop {
+            let said = hear(&mut stream).await?;
+            match said["id"].as_u64() {
+                Some(JOIN) if said["type"] == "ok" => break said,
+                Some(JOIN) => return None,
+                _ => {}
+            }
+        };
+        if let Some((_, stood)) = &self.position {
+            let user = &self.user;
+            assert_eq!(
+                joined["recovered"], true,
+                "{user} stood at {stood}: {joined}"
+            );
+            assert_eq!(offset(&joined), *stood, "{joined}");
+        }
+        self.position = Some((joined["epoch"].clone(), offset(&joined)));
+        self.nodes.push(welcome["node"].as_str()?.to_owned());
+        Some(stream)
+    }
+}
+
+async fn hear(stream: &mut WebSocketStream<Socket>) -> Option<Value> {
+    loop {
+        match stream.next().await?.ok()? {
+            Message::Text(text) => return serde_json::from_str(&text).ok(),
+            Message::Close(_) => return None,
+            _ => {}
+        }
+    }
+}
+
+fn offset(said: &Value) -> u64 {
+    said["offset"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no offset: {said}"))
+}
