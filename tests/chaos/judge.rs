@@ -2,6 +2,7 @@
 //! The terms are those of Jepsen's `set` and `total-queue` checkers: attempted, acknowledged, lost (acknowledged and not seen
 //! by one who had to see it), duplicated, unexpected (seen and never attempted), recovered (unknown outcome, seen).
 
+pub mod cases;
 mod places;
 mod streams;
 mod times;

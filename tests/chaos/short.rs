@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::args;
+use crate::judge;
 use crate::report;
 use crate::run::{self, Outcome, Setting};
 use crate::scenarios::{self, Scenario};
@@ -51,10 +52,16 @@ pub fn run(filter: Option<&str>, seed: u64, interrupted: flume::Receiver<()>) ->
         .filter_map(|name| scenarios::find(name).filter(wanted))
         .collect();
     let (count, filtered) = (selected.len(), SELECTED.len() - selected.len());
-    println!("\nrunning {count} tests, seed {seed}");
+    println!("\nrunning {} tests, seed {seed}", count + 1);
     let start = Instant::now();
+    let misjudged = judge::cases::misjudged();
     let waiting = Mutex::new(selected);
     let failed = Mutex::new(Vec::new());
+    let said = if misjudged.is_empty() { "ok" } else { "FAILED" };
+    println!("test chaos::the_judge_knows_each_fault_in_a_small_history ... {said}");
+    misjudged
+        .iter()
+        .for_each(|case| println!("   misjudged: {case}"));
     std::thread::scope(|threads| {
         for _ in 0..AT_ONCE {
             threads.spawn(|| {
@@ -69,11 +76,13 @@ pub fn run(filter: Option<&str>, seed: u64, interrupted: flume::Receiver<()>) ->
             });
         }
     });
-    let failed = failed.into_inner().unwrap_or_default();
+    let mut failed = failed.into_inner().unwrap_or_default();
+    failed.extend(misjudged);
+    let count = count + 1;
     let result = if failed.is_empty() { "ok" } else { "FAILED" };
     println!(
         "\ntest result: {result}. {} passed; {} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s\n",
-        count - failed.len(),
+        count.saturating_sub(failed.len()),
         failed.len(),
         start.elapsed().as_secs_f64()
     );

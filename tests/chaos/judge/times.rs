@@ -111,11 +111,14 @@ impl Times {
 
     pub fn finish(self, verdict: &mut Verdict) {
         let fault = self.fault.unwrap_or(u64::MAX);
+        // What was just under way when it began is of neither.
+        let quiet = fault.saturating_sub(UNDER_WAY);
         let healed = self.healed.map_or(u64::MAX, |healed| healed + SETTLING);
         let (mut before, mut during, mut after) = (Vec::new(), Vec::new(), Vec::new());
         for (invoked, latency) in self.latencies {
             match invoked {
-                _ if invoked < fault => before.push(latency),
+                _ if invoked < quiet => before.push(latency),
+                _ if invoked < fault => {}
                 _ if invoked < healed => during.push(latency),
                 _ => after.push(latency),
             }
