@@ -23,6 +23,12 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How long clients may take to come in before anything is broken.
 const COME_IN: Duration = Duration::from_secs(60);
 
+/// How long everything may take to come to rest at the end: the SDK waits up to twenty seconds between two tries.
+const REST: Duration = Duration::from_secs(45);
+
+/// The same where the last frame of a room may have been taken away, so that it never comes to rest.
+const BROKEN_REST: Duration = Duration::from_secs(2);
+
 /// What is the same for all scenarios of a call.
 #[derive(Clone)]
 pub struct Setting {
@@ -101,6 +107,7 @@ async fn play(dir: &Path, scenario: &Scenario, setting: &Setting, recorder: Reco
         done: changed.clone(),
     };
     let mutant = bars.mutation.map(mutant);
+    let rest = mutant.as_ref().map_or(REST, |_| BROKEN_REST);
     recorder.note(Event::Run {
         scenario: scenario.name.to_owned(),
         seed: setting.seed,
@@ -124,7 +131,7 @@ async fn play(dir: &Path, scenario: &Scenario, setting: &Setting, recorder: Reco
     if !scenario.no_load {
         runtime::sleep(setting.load.after).await;
     }
-    world.end().await;
+    world.end(rest).await;
     // The clients write down where they stand, and hang up.
     runtime::sleep(Duration::from_millis(300)).await;
     changed.load(Ordering::Relaxed)

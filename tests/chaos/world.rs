@@ -60,9 +60,6 @@ const PUBLISHERS: usize = 8;
 /// Bytes of an ordinary publication.
 const PAYLOAD: usize = 200;
 
-/// How long everything may take to come to rest at the end.
-const REST: Duration = Duration::from_secs(45);
-
 pub struct World {
     pub cluster: Cluster,
     pub load: Load,
@@ -221,12 +218,12 @@ impl World {
     }
 
     /// Waits until every publish is answered and all members of a room stand at one place; then lets every client write down
-    /// where it stands.
-    pub async fn end(&mut self) {
+    /// where it stands. After `patience` they do so anyway.
+    pub async fn end(&mut self, patience: Duration) {
         self.stop_publishing();
         let start = Instant::now();
         let mut calm_since = None;
-        while start.elapsed() < REST {
+        while start.elapsed() < patience {
             match (self.is_calm(), calm_since) {
                 (false, _) => calm_since = None,
                 (true, None) => calm_since = Some(Instant::now()),
