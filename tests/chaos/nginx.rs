@@ -100,7 +100,7 @@ fn render(port: u16, nodes: &[SocketAddr]) -> String {
         .min(65_536);
     let servers: Vec<String> = nodes
         .iter()
-        .map(|node| format!("        server {node} max_fails=1 fail_timeout=2s;"))
+        .map(|node| format!("        server {node} max_fails=0;"))
         .collect();
     TEMPLATE
         .replace("@USER@", user)
