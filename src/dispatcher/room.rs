@@ -579,9 +579,7 @@ impl Dispatcher {
         };
         let mut frames = BytesMut::new();
         // A read may know more than the node has delivered. That comes when it is delivered.
-        let known = messages
-            .iter()
-            .take_while(|(offset, _)| *offset <= position.offset);
+        let known = messages.iter().take_while(|(offset, _)| *offset <= position.offset);
         for (offset, publication) in known {
             let message = Message {
                 room: &name,
