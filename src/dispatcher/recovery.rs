@@ -271,7 +271,12 @@ impl Room {
         };
         // A whole log in one read, so that a herd costs few.
         let limit = desk.settings.retention.of(&self.name).size.max(PAGE);
-        let ticket = desk.read(Pending::Seek(self.key), self, Range::After(lowest), limit);
+        let ticket = desk.read(
+            Pending::Seek(self.key),
+            &self.name,
+            Range::After(lowest),
+            limit,
+        );
         self.state.seek_ticket = Some(ticket);
     }
 

@@ -132,7 +132,7 @@ impl Room {
         self.state.in_line = false;
         if self.state.track.is_due() {
             let range = self.state.track.ask();
-            let ticket = desk.read(Pending::Track(self.key), self, range, PAGE);
+            let ticket = desk.read(Pending::Track(self.key), &self.name, range, PAGE);
             self.state.track_ticket = Some(ticket);
         }
         self.ask_seek(desk);
