@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run run-cluster check test bench doc clean toolchain
+.PHONY: help run run-cluster check test sim test-chaos bench doc clean toolchain
 
 # A shell opened before rustup was installed has no cargo on its PATH yet, and an ordinary
 # user's PATH on Debian has no /usr/sbin, where nginx lives.
@@ -25,6 +25,7 @@ help: ## Show this help
 	@echo '  REDIS_PORT=6399  the Redis that is started (run-cluster)'
 	@echo '  NODES=2          how many nodes (run-cluster)'
 	@echo '  REDIS_URL=       a Redis to use instead of starting one (run-cluster)'
+	@echo '  SEED=            of a run to repeat (test-chaos); SCENARIO=A1,B3; LOAD=small|standard'
 
 run: toolchain ## Run one node with its broker in memory; installs nothing
 	@deploy/port-free NODE_PORT "$${NODE_PORT:-9090}"
@@ -44,6 +45,14 @@ check: toolchain ## What precedes a commit: fmt, clippy, rustdoc, then all tests
 test: toolchain ## Run all tests on both runtimes; installs what they need if missing
 	@deploy/install redis-server nginx chromium chromium-driver openssl
 	@exec .ci/check test
+
+sim: toolchain ## Simulate faults in virtual time: new schedules, or one again with SEED=…
+	@exec .ci/check sim
+
+test-chaos: toolchain ## Break a cluster under load and judge what clients saw; about ten minutes
+	@deploy/install redis-server nginx
+	@cargo test --release --target-dir target --test chaos -- \
+		run SEED=$${SEED:-} SCENARIO=$${SCENARIO:-} LOAD=$${LOAD:-} ONE_IN=$${ONE_IN:-}
 
 bench: toolchain ## Measure fan-out latency; a few minutes; installs Redis if missing
 	@deploy/install redis-server

@@ -1,0 +1,281 @@
+//! A client that keeps the rules of the SDK (`www/switchboard.js`): it returns with its positions, retries a publish with the
+//! same key until it is answered, has one unanswered per room, and backs off with full jitter. Unlike the SDK it writes
+//! down all that reaches its socket before it judges it, so that a fault which the SDK would mend is still seen.
+
+mod connection;
+mod room;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use switchboard::runtime;
+
+use crate::history::{Event, Position, Recorder};
+use connection::Conn;
+use room::{Entry, Room};
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+const BACKOFF_FIRST: f64 = 0.5;
+const BACKOFF_MOST: f64 = 20.0;
+const STEADY_AFTER: Duration = Duration::from_secs(5);
+
+/// Publishes one room may hold unanswered.
+const QUEUE: usize = 100;
+
+/// What the harness asks of a client.
+#[derive(Debug)]
+pub enum Order {
+    Publish {
+        room: String,
+        seq: u64,
+        key: String,
+        size: usize,
+    },
+    /// Hang up and stay away.
+    Away,
+    Return,
+    /// Write down where it stands, and end.
+    End,
+}
+
+/// What the harness sees of a client while it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Glance {
+    /// Its rooms and where it stands in them; none until the first join is answered.
+    pub positions: BTreeMap<String, Option<Position>>,
+    /// It is in all its rooms.
+    pub joined: bool,
+    /// Publishes without an answer.
+    pub unanswered: usize,
+    /// The node it is on.
+    pub node: Option<String>,
+}
+
+/// A running client, as the harness holds it.
+#[derive(Clone)]
+pub struct Handle {
+    pub number: usize,
+    orders: flume::Sender<Order>,
+    glance: Arc<Mutex<Glance>>,
+    recorder: Recorder,
+}
+
+impl Handle {
+    pub fn glance(&self) -> MutexGuard<'_, Glance> {
+        self.glance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes `size` bytes, more or less, under the publisher's next number.
+    pub fn publish(&self, room: &str, seq: u64, size: usize) {
+        let (client, room) = (self.number, room.to_owned());
+        let key = format!("{client}-{seq}");
+        self.recorder.note(Event::Invoke {
+            client,
+            room: room.clone(),
+            seq,
+            key: key.clone(),
+        });
+        self.order(Order::Publish {
+            room,
+            seq,
+            key,
+            size,
+        });
+    }
+
+    pub fn order(&self, order: Order) {
+        // A client ends only when it is told to; then nothing more is asked of it.
+        let _ = self.orders.send(order);
+    }
+}
+
+/// Starts a client that goes by the name `u<number>` and joins these rooms.
+pub fn start(
+    number: usize,
+    address: SocketAddr,
+    rooms: &[String],
+    recorder: &Recorder,
+    seed: u64,
+) -> Handle {
+    let (orders, ordered) = flume::unbounded();
+    let glance = Arc::new(Mutex::new(Glance::default()));
+    let client = Client {
+        number,
+        address,
+        rooms: rooms
+            .iter()
+            .map(|name| (name.clone(), Room::default()))
+            .collect(),
+        ordered,
+        glance: glance.clone(),
+        recorder: recorder.clone(),
+        random: fastrand::Rng::with_seed(seed ^ (number as u64) << 20),
+        attempt: 0,
+    };
+    client.show(None);
+    runtime::spawn(client.live());
+    Handle {
+        number,
+        orders,
+        glance,
+        recorder: recorder.clone(),
+    }
+}
+
+struct Client {
+    number: usize,
+    address: SocketAddr,
+    rooms: BTreeMap<String, Room>,
+    ordered: flume::Receiver<Order>,
+    glance: Arc<Mutex<Glance>>,
+    recorder: Recorder,
+    random: fastrand::Rng,
+    /// Connections in a row that were not steady.
+    attempt: u32,
+}
+
+/// How a connection ended, and what comes next.
+enum Ended {
+    /// Return after this time.
+    Lost(Duration),
+    Away,
+    Over,
+}
+
+impl Client {
+    async fn live(mut self) {
+        loop {
+            let ended =
+                match runtime::timeout(CONNECT_DEADLINE, connection::open(self.address)).await {
+                    Ok(Ok(conn)) => self.serve(conn).await,
+                    failed => {
+                        let status = failed.ok().and_then(|failed| connection::status(&failed));
+                        let client = self.number;
+                        self.recorder.note(Event::Refused { client, status });
+                        self.attempt += 1;
+                        Ended::Lost(jitter(&mut self.random, self.attempt - 1))
+                    }
+                };
+            let next = match ended {
+                Ended::Lost(delay) => self.wait(Some(Instant::now() + delay)).await,
+                Ended::Away => self.wait(None).await,
+                Ended::Over => Next::End,
+            };
+            match next {
+                Next::Connect => {}
+                Next::End => return self.over(),
+            }
+        }
+    }
+
+    /// Waits for the time to return, or for the order to.
+    async fn wait(&mut self, until: Option<Instant>) -> Next {
+        for room in self.rooms.values_mut() {
+            room.lost();
+        }
+        self.show(None);
+        let mut until = until;
+        loop {
+            let order = match until {
+                None => self.ordered.recv_async().await,
+                Some(time) => {
+                    let left = time.saturating_duration_since(Instant::now());
+                    match runtime::timeout(left, self.ordered.recv_async()).await {
+                        Ok(order) => order,
+                        Err(_) => return Next::Connect,
+                    }
+                }
+            };
+            match order {
+                Ok(Order::Return) if until.is_none() => return Next::Connect,
+                Ok(Order::Return) => {}
+                Ok(Order::Away) => until = None,
+                Ok(Order::End) | Err(_) => return Next::End,
+                Ok(publish) => self.enqueue(publish),
+            }
+        }
+    }
+
+    fn enqueue(&mut self, order: Order) {
+        let Order::Publish {
+            room,
+            seq,
+            key,
+            size,
+        } = order
+        else {
+            return;
+        };
+        let entry = self.rooms.entry(room.clone());
+        let queue = &mut entry.or_insert_with(Room::foreign).queue;
+        if queue.len() >= QUEUE {
+            self.fail(room, seq, "queue_full");
+            return;
+        }
+        queue.push_back(Entry::new(seq, key, size));
+        self.glance().unanswered += 1;
+    }
+
+    fn fail(&self, room: String, seq: u64, code: &str) {
+        let (client, code) = (self.number, code.to_owned());
+        self.recorder.note(Event::Fail {
+            client,
+            room,
+            seq,
+            code,
+        });
+    }
+
+    fn glance(&self) -> MutexGuard<'_, Glance> {
+        self.glance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the harness see where it stands.
+    fn show(&self, node: Option<&str>) {
+        let members = || self.rooms.iter().filter(|(_, room)| room.wanted());
+        let mut glance = self.glance();
+        glance.positions = members()
+            .map(|(name, room)| (name.clone(), room.position.clone()))
+            .collect();
+        glance.joined = node.is_some() && members().all(|(_, room)| room.is_joined());
+        glance.node = node.map(str::to_owned);
+    }
+
+    fn over(&mut self) {
+        for (name, room) in &mut self.rooms {
+            let client = self.number;
+            for entry in room.queue.drain(..) {
+                let room = name.clone();
+                self.recorder.note(Event::Unknown {
+                    client,
+                    room,
+                    seq: entry.seq,
+                });
+            }
+            if room.wanted() {
+                self.recorder.note(Event::End {
+                    client,
+                    room: name.clone(),
+                    position: room.position.clone(),
+                });
+            }
+        }
+    }
+
+    async fn serve(&mut self, conn: Conn) -> Ended {
+        connection::Serving::new(self, conn).run().await
+    }
+}
+
+enum Next {
+    Connect,
+    End,
+}
+
+/// Full jitter, in the SDK's bounds.
+fn jitter(random: &mut fastrand::Rng, tries: u32) -> Duration {
+    let bound = (BACKOFF_FIRST * f64::from(1 << tries.min(16))).min(BACKOFF_MOST);
+    Duration::from_secs_f64(random.f64() * bound)
+}

@@ -1,0 +1,258 @@
+//! What each client got in each of its rooms, looked at twice: as it came through the socket, where the server promised order
+//! without holes, and as the application got it, after the client had mended what it could.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::places::Places;
+use crate::history::{Event, Fate, Loses, Position};
+
+const NOTES: usize = 8;
+
+#[derive(Default)]
+pub struct Streams {
+    streams: HashMap<(usize, String), Stream>,
+    found: Found,
+    /// What may have been lost so far, for everyone and by room.
+    losses: usize,
+    losses_in: HashMap<String, usize>,
+}
+
+#[derive(Default)]
+pub struct Found {
+    pub memberships: usize,
+    pub lost: usize,
+    pub duplicated: usize,
+    pub disordered: usize,
+    pub unexpected: usize,
+    pub told: usize,
+    pub told_members: usize,
+    pub false_alarms: usize,
+    pub notes: Vec<String>,
+}
+
+impl Found {
+    fn note(&mut self, note: impl FnOnce() -> String) {
+        if self.notes.len() < NOTES {
+            self.notes.push(note());
+        }
+    }
+}
+
+/// One client in one room.
+#[derive(Default)]
+struct Stream {
+    /// Where it stood first, and where the application stands.
+    start: Option<Position>,
+    position: Option<Position>,
+    /// The last that came through the present connection, in the order of its offsets.
+    wire: Option<u64>,
+    /// What was leapt over on the wire, and has not come since.
+    missing: BTreeSet<u64>,
+    told: usize,
+    end: Option<Position>,
+}
+
+impl Streams {
+    pub fn take(&mut self, event: &Event) {
+        match event {
+            Event::Fault {
+                loses: Some(loses), ..
+            } => match loses {
+                Loses::Everywhere => self.losses += 1,
+                Loses::In(room) => *self.losses_in.entry(room.clone()).or_default() += 1,
+            },
+            Event::Joined {
+                client,
+                room,
+                epoch,
+                offset,
+                since,
+                recovered,
+                ..
+            } => {
+                let answer = Position {
+                    epoch: epoch.clone(),
+                    offset: *offset,
+                };
+                self.joined(*client, room, answer, since.as_ref(), *recovered);
+            }
+            Event::Gap {
+                client,
+                room,
+                epoch,
+                offset,
+            } => {
+                let position = Position {
+                    epoch: epoch.clone(),
+                    offset: *offset,
+                };
+                self.told(*client, room, position);
+            }
+            Event::Receive {
+                client,
+                room,
+                epoch,
+                offset,
+                fate,
+                ..
+            } => self.receive(*client, room, epoch, *offset, *fate),
+            Event::End {
+                client,
+                room,
+                position,
+            } => self.stream(*client, room).end.clone_from(position),
+            _ => {}
+        }
+    }
+
+    fn stream(&mut self, client: usize, room: &str) -> &mut Stream {
+        self.streams.entry((client, room.to_owned())).or_default()
+    }
+
+    fn joined(
+        &mut self,
+        client: usize,
+        room: &str,
+        answer: Position,
+        since: Option<&Position>,
+        recovered: Option<bool>,
+    ) {
+        self.settle_wire(client, room);
+        let stream = self.stream(client, room);
+        stream.wire = Some(answer.offset);
+        let Some(since) = since else {
+            stream.start.get_or_insert_with(|| answer.clone());
+            stream.position = Some(answer);
+            return;
+        };
+        if recovered != Some(true) {
+            return self.told(client, room, answer);
+        }
+        let skipped = answer.offset.saturating_sub(since.offset);
+        if answer.epoch != since.epoch {
+            self.found.unexpected += 1;
+            self.found.note(|| {
+                format!("client {client} in {room}: recovered from {since:?} to {answer:?}, another epoch")
+            });
+        } else if skipped > 0 {
+            self.found.lost += skipped as usize;
+            self.found.note(|| {
+                format!("client {client} in {room}: stood at {since:?}, and was put to {answer:?} as recovered")
+            });
+        }
+    }
+
+    /// The client was told that it stands here now, whatever was before.
+    fn told(&mut self, client: usize, room: &str, position: Position) {
+        self.settle_wire(client, room);
+        let honest = self.losses + self.losses_in.get(room).copied().unwrap_or(0);
+        let stream = self.stream(client, room);
+        stream.told += 1;
+        stream.wire = Some(position.offset);
+        let former = stream.position.replace(position.clone());
+        let cried_wolf = stream.told > honest;
+        self.found.told += 1;
+        if cried_wolf {
+            self.found.false_alarms += 1;
+            self.found.note(|| {
+                format!("client {client} in {room}: told of a gap from {former:?} to {position:?}, and nothing had happened")
+            });
+        }
+    }
+
+    /// What was leapt over on this connection will not come any more.
+    fn settle_wire(&mut self, client: usize, room: &str) {
+        let missing = std::mem::take(&mut self.stream(client, room).missing);
+        if !missing.is_empty() {
+            self.found.lost += missing.len();
+            self.found
+                .note(|| format!("client {client} in {room}: {missing:?} never came"));
+        }
+    }
+
+    fn receive(&mut self, client: usize, room: &str, epoch: &str, offset: u64, fate: Fate) {
+        let stream = self.streams.entry((client, room.to_owned())).or_default();
+        let found = &mut self.found;
+        if stream.missing.remove(&offset) {
+            found.disordered += 1;
+            found.note(|| format!("client {client} in {room}: {offset} came late"));
+        } else if fate != Fate::Stale {
+            let wire = stream.wire.unwrap_or(0);
+            if offset <= wire {
+                found.duplicated += 1;
+                found.note(|| {
+                    format!("client {client} in {room}: {offset} came again after {wire}")
+                });
+            } else {
+                // A wild offset must not make a set of millions.
+                stream.missing.extend((wire + 1..offset).take(10_000));
+                stream.wire = Some(offset);
+            }
+        }
+        if fate != Fate::Taken {
+            return;
+        }
+        let position = stream.position.get_or_insert_with(|| Position {
+            epoch: epoch.to_owned(),
+            offset: 0,
+        });
+        let next = position.offset + 1;
+        if position.epoch != epoch || offset != next {
+            let before = position.clone();
+            match offset.cmp(&next) {
+                std::cmp::Ordering::Less => found.duplicated += 1,
+                _ => found.lost += (offset - next).max(1) as usize,
+            }
+            found.note(|| {
+                format!("the application of client {client} in {room} got {epoch} {offset} after {before:?}")
+            });
+        }
+        *position = Position {
+            epoch: epoch.to_owned(),
+            offset,
+        };
+    }
+
+    /// Compares where everyone stands with what was acknowledged.
+    pub fn finish(mut self, places: &Places) -> Found {
+        let mut acknowledged: HashMap<&str, Vec<(usize, &Position)>> = HashMap::new();
+        for (room, at) in places.acknowledged() {
+            let age = places.age(room, &at.epoch);
+            acknowledged.entry(room).or_default().push((age, at));
+        }
+        let keys: Vec<(usize, String)> = self.streams.keys().cloned().collect();
+        for (client, room) in &keys {
+            self.settle_wire(*client, room);
+            let stream = &self.streams[&(*client, room.clone())];
+            let found = &mut self.found;
+            found.memberships += 1;
+            found.told_members += usize::from(stream.told > 0);
+            if stream.end != stream.position {
+                found.unexpected += 1;
+                found.note(|| {
+                    format!(
+                        "client {client} in {room} ends at {:?}, not {:?}",
+                        stream.end, stream.position
+                    )
+                });
+            }
+            let Some(end) = &stream.position else {
+                continue;
+            };
+            let age = places.age(room, &end.epoch);
+            let all = acknowledged
+                .get(room.as_str())
+                .map_or(&[][..], Vec::as_slice);
+            // What came in former epochs was seen, or the client was told.
+            let unseen = all
+                .iter()
+                .filter(|(of, at)| *of > age || (*of == age && at.offset > end.offset))
+                .count();
+            if unseen > 0 {
+                found.lost += unseen;
+                found.note(|| format!("client {client} in {room} ends at {end:?}, and misses {unseen} that were acknowledged"));
+            }
+        }
+        self.found
+    }
+}

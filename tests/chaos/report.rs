@@ -1,0 +1,131 @@
+//! What people read: a report of each run, and a table of all.
+
+use std::path::Path;
+
+use crate::judge::{Percentiles, Verdict};
+
+/// Whether a run came out as it should: green, or red for what the harness itself broke.
+pub fn is_as_it_should_be(verdict: &Verdict) -> bool {
+    match verdict.bars.mutation {
+        None => verdict.is_green(),
+        Some(mutation) => verdict.noticed(mutation),
+    }
+}
+
+/// In words.
+fn outcome(verdict: &Verdict) -> &'static str {
+    match (verdict.bars.mutation, is_as_it_should_be(verdict)) {
+        (None, true) => "GREEN",
+        (None, false) => "RED",
+        (Some(_), true) => "RED, as it must",
+        (Some(_), false) => "NOT NOTICED",
+    }
+}
+
+fn latency(percentiles: &Percentiles) -> String {
+    match percentiles.count {
+        0 => "-".into(),
+        _ => format!("{:.1}/{:.1}", percentiles.p50, percentiles.p99),
+    }
+}
+
+fn reconnects(percentiles: &Percentiles) -> String {
+    match percentiles.count {
+        0 => "-".into(),
+        _ => {
+            let [p50, p99] = [percentiles.p50, percentiles.p99].map(|ms| ms / 1000.0);
+            format!("{p50:.2}/{p99:.2}")
+        }
+    }
+}
+
+/// Prints all that is known of one run.
+pub fn one(verdict: &Verdict, history: &Path) {
+    for (at, what) in &verdict.timeline {
+        println!("   {at:7.2} s  {what}");
+    }
+    println!(
+        "   attempted {}, acknowledged {}, refused {}, unknown {} (seen {})",
+        verdict.attempted,
+        verdict.acknowledged,
+        verdict.refused,
+        verdict.unknown,
+        verdict.recovered
+    );
+    println!(
+        "   lost {}, duplicated {}, disordered {}, unexpected {}; told {} in {} memberships, false alarms {}",
+        verdict.lost,
+        verdict.duplicated,
+        verdict.disordered,
+        verdict.unexpected,
+        verdict.told,
+        verdict.memberships,
+        verdict.false_alarms
+    );
+    println!(
+        "   closes {}, back {} s (p50/p99, max {:.2}); longest silence of a room {:.2} s; heard everywhere after {}",
+        verdict.closes,
+        reconnects(&verdict.reconnects),
+        verdict.reconnects.max / 1000.0,
+        verdict.silence,
+        verdict
+            .works_again
+            .map_or("-".into(), |seconds| format!("{seconds:.2} s")),
+    );
+    println!(
+        "   latency in ms (p50/p99): before {}, during {}, after {}",
+        latency(&verdict.before),
+        latency(&verdict.during),
+        latency(&verdict.after)
+    );
+    for (what, found) in &verdict.figures {
+        println!("   {what}: {found}");
+    }
+    for reason in &verdict.reasons {
+        println!("   - {reason}");
+    }
+    println!("   {}; history: {}", outcome(verdict), history.display());
+    if !is_as_it_should_be(verdict) {
+        println!("   again: {}", replay(verdict));
+    }
+}
+
+/// The command that runs the same again.
+pub fn replay(verdict: &Verdict) -> String {
+    format!(
+        "make test-chaos SEED={} SCENARIO={} LOAD={}",
+        verdict.seed, verdict.scenario, verdict.load
+    )
+}
+
+/// Prints one line for each run.
+pub fn table(verdicts: &[Verdict]) {
+    println!(
+        "\n| scenario | load | acknowledged | lost/dup/disorder | told | closes | back p50/p99 s | silence s | p99 ms before/during/after | verdict |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    for verdict in verdicts {
+        let told = match verdict.told {
+            0 => "0".to_owned(),
+            told => format!("{told}/{}", verdict.memberships),
+        };
+        println!(
+            "| {} | {} × {} rooms | {} | {}/{}/{} | {} | {} | {} | {:.2} | {:.0}/{:.0}/{:.0} | {} |",
+            verdict.scenario,
+            verdict.clients,
+            verdict.rooms,
+            verdict.acknowledged,
+            verdict.lost,
+            verdict.duplicated,
+            verdict.disordered,
+            told,
+            verdict.closes,
+            reconnects(&verdict.reconnects),
+            verdict.silence,
+            verdict.before.p99,
+            verdict.during.p99,
+            verdict.after.p99,
+            outcome(verdict),
+        );
+    }
+}

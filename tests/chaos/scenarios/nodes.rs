@@ -1,0 +1,127 @@
+//! What happens to nodes: killed, stopped in turn, frozen, and next to nodes of another version.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use rustix::process::Signal;
+
+use super::{Scenario, unnoticed, whole};
+use crate::bars::Bars;
+use crate::world::World;
+
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            name: "A1",
+            title: "a_killed_nodes_clients_are_back_soon_and_miss_nothing",
+            bars: |_| Bars {
+                back_p99: Some(3_000),
+                ..whole()
+            },
+            act: |world| kill_one(world).boxed_local(),
+            ..Scenario::PLAIN
+        },
+        Scenario {
+            name: "A2",
+            title: "a_rolling_restart_loses_nothing",
+            bars: |_| Bars {
+                back_all: Some(20_000),
+                ..whole()
+            },
+            act: |world| roll(world).boxed_local(),
+            ..Scenario::PLAIN
+        },
+        Scenario {
+            name: "A3",
+            title: "a_frozen_node_goes_on_where_it_was",
+            bars: |_| whole(),
+            act: |world| freeze(world).boxed_local(),
+            ..Scenario::PLAIN
+        },
+        Scenario {
+            name: "A4",
+            title: "all_nodes_killed_and_started_lose_nothing",
+            bars: |_| Bars {
+                back_all: Some(20_000),
+                ..whole()
+            },
+            act: |world| kill_all(world).boxed_local(),
+            ..Scenario::PLAIN
+        },
+        Scenario {
+            name: "A6",
+            title: "messages_of_another_version_disturb_nobody",
+            bars: |_| unnoticed(),
+            act: |world| another_version(world).boxed_local(),
+            ..Scenario::PLAIN
+        },
+    ]
+}
+
+async fn kill_one(world: &mut World) {
+    let victim = world.random.usize(..2);
+    let label = world.cluster.nodes[victim].label;
+    let clients = world.clients_on(label);
+    world.fault(format!("kill -9 of node {label} with {clients} clients"));
+    world.cluster.nodes[victim].kill();
+    world.sleep(3.0).await;
+    world.cluster.start_node(victim).await;
+    world.healed();
+}
+
+async fn roll(world: &mut World) {
+    for index in 0..2 {
+        let label = world.cluster.nodes[index].label;
+        let clients = world.clients_on(label);
+        world.fault(format!("SIGTERM of node {label} with {clients} clients"));
+        let (status, took) = world.cluster.nodes[index].terminate().await;
+        let what = format!("node {label} ends with exit code 0");
+        world.recorder.check(&what, status.success(), status);
+        let what = format!("node {label} ends");
+        world.within(&what, Some(took), Duration::from_secs(30));
+        world.cluster.start_node(index).await;
+        let slot = &world.cluster.nodes[index];
+        let ready = slot.until_ready(true, Duration::from_secs(10)).await;
+        let what = format!("node {label} is ready again");
+        world.within(&what, ready, Duration::from_secs(5));
+        world.sleep(1.0).await;
+    }
+    world.healed();
+}
+
+async fn freeze(world: &mut World) {
+    let victim = world.random.usize(..2);
+    let label = world.cluster.nodes[victim].label;
+    world.fault(format!("SIGSTOP of node {label} for 15 s"));
+    world.cluster.nodes[victim].signal(Signal::STOP);
+    world.sleep(15.0).await;
+    world.cluster.nodes[victim].signal(Signal::CONT);
+    world.healed();
+}
+
+async fn kill_all(world: &mut World) {
+    world.fault("kill -9 of both nodes");
+    for slot in &mut world.cluster.nodes {
+        slot.kill();
+    }
+    world.sleep(1.0).await;
+    for index in 0..2 {
+        world.cluster.start_node(index).await;
+    }
+    world.healed();
+}
+
+/// There is one version of what nodes write to Redis; the next one's words come from here.
+async fn another_version(world: &mut World) {
+    world.fault("messages of a version that nobody knows, in every room");
+    for _ in 0..20 {
+        for room in world.rooms() {
+            let topic = format!("switchboard:{{{room}}}");
+            for said in ["2 0123456789abcdef 7 {\"new\":true}", "", "1 nonsense"] {
+                world.cluster.ask::<i64>(&["PUBLISH", &topic, said]);
+            }
+        }
+        world.sleep(0.05).await;
+    }
+    world.healed();
+}
