@@ -6,7 +6,12 @@
 //! live member) before anything that concerns the room is told to one of them, and at the end of the turn; so
 //! everyone sees inbox order, and a burst costs one write per member.
 
+mod commands;
+mod desk;
 mod drain;
+mod members;
+mod reads;
+mod recovery;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -15,18 +20,17 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::broker::{
-    Broker, BrokerEvent, Page, Publication, PublishKey, Range, Read, Refused, Request, Sender,
-};
+use crate::broker::{Broker, BrokerEvent, Request};
 use crate::disconnect::Disconnect;
-use crate::id::{Incarnation, Position, RoomName, SessionId, Ticket, UserName};
+use crate::id::{Incarnation, Position, RoomName, SessionId, UserName};
 use crate::metrics::Metrics;
-use crate::protocol::{Code, Command, CommandError, Protocol, Publish, Push, Reply, RequestId};
+use crate::protocol::{Command, Protocol, Push, Reply, RequestId};
 use crate::retention::Retention;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime;
 use crate::session::{Beat, Heartbeats, Offer, Outbox};
 
+use desk::Desk;
 use drain::Drain;
 use room::{Membership, RoomState};
 
@@ -35,20 +39,6 @@ pub const TICK: Duration = Duration::from_millis(250);
 
 /// Events of one turn at most, so that writers get their turn too.
 const TURN: usize = 1024;
-
-/// Commands of one session that wait for the broker at most. Far more than a client needs in flight; it bounds what a stranger
-/// can make the node remember.
-const PENDING_PER_SESSION: u32 = 1024;
-
-/// Commands of all sessions that wait for the broker at most: about 16 MiB.
-const PENDING: usize = 65_536;
-
-/// Reads that the node has under way at most for the sake of its own positions and of those who come back. A resubscription
-/// of 100,000 rooms then costs Redis a steady stream, not a wall.
-const READS: usize = 64;
-
-/// Every room is compared with its log once in this time, however quiet it is.
-const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 /// What reaches the dispatcher.
 #[derive(Debug)]
@@ -167,59 +157,23 @@ struct Session {
     pending: u32,
 }
 
-/// Who waits for an answer of the broker.
-enum Pending {
-    Publish {
-        session: SessionId,
-        id: Option<RequestId>,
-        room: RoomName,
-        ephemeral: bool,
-    },
-    History {
-        session: SessionId,
-        id: Option<RequestId>,
-        room: RoomName,
-    },
-    /// The node itself: a hole in the room is to be closed, or its position looked up.
-    Track(RoomKey),
-    /// Sessions that come back to the room, and whose messages the node no longer has.
-    Seek(RoomKey),
-}
-
 /// See the head of this file.
 pub struct Dispatcher {
-    settings: Settings,
-    metrics: Arc<Metrics>,
+    desk: Desk,
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     heartbeats: Heartbeats,
-    pending: HashMap<Ticket, Pending>,
-    last_ticket: u64,
-    /// Rooms that are due a read, and how many reads are under way.
-    due: VecDeque<RoomKey>,
-    reads: usize,
-    /// Rooms whose read failed; due again at the next tick.
-    retry: Vec<RoomKey>,
     /// Joins that wait for the broker, by deadline.
     joins: VecDeque<(Instant, RoomKey, SessionId)>,
     /// Disconnected sessions whose tasks have not ended yet, and when they are hung up on.
     closing: HashMap<SessionId, (Instant, Outbox)>,
-    /// Found full during this turn; disconnected at its end.
-    slow: Vec<SessionId>,
-    /// Rooms with something to seal.
-    open: Vec<RoomKey>,
-    /// Bytes of recent messages, and where giving up goes on.
-    recent_used: usize,
+    /// Where giving up recent messages goes on.
     recent_hand: usize,
     /// Where comparing goes on, and how many rooms are owed one, in parts of a room.
     compare_hand: usize,
     compare_owed: f64,
-    /// A room has filled a quarter of an outbox: the turn ends, and the writers get theirs.
-    full: bool,
     draining: Option<Drain>,
     random: fastrand::Rng,
-    /// What the broker is asked in this turn.
-    requests: Vec<Request>,
 }
 
 /// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is gone.
@@ -227,7 +181,7 @@ pub async fn run(mut dispatcher: Dispatcher, inbox: flume::Receiver<Event>, brok
     while let Ok(first) = inbox.recv_async().await {
         let events = std::iter::once(first).chain(inbox.try_iter());
         let flow = dispatcher.turn(Now::read(), events);
-        for request in dispatcher.requests.drain(..) {
+        for request in dispatcher.desk.requests.drain(..) {
             if !broker.ask(request) {
                 return;
             }
@@ -244,26 +198,15 @@ impl Dispatcher {
         Self {
             heartbeats: Heartbeats::new(now.instant, settings.heartbeat, settings.pong_timeout),
             random: fastrand::Rng::with_seed(settings.seed),
-            settings,
-            metrics,
+            desk: Desk::new(settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
-            pending: HashMap::new(),
-            last_ticket: 0,
-            due: VecDeque::new(),
-            reads: 0,
-            retry: Vec::new(),
             joins: VecDeque::new(),
             closing: HashMap::new(),
-            slow: Vec::new(),
-            open: Vec::new(),
-            recent_used: 0,
             recent_hand: 0,
             compare_hand: 0,
             compare_owed: 0.0,
-            full: false,
             draining: None,
-            requests: Vec::new(),
         }
     }
 
@@ -275,14 +218,15 @@ impl Dispatcher {
             self.on(now, event);
             handled += 1;
             // Looked at before the next event is taken from the inbox: what is taken is handled.
-            if self.full || handled == TURN {
+            if self.desk.full || handled == TURN {
                 break;
             }
         }
-        self.full = false;
+        self.desk.full = false;
         self.seal_all();
-        while let Some(session) = self.slow.pop() {
-            self.metrics.disconnected_slow_total.add(1);
+        self.give_up_recent();
+        while let Some(session) = self.desk.slow.pop() {
+            self.desk.metrics.disconnected_slow_total.add(1);
             self.disconnect(now, session, Disconnect::Slow);
         }
         self.ask_reads();
@@ -294,15 +238,15 @@ impl Dispatcher {
 
     /// What the broker is asked since this was last taken.
     pub fn take_requests(&mut self) -> impl Iterator<Item = Request> {
-        self.requests.drain(..)
+        self.desk.requests.drain(..)
     }
 
     /// What waits for the broker at this moment.
     pub fn load(&self) -> Load {
         Load {
-            commands: self.pending.len() - self.reads,
-            reads: self.reads,
-            due: self.due.len() + self.retry.len(),
+            commands: self.desk.pending.len() - self.desk.reads,
+            reads: self.desk.reads,
+            due: self.desk.line.len() + self.desk.retry.len(),
             closing: self.closing.len(),
         }
     }
@@ -310,7 +254,7 @@ impl Dispatcher {
     /// The position that this node has delivered in a room, if it has members there and knows it.
     pub fn position(&self, room: &RoomName) -> Option<Position> {
         let room = self.rooms.get(self.rooms.find(room)?)?;
-        room.state.position()
+        room.state.track.position()
     }
 
     fn on(&mut self, now: Now, event: Event) {
@@ -345,12 +289,12 @@ impl Dispatcher {
         outbox: Outbox,
     ) {
         outbox.note_heard();
-        let name = format!("{}-{id}", self.settings.incarnation);
+        let name = format!("{}-{id}", self.desk.settings.incarnation);
         outbox.offer(protocol.push(&Push::Welcome {
             session: &name,
-            node: &self.settings.node,
+            node: &self.desk.settings.node,
             user: user.as_ref(),
-            heartbeat: self.settings.heartbeat,
+            heartbeat: self.desk.settings.heartbeat,
         }));
         let beat = self.heartbeats.add(id);
         self.sessions.insert(
@@ -366,152 +310,6 @@ impl Dispatcher {
         if self.draining.is_some() {
             self.disconnect(now, id, Disconnect::Draining);
         }
-    }
-
-    fn on_command(
-        &mut self,
-        now: Now,
-        session: SessionId,
-        id: Option<RequestId>,
-        command: Command,
-    ) {
-        // A session that was disconnected may have spoken before it heard of it.
-        let Some(speaker) = self.sessions.get_mut(&session) else {
-            return;
-        };
-        let outcome = match command {
-            Command::Ping => {
-                self.reply(session, id, &Reply::Pong);
-                Ok(())
-            }
-            Command::Auth { user } => {
-                speaker.user = Some(user.clone());
-                self.reply(session, id, &Reply::Authenticated { user: &user });
-                Ok(())
-            }
-            Command::Join { room, since } => self.on_join(now, session, id, &room, since),
-            Command::Leave { room } => {
-                self.on_leave(session, &room);
-                self.reply(session, id, &Reply::Left { room: &room });
-                Ok(())
-            }
-            Command::Publish(publish) => self.on_publish(now, session, id, publish),
-            Command::History {
-                room,
-                before,
-                limit,
-            } => self.on_history(session, id, room, before, limit),
-        };
-        if let Err(error) = outcome {
-            self.reply(session, id, &Reply::Error(&error));
-        }
-    }
-
-    fn on_publish(
-        &mut self,
-        now: Now,
-        session: SessionId,
-        id: Option<RequestId>,
-        publish: Publish,
-    ) -> Result<(), CommandError> {
-        let Publish {
-            room,
-            key,
-            data,
-            ephemeral,
-            others,
-        } = publish;
-        refuse_reserved(&room)?;
-        let user = self
-            .sessions
-            .get(&session)
-            .and_then(|speaker| speaker.user.clone());
-        let key = key.map(|key| PublishKey {
-            publisher: user.clone(),
-            key,
-        });
-        let sender = Sender {
-            incarnation: self.settings.incarnation,
-            session,
-        };
-        let except = others.then_some(sender);
-        let publication = Arc::new(Publication {
-            user,
-            time: now.unix_ms,
-            except,
-            data,
-        });
-        let waiting = Pending::Publish {
-            session,
-            id,
-            room: room.clone(),
-            ephemeral,
-        };
-        let ticket = self.wait(session, waiting)?;
-        let publish = crate::broker::Publish {
-            ticket,
-            room,
-            key,
-            ephemeral,
-            publication,
-        };
-        self.requests.push(Request::Publish(publish));
-        Ok(())
-    }
-
-    fn on_history(
-        &mut self,
-        session: SessionId,
-        id: Option<RequestId>,
-        room: RoomName,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<(), CommandError> {
-        refuse_reserved(&room)?;
-        if let Some(page) = self.recent_page(&room, before, limit) {
-            self.reply_history(session, id, &room, page);
-            return Ok(());
-        }
-        let ticket = self.wait(
-            session,
-            Pending::History {
-                session,
-                id,
-                room: room.clone(),
-            },
-        )?;
-        let read = Read {
-            ticket,
-            room,
-            range: Range::Before(before),
-            limit,
-        };
-        self.requests.push(Request::Read(read));
-        Ok(())
-    }
-
-    /// Remembers who waits for an answer of the broker, within the bounds.
-    fn wait(&mut self, session: SessionId, waiting: Pending) -> Result<Ticket, CommandError> {
-        if self.pending.len() >= PENDING {
-            return Err(Refused::Unavailable.into());
-        }
-        if let Some(speaker) = self.sessions.get_mut(&session) {
-            if speaker.pending >= PENDING_PER_SESSION {
-                return Err(CommandError::new(
-                    Code::Limit,
-                    "1024 of your commands wait for an answer; wait for some of them",
-                ));
-            }
-            speaker.pending += 1;
-        }
-        Ok(self.ticket(waiting))
-    }
-
-    fn ticket(&mut self, waiting: Pending) -> Ticket {
-        self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
-        self.pending.insert(ticket, waiting);
-        ticket
     }
 
     fn on_closed(&mut self, now: Now, session: SessionId, farewell: Option<Disconnect>) {
@@ -543,94 +341,6 @@ impl Dispatcher {
         }
     }
 
-    fn on_published(&mut self, ticket: Ticket, result: Result<Position, Refused>) {
-        let Some(Pending::Publish {
-            session,
-            id,
-            room,
-            ephemeral,
-        }) = self.pending.remove(&ticket)
-        else {
-            return;
-        };
-        self.answered(session);
-        match result {
-            Ok(position) => {
-                self.metrics.published_total.add(1);
-                let position = (!ephemeral).then_some(position);
-                self.reply(
-                    session,
-                    id,
-                    &Reply::Published {
-                        room: &room,
-                        position,
-                    },
-                );
-            }
-            Err(refused) => self.reply(session, id, &Reply::Error(&refused.into())),
-        }
-    }
-
-    fn on_page(&mut self, ticket: Ticket, result: Result<Page, Refused>) {
-        match self.pending.remove(&ticket) {
-            Some(Pending::History { session, id, room }) => {
-                self.answered(session);
-                match result {
-                    Ok(page) => self.reply_history(session, id, &room, page),
-                    Err(refused) => self.reply(session, id, &Reply::Error(&refused.into())),
-                }
-            }
-            Some(Pending::Track(key)) => {
-                self.reads -= 1;
-                self.on_track_page(key, ticket, result);
-            }
-            Some(Pending::Seek(key)) => {
-                self.reads -= 1;
-                self.on_seek_page(key, ticket, result);
-            }
-            Some(Pending::Publish { .. }) | None => {}
-        }
-    }
-
-    fn answered(&mut self, session: SessionId) {
-        if let Some(speaker) = self.sessions.get_mut(&session) {
-            speaker.pending -= 1;
-        }
-    }
-
-    fn reply_history(
-        &mut self,
-        session: SessionId,
-        id: Option<RequestId>,
-        room: &RoomName,
-        mut page: Page,
-    ) {
-        // What does not fit into one answer is left out at the older end: the client pages backwards.
-        let mut bytes = 0;
-        let fits = |(_, publication): &&(u64, Arc<Publication>)| {
-            bytes += publication.weight();
-            bytes <= self.settings.outbox_bytes / 4
-        };
-        let kept = page.messages.iter().rev().take_while(fits).count().max(1);
-        page.messages
-            .drain(..page.messages.len().saturating_sub(kept));
-        let oldest = page
-            .messages
-            .first()
-            .map_or(page.first, |(offset, _)| *offset);
-        let (position, more) = (page.top, oldest > page.first);
-        self.reply(
-            session,
-            id,
-            &Reply::History {
-                room,
-                position,
-                messages: &page.messages,
-                more,
-            },
-        );
-    }
-
     fn on_tick(&mut self, now: Now) {
         self.beat(now);
         self.give_up_joins(now);
@@ -657,7 +367,7 @@ impl Dispatcher {
                     };
                     pinged.outbox.take_heard();
                     if pinged.outbox.offer(crate::protocol::frame::EMPTY_PING) == Offer::Full {
-                        self.slow.push(session);
+                        self.desk.slow.push(session);
                     }
                 }
                 Beat::Judge(session) => {
@@ -682,7 +392,7 @@ impl Dispatcher {
         ended.outbox.end(why);
         self.closing.insert(
             session,
-            (now.instant + self.settings.close_timeout, ended.outbox),
+            (now.instant + self.desk.settings.close_timeout, ended.outbox),
         );
     }
 
@@ -703,16 +413,7 @@ impl Dispatcher {
             return;
         };
         if speaker.outbox.offer(speaker.protocol.reply(id, reply)) == Offer::Full {
-            self.slow.push(session);
+            self.desk.slow.push(session);
         }
     }
-}
-
-/// Rooms of the server's own are neither joined, read nor published to by clients.
-fn refuse_reserved(room: &RoomName) -> Result<(), CommandError> {
-    if room.is_reserved() {
-        let reason = "rooms that begin with $ or @ belong to the server";
-        return Err(CommandError::new(Code::Forbidden, reason));
-    }
-    Ok(())
 }

@@ -42,6 +42,7 @@ pub struct Rooms<T, M> {
 /// A room with at least one local member, or one that is about to have one.
 #[derive(Debug)]
 pub struct Room<T, M> {
+    pub key: RoomKey,
     pub name: RoomName,
     pub state: T,
     pub members: Vec<Member<M>>,
@@ -89,13 +90,16 @@ impl<T, M> Rooms<T, M> {
         if let Some(key) = self.find(name) {
             return key;
         }
-        let room = Room {
-            name: name.clone(),
-            state: state(),
-            members: Vec::new(),
-        };
-        let key = RoomKey(self.rooms.insert(room));
+        let entry = self.rooms.vacant_entry();
+        let key = RoomKey(entry.key());
+        let (name, state) = (name.clone(), state());
         self.names.insert(name.clone(), key);
+        entry.insert(Room {
+            key,
+            name,
+            state,
+            members: Vec::new(),
+        });
         key
     }
 
@@ -106,11 +110,6 @@ impl<T, M> Rooms<T, M> {
     /// A room that is known to be there: keys live as long as their rooms.
     pub fn get_mut(&mut self, key: RoomKey) -> Option<&mut Room<T, M>> {
         self.rooms.get_mut(key.0)
-    }
-
-    /// All rooms, in no order that means anything.
-    pub fn keys(&self) -> impl Iterator<Item = RoomKey> {
-        self.rooms.iter().map(|(index, _)| RoomKey(index))
     }
 
     /// The first room at or behind a place in the structure, for walks that go on later; wraps round.
@@ -138,40 +137,32 @@ impl<T, M> Rooms<T, M> {
         }
     }
 
-    pub fn leave(&mut self, key: RoomKey, session: SessionId) -> Left {
+    /// Takes a session out of a room; what was kept of its membership comes back.
+    pub fn leave(&mut self, key: RoomKey, session: SessionId) -> (Left, Option<M>) {
         let Some(places) = self.places.get_mut(&session) else {
-            return Left::NotMember;
+            return (Left::NotMember, None);
         };
         let Some(index) = places.iter().position(|place| place.room == key) else {
-            return Left::NotMember;
+            return (Left::NotMember, None);
         };
         let place = places.swap_remove(index);
         if places.is_empty() {
             self.places.remove(&session);
         }
-        self.vacate(place)
+        let (left, member) = self.vacate(place);
+        (left, Some(member))
     }
 
-    /// Takes the session out of all its rooms and tells which.
-    pub fn depart(&mut self, session: SessionId) -> Vec<(RoomKey, Left)> {
-        let places = self.places.remove(&session).unwrap_or_default();
-        places
-            .into_iter()
-            .map(|place| (place.room, self.vacate(place)))
-            .collect()
-    }
-
-    /// Forgets a room without members. Rooms are made by joining and go with the last member: a stranger
-    /// cannot make them pile up.
-    pub fn remove(&mut self, key: RoomKey) -> T {
-        let room = self.rooms.remove(key.0);
+    /// Forgets a room. Rooms are made by joining and go with the last member: a stranger cannot make them pile up.
+    pub fn remove(&mut self, key: RoomKey) -> Option<Room<T, M>> {
+        let room = self.rooms.try_remove(key.0)?;
         debug_assert!(room.members.is_empty());
         self.names.remove(&room.name);
         if self.rooms.is_empty() {
             self.rooms = Slab::new();
             self.names.shrink_to_fit();
         }
-        room.state
+        Some(room)
     }
 
     /// How many rooms the session is in.
@@ -179,27 +170,23 @@ impl<T, M> Rooms<T, M> {
         self.places.get(&session).map_or(0, Vec::len)
     }
 
-    pub fn member_mut(&mut self, key: RoomKey, session: SessionId) -> Option<&mut Member<M>> {
-        let place = self
-            .places
-            .get(&session)?
-            .iter()
-            .find(|place| place.room == key)?;
-        self.rooms.get_mut(key.0)?.members.get_mut(place.slot)
-    }
-
-    pub fn rooms_of(&self, session: SessionId) -> impl Iterator<Item = RoomKey> {
+    /// Whether the session is a member of the room.
+    pub fn has(&self, key: RoomKey, session: SessionId) -> bool {
         self.places
             .get(&session)
-            .into_iter()
-            .flatten()
-            .map(|place| place.room)
+            .is_some_and(|places| places.iter().any(|place| place.room == key))
+    }
+
+    /// The rooms that the session is in now.
+    pub fn rooms_of(&self, session: SessionId) -> Vec<RoomKey> {
+        let places = self.places.get(&session).into_iter().flatten();
+        places.map(|place| place.room).collect()
     }
 
     /// Empties a slot. The last member moves into it, and its session is told so.
-    fn vacate(&mut self, place: Place) -> Left {
+    fn vacate(&mut self, place: Place) -> (Left, M) {
         let members = &mut self.rooms[place.room.0].members;
-        members.swap_remove(place.slot);
+        let left = members.swap_remove(place.slot);
         if let Some(moved) = members.get(place.slot) {
             let places = self.places.get_mut(&moved.session);
             for other in places.into_iter().flatten() {
@@ -211,11 +198,8 @@ impl<T, M> Rooms<T, M> {
         if members.capacity() > 4 * members.len() + 16 {
             members.shrink_to(2 * members.len());
         }
-        if members.is_empty() {
-            Left::Last
-        } else {
-            Left::Others
-        }
+        let last = members.is_empty();
+        (if last { Left::Last } else { Left::Others }, left.value)
     }
 }
 
@@ -255,18 +239,18 @@ mod tests {
                             (true, 0) => Left::Last,
                             (true, _) => Left::Others,
                         };
-                        assert_eq!(
-                            rooms.leave(key, SessionId(session)),
-                            expected,
-                            "seed {seed}"
-                        );
+                        let (left, member) = rooms.leave(key, SessionId(session));
+                        assert_eq!(left, expected, "seed {seed}");
+                        assert_eq!(member.is_some(), left != Left::NotMember);
                         if expected == Left::Last {
                             rooms.remove(key);
                             model.remove(&name);
                         }
                     }
                     _ => {
-                        for (key, left) in rooms.depart(SessionId(session)) {
+                        for key in rooms.rooms_of(SessionId(session)) {
+                            let (left, member) = rooms.leave(key, SessionId(session));
+                            assert_eq!(member, Some(session));
                             let name = rooms.get_mut(key).unwrap().name.to_string();
                             let members = model.get_mut(&name).unwrap();
                             assert!(members.remove(&session));
@@ -291,8 +275,7 @@ mod tests {
                         .collect();
                     assert_eq!(&listed, members, "seed {seed}");
                     for session in members {
-                        let member = rooms.member_mut(key, SessionId(*session)).unwrap();
-                        assert_eq!((member.session.0, member.value), (*session, *session));
+                        assert!(rooms.has(key, SessionId(*session)), "seed {seed}");
                     }
                 }
             }

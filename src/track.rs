@@ -30,6 +30,16 @@ pub enum Step {
     Lost(Position),
 }
 
+impl Step {
+    /// Bytes that it occupies, as far as [`Publication::weight`] knows.
+    pub fn weight(&self) -> usize {
+        match self {
+            Step::Deliver(_, publication) => publication.weight(),
+            Step::Lost(_) => 0,
+        }
+    }
+}
+
 /// The node's own place in one room.
 #[derive(Debug, Default)]
 pub struct Track {

@@ -2,8 +2,10 @@
 //! runs and no time passes but what the test says.
 
 use super::*;
+use crate::broker::{Page, Publication, Range, Refused};
 use crate::disconnect::Disconnect;
 use crate::id::Epoch;
+use crate::id::Ticket;
 use crate::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 use bytes::Bytes;
 use serde_json::value::RawValue;

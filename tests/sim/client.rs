@@ -278,6 +278,8 @@ impl Client {
 
     /// Publishes many at once without waiting for answers, as no good client does.
     pub fn flood(&mut self, room: usize, count: usize, oracle: &mut Oracle) {
+        // Its answers alone may be more than its outbox holds.
+        self.disturb();
         for _ in 0..count {
             if self.is_open() {
                 let value = oracle.attempt(self.id, room, false);

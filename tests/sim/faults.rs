@@ -153,18 +153,25 @@ pub enum Weather {
 
 impl Plan {
     pub fn new(random: &mut fastrand::Rng, weather: Weather) -> Self {
-        let small = random.bool();
         let sizes = Sizes {
-            history_size: *pick(random, &[5, 40, 200]),
+            // A log that is trimmed may tell a loss, and hide one in it.
+            history_size: *pick(
+                random,
+                if weather == Weather::Any {
+                    &[5, 40, 200]
+                } else {
+                    &[200]
+                },
+            ),
             recent_memory: *pick(random, &[0, 1_500, 1 << 20]),
-            outbox_bytes: if small { 4_096 } else { 1 << 18 },
+            outbox_bytes: *pick(random, &[2_048, 4_096, 1 << 18]),
             linger: random.u64(0..2_000),
             delay: *pick(random, &[2, 10, 60]),
         };
         let mut plan = Self {
             nodes: random.usize(1..=3),
             clients: random.usize(2..=5),
-            rooms: random.usize(1..=3),
+            rooms: *pick(random, &[1, 1, 2, 3, 6]),
             sizes,
             steps: Vec::new(),
             healed_at: 0,
@@ -186,7 +193,8 @@ impl Plan {
 
     fn add(&mut self, at: u64, fault: Fault) {
         if fault.is_silent() {
-            self.patience = 90_000;
+            // A minute until a node finds out, and one more until the others hear of it in the same way.
+            self.patience = 130_000;
         }
         self.healed_at = self.healed_at.max(at + fault.lasts());
         self.steps.push((at, Step::Fault(fault)));

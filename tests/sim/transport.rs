@@ -36,9 +36,10 @@ impl Transport {
         }
     }
 
-    /// Whether something was done that a client could see.
+    /// Whether something was done that a client could see. A message that still waits for the next one is as good as
+    /// dropped.
     pub fn was_tampered(&self) -> bool {
-        self.tampered
+        self.tampered || self.held.is_some()
     }
 
     /// Cuts what a writer wrote into frames.

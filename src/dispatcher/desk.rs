@@ -1,0 +1,120 @@
+//! The dispatcher's desk: what rooms and sessions leave behind in a turn for the dispatcher to see to. Requests to the
+//! broker and who waits for them, reads in line, sessions found slow, rooms with something to seal.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Settings;
+use crate::broker::{Range, Read, Request};
+use crate::id::{RoomName, SessionId, Ticket};
+use crate::metrics::Metrics;
+use crate::protocol::RequestId;
+use crate::rooms::RoomKey;
+use crate::session::{Offer, Outbox};
+
+/// Reads that the node has under way at most for the sake of its own positions and of those who come back. A resubscription
+/// of 100,000 rooms then costs Redis a steady stream, not a wall.
+pub const READS: usize = 64;
+
+/// Who waits for an answer of the broker.
+pub enum Pending {
+    Publish {
+        session: SessionId,
+        id: Option<RequestId>,
+        room: RoomName,
+        ephemeral: bool,
+    },
+    History {
+        session: SessionId,
+        id: Option<RequestId>,
+        room: RoomName,
+    },
+    /// The node itself: a hole in the room is to be closed, or its position looked up.
+    Track(RoomKey),
+    /// Sessions that come back to the room, and whose messages the node no longer has.
+    Seek(RoomKey),
+}
+
+/// See the head of this file.
+pub struct Desk {
+    pub settings: Settings,
+    pub metrics: Arc<Metrics>,
+    /// What the broker is asked in this turn.
+    pub requests: Vec<Request>,
+    pub pending: HashMap<Ticket, Pending>,
+    last_ticket: u64,
+    /// Rooms that want a read, each once, and how many reads are under way.
+    pub line: VecDeque<RoomKey>,
+    pub reads: usize,
+    /// Rooms whose read failed; they line up again at the next tick.
+    pub retry: Vec<RoomKey>,
+    /// Found full during this turn; disconnected at its end.
+    pub slow: Vec<SessionId>,
+    /// Rooms with something to seal.
+    pub open: Vec<RoomKey>,
+    /// A room has filled a quarter of an outbox: the turn ends, and the writers get theirs.
+    pub full: bool,
+    /// Bytes of recent messages in all rooms.
+    pub recent_used: usize,
+}
+
+impl Desk {
+    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
+        Self {
+            settings,
+            metrics,
+            requests: Vec::new(),
+            pending: HashMap::new(),
+            last_ticket: 0,
+            line: VecDeque::new(),
+            reads: 0,
+            retry: Vec::new(),
+            slow: Vec::new(),
+            open: Vec::new(),
+            full: false,
+            recent_used: 0,
+        }
+    }
+
+    /// Remembers who waits for an answer.
+    pub fn ticket(&mut self, waiting: Pending) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.pending.insert(ticket, waiting);
+        ticket
+    }
+
+    /// Asks for a part of a room's log on the node's own account.
+    pub fn read(
+        &mut self,
+        waiting: Pending,
+        room: &RoomName,
+        range: Range,
+        limit: usize,
+    ) -> Ticket {
+        let ticket = self.ticket(waiting);
+        self.reads += 1;
+        let room = room.clone();
+        self.requests.push(Request::Read(Read {
+            ticket,
+            room,
+            range,
+            limit,
+        }));
+        ticket
+    }
+
+    /// The most that is offered to an outbox at once, in bytes.
+    pub fn quarter(&self) -> usize {
+        self.settings.outbox_bytes / 4
+    }
+
+    /// Offers frames to a session. One that is too slow for them is noted; one that is gone needs none.
+    pub fn say(&mut self, session: SessionId, outbox: &Outbox, frames: Bytes) {
+        if outbox.offer(frames) == Offer::Full {
+            self.slow.push(session);
+        }
+    }
+}

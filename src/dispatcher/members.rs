@@ -1,0 +1,171 @@
+//! The dispatcher's events that concern rooms: who joins and leaves, and what the topics bring.
+
+use std::sync::Arc;
+
+use super::commands::refuse_reserved;
+use super::desk::Desk;
+use super::recovery::{Cursor, Join, Judge};
+use super::room::{Membership, Room, RoomState};
+use super::{Dispatcher, Now};
+use crate::broker::{Publication, Refused, Request};
+use crate::id::{Position, RoomName, SessionId};
+use crate::protocol::{Code, CommandError, Reply, RequestId};
+use crate::rooms::{Joined, Left, RoomKey};
+
+impl Dispatcher {
+    pub(super) fn on_join(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        id: Option<RequestId>,
+        name: &RoomName,
+        since: Option<Position>,
+    ) -> Result<(), CommandError> {
+        refuse_reserved(name)?;
+        self.check_bounds(session, name)?;
+        let Some(speaker) = self.sessions.get(&session) else {
+            return Ok(());
+        };
+        let member = Membership {
+            outbox: speaker.outbox.clone(),
+            protocol: speaker.protocol,
+        };
+        let key = self.rooms.find_or_add(name, RoomState::default);
+        let joined = self.rooms.join(key, session, member.clone());
+        if joined == Joined::First {
+            self.desk.requests.push(Request::Follow(name.clone()));
+        }
+        let deadline = now.instant + self.desk.settings.join_timeout;
+        let Some((room, desk)) = self.room(key) else {
+            return Ok(());
+        };
+        if joined == Joined::Already {
+            // It has lost its place, or forgot that it has one: it starts afresh, behind what was said before.
+            room.seal(desk);
+            room.supersede(desk, session);
+        } else {
+            room.state.speakers[member.protocol.index()] += 1;
+        }
+        let cursor = Cursor::new(member, since, Join { id, deadline });
+        room.state.cursors.insert(session, cursor);
+        room.settle(desk, session, Judge::NotYet);
+        if room.state.cursors.contains_key(&session) {
+            self.joins.push_back((deadline, key, session));
+        }
+        Ok(())
+    }
+
+    fn check_bounds(&self, session: SessionId, name: &RoomName) -> Result<(), CommandError> {
+        let limit = |reason| Err(CommandError::new(Code::Limit, reason));
+        let known = self.rooms.find(name);
+        if known.is_none() && self.rooms.len() >= self.desk.settings.max_rooms {
+            return limit("this node has as many rooms as it may; leave one, or try another node");
+        }
+        let again = known.is_some_and(|key| self.rooms.has(key, session));
+        if !again && self.rooms.count_of(session) >= self.desk.settings.rooms_per_session {
+            return limit("you are in as many rooms as one client may be; leave one first");
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_leave(&mut self, session: SessionId, name: &RoomName) {
+        let Some(key) = self.rooms.find(name) else {
+            return;
+        };
+        if let Some((room, desk)) = self.room(key) {
+            room.supersede(desk, session);
+        }
+        self.leave(key, session);
+    }
+
+    /// Takes a session that has ended out of all its rooms.
+    pub(super) fn depart(&mut self, session: SessionId) {
+        for key in self.rooms.rooms_of(session) {
+            self.leave(key, session);
+        }
+    }
+
+    fn leave(&mut self, key: RoomKey, session: SessionId) {
+        if let Some((room, desk)) = self.room(key) {
+            room.seal(desk);
+        }
+        let (left, member) = self.rooms.leave(key, session);
+        let (Some(member), Some((room, _))) = (member, self.room(key)) else {
+            return;
+        };
+        room.state.cursors.remove(&session);
+        room.state.speakers[member.protocol.index()] -= 1;
+        if left == Left::Last
+            && let Some(room) = self.rooms.remove(key)
+        {
+            self.desk.recent_used -= room.state.recent.weight();
+            self.desk.requests.push(Request::Unfollow(room.name));
+        }
+    }
+
+    pub(super) fn on_following(&mut self, name: &RoomName) {
+        if let Some((room, desk)) = self.room_named(name) {
+            room.make_due(desk);
+        }
+    }
+
+    pub(super) fn on_message(&mut self, name: &RoomName, at: Position, said: Arc<Publication>) {
+        if let Some((room, desk)) = self.room_named(name) {
+            room.hear(desk, at, said);
+        }
+    }
+
+    pub(super) fn on_ephemeral(&mut self, name: &RoomName, said: &Publication) {
+        if let Some((room, desk)) = self.room_named(name) {
+            room.encode(desk, None, said);
+        }
+    }
+
+    /// A member's outbox has been written: it gets its next page in each room where it is behind.
+    pub(super) fn on_drained(&mut self, session: SessionId) {
+        for key in self.rooms.rooms_of(session) {
+            if let Some((room, desk)) = self.room(key) {
+                room.settle(desk, session, Judge::NotYet);
+            }
+        }
+    }
+
+    /// Joins that the broker did not let be answered in time are refused.
+    pub(super) fn give_up_joins(&mut self, now: Now) {
+        while let Some((deadline, key, session)) = self.joins.front().copied()
+            && deadline <= now.instant
+        {
+            self.joins.pop_front();
+            let Some((room, _)) = self.room(key) else {
+                continue;
+            };
+            let cursor = room.state.cursors.get(&session);
+            if let Some(join) = cursor.and_then(|cursor| cursor.late(now.instant)) {
+                self.leave(key, session);
+                self.reply(
+                    session,
+                    join.id,
+                    &Reply::Error(&Refused::Unavailable.into()),
+                );
+            }
+        }
+    }
+
+    pub(super) fn seal_all(&mut self) {
+        for key in std::mem::take(&mut self.desk.open) {
+            if let Some((room, desk)) = self.room(key) {
+                room.seal(desk);
+            }
+        }
+    }
+
+    /// The room and the desk that it leaves things on. Keys outlive their rooms in the lines, so there may be none.
+    pub(super) fn room(&mut self, key: RoomKey) -> Option<(&mut Room, &mut Desk)> {
+        let room = self.rooms.get_mut(key)?;
+        Some((room, &mut self.desk))
+    }
+
+    pub(super) fn room_named(&mut self, name: &RoomName) -> Option<(&mut Room, &mut Desk)> {
+        self.rooms.find(name).and_then(|key| self.room(key))
+    }
+}

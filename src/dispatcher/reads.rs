@@ -1,0 +1,86 @@
+//! What the node reads from logs: for its own place in its rooms and for those who come back, a bounded number at a
+//! time; and what it need not read, because the newest messages are kept within one memory bound.
+
+use std::time::Duration;
+
+use super::desk::{Pending, READS};
+use super::{Dispatcher, TICK};
+use crate::broker::{Page, Refused};
+use crate::id::Ticket;
+
+/// Every room is compared with its log once in this time, however quiet it is.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+
+impl Dispatcher {
+    /// Asks the broker for what the rooms in line want to know.
+    pub(super) fn ask_reads(&mut self) {
+        while self.desk.reads < READS
+            && let Some(key) = self.desk.line.pop_front()
+        {
+            if let Some((room, desk)) = self.room(key) {
+                room.ask(desk);
+            }
+        }
+    }
+
+    pub(super) fn retry_reads(&mut self) {
+        for key in std::mem::take(&mut self.desk.retry) {
+            if let Some((room, desk)) = self.room(key) {
+                room.line_up(desk);
+            }
+        }
+    }
+
+    pub(super) fn on_page(&mut self, ticket: Ticket, result: Result<Page, Refused>) {
+        match self.desk.pending.remove(&ticket) {
+            Some(Pending::History { session, id, room }) => {
+                self.answered(session);
+                self.reply_history(session, id, &room, result);
+            }
+            Some(Pending::Track(key)) => {
+                self.desk.reads -= 1;
+                if let Some((room, desk)) = self.room(key) {
+                    room.answer(desk, ticket, result);
+                }
+            }
+            Some(Pending::Seek(key)) => {
+                self.desk.reads -= 1;
+                if let Some((room, desk)) = self.room(key) {
+                    room.sought(desk, ticket, result);
+                }
+            }
+            Some(Pending::Publish { .. }) | None => {}
+        }
+    }
+
+    /// Makes the rooms due for a comparison with their logs, evenly over time.
+    pub(super) fn compare_some(&mut self) {
+        let share = TICK.as_secs_f64() / COMPARE_EVERY.as_secs_f64();
+        self.compare_owed = (self.compare_owed + self.rooms.len() as f64 * share).min(READS as f64);
+        while self.compare_owed >= 1.0 {
+            self.compare_owed -= 1.0;
+            let Some((key, next)) = self.rooms.next_key(self.compare_hand) else {
+                return;
+            };
+            self.compare_hand = next;
+            if let Some((room, desk)) = self.room(key)
+                && room.state.track.is_settled()
+            {
+                room.make_due(desk);
+            }
+        }
+    }
+
+    /// Keeps all rooms' recent messages within their memory: rooms give up their older half in turn.
+    pub(super) fn give_up_recent(&mut self) {
+        while self.desk.recent_used > self.desk.settings.recent_memory {
+            let Some((key, next)) = self.rooms.next_key(self.recent_hand) else {
+                return;
+            };
+            self.recent_hand = next;
+            if let Some((room, desk)) = self.room(key) {
+                room.change_recent(desk, |recent| recent.shrink());
+            }
+        }
+    }
+}

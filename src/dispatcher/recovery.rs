@@ -1,0 +1,358 @@
+//! Bringing back to a room those who were away. A member is *live*, and gets each message as it is delivered, or it is
+//! behind and has a [`Cursor`]: then it gets its next page when its outbox has drained, from the recent messages or
+//! from a read that all who are behind share. Nothing is buffered for it. It becomes live in the turn in which its
+//! cursor meets the delivered offset.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::desk::{Desk, Pending};
+use super::room::{Membership, PAGE, Room, own_message};
+use crate::broker::{Page, Publication, Range, Refused, Sender};
+use crate::id::{Position, SessionId, Ticket};
+use crate::protocol::{Code, CommandError, Joined, Message, Push, Reply, RequestId};
+
+/// A member that is behind.
+#[derive(Debug)]
+pub struct Cursor {
+    pub member: Membership,
+    want: Want,
+    /// A join that has not been answered yet.
+    join: Option<Join>,
+}
+
+/// A join that waits for its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Join {
+    pub id: Option<RequestId>,
+    pub deadline: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    /// To stand wherever the room stands.
+    Now,
+    /// To go on from here, if the log has it: not judged yet.
+    Since(Position),
+    /// To get what comes after this, which is not above what the node has delivered.
+    After(Position),
+}
+
+/// Whether the node's own read has just told that it misses nothing, so that a position it cannot place is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    Now,
+    NotYet,
+}
+
+impl Cursor {
+    pub fn new(member: Membership, since: Option<Position>, join: Join) -> Self {
+        let want = since.map_or(Want::Now, Want::Since);
+        Self {
+            member,
+            want,
+            join: Some(join),
+        }
+    }
+
+    /// The join that waits here, if its time is over.
+    pub fn late(&self, now: Instant) -> Option<Join> {
+        self.join.filter(|join| join.deadline <= now)
+    }
+
+    /// Whether it goes on after the room has lost messages: only a join that waits does, and is judged anew.
+    pub fn survives_loss(&mut self) -> bool {
+        if let Want::After(at) = self.want {
+            self.want = Want::Since(at);
+        }
+        self.join.is_some()
+    }
+
+    /// Whether another page fits into the outbox. If not, its writer is asked to tell when it has drained.
+    fn has_room(&self, quarter: usize) -> bool {
+        let fits = || self.member.outbox.waiting() <= quarter as u64;
+        if fits() {
+            return true;
+        }
+        // Asked before the second look: the writer may be done with it between the two.
+        self.member.outbox.want_drained();
+        fits()
+    }
+
+    fn say(&self, desk: &mut Desk, session: SessionId, id: Option<RequestId>, reply: &Reply<'_>) {
+        desk.say(
+            session,
+            &self.member.outbox,
+            self.member.protocol.reply(id, reply),
+        );
+    }
+}
+
+impl Room {
+    /// A join that another join or a leave of its session overtakes is refused: every join is answered.
+    pub fn supersede(&mut self, desk: &mut Desk, session: SessionId) {
+        let Some(cursor) = self.state.cursors.get_mut(&session) else {
+            return;
+        };
+        if let Some(Join { id, .. }) = cursor.join.take() {
+            let reason = "another join or leave of this room came before the answer; join again";
+            let error = CommandError::new(Code::Unavailable, reason);
+            cursor.say(desk, session, id, &Reply::Error(&error));
+        }
+    }
+
+    /// More comes at once than outboxes hold: all who are live, and thus stand at this offset, get it page by page.
+    pub fn fall_behind(&mut self, desk: &mut Desk, offset: u64) {
+        self.seal(desk);
+        let Some(Position { epoch, .. }) = self.state.track.position() else {
+            return;
+        };
+        let want = Want::After(Position { epoch, offset });
+        for member in &self.members {
+            let cursor = self.state.cursors.entry(member.session);
+            cursor.or_insert_with(|| Cursor {
+                member: member.value.clone(),
+                want,
+                join: None,
+            });
+        }
+    }
+
+    /// Lets everyone who is behind have what can be had now, in the order they came, so that equal events have equal
+    /// effects.
+    pub fn settle_all(&mut self, desk: &mut Desk, judge: Judge) {
+        for session in self.behind() {
+            self.settle(desk, session, judge);
+        }
+    }
+
+    fn behind(&self) -> Vec<SessionId> {
+        let mut sessions: Vec<SessionId> = self.state.cursors.keys().copied().collect();
+        sessions.sort_unstable();
+        sessions
+    }
+
+    /// Lets a member that is behind have what can be had now: its answer, its next page, or its place among the
+    /// live. Whoever gets less than everything is looked at again when its outbox has drained or a read has answered.
+    pub fn settle(&mut self, desk: &mut Desk, session: SessionId, judge: Judge) {
+        let Some(position) = self.state.track.position() else {
+            return;
+        };
+        let Some(cursor) = self.state.cursors.get_mut(&session) else {
+            return;
+        };
+        if let Want::Since(since) = cursor.want
+            && since.epoch == position.epoch
+            && since.offset <= position.offset
+        {
+            cursor.want = Want::After(since);
+        }
+        match cursor.want {
+            Want::Now => self.become_live(desk, session, position, None),
+            Want::After(at) if at == position => {
+                self.become_live(desk, session, position, Some(true));
+            }
+            Want::After(_) if !cursor.has_room(desk.quarter()) => {}
+            Want::After(at) if self.state.recent.run().covers(at.offset + 1) => {
+                let messages = self.state.recent.run().after(at.offset, PAGE);
+                let messages: Vec<_> = messages.map(|(o, said)| (o, said.clone())).collect();
+                self.give(desk, session, position, &messages);
+            }
+            Want::After(_) => {
+                self.state.seek = true;
+                self.line_up(desk);
+            }
+            // Another epoch, or ahead of this node: perhaps the node itself is behind, so its own read decides.
+            Want::Since(_) if judge == Judge::NotYet => self.make_due(desk),
+            Want::Since(_) => self.become_live(desk, session, position, Some(false)),
+        }
+    }
+
+    /// The member stands where the room stands, and is told so if its join still waits for it.
+    fn become_live(
+        &mut self,
+        desk: &mut Desk,
+        session: SessionId,
+        position: Position,
+        recovered: Option<bool>,
+    ) {
+        // What was delivered in this turn lies before its place.
+        self.seal(desk);
+        let Some(cursor) = self.state.cursors.remove(&session) else {
+            return;
+        };
+        if let Some(Join { id, .. }) = cursor.join {
+            let top = position.offset;
+            let joined = Joined {
+                room: &self.name,
+                position,
+                top,
+                recovered,
+            };
+            cursor.say(desk, session, id, &Reply::Joined(joined));
+        }
+    }
+
+    /// Gives a member its next page, from messages that follow its place: at most a quarter of an outbox, the rest when
+    /// that has drained. If its join still waits, it is told first that all of it comes.
+    fn give(
+        &mut self,
+        desk: &mut Desk,
+        session: SessionId,
+        top: Position,
+        messages: &[(u64, Arc<Publication>)],
+    ) {
+        let Some(cursor) = self.state.cursors.get_mut(&session) else {
+            return;
+        };
+        let Want::After(at) = cursor.want else { return };
+        if let Some(Join { id, .. }) = cursor.join.take() {
+            let joined = Joined {
+                room: &self.name,
+                position: at,
+                top: top.offset,
+                recovered: Some(true),
+            };
+            cursor.say(desk, session, id, &Reply::Joined(joined));
+        }
+        let own = Sender {
+            incarnation: desk.settings.incarnation,
+            session,
+        };
+        let Membership { outbox, protocol } = &cursor.member;
+        let mut frames = BytesMut::new();
+        let mut last = at;
+        for (offset, publication) in messages {
+            // A read may know more than the node has delivered; that comes when it is delivered.
+            if *offset > top.offset || frames.len() >= desk.quarter() {
+                break;
+            }
+            let message = Message {
+                room: &self.name,
+                offset: Some(*offset),
+                publication,
+            };
+            match publication.except {
+                Some(sender) if sender == own => {
+                    frames.extend_from_slice(&own_message(&message, *protocol));
+                }
+                _ => protocol.message(&message, &mut frames),
+            }
+            last.offset = *offset;
+        }
+        cursor.want = Want::After(last);
+        desk.metrics.delivered_total.add(last.offset - at.offset);
+        // Asked for before the offer: the writer may be done with it at any moment.
+        outbox.want_drained();
+        desk.say(session, outbox, frames.freeze());
+        if last == top {
+            self.become_live(desk, session, top, None);
+        }
+    }
+
+    /// Reads what the room's cursors need and the node does not have: from the lowest one on, for all of them.
+    pub fn ask_seek(&mut self, desk: &mut Desk) {
+        if self.state.seek_ticket.is_some() || !std::mem::take(&mut self.state.seek) {
+            return;
+        }
+        let recent = self.state.recent.run();
+        let needed = self
+            .state
+            .cursors
+            .values()
+            .filter_map(|cursor| match cursor.want {
+                Want::After(at) if !recent.covers(at.offset + 1) => Some(at),
+                _ => None,
+            });
+        let Some(lowest) = needed.min_by_key(|at| at.offset) else {
+            return;
+        };
+        // A whole log in one read, so that a herd costs few.
+        let limit = desk.settings.retention.of(&self.name).size.max(PAGE);
+        let ticket = desk.read(
+            Pending::Seek(self.key),
+            &self.name,
+            Range::After(lowest),
+            limit,
+        );
+        self.state.seek_ticket = Some(ticket);
+    }
+
+    /// The answer to what was read for the cursors.
+    pub fn sought(&mut self, desk: &mut Desk, ticket: Ticket, result: Result<Page, Refused>) {
+        if self
+            .state
+            .seek_ticket
+            .take_if(|asked| *asked == ticket)
+            .is_none()
+        {
+            return;
+        }
+        let Ok(page) = result else {
+            self.state.seek = true;
+            desk.retry.push(self.key);
+            return;
+        };
+        let Some(position) = self.state.track.position() else {
+            return;
+        };
+        if page.top.epoch != position.epoch || page.top.offset < position.offset {
+            // The epoch is over, or the log has lost its tail, or the page is merely old: the node's own read tells.
+            self.make_due(desk);
+        }
+        if page.top.epoch != position.epoch {
+            return;
+        }
+        self.change_recent(desk, |recent| recent.prepend(&page.messages));
+        let behind = self.behind();
+        for session in &behind {
+            self.give_sought(desk, *session, position, &page);
+        }
+        // Whoever got nothing of it, and waits for no outbox, is in need of another read.
+        for session in behind {
+            let Some(cursor) = self.state.cursors.get(&session) else {
+                continue;
+            };
+            // Asked before the look: the writer may be done between the two.
+            cursor.member.outbox.want_drained();
+            if cursor.member.outbox.waiting() == 0 {
+                self.settle(desk, session, Judge::NotYet);
+            }
+        }
+    }
+
+    /// Serves a cursor from a page that was read for cursors, or tells it that the log no longer reaches its place.
+    fn give_sought(&mut self, desk: &mut Desk, session: SessionId, top: Position, page: &Page) {
+        let Some(cursor) = self.state.cursors.get(&session) else {
+            return;
+        };
+        let Want::After(at) = cursor.want else { return };
+        if at.offset + 1 < page.first && !self.state.recent.run().covers(at.offset + 1) {
+            if cursor.join.is_none() {
+                let Membership { outbox, protocol } = &cursor.member;
+                let gap = Push::Gap {
+                    room: &self.name,
+                    position: top,
+                };
+                desk.say(session, outbox, protocol.push(&gap));
+            }
+            self.become_live(desk, session, top, Some(false));
+            return;
+        }
+        if !cursor.has_room(desk.quarter()) {
+            return;
+        }
+        let start = page
+            .messages
+            .partition_point(|(offset, _)| *offset <= at.offset);
+        let rest = &page.messages[start..];
+        if rest
+            .first()
+            .is_some_and(|(offset, _)| *offset == at.offset + 1)
+        {
+            self.give(desk, session, top, rest);
+        }
+    }
+}
