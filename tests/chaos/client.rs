@@ -85,6 +85,11 @@ impl Handle {
         });
     }
 
+    /// Publishes that have no answer, those included that it has not looked at yet.
+    pub fn unanswered(&self) -> usize {
+        self.orders.len() + self.glance().unanswered
+    }
+
     pub fn order(&self, order: Order) {
         // A client ends only when it is told to; then nothing more is asked of it.
         let _ = self.orders.send(order);

@@ -16,7 +16,6 @@ pub struct Times {
     invoked: HashMap<(usize, u64), u64>,
     /// When it was published, and how long it took.
     latencies: Vec<(u64, u64)>,
-    load: Option<u64>,
     fault: Option<u64>,
     healed: Option<u64>,
     /// By room: the last that was heard, and the first after the last fault.
@@ -34,7 +33,7 @@ pub struct Times {
 impl Times {
     pub fn take(&mut self, at: u64, event: &Event) {
         match event {
-            Event::Load { on } => self.load_changed(*on, at),
+            Event::Load { on } => self.loaded = *on,
             Event::Fault { .. } => {
                 self.fault.get_or_insert(at);
             }
@@ -81,32 +80,16 @@ impl Times {
         }
     }
 
-    fn load_changed(&mut self, on: bool, at: u64) {
-        self.loaded = on;
-        if on {
-            self.load = Some(at);
-            self.heard.values_mut().for_each(|heard| *heard = at);
-        }
-    }
-
     fn heard_in(&mut self, room: &str, at: u64) {
         if !self.again.contains_key(room) && self.healed.is_some() {
             self.again.insert(room.to_owned(), at);
         }
-        let start = self.load.unwrap_or(at);
-        match self.heard.get_mut(room) {
-            Some(heard) => {
-                // Two clients' lines may stand in another order than their times.
-                if self.loaded {
-                    self.silence = self.silence.max(at.saturating_sub(*heard));
-                }
-                *heard = at.max(*heard);
-            }
-            None => {
-                self.silence = self.silence.max(at.saturating_sub(start));
-                self.heard.insert(room.to_owned(), at);
-            }
+        let heard = self.heard.entry(room.to_owned()).or_insert(at);
+        // Two clients' lines may stand in another order than their times.
+        if self.loaded {
+            self.silence = self.silence.max(at.saturating_sub(*heard));
         }
+        *heard = at.max(*heard);
     }
 
     pub fn finish(self, verdict: &mut Verdict) {

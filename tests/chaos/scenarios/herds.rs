@@ -203,7 +203,7 @@ async fn recover(world: &mut World) {
 async fn publish_missed(world: &World) {
     let unanswered = |most: usize| {
         let mut publishers = world.clients[..8].iter();
-        publishers.any(|client| client.glance().unanswered > most)
+        publishers.any(|client| client.unanswered() > most)
     };
     for number in 0..MISSED * HERD_ROOMS {
         world.publish_one(number % 8, &herd_room(number), 100);
