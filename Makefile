@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run run-cluster check test test-chaos bench doc clean toolchain
+.PHONY: help run run-cluster check test sim test-chaos bench doc clean toolchain
 
 # A shell opened before rustup was installed has no cargo on its PATH yet, and an ordinary
 # user's PATH on Debian has no /usr/sbin, where nginx lives.
@@ -45,6 +45,9 @@ check: toolchain ## What precedes a commit: fmt, clippy, rustdoc, then all tests
 test: toolchain ## Run all tests on both runtimes; installs what they need if missing
 	@deploy/install redis-server nginx chromium chromium-driver openssl
 	@exec .ci/check test
+
+sim: toolchain ## Simulate faults in virtual time: new schedules, or one again with SEED=…
+	@exec .ci/check sim
 
 test-chaos: toolchain ## Break a cluster under load and judge what clients saw; about ten minutes
 	@deploy/install redis-server nginx

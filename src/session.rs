@@ -17,7 +17,8 @@ use crate::protocol::frame;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
     Queued,
-    /// The bound is reached: the session is to be disconnected as slow, once the present work is done.
+    /// The bound is or was reached: the session is to be disconnected as slow, once the present work is done. From now on
+    /// nothing fits, so that no client sees what comes behind a hole.
     Full,
     /// The writer has ended; the session's `Closed` is on its way.
     Gone,
@@ -73,6 +74,9 @@ struct Gauge {
 
 const FRAME: u64 = 1 << 40;
 
+/// Added to what waits once the bound was reached: more than any bound.
+const OVERFLOWN: u64 = 1 << 63;
+
 /// Makes the two ends of an outbox. `hang_up` must end both directions of the socket without waiting.
 pub fn outbox(
     limits: OutboxLimits,
@@ -117,6 +121,7 @@ impl Outbox {
             || waiting / FRAME > self.gauge.limits.frames as u64
         {
             self.gauge.waiting.fetch_sub(size, Ordering::Relaxed);
+            self.gauge.waiting.fetch_or(OVERFLOWN, Ordering::Relaxed);
             return Offer::Full;
         }
         match self.queue.send(Chunk::Frames(frames)) {
@@ -293,20 +298,32 @@ mod tests {
 
     #[test]
     fn an_outbox_is_bounded_by_bytes_and_by_frames_and_the_farewell_still_fits() {
-        let (outbox, reader) = outbox(LIMITS, || ());
-        assert_eq!(outbox.offer(Bytes::from(vec![0; 100])), Offer::Queued);
-        assert_eq!(outbox.offer(Bytes::from(vec![0; 1])), Offer::Full);
+        let (by_bytes, reader) = outbox(LIMITS, || ());
+        assert_eq!(by_bytes.offer(Bytes::from(vec![0; 100])), Offer::Queued);
         assert!(matches!(reader.try_recv(), Some(Chunk::Frames(_))));
         reader.written(100, 1);
+        assert_eq!(by_bytes.offer(Bytes::from(vec![0; 100])), Offer::Queued);
+        assert_eq!(by_bytes.offer(Bytes::from(vec![0; 1])), Offer::Full);
+        let (by_frames, reader) = outbox(LIMITS, || ());
         for _ in 0..3 {
-            assert_eq!(outbox.offer(Bytes::from_static(b"x")), Offer::Queued);
+            assert_eq!(by_frames.offer(Bytes::from_static(b"x")), Offer::Queued);
         }
-        assert_eq!(outbox.offer(Bytes::from_static(b"x")), Offer::Full);
-        assert_eq!(outbox.waiting(), 3);
-        outbox.end(Disconnect::Slow);
+        assert_eq!(by_frames.offer(Bytes::from_static(b"x")), Offer::Full);
+        assert_eq!(by_frames.waiting(), 3);
+        by_frames.end(Disconnect::Slow);
         assert!(reader.discards());
         drop(reader);
-        assert_eq!(outbox.offer(Bytes::new()), Offer::Full);
+        assert_eq!(by_frames.offer(Bytes::new()), Offer::Full);
+    }
+
+    #[test]
+    fn nothing_fits_behind_what_did_not_fit() {
+        let (outbox, reader) = outbox(LIMITS, || ());
+        assert_eq!(outbox.offer(Bytes::from(vec![0; 90])), Offer::Queued);
+        assert_eq!(outbox.offer(Bytes::from(vec![0; 90])), Offer::Full);
+        reader.written(90, 1);
+        assert_eq!(outbox.offer(Bytes::from_static(b"x")), Offer::Full);
+        assert_eq!(outbox.waiting(), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Settings, room::Room};
+use super::Settings;
 use crate::broker::{Range, Read, Request};
 use crate::id::{RoomName, SessionId, Ticket};
 use crate::metrics::Metrics;
@@ -87,10 +87,16 @@ impl Desk {
     }
 
     /// Asks for a part of a room's log on the node's own account.
-    pub fn read(&mut self, waiting: Pending, room: &Room, range: Range, limit: usize) -> Ticket {
+    pub fn read(
+        &mut self,
+        waiting: Pending,
+        room: &RoomName,
+        range: Range,
+        limit: usize,
+    ) -> Ticket {
         let ticket = self.ticket(waiting);
         self.reads += 1;
-        let room = room.name.clone();
+        let room = room.clone();
         self.requests.push(Request::Read(Read {
             ticket,
             room,

@@ -103,6 +103,23 @@ impl Room {
         }
     }
 
+    /// More comes at once than outboxes hold: all who are live, and thus stand at this offset, get it page by page.
+    pub fn fall_behind(&mut self, desk: &mut Desk, offset: u64) {
+        self.seal(desk);
+        let Some(Position { epoch, .. }) = self.state.track.position() else {
+            return;
+        };
+        let want = Want::After(Position { epoch, offset });
+        for member in &self.members {
+            let cursor = self.state.cursors.entry(member.session);
+            cursor.or_insert_with(|| Cursor {
+                member: member.value.clone(),
+                want,
+                join: None,
+            });
+        }
+    }
+
     /// Lets everyone who is behind have what can be had now, in the order they came, so that equal events have equal
     /// effects.
     pub fn settle_all(&mut self, desk: &mut Desk, judge: Judge) {
@@ -254,7 +271,12 @@ impl Room {
         };
         // A whole log in one read, so that a herd costs few.
         let limit = desk.settings.retention.of(&self.name).size.max(PAGE);
-        let ticket = desk.read(Pending::Seek(self.key), self, Range::After(lowest), limit);
+        let ticket = desk.read(
+            Pending::Seek(self.key),
+            &self.name,
+            Range::After(lowest),
+            limit,
+        );
         self.state.seek_ticket = Some(ticket);
     }
 

@@ -132,7 +132,7 @@ impl Room {
         self.state.in_line = false;
         if self.state.track.is_due() {
             let range = self.state.track.ask();
-            let ticket = desk.read(Pending::Track(self.key), self, range, PAGE);
+            let ticket = desk.read(Pending::Track(self.key), &self.name, range, PAGE);
             self.state.track_ticket = Some(ticket);
         }
         self.ask_seek(desk);
@@ -160,8 +160,19 @@ impl Room {
         } else {
             Judge::NotYet
         };
+        let weight: usize = steps.iter().map(Step::weight).sum();
+        let much = weight > desk.quarter();
+        let mut lag = false;
         for step in steps {
-            self.step(desk, step);
+            match step {
+                Step::Deliver(offset, publication) if much => {
+                    if !std::mem::replace(&mut lag, true) {
+                        self.fall_behind(desk, offset - 1);
+                    }
+                    self.keep(desk, offset, publication);
+                }
+                step => self.step(desk, step),
+            }
         }
         self.settle_all(desk, judge);
         self.line_up_if_due(desk);
@@ -177,6 +188,10 @@ impl Room {
     /// The next message: kept for those who are behind, and put into the open buffer for those who are live.
     fn deliver(&mut self, desk: &mut Desk, offset: u64, publication: Arc<Publication>) {
         self.encode(desk, Some(offset), &publication);
+        self.keep(desk, offset, publication);
+    }
+
+    fn keep(&mut self, desk: &mut Desk, offset: u64, publication: Arc<Publication>) {
         let size = desk.settings.retention.of(&self.name).size;
         self.change_recent(desk, |recent| {
             recent.push(offset, publication);

@@ -84,10 +84,8 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 
 fn select(names: &str) -> Result<Vec<Scenario>, String> {
     let find = |name: &str| {
-        let known = scenarios::all()
-            .into_iter()
-            .find(|scenario| scenario.name == name);
-        known.ok_or_else(|| format!("there is no scenario `{name}`; `list` prints them"))
+        scenarios::find(name)
+            .ok_or_else(|| format!("there is no scenario `{name}`; `list` prints them"))
     };
     names.split(',').map(find).collect()
 }

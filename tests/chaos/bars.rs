@@ -36,6 +36,25 @@ pub struct Bars {
     pub mutation: Option<Mutation>,
 }
 
+impl Bars {
+    /// The same with more time for everything.
+    pub fn with_slack(mut self, slack: u32) -> Self {
+        let times = [
+            &mut self.back_p99,
+            &mut self.back_all,
+            &mut self.works_again,
+            &mut self.during_p99,
+        ];
+        for time in times.into_iter().flatten() {
+            *time *= u64::from(slack);
+        }
+        if let Some(ratio) = &mut self.after_ratio {
+            *ratio *= f64::from(slack);
+        }
+        self
+    }
+}
+
 /// What the proxy before the nodes does to whole frames, to see whether the judge notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

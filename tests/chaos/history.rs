@@ -56,6 +56,10 @@ pub enum Event {
     },
     /// The last fault is over: from here on the recovery is timed.
     Healed,
+    /// Redis is away, or back: in between nothing may be acknowledged.
+    Absent {
+        on: bool,
+    },
     /// An expectation of the scenario's own, and whether it held.
     Check {
         what: String,

@@ -2,6 +2,7 @@
 //! The terms are those of Jepsen's `set` and `total-queue` checkers: attempted, acknowledged, lost (acknowledged and not seen
 //! by one who had to see it), duplicated, unexpected (seen and never attempted), recovered (unknown outcome, seen).
 
+pub mod cases;
 mod places;
 mod streams;
 mod times;
@@ -42,6 +43,8 @@ pub struct Verdict {
     pub reconnects: Percentiles,
     /// Clients that did not come back.
     pub away: usize,
+    /// Acknowledged although Redis was away.
+    pub acknowledged_in_absence: usize,
     /// Seconds.
     pub silence: f64,
     /// From the last fault's end until something was heard in every room, in seconds; none if that never was.
@@ -201,6 +204,10 @@ impl Verdict {
             ("disordered", self.disordered),
             ("unexpected", self.unexpected),
             ("false alarms", self.false_alarms),
+            (
+                "acknowledged while Redis was away",
+                self.acknowledged_in_absence,
+            ),
         ];
         for (name, count) in faults {
             if count > 0 {

@@ -90,6 +90,7 @@ fn search_path() -> String {
     )
 }
 
+/// With what `deploy/cluster` puts in.
 fn render(port: u16, nodes: &[SocketAddr]) -> String {
     let user = match rustix::process::geteuid().is_root() {
         true => "user root;",

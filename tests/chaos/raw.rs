@@ -14,7 +14,6 @@ const BUFFER: usize = 4096;
 
 /// A client that joined and answers nothing more; gone when it is dropped.
 pub struct Raw {
-    cut: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     socket: TcpStream,
 }
@@ -38,19 +37,11 @@ impl Raw {
         socket
             .write_all(&masked(&join))
             .expect("the socket is open");
-        let (cut, stop) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let stop = Arc::new(AtomicBool::new(false));
         let reading = socket.try_clone().expect("another handle");
-        let (cutting, stopping) = (cut.clone(), stop.clone());
-        std::thread::spawn(move || read(reading, rate, &cutting, &stopping));
-        Self { cut, stop, socket }
-    }
-
-    /// Whether the server has ended the connection.
-    pub fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Relaxed)
+        let stopping = stop.clone();
+        std::thread::spawn(move || read(reading, rate, &stopping));
+        Self { stop, socket }
     }
 }
 
@@ -70,7 +61,7 @@ fn masked(text: &str) -> Vec<u8> {
     frame
 }
 
-fn read(mut socket: TcpStream, rate: Option<usize>, cut: &AtomicBool, stop: &AtomicBool) {
+fn read(mut socket: TcpStream, rate: Option<usize>, stop: &AtomicBool) {
     let mut scrap = [0; 4096];
     let step = Duration::from_millis(100);
     while !stop.load(Ordering::Relaxed) {
@@ -78,7 +69,7 @@ fn read(mut socket: TcpStream, rate: Option<usize>, cut: &AtomicBool, stop: &Ato
         if most > 0 {
             match socket.read(&mut scrap[..most.min(4096)]) {
                 Ok(1..) => {}
-                Ok(0) | Err(_) => return cut.store(true, Ordering::Relaxed),
+                Ok(0) | Err(_) => return,
             }
         }
         if rate.is_some() {

@@ -23,11 +23,19 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How long clients may take to come in before anything is broken.
 const COME_IN: Duration = Duration::from_secs(60);
 
+/// How long everything may take to come to rest at the end: the SDK waits up to twenty seconds between two tries.
+const REST: Duration = Duration::from_secs(45);
+
+/// The same where the last frame of a room may have been taken away, so that it never comes to rest.
+const BROKEN_REST: Duration = Duration::from_secs(2);
+
 /// What is the same for all scenarios of a call.
 #[derive(Clone)]
 pub struct Setting {
     pub seed: u64,
     pub load: Load,
+    /// Every time allowed is multiplied by this.
+    pub slack: u32,
     /// Mutations are made in one message of so many.
     pub one_in: u32,
     pub dir: PathBuf,
@@ -90,7 +98,7 @@ fn run_in(dir: &Path, scenario: &Scenario, setting: &Setting) -> Outcome {
 
 /// Returns how many frames the harness itself has changed.
 async fn play(dir: &Path, scenario: &Scenario, setting: &Setting, recorder: Recorder) -> u64 {
-    let bars = (scenario.bars)(&setting.load);
+    let bars = (scenario.bars)(&setting.load).with_slack(setting.slack);
     let changed = Arc::new(AtomicU64::new(0));
     let mutant = |kind: Mutation| Mutant {
         kind,
@@ -99,6 +107,7 @@ async fn play(dir: &Path, scenario: &Scenario, setting: &Setting, recorder: Reco
         done: changed.clone(),
     };
     let mutant = bars.mutation.map(mutant);
+    let rest = mutant.as_ref().map_or(REST, |_| BROKEN_REST);
     recorder.note(Event::Run {
         scenario: scenario.name.to_owned(),
         seed: setting.seed,
@@ -108,7 +117,7 @@ async fn play(dir: &Path, scenario: &Scenario, setting: &Setting, recorder: Reco
         bars,
     });
     let cluster = Cluster::start(dir, scenario.plan, mutant).await;
-    let mut world = World::new(cluster, setting.load, recorder, setting.seed);
+    let mut world = World::new(cluster, setting, recorder, changed.clone());
     world.start_clients();
     (scenario.before)(&mut world).await;
     let all = 0..world.clients.len();
@@ -122,7 +131,7 @@ async fn play(dir: &Path, scenario: &Scenario, setting: &Setting, recorder: Reco
     if !scenario.no_load {
         runtime::sleep(setting.load.after).await;
     }
-    world.end().await;
+    world.end(rest).await;
     // The clients write down where they stand, and hang up.
     runtime::sleep(Duration::from_millis(300)).await;
     changed.load(Ordering::Relaxed)

@@ -10,6 +10,7 @@ use switchboard::runtime;
 use crate::client::{self, Handle, Order};
 use crate::cluster::Cluster;
 use crate::history::{Event, Loses, Recorder};
+use crate::run::Setting;
 
 /// How much goes on in a run.
 #[derive(Clone, Copy, Debug)]
@@ -59,30 +60,37 @@ const PUBLISHERS: usize = 8;
 /// Bytes of an ordinary publication.
 const PAYLOAD: usize = 200;
 
-/// How long everything may take to come to rest at the end.
-const REST: Duration = Duration::from_secs(45);
-
 pub struct World {
     pub cluster: Cluster,
     pub load: Load,
     pub recorder: Recorder,
     pub random: fastrand::Rng,
     pub clients: Vec<Handle>,
+    /// How many frames the harness itself has broken.
+    pub changed: Arc<AtomicU64>,
     seed: u64,
+    slack: u32,
     publishing: Arc<AtomicBool>,
     /// The last number of each publisher.
     numbers: Arc<Vec<AtomicU64>>,
 }
 
 impl World {
-    pub fn new(cluster: Cluster, load: Load, recorder: Recorder, seed: u64) -> Self {
+    pub fn new(
+        cluster: Cluster,
+        setting: &Setting,
+        recorder: Recorder,
+        changed: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             cluster,
-            load,
+            load: setting.load,
             recorder,
-            random: fastrand::Rng::with_seed(seed),
+            random: fastrand::Rng::with_seed(setting.seed),
             clients: Vec::new(),
-            seed,
+            changed,
+            seed: setting.seed,
+            slack: setting.slack,
             publishing: Arc::new(AtomicBool::new(false)),
             numbers: Arc::new((0..PUBLISHERS).map(|_| AtomicU64::new(0)).collect()),
         }
@@ -179,6 +187,11 @@ impl World {
         self.recorder.note(Event::Fault { what, loses });
     }
 
+    /// Redis is away from here on, or back.
+    pub fn absent(&self, on: bool) {
+        self.recorder.note(Event::Absent { on });
+    }
+
     pub fn healed(&self) {
         self.recorder.note(Event::Healed);
     }
@@ -189,6 +202,7 @@ impl World {
 
     /// Records whether something happened within its bar.
     pub fn within(&self, what: &str, took: Option<Duration>, bar: Duration) {
+        let bar = bar * self.slack;
         let held = took.is_some_and(|took| took <= bar);
         let found = took.map_or("never".into(), |took| {
             format!("{:.2} s", took.as_secs_f64())
@@ -204,12 +218,12 @@ impl World {
     }
 
     /// Waits until every publish is answered and all members of a room stand at one place; then lets every client write down
-    /// where it stands.
-    pub async fn end(&mut self) {
+    /// where it stands. After `patience` they do so anyway.
+    pub async fn end(&mut self, patience: Duration) {
         self.stop_publishing();
         let start = Instant::now();
         let mut calm_since = None;
-        while start.elapsed() < REST {
+        while start.elapsed() < patience {
             match (self.is_calm(), calm_since) {
                 (false, _) => calm_since = None,
                 (true, None) => calm_since = Some(Instant::now()),

@@ -193,7 +193,8 @@ impl Plan {
 
     fn add(&mut self, at: u64, fault: Fault) {
         if fault.is_silent() {
-            self.patience = 90_000;
+            // A minute until a node finds out, and one more until the others hear of it in the same way.
+            self.patience = 130_000;
         }
         self.healed_at = self.healed_at.max(at + fault.lasts());
         self.steps.push((at, Step::Fault(fault)));

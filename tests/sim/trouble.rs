@@ -105,7 +105,7 @@ impl World {
             Fault::DropClient { client } => {
                 if self.clients[client].is_connected() {
                     let conn = self.links[client].conn;
-                    self.to_node(client, Input::Closed { client, conn });
+                    self.send_node(client, Input::Closed { client, conn });
                     self.with_client(client, |client, scene| client.lost(None, None, scene));
                 }
             }

@@ -301,10 +301,10 @@ impl World {
             match act {
                 Act::Later(ms, timer) => self.later(ms, Happening::Timer(client, conn, timer)),
                 Act::Connect => self.connect(client),
-                Act::Close => self.to_node(client, Input::Closed { client, conn }),
+                Act::Close => self.send_node(client, Input::Closed { client, conn }),
                 Act::Send(id, command) => {
                     self.note(|| format!("client {client} sends {id} {command:?}"));
-                    self.to_node(
+                    self.send_node(
                         client,
                         Input::Command {
                             client,
@@ -335,11 +335,11 @@ impl World {
         self.links[client].node = node;
         self.links[client].life = self.nodes[node].life;
         self.note(|| format!("client {client} connects to node {node}"));
-        self.to_node(client, Input::Accept { client, conn });
+        self.send_node(client, Input::Accept { client, conn });
     }
 
     /// Puts something on a client's way to its node, in order.
-    pub fn to_node(&mut self, client: usize, input: Input) {
+    pub fn send_node(&mut self, client: usize, input: Input) {
         let delay = self.random.u64(..5);
         let now = self.now;
         let link = &mut self.links[client];
@@ -359,7 +359,7 @@ impl World {
             Delivery::Opened => self.with_client(client, Client::opened),
             Delivery::Closed(code) => {
                 self.note(|| format!("client {client} is closed: {code:?}"));
-                self.to_node(client, Input::Closed { client, conn });
+                self.send_node(client, Input::Closed { client, conn });
                 self.with_client(client, |client, scene| client.lost(code, None, scene));
             }
             Delivery::Frames(chunks) => {
@@ -367,7 +367,7 @@ impl World {
                     self.note(|| format!("client {client} hears {frame:?}"));
                     match frame {
                         super::transport::Frame::Ping => {
-                            self.to_node(client, Input::Pong { client, conn });
+                            self.send_node(client, Input::Pong { client, conn });
                         }
                         super::transport::Frame::Text(text) => {
                             self.with_client(client, |client, scene| client.hears(&text, scene));

@@ -221,7 +221,7 @@ impl<'a> Serving<'a> {
         let first = select_biased! {
             said = self.conn.stream.next().fuse() => Some(said),
             order = self.client.ordered.recv_async().fuse() => {
-                return self.obey(order.unwrap_or(Order::End)).map(Some).or_else(|()| Ok(None));
+                return Ok(self.obey(order.unwrap_or(Order::End)));
             }
             () = runtime::sleep(left).fuse() => None,
         };
@@ -243,17 +243,17 @@ impl<'a> Serving<'a> {
         Ok(None)
     }
 
-    /// `Err`: it changes nothing about the connection.
-    fn obey(&mut self, order: Order) -> Result<Ended, ()> {
+    /// What it means for the connection, if anything.
+    fn obey(&mut self, order: Order) -> Option<Ended> {
         match order {
-            Order::Away => Ok(Ended::Away),
-            Order::End => Ok(Ended::Over),
-            Order::Return => Err(()),
+            Order::Away => Some(Ended::Away),
+            Order::End => Some(Ended::Over),
+            Order::Return => None,
             Order::Publish { ref room, .. } => {
                 let room = room.clone();
                 self.client.enqueue(order);
                 self.pump(&room);
-                Err(())
+                None
             }
         }
     }

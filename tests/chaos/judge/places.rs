@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::history::{Event, Position};
+use crate::history::{Event, Fate, Position};
 
 /// How many single findings are told; the rest is only counted.
 const NOTES: usize = 5;
@@ -70,17 +70,15 @@ impl Places {
                 offset,
                 publisher,
                 seq,
-                fate,
+                fate: Fate::Taken | Fate::Double | Fate::Beyond,
                 ..
             } => {
-                // Before a join is answered the client cannot know of which epoch a message is.
-                if *fate != crate::history::Fate::Stale {
-                    let at = Position {
-                        epoch: epoch.clone(),
-                        offset: *offset,
-                    };
-                    self.stands((*publisher, *seq), room, at);
-                }
+                // Before a join is answered (`Stale`) the client cannot know of which epoch a message is.
+                let at = Position {
+                    epoch: epoch.clone(),
+                    offset: *offset,
+                };
+                self.stands((*publisher, *seq), room, at);
             }
             Event::Joined { room, epoch, .. } | Event::Gap { room, epoch, .. } => {
                 self.epoch(room, epoch);
@@ -179,21 +177,19 @@ impl Places {
 
     /// Publications of one publisher to one room that stand before an earlier one: it waits for each answer before the next.
     pub fn disordered(&self) -> usize {
-        let mut lines: HashMap<(usize, &str, &str), Vec<(u64, u64)>> = HashMap::new();
+        let mut standing: Vec<(usize, &str, &str, u64, u64)> = Vec::new();
         for ((publisher, seq), publication) in &self.publications {
-            for at in &publication.places {
-                let line = lines
-                    .entry((*publisher, &publication.room, &at.epoch))
-                    .or_default();
-                line.push((*seq, at.offset));
-            }
+            let room = publication.room.as_str();
+            let places = publication.places.iter();
+            standing.extend(places.map(|at| (*publisher, room, &*at.epoch, *seq, at.offset)));
         }
-        let mut count = 0;
-        for line in lines.values_mut() {
-            line.sort_unstable();
-            count += line.windows(2).filter(|pair| pair[0].1 > pair[1].1).count();
-        }
-        count
+        standing.sort_unstable();
+        let swapped = |pair: &&[(usize, &str, &str, u64, u64)]| {
+            let (first, second) = (pair[0], pair[1]);
+            let one_line = (first.0, first.1, first.2) == (second.0, second.1, second.2);
+            one_line && first.4 > second.4
+        };
+        standing.windows(2).filter(swapped).count()
     }
 
     /// Which of a room's epochs this is; later ones are greater.

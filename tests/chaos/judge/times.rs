@@ -8,6 +8,9 @@ use crate::history::{Event, Fate};
 /// What is published so soon after the last fault still belongs to it.
 const SETTLING: u64 = 2_000_000;
 
+/// What Redis answered before it was away may still be on its way to a client for so long.
+const UNDER_WAY: u64 = 500_000;
+
 #[derive(Default)]
 pub struct Times {
     invoked: HashMap<(usize, u64), u64>,
@@ -24,6 +27,8 @@ pub struct Times {
     closes: usize,
     back: Vec<u64>,
     loaded: bool,
+    absent: Option<u64>,
+    acknowledged_in_absence: usize,
 }
 
 impl Times {
@@ -32,6 +37,11 @@ impl Times {
             Event::Load { on } => self.load_changed(*on, at),
             Event::Fault { .. } => {
                 self.fault.get_or_insert(at);
+            }
+            Event::Absent { on } => self.absent = on.then_some(at + UNDER_WAY),
+            Event::Ok { .. } => {
+                let absent = self.absent.is_some_and(|since| at > since);
+                self.acknowledged_in_absence += usize::from(absent);
             }
             Event::Healed => {
                 self.healed = Some(at);
@@ -101,11 +111,14 @@ impl Times {
 
     pub fn finish(self, verdict: &mut Verdict) {
         let fault = self.fault.unwrap_or(u64::MAX);
+        // What was just under way when it began is of neither.
+        let quiet = fault.saturating_sub(UNDER_WAY);
         let healed = self.healed.map_or(u64::MAX, |healed| healed + SETTLING);
         let (mut before, mut during, mut after) = (Vec::new(), Vec::new(), Vec::new());
         for (invoked, latency) in self.latencies {
             match invoked {
-                _ if invoked < fault => before.push(latency),
+                _ if invoked < quiet => before.push(latency),
+                _ if invoked < fault => {}
                 _ if invoked < healed => during.push(latency),
                 _ => after.push(latency),
             }
@@ -115,6 +128,7 @@ impl Times {
         verdict.after = Percentiles::of(after);
         verdict.reconnects = Percentiles::of(self.back);
         verdict.away = self.closed.len();
+        verdict.acknowledged_in_absence = self.acknowledged_in_absence;
         verdict.closes = self.closes;
         verdict.silence = self.silence as f64 / 1e6;
         let whole = self.again.len() == self.heard.len();

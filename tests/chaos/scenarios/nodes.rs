@@ -84,8 +84,7 @@ async fn roll(world: &mut World) {
         let ready = slot.until_ready(true, Duration::from_secs(10)).await;
         let what = format!("node {label} is ready again");
         world.within(&what, ready, Duration::from_secs(5));
-        // nginx has set the node aside for two seconds.
-        world.sleep(2.5).await;
+        world.sleep(1.0).await;
     }
     world.healed();
 }
