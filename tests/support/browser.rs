@@ -1,9 +1,9 @@
 //! Real browsers: Chromium without a screen, driven over WebDriver. The driver leads a process group in which its browsers are
 //! too, so that all of them end with it, however a test ends.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::http::Method;
@@ -52,6 +52,8 @@ pub fn browse(test: impl Future<Output = ()>) {
 /// A driver of browsers.
 pub struct Browser {
     driver: Child,
+    /// Held open, because the driver may still write to it.
+    _output: Lines<BufReader<ChildStdout>>,
     address: String,
     /// All that the browsers write.
     dir: Option<TempDir>,
@@ -71,19 +73,19 @@ impl Browser {
             .spawn()
             .expect(MISSING);
         let stdout = driver.stdout.take().expect("it is piped");
-        let mut browser = Self {
+        let mut output = BufReader::new(stdout).lines();
+        let port = output
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once("successfully on port ")?.1.to_owned()))
+            .expect("the driver says its port");
+        Self {
             driver,
-            address: String::new(),
+            _output: output,
+            address: format!("http://127.0.0.1:{}", port.trim_end_matches('.')),
             dir: Some(dir),
             opened: 0,
-        };
-        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        let port = lines
-            .filter_map(|line| Some(line.split_once("successfully on port ")?.1.to_owned()))
-            .next()
-            .expect("the driver says its port");
-        browser.address = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
-        browser
+        }
     }
 
     /// A browser of its own with this page open.
