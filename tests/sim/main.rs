@@ -5,11 +5,15 @@
 mod client;
 mod cursors;
 mod faults;
+mod hearing;
 mod node;
 mod oracle;
 mod redis;
+mod rest;
+mod store;
 mod transport;
 mod trouble;
+mod turns;
 mod world;
 
 use std::sync::Mutex;
