@@ -217,10 +217,12 @@ impl World {
             return;
         }
         let who = Subscriber { node, life, link };
-        let (rooms, is_on) = match ask {
+        let (mut rooms, is_on) = match ask {
             Ask::Subscribe(rooms) => (rooms, true),
             Ask::Unsubscribe(rooms) => (rooms, false),
         };
+        // After a loss they are asked for in the order of a hash map, which is another one in each process.
+        rooms.sort_unstable();
         for room in rooms {
             let index = self.redis.index(&room);
             let subscribers = &mut self.redis.rooms[index].subscribers;
