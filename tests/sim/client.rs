@@ -5,8 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use serde::Deserialize;
-use switchboard::id::{Epoch, Position, RoomName};
+use switchboard::id::{Position, RoomName};
 use switchboard::protocol::{Command, Publish};
 
 use super::oracle::{Kind, Oracle, Outcome};
@@ -18,34 +17,7 @@ pub const ANSWER_DEADLINE: u64 = 9_000;
 const PONG_DEADLINE: u64 = 3_000;
 const BACKOFF_FIRST: u64 = 100;
 const BACKOFF_MOST: u64 = 2_000;
-const STEADY_AFTER: u64 = 1_000;
-
-/// What a frame may hold, of all that the server says.
-#[derive(Debug, Deserialize)]
-pub struct Frame<'a> {
-    #[serde(rename = "type")]
-    pub kind: &'a str,
-    id: Option<u64>,
-    pub room: Option<&'a str>,
-    epoch: Option<Epoch>,
-    pub offset: Option<u64>,
-    recovered: Option<bool>,
-    #[serde(borrow)]
-    data: Option<(u64, &'a str)>,
-    own: Option<bool>,
-    code: Option<&'a str>,
-    retry: Option<u64>,
-    heartbeat: Option<u64>,
-    #[serde(borrow)]
-    messages: Option<Vec<Past<'a>>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Past<'a> {
-    offset: u64,
-    #[serde(borrow)]
-    data: (u64, &'a str),
-}
+pub const STEADY_AFTER: u64 = 1_000;
 
 /// What a client does.
 #[derive(Debug)]
@@ -77,27 +49,27 @@ pub enum RoomState {
 }
 
 #[derive(Debug)]
-struct Entry {
-    value: u64,
-    keyed: bool,
+pub struct Entry {
+    pub value: u64,
+    pub keyed: bool,
     others: bool,
     sent: bool,
-    tries: u32,
+    pub tries: u32,
 }
 
 #[derive(Debug)]
 pub struct Room {
     /// A room that was left and joined again is another one.
-    life: u64,
+    pub life: u64,
     pub state: RoomState,
     pub position: Option<Position>,
-    queue: VecDeque<Entry>,
-    tries: u32,
-    hole: Option<u64>,
+    pub queue: VecDeque<Entry>,
+    pub tries: u32,
+    pub hole: Option<u64>,
 }
 
 #[derive(Debug)]
-enum Ask {
+pub enum Ask {
     Join {
         room: usize,
         life: u64,
@@ -112,25 +84,25 @@ enum Ask {
 
 /// A connection, and where the node's frames say that one stands in each room.
 #[derive(Debug, Default)]
-struct Conn {
-    open: bool,
-    pending: HashMap<u64, Ask>,
+pub struct Conn {
+    pub open: bool,
+    pub pending: HashMap<u64, Ask>,
     requests: u64,
-    heartbeat: Option<u64>,
-    heard: u64,
-    pinged: Option<u64>,
-    return_at: Option<u64>,
-    wire: Vec<Option<Position>>,
+    pub heartbeat: Option<u64>,
+    pub heard: u64,
+    pub pinged: Option<u64>,
+    pub return_at: Option<u64>,
+    pub wire: Vec<Option<Position>>,
     /// It was stalled or black-holed: what is late is not the node's fault.
     disturbed: bool,
 }
 
 #[derive(Debug)]
 pub struct Client {
-    id: usize,
-    names: Vec<RoomName>,
+    pub id: usize,
+    pub names: Vec<RoomName>,
     pub rooms: Vec<Option<Room>>,
-    conn: Option<Conn>,
+    pub conn: Option<Conn>,
     attempt: u32,
     lives: u64,
     pub acts: Vec<Act>,
@@ -145,7 +117,7 @@ pub struct Scene<'a> {
     pub redis: &'a mut Redis,
 }
 
-fn jitter(random: &mut fastrand::Rng, tries: u32) -> u64 {
+pub fn jitter(random: &mut fastrand::Rng, tries: u32) -> u64 {
     random.u64(..=BACKOFF_MOST.min(BACKOFF_FIRST << tries.min(8)))
 }
 
@@ -195,11 +167,11 @@ impl Client {
         }
     }
 
-    fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.conn.as_ref().is_some_and(|conn| conn.open)
     }
 
-    fn request(&mut self, ask: Ask, command: Command) {
+    pub fn request(&mut self, ask: Ask, command: Command) {
         let Some(conn) = &mut self.conn else { return };
         conn.requests += 1;
         conn.pending.insert(conn.requests, ask);
@@ -300,7 +272,7 @@ impl Client {
         }
     }
 
-    fn saying(
+    pub fn saying(
         &self,
         room: usize,
         value: u64,
@@ -332,261 +304,7 @@ impl Client {
                 .all(|room| room.queue.is_empty() && room.state == RoomState::Joined)
     }
 
-    // What the server says.
-
-    pub fn hears(&mut self, text: &str, scene: &mut Scene<'_>) {
-        let frame: Frame<'_> = match serde_json::from_str(text) {
-            Ok(frame) => frame,
-            Err(error) => {
-                return scene
-                    .oracle
-                    .violate(Kind::Unexpected, format!("{error}: {text}"));
-            }
-        };
-        let Some(conn) = &mut self.conn else { return };
-        conn.heard = scene.now;
-        conn.pinged = None;
-        if let Some(ask) = frame.id.and_then(|id| conn.pending.remove(&id)) {
-            return self.answered(ask, &frame, scene);
-        }
-        if frame.id.is_some() {
-            scene
-                .oracle
-                .violate(Kind::Duplicated, format!("an answer to nothing: {text}"));
-        }
-        let room = frame
-            .room
-            .and_then(|name| self.names.iter().position(|room| room.as_str() == name));
-        match (frame.kind, room) {
-            ("welcome", _) => {
-                conn.heartbeat = Some(frame.heartbeat.unwrap_or(25) * 1000);
-                self.acts.push(Act::Later(STEADY_AFTER, Timer::Steady));
-                self.watch(scene);
-            }
-            ("message", Some(room)) => self.message(room, &frame, scene),
-            ("gap", Some(room)) => self.gap(room, &frame, scene),
-            ("bye", _) => {
-                let retry = frame.retry.unwrap_or(0);
-                conn.return_at = Some(scene.now + retry);
-                self.acts.push(Act::Later(retry, Timer::Farewell));
-            }
-            _ => scene.oracle.violate(Kind::Unexpected, text.to_owned()),
-        }
-    }
-
-    fn message(&mut self, index: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
-        let value = frame.data.map(|data| data.0);
-        let client = self.id;
-        let Some(wire) = self.conn.as_mut().map(|conn| &mut conn.wire[index]) else {
-            return;
-        };
-        let Some(offset) = frame.offset else {
-            if let (Some(value), Some(_)) = (value, &self.rooms[index]) {
-                scene.oracle.sees_ephemeral(client, index, value);
-            }
-            return;
-        };
-        // What the node promises of its frames, before the client's own rules hide it.
-        match wire {
-            Some(at) if offset == at.offset + 1 => at.offset = offset,
-            _ => {
-                let kind = match wire {
-                    Some(at) if offset == at.offset => Kind::Duplicated,
-                    Some(at) if offset < at.offset => Kind::Disordered,
-                    Some(_) => Kind::Lost,
-                    None => Kind::Unexpected,
-                };
-                let text =
-                    format!("client {client} in r{index}: frame {offset} where {wire:?} stood");
-                scene.oracle.violate(kind, text);
-            }
-        }
-        let Some(room) = self.rooms[index]
-            .as_mut()
-            .filter(|room| room.state == RoomState::Joined)
-        else {
-            return;
-        };
-        let Some(at) = room.position.as_mut() else {
-            return;
-        };
-        if offset <= at.offset {
-            return;
-        }
-        if offset > at.offset + 1 {
-            return self.hole(index, scene);
-        }
-        at.offset = offset;
-        room.hole = None;
-        let value = if frame.own == Some(true) { None } else { value };
-        scene.oracle.sees(client, index, *at, value);
-    }
-
-    fn hole(&mut self, index: usize, scene: &mut Scene<'_>) {
-        let Some(room) = &mut self.rooms[index] else {
-            return;
-        };
-        let offset = room.position.map(|at| at.offset);
-        if room.hole == offset {
-            return self.drop_connection(None, scene);
-        }
-        room.hole = offset;
-        self.send_join(index);
-    }
-
-    fn gap(&mut self, index: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
-        let (Some(epoch), Some(offset)) = (frame.epoch, frame.offset) else {
-            return scene.oracle.violate(Kind::Unexpected, format!("{frame:?}"));
-        };
-        let at = Position { epoch, offset };
-        let former = self
-            .conn
-            .as_mut()
-            .and_then(|conn| conn.wire[index].replace(at));
-        match former {
-            Some(former) => self.told(index, former, at, scene),
-            None => scene.oracle.violate(Kind::Unexpected, format!("{frame:?}")),
-        }
-        if let Some(room) = self.rooms[index]
-            .as_mut()
-            .filter(|room| room.state == RoomState::Joined)
-        {
-            room.position = Some(at);
-            scene.oracle.stands(self.id, index, at);
-        }
-    }
-
-    fn told(&mut self, index: usize, former: Position, at: Position, scene: &mut Scene<'_>) {
-        scene.oracle.figures.told += 1;
-        if !scene.redis.has_lost(index, former, scene.instant) {
-            let text = format!(
-                "client {} in r{index} at {former:?} was told {at:?}",
-                self.id
-            );
-            scene.oracle.violate(Kind::FalseAlarm, text);
-        }
-    }
-
-    fn answered(&mut self, ask: Ask, frame: &Frame<'_>, scene: &mut Scene<'_>) {
-        let error = (frame.kind == "error").then(|| frame.code.unwrap_or("error"));
-        match ask {
-            Ask::Join { room, life, since } => self.joined(room, life, since, frame, error, scene),
-            Ask::Leave(room) => {
-                if let Some(conn) = &mut self.conn {
-                    conn.wire[room] = None;
-                }
-            }
-            Ask::Publish(room, value) => self.published(room, value, frame, error, scene),
-            Ask::Ephemeral(value) => {
-                let outcome = error.map_or(Outcome::Attempted, |_| Outcome::Unknown);
-                scene.oracle.answered(value, outcome);
-            }
-            Ask::History(room) => self.history(room, frame, scene),
-            Ask::Ping => {}
-        }
-    }
-
-    fn history(&mut self, room: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
-        let (Some(epoch), Some(messages)) = (frame.epoch, &frame.messages) else {
-            return;
-        };
-        let ascending = messages
-            .windows(2)
-            .all(|pair| pair[1].offset == pair[0].offset + 1);
-        let wrong = messages.iter().find(|past| {
-            scene.redis.rooms[room].truth.get(&(epoch, past.offset)) != Some(&past.data.0)
-        });
-        if !ascending || wrong.is_some() {
-            scene
-                .oracle
-                .violate(Kind::Unexpected, format!("history of r{room}: {frame:?}"));
-        }
-    }
-
-    fn joined(
-        &mut self,
-        index: usize,
-        life: u64,
-        since: Option<Position>,
-        frame: &Frame<'_>,
-        error: Option<&str>,
-        scene: &mut Scene<'_>,
-    ) {
-        if error.is_some() {
-            if let Some(conn) = &mut self.conn {
-                conn.wire[index] = None;
-            }
-            let Some(room) = self.rooms[index].as_mut().filter(|room| room.life == life) else {
-                return;
-            };
-            let wait = jitter(scene.random, room.tries);
-            room.tries += 1;
-            return self.acts.push(Act::Later(wait, Timer::Join(index)));
-        }
-        let (Some(epoch), Some(offset)) = (frame.epoch, frame.offset) else {
-            return scene.oracle.violate(Kind::Unexpected, format!("{frame:?}"));
-        };
-        let at = Position { epoch, offset };
-        if let Some(conn) = &mut self.conn {
-            conn.wire[index] = Some(at);
-        }
-        if let Some(since) = since {
-            match frame.recovered {
-                Some(true) if since != at => {
-                    let text = format!(
-                        "client {} in r{index}: {since:?} recovered as {at:?}",
-                        self.id
-                    );
-                    scene.oracle.violate(Kind::Lost, text);
-                }
-                Some(true) => scene.oracle.figures.recovered += 1,
-                Some(false) => self.told(index, since, at, scene),
-                None => scene.oracle.violate(Kind::Unexpected, format!("{frame:?}")),
-            }
-        }
-        let Some(room) = self.rooms[index].as_mut().filter(|room| room.life == life) else {
-            return;
-        };
-        room.tries = 0;
-        room.state = RoomState::Joined;
-        room.position = Some(at);
-        if since.is_none() || frame.recovered != Some(true) {
-            scene.oracle.stands(self.id, index, at);
-        }
-    }
-
-    fn published(
-        &mut self,
-        index: usize,
-        value: u64,
-        frame: &Frame<'_>,
-        error: Option<&str>,
-        scene: &mut Scene<'_>,
-    ) {
-        let outcome = match (error, frame.epoch, frame.offset) {
-            (None, Some(epoch), Some(offset)) => Outcome::Acknowledged(Position { epoch, offset }),
-            (None, ..) => return scene.oracle.violate(Kind::Unexpected, format!("{frame:?}")),
-            (Some("unavailable"), ..) => Outcome::Refused,
-            (Some(_), ..) => Outcome::Unknown,
-        };
-        let room = self.rooms[index].as_mut();
-        let mut first = room.and_then(|room| room.queue.front_mut());
-        let Some(entry) = first.take_if(|entry| entry.value == value) else {
-            return scene.oracle.answered(value, outcome);
-        };
-        if error.is_some() && entry.keyed {
-            let wait = jitter(scene.random, entry.tries);
-            entry.tries += 1;
-            return self.acts.push(Act::Later(wait, Timer::Pump(index)));
-        }
-        scene.oracle.answered(value, outcome);
-        if let Some(room) = &mut self.rooms[index] {
-            room.queue.pop_front();
-        }
-        self.pump(index);
-    }
-
-    fn send_join(&mut self, index: usize) {
+    pub fn send_join(&mut self, index: usize) {
         let Some(room) = &mut self.rooms[index] else {
             return;
         };
@@ -607,7 +325,7 @@ impl Client {
     }
 
     /// Sends the first of a room's queue, unless it is on its way.
-    fn pump(&mut self, index: usize) {
+    pub fn pump(&mut self, index: usize) {
         let open = self.is_open();
         let Some(room) = &mut self.rooms[index] else {
             return;
@@ -674,7 +392,7 @@ impl Client {
         }
     }
 
-    fn watch(&mut self, scene: &mut Scene<'_>) {
+    pub fn watch(&mut self, scene: &mut Scene<'_>) {
         let Some(conn) = &mut self.conn else { return };
         let Some(heartbeat) = conn.heartbeat else {
             return;
@@ -693,7 +411,7 @@ impl Client {
         self.acts.push(Act::Later(due - scene.now, Timer::Watch));
     }
 
-    fn drop_connection(&mut self, delay: Option<u64>, scene: &mut Scene<'_>) {
+    pub fn drop_connection(&mut self, delay: Option<u64>, scene: &mut Scene<'_>) {
         self.acts.push(Act::Close);
         self.lost(None, delay, scene);
     }

@@ -2,26 +2,21 @@
 //! happens is an event with a moment; equal seeds make equal worlds.
 
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use switchboard::broker::topics::Ask;
-use switchboard::broker::{BrokerEvent, Publish, Refused, Request};
-use switchboard::dispatcher::{Event, Flow, Now};
-use switchboard::id::{RoomName, SessionId};
-use switchboard::protocol::RequestId;
+use switchboard::dispatcher::Now;
+use switchboard::id::RoomName;
 
 use super::client::{Act, Client, Scene, Timer};
 use super::faults::{Plan, Step};
-use super::node::{Answer, Input, Job, Node, PUBLISHES, Push, READS, Waiting};
+use super::node::{Input, Job, Node};
 use super::oracle::{Figures, Kind, Oracle, Violation};
-use super::redis::{Redis, Subscriber};
+use super::redis::Redis;
 use super::transport::Transport;
 
-/// How long a publish or a read waits for its answer.
-const PATIENCE: u64 = 2_000;
-const TICK: u64 = 250;
+pub const TICK: u64 = 250;
 
 /// What happens.
 pub enum Happening {
@@ -142,7 +137,7 @@ impl World {
         world
     }
 
-    fn begin(&mut self) {
+    pub fn begin(&mut self) {
         for node in 0..self.nodes.len() {
             let at = self.random.u64(..TICK);
             self.later(at, Happening::Node(node, 0, Input::Tick));
@@ -182,7 +177,7 @@ impl World {
     }
 
     /// Goes on until `done`, which is looked at four times a second, or that moment. Whether it is done.
-    fn run_until(&mut self, end: u64, done: fn(&mut World) -> bool) -> bool {
+    pub fn run_until(&mut self, end: u64, done: fn(&mut World) -> bool) -> bool {
         let mut look_at = self.now;
         while let Some(entry) = self.heap.peek() {
             if entry.at >= look_at {
@@ -230,7 +225,7 @@ impl World {
         }
     }
 
-    fn happen(&mut self, what: Happening) {
+    pub fn happen(&mut self, what: Happening) {
         match what {
             Happening::Node(node, life, input) => {
                 if self.nodes[node].life != life || !self.nodes[node].alive {
@@ -319,7 +314,7 @@ impl World {
     }
 
     /// The balancer's choice: any node that is ready; a frozen one looks ready for a while.
-    fn connect(&mut self, client: usize) {
+    pub fn connect(&mut self, client: usize) {
         let conn = self.links[client].conn + 1;
         let ready: Vec<usize> = (0..self.nodes.len())
             .filter(|node| self.nodes[*node].alive && !self.nodes[*node].draining)
@@ -351,7 +346,7 @@ impl World {
         self.at(at, Happening::Node(node, life, input));
     }
 
-    fn deliver(&mut self, client: usize, conn: u32, delivery: Delivery) {
+    pub fn deliver(&mut self, client: usize, conn: u32, delivery: Delivery) {
         if self.links[client].conn != conn || self.links[client].black_holed {
             return;
         }
@@ -374,477 +369,6 @@ impl World {
                         }
                     }
                 }
-            }
-        }
-    }
-
-    // Nodes.
-
-    /// Whoever speaks to a node that is gone is told so.
-    fn unreached(&mut self, _: usize, input: Input) {
-        if let Input::Accept { client, conn } | Input::Command { client, conn, .. } = input {
-            self.later(2, Happening::Client(client, conn, Delivery::Closed(None)));
-        }
-    }
-
-    pub fn reach(&mut self, index: usize, input: Input) {
-        let now = self.instant();
-        let node = &mut self.nodes[index];
-        let life = node.life;
-        let session_of = |node: &Node, client: usize, conn: u32| {
-            let mut sessions = node.sessions.iter();
-            let found =
-                sessions.find(|(_, session)| session.client == client && session.conn == conn);
-            found.map(|(id, _)| *id)
-        };
-        match input {
-            Input::Tick => {
-                node.inbox.push_back(Event::Tick);
-                node.sub.topics.tick(now);
-                self.ask_topics(index);
-                self.later(TICK, Happening::Node(index, life, Input::Tick));
-                self.judge_torn_rooms();
-            }
-            Input::Accept { client, conn } => {
-                node.accept(client, conn);
-                self.later(1, Happening::Client(client, conn, Delivery::Opened));
-            }
-            Input::Command {
-                client,
-                conn,
-                id,
-                command,
-            } => {
-                if let Some(session) = session_of(node, client, conn) {
-                    node.sessions[&session].outbox.note_heard();
-                    node.inbox.push_back(Event::Command {
-                        session: SessionId(session),
-                        id: Some(RequestId(id)),
-                        command,
-                    });
-                }
-            }
-            Input::Pong { client, conn } => {
-                if let Some(session) = session_of(node, client, conn) {
-                    node.sessions[&session].outbox.note_heard();
-                }
-            }
-            Input::Closed { client, conn } => {
-                if let Some(session) = session_of(node, client, conn) {
-                    node.sessions.remove(&session);
-                    node.inbox.push_back(Event::Closed {
-                        session: SessionId(session),
-                        farewell: None,
-                    });
-                }
-            }
-            Input::Drain(time) => node.inbox.push_back(Event::Drain(time)),
-            Input::Answer {
-                link,
-                number,
-                answer,
-            } => {
-                let lane = &mut node.lanes[answer.lane()];
-                if lane.link == link
-                    && let Some(waiting) = lane.waiting.remove(&number)
-                {
-                    node.inbox
-                        .push_back(Event::Broker(waiting.job.answer(answer)));
-                }
-            }
-            Input::Push { link, push } => {
-                if node.sub.link == link && !node.sub.deaf {
-                    node.hear(push, now);
-                    self.ask_topics(index);
-                }
-            }
-            Input::Deadline { lane, number } => {
-                let refused = node.lanes[lane].expire(number);
-                node.inbox.extend(refused.map(Event::Broker));
-            }
-            Input::LaneUp { lane, link } => {
-                if node.lanes[lane].link == link {
-                    node.lanes[lane].up = true;
-                    self.send_lane(index, lane);
-                }
-            }
-            Input::SubUp { link } => {
-                if node.sub.link == link {
-                    node.sub.up = true;
-                    node.sub.asking = false;
-                    self.ask_topics(index);
-                }
-            }
-            Input::OverflowOver => node.overflow_over(),
-        }
-        self.wake(index);
-    }
-
-    pub fn wake(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        if !node.inbox.is_empty() && !node.turn_scheduled {
-            node.turn_scheduled = true;
-            let life = node.life;
-            let delay = self.random.u64(..3);
-            self.later(delay, Happening::Turn(index, life));
-        }
-    }
-
-    fn turn(&mut self, index: usize) {
-        self.nodes[index].turn_scheduled = false;
-        if self.nodes[index].is_frozen(self.now) || !self.nodes[index].alive {
-            return;
-        }
-        let clock = self.read_clock();
-        loop {
-            let node = &mut self.nodes[index];
-            let inbox = &mut node.inbox;
-            let flow = node
-                .dispatcher
-                .turn(clock, std::iter::from_fn(|| inbox.pop_front()));
-            let requests: Vec<Request> = node.dispatcher.take_requests().collect();
-            let more = !node.inbox.is_empty();
-            for request in requests {
-                self.ask(index, request);
-            }
-            self.ask_topics(index);
-            if flow == Flow::Ended {
-                return self.end(index);
-            }
-            let sessions: Vec<u64> = self.nodes[index].sessions.keys().copied().collect();
-            for session in sessions {
-                self.write_soon(index, session, more);
-            }
-            if self.nodes[index].inbox.is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// The writer runs now, or in a moment.
-    fn write_soon(&mut self, index: usize, id: u64, at_once: bool) {
-        let Some(session) = self.nodes[index].sessions.get_mut(&id) else {
-            return;
-        };
-        if session.is_hung_up() {
-            let (client, conn) = (session.client, session.conn);
-            self.later(1, Happening::Client(client, conn, Delivery::Closed(None)));
-            return self.reach(index, Input::Closed { client, conn });
-        }
-        if at_once || session.scheduled || self.random.u8(..4) > 0 {
-            return self.write(index, id);
-        }
-        session.scheduled = true;
-        let (life, delay) = (self.nodes[index].life, self.random.u64(..10));
-        self.later(delay, Happening::Writer(index, life, id));
-    }
-
-    pub fn write(&mut self, index: usize, id: u64) {
-        let mut drained = false;
-        loop {
-            let delay = self.random.u64(..5);
-            let Some(session) = self.nodes[index].sessions.get_mut(&id) else {
-                break;
-            };
-            let Some(written) = session.write() else {
-                break;
-            };
-            session.said_at = session.said_at.max(self.now + delay);
-            let (at, client, conn) = (session.said_at, session.client, session.conn);
-            drained |= written.drained;
-            self.at(
-                at,
-                Happening::Client(client, conn, Delivery::Frames(written.frames)),
-            );
-            if let Some(farewell) = written.farewell {
-                let code = u16::from_be_bytes([farewell[2], farewell[3]]);
-                self.at(
-                    at,
-                    Happening::Client(client, conn, Delivery::Closed(Some(code))),
-                );
-            }
-        }
-        if drained {
-            self.nodes[index]
-                .inbox
-                .push_back(Event::Drained(SessionId(id)));
-            self.wake(index);
-        }
-    }
-
-    // The store.
-
-    fn ask(&mut self, index: usize, request: Request) {
-        self.note(|| format!("node {index} asks {request:?}"));
-        match request {
-            Request::Follow(room) => {
-                let node = &mut self.nodes[index];
-                if node.sub.topics.follow(&room) {
-                    node.inbox
-                        .push_back(Event::Broker(BrokerEvent::Following(room)));
-                    self.wake(index);
-                }
-            }
-            Request::Unfollow(room) => {
-                let now = self.instant();
-                self.nodes[index].sub.topics.unfollow(&room, now);
-            }
-            Request::Publish(publish) => {
-                self.push_job(index, PUBLISHES, Job::Publish(Arc::new(publish)))
-            }
-            Request::Read(read) => {
-                self.oracle.figures.reads += 1;
-                self.push_job(index, READS, Job::Read(read));
-            }
-        }
-    }
-
-    fn push_job(&mut self, index: usize, lane: usize, job: Job) {
-        let node = &mut self.nodes[index];
-        let life = node.life;
-        let this = &mut node.lanes[lane];
-        let number = this.next;
-        this.next += 1;
-        let waiting = Waiting {
-            job,
-            sent: false,
-            in_doubt: false,
-        };
-        this.waiting.insert(number, waiting);
-        self.later(
-            PATIENCE,
-            Happening::Node(index, life, Input::Deadline { lane, number }),
-        );
-        self.send_lane(index, lane);
-    }
-
-    fn send_lane(&mut self, index: usize, lane: usize) {
-        let (now, life) = (self.now, self.nodes[index].life);
-        let this = &mut self.nodes[index].lanes[lane];
-        if !this.up {
-            return;
-        }
-        let mut sent = Vec::new();
-        for (number, waiting) in this.waiting.iter_mut().filter(|(_, waiting)| !waiting.sent) {
-            waiting.sent = true;
-            this.asked_at = this.asked_at.max(now + self.random.u64(..=this.delay));
-            sent.push((this.asked_at, *number, waiting.job.clone()));
-        }
-        let link = this.link;
-        for (at, number, job) in sent {
-            let node = index;
-            self.at(
-                at,
-                Happening::Do {
-                    node,
-                    life,
-                    lane,
-                    link,
-                    number,
-                    job,
-                },
-            );
-        }
-    }
-
-    /// The store does what it was asked. What was on a connection that has been cut may have reached it, or not.
-    fn work(&mut self, node: usize, life: u32, lane: usize, link: u32, number: u64, job: Job) {
-        if self.redis.frozen_until > self.now {
-            let at = self.redis.frozen_until;
-            return self.at(
-                at,
-                Happening::Do {
-                    node,
-                    life,
-                    lane,
-                    link,
-                    number,
-                    job,
-                },
-            );
-        }
-        let current = self.nodes[node].life == life && self.nodes[node].lanes[lane].link == link;
-        if !current && self.random.bool() {
-            return;
-        }
-        let now = self.instant();
-        let answer = match &job {
-            Job::Publish(publish) => Answer::Published(self.publish(publish)),
-            Job::Read(read) if self.nodes[node].fail_reads > 0 => {
-                self.nodes[node].fail_reads -= 1;
-                let _ = read;
-                Answer::Page(Err(Refused::Unavailable))
-            }
-            Job::Read(read) => Answer::Page(Ok(self.redis.read(read, now))),
-        };
-        if !current {
-            return;
-        }
-        let lane = &mut self.nodes[node].lanes[lane];
-        lane.answered_at = lane
-            .answered_at
-            .max(self.now + self.random.u64(..=lane.delay));
-        let at = lane.answered_at;
-        self.at(
-            at,
-            Happening::Node(
-                node,
-                life,
-                Input::Answer {
-                    link,
-                    number,
-                    answer,
-                },
-            ),
-        );
-    }
-
-    fn publish(&mut self, publish: &Publish) -> Result<switchboard::id::Position, Refused> {
-        let said = &publish.publication;
-        let (value, _): (u64, &str) = serde_json::from_str(said.data.get()).expect("our own data");
-        let room = self.redis.index(&publish.room);
-        let name = publish.room.clone();
-        if publish.ephemeral {
-            self.broadcast(room, |_| Push::Ephemeral(name.clone(), said.clone()));
-            let epoch = switchboard::id::Epoch::UNKNOWN;
-            return Ok(switchboard::id::Position { epoch, offset: 0 });
-        }
-        let published = self.redis.publish(publish, value, self.instant());
-        if let (true, Ok(at)) = (published.is_new, published.result) {
-            self.note(|| format!("store: {value} in {name} at {at:?}"));
-            self.broadcast(room, |_| {
-                Push::Message(name.clone(), at.epoch, at.offset, said.clone())
-            });
-        }
-        published.result
-    }
-
-    fn broadcast(&mut self, room: usize, push: impl Fn(usize) -> Push) {
-        for Subscriber { node, life, link } in self.redis.rooms[room].subscribers.clone() {
-            self.push(node, life, link, push(node));
-        }
-    }
-
-    /// One connection, one order: pushes arrive as they were made.
-    fn push(&mut self, node: usize, life: u32, link: u32, push: Push) {
-        let sub = &mut self.nodes[node].sub;
-        if sub.link == link {
-            sub.heard_at = sub.heard_at.max(self.now + self.random.u64(..=sub.delay));
-            let at = sub.heard_at;
-            self.at(at, Happening::Node(node, life, Input::Push { link, push }));
-        }
-    }
-
-    pub fn ask_topics(&mut self, index: usize) {
-        let now = self.now;
-        let node = &mut self.nodes[index];
-        if !node.sub.up || node.sub.asking || !node.alive {
-            return;
-        }
-        let Some(ask) = node.sub.topics.ask(512) else {
-            return;
-        };
-        node.sub.asking = true;
-        let (life, link, node) = (node.life, node.sub.link, index);
-        let sub = &mut self.nodes[index].sub;
-        sub.asked_at = sub.asked_at.max(now + self.random.u64(..=sub.delay));
-        let at = sub.asked_at;
-        self.at(
-            at,
-            Happening::Subscribe {
-                node,
-                life,
-                link,
-                ask,
-            },
-        );
-    }
-
-    fn subscribe(&mut self, node: usize, life: u32, link: u32, ask: Ask) {
-        if self.redis.frozen_until > self.now {
-            let at = self.redis.frozen_until;
-            return self.at(
-                at,
-                Happening::Subscribe {
-                    node,
-                    life,
-                    link,
-                    ask,
-                },
-            );
-        }
-        if self.nodes[node].life != life || self.nodes[node].sub.link != link {
-            return;
-        }
-        let who = Subscriber { node, life, link };
-        let (rooms, is_on) = match ask {
-            Ask::Subscribe(rooms) => (rooms, true),
-            Ask::Unsubscribe(rooms) => (rooms, false),
-        };
-        for room in rooms {
-            let index = self.redis.index(&room);
-            let subscribers = &mut self.redis.rooms[index].subscribers;
-            subscribers.retain(|other| *other != who);
-            if is_on {
-                subscribers.push(who);
-                self.push(node, life, link, Push::Subscribed(room));
-            } else {
-                self.push(node, life, link, Push::Unsubscribed(room));
-            }
-        }
-    }
-
-    // The end.
-
-    /// Whether everyone has come to rest at the top of each room.
-    fn rests(&mut self) -> bool {
-        let now = self.instant();
-        let tops: Vec<_> = (0..self.names.len())
-            .map(|room| self.redis.standing(room, now).0)
-            .collect();
-        let at_top = |client: &Client| {
-            let mut rooms = client.rooms.iter().zip(&tops);
-            rooms.all(|(room, top)| room.as_ref().is_none_or(|room| room.position == Some(*top)))
-        };
-        !self.redis.rooms.iter().any(|room| room.tail_lost)
-            && self
-                .clients
-                .iter()
-                .all(|client| client.rests() && at_top(client))
-            && self
-                .nodes
-                .iter()
-                .all(|node| node.alive && node.dispatcher.load().is_idle())
-    }
-
-    fn find_restless(&mut self, when: &str) {
-        let now = self.instant();
-        let mut text = format!("{when}:");
-        for room in 0..self.names.len() {
-            text += &format!(
-                "\n  r{room} stands at {:?}",
-                self.redis.standing(room, now).0
-            );
-        }
-        for (index, client) in self.clients.iter().enumerate() {
-            text += &format!("\n  client {index} on {:?}: {client:?}", self.links[index]);
-        }
-        for (index, node) in self.nodes.iter().enumerate() {
-            text += &format!(
-                "\n  node {index}, alive {}: {:?}",
-                node.alive,
-                node.dispatcher.load()
-            );
-        }
-        self.oracle.violate(Kind::Stuck, text);
-    }
-
-    fn say_last_words(&mut self) {
-        for room in 0..self.names.len() {
-            let joined = |client: &Client| client.rooms[room].is_some();
-            if let Some(index) = self.clients.iter().position(joined) {
-                self.clients[index].say(room, true, false, &mut self.oracle);
-                self.carry_out(index);
             }
         }
     }

@@ -1,0 +1,60 @@
+//! The end of a schedule: whether everyone has come to rest, and what is told of those who have not.
+
+use super::client::Client;
+use super::oracle::Kind;
+use super::world::World;
+
+impl World {
+    /// Whether everyone has come to rest at the top of each room.
+    pub fn rests(&mut self) -> bool {
+        let now = self.instant();
+        let tops: Vec<_> = (0..self.names.len())
+            .map(|room| self.redis.standing(room, now).0)
+            .collect();
+        let at_top = |client: &Client| {
+            let mut rooms = client.rooms.iter().zip(&tops);
+            rooms.all(|(room, top)| room.as_ref().is_none_or(|room| room.position == Some(*top)))
+        };
+        !self.redis.rooms.iter().any(|room| room.tail_lost)
+            && self
+                .clients
+                .iter()
+                .all(|client| client.rests() && at_top(client))
+            && self
+                .nodes
+                .iter()
+                .all(|node| node.alive && node.dispatcher.load().is_idle())
+    }
+
+    pub fn find_restless(&mut self, when: &str) {
+        let now = self.instant();
+        let mut text = format!("{when}:");
+        for room in 0..self.names.len() {
+            text += &format!(
+                "\n  r{room} stands at {:?}",
+                self.redis.standing(room, now).0
+            );
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            text += &format!("\n  client {index} on {:?}: {client:?}", self.links[index]);
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            text += &format!(
+                "\n  node {index}, alive {}: {:?}",
+                node.alive,
+                node.dispatcher.load()
+            );
+        }
+        self.oracle.violate(Kind::Stuck, text);
+    }
+
+    pub fn say_last_words(&mut self) {
+        for room in 0..self.names.len() {
+            let joined = |client: &Client| client.rooms[room].is_some();
+            if let Some(index) = self.clients.iter().position(joined) {
+                self.clients[index].say(room, true, false, &mut self.oracle);
+                self.carry_out(index);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The world at the nodes: what reaches them, their turns, and their writers.
+
+use switchboard::broker::Request;
+use switchboard::dispatcher::{Event, Flow};
+use switchboard::id::SessionId;
+use switchboard::protocol::RequestId;
+
+use super::node::{Input, Node};
+use super::world::{Delivery, Happening, TICK, World};
+
+impl World {
+    /// Whoever speaks to a node that is gone is told so.
+    pub fn unreached(&mut self, _: usize, input: Input) {
+        if let Input::Accept { client, conn } | Input::Command { client, conn, .. } = input {
+            self.later(2, Happening::Client(client, conn, Delivery::Closed(None)));
+        }
+    }
+
+    pub fn reach(&mut self, index: usize, input: Input) {
+        let now = self.instant();
+        let node = &mut self.nodes[index];
+        let life = node.life;
+        let session_of = |node: &Node, client: usize, conn: u32| {
+            let mut sessions = node.sessions.iter();
+            let found =
+                sessions.find(|(_, session)| session.client == client && session.conn == conn);
+            found.map(|(id, _)| *id)
+        };
+        match input {
+            Input::Tick => {
+                node.inbox.push_back(Event::Tick);
+                node.sub.topics.tick(now);
+                self.ask_topics(index);
+                self.later(TICK, Happening::Node(index, life, Input::Tick));
+                self.judge_torn_rooms();
+            }
+            Input::Accept { client, conn } => {
+                node.accept(client, conn);
+                self.later(1, Happening::Client(client, conn, Delivery::Opened));
+            }
+            Input::Command {
+                client,
+                conn,
+                id,
+                command,
+            } => {
+                if let Some(session) = session_of(node, client, conn) {
+                    node.sessions[&session].outbox.note_heard();
+                    node.inbox.push_back(Event::Command {
+                        session: SessionId(session),
+                        id: Some(RequestId(id)),
+                        command,
+                    });
+                }
+            }
+            Input::Pong { client, conn } => {
+                if let Some(session) = session_of(node, client, conn) {
+                    node.sessions[&session].outbox.note_heard();
+                }
+            }
+            Input::Closed { client, conn } => {
+                if let Some(session) = session_of(node, client, conn) {
+                    node.sessions.remove(&session);
+                    node.inbox.push_back(Event::Closed {
+                        session: SessionId(session),
+                        farewell: None,
+                    });
+                }
+            }
+            Input::Drain(time) => node.inbox.push_back(Event::Drain(time)),
+            Input::Answer {
+                link,
+                number,
+                answer,
+            } => {
+                let lane = &mut node.lanes[answer.lane()];
+                if lane.link == link
+                    && let Some(waiting) = lane.waiting.remove(&number)
+                {
+                    node.inbox
+                        .push_back(Event::Broker(waiting.job.answer(answer)));
+                }
+            }
+            Input::Push { link, push } => {
+                if node.sub.link == link && !node.sub.deaf {
+                    node.hear(push, now);
+                    self.ask_topics(index);
+                }
+            }
+            Input::Deadline { lane, number } => {
+                let refused = node.lanes[lane].expire(number);
+                node.inbox.extend(refused.map(Event::Broker));
+            }
+            Input::LaneUp { lane, link } => {
+                if node.lanes[lane].link == link {
+                    node.lanes[lane].up = true;
+                    self.send_lane(index, lane);
+                }
+            }
+            Input::SubUp { link } => {
+                if node.sub.link == link {
+                    node.sub.up = true;
+                    node.sub.asking = false;
+                    self.ask_topics(index);
+                }
+            }
+            Input::OverflowOver => node.overflow_over(),
+        }
+        self.wake(index);
+    }
+
+    pub fn wake(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if !node.inbox.is_empty() && !node.turn_scheduled {
+            node.turn_scheduled = true;
+            let life = node.life;
+            let delay = self.random.u64(..3);
+            self.later(delay, Happening::Turn(index, life));
+        }
+    }
+
+    pub fn turn(&mut self, index: usize) {
+        self.nodes[index].turn_scheduled = false;
+        if self.nodes[index].is_frozen(self.now) || !self.nodes[index].alive {
+            return;
+        }
+        let clock = self.read_clock();
+        loop {
+            let node = &mut self.nodes[index];
+            let inbox = &mut node.inbox;
+            let flow = node
+                .dispatcher
+                .turn(clock, std::iter::from_fn(|| inbox.pop_front()));
+            let requests: Vec<Request> = node.dispatcher.take_requests().collect();
+            let more = !node.inbox.is_empty();
+            for request in requests {
+                self.ask(index, request);
+            }
+            self.ask_topics(index);
+            if flow == Flow::Ended {
+                return self.end(index);
+            }
+            let sessions: Vec<u64> = self.nodes[index].sessions.keys().copied().collect();
+            for session in sessions {
+                self.write_soon(index, session, more);
+            }
+            if self.nodes[index].inbox.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// The writer runs now, or in a moment.
+    pub fn write_soon(&mut self, index: usize, id: u64, at_once: bool) {
+        let Some(session) = self.nodes[index].sessions.get_mut(&id) else {
+            return;
+        };
+        if session.is_hung_up() {
+            let (client, conn) = (session.client, session.conn);
+            self.later(1, Happening::Client(client, conn, Delivery::Closed(None)));
+            return self.reach(index, Input::Closed { client, conn });
+        }
+        if at_once || session.scheduled || self.random.u8(..4) > 0 {
+            return self.write(index, id);
+        }
+        session.scheduled = true;
+        let (life, delay) = (self.nodes[index].life, self.random.u64(..10));
+        self.later(delay, Happening::Writer(index, life, id));
+    }
+
+    pub fn write(&mut self, index: usize, id: u64) {
+        let mut drained = false;
+        loop {
+            let delay = self.random.u64(..5);
+            let Some(session) = self.nodes[index].sessions.get_mut(&id) else {
+                break;
+            };
+            let Some(written) = session.write() else {
+                break;
+            };
+            session.said_at = session.said_at.max(self.now + delay);
+            let (at, client, conn) = (session.said_at, session.client, session.conn);
+            drained |= written.drained;
+            self.at(
+                at,
+                Happening::Client(client, conn, Delivery::Frames(written.frames)),
+            );
+            if let Some(farewell) = written.farewell {
+                let code = u16::from_be_bytes([farewell[2], farewell[3]]);
+                self.at(
+                    at,
+                    Happening::Client(client, conn, Delivery::Closed(Some(code))),
+                );
+            }
+        }
+        if drained {
+            self.nodes[index]
+                .inbox
+                .push_back(Event::Drained(SessionId(id)));
+            self.wake(index);
+        }
+    }
+}
