@@ -27,13 +27,14 @@ use crate::retention::{LogLimits, Retention};
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
 use crate::session::OutboxLimits;
 
-/// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with.
+/// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with. Where fewer than twice as many
+/// are allowed, half of them.
 const FILE_RESERVE: u64 = 256;
 
 /// How long accepting pauses when there are no descriptors or no memory for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often running out of descriptors is logged at most.
+/// How often it is logged at most that newcomers are not taken in.
 const EXHAUSTED_LOG: Duration = Duration::from_secs(1);
 
 /// While the dispatcher lags, which shows in a half-full inbox, new connections wait in the kernel's queue: those who are here
@@ -111,13 +112,15 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         sessions: AtomicU64::new(1),
     });
     let (accepting, stop) = flume::bounded(1);
-    runtime::spawn(accept(
+    let acceptor = Acceptor {
         listener,
-        node.clone(),
-        max_connections(config),
+        node: node.clone(),
+        max: max_connections(config),
         stop,
-        listener_failed,
-    ));
+        failed: listener_failed,
+        told: None,
+    };
+    runtime::spawn(acceptor.run());
     Ok(Server {
         address,
         node,
@@ -273,7 +276,7 @@ fn max_connections(config: &Config) -> u64 {
         return config.max_connections as u64;
     }
     let files = runtime::raise_file_limit().unwrap_or(1024);
-    files.saturating_sub(FILE_RESERVE).max(1)
+    files - FILE_RESERVE.min(files / 2)
 }
 
 /// Tells the dispatcher the time; one timer serves every deadline of the node.
@@ -286,55 +289,75 @@ async fn tick(inbox: flume::Sender<Event>) {
     }
 }
 
-/// Accepts until the server is dropped. One bad connection, or none left to have, never ends it; a broken listener ends the
-/// node, because nobody would find a node that takes no connections.
-async fn accept(
+/// What the accepting task owns. It accepts until the server is dropped: one bad connection, or none left to have, never
+/// ends it. A broken listener ends the node, because nobody would find a node that takes no connections.
+struct Acceptor {
     listener: Listener,
     node: Arc<Node>,
+    /// Connections that may be open at once.
     max: u64,
     stop: flume::Receiver<()>,
     failed: flume::WeakSender<()>,
-) {
-    let mut exhausted_since: Option<Instant> = None;
-    loop {
-        while node.inbox.len() > node.inbox.capacity().unwrap_or(usize::MAX) / 2 {
-            runtime::sleep(ADMISSION_PAUSE).await;
-        }
-        let accepted = match select(listener.accept().boxed(), stop.recv_async()).await {
-            Either::Left((accepted, _)) => accepted,
-            Either::Right(_) => return,
-        };
-        match accepted {
-            Ok((socket, peer)) => take_in(&node, socket, peer, max),
-            Err(error) => match runtime::accept_failure(&error) {
-                AcceptFailure::Transient => {}
-                AcceptFailure::Exhausted => {
-                    if exhausted_since.is_none_or(|last| last.elapsed() > EXHAUSTED_LOG) {
-                        exhausted_since = Some(Instant::now());
-                        log::error!(error = error.to_string().as_str(); "cannot accept: out of files or memory");
-                    }
-                    runtime::sleep(EXHAUSTED_PAUSE).await;
-                }
-                AcceptFailure::Fatal => {
-                    log::error!(error = error.to_string().as_str(); "the listener has failed");
-                    if let Some(failed) = failed.upgrade() {
-                        // When it is full, the news is known.
-                        let _ = failed.try_send(());
-                    }
-                    return;
-                }
-            },
-        }
-    }
+    /// When it was last logged that there is no room for another connection.
+    told: Option<Instant>,
 }
 
-fn take_in(node: &Arc<Node>, socket: Socket, peer: SocketAddr, max: u64) {
-    if node.metrics.connections_open.get() >= max {
-        node.metrics.refused_total.add(1);
-        let time = node.limits.close_timeout;
-        runtime::spawn(connection::http_phase::turn_away(socket, time));
-        return;
+impl Acceptor {
+    async fn run(mut self) {
+        loop {
+            while self.node.inbox.len() > self.node.inbox.capacity().unwrap_or(usize::MAX) / 2 {
+                runtime::sleep(ADMISSION_PAUSE).await;
+            }
+            match self.next().await {
+                Some(Ok((socket, peer))) => self.take_in(socket, peer),
+                Some(Err(error)) => match runtime::accept_failure(&error) {
+                    AcceptFailure::Transient => {}
+                    AcceptFailure::Exhausted => {
+                        self.tell("out of files or memory");
+                        runtime::sleep(EXHAUSTED_PAUSE).await;
+                    }
+                    AcceptFailure::Fatal => return self.fail(&error),
+                },
+                None => return,
+            }
+        }
     }
-    let counted = Counted::new(node.metrics.clone());
-    runtime::spawn(connection::serve(node.clone(), socket, peer, counted));
+
+    /// The next connection; `None` when the server was dropped.
+    async fn next(&self) -> Option<io::Result<(Socket, SocketAddr)>> {
+        let accepting = self.listener.accept().boxed();
+        match select(accepting, self.stop.recv_async()).await {
+            Either::Left((accepted, _)) => Some(accepted),
+            Either::Right(_) => None,
+        }
+    }
+
+    fn take_in(&mut self, socket: Socket, peer: SocketAddr) {
+        let node = &self.node;
+        if node.metrics.connections_open.get() >= self.max {
+            node.metrics.refused_total.add(1);
+            let time = node.limits.close_timeout;
+            runtime::spawn(connection::http_phase::turn_away(socket, time));
+            return self.tell("as many connections as there may be");
+        }
+        let counted = Counted::new(node.metrics.clone());
+        runtime::spawn(connection::serve(node.clone(), socket, peer, counted));
+    }
+
+    /// Logs why newcomers are not taken in, once a second at most.
+    fn tell(&mut self, reason: &str) {
+        if self.told.is_none_or(|last| last.elapsed() > EXHAUSTED_LOG) {
+            self.told = Some(Instant::now());
+            let open = self.node.metrics.connections_open.get();
+            log::error!(reason = reason, open = open, max = self.max; "cannot take connections in");
+        }
+    }
+
+    fn fail(&self, error: &io::Error) {
+        log::error!(error = error.to_string().as_str(); "the listener has failed");
+        if let Some(failed) = self.failed.upgrade() {
+            // When it is full, the news is known.
+            let _ = failed.try_send(());
+        }
+    }
 }
