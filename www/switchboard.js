@@ -547,11 +547,17 @@ export class Switchboard {
     this.#request(conn, { type: 'join', room: room.name, ...(since && { since }) }, {
       done: (answer) => {
         if (room.state === 'left') return;
-        if (answer.type !== 'error') return room._joined(answer, since);
+        if (answer.type !== 'error') {
+          room._joined(answer, since);
+          return this.#pump(room);
+        }
         if (PASSING.has(answer.code)) {
           return this.#later(conn, this.#jitter(room._tries++), () => room.state === 'joining' && this.#join(conn, room));
         }
-        if (answer.code !== 'unrecoverable' || !since) return room._enter('refused', { error: errorOf(answer) });
+        if (answer.code !== 'unrecoverable' || !since) {
+          room._enter('refused', { error: errorOf(answer) });
+          return this.#pump(room);
+        }
         room.position = null;
         room._forgotten = true;
         this.#join(conn, room);
@@ -588,6 +594,8 @@ export class Switchboard {
       room._reject(conn.refusal);
       return this.#settleUser();
     }
+    // Whoever stands nowhere yet would not hear its own words: a join takes longer than a publish.
+    if (room.position === null && room.state !== 'refused') return;
     const now = this.#clock.now();
     if (entry.firstSent === null && this.#wanted !== this.#user) return;
     if (entry.firstSent !== null && now - entry.firstSent > KEY_LIFE) {

@@ -277,12 +277,27 @@ test('one publish of a room is on its way at a time, in order; rooms do not wait
   const at = exchange();
   const lobby = at.joined();
   const den = at.board.join('den');
+  at.socket.answer('join', { room: 'den', epoch: 'e', offset: 0 });
   for (const data of [1, 2, 3]) lobby.publish(data);
   den.publish(9);
   assert.deepEqual(at.socket.of('publish').map(({ data }) => data), [1, 9]);
   const first = at.socket.of('publish')[0];
   at.socket.push({ type: 'ok', id: first.id, epoch: 'e', offset: 42 });
   assert.deepEqual(at.socket.of('publish').map(({ data }) => data), [1, 9, 2]);
+});
+
+test('a publish waits until its room is joined, or refused, so that one hears oneself', async () => {
+  const at = exchange();
+  at.socket.open();
+  const room = at.board.join('lobby');
+  room.publish('a');
+  assert.equal(at.socket.of('publish').length, 0);
+  at.socket.answer('join', { epoch: 'e', offset: 7 });
+  assert.equal(at.socket.of('publish').length, 1);
+  const den = at.board.join('den');
+  den.publish('b');
+  at.socket.answer('join', { type: 'error', code: 'forbidden', reason: 'no' });
+  assert.equal(at.socket.of('publish').length, 2);
 });
 
 test('a publish without an answer goes out again with its key, before later ones', async () => {
@@ -551,6 +566,7 @@ test('publishes wait for the answer to auth, and fail with it', async () => {
   room.publish('b');
   assert.equal(at.socket.of('auth').at(-1).token, 'new');
   at.socket.answer('auth', { user: 'ada' });
+  at.socket.answer('join', { epoch: 'e', offset: 0 });
   assert.equal(at.socket.of('publish').length, 1);
 });
 
@@ -573,6 +589,7 @@ test('a publish on its way is answered under the name it was sent with', async (
   at.socket.open();
   at.socket.answer('auth', { user: 'ada' });
   const room = at.board.join('lobby');
+  at.socket.answer('join', { epoch: 'e', offset: 0 });
   room.publish('a', { key: 'ka' });
   at.board.setUser('eve');
   room.publish('b', { key: 'kb' });
