@@ -90,6 +90,11 @@ impl Handle {
         self.orders.len() + self.glance().unanswered
     }
 
+    /// It has ended, and written down all it had to.
+    pub fn is_over(&self) -> bool {
+        self.orders.is_disconnected()
+    }
+
     pub fn order(&self, order: Order) {
         // A client ends only when it is told to; then nothing more is asked of it.
         let _ = self.orders.send(order);

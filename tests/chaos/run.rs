@@ -132,7 +132,5 @@ async fn play(dir: &Path, scenario: &Scenario, setting: &Setting, recorder: Reco
         runtime::sleep(setting.load.after).await;
     }
     world.end(rest).await;
-    // The clients write down where they stand, and hang up.
-    runtime::sleep(Duration::from_millis(300)).await;
     changed.load(Ordering::Relaxed)
 }

@@ -60,6 +60,9 @@ const PUBLISHERS: usize = 8;
 /// Bytes of an ordinary publication.
 const PAYLOAD: usize = 200;
 
+/// How long clients may take to end: one may just wait for a handshake.
+const ENDED: Duration = Duration::from_secs(20);
+
 pub struct World {
     pub cluster: Cluster,
     pub load: Load,
@@ -234,8 +237,12 @@ impl World {
         }
         let rest = format!("{:.1} s", start.elapsed().as_secs_f64());
         self.recorder.figure("came to rest in", rest);
-        for client in self.clients.drain(..) {
+        for client in &self.clients {
             client.order(Order::End);
+        }
+        let start = Instant::now();
+        while !self.clients.iter().all(Handle::is_over) && start.elapsed() < ENDED {
+            runtime::sleep(Duration::from_millis(20)).await;
         }
     }
 

@@ -24,7 +24,7 @@ const MISSED: usize = 1000;
 
 pub fn scenarios() -> Vec<Scenario> {
     let direct = Plan {
-        front: false,
+        direct: true,
         ..Plan::PLAIN
     };
     vec![
