@@ -165,7 +165,7 @@ pub struct Dispatcher {
     heartbeats: Heartbeats,
     /// Joins that wait for the broker, by deadline.
     joins: VecDeque<(Instant, RoomKey, SessionId)>,
-    /// Disconnected sessions whose tasks have not ended yet, and when they are hung up on.
+    /// Ended sessions whose writers have not ended yet, and when they are hung up on.
     closing: HashMap<SessionId, (Instant, Outbox)>,
     /// Where giving up recent messages goes on.
     recent_hand: usize,
@@ -218,11 +218,11 @@ impl Dispatcher {
             self.on(now, event);
             handled += 1;
             // Looked at before the next event is taken from the inbox: what is taken is handled.
-            if self.desk.full || handled == TURN {
+            if self.desk.is_enough() || handled == TURN {
                 break;
             }
         }
-        self.desk.full = false;
+        self.desk.said = 0;
         self.seal_all();
         self.give_up_recent();
         while let Some(session) = self.desk.slow.pop() {
@@ -308,7 +308,7 @@ impl Dispatcher {
             },
         );
         if self.draining.is_some() {
-            self.disconnect(now, id, Disconnect::Draining);
+            self.send_away(now, id, Duration::ZERO);
         }
     }
 
@@ -316,12 +316,18 @@ impl Dispatcher {
         match farewell {
             Some(why) => self.disconnect(now, session, why),
             None => {
-                self.forget(session);
+                if let Some(ended) = self.forget(session) {
+                    ended.outbox.finish();
+                    self.await_end(now, session, ended.outbox);
+                }
             }
         }
-        if farewell.is_none() {
-            self.closing.remove(&session);
-        }
+    }
+
+    /// A client that reads nothing any more must not hold its connection: the writer has so much time and no more.
+    fn await_end(&mut self, now: Now, session: SessionId, outbox: Outbox) {
+        let deadline = now.instant + self.desk.settings.close_timeout;
+        self.closing.insert(session, (deadline, outbox));
     }
 
     fn on_broker(&mut self, event: BrokerEvent) {
@@ -352,7 +358,7 @@ impl Dispatcher {
             if !in_time {
                 outbox.hang_up();
             }
-            in_time
+            in_time && !outbox.is_finished()
         });
     }
 
@@ -390,10 +396,7 @@ impl Dispatcher {
         };
         log::debug!(session = session.0, code = why.code(); "disconnected");
         ended.outbox.end(why);
-        self.closing.insert(
-            session,
-            (now.instant + self.desk.settings.close_timeout, ended.outbox),
-        );
+        self.await_end(now, session, ended.outbox);
     }
 
     /// Takes a session out of everything.

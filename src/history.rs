@@ -94,13 +94,23 @@ impl Log {
 
     /// The offset that this key got before, if it is remembered.
     pub fn offset_of(&mut self, key: &PublishKey, now: Instant) -> Option<u64> {
+        self.forget_keys(now);
+        self.keys.get(key).copied()
+    }
+
+    /// Gives up what is too old, without which it would stay until the room is used again.
+    pub fn tidy(&mut self, now: Instant) {
+        self.expire(now);
+        self.forget_keys(now);
+    }
+
+    fn forget_keys(&mut self, now: Instant) {
         while let Some((forgotten, old)) = self.keys_by_age.front()
             && *forgotten <= now
         {
             self.keys.remove(old);
             self.keys_by_age.pop_front();
         }
-        self.keys.get(key).copied()
     }
 
     /// Appends at the next offset, which it returns.

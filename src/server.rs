@@ -154,13 +154,16 @@ impl Server {
     /// Says farewell to everyone and ends the node. Until then it refuses newcomers with a reason.
     pub async fn drain(self) {
         self.node.readiness.drain();
-        // Without a dispatcher there is nobody left to drain.
-        let _ = self
-            .node
-            .inbox
-            .send_async(Event::Drain(self.drain_time))
-            .await;
-        if runtime::timeout(self.grace, self.ended()).await.is_err() {
+        let draining = async {
+            // Without a dispatcher there is nobody left to drain.
+            let _ = self
+                .node
+                .inbox
+                .send_async(Event::Drain(self.drain_time))
+                .await;
+            self.ended().await;
+        };
+        if runtime::timeout(self.grace, draining).await.is_err() {
             log::warn!(seconds = self.grace.as_secs(); "some clients did not go in time");
         }
     }

@@ -53,7 +53,7 @@ pub struct OutboxReader {
 pub enum Chunk {
     /// Whole frames, to be written as they are.
     Frames(Bytes),
-    /// The last frame of the connection: a close frame.
+    /// The last frame of the connection: a close frame, or nothing when the client has closed.
     End(Bytes),
 }
 
@@ -137,6 +137,17 @@ impl Outbox {
             .store(why.discards_outbox(), Ordering::Release);
         // A writer that has ended already needs no farewell.
         let _ = self.queue.send(Chunk::End(frame::close(why)));
+    }
+
+    /// Ends the queue behind what waits, without a farewell: the client has closed.
+    pub fn finish(&self) {
+        // A writer that has ended already is what is wanted.
+        let _ = self.queue.send(Chunk::End(Bytes::new()));
+    }
+
+    /// Whether the writer has ended.
+    pub fn is_finished(&self) -> bool {
+        self.queue.is_disconnected()
     }
 
     /// Asks the writer to tell when all that is queued from now on has been written.

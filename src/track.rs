@@ -138,7 +138,7 @@ impl Track {
             Some(position) if position.epoch != page.top.epoch => {
                 let start = Position {
                     epoch: page.top.epoch,
-                    offset: page.first - 1,
+                    offset: page.first.saturating_sub(1),
                 };
                 steps.push(Step::Lost(start));
                 start
@@ -146,7 +146,7 @@ impl Track {
             Some(position) if page.first > position.offset + 1 => {
                 let start = Position {
                     epoch: position.epoch,
-                    offset: page.first - 1,
+                    offset: page.first.saturating_sub(1),
                 };
                 steps.push(Step::Lost(start));
                 start

@@ -14,8 +14,8 @@ use crate::readiness::Readiness;
 use crate::retention::Retention;
 use crate::runtime;
 
-/// How often rooms that nobody needs are looked for at most, while the store is full.
-const SWEEP: Duration = Duration::from_secs(1);
+/// How often the store is tidied at most. It takes a few milliseconds for 100,000 rooms.
+const TIDY: Duration = Duration::from_secs(5);
 
 /// The rooms' logs and who follows them; clones are the same store.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ struct Shared {
     /// What each node is to be told. A node's queue holds at most what the nodes have asked and was not yet
     /// answered, which the dispatchers bound.
     nodes: Vec<flume::Sender<BrokerEvent>>,
-    swept: Option<Instant>,
+    tidied: Option<Instant>,
 }
 
 struct Room {
@@ -48,7 +48,7 @@ impl Store {
             rooms: HashMap::new(),
             random: fastrand::Rng::with_seed(seed),
             nodes: Vec::new(),
-            swept: None,
+            tidied: None,
         })))
     }
 
@@ -100,6 +100,7 @@ impl Store {
     fn apply(&self, node: usize, requests: impl Iterator<Item = Request>) {
         let now = Instant::now();
         let mut shared = self.lock();
+        shared.tidy(now);
         for request in requests {
             shared.apply(node, request, now);
         }
@@ -197,9 +198,6 @@ impl Shared {
     fn room(&mut self, name: &RoomName, now: Instant) -> Option<&mut Room> {
         if !self.rooms.contains_key(name) {
             if self.rooms.len() >= self.max_rooms {
-                self.sweep(now);
-            }
-            if self.rooms.len() >= self.max_rooms {
                 return None;
             }
             let log = Log::new(Epoch::new(self.random.u64(..)), now);
@@ -214,13 +212,18 @@ impl Shared {
         self.rooms.get_mut(name)
     }
 
-    /// Forgets rooms without followers whose messages have expired.
-    fn sweep(&mut self, now: Instant) {
-        if self.swept.is_none_or(|last| now >= last + SWEEP) {
-            self.swept = Some(now);
-            self.rooms
-                .retain(|_, room| !room.followers.is_empty() || room.log.expires() > now);
+    /// Gives up messages and keys that are too old, now and then; and when half of all rooms that there may be are there, also
+    /// the positions of rooms that nobody follows.
+    fn tidy(&mut self, now: Instant) {
+        if self.tidied.is_some_and(|last| now < last + TIDY) {
+            return;
         }
+        self.tidied = Some(now);
+        let crowded = self.rooms.len() >= self.max_rooms / 2;
+        self.rooms.retain(|_, room| {
+            room.log.tidy(now);
+            !crowded || !room.followers.is_empty() || room.log.expires() > now
+        });
     }
 
     /// A node that has ended hears nothing any more.

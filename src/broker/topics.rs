@@ -1,10 +1,13 @@
 //! Which topics this node is subscribed to, and what must be asked of Redis to make that true. Plain logic: the
 //! subscription's task asks it what to send and tells it what was confirmed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::id::RoomName;
+
+/// How many topics linger at most: whoever joins and leaves ever new rooms does not make them pile up.
+const MAX_LINGERING: usize = 10_000;
 
 /// The state of one topic. A topic that is off is not listed.
 ///
@@ -85,6 +88,11 @@ impl Topics {
     pub fn unfollow(&mut self, room: &RoomName, now: Instant) {
         match self.topics.get_mut(room) {
             Some(Topic::On) => self.start_linger(room, now),
+            // Not asked for yet: as if it had never been wanted. While Redis is away clients may come and go as they like.
+            Some(Topic::Subscribing { asked: false, .. }) => {
+                self.topics.remove(room);
+                self.forget_stale();
+            }
             Some(Topic::Subscribing { wanted, .. } | Topic::Unsubscribing { wanted, .. }) => {
                 *wanted = false;
             }
@@ -146,10 +154,10 @@ impl Topics {
         }
     }
 
-    /// Ends the lingers that are over.
+    /// Ends the lingers that are over, and the oldest of too many.
     pub fn tick(&mut self, now: Instant) {
         while let Some((until, _)) = self.lingering.front()
-            && *until <= now
+            && (*until <= now || self.lingering.len() > MAX_LINGERING)
         {
             let Some((until, room)) = self.lingering.pop_front() else {
                 return;
@@ -221,6 +229,19 @@ impl Topics {
             }
             wanted
         });
+    }
+
+    /// Names of rooms that are no longer wanted stay in the line until they outnumber the others.
+    fn forget_stale(&mut self) {
+        if self.to_subscribe.len() > 2 * self.topics.len() + 64 {
+            let mut seen = HashSet::new();
+            let topics = &self.topics;
+            self.to_subscribe.retain(|room| {
+                let topic = topics.get(room);
+                matches!(topic, Some(Topic::Subscribing { asked: false, .. }))
+                    && seen.insert(room.clone())
+            });
+        }
     }
 
     fn queue_subscribe(&mut self, room: RoomName) {

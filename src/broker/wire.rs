@@ -21,8 +21,9 @@ use crate::id::{Epoch, Incarnation, SessionId, UserName};
 /// The version of body and message that this node writes, and the only one it reads.
 const VERSION: u8 = b'1';
 
-/// The longest body, in bytes: a client may say 1 MiB at most, and the frame around it takes less than 256 bytes.
-pub const MAX_BODY_BYTES: usize = (1 << 20) + 4096;
+/// The longest body, in bytes: what is accepted from a client must be accepted from Redis, and `--max-message` goes up to 16 MiB;
+/// what is put around it takes less than 256 bytes.
+pub const MAX_BODY_BYTES: usize = (16 << 20) + 4096;
 
 /// The greatest offset: scripts count in doubles, which are exact up to here.
 pub const MAX_OFFSET: u64 = 1 << 53;

@@ -73,13 +73,13 @@ impl Reader<'_> {
         let tap = Tap {
             socket,
             written: Vec::new(),
+            outbox: self.outbox,
         };
         let config = Some(self.node.websocket_config());
         let mut stream =
             WebSocketStream::from_partially_read(tap, rest, Role::Server, config).await;
         let mut commands = Vec::new();
         while let Some(message) = stream.next().await {
-            self.outbox.note_heard();
             match message {
                 Ok(Message::Text(text)) => {
                     self.protocol.decode(&text, &mut commands);
@@ -144,22 +144,28 @@ pub(super) fn blame(error: &Error) -> Option<Disconnect> {
 
 /// The socket as tungstenite sees it: what it reads is read, what it writes (pongs, the answer to a close) is kept, to go
 /// through the outbox like everything else.
-struct Tap<S> {
+struct Tap<'a, S> {
     socket: S,
     written: Vec<u8>,
+    /// Told of every byte: a long message may take longer than a ping.
+    outbox: &'a Outbox,
 }
 
-impl<S: Socket> AsyncRead for Tap<S> {
+impl<S: Socket> AsyncRead for Tap<'_, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        if let Poll::Ready(Ok(1..)) = read {
+            self.outbox.note_heard();
+        }
+        read
     }
 }
 
-impl<S: Socket> AsyncWrite for Tap<S> {
+impl<S: Socket> AsyncWrite for Tap<'_, S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,

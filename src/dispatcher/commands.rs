@@ -207,6 +207,7 @@ impl Dispatcher {
             bytes <= self.desk.settings.outbox_bytes / 4
         };
         let kept = page.messages.iter().rev().take_while(fits).count().max(1);
+        self.desk.said += bytes;
         page.messages
             .drain(..page.messages.len().saturating_sub(kept));
         let oldest = page

@@ -54,8 +54,8 @@ pub struct Desk {
     pub slow: Vec<SessionId>,
     /// Rooms with something to seal.
     pub open: Vec<RoomKey>,
-    /// A room has filled a quarter of an outbox: the turn ends, and the writers get theirs.
-    pub full: bool,
+    /// Bytes said in this turn, in all rooms: a session may be in each of them.
+    pub said: usize,
     /// Bytes of recent messages in all rooms.
     pub recent_used: usize,
 }
@@ -73,7 +73,7 @@ impl Desk {
             retry: Vec::new(),
             slow: Vec::new(),
             open: Vec::new(),
-            full: false,
+            said: 0,
             recent_used: 0,
         }
     }
@@ -109,6 +109,11 @@ impl Desk {
     /// The most that is offered to an outbox at once, in bytes.
     pub fn quarter(&self) -> usize {
         self.settings.outbox_bytes / 4
+    }
+
+    /// Whether a quarter of an outbox has been said: the turn ends, and the writers get theirs.
+    pub fn is_enough(&self) -> bool {
+        self.said >= self.quarter()
     }
 
     /// Offers frames to a session. One that is too slow for them is noted; one that is gone needs none.

@@ -70,7 +70,7 @@ impl Dispatcher {
         }
     }
 
-    fn send_away(&mut self, now: Now, session: SessionId, spread: Duration) {
+    pub(super) fn send_away(&mut self, now: Now, session: SessionId, spread: Duration) {
         let jitter = spread.max(Duration::from_millis(50)).as_millis() as u64;
         let retry = Duration::from_millis(self.random.u64(..=jitter));
         if let Some(speaker) = self.sessions.get(&session) {

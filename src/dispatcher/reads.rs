@@ -64,6 +64,7 @@ impl Dispatcher {
             };
             self.compare_hand = next;
             if let Some((room, desk)) = self.room(key)
+                && room.state.track.position().is_some()
                 && room.state.track.is_settled()
             {
                 room.make_due(desk);

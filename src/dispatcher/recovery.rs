@@ -258,12 +258,19 @@ impl Room {
             return;
         }
         let recent = self.state.recent.run();
+        let quarter = desk.quarter() as u64;
         let needed = self
             .state
             .cursors
             .values()
             .filter_map(|cursor| match cursor.want {
-                Want::After(at) if !recent.covers(at.offset + 1) => Some(at),
+                // Whoever has no room now is looked at when it has: one slow reader must not decide what all others wait for.
+                Want::After(at)
+                    if !recent.covers(at.offset + 1)
+                        && cursor.member.outbox.waiting() <= quarter =>
+                {
+                    Some(at)
+                }
                 _ => None,
             });
         let Some(lowest) = needed.min_by_key(|at| at.offset) else {

@@ -74,13 +74,15 @@ impl Open {
 
     /// The frames for each sender that did not want its own words back.
     fn for_senders(&self) -> HashMap<SessionId, Bytes> {
-        let senders = self
-            .except
-            .iter()
-            .map(|except| (except.session, except.protocol));
+        let mut senders = HashMap::new();
+        for Except {
+            session, protocol, ..
+        } in &self.except
+        {
+            let frames = senders.entry(*session);
+            frames.or_insert_with(|| self.without_own(*session, *protocol));
+        }
         senders
-            .map(|(session, protocol)| (session, self.without_own(session, protocol)))
-            .collect()
     }
 
     fn without_own(&self, session: SessionId, protocol: Protocol) -> Bytes {
@@ -213,6 +215,7 @@ impl Room {
             desk.open.push(self.key);
         }
         open.messages += 1;
+        let before = open.bytes();
         let message = Message {
             room: &self.name,
             offset,
@@ -239,10 +242,7 @@ impl Room {
                 });
             }
         }
-        if open.bytes() >= desk.quarter() {
-            self.seal(desk);
-            desk.full = true;
-        }
+        desk.said += open.bytes() - before;
     }
 
     /// Offers what was said to every live member, as one buffer that all share.

@@ -214,8 +214,7 @@ impl Lane {
             log::warn!(error = error.as_str(); "Redis refuses a request");
             self.told = error;
         }
-        let job = self.queue.done(number);
-        self.events.extend(job.and_then(|job| job.refuse(why)));
+        self.events.extend(self.queue.refused(number, why));
     }
 
     /// The connection is gone: none of the batches on their way will land.

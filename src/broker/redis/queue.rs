@@ -149,6 +149,13 @@ impl Queue {
         self.entries.get(&number).map(|entry| &entry.job)
     }
 
+    /// Redis has refused the request at last. If an earlier attempt may have succeeded, nobody knows what has happened.
+    pub fn refused(&mut self, number: u64, why: Refused) -> Option<BrokerEvent> {
+        let in_doubt = self.entries.get(&number)?.in_doubt;
+        let why = if in_doubt { Refused::Unknown } else { why };
+        self.done(number)?.refuse(why)
+    }
+
     /// The request has its answer. `None`: it was given up before.
     pub fn done(&mut self, number: u64) -> Option<Job> {
         let entry = self.entries.remove(&number)?;
