@@ -392,6 +392,23 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_nobody_uses_gives_up_its_messages_and_keys_in_time() {
+        let start = Instant::now();
+        let limits = LogLimits {
+            size: 10,
+            age: Duration::from_secs(5),
+        };
+        let key = PublishKey {
+            publisher: None,
+            key: "k".into(),
+        };
+        let mut log = Log::new(Epoch::new(1), start);
+        log.append(said(1), Some(key), limits, start);
+        log.tidy(start + KEY_TTL);
+        assert!(log.run.is_empty() && log.keys.is_empty());
+    }
+
+    #[test]
     fn recent_messages_stay_without_holes_whatever_is_added_or_given_up() {
         for seed in 0..200 {
             let mut random = fastrand::Rng::with_seed(seed);

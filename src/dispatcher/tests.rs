@@ -476,3 +476,120 @@ fn a_page_for_a_room_that_is_gone_changes_nothing_in_the_one_in_its_place() {
     bench.turn([page(ticket, 5, 6, vec![])]);
     assert_eq!(bench.offsets(1), [5]);
 }
+
+#[test]
+fn rooms_share_the_quarter_of_an_outbox_that_ends_a_turn() {
+    let mut bench = Bench::new();
+    for room in ["one", "two", "three"] {
+        let events = if room == "one" {
+            None
+        } else {
+            Some(join(1, room))
+        };
+        match events {
+            None => bench.member(1, room, 0),
+            Some(join) => {
+                bench.turn([join]);
+                let ticket = read_ticket(&bench.turn([following(room)]));
+                bench.turn([page(ticket, 0, 1, vec![])]);
+                bench.heard(1);
+            }
+        }
+    }
+    let text = "x".repeat(1024);
+    let events =
+        (1..=100).flat_map(|n| ["one", "two", "three"].map(|room| message(room, n, &text)));
+    bench.turn(events);
+    let bytes: usize = bench.chunks(1).iter().map(Bytes::len).sum();
+    assert!(bytes <= OUTBOX / 4 + 2048, "{bytes}");
+    assert_eq!(bench.dispatcher.sessions.len(), 1);
+}
+
+#[test]
+fn one_who_does_not_read_does_not_decide_what_the_others_wait_for() {
+    let mut bench = Bench::new();
+    bench.dispatcher.desk.settings.recent_memory = 0;
+    bench.member(1, "lobby", 500);
+    bench.open(2);
+    bench.open(3);
+    let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 0)]));
+    // Two takes its first page and reads nothing of it.
+    let large = "x".repeat(1024);
+    let messages = (1..=100).map(|offset| (offset, said(&large))).collect();
+    let top = Position {
+        epoch: Epoch::new(EPOCH),
+        offset: 500,
+    };
+    let page = BrokerEvent::Page {
+        ticket,
+        result: Ok(Page {
+            top,
+            first: 1,
+            messages,
+        }),
+    };
+    bench.turn([Event::Broker(page)]);
+    let requests = bench.turn([rejoin(3, "lobby", EPOCH, 400)]);
+    let Some(Request::Read(read)) = requests.first() else {
+        panic!("{requests:?}")
+    };
+    let Range::After(from) = read.range else {
+        panic!("{read:?}")
+    };
+    assert_eq!(from.offset, 400, "the read begins where somebody can go on");
+}
+
+#[test]
+fn a_session_that_opens_during_the_drain_is_told_to_come_back_too() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.turn([Event::Drain(Duration::from_secs(10))]);
+    let (outbox, reader) = outbox(
+        OutboxLimits {
+            bytes: OUTBOX,
+            frames: 100,
+        },
+        || (),
+    );
+    bench.outboxes.insert(2, reader);
+    let (session, protocol) = (SessionId(2), Protocol::Native);
+    bench.turn([Event::Opened {
+        session,
+        protocol,
+        user: None,
+        outbox,
+    }]);
+    let heard: Vec<Value> = bench.heard(2);
+    assert_eq!(heard[1]["type"], "bye", "{heard:?}");
+}
+
+#[test]
+fn a_connection_whose_writer_does_not_end_is_hung_up_on() {
+    let mut bench = Bench::new();
+    let hung_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = hung_up.clone();
+    let limits = OutboxLimits {
+        bytes: OUTBOX,
+        frames: 100,
+    };
+    let (outbox, _reader) = outbox(limits, move || {
+        flag.store(true, std::sync::atomic::Ordering::Relaxed)
+    });
+    let (session, protocol) = (SessionId(1), Protocol::Native);
+    bench.turn([Event::Opened {
+        session,
+        protocol,
+        user: None,
+        outbox,
+    }]);
+    bench.turn([Event::Closed {
+        session,
+        farewell: None,
+    }]);
+    bench.turn([Event::Tick]);
+    assert!(!hung_up.load(std::sync::atomic::Ordering::Relaxed));
+    bench.now.instant += Duration::from_secs(6);
+    bench.turn([Event::Tick]);
+    assert!(hung_up.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(bench.dispatcher.load().is_idle());
+}

@@ -297,4 +297,19 @@ mod tests {
             .collect::<Vec<_>>();
         assert_eq!(refused, [(MAX_JOBS as u64, Refused::Unavailable)]);
     }
+
+    #[test]
+    fn a_refusal_after_an_attempt_in_doubt_is_unknown() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Duration::from_secs(5));
+        assert!(queue.push(publish(1, Some("k")), now).is_none());
+        assert_eq!(queue.take(1, usize::MAX), [0]);
+        assert!(queue.lost(0).is_none(), "it has a key and is sent again");
+        assert_eq!(queue.take(1, usize::MAX), [0]);
+        let refusal = queue.refused(0, Refused::Full);
+        let Some(BrokerEvent::Published { result, .. }) = refusal else {
+            panic!("{refusal:?}")
+        };
+        assert_eq!(result, Err(Refused::Unknown));
+    }
 }

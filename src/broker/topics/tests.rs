@@ -178,3 +178,42 @@ fn confirm_all(topics: &mut Topics, model: &mut Model, now: Instant, seed: u64) 
         confirm(topics, model, now, seed);
     }
 }
+
+#[test]
+fn rooms_that_come_and_go_while_redis_is_away_leave_nothing_behind() {
+    let now = Instant::now();
+    let mut topics = Topics::new(Duration::from_secs(5));
+    let kept = RoomName::new("kept").unwrap();
+    topics.follow(&kept);
+    for n in 0..10_000 {
+        let room = RoomName::new(&format!("r{n}")).unwrap();
+        topics.follow(&room);
+        topics.unfollow(&room, now);
+    }
+    assert_eq!(topics.topics.len(), 1);
+    assert!(
+        topics.to_subscribe.len() < 200,
+        "{}",
+        topics.to_subscribe.len()
+    );
+    assert_eq!(topics.ask(10), Some(Ask::Subscribe(vec![kept])));
+}
+
+#[test]
+fn the_oldest_of_too_many_lingers_ends_early() {
+    let now = Instant::now();
+    let mut topics = Topics::new(Duration::from_secs(3600));
+    for n in 0..MAX_LINGERING + 5 {
+        let room = RoomName::new(&format!("r{n}")).unwrap();
+        topics.follow(&room);
+        topics.ask(1);
+        topics.subscribed(room.as_str(), now);
+        topics.unfollow(&room, now);
+    }
+    topics.tick(now);
+    let Some(Ask::Unsubscribe(rooms)) = topics.ask(100) else {
+        panic!("nothing to end")
+    };
+    assert_eq!(rooms.len(), 5);
+    assert_eq!(rooms[0].as_str(), "r0");
+}
