@@ -208,18 +208,24 @@ impl Recent {
         self.run.entries.push_back(publication);
     }
 
-    /// Puts older messages in front, where they join on without a hole; otherwise leaves things as they are.
-    pub fn prepend(&mut self, older: &[(u64, Arc<Publication>)]) {
+    /// Puts older messages in front, where they join on without a hole; otherwise leaves things as they are. Where nothing
+    /// is held yet, they join on if they reach what was `delivered` last.
+    pub fn prepend(&mut self, older: &[(u64, Arc<Publication>)], delivered: u64) {
+        let mut next = match self.run.is_empty() {
+            true => delivered + 1,
+            false => self.run.first,
+        };
         for (offset, publication) in older.iter().rev() {
-            if self.run.is_empty() || offset + 1 > self.run.first {
+            if offset + 1 > next {
                 continue;
             }
-            if offset + 1 < self.run.first {
+            if offset + 1 < next {
                 return;
             }
             self.weight += publication.weight();
             self.run.entries.push_front(publication.clone());
             self.run.first = *offset;
+            next = *offset;
         }
     }
 
@@ -409,6 +415,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_up_to_the_newest_is_held_though_nothing_was_before() {
+        let older: Vec<_> = (1..=4).map(|offset| (offset, said(offset))).collect();
+        let mut recent = Recent::default();
+        recent.prepend(&older[..2], 3);
+        assert!(recent.run().is_empty(), "the third would be a hole");
+        recent.prepend(&older, 3);
+        recent.push(4, said(4));
+        assert_eq!(offsets(recent.run().before(u64::MAX, 9)), [1, 2, 3, 4]);
+    }
+
+    #[test]
     fn recent_messages_stay_without_holes_whatever_is_added_or_given_up() {
         for seed in 0..200 {
             let mut random = fastrand::Rng::with_seed(seed);
@@ -430,7 +447,7 @@ mod tests {
                         let end = random.u64(1..=last);
                         let start = end.saturating_sub(random.u64(0..4)).max(1);
                         let older: Vec<_> = (start..=end).map(|o| (o, said(o))).collect();
-                        recent.prepend(&older);
+                        recent.prepend(&older, last);
                     }
                 }
                 let held = offsets(recent.run().before(u64::MAX, usize::MAX));

@@ -312,7 +312,9 @@ impl Room {
         if page.top.epoch != position.epoch {
             return;
         }
-        self.change_recent(desk, |recent| recent.prepend(&page.messages));
+        self.change_recent(desk, |recent| {
+            recent.prepend(&page.messages, position.offset)
+        });
         let behind = self.behind();
         for session in &behind {
             self.give_sought(desk, *session, position, &page);

@@ -2,7 +2,7 @@
 //! room, retried with the same key, positions and no doubles. Plain logic: it is told what happens and leaves in
 //! `acts` what it does. Times are milliseconds, and shorter than a browser's.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 use switchboard::id::{Position, RoomName};
@@ -93,6 +93,9 @@ pub struct Conn {
     pub pinged: Option<u64>,
     pub return_at: Option<u64>,
     pub wire: Vec<Option<Position>>,
+    /// Ephemeral messages, which come at most once on a connection. They have no place, so whoever moves to a node that hears
+    /// late may hear one there again.
+    pub ephemerals: HashSet<u64>,
     /// It was stalled or black-holed: what is late is not the node's fault.
     disturbed: bool,
 }

@@ -77,15 +77,17 @@ impl Client {
     pub fn message(&mut self, index: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
         let value = frame.data.map(|data| data.0);
         let client = self.id;
-        let Some(wire) = self.conn.as_mut().map(|conn| &mut conn.wire[index]) else {
+        let Some(conn) = self.conn.as_mut() else {
             return;
         };
         let Some(offset) = frame.offset else {
             if let (Some(value), Some(_)) = (value, &self.rooms[index]) {
-                scene.oracle.sees_ephemeral(client, index, value);
+                let again = !conn.ephemerals.insert(value);
+                scene.oracle.sees_ephemeral(client, index, value, again);
             }
             return;
         };
+        let wire = &mut conn.wire[index];
         // What the node promises of its frames, before the client's own rules hide it.
         match wire {
             Some(at) if offset == at.offset + 1 => at.offset = offset,

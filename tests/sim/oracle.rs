@@ -146,13 +146,14 @@ impl Oracle {
         self.violate(kind, text);
     }
 
-    pub fn sees_ephemeral(&mut self, client: usize, room: usize, value: u64) {
+    pub fn sees_ephemeral(&mut self, client: usize, room: usize, value: u64, again: bool) {
         let fits = self
             .sayings
             .get(value as usize)
             .is_some_and(|saying| saying.room == room && saying.ephemeral);
         let view = self.views.entry((client, room)).or_default();
-        if !fits || !view.seen.insert(value) {
+        view.seen.insert(value);
+        if !fits || again {
             self.violate(
                 Kind::Duplicated,
                 format!("client {client} in r{room}: ephemeral {value}"),
