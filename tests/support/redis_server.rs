@@ -185,10 +185,15 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port that nobody listens on at the moment.
+/// A port that was free a moment ago. It lies below those that the kernel gives to connections on their way out, of which the tests
+/// make thousands, so none of them takes it before the server does, nor while the server is away.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
+    loop {
+        let port = fastrand::u16(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// An authority and a certificate for `localhost`, by the openssl command.
