@@ -371,17 +371,14 @@ impl Dispatcher {
                     let Some(pinged) = self.sessions.get(&session) else {
                         continue;
                     };
-                    pinged.outbox.take_heard();
+                    pinged.outbox.expect_life();
                     if pinged.outbox.offer(crate::protocol::frame::EMPTY_PING) == Offer::Full {
                         self.desk.slow.push(session);
                     }
                 }
                 Beat::Judge(session) => {
-                    if self
-                        .sessions
-                        .get(&session)
-                        .is_some_and(|judged| !judged.outbox.take_heard())
-                    {
+                    let judged = self.sessions.get(&session);
+                    if judged.is_some_and(|judged| !judged.outbox.shows_life()) {
                         self.disconnect(now, session, Disconnect::Silent);
                     }
                 }

@@ -66,8 +66,10 @@ struct Gauge {
     drained_wanted: AtomicBool,
     /// Give up what is queued: only the close frame still matters.
     discard: AtomicBool,
-    /// The reader got bytes since this was last cleared.
+    /// The reader got bytes since the last ping.
     heard: AtomicBool,
+    /// The writer wrote something since the last ping.
+    progressed: AtomicBool,
     /// Ends the connection from outside, whatever its tasks wait for.
     hang_up: Box<dyn Fn() + Send + Sync>,
 }
@@ -90,6 +92,7 @@ pub fn outbox(
         drained_wanted: AtomicBool::new(false),
         discard: AtomicBool::new(false),
         heard: AtomicBool::new(false),
+        progressed: AtomicBool::new(false),
         hang_up: Box::new(hang_up),
     });
     (
@@ -168,9 +171,17 @@ impl Outbox {
         self.gauge.heard.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the client was heard since this was last asked.
-    pub fn take_heard(&self) -> bool {
-        self.gauge.heard.swap(false, Ordering::Relaxed)
+    /// Begins to look for signs of life: a ping is on its way.
+    pub fn expect_life(&self) {
+        self.gauge.heard.store(false, Ordering::Relaxed);
+        self.gauge.progressed.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the client was heard since, or may not have got the ping yet, because it stands behind what the client is
+    /// taking bit by bit.
+    pub fn shows_life(&self) -> bool {
+        let reads = || self.waiting() > 0 && self.gauge.progressed.load(Ordering::Relaxed);
+        self.gauge.heard.load(Ordering::Relaxed) || reads()
     }
 
     /// Ends the connection at once, without a close frame.
@@ -194,6 +205,7 @@ impl OutboxReader {
     pub fn written(&self, bytes: usize, chunks: usize) {
         let size = FRAME * chunks as u64 + bytes as u64;
         self.gauge.waiting.fetch_sub(size, Ordering::Relaxed);
+        self.gauge.progressed.store(true, Ordering::Relaxed);
     }
 
     /// Whether the dispatcher waits to hear that the queue is written; asked when it is.
@@ -335,6 +347,23 @@ mod tests {
         reader.written(90, 1);
         assert_eq!(outbox.offer(Bytes::from_static(b"x")), Offer::Full);
         assert_eq!(outbox.waiting(), 0);
+    }
+
+    #[test]
+    fn who_takes_what_lies_before_the_ping_is_alive_and_who_takes_nothing_is_not() {
+        let (outbox, reader) = outbox(LIMITS, || ());
+        outbox.expect_life();
+        assert!(!outbox.shows_life());
+        outbox.note_heard();
+        assert!(outbox.shows_life());
+        outbox.offer(Bytes::from_static(b"before"));
+        outbox.expect_life();
+        outbox.offer(Bytes::from_static(b"ping"));
+        assert!(!outbox.shows_life(), "nothing was written");
+        reader.written(6, 1);
+        assert!(outbox.shows_life(), "it may not have got the ping yet");
+        reader.written(4, 1);
+        assert!(!outbox.shows_life(), "it got the ping and did not answer");
     }
 
     #[test]
