@@ -6,6 +6,7 @@ use crate::broker::{Page, Publication, Range, Refused};
 use crate::disconnect::Disconnect;
 use crate::id::Epoch;
 use crate::id::Ticket;
+use crate::protocol::Publish;
 use crate::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -592,4 +593,70 @@ fn a_connection_whose_writer_does_not_end_is_hung_up_on() {
     bench.turn([Event::Tick]);
     assert!(hung_up.load(std::sync::atomic::Ordering::Relaxed));
     assert!(bench.dispatcher.load().is_idle());
+}
+
+#[test]
+fn commands_that_wait_for_the_broker_are_bounded_per_session_and_in_all() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.open(2);
+    let publish = |session| {
+        let data = RawValue::from_string("1".into()).unwrap();
+        let (room, key) = (name("lobby"), None);
+        let (ephemeral, others) = (false, false);
+        let publish = Publish {
+            room,
+            key,
+            data,
+            ephemeral,
+            others,
+        };
+        command(session, Command::Publish(publish))
+    };
+    let mut asked = 0;
+    for _ in 0..2 {
+        asked += bench.turn((0..600).map(|_| publish(1))).len();
+    }
+    assert_eq!(asked, 1024);
+    let refused = bench.heard(1);
+    assert!(
+        refused.iter().all(|said| said["code"] == "limit"),
+        "{refused:?}"
+    );
+    assert_eq!(bench.turn([publish(2)]).len(), 1, "nobody else notices");
+    for other in 3..=66 {
+        bench.open(other);
+        for _ in 0..2 {
+            asked += bench.turn((0..512).map(|_| publish(other))).len();
+        }
+    }
+    assert_eq!(
+        asked + 1,
+        65_536,
+        "what all sessions together may have under way"
+    );
+    assert_eq!(bench.heard(66).last().unwrap()["code"], "unavailable");
+}
+
+#[test]
+fn a_resubscription_of_many_rooms_reads_a_bounded_number_at_a_time() {
+    let mut bench = Bench::new();
+    bench.dispatcher.desk.settings.max_rooms = 1000;
+    bench.dispatcher.desk.settings.rooms_per_session = 1000;
+    bench.open(1);
+    let rooms: Vec<String> = (0..200).map(|n| format!("r{n}")).collect();
+    bench.turn(rooms.iter().map(|room| join(1, room)));
+    let mut asked = bench.turn(rooms.iter().map(|room| following(room)));
+    assert_eq!(asked.len(), desk::READS);
+    let mut answered = 0;
+    while let Some(request) = asked.pop() {
+        let Request::Read(read) = request else {
+            panic!("{request:?}")
+        };
+        answered += 1;
+        asked.extend(bench.turn([page(read.ticket, 0, 1, vec![])]));
+        assert!(asked.len() <= desk::READS);
+        bench.chunks(1);
+    }
+    assert_eq!(answered, 200);
 }
