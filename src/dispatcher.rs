@@ -137,6 +137,8 @@ pub struct Load {
     pub due: usize,
     /// Sessions that were disconnected and whose connections have not ended.
     pub closing: usize,
+    /// Bytes of recent messages that are kept.
+    pub recent: usize,
 }
 
 impl Load {
@@ -248,6 +250,7 @@ impl Dispatcher {
             reads: self.desk.reads,
             due: self.desk.line.len() + self.desk.retry.len(),
             closing: self.closing.len(),
+            recent: self.desk.recent_used,
         }
     }
 
