@@ -9,6 +9,7 @@
 mod commands;
 mod desk;
 mod drain;
+mod inbox;
 mod members;
 mod reads;
 mod recovery;
@@ -32,6 +33,7 @@ use crate::session::{Beat, Heartbeats, Offer, Outbox};
 
 use desk::Desk;
 use drain::Drain;
+pub use inbox::{Inbox, inbox};
 use room::{Membership, RoomState};
 
 /// How often the server sends [`Event::Tick`]; deadlines are kept to this precision.
@@ -67,12 +69,6 @@ pub enum Event {
     Tick,
     /// The node stops: say farewell to everyone within about this time, and end.
     Drain(Duration),
-}
-
-impl From<BrokerEvent> for Event {
-    fn from(event: BrokerEvent) -> Self {
-        Event::Broker(event)
-    }
 }
 
 /// The time of a turn.
@@ -179,10 +175,10 @@ pub struct Dispatcher {
 }
 
 /// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is gone.
-pub async fn run(mut dispatcher: Dispatcher, inbox: flume::Receiver<Event>, broker: Broker) {
-    while let Ok(first) = inbox.recv_async().await {
-        let events = std::iter::once(first).chain(inbox.try_iter());
-        let flow = dispatcher.turn(Now::read(), events);
+pub async fn run(mut dispatcher: Dispatcher, mut inbox: Inbox, broker: Broker) {
+    while let Some(first) = inbox.next().await {
+        let rest = std::iter::from_fn(|| inbox.try_next());
+        let flow = dispatcher.turn(Now::read(), std::iter::once(first).chain(rest));
         for request in dispatcher.desk.requests.drain(..) {
             if !broker.ask(request) {
                 return;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{Either, select};
 
-use crate::broker::{self, Broker, memory, redis};
+use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::Config;
 use crate::connection::{self, Counted, Limits, Node};
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
@@ -86,8 +86,8 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     let incarnation = Incarnation(id::random()?);
     let readiness = Readiness::default();
     let metrics = Arc::new(Metrics::default());
-    let (inbox, events) = flume::bounded(config.inbox);
-    let broker = start_broker(config, incarnation, &readiness, &metrics, &inbox)?;
+    let (inbox, news, events) = dispatcher::inbox(config.inbox);
+    let broker = start_broker(config, incarnation, &readiness, &metrics, news)?;
 
     let settings = dispatcher_settings(config, incarnation)?;
     let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
@@ -174,7 +174,7 @@ fn start_broker(
     incarnation: Incarnation,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
-    inbox: &flume::Sender<Event>,
+    news: flume::Sender<BrokerEvent>,
 ) -> Result<Broker, StartError> {
     let settings = broker::Settings {
         incarnation,
@@ -185,7 +185,7 @@ fn start_broker(
     };
     if config.redis.is_empty() {
         let store = memory::Store::new(&settings, id::random()?);
-        return Ok(store.start(readiness.clone(), inbox.clone()));
+        return Ok(store.start(readiness.clone(), news));
     }
     let servers = redis::RedisSettings {
         addresses: config.redis.clone(),
@@ -197,7 +197,7 @@ fn start_broker(
         settings,
         readiness.clone(),
         metrics.clone(),
-        inbox.clone(),
+        news,
     )?)
 }
 

@@ -53,10 +53,7 @@ impl Store {
     }
 
     /// Lets a node take part; its events go to `inbox`, in order. Ends when the handle is dropped.
-    pub fn start<E>(&self, readiness: Readiness, inbox: flume::Sender<E>) -> Broker
-    where
-        E: From<BrokerEvent> + Send + 'static,
-    {
+    pub fn start(&self, readiness: Readiness, inbox: flume::Sender<BrokerEvent>) -> Broker {
         let (asking, requests) = flume::unbounded();
         let (telling, events) = flume::unbounded();
         let node = {
@@ -72,12 +69,12 @@ impl Store {
         Broker::new(asking)
     }
 
-    async fn serve<E: From<BrokerEvent>>(
+    async fn serve(
         &self,
         node: usize,
         requests: &flume::Receiver<Request>,
         events: &flume::Receiver<BrokerEvent>,
-        inbox: &flume::Sender<E>,
+        inbox: &flume::Sender<BrokerEvent>,
     ) {
         loop {
             let event = match select(requests.recv_async(), events.recv_async()).await {
@@ -89,7 +86,7 @@ impl Store {
                 Either::Left((Err(_), _)) | Either::Right((Err(_), _)) => break,
             };
             for event in event.into_iter().chain(events.try_iter()) {
-                if inbox.send_async(event.into()).await.is_err() {
+                if inbox.send_async(event).await.is_err() {
                     return;
                 }
             }

@@ -58,7 +58,7 @@ impl Bench {
     fn open(&mut self, session: u64) {
         let limits = OutboxLimits {
             bytes: OUTBOX,
-            frames: 100,
+            frames: 4096,
         };
         let (outbox, reader) = outbox(limits, || ());
         self.outboxes.insert(session, reader);
@@ -659,4 +659,33 @@ fn a_resubscription_of_many_rooms_reads_a_bounded_number_at_a_time() {
         bench.chunks(1);
     }
     assert_eq!(answered, 200);
+}
+
+#[test]
+fn readers_that_flood_do_not_delay_what_the_broker_brings() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    let (say, tell, inbox) = inbox(2000);
+    (0..2000).for_each(|_| say.send(command(1, Command::Ping)).unwrap());
+    for offset in 1..=100 {
+        let Event::Broker(message) = message("lobby", offset, "hi") else {
+            unreachable!()
+        };
+        tell.send(message).unwrap();
+    }
+    // Whatever is in the inbox is handled still.
+    drop((say, tell));
+    let dispatcher = std::mem::replace(&mut bench.dispatcher, Bench::new().dispatcher);
+    let (asked, _requests) = flume::unbounded();
+    runtime::block_on(run(dispatcher, inbox, Broker::new(asked)));
+    let heard = bench.heard(1);
+    let last = heard.iter().position(|said| said["offset"] == 100).unwrap();
+    let pongs = heard[..last].iter().filter(|said| said["type"] == "pong");
+    // A turn's messages are offered at its end; all hundred are in the first.
+    assert!(
+        last >= 99 && heard.len() == 2100,
+        "{last} of {}",
+        heard.len()
+    );
+    assert!(pongs.count() <= TURN, "the last came after {last} others");
 }
