@@ -101,6 +101,14 @@ impl Run {
     }
 }
 
+/// What logs occupy, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    pub messages: usize,
+    /// The remembered keys of publications.
+    pub keys: usize,
+}
+
 /// A room's log in the memory broker: everything Redis would keep of it.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -111,6 +119,7 @@ pub struct Log {
     /// Keys of publications and what they got, and the same in the order they are forgotten.
     keys: HashMap<PublishKey, u64>,
     keys_by_age: VecDeque<(Instant, PublishKey)>,
+    keys_weight: usize,
 }
 
 impl Log {
@@ -121,11 +130,29 @@ impl Log {
             expires: now,
             keys: HashMap::new(),
             keys_by_age: VecDeque::new(),
+            keys_weight: 0,
         }
     }
 
     pub fn epoch(&self) -> Epoch {
         self.top.epoch
+    }
+
+    /// Bytes that its messages and its keys occupy, near enough.
+    pub fn weight(&self) -> Weight {
+        Weight {
+            messages: self.run.weight(),
+            keys: self.keys_weight,
+        }
+    }
+
+    /// Gives up the oldest eighth of its messages, at least one.
+    pub fn give_up_some(&mut self) {
+        let kept = self.run.weight() / 8 * 7;
+        while !self.run.is_empty() && self.run.weight() > kept {
+            self.run.pop();
+        }
+        self.run.entries.shrink_to(2 * self.run.len());
     }
 
     /// The offset that this key got before, if it is remembered.
@@ -144,6 +171,7 @@ impl Log {
         while let Some((forgotten, old)) = self.keys_by_age.front()
             && *forgotten <= now
         {
+            self.keys_weight -= old.weight();
             self.keys.remove(old);
             self.keys_by_age.pop_front();
         }
@@ -168,6 +196,7 @@ impl Log {
         }
         self.expires = now + limits.age;
         if let Some(key) = key {
+            self.keys_weight += key.weight();
             self.keys_by_age.push_back((now + KEY_TTL, key.clone()));
             self.keys.insert(key, self.top.offset);
         }

@@ -166,6 +166,7 @@ fn start_broker(
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
         max_rooms: config.max_rooms,
+        history_memory: config.history_memory,
     };
     if config.redis.is_empty() {
         let store = memory::Store::new(&settings, id::random()?);

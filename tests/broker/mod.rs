@@ -5,6 +5,7 @@ mod cuts;
 mod logs;
 mod loss;
 mod master;
+mod memory;
 mod node;
 mod redis;
 mod scenarios;
