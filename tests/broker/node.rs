@@ -78,7 +78,7 @@ pub struct BrokerNode {
     pub broker: Broker,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
-    events: flume::Receiver<BrokerEvent>,
+    pub events: flume::Receiver<BrokerEvent>,
     /// Events that came before the one that was waited for.
     kept: VecDeque<BrokerEvent>,
     next: u64,
