@@ -17,7 +17,7 @@ mod room;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -161,8 +161,9 @@ pub struct Dispatcher {
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     heartbeats: Heartbeats,
-    /// Joins that wait for the broker, by deadline.
-    joins: VecDeque<(Instant, RoomKey, SessionId)>,
+    /// Rooms where joins wait for the broker, looked through at each tick. Keys, of which there are no more than there may be
+    /// rooms: whoever joins and leaves for ever adds nothing.
+    joins: BTreeSet<RoomKey>,
     /// Ended sessions whose writers have not ended yet, and when they are hung up on.
     closing: HashMap<SessionId, (Instant, Outbox)>,
     /// Where giving up recent messages goes on.
@@ -199,7 +200,7 @@ impl Dispatcher {
             desk: Desk::new(settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
-            joins: VecDeque::new(),
+            joins: BTreeSet::new(),
             closing: HashMap::new(),
             recent_hand: 0,
             compare_hand: 0,
@@ -244,7 +245,7 @@ impl Dispatcher {
         Load {
             commands: self.desk.pending.len() - self.desk.reads,
             reads: self.desk.reads,
-            due: self.desk.line.len() + self.desk.retry.len(),
+            due: self.desk.due(),
             closing: self.closing.len(),
             recent: self.desk.recent_used,
         }

@@ -56,6 +56,11 @@ impl Cursor {
         }
     }
 
+    /// Whether a join waits here.
+    pub fn has_join(&self) -> bool {
+        self.join.is_some()
+    }
+
     /// The join that waits here, if its time is over.
     pub fn late(&self, now: Instant) -> Option<Join> {
         self.join.filter(|join| join.deadline <= now)
@@ -159,7 +164,7 @@ impl Room {
             }
             Want::After(_) => {
                 self.state.seek = true;
-                self.line_up(desk);
+                desk.line_up(self.key);
             }
             // Another epoch, or ahead of this node: perhaps the node itself is behind, so its own read decides.
             Want::Since(_) if judge == Judge::NotYet => self.make_due(desk),
@@ -304,7 +309,7 @@ impl Room {
         }
         let Ok(page) = result else {
             self.state.seek = true;
-            desk.retry.push(self.key);
+            desk.retry.insert(self.key);
             return;
         };
         let Some(position) = self.state.track.position() else {
