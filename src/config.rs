@@ -156,8 +156,8 @@ options::options! {
     }
 
     "Node" {
-        /// How many events may wait for the node's dispatcher before readers pause. Larger smooths
-        /// bursts and costs memory.
+        /// How many events may wait for the node's dispatcher before readers pause; the broker has as many
+        /// places of its own. Larger smooths bursts and costs memory.
         inbox: usize = One(Count(64, 1_000_000)), "COUNT", "8192";
 
         /// The least important kind of log line written to standard output: off, error, warn,
