@@ -7,6 +7,7 @@ mod broker;
 mod browser;
 mod cluster;
 mod command_line;
+mod conformance;
 mod drain;
 mod handshake;
 mod heartbeat;
