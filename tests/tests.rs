@@ -17,3 +17,4 @@ mod recovery;
 mod rooms;
 mod run_cluster;
 mod slow_session;
+mod smuggling;

@@ -13,6 +13,7 @@ pub mod process;
 pub mod redis_server;
 pub mod refusals;
 pub mod returning;
+pub mod tap;
 
 use std::future::Future;
 use std::time::Duration;
