@@ -60,6 +60,13 @@ test-chaos: toolchain ## Break a cluster under load and judge what clients saw; 
 	@cargo test --release --target-dir target --test chaos -- \
 		run SEED=$${SEED:-} SCENARIO=$${SCENARIO:-} LOAD=$${LOAD:-} ONE_IN=$${ONE_IN:-}
 
+fuzz: toolchain ## Fuzz guided by coverage: all targets, or TARGET=…; SECONDS_EACH=60
+	@deploy/install g++
+	@exec .ci/fuzz
+
+audit: toolchain ## Check licences, duplicates and sources of what is built in; installs cargo-deny
+	@exec .ci/audit
+
 bench: toolchain ## Measure fan-out latency; a few minutes; installs Redis if missing
 	@deploy/install redis-server
 	@cargo bench --target-dir target

@@ -2,6 +2,7 @@
 //! do to us.
 
 mod cuts;
+mod junk;
 mod logs;
 mod loss;
 mod master;
