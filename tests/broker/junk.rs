@@ -212,8 +212,8 @@ fn a_room_whose_topic_log_and_position_are_forged_goes_on_for_its_members() {
         let epoch = joined["epoch"].as_str().expect("an epoch").to_owned();
         let forge = |text: String| server.publish("sb:{lobby}", text.as_bytes());
 
-        // Offsets that the log does not have, near and far, of its epoch and of none.
-        for offset in [3, 1000, 1 << 40, 1 << 53] {
+        // Offsets that the log does not have, of its epoch and of none.
+        for offset in [1000, 1u64 << 40, 1 << 53] {
             forge(format!("1 {epoch} {offset} {BODY}"));
             forge(format!("1 00000000000000ff {offset} {BODY}"));
         }
