@@ -8,6 +8,7 @@ mod browser;
 mod cluster;
 mod command_line;
 mod conformance;
+mod dependencies;
 mod drain;
 mod handshake;
 mod heartbeat;
