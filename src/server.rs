@@ -15,12 +15,13 @@ use futures::FutureExt;
 use futures::future::{Either, select};
 
 use crate::broker::{self, Broker, memory, redis};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::connection::{self, Counted, Limits, Node};
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
 use crate::id::{self, Incarnation};
-use crate::metrics::Metrics;
+use crate::limits::{Addresses, IntakeLimits, Rate};
+use crate::metrics::{Metrics, Refused};
 use crate::pages::Assets;
 use crate::readiness::Readiness;
 use crate::retention::{LogLimits, Retention};
@@ -108,8 +109,10 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         limits: limits(config),
         origins: config.allow_origin.clone(),
         trusted_proxies: config.trusted_proxy.clone(),
+        addresses: Addresses::new(config.address_connections()),
         echo_path: config.echo_path.clone(),
         sessions: AtomicU64::new(1),
+        started: Instant::now(),
     });
     let (accepting, stop) = flume::bounded(1);
     let acceptor = Acceptor {
@@ -244,6 +247,14 @@ fn limits(config: &Config) -> Limits {
         idle_timeout: config.idle_timeout,
         close_timeout: config.close_timeout,
         message: config.max_message,
+        depth: config.max_depth,
+        intake: IntakeLimits {
+            commands: Rate::new(config.session_commands(), config::COMMAND_BURST),
+            bytes: Rate::new(config.session_bytes(), config::BYTE_BURST),
+            rate_timeout: config.rate_timeout,
+            fragments: u32::try_from(config.max_fragments).unwrap_or(u32::MAX),
+            message_timeout: config.message_timeout,
+        },
         outbox: OutboxLimits {
             bytes: config.outbox_bytes,
             frames: config.outbox_frames,
@@ -338,7 +349,7 @@ impl Acceptor {
     fn take_in(&mut self, socket: Socket, peer: SocketAddr) {
         let node = &self.node;
         if node.metrics.connections_open.get() >= self.max {
-            node.metrics.refused_total.add(1);
+            node.metrics.refused_total.count(Refused::Connections);
             let time = node.limits.close_timeout;
             runtime::spawn(connection::http_phase::turn_away(socket, time));
             return self.tell("as many connections as there may be");

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::io::{AsyncRead, AsyncWrite};
 use switchboard::config::Config;
@@ -15,6 +15,7 @@ use switchboard::connection::{Counted, Limits, Node, Socket, serve};
 use switchboard::disconnect::Disconnect;
 use switchboard::dispatcher::Event;
 use switchboard::http::HeadLimits;
+use switchboard::limits::IntakeLimits;
 use switchboard::metrics::Metrics;
 use switchboard::pages::Assets;
 use switchboard::readiness::Readiness;
@@ -428,6 +429,14 @@ fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
             idle_timeout: time,
             close_timeout: time,
             message: 65_536,
+            depth: 64,
+            intake: IntakeLimits {
+                commands: None,
+                bytes: None,
+                rate_timeout: time,
+                fragments: 1024,
+                message_timeout: time,
+            },
             outbox: OutboxLimits {
                 bytes: 65_536,
                 frames: 16,
@@ -435,8 +444,10 @@ fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
         },
         origins: Vec::new(),
         trusted_proxies: Vec::new(),
+        addresses: None,
         echo_path: None,
         sessions: AtomicU64::new(1),
+        started: Instant::now(),
     })
 }
 
