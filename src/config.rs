@@ -114,7 +114,7 @@ options::options! {
         max_fragments: usize = One(Count(1, 1_000_000)), "COUNT", "1024";
 
         /// How long a message from a client may take to arrive, from its first byte to its last.
-        message_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "60s";
+        message_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "1m";
 
         /// How deeply a command may be nested, its data included; deeper ones are refused. Raise it
         /// only if all members can read as much.

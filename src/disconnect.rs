@@ -75,7 +75,9 @@ impl Disconnect {
             Disconnect::Draining => "this node is stopping; come back, another one will answer",
             Disconnect::Slow => "you read too slowly; come back and recover what you missed",
             Disconnect::Silent => "a ping was not answered; come back",
-            Disconnect::TooFast => "you send more than your rate allows; come back later and send more slowly",
+            Disconnect::TooFast => {
+                "you send more than your rate allows; come back later and send more slowly"
+            }
             Disconnect::Stalled => "a message took too long to arrive; come back and send it again",
         }
     }

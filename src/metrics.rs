@@ -242,10 +242,13 @@ fn figures<L: Label>(
     help: &'static str,
     by: &By<L>,
 ) -> impl Iterator<Item = Figure> {
-    L::ALL.iter().zip(&by.counts).map(move |(label, metric)| Figure {
-        label: Some((L::NAME, label.value())),
-        ..figure(name, help, metric)
-    })
+    L::ALL
+        .iter()
+        .zip(&by.counts)
+        .map(move |(label, metric)| Figure {
+            label: Some((L::NAME, label.value())),
+            ..figure(name, help, metric)
+        })
 }
 
 #[cfg(test)]
@@ -277,7 +280,10 @@ mod tests {
         metrics.disconnected_total.count(Disconnect::Stalled);
         metrics.errors_total.count(Code::Full);
         assert_eq!(metrics.refused_total.get(Refused::Request), 1);
-        let counted: Vec<_> = metrics.figures().filter(|figure| figure.value > 0).collect();
+        let counted: Vec<_> = metrics
+            .figures()
+            .filter(|figure| figure.value > 0)
+            .collect();
         let labels = counted.iter().map(|figure| figure.label.clone().unwrap());
         let expected = [("reason", "request"), ("code", "3005"), ("code", "full")];
         assert!(labels.eq(expected.map(|(name, value)| (name, value.into()))));
@@ -288,10 +294,17 @@ mod tests {
         let metrics = Metrics::default();
         let mut seen = Vec::new();
         for Figure {
-            name, help, kind, label, ..
+            name,
+            help,
+            kind,
+            label,
+            ..
         } in metrics.figures()
         {
-            assert!(help.ends_with('.') && !help.starts_with(' '), "{name}: {help}");
+            assert!(
+                help.ends_with('.') && !help.starts_with(' '),
+                "{name}: {help}"
+            );
             assert_eq!(kind == Kind::Counter, name.ends_with("_total"));
             seen.push((name, label));
         }

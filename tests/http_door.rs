@@ -405,7 +405,13 @@ fn one_connection_too_many_is_told_so_and_the_others_go_on() {
                 (503, Some("1"))
             );
             third.expect_end().await;
-            assert_eq!(node.server().metrics().refused_total.get(Refused::Connections), refused);
+            assert_eq!(
+                node.server()
+                    .metrics()
+                    .refused_total
+                    .get(Refused::Connections),
+                refused
+            );
         }
         client.expect_silence().await;
         caller.send(HEALTH).await;

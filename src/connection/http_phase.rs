@@ -264,7 +264,8 @@ fn reason(refusal: &Refusal) -> Refused {
 }
 
 fn one_of_many() -> Refusal {
-    let reason = "Your address has as many connections here as it may have: close one, or try again.";
+    let reason =
+        "Your address has as many connections here as it may have: close one, or try again.";
     Refusal::new(Status::TooManyRequests, reason).with("Retry-After", ADDRESS_RETRY_AFTER)
 }
 

@@ -100,15 +100,16 @@ impl<'a, S: Socket> Tap<'a, S> {
 
     fn pause(&mut self, time: Duration) {
         self.node.metrics.paused_total.add(1);
+        self.outbox.note_paused(true);
         self.pause = Some(Box::new(Box::pin(runtime::sleep(time))));
     }
 
-    /// Ready when the session may be read. A pause is our doing and no sign that the client is gone.
+    /// Ready when the session may be read.
     fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().as_mut().poll(cx));
             self.pause = None;
-            self.outbox.note_heard();
+            self.outbox.note_paused(false);
         }
         if self.reads == READS_IN_A_ROW {
             self.reads = 0;

@@ -65,16 +65,16 @@ impl Fragments {
                 Step::Second => {
                     let masked = byte & MASKED != 0;
                     match byte & !MASKED {
-                        126 => self.await_length(2, masked),
-                        127 => self.await_length(8, masked),
-                        length => self.await_payload(u32::from(length), masked),
+                        126 => self.expect_length(2, masked),
+                        127 => self.expect_length(8, masked),
+                        length => self.expect_payload(u32::from(length), masked),
                     }
                     bytes = rest;
                 }
                 Step::Length(more, masked) => {
                     self.left = self.left.saturating_mul(256).saturating_add((*byte).into());
                     match more {
-                        1 => self.await_payload(self.left, masked),
+                        1 => self.expect_payload(self.left, masked),
                         _ => self.step = Step::Length(more - 1, masked),
                     }
                     bytes = rest;
@@ -93,12 +93,12 @@ impl Fragments {
         self.count > 0 || self.step != Step::First
     }
 
-    fn await_length(&mut self, bytes: u8, masked: Masked) {
+    fn expect_length(&mut self, bytes: u8, masked: Masked) {
         self.left = 0;
         self.step = Step::Length(bytes, masked);
     }
 
-    fn await_payload(&mut self, length: u32, masked: Masked) {
+    fn expect_payload(&mut self, length: u32, masked: Masked) {
         let mask = if masked { MASK_BYTES } else { 0 };
         self.left = length.saturating_add(mask);
         self.step = Step::Payload;

@@ -216,7 +216,10 @@ mod tests {
         let minute = 60_000 * MILLI;
         for tenth in 0..600 {
             intake.follow(&limits, if tenth == 0 { &[0x81] } else { &[] });
-            assert_eq!(intake.charge(&limits, 0, 1, tenth * minute / 600), Verdict::Go);
+            assert_eq!(
+                intake.charge(&limits, 0, 1, tenth * minute / 600),
+                Verdict::Go
+            );
         }
         let late = intake.charge(&limits, 0, 1, minute);
         assert_eq!(late, Verdict::End(Disconnect::Stalled));
