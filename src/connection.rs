@@ -38,6 +38,13 @@ pub const NATIVE_PATH: &str = "/ws";
 /// messages are; a longer one is read in several pieces.
 const READ_BUFFER: usize = 1024;
 
+/// Reads in a row after which the other tasks of the thread have their turn: a peer that never stops sending would
+/// otherwise keep the thread for itself.
+const READS_IN_A_ROW: u16 = 32;
+
+/// Reads until a closed connection is cut off: a megabyte, more than an honest client has under way when it hears of the end.
+const LINGER_READS: u16 = 2048;
+
 /// A stream whose clones are one socket, and which can be ended from outside.
 pub trait Socket: AsyncRead + AsyncWrite + Clone + Send + Sync + Unpin + 'static {
     /// Ends both directions without waiting; pending reads and writes end too.
@@ -267,10 +274,20 @@ async fn finish<S: Socket>(mut socket: S, time: Duration) {
 }
 
 /// Reads until the peer ends or the time is over, and forgets what comes: closing with unread bytes would reset the
-/// connection, and the peer might lose the answer that was just written.
+/// connection, and the peer might lose the answer that was just written. Who goes on sending all the same is cut off.
 async fn linger<S: Socket>(mut socket: S, time: Duration) {
     let mut scrap = [0; 512];
-    let reading = async { while let Ok(1..) = socket.read(&mut scrap).await {} };
+    let reading = async {
+        for reads in 1..=LINGER_READS {
+            let Ok(1..) = socket.read(&mut scrap).await else {
+                return;
+            };
+            // Against a flood a read never waits: neither other tasks nor the clock would have their turn.
+            if reads.is_multiple_of(READS_IN_A_ROW) {
+                runtime::yield_now().await;
+            }
+        }
+    };
     // Either way it is over.
     let _ = runtime::timeout(time, reading).await;
 }

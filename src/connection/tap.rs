@@ -10,15 +10,11 @@ use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
 
-use super::{Node, Socket};
+use super::{Node, READS_IN_A_ROW, Socket};
 use crate::disconnect::Disconnect;
 use crate::limits::{Intake, Verdict};
 use crate::runtime;
 use crate::session::Outbox;
-
-/// Reads in a row after which the other tasks of the thread have their turn: a client that never stops sending would
-/// otherwise keep the thread for itself.
-const READS_IN_A_ROW: u8 = 32;
 
 pub(super) struct Tap<'a, S> {
     node: &'a Node,
@@ -34,7 +30,7 @@ pub(super) struct Tap<'a, S> {
     /// The session is over its rate; this is when it is read again. Boxed, because it is rare.
     pause: Option<Box<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     verdict: Option<Disconnect>,
-    reads: u8,
+    reads: u16,
 }
 
 impl<'a, S: Socket> Tap<'a, S> {
