@@ -121,8 +121,8 @@ options::options! {
         max_depth: usize = One(Count(2, 1000)), "COUNT", "64";
 
         /// How many commands and pings a client may send per second, and twice as many at once; a join
-        /// counts as four. Above it the node reads more slowly. Zero is no limit. By default 100, and
-        /// no limit in open mode.
+        /// or a page of history counts as four. Above it the node reads more slowly. Zero is no
+        /// limit. By default 100, and no limit in open mode.
         commands_per_second: Option<usize> = Maybe(Count(0, 1_000_000)), "COUNT", "";
 
         /// How many bytes a client may send per second, and four times as many at once, which must be

@@ -29,6 +29,9 @@ pub struct Case {
 
 pub type Stop = AtomicBool;
 
+/// Between two connections of one thread. A whole core for making connections would measure the machine and not the node.
+const PACE: Duration = Duration::from_millis(5);
+
 /// A case that is going on.
 pub struct Hostile {
     stop: Arc<Stop>,
@@ -43,8 +46,7 @@ impl Hostile {
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     act(&target, &stop);
-                    // A whole core for making connections would measure the machine and not the node.
-                    thread::sleep(Duration::from_millis(2));
+                    thread::sleep(PACE);
                 }
             })
         });
@@ -79,7 +81,7 @@ pub const CASES: &[Case] = &[
             Take::All,
         );
     }),
-    case("deep JSON", 4, |target, stop| {
+    case("deep JSON", 2, |target, stop| {
         let deep = format!(
             r#"{{"type":"publish","room":"good","data":{}"#,
             "[".repeat(60_000)
@@ -128,7 +130,7 @@ pub const CASES: &[Case] = &[
     case("broken frames", 4, |target, stop| {
         flood(target, stop, unmasked(BINARY, &[0xff; 1000]), Take::All);
     }),
-    case("slow readers", 8, |target, stop| {
+    case("slow readers", 2, |target, stop| {
         // The room's own members: what they do not read is what the others do.
         let join = frame(TEXT, br#"{"type":"join","room":"good"}"#);
         let history = frame(TEXT, br#"{"type":"history","room":"good","limit":100}"#);
@@ -143,10 +145,13 @@ pub const CASES: &[Case] = &[
         let open = (0..1000).map_while(|_| {
             let mut socket = TcpStream::connect(target.address).ok()?;
             socket.write_all(b"GET /ws HTTP/1.1\r\nHost").ok()?;
+            thread::sleep(Duration::from_millis(1));
             (!stop.load(Ordering::Relaxed)).then_some(socket)
         });
         let held: Vec<_> = open.collect();
-        thread::sleep(Duration::from_millis(500));
+        while !stop.load(Ordering::Relaxed) {
+            thread::sleep(PACE);
+        }
         drop(held);
     }),
     case("churn", 4, |target, _| {

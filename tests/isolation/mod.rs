@@ -22,8 +22,8 @@ const PUBLISHES: u64 = 60;
 const PACE: Duration = Duration::from_millis(20);
 
 /// The slowest of 100 deliveries may take twice as long as in quiet, or this long where quiet is quicker: the machine is
-/// shared, and this process and the hostile ones take their part of it.
-const FLOOR: Duration = Duration::from_millis(100);
+/// shared with the hostile threads and with other tests. What harms others shows as seconds.
+const FLOOR: Duration = Duration::from_millis(250);
 
 /// How often a case may be measured anew: somebody else may have been busy.
 const ATTEMPTS: usize = 4;
