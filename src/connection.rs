@@ -40,7 +40,7 @@ const READ_BUFFER: usize = 1024;
 
 /// Reads in a row after which the other tasks of the thread have their turn: a peer that never stops sending would
 /// otherwise keep the thread for itself.
-const READS_IN_A_ROW: u16 = 32;
+const READS_IN_A_ROW: u8 = 32;
 
 /// Reads until a closed connection is cut off: a megabyte, more than an honest client has under way when it hears of the end.
 const LINGER_READS: u16 = 2048;
@@ -283,7 +283,7 @@ async fn linger<S: Socket>(mut socket: S, time: Duration) {
                 return;
             };
             // Against a flood a read never waits: neither other tasks nor the clock would have their turn.
-            if reads.is_multiple_of(READS_IN_A_ROW) {
+            if reads.is_multiple_of(READS_IN_A_ROW.into()) {
                 runtime::yield_now().await;
             }
         }

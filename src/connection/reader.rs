@@ -56,17 +56,17 @@ pub async fn run<S: Socket>(
         .await;
 }
 
-struct Reader<'a> {
-    node: &'a Node,
+pub(super) struct Reader<'a> {
+    pub(super) node: &'a Node,
     session: SessionId,
     protocol: Protocol,
-    outbox: &'a Outbox,
+    pub(super) outbox: &'a Outbox,
 }
 
 impl Reader<'_> {
     /// Reads until the client closes (`None`) or must be disconnected.
     async fn read<S: Socket>(&self, socket: S, rest: Vec<u8>) -> Option<Disconnect> {
-        let tap = Tap::new(self.node, socket, self.outbox, &rest);
+        let tap = Tap::new(self, socket, &rest);
         let config = Some(self.node.websocket_config());
         let mut stream =
             WebSocketStream::from_partially_read(tap, rest, Role::Server, config).await;

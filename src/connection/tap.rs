@@ -10,37 +10,35 @@ use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
 
-use super::{Node, READS_IN_A_ROW, Socket};
+use super::reader::Reader;
+use super::{READS_IN_A_ROW, Socket};
 use crate::disconnect::Disconnect;
 use crate::limits::{Intake, Verdict};
 use crate::runtime;
-use crate::session::Outbox;
 
 pub(super) struct Tap<'a, S> {
-    node: &'a Node,
+    /// Its outbox is told of every byte: a long message may take longer than a ping.
+    reader: &'a Reader<'a>,
     socket: S,
-    /// Told of every byte: a long message may take longer than a ping.
-    outbox: &'a Outbox,
     /// What tungstenite wrote last.
-    written: Vec<u8>,
+    written: Box<[u8]>,
     intake: Intake,
-    /// Read, and found in it, since the session was last charged.
-    bytes: u32,
-    commands: u32,
+    /// Read, and found in it, since the session was last charged. One read brings a kilobyte.
+    bytes: u16,
+    commands: u16,
     /// The session is over its rate; this is when it is read again. Boxed, because it is rare.
     pause: Option<Box<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     verdict: Option<Disconnect>,
-    reads: u16,
+    reads: u8,
 }
 
 impl<'a, S: Socket> Tap<'a, S> {
     /// `rest` was read before, and is not seen here otherwise.
-    pub(super) fn new(node: &'a Node, socket: S, outbox: &'a Outbox, rest: &[u8]) -> Self {
+    pub(super) fn new(reader: &'a Reader<'a>, socket: S, rest: &[u8]) -> Self {
         let mut tap = Self {
-            node,
+            reader,
             socket,
-            outbox,
-            written: Vec::new(),
+            written: Box::default(),
             intake: Intake::default(),
             bytes: 0,
             commands: 0,
@@ -54,6 +52,7 @@ impl<'a, S: Socket> Tap<'a, S> {
 
     /// What was just read holds so many commands more. They are paid for before the next read.
     pub(super) fn charge(&mut self, commands: u32) {
+        let commands = u16::try_from(commands).unwrap_or(u16::MAX);
         self.commands = self.commands.saturating_add(commands);
     }
 
@@ -66,13 +65,17 @@ impl<'a, S: Socket> Tap<'a, S> {
     /// finds that out by itself.
     pub(super) fn answer(&mut self) {
         if !self.written.is_empty() {
-            self.outbox.offer(std::mem::take(&mut self.written).into());
+            self.reader
+                .outbox
+                .offer(std::mem::take(&mut self.written).into());
         }
     }
 
     fn follow(&mut self, bytes: &[u8]) {
-        self.bytes = self.bytes.saturating_add(bytes.len() as u32);
-        let found = self.intake.follow(&self.node.limits.intake, bytes);
+        let read = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+        self.bytes = self.bytes.saturating_add(read);
+        let limits = &self.reader.node.limits.intake;
+        let found = self.intake.follow(limits, bytes);
         self.verdict = self.verdict.or(found);
     }
 
@@ -85,9 +88,13 @@ impl<'a, S: Socket> Tap<'a, S> {
             std::mem::take(&mut self.commands),
             std::mem::take(&mut self.bytes),
         );
-        let now = self.node.started.elapsed().as_nanos() as u64;
-        let limits = &self.node.limits.intake;
-        match self.intake.charge(limits, commands, bytes, now) {
+        let node = self.reader.node;
+        let now = node.started.elapsed().as_nanos() as u64;
+        let limits = &node.limits.intake;
+        match self
+            .intake
+            .charge(limits, commands.into(), bytes.into(), now)
+        {
             Verdict::Go => {}
             Verdict::Pause(time) => self.pause(time),
             Verdict::End(why) => self.verdict = self.verdict.or(Some(why)),
@@ -95,8 +102,8 @@ impl<'a, S: Socket> Tap<'a, S> {
     }
 
     fn pause(&mut self, time: Duration) {
-        self.node.metrics.paused_total.add(1);
-        self.outbox.note_paused(true);
+        self.reader.node.metrics.paused_total.add(1);
+        self.reader.outbox.note_paused(true);
         self.pause = Some(Box::new(Box::pin(runtime::sleep(time))));
     }
 
@@ -105,7 +112,7 @@ impl<'a, S: Socket> Tap<'a, S> {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().as_mut().poll(cx));
             self.pause = None;
-            self.outbox.note_paused(false);
+            self.reader.outbox.note_paused(false);
         }
         if self.reads == READS_IN_A_ROW {
             self.reads = 0;
@@ -131,7 +138,7 @@ impl<S: Socket> AsyncRead for Tap<'_, S> {
         ready!(tap.poll_allowed(cx));
         let looked = Pin::new(&mut tap.socket).poll_read(cx, buffer);
         if let Poll::Ready(Ok(read @ 1..)) = looked {
-            tap.outbox.note_heard();
+            tap.reader.outbox.note_heard();
             tap.reads += 1;
             tap.follow(&buffer[..read]);
         }
@@ -152,8 +159,7 @@ impl<S: Socket> AsyncWrite for Tap<'_, S> {
         _cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.written.clear();
-        self.written.extend_from_slice(bytes);
+        self.written = bytes.into();
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -163,5 +169,18 @@ impl<S: Socket> AsyncWrite for Tap<'_, S> {
 
     fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_connection_has_for_its_limits_is_small() {
+        // Without limits it was a socket, a vector and the outbox.
+        let before = size_of::<(runtime::Socket, Vec<u8>, &())>();
+        let now = size_of::<Tap<'_, runtime::Socket>>();
+        assert!(now <= before + 48, "{before} bytes became {now}");
     }
 }

@@ -179,7 +179,7 @@ pub const CASES: &[Case] = &[
                 // The node is what is tested.
                 let _ = publish.query::<i64>(&mut connection);
             }
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(PACE);
         }
     }),
 ];

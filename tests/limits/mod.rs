@@ -5,3 +5,4 @@ mod addresses;
 mod documented;
 mod messages;
 mod rates;
+mod rooms;
