@@ -90,6 +90,12 @@ options::options! {
         /// allows, less a reserve of 256.
         max_connections: usize = One(Count(0, 10_000_000)), "COUNT", "0";
 
+        /// How many connections one client address may have at once; IPv6 addresses count by their
+        /// /64. Zero is no limit. By default 1024, which is enough for a company or a mobile network
+        /// behind one address, and no limit in open mode. Behind a proxy give --trusted-proxy, or all
+        /// clients share the proxy's address.
+        max_connections_per_address: Option<usize> = Maybe(Count(0, 10_000_000)), "COUNT", "";
+
         /// How long a client may take to send the head of a request.
         head_timeout: Duration = One(Time(TENTH, 5 * MINUTE)), "TIME", "5s";
 
@@ -102,6 +108,31 @@ options::options! {
 
         /// How large a message from a client may be; larger ones close its connection.
         max_message: usize = One(Size(KIB, 16 * MIB)), "SIZE", "64KiB";
+
+        /// How many frames a message from a client may come in; more close its connection. Browsers
+        /// send one.
+        max_fragments: usize = One(Count(1, 1_000_000)), "COUNT", "1024";
+
+        /// How long a message from a client may take to arrive, from its first byte to its last.
+        message_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "1m";
+
+        /// How deeply a command may be nested, its data included; deeper ones are refused. Raise it
+        /// only if all members can read as much.
+        max_depth: usize = One(Count(2, 1000)), "COUNT", "64";
+
+        /// How many commands and pings a client may send per second, and twice as many at once; a join
+        /// or a page of history counts as four. Above it the node reads more slowly. Zero is no
+        /// limit. By default 100, and no limit in open mode.
+        commands_per_second: Option<usize> = Maybe(Count(0, 1_000_000)), "COUNT", "";
+
+        /// How many bytes a client may send per second, and four times as many at once, which must be
+        /// enough for the largest message. Above it the node reads more slowly. Zero is no limit. By
+        /// default 256KiB, and no limit in open mode.
+        bytes_per_second: Option<usize> = Maybe(Size(0, GIB)), "SIZE", "";
+
+        /// How long a client may go on sending more than its rate before it is disconnected. Those that
+        /// wait for answers are only slowed down.
+        rate_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "10s";
 
         /// How often a silent client is pinged. It must be shorter than any timeout of the proxies
         /// in between.
@@ -166,6 +197,12 @@ options::options! {
     }
 }
 
+/// How many seconds' worth of commands a session may send at once.
+pub const COMMAND_BURST: u64 = 2;
+
+/// How many seconds' worth of bytes a session may send at once.
+pub const BYTE_BURST: u64 = 4;
+
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parsed {
@@ -208,7 +245,9 @@ impl Config {
     /// as comments and without passwords.
     pub fn to_toml(&self) -> String {
         let warnings = self.warnings.iter().map(|warning| format!("# {warning}\n"));
-        let lines = self
+        let mut effective = self.clone();
+        effective.fill_limits();
+        let lines = effective
             .show()
             .into_iter()
             .map(|(key, value)| format!("{key} = {value}\n"));
@@ -220,6 +259,39 @@ impl Config {
         if self.node.is_empty() {
             self.node = default_label(self.listen.port());
         }
+    }
+
+    /// Whether every client is who it says it is: no keys to check tokens with are configured. Then nobody is limited
+    /// who does not ask for it.
+    pub fn is_open(&self) -> bool {
+        true
+    }
+
+    /// Commands a session may send per second; 0 for no limit.
+    pub fn session_commands(&self) -> usize {
+        self.commands_per_second.unwrap_or(self.unless_open(100))
+    }
+
+    /// Bytes a session may send per second; 0 for no limit.
+    pub fn session_bytes(&self) -> usize {
+        self.bytes_per_second.unwrap_or(self.unless_open(256 * KIB))
+    }
+
+    /// Connections of one client address; 0 for no limit.
+    pub fn address_connections(&self) -> usize {
+        self.max_connections_per_address
+            .unwrap_or(self.unless_open(1024))
+    }
+
+    fn unless_open(&self, limit: usize) -> usize {
+        if self.is_open() { 0 } else { limit }
+    }
+
+    /// Says which limits are in force when nothing was said.
+    fn fill_limits(&mut self) {
+        self.commands_per_second = Some(self.session_commands());
+        self.bytes_per_second = Some(self.session_bytes());
+        self.max_connections_per_address = Some(self.address_connections());
     }
 
     /// The rules that concern two options at once.
@@ -258,6 +330,16 @@ impl Config {
             format!(
                 "{} must be at least four times --max-message ({})",
                 kinds::show_size(self.outbox_bytes),
+                kinds::show_size(self.max_message)
+            ),
+        );
+        let burst = BYTE_BURST as usize * self.session_bytes();
+        check(
+            burst == 0 || burst >= self.max_message,
+            "bytes-per-second",
+            format!(
+                "{} must be at least a quarter of --max-message ({}), or zero for no limit",
+                kinds::show_size(self.session_bytes()),
                 kinds::show_size(self.max_message)
             ),
         );

@@ -109,6 +109,7 @@ impl Room {
         if let Some(Join { id, .. }) = cursor.join.take() {
             let reason = "another join or leave of this room came before the answer; join again";
             let error = CommandError::new(Code::Unavailable, reason);
+            desk.metrics.errors_total.count(error.code);
             cursor.say(desk, session, id, &Reply::Error(&error));
         }
     }

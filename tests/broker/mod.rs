@@ -3,6 +3,7 @@
 
 mod cuts;
 mod herd;
+mod junk;
 mod logs;
 mod loss;
 mod master;

@@ -11,7 +11,7 @@
 //! `pulse` decides whether the node is ready. A user of an access list needs, on the keys and topics under the prefix,
 //! the commands of the test `password_user_and_database_come_from_the_address`.
 
-mod answers;
+pub mod answers;
 mod commands;
 mod lane;
 mod link;
@@ -19,7 +19,7 @@ mod names;
 mod publisher;
 mod pulse;
 mod pushes;
-mod queue;
+pub mod queue;
 mod reader;
 mod subscription;
 mod supervisor;
