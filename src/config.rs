@@ -242,16 +242,14 @@ impl Config {
     }
 
     /// The effective configuration as a TOML file, in the order of the options, with the warnings
-    /// as comments and without passwords.
+    /// and the limits that depend on others as comments and without passwords.
     pub fn to_toml(&self) -> String {
         let warnings = self.warnings.iter().map(|warning| format!("# {warning}\n"));
-        let mut effective = self.clone();
-        effective.fill_limits();
-        let lines = effective
+        let lines = self
             .show()
             .into_iter()
             .map(|(key, value)| format!("{key} = {value}\n"));
-        warnings.chain(lines).collect()
+        warnings.chain(lines).chain(self.unsaid_limits()).collect()
     }
 
     /// Completes what depends on the machine and on other options.
@@ -287,11 +285,23 @@ impl Config {
         if self.is_open() { 0 } else { limit }
     }
 
-    /// Says which limits are in force when nothing was said.
-    fn fill_limits(&mut self) {
-        self.commands_per_second = Some(self.session_commands());
-        self.bytes_per_second = Some(self.session_bytes());
-        self.max_connections_per_address = Some(self.address_connections());
+    /// The limits that nothing was said of, and what they are. They are not said of now either: whoever adds keys to the
+    /// printed file wants the limits that belong to keys.
+    fn unsaid_limits(&self) -> impl Iterator<Item = String> {
+        let address = self.address_connections().to_string();
+        let commands = self.session_commands().to_string();
+        let bytes = kinds::show_size(self.session_bytes());
+        let unsaid = [
+            (
+                "max-connections-per-address",
+                self.max_connections_per_address,
+                address,
+            ),
+            ("commands-per-second", self.commands_per_second, commands),
+            ("bytes-per-second", self.bytes_per_second, bytes),
+        ];
+        let unsaid = unsaid.into_iter().filter(|(_, said, _)| said.is_none());
+        unsaid.map(|(name, _, value)| format!("# {name} = {value}\n"))
     }
 
     /// The rules that concern two options at once.

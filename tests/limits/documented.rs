@@ -29,7 +29,8 @@ fn rows(text: &str, columns: usize) -> Vec<Vec<&str>> {
 /// Every option with its value in open mode, as `--check-config` shows it.
 fn options() -> BTreeMap<String, String> {
     let shown = Config::default().to_toml();
-    let lines = shown.lines().filter_map(|line| line.split_once(" = "));
+    let lines = shown.lines().map(|line| line.trim_start_matches("# "));
+    let lines = lines.filter_map(|line| line.split_once(" = "));
     let plain = |(name, value): (&str, &str)| (name.to_owned(), value.trim_matches('"').to_owned());
     lines.map(plain).collect()
 }
