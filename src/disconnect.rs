@@ -22,11 +22,13 @@ pub enum Disconnect {
     Slow,
     /// A ping was not answered in time.
     Silent,
+    /// The token of the session has expired, and no newer one was shown.
+    Expired,
 }
 
 impl Disconnect {
     /// Every reason, in the order of the table in the README.
-    pub const ALL: [Disconnect; 8] = [
+    pub const ALL: [Disconnect; 9] = [
         Disconnect::BadFrame,
         Disconnect::Binary,
         Disconnect::NotUtf8,
@@ -35,6 +37,7 @@ impl Disconnect {
         Disconnect::Draining,
         Disconnect::Slow,
         Disconnect::Silent,
+        Disconnect::Expired,
     ];
 
     pub fn code(self) -> u16 {
@@ -47,6 +50,7 @@ impl Disconnect {
             Disconnect::Draining => 3001,
             Disconnect::Slow => 3002,
             Disconnect::Silent => 3003,
+            Disconnect::Expired => 3004,
         }
     }
 
@@ -61,6 +65,7 @@ impl Disconnect {
             Disconnect::Draining => "this node is stopping; come back, another one will answer",
             Disconnect::Slow => "you read too slowly; come back and recover what you missed",
             Disconnect::Silent => "a ping was not answered; come back",
+            Disconnect::Expired => "your token has expired; come back with a new one",
         }
     }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{Either, select};
 
+use crate::auth::{Auth, KeyError};
 use crate::broker::{self, Broker, memory, redis};
 use crate::config::Config;
 use crate::connection::{self, Counted, Limits, Node};
@@ -24,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::pages::Assets;
 use crate::readiness::Readiness;
 use crate::retention::{LogLimits, Retention};
+use crate::rights::Rights;
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
 use crate::session::OutboxLimits;
 
@@ -57,6 +59,8 @@ pub enum StartError {
         directory: std::path::PathBuf,
         source: io::Error,
     },
+    #[error("{0}")]
+    Key(#[from] KeyError),
     #[error("cannot use Redis: {0}")]
     Redis(#[from] redis::StartError),
     #[error("the system has no random numbers: {0}")]
@@ -78,6 +82,7 @@ pub struct Server {
 
 /// Starts a node: it listens when this returns, and is ready as soon as its broker is.
 pub fn start(config: &Config) -> Result<Server, StartError> {
+    let auth = Auth::new(config)?;
     let listener = Listener::bind(config.listen).map_err(|source| StartError::Listen {
         address: config.listen,
         source,
@@ -106,6 +111,8 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         metrics,
         inbox,
         limits: limits(config),
+        auth,
+        own_hosts: (config.is_open() && !config.open).then_some(config.listen.ip()),
         origins: config.allow_origin.clone(),
         trusted_proxies: config.trusted_proxy.clone(),
         echo_path: config.echo_path.clone(),
@@ -225,6 +232,10 @@ fn dispatcher_settings(
         join_timeout: config.join_timeout,
         rooms_per_session: config.rooms_per_session,
         max_rooms: config.max_rooms,
+        rights: Rights {
+            rules: config.room.clone(),
+            open: config.is_open(),
+        },
         retention: retention(config),
         recent_memory: config.recent_memory,
         outbox_bytes: config.outbox_bytes,

@@ -17,9 +17,9 @@ use futures::{SinkExt, StreamExt};
 
 use super::{Node, Socket, linger};
 use crate::disconnect::Disconnect;
-use crate::dispatcher::Event;
+use crate::dispatcher::{Event, Now};
 use crate::id::SessionId;
-use crate::protocol::{Incoming, Protocol, Reply};
+use crate::protocol::{Asked, CommandError, Incoming, Protocol, Reply, RequestId};
 use crate::session::{Offer, Outbox};
 
 /// Reads to the end of the connection. The last thing it does, whatever happened, is to tell the dispatcher.
@@ -102,22 +102,35 @@ impl Reader<'_> {
     }
 
     async fn pass_on(&self, commands: &mut Vec<Incoming>) {
-        for Incoming { id, command } in commands.drain(..) {
-            match command {
-                Ok(command) => {
-                    self.tell(Event::Command {
-                        session: self.session,
-                        id,
-                        command,
-                    })
-                    .await;
-                }
+        for Incoming { id, asked } in commands.drain(..) {
+            match asked.and_then(|asked| self.event(id, asked)) {
+                Ok(event) => self.tell(event).await,
                 Err(error) => {
                     let reply = self.protocol.reply(id, &Reply::Error(&error));
                     self.offer(reply);
                 }
             }
         }
+    }
+
+    /// Who a client is, is found out here: the dispatcher has no time for signatures.
+    fn event(&self, id: Option<RequestId>, asked: Asked) -> Result<Event, CommandError> {
+        let session = self.session;
+        Ok(match asked {
+            Asked::Command(command) => Event::Command {
+                session,
+                id,
+                command,
+            },
+            Asked::Auth(credentials) => {
+                let identity = self.node.auth.identify(&credentials, Now::read().unix_ms)?;
+                Event::Identified {
+                    session,
+                    id,
+                    identity: Arc::new(identity),
+                }
+            }
+        })
     }
 
     /// What does not fit is for a client that reads too slowly; the dispatcher finds that out by itself.

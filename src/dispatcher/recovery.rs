@@ -4,14 +4,14 @@
 //! cursor meets the delivered offset.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
 use super::desk::{Desk, Pending};
 use super::room::{Membership, PAGE, Room, own_message};
 use crate::broker::{Page, Publication, Range, Refused, Sender};
-use crate::id::{Position, SessionId, Ticket};
+use crate::id::{Position, SessionId, Ticket, UserName};
 use crate::protocol::{Code, CommandError, Joined, Message, Push, Reply, RequestId};
 
 /// A member that is behind.
@@ -24,10 +24,20 @@ pub struct Cursor {
 }
 
 /// A join that waits for its answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Join {
     pub id: Option<RequestId>,
     pub deadline: Instant,
+    /// It is the join of a personal room, which comes with signing in and is answered as that.
+    pub sign_in: Option<SignIn>,
+}
+
+/// What is told of signing in besides where one stands.
+#[derive(Clone, Debug)]
+pub struct SignIn {
+    pub user: UserName,
+    /// How long the token is good.
+    pub expires: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +67,6 @@ impl Cursor {
         }
     }
 
-    /// The join that waits here, if its time is over.
-    pub fn late(&self, now: Instant) -> Option<Join> {
-        self.join.filter(|join| join.deadline <= now)
-    }
-
     /// Whether it goes on after the room has lost messages: only a join that waits does, and is judged anew.
     pub fn survives_loss(&mut self) -> bool {
         if let Want::After(at) = self.want {
@@ -81,6 +86,15 @@ impl Cursor {
         fits()
     }
 
+    /// Answers a join with the place where the session now stands.
+    fn welcome(&self, desk: &mut Desk, session: SessionId, join: &Join, joined: Joined<'_>) {
+        let reply = match &join.sign_in {
+            Some(sign_in) => Reply::Authenticated(sign_in.told(joined.room, Some(joined.position))),
+            None => Reply::Joined(joined),
+        };
+        self.say(desk, session, join.id, &reply);
+    }
+
     fn say(&self, desk: &mut Desk, session: SessionId, id: Option<RequestId>, reply: &Reply<'_>) {
         desk.say(
             session,
@@ -96,11 +110,44 @@ impl Room {
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
         };
-        if let Some(Join { id, .. }) = cursor.join.take() {
-            let reason = "another join or leave of this room came before the answer; join again";
-            let error = CommandError::new(Code::Unavailable, reason);
-            cursor.say(desk, session, id, &Reply::Error(&error));
+        match cursor.join.take() {
+            Some(Join {
+                id,
+                sign_in: Some(sign_in),
+                ..
+            }) => {
+                let told = Reply::Authenticated(sign_in.told(&self.name, None));
+                cursor.say(desk, session, id, &told);
+            }
+            Some(Join { id, .. }) => {
+                let reason =
+                    "another join or leave of this room came before the answer; join again";
+                let error = CommandError::new(Code::Unavailable, reason);
+                cursor.say(desk, session, id, &Reply::Error(&error));
+            }
+            None => {}
         }
+    }
+
+    /// A join whose time is over is to be refused (its request comes back). One that came with signing in is answered
+    /// without a place, which follows, unasked, when it is known.
+    pub fn give_up_join(
+        &mut self,
+        desk: &mut Desk,
+        now: Instant,
+        session: SessionId,
+    ) -> Option<Option<RequestId>> {
+        let cursor = self.state.cursors.get_mut(&session)?;
+        let join = cursor.join.as_mut().filter(|join| join.deadline <= now)?;
+        let id = join.id.take();
+        let Some(sign_in) = join.sign_in.clone() else {
+            return Some(id);
+        };
+        if id.is_some() {
+            let told = Reply::Authenticated(sign_in.told(&self.name, None));
+            cursor.say(desk, session, id, &told);
+        }
+        None
     }
 
     /// More comes at once than outboxes hold: all who are live, and thus stand at this offset, get it page by page.
@@ -183,7 +230,7 @@ impl Room {
         let Some(cursor) = self.state.cursors.remove(&session) else {
             return;
         };
-        if let Some(Join { id, .. }) = cursor.join {
+        if let Some(join) = &cursor.join {
             let top = position.offset;
             let joined = Joined {
                 room: &self.name,
@@ -191,7 +238,7 @@ impl Room {
                 top,
                 recovered,
             };
-            cursor.say(desk, session, id, &Reply::Joined(joined));
+            cursor.welcome(desk, session, join, joined);
         }
     }
 
@@ -208,14 +255,14 @@ impl Room {
             return;
         };
         let Want::After(at) = cursor.want else { return };
-        if let Some(Join { id, .. }) = cursor.join.take() {
+        if let Some(join) = cursor.join.take() {
             let joined = Joined {
                 room: &self.name,
                 position: at,
                 top: top.offset,
                 recovered: Some(true),
             };
-            cursor.say(desk, session, id, &Reply::Joined(joined));
+            cursor.welcome(desk, session, &join, joined);
         }
         let own = Sender {
             incarnation: desk.settings.incarnation,
