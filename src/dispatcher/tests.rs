@@ -1,6 +1,8 @@
 //! The dispatcher's turns, one at a time: events in, frames and requests out. The broker is played by hand; no task
 //! runs and no time passes but what the test says.
 
+mod identity;
+
 use super::*;
 use crate::broker::{Page, Publication, Range, Refused};
 use crate::disconnect::Disconnect;
