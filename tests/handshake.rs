@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
+use switchboard::auth::Auth;
 use switchboard::config::Config;
 use switchboard::connection::{Counted, Limits, Node, Socket, serve};
 use switchboard::disconnect::Disconnect;
@@ -137,6 +138,8 @@ fn pages_of_the_same_host_and_of_listed_origins_are_let_in() {
     run(async {
         let node = TestNode::with(|config| {
             patient(config);
+            // Whatever its host is called.
+            config.open = true;
             config.allow_origin = vec!["https://chat.example".into()];
         })
         .await;
@@ -171,6 +174,27 @@ fn pages_of_the_same_host_and_of_listed_origins_are_let_in() {
             };
             caller.send(upgrade("/ws", &field)).await;
             assert_eq!(caller.head().await.status, status, "{origin}");
+        }
+    });
+}
+
+#[test]
+fn an_open_node_on_loopback_lets_in_pages_of_this_machine_only() {
+    run(async {
+        let node = TestNode::with(patient).await;
+        for (origin, host, status) in [
+            ("Origin: http://localhost:9090\r\n", "localhost:9090", 101),
+            ("Origin: http://127.0.0.1:9090\r\n", "127.0.0.1:9090", 101),
+            // A name of the attacker's that was made to point here.
+            ("Origin: http://evil.test:9090\r\n", "evil.test:9090", 403),
+            // No page, so no reader was lured here.
+            ("", "evil.test:9090", 101),
+        ] {
+            let mut caller = Caller::connect(node.address).await;
+            let request =
+                upgrade("/ws", origin).replace("Host: a\r\n", &format!("Host: {host}\r\n"));
+            caller.send(request).await;
+            assert_eq!(caller.head().await.status, status, "{host} {origin}");
         }
     });
 }
@@ -433,6 +457,8 @@ fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
                 frames: 16,
             },
         },
+        auth: Auth::Open,
+        own_hosts: None,
         origins: Vec::new(),
         trusted_proxies: Vec::new(),
         echo_path: None,

@@ -66,6 +66,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("protocol", "rights"),
     ("protocol", "secret"),
     ("handshake", "http"),
+    ("auth", "http"),
     ("pages", "http"),
     // Only the event that reaches the dispatcher's inbox.
     ("connection", "dispatcher"),

@@ -13,6 +13,8 @@ mod heartbeat;
 mod house;
 mod http_door;
 mod recovery;
+mod rights;
 mod rooms;
 mod run_cluster;
 mod slow_session;
+mod tokens;
