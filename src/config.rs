@@ -194,7 +194,7 @@ options::options! {
         inbox: usize = One(Count(64, 1_000_000)), "COUNT", "8192";
 
         /// The least important kind of log line written to standard output: off, error, warn,
-        /// info, debug or trace.
+        /// info or debug. (With trace there is no more: libraries would write down messages.)
         log_level: LevelFilter = One(Level), "LEVEL", "info";
     }
 }

@@ -82,15 +82,7 @@ impl Keys {
             key: DecodingKey::from_secret(secret.expose()),
         }));
         for file in files {
-            let add = || -> Result<(), KeyProblem> {
-                for key in read(file)? {
-                    check_name(&key, &keys)?;
-                    keys.push(key);
-                }
-                Ok(())
-            };
-            let mut add = add;
-            add().map_err(|problem| KeyError {
+            add(file, &mut keys).map_err(|problem| KeyError {
                 file: file.path.display().to_string(),
                 problem,
             })?;
@@ -149,6 +141,14 @@ fn unreadable(token: &str) -> TokenError {
         2 => TokenError::Algorithm,
         _ => TokenError::Malformed,
     }
+}
+
+fn add(file: &TokenKey, keys: &mut Vec<Key>) -> Result<(), KeyProblem> {
+    for key in read(file)? {
+        check_name(&key, keys)?;
+        keys.push(key);
+    }
+    Ok(())
 }
 
 fn check_name(new: &Key, keys: &[Key]) -> Result<(), KeyProblem> {
