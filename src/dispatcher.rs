@@ -10,6 +10,7 @@ mod commands;
 mod desk;
 mod drain;
 mod identity;
+mod joins;
 mod members;
 mod reads;
 mod recovery;

@@ -47,6 +47,8 @@ pub enum KeyProblem {
     Algorithm,
     #[error("has a key whose `kid` another key has too; every key needs its own")]
     SameKid,
+    #[error("is a JWK set, which names its keys itself; give it without KID=")]
+    Named,
     #[error("is the second key for its algorithm without a `kid`; name each with KID=FILE")]
     NoKid,
 }
@@ -170,7 +172,10 @@ fn read(file: &TokenKey) -> Result<Vec<Key>, KeyProblem> {
         return Err(KeyProblem::Private);
     }
     if text.starts_with('{') {
-        return from_jwks(text);
+        return match file.kid {
+            None => from_jwks(text),
+            Some(_) => Err(KeyProblem::Named),
+        };
     }
     let (algorithm, key) = from_pem(text)?;
     let kid = file.kid.clone();

@@ -435,6 +435,8 @@ fn files_that_are_no_public_key_are_refused_with_a_sentence() {
         file(None, text("rsa.pub")),
     ];
     assert!(verifier(true, &named).is_ok());
+    let set = [file(Some("a"), "{}".into())];
+    assert_eq!(verifier(true, &set).unwrap_err().problem, KeyProblem::Named);
     let same = [
         file(Some("a"), text("rsa.pub")),
         file(Some("a"), text("ec.pub")),

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::recovery::{Join, SignIn};
+use super::joins::{Join, SignIn};
 use super::{Dispatcher, Now};
 use crate::disconnect::Disconnect;
-use crate::id::{Position, RoomName, SessionId, UserName};
+use crate::id::{RoomName, SessionId, UserName};
 use crate::identity::{Action, Identity};
-use crate::protocol::{Authenticated, Code, CommandError, Push, Reply, RequestId};
+use crate::protocol::{Code, CommandError, Push, Reply, RequestId};
 use crate::rights::Denied;
 
 impl Dispatcher {
@@ -138,17 +138,5 @@ impl Dispatcher {
             self.disconnect(now, *session, why);
         }
         meant.len()
-    }
-}
-
-impl SignIn {
-    /// As its client is told.
-    pub fn told<'a>(&'a self, room: &'a RoomName, position: Option<Position>) -> Authenticated<'a> {
-        Authenticated {
-            user: &self.user,
-            room,
-            position,
-            expires: self.expires,
-        }
     }
 }

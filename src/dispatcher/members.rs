@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::desk::Desk;
-use super::recovery::{Cursor, Join, Judge};
+use super::joins::Join;
+use super::recovery::{Cursor, Judge};
 use super::room::{Membership, Room, RoomState};
 use super::{Dispatcher, Now};
 use crate::broker::{Publication, Refused, Request};

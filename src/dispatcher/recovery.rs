@@ -4,15 +4,15 @@
 //! cursor meets the delivered offset.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
 use super::desk::{Desk, Pending};
+use super::joins::Join;
 use super::room::{Membership, PAGE, Room, own_message};
 use crate::broker::{Page, Publication, Range, Refused, Sender};
-use crate::id::{Position, SessionId, Ticket, UserName};
-use crate::protocol::{Code, CommandError, Joined, Message, Push, Reply, RequestId};
+use crate::id::{Position, SessionId, Ticket};
+use crate::protocol::{Joined, Message, Push, Reply, RequestId};
 
 /// A member that is behind.
 #[derive(Debug)]
@@ -20,24 +20,7 @@ pub struct Cursor {
     pub member: Membership,
     want: Want,
     /// A join that has not been answered yet.
-    join: Option<Join>,
-}
-
-/// A join that waits for its answer.
-#[derive(Clone, Debug)]
-pub struct Join {
-    pub id: Option<RequestId>,
-    pub deadline: Instant,
-    /// It is the join of a personal room, which comes with signing in and is answered as that.
-    pub sign_in: Option<SignIn>,
-}
-
-/// What is told of signing in besides where one stands.
-#[derive(Clone, Debug)]
-pub struct SignIn {
-    pub user: UserName,
-    /// How long the token is good.
-    pub expires: Option<Duration>,
+    pub(super) join: Option<Join>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,16 +69,13 @@ impl Cursor {
         fits()
     }
 
-    /// Answers a join with the place where the session now stands.
-    fn welcome(&self, desk: &mut Desk, session: SessionId, join: &Join, joined: Joined<'_>) {
-        let reply = match &join.sign_in {
-            Some(sign_in) => Reply::Authenticated(sign_in.told(joined.room, Some(joined.position))),
-            None => Reply::Joined(joined),
-        };
-        self.say(desk, session, join.id, &reply);
-    }
-
-    fn say(&self, desk: &mut Desk, session: SessionId, id: Option<RequestId>, reply: &Reply<'_>) {
+    pub(super) fn say(
+        &self,
+        desk: &mut Desk,
+        session: SessionId,
+        id: Option<RequestId>,
+        reply: &Reply<'_>,
+    ) {
         desk.say(
             session,
             &self.member.outbox,
@@ -105,51 +85,6 @@ impl Cursor {
 }
 
 impl Room {
-    /// A join that another join or a leave of its session overtakes is refused: every join is answered.
-    pub fn supersede(&mut self, desk: &mut Desk, session: SessionId) {
-        let Some(cursor) = self.state.cursors.get_mut(&session) else {
-            return;
-        };
-        match cursor.join.take() {
-            Some(Join {
-                id,
-                sign_in: Some(sign_in),
-                ..
-            }) => {
-                let told = Reply::Authenticated(sign_in.told(&self.name, None));
-                cursor.say(desk, session, id, &told);
-            }
-            Some(Join { id, .. }) => {
-                let reason =
-                    "another join or leave of this room came before the answer; join again";
-                let error = CommandError::new(Code::Unavailable, reason);
-                cursor.say(desk, session, id, &Reply::Error(&error));
-            }
-            None => {}
-        }
-    }
-
-    /// A join whose time is over is to be refused (its request comes back). One that came with signing in is answered
-    /// without a place, which follows, unasked, when it is known.
-    pub fn give_up_join(
-        &mut self,
-        desk: &mut Desk,
-        now: Instant,
-        session: SessionId,
-    ) -> Option<Option<RequestId>> {
-        let cursor = self.state.cursors.get_mut(&session)?;
-        let join = cursor.join.as_mut().filter(|join| join.deadline <= now)?;
-        let id = join.id.take();
-        let Some(sign_in) = join.sign_in.clone() else {
-            return Some(id);
-        };
-        if id.is_some() {
-            let told = Reply::Authenticated(sign_in.told(&self.name, None));
-            cursor.say(desk, session, id, &told);
-        }
-        None
-    }
-
     /// More comes at once than outboxes hold: all who are live, and thus stand at this offset, get it page by page.
     pub fn fall_behind(&mut self, desk: &mut Desk, offset: u64) {
         self.seal(desk);
