@@ -241,8 +241,10 @@ fn headers_and_shapes_that_no_honest_issuer_makes_are_refused() {
     };
     let head = |json: Value| base64url(json.to_string().as_bytes());
     let none = |alg: &str| format!("{}.{body}.", head(json!({"alg": alg, "typ": "JWT"})));
-    let mut critical = Header::default();
-    critical.crit = Some(vec!["b64".into()]);
+    let critical = Header {
+        crit: Some(vec!["b64".into()]),
+        ..Header::default()
+    };
     let critical = signed(&critical, &claims(), &EncodingKey::from_secret(SECRET));
     let other = EncodingKey::from_secret(b"another secret of 32 bytes, or more");
     let forged = base64url(
@@ -343,8 +345,10 @@ fn each_kind_of_public_key_verifies_what_its_private_one_signs_and_nothing_else(
         }
     }
     // A kid that no key has falls back on the one key without a name: here the secret.
-    let mut header = Header::default();
-    header.kid = Some("2026".into());
+    let header = Header {
+        kid: Some("2026".into()),
+        ..Header::default()
+    };
     let token = signed(&header, &claims(), &EncodingKey::from_secret(SECRET));
     assert!(verify(&verifier, token).is_ok());
 }
