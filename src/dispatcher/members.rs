@@ -83,7 +83,10 @@ impl Dispatcher {
         // The personal room was not the client's choice.
         let speaker = self.sessions.get(&session);
         let personal = speaker.is_some_and(|speaker| speaker.identity.is_some());
-        let count = self.rooms.count_of(session) - usize::from(personal);
+        let count = self
+            .rooms
+            .count_of(session)
+            .saturating_sub(usize::from(personal));
         if !again && count >= self.desk.settings.rooms_per_session {
             return limit("you are in as many rooms as one client may be; leave one first");
         }
