@@ -183,6 +183,11 @@ options::options! {
         /// separate by commas.
         history: Vec<Rule> = Many(Keep(Count(1, 100_000), Time(SECOND, 720 * HOUR))), "RULE", "";
 
+        /// How much memory a node without Redis spends on the messages of all rooms together. Beyond it the
+        /// oldest messages of the rooms that hold most go first, and whoever comes back for them is told
+        /// of a gap.
+        history_memory: usize = One(Size(MIB, 1024 * GIB)), "SIZE", "256MiB";
+
         /// How much memory the node spends on the newest messages of its rooms, from which clients
         /// that return are served without asking Redis.
         recent_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";

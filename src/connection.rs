@@ -147,6 +147,12 @@ pub async fn serve<S: Socket>(node: Arc<Node>, socket: S, peer: SocketAddr, coun
     }
 }
 
+/// Serves one accepted socket of a node that is full, while the seat is held.
+pub async fn serve_full<S: Socket>(node: Arc<Node>, socket: S, _seat: Arc<()>) {
+    // An error is that of a connection which is over either way.
+    let _ = node.guarded(http_phase::serve_full(&node, socket)).await;
+}
+
 /// What a handshake has led to.
 pub struct Upgraded {
     speaks: Speaks,

@@ -10,6 +10,7 @@ mod commands;
 mod desk;
 mod drain;
 mod identity;
+mod inbox;
 mod joins;
 mod members;
 mod reads;
@@ -18,7 +19,7 @@ mod room;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -36,6 +37,7 @@ use crate::session::{Beat, Heartbeats, Offer, Outbox};
 
 use desk::Desk;
 use drain::Drain;
+pub use inbox::{Inbox, inbox};
 use room::{Membership, RoomState};
 
 /// How often the server sends [`Event::Tick`]; deadlines are kept to this precision.
@@ -78,12 +80,6 @@ pub enum Event {
     Tick,
     /// The node stops: say farewell to everyone within about this time, and end.
     Drain(Duration),
-}
-
-impl From<BrokerEvent> for Event {
-    fn from(event: BrokerEvent) -> Self {
-        Event::Broker(event)
-    }
 }
 
 /// The time of a turn.
@@ -150,6 +146,8 @@ pub struct Load {
     pub due: usize,
     /// Sessions that were disconnected and whose connections have not ended.
     pub closing: usize,
+    /// Bytes of recent messages that are kept.
+    pub recent: usize,
 }
 
 impl Load {
@@ -187,10 +185,11 @@ pub struct Dispatcher {
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     heartbeats: Heartbeats,
-    /// Joins that wait for the broker, by deadline.
-    joins: VecDeque<(Instant, RoomKey, SessionId)>,
     /// When sessions end whose tokens are not renewed, in milliseconds since 1970, the next first.
     expiring: BTreeSet<(u64, SessionId)>,
+    /// Rooms where joins wait for the broker, looked through at each tick. Keys, of which there are no more than there may be
+    /// rooms: whoever joins and leaves for ever adds nothing.
+    joins: BTreeSet<RoomKey>,
     /// Ended sessions whose writers have not ended yet, and when they are hung up on.
     closing: HashMap<SessionId, (Instant, Outbox)>,
     /// Where giving up recent messages goes on.
@@ -203,10 +202,10 @@ pub struct Dispatcher {
 }
 
 /// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is gone.
-pub async fn run(mut dispatcher: Dispatcher, inbox: flume::Receiver<Event>, broker: Broker) {
-    while let Ok(first) = inbox.recv_async().await {
-        let events = std::iter::once(first).chain(inbox.try_iter());
-        let flow = dispatcher.turn(Now::read(), events);
+pub async fn run(mut dispatcher: Dispatcher, mut inbox: Inbox, broker: Broker) {
+    while let Some(first) = inbox.next().await {
+        let rest = std::iter::from_fn(|| inbox.try_next());
+        let flow = dispatcher.turn(Now::read(), std::iter::once(first).chain(rest));
         for request in dispatcher.desk.requests.drain(..) {
             if !broker.ask(request) {
                 return;
@@ -227,8 +226,8 @@ impl Dispatcher {
             desk: Desk::new(settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
-            joins: VecDeque::new(),
             expiring: BTreeSet::new(),
+            joins: BTreeSet::new(),
             closing: HashMap::new(),
             recent_hand: 0,
             compare_hand: 0,
@@ -273,8 +272,9 @@ impl Dispatcher {
         Load {
             commands: self.desk.pending.len() - self.desk.reads,
             reads: self.desk.reads,
-            due: self.desk.line.len() + self.desk.retry.len(),
+            due: self.desk.due(),
             closing: self.closing.len(),
+            recent: self.desk.recent_used,
         }
     }
 

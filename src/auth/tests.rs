@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use base64_of::base64url;
+use base64url::base64url;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
@@ -13,27 +13,12 @@ use crate::config::TokenKey;
 use crate::id::{RoomName, UserName};
 use crate::identity::Action;
 
+#[path = "../../tests/support/base64url.rs"]
+mod base64url;
+
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 /// The time of these tests, in seconds since 1970.
 const NOW: u64 = 1_764_000_000;
-
-/// base64url without padding (RFC 4648 section 5), for parts of tokens that no library would make.
-mod base64_of {
-    pub fn base64url(bytes: &[u8]) -> String {
-        const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let mut text = String::new();
-        for chunk in bytes.chunks(3) {
-            let bits = chunk
-                .iter()
-                .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
-            let bits = bits << (8 * (3 - chunk.len()));
-            for digit in 0..=chunk.len() {
-                text.push(char::from(DIGITS[(bits >> (18 - 6 * digit)) as usize & 63]));
-            }
-        }
-        text
-    }
-}
 
 /// A directory with a pair of each kind of key: `KIND.pem` private, `KIND.pub` public.
 fn keys() -> &'static Path {

@@ -26,6 +26,9 @@ use crate::runtime;
 /// Bytes asked of the socket at once; a usual head fits.
 const CHUNK: usize = 2048;
 
+/// How long a full node waits for the head of what may be a health check, and for the end of it.
+const FULL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How soon a client that was refused for the moment may come back, in seconds.
 const RETRY_AFTER: u32 = 1;
 
@@ -258,6 +261,29 @@ fn health(node: &Node) -> Health {
             retry_after: RETRY_AFTER,
         },
     }
+}
+
+/// Answers a health check on a node that is full, so that it is not taken for a dead one, and turns everything else away.
+pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
+    let mut door = Door {
+        node,
+        socket,
+        buffer: Vec::new(),
+    };
+    match runtime::timeout(FULL_TIMEOUT, door.whole_head()).await {
+        Ok(Ok(Head::Request(request))) if pages::is_health_check(&request) => {
+            let response = pages::answer(&request, &node.assets, &health(node));
+            door.answer(&request, &response, false).await?;
+            finish(door.socket, FULL_TIMEOUT).await;
+        }
+        Ok(Ok(Head::Request(_) | Head::Refused(_))) | Err(_) => {
+            node.metrics.refused_total.add(1);
+            turn_away(door.socket, FULL_TIMEOUT).await;
+        }
+        Ok(Ok(Head::Closed)) => {}
+        Ok(Err(error)) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Turns a connection away that is one too many, before anything of it was read.

@@ -39,6 +39,13 @@ impl SignIn {
 }
 
 impl Cursor {
+    /// When the join that waits here must be answered at the latest. A sign-in in the handshake asked for no answer.
+    pub fn due(&self) -> Option<Instant> {
+        let join = self.join.as_ref()?;
+        let asked = join.sign_in.is_none() || join.id.is_some();
+        asked.then_some(join.deadline)
+    }
+
     /// Answers a join with the place where the session now stands.
     pub fn welcome(&self, desk: &mut Desk, session: SessionId, join: &Join, joined: Joined<'_>) {
         let reply = match &join.sign_in {
@@ -78,19 +85,16 @@ impl Room {
     pub fn give_up_join(
         &mut self,
         desk: &mut Desk,
-        now: Instant,
         session: SessionId,
     ) -> Option<Option<RequestId>> {
         let cursor = self.state.cursors.get_mut(&session)?;
-        let join = cursor.join.as_mut().filter(|join| join.deadline <= now)?;
+        let join = cursor.join.as_mut()?;
         let id = join.id.take();
         let Some(sign_in) = join.sign_in.clone() else {
             return Some(id);
         };
-        if id.is_some() {
-            let told = Reply::Authenticated(sign_in.told(&self.name, None));
-            cursor.say(desk, session, id, &told);
-        }
+        let told = Reply::Authenticated(sign_in.told(&self.name, None));
+        cursor.say(desk, session, id, &told);
         None
     }
 }

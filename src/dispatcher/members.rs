@@ -64,12 +64,11 @@ impl Dispatcher {
         } else {
             room.state.speakers[member.protocol.index()] += 1;
         }
-        let deadline = join.deadline;
         let cursor = Cursor::new(member, since, join);
         room.state.cursors.insert(session, cursor);
         room.settle(desk, session, Judge::NotYet);
         if room.state.cursors.contains_key(&session) {
-            self.joins.push_back((deadline, key, session));
+            self.joins.insert(key);
         }
     }
 
@@ -124,6 +123,7 @@ impl Dispatcher {
             && let Some(room) = self.rooms.remove(key)
         {
             self.desk.recent_used -= room.state.recent.weight();
+            self.desk.ahead_used -= room.state.track.ahead_weight();
             self.desk.requests.push(Request::Unfollow(room.name));
         }
     }
@@ -157,14 +157,26 @@ impl Dispatcher {
 
     /// Joins that the broker did not let be answered in time are refused.
     pub(super) fn give_up_joins(&mut self, now: Now) {
-        while let Some((deadline, key, session)) = self.joins.front().copied()
-            && deadline <= now.instant
-        {
-            self.joins.pop_front();
-            let Some((room, desk)) = self.room(key) else {
+        for key in std::mem::take(&mut self.joins) {
+            let Some((room, _)) = self.room(key) else {
                 continue;
             };
-            if let Some(id) = room.give_up_join(desk, now.instant, session) {
+            let waiting = room.state.cursors.iter();
+            let waiting = waiting.filter_map(|(session, cursor)| Some((*session, cursor.due()?)));
+            let (mut late, in_time): (Vec<_>, Vec<_>) =
+                waiting.partition(|(_, deadline)| *deadline <= now.instant);
+            // Equal events have equal effects.
+            late.sort_unstable();
+            if !in_time.is_empty() {
+                self.joins.insert(key);
+            }
+            for (session, _) in late {
+                let Some((room, desk)) = self.room(key) else {
+                    break;
+                };
+                let Some(id) = room.give_up_join(desk, session) else {
+                    continue;
+                };
                 self.leave(key, session);
                 self.reply(session, id, &Reply::Error(&Refused::Unavailable.into()));
             }
