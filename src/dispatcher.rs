@@ -252,7 +252,6 @@ impl Dispatcher {
         self.seal_all();
         self.give_up_recent();
         while let Some(session) = self.desk.slow.pop() {
-            self.desk.metrics.disconnected_slow_total.add(1);
             self.disconnect(now, session, Disconnect::Slow);
         }
         self.ask_reads();
@@ -428,6 +427,7 @@ impl Dispatcher {
             return;
         };
         log::debug!(session = session.0, code = why.code(); "disconnected");
+        self.desk.metrics.disconnected_total.count(why);
         ended.outbox.end(why);
         self.await_end(now, session, ended.outbox);
     }
@@ -451,6 +451,9 @@ impl Dispatcher {
         let Some(speaker) = self.sessions.get(&session) else {
             return;
         };
+        if let Reply::Error(error) = reply {
+            self.desk.metrics.errors_total.count(error.code);
+        }
         if speaker.outbox.offer(speaker.protocol.reply(id, reply)) == Offer::Full {
             self.desk.slow.push(session);
         }

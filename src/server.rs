@@ -11,17 +11,18 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acceptor::Acceptor;
 
 use crate::auth::{Auth, KeyError};
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::connection::{Limits, Node};
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
 use crate::id::{self, Incarnation};
+use crate::limits::{Addresses, IntakeLimits, Rate};
 use crate::metrics::Metrics;
 use crate::pages::Assets;
 use crate::readiness::Readiness;
@@ -106,8 +107,10 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         own_hosts: (config.is_open() && !config.open).then_some(config.listen.ip()),
         origins: config.allow_origin.clone(),
         trusted_proxies: config.trusted_proxy.clone(),
+        addresses: Addresses::new(config.address_connections()),
         echo_path: config.echo_path.clone(),
         sessions: AtomicU64::new(1),
+        started: Instant::now(),
     });
     let (accepting, stop) = flume::bounded(1);
     let max = max_connections(config);
@@ -240,6 +243,14 @@ fn limits(config: &Config) -> Limits {
         idle_timeout: config.idle_timeout,
         close_timeout: config.close_timeout,
         message: config.max_message,
+        depth: config.max_depth,
+        intake: IntakeLimits {
+            commands: Rate::new(config.session_commands(), config::COMMAND_BURST),
+            bytes: Rate::new(config.session_bytes(), config::BYTE_BURST),
+            rate_timeout: config.rate_timeout,
+            fragments: u32::try_from(config.max_fragments).unwrap_or(u32::MAX),
+            message_timeout: config.message_timeout,
+        },
         outbox: OutboxLimits {
             bytes: config.outbox_bytes,
             frames: config.outbox_frames,

@@ -36,6 +36,7 @@ const FLOORS: [&[&str]; 5] = [
         "history",
         "track",
         "session",
+        "limits",
     ],
     &["broker/memory", "broker/redis", "dispatcher", "connection"],
     &["server", "shutdown"],
@@ -45,6 +46,8 @@ const FLOORS: [&[&str]; 5] = [
 /// Who may use a neighbour on its own floor: the words of the one are what the other is about.
 const NEIGHBOURS: &[(&str, &str)] = &[
     ("protocol", "disconnect"),
+    ("metrics", "disconnect"),
+    ("metrics", "protocol"),
     ("protocol", "id"),
     ("protocol", "publication"),
     ("publication", "id"),

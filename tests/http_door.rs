@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::AsyncWriteExt;
 use futures::future::{Either, select};
 use switchboard::config::Config;
+use switchboard::metrics::Refused;
 use switchboard::runtime;
 
 use crate::support::http::Caller;
@@ -405,7 +406,13 @@ fn one_connection_too_many_is_told_so_and_the_others_go_on() {
                 (503, Some("1"))
             );
             third.expect_end().await;
-            assert_eq!(node.server().metrics().refused_total.get(), refused);
+            assert_eq!(
+                node.server()
+                    .metrics()
+                    .refused_total
+                    .get(Refused::Connections),
+                refused
+            );
         }
         client.expect_silence().await;
         caller.send(HEALTH).await;

@@ -14,6 +14,8 @@ mod handshake;
 mod heartbeat;
 mod house;
 mod http_door;
+mod isolation;
+mod limits;
 mod recovery;
 mod rights;
 mod rooms;

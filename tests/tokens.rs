@@ -133,7 +133,7 @@ fn a_connection_ends_with_its_token_unless_it_is_renewed() {
             "ok"
         );
         let (code, reason) = one.closed().await.expect("a farewell");
-        assert_eq!(code, 3004, "{reason}");
+        assert_eq!(code, 3006, "{reason}");
         assert!(
             began.elapsed() < Duration::from_secs(8),
             "{:?}",

@@ -75,6 +75,7 @@ impl Room {
                 let reason =
                     "another join or leave of this room came before the answer; join again";
                 let error = CommandError::new(Code::Unavailable, reason);
+                desk.metrics.errors_total.count(error.code);
                 cursor.say(desk, session, join.id, &Reply::Error(&error));
             }
         }

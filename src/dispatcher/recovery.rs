@@ -2,6 +2,12 @@
 //! behind and has a [`Cursor`]: then it gets its next page when its outbox has drained, from the recent messages or
 //! from a read that all who are behind share. Nothing is buffered for it. It becomes live in the turn in which its
 //! cursor meets the delivered offset.
+//!
+//! What cursors cost is counted per room, not per client. A read brings a page (with Redis half a megabyte, in memory the
+//! whole log), and stays at hand in [`Recent`](crate::history::Recent) within the one bound for all rooms. A log of up to
+//! a page therefore costs at most three reads: where the room stands, the page, and one for whoever stood before it; a
+//! longer one costs each of its pages about once, and never more than twice. Where memory is too short for that, what was
+//! read is given up at the end of the turn, after everyone has had a part of it: each read brings the lowest cursor on.
 
 use bytes::BytesMut;
 

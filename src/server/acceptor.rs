@@ -10,6 +10,7 @@ use futures::FutureExt;
 use futures::future::{Either, select};
 
 use crate::connection::{self, Counted, Node};
+use crate::metrics::Refused;
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
 
 /// How long accepting pauses when there are no descriptors or no memory for another connection.
@@ -117,7 +118,7 @@ impl Acceptor {
             let seat = self.seat.clone();
             return runtime::spawn(connection::serve_full(node, socket, seat));
         }
-        node.metrics.refused_total.add(1);
+        node.metrics.refused_total.count(Refused::Connections);
         let time = node.limits.close_timeout;
         runtime::spawn(connection::http_phase::turn_away(socket, time));
     }
@@ -146,6 +147,7 @@ mod tests {
     use crate::connection::Limits;
     use crate::dispatcher::Event;
     use crate::http::HeadLimits;
+    use crate::limits::IntakeLimits;
     use crate::pages::Assets;
     use crate::readiness::Readiness;
     use crate::session::OutboxLimits;
@@ -175,6 +177,14 @@ mod tests {
             idle_timeout: LONG,
             close_timeout: LONG,
             message: 1024,
+            depth: 64,
+            intake: IntakeLimits {
+                commands: None,
+                bytes: None,
+                rate_timeout: LONG,
+                fragments: 1024,
+                message_timeout: LONG,
+            },
             outbox: OutboxLimits {
                 bytes: 4096,
                 frames: 64,
@@ -190,8 +200,10 @@ mod tests {
             own_hosts: None,
             origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            addresses: None,
             echo_path: None,
             sessions: AtomicU64::new(1),
+            started: Instant::now(),
         };
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr();

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use switchboard::auth::Auth;
 use switchboard::connection::{Limits, Node};
 use switchboard::dispatcher::Event;
 use switchboard::http::HeadLimits;
+use switchboard::limits::IntakeLimits;
 use switchboard::metrics::Metrics;
 use switchboard::pages::Assets;
 use switchboard::readiness::Readiness;
@@ -29,6 +30,14 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
             idle_timeout: time,
             close_timeout: time,
             message: 65_536,
+            depth: 64,
+            intake: IntakeLimits {
+                commands: None,
+                bytes: None,
+                rate_timeout: time,
+                fragments: 1024,
+                message_timeout: time,
+            },
             outbox: OutboxLimits {
                 bytes: 65_536,
                 frames: 16,
@@ -38,7 +47,9 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
         own_hosts: None,
         origins: Vec::new(),
         trusted_proxies: Vec::new(),
+        addresses: None,
         echo_path: Some("/echo".into()),
         sessions: AtomicU64::new(1),
+        started: Instant::now(),
     })
 }

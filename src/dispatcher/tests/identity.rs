@@ -281,10 +281,10 @@ fn an_expired_token_ends_its_session_unless_a_newer_one_came() {
     assert_eq!(bench.closed(1), None);
     bench.now.unix_ms = expires + 4_000;
     bench.turn([Event::Tick]);
-    assert_eq!((bench.closed(1), bench.closed(2)), (Some(3004), None));
+    assert_eq!((bench.closed(1), bench.closed(2)), (Some(3006), None));
     bench.now.unix_ms += 60_000;
     bench.turn([Event::Tick]);
-    assert_eq!(bench.closed(2), Some(3004));
+    assert_eq!(bench.closed(2), Some(3006));
     assert!(bench.dispatcher.expiring.is_empty());
 }
 
@@ -299,9 +299,9 @@ fn a_user_is_disconnected_with_all_its_old_tokens() {
     let (now, why) = (bench.now, Disconnect::Expired);
     let before = Some(expires - 59_000);
     assert_eq!(bench.dispatcher.disconnect_user(now, &ada, before, why), 1);
-    assert_eq!((bench.closed(1), bench.closed(2)), (Some(3004), None));
+    assert_eq!((bench.closed(1), bench.closed(2)), (Some(3006), None));
     assert_eq!(bench.dispatcher.disconnect_user(now, &ada, None, why), 1);
-    assert_eq!((bench.closed(2), bench.closed(3)), (Some(3004), None));
+    assert_eq!((bench.closed(2), bench.closed(3)), (Some(3006), None));
     assert_eq!(bench.dispatcher.disconnect_user(now, &ada, None, why), 0);
 }
 
