@@ -61,6 +61,17 @@ pub enum Command {
     Ping,
 }
 
+impl Command {
+    /// How many commands it counts as against the rate of its session. A join may make the node subscribe, read a log and
+    /// unsubscribe again, all in Redis; a page of history is read and encoded for one client alone.
+    pub fn cost(&self) -> u32 {
+        match self {
+            Command::Join { .. } | Command::History { .. } => 4,
+            _ => 1,
+        }
+    }
+}
+
 /// Something to be said in a room.
 #[derive(Debug)]
 pub struct Publish {
