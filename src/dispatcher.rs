@@ -184,6 +184,8 @@ pub struct Dispatcher {
     desk: Desk,
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
+    /// How many of the rooms are personal ones. They are no more than sessions, and count for no other bound.
+    personal: usize,
     heartbeats: Heartbeats,
     /// When sessions end whose tokens are not renewed, in milliseconds since 1970, the next first.
     expiring: BTreeSet<(u64, SessionId)>,
@@ -226,6 +228,7 @@ impl Dispatcher {
             desk: Desk::new(settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
+            personal: 0,
             expiring: BTreeSet::new(),
             joins: BTreeSet::new(),
             closing: HashMap::new(),

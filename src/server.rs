@@ -175,7 +175,10 @@ fn start_broker(
         retention: retention(config),
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
-        max_rooms: config.max_rooms,
+        // Beside those that clients choose there is a personal one for each connection.
+        max_rooms: config
+            .max_rooms
+            .saturating_add(max_connections(config) as usize),
         history_memory: config.history_memory,
     };
     if config.redis.is_empty() {
