@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use acceptor::Acceptor;
 
+use crate::auth::{Auth, KeyError};
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config};
 use crate::connection::{Limits, Node};
@@ -26,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::pages::Assets;
 use crate::readiness::Readiness;
 use crate::retention::{LogLimits, Retention};
+use crate::rights::Rights;
 use crate::runtime::{self, Listener};
 use crate::session::OutboxLimits;
 
@@ -49,6 +51,8 @@ pub enum StartError {
         directory: std::path::PathBuf,
         source: io::Error,
     },
+    #[error("{0}")]
+    Key(#[from] KeyError),
     #[error("cannot use Redis: {0}")]
     Redis(#[from] redis::StartError),
     #[error("the system has no random numbers: {0}")]
@@ -70,6 +74,7 @@ pub struct Server {
 
 /// Starts a node: it listens when this returns, and is ready as soon as its broker is.
 pub fn start(config: &Config) -> Result<Server, StartError> {
+    let auth = Auth::new(config)?;
     let listener = Listener::bind(config.listen).map_err(|source| StartError::Listen {
         address: config.listen,
         source,
@@ -98,6 +103,8 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         metrics,
         inbox,
         limits: limits(config),
+        auth,
+        own_hosts: (config.is_open() && !config.open).then_some(config.listen.ip()),
         origins: config.allow_origin.clone(),
         trusted_proxies: config.trusted_proxy.clone(),
         addresses: Addresses::new(config.address_connections()),
@@ -213,6 +220,10 @@ fn dispatcher_settings(
         join_timeout: config.join_timeout,
         rooms_per_session: config.rooms_per_session,
         max_rooms: config.max_rooms,
+        rights: Rights {
+            rules: config.room.clone(),
+            open: config.is_open(),
+        },
         retention: retention(config),
         recent_memory: config.recent_memory,
         outbox_bytes: config.outbox_bytes,

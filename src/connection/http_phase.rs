@@ -5,16 +5,19 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::AsyncWriteExt;
 
-use super::{NATIVE_PATH, Node, Socket, Speaks, Upgraded, finish, timed_out};
+use super::{NATIVE_PATH, Node, SUBPROTOCOL, Socket, Speaks, Upgraded, finish, timed_out};
+use crate::dispatcher::Now;
 use crate::handshake::{self, Rules};
 use crate::http::{
     CONTINUE, HeadReader, Method, Parsed, Refusal, Request, Response, Status, client_address,
 };
+use crate::identity::Identity;
 use crate::metrics::Refused;
 use crate::pages::{self, Health};
 use crate::protocol::Protocol;
@@ -183,10 +186,13 @@ impl<S: Socket> Door<'_, S> {
     ) -> io::Result<Option<Upgraded>> {
         let rules = Rules {
             origins: &self.node.origins,
-            protocols: &[],
+            own_hosts: self.node.own_hosts,
+            protocols: &[SUBPROTOCOL],
         };
-        let accepted = match handshake::judge(request, &rules) {
-            Ok(accepted) => accepted,
+        let judged = handshake::judge(request, &rules);
+        let judged = judged.and_then(|accepted| Ok((accepted, self.identify(request, speaks)?)));
+        let (accepted, identity) = match judged {
+            Ok(judged) => judged,
             Err(refusal) => return self.refuse(refusal, request.method == Method::Head).await,
         };
         let state = self.node.readiness.state();
@@ -211,7 +217,23 @@ impl<S: Socket> Door<'_, S> {
             rest: self.buffer,
             client,
             claim,
+            identity,
         }))
+    }
+
+    /// Who the client is, if the handshake says so. The conformance endpoint knows nobody.
+    fn identify(
+        &self,
+        request: &Request,
+        speaks: Speaks,
+    ) -> Result<Option<Arc<Identity>>, Refusal> {
+        match speaks {
+            Speaks::Echo => Ok(None),
+            Speaks::Protocol(_) => {
+                let identity = self.node.auth.of_handshake(request, Now::read().unix_ms)?;
+                Ok(identity.map(Arc::new))
+            }
+        }
     }
 
     async fn answer(

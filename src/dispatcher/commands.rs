@@ -6,6 +6,7 @@ use super::desk::Pending;
 use super::{Dispatcher, Now};
 use crate::broker::{Page, Publication, PublishKey, Range, Read, Refused, Request, Sender};
 use crate::id::{Position, RoomName, SessionId, Ticket};
+use crate::identity::Action;
 use crate::protocol::{Code, Command, CommandError, Publish, Reply, RequestId};
 
 /// Commands of one session that wait for the broker at most. Far more than a client needs in flight; it bounds what a stranger
@@ -24,7 +25,7 @@ impl Dispatcher {
         command: Command,
     ) {
         // A session that was disconnected may have spoken before it heard of it.
-        let Some(speaker) = self.sessions.get_mut(&session) else {
+        let Some(speaker) = self.sessions.get(&session) else {
             return;
         };
         let outcome = match command {
@@ -32,12 +33,11 @@ impl Dispatcher {
                 self.reply(session, id, &Reply::Pong);
                 Ok(())
             }
-            Command::Auth { user } => {
-                speaker.user = Some(user.clone());
-                self.reply(session, id, &Reply::Authenticated { user: &user });
-                Ok(())
-            }
             Command::Join { room, since } => self.on_join(now, session, id, &room, since),
+            Command::Leave { room } if speaker.is_in_by_name(&room) => Err(CommandError::new(
+                Code::Forbidden,
+                "your connections are in your personal room for as long as they last",
+            )),
             Command::Leave { room } => {
                 self.on_leave(session, &room);
                 self.reply(session, id, &Reply::Left { room: &room });
@@ -69,11 +69,10 @@ impl Dispatcher {
             ephemeral,
             others,
         } = publish;
-        refuse_reserved(&room)?;
-        let user = self
-            .sessions
-            .get(&session)
-            .and_then(|speaker| speaker.user.clone());
+        self.judge(session, Action::Publish, &room)?;
+        let speaker = self.sessions.get(&session);
+        let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
+        let user = identity.map(|identity| identity.user.clone());
         let key = key.map(|key| PublishKey {
             publisher: user.clone(),
             key,
@@ -115,7 +114,7 @@ impl Dispatcher {
         before: Option<u64>,
         limit: usize,
     ) -> Result<(), CommandError> {
-        refuse_reserved(&room)?;
+        self.judge(session, Action::History, &room)?;
         if let Some(page) = self.recent_page(&room, before, limit) {
             self.reply_history(session, id, &room, Ok(page));
             return Ok(());
@@ -246,13 +245,4 @@ impl Dispatcher {
             messages: messages.collect(),
         })
     }
-}
-
-/// Rooms of the server's own are neither joined, read nor published to by clients.
-pub(super) fn refuse_reserved(room: &RoomName) -> Result<(), CommandError> {
-    if room.is_reserved() {
-        let reason = "rooms that begin with $ or @ belong to the server";
-        return Err(CommandError::new(Code::Forbidden, reason));
-    }
-    Ok(())
 }

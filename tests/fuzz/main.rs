@@ -11,10 +11,14 @@ mod frames;
 mod head;
 mod names;
 mod native;
+mod token;
 mod wire;
 
 #[path = "../support/bare_node.rs"]
 mod bare_node;
+
+#[path = "../support/base64url.rs"]
+mod base64url;
 
 driver::targets! {
     // Each with how many inputs `cargo test` tries.
@@ -25,4 +29,5 @@ driver::targets! {
     answers: answers::any_answer, 20_000;
     config: config::any_configuration, 1_500;
     names: names::any_name, 30_000;
+    token: token::any_token, 20_000;
 }
