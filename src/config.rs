@@ -57,6 +57,17 @@ options::options! {
         echo_path: Option<String> = Maybe(UrlPath), "PATH", "";
     }
 
+    "HTTP API" {
+        /// A file with the keys of the HTTP API, one per line, as KEY or NAME:KEY, of 32 characters
+        /// at least. Without it the API serves programs on this machine alone, and nobody at all
+        /// where other machines can connect.
+        api_key_file: Option<PathBuf> = Maybe(PlainFile), "FILE", "";
+
+        /// A listener of its own for the HTTP API and /metrics, which are then not served on
+        /// --listen, and /metrics needs no key. By default they are served there.
+        api_listen: Option<SocketAddr> = Maybe(Address), "HOST:PORT", "";
+    }
+
     "Redis" {
         /// The Redis (7 or later) or Valkey that joins the nodes, as
         /// `redis://USER:PASSWORD@HOST:PORT/DB`, or `rediss://` for TLS. Give several addresses and the
@@ -237,6 +248,16 @@ impl Config {
                  it says it is; listen on 127.0.0.1, or say --open if that is meant",
                 self.listen
             ),
+        );
+        check(
+            self.api_key_file.is_some()
+                || self
+                    .api_listen
+                    .is_none_or(|listen| listen.ip().to_canonical().is_loopback()),
+            "api-listen",
+            "can be reached from other machines, and without keys anyone there could publish; give \
+             --api-key-file, or listen on 127.0.0.1"
+                .into(),
         );
         check(
             self.pong_timeout < self.heartbeat,

@@ -1,6 +1,7 @@
 //! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a `reader` that makes events of
 //! frames and a `writer` that drains the session's outbox. They are two so that a delivery costs no useless look at the reading side.
 
+mod calls;
 pub mod http_phase;
 mod reader;
 mod writer;
@@ -19,6 +20,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::StreamExt;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
+use crate::api::Gate;
 use crate::dispatcher::Event;
 use crate::http::HeadLimits;
 use crate::id::SessionId;
@@ -35,6 +37,15 @@ pub const NATIVE_PATH: &str = "/ws";
 /// What tungstenite reads into. It is allocated per connection whether or not anything comes, so it is as small as most
 /// messages are; a longer one is read in several pieces.
 const READ_BUFFER: usize = 1024;
+
+/// By which of the node's listeners a connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// `--listen`: clients, pages, and the HTTP API unless it has its own.
+    Public,
+    /// `--api-listen`: the HTTP API, the figures and the health checks, and nothing else.
+    Backends,
+}
 
 /// A stream whose clones are one socket, and which can be ended from outside.
 pub trait Socket: AsyncRead + AsyncWrite + Clone + Send + Sync + Unpin + 'static {
@@ -59,6 +70,12 @@ pub struct Node {
     pub origins: Vec<String>,
     pub trusted_proxies: Vec<IpAddr>,
     pub echo_path: Option<String>,
+    /// Who may call the HTTP API.
+    pub gate: Gate,
+    /// Whether the HTTP API has a listener of its own, and is not served on the public one.
+    pub api_apart: bool,
+    /// Each call under way holds one, so that a drain can wait for the last.
+    pub calls: flume::WeakSender<()>,
     /// The next session's number.
     pub sessions: AtomicU64,
 }
@@ -71,6 +88,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Between two requests.
     pub idle_timeout: Duration,
+    /// For carrying out a call of the HTTP API, once it was read.
+    pub call_timeout: Duration,
     /// How long a refused peer may take to hang up.
     pub close_timeout: Duration,
     /// Bytes of one WebSocket message.
@@ -123,8 +142,14 @@ impl Drop for Counted {
 }
 
 /// Serves one accepted socket to its end, or hands it to its session's tasks.
-pub async fn serve<S: Socket>(node: Arc<Node>, socket: S, peer: SocketAddr, counted: Counted) {
-    let serving = http_phase::serve(&node, socket.clone(), peer);
+pub async fn serve<S: Socket>(
+    node: Arc<Node>,
+    socket: S,
+    peer: SocketAddr,
+    entrance: Entrance,
+    counted: Counted,
+) {
+    let serving = http_phase::serve(&node, socket.clone(), peer, entrance);
     let Some(Ok(Some(upgraded))) = node.guarded(serving).await else {
         return;
     };
@@ -212,6 +237,12 @@ async fn echo<S: Socket>(node: &Node, mut socket: S, rest: Vec<u8>) {
             }
         }
     }
+}
+
+/// The node's figures, as one page.
+fn figures(node: &Node) -> crate::http::Response {
+    let _ = node;
+    crate::http::Response::empty(crate::http::Status::NotFound)
 }
 
 /// Ends what we say and lets the peer hang up: see [`linger`].

@@ -24,7 +24,7 @@
 //! | 4 | `main`, this page | start and end the process |
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds | wait |
-//! | 1 logic | [`http`], [`handshake`], [`pages`], [`rooms`], [`track`], [`history`], [`session`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
+//! | 1 logic | [`http`], [`handshake`], [`pages`], [`api`], [`rooms`], [`track`], [`history`], [`session`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
 //! | 0 words | [`id`], [`pattern`], [`publication`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`readiness`], [`logger`], [`runtime`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
@@ -51,6 +51,7 @@
 // The documentation is for those who work on the house: it is made with its private parts.
 #![allow(rustdoc::private_intra_doc_links)]
 
+pub mod api;
 pub mod broker;
 pub mod config;
 pub mod connection;

@@ -18,6 +18,10 @@ use crate::publication::{Publication, Refused};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId(pub u64);
 
+/// How many messages one `history` may ask for, and what it gets when it does not say.
+pub const HISTORY_LIMIT: usize = 100;
+pub const HISTORY_DEFAULT: usize = 50;
+
 /// What a client asks.
 #[derive(Debug)]
 pub enum Command {

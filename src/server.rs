@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{Either, select};
 
+use crate::api::{Gate, Keys, KeysError};
 use crate::broker::{self, Broker, memory, redis};
 use crate::config::Config;
-use crate::connection::{self, Counted, Limits, Node};
+use crate::connection::{self, Counted, Entrance, Limits, Node};
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
 use crate::id::{self, Incarnation};
@@ -41,6 +42,13 @@ const EXHAUSTED_LOG: Duration = Duration::from_secs(1);
 /// already come first. This is how often accepting looks again.
 const ADMISSION_PAUSE: Duration = Duration::from_millis(5);
 
+/// Connections that backends may have besides all those of clients, so that a full node can still be asked and watched. They come
+/// out of the reserve of files.
+const BACKENDS: u64 = 64;
+
+/// How much longer than its publish timeout the broker may take to answer, and a second for the way.
+const CALL_SLACK: Duration = Duration::from_secs(2);
+
 /// Fields of one head at most.
 const HEAD_FIELDS: usize = 64;
 
@@ -57,6 +65,16 @@ pub enum StartError {
         directory: std::path::PathBuf,
         source: io::Error,
     },
+    #[error("cannot use the API keys in {}: {source}", file.display())]
+    Keys {
+        file: std::path::PathBuf,
+        source: KeysError,
+    },
+    #[error("cannot read the API keys in {}: {source}; check --api-key-file", file.display())]
+    KeyFile {
+        file: std::path::PathBuf,
+        source: io::Error,
+    },
     #[error("cannot use Redis: {0}")]
     Redis(#[from] redis::StartError),
     #[error("the system has no random numbers: {0}")]
@@ -66,23 +84,27 @@ pub enum StartError {
 /// A running node.
 pub struct Server {
     address: SocketAddr,
+    api_address: Option<SocketAddr>,
     node: Arc<Node>,
     drain_time: Duration,
     /// The last moment of a drain: everything has a deadline.
     grace: Duration,
     /// Disconnected when the dispatcher has ended; a word comes when the listener has.
     ended: flume::Receiver<()>,
+    /// What calls under way hold besides; and disconnected when the last has gone.
+    calls: flume::Sender<()>,
+    calls_ended: flume::Receiver<()>,
     /// Its drop ends accepting.
     _accepting: flume::Sender<()>,
 }
 
 /// Starts a node: it listens when this returns, and is ready as soon as its broker is.
 pub fn start(config: &Config) -> Result<Server, StartError> {
-    let listener = Listener::bind(config.listen).map_err(|source| StartError::Listen {
-        address: config.listen,
-        source,
-    })?;
+    let listener = bind(config.listen)?;
     let address = listener.local_addr();
+    let api_listener = config.api_listen.map(bind).transpose()?;
+    let api_address = api_listener.as_ref().map(Listener::local_addr);
+    let gate = gate(config)?;
     let incarnation = Incarnation(id::random()?);
     let readiness = Readiness::default();
     let metrics = Arc::new(Metrics::default());
@@ -100,6 +122,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     });
     runtime::spawn(tick(inbox.clone()));
 
+    let (calls, calls_ended) = flume::bounded(1);
     let node = Arc::new(Node {
         assets: assets(config.www.as_deref())?,
         readiness,
@@ -109,24 +132,39 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         origins: config.allow_origin.clone(),
         trusted_proxies: config.trusted_proxy.clone(),
         echo_path: config.echo_path.clone(),
+        gate,
+        api_apart: api_listener.is_some(),
+        calls: calls.downgrade(),
         sessions: AtomicU64::new(1),
     });
     let (accepting, stop) = flume::bounded(1);
-    let acceptor = Acceptor {
-        listener,
-        node: node.clone(),
-        max: max_connections(config),
-        stop,
-        failed: listener_failed,
-        told: None,
-    };
-    runtime::spawn(acceptor.run());
+    let max = max_connections(config);
+    let entrances = [
+        (Some(listener), Entrance::Public, max),
+        (api_listener, Entrance::Backends, max + BACKENDS),
+    ];
+    for (listener, entrance, max) in entrances {
+        let Some(listener) = listener else { continue };
+        let acceptor = Acceptor {
+            listener,
+            entrance,
+            node: node.clone(),
+            max,
+            stop: stop.clone(),
+            failed: listener_failed.clone(),
+            told: None,
+        };
+        runtime::spawn(acceptor.run());
+    }
     Ok(Server {
         address,
+        api_address,
         node,
         drain_time: config.drain_time,
         grace: config.drain_time + config.close_timeout + Duration::from_secs(1),
         ended,
+        calls,
+        calls_ended,
         _accepting: accepting,
     })
 }
@@ -135,6 +173,11 @@ impl Server {
     /// Where it listens; the port is the real one when 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the HTTP API listens, if that is a place of its own.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api_address
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -154,6 +197,7 @@ impl Server {
     /// Says farewell to everyone and ends the node. Until then it refuses newcomers with a reason.
     pub async fn drain(self) {
         self.node.readiness.drain();
+        let grace = self.grace;
         let draining = async {
             // Without a dispatcher there is nobody left to drain.
             let _ = self
@@ -162,11 +206,38 @@ impl Server {
                 .send_async(Event::Drain(self.drain_time))
                 .await;
             self.ended().await;
+            // From here on only calls under way hold one, until their answers are written.
+            drop(self.calls);
+            let _ = self.calls_ended.recv_async().await;
         };
-        if runtime::timeout(self.grace, draining).await.is_err() {
-            log::warn!(seconds = self.grace.as_secs(); "some clients did not go in time");
+        if runtime::timeout(grace, draining).await.is_err() {
+            log::warn!(seconds = grace.as_secs(); "some clients did not go in time");
         }
     }
+}
+
+fn bind(address: SocketAddr) -> Result<Listener, StartError> {
+    Listener::bind(address).map_err(|source| StartError::Listen { address, source })
+}
+
+/// Who may call the HTTP API: whoever has a key; without keys, programs of this machine, if no others can connect.
+fn gate(config: &Config) -> Result<Gate, StartError> {
+    let Some(file) = &config.api_key_file else {
+        let address = config.api_listen.unwrap_or(config.listen);
+        return Ok(match address.ip().to_canonical().is_loopback() {
+            true => Gate::Desk,
+            false => Gate::Closed,
+        });
+    };
+    let text = std::fs::read_to_string(file).map_err(|source| StartError::KeyFile {
+        file: file.clone(),
+        source,
+    })?;
+    let keys = Keys::parse(&text).map_err(|source| StartError::Keys {
+        file: file.clone(),
+        source,
+    })?;
+    Ok(Gate::Keys(keys))
 }
 
 fn start_broker(
@@ -242,6 +313,7 @@ fn limits(config: &Config) -> Limits {
         },
         head_timeout: config.head_timeout,
         idle_timeout: config.idle_timeout,
+        call_timeout: config.publish_timeout + CALL_SLACK,
         close_timeout: config.close_timeout,
         message: config.max_message,
         outbox: OutboxLimits {
@@ -296,6 +368,7 @@ async fn tick(inbox: flume::Sender<Event>) {
 /// ends it. A broken listener ends the node, because nobody would find a node that takes no connections.
 struct Acceptor {
     listener: Listener,
+    entrance: Entrance,
     node: Arc<Node>,
     /// Connections that may be open at once.
     max: u64,
@@ -344,7 +417,8 @@ impl Acceptor {
             return self.tell("as many connections as there may be");
         }
         let counted = Counted::new(node.metrics.clone());
-        runtime::spawn(connection::serve(node.clone(), socket, peer, counted));
+        let serving = connection::serve(node.clone(), socket, peer, self.entrance, counted);
+        runtime::spawn(serving);
     }
 
     /// Logs why newcomers are not taken in, once a second at most.

@@ -28,6 +28,7 @@ const FLOORS: [&[&str]; 5] = [
         "http",
         "handshake",
         "pages",
+        "api",
         "rooms",
         "history",
         "track",
@@ -51,6 +52,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("config", "pattern"),
     ("handshake", "http"),
     ("pages", "http"),
+    ("api", "http"),
     // Only the event that reaches the dispatcher's inbox.
     ("connection", "dispatcher"),
     ("shutdown", "server"),
@@ -194,7 +196,7 @@ fn each_foreign_world_has_its_files() {
             &["tungstenite", "async_tungstenite"],
         );
         file.expect_only_in(
-            &["broker", "http/answer", "protocol", "publication"],
+            &["api", "broker", "http/answer", "protocol", "publication"],
             &["serde_json"],
         );
         file.expect_only_in(&["http/rules"], &["httparse"]);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Settings;
+use crate::api::Caller;
 use crate::broker::{Range, Read, Request};
 use crate::id::{RoomName, SessionId, Ticket};
 use crate::metrics::Metrics;
@@ -18,17 +19,27 @@ use crate::session::{Offer, Outbox};
 /// of 100,000 rooms then costs Redis a steady stream, not a wall.
 pub const READS: usize = 64;
 
+/// Who has asked something, and is told the reply.
+#[derive(Clone, Debug)]
+pub enum Asker {
+    /// A client, by the number it gave its command.
+    Session {
+        session: SessionId,
+        id: Option<RequestId>,
+    },
+    /// A backend, by the HTTP API.
+    Call(Caller),
+}
+
 /// Who waits for an answer of the broker.
 pub enum Pending {
     Publish {
-        session: SessionId,
-        id: Option<RequestId>,
+        asker: Asker,
         room: RoomName,
         ephemeral: bool,
     },
     History {
-        session: SessionId,
-        id: Option<RequestId>,
+        asker: Asker,
         room: RoomName,
     },
     /// The node itself: a hole in the room is to be closed, or its position looked up.
@@ -44,6 +55,8 @@ pub struct Desk {
     /// What the broker is asked in this turn.
     pub requests: Vec<Request>,
     pub pending: HashMap<Ticket, Pending>,
+    /// How many of them are calls' commands.
+    pub calls: usize,
     last_ticket: u64,
     /// Rooms that want a read, each once, and how many reads are under way.
     pub line: VecDeque<RoomKey>,
@@ -67,6 +80,7 @@ impl Desk {
             metrics,
             requests: Vec::new(),
             pending: HashMap::new(),
+            calls: 0,
             last_ticket: 0,
             line: VecDeque::new(),
             reads: 0,

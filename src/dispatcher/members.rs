@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::commands::refuse_reserved;
-use super::desk::Desk;
+use super::desk::{Asker, Desk};
 use super::recovery::{Cursor, Join, Judge};
 use super::room::{Membership, Room, RoomState};
 use super::{Dispatcher, Now};
@@ -142,11 +142,9 @@ impl Dispatcher {
             let cursor = room.state.cursors.get(&session);
             if let Some(join) = cursor.and_then(|cursor| cursor.late(now.instant)) {
                 self.leave(key, session);
-                self.reply(
-                    session,
-                    join.id,
-                    &Reply::Error(&Refused::Unavailable.into()),
-                );
+                let id = join.id;
+                let asker = Asker::Session { session, id };
+                self.reply(&asker, &Reply::Error(&Refused::Unavailable.into()));
             }
         }
     }
