@@ -10,8 +10,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
+use switchboard::api::Gate;
 use switchboard::config::Config;
-use switchboard::connection::{Counted, Limits, Node, Socket, serve};
+use switchboard::connection::{Counted, Entrance, Limits, Node, Socket, serve};
 use switchboard::disconnect::Disconnect;
 use switchboard::dispatcher::Event;
 use switchboard::http::HeadLimits;
@@ -426,6 +427,7 @@ fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
             head: HeadLimits::default(),
             head_timeout: time,
             idle_timeout: time,
+            call_timeout: time,
             close_timeout: time,
             message: 65_536,
             outbox: OutboxLimits {
@@ -436,6 +438,9 @@ fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
         origins: Vec::new(),
         trusted_proxies: Vec::new(),
         echo_path: None,
+        gate: Gate::Closed,
+        api_apart: false,
+        calls: flume::bounded(1).0.downgrade(),
         sessions: AtomicU64::new(1),
     })
 }
@@ -452,7 +457,8 @@ fn a_panic_in_one_connection_ends_that_connection_alone() {
         runtime::spawn(async move {
             while let Ok((socket, peer)) = listener.accept().await {
                 let counted = Counted::new(accepting.metrics.clone());
-                runtime::spawn(serve(accepting.clone(), socket, peer, counted));
+                let serving = serve(accepting.clone(), socket, peer, Entrance::Public, counted);
+                runtime::spawn(serving);
             }
         });
 
@@ -462,7 +468,8 @@ fn a_panic_in_one_connection_ends_that_connection_alone() {
         };
 
         let counted = Counted::new(node.metrics.clone());
-        serve(node.clone(), Trap::default(), address, counted).await;
+        let entrance = Entrance::Public;
+        serve(node.clone(), Trap::default(), address, entrance, counted).await;
         let Event::Opened {
             session,
             outbox: trapped,

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod api;
 mod broker;
 mod browser;
 mod cluster;

@@ -1,6 +1,7 @@
 //! What the tests are made of: nodes in this process or as processes, clients, a Redis, nginx and browsers of one's own, and
 //! waiting with a deadline.
 
+pub mod backend;
 pub mod browser;
 pub mod client;
 pub mod cluster;
@@ -17,6 +18,7 @@ pub mod returning;
 use std::future::Future;
 use std::time::Duration;
 
+pub use backend::Backend;
 pub use client::TestClient;
 pub use cluster::Cluster;
 pub use node::TestNode;
