@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -78,6 +78,7 @@ pub struct Node {
     pub calls: flume::WeakSender<()>,
     /// The next session's number.
     pub sessions: AtomicU64,
+    pub started: Instant,
 }
 
 /// How far a stranger may go on one connection.
@@ -237,12 +238,6 @@ async fn echo<S: Socket>(node: &Node, mut socket: S, rest: Vec<u8>) {
             }
         }
     }
-}
-
-/// The node's figures, as one page.
-fn figures(node: &Node) -> crate::http::Response {
-    let _ = node;
-    crate::http::Response::empty(crate::http::Status::NotFound)
 }
 
 /// Ends what we say and lets the peer hang up: see [`linger`].

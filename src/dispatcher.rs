@@ -187,7 +187,9 @@ pub struct Dispatcher {
 pub async fn run(mut dispatcher: Dispatcher, inbox: flume::Receiver<Event>, broker: Broker) {
     while let Ok(first) = inbox.recv_async().await {
         let events = std::iter::once(first).chain(inbox.try_iter());
-        let flow = dispatcher.turn(Now::read(), events);
+        let now = Now::read();
+        let flow = dispatcher.turn(now, events);
+        dispatcher.desk.metrics.turns.observe(now.instant.elapsed());
         for request in dispatcher.desk.requests.drain(..) {
             if !broker.ask(request) {
                 return;
@@ -237,6 +239,9 @@ impl Dispatcher {
             self.disconnect(now, session, Disconnect::Slow);
         }
         self.ask_reads();
+        let metrics = &self.desk.metrics;
+        metrics.sessions_open.set(self.sessions.len() as u64);
+        metrics.rooms_open.set(self.rooms.len() as u64);
         if self.is_drained(now) {
             return Flow::Ended;
         }

@@ -24,8 +24,8 @@
 //! | 4 | `main`, this page | start and end the process |
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds | wait |
-//! | 1 logic | [`http`], [`handshake`], [`pages`], [`api`], [`rooms`], [`track`], [`history`], [`session`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
-//! | 0 words | [`id`], [`pattern`], [`publication`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`readiness`], [`logger`], [`runtime`] | be named |
+//! | 1 logic | [`http`], [`handshake`], [`pages`], [`api`], [`exposition`], [`rooms`], [`track`], [`history`], [`session`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
+//! | 0 words | [`id`], [`pattern`], [`publication`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
 //! clients in [`protocol::native`], the JSON between nodes in [`broker::wire`], the standard output in [`logger`].
@@ -57,6 +57,7 @@ pub mod config;
 pub mod connection;
 pub mod disconnect;
 pub mod dispatcher;
+pub mod exposition;
 pub mod handshake;
 pub mod history;
 pub mod http;
@@ -65,6 +66,7 @@ pub mod logger;
 pub mod metrics;
 pub mod pages;
 pub mod pattern;
+pub mod process;
 pub mod protocol;
 pub mod publication;
 pub mod readiness;

@@ -136,6 +136,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         api_apart: api_listener.is_some(),
         calls: calls.downgrade(),
         sessions: AtomicU64::new(1),
+        started: Instant::now(),
     });
     let (accepting, stop) = flume::bounded(1);
     let max = max_connections(config);

@@ -265,6 +265,77 @@ fn with_a_listener_of_its_own_the_api_is_there_and_nowhere_else() {
 }
 
 #[test]
+fn the_figures_of_the_node_are_shown_to_those_with_a_key() {
+    run(async {
+        let keys = key_file();
+        let node = TestNode::with(keyed(&keys)).await;
+        let mut ada = node.client().await;
+        ada.join("lobby").await;
+        ada.publish("lobby", json!(1)).await;
+        ada.message("lobby").await;
+        let mut backend = Backend::connect(node.address).await;
+        let answer = backend.call("GET", "/metrics", Value::Null).await;
+        assert_eq!(
+            answer.field("Content-Type"),
+            Some("text/plain; version=0.0.4; charset=utf-8")
+        );
+        let figure = |name: &str| {
+            let line = answer
+                .body
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {name}: {}", answer.body))
+        };
+        for (name, wanted) in [
+            ("switchboard_ready", "1"),
+            ("switchboard_sessions_open", "1"),
+            ("switchboard_rooms_open", "1"),
+            ("switchboard_connections_open", "2"),
+            ("switchboard_published_total", "1"),
+            ("switchboard_delivered_total", "1"),
+        ] {
+            assert_eq!(figure(name), wanted, "{name}");
+        }
+        let memory: f64 = figure("process_resident_memory_bytes").parse().unwrap();
+        assert!(memory > 1e6);
+        assert_eq!(
+            backend.call("POST", "/metrics", json!({})).await.status,
+            405
+        );
+    });
+}
+
+#[test]
+fn nginx_does_not_pass_the_figures_on() {
+    run(async {
+        let cluster = Cluster::start().await;
+        let mut backend = Backend::connect(cluster.nodes[0].address).await;
+        assert_eq!(
+            backend.call("GET", "/metrics", Value::Null).await.status,
+            200
+        );
+        let mut far = Backend::connect(cluster.nginx.address).await;
+        for path in [
+            "/metrics",
+            "/metrics?a=b",
+            "//metrics",
+            "/%6detrics",
+            "/a/../metrics",
+        ] {
+            let answer = far.call("GET", path, Value::Null).await;
+            assert_eq!(answer.status, 404, "{path}: {answer:?}");
+            assert!(!answer.body.contains("switchboard_"), "{path}");
+        }
+        let mut seen = cluster.nodes[0].log();
+        seen.extend(cluster.nodes[1].log());
+        assert!(
+            !seen.iter().any(|line| line.contains(KEY)),
+            "no key is logged"
+        );
+    });
+}
+
+#[test]
 fn calls_share_a_connection_in_order_however_their_bytes_come() {
     run(async {
         let node = TestNode::start().await;

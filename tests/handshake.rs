@@ -442,6 +442,7 @@ fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
         api_apart: false,
         calls: flume::bounded(1).0.downgrade(),
         sessions: AtomicU64::new(1),
+        started: std::time::Instant::now(),
     })
 }
 

@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 5] = [
         "disconnect",
         "metrics",
         "readiness",
+        "process",
         "config",
         "runtime",
         "logger",
@@ -29,6 +30,7 @@ const FLOORS: [&[&str]; 5] = [
         "handshake",
         "pages",
         "api",
+        "exposition",
         "rooms",
         "history",
         "track",
@@ -53,6 +55,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("handshake", "http"),
     ("pages", "http"),
     ("api", "http"),
+    ("exposition", "http"),
     // Only the event that reaches the dispatcher's inbox.
     ("connection", "dispatcher"),
     ("shutdown", "server"),

@@ -3,7 +3,9 @@
 
 use crate::api::{self, Asked, Found, Waiting};
 use crate::dispatcher::{Event, Now};
+use crate::exposition::{self, Facts};
 use crate::http::{Refusal, Request, Response, Status};
+use crate::process::Process;
 use crate::protocol::{Code, CommandError};
 use crate::readiness::State;
 use crate::runtime;
@@ -55,7 +57,7 @@ pub async fn answer(
 ) -> Option<Response> {
     let (route, held) = match found {
         Found::Route(route, held) => (route, held),
-        Found::Metrics => return Some(super::figures(node)),
+        Found::Metrics => return Some(figures(node)),
         Found::Otherwise(allow) => {
             let reason = "The Allow field says what can be done here.";
             let response = Response::error(Status::MethodNotAllowed, reason);
@@ -73,6 +75,18 @@ pub async fn answer(
         Ok(call) => carry_out(node, call).await,
         Err(error) => api::refused(&error),
     })
+}
+
+/// The node's figures, as one page.
+fn figures(node: &Node) -> Response {
+    let facts = Facts {
+        runtime: runtime::name(),
+        ready: node.readiness.state() == State::Ready,
+        uptime: node.started.elapsed(),
+        inbox: node.inbox.len(),
+        process: Process::read(),
+    };
+    exposition::page(&node.metrics, &facts)
 }
 
 async fn carry_out(node: &Node, call: api::Call) -> Response {

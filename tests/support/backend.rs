@@ -38,24 +38,22 @@ impl Backend {
         }
     }
 
-    /// The request as it is sent.
+    /// The request as it is sent; only POST and PUT have a body.
     pub fn request(&self, method: &str, path: &str, body: &Value) -> String {
-        let body = match body {
-            Value::Null => String::new(),
-            body => body.to_string(),
-        };
-        let content = match method {
-            "POST" | "PUT" => format!(
-                "Content-Type: application/json\r\nContent-Length: {}\r\n",
-                body.len()
-            ),
-            _ => String::new(),
+        let (body, content) = match method {
+            "POST" | "PUT" => {
+                let body = body.to_string();
+                let kind = "Content-Type: application/json";
+                let content = format!("{kind}\r\nContent-Length: {}\r\n", body.len());
+                (body, content)
+            }
+            _ => Default::default(),
         };
         let fields = &self.fields;
         format!("{method} {path} HTTP/1.1\r\n{fields}{content}\r\n{body}")
     }
 
-    /// One call and its answer; null is no body.
+    /// One call and its answer.
     pub async fn call(&mut self, method: &str, path: &str, body: Value) -> Answer {
         let request = self.request(method, path, &body);
         self.caller.send(request).await;
