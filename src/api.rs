@@ -23,7 +23,7 @@ use crate::publication::Publication;
 
 pub use answer::{Waiting, refused, status};
 pub use decode::Asked;
-pub use gate::Gate;
+pub use gate::{Gate, check_type};
 pub use keys::{Keys, KeysError};
 pub use routes::{Found, ROUTES, Route, find};
 

@@ -90,6 +90,9 @@ impl From<Option<UserName>> for Publisher {
     }
 }
 
+/// The greatest offset: scripts and JSON count in doubles, which are exact up to here.
+pub const MAX_OFFSET: u64 = 1 << 53;
+
 /// The longest key of a publication, in bytes.
 pub const KEY_BYTES: usize = 64;
 

@@ -48,7 +48,7 @@ fn what_a_backend_publishes_is_heard_and_is_found_in_the_history() {
 
         for _ in 0..2 {
             let published = backend
-                .ok("PUT", "/rooms/lobby/messages/order%201", json!({"data": 2}))
+                .ok("PUT", "/rooms/lobby/messages/order%2d1", json!({"data": 2}))
                 .await;
             assert_eq!(published["offset"], 2, "a retry answers the first position");
         }

@@ -13,6 +13,7 @@ mod handshake;
 mod heartbeat;
 mod house;
 mod http_door;
+mod openapi;
 mod recovery;
 mod rooms;
 mod run_cluster;

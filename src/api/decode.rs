@@ -11,7 +11,7 @@ use super::routes::Route;
 use super::{COMMANDS_PER_CALL, Call, Command, Form, Publish};
 use crate::id::{RoomName, UserName};
 use crate::protocol::{Code, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
-use crate::publication::{KEY_BYTES, Publication, Sender};
+use crate::publication::{KEY_BYTES, MAX_OFFSET, Publication, Sender};
 
 /// A request to a route, with its body.
 #[derive(Debug)]
@@ -82,6 +82,9 @@ pub(super) fn publish_with_key(asked: &Asked<'_>) -> Result<Call, CommandError> 
     if fields.key.is_some() {
         return Err(bad("the key stands in the path; leave `key` out"));
     }
+    if fields.ephemeral.is_some() {
+        return Err(bad("what has a key is kept; leave `ephemeral` out"));
+    }
     fields.key = asked.held.get(1).map(|key| Cow::Borrowed(*key));
     let room = asked.room()?;
     one(Command::Publish(fields.said(asked)?.in_room(room)))
@@ -144,7 +147,7 @@ pub(super) fn history(asked: &Asked<'_>) -> Result<Call, CommandError> {
     let (mut before, mut limit) = (None, None);
     for (name, value) in url::form_urlencoded::parse(asked.query.unwrap_or_default().as_bytes()) {
         let taken = match &*name {
-            "before" => before.replace(whole("before", &value)?).is_some(),
+            "before" => before.replace(offset(&value)?).is_some(),
             "limit" => limit.replace(whole("limit", &value)?).is_some(),
             _ => return Err(bad("the parameters are `before` and `limit`")),
         };
@@ -203,8 +206,9 @@ impl Fields<'_> {
 
     fn said(&mut self, asked: &Asked<'_>) -> Result<Said, CommandError> {
         let key = match self.key.take() {
-            Some(key) if key.is_empty() || key.len() > KEY_BYTES => {
-                return Err(bad("a key must have 1 to 64 bytes"));
+            Some(key) if !is_key(&key) => {
+                let reason = "a key must be 1 to 64 of A-Z a-z 0-9 _ . : @ $ ~ + = -";
+                return Err(bad(reason));
             }
             key => key.map(|key| Arc::from(&*key)),
         };
@@ -274,6 +278,19 @@ fn room(name: &str) -> Result<RoomName, CommandError> {
 fn session(name: &str) -> Result<Sender, CommandError> {
     let reason = "`others` must name a session as its welcome does, like 713ea423d53a9559-1";
     Sender::parse(name).ok_or_else(|| bad(reason))
+}
+
+/// Every character may stand in a path as it is.
+fn is_key(key: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@$~+=-".contains(&byte);
+    (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(letter)
+}
+
+fn offset(digits: &str) -> Result<u64, CommandError> {
+    match whole("before", digits)? {
+        offset @ ..=MAX_OFFSET => Ok(offset),
+        _ => Err(bad("`before` must be at most 2^53")),
+    }
 }
 
 fn whole(name: &str, digits: &str) -> Result<u64, CommandError> {

@@ -28,25 +28,31 @@ impl Gate {
     /// Judges a head, before anything of the body is read: the name of who is let in.
     ///
     /// # Errors
-    /// 404 when the API is off, 401 without the right key, 403 where a key would be needed, 415 for a body that is not
-    /// said to be JSON.
+    /// 404 when the API is off, 401 without the right key, 403 where a key would be needed.
     pub fn admit(&self, request: &Request) -> Result<&str, Refusal> {
-        let name = match self {
+        match self {
             Gate::Closed => {
                 let reason =
                     "The HTTP API is off here: the operator must give it keys with --api-key-file.";
-                return Err(Refusal::new(Status::NotFound, reason));
+                Err(Refusal::new(Status::NotFound, reason))
             }
-            Gate::Desk => desk(request)?,
-            Gate::Keys(keys) => shown(request, keys)?,
-        };
-        if matches!(request.method, Method::Post | Method::Put) && !is_json(request) {
-            // A page of another origin could send any other type without being asked (Fetch, section 3.3).
-            let reason = "Send the body as Content-Type: application/json.";
-            return Err(Refusal::new(Status::UnsupportedMediaType, reason));
+            Gate::Desk => desk(request),
+            Gate::Keys(keys) => shown(request, keys),
         }
-        Ok(name)
     }
+}
+
+/// Judges what kind of body is announced, if it is a method that has one.
+///
+/// # Errors
+/// 415 unless it is said to be JSON. Any other type could be sent by a page of another origin without asking first (Fetch
+/// standard, section 3.3).
+pub fn check_type(request: &Request) -> Result<(), Refusal> {
+    if !matches!(request.method, Method::Post | Method::Put) || is_json(request) {
+        return Ok(());
+    }
+    let reason = "Send the body as Content-Type: application/json.";
+    Err(Refusal::new(Status::UnsupportedMediaType, reason))
 }
 
 fn shown<'a>(request: &Request, keys: &'a Keys) -> Result<&'a str, Refusal> {

@@ -20,10 +20,10 @@ pub fn find<'a>(node: &Node, entrance: Entrance, request: &'a Request) -> Found<
     }
 }
 
-/// Judges who asks, before the body is read. The figures are free where only backends come in.
+/// Judges who asks and what kind of body follows, before the body is read. The figures are free where only backends come in.
 ///
 /// # Errors
-/// As for [`api::Gate::admit`].
+/// As for [`api::Gate::admit`] and [`api::check_type`].
 pub fn admit(
     node: &Node,
     entrance: Entrance,
@@ -35,7 +35,10 @@ pub fn admit(
         _ => {
             let key = node.gate.admit(request)?;
             log::debug!(key = key, path = request.path.as_str(); "called");
-            Ok(())
+            match found {
+                Found::Route(..) => api::check_type(request),
+                _ => Ok(()),
+            }
         }
     }
 }
