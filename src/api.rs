@@ -1,5 +1,5 @@
 //! The HTTP API as plain logic: what a backend may ask, who is let in, and how the answers look. `routes` is the table of
-//! what there is, `decode` makes a [`Call`] of a request, `answer` makes a response of what came back, `keys` and `gate` judge
+//! what there is, `decode` makes a [`Call`] of a request, `answer` makes a response of what came back, `gate` judges
 //! who asks. The shapes and the codes of errors are those of the native protocol.
 //!
 //! A call is one command or several. The door gives each to the dispatcher with a [`Caller`], on which the answer comes back;
@@ -8,7 +8,6 @@
 mod answer;
 mod decode;
 mod gate;
-mod keys;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -24,7 +23,6 @@ use crate::publication::Publication;
 pub use answer::{Waiting, refused, status};
 pub use decode::Asked;
 pub use gate::{Gate, check_type};
-pub use keys::{Keys, KeysError};
 pub use routes::{Found, ROUTES, Route, find};
 
 /// Where the figures of the node are read, in the text format of Prometheus.

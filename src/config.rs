@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::keys::KeysFile;
 use crate::retention::Rule;
 
 pub use redis_url::{RedisUrl, RedisUrlError};
 pub use sources::{ConfigError, Problem};
 
 use kinds::{
-    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, Label, Level, MIB, MINUTE, Origin,
+    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, KeysIn, Label, Level, MIB, MINUTE, Origin,
     PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
 };
 use shapes::{Filled, Many, Maybe, One};
@@ -61,7 +62,7 @@ options::options! {
         /// A file with the keys of the HTTP API, one per line, as KEY or NAME:KEY, of 32 characters
         /// at least. Without it the API serves programs on this machine alone, and nobody at all
         /// where other machines can connect.
-        api_key_file: Option<PathBuf> = Maybe(PlainFile), "FILE", "";
+        api_key_file: Option<KeysFile> = Maybe(KeysIn), "FILE", "";
 
         /// A listener of its own for the HTTP API and /metrics, which are then not served on
         /// --listen, and /metrics needs no key. By default they are served there.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{Either, select};
 
-use crate::api::{Gate, Keys, KeysError};
+use crate::api::Gate;
 use crate::broker::{self, Broker, memory, redis};
 use crate::config::Config;
 use crate::connection::{self, Counted, Entrance, Limits, Node};
@@ -65,16 +65,6 @@ pub enum StartError {
         directory: std::path::PathBuf,
         source: io::Error,
     },
-    #[error("cannot use the API keys in {}: {source}", file.display())]
-    Keys {
-        file: std::path::PathBuf,
-        source: KeysError,
-    },
-    #[error("cannot read the API keys in {}: {source}; check --api-key-file", file.display())]
-    KeyFile {
-        file: std::path::PathBuf,
-        source: io::Error,
-    },
     #[error("cannot use Redis: {0}")]
     Redis(#[from] redis::StartError),
     #[error("the system has no random numbers: {0}")]
@@ -104,7 +94,6 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     let address = listener.local_addr();
     let api_listener = config.api_listen.map(bind).transpose()?;
     let api_address = api_listener.as_ref().map(Listener::local_addr);
-    let gate = gate(config)?;
     let incarnation = Incarnation(id::random()?);
     let readiness = Readiness::default();
     let metrics = Arc::new(Metrics::default());
@@ -132,7 +121,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         origins: config.allow_origin.clone(),
         trusted_proxies: config.trusted_proxy.clone(),
         echo_path: config.echo_path.clone(),
-        gate,
+        gate: gate(config),
         api_apart: api_listener.is_some(),
         calls: calls.downgrade(),
         sessions: AtomicU64::new(1),
@@ -222,23 +211,13 @@ fn bind(address: SocketAddr) -> Result<Listener, StartError> {
 }
 
 /// Who may call the HTTP API: whoever has a key; without keys, programs of this machine, if no others can connect.
-fn gate(config: &Config) -> Result<Gate, StartError> {
-    let Some(file) = &config.api_key_file else {
-        let address = config.api_listen.unwrap_or(config.listen);
-        return Ok(match address.ip().to_canonical().is_loopback() {
-            true => Gate::Desk,
-            false => Gate::Closed,
-        });
-    };
-    let text = std::fs::read_to_string(file).map_err(|source| StartError::KeyFile {
-        file: file.clone(),
-        source,
-    })?;
-    let keys = Keys::parse(&text).map_err(|source| StartError::Keys {
-        file: file.clone(),
-        source,
-    })?;
-    Ok(Gate::Keys(keys))
+fn gate(config: &Config) -> Gate {
+    let address = config.api_listen.unwrap_or(config.listen);
+    match &config.api_key_file {
+        Some(file) => Gate::Keys(file.keys.clone()),
+        None if address.ip().to_canonical().is_loopback() => Gate::Desk,
+        None => Gate::Closed,
+    }
 }
 
 fn start_broker(

@@ -1,22 +1,20 @@
 //! The HTTP API on running nodes: publishing and reading by HTTP, who is let in and where, what a caller is told when Redis is
 //! away, and that nothing is lost while nodes are restarted. Paths, fields and codes are tabled beside the code, in `src/api`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::config::Config;
 
-use crate::support::backend::{KEY, key_file};
+use crate::support::backend::{KEY, keys};
 use crate::support::cluster::answers;
 use crate::support::http::{get, status};
 use crate::support::redis_server::RedisServer;
 use crate::support::{Backend, Cluster, TestClient, TestNode, eventually, run};
 
-/// A change of options that gives a node the key of the tests.
-fn keyed(keys: &tempfile::NamedTempFile) -> impl FnOnce(&mut Config) {
-    let file: PathBuf = keys.path().into();
-    move |config| config.api_key_file = Some(file)
+/// Gives a node the key of the tests.
+fn keyed(config: &mut Config) {
+    config.api_key_file = Some(keys());
 }
 
 #[test]
@@ -161,8 +159,7 @@ fn a_backend_leaves_a_clients_own_session_out_on_whichever_node_it_is() {
 #[test]
 fn only_whoever_shows_a_key_is_served_where_there_are_keys() {
     run(async {
-        let keys = key_file();
-        let node = TestNode::with(keyed(&keys)).await;
+        let node = TestNode::with(keyed).await;
         let path = "/rooms/lobby/messages";
         let said = || json!({"data": 1});
         for (method, path) in [
@@ -229,9 +226,8 @@ fn without_keys_a_page_in_a_browser_and_what_comes_through_nginx_are_refused() {
 #[test]
 fn with_a_listener_of_its_own_the_api_is_there_and_nowhere_else() {
     run(async {
-        let keys = key_file();
         let node = TestNode::with(|config| {
-            keyed(&keys)(config);
+            keyed(config);
             config.api_listen = Some("127.0.0.1:0".parse().unwrap());
         })
         .await;
@@ -267,8 +263,7 @@ fn with_a_listener_of_its_own_the_api_is_there_and_nowhere_else() {
 #[test]
 fn the_figures_of_the_node_are_shown_to_those_with_a_key() {
     run(async {
-        let keys = key_file();
-        let node = TestNode::with(keyed(&keys)).await;
+        let node = TestNode::with(keyed).await;
         let mut ada = node.client().await;
         ada.join("lobby").await;
         ada.publish("lobby", json!(1)).await;

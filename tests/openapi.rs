@@ -4,15 +4,13 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::backend::{KEY, key_file};
+use crate::support::backend::{KEY, keys};
 use crate::support::{TestNode, run};
 
 #[test]
 fn the_api_is_what_its_description_says() {
     run(async {
-        let keys = key_file();
-        let file = keys.path().to_owned();
-        let node = TestNode::with(|config| config.api_key_file = Some(file)).await;
+        let node = TestNode::with(|config| config.api_key_file = Some(keys())).await;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let report = tempfile::tempdir().expect("a directory for the report");
         // It installs itself under target/ when it is not there yet.
@@ -26,16 +24,13 @@ fn the_api_is_what_its_description_says() {
         let complaint = String::from_utf8_lossy(&asked.stderr);
         assert!(asked.status.success(), "{said}\n{complaint}");
         assert!(said.contains("No issues found"), "{said}");
-        drop(keys);
     });
 }
 
 #[test]
 fn the_examples_of_the_guide_answer_what_it_says() {
     run(async {
-        let keys = key_file();
-        let file = keys.path().to_owned();
-        let node = TestNode::with(|config| config.api_key_file = Some(file)).await;
+        let node = TestNode::with(|config| config.api_key_file = Some(keys())).await;
         let guide = include_str!("../docs/api.md");
         let blocks = guide.split("```sh\n").skip(1);
         let lines = blocks.flat_map(|block| block.split("```").next().unwrap_or_default().lines());

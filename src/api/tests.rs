@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::http::{HeadLimits, Method, Parsed, Refusal, Request, Response, parse_head};
 use crate::id::{Epoch, Position};
+use crate::keys::{Keys, KeysError};
 use crate::protocol::Code;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";

@@ -1,8 +1,10 @@
-//! A backend that calls the HTTP API, one request after the other on one connection, with a key.
+//! A backend that calls the HTTP API, one request after the other, with a key, and on one connection for as long as the server keeps
+//! it.
 
 use std::net::SocketAddr;
 
 use serde_json::Value;
+use switchboard::keys::{Keys, KeysFile};
 
 use super::http::{Answer, Caller};
 
@@ -16,8 +18,17 @@ pub fn key_file() -> tempfile::NamedTempFile {
     file
 }
 
+/// The same, as a node in the test's process is given it.
+pub fn keys() -> KeysFile {
+    KeysFile {
+        path: "keys".into(),
+        keys: Keys::parse(KEY).expect("it is long enough"),
+    }
+}
+
 /// A connection to the API.
 pub struct Backend {
+    address: SocketAddr,
     caller: Caller,
     /// Fields of each request, each ending in CR LF.
     pub fields: String,
@@ -33,6 +44,7 @@ impl Backend {
 
     pub async fn without_key(address: SocketAddr) -> Self {
         Self {
+            address,
             caller: Caller::connect(address).await,
             fields: format!("Host: {address}\r\n"),
         }
@@ -57,7 +69,12 @@ impl Backend {
     pub async fn call(&mut self, method: &str, path: &str, body: Value) -> Answer {
         let request = self.request(method, path, &body);
         self.caller.send(request).await;
-        self.caller.answer().await
+        let answer = self.caller.answer().await;
+        // nginx does so after a thousand requests.
+        if answer.status == 200 && answer.field("Connection") == Some("close") {
+            self.caller = Caller::connect(self.address).await;
+        }
+        answer
     }
 
     /// One call that must be carried out; its JSON.

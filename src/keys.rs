@@ -1,6 +1,8 @@
 //! The keys of the API: read from a file, kept as SHA-256 digests, and compared in constant time, so that neither memory nor
 //! the clock tells anything of them.
 
+use std::path::PathBuf;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
 
@@ -30,13 +32,20 @@ pub enum KeysError {
 }
 
 /// The keys that are let in.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Keys(Vec<Key>);
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Key {
     name: String,
     digest: [u8; 32],
+}
+
+/// A file of keys, as it was read when the node was configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeysFile {
+    pub path: PathBuf,
+    pub keys: Keys,
 }
 
 impl Keys {
