@@ -1,11 +1,19 @@
 //! The HTTP API on running nodes: publishing and reading by HTTP, who is let in and where, what a caller is told when Redis is
 //! away, and that nothing is lost while nodes are restarted. Paths, fields and codes are tabled beside the code, in `src/api`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use switchboard::api::Gate;
 use switchboard::config::Config;
+use switchboard::connection::{Counted, Entrance, serve};
+use switchboard::dispatcher::Event;
+use switchboard::id::RoomName;
+use switchboard::protocol::Reply;
+use switchboard::runtime::{self, Listener};
 
+use crate::handshake::node_of;
 use crate::support::backend::{KEY, keys};
 use crate::support::cluster::answers;
 use crate::support::http::{get, status};
@@ -422,6 +430,64 @@ fn while_redis_is_away_calls_are_refused_in_time_and_say_when_to_return() {
         assert!(
             published["offset"].as_u64().unwrap() <= 3,
             "what was refused did not happen"
+        );
+    });
+}
+
+#[test]
+fn what_the_dispatcher_does_not_answer_in_time_is_unknown_and_what_it_cannot_hear_is_not() {
+    run(async {
+        let (inbox, events) = flume::unbounded();
+        let mut node = node_of(inbox);
+        let own = Arc::get_mut(&mut node).expect("it is new");
+        own.gate = Gate::Desk;
+        own.limits.call_timeout = Duration::from_millis(300);
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = listener.local_addr();
+        runtime::spawn(async move {
+            while let Ok((socket, peer)) = listener.accept().await {
+                let counted = Counted::new(node.metrics.clone());
+                runtime::spawn(serve(node.clone(), socket, peer, Entrance::Public, counted));
+            }
+        });
+        let mut backend = Backend::without_key(address).await;
+        let path = "/rooms/lobby/messages";
+        let answer = backend.call("POST", path, json!({"data": 1})).await;
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (504, &json!("unknown"))
+        );
+        let answer = backend.call("GET", path, Value::Null).await;
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (503, &json!("unavailable"))
+        );
+        assert_eq!(events.drain().count(), 2);
+
+        let two = json!({"publishes": [{"room": "a", "data": 1}, {"room": "b", "data": 1}]});
+        let answering = async {
+            let Ok(Event::Call { caller, .. }) = events.recv_async().await else {
+                panic!("no call")
+            };
+            let room = RoomName::new("a").expect("a name");
+            caller.tell(&Reply::Published {
+                room: &room,
+                position: None,
+            });
+        };
+        let (answer, ()) = futures::join!(backend.call("POST", "/batch", two), answering);
+        let wanted = [json!({"room": "a"}), answer.json()["results"][1].clone()];
+        assert_eq!(
+            (answer.status, answer.json()["results"].clone()),
+            (200, json!(wanted))
+        );
+        assert_eq!(wanted[1]["code"], "unknown");
+
+        drop(events);
+        let answer = backend.call("POST", path, json!({"data": 1})).await;
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (503, &json!("unavailable"))
         );
     });
 }

@@ -414,7 +414,7 @@ impl Socket for Trap {
 }
 
 /// The shared part of a node whose dispatcher is the test itself.
-fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
+pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
     let readiness = Readiness::default();
     readiness.set_broker(true);
     let time = Duration::from_secs(60);
