@@ -9,6 +9,7 @@
 mod commands;
 mod desk;
 mod drain;
+mod inbox;
 mod members;
 mod reads;
 mod recovery;
@@ -16,7 +17,7 @@ mod room;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -34,6 +35,7 @@ use crate::session::{Beat, Heartbeats, Offer, Outbox};
 
 use desk::{Asker, Desk};
 use drain::Drain;
+pub use inbox::{Inbox, inbox};
 use room::{Membership, RoomState};
 
 /// How often the server sends [`Event::Tick`]; deadlines are kept to this precision.
@@ -74,12 +76,6 @@ pub enum Event {
     Tick,
     /// The node stops: say farewell to everyone within about this time, and end.
     Drain(Duration),
-}
-
-impl From<BrokerEvent> for Event {
-    fn from(event: BrokerEvent) -> Self {
-        Event::Broker(event)
-    }
 }
 
 /// The time of a turn.
@@ -144,6 +140,8 @@ pub struct Load {
     pub due: usize,
     /// Sessions that were disconnected and whose connections have not ended.
     pub closing: usize,
+    /// Bytes of recent messages that are kept.
+    pub recent: usize,
 }
 
 impl Load {
@@ -170,8 +168,9 @@ pub struct Dispatcher {
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     heartbeats: Heartbeats,
-    /// Joins that wait for the broker, by deadline.
-    joins: VecDeque<(Instant, RoomKey, SessionId)>,
+    /// Rooms where joins wait for the broker, looked through at each tick. Keys, of which there are no more than there may be
+    /// rooms: whoever joins and leaves for ever adds nothing.
+    joins: BTreeSet<RoomKey>,
     /// Ended sessions whose writers have not ended yet, and when they are hung up on.
     closing: HashMap<SessionId, (Instant, Outbox)>,
     /// Where giving up recent messages goes on.
@@ -184,11 +183,11 @@ pub struct Dispatcher {
 }
 
 /// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is gone.
-pub async fn run(mut dispatcher: Dispatcher, inbox: flume::Receiver<Event>, broker: Broker) {
-    while let Ok(first) = inbox.recv_async().await {
-        let events = std::iter::once(first).chain(inbox.try_iter());
+pub async fn run(mut dispatcher: Dispatcher, mut inbox: Inbox, broker: Broker) {
+    while let Some(first) = inbox.next().await {
+        let rest = std::iter::from_fn(|| inbox.try_next());
         let now = Now::read();
-        let flow = dispatcher.turn(now, events);
+        let flow = dispatcher.turn(now, std::iter::once(first).chain(rest));
         dispatcher.desk.metrics.turns.observe(now.instant.elapsed());
         for request in dispatcher.desk.requests.drain(..) {
             if !broker.ask(request) {
@@ -210,7 +209,7 @@ impl Dispatcher {
             desk: Desk::new(settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
-            joins: VecDeque::new(),
+            joins: BTreeSet::new(),
             closing: HashMap::new(),
             recent_hand: 0,
             compare_hand: 0,
@@ -235,7 +234,6 @@ impl Dispatcher {
         self.seal_all();
         self.give_up_recent();
         while let Some(session) = self.desk.slow.pop() {
-            self.desk.metrics.disconnected_slow_total.add(1);
             self.disconnect(now, session, Disconnect::Slow);
         }
         self.ask_reads();
@@ -258,8 +256,9 @@ impl Dispatcher {
         Load {
             commands: self.desk.pending.len() - self.desk.reads,
             reads: self.desk.reads,
-            due: self.desk.line.len() + self.desk.retry.len(),
+            due: self.desk.due(),
             closing: self.closing.len(),
+            recent: self.desk.recent_used,
         }
     }
 
@@ -405,6 +404,7 @@ impl Dispatcher {
             return;
         };
         log::debug!(session = session.0, code = why.code(); "disconnected");
+        self.desk.metrics.disconnected_total.count(why);
         ended.outbox.end(why);
         self.await_end(now, session, ended.outbox);
     }
@@ -430,6 +430,9 @@ impl Dispatcher {
 
     /// Answers whoever asked. A session that is too slow even for this is noted; who is gone needs no answer.
     fn reply(&mut self, asker: &Asker, reply: &Reply<'_>) {
+        if let Reply::Error(error) = reply {
+            self.desk.metrics.errors_total.count(error.code);
+        }
         let (session, id) = match asker {
             Asker::Session { session, id } => (*session, *id),
             Asker::Call(caller) => return caller.tell(reply),

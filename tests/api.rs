@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::api::Gate;
 use switchboard::config::Config;
 use switchboard::connection::{Counted, Entrance, serve};
 use switchboard::dispatcher::Event;
@@ -13,8 +12,8 @@ use switchboard::id::RoomName;
 use switchboard::protocol::Reply;
 use switchboard::runtime::{self, Listener};
 
-use crate::handshake::node_of;
 use crate::support::backend::{KEY, keys};
+use crate::support::bare_node::node_of;
 use crate::support::cluster::answers;
 use crate::support::http::{get, status};
 use crate::support::redis_server::RedisServer;
@@ -440,7 +439,6 @@ fn what_the_dispatcher_does_not_answer_in_time_is_unknown_and_what_it_cannot_hea
         let (inbox, events) = flume::unbounded();
         let mut node = node_of(inbox);
         let own = Arc::get_mut(&mut node).expect("it is new");
-        own.gate = Gate::Desk;
         own.limits.call_timeout = Duration::from_millis(300);
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr();

@@ -10,8 +10,11 @@ use serde_json::value::RawValue;
 use super::routes::Route;
 use super::{COMMANDS_PER_CALL, Call, Command, Form, Publish};
 use crate::id::{RoomName, UserName};
-use crate::protocol::{Code, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
+use crate::protocol::{Code, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, depth};
 use crate::publication::{KEY_BYTES, MAX_OFFSET, Publication, Sender};
+
+/// What is told of an error of JSON at most, in characters.
+const REASON_CHARS: usize = 200;
 
 /// A request to a route, with its body.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub struct Asked<'a> {
     pub held: Vec<&'a str>,
     pub query: Option<&'a str>,
     pub body: &'a [u8],
+    /// How deeply arrays and objects of the body may be nested.
+    pub depth: usize,
     /// When it came: milliseconds since 1970.
     pub unix_ms: u64,
 }
@@ -127,7 +132,7 @@ pub(super) fn batch(asked: &Asked<'_>) -> Result<Call, CommandError> {
     bounded("publishes", publishes.len())?;
     let mut commands = Vec::with_capacity(publishes.len());
     for (index, fields) in publishes.into_iter().enumerate() {
-        let fields = object::<Fields>(fields.get().as_bytes());
+        let fields = object::<Fields>(fields.get());
         let publish = fields.and_then(|mut fields| fields.publish_of_batch(asked));
         let named = |error: CommandError| CommandError {
             reason: format!("publishes[{index}]: {}", error.reason).into(),
@@ -246,16 +251,25 @@ fn body<'a, T: Deserialize<'a>>(asked: &Asked<'a>) -> Result<T, CommandError> {
     if asked.query.is_some() {
         return Err(bad("this takes no parameters behind a question mark"));
     }
-    object(asked.body)
+    let text = std::str::from_utf8(asked.body).map_err(|_| bad("send the body as UTF-8"))?;
+    if depth::is_deeper(text, asked.depth) {
+        let reason = format!("nest arrays and objects at most {} deep", asked.depth);
+        return Err(bad(reason));
+    }
+    object(text)
 }
 
 /// Reads an object. A list would also do for serde, which would take its entries for the fields in order.
-fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, CommandError> {
+fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, CommandError> {
     let what = "send one JSON object with the fields of this call";
-    if !json.trim_ascii_start().starts_with(b"{") {
+    if !json.trim_ascii_start().starts_with('{') {
         return Err(bad(what));
     }
-    serde_json::from_slice(json).map_err(|error| bad(format!("{what}: {error}")))
+    serde_json::from_str(json).map_err(|error| {
+        // It may repeat a name or a text of any length.
+        let why: String = error.to_string().chars().take(REASON_CHARS).collect();
+        bad(format!("{what}: {why}"))
+    })
 }
 
 fn one(command: Command) -> Result<Call, CommandError> {

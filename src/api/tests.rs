@@ -15,6 +15,7 @@ fn asked<'a>(held: &[&'a str], query: Option<&'a str>, body: &'a str) -> Asked<'
         held: held.to_vec(),
         query,
         body: body.as_bytes(),
+        depth: 64,
         unix_ms: 1_764_000_000_123,
     }
 }
@@ -180,12 +181,17 @@ fn what_is_wrong_is_refused_with_a_sentence() {
     );
     assert_eq!(read(Post, "/batch", None, &batch(100)).unwrap().len(), 100);
     let (many, much) = (rooms(101), batch(101));
+    let deep =
+        |levels: usize| format!(r#"{{"data":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+    assert!(read(Post, "/rooms/a/messages", None, &deep(63)).is_ok());
+    let deep = deep(64);
     let long_key = format!("/rooms/a/messages/{}", "k".repeat(65));
     let (one, a, key) = ("/rooms/a/messages", "/messages", "/rooms/a/messages/k");
     #[rustfmt::skip]
     let table: &[(Method, &str, Option<&str>, &str, &str)] = &[
         (Post, one, None, "", "one JSON object"),
         (Post, one, None, "[]", "one JSON object"),
+        (Post, one, None, &deep, "at most 64 deep"),
         (Post, one, None, r#"{"data":1} x"#, "trailing"),
         (Post, one, None, "{}", "send `data`"),
         (Post, one, None, r#"{"data":1,"dta":2}"#, "unknown field `dta`"),

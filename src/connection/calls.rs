@@ -5,6 +5,7 @@ use crate::api::{self, Asked, Found, Waiting};
 use crate::dispatcher::{Event, Now};
 use crate::exposition::{self, Facts};
 use crate::http::{Refusal, Request, Response, Status};
+use crate::metrics::Refused;
 use crate::process::Process;
 use crate::protocol::{Code, CommandError};
 use crate::readiness::State;
@@ -72,6 +73,7 @@ pub async fn answer(
         held,
         query: request.query.as_deref(),
         body,
+        depth: node.limits.depth,
         unix_ms: Now::read().unix_ms,
     };
     Some(match route.read(&asked) {
@@ -95,7 +97,7 @@ fn figures(node: &Node) -> Response {
 async fn carry_out(node: &Node, call: api::Call) -> Response {
     let state = node.readiness.state();
     if state != State::Ready {
-        node.metrics.refused_total.add(1);
+        node.metrics.refused_total.count(Refused::NotReady);
         return api::refused(&CommandError::new(Code::Unavailable, state.sentence()));
     }
     let (commands, mut waiting) = call.into_parts();

@@ -2,9 +2,12 @@
 //! do to us.
 
 mod cuts;
+mod herd;
+mod junk;
 mod logs;
 mod loss;
 mod master;
+mod memory;
 mod node;
 mod redis;
 mod scenarios;

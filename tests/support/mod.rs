@@ -2,6 +2,7 @@
 //! waiting with a deadline.
 
 pub mod backend;
+pub mod bare_node;
 pub mod browser;
 pub mod client;
 pub mod cluster;
@@ -14,6 +15,7 @@ pub mod process;
 pub mod redis_server;
 pub mod refusals;
 pub mod returning;
+pub mod tap;
 
 use std::future::Future;
 use std::time::Duration;

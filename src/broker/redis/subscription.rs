@@ -36,7 +36,7 @@ pub enum Order {
 }
 
 /// Everything the task owns. It ends when `orders` or the dispatcher's inbox does.
-pub struct Subscription<E> {
+pub struct Subscription {
     orders: flume::Receiver<Order>,
     supervisor: Supervisor,
     topics: Topics,
@@ -45,18 +45,18 @@ pub struct Subscription<E> {
     /// The request under way.
     asked: Fuse<BoxFuture<'static, RedisResult<()>>>,
     signals: flume::Sender<Signal>,
-    events: flume::Sender<E>,
+    events: flume::Sender<BrokerEvent>,
     metrics: Arc<Metrics>,
 }
 
-impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
+impl Subscription {
     pub fn new(
         orders: flume::Receiver<Order>,
         supervisor: Supervisor,
         topics: Topics,
         names: Names,
         signals: flume::Sender<Signal>,
-        events: flume::Sender<E>,
+        events: flume::Sender<BrokerEvent>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
