@@ -2,11 +2,13 @@
 //! `SWITCHBOARD_*` variable, a key of the TOML file given by `--config` and a field of [`Config`];
 //! the first of these four that says something wins, the default being the last.
 
+mod identity;
 mod kinds;
 mod options;
 mod redis_url;
 mod shapes;
 mod sources;
+mod token;
 
 use std::ffi::OsString;
 use std::io;
@@ -18,10 +20,14 @@ use log::LevelFilter;
 
 use crate::keys::KeysFile;
 use crate::retention::Rule;
+use crate::rights;
 
+pub use identity::{SECRET_BYTES, SecretFile, TokenKey};
 pub use redis_url::{RedisUrl, RedisUrlError};
 pub use sources::{ConfigError, Problem};
+pub use token::TokenOrder;
 
+use identity::{Claim, KeyFile, RoomRule, SecretIn};
 use kinds::{
     Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, KeysIn, Label, Level, MIB, MINUTE, Origin,
     PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
@@ -35,7 +41,8 @@ options::options! {
         listen: SocketAddr = One(Address), "HOST:PORT", "127.0.0.1:9090";
 
         /// Let anyone in under any name from other machines too. Needed to listen on more than the
-        /// loopback address, because without a secret every client is who it says it is.
+        /// loopback address without a key for tokens, because then every client is who it says it
+        /// is.
         open: bool = One(Switch), "BOOL", "false";
 
         /// The label of this node in logs, on the status page and in what clients are told. It
@@ -60,13 +67,44 @@ options::options! {
 
     "HTTP API" {
         /// A file with the keys of the HTTP API, one per line, as KEY or NAME:KEY, of 32 characters
-        /// at least. Without it the API serves programs on this machine alone, and nobody at all
-        /// where other machines can connect.
+        /// at least. Without it the API serves programs on this machine alone, in open mode on the
+        /// loopback interface, and nobody otherwise.
         api_key_file: Option<KeysFile> = Maybe(KeysIn), "FILE", "";
 
         /// A listener of its own for the HTTP API and /metrics, which are then not served on
         /// --listen, and /metrics needs no key. By default they are served there.
         api_listen: Option<SocketAddr> = Maybe(Address), "HOST:PORT", "";
+    }
+
+    "Identity and rights" {
+        /// The file with the secret that signs tokens (HS256), 32 bytes or more. With this or a
+        /// public key, clients sign in with tokens only. Whoever can read it can be anyone.
+        token_secret_file: Option<SecretFile> = Maybe(SecretIn), "FILE", "";
+
+        /// A file with a public key of whoever signs tokens, in PEM (RSA: RS256, P-256: ES256,
+        /// Ed25519: EdDSA), or with a JWK set. Of several, a token names one by its kid: give it as
+        /// KID=FILE, unless the file has it. Repeat it, or separate by commas.
+        token_key: Vec<TokenKey> = Many(KeyFile), "[KID=]FILE", "";
+
+        /// Whom tokens must be for, in aud. Without it, a token that names anybody is refused.
+        /// Repeat it, or separate by commas: one must be named.
+        token_audience: Vec<String> = Many(Claim), "NAME", "";
+
+        /// Who may issue tokens, in iss. Without it, anyone with the key. Repeat it, or separate by
+        /// commas.
+        token_issuer: Vec<String> = Many(Claim), "NAME", "";
+
+        /// Take tokens from the query too (`/ws?token=`), for clients that can do nothing else.
+        /// Proxies write queries into their logs.
+        token_in_query: bool = One(Switch), "BOOL", "false";
+
+        /// What may be done without a token's grant in rooms whose names fit a pattern, in which *
+        /// stands for any text: `lobby=public`. public: everything, by everyone; users: everything,
+        /// by all who signed in; read-only: everything but publishing, by everyone; server:
+        /// nothing, and no token lets a client publish; token: nothing. The first that fits holds;
+        /// else it is public in open mode and token otherwise. Patterns for rooms that begin with $
+        /// or @ begin with that sign. Repeat it, or separate by commas.
+        room: Vec<rights::Rule> = Many(RoomRule), "PATTERN=POLICY", "";
     }
 
     "Redis" {
@@ -132,8 +170,8 @@ options::options! {
         /// only if all members can read as much.
         max_depth: usize = One(Count(2, 1000)), "COUNT", "64";
 
-        /// How many commands and pings a client may send per second, and twice as many at once; a join
-        /// or a page of history counts as four. Above it the node reads more slowly. Zero is no
+        /// How many commands and pings a client may send per second, and twice as many at once; a join,
+        /// a page of history or an auth counts as four. Above it the node reads more slowly. Zero is no
         /// limit. By default 100, and no limit in open mode.
         commands_per_second: Option<usize> = Maybe(Count(0, 1_000_000)), "COUNT", "";
 
@@ -204,7 +242,7 @@ options::options! {
         inbox: usize = One(Count(64, 1_000_000)), "COUNT", "8192";
 
         /// The least important kind of log line written to standard output: off, error, warn,
-        /// info, debug or trace.
+        /// info or debug. (With trace there is no more: libraries would write down messages.)
         log_level: LevelFilter = One(Level), "LEVEL", "info";
     }
 }
@@ -220,8 +258,10 @@ pub const BYTE_BURST: u64 = 4;
 pub enum Parsed {
     /// Run a node.
     Serve(Box<Config>),
-    /// `--check-config`: the effective configuration as TOML, without passwords, to be printed.
-    Checked(String),
+    /// `--check-config`: what is in force is to be printed, as [`Config::to_toml`] says it.
+    Checked(Box<Config>),
+    /// `switchboard token`: a token is to be made and printed.
+    Token(Box<TokenOrder>),
     /// `--help` or `--version`: the text to be printed.
     Text(String),
 }
@@ -236,6 +276,7 @@ impl Config {
     ) -> Result<Parsed, ConfigError> {
         let mut values = match sources::read(args, variables, read_file, &Config::options())? {
             sources::Asked::Serve(values) => values,
+            sources::Asked::Token(order) => return Ok(Parsed::Token(order)),
             sources::Asked::Text(text) => return Ok(Parsed::Text(text)),
         };
         let mut config = Config::take(&mut values);
@@ -248,7 +289,7 @@ impl Config {
         }
         config.warnings = values.warnings;
         Ok(match values.check_only {
-            true => Parsed::Checked(config.to_toml()),
+            true => Parsed::Checked(Box::new(config)),
             false => Parsed::Serve(Box::new(config)),
         })
     }
@@ -264,17 +305,17 @@ impl Config {
         warnings.chain(lines).chain(self.unsaid_limits()).collect()
     }
 
+    /// Whether there is no key for tokens: every client is who it says it is. Then nobody is limited who does not ask for
+    /// it.
+    pub fn is_open(&self) -> bool {
+        self.token_secret_file.is_none() && self.token_key.is_empty()
+    }
+
     /// Completes what depends on the machine and on other options.
     fn fill(&mut self) {
         if self.node.is_empty() {
             self.node = default_label(self.listen.port());
         }
-    }
-
-    /// Whether every client is who it says it is: no keys to check tokens with are configured. Then nobody is limited
-    /// who does not ask for it.
-    pub fn is_open(&self) -> bool {
-        true
     }
 
     /// Commands a session may send per second; 0 for no limit.
@@ -329,11 +370,12 @@ impl Config {
             }
         };
         check(
-            self.open || self.listen.ip().to_canonical().is_loopback(),
+            self.open || !self.is_open() || self.listen.ip().to_canonical().is_loopback(),
             "listen",
             format!(
                 "{} can be reached from other machines, and without a secret every client is who \
-                 it says it is; listen on 127.0.0.1, or say --open if that is meant",
+                 it says it is; give --token-secret-file or --token-key, listen on 127.0.0.1, or \
+                 say --open if that is meant",
                 self.listen
             ),
         );
@@ -347,6 +389,25 @@ impl Config {
              --api-key-file, or listen on 127.0.0.1"
                 .into(),
         );
+        check(
+            !self.open || self.is_open(),
+            "open",
+            "contradicts --token-secret-file and --token-key, which let nobody in under any name; \
+             leave one of them out"
+                .into(),
+        );
+        let about_tokens = [
+            ("token-audience", !self.token_audience.is_empty()),
+            ("token-issuer", !self.token_issuer.is_empty()),
+            ("token-in-query", self.token_in_query),
+        ];
+        for (option, said) in about_tokens {
+            check(
+                !said || !self.is_open(),
+                option,
+                "needs --token-secret-file or --token-key".into(),
+            );
+        }
         check(
             self.pong_timeout < self.heartbeat,
             "pong-timeout",

@@ -22,9 +22,11 @@ use futures::stream::StreamExt;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
 use crate::api::Gate;
+use crate::auth::Auth;
 use crate::dispatcher::Event;
 use crate::http::HeadLimits;
 use crate::id::SessionId;
+use crate::identity::Identity;
 use crate::limits::{Addresses, Claim, IntakeLimits, TooMany};
 use crate::metrics::Metrics;
 use crate::pages::Assets;
@@ -35,6 +37,9 @@ use crate::session::{self, OutboxLimits};
 
 /// Where the native protocol is spoken.
 pub const NATIVE_PATH: &str = "/ws";
+
+/// The subprotocol that a client may offer for it: a browser that offers its token as one wants another one chosen.
+const SUBPROTOCOL: &str = "switchboard";
 
 /// What tungstenite reads into. It is allocated per connection whether or not anything comes, so it is as small as most
 /// messages are; a longer one is read in several pieces.
@@ -75,6 +80,10 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     pub inbox: flume::Sender<Event>,
     pub limits: Limits,
+    pub auth: Auth,
+    /// Pages are let in only under a name or address of this machine: see
+    /// [`Rules::own_hosts`](crate::handshake::Rules::own_hosts).
+    pub own_hosts: Option<IpAddr>,
     /// Origins that may connect besides those of the same host.
     pub origins: Vec<String>,
     pub trusted_proxies: Vec<IpAddr>,
@@ -226,6 +235,8 @@ pub struct Upgraded {
     client: IpAddr,
     /// The client's place among those of its address, if a proxy told the address.
     claim: Option<Box<Claim>>,
+    /// Who the client is, as far as the handshake tells it.
+    identity: Option<Arc<Identity>>,
 }
 
 #[derive(Clone, Copy)]
@@ -253,7 +264,7 @@ async fn start_session<S: Socket>(
     let opened = Event::Opened {
         session,
         protocol,
-        user: None,
+        identity: upgraded.identity,
         outbox: outbox.clone(),
     };
     if node.inbox.send_async(opened).await.is_err() {

@@ -29,11 +29,13 @@ pub enum Disconnect {
     TooFast,
     /// A message took longer to arrive than it may.
     Stalled,
+    /// The token of the session has expired, and no newer one was shown.
+    Expired,
 }
 
 impl Disconnect {
     /// Every reason, in the order of the table in the README.
-    pub const ALL: [Disconnect; 11] = [
+    pub const ALL: [Disconnect; 12] = [
         Disconnect::BadFrame,
         Disconnect::Binary,
         Disconnect::NotUtf8,
@@ -45,6 +47,7 @@ impl Disconnect {
         Disconnect::Silent,
         Disconnect::TooFast,
         Disconnect::Stalled,
+        Disconnect::Expired,
     ];
 
     pub fn code(self) -> u16 {
@@ -60,6 +63,7 @@ impl Disconnect {
             Disconnect::Silent => 3003,
             Disconnect::TooFast => 3004,
             Disconnect::Stalled => 3005,
+            Disconnect::Expired => 3006,
         }
     }
 
@@ -79,6 +83,7 @@ impl Disconnect {
                 "you send more than your rate allows; come back later and send more slowly"
             }
             Disconnect::Stalled => "a message took too long to arrive; come back and send it again",
+            Disconnect::Expired => "your token has expired; come back with a new one",
         }
     }
 

@@ -9,7 +9,9 @@
 mod commands;
 mod desk;
 mod drain;
+mod identity;
 mod inbox;
+mod joins;
 mod members;
 mod reads;
 mod recovery;
@@ -24,11 +26,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::api;
 use crate::broker::{Broker, BrokerEvent, Request};
 use crate::disconnect::Disconnect;
-use crate::id::{Incarnation, Position, RoomName, SessionId, UserName};
+use crate::id::{Incarnation, Position, RoomName, SessionId};
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::protocol::{Command, Protocol, Push, Reply, RequestId};
 use crate::publication::Sender;
 use crate::retention::Retention;
+use crate::rights::Rights;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime;
 use crate::session::{Beat, Heartbeats, Offer, Outbox};
@@ -51,8 +55,15 @@ pub enum Event {
     Opened {
         session: SessionId,
         protocol: Protocol,
-        user: Option<UserName>,
+        /// Who the client is, if it said so in the handshake.
+        identity: Option<Arc<Identity>>,
         outbox: Outbox,
+    },
+    /// The client has shown who it is, or that it still is.
+    Identified {
+        session: SessionId,
+        id: Option<RequestId>,
+        identity: Arc<Identity>,
     },
     Command {
         session: SessionId,
@@ -111,6 +122,8 @@ pub struct Settings {
     pub join_timeout: Duration,
     pub rooms_per_session: usize,
     pub max_rooms: usize,
+    /// Who may do what.
+    pub rights: Rights,
     /// How much the broker keeps of each room; the node keeps no more.
     pub retention: Retention,
     /// Bytes of recent messages kept for those who come back.
@@ -155,11 +168,22 @@ impl Load {
 struct Session {
     outbox: Outbox,
     protocol: Protocol,
-    user: Option<UserName>,
+    identity: Option<Arc<Identity>>,
     /// Its slot in the wheel of heartbeats.
     beat: usize,
     /// Commands that wait for the broker.
     pending: u32,
+}
+
+impl Session {
+    /// Whether the room is the personal one of its user.
+    fn is_in_by_name(&self, room: &RoomName) -> bool {
+        let user = self
+            .identity
+            .as_ref()
+            .map(|identity| identity.user.as_str());
+        user.is_some() && room.owner() == user
+    }
 }
 
 /// See the head of this file.
@@ -168,6 +192,8 @@ pub struct Dispatcher {
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     heartbeats: Heartbeats,
+    /// When sessions end whose tokens are not renewed, in milliseconds since 1970, the next first.
+    expiring: BTreeSet<(u64, SessionId)>,
     /// Rooms where joins wait for the broker, looked through at each tick. Keys, of which there are no more than there may be
     /// rooms: whoever joins and leaves for ever adds nothing.
     joins: BTreeSet<RoomKey>,
@@ -209,6 +235,7 @@ impl Dispatcher {
             desk: Desk::new(settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
+            expiring: BTreeSet::new(),
             joins: BTreeSet::new(),
             closing: HashMap::new(),
             recent_hand: 0,
@@ -273,11 +300,16 @@ impl Dispatcher {
             Event::Opened {
                 session,
                 protocol,
-                user,
+                identity,
                 outbox,
             } => {
-                self.on_opened(now, session, protocol, user, outbox);
+                self.on_opened(now, session, protocol, identity, outbox);
             }
+            Event::Identified {
+                session,
+                id,
+                identity,
+            } => self.on_identified(now, session, id, identity),
             Event::Command {
                 session,
                 id,
@@ -297,7 +329,7 @@ impl Dispatcher {
         now: Now,
         id: SessionId,
         protocol: Protocol,
-        user: Option<UserName>,
+        identity: Option<Arc<Identity>>,
         outbox: Outbox,
     ) {
         outbox.note_heard();
@@ -305,7 +337,7 @@ impl Dispatcher {
         outbox.offer(protocol.push(&Push::Welcome {
             session: &name,
             node: &self.desk.settings.node,
-            user: user.as_ref(),
+            user: identity.as_ref().map(|identity| &identity.user),
             heartbeat: self.desk.settings.heartbeat,
         }));
         let beat = self.heartbeats.add(id);
@@ -314,11 +346,14 @@ impl Dispatcher {
             Session {
                 outbox,
                 protocol,
-                user,
+                identity: None,
                 beat,
                 pending: 0,
             },
         );
+        if let Some(identity) = identity {
+            self.on_identified(now, id, None, identity);
+        }
         if self.draining.is_some() {
             self.send_away(now, id, Duration::ZERO);
         }
@@ -361,6 +396,7 @@ impl Dispatcher {
 
     fn on_tick(&mut self, now: Now) {
         self.beat(now);
+        self.expire(now);
         self.give_up_joins(now);
         self.retry_reads();
         self.compare_some();
@@ -413,6 +449,9 @@ impl Dispatcher {
     fn forget(&mut self, session: SessionId) -> Option<Session> {
         let ended = self.sessions.remove(&session)?;
         self.heartbeats.remove(session, ended.beat);
+        if let Some(times) = ended.identity.as_ref().and_then(|identity| identity.times) {
+            self.expiring.remove(&(times.ends, session));
+        }
         self.depart(session);
         if self.sessions.is_empty() {
             self.sessions.shrink_to_fit();

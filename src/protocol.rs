@@ -13,7 +13,9 @@ use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 
 use crate::id::{NameError, Position, RoomName, UserName};
+use crate::identity::Credentials;
 use crate::publication::{Publication, Refused};
+use crate::rights::Denied;
 
 /// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader keeps it whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +25,29 @@ pub struct RequestId(pub u64);
 pub const HISTORY_LIMIT: usize = 100;
 pub const HISTORY_DEFAULT: usize = 50;
 
-/// What a client asks.
+/// What a client asks. Who it is, is settled before the dispatcher hears of it; it hears all else as it is.
+#[derive(Debug)]
+pub enum Asked {
+    /// Says who one is.
+    Auth(Credentials),
+    Command(Command),
+}
+
+impl Asked {
+    /// How many commands it counts as against the rate of its session. A join may make the node subscribe, read a log and
+    /// unsubscribe again, all in Redis; a page of history is read and encoded for one client alone; a token's signature
+    /// is checked.
+    pub fn cost(&self) -> u32 {
+        match self {
+            Asked::Auth(_) | Asked::Command(Command::Join { .. } | Command::History { .. }) => 4,
+            Asked::Command(_) => 1,
+        }
+    }
+}
+
+/// What a client asks of the dispatcher.
 #[derive(Debug)]
 pub enum Command {
-    /// Says who one is; in open mode the name is believed.
-    Auth {
-        user: UserName,
-    },
     /// Join a room, from a position one already had, if any.
     Join {
         room: RoomName,
@@ -48,17 +66,6 @@ pub enum Command {
     Ping,
 }
 
-impl Command {
-    /// How many commands it counts as against the rate of its session. A join may make the node subscribe, read a log and
-    /// unsubscribe again, all in Redis; a page of history is read and encoded for one client alone.
-    pub fn cost(&self) -> u32 {
-        match self {
-            Command::Join { .. } | Command::History { .. } => 4,
-            _ => 1,
-        }
-    }
-}
-
 /// Something to be said in a room.
 #[derive(Debug)]
 pub struct Publish {
@@ -75,9 +82,7 @@ pub struct Publish {
 /// The answer to one command.
 #[derive(Debug)]
 pub enum Reply<'a> {
-    Authenticated {
-        user: &'a UserName,
-    },
+    Authenticated(Authenticated<'a>),
     Joined(Joined<'a>),
     Left {
         room: &'a RoomName,
@@ -95,6 +100,19 @@ pub enum Reply<'a> {
     },
     Pong,
     Error(&'a CommandError),
+}
+
+/// Who a session now is. Said again, without being asked, when it took long to learn where the session stands in its user's
+/// room; and said first in that way to who showed a token in the handshake.
+#[derive(Debug)]
+pub struct Authenticated<'a> {
+    pub user: &'a UserName,
+    /// The user's personal room, which the session is in.
+    pub room: &'a RoomName,
+    /// Where it stands there, if that is known and new.
+    pub position: Option<Position>,
+    /// How long until another token is needed.
+    pub expires: Option<Duration>,
 }
 
 /// Where a session stands after its join: the next message it gets is `position.offset + 1`.
@@ -123,6 +141,8 @@ pub enum Push<'a> {
         room: &'a RoomName,
         position: Position,
     },
+    /// The session is no longer in the room, though it did not ask to leave.
+    Removed { room: &'a RoomName, reason: &'a str },
     /// The node ends the connection in a moment; come back after `retry`, to another one.
     Bye { reason: &'a str, retry: Duration },
 }
@@ -141,6 +161,10 @@ pub struct Message<'a> {
 pub enum Code {
     /// The command is not understood; sending it again is useless.
     BadRequest,
+    /// Who one is could not be established.
+    Unauthorized,
+    /// The same, because the token has expired: get a new one.
+    Expired,
     /// One may not do this.
     Forbidden,
     /// A documented limit is reached.
@@ -154,8 +178,10 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 6] = [
+    pub const ALL: [Code; 8] = [
         Code::BadRequest,
+        Code::Unauthorized,
+        Code::Expired,
         Code::Forbidden,
         Code::Limit,
         Code::Unavailable,
@@ -166,6 +192,8 @@ impl Code {
     pub fn as_str(self) -> &'static str {
         match self {
             Code::BadRequest => "bad_request",
+            Code::Unauthorized => "unauthorized",
+            Code::Expired => "expired",
             Code::Forbidden => "forbidden",
             Code::Limit => "limit",
             Code::Unavailable => "unavailable",
@@ -197,6 +225,12 @@ impl From<NameError> for CommandError {
     }
 }
 
+impl From<Denied> for CommandError {
+    fn from(denied: Denied) -> Self {
+        Self::new(Code::Forbidden, denied.to_string())
+    }
+}
+
 impl From<Refused> for CommandError {
     fn from(refused: Refused) -> Self {
         let code = match refused {
@@ -212,7 +246,7 @@ impl From<Refused> for CommandError {
 #[derive(Debug)]
 pub struct Incoming {
     pub id: Option<RequestId>,
-    pub command: Result<Command, CommandError>,
+    pub asked: Result<Asked, CommandError>,
 }
 
 /// The protocols that clients speak, one codec each.

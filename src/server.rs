@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use acceptor::Acceptor;
 
 use crate::api::Gate;
+use crate::auth::{Auth, KeyError};
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config};
 use crate::connection::{Entrance, Limits, Node};
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::pages::Assets;
 use crate::readiness::Readiness;
 use crate::retention::{LogLimits, Retention};
+use crate::rights::Rights;
 use crate::runtime::{self, Listener};
 use crate::session::OutboxLimits;
 
@@ -57,6 +59,8 @@ pub enum StartError {
         directory: std::path::PathBuf,
         source: io::Error,
     },
+    #[error("{0}")]
+    Key(#[from] KeyError),
     #[error("cannot use Redis: {0}")]
     Redis(#[from] redis::StartError),
     #[error("the system has no random numbers: {0}")]
@@ -82,6 +86,7 @@ pub struct Server {
 
 /// Starts a node: it listens when this returns, and is ready as soon as its broker is.
 pub fn start(config: &Config) -> Result<Server, StartError> {
+    let auth = Auth::new(config)?;
     let listener = bind(config.listen)?;
     let address = listener.local_addr();
     let api_listener = config.api_listen.map(bind).transpose()?;
@@ -110,6 +115,8 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         metrics,
         inbox,
         limits: limits(config),
+        auth,
+        own_hosts: (config.is_open() && !config.open).then_some(config.listen.ip()),
         origins: config.allow_origin.clone(),
         trusted_proxies: config.trusted_proxy.clone(),
         addresses: Addresses::new(config.address_connections()),
@@ -195,12 +202,12 @@ fn bind(address: SocketAddr) -> Result<Listener, StartError> {
     Listener::bind(address).map_err(|source| StartError::Listen { address, source })
 }
 
-/// Who may call the HTTP API: whoever has a key; without keys, programs of this machine, if no others can connect.
+/// Who may call the HTTP API: whoever has a key; in open mode without keys, programs of this machine, if no others can connect.
 fn gate(config: &Config) -> Gate {
     let address = config.api_listen.unwrap_or(config.listen);
     match &config.api_key_file {
         Some(file) => Gate::Keys(file.keys.clone()),
-        None if address.ip().to_canonical().is_loopback() => Gate::Desk,
+        None if config.is_open() && address.ip().to_canonical().is_loopback() => Gate::Desk,
         None => Gate::Closed,
     }
 }
@@ -262,6 +269,10 @@ fn dispatcher_settings(
         join_timeout: config.join_timeout,
         rooms_per_session: config.rooms_per_session,
         max_rooms: config.max_rooms,
+        rights: Rights {
+            rules: config.room.clone(),
+            open: config.is_open(),
+        },
         retention: retention(config),
         recent_memory: config.recent_memory,
         outbox_bytes: config.outbox_bytes,

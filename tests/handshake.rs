@@ -133,6 +133,8 @@ fn pages_of_the_same_host_and_of_listed_origins_are_let_in() {
     run(async {
         let node = TestNode::with(|config| {
             patient(config);
+            // Whatever its host is called.
+            config.open = true;
             config.allow_origin = vec!["https://chat.example".into()];
         })
         .await;
@@ -167,6 +169,27 @@ fn pages_of_the_same_host_and_of_listed_origins_are_let_in() {
             };
             caller.send(upgrade("/ws", &field)).await;
             assert_eq!(caller.head().await.status, status, "{origin}");
+        }
+    });
+}
+
+#[test]
+fn an_open_node_on_loopback_lets_in_pages_of_this_machine_only() {
+    run(async {
+        let node = TestNode::with(patient).await;
+        for (origin, host, status) in [
+            ("Origin: http://localhost:9090\r\n", "localhost:9090", 101),
+            ("Origin: http://127.0.0.1:9090\r\n", "127.0.0.1:9090", 101),
+            // A name of the attacker's that was made to point here.
+            ("Origin: http://evil.test:9090\r\n", "evil.test:9090", 403),
+            // No page, so no reader was lured here.
+            ("", "evil.test:9090", 101),
+        ] {
+            let mut caller = Caller::connect(node.address).await;
+            let request =
+                upgrade("/ws", origin).replace("Host: a\r\n", &format!("Host: {host}\r\n"));
+            caller.send(request).await;
+            assert_eq!(caller.head().await.status, status, "{host} {origin}");
         }
     });
 }

@@ -11,6 +11,9 @@ const FLOORS: [&[&str]; 5] = [
     &[
         "id",
         "pattern",
+        "secret",
+        "identity",
+        "rights",
         "publication",
         "retention",
         "disconnect",
@@ -29,6 +32,7 @@ const FLOORS: [&[&str]; 5] = [
         "broker/wire",
         "http",
         "handshake",
+        "auth",
         "pages",
         "api",
         "exposition",
@@ -57,7 +61,20 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("config", "retention"),
     ("config", "pattern"),
     ("config", "keys"),
+    ("config", "rights"),
+    ("config", "secret"),
+    ("config", "id"),
+    ("identity", "id"),
+    ("identity", "pattern"),
+    ("identity", "secret"),
+    ("rights", "id"),
+    ("rights", "identity"),
+    ("rights", "pattern"),
+    ("protocol", "identity"),
+    ("protocol", "rights"),
+    ("protocol", "secret"),
     ("handshake", "http"),
+    ("auth", "http"),
     ("pages", "http"),
     ("api", "http"),
     ("exposition", "http"),
@@ -204,9 +221,18 @@ fn each_foreign_world_has_its_files() {
             &["tungstenite", "async_tungstenite"],
         );
         file.expect_only_in(
-            &["api", "broker", "http/answer", "protocol", "publication"],
+            &[
+                "api",
+                "auth",
+                "broker",
+                "http/answer",
+                "identity",
+                "protocol",
+                "publication",
+            ],
             &["serde_json"],
         );
+        file.expect_only_in(&["auth/jwt"], &["jsonwebtoken"]);
         file.expect_only_in(&["http/rules"], &["httparse"]);
         file.expect_only_in(&["config"], &["clap", "toml::"]);
         file.expect_only_in(&["logger"], &["femme"]);
@@ -231,6 +257,9 @@ fn the_words_and_the_logic_wait_for_nothing_and_read_no_clock() {
             && ![
                 "id",
                 "pattern",
+                "secret",
+                "identity",
+                "rights",
                 "protocol",
                 "publication",
                 "retention",

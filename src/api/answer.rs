@@ -16,6 +16,7 @@ const RETRY_AFTER: &str = "1";
 pub fn status(code: Code) -> Status {
     match code {
         Code::BadRequest => Status::BadRequest,
+        Code::Unauthorized | Code::Expired => Status::Unauthorized,
         Code::Forbidden => Status::Forbidden,
         Code::Limit => Status::TooManyRequests,
         Code::Unavailable => Status::ServiceUnavailable,

@@ -251,6 +251,8 @@ fn what_is_wrong_is_refused_with_a_sentence() {
 fn each_code_has_its_status_and_only_unavailable_says_when_to_return() {
     let table = [
         (Code::BadRequest, 400),
+        (Code::Unauthorized, 401),
+        (Code::Expired, 401),
         (Code::Forbidden, 403),
         (Code::Limit, 429),
         (Code::Unavailable, 503),

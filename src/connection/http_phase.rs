@@ -5,17 +5,22 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::AsyncWriteExt;
 
-use super::{Entrance, NATIVE_PATH, Node, Socket, Speaks, Upgraded, calls, finish, timed_out};
+use super::{
+    Entrance, NATIVE_PATH, Node, SUBPROTOCOL, Socket, Speaks, Upgraded, calls, finish, timed_out,
+};
+use crate::dispatcher::Now;
 use crate::handshake::{self, Rules};
 use crate::http::{
     CONTINUE, HeadReader, LIVE_PATH, Method, Parsed, READY_PATH, Refusal, Request, Response,
     Status, client_address,
 };
+use crate::identity::Identity;
 use crate::metrics::Refused;
 use crate::pages::{self, Health};
 use crate::protocol::Protocol;
@@ -207,10 +212,13 @@ impl<S: Socket> Door<'_, S> {
     ) -> io::Result<Option<Upgraded>> {
         let rules = Rules {
             origins: &self.node.origins,
-            protocols: &[],
+            own_hosts: self.node.own_hosts,
+            protocols: &[SUBPROTOCOL],
         };
-        let accepted = match handshake::judge(request, &rules) {
-            Ok(accepted) => accepted,
+        let judged = handshake::judge(request, &rules);
+        let judged = judged.and_then(|accepted| Ok((accepted, self.identify(request, speaks)?)));
+        let (accepted, identity) = match judged {
+            Ok(judged) => judged,
             Err(refusal) => return self.refuse(refusal, request.method == Method::Head).await,
         };
         let state = self.node.readiness.state();
@@ -235,7 +243,23 @@ impl<S: Socket> Door<'_, S> {
             rest: self.buffer,
             client,
             claim,
+            identity,
         }))
+    }
+
+    /// Who the client is, if the handshake says so. The conformance endpoint knows nobody.
+    fn identify(
+        &self,
+        request: &Request,
+        speaks: Speaks,
+    ) -> Result<Option<Arc<Identity>>, Refusal> {
+        match speaks {
+            Speaks::Echo => Ok(None),
+            Speaks::Protocol(_) => {
+                let identity = self.node.auth.of_handshake(request, Now::read().unix_ms)?;
+                Ok(identity.map(Arc::new))
+            }
+        }
     }
 
     async fn answer(

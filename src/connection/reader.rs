@@ -13,9 +13,9 @@ use futures::{SinkExt, StreamExt};
 use super::tap::Tap;
 use super::{Node, Socket, linger};
 use crate::disconnect::Disconnect;
-use crate::dispatcher::Event;
+use crate::dispatcher::{Event, Now};
 use crate::id::SessionId;
-use crate::protocol::{Command, Incoming, Protocol, Reply};
+use crate::protocol::{Asked, CommandError, Incoming, Protocol, Reply, RequestId};
 use crate::session::Outbox;
 
 /// Reads to the end of the connection. The last thing it does, whatever happened, is to tell the dispatcher.
@@ -96,16 +96,9 @@ impl Reader<'_> {
     }
 
     async fn pass_on(&self, commands: &mut Vec<Incoming>) {
-        for Incoming { id, command } in commands.drain(..) {
-            match command {
-                Ok(command) => {
-                    self.tell(Event::Command {
-                        session: self.session,
-                        id,
-                        command,
-                    })
-                    .await;
-                }
+        for Incoming { id, asked } in commands.drain(..) {
+            match asked.and_then(|asked| self.event(id, asked)) {
+                Ok(event) => self.tell(event).await,
                 Err(error) => {
                     self.node.metrics.errors_total.count(error.code);
                     // What does not fit is for a client that reads too slowly; the dispatcher finds that out by itself.
@@ -116,6 +109,26 @@ impl Reader<'_> {
         }
     }
 
+    /// Who a client is, is found out here: the dispatcher has no time for signatures.
+    fn event(&self, id: Option<RequestId>, asked: Asked) -> Result<Event, CommandError> {
+        let session = self.session;
+        Ok(match asked {
+            Asked::Command(command) => Event::Command {
+                session,
+                id,
+                command,
+            },
+            Asked::Auth(credentials) => {
+                let identity = self.node.auth.identify(&credentials, Now::read().unix_ms)?;
+                Event::Identified {
+                    session,
+                    id,
+                    identity: Arc::new(identity),
+                }
+            }
+        })
+    }
+
     async fn tell(&self, event: Event) {
         // Without a dispatcher the process is ending.
         let _ = self.node.inbox.send_async(event).await;
@@ -124,7 +137,7 @@ impl Reader<'_> {
 
 /// What a message counts as against the rate of its session. One that is not understood counts too.
 fn cost(commands: &[Incoming]) -> u32 {
-    let cost = |incoming: &Incoming| incoming.command.as_ref().map_or(1, Command::cost);
+    let cost = |incoming: &Incoming| incoming.asked.as_ref().map_or(1, Asked::cost);
     commands.iter().map(cost).sum()
 }
 

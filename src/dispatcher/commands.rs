@@ -7,7 +7,8 @@ use super::desk::{Asker, Pending};
 use super::{Dispatcher, Now};
 use crate::api;
 use crate::broker::{Page, Publication, PublishKey, Publisher, Range, Read, Refused, Request};
-use crate::id::{Position, RoomName, SessionId, Ticket, UserName};
+use crate::id::{Position, RoomName, SessionId, Ticket};
+use crate::identity::Action;
 use crate::protocol::{Code, Command, CommandError, Publish, Reply, RequestId};
 
 /// Commands of one session that wait for the broker at most. Far more than a client needs in flight; it bounds what a stranger
@@ -37,7 +38,7 @@ impl Dispatcher {
         command: Command,
     ) {
         // A session that was disconnected may have spoken before it heard of it.
-        let Some(speaker) = self.sessions.get_mut(&session) else {
+        let Some(speaker) = self.sessions.get(&session) else {
             return;
         };
         let asker = Asker::Session { session, id };
@@ -46,27 +47,25 @@ impl Dispatcher {
                 self.reply(&asker, &Reply::Pong);
                 Ok(())
             }
-            Command::Auth { user } => {
-                speaker.user = Some(user.clone());
-                self.reply(&asker, &Reply::Authenticated { user: &user });
-                Ok(())
-            }
             Command::Join { room, since } => self.on_join(now, session, id, &room, since),
+            Command::Leave { room } if speaker.is_in_by_name(&room) => Err(CommandError::new(
+                Code::Forbidden,
+                "your connections are in your personal room for as long as they last",
+            )),
             Command::Leave { room } => {
                 self.on_leave(session, &room);
                 self.reply(&asker, &Reply::Left { room: &room });
                 Ok(())
             }
-            Command::Publish(publish) => {
-                let user = speaker.user.clone();
-                refuse_reserved(&publish.room)
-                    .and_then(|()| self.publish(&asker, self.said(now, session, user, publish)))
-            }
+            Command::Publish(publish) => self.on_publish(now, session, &asker, publish),
             Command::History {
                 room,
                 before,
                 limit,
-            } => refuse_reserved(&room).and_then(|()| self.history(&asker, room, before, limit)),
+            } => match self.judge(session, Action::History, &room) {
+                Ok(()) => self.history(&asker, room, before, limit),
+                Err(denied) => Err(denied.into()),
+            },
         };
         if let Err(error) = outcome {
             self.reply(&asker, &Reply::Error(&error));
@@ -103,8 +102,18 @@ impl Dispatcher {
         }
     }
 
-    /// A client's publish, under its own name and with its own keys.
-    fn said(&self, now: Now, session: SessionId, user: Option<UserName>, publish: Publish) -> Said {
+    /// A client publishes under its own name and with its own keys.
+    fn on_publish(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        asker: &Asker,
+        publish: Publish,
+    ) -> Result<(), CommandError> {
+        self.judge(session, Action::Publish, &publish.room)?;
+        let speaker = self.sessions.get(&session);
+        let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
+        let user = identity.map(|identity| identity.user.clone());
         let publisher = Publisher::from(user.clone());
         let publication = Publication {
             user,
@@ -112,12 +121,13 @@ impl Dispatcher {
             except: publish.others.then(|| self.sender(session)),
             data: publish.data,
         };
-        Said {
+        let said = Said {
             room: publish.room,
             key: publish.key.map(|key| PublishKey { publisher, key }),
             ephemeral: publish.ephemeral,
             publication: Arc::new(publication),
-        }
+        };
+        self.publish(asker, said)
     }
 
     fn publish(&mut self, asker: &Asker, said: Said) -> Result<(), CommandError> {
@@ -283,13 +293,4 @@ impl Dispatcher {
             messages: messages.collect(),
         })
     }
-}
-
-/// Rooms of the server's own are neither joined, read nor published to by clients.
-pub(super) fn refuse_reserved(room: &RoomName) -> Result<(), CommandError> {
-    if room.is_reserved() {
-        let reason = "rooms that begin with $ or @ belong to the server";
-        return Err(CommandError::new(Code::Forbidden, reason));
-    }
-    Ok(())
 }

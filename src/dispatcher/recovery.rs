@@ -9,15 +9,14 @@
 //! longer one costs each of its pages about once, and never more than twice. Where memory is too short for that, what was
 //! read is given up at the end of the turn, after everyone has had a part of it: each read brings the lowest cursor on.
 
-use std::time::Instant;
-
 use bytes::BytesMut;
 
 use super::desk::{Desk, Pending};
+use super::joins::Join;
 use super::room::{Membership, PAGE, Room, RoomState, own_message};
 use crate::broker::{Page, Range, Refused, Sender};
 use crate::id::{Position, SessionId, Ticket};
-use crate::protocol::{Code, CommandError, Joined, Message, Push, Reply, RequestId};
+use crate::protocol::{Joined, Message, Push, Reply, RequestId};
 
 /// A member that is behind.
 #[derive(Debug)]
@@ -25,14 +24,7 @@ pub struct Cursor {
     pub member: Membership,
     want: Want,
     /// A join that has not been answered yet.
-    join: Option<Join>,
-}
-
-/// A join that waits for its answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Join {
-    pub id: Option<RequestId>,
-    pub deadline: Instant,
+    pub(super) join: Option<Join>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,16 +54,6 @@ impl Cursor {
         }
     }
 
-    /// Whether a join waits here.
-    pub fn has_join(&self) -> bool {
-        self.join.is_some()
-    }
-
-    /// The join that waits here, if its time is over.
-    pub fn late(&self, now: Instant) -> Option<Join> {
-        self.join.filter(|join| join.deadline <= now)
-    }
-
     /// Whether it goes on after the room has lost messages: only a join that waits does, and is judged anew.
     pub fn survives_loss(&mut self) -> bool {
         if let Want::After(at) = self.want {
@@ -91,7 +73,13 @@ impl Cursor {
         fits()
     }
 
-    fn say(&self, desk: &mut Desk, session: SessionId, id: Option<RequestId>, reply: &Reply<'_>) {
+    pub(super) fn say(
+        &self,
+        desk: &mut Desk,
+        session: SessionId,
+        id: Option<RequestId>,
+        reply: &Reply<'_>,
+    ) {
         desk.say(
             session,
             &self.member.outbox,
@@ -101,19 +89,6 @@ impl Cursor {
 }
 
 impl Room {
-    /// A join that another join or a leave of its session overtakes is refused: every join is answered.
-    pub fn supersede(&mut self, desk: &mut Desk, session: SessionId) {
-        let Some(cursor) = self.state.cursors.get_mut(&session) else {
-            return;
-        };
-        if let Some(Join { id, .. }) = cursor.join.take() {
-            let reason = "another join or leave of this room came before the answer; join again";
-            let error = CommandError::new(Code::Unavailable, reason);
-            desk.metrics.errors_total.count(error.code);
-            cursor.say(desk, session, id, &Reply::Error(&error));
-        }
-    }
-
     /// More comes at once than outboxes hold: all who are live, and thus stand at this offset, get it page by page.
     pub fn fall_behind(&mut self, desk: &mut Desk, offset: u64) {
         self.seal(desk);
@@ -192,7 +167,7 @@ impl Room {
         let Some(cursor) = self.state.cursors.remove(&session) else {
             return;
         };
-        if let Some(Join { id, .. }) = cursor.join {
+        if let Some(join) = &cursor.join {
             let top = position.offset;
             let joined = Joined {
                 room: &self.name,
@@ -200,7 +175,7 @@ impl Room {
                 top,
                 recovered,
             };
-            cursor.say(desk, session, id, &Reply::Joined(joined));
+            cursor.welcome(desk, session, join, joined);
         }
     }
 
@@ -217,14 +192,14 @@ impl Room {
         let Some(run) = recent.run_at(at.offset + 1) else {
             return;
         };
-        if let Some(Join { id, .. }) = cursor.join.take() {
+        if let Some(join) = cursor.join.take() {
             let joined = Joined {
                 room: &self.name,
                 position: at,
                 top: top.offset,
                 recovered: Some(true),
             };
-            cursor.say(desk, session, id, &Reply::Joined(joined));
+            cursor.welcome(desk, session, &join, joined);
         }
         let own = Sender {
             incarnation: desk.settings.incarnation,

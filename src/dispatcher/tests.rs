@@ -1,12 +1,15 @@
 //! The dispatcher's turns, one at a time: events in, frames and requests out. The broker is played by hand; no task
 //! runs and no time passes but what the test says.
 
+mod identity;
+
 use super::*;
 use crate::broker::{Page, Publication, Range, Refused};
 use crate::disconnect::Disconnect;
 use crate::id::Epoch;
 use crate::id::Ticket;
 use crate::protocol::Publish;
+use crate::rights::Rights;
 use crate::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -37,6 +40,7 @@ impl Bench {
             join_timeout: Duration::from_secs(5),
             rooms_per_session: 16,
             max_rooms: 3,
+            rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory: 1 << 20,
             outbox_bytes: OUTBOX,
@@ -66,7 +70,7 @@ impl Bench {
         self.turn([Event::Opened {
             session,
             protocol,
-            user: None,
+            identity: None,
             outbox,
         }]);
         assert_eq!(self.heard(session.0).len(), 1, "the welcome");
@@ -557,7 +561,7 @@ fn a_session_that_opens_during_the_drain_is_told_to_come_back_too() {
     bench.turn([Event::Opened {
         session,
         protocol,
-        user: None,
+        identity: None,
         outbox,
     }]);
     let heard: Vec<Value> = bench.heard(2);
@@ -580,7 +584,7 @@ fn a_connection_whose_writer_does_not_end_is_hung_up_on() {
     bench.turn([Event::Opened {
         session,
         protocol,
-        user: None,
+        identity: None,
         outbox,
     }]);
     bench.turn([Event::Closed {

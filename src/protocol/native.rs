@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    Code, Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, Incoming, Message, Publish, Push,
-    Reply, RequestId, frame,
+    Asked, Code, Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, Incoming, Message, Publish,
+    Push, Reply, RequestId, frame,
 };
 use crate::id::{Epoch, Position, RoomName, UserName};
+use crate::identity::Credentials;
 use crate::publication::{KEY_BYTES, Publication};
+use crate::secret::Secret;
 
 /// The largest `id`: what a double holds exactly.
 const MAX_ID: u64 = (1 << 53) - 1;
@@ -32,6 +34,8 @@ struct Fields<'a> {
     room: Option<Cow<'a, str>>,
     #[serde(borrow)]
     user: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    token: Option<Cow<'a, str>>,
     since: Option<Position>,
     #[serde(borrow)]
     key: Option<Cow<'a, str>>,
@@ -55,25 +59,25 @@ pub fn decode(text: &str) -> Incoming {
         Err(error) => {
             return Incoming {
                 id: id_of(text),
-                command: Err(error),
+                asked: Err(error),
             };
         }
     };
     let id = fields.id.map(RequestId);
-    let command = match id {
+    let asked = match id {
         Some(RequestId(id)) if id > MAX_ID => Err(bad("`id` must be a whole number below 2^53")),
         _ => fields
-            .command()
-            .and_then(|command| fields.nothing_left().map(|()| command)),
+            .asked()
+            .and_then(|asked| fields.nothing_left().map(|()| asked)),
     };
-    Incoming { id, command }
+    Incoming { id, asked }
 }
 
 /// What becomes of a frame that is nested too deeply.
 pub fn too_deep(text: &str, depth: usize) -> Incoming {
     Incoming {
         id: id_of(text),
-        command: Err(bad(format!(
+        asked: Err(bad(format!(
             "nest arrays and objects at most {depth} deep, the command included"
         ))),
     }
@@ -103,9 +107,15 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CommandError> {
 }
 
 impl Fields<'_> {
+    fn asked(&mut self) -> Result<Asked, CommandError> {
+        match &*self.kind {
+            "auth" => Ok(Asked::Auth(self.credentials()?)),
+            _ => Ok(Asked::Command(self.command()?)),
+        }
+    }
+
     fn command(&mut self) -> Result<Command, CommandError> {
         match &*self.kind {
-            "auth" => Ok(Command::Auth { user: self.user()? }),
             "join" => Ok(Command::Join {
                 room: self.room()?,
                 since: self.since.take(),
@@ -149,9 +159,14 @@ impl Fields<'_> {
         Ok(RoomName::new(&room)?)
     }
 
-    fn user(&mut self) -> Result<UserName, CommandError> {
-        let user = self.user.take().ok_or_else(|| bad("auth needs a `user`"))?;
-        Ok(UserName::new(&user)?)
+    fn credentials(&mut self) -> Result<Credentials, CommandError> {
+        match (self.user.take(), self.token.take()) {
+            (Some(user), None) => Ok(Credentials::User(UserName::new(&user)?)),
+            (None, Some(token)) => Ok(Credentials::Token(Secret::new(token.into_owned()))),
+            _ => Err(bad(
+                "auth needs a `token`, or a `user` where the server is open",
+            )),
+        }
     }
 
     fn key(&mut self) -> Result<Option<std::sync::Arc<str>>, CommandError> {
@@ -175,6 +190,7 @@ impl Fields<'_> {
         let left = [
             ("room", self.room.is_some()),
             ("user", self.user.is_some()),
+            ("token", self.token.is_some()),
             ("since", self.since.is_some()),
             ("key", self.key.is_some()),
             ("data", self.data.is_some()),
@@ -221,6 +237,10 @@ enum Said<'a> {
         epoch: Epoch,
         offset: u64,
     },
+    Removed {
+        room: &'a str,
+        reason: &'a str,
+    },
     Bye {
         reason: &'a str,
         retry: u64,
@@ -238,6 +258,8 @@ struct Answer<'a> {
     epoch: Option<Epoch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -299,8 +321,12 @@ pub fn bare(reply: &Reply<'_>) -> Bytes {
 fn answer<'a>(reply: &Reply<'a>) -> Answer<'a> {
     match reply {
         Reply::Pong | Reply::Error(_) => Answer::default(),
-        Reply::Authenticated { user } => Answer {
-            user: Some(user.as_str()),
+        Reply::Authenticated(is) => Answer {
+            user: Some(is.user.as_str()),
+            room: Some(is.room.as_str()),
+            epoch: is.position.map(|position| position.epoch),
+            offset: is.position.map(|position| position.offset),
+            expires: is.expires.map(|time| time.as_secs()),
             ..Answer::default()
         },
         Reply::Left { room } => Answer {
@@ -372,6 +398,10 @@ pub fn push(push: &Push<'_>) -> Bytes {
             room: room.as_str(),
             epoch: position.epoch,
             offset: position.offset,
+        },
+        Push::Removed { room, reason } => Said::Removed {
+            room: room.as_str(),
+            reason,
         },
         Push::Bye { reason, retry } => Said::Bye {
             reason,

@@ -206,6 +206,8 @@ mod tests {
             metrics: Arc::default(),
             inbox: say,
             limits,
+            auth: crate::auth::Auth::Open,
+            own_hosts: None,
             origins: Vec::new(),
             trusted_proxies: Vec::new(),
             addresses: None,

@@ -10,6 +10,7 @@ use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
 use switchboard::id::{Epoch, Incarnation, Position, SessionId};
 use switchboard::protocol::{Command, Protocol};
 use switchboard::retention::Retention;
+use switchboard::rights::Rights;
 use switchboard::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 
 use super::node::{BrokerNode, name};
@@ -45,6 +46,7 @@ impl House {
             join_timeout: Duration::from_secs(3600),
             rooms_per_session: 1,
             max_rooms: 1,
+            rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(60)),
             recent_memory: 64 << 20,
             outbox_bytes: OUTBOX,
@@ -66,7 +68,7 @@ impl House {
             house.turn(Event::Opened {
                 session: SessionId(session),
                 protocol: Protocol::Native,
-                user: None,
+                identity: None,
                 outbox,
             });
         }

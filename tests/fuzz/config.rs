@@ -14,7 +14,7 @@ pub fn any_configuration(input: &[u8]) {
         return;
     };
     // Host names are asked of the network, and names of files of the machine: not here. An escape could spell them.
-    if ["listen", "www", "redis-ca", "redis_ca", "\\"]
+    if ["listen", "www", "redis-ca", "redis_ca", "token", "\\"]
         .iter()
         .any(|word| text.contains(word))
     {
@@ -34,7 +34,9 @@ pub fn any_configuration(input: &[u8]) {
                 assert_eq!(again, Ok(Parsed::Serve(config)), "{shown}");
             }
         }
-        Ok(Parsed::Checked(text) | Parsed::Text(text)) => assert!(!text.is_empty()),
+        Ok(Parsed::Checked(config)) => assert!(!config.to_toml().is_empty()),
+        Ok(Parsed::Text(text)) => assert!(!text.is_empty()),
+        Ok(Parsed::Token(_)) => panic!("nobody asked for a token"),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

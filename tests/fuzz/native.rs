@@ -2,17 +2,18 @@
 //! written again.
 
 use serde_json::{Map, Value, json};
+use switchboard::identity::Credentials;
 use switchboard::protocol::native::{decode, reply};
-use switchboard::protocol::{Command, Reply, RequestId};
+use switchboard::protocol::{Asked, Command, Reply, RequestId};
 
 pub fn any_command(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
     let read = decode(text);
-    match &read.command {
-        Ok(command) => {
-            let again = decode(&written(read.id, command));
+    match &read.asked {
+        Ok(asked) => {
+            let again = decode(&written(read.id, asked));
             assert_eq!(format!("{again:?}"), format!("{read:?}"));
         }
         Err(error) => {
@@ -24,7 +25,7 @@ pub fn any_command(input: &[u8]) {
 }
 
 /// The command as a client would write it.
-fn written(id: Option<RequestId>, command: &Command) -> String {
+fn written(id: Option<RequestId>, asked: &Asked) -> String {
     let mut fields = Map::new();
     let mut add = |name: &str, value: Value| {
         fields.insert(name.into(), value);
@@ -33,11 +34,18 @@ fn written(id: Option<RequestId>, command: &Command) -> String {
         add("id", json!(id));
     }
     let mut data = None;
-    match command {
-        Command::Auth { user } => {
+    let command = match asked {
+        Asked::Auth(credentials) => {
             add("type", json!("auth"));
-            add("user", json!(user.as_str()));
+            match credentials {
+                Credentials::User(user) => add("user", json!(user.as_str())),
+                Credentials::Token(token) => add("token", json!(token.expose())),
+            }
+            return Value::Object(fields).to_string();
         }
+        Asked::Command(command) => command,
+    };
+    match command {
         Command::Join { room, since } => {
             add("type", json!("join"));
             add("room", json!(room.as_str()));

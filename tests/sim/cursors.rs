@@ -12,6 +12,7 @@ use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket}
 use switchboard::metrics::Metrics;
 use switchboard::protocol::{Command, Protocol, RequestId};
 use switchboard::retention::Retention;
+use switchboard::rights::Rights;
 use switchboard::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 
 use super::transport::{Frame, Transport};
@@ -71,6 +72,7 @@ impl Desk {
             join_timeout: Duration::from_secs(3600),
             rooms_per_session: 100,
             max_rooms: 100,
+            rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory,
             outbox_bytes: OUTBOX,
@@ -95,7 +97,7 @@ impl Desk {
             desk.turn([Event::Opened {
                 session: SessionId(session),
                 protocol: Protocol::Native,
-                user: None,
+                identity: None,
                 outbox,
             }]);
             desk.hear(session);

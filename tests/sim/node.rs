@@ -14,6 +14,7 @@ use switchboard::metrics::Metrics;
 use switchboard::protocol::{Command, Protocol};
 use switchboard::publication::{Page, Publication};
 use switchboard::retention::Retention;
+use switchboard::rights::Rights;
 use switchboard::session::{Chunk, Outbox, OutboxLimits, OutboxReader, outbox};
 
 /// Buffers of one write, as the real writer has it.
@@ -307,6 +308,7 @@ impl Node {
             join_timeout: Duration::from_secs(2),
             rooms_per_session: 10,
             max_rooms: 100,
+            rights: Rights::open(),
             retention: Retention::uniform(sizes.history_size, Duration::from_secs(3600)),
             recent_memory: sizes.recent_memory,
             outbox_bytes: sizes.outbox_bytes,
@@ -368,7 +370,7 @@ impl Node {
         self.inbox.push_back(Event::Opened {
             session: SessionId(id),
             protocol: Protocol::Native,
-            user: None,
+            identity: None,
             outbox: outbox.clone(),
         });
         let session = Session {

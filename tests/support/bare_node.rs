@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use switchboard::api::Gate;
+use switchboard::auth::Auth;
 use switchboard::connection::{Limits, Node};
 use switchboard::dispatcher::Event;
 use switchboard::http::HeadLimits;
@@ -44,6 +45,8 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
                 frames: 16,
             },
         },
+        auth: Auth::Open,
+        own_hosts: None,
         origins: Vec::new(),
         trusted_proxies: Vec::new(),
         addresses: None,

@@ -16,6 +16,7 @@ pub mod redis_server;
 pub mod refusals;
 pub mod returning;
 pub mod tap;
+pub mod tokens;
 
 use std::future::Future;
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub use node::TestNode;
 pub use process::NodeProcess;
 pub use returning::ReturningClient;
 use switchboard::runtime;
+pub use tokens::Issuer;
 
 /// How long anything may take that must happen. Long enough for a busy machine; nothing waits for it to pass.
 pub const DEADLINE: Duration = Duration::from_secs(20);
