@@ -305,17 +305,17 @@ impl Config {
         warnings.chain(lines).chain(self.unsaid_limits()).collect()
     }
 
-    /// Whether there is no key for tokens: every client is who it says it is. Then nobody is limited who does not ask for
-    /// it.
-    pub fn is_open(&self) -> bool {
-        self.token_secret_file.is_none() && self.token_key.is_empty()
-    }
-
     /// Completes what depends on the machine and on other options.
     fn fill(&mut self) {
         if self.node.is_empty() {
             self.node = default_label(self.listen.port());
         }
+    }
+
+    /// Whether every client is who it says it is: no keys to check tokens with are configured. Then nobody is limited
+    /// who does not ask for it.
+    pub fn is_open(&self) -> bool {
+        self.token_secret_file.is_none() && self.token_key.is_empty()
     }
 
     /// Commands a session may send per second; 0 for no limit.

@@ -233,10 +233,10 @@ pub struct Upgraded {
     rest: Vec<u8>,
     /// The client's address, as far as trusted proxies tell it.
     client: IpAddr,
-    /// The client's place among those of its address, if a proxy told the address.
-    claim: Option<Box<Claim>>,
     /// Who the client is, as far as the handshake tells it.
     identity: Option<Arc<Identity>>,
+    /// The client's place among those of its address, if a proxy told the address.
+    claim: Option<Box<Claim>>,
 }
 
 #[derive(Clone, Copy)]

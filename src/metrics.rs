@@ -133,6 +133,8 @@ pub enum Refused {
     Body,
     /// A page of another origin.
     Origin,
+    /// A token that is not accepted.
+    Token,
     /// Any other request that breaks a rule.
     Request,
 }
@@ -147,6 +149,7 @@ impl Label for Refused {
         Self::Timeout,
         Self::Body,
         Self::Origin,
+        Self::Token,
         Self::Request,
     ];
 
@@ -163,6 +166,7 @@ impl Label for Refused {
             Self::Timeout => "timeout",
             Self::Body => "body",
             Self::Origin => "origin",
+            Self::Token => "token",
             Self::Request => "request",
         }
         .into()

@@ -34,13 +34,12 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// How many commands it counts as against the rate of its session. A join may make the node subscribe, read a log and
-    /// unsubscribe again, all in Redis; a page of history is read and encoded for one client alone; a token's signature
-    /// is checked.
+    /// How many commands it counts as against the rate of its session. A signature costs more than a message, and signing in
+    /// joins a room.
     pub fn cost(&self) -> u32 {
         match self {
-            Asked::Auth(_) | Asked::Command(Command::Join { .. } | Command::History { .. }) => 4,
-            Asked::Command(_) => 1,
+            Asked::Auth(_) => 4,
+            Asked::Command(command) => command.cost(),
         }
     }
 }
@@ -64,6 +63,17 @@ pub enum Command {
         limit: usize,
     },
     Ping,
+}
+
+impl Command {
+    /// How many commands it counts as against the rate of its session. A join may make the node subscribe, read a log and
+    /// unsubscribe again, all in Redis; a page of history is read and encoded for one client alone.
+    pub fn cost(&self) -> u32 {
+        match self {
+            Command::Join { .. } | Command::History { .. } => 4,
+            _ => 1,
+        }
+    }
 }
 
 /// Something to be said in a room.

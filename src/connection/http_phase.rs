@@ -242,8 +242,8 @@ impl<S: Socket> Door<'_, S> {
             speaks,
             rest: self.buffer,
             client,
-            claim,
             identity,
+            claim,
         }))
     }
 
@@ -336,6 +336,7 @@ fn reason(refusal: &Refusal) -> Refused {
         Status::RequestTimeout => Refused::Timeout,
         Status::ContentTooLarge => Refused::Body,
         Status::Forbidden => Refused::Origin,
+        Status::Unauthorized => Refused::Token,
         _ => Refused::Request,
     }
 }
