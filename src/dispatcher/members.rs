@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::desk::Desk;
+use super::desk::{Asker, Desk};
 use super::joins::Join;
 use super::recovery::{Cursor, Judge};
 use super::room::{Membership, Room, RoomState};
@@ -181,7 +181,8 @@ impl Dispatcher {
                     continue;
                 };
                 self.leave(key, session);
-                self.reply(session, id, &Reply::Error(&Refused::Unavailable.into()));
+                let asker = Asker::Session { session, id };
+                self.reply(&asker, &Reply::Error(&Refused::Unavailable.into()));
             }
         }
     }
