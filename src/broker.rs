@@ -28,7 +28,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket};
-pub use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range, Refused, Sender};
+pub use crate::publication::{
+    KEY_TTL, Page, Publication, PublishKey, Publisher, Range, Refused, Sender,
+};
 use crate::retention::Retention;
 
 /// What the dispatcher asks.

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::keys::KeysFile;
 use crate::retention::Rule;
 use crate::rights;
 
@@ -28,7 +29,7 @@ pub use token::TokenOrder;
 
 use identity::{Claim, KeyFile, RoomRule, SecretIn};
 use kinds::{
-    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, Label, Level, MIB, MINUTE, Origin,
+    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, KeysIn, Label, Level, MIB, MINUTE, Origin,
     PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
 };
 use shapes::{Filled, Many, Maybe, One};
@@ -62,6 +63,17 @@ options::options! {
         /// A WebSocket endpoint that sends every message back, for conformance suites. By default
         /// there is none.
         echo_path: Option<String> = Maybe(UrlPath), "PATH", "";
+    }
+
+    "HTTP API" {
+        /// A file with the keys of the HTTP API, one per line, as KEY or NAME:KEY, of 32 characters
+        /// at least. Without it the API serves programs on this machine alone, in open mode on the
+        /// loopback interface, and nobody otherwise.
+        api_key_file: Option<KeysFile> = Maybe(KeysIn), "FILE", "";
+
+        /// A listener of its own for the HTTP API and /metrics, which are then not served on
+        /// --listen, and /metrics needs no key. By default they are served there.
+        api_listen: Option<SocketAddr> = Maybe(Address), "HOST:PORT", "";
     }
 
     "Identity and rights" {
@@ -366,6 +378,16 @@ impl Config {
                  say --open if that is meant",
                 self.listen
             ),
+        );
+        check(
+            self.api_key_file.is_some()
+                || self
+                    .api_listen
+                    .is_none_or(|listen| listen.ip().to_canonical().is_loopback()),
+            "api-listen",
+            "can be reached from other machines, and without keys anyone there could publish; give \
+             --api-key-file, or listen on 127.0.0.1"
+                .into(),
         );
         check(
             !self.open || self.is_open(),

@@ -21,6 +21,10 @@ use crate::rights::Denied;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId(pub u64);
 
+/// How many messages one `history` may ask for, and what it gets when it does not say.
+pub const HISTORY_LIMIT: usize = 100;
+pub const HISTORY_DEFAULT: usize = 50;
+
 /// What a client asks. Who it is, is settled before the dispatcher hears of it; it hears all else as it is.
 #[derive(Debug)]
 pub enum Asked {

@@ -19,6 +19,8 @@ const FLOORS: [&[&str]; 5] = [
         "disconnect",
         "metrics",
         "readiness",
+        "process",
+        "keys",
         "config",
         "runtime",
         "logger",
@@ -32,6 +34,8 @@ const FLOORS: [&[&str]; 5] = [
         "handshake",
         "auth",
         "pages",
+        "api",
+        "exposition",
         "rooms",
         "history",
         "track",
@@ -56,6 +60,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("retention", "pattern"),
     ("config", "retention"),
     ("config", "pattern"),
+    ("config", "keys"),
     ("config", "rights"),
     ("config", "secret"),
     ("config", "id"),
@@ -71,6 +76,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("handshake", "http"),
     ("auth", "http"),
     ("pages", "http"),
+    ("api", "http"),
+    ("exposition", "http"),
     // Only the event that reaches the dispatcher's inbox.
     ("connection", "dispatcher"),
     ("shutdown", "server"),
@@ -215,6 +222,7 @@ fn each_foreign_world_has_its_files() {
         );
         file.expect_only_in(
             &[
+                "api",
                 "auth",
                 "broker",
                 "http/answer",

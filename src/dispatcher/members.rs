@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::desk::Desk;
+use super::desk::{Asker, Desk};
 use super::joins::Join;
 use super::recovery::{Cursor, Judge};
 use super::room::{Membership, Room, RoomState};
@@ -52,6 +52,7 @@ impl Dispatcher {
         let key = self.rooms.find_or_add(name, RoomState::default);
         let joined = self.rooms.join(key, session, member.clone());
         if joined == Joined::First {
+            self.personal += usize::from(name.owner().is_some());
             self.desk.requests.push(Request::Follow(name.clone()));
         }
         let Some((room, desk)) = self.room(key) else {
@@ -75,7 +76,8 @@ impl Dispatcher {
     fn check_bounds(&self, session: SessionId, name: &RoomName) -> Result<(), CommandError> {
         let limit = |reason| Err(CommandError::new(Code::Limit, reason));
         let known = self.rooms.find(name);
-        if known.is_none() && self.rooms.len() >= self.desk.settings.max_rooms {
+        let chosen = self.rooms.len() - self.personal;
+        if known.is_none() && chosen >= self.desk.settings.max_rooms {
             return limit("this node has as many rooms as it may; leave one, or try another node");
         }
         let again = known.is_some_and(|key| self.rooms.has(key, session));
@@ -122,6 +124,7 @@ impl Dispatcher {
         if left == Left::Last
             && let Some(room) = self.rooms.remove(key)
         {
+            self.personal -= usize::from(room.name.owner().is_some());
             self.desk.recent_used -= room.state.recent.weight();
             self.desk.ahead_used -= room.state.track.ahead_weight();
             self.desk.requests.push(Request::Unfollow(room.name));
@@ -178,7 +181,8 @@ impl Dispatcher {
                     continue;
                 };
                 self.leave(key, session);
-                self.reply(session, id, &Reply::Error(&Refused::Unavailable.into()));
+                let asker = Asker::Session { session, id };
+                self.reply(&asker, &Reply::Error(&Refused::Unavailable.into()));
             }
         }
     }

@@ -26,3 +26,16 @@ fn a_node_has_so_many_rooms_and_who_wants_another_is_told_so() {
         bob.join("b").await;
     });
 }
+
+#[test]
+fn personal_rooms_take_no_place_of_those_that_clients_choose() {
+    run(async {
+        let node = TestNode::with(|config| config.max_rooms = 1).await;
+        let (mut ada, mut bob) = (node.client().await, node.client().await);
+        ada.auth("ada").await;
+        bob.auth("bob").await;
+        ada.join("a").await;
+        ada.publish("@bob", json!("psst")).await;
+        assert_eq!(bob.message("@bob").await["user"], "ada");
+    });
+}
