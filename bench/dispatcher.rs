@@ -150,7 +150,7 @@ impl House {
                     messages: Vec::new(),
                 }),
             }),
-            Request::Unfollow(_) | Request::Publish(_) => None,
+            _ => None,
         });
         let answers: Vec<Event> = answers.map(Event::Broker).collect();
         self.turns(answers);

@@ -344,6 +344,7 @@ impl Dispatcher {
             BrokerEvent::Ephemeral { room, publication } => self.on_ephemeral(&room, &publication),
             BrokerEvent::Published { ticket, result } => self.on_published(ticket, result),
             BrokerEvent::Page { ticket, result } => self.on_page(ticket, result),
+            BrokerEvent::Changed { .. } | BrokerEvent::Roll { .. } => {}
         }
     }
 

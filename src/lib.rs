@@ -25,7 +25,7 @@
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds | wait |
 //! | 1 logic | [`http`], [`handshake`], [`pages`], [`rooms`], [`track`], [`history`], [`session`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
-//! | 0 words | [`id`], [`pattern`], [`publication`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`readiness`], [`logger`], [`runtime`] | be named |
+//! | 0 words | [`id`], [`pattern`], [`publication`], [`member`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`readiness`], [`logger`], [`runtime`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
 //! clients in [`protocol::native`], the JSON between nodes in [`broker::wire`], the standard output in [`logger`].
@@ -61,6 +61,7 @@ pub mod history;
 pub mod http;
 pub mod id;
 pub mod logger;
+pub mod member;
 pub mod metrics;
 pub mod pages;
 pub mod pattern;

@@ -12,6 +12,7 @@ const FLOORS: [&[&str]; 5] = [
         "id",
         "pattern",
         "publication",
+        "member",
         "retention",
         "disconnect",
         "metrics",
@@ -44,6 +45,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("protocol", "id"),
     ("protocol", "publication"),
     ("publication", "id"),
+    ("member", "id"),
+    ("protocol", "member"),
     ("pattern", "id"),
     ("retention", "id"),
     ("retention", "pattern"),
@@ -194,7 +197,7 @@ fn each_foreign_world_has_its_files() {
             &["tungstenite", "async_tungstenite"],
         );
         file.expect_only_in(
-            &["broker", "http/answer", "protocol", "publication"],
+            &["broker", "http/answer", "protocol", "publication", "member"],
             &["serde_json"],
         );
         file.expect_only_in(&["http/rules"], &["httparse"]);

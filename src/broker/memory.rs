@@ -137,6 +137,7 @@ impl Shared {
                 let result = self.read(&read, now);
                 self.tell(node, BrokerEvent::Page { ticket, result });
             }
+            Request::Here(_) | Request::Members(_) | Request::Retire(_) => {}
         }
     }
 

@@ -36,6 +36,7 @@ impl World {
                 self.oracle.figures.reads += 1;
                 self.push_job(index, READS, Job::Read(read));
             }
+            Request::Here(_) | Request::Members(_) | Request::Retire(_) => {}
         }
     }
 

@@ -90,6 +90,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
             Request::Read(read) => self.reads.send(read).map_err(|_| Ended),
             Request::Follow(room) => self.order(Order::Follow(room)),
             Request::Unfollow(room) => self.order(Order::Unfollow(room)),
+            Request::Here(_) | Request::Members(_) | Request::Retire(_) => Ok(()),
         }
     }
 
