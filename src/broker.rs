@@ -89,7 +89,7 @@ pub struct Members {
     pub room: RoomName,
     /// The members behind this name; `None`: from the first.
     pub after: Option<UserName>,
-    /// At most so many.
+    /// At most so many; 0: only the version and the counts.
     pub limit: usize,
 }
 
