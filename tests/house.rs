@@ -32,6 +32,7 @@ const FLOORS: [&[&str]; 5] = [
         "rooms",
         "history",
         "track",
+        "presence",
         "session",
     ],
     &["broker/memory", "broker/redis", "dispatcher", "connection"],
@@ -54,6 +55,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("config", "pattern"),
     ("handshake", "http"),
     ("pages", "http"),
+    ("presence", "broker"),
     // Only the event that reaches the dispatcher's inbox.
     ("connection", "dispatcher"),
     ("shutdown", "server"),

@@ -1,0 +1,31 @@
+//! Who is here. [`Attendance`] knows which users have sessions of this node in which rooms, and what of it must be announced;
+//! [`Roster`] knows who is in one room over all nodes, and what of its changes the room's members must be told.
+
+mod attendance;
+mod roster;
+
+use std::time::Duration;
+
+pub use attendance::Attendance;
+pub use roster::{Question, Roster, Told, fit};
+
+use crate::id::RoomName;
+use crate::pattern::Switches;
+
+/// What the node does about presence.
+#[derive(Clone, Debug)]
+pub struct PresenceSettings {
+    /// How long somebody who has left may take to come back unnoticed.
+    pub grace: Duration,
+    /// In which rooms members are told who joins and leaves.
+    pub events: Switches,
+    /// Bytes of the lists of members that the node keeps for all its rooms.
+    pub memory: usize,
+}
+
+impl PresenceSettings {
+    /// Whether members of the room are told who joins and leaves.
+    pub fn has_events(&self, room: &RoomName) -> bool {
+        self.events.is_on(room.as_str())
+    }
+}
