@@ -23,6 +23,17 @@ pub struct PresenceSettings {
     pub memory: usize,
 }
 
+impl Default for PresenceSettings {
+    /// As a node has it that is told nothing: a grace of 5 s, events in all rooms, 64 MiB.
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(5),
+            events: Switches::default(),
+            memory: 64 << 20,
+        }
+    }
+}
+
 impl PresenceSettings {
     /// Whether members of the room are told who joins and leaves.
     pub fn has_events(&self, room: &RoomName) -> bool {

@@ -114,7 +114,10 @@ impl Attendance {
         };
         stay.connections = stay.connections.saturating_sub(1);
         // Whoever was never announced needs no grace.
-        if stay.connections == 0 && stay.announced > 0 && stay.grace.is_none() && !self.grace.is_zero()
+        if stay.connections == 0
+            && stay.announced > 0
+            && stay.grace.is_none()
+            && !self.grace.is_zero()
             && let Some(now) = now
         {
             self.last_number += 1;

@@ -41,7 +41,19 @@ pub enum Told {
         version: u64,
     },
     /// What has changed cannot be told; the list is to be asked for anew.
-    Anew { version: u64 },
+    Anew {
+        version: u64,
+    },
+}
+
+impl Told {
+    pub fn version(&self) -> u64 {
+        match self {
+            Told::Joined { version, .. } | Told::Left { version, .. } | Told::Anew { version } => {
+                *version
+            }
+        }
+    }
 }
 
 /// What is to be read next.
@@ -124,14 +136,22 @@ impl Table {
 
     /// What has to be told to those who know the older list.
     fn tell_since(&self, old: &Table, version: u64, told: &mut Vec<Told>) {
-        for user in old.members.keys().filter(|user| !self.members.contains_key(*user)) {
+        for user in old
+            .members
+            .keys()
+            .filter(|user| !self.members.contains_key(*user))
+        {
             let user = user.clone();
             told.push(Told::Left { user, version });
         }
         for (user, (_, info)) in &self.members {
             if !old.members.contains_key(user) {
                 let (user, info) = (user.clone(), info.clone());
-                told.push(Told::Joined { user, info, version });
+                told.push(Told::Joined {
+                    user,
+                    info,
+                    version,
+                });
             }
         }
     }
@@ -187,7 +207,10 @@ impl Roster {
     /// The question to ask now; the caller asks it.
     pub fn ask(&mut self) -> Question {
         self.asked = Asked::Yes(self.want);
-        let last = self.pages.as_ref().and_then(|(_, table)| table.members.last_key_value());
+        let last = self
+            .pages
+            .as_ref()
+            .and_then(|(_, table)| table.members.last_key_value());
         Question {
             after: last.map(|(user, _)| user.clone()),
             limit: if self.want == Want::List { PAGE } else { 0 },
@@ -224,7 +247,14 @@ impl Roster {
     }
 
     fn apply(&mut self, change: Change, told: &mut Vec<Told>) {
-        let Change { version, user, was, connections, info, .. } = change;
+        let Change {
+            version,
+            user,
+            was,
+            connections,
+            info,
+            ..
+        } = change;
         self.version = Some(version);
         let was = match &mut self.table {
             Some(table) => table.set(user.clone(), connections, info.clone()),
@@ -233,7 +263,11 @@ impl Roster {
         match (was, connections) {
             (0, 1..) => {
                 self.count += 1;
-                told.push(Told::Joined { user, info, version });
+                told.push(Told::Joined {
+                    user,
+                    info,
+                    version,
+                });
             }
             (1.., 0) => {
                 self.count = self.count.saturating_sub(1);
@@ -260,8 +294,16 @@ impl Roster {
             }
             return;
         }
-        let (version, mut pages) = self.pages.take().unwrap_or((roll.version, Table::default()));
-        for Member { user, connections, info } in roll.members {
+        let (version, mut pages) = self
+            .pages
+            .take()
+            .unwrap_or((roll.version, Table::default()));
+        for Member {
+            user,
+            connections,
+            info,
+        } in roll.members
+        {
             pages.set(user, connections, info);
         }
         // What is known to come counts too: a room that is too large costs one page and not all of them.
@@ -271,7 +313,11 @@ impl Roster {
             return;
         }
         self.want = Want::Nothing;
-        self.count = if fits { pages.members.len() as u64 } else { roll.count };
+        self.count = if fits {
+            pages.members.len() as u64
+        } else {
+            roll.count
+        };
         match (self.version, &self.table) {
             (Some(former), Some(old)) if fits && former <= version => {
                 pages.tell_since(old, version, told);
@@ -318,12 +364,17 @@ impl Roster {
     pub fn page(&self, after: Option<&UserName>, limit: usize, bytes: usize) -> Option<Roll> {
         let (version, table) = (self.version?, self.table.as_ref()?);
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = table.members.range::<UserName, _>((start, Bound::Unbounded));
-        let members = rest.by_ref().take(limit).map(|(user, (connections, info))| Member {
-            user: user.clone(),
-            connections: *connections,
-            info: info.clone(),
-        });
+        let mut rest = table
+            .members
+            .range::<UserName, _>((start, Bound::Unbounded));
+        let members = rest
+            .by_ref()
+            .take(limit)
+            .map(|(user, (connections, info))| Member {
+                user: user.clone(),
+                connections: *connections,
+                info: info.clone(),
+            });
         let mut roll = Roll {
             version,
             members: members.collect(),

@@ -10,6 +10,7 @@ use switchboard::broker::{BrokerEvent, Page, Publication, Range, Read, Refused, 
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings, TICK};
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket};
 use switchboard::metrics::Metrics;
+use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol, RequestId};
 use switchboard::retention::Retention;
 use switchboard::session::{Chunk, OutboxLimits, OutboxReader, outbox};
@@ -61,6 +62,7 @@ fn page(top: Position, first: u64, from: u64, to: u64) -> Page {
 
 impl Desk {
     fn new(clients: u64, recent_memory: usize) -> Self {
+            presence: PresenceSettings::default(),
         let now = Instant::now();
         let settings = Settings {
             incarnation: INCARNATION,

@@ -11,6 +11,7 @@ use switchboard::broker::{BrokerEvent, Publish, Read, Refused};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId};
 use switchboard::metrics::Metrics;
+use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 use switchboard::publication::{Page, Publication};
 use switchboard::retention::Retention;
@@ -270,6 +271,7 @@ impl Session {
 pub struct Sizes {
     pub history_size: usize,
     pub recent_memory: usize,
+            presence: PresenceSettings::default(),
     pub outbox_bytes: usize,
     pub linger: u64,
     pub delay: u64,

@@ -52,7 +52,13 @@ fn told(told: Vec<Told>) -> Vec<String> {
 fn settled(version: u64, users: impl IntoIterator<Item = u64>, memory: usize) -> Roster {
     let mut roster = Roster::default();
     roster.make_due();
-    assert_eq!(roster.ask(), Question { after: None, limit: PAGE });
+    assert_eq!(
+        roster.ask(),
+        Question {
+            after: None,
+            limit: PAGE
+        }
+    );
     let mut heard = Vec::new();
     roster.answer(roll(version, users), memory, &mut heard);
     assert!(heard.is_empty() && !roster.is_due());
@@ -86,7 +92,11 @@ fn a_first_connection_is_a_joining_and_a_last_a_leaving_and_what_is_between_is_n
 #[test]
 fn a_hole_is_mended_by_one_list_and_told_as_the_difference() {
     let mut roster = settled(5, [1, 2], MEMORY);
-    assert_eq!(hear(&mut roster, change(8, 9, 0, 1)), [""; 0], "something is missing");
+    assert_eq!(
+        hear(&mut roster, change(8, 9, 0, 1)),
+        [""; 0],
+        "something is missing"
+    );
     assert!(roster.is_due());
     roster.ask();
     assert_eq!(hear(&mut roster, change(9, 4, 0, 1)), [""; 0], "it waits");
@@ -114,13 +124,19 @@ fn a_resubscription_makes_the_list_under_way_begin_again() {
     let mut roster = settled(5, [1], MEMORY);
     hear(&mut roster, change(8, 9, 0, 1));
     roster.ask();
-    let first = Roll { more: true, ..roll(9, [1]) };
+    let first = Roll {
+        more: true,
+        ..roll(9, [1])
+    };
     assert_eq!(answer(&mut roster, first), [""; 0]);
     assert_eq!(roster.ask().after, Some(user(1)));
     roster.make_due();
     assert_eq!(answer(&mut roster, roll(9, [9])), [""; 0]);
     assert_eq!(roster.ask().after, None);
-    assert_eq!(answer(&mut roster, roll(11, [9])), ["-u0001@11", "+u0009@11"]);
+    assert_eq!(
+        answer(&mut roster, roll(11, [9])),
+        ["-u0001@11", "+u0009@11"]
+    );
 }
 
 #[test]
@@ -139,7 +155,11 @@ fn a_list_that_does_not_fit_costs_one_page_and_changes_are_told_without_it() {
     let mut roster = Roster::default();
     roster.make_due();
     roster.ask();
-    let first = Roll { count: 1_000_000, more: true, ..roll(7, [1]) };
+    let first = Roll {
+        count: 1_000_000,
+        more: true,
+        ..roll(7, [1])
+    };
     assert_eq!(answer(&mut roster, first), [""; 0]);
     assert!(roster.is_known() && !roster.has_list() && !roster.is_due());
     assert!(roster.page(None, 1, MEMORY).is_none());
@@ -148,8 +168,16 @@ fn a_list_that_does_not_fit_costs_one_page_and_changes_are_told_without_it() {
     assert_eq!(hear(&mut roster, change(9, 4, 2, 0)), ["-u0004@10"]);
     assert_eq!(hear(&mut roster, change(12, 4, 0, 1)), [""; 0]);
     roster.ask();
-    let again = Roll { count: 1_000_000, more: true, ..roll(13, [1]) };
-    assert_eq!(answer(&mut roster, again), ["?@13"], "what was missed is not known");
+    let again = Roll {
+        count: 1_000_000,
+        more: true,
+        ..roll(13, [1])
+    };
+    assert_eq!(
+        answer(&mut roster, again),
+        ["?@13"],
+        "what was missed is not known"
+    );
     assert_eq!(roster.weight(), 0);
 }
 
@@ -168,14 +196,26 @@ fn changes_that_wait_for_a_list_are_bounded() {
 
 #[test]
 fn pages_are_bounded_by_number_and_by_bytes_and_weights_return_to_nothing() {
-    let info: Info = RawValue::from_string(format!("\"{}\"", "x".repeat(500))).unwrap().into();
+    let info: Info = RawValue::from_string(format!("\"{}\"", "x".repeat(500)))
+        .unwrap()
+        .into();
     let mut roster = settled(0, [], MEMORY);
     for n in 0..10 {
         let info = Some(info.clone());
-        hear(&mut roster, Change { info, ..change(n, n, 0, 1) });
+        hear(
+            &mut roster,
+            Change {
+                info,
+                ..change(n, n, 0, 1)
+            },
+        );
     }
     let page = roster.page(Some(&user(2)), 3, MEMORY).unwrap();
-    let names: Vec<&str> = page.members.iter().map(|member| member.user.as_str()).collect();
+    let names: Vec<&str> = page
+        .members
+        .iter()
+        .map(|member| member.user.as_str())
+        .collect();
     assert_eq!((names, page.more), (vec!["u0003", "u0004", "u0005"], true));
     let page = roster.page(None, 100, 1500).unwrap();
     assert_eq!((page.members.len(), page.more, page.count), (2, true, 10));
@@ -205,7 +245,12 @@ impl Store {
     }
 
     fn roll(&self, question: &Question) -> Roll {
-        let behind = |n: &u64| question.after.as_ref().is_none_or(|after| user(*n) > *after);
+        let behind = |n: &u64| {
+            question
+                .after
+                .as_ref()
+                .is_none_or(|after| user(*n) > *after)
+        };
         let rest: Vec<_> = self.users.iter().filter(|(n, _)| behind(n)).collect();
         // Pages of two at most, so that there are several.
         let limit = question.limit.min(2);
@@ -236,8 +281,17 @@ struct Client {
 fn members_know_the_truth_in_the_end_whatever_was_missed() {
     for seed in 0..3000 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let memory = *[MEMORY, MEMORY, 3 * OVERHEAD].get(random.usize(..3)).unwrap();
-        let (mut store, mut roster, mut client) = (Store::default(), Roster::default(), Client { lost: true, ..Client::default() });
+        let memory = *[MEMORY, MEMORY, 3 * OVERHEAD]
+            .get(random.usize(..3))
+            .unwrap();
+        let (mut store, mut roster, mut client) = (
+            Store::default(),
+            Roster::default(),
+            Client {
+                lost: true,
+                ..Client::default()
+            },
+        );
         let mut pushes: VecDeque<Change> = VecDeque::new();
         let mut answers: VecDeque<Roll> = VecDeque::new();
         roster.make_due();
@@ -248,17 +302,25 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
                     Told::Joined { user, version, .. } => {
                         assert!(version >= last, "seed {seed}");
                         last = version;
-                        assert!(client.users.insert(user) || client.lost, "seed {seed}: twice");
+                        assert!(
+                            client.users.insert(user) || client.lost,
+                            "seed {seed}: twice"
+                        );
                     }
                     Told::Left { user, version } => {
                         assert!(version >= last, "seed {seed}");
                         last = version;
-                        assert!(client.users.remove(&user) || client.lost, "seed {seed}: twice");
+                        assert!(
+                            client.users.remove(&user) || client.lost,
+                            "seed {seed}: twice"
+                        );
                     }
                     Told::Anew { .. } => client.lost = true,
                 }
             }
-            if client.lost && let Some(page) = roster.page(None, 100, MEMORY) {
+            if client.lost
+                && let Some(page) = roster.page(None, 100, MEMORY)
+            {
                 client.users = page.members.into_iter().map(|member| member.user).collect();
                 client.lost = false;
             }
@@ -314,18 +376,33 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
             }
             take(&mut client, &roster, heard);
         }
-        assert!(!roster.is_due() && answers.is_empty(), "seed {seed}: it rests");
+        assert!(
+            !roster.is_due() && answers.is_empty(),
+            "seed {seed}: it rests"
+        );
         let truth: BTreeSet<UserName> = store.users.keys().map(|n| user(*n)).collect();
         assert_eq!(roster.version, Some(store.version), "seed {seed}");
         if let Some(page) = roster.page(None, 100, MEMORY) {
-            let listed: BTreeMap<_, _> = page.members.iter().map(|member| (member.user.clone(), member.connections)).collect();
-            let all: BTreeMap<_, _> = store.users.iter().map(|(n, count)| (user(*n), *count)).collect();
+            let listed: BTreeMap<_, _> = page
+                .members
+                .iter()
+                .map(|member| (member.user.clone(), member.connections))
+                .collect();
+            let all: BTreeMap<_, _> = store
+                .users
+                .iter()
+                .map(|(n, count)| (user(*n), *count))
+                .collect();
             assert_eq!(listed, all, "seed {seed}");
             assert!(!client.lost);
         }
         if !client.lost {
             assert_eq!(client.users, truth, "seed {seed}");
         }
-        assert_eq!(roster.weight() > 0, roster.has_list() && !truth.is_empty(), "seed {seed}");
+        assert_eq!(
+            roster.weight() > 0,
+            roster.has_list() && !truth.is_empty(),
+            "seed {seed}"
+        );
     }
 }
