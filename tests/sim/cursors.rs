@@ -62,7 +62,6 @@ fn page(top: Position, first: u64, from: u64, to: u64) -> Page {
 
 impl Desk {
     fn new(clients: u64, recent_memory: usize) -> Self {
-            presence: PresenceSettings::default(),
         let now = Instant::now();
         let settings = Settings {
             incarnation: INCARNATION,
@@ -75,6 +74,7 @@ impl Desk {
             max_rooms: 100,
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory,
+            presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
             seed: 1,
         };

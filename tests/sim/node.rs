@@ -271,7 +271,6 @@ impl Session {
 pub struct Sizes {
     pub history_size: usize,
     pub recent_memory: usize,
-            presence: PresenceSettings::default(),
     pub outbox_bytes: usize,
     pub linger: u64,
     pub delay: u64,
@@ -309,6 +308,7 @@ impl Node {
             max_rooms: 100,
             retention: Retention::uniform(sizes.history_size, Duration::from_secs(3600)),
             recent_memory: sizes.recent_memory,
+            presence: PresenceSettings::default(),
             outbox_bytes: sizes.outbox_bytes,
             seed,
         };
