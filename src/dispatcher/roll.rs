@@ -224,10 +224,8 @@ impl Dispatcher {
             if self.desk.pending.contains_key(&ticket) {
                 self.answer_waiting(key);
             }
-            // The room may be gone, and another one in its place.
-            if let Some((_, desk)) = self.room(key)
-                && desk.pending.contains_key(&ticket)
-            {
+            // The room may be gone, or another one in its place.
+            if self.desk.pending.contains_key(&ticket) {
                 self.on_roll(ticket, Err(Refused::Unavailable));
             }
         }

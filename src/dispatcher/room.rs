@@ -317,6 +317,8 @@ impl Room {
     fn lose(&mut self, desk: &mut Desk, position: Position) {
         self.seal(desk);
         self.change_recent(desk, Recent::clear);
+        // A store that has lost messages may have lost who is here.
+        self.make_roll_due(desk);
         let epoch = position.epoch.to_string();
         log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset; "messages lost");
         self.state

@@ -8,12 +8,14 @@ mod faults;
 mod hearing;
 mod node;
 mod oracle;
+mod presence;
 mod redis;
 mod rest;
 mod store;
 mod transport;
 mod trouble;
 mod turns;
+mod view;
 mod world;
 
 use std::sync::Mutex;
