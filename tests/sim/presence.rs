@@ -24,6 +24,18 @@ pub struct Presence {
     rooms: Vec<Listing>,
     /// When each lease ends.
     leases: BTreeMap<Lease, u64>,
+    /// The newest that each life of a node has said of someone.
+    newest: BTreeMap<(usize, u32, Who), u64>,
+}
+
+/// What a node says: how many sessions of someone it has.
+pub struct Saying {
+    who: Who,
+    connections: u32,
+    lease: Lease,
+    /// On which connection, and in which place of all that the node says.
+    link: u32,
+    number: u64,
 }
 
 #[derive(Clone, Default)]
@@ -37,6 +49,7 @@ impl Presence {
         Self {
             rooms: vec![Listing::default(); rooms],
             leases: BTreeMap::new(),
+            newest: BTreeMap::new(),
         }
     }
 
@@ -49,21 +62,19 @@ impl Presence {
         self.leases.get(&lease).is_some_and(|end| *end >= now)
     }
 
-    /// A late write under a lease that is over changes nothing.
-    fn set(
-        &mut self,
-        (room, user): &Who,
-        lease: Lease,
-        connections: u32,
-        now: u64,
-    ) -> Option<Change> {
-        if !self.is_held(lease, now) {
+    /// A late write under a lease that is over changes nothing, nor does one that a later one of its node has overtaken.
+    fn set(&mut self, saying: &Saying, now: u64) -> Option<Change> {
+        let Saying { who, lease, .. } = saying;
+        let order = (lease.0, lease.1, who.clone());
+        let newest = self.newest.entry(order).or_default();
+        if *newest >= saying.number || !self.leases.get(lease).is_some_and(|end| *end >= now) {
             return None;
         }
-        self.rooms[*room].change(user, now, |parts| {
+        *newest = saying.number;
+        self.rooms[who.0].change(&who.1, now, |parts| {
             parts.retain(|other, _| (other.0, other.1) != (lease.0, lease.1));
-            if connections > 0 {
-                parts.insert(lease, connections);
+            if saying.connections > 0 {
+                parts.insert(*lease, saying.connections);
             }
         })
     }
@@ -150,6 +161,7 @@ impl Listing {
 #[derive(Default)]
 pub struct Announcer {
     said: BTreeMap<Who, u32>,
+    number: u64,
     lease: u32,
     held_since: u64,
     /// The lease is renewed no more.
@@ -166,22 +178,21 @@ impl World {
 
     fn send_here(&mut self, index: usize, who: Who) {
         let (now, node) = (self.now, &mut self.nodes[index]);
-        let connections = node.announcer.said[&who];
-        let lease = (index, node.life, node.announcer.lease);
+        node.announcer.number += 1;
         let lane = &mut node.lanes[PUBLISHES];
-        if lane.up {
-            lane.asked_at = lane.asked_at.max(now + self.random.u64(..=lane.delay));
-            let (at, link) = (lane.asked_at, lane.link);
-            self.at(
-                at,
-                Happening::Here {
-                    who,
-                    lease,
-                    link,
-                    connections,
-                },
-            );
+        if !lane.up {
+            return;
         }
+        lane.asked_at = lane.asked_at.max(now + self.random.u64(..=lane.delay));
+        let at = lane.asked_at;
+        let saying = Saying {
+            connections: node.announcer.said[&who],
+            who,
+            lease: (index, node.life, node.announcer.lease),
+            link: lane.link,
+            number: node.announcer.number,
+        };
+        self.at(at, Happening::Here(saying));
     }
 
     /// Says again all that was said, because some of it may not have been heard.
@@ -192,26 +203,19 @@ impl World {
         }
     }
 
-    pub fn hear_here(&mut self, who: Who, lease: Lease, link: u32, connections: u32) {
+    pub fn hear_here(&mut self, saying: Saying) {
         if self.redis.frozen_until > self.now {
             let at = self.redis.frozen_until;
-            return self.at(
-                at,
-                Happening::Here {
-                    who,
-                    lease,
-                    link,
-                    connections,
-                },
-            );
+            return self.at(at, Happening::Here(saying));
         }
-        let node = &self.nodes[lease.0];
-        let is_current = node.life == lease.1 && node.lanes[PUBLISHES].link == link;
+        let node = &self.nodes[saying.lease.0];
+        let lane = &node.lanes[PUBLISHES];
+        let is_current = node.life == saying.lease.1 && lane.link == saying.link;
         // What was on a connection that has been cut may have reached the store, but not behind the next one.
-        let is_last = node.life != lease.1 || !node.lanes[PUBLISHES].up;
+        let is_last = node.life != saying.lease.1 || !lane.up;
         if is_current || (is_last && self.random.bool()) {
-            let change = self.redis.presence.set(&who, lease, connections, self.now);
-            self.tell_changes(change.map(|change| (who.0, change)));
+            let change = self.redis.presence.set(&saying, self.now);
+            self.tell_changes(change.map(|change| (saying.who.0, change)));
         }
     }
 

@@ -70,7 +70,8 @@ impl World {
         self.oracle.violate(Kind::Stuck, text);
     }
 
-    pub fn say_last_words(&mut self) {
+    /// Everyone asks anew who is here.
+    pub fn ask_lists(&mut self) {
         for node in &mut self.nodes {
             node.fail_reads = 0;
         }
@@ -80,6 +81,9 @@ impl World {
             }
             self.carry_out(client);
         }
+    }
+
+    pub fn say_last_words(&mut self) {
         for room in 0..self.names.len() {
             let joined = |client: &Client| client.rooms[room].is_some();
             if let Some(index) = self.clients.iter().position(joined) {

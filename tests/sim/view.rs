@@ -174,8 +174,8 @@ impl Client {
         let Some(room) = self.rooms[index].as_mut().filter(joined) else {
             return;
         };
+        let known = room.view.known(user).filter(|_| room.view.is_complete);
         let former = room.view.pushed.insert(user.to_owned(), (version, is_here));
-        let known = room.view.known(user);
         let text = || format!("client {} in r{index}: {frame:?} after {former:?}", self.id);
         match former {
             Some((_, was_here)) if was_here == is_here => {
@@ -184,7 +184,11 @@ impl Client {
             Some((former, _)) if former > version => {
                 scene.oracle.violate(Kind::Disordered, text());
             }
-            _ if known.is_some_and(|(since, _)| since > version) => {}
+            _ if known.is_some_and(|(since, _)| since >= version) => {}
+            // Whoever knows the list is told of nothing that it says already.
+            _ if known.is_some_and(|(_, was_here)| was_here == is_here) => {
+                scene.oracle.violate(Kind::Ghost, text());
+            }
             _ => scene.oracle.figures.comings += 1,
         }
     }

@@ -13,7 +13,7 @@ use super::client::{Act, Client, Scene, Timer};
 use super::faults::{Plan, Step};
 use super::node::{Input, Job, Node};
 use super::oracle::{Figures, Kind, Oracle, Violation};
-use super::presence::{Lease, Who};
+use super::presence::Saying;
 use super::redis::Redis;
 use super::transport::Transport;
 
@@ -46,12 +46,7 @@ pub enum Happening {
     Thaw(usize),
     Restart(usize, u32),
     /// What a node says of its sessions reaches the store.
-    Here {
-        who: Who,
-        lease: Lease,
-        link: u32,
-        connections: u32,
-    },
+    Here(Saying),
     /// The end of something that a fault began.
     Over(super::trouble::Over),
 }
@@ -171,6 +166,11 @@ impl World {
             if !self.run_until(self.now + 8_000, World::rests) {
                 self.find_restless("after the last words");
             }
+            self.run_until(self.now + 1_000, |_| false);
+            self.ask_lists();
+            if !self.run_until(self.now + 8_000, World::rests) {
+                self.find_restless("after the last questions");
+            }
             self.judge_lists();
         } else if self.oracle.violations.is_empty() {
             self.find_restless("after the last fault");
@@ -283,12 +283,7 @@ impl World {
             Happening::Step(step) => self.step(step),
             Happening::Thaw(node) => self.thaw(node),
             Happening::Restart(node, life) => self.restart(node, life),
-            Happening::Here {
-                who,
-                lease,
-                link,
-                connections,
-            } => self.hear_here(who, lease, link, connections),
+            Happening::Here(saying) => self.hear_here(saying),
             Happening::Over(over) => self.over(over),
         }
     }
