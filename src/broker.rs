@@ -22,8 +22,10 @@
 //! - **Only a read judges an epoch.** Why an offset needs one: a log lost at offset 8 starts again at 1, and whoever stands at 8 must not be told
 //!   at the new 8 that nothing was missed.
 
+pub mod list;
 pub mod memory;
 pub mod redis;
+pub mod roster;
 pub mod topics;
 pub mod wire;
 
