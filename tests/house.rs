@@ -25,7 +25,7 @@ const FLOORS: [&[&str]; 5] = [
     &[
         "broker",
         "broker/list",
-        "broker/roster",
+        "broker/ledger",
         "broker/topics",
         "broker/wire",
         "http",

@@ -4,8 +4,8 @@
 --   ARGV  topic, lease (INCARNATION.COUNT), when it ends as far as the node knows and how long a lease is (in
 --         milliseconds of this server), how long the version of an empty room is kept; then for each user
 --         name (or '' for those without one), connections, info (or '')
--- Answers 1; or 0, and nothing is done, when the lease may be over: then others may have reaped it, and
--- would not do so again.
+-- Answers the version of the list; or false, and nothing is done, when the lease may be over: then others may
+-- have reaped it, and would not do so again.
 
 local here, names = KEYS[1], KEYS[2]
 local topic, lease, ends, span, tail = unpack(ARGV)
@@ -13,7 +13,7 @@ local topic, lease, ends, span, tail = unpack(ARGV)
 -- Further ahead than a lease is long: the clock was set back.
 local left = tonumber(ends) - micros() / 1000
 if left < 0 or left > tonumber(span) then
-  return 0
+  return false
 end
 
 local run = string.match(lease, '^%x+%.')
@@ -47,4 +47,4 @@ for at = 6, #ARGV, 3 do
   end
 end
 settle(here, names, tail)
-return 1
+return digits(version_of(here))

@@ -257,10 +257,7 @@ mod tests {
         let mut lease = Lease::new(Incarnation(1), SPAN, start);
         let ask = lease.ask(0, start).unwrap();
         assert!(ask.take);
-        assert_eq!(
-            lease.answered(&ask, &held(10_000, None), start),
-            News::None
-        );
+        assert_eq!(lease.answered(&ask, &held(10_000, None), start), News::None);
         lease
     }
 

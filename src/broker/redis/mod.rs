@@ -32,6 +32,7 @@ mod scripts;
 mod subscription;
 mod supervisor;
 mod tls;
+mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,14 +41,15 @@ use std::time::{Duration, Instant};
 use announcer::Announcer;
 use commands::Commands;
 use lane::Lane;
-use link::{Connector, Purpose};
 pub use lease::LEASE;
+use link::{Connector, Purpose};
 use names::Names;
 use presence::Presence;
 use publisher::Publisher;
 use subscription::Subscription;
 use supervisor::Supervisor;
 pub use tls::TlsError;
+use trust::Trust;
 
 use super::topics::Topics;
 use super::{Broker, BrokerEvent, Settings};
@@ -114,6 +116,7 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
     let names = Names::new(&redis.prefix, db);
     let connector = Arc::new(Connector::new(redis.addresses, tls));
     let supervise = |purpose| Supervisor::new(connector.clone(), purpose, metrics.clone());
+    let trust = Trust::default();
     let commands = || -> Result<Commands, StartError> {
         Ok(Commands::new(names.clone(), &settings, id::random()?))
     };
@@ -122,6 +125,7 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
             supervise(purpose),
             commands()?,
             settings.publish_timeout,
+            trust.clone(),
             metrics.clone(),
         ))
     };
@@ -133,7 +137,7 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
         id::random()?,
         Instant::now(),
     );
-    let presence = Presence::new(announcer, commands()?);
+    let presence = Presence::new(announcer, commands()?, trust.clone());
 
     let (asked, requests) = flume::unbounded();
     let (reads, to_read) = flume::unbounded();

@@ -6,7 +6,7 @@ use super::announcer::{Errand, Reply};
 use super::answers::{bytes, read_offset};
 use super::lease::{Answer, Answered};
 use super::reaper::Step;
-use crate::broker::roster::Ask;
+use crate::broker::ledger::Ask;
 use crate::broker::wire;
 use crate::broker::{Member, Roll};
 
@@ -50,7 +50,12 @@ fn read_member(values: &[Value]) -> Option<Member> {
 
 /// Reads how an errand went. The error, if there is one, is for the log.
 pub fn judge(errand: &Errand, answer: Value) -> (Reply, Option<String>) {
-    let foreign = || (Reply::Refused, Some("an answer that is not ours".to_owned()));
+    let foreign = || {
+        (
+            Reply::Refused,
+            Some("an answer that is not ours".to_owned()),
+        )
+    };
     if let Value::ServerError(error) = &answer {
         return judge_error(error);
     }
@@ -60,9 +65,8 @@ pub fn judge(errand: &Errand, answer: Value) -> (Reply, Option<String>) {
             ask: Ask::Say { .. },
             ..
         } => match answer {
-            Value::Int(0) => Some(Reply::Late),
-            Value::Int(_) => Some(Reply::Done),
-            _ => None,
+            Value::Nil => Some(Reply::Late),
+            version => read_offset(&version).map(Reply::Said),
         },
         Errand::Reap(Step::Rooms { .. }) => match answer {
             Value::Array(rooms) => {
@@ -133,7 +137,20 @@ mod tests {
     #[test]
     fn a_member_that_cannot_be_read_is_counted_and_left_out() {
         let page = bulks(&[
-            "ada", "2", "{\"a\":1}", "b b", "1", "", "cy", "0", "", "dot", "1", "[1]", "eve", "1",
+            "ada",
+            "2",
+            "{\"a\":1}",
+            "b b",
+            "1",
+            "",
+            "cy",
+            "0",
+            "",
+            "dot",
+            "1",
+            "[1]",
+            "eve",
+            "1",
             "",
         ]);
         let mut answer: Vec<Value> = ["7", "9", "3", "1", "1"].map(bulk).into();

@@ -42,7 +42,8 @@ pub enum Ask {
 /// How an ask ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    Done,
+    /// And this was the version of the room's list then, if it was about who is in it.
+    Done { version: u64 },
     /// Nothing was done and nothing will be.
     Refused,
     /// Nobody knows. If it is done at all, then before this moment of the store's clock.
@@ -51,7 +52,7 @@ pub enum End {
 
 /// See the head of this file.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct Ledger {
     rooms: HashMap<RoomName, Room>,
     /// Rooms of which something is to be asked, each once.
     queue: VecDeque<RoomName>,
@@ -73,6 +74,8 @@ struct Room {
     /// Of whom something may yet be done that was asked before, and until when.
     doubt: BTreeSet<Who>,
     until: u64,
+    /// A version that the list has had.
+    version: u64,
     queued: bool,
     /// It stands in `later`.
     waits: bool,
@@ -97,7 +100,7 @@ struct Entry {
     asked: bool,
 }
 
-impl Roster {
+impl Ledger {
     /// From now on this is wanted.
     pub fn here(&mut self, here: Here) {
         let Here {
@@ -189,7 +192,7 @@ impl Roster {
         match ask {
             Ask::Enter { number, room } => self.entered(number, room, end),
             Ask::Quit { number } => {
-                if end != End::Done {
+                if !matches!(end, End::Done { .. }) {
                     self.over.push_back(number);
                 }
             }
@@ -210,19 +213,24 @@ impl Roster {
         }
     }
 
-    /// The store has told of a change. What contradicts what was said is said again: somebody has deleted it.
-    pub fn heard(&mut self, name: &RoomName, change: &Change) {
+    /// The store has told of a change. What contradicts what was said is said again. Tells whether the list was lost: then a later
+    /// change begins at an earlier version than one it has had.
+    pub fn heard(&mut self, name: &RoomName, change: &Change) -> bool {
         let Some(room) = self.rooms.get_mut(name) else {
-            return;
+            return false;
         };
-        // Before a first change there was nobody; before a later one, the others are none of its business.
-        let contradicted = room.users.iter().filter(|(who, entry)| {
-            let is_it = who.as_ref() == Some(&change.user);
-            let less = is_it && change.connections < entry.connections;
-            entry.asked && (less || (change.from == 0 && !is_it))
-        });
-        room.unsaid.extend(contradicted.map(|(who, _)| who.clone()));
+        if change.version <= room.version {
+            return false;
+        }
+        let is_lost = change.from < room.version;
+        let who = Some(change.user.clone());
+        if is_lost {
+            room.unsaid = room.users.keys().cloned().collect();
+        } else if (room.users.get(&who)).is_some_and(|it| it.connections > change.connections) {
+            room.unsaid.insert(who);
+        }
         self.queue(name);
+        is_lost
     }
 
     /// The store's clock: what can no longer be done is said once more, and then it is certain.
@@ -255,7 +263,7 @@ impl Roster {
         let room = self.rooms.get_mut(&name);
         let asked = room.filter(|room| room.record == Record::Asked(number));
         match (asked, end) {
-            (Some(room), End::Done) => {
+            (Some(room), End::Done { .. }) => {
                 room.record = Record::On(number);
                 self.queue(&name);
             }
@@ -274,9 +282,12 @@ impl Roster {
         let Some(room) = self.rooms.get_mut(name) else {
             return;
         };
+        if let End::Done { version } = end {
+            room.version = room.version.max(version);
+        }
         for Said { who, .. } in said {
             match end {
-                End::Done => {
+                End::Done { .. } => {
                     let gone = room.users.get(&who).is_some_and(|it| it.connections == 0);
                     if gone && !room.unsaid.contains(&who) && !room.doubt.contains(&who) {
                         room.users.remove(&who);
