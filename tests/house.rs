@@ -24,6 +24,8 @@ const FLOORS: [&[&str]; 5] = [
     ],
     &[
         "broker",
+        "broker/list",
+        "broker/ledger",
         "broker/topics",
         "broker/wire",
         "http",
