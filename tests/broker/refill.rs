@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::here::{Table, list};
-use super::node::{BrokerNode, SHORT_LEASE};
+use super::node::{BrokerNode, SHORT_LEASE, settings};
+use crate::support::gate::Gate;
 use crate::support::redis_server::{Options, RedisServer};
 
 /// Two nodes with two members each, one in common.
@@ -51,6 +52,29 @@ fn everything_is_deleted() {
     let (a, b, table) = scene(&server);
     server.query::<()>(&["FLUSHALL"]);
     filled_again(a, b, table, Instant::now());
+}
+
+#[test]
+fn while_a_slow_node_has_not_said_its_part_the_list_is_not_told() {
+    let server = RedisServer::start();
+    let gate = Gate::before(server.port());
+    let mut a = BrokerNode::on(&server);
+    let b = BrokerNode::redis(&[&gate.url()], settings()).ready();
+    let mut table = Table::of(&mut a, "lobby");
+    a.here("lobby", "ada", 1);
+    b.here("lobby", "bob", 1);
+    table.until(&mut a, "ada:1 bob:1");
+    gate.shut();
+    server.query::<()>(&["FLUSHALL"]);
+    a.here("lobby", "cy", 1);
+    let opening = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        gate.open();
+        gate
+    });
+    table.until(&mut a, "ada:1 bob:1 cy:1");
+    assert_eq!(table.found, ["+cy"], "nobody seemed to leave");
+    drop(opening.join());
 }
 
 #[test]
