@@ -42,12 +42,18 @@ pub enum Ask {
 /// How an ask ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// And this was the version of the room's list then, if it was about who is in it.
-    Done { version: u64 },
+    Done,
+    /// Done; these were the versions of the room's list before and after it.
+    Said {
+        before: u64,
+        after: u64,
+    },
     /// Nothing was done and nothing will be.
     Refused,
     /// Nobody knows. If it is done at all, then before this moment of the store's clock.
-    Lost { until: u64 },
+    Lost {
+        until: u64,
+    },
 }
 
 /// See the head of this file.
@@ -187,17 +193,18 @@ impl Ledger {
         taken
     }
 
-    /// An ask has ended so.
-    pub fn ended(&mut self, ask: Ask, end: End) {
+    /// An ask has ended so. Tells whether the room's list was lost before.
+    pub fn ended(&mut self, ask: Ask, end: End) -> bool {
         match ask {
             Ask::Enter { number, room } => self.entered(number, room, end),
             Ask::Quit { number } => {
-                if !matches!(end, End::Done { .. }) {
+                if end != End::Done {
                     self.over.push_back(number);
                 }
             }
-            Ask::Say { room, said } => self.said(&room, said, end),
+            Ask::Say { room, said } => return self.said(&room, said, end),
         }
+        false
     }
 
     /// The store has lost everything, or all was said in a name that no longer counts: everything is said anew.
@@ -263,7 +270,7 @@ impl Ledger {
         let room = self.rooms.get_mut(&name);
         let asked = room.filter(|room| room.record == Record::Asked(number));
         match (asked, end) {
-            (Some(room), End::Done { .. }) => {
+            (Some(room), End::Done | End::Said { .. }) => {
                 room.record = Record::On(number);
                 self.queue(&name);
             }
@@ -278,16 +285,18 @@ impl Ledger {
         self.tidy(&name);
     }
 
-    fn said(&mut self, name: &RoomName, said: Vec<Said>, end: End) {
+    fn said(&mut self, name: &RoomName, said: Vec<Said>, end: End) -> bool {
         let Some(room) = self.rooms.get_mut(name) else {
-            return;
+            return false;
         };
-        if let End::Done { version } = end {
-            room.version = room.version.max(version);
+        let mut is_lost = false;
+        if let End::Said { before, after } = end {
+            is_lost = before < room.version;
+            room.version = room.version.max(after);
         }
         for Said { who, .. } in said {
             match end {
-                End::Done { .. } => {
+                End::Done | End::Said { .. } => {
                     let gone = room.users.get(&who).is_some_and(|it| it.connections == 0);
                     if gone && !room.unsaid.contains(&who) && !room.doubt.contains(&who) {
                         room.users.remove(&who);
@@ -304,8 +313,12 @@ impl Ledger {
                 }
             }
         }
+        if is_lost {
+            room.unsaid = room.users.keys().cloned().collect();
+        }
         self.queue(name);
         self.tidy(name);
+        is_lost
     }
 
     fn queue(&mut self, name: &RoomName) {

@@ -125,6 +125,30 @@ fn an_outage_of_redis_takes_nobody_out() {
 }
 
 #[test]
+fn after_an_outage_the_first_to_return_waits_for_the_others() {
+    let server = RedisServer::start();
+    let gate = Gate::before(server.port());
+    let mut a = BrokerNode::on(&server);
+    let b = BrokerNode::redis(&[&gate.url()], settings()).ready();
+    let mut table = Table::of(&mut a, "lobby");
+    b.here("lobby", "bob", 1);
+    table.until(&mut a, "bob:1");
+    server.pause();
+    std::thread::sleep(SHORT_LEASE * 2);
+    gate.shut();
+    server.resume();
+    a.until_ready(true, Duration::from_secs(5));
+    // All of its leases are over, and it renews one after the other.
+    table.watch(&mut a, SHORT_LEASE / 3);
+    gate.open();
+    table.watch(&mut a, SHORT_LEASE * 2);
+    assert_eq!(
+        (table.list(), table.seen),
+        ("bob:1".into(), vec!["bob 0>1".into()])
+    );
+}
+
+#[test]
 fn words_in_doubt_are_said_again_until_they_are_certain() {
     let server = RedisServer::start();
     let (mut a, mut b) = (BrokerNode::on(&server), BrokerNode::on(&server));

@@ -139,7 +139,7 @@ impl World {
                 Fate::Refused | Fate::LostAndNever => {}
             }
             let end = match fate {
-                Fate::Done => End::Done { version: 0 },
+                Fate::Done => End::Done,
                 Fate::Refused => End::Refused,
                 _ => End::Lost { until },
             };
@@ -237,7 +237,14 @@ fn turn(ledger: &mut Ledger, now: Instant) -> Vec<String> {
     let asks = ledger.take(64, 512, now);
     let words = asked(&asks);
     for ask in asks {
-        ledger.ended(ask, End::Done { version: 7 });
+        let end = match &ask {
+            Ask::Say { .. } => End::Said {
+                before: 7,
+                after: 7,
+            },
+            _ => End::Done,
+        };
+        ledger.ended(ask, end);
     }
     words
 }
@@ -342,6 +349,16 @@ fn what_a_change_contradicts_is_said_again() {
         assert_eq!(heard, lost, "{from} {version}");
         assert_eq!(turn(&mut ledger, now), Vec::from_iter(said));
     }
+    ledger.here(here(0, 1, 5));
+    let [ask] = &ledger.take(9, 9, now)[..] else {
+        panic!("one")
+    };
+    let end = End::Said {
+        before: 0,
+        after: 9,
+    };
+    assert!(ledger.ended(ask.clone(), end), "its own word shows it too");
+    assert_eq!(turn(&mut ledger, now), ["say r0 u1:5 u2:1"]);
 }
 
 #[test]

@@ -42,8 +42,8 @@ pub enum Reply {
     /// With the leases that are over.
     Lease(lease::Answer, Vec<String>),
     Done,
-    /// Done, and this is the version of the room's list.
-    Said(u64),
+    /// Done; the versions of the room's list before and after it.
+    Said(u64, u64),
     /// Refused, because the lease may be over.
     Late,
     Rooms(Vec<Vec<u8>>),
@@ -174,8 +174,11 @@ impl Announcer {
 
     fn said(&mut self, ask: Ask, until: u64, reply: &Reply, now: Instant) {
         let end = match reply {
-            Reply::Done => End::Done { version: 0 },
-            Reply::Said(version) => End::Done { version: *version },
+            Reply::Done => End::Done,
+            Reply::Said(before, after) => End::Said {
+                before: *before,
+                after: *after,
+            },
             Reply::Lost => End::Lost { until },
             Reply::Late => {
                 self.late = true;
@@ -184,7 +187,9 @@ impl Announcer {
             }
             _ => End::Refused,
         };
-        self.ledger.ended(ask, end);
+        if self.ledger.ended(ask, end) {
+            self.refill = Some(now + REFILL);
+        }
     }
 
     fn stepped(&mut self, step: Step, reply: Reply) {

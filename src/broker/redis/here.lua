@@ -4,7 +4,7 @@
 --   ARGV  topic, lease (INCARNATION.COUNT), when it ends as far as the node knows and how long a lease is (in
 --         milliseconds of this server), how long the version of an empty room is kept; then for each user
 --         name (or '' for those without one), connections, info (or '')
--- Answers the version of the list; or false, and nothing is done, when the lease may be over: then others may
+-- Answers the versions of the list before and after; or false, and nothing is done, when the lease may be over: then others may
 -- have reaped it, and would not do so again.
 
 local here, names = KEYS[1], KEYS[2]
@@ -16,6 +16,7 @@ if left < 0 or left > tonumber(span) then
   return false
 end
 
+local before = version_of(here)
 local run = string.match(lease, '^%x+%.')
 for at = 6, #ARGV, 3 do
   local field, connections, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
@@ -47,4 +48,4 @@ for at = 6, #ARGV, 3 do
   end
 end
 settle(here, names, tail)
-return digits(version_of(here))
+return { digits(before), digits(version_of(here)) }

@@ -66,7 +66,13 @@ pub fn judge(errand: &Errand, answer: Value) -> (Reply, Option<String>) {
             ..
         } => match answer {
             Value::Nil => Some(Reply::Late),
-            version => read_offset(&version).map(Reply::Said),
+            Value::Array(versions) => match &versions[..] {
+                [before, after] => read_offset(before)
+                    .zip(read_offset(after))
+                    .map(|(before, after)| Reply::Said(before, after)),
+                _ => None,
+            },
+            _ => None,
         },
         Errand::Reap(Step::Rooms { .. }) => match answer {
             Value::Array(rooms) => {
