@@ -259,10 +259,7 @@ impl Dispatcher {
         Load {
             commands: self.desk.pending.len() - self.desk.reads - self.desk.rolls.under_way,
             reads: self.desk.reads + self.desk.rolls.under_way,
-            due: self.desk.line.len()
-                + self.desk.retry.len()
-                + self.desk.rolls.line.len()
-                + self.desk.rolls.retry.len(),
+            due: self.desk.line.len() + self.desk.retry.len() + self.desk.rolls.due(),
             closing: self.closing.len(),
         }
     }

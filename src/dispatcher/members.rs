@@ -102,7 +102,7 @@ impl Dispatcher {
             && let Some(room) = self.rooms.remove(key)
         {
             self.desk.recent_used -= room.state.recent.weight();
-            self.desk.rolls.used -= room.state.roll.roster.weight();
+            self.forget_roll(room.state.roll);
             self.desk.requests.push(Request::Unfollow(room.name));
         }
     }

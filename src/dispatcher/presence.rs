@@ -2,6 +2,7 @@
 //! for the members of a room.
 
 use super::desk::Pending;
+use super::roll::RoomRoll;
 use super::room::Present;
 use super::{Dispatcher, Now};
 use crate::broker::{Info, Members, Refused, Request, Roll};
@@ -109,7 +110,7 @@ impl Dispatcher {
             return Ok(());
         }
         let roll = &mut room.state.roll;
-        roll.waiting.push(ticket);
+        roll.waiting.push((deadline, ticket));
         if asked.after.is_some() && roll.roster.has_list() {
             desk.rolls.ready.push(key);
             return Ok(());
@@ -118,7 +119,7 @@ impl Dispatcher {
         if roll.roster.is_known() {
             roll.roster.want_counts();
         }
-        desk.rolls.deadlines.push_back((deadline, key, ticket));
+        desk.rolls.waiting.insert(key);
         room.line_up_roll(desk);
         Ok(())
     }
@@ -143,7 +144,7 @@ impl Dispatcher {
             // What was told before lies before the answer.
             room.seal(desk);
         }
-        for ticket in waiting {
+        for (_, ticket) in waiting {
             let Some(Pending::Members(asked)) = self.desk.pending.get(&ticket) else {
                 continue;
             };
@@ -158,6 +159,14 @@ impl Dispatcher {
                 continue;
             }
             self.on_roll(ticket, page.ok_or(Refused::Unavailable));
+        }
+    }
+
+    /// A room is gone, and with it its list: the questions that waited for it are those of former members.
+    pub(super) fn forget_roll(&mut self, roll: RoomRoll) {
+        self.desk.rolls.forget(&roll.roster);
+        for (_, ticket) in roll.waiting {
+            self.on_roll(ticket, Err(Refused::Unavailable));
         }
     }
 

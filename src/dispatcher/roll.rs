@@ -1,7 +1,7 @@
 //! The lists of rooms' members, over all nodes: reading them, a bounded number at a time and within one memory bound, keeping them
 //! true, and telling a room's members what has changed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -18,20 +18,56 @@ use crate::rooms::RoomKey;
 /// Lists that the node reads at once at most. Fewer than its reads of logs: nobody misses a message for want of a list.
 pub const ROLLS: usize = 16;
 
+/// Bytes of changes, of all rooms together, that wait for the lists they change.
+const AHEAD_MEMORY: usize = 16 << 20;
+
 /// The part of the desk that concerns the lists of all rooms.
 #[derive(Default)]
 pub struct Rolls {
-    /// Rooms that want to read, each once, and how many reads are under way.
-    pub line: VecDeque<RoomKey>,
+    /// Rooms that want to read, and the same as a set: each key stands here once, also when its room has gone and another has come
+    /// in its place.
+    line: VecDeque<RoomKey>,
+    in_line: HashSet<RoomKey>,
+    /// How many reads are under way.
     pub under_way: usize,
     /// Rooms whose read failed; they line up again at the next tick.
-    pub retry: Vec<RoomKey>,
+    retry: BTreeSet<RoomKey>,
+    /// Rooms where clients' questions wait for a read, looked through at each tick.
+    pub waiting: BTreeSet<RoomKey>,
     /// Rooms whose waiting questions can be answered.
     pub ready: Vec<RoomKey>,
-    /// Clients' questions that wait for a room's own read, by deadline.
-    pub deadlines: VecDeque<(Instant, RoomKey, Ticket)>,
-    /// Bytes of the lists of all rooms.
+    /// Bytes of the lists of all rooms, and of the changes that wait for them.
     pub used: usize,
+    ahead_used: usize,
+}
+
+impl Rolls {
+    /// Rooms that wait for a read.
+    pub fn due(&self) -> usize {
+        self.line.len() + self.retry.len()
+    }
+
+    fn line_up(&mut self, room: RoomKey) {
+        if self.in_line.insert(room) {
+            self.line.push_back(room);
+        }
+    }
+
+    /// The room that has waited longest, if another may read now. It may have gone.
+    fn next_in_line(&mut self) -> Option<RoomKey> {
+        if self.under_way >= ROLLS {
+            return None;
+        }
+        let room = self.line.pop_front()?;
+        self.in_line.remove(&room);
+        Some(room)
+    }
+
+    /// A room is gone, and what it kept.
+    pub fn forget(&mut self, roster: &Roster) {
+        self.used -= roster.weight();
+        self.ahead_used -= roster.ahead_weight();
+    }
 }
 
 /// What a room knows of its members over all nodes.
@@ -40,9 +76,8 @@ pub struct RoomRoll {
     pub roster: Roster,
     /// The read under way.
     ticket: Option<Ticket>,
-    in_line: bool,
-    /// Clients' questions that wait for it.
-    pub waiting: Vec<Ticket>,
+    /// Clients' questions that wait for it, and how long at most, oldest first.
+    pub waiting: Vec<(Instant, Ticket)>,
 }
 
 impl Room {
@@ -60,17 +95,15 @@ impl Room {
         desk.settings.presence.has_events(&self.name) && (roster.has_list() || !roster.is_known())
     }
 
-    /// Puts the room into the line of those that want to read their list, if it does, once.
+    /// Puts the room into the line of those that want to read their list, if it does.
     pub fn line_up_roll(&mut self, desk: &mut Desk) {
-        let roll = &mut self.state.roll;
-        if roll.roster.is_due() && !std::mem::replace(&mut roll.in_line, true) {
-            desk.rolls.line.push_back(self.key);
+        if self.state.roll.roster.is_due() {
+            desk.rolls.line_up(self.key);
         }
     }
 
     fn ask_roll(&mut self, desk: &mut Desk) {
         let roll = &mut self.state.roll;
-        roll.in_line = false;
         if !roll.roster.is_due() {
             return;
         }
@@ -105,7 +138,7 @@ impl Room {
             }
             Err(_) => {
                 roll.roster.failed();
-                desk.rolls.retry.push(self.key);
+                desk.rolls.retry.insert(self.key);
             }
         }
         if self.state.roll.roster.is_known() || !answered {
@@ -119,7 +152,8 @@ impl Room {
             return;
         }
         let mut told = Vec::new();
-        self.change_roster(desk, |roster| roster.hear(change, &mut told));
+        let may_wait = desk.rolls.ahead_used < AHEAD_MEMORY;
+        self.change_roster(desk, |roster| roster.hear(change, may_wait, &mut told));
         if desk.rolls.used > desk.settings.presence.memory {
             self.change_roster(desk, Roster::give_up);
         }
@@ -130,9 +164,10 @@ impl Room {
     /// Keeps count of the memory that lists take.
     fn change_roster(&mut self, desk: &mut Desk, change: impl FnOnce(&mut Roster)) {
         let roster = &mut self.state.roll.roster;
-        desk.rolls.used -= roster.weight();
+        desk.rolls.forget(roster);
         change(roster);
         desk.rolls.used += roster.weight();
+        desk.rolls.ahead_used += roster.ahead_weight();
     }
 
     /// Tells the members who has joined and left. More than an outbox takes at once is not told one by one.
@@ -201,9 +236,7 @@ impl Dispatcher {
 
     /// Asks the broker for the lists of the rooms in line.
     pub(super) fn ask_rolls(&mut self) {
-        while self.desk.rolls.under_way < ROLLS
-            && let Some(key) = self.desk.rolls.line.pop_front()
-        {
+        while let Some(key) = self.desk.rolls.next_in_line() {
             if let Some((room, desk)) = self.room(key) {
                 room.ask_roll(desk);
             }
@@ -217,16 +250,16 @@ impl Dispatcher {
                 room.line_up_roll(desk);
             }
         }
-        while let Some((deadline, key, ticket)) = self.desk.rolls.deadlines.front().copied()
-            && deadline <= now.instant
-        {
-            self.desk.rolls.deadlines.pop_front();
-            if self.desk.pending.contains_key(&ticket) {
-                self.answer_waiting(key);
-            }
-            // The room may be gone, or another one in its place.
-            if self.desk.pending.contains_key(&ticket) {
-                self.on_roll(ticket, Err(Refused::Unavailable));
+        for key in std::mem::take(&mut self.desk.rolls.waiting) {
+            let Some((room, desk)) = self.room(key) else {
+                continue;
+            };
+            match room.state.roll.waiting.first() {
+                Some((deadline, _)) if *deadline <= now.instant => self.answer_waiting(key),
+                Some(_) => {
+                    desk.rolls.waiting.insert(key);
+                }
+                None => {}
             }
         }
     }

@@ -225,8 +225,13 @@ impl Roster {
         }
     }
 
-    /// Somebody's connections are more or fewer.
-    pub fn hear(&mut self, change: Change, told: &mut Vec<Told>) {
+    /// Bytes of the changes that wait for the list.
+    pub fn ahead_weight(&self) -> usize {
+        self.ahead.len() * OVERHEAD
+    }
+
+    /// Somebody's connections are more or fewer. `may_wait`: whether there is memory for changes that wait for a list.
+    pub fn hear(&mut self, change: Change, may_wait: bool, told: &mut Vec<Told>) {
         match self.version {
             Some(version) if self.want != Want::List => {
                 if change.from == version {
@@ -237,7 +242,7 @@ impl Roster {
                     self.ahead.push_back(change);
                 }
             }
-            _ if self.ahead.len() < AHEAD => self.ahead.push_back(change),
+            _ if may_wait && self.ahead.len() < AHEAD => self.ahead.push_back(change),
             _ => {
                 self.ahead.clear();
                 self.wish(Want::List);

@@ -301,6 +301,8 @@ fn a_question_that_the_broker_leaves_open_is_answered_in_time_from_what_is_known
     bench.pass(6 * SECOND);
     assert_eq!(bench.heard(1)[0]["count"], 1);
     assert_eq!(bench.heard(2)[0]["code"], "unavailable");
+    bench.turn([members(2, "other", None), leave(2, "other")]);
+    assert_eq!(bench.heard(2)[0]["code"], "unavailable", "the room is gone");
     assert_eq!(bench.dispatcher.load().commands, 0);
 }
 
@@ -399,6 +401,20 @@ fn lists_are_read_a_bounded_number_at_a_time() {
         assert!(asked.len() <= roll::ROLLS);
     }
     assert_eq!(answered, 100);
+}
+
+#[test]
+fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    for _ in 0..100 {
+        bench.turn([join(1, "lobby"), following("lobby")]);
+        bench.turn([members(1, "lobby", None), leave(1, "lobby")]);
+        bench.chunks(1);
+    }
+    let rolls = &bench.dispatcher.desk.rolls;
+    assert!(rolls.due() <= 1 && rolls.waiting.len() <= 1 && rolls.under_way <= roll::ROLLS);
+    assert!(bench.dispatcher.attendance.in_grace() <= 1);
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn settled(version: u64, users: impl IntoIterator<Item = u64>, memory: usize) ->
 
 fn hear(roster: &mut Roster, change: Change) -> Vec<String> {
     let mut heard = Vec::new();
-    roster.hear(change, &mut heard);
+    roster.hear(change, true, &mut heard);
     told(heard)
 }
 
@@ -342,7 +342,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
                 }
                 3 => {
                     if let Some(change) = pushes.pop_front() {
-                        roster.hear(change, &mut heard);
+                        roster.hear(change, true, &mut heard);
                     }
                 }
                 4 if roster.is_due() => {
@@ -362,7 +362,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
         // The last change may be among those that were lost: a resubscription tells.
         for change in pushes {
             let mut heard = Vec::new();
-            roster.hear(change, &mut heard);
+            roster.hear(change, true, &mut heard);
             take(&mut client, &roster, heard);
         }
         roster.make_due();
