@@ -5,14 +5,15 @@
 //! the second is asked, so whoever finds a dead node's records finds all its members. An ask whose answer was lost may be
 //! done later than one asked after it; so what it was about is said again at once, and once more when it can no longer be done.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+mod room;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Instant;
+
+use room::{Entry, Record, Room};
 
 use super::{Change, Here, Info};
 use crate::id::{RoomName, UserName};
-
-/// How often a room's anonymous connections are counted anew at most: nobody is told of them, so they need not be exact.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// How many users one ask is about at most, so that none keeps the store busy for long.
 const SAY: usize = 64;
@@ -69,41 +70,6 @@ pub struct Ledger {
     /// Rooms with something in doubt.
     doubtful: HashSet<RoomName>,
     entered: u64,
-}
-
-#[derive(Debug, Default)]
-struct Room {
-    record: Record,
-    users: HashMap<Who, Entry>,
-    /// What of it is to be said.
-    unsaid: BTreeSet<Who>,
-    /// Of whom something may yet be done that was asked before, and until when.
-    doubt: BTreeSet<Who>,
-    until: u64,
-    /// A version that the list has had.
-    version: u64,
-    queued: bool,
-    /// It stands in `later`.
-    waits: bool,
-    counted: Option<Instant>,
-}
-
-/// Whether the store knows that this node is in the room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Record {
-    #[default]
-    Off,
-    Asked(u64),
-    On(u64),
-}
-
-/// What is wanted.
-#[derive(Debug)]
-struct Entry {
-    connections: u32,
-    info: Option<Info>,
-    /// It was asked at least once: the store may have something of the user.
-    asked: bool,
 }
 
 impl Ledger {
@@ -173,7 +139,7 @@ impl Ledger {
                 Record::Asked(_) => {}
                 Record::On(_) => {
                     let said = room.say(users.min(SAY), now);
-                    if let Some(due) = room.to_wait_for(now) {
+                    if let Some(due) = room.wait_for_count(now) {
                         self.later.push_back((due, name.clone()));
                     }
                     let more = room.unsaid.iter().any(Option::is_some);
@@ -356,40 +322,6 @@ impl Ledger {
                 rooms.get(name).is_some_and(|room| room.queued) && seen.insert(name.clone())
             });
         }
-    }
-}
-
-impl Room {
-    /// What is to be said now of at most so many.
-    fn say(&mut self, max: usize, now: Instant) -> Vec<Said> {
-        let mut said = Vec::new();
-        let early = self.counted.is_some_and(|at| now < at + COUNT_EVERY);
-        let next = self.unsaid.iter().filter(|who| !early || who.is_some());
-        let next: Vec<Who> = next.take(max).cloned().collect();
-        for who in next {
-            self.unsaid.remove(&who);
-            let Some(entry) = self.users.get_mut(&who) else {
-                continue;
-            };
-            entry.asked = true;
-            if who.is_none() {
-                self.counted = Some(now);
-            }
-            said.push(Said {
-                connections: entry.connections,
-                info: entry.info.clone(),
-                who,
-            });
-        }
-        said
-    }
-
-    /// When the anonymous may be counted again, if that is to be waited for and is not yet.
-    fn to_wait_for(&mut self, now: Instant) -> Option<Instant> {
-        let due = self.counted? + COUNT_EVERY;
-        let waits = self.unsaid.contains(&None) && now < due && !self.waits;
-        self.waits |= waits;
-        waits.then_some(due)
     }
 }
 

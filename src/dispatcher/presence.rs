@@ -136,15 +136,10 @@ impl Dispatcher {
 
     /// Answers the questions that wait in a room: from its list, or by the broker if that is not kept.
     pub(super) fn answer_waiting(&mut self, key: RoomKey) {
-        let Some((room, desk)) = self.room(key) else {
+        let Some((room, _)) = self.room(key) else {
             return;
         };
-        let waiting = std::mem::take(&mut room.state.roll.waiting);
-        if !waiting.is_empty() {
-            // What was told before lies before the answer.
-            room.seal(desk);
-        }
-        for (_, ticket) in waiting {
+        for (_, ticket) in std::mem::take(&mut room.state.roll.waiting) {
             let Some(Pending::Members(asked)) = self.desk.pending.get(&ticket) else {
                 continue;
             };
@@ -179,6 +174,7 @@ impl Dispatcher {
             }
         };
         fit(&mut roll, self.desk.quarter());
+        // What was told before lies before the answer.
         if let Some((room, desk)) = self.room_named(&asked.room) {
             room.seal(desk);
         }

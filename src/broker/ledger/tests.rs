@@ -2,6 +2,7 @@
 //! node that dies at any moment leaves no member in a room that its records do not name.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;

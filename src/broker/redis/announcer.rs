@@ -156,7 +156,7 @@ impl Announcer {
 
     fn renewed(&mut self, renewal: &Renewal, reply: Reply, now: Instant) {
         let Reply::Lease(answer, over) = reply else {
-            return self.lease.hurry(now);
+            return self.lease.unanswered(renewal, now);
         };
         self.late = false;
         if self.lease.answered(renewal, &answer, now) == News::Over {

@@ -46,7 +46,7 @@ use link::{Connector, Purpose};
 use names::Names;
 use presence::Presence;
 use publisher::Publisher;
-use subscription::Subscription;
+use subscription::{Reports, Subscription};
 use supervisor::Supervisor;
 pub use tls::TlsError;
 use trust::Trust;
@@ -152,8 +152,10 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
         }),
         Topics::new(settings.topic_linger),
         names.clone(),
-        signalled,
-        changed,
+        Reports {
+            signals: signalled,
+            changes: changed,
+        },
         events.clone(),
         metrics.clone(),
     );
