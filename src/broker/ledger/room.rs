@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::{Said, Who};
-use crate::broker::Info;
+use crate::member::Info;
 
 /// How often a room's anonymous connections are counted anew at most: nobody is told of them, so they need not be exact.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
