@@ -143,6 +143,8 @@ pub struct Settings {
     pub topic_linger: Duration,
     /// Rooms whose logs or positions the memory broker keeps at most.
     pub max_rooms: usize,
+    /// Bytes that the logs of the memory broker may take, all together.
+    pub history_memory: usize,
 }
 
 /// How long a room's epoch and offset outlive its last use.

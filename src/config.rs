@@ -90,6 +90,12 @@ options::options! {
         /// allows, less a reserve of 256.
         max_connections: usize = One(Count(0, 10_000_000)), "COUNT", "0";
 
+        /// How many connections one client address may have at once; IPv6 addresses count by their
+        /// /64. Zero is no limit. By default 1024, which is enough for a company or a mobile network
+        /// behind one address, and no limit in open mode. Behind a proxy give --trusted-proxy, or all
+        /// clients share the proxy's address.
+        max_connections_per_address: Option<usize> = Maybe(Count(0, 10_000_000)), "COUNT", "";
+
         /// How long a client may take to send the head of a request.
         head_timeout: Duration = One(Time(TENTH, 5 * MINUTE)), "TIME", "5s";
 
@@ -102,6 +108,31 @@ options::options! {
 
         /// How large a message from a client may be; larger ones close its connection.
         max_message: usize = One(Size(KIB, 16 * MIB)), "SIZE", "64KiB";
+
+        /// How many frames a message from a client may come in; more close its connection. Browsers
+        /// send one.
+        max_fragments: usize = One(Count(1, 1_000_000)), "COUNT", "1024";
+
+        /// How long a message from a client may take to arrive, from its first byte to its last.
+        message_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "1m";
+
+        /// How deeply a command may be nested, its data included; deeper ones are refused. Raise it
+        /// only if all members can read as much.
+        max_depth: usize = One(Count(2, 1000)), "COUNT", "64";
+
+        /// How many commands and pings a client may send per second, and twice as many at once; a join
+        /// or a page of history counts as four. Above it the node reads more slowly. Zero is no
+        /// limit. By default 100, and no limit in open mode.
+        commands_per_second: Option<usize> = Maybe(Count(0, 1_000_000)), "COUNT", "";
+
+        /// How many bytes a client may send per second, and four times as many at once, which must be
+        /// enough for the largest message. Above it the node reads more slowly. Zero is no limit. By
+        /// default 256KiB, and no limit in open mode.
+        bytes_per_second: Option<usize> = Maybe(Size(0, GIB)), "SIZE", "";
+
+        /// How long a client may go on sending more than its rate before it is disconnected. Those that
+        /// wait for answers are only slowed down.
+        rate_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "10s";
 
         /// How often a silent client is pinged. It must be shorter than any timeout of the proxies
         /// in between.
@@ -145,14 +176,19 @@ options::options! {
         /// separate by commas.
         history: Vec<Rule> = Many(Keep(Count(1, 100_000), Time(SECOND, 720 * HOUR))), "RULE", "";
 
+        /// How much memory a node without Redis spends on the messages of all rooms together. Beyond it the
+        /// oldest messages of the rooms that hold most go first, and whoever comes back for them is told
+        /// of a gap.
+        history_memory: usize = One(Size(MIB, 1024 * GIB)), "SIZE", "256MiB";
+
         /// How much memory the node spends on the newest messages of its rooms, from which clients
         /// that return are served without asking Redis.
         recent_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
     }
 
     "Node" {
-        /// How many events may wait for the node's dispatcher before readers pause. Larger smooths
-        /// bursts and costs memory.
+        /// How many events may wait for the node's dispatcher before readers pause; the broker has as many
+        /// places of its own. Larger smooths bursts and costs memory.
         inbox: usize = One(Count(64, 1_000_000)), "COUNT", "8192";
 
         /// The least important kind of log line written to standard output: off, error, warn,
@@ -160,6 +196,12 @@ options::options! {
         log_level: LevelFilter = One(Level), "LEVEL", "info";
     }
 }
+
+/// How many seconds' worth of commands a session may send at once.
+pub const COMMAND_BURST: u64 = 2;
+
+/// How many seconds' worth of bytes a session may send at once.
+pub const BYTE_BURST: u64 = 4;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -200,14 +242,14 @@ impl Config {
     }
 
     /// The effective configuration as a TOML file, in the order of the options, with the warnings
-    /// as comments and without passwords.
+    /// and the limits that depend on others as comments and without passwords.
     pub fn to_toml(&self) -> String {
         let warnings = self.warnings.iter().map(|warning| format!("# {warning}\n"));
         let lines = self
             .show()
             .into_iter()
             .map(|(key, value)| format!("{key} = {value}\n"));
-        warnings.chain(lines).collect()
+        warnings.chain(lines).chain(self.unsaid_limits()).collect()
     }
 
     /// Completes what depends on the machine and on other options.
@@ -215,6 +257,51 @@ impl Config {
         if self.node.is_empty() {
             self.node = default_label(self.listen.port());
         }
+    }
+
+    /// Whether every client is who it says it is: no keys to check tokens with are configured. Then nobody is limited
+    /// who does not ask for it.
+    pub fn is_open(&self) -> bool {
+        true
+    }
+
+    /// Commands a session may send per second; 0 for no limit.
+    pub fn session_commands(&self) -> usize {
+        self.commands_per_second.unwrap_or(self.unless_open(100))
+    }
+
+    /// Bytes a session may send per second; 0 for no limit.
+    pub fn session_bytes(&self) -> usize {
+        self.bytes_per_second.unwrap_or(self.unless_open(256 * KIB))
+    }
+
+    /// Connections of one client address; 0 for no limit.
+    pub fn address_connections(&self) -> usize {
+        self.max_connections_per_address
+            .unwrap_or(self.unless_open(1024))
+    }
+
+    fn unless_open(&self, limit: usize) -> usize {
+        if self.is_open() { 0 } else { limit }
+    }
+
+    /// The limits that nothing was said of, and what they are. They are not said of now either: whoever adds keys to the
+    /// printed file wants the limits that belong to keys.
+    fn unsaid_limits(&self) -> impl Iterator<Item = String> {
+        let address = self.address_connections().to_string();
+        let commands = self.session_commands().to_string();
+        let bytes = kinds::show_size(self.session_bytes());
+        let unsaid = [
+            (
+                "max-connections-per-address",
+                self.max_connections_per_address,
+                address,
+            ),
+            ("commands-per-second", self.commands_per_second, commands),
+            ("bytes-per-second", self.bytes_per_second, bytes),
+        ];
+        let unsaid = unsaid.into_iter().filter(|(_, said, _)| said.is_none());
+        unsaid.map(|(name, _, value)| format!("# {name} = {value}\n"))
     }
 
     /// The rules that concern two options at once.
@@ -253,6 +340,16 @@ impl Config {
             format!(
                 "{} must be at least four times --max-message ({})",
                 kinds::show_size(self.outbox_bytes),
+                kinds::show_size(self.max_message)
+            ),
+        );
+        let burst = BYTE_BURST as usize * self.session_bytes();
+        check(
+            burst == 0 || burst >= self.max_message,
+            "bytes-per-second",
+            format!(
+                "{} must be at least a quarter of --max-message ({}), or zero for no limit",
+                kinds::show_size(self.session_bytes()),
                 kinds::show_size(self.max_message)
             ),
         );

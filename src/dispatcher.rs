@@ -9,6 +9,7 @@
 mod commands;
 mod desk;
 mod drain;
+mod inbox;
 mod members;
 mod reads;
 mod recovery;
@@ -16,7 +17,7 @@ mod room;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,6 +33,7 @@ use crate::session::{Beat, Heartbeats, Offer, Outbox};
 
 use desk::Desk;
 use drain::Drain;
+pub use inbox::{Inbox, inbox};
 use room::{Membership, RoomState};
 
 /// How often the server sends [`Event::Tick`]; deadlines are kept to this precision.
@@ -67,12 +69,6 @@ pub enum Event {
     Tick,
     /// The node stops: say farewell to everyone within about this time, and end.
     Drain(Duration),
-}
-
-impl From<BrokerEvent> for Event {
-    fn from(event: BrokerEvent) -> Self {
-        Event::Broker(event)
-    }
 }
 
 /// The time of a turn.
@@ -137,6 +133,8 @@ pub struct Load {
     pub due: usize,
     /// Sessions that were disconnected and whose connections have not ended.
     pub closing: usize,
+    /// Bytes of recent messages that are kept.
+    pub recent: usize,
 }
 
 impl Load {
@@ -163,8 +161,9 @@ pub struct Dispatcher {
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     heartbeats: Heartbeats,
-    /// Joins that wait for the broker, by deadline.
-    joins: VecDeque<(Instant, RoomKey, SessionId)>,
+    /// Rooms where joins wait for the broker, looked through at each tick. Keys, of which there are no more than there may be
+    /// rooms: whoever joins and leaves for ever adds nothing.
+    joins: BTreeSet<RoomKey>,
     /// Ended sessions whose writers have not ended yet, and when they are hung up on.
     closing: HashMap<SessionId, (Instant, Outbox)>,
     /// Where giving up recent messages goes on.
@@ -177,10 +176,10 @@ pub struct Dispatcher {
 }
 
 /// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is gone.
-pub async fn run(mut dispatcher: Dispatcher, inbox: flume::Receiver<Event>, broker: Broker) {
-    while let Ok(first) = inbox.recv_async().await {
-        let events = std::iter::once(first).chain(inbox.try_iter());
-        let flow = dispatcher.turn(Now::read(), events);
+pub async fn run(mut dispatcher: Dispatcher, mut inbox: Inbox, broker: Broker) {
+    while let Some(first) = inbox.next().await {
+        let rest = std::iter::from_fn(|| inbox.try_next());
+        let flow = dispatcher.turn(Now::read(), std::iter::once(first).chain(rest));
         for request in dispatcher.desk.requests.drain(..) {
             if !broker.ask(request) {
                 return;
@@ -201,7 +200,7 @@ impl Dispatcher {
             desk: Desk::new(settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
-            joins: VecDeque::new(),
+            joins: BTreeSet::new(),
             closing: HashMap::new(),
             recent_hand: 0,
             compare_hand: 0,
@@ -226,7 +225,6 @@ impl Dispatcher {
         self.seal_all();
         self.give_up_recent();
         while let Some(session) = self.desk.slow.pop() {
-            self.desk.metrics.disconnected_slow_total.add(1);
             self.disconnect(now, session, Disconnect::Slow);
         }
         self.ask_reads();
@@ -246,8 +244,9 @@ impl Dispatcher {
         Load {
             commands: self.desk.pending.len() - self.desk.reads,
             reads: self.desk.reads,
-            due: self.desk.line.len() + self.desk.retry.len(),
+            due: self.desk.due(),
             closing: self.closing.len(),
+            recent: self.desk.recent_used,
         }
     }
 
@@ -393,6 +392,7 @@ impl Dispatcher {
             return;
         };
         log::debug!(session = session.0, code = why.code(); "disconnected");
+        self.desk.metrics.disconnected_total.count(why);
         ended.outbox.end(why);
         self.await_end(now, session, ended.outbox);
     }
@@ -413,6 +413,9 @@ impl Dispatcher {
         let Some(speaker) = self.sessions.get(&session) else {
             return;
         };
+        if let Reply::Error(error) = reply {
+            self.desk.metrics.errors_total.count(error.code);
+        }
         if speaker.outbox.offer(speaker.protocol.reply(id, reply)) == Offer::Full {
             self.desk.slow.push(session);
         }

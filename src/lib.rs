@@ -24,7 +24,7 @@
 //! | 4 | `main`, this page | start and end the process |
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds | wait |
-//! | 1 logic | [`http`], [`handshake`], [`pages`], [`rooms`], [`track`], [`history`], [`session`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
+//! | 1 logic | [`http`], [`handshake`], [`pages`], [`rooms`], [`track`], [`history`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
 //! | 0 words | [`id`], [`pattern`], [`publication`], [`member`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`readiness`], [`logger`], [`runtime`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
@@ -60,6 +60,7 @@ pub mod handshake;
 pub mod history;
 pub mod http;
 pub mod id;
+pub mod limits;
 pub mod logger;
 pub mod member;
 pub mod metrics;

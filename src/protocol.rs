@@ -1,6 +1,7 @@
 //! What clients say and hear, whatever protocol they speak: commands, replies and pushes, and the codes of errors. A
 //! [`Protocol`] is a codec between these and WebSocket frames; the dispatcher knows the words here and no codec.
 
+pub mod depth;
 pub mod frame;
 pub mod native;
 
@@ -41,6 +42,17 @@ pub enum Command {
         limit: usize,
     },
     Ping,
+}
+
+impl Command {
+    /// How many commands it counts as against the rate of its session. A join may make the node subscribe, read a log and
+    /// unsubscribe again, all in Redis; a page of history is read and encoded for one client alone.
+    pub fn cost(&self) -> u32 {
+        match self {
+            Command::Join { .. } | Command::History { .. } => 4,
+            _ => 1,
+        }
+    }
 }
 
 /// Something to be said in a room.
@@ -138,6 +150,15 @@ pub enum Code {
 }
 
 impl Code {
+    pub const ALL: [Code; 6] = [
+        Code::BadRequest,
+        Code::Forbidden,
+        Code::Limit,
+        Code::Unavailable,
+        Code::Unknown,
+        Code::Full,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Code::BadRequest => "bad_request",
@@ -205,9 +226,13 @@ impl Protocol {
         self as usize
     }
 
-    /// Reads a text frame's payload; what it holds is put behind `incoming`.
-    pub fn decode(self, text: &str, incoming: &mut Vec<Incoming>) {
+    /// Reads a text frame's payload; what it holds is put behind `incoming`. What is nested more than `depth` deep is not
+    /// understood.
+    pub fn decode(self, text: &str, depth: usize, incoming: &mut Vec<Incoming>) {
         match self {
+            Protocol::Native if depth::is_deeper(text, depth) => {
+                incoming.push(native::too_deep(text, depth));
+            }
             Protocol::Native => incoming.push(native::decode(text)),
         }
     }

@@ -8,7 +8,7 @@ use slab::Slab;
 use crate::id::{RoomName, SessionId};
 
 /// A room's place in this structure, valid until the room is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomKey(usize);
 
 /// What a join has changed.

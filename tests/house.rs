@@ -35,6 +35,7 @@ const FLOORS: [&[&str]; 5] = [
         "history",
         "track",
         "session",
+        "limits",
     ],
     &["broker/memory", "broker/redis", "dispatcher", "connection"],
     &["server", "shutdown"],
@@ -44,6 +45,8 @@ const FLOORS: [&[&str]; 5] = [
 /// Who may use a neighbour on its own floor: the words of the one are what the other is about.
 const NEIGHBOURS: &[(&str, &str)] = &[
     ("protocol", "disconnect"),
+    ("metrics", "disconnect"),
+    ("metrics", "protocol"),
     ("protocol", "id"),
     ("protocol", "publication"),
     ("publication", "id"),
@@ -288,5 +291,34 @@ fn no_code_is_unsafe() {
         assert!(!rest.contains("unsafe"), "src/{}.rs", file.path);
         let is_root = ["lib", "main"].contains(&file.path.as_str());
         assert_eq!(file.code.contains(forbids), is_root, "src/{}.rs", file.path);
+    }
+}
+
+/// Text files below a directory.
+fn texts(directory: &Path, found: &mut String) {
+    for entry in fs::read_dir(directory).expect("it can be read") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            texts(&path, found);
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            found.push_str(&text);
+        }
+    }
+}
+
+#[test]
+fn the_tests_that_prove_what_is_promised_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let promises = fs::read_to_string(root.join("SECURITY.md")).expect("it is there");
+    let mut sources = String::new();
+    texts(&root.join("src"), &mut sources);
+    texts(&root.join("tests"), &mut sources);
+    let quoted = promises.split('`').skip(1).step_by(2);
+    let tests: Vec<&str> = quoted
+        .filter(|word| word.matches('_').count() >= 3 && !word.contains([' ', '/']))
+        .collect();
+    assert!(tests.len() > 20, "only {tests:?}");
+    for test in tests {
+        assert!(sources.contains(&format!("fn {test}()")), "{test}");
     }
 }

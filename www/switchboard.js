@@ -52,6 +52,10 @@ const KEY_LIFE = 270_000;
 
 /** Answers that say "not now" rather than "no". */
 const PASSING = new Set(['unknown', 'unavailable', 'rate']);
+/** We sent more than our rate allows, all the time. */
+const TOO_FAST = 3004;
+/** Where the backoff begins then: up to eight seconds. */
+const TOO_FAST_ATTEMPT = 4;
 const isFinal = (code) => (code >= 3500 && code <= 3999) || (code >= 4500 && code <= 4999);
 
 /** An error with a stable `code`: the server's, or `offline`, `closed`, `left`, `queue_full` from here. */
@@ -367,6 +371,7 @@ export class Switchboard {
     const { returnAt } = conn;
     this.#detach(conn);
     if (isFinal(code)) return this.#ended(code, reason);
+    if (code === TOO_FAST) this.#attempt = Math.max(this.#attempt, TOO_FAST_ATTEMPT);
     if (returnAt !== null) delay ??= Math.max(0, returnAt - this.#clock.now());
     delay ??= this.#jitter(this.#attempt++);
     this.#retry = this.#clock.setTimeout(() => this.#connect(), delay);

@@ -230,16 +230,17 @@ impl Dispatcher {
     /// The messages below `before`, if all of them that were asked for are at hand.
     fn recent_page(&mut self, name: &RoomName, before: Option<u64>, limit: usize) -> Option<Page> {
         let (room, _) = self.room_named(name)?;
-        let (track, recent) = (&room.state.track, room.state.recent.run());
+        let (track, recent) = (&room.state.track, &room.state.recent);
         let top = track.position().filter(|_| track.is_settled())?;
         let end = before.unwrap_or(u64::MAX).min(top.offset + 1);
         let start = end.checked_sub(limit as u64).filter(|start| *start > 1)?;
         // The one before the page is here too: then there is more, for certain.
         let first = start - 1;
-        let messages = recent
+        let run = recent.run_at(first).filter(|run| run.covers(end - 1))?;
+        let messages = run
             .before(end, limit)
             .map(|(offset, said)| (offset, said.clone()));
-        recent.covers(first).then(|| Page {
+        Some(Page {
             top,
             first,
             messages: messages.collect(),

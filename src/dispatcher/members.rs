@@ -50,7 +50,7 @@ impl Dispatcher {
         room.state.cursors.insert(session, cursor);
         room.settle(desk, session, Judge::NotYet);
         if room.state.cursors.contains_key(&session) {
-            self.joins.push_back((deadline, key, session));
+            self.joins.insert(key);
         }
         Ok(())
     }
@@ -99,6 +99,7 @@ impl Dispatcher {
             && let Some(room) = self.rooms.remove(key)
         {
             self.desk.recent_used -= room.state.recent.weight();
+            self.desk.ahead_used -= room.state.track.ahead_weight();
             self.desk.requests.push(Request::Unfollow(room.name));
         }
     }
@@ -132,15 +133,23 @@ impl Dispatcher {
 
     /// Joins that the broker did not let be answered in time are refused.
     pub(super) fn give_up_joins(&mut self, now: Now) {
-        while let Some((deadline, key, session)) = self.joins.front().copied()
-            && deadline <= now.instant
-        {
-            self.joins.pop_front();
+        for key in std::mem::take(&mut self.joins) {
             let Some((room, _)) = self.room(key) else {
                 continue;
             };
-            let cursor = room.state.cursors.get(&session);
-            if let Some(join) = cursor.and_then(|cursor| cursor.late(now.instant)) {
+            let cursors = &room.state.cursors;
+            let late = |(session, cursor): (&SessionId, &Cursor)| {
+                let join = cursor.late(now.instant)?;
+                Some((*session, join))
+            };
+            let mut late: Vec<_> = cursors.iter().filter_map(late).collect();
+            // Equal events have equal effects.
+            late.sort_unstable_by_key(|(session, _)| *session);
+            let waiting = cursors.values().filter(|cursor| cursor.has_join()).count();
+            if waiting > late.len() {
+                self.joins.insert(key);
+            }
+            for (session, join) in late {
                 self.leave(key, session);
                 self.reply(
                     session,

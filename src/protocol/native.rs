@@ -75,6 +75,16 @@ pub fn decode(text: &str) -> Incoming {
     Incoming { id, command }
 }
 
+/// What becomes of a frame that is nested too deeply.
+pub fn too_deep(text: &str, depth: usize) -> Incoming {
+    Incoming {
+        id: id_of(text),
+        command: Err(bad(format!(
+            "nest arrays and objects at most {depth} deep, the command included"
+        ))),
+    }
+}
+
 /// The `id` of a frame that is otherwise wrong, so that its error finds its way.
 fn id_of(text: &str) -> Option<RequestId> {
     #[derive(Deserialize)]

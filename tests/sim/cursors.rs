@@ -20,13 +20,13 @@ const OUTBOX: usize = 4_096;
 const INCARNATION: Incarnation = Incarnation(7);
 
 /// A dispatcher, and the clients' ends of its outboxes.
-struct Desk {
-    dispatcher: Dispatcher,
-    now: Instant,
-    clients: Vec<OutboxReader>,
+pub struct Desk {
+    pub dispatcher: Dispatcher,
+    pub now: Instant,
+    pub clients: Vec<OutboxReader>,
 }
 
-fn room(name: &str) -> RoomName {
+pub fn room(name: &str) -> RoomName {
     RoomName::new(name).unwrap()
 }
 
@@ -35,7 +35,7 @@ fn at(epoch: u64, offset: u64) -> Position {
     Position { epoch, offset }
 }
 
-fn said(value: u64, except: Option<u64>) -> Arc<Publication> {
+pub fn said(value: u64, except: Option<u64>) -> Arc<Publication> {
     let pad = "x".repeat(100);
     Arc::new(Publication {
         user: None,
@@ -60,7 +60,7 @@ fn page(top: Position, first: u64, from: u64, to: u64) -> Page {
 }
 
 impl Desk {
-    fn new(clients: u64, recent_memory: usize) -> Self {
+    pub fn new(clients: u64, recent_memory: usize) -> Self {
         let now = Instant::now();
         let settings = Settings {
             incarnation: INCARNATION,
@@ -104,7 +104,7 @@ impl Desk {
     }
 
     /// A turn; what the broker is asked in it.
-    fn turn(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Request> {
+    pub fn turn(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Request> {
         let clock = Now {
             instant: self.now,
             unix_ms: 0,
@@ -171,7 +171,7 @@ impl Desk {
     }
 }
 
-fn command_of(session: u64, command: Command) -> Event {
+pub fn command_of(session: u64, command: Command) -> Event {
     Event::Command {
         session: SessionId(session),
         id: Some(RequestId(1)),

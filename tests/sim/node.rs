@@ -269,6 +269,8 @@ impl Session {
 #[derive(Clone, Debug)]
 pub struct Sizes {
     pub history_size: usize,
+    /// Messages of one answer of the store at most, as if more would be too many bytes.
+    pub page: usize,
     pub recent_memory: usize,
     pub outbox_bytes: usize,
     pub linger: u64,
@@ -341,6 +343,15 @@ impl Node {
 
     pub fn is_frozen(&self, now: u64) -> bool {
         self.frozen_until > now
+    }
+
+    /// What a turn leaves behind is within the bound, however many are behind.
+    pub fn keeps_its_bounds(&self) {
+        let recent = self.dispatcher.load().recent;
+        assert!(
+            recent <= self.sizes.recent_memory,
+            "{recent} bytes are kept"
+        );
     }
 
     /// A client has shaken hands.

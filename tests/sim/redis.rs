@@ -9,6 +9,8 @@ use switchboard::history::Log;
 use switchboard::id::{Epoch, Position, RoomName};
 use switchboard::retention::LogLimits;
 
+use super::node::Sizes;
+
 /// A connection that is subscribed: the node, its life, and the life of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscriber {
@@ -43,21 +45,23 @@ pub struct Redis {
     /// Frozen until then, in milliseconds.
     pub frozen_until: u64,
     limits: LogLimits,
+    page: usize,
     epochs: u64,
     /// A place that was given to two values.
     pub reused: Option<String>,
 }
 
 impl Redis {
-    pub fn new(names: &[RoomName], history_size: usize, now: Instant) -> Self {
+    pub fn new(names: &[RoomName], sizes: &Sizes, now: Instant) -> Self {
         let limits = LogLimits {
-            size: history_size,
+            size: sizes.history_size,
             age: Duration::from_secs(3600),
         };
         let mut redis = Self {
             rooms: Vec::new(),
             frozen_until: 0,
             limits,
+            page: sizes.page,
             epochs: 0,
             reused: None,
         };
@@ -119,13 +123,14 @@ impl Redis {
 
     pub fn read(&mut self, read: &Read, now: Instant) -> Page {
         let index = self.index(&read.room);
-        let page = self.rooms[index].log.page(read.range, read.limit, now);
+        let limit = read.limit.min(self.page);
+        let page = self.rooms[index].log.page(read.range, limit, now);
         match read.range {
             Range::After(since)
                 if since.epoch == page.top.epoch && since.offset > page.top.offset =>
             {
                 self.end_epoch(index, now);
-                self.rooms[index].log.page(read.range, read.limit, now)
+                self.rooms[index].log.page(read.range, limit, now)
             }
             _ => page,
         }

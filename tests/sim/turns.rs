@@ -133,6 +133,7 @@ impl World {
                 .turn(clock, std::iter::from_fn(|| inbox.pop_front()));
             let requests: Vec<Request> = node.dispatcher.take_requests().collect();
             let more = !node.inbox.is_empty();
+            node.keeps_its_bounds();
             for request in requests {
                 self.ask(index, request);
             }

@@ -122,7 +122,7 @@ impl World {
             start,
             numbers: 0,
             heap: BinaryHeap::new(),
-            redis: Redis::new(&names, plan.sizes.history_size, start),
+            redis: Redis::new(&names, &plan.sizes, start),
             clients: (0..plan.clients).map(|n| Client::new(n, &names)).collect(),
             links: vec![Link::default(); plan.clients],
             oracle: Oracle::default(),

@@ -1,6 +1,7 @@
 //! What the tests are made of: nodes in this process or as processes, clients, a Redis, nginx and browsers of one's own, and
 //! waiting with a deadline.
 
+pub mod bare_node;
 pub mod browser;
 pub mod client;
 pub mod cluster;
@@ -14,6 +15,7 @@ pub mod process;
 pub mod redis_server;
 pub mod refusals;
 pub mod returning;
+pub mod tap;
 
 use std::future::Future;
 use std::time::Duration;

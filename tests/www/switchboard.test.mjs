@@ -436,6 +436,12 @@ test('retries wait a random part of half a second, doubling up to 20 s', () => {
   assert.deepEqual(waits, [500, 1000, 2000, 4000, 8000, 16000, 20000, 20000]);
 });
 
+test('who was too fast comes back more slowly', () => {
+  const at = exchange();
+  at.socket.open().die(3004, 'more slowly');
+  assert.equal(at.board.status.retryIn, 4_000);
+});
+
 test('the backoff starts anew only after a connection that held', () => {
   const at = exchange();
   const wait = () => at.board.status.retryIn;
