@@ -160,6 +160,10 @@ fn a_key_of_another_kind_gives_way_to_the_list() {
     assert!(a.try_members("one", None, 10).is_err());
     for room in ["one", "two"] {
         a.here(room, "ada", 1);
+        // Until it is written, it cannot be read.
+        while a.try_members(room, None, 10).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         a.until_members(room, "ada:1");
     }
 }
