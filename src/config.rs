@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::keys::KeysFile;
 use crate::pattern;
 use crate::retention::Rule;
 use crate::rights;
@@ -29,8 +30,8 @@ pub use token::TokenOrder;
 
 use identity::{Claim, KeyFile, RoomRule, SecretIn};
 use kinds::{
-    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, Label, Level, MIB, MINUTE, OnOff, Origin,
-    PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
+    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, KeysIn, Label, Level, MIB, MINUTE, OnOff,
+    Origin, PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
 };
 use shapes::{Filled, Many, Maybe, One};
 
@@ -63,6 +64,17 @@ options::options! {
         /// A WebSocket endpoint that sends every message back, for conformance suites. By default
         /// there is none.
         echo_path: Option<String> = Maybe(UrlPath), "PATH", "";
+    }
+
+    "HTTP API" {
+        /// A file with the keys of the HTTP API, one per line, as KEY or NAME:KEY, of 32 characters
+        /// at least. Without it the API serves programs on this machine alone, in open mode on the
+        /// loopback interface, and nobody otherwise.
+        api_key_file: Option<KeysFile> = Maybe(KeysIn), "FILE", "";
+
+        /// A listener of its own for the HTTP API and /metrics, which are then not served on
+        /// --listen, and /metrics needs no key. By default they are served there.
+        api_listen: Option<SocketAddr> = Maybe(Address), "HOST:PORT", "";
     }
 
     "Identity and rights" {
@@ -308,17 +320,17 @@ impl Config {
         warnings.chain(lines).chain(self.unsaid_limits()).collect()
     }
 
-    /// Whether there is no key for tokens: every client is who it says it is. Then nobody is limited who does not ask for
-    /// it.
-    pub fn is_open(&self) -> bool {
-        self.token_secret_file.is_none() && self.token_key.is_empty()
-    }
-
     /// Completes what depends on the machine and on other options.
     fn fill(&mut self) {
         if self.node.is_empty() {
             self.node = default_label(self.listen.port());
         }
+    }
+
+    /// Whether every client is who it says it is: no keys to check tokens with are configured. Then nobody is limited
+    /// who does not ask for it.
+    pub fn is_open(&self) -> bool {
+        self.token_secret_file.is_none() && self.token_key.is_empty()
     }
 
     /// Commands a session may send per second; 0 for no limit.
@@ -381,6 +393,16 @@ impl Config {
                  say --open if that is meant",
                 self.listen
             ),
+        );
+        check(
+            self.api_key_file.is_some()
+                || self
+                    .api_listen
+                    .is_none_or(|listen| listen.ip().to_canonical().is_loopback()),
+            "api-listen",
+            "can be reached from other machines, and without keys anyone there could publish; give \
+             --api-key-file, or listen on 127.0.0.1"
+                .into(),
         );
         check(
             !self.open || self.is_open(),

@@ -20,6 +20,8 @@ const FLOORS: [&[&str]; 5] = [
         "disconnect",
         "metrics",
         "readiness",
+        "process",
+        "keys",
         "config",
         "runtime",
         "logger",
@@ -35,6 +37,8 @@ const FLOORS: [&[&str]; 5] = [
         "handshake",
         "auth",
         "pages",
+        "api",
+        "exposition",
         "rooms",
         "history",
         "track",
@@ -62,6 +66,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("retention", "pattern"),
     ("config", "retention"),
     ("config", "pattern"),
+    ("config", "keys"),
     ("config", "rights"),
     ("config", "secret"),
     ("config", "id"),
@@ -78,6 +83,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("handshake", "http"),
     ("auth", "http"),
     ("pages", "http"),
+    ("api", "http"),
+    ("exposition", "http"),
     ("presence", "broker"),
     // Only the event that reaches the dispatcher's inbox.
     ("connection", "dispatcher"),
@@ -223,6 +230,7 @@ fn each_foreign_world_has_its_files() {
         );
         file.expect_only_in(
             &[
+                "api",
                 "auth",
                 "broker",
                 "http/answer",

@@ -40,6 +40,11 @@ fn is_no_limit(name: &str) -> bool {
     let words = [
         "listen",
         "open",
+        "token-key",
+        "token-audience",
+        "token-issuer",
+        "token-in-query",
+        "room",
         "node",
         "allow-origin",
         "trusted-proxy",
