@@ -47,7 +47,7 @@ impl Dispatcher {
                     room.sought(desk, ticket, result);
                 }
             }
-            Some(Pending::Publish { .. }) | None => {}
+            Some(Pending::Publish { .. } | Pending::Members(_) | Pending::Roll(_)) | None => {}
         }
     }
 

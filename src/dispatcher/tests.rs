@@ -2,12 +2,15 @@
 //! runs and no time passes but what the test says.
 
 mod identity;
+#[path = "presence/tests.rs"]
+mod presence;
 
 use super::*;
 use crate::broker::{Page, Publication, Range, Refused};
 use crate::disconnect::Disconnect;
 use crate::id::Epoch;
 use crate::id::Ticket;
+use crate::presence::PresenceSettings;
 use crate::protocol::Publish;
 use crate::rights::Rights;
 use crate::session::{Chunk, OutboxLimits, OutboxReader, outbox};
@@ -23,6 +26,8 @@ struct Bench {
     dispatcher: Dispatcher,
     now: Now,
     outboxes: HashMap<u64, OutboxReader>,
+    /// What the broker was asked about presence, apart from all else.
+    presence: Vec<Request>,
 }
 
 impl Bench {
@@ -43,6 +48,7 @@ impl Bench {
             rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory: 1 << 20,
+            presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
             seed: 1,
         };
@@ -51,12 +57,22 @@ impl Bench {
             dispatcher,
             now,
             outboxes: HashMap::new(),
+            presence: Vec::new(),
         }
     }
 
     fn turn(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Request> {
         self.dispatcher.turn(self.now, events);
-        self.dispatcher.take_requests().collect()
+        let is_presence = |request: &Request| {
+            matches!(
+                request,
+                Request::Here(_) | Request::Members(_) | Request::Retire(_)
+            )
+        };
+        let requests = self.dispatcher.take_requests();
+        let (presence, others) = requests.partition(is_presence);
+        self.presence.extend::<Vec<_>>(presence);
+        others
     }
 
     fn open(&mut self, session: u64) {
