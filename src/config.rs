@@ -243,7 +243,8 @@ options::options! {
 
         /// Whether members are told who joins and leaves, for rooms whose names fit a pattern:
         /// big.*=off spares large rooms the noise; who asks is still told who is there. The first
-        /// that fits holds, and without one it is on. Repeat it, or separate by commas.
+        /// that fits holds, and without one it is on, but off in personal rooms. Repeat it, or
+        /// separate by commas.
         presence_events: Vec<pattern::Switch> = Many(OnOff), "RULE", "";
 
         /// How much memory the node spends on the lists of its rooms' members. Rooms beyond it ask

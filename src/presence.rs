@@ -37,6 +37,6 @@ impl Default for PresenceSettings {
 impl PresenceSettings {
     /// Whether members of the room are told who joins and leaves.
     pub fn has_events(&self, room: &RoomName) -> bool {
-        self.events.is_on(room.as_str())
+        self.events.is_on(room)
     }
 }

@@ -53,6 +53,7 @@ fn is_no_limit(name: &str) -> bool {
         "topic-linger",
         "heartbeat",
         "history",
+        "presence-events",
         "log-level",
     ];
     words.contains(&name)
