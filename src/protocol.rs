@@ -108,6 +108,11 @@ pub enum Reply<'a> {
         messages: &'a [(u64, Arc<Publication>)],
         more: bool,
     },
+    /// Every node will hear what is to be done with the user.
+    Ordered {
+        user: &'a UserName,
+        room: Option<&'a RoomName>,
+    },
     Pong,
     Error(&'a CommandError),
 }

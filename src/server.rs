@@ -20,6 +20,7 @@ use crate::auth::{Auth, KeyError};
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config};
 use crate::connection::{Entrance, Limits, Node};
+use crate::control::ControlLog;
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
 use crate::id::{self, Incarnation};
@@ -99,12 +100,15 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
 
     let settings = dispatcher_settings(config, incarnation)?;
     let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
+    // Who shows a token is let in only by a node that knows which were revoked.
+    readiness.set_behind(!config.is_open());
+    let told = readiness.clone();
     let (ending, ended) = flume::bounded(1);
     let listener_failed = ending.downgrade();
     runtime::spawn(async move {
         // Dropped when the task ends, by a panic too: that is the news.
         let _ending: flume::Sender<()> = ending;
-        dispatcher::run(dispatcher, events, broker).await;
+        dispatcher::run(dispatcher, events, broker, told).await;
     });
     runtime::spawn(tick(inbox.clone()));
 
@@ -254,6 +258,7 @@ fn retention(config: &Config) -> Retention {
         age: config.history_age,
     };
     Retention {
+        nodes: ControlLog::ALL.map(|log| (log.room(), log.limits(config.token_lifetime))).into(),
         rules: config.history.clone(),
         otherwise,
     }
@@ -277,6 +282,7 @@ fn dispatcher_settings(
             open: config.is_open(),
         },
         retention: retention(config),
+        token_lifetime: config.token_lifetime,
         recent_memory: config.recent_memory,
         outbox_bytes: config.outbox_bytes,
         seed: id::random()?,

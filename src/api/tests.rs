@@ -39,7 +39,7 @@ fn publishes(commands: &[Command]) -> Vec<&Publish> {
     assert!(commands.iter().all(publish), "{commands:?}");
     let publishes = commands.iter().filter_map(|command| match command {
         Command::Publish(publish) => Some(publish),
-        Command::History { .. } => None,
+        Command::History { .. } | Command::Order(_) => None,
     });
     publishes.collect()
 }

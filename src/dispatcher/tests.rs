@@ -42,6 +42,7 @@ impl Bench {
             max_rooms: 3,
             rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
+            token_lifetime: Duration::from_secs(86_400),
             recent_memory: 1 << 20,
             outbox_bytes: OUTBOX,
             seed: 1,

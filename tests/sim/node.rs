@@ -310,6 +310,7 @@ impl Node {
             max_rooms: 100,
             rights: Rights::open(),
             retention: Retention::uniform(sizes.history_size, Duration::from_secs(3600)),
+            token_lifetime: Duration::from_secs(86_400),
             recent_memory: sizes.recent_memory,
             outbox_bytes: sizes.outbox_bytes,
             seed,
