@@ -10,6 +10,7 @@ use switchboard::broker::{BrokerEvent, Page, Publication, Request};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId};
 use switchboard::metrics::Metrics;
+use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 use switchboard::retention::Retention;
 use switchboard::rights::Rights;
@@ -82,6 +83,7 @@ impl House {
             rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory: 64 << 20,
+            presence: PresenceSettings::default(),
             outbox_bytes: LIMITS.bytes,
             seed: 1,
         };
@@ -152,7 +154,7 @@ impl House {
                     messages: Vec::new(),
                 }),
             }),
-            Request::Unfollow(_) | Request::Publish(_) => None,
+            _ => None,
         });
         let answers: Vec<Event> = answers.map(Event::Broker).collect();
         self.turns(answers);

@@ -132,12 +132,14 @@ impl Auth {
     /// A refused token, a name where a token is needed, or a token where none can be verified.
     pub fn identify(&self, shown: &Credentials, now: u64) -> Result<Identity, CommandError> {
         match (self, shown) {
-            (Auth::Open, Credentials::User(user)) => Ok(Identity::believed(user.clone())),
+            (Auth::Open, Credentials::User { user, info }) => {
+                Ok(Identity::believed(user.clone(), info.clone()))
+            }
             (Auth::Open, Credentials::Token(_)) => Err(CommandError::new(
                 Code::Unauthorized,
                 "this server is open and verifies no tokens; say who you are with `user`",
             )),
-            (Auth::Tokens(_), Credentials::User(_)) => Err(CommandError::new(
+            (Auth::Tokens(_), Credentials::User { .. }) => Err(CommandError::new(
                 Code::Unauthorized,
                 "this server believes tokens only; send `token` instead of `user`",
             )),

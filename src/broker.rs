@@ -16,9 +16,14 @@
 //!   break. After each (re)subscription the broker says [`BrokerEvent::Following`]: whatever is published from then on is
 //!   delivered, or another `Following` comes later. What lies between is read by the dispatcher with [`Range::After`].
 //!   A broker whose queue overflowed lets the rooms go through the same door: it says `Following` again.
+//! - **Presence is what the nodes say, while they live.** A node's [`Here`]s stand as long as its lease; each change over the whole cluster raises the room's version,
+//!   once, and is told to whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room through several nodes is one member. What was missed
+//!   shows in [`Change::from`], and is asked with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to be only a part.
 //! - **Only a read judges an epoch.** Why an offset needs one: a log lost at offset 8 starts again at 1, and whoever stands at 8 must not be told
 //!   at the new 8 that nothing was missed.
 
+pub mod ledger;
+pub mod list;
 pub mod memory;
 pub mod redis;
 pub mod topics;
@@ -27,7 +32,8 @@ pub mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket};
+use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket, UserName};
+pub use crate::member::{Change, Info, Member, Roll};
 pub use crate::publication::{
     KEY_TTL, Page, Publication, PublishKey, Publisher, Range, Refused, Sender,
 };
@@ -42,6 +48,10 @@ pub enum Request {
     Unfollow(RoomName),
     Publish(Publish),
     Read(Read),
+    Here(Here),
+    Members(Members),
+    /// The node drains: what it has announced as here stands for this long and no longer, unless other nodes announce it too.
+    Retire(Duration),
 }
 
 /// A publication on its way to the log and to every node.
@@ -63,6 +73,27 @@ pub struct Read {
     pub room: RoomName,
     pub range: Range,
     /// At most so many messages come in the page; 0 asks for the position alone.
+    pub limit: usize,
+}
+
+/// How many connections of a user (`None`: anonymous ones) this node has in a room, from now on; 0: none any more. It is
+/// not answered: the broker remembers it and announces it again whenever the others may have lost it.
+#[derive(Clone, Debug)]
+pub struct Here {
+    pub room: RoomName,
+    pub user: Option<UserName>,
+    pub connections: u32,
+    pub info: Option<Info>,
+}
+
+/// A question for a part of the list of a room's members.
+#[derive(Clone, Debug)]
+pub struct Members {
+    pub ticket: Ticket,
+    pub room: RoomName,
+    /// The members behind this name; `None`: from the first.
+    pub after: Option<UserName>,
+    /// At most so many; 0: only the version and the counts.
     pub limit: usize,
 }
 
@@ -92,6 +123,13 @@ pub enum BrokerEvent {
     Page {
         ticket: Ticket,
         result: Result<Page, Refused>,
+    },
+    /// Somebody's connections in a followed room are more or fewer; in order with the messages of the room.
+    Changed { room: RoomName, change: Change },
+    /// The answer to a [`Members`].
+    Roll {
+        ticket: Ticket,
+        result: Result<Roll, Refused>,
     },
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::keys::KeysFile;
+use crate::pattern;
 use crate::retention::Rule;
 use crate::rights;
 
@@ -29,8 +30,8 @@ pub use token::TokenOrder;
 
 use identity::{Claim, KeyFile, RoomRule, SecretIn};
 use kinds::{
-    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, KeysIn, Label, Level, MIB, MINUTE, Origin,
-    PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
+    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, KeysIn, Label, Level, MIB, MINUTE, OnOff,
+    Origin, PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
 };
 use shapes::{Filled, Many, Maybe, One};
 
@@ -238,6 +239,20 @@ options::options! {
         /// How much memory the node spends on the newest messages of its rooms, from which clients
         /// that return are served without asking Redis.
         recent_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
+
+        /// How long somebody whose last connection has left a room may take to come back before
+        /// the others are told: a reload or a change of node then makes no noise. Zero tells at
+        /// once.
+        presence_grace: Duration = One(Time(Duration::ZERO, 5 * MINUTE)), "TIME", "5s";
+
+        /// Whether members are told who joins and leaves, for rooms whose names fit a pattern:
+        /// big.*=off spares large rooms the noise; who asks is still told who is there. The first
+        /// that fits holds, and without one it is on. Repeat it, or separate by commas.
+        presence_events: Vec<pattern::Switch> = Many(OnOff), "RULE", "";
+
+        /// How much memory the node spends on the lists of its rooms' members. Rooms beyond it ask
+        /// Redis each time.
+        presence_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
     }
 
     "Node" {

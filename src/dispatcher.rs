@@ -14,8 +14,10 @@ mod identity;
 mod inbox;
 mod joins;
 mod members;
+mod presence;
 mod reads;
 mod recovery;
+mod roll;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ use crate::disconnect::Disconnect;
 use crate::id::{Incarnation, Position, RoomName, SessionId};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::presence::{Attendance, PresenceSettings};
 use crate::protocol::{Command, Protocol, Push, Reply, RequestId};
 use crate::publication::Sender;
 use crate::readiness::Readiness;
@@ -134,6 +137,7 @@ pub struct Settings {
     pub token_lifetime: Duration,
     /// Bytes of recent messages kept for those who come back.
     pub recent_memory: usize,
+    pub presence: PresenceSettings,
     /// The bound of an outbox; what is offered at once is at most a quarter of it.
     pub outbox_bytes: usize,
     /// Seeds the jitter of farewells.
@@ -199,6 +203,7 @@ pub struct Dispatcher {
     control: Control,
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
+    attendance: Attendance,
     /// How many of the rooms are personal ones. They are no more than sessions, and count for no other bound.
     personal: usize,
     heartbeats: Heartbeats,
@@ -254,7 +259,8 @@ impl Dispatcher {
             heartbeats: Heartbeats::new(now.instant, settings.heartbeat, settings.pong_timeout),
             random: fastrand::Rng::with_seed(settings.seed),
             control: Control::new(now.instant, settings.token_lifetime),
-            desk: Desk::new(settings, metrics),
+            attendance: Attendance::new(settings.presence.grace),
+            desk: Desk::new(now.instant, settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
             personal: 0,
@@ -271,9 +277,11 @@ impl Dispatcher {
     /// Handles events in order, up to the bound of a turn; what is left stays in the iterator. What the broker is to
     /// be asked is in [`take_requests`](Self::take_requests) afterwards.
     pub fn turn(&mut self, now: Now, events: impl IntoIterator<Item = Event>) -> Flow {
+        self.desk.now = now.instant;
         let mut handled = 0;
         for event in events {
             self.on(now, event);
+            self.settle_presence();
             handled += 1;
             // Looked at before the next event is taken from the inbox: what is taken is handled.
             if self.desk.is_enough() || handled == TURN {
@@ -286,7 +294,9 @@ impl Dispatcher {
         while let Some(session) = self.desk.slow.pop() {
             self.disconnect(now, session, Disconnect::Slow);
         }
+        self.announce();
         self.ask_reads();
+        self.ask_rolls();
         let metrics = &self.desk.metrics;
         metrics.sessions_open.set(self.sessions.len() as u64);
         metrics.rooms_open.set(self.rooms.len() as u64);
@@ -310,9 +320,9 @@ impl Dispatcher {
     /// What waits for the broker at this moment.
     pub fn load(&self) -> Load {
         Load {
-            commands: self.desk.pending.len() - self.desk.reads,
-            reads: self.desk.reads,
-            due: self.desk.due(),
+            commands: self.desk.pending.len() - self.desk.reads - self.desk.rolls.under_way,
+            reads: self.desk.reads + self.desk.rolls.under_way,
+            due: self.desk.due() + self.desk.rolls.due(),
             closing: self.closing.len(),
             recent: self.desk.recent_used,
         }
@@ -427,6 +437,8 @@ impl Dispatcher {
             BrokerEvent::Ephemeral { room, publication } => self.on_ephemeral(&room, &publication),
             BrokerEvent::Published { ticket, result } => self.on_published(ticket, result),
             BrokerEvent::Page { ticket, result } => self.on_page(now, ticket, result),
+            BrokerEvent::Changed { room, change } => self.on_changed(&room, change),
+            BrokerEvent::Roll { ticket, result } => self.on_roll(ticket, result),
         }
     }
 
@@ -436,6 +448,8 @@ impl Dispatcher {
         self.tend_control(now);
         self.give_up_joins(now);
         self.retry_reads();
+        self.tend_rolls(now);
+        self.attendance.expire(now.instant);
         self.compare_some();
         self.drain_some(now);
         self.closing.retain(|_, (deadline, outbox)| {

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use crate::id::{RoomName, UserName};
+use crate::member::Info;
 use crate::pattern::Pattern;
 use crate::secret::Secret;
 
@@ -13,7 +12,11 @@ use crate::secret::Secret;
 #[derive(Debug)]
 pub enum Credentials {
     /// A name, believed in open mode only.
-    User(UserName),
+    User {
+        user: UserName,
+        /// What others may see beside the name.
+        info: Option<Info>,
+    },
     /// A signed token (RFC 7519), not looked at yet.
     Token(Secret<String>),
 }
@@ -24,7 +27,7 @@ pub struct Identity {
     pub user: UserName,
     pub grants: Grants,
     /// What others may see beside the name, as the token has it.
-    pub info: Option<Arc<RawValue>>,
+    pub info: Option<Info>,
     /// What the token says of its times; none in open mode.
     pub times: Option<Times>,
 }
@@ -78,11 +81,11 @@ impl Grants {
 
 impl Identity {
     /// A user in open mode, which is whoever it says it is.
-    pub fn believed(user: UserName) -> Self {
+    pub fn believed(user: UserName, info: Option<Info>) -> Self {
         Self {
             user,
             grants: Grants::default(),
-            info: None,
+            info,
             times: None,
         }
     }

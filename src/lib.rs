@@ -24,8 +24,8 @@
 //! | 4 | `main`, this page | start and end the process |
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds | wait |
-//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`api`], [`exposition`], [`rooms`], [`track`], [`history`], [`control`], [`revocations`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
-//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`retention`], [`protocol`], [`disconnect`], [`keys`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`] | be named |
+//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`api`], [`exposition`], [`rooms`], [`track`], [`history`], [`presence`], [`control`], [`revocations`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
+//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`retention`], [`protocol`], [`disconnect`], [`keys`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
 //! clients in [`protocol::native`], tokens in [`auth`], the JSON between nodes in [`broker::wire`] and [`control`], the standard output in [`logger`].
@@ -68,9 +68,11 @@ pub mod identity;
 pub mod keys;
 pub mod limits;
 pub mod logger;
+pub mod member;
 pub mod metrics;
 pub mod pages;
 pub mod pattern;
+pub mod presence;
 pub mod process;
 pub mod protocol;
 pub mod publication;

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::id::{NameError, Position, RoomName, UserName};
 use crate::identity::Credentials;
+use crate::member::{Info, Roll};
 use crate::publication::{Publication, Refused};
 use crate::rights::Denied;
 
@@ -62,6 +63,12 @@ pub enum Command {
         before: Option<u64>,
         limit: usize,
     },
+    /// Who is in the room, by name, behind `after` (none: from the first).
+    Members {
+        room: RoomName,
+        after: Option<UserName>,
+        limit: usize,
+    },
     Ping,
 }
 
@@ -70,7 +77,7 @@ impl Command {
     /// unsubscribe again, all in Redis; a page of history is read and encoded for one client alone.
     pub fn cost(&self) -> u32 {
         match self {
-            Command::Join { .. } | Command::History { .. } => 4,
+            Command::Join { .. } | Command::History { .. } | Command::Members { .. } => 4,
             _ => 1,
         }
     }
@@ -112,6 +119,10 @@ pub enum Reply<'a> {
     Ordered {
         user: &'a UserName,
         room: Option<&'a RoomName>,
+    },
+    Members {
+        room: &'a RoomName,
+        roll: &'a Roll,
     },
     Pong,
     Error(&'a CommandError),
@@ -156,6 +167,21 @@ pub enum Push<'a> {
         room: &'a RoomName,
         position: Position,
     },
+    /// A user's first connection in the room, over all nodes.
+    Joined {
+        room: &'a RoomName,
+        user: &'a UserName,
+        info: Option<&'a Info>,
+        version: u64,
+    },
+    /// After a user's last connection in the room.
+    Left {
+        room: &'a RoomName,
+        user: &'a UserName,
+        version: u64,
+    },
+    /// Who is in the room has changed in ways that cannot be told one by one: whoever wants to know asks anew.
+    Members { room: &'a RoomName, version: u64 },
     /// The session is no longer in the room, though it did not ask to leave.
     Removed { room: &'a RoomName, reason: &'a str },
     /// The node ends the connection in a moment; come back after `retry`, to another one.

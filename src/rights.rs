@@ -164,7 +164,7 @@ mod tests {
         let patterns: std::sync::Arc<[Pattern]> = patterns.collect();
         Identity {
             grants: Grants::new([(); 4].map(|()| patterns.clone())),
-            ..Identity::believed(UserName::new(user).unwrap())
+            ..Identity::believed(UserName::new(user).unwrap(), None)
         }
     }
 

@@ -27,6 +27,8 @@ use crate::id::{self, Incarnation};
 use crate::limits::{Addresses, IntakeLimits, Rate};
 use crate::metrics::Metrics;
 use crate::pages::Assets;
+use crate::pattern::Switches;
+use crate::presence::PresenceSettings;
 use crate::readiness::Readiness;
 use crate::retention::{LogLimits, Retention};
 use crate::rights::Rights;
@@ -242,6 +244,7 @@ fn start_broker(
         addresses: config.redis.clone(),
         prefix: config.prefix.clone(),
         authorities: config.redis_ca.clone(),
+        lease: redis::LEASE,
     };
     Ok(redis::start(
         servers,
@@ -284,6 +287,11 @@ fn dispatcher_settings(
         retention: retention(config),
         token_lifetime: config.token_lifetime,
         recent_memory: config.recent_memory,
+        presence: PresenceSettings {
+            grace: config.presence_grace,
+            events: Switches(config.presence_events.clone()),
+            memory: config.presence_memory,
+        },
         outbox_bytes: config.outbox_bytes,
         seed: id::random()?,
     })

@@ -91,7 +91,11 @@ fn a_client_of_the_same_key_does_not_take_a_backends_publication_away() {
 #[test]
 fn one_call_says_it_in_many_rooms_or_many_things_in_order() {
     run(async {
-        let node = TestNode::with(|config| config.max_rooms = 3).await;
+        let node = TestNode::with(|config| {
+            config.max_rooms = 2;
+            config.max_connections = 3;
+        })
+        .await;
         let (mut ada, mut bob) = (node.client().await, node.client().await);
         ada.join("a").await;
         bob.join("b").await;
@@ -120,16 +124,17 @@ fn one_call_says_it_in_many_rooms_or_many_things_in_order() {
             assert_eq!(bob.message("b").await["data"], 2 * n + 1);
         }
 
-        // The memory broker keeps three rooms.
-        let more = json!({"publishes": [{"room": "c", "data": 1}, {"room": "d", "data": 1}]});
+        // The memory broker keeps five rooms: two that clients choose, and one for each connection.
+        let rooms = ["c", "d", "e", "f"].map(|room| json!({"room": room, "data": 1}));
+        let more = json!({"publishes": rooms});
         let answer = backend.call("POST", "/batch", more).await;
         assert_eq!(answer.status, 200, "one was carried out");
         let results = answer.json();
         assert_eq!(results["results"][0]["offset"], 1);
-        assert_eq!(results["results"][1]["room"], "d");
-        assert_eq!(results["results"][1]["code"], "full");
+        assert_eq!(results["results"][3]["room"], "f");
+        assert_eq!(results["results"][3]["code"], "full");
         let answer = backend
-            .call("POST", "/rooms/d/messages", json!({"data": 1}))
+            .call("POST", "/rooms/f/messages", json!({"data": 1}))
             .await;
         assert_eq!(
             (answer.status, answer.json()["code"].clone()),

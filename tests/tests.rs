@@ -18,6 +18,7 @@ mod http_door;
 mod isolation;
 mod limits;
 mod openapi;
+mod presence;
 mod recovery;
 mod rights;
 mod rooms;

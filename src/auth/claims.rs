@@ -10,6 +10,7 @@ use super::TokenError;
 use crate::config::TokenOrder;
 use crate::id::UserName;
 use crate::identity::{Grants, Identity, Times};
+use crate::member::INFO_BYTES;
 use crate::pattern::Pattern;
 
 /// By how much the clocks of issuers and nodes may differ, in milliseconds.
@@ -17,9 +18,6 @@ const LEEWAY: u64 = 5_000;
 
 /// How long a connection outlives its token, in milliseconds: a second less than [`LEEWAY`], so that it is over within that.
 const LINGER: u64 = 4_000;
-
-/// The longest `info`, in bytes: it is in every list of members.
-const INFO_BYTES: usize = 512;
 
 /// What the claims must fit besides the clock.
 #[derive(Debug)]

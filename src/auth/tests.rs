@@ -446,7 +446,10 @@ fn files_that_are_no_public_key_are_refused_with_a_sentence() {
 #[test]
 fn names_are_believed_in_open_mode_only_and_tokens_otherwise() {
     let secured = Auth::Tokens(verifier(true, &[]).unwrap());
-    let name = Credentials::User(UserName::new("ada").unwrap());
+    let name = Credentials::User {
+        user: UserName::new("ada").unwrap(),
+        info: None,
+    };
     let token = Credentials::Token(Secret::new(token(&claims())));
     let now = NOW * 1000;
     assert_eq!(

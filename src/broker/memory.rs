@@ -1,4 +1,4 @@
-//! The embedded broker: the logs of all rooms in this process's memory. One node needs nothing else; in tests several
+//! The embedded broker: the logs of all rooms in this process's memory, and who is in them. One node needs nothing else; in tests several
 //! nodes share one [`Store`], which is then what Redis is to a cluster.
 
 use std::collections::HashMap;
@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
-use super::{Broker, BrokerEvent, Page, Publish, Range, Read, Refused, Request, Settings};
+use super::list::List;
+use super::{
+    Broker, BrokerEvent, Change, Here, Members, Page, Publish, Range, Read, Refused, Request, Roll,
+    Settings,
+};
 use crate::history::{Log, Weight};
 use crate::id::{Epoch, Position, RoomName};
 use crate::readiness::Readiness;
@@ -32,12 +36,22 @@ struct Shared {
     random: fastrand::Rng,
     /// What each node is to be told. A node's queue holds at most what the nodes have asked and was not yet
     /// answered, which the dispatchers bound.
-    nodes: Vec<flume::Sender<BrokerEvent>>,
+    nodes: Vec<Node>,
+    /// The last version of any list of members.
+    version: u64,
     tidied: Option<Instant>,
+}
+
+struct Node {
+    events: flume::Sender<BrokerEvent>,
+    /// It drains: it says no more who is here, and somebody else forgets what it has said.
+    retired: bool,
 }
 
 struct Room {
     log: Log,
+    /// Who is here, by indices into `nodes`.
+    list: List<usize>,
     /// Indices into `nodes`.
     followers: Vec<usize>,
 }
@@ -55,7 +69,7 @@ impl Room {
 
     /// Whether somebody follows it, or its log has something to tell.
     fn is_needed(&self, now: Instant) -> bool {
-        !self.followers.is_empty() || self.log.expires() > now
+        !self.followers.is_empty() || !self.list.is_empty() || self.log.expires() > now
     }
 
     /// Gives up all that is counted, before the room goes.
@@ -75,6 +89,7 @@ impl Store {
             used: Weight::default(),
             random: fastrand::Rng::with_seed(seed),
             nodes: Vec::new(),
+            version: 0,
             tidied: None,
         })))
     }
@@ -85,7 +100,10 @@ impl Store {
         let (telling, events) = flume::unbounded();
         let node = {
             let mut shared = self.lock();
-            shared.nodes.push(telling);
+            shared.nodes.push(Node {
+                events: telling,
+                retired: false,
+            });
             shared.nodes.len() - 1
         };
         readiness.set_broker(true);
@@ -118,7 +136,7 @@ impl Store {
                 }
             }
         }
-        self.lock().forget(node);
+        self.lock().ended(node);
     }
 
     fn apply(&self, node: usize, requests: impl Iterator<Item = Request>) {
@@ -126,8 +144,23 @@ impl Store {
         let mut shared = self.lock();
         shared.tidy(now);
         for request in requests {
-            shared.apply(node, request, now);
+            match request {
+                Request::Retire(span) => self.retire(node, span, &mut shared),
+                request => shared.apply(node, request, now),
+            }
         }
+    }
+
+    /// What the node has said of its members stands for this long, even when the node has ended by then.
+    fn retire(&self, node: usize, span: Duration, shared: &mut Shared) {
+        if std::mem::replace(&mut shared.nodes[node].retired, true) {
+            return;
+        }
+        let store = self.clone();
+        runtime::spawn(async move {
+            runtime::sleep(span).await;
+            store.lock().forget_members(node);
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -167,6 +200,14 @@ impl Shared {
                 let result = self.read(&read, now);
                 self.tell(node, BrokerEvent::Page { ticket, result });
             }
+            Request::Here(here) => self.here(node, here, now),
+            Request::Members(members) => {
+                let ticket = members.ticket;
+                let result = Ok(self.roll(&members));
+                self.tell(node, BrokerEvent::Roll { ticket, result });
+            }
+            // The store's, because it takes time.
+            Request::Retire(_) => {}
         }
     }
 
@@ -234,6 +275,45 @@ impl Shared {
         }
     }
 
+    fn here(&mut self, node: usize, here: Here, now: Instant) {
+        let Here {
+            room: name,
+            user,
+            connections,
+            info,
+        } = here;
+        if self.nodes[node].retired || (connections == 0 && !self.rooms.contains_key(&name)) {
+            return;
+        }
+        let mut version = self.version;
+        // A room with members is followed, so it is there.
+        let Some((room, _)) = self.room(&name, now) else {
+            return;
+        };
+        let change = (room.list).set(node, user.as_ref(), connections, info, &mut version);
+        self.version = version;
+        self.changed(&name, change.into_iter().collect());
+    }
+
+    fn roll(&self, members: &Members) -> Roll {
+        let room = self.rooms.get(&members.room);
+        let after = members.after.as_ref();
+        room.map_or_else(Roll::default, |room| room.list.roll(after, members.limit))
+    }
+
+    /// Tells the followers of a room.
+    fn changed(&self, name: &RoomName, changes: Vec<Change>) {
+        let Some(room) = self.rooms.get(name) else {
+            return;
+        };
+        for change in changes {
+            for node in &room.followers {
+                let (room, change) = (name.clone(), change.clone());
+                self.tell(*node, BrokerEvent::Changed { room, change });
+            }
+        }
+    }
+
     /// Keeps all logs within their memory: each room that holds more than half of the average gives up some of its oldest
     /// messages. Such rooms hold at least half of everything, so one look at all rooms frees a sixteenth of it: looks are
     /// rare, and small rooms do not pay for large ones.
@@ -260,6 +340,7 @@ impl Shared {
                 name.clone(),
                 Room {
                     log,
+                    list: List::default(),
                     followers: Vec::new(),
                 },
             );
@@ -292,12 +373,28 @@ impl Shared {
 
     /// A node that has ended hears nothing any more.
     fn tell(&self, node: usize, event: BrokerEvent) {
-        let _ = self.nodes[node].send(event);
+        let _ = self.nodes[node].events.send(event);
     }
 
-    fn forget(&mut self, node: usize) {
+    fn ended(&mut self, node: usize) {
         for room in self.rooms.values_mut() {
             room.followers.retain(|follower| *follower != node);
+        }
+        if !self.nodes[node].retired {
+            self.forget_members(node);
+        }
+    }
+
+    fn forget_members(&mut self, node: usize) {
+        let mut changed = Vec::new();
+        for (name, room) in &mut self.rooms {
+            let changes = room.list.forget(node, &mut self.version);
+            if !changes.is_empty() {
+                changed.push((name.clone(), changes));
+            }
+        }
+        for (name, changes) in changed {
+            self.changed(&name, changes);
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::desk::{Asker, Pending};
+use super::presence::Inquiry;
 use super::{Dispatcher, Now};
 use crate::api;
 use crate::broker::{Page, Publication, PublishKey, Publisher, Range, Read, Refused, Request};
@@ -66,6 +67,15 @@ impl Dispatcher {
                 Ok(()) => self.history(&asker, room, before, limit),
                 Err(denied) => Err(denied.into()),
             },
+            Command::Members { room, after, limit } => {
+                let asked = Inquiry {
+                    asker: asker.clone(),
+                    room,
+                    after,
+                    limit,
+                };
+                self.on_members(now, session, asked)
+            }
         };
         if let Err(error) = outcome {
             self.reply(&asker, &Reply::Error(&error));

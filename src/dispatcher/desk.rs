@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Settings;
+use super::presence::Inquiry;
+use super::roll::Rolls;
 use crate::api::Caller;
 use crate::broker::{Range, Read, Request};
 use crate::control::{ControlLog, Order};
@@ -56,14 +59,19 @@ pub enum Pending {
     Renewal(UserName),
     /// The node itself: a hole in what the nodes tell each other.
     Control(ControlLog),
+    Members(Inquiry),
     /// The node itself: a hole in the room is to be closed, or its position looked up.
     Track(RoomKey),
     /// Sessions that come back to the room, and whose messages the node no longer has.
     Seek(RoomKey),
+    /// The node itself: who is in the room.
+    Roll(RoomKey),
 }
 
 /// See the head of this file.
 pub struct Desk {
+    /// The time of this turn.
+    pub now: Instant,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
     /// What the broker is asked in this turn.
@@ -90,11 +98,15 @@ pub struct Desk {
     pub recent_used: usize,
     /// Bytes of messages in all rooms that wait for the reads which close the holes before them.
     pub ahead_used: usize,
+    /// Whose joins were answered.
+    pub arrived: Vec<(RoomKey, SessionId)>,
+    pub rolls: Rolls,
 }
 
 impl Desk {
-    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub fn new(now: Instant, settings: Settings, metrics: Arc<Metrics>) -> Self {
         Self {
+            now,
             settings,
             metrics,
             requests: Vec::new(),
@@ -110,6 +122,8 @@ impl Desk {
             said: 0,
             recent_used: 0,
             ahead_used: 0,
+            arrived: Vec::new(),
+            rolls: Rolls::default(),
         }
     }
 

@@ -39,6 +39,7 @@ impl Dispatcher {
             return;
         };
         let former = speaker.identity.replace(identity.clone());
+        self.count_as(session, &identity);
         if let Some(times) = former.as_ref().and_then(|former| former.times) {
             self.expiring.remove(&(times.ends, session));
         }

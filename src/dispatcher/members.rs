@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::desk::{Asker, Desk};
 use super::joins::Join;
 use super::recovery::{Cursor, Judge};
-use super::room::{Membership, Room, RoomState};
+use super::room::{Membership, Present, Room, RoomState};
 use super::{Dispatcher, Now};
 use crate::broker::{Publication, Refused, Request};
 use crate::id::{Position, RoomName, SessionId};
@@ -48,6 +48,7 @@ impl Dispatcher {
         let member = Membership {
             outbox: speaker.outbox.clone(),
             protocol: speaker.protocol,
+            present: Present::NotYet,
         };
         let key = self.rooms.find_or_add(name, RoomState::default);
         let joined = self.rooms.join(key, session, member.clone());
@@ -121,12 +122,15 @@ impl Dispatcher {
         };
         room.state.cursors.remove(&session);
         room.state.speakers[member.protocol.index()] -= 1;
+        let name = room.name.clone();
+        self.absent(&name, &member.present);
         if left == Left::Last
             && let Some(room) = self.rooms.remove(key)
         {
             self.personal -= usize::from(room.name.owner().is_some());
             self.desk.recent_used -= room.state.recent.weight();
             self.desk.ahead_used -= room.state.track.ahead_weight();
+            self.forget_roll(room.state.roll);
             self.desk.requests.push(Request::Unfollow(room.name));
         }
     }
@@ -134,6 +138,7 @@ impl Dispatcher {
     pub(super) fn on_following(&mut self, name: &RoomName) {
         if let Some((room, desk)) = self.room_named(name) {
             room.make_due(desk);
+            room.make_roll_due(desk);
         }
     }
 

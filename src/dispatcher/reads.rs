@@ -51,7 +51,14 @@ impl Dispatcher {
                 self.desk.reads -= 1;
                 self.on_control_page(now, log, ticket, result);
             }
-            Some(Pending::Publish { .. } | Pending::Order { .. } | Pending::Renewal(_)) | None => {}
+            Some(
+                Pending::Publish { .. }
+                | Pending::Order { .. }
+                | Pending::Renewal(_)
+                | Pending::Members(_)
+                | Pending::Roll(_),
+            )
+            | None => {}
         }
     }
 

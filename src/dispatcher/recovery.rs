@@ -54,6 +54,11 @@ impl Cursor {
         }
     }
 
+    /// Whether its join has been answered.
+    pub fn is_answered(&self) -> bool {
+        self.join.is_none()
+    }
+
     /// Whether it goes on after the room has lost messages: only a join that waits does, and is judged anew.
     pub fn survives_loss(&mut self) -> bool {
         if let Want::After(at) = self.want {
@@ -168,6 +173,7 @@ impl Room {
             return;
         };
         if let Some(join) = &cursor.join {
+            desk.arrived.push((self.key, session));
             let top = position.offset;
             let joined = Joined {
                 room: &self.name,
@@ -193,6 +199,7 @@ impl Room {
             return;
         };
         if let Some(join) = cursor.join.take() {
+            desk.arrived.push((self.key, session));
             let joined = Joined {
                 room: &self.name,
                 position: at,
@@ -205,7 +212,9 @@ impl Room {
             incarnation: desk.settings.incarnation,
             session,
         };
-        let Membership { outbox, protocol } = &cursor.member;
+        let Membership {
+            outbox, protocol, ..
+        } = &cursor.member;
         let mut frames = BytesMut::new();
         let mut last = at;
         for (offset, publication) in run.after(at.offset, usize::MAX) {
@@ -330,7 +339,9 @@ impl Room {
             return;
         };
         if cursor.join.is_none() {
-            let Membership { outbox, protocol } = &cursor.member;
+            let Membership {
+                outbox, protocol, ..
+            } = &cursor.member;
             let gap = Push::Gap {
                 room: &self.name,
                 position: top,

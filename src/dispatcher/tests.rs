@@ -3,12 +3,15 @@
 
 mod control;
 mod identity;
+#[path = "presence/tests.rs"]
+mod presence;
 
 use super::*;
 use crate::broker::{Page, Publication, Range, Refused};
 use crate::disconnect::Disconnect;
 use crate::id::Epoch;
 use crate::id::Ticket;
+use crate::presence::PresenceSettings;
 use crate::protocol::Publish;
 use crate::rights::Rights;
 use crate::session::{Chunk, OutboxLimits, OutboxReader, outbox};
@@ -24,6 +27,8 @@ struct Bench {
     dispatcher: Dispatcher,
     now: Now,
     outboxes: HashMap<u64, OutboxReader>,
+    /// What the broker was asked about presence, apart from all else.
+    presence: Vec<Request>,
 }
 
 impl Bench {
@@ -45,6 +50,7 @@ impl Bench {
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             token_lifetime: Duration::from_secs(86_400),
             recent_memory: 1 << 20,
+            presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
             seed: 1,
         };
@@ -53,12 +59,22 @@ impl Bench {
             dispatcher,
             now,
             outboxes: HashMap::new(),
+            presence: Vec::new(),
         }
     }
 
     fn turn(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Request> {
         self.dispatcher.turn(self.now, events);
-        self.dispatcher.take_requests().collect()
+        let is_presence = |request: &Request| {
+            matches!(
+                request,
+                Request::Here(_) | Request::Members(_) | Request::Retire(_)
+            )
+        };
+        let requests = self.dispatcher.take_requests();
+        let (presence, others) = requests.partition(is_presence);
+        self.presence.extend::<Vec<_>>(presence);
+        others
     }
 
     fn open(&mut self, session: u64) {

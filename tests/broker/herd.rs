@@ -8,6 +8,7 @@ use bytes::Bytes;
 use switchboard::broker::Request;
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
 use switchboard::id::{Epoch, Incarnation, Position, SessionId};
+use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 use switchboard::retention::Retention;
 use switchboard::rights::Rights;
@@ -49,6 +50,7 @@ impl House {
             rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(60)),
             recent_memory: 64 << 20,
+            presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
             seed: 1,
         };

@@ -3,11 +3,15 @@
 
 mod cuts;
 mod herd;
+mod here;
 mod junk;
+mod leases;
 mod logs;
 mod loss;
 mod master;
 mod memory;
 mod node;
+mod presence;
 mod redis;
+mod refill;
 mod scenarios;

@@ -25,6 +25,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Short enough that a test sees both sides of it.
 pub const LINGER: Duration = Duration::from_millis(300);
 
+/// Short enough to be waited for, and long enough for a busy machine.
+pub const SHORT_LEASE: Duration = Duration::from_secs(3);
+
 /// Where the nodes of a scenario meet.
 pub enum World {
     /// Made with the settings of the first node.
@@ -103,6 +106,7 @@ impl BrokerNode {
             addresses: urls.iter().map(|url| url.parse().expect(url)).collect(),
             prefix: "sb".into(),
             authorities: None,
+            lease: SHORT_LEASE,
         };
         Self::with(redis, settings)
     }
@@ -145,7 +149,7 @@ impl BrokerNode {
         }
     }
 
-    fn ask(&mut self, request: impl FnOnce(Ticket) -> Request) -> Ticket {
+    pub fn ask(&mut self, request: impl FnOnce(Ticket) -> Request) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
         assert!(self.broker.ask(request(ticket)), "the broker has ended");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use switchboard::broker::redis::answers::{Outcome, judge};
 use switchboard::broker::redis::queue::Job;
-use switchboard::broker::{BrokerEvent, Publish, Range, Read, wire};
+use switchboard::broker::{BrokerEvent, Members, Publish, Range, Read, wire};
 use switchboard::id::{Epoch, Position, RoomName, Ticket};
 
 pub fn any_answer(input: &[u8]) {
@@ -38,6 +38,12 @@ pub fn any_answer(input: &[u8]) {
         read(Range::Top),
         read(Range::After(since)),
         read(Range::Before(None)),
+        Job::Members(Members {
+            ticket: Ticket(3),
+            room: room.clone(),
+            after: None,
+            limit: 10,
+        }),
     ];
     for job in jobs {
         let Outcome::Done { event, junk } = judge(&job, answer.clone()) else {
@@ -53,6 +59,11 @@ pub fn any_answer(input: &[u8]) {
             }
             Some(BrokerEvent::Published { result, .. }) => {
                 assert!(result.is_ok_and(|position| position.offset <= wire::MAX_OFFSET));
+            }
+            Some(BrokerEvent::Roll { result, .. }) => {
+                let roll = result.expect("a page");
+                assert!(roll.version <= wire::MAX_OFFSET && junk <= 1001 + input.len());
+                assert!(roll.members.iter().all(|member| member.connections > 0));
             }
             _ => assert!(matches!(job, Job::Probe)),
         }

@@ -38,7 +38,10 @@ fn written(id: Option<RequestId>, asked: &Asked) -> String {
         Asked::Auth(credentials) => {
             add("type", json!("auth"));
             match credentials {
-                Credentials::User(user) => add("user", json!(user.as_str())),
+                Credentials::User { user, info } => {
+                    add("user", json!(user.as_str()));
+                    info.iter().for_each(|info| add("info", json!(info)));
+                }
                 Credentials::Token(token) => add("token", json!(token.expose())),
             }
             return Value::Object(fields).to_string();
@@ -77,6 +80,14 @@ fn written(id: Option<RequestId>, asked: &Asked) -> String {
             add("limit", json!(limit));
             if let Some(before) = before {
                 add("before", json!(before));
+            }
+        }
+        Command::Members { room, after, limit } => {
+            add("type", json!("members"));
+            add("room", json!(room.as_str()));
+            add("limit", json!(limit));
+            if let Some(after) = after {
+                add("after", json!(after.as_str()));
             }
         }
         Command::Ping => add("type", json!("ping")),

@@ -38,6 +38,22 @@ pub fn any_payload(input: &[u8]) {
             let again = decode_message(message.as_bytes());
             assert!(matches!(again, Ok(Heard::Ephemeral(_))), "{again:?}");
         }
+        Ok(Heard::Changed(change)) => {
+            assert!(change.from < change.version && change.version <= wire::MAX_OFFSET);
+            let message = format!(
+                "1 here {} {} {} {} {} {}",
+                change.from,
+                change.version,
+                change.user,
+                change.was,
+                change.connections,
+                change.info.as_ref().map_or("", |info| info.get()),
+            );
+            let Ok(Heard::Changed(again)) = decode_message(message.as_bytes()) else {
+                panic!("not read again: {message}");
+            };
+            assert_eq!(format!("{change:?}"), format!("{again:?}"));
+        }
         Err(error) => assert!(error.to_string().len() < 100),
     }
     if let Some(offset) = decode_offset(input) {

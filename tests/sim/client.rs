@@ -5,11 +5,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use switchboard::id::{Position, RoomName};
+use switchboard::id::{Position, RoomName, UserName};
 use switchboard::protocol::{Command, Publish};
 
 use super::oracle::{Kind, Oracle, Outcome};
 use super::redis::Redis;
+use super::view::View;
 
 const CONNECT_DEADLINE: u64 = 3_000;
 /// Longer than a node may take, so that no answer means a fault of the node.
@@ -19,6 +20,9 @@ const BACKOFF_FIRST: u64 = 100;
 const BACKOFF_MOST: u64 = 2_000;
 pub const STEADY_AFTER: u64 = 1_000;
 
+/// The users there are; each client is one of them, or nobody.
+pub const USERS: [&str; 2] = ["u0", "u1"];
+
 /// What a client does.
 #[derive(Debug)]
 pub enum Act {
@@ -26,6 +30,7 @@ pub enum Act {
     /// The socket is closed from this end.
     Close,
     Send(u64, Command),
+    SignIn(u64, UserName),
     Later(u64, Timer),
 }
 
@@ -39,6 +44,8 @@ pub enum Timer {
     Farewell,
     Join(usize),
     Pump(usize),
+    /// The list with this number is asked for again.
+    Members(usize, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +73,7 @@ pub struct Room {
     pub queue: VecDeque<Entry>,
     pub tries: u32,
     pub hole: Option<u64>,
+    pub view: View,
 }
 
 #[derive(Debug)]
@@ -79,6 +87,8 @@ pub enum Ask {
     Publish(usize, u64),
     Ephemeral(u64),
     History(usize),
+    Members(usize, u64),
+    Auth,
     Ping,
 }
 
@@ -124,6 +134,15 @@ pub fn jitter(random: &mut fastrand::Rng, tries: u32) -> u64 {
     random.u64(..=BACKOFF_MOST.min(BACKOFF_FIRST << tries.min(8)))
 }
 
+impl Conn {
+    /// The number of a request whose answer is waited for.
+    pub fn ask(&mut self, ask: Ask) -> u64 {
+        self.requests += 1;
+        self.pending.insert(self.requests, ask);
+        self.requests
+    }
+}
+
 impl Client {
     pub fn new(id: usize, names: &[RoomName]) -> Self {
         Self {
@@ -152,8 +171,15 @@ impl Client {
     pub fn opened(&mut self, _: &mut Scene<'_>) {
         let Some(conn) = &mut self.conn else { return };
         conn.open = true;
+        let is_early = self.id.is_multiple_of(2);
+        if is_early {
+            self.authenticate();
+        }
         for room in 0..self.rooms.len() {
             self.send_join(room);
+        }
+        if !is_early {
+            self.authenticate();
         }
         for room in 0..self.rooms.len() {
             self.pump(room);
@@ -176,9 +202,7 @@ impl Client {
 
     pub fn request(&mut self, ask: Ask, command: Command) {
         let Some(conn) = &mut self.conn else { return };
-        conn.requests += 1;
-        conn.pending.insert(conn.requests, ask);
-        let id = conn.requests;
+        let id = conn.ask(ask);
         self.acts
             .push(Act::Later(ANSWER_DEADLINE, Timer::Answer(id)));
         self.acts.push(Act::Send(id, command));
@@ -196,6 +220,7 @@ impl Client {
                 queue: VecDeque::new(),
                 tries: 0,
                 hole: None,
+                view: View::default(),
             });
             if self.is_open() {
                 self.send_join(room);
@@ -392,6 +417,7 @@ impl Client {
                 }
             }
             Timer::Pump(room) => self.pump(room),
+            Timer::Members(room, number) => self.ask_members_again(room, number),
         }
     }
 

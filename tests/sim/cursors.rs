@@ -10,6 +10,7 @@ use switchboard::broker::{BrokerEvent, Page, Publication, Range, Read, Refused, 
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings, TICK};
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket};
 use switchboard::metrics::Metrics;
+use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol, RequestId};
 use switchboard::retention::Retention;
 use switchboard::rights::Rights;
@@ -76,6 +77,7 @@ impl Desk {
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             token_lifetime: Duration::from_secs(86_400),
             recent_memory,
+            presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
             seed: 1,
         };

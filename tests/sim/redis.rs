@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use switchboard::broker::{Page, Publish, Range, Read, Refused};
 use switchboard::history::Log;
-use switchboard::id::{Epoch, Position, RoomName};
+use switchboard::id::{Epoch, Position, RoomName, UserName};
 use switchboard::retention::LogLimits;
 
+use super::client::USERS;
 use super::node::Sizes;
+use super::presence::Presence;
 
 /// A connection that is subscribed: the node, its life, and the life of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,7 @@ pub struct Published {
 
 pub struct Redis {
     pub rooms: Vec<Room>,
+    pub presence: Presence,
     /// Frozen until then, in milliseconds.
     pub frozen_until: u64,
     limits: LogLimits,
@@ -52,13 +55,17 @@ pub struct Redis {
 }
 
 impl Redis {
+    /// With rooms of these names, and behind them the personal room of each user.
     pub fn new(names: &[RoomName], sizes: &Sizes, now: Instant) -> Self {
+        let personal = USERS.map(|user| UserName::new(user).expect("a name").room());
+        let names: Vec<&RoomName> = names.iter().chain(&personal).collect();
         let limits = LogLimits {
             size: sizes.history_size,
             age: Duration::from_secs(3600),
         };
         let mut redis = Self {
             rooms: Vec::new(),
+            presence: Presence::new(names.len()),
             frozen_until: 0,
             limits,
             page: sizes.page,

@@ -1,11 +1,14 @@
 //! The world at the nodes: what reaches them, their turns, and their writers.
 
+use std::sync::Arc;
+
 use switchboard::broker::Request;
 use switchboard::dispatcher::{Event, Flow};
 use switchboard::id::SessionId;
+use switchboard::identity::Identity;
 use switchboard::protocol::RequestId;
 
-use super::node::{Input, Node};
+use super::node::{Input, Node, PUBLISHES};
 use super::world::{Delivery, Happening, TICK, World};
 
 impl World {
@@ -31,6 +34,7 @@ impl World {
                 node.inbox.push_back(Event::Tick);
                 node.sub.topics.tick(now);
                 self.ask_topics(index);
+                self.tend_lease(index);
                 self.later(TICK, Happening::Node(index, life, Input::Tick));
                 self.judge_torn_rooms();
             }
@@ -50,6 +54,21 @@ impl World {
                         session: SessionId(session),
                         id: Some(RequestId(id)),
                         command,
+                    });
+                }
+            }
+            Input::SignIn {
+                client,
+                conn,
+                id,
+                user,
+            } => {
+                if let Some(session) = session_of(node, client, conn) {
+                    node.sessions[&session].outbox.note_heard();
+                    node.inbox.push_back(Event::Identified {
+                        session: SessionId(session),
+                        id: Some(RequestId(id)),
+                        identity: Arc::new(Identity::believed(user, None)),
                     });
                 }
             }
@@ -95,6 +114,9 @@ impl World {
                 if node.lanes[lane].link == link {
                     node.lanes[lane].up = true;
                     self.send_lane(index, lane);
+                    if lane == PUBLISHES {
+                        self.say_all(index);
+                    }
                 }
             }
             Input::SubUp { link } => {

@@ -15,6 +15,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::pulse::Signal;
 use super::pushes::{self, Pushes};
+use super::scripts::{self, Learned, Script};
 use super::tls;
 use crate::config::RedisUrl;
 use crate::runtime::{self, Elapsed, Socket};
@@ -22,7 +23,7 @@ use crate::runtime::{self, Elapsed, Socket};
 /// How long resolving may take, and TCP, and TLS.
 const STEP: Duration = Duration::from_secs(1);
 
-/// How long everything may take that is said before the first request: five questions, over a slow line too.
+/// How long everything may take that is said before the first request: eight questions, over a slow line too.
 const INTRODUCTION: Duration = Duration::from_secs(2);
 
 /// How long the other addresses may still answer once one has said that it is the master.
@@ -51,12 +52,8 @@ pub enum ConnectError {
 #[derive(Clone, Debug)]
 pub enum Purpose {
     /// Publishes. It leads: the other two follow it to its server.
-    Publishes {
-        script: &'static str,
-    },
-    Reads {
-        script: &'static str,
-    },
+    Publishes,
+    Reads,
     Subscription {
         node_topic: String,
         signals: flume::Sender<Signal>,
@@ -66,8 +63,8 @@ pub enum Purpose {
 impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Purpose::Publishes { .. } => "publishes",
-            Purpose::Reads { .. } => "reads",
+            Purpose::Publishes => "publishes",
+            Purpose::Reads => "reads",
             Purpose::Subscription { .. } => "subscription",
         })
     }
@@ -97,8 +94,8 @@ pub struct Link {
     pub connection: MultiplexedConnection,
     pub address: RedisUrl,
     pub server: Server,
-    /// The digest of the purpose's script; empty for the subscription.
-    pub digest: String,
+    /// The purpose's scripts; none for the subscription.
+    pub learned: Learned,
     /// The subscription's queue.
     pub pushes: Option<Pushes>,
     /// Disconnected when the driver has ended.
@@ -245,7 +242,7 @@ where
         });
         let mut link = Link {
             server: Server::default(),
-            digest: String::new(),
+            learned: Learned::default(),
             address: address.clone(),
             connection,
             pushes,
@@ -254,7 +251,7 @@ where
         };
         link.server = ask_server(&mut link.connection).await?;
         if link.server.master {
-            link.digest = prepare(&mut link.connection, purpose).await?;
+            link.learned = prepare(&mut link.connection, purpose).await?;
         }
         Ok(link)
     };
@@ -294,24 +291,31 @@ fn login(address: &RedisUrl) -> RedisConnectionInfo {
 async fn prepare(
     connection: &mut MultiplexedConnection,
     purpose: &Purpose,
-) -> redis::RedisResult<String> {
+) -> redis::RedisResult<Learned> {
     match purpose {
-        Purpose::Publishes { script } => {
+        Purpose::Publishes => {
             warn_of_eviction(connection).await?;
-            load(connection, script).await
+            teach(connection, scripts::PUBLISHES).await
         }
-        Purpose::Reads { script } => load(connection, script).await,
+        Purpose::Reads => teach(connection, scripts::READS).await,
         Purpose::Subscription { node_topic, .. } => {
             connection.subscribe(node_topic).await?;
-            Ok(String::new())
+            Ok(Learned::default())
         }
     }
 }
 
-async fn load(connection: &mut MultiplexedConnection, script: &str) -> redis::RedisResult<String> {
-    let mut load = Cmd::new();
-    load.arg("SCRIPT").arg("LOAD").arg(script);
-    load.query_async(connection).await
+async fn teach(
+    connection: &mut MultiplexedConnection,
+    scripts: &[Script],
+) -> redis::RedisResult<Learned> {
+    let mut learned = Learned::default();
+    for script in scripts {
+        let mut load = Cmd::new();
+        load.arg("SCRIPT").arg("LOAD").arg(script.text());
+        learned.add(*script, load.query_async(connection).await?);
+    }
+    Ok(learned)
 }
 
 /// A Redis that evicts when memory is short takes rooms' positions with it; clients are then told of gaps.

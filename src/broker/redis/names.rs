@@ -4,6 +4,8 @@
 //! ```text
 //! PREFIX:{room}                      topic of a room           PREFIX:{room}:log    its log (a stream)
 //! PREFIX:node:INCARNATION            topic of a node           PREFIX:{room}:meta   epoch, offset, replication id
+//! PREFIX:nodes                       all leases, by their end  PREFIX:{room}:here   who is in it, through which nodes
+//! PREFIX:node:LEASE:rooms            where it has members      PREFIX:{room}:names  their names, in order
 //!                                                              PREFIX:{room}:key:WHO:HEX   a publisher's key
 //! ```
 //!
@@ -57,6 +59,24 @@ impl Names {
 
     pub fn meta(&self, room: &RoomName) -> String {
         format!("{}:{{{room}}}:meta", self.keys)
+    }
+
+    /// The two keys of who is in a room.
+    pub fn here(&self, room: &RoomName) -> [String; 2] {
+        [
+            format!("{}:{{{room}}}:here", self.keys),
+            format!("{}:{{{room}}}:names", self.keys),
+        ]
+    }
+
+    /// All leases, by when they end.
+    pub fn nodes(&self) -> String {
+        format!("{}:nodes", self.keys)
+    }
+
+    /// The rooms in which a lease has said something.
+    pub fn rooms(&self, lease: &str) -> String {
+        format!("{}:node:{lease}:rooms", self.keys)
     }
 
     /// Where a publisher's key is remembered.

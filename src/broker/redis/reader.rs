@@ -1,18 +1,18 @@
-//! The broker's task for reads: pages of logs, on a connection of their own.
+//! The broker's task for reads: pages of logs and of members, on a connection of their own.
 
 use futures::{FutureExt, select_biased};
 
 use super::lane::Lane;
 use super::queue::Job;
 use super::{TICK, emit};
-use crate::broker::{BrokerEvent, Read};
+use crate::broker::BrokerEvent;
 use crate::runtime;
 
 /// How many reads are taken before they are sent.
 const TURN: usize = 256;
 
 /// Serves until `reads` or the dispatcher's inbox ends.
-pub async fn run(reads: flume::Receiver<Read>, mut lane: Lane, events: flume::Sender<BrokerEvent>) {
+pub async fn run(reads: flume::Receiver<Job>, mut lane: Lane, events: flume::Sender<BrokerEvent>) {
     let mut tick = Box::pin(runtime::sleep(TICK).fuse());
     loop {
         select_biased! {
@@ -23,8 +23,8 @@ pub async fn run(reads: flume::Receiver<Read>, mut lane: Lane, events: flume::Se
             }
             read = reads.recv_async().fuse() => match read {
                 Ok(read) => {
-                    lane.push(Job::Read(read));
-                    reads.try_iter().take(TURN - 1).for_each(|read| lane.push(Job::Read(read)));
+                    lane.push(read);
+                    reads.try_iter().take(TURN - 1).for_each(|read| lane.push(read));
                 }
                 Err(flume::RecvError::Disconnected) => return,
             },

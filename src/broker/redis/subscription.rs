@@ -13,9 +13,9 @@ use super::pulse::Signal;
 use super::pushes::{Push, Pushes};
 use super::supervisor::{Change, End, Supervisor};
 use super::{Ended, TICK, emit};
-use crate::broker::BrokerEvent;
 use crate::broker::topics::{Ask, Topics};
 use crate::broker::wire::{self, Heard};
+use crate::broker::{BrokerEvent, Change as ListChange};
 use crate::id::RoomName;
 use crate::metrics::Metrics;
 use crate::runtime;
@@ -35,6 +35,13 @@ pub enum Order {
     Remake,
 }
 
+/// What the publishing task is told.
+pub struct Reports {
+    pub signals: flume::Sender<Signal>,
+    /// It compares them with what it has said.
+    pub changes: flume::Sender<(RoomName, ListChange)>,
+}
+
 /// Everything the task owns. It ends when `orders` or the dispatcher's inbox does.
 pub struct Subscription {
     orders: flume::Receiver<Order>,
@@ -44,7 +51,7 @@ pub struct Subscription {
     pushes: Option<Pushes>,
     /// The request under way.
     asked: Fuse<BoxFuture<'static, RedisResult<()>>>,
-    signals: flume::Sender<Signal>,
+    reports: Reports,
     events: flume::Sender<BrokerEvent>,
     metrics: Arc<Metrics>,
 }
@@ -55,7 +62,7 @@ impl Subscription {
         supervisor: Supervisor,
         topics: Topics,
         names: Names,
-        signals: flume::Sender<Signal>,
+        reports: Reports,
         events: flume::Sender<BrokerEvent>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -66,7 +73,7 @@ impl Subscription {
             names,
             pushes: None,
             asked: Fuse::terminated(),
-            signals,
+            reports,
             events,
             metrics,
         }
@@ -117,7 +124,7 @@ impl Subscription {
             Change::Up => {
                 self.pushes = self.supervisor.take_pushes();
                 // An error means that the publishing task has ended; so will this one.
-                let _ = self.signals.send(Signal::Up);
+                let _ = self.reports.signals.send(Signal::Up);
             }
             Change::Down => self.down(told),
         }
@@ -139,7 +146,7 @@ impl Subscription {
         }
         self.asked = Fuse::terminated();
         self.topics.lost();
-        let _ = self.signals.send(Signal::Down);
+        let _ = self.reports.signals.send(Signal::Down);
     }
 
     fn hear(&mut self, first: Push, told: &mut Vec<BrokerEvent>) {
@@ -187,6 +194,14 @@ impl Subscription {
                 room,
                 publication: Arc::new(publication),
             }),
+            Ok(Heard::Changed(change)) => {
+                // When it is full, somebody else's next change does as well.
+                let _ = self
+                    .reports
+                    .changes
+                    .try_send((room.clone(), change.clone()));
+                Some(BrokerEvent::Changed { room, change })
+            }
             Err(error) => {
                 self.metrics.junk_total.add(1);
                 log::debug!(room:% = room, error:% = error; "a message is not one of ours");
