@@ -87,7 +87,9 @@ impl TokenError {
             TokenError::NoExpiry => "the token needs `exp`, when it expires",
             TokenError::Expired => "the token has expired; get a new one",
             TokenError::Early => "the token is not valid yet",
-            TokenError::Lasting => "the token lives longer than this server allows; give it an earlier `exp`",
+            TokenError::Lasting => {
+                "the token lives longer than this server allows; give it an earlier `exp`"
+            }
             TokenError::Audience => "the token is for another audience",
             TokenError::Issuer => "the token is of an issuer that this server does not accept",
         }

@@ -99,7 +99,9 @@ mod tests {
     /// The naive model: everything ever revoked.
     fn naive(all: &[(u8, u64)], who: u8, issued: Option<u64>, now: u64) -> bool {
         all.iter().any(|(user, moment)| {
-            *user == who && now <= moment + LIFETIME && issued.is_none_or(|issued| issued <= *moment)
+            *user == who
+                && now <= moment + LIFETIME
+                && issued.is_none_or(|issued| issued <= *moment)
         })
     }
 

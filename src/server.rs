@@ -261,7 +261,9 @@ fn retention(config: &Config) -> Retention {
         age: config.history_age,
     };
     Retention {
-        nodes: ControlLog::ALL.map(|log| (log.room(), log.limits(config.token_lifetime))).into(),
+        nodes: ControlLog::ALL
+            .map(|log| (log.room(), log.limits(config.token_lifetime)))
+            .into(),
         rules: config.history.clone(),
         otherwise,
     }

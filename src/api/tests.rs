@@ -63,9 +63,21 @@ fn every_path_is_a_route_another_method_or_nothing() {
         ),
         (Post, "/messages", "/messages"),
         (Post, "/batch", "/batch"),
-        (Delete, "/users/ada/connections", "/users/{user}/connections ada"),
-        (Put, "/users/ada/rooms/a", "/users/{user}/rooms/{room} ada a"),
-        (Delete, "/users/ada/rooms/a", "/users/{user}/rooms/{room} ada a"),
+        (
+            Delete,
+            "/users/ada/connections",
+            "/users/{user}/connections ada",
+        ),
+        (
+            Put,
+            "/users/ada/rooms/a",
+            "/users/{user}/rooms/{room} ada a",
+        ),
+        (
+            Delete,
+            "/users/ada/rooms/a",
+            "/users/{user}/rooms/{room} ada a",
+        ),
         (Get, "/users/ada/rooms/a", "allow PUT, DELETE"),
         (Get, "/users//connections", "nothing"),
         (Delete, "/rooms/a/messages", "allow POST, GET, HEAD"),
@@ -272,8 +284,18 @@ fn what_is_to_be_done_with_a_user_is_read_from_path_and_query() {
     let lobby = || RoomName::new("lobby").unwrap();
     let table = [
         (Delete, "connections", None, Deed::Disconnect),
-        (Delete, "connections", Some("forbid_return=false"), Deed::Disconnect),
-        (Delete, "connections", Some("forbid_return=true"), Deed::Revoke),
+        (
+            Delete,
+            "connections",
+            Some("forbid_return=false"),
+            Deed::Disconnect,
+        ),
+        (
+            Delete,
+            "connections",
+            Some("forbid_return=true"),
+            Deed::Revoke,
+        ),
         (Put, "rooms/lobby", None, Deed::Join(lobby())),
         (Delete, "rooms/lobby", None, Deed::Leave(lobby())),
     ];

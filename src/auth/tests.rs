@@ -119,8 +119,14 @@ fn claims_are_taken_or_refused_row_by_row() {
         (json!({"exp": NOW + 3606}), Err(TokenError::Lasting)),
         // It is over when its revocation is, though it was shown late.
         (json!({"iat": NOW - 3000, "exp": NOW + 604}), Ok(())),
-        (json!({"iat": NOW - 3000, "exp": NOW + 606}), Err(TokenError::Lasting)),
-        (json!({"iat": NOW + 3600, "exp": NOW + 3606}), Err(TokenError::Lasting)),
+        (
+            json!({"iat": NOW - 3000, "exp": NOW + 606}),
+            Err(TokenError::Lasting),
+        ),
+        (
+            json!({"iat": NOW + 3600, "exp": NOW + 3606}),
+            Err(TokenError::Lasting),
+        ),
         (json!({"exp": "soon"}), Err(TokenError::Claims)),
         (json!({"nbf": NOW + 4}), Ok(())),
         (json!({"nbf": NOW + 6}), Err(TokenError::Early)),

@@ -181,7 +181,12 @@ impl Dispatcher {
     }
 
     /// An order is safe with the broker, or was refused.
-    pub(super) fn ordered(&mut self, asker: &Asker, order: &Order, result: Result<Position, Refused>) {
+    pub(super) fn ordered(
+        &mut self,
+        asker: &Asker,
+        order: &Order,
+        result: Result<Position, Refused>,
+    ) {
         self.answered(asker);
         match result {
             Ok(_) => {

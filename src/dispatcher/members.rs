@@ -74,7 +74,11 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn check_bounds(&self, session: SessionId, name: &RoomName) -> Result<(), CommandError> {
+    pub(super) fn check_bounds(
+        &self,
+        session: SessionId,
+        name: &RoomName,
+    ) -> Result<(), CommandError> {
         let limit = |reason| Err(CommandError::new(Code::Limit, reason));
         let known = self.rooms.find(name);
         let chosen = self.rooms.len() - self.personal;

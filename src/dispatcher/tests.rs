@@ -805,7 +805,12 @@ fn readers_that_flood_do_not_delay_what_the_broker_brings() {
     drop((say, tell));
     let dispatcher = std::mem::replace(&mut bench.dispatcher, Bench::new().dispatcher);
     let (asked, _requests) = flume::unbounded();
-    runtime::block_on(run(dispatcher, inbox, Broker::new(asked), Readiness::default()));
+    runtime::block_on(run(
+        dispatcher,
+        inbox,
+        Broker::new(asked),
+        Readiness::default(),
+    ));
     let heard = bench.heard(1);
     let last = heard.iter().position(|said| said["offset"] == 100).unwrap();
     let pongs = heard[..last].iter().filter(|said| said["type"] == "pong");

@@ -47,7 +47,10 @@ impl Bench {
         bench.dispatcher.desk.settings.rights.open = false;
         bench.dispatcher.follow_control();
         let follows = bench.turn([]);
-        assert!(matches!(&follows[..], [Request::Follow(_), Request::Follow(_)]));
+        assert!(matches!(
+            &follows[..],
+            [Request::Follow(_), Request::Follow(_)]
+        ));
         bench
     }
 }
@@ -68,7 +71,11 @@ fn a_revocation_ends_the_sessions_with_older_tokens_and_refuses_them_from_then_o
     bench.signed_in(4, &Arc::new(silent.clone()), 0);
     // Issued at this very moment is not after it.
     let moment = expires - 60_000;
-    bench.turn([heard_order(REVOKED, 1, ordered("ada", Deed::Revoke, moment))]);
+    bench.turn([heard_order(
+        REVOKED,
+        1,
+        ordered("ada", Deed::Revoke, moment),
+    )]);
     let codes = [1, 2, 3, 4].map(|session| bench.closed(session));
     assert_eq!(codes, [Some(3500), None, None, Some(3500)]);
     for (session, identity) in [(5, old), (6, Arc::new(silent))] {
@@ -83,7 +90,11 @@ fn a_revocation_ends_the_sessions_with_older_tokens_and_refuses_them_from_then_o
     }
     bench.signed_in(7, &new, 0);
     // An older word about the same user changes nothing.
-    bench.turn([heard_order(REVOKED, 2, ordered("ada", Deed::Revoke, moment - 9))]);
+    bench.turn([heard_order(
+        REVOKED,
+        2,
+        ordered("ada", Deed::Revoke, moment - 9),
+    )]);
     assert_eq!(bench.closed(7), None);
 }
 
@@ -176,28 +187,49 @@ fn orders_concern_the_users_sessions_alone_and_those_said_before_are_past() {
     }
     // Where the log stands is all that the first look tells.
     let ticket = read_ticket(&bench.turn([following("$control")]));
-    bench.turn([log(ticket, EPOCH, vec![ordered("ada", Deed::Disconnect, 1)])]);
+    bench.turn([log(
+        ticket,
+        EPOCH,
+        vec![ordered("ada", Deed::Disconnect, 1)],
+    )]);
     assert_eq!(bench.closed(1), None);
     bench.turn([join(2, "lobby")]);
     let ticket = read_ticket(&bench.turn([following("lobby")]));
     bench.turn([page(ticket, 7, 8, vec![])]);
     bench.heard(2);
     let lobby = || name("lobby");
-    bench.turn([heard_order("$control", 2, ordered("ada", Deed::Join(lobby()), 1))]);
+    bench.turn([heard_order(
+        "$control",
+        2,
+        ordered("ada", Deed::Join(lobby()), 1),
+    )]);
     let told = bench.heard(1);
     assert_eq!(
-        (&told[0]["type"], &told[0]["id"], &told[0]["room"], &told[0]["offset"]),
+        (
+            &told[0]["type"],
+            &told[0]["id"],
+            &told[0]["room"],
+            &told[0]["offset"]
+        ),
         (&json!("ok"), &json!(null), &json!("lobby"), &json!(7))
     );
     assert!(bench.heard(2).is_empty(), "it is there already");
     bench.turn([message("lobby", 8, "hi")]);
     assert_eq!((bench.offsets(1), bench.offsets(3)), (vec![8], vec![]));
-    bench.turn([heard_order("$control", 3, ordered("ada", Deed::Leave(lobby()), 1))]);
+    bench.turn([heard_order(
+        "$control",
+        3,
+        ordered("ada", Deed::Leave(lobby()), 1),
+    )]);
     for session in [1, 2] {
         let heard = bench.heard(session);
         assert_eq!(heard.last().unwrap()["type"], "removed", "{heard:?}");
     }
-    bench.turn([heard_order("$control", 4, ordered("ada", Deed::Disconnect, 1))]);
+    bench.turn([heard_order(
+        "$control",
+        4,
+        ordered("ada", Deed::Disconnect, 1),
+    )]);
     let codes = [1, 2, 3].map(|session| bench.closed(session));
     assert_eq!(codes, [Some(3007), Some(3007), None]);
     bench.signed_in(4, &holder("ada", "*", expires), 0);
@@ -215,12 +247,17 @@ fn a_hole_among_the_orders_is_read_and_they_are_done_in_their_order() {
     let ticket = read_ticket(&requests);
     let come = ordered("ada", Deed::Join(name("lobby")), 1);
     let requests = bench.turn([log(ticket, EPOCH, vec![come, leave])]);
-    assert!(matches!(&requests[..], [Request::Follow(_), Request::Unfollow(_)]), "{requests:?}");
+    assert!(
+        matches!(&requests[..], [Request::Follow(_), Request::Unfollow(_)]),
+        "{requests:?}"
+    );
     assert_eq!(bench.heard(1)[0]["type"], "removed");
     // And once a minute it is compared, however quiet it is.
     bench.now.instant += Duration::from_secs(61);
     let reads = bench.turn([Event::Tick]);
-    let reads = reads.iter().filter(|asked| matches!(asked, Request::Read(read) if read.room.is_the_nodes()));
+    let reads = reads
+        .iter()
+        .filter(|asked| matches!(asked, Request::Read(read) if read.room.is_the_nodes()));
     assert_eq!(reads.count(), 2);
 }
 
