@@ -247,7 +247,9 @@ fn a_backend_brings_a_user_into_a_room_and_takes_it_out_on_every_node() {
             is_there(client).await;
             assert!(client.heard().all(|said| said["type"] != "message"));
         }
-        assert_eq!(his.message("lobby").await["data"], "hello");
+        for said in ["before", "hello", "after"] {
+            assert_eq!(his.message("lobby").await["data"], said);
+        }
     });
 }
 
