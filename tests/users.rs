@@ -267,6 +267,7 @@ fn what_the_nodes_tell_each_other_is_nobody_elses() {
                 json!({"type": "publish", "room": room, "data": {"do": "revoke", "user": "ada"}}),
                 json!({"type": "publish", "room": room, "data": 1, "ephemeral": true}),
                 json!({"type": "history", "room": room}),
+                json!({"type": "members", "room": room}),
             ] {
                 let answer = client.call(command).await;
                 assert_eq!(answer["code"], "forbidden", "{answer}");
