@@ -95,6 +95,10 @@ options::options! {
         /// commas.
         token_issuer: Vec<String> = Many(Claim), "NAME", "";
 
+        /// The longest that a token may live, from iat to exp; longer ones are refused. For so long
+        /// a revocation is remembered.
+        token_lifetime: Duration = One(Time(MINUTE, 720 * HOUR)), "TIME", "24h";
+
         /// Take tokens from the query too (`/ws?token=`), for clients that can do nothing else.
         /// Proxies write queries into their logs.
         token_in_query: bool = One(Switch), "BOOL", "false";

@@ -20,6 +20,7 @@ use crate::auth::{Auth, KeyError};
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config};
 use crate::connection::{Entrance, Limits, Node};
+use crate::control::ControlLog;
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
 use crate::id::{self, Incarnation};
@@ -101,12 +102,15 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
 
     let settings = dispatcher_settings(config, incarnation)?;
     let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
+    // Who shows a token is let in only by a node that knows which were revoked.
+    readiness.set_behind(!config.is_open());
+    let told = readiness.clone();
     let (ending, ended) = flume::bounded(1);
     let listener_failed = ending.downgrade();
     runtime::spawn(async move {
         // Dropped when the task ends, by a panic too: that is the news.
         let _ending: flume::Sender<()> = ending;
-        dispatcher::run(dispatcher, events, broker).await;
+        dispatcher::run(dispatcher, events, broker, told).await;
     });
     runtime::spawn(tick(inbox.clone()));
 
@@ -226,10 +230,11 @@ fn start_broker(
         retention: retention(config),
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
-        // Beside those that clients choose there is a personal one for each connection.
+        // Beside those that clients choose there is a personal one for each connection, and the nodes' own.
         max_rooms: config
             .max_rooms
-            .saturating_add(max_connections(config) as usize),
+            .saturating_add(max_connections(config) as usize)
+            .saturating_add(ControlLog::ALL.len()),
         history_memory: config.history_memory,
     };
     if config.redis.is_empty() {
@@ -257,6 +262,9 @@ fn retention(config: &Config) -> Retention {
         age: config.history_age,
     };
     Retention {
+        nodes: ControlLog::ALL
+            .map(|log| (log.room(), log.limits(config.token_lifetime)))
+            .into(),
         rules: config.history.clone(),
         otherwise,
     }
@@ -280,6 +288,7 @@ fn dispatcher_settings(
             open: config.is_open(),
         },
         retention: retention(config),
+        token_lifetime: config.token_lifetime,
         recent_memory: config.recent_memory,
         presence: PresenceSettings {
             grace: config.presence_grace,
