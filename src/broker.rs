@@ -23,6 +23,7 @@
 //!   at the new 8 that nothing was missed.
 
 pub mod memory;
+pub mod notices;
 pub mod redis;
 pub mod topics;
 pub mod wire;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket, UserName};
 pub use crate::member::{Change, Info, Member, Roll};
+use crate::notice::Wanted;
 pub use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range, Refused, Sender};
 use crate::retention::Retention;
 
@@ -141,6 +143,8 @@ pub struct Settings {
     pub topic_linger: Duration,
     /// Rooms whose logs or positions the memory broker keeps at most.
     pub max_rooms: usize,
+    /// What is kept for webhooks, and for whom; `None`: nothing, because there are none.
+    pub webhooks: Option<Wanted>,
 }
 
 /// How long a room's epoch and offset outlive its last use.

@@ -21,11 +21,13 @@ use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
 use crate::id::{self, Incarnation};
 use crate::metrics::Metrics;
+use crate::notice::Wanted;
 use crate::pages::Assets;
 use crate::readiness::Readiness;
 use crate::retention::{LogLimits, Retention};
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
 use crate::session::OutboxLimits;
+use crate::webhooks::{self, Webhooks};
 
 /// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with. Where fewer than twice as many
 /// are allowed, half of them.
@@ -59,6 +61,8 @@ pub enum StartError {
     },
     #[error("cannot use Redis: {0}")]
     Redis(#[from] redis::StartError),
+    #[error("cannot send webhooks: {0}")]
+    Webhooks(#[from] webhooks::StartError),
     #[error("the system has no random numbers: {0}")]
     Random(#[from] getrandom::Error),
 }
@@ -72,6 +76,7 @@ pub struct Server {
     grace: Duration,
     /// Disconnected when the dispatcher has ended; a word comes when the listener has.
     ended: flume::Receiver<()>,
+    webhooks: Option<Webhooks>,
     /// Its drop ends accepting.
     _accepting: flume::Sender<()>,
 }
@@ -87,7 +92,8 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     let readiness = Readiness::default();
     let metrics = Arc::new(Metrics::default());
     let (inbox, events) = flume::bounded(config.inbox);
-    let broker = start_broker(config, incarnation, &readiness, &metrics, &inbox)?;
+    let (webhooks, wanted) = start_webhooks(config, &metrics)?.unzip();
+    let broker = start_broker(config, incarnation, wanted, &readiness, &metrics, &inbox)?;
 
     let settings = dispatcher_settings(config, incarnation)?;
     let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
@@ -127,6 +133,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         drain_time: config.drain_time,
         grace: config.drain_time + config.close_timeout + Duration::from_secs(1),
         ended,
+        webhooks,
         _accepting: accepting,
     })
 }
@@ -166,12 +173,35 @@ impl Server {
         if runtime::timeout(self.grace, draining).await.is_err() {
             log::warn!(seconds = self.grace.as_secs(); "some clients did not go in time");
         }
+        if let Some(webhooks) = self.webhooks {
+            webhooks.finish().await;
+        }
     }
+}
+
+/// The deliverer, if there is anyone to tell, and what it wants of the broker.
+fn start_webhooks(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<(Webhooks, Wanted)>, StartError> {
+    let (Some(url), Some(secret)) = (&config.webhook_url, &config.webhook_secret_file) else {
+        return Ok(None);
+    };
+    let settings = webhooks::Settings {
+        node: config.node.clone(),
+        url: url.clone(),
+        secret: secret.clone(),
+        authorities: config.webhook_ca.clone(),
+    };
+    let (webhooks, asks) = webhooks::start(settings, metrics.clone())?;
+    let rooms = config.webhook_room.clone();
+    Ok(Some((webhooks, Wanted { rooms, asks })))
 }
 
 fn start_broker(
     config: &Config,
     incarnation: Incarnation,
+    webhooks: Option<Wanted>,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
     inbox: &flume::Sender<Event>,
@@ -182,6 +212,7 @@ fn start_broker(
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
         max_rooms: config.max_rooms,
+        webhooks,
     };
     if config.redis.is_empty() {
         let store = memory::Store::new(&settings, id::random()?);

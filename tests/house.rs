@@ -13,17 +13,20 @@ const FLOORS: [&[&str]; 5] = [
         "pattern",
         "publication",
         "member",
+        "notice",
         "retention",
         "disconnect",
         "metrics",
         "readiness",
         "config",
         "runtime",
+        "tls",
         "logger",
         "protocol",
     ],
     &[
         "broker",
+        "broker/notices",
         "broker/topics",
         "broker/wire",
         "http",
@@ -33,8 +36,18 @@ const FLOORS: [&[&str]; 5] = [
         "history",
         "track",
         "session",
+        "webhooks/backoff",
+        "webhooks/body",
+        "webhooks/plan",
+        "webhooks/signature",
     ],
-    &["broker/memory", "broker/redis", "dispatcher", "connection"],
+    &[
+        "broker/memory",
+        "broker/redis",
+        "dispatcher",
+        "connection",
+        "webhooks",
+    ],
     &["server", "shutdown"],
     &["main", "lib"],
 ];
@@ -47,11 +60,14 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("publication", "id"),
     ("member", "id"),
     ("protocol", "member"),
+    ("notice", "id"),
+    ("notice", "pattern"),
     ("pattern", "id"),
     ("retention", "id"),
     ("retention", "pattern"),
     ("config", "retention"),
     ("config", "pattern"),
+    ("tls", "runtime"),
     ("handshake", "http"),
     ("pages", "http"),
     // Only the event that reaches the dispatcher's inbox.
@@ -197,9 +213,19 @@ fn each_foreign_world_has_its_files() {
             &["tungstenite", "async_tungstenite"],
         );
         file.expect_only_in(
-            &["broker", "http/answer", "protocol", "publication", "member"],
+            &[
+                "broker",
+                "http/answer",
+                "protocol",
+                "publication",
+                "member",
+                "webhooks/body",
+            ],
             &["serde_json"],
         );
+        file.expect_only_in(&["webhooks/post"], &["hyper"]);
+        file.expect_only_in(&["webhooks/signature", "tls"], &["aws_lc_rs"]);
+        file.expect_only_in(&["tls"], &["rustls"]);
         file.expect_only_in(&["http/rules"], &["httparse"]);
         file.expect_only_in(&["config"], &["clap", "toml::"]);
         file.expect_only_in(&["logger"], &["femme"]);
@@ -226,6 +252,7 @@ fn the_words_and_the_logic_wait_for_nothing_and_read_no_clock() {
                 "pattern",
                 "protocol",
                 "publication",
+                "notice",
                 "retention",
                 "disconnect",
             ]

@@ -3,13 +3,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::{Either, select};
 
+use super::notices::Notices;
 use super::{Broker, BrokerEvent, Page, Publish, Range, Read, Refused, Request, Settings};
 use crate::history::Log;
 use crate::id::{Epoch, Position, RoomName};
+use crate::notice::Ask;
 use crate::readiness::Readiness;
 use crate::retention::Retention;
 use crate::runtime;
@@ -31,6 +33,8 @@ struct Shared {
     /// answered, which the dispatchers bound.
     nodes: Vec<flume::Sender<BrokerEvent>>,
     tidied: Option<Instant>,
+    /// What webhooks are to tell.
+    notices: Notices,
 }
 
 struct Room {
@@ -42,14 +46,28 @@ struct Room {
 impl Store {
     /// An empty store. Equal seeds make equal epochs, so a node takes its seed at random.
     pub fn new(settings: &Settings, seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(Shared {
+        let store = Self(Arc::new(Mutex::new(Shared {
             retention: settings.retention.clone(),
             max_rooms: settings.max_rooms,
             rooms: HashMap::new(),
             random: fastrand::Rng::with_seed(seed),
             nodes: Vec::new(),
             tidied: None,
-        })))
+            notices: Notices::new(settings.webhooks.clone()),
+        })));
+        if let Some(wanted) = &settings.webhooks {
+            runtime::spawn(store.clone().hand_out(wanted.asks.clone()));
+        }
+        store
+    }
+
+    /// Answers the deliverer until it ends.
+    async fn hand_out(self, asks: flume::Receiver<Ask>) {
+        while let Ok(ask) = asks.recv_async().await {
+            let turn = self.lock().notices.turn(&ask, unix_millis());
+            // The deliverer may have ended.
+            let _ = ask.answer.try_send(turn);
+        }
     }
 
     /// Lets a node take part; its events go to `inbox`, in order. Ends when the handle is dropped.
@@ -237,4 +255,12 @@ impl Shared {
             room.followers.retain(|follower| *follower != node);
         }
     }
+}
+
+/// Milliseconds since 1970. A clock that stands before is wrong anyway.
+fn unix_millis() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -67,6 +67,7 @@ pub fn settings() -> Settings {
         publish_timeout: Duration::from_secs(5),
         topic_linger: LINGER,
         max_rooms: 1000,
+        webhooks: None,
     }
 }
 

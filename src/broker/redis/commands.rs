@@ -46,7 +46,8 @@ pub enum Script<'a> {
 }
 
 impl Script<'_> {
-    fn call(self) -> Cmd {
+    /// The beginning of the command; keys and arguments follow.
+    pub fn call(self) -> Cmd {
         let mut command = Cmd::new();
         match self {
             Script::Digest(digest) => command.arg("EVALSHA").arg(digest),
@@ -139,7 +140,7 @@ fn plain_publish(topic: &str, message: &str) -> Cmd {
 }
 
 /// At least 1: Redis would take zero as "at once", or refuse it.
-fn millis(time: Duration) -> u64 {
+pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
@@ -160,6 +161,7 @@ mod tests {
                 publish_timeout: Duration::ZERO,
                 topic_linger: Duration::ZERO,
                 max_rooms: 0,
+                webhooks: None,
             },
             1,
         );

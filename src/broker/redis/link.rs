@@ -8,16 +8,15 @@ use std::{fmt, io};
 
 use futures::future::{AbortHandle, abortable};
 use futures::stream::{FuturesUnordered, StreamExt};
-use futures_rustls::TlsConnector;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::pulse::Signal;
 use super::pushes::{self, Pushes};
-use super::tls;
 use crate::config::RedisUrl;
 use crate::runtime::{self, Elapsed, Socket};
+use crate::tls::{self, TlsConnector};
 
 /// How long resolving may take, and TCP, and TLS.
 const STEP: Duration = Duration::from_secs(1);
@@ -50,11 +49,14 @@ pub enum ConnectError {
 /// What a connection is for.
 #[derive(Clone, Debug)]
 pub enum Purpose {
-    /// Publishes. It leads: the other two follow it to its server.
+    /// Publishes. It leads: the others follow it to its server.
     Publishes {
         script: &'static str,
     },
     Reads {
+        script: &'static str,
+    },
+    Webhooks {
         script: &'static str,
     },
     Subscription {
@@ -68,6 +70,7 @@ impl fmt::Display for Purpose {
         f.write_str(match self {
             Purpose::Publishes { .. } => "publishes",
             Purpose::Reads { .. } => "reads",
+            Purpose::Webhooks { .. } => "webhooks",
             Purpose::Subscription { .. } => "subscription",
         })
     }
@@ -300,7 +303,7 @@ async fn prepare(
             warn_of_eviction(connection).await?;
             load(connection, script).await
         }
-        Purpose::Reads { script } => load(connection, script).await,
+        Purpose::Reads { script } | Purpose::Webhooks { script } => load(connection, script).await,
         Purpose::Subscription { node_topic, .. } => {
             connection.subscribe(node_topic).await?;
             Ok(String::new())

@@ -13,6 +13,7 @@
 
 mod answers;
 mod commands;
+mod hooks;
 mod lane;
 mod link;
 mod names;
@@ -23,20 +24,19 @@ mod queue;
 mod reader;
 mod subscription;
 mod supervisor;
-mod tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use commands::Commands;
+use hooks::Hooks;
 use lane::Lane;
 use link::{Connector, Purpose};
 use names::Names;
 use publisher::Publisher;
 use subscription::Subscription;
 use supervisor::Supervisor;
-pub use tls::TlsError;
 
 use super::topics::Topics;
 use super::{Broker, BrokerEvent, Settings};
@@ -45,6 +45,7 @@ use crate::id;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::runtime;
+use crate::tls::{self, TlsError};
 
 /// How often each task looks at the clock: deadlines and the pulse are that exact.
 const TICK: Duration = Duration::from_millis(100);
@@ -69,7 +70,7 @@ pub enum StartError {
         "--redis: the addresses name different databases; the master and its replicas have the same"
     )]
     Databases,
-    #[error(transparent)]
+    #[error("--redis-ca {0}")]
     Tls(#[from] TlsError),
     #[error("the system has no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -122,6 +123,11 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
         commands::READ,
     )?;
 
+    if let Some(wanted) = &settings.webhooks {
+        let (asks, incarnation) = (wanted.asks.clone(), settings.incarnation);
+        let hooks = Hooks::new(asks, supervise, names.clone(), incarnation, metrics.clone());
+        runtime::spawn(hooks.run());
+    }
     let (asked, requests) = flume::unbounded();
     let (reads, to_read) = flume::unbounded();
     let (orders, to_obey) = flume::unbounded();

@@ -4,7 +4,7 @@
 //! ```text
 //! PREFIX:{room}                      topic of a room           PREFIX:{room}:log    its log (a stream)
 //! PREFIX:node:INCARNATION            topic of a node           PREFIX:{room}:meta   epoch, offset, replication id
-//!                                                              PREFIX:{room}:key:USER:HEX   a publisher's key
+//! PREFIX:hooks, PREFIX:hooks:lost    for webhooks          PREFIX:{room}:key:USER:HEX   a publisher's key
 //! ```
 //!
 //! The braces keep all of a room on one shard. Topics, unlike keys, are common to all databases of a Redis; in database 3
@@ -57,6 +57,16 @@ impl Names {
 
     pub fn meta(&self, room: &RoomName) -> String {
         format!("{}:{{{room}}}:meta", self.keys)
+    }
+
+    /// The stream of what webhooks are to tell.
+    pub fn hooks(&self) -> String {
+        format!("{}:hooks", self.keys)
+    }
+
+    /// Where it is counted how much that stream had no room for.
+    pub fn hooks_lost(&self) -> String {
+        format!("{}:hooks:lost", self.keys)
     }
 
     /// Where a publisher's key is remembered. All anonymous sessions together are the user without a name.
