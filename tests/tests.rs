@@ -16,3 +16,4 @@ mod recovery;
 mod rooms;
 mod run_cluster;
 mod slow_session;
+mod webhooks;
