@@ -22,9 +22,11 @@
 //! - **Only a read judges an epoch.** Why an offset needs one: a log lost at offset 8 starts again at 1, and whoever stands at 8 must not be told
 //!   at the new 8 that nothing was missed.
 
+pub mod list;
 pub mod memory;
 pub mod notices;
 pub mod redis;
+pub mod roster;
 pub mod topics;
 pub mod wire;
 
@@ -91,7 +93,7 @@ pub struct Members {
     pub room: RoomName,
     /// The members behind this name; `None`: from the first.
     pub after: Option<UserName>,
-    /// At most so many.
+    /// At most so many; 0: only the version and the counts.
     pub limit: usize,
 }
 

@@ -43,6 +43,8 @@ pub struct Change {
     pub from: u64,
     pub version: u64,
     pub user: UserName,
+    /// The user's connections before, over all nodes; 0: the user was not in the room.
+    pub was: u32,
     /// The user's connections now, over all nodes; 0: the user has left.
     pub connections: u32,
     pub info: Option<Info>,

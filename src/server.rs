@@ -222,6 +222,7 @@ fn start_broker(
         addresses: config.redis.clone(),
         prefix: config.prefix.clone(),
         authorities: config.redis_ca.clone(),
+        lease: redis::LEASE,
     };
     Ok(redis::start(
         servers,

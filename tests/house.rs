@@ -26,7 +26,9 @@ const FLOORS: [&[&str]; 5] = [
     ],
     &[
         "broker",
+        "broker/list",
         "broker/notices",
+        "broker/roster",
         "broker/topics",
         "broker/wire",
         "http",

@@ -1,4 +1,4 @@
-//! The embedded broker: the logs of all rooms in this process's memory. One node needs nothing else; in tests several
+//! The embedded broker: the logs of all rooms in this process's memory, and who is in them. One node needs nothing else; in tests several
 //! nodes share one [`Store`], which is then what Redis is to a cluster.
 
 use std::collections::HashMap;
@@ -7,11 +7,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::{Either, select};
 
+use super::list::List;
 use super::notices::Notices;
-use super::{Broker, BrokerEvent, Page, Publish, Range, Read, Refused, Request, Settings};
+use super::{
+    Broker, BrokerEvent, Change, Here, Members, Page, Publish, Range, Read, Refused, Request, Roll,
+    Settings,
+};
 use crate::history::Log;
 use crate::id::{Epoch, Position, RoomName};
-use crate::notice::Ask;
+use crate::notice::{self, Ask};
 use crate::readiness::Readiness;
 use crate::retention::Retention;
 use crate::runtime;
@@ -31,14 +35,24 @@ struct Shared {
     random: fastrand::Rng,
     /// What each node is to be told. A node's queue holds at most what the nodes have asked and was not yet
     /// answered, which the dispatchers bound.
-    nodes: Vec<flume::Sender<BrokerEvent>>,
+    nodes: Vec<Node>,
+    /// The last version of any list of members.
+    version: u64,
     tidied: Option<Instant>,
     /// What webhooks are to tell.
     notices: Notices,
 }
 
+struct Node {
+    events: flume::Sender<BrokerEvent>,
+    /// It drains: it says no more who is here, and somebody else forgets what it has said.
+    retired: bool,
+}
+
 struct Room {
     log: Log,
+    /// Who is here, by indices into `nodes`.
+    list: List<usize>,
     /// Indices into `nodes`.
     followers: Vec<usize>,
 }
@@ -52,6 +66,7 @@ impl Store {
             rooms: HashMap::new(),
             random: fastrand::Rng::with_seed(seed),
             nodes: Vec::new(),
+            version: 0,
             tidied: None,
             notices: Notices::new(settings.webhooks.clone()),
         })));
@@ -79,7 +94,10 @@ impl Store {
         let (telling, events) = flume::unbounded();
         let node = {
             let mut shared = self.lock();
-            shared.nodes.push(telling);
+            shared.nodes.push(Node {
+                events: telling,
+                retired: false,
+            });
             shared.nodes.len() - 1
         };
         readiness.set_broker(true);
@@ -112,7 +130,7 @@ impl Store {
                 }
             }
         }
-        self.lock().forget(node);
+        self.lock().ended(node);
     }
 
     fn apply(&self, node: usize, requests: impl Iterator<Item = Request>) {
@@ -120,8 +138,23 @@ impl Store {
         let mut shared = self.lock();
         shared.tidy(now);
         for request in requests {
-            shared.apply(node, request, now);
+            match request {
+                Request::Retire(span) => self.retire(node, span, &mut shared),
+                request => shared.apply(node, request, now),
+            }
         }
+    }
+
+    /// What the node has said of its members stands for this long, even when the node has ended by then.
+    fn retire(&self, node: usize, span: Duration, shared: &mut Shared) {
+        if std::mem::replace(&mut shared.nodes[node].retired, true) {
+            return;
+        }
+        let store = self.clone();
+        runtime::spawn(async move {
+            runtime::sleep(span).await;
+            store.lock().forget_members(node);
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -155,7 +188,14 @@ impl Shared {
                 let result = self.read(&read, now);
                 self.tell(node, BrokerEvent::Page { ticket, result });
             }
-            Request::Here(_) | Request::Members(_) | Request::Retire(_) => {}
+            Request::Here(here) => self.here(node, here, now),
+            Request::Members(members) => {
+                let ticket = members.ticket;
+                let result = Ok(self.roll(&members));
+                self.tell(node, BrokerEvent::Roll { ticket, result });
+            }
+            // The store's, because it takes time.
+            Request::Retire(_) => {}
         }
     }
 
@@ -213,6 +253,48 @@ impl Shared {
         }
     }
 
+    fn here(&mut self, node: usize, here: Here, now: Instant) {
+        let Here {
+            room: name,
+            user,
+            connections,
+            info,
+        } = here;
+        if self.nodes[node].retired || (connections == 0 && !self.rooms.contains_key(&name)) {
+            return;
+        }
+        let mut version = self.version;
+        // A room with members is followed, so it is there.
+        let Some(room) = self.room(&name, now) else {
+            return;
+        };
+        let was_empty = room.list.is_empty();
+        let change = (room.list).set(node, user.as_ref(), connections, info, &mut version);
+        let is_empty = room.list.is_empty();
+        self.version = version;
+        self.settled(&name, was_empty, is_empty);
+        self.changed(&name, change.into_iter().collect());
+    }
+
+    fn roll(&self, members: &Members) -> Roll {
+        let room = self.rooms.get(&members.room);
+        let after = members.after.as_ref();
+        room.map_or_else(Roll::default, |room| room.list.roll(after, members.limit))
+    }
+
+    /// Tells the followers of a room.
+    fn changed(&self, name: &RoomName, changes: Vec<Change>) {
+        let Some(room) = self.rooms.get(name) else {
+            return;
+        };
+        for change in changes {
+            for node in &room.followers {
+                let (room, change) = (name.clone(), change.clone());
+                self.tell(*node, BrokerEvent::Changed { room, change });
+            }
+        }
+    }
+
     /// The room, made when it is new. `None`: the store has as many rooms as it may, and all are needed.
     fn room(&mut self, name: &RoomName, now: Instant) -> Option<&mut Room> {
         if !self.rooms.contains_key(name) {
@@ -224,6 +306,7 @@ impl Shared {
                 name.clone(),
                 Room {
                     log,
+                    list: List::default(),
                     followers: Vec::new(),
                 },
             );
@@ -241,19 +324,49 @@ impl Shared {
         let crowded = self.rooms.len() >= self.max_rooms / 2;
         self.rooms.retain(|_, room| {
             room.log.tidy(now);
-            !crowded || !room.followers.is_empty() || room.log.expires() > now
+            let used = !room.followers.is_empty() || !room.list.is_empty();
+            !crowded || used || room.log.expires() > now
         });
     }
 
     /// A node that has ended hears nothing any more.
     fn tell(&self, node: usize, event: BrokerEvent) {
-        let _ = self.nodes[node].send(event);
+        let _ = self.nodes[node].events.send(event);
     }
 
-    fn forget(&mut self, node: usize) {
+    fn ended(&mut self, node: usize) {
         for room in self.rooms.values_mut() {
             room.followers.retain(|follower| *follower != node);
         }
+        if !self.nodes[node].retired {
+            self.forget_members(node);
+        }
+    }
+
+    fn forget_members(&mut self, node: usize) {
+        let mut changed = Vec::new();
+        for (name, room) in &mut self.rooms {
+            let was_empty = room.list.is_empty();
+            let changes = room.list.forget(node, &mut self.version);
+            let is_empty = room.list.is_empty();
+            if !changes.is_empty() || was_empty != is_empty {
+                changed.push((name.clone(), changes, was_empty, is_empty));
+            }
+        }
+        for (name, changes, was_empty, is_empty) in changed {
+            self.settled(&name, was_empty, is_empty);
+            self.changed(&name, changes);
+        }
+    }
+
+    /// After all changes of a room: whoever wants to know whether anybody is in it is told when that is no longer as it was.
+    fn settled(&mut self, room: &RoomName, was_empty: bool, is_empty: bool) {
+        let change = match (was_empty, is_empty) {
+            (true, false) => notice::Change::Occupied,
+            (false, true) => notice::Change::Vacated,
+            _ => return,
+        };
+        self.notices.append(room, change, unix_millis());
     }
 }
 

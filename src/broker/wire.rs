@@ -6,6 +6,8 @@
 //! message   = "1 " EPOCH " " OFFSET " " body       the script's; an ephemeral one has offset 0 and an epoch of zeros
 //! ```
 //!
+//! A change of who is in a room comes by the topic too: see [`change`].
+//!
 //! `u` and `x` are absent when there is no user and nobody to except. Members that a later node adds to the JSON are ignored. Redis is
 //! a stranger here: whatever comes out of it is checked like a client's bytes.
 
@@ -15,8 +17,10 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Publication, Sender};
+use super::{Change, Publication, Sender};
 use crate::id::{Epoch, Incarnation, SessionId, UserName};
+
+pub mod change;
 
 /// The version of body and message that this node writes, and the only one it reads.
 const VERSION: u8 = b'1';
@@ -51,6 +55,7 @@ pub enum Heard {
         publication: Publication,
     },
     Ephemeral(Publication),
+    Changed(Change),
 }
 
 /// The members of a body; data stays the text it was.
@@ -127,6 +132,9 @@ pub fn decode_body(bytes: &[u8]) -> Result<Publication, WireError> {
 pub fn decode_message(bytes: &[u8]) -> Result<Heard, WireError> {
     if bytes.len() > MAX_BODY_BYTES + ENVELOPE_BYTES {
         return Err(WireError::TooLong);
+    }
+    if let Some(change) = bytes.strip_prefix(change::BEGIN) {
+        return change::decode(change).map(Heard::Changed);
     }
     let mut parts = bytes.splitn(4, |&byte| byte == b' ');
     match parts.next() {
@@ -330,7 +338,7 @@ mod tests {
                     prop_assert_eq!(publication.except, said.except);
                     prop_assert_eq!(publication.data.get(), data);
                 }
-                Heard::Ephemeral(_) => prop_assert!(false, "an offset got lost"),
+                other => prop_assert!(false, "an offset got lost: {other:?}"),
             }
         }
 

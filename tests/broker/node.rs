@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use switchboard::broker::memory::Store;
-use switchboard::broker::redis::RedisSettings;
+use switchboard::broker::redis::{LEASE, RedisSettings};
 use switchboard::broker::{
     Broker, BrokerEvent, Page, Publication, Publish, PublishKey, Range, Read, Refused, Request,
     Settings, redis,
@@ -103,6 +103,7 @@ impl BrokerNode {
             addresses: urls.iter().map(|url| url.parse().expect(url)).collect(),
             prefix: "sb".into(),
             authorities: None,
+            lease: LEASE,
         };
         Self::with(redis, settings)
     }

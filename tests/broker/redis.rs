@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use switchboard::broker::redis::RedisSettings;
+use switchboard::broker::redis::{LEASE, RedisSettings};
 use switchboard::broker::{Range, Refused};
 
 use super::node::{BrokerNode, Form, settings};
@@ -64,6 +64,7 @@ fn tls_is_spoken_with_an_authority_from_a_file() {
         addresses: vec![server.tls_url().parse().unwrap()],
         prefix: "sb".into(),
         authorities: Some(server.authority()),
+        lease: LEASE,
     };
     works(BrokerNode::with(redis, settings()).ready());
 }
@@ -76,6 +77,7 @@ fn prefixes_keep_clusters_apart() {
             addresses: vec![server.url().parse().unwrap()],
             prefix: prefix.into(),
             authorities: None,
+            lease: LEASE,
         };
         BrokerNode::with(redis, settings()).ready()
     };

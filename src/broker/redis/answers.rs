@@ -5,6 +5,7 @@ use std::sync::Arc;
 use redis::{ServerError, Value};
 
 use super::queue::Job;
+use super::rolls;
 use crate::broker::wire;
 use crate::broker::{BrokerEvent, Page, Publication, Range, Read, Refused};
 use crate::id::{Epoch, Position};
@@ -52,6 +53,16 @@ pub fn judge(job: &Job, answer: Value) -> Outcome {
                 None => foreign(Refused::Unknown),
             }
         }
+        Job::Members(members) => match rolls::read(answer) {
+            Some((roll, junk)) => Outcome::Done {
+                event: Some(BrokerEvent::Roll {
+                    ticket: members.ticket,
+                    result: Ok(roll),
+                }),
+                junk,
+            },
+            None => foreign(Refused::Unavailable),
+        },
         Job::Read(read) => match read_page(read, answer) {
             Some((page, junk)) => Outcome::Done {
                 event: Some(BrokerEvent::Page {
@@ -82,7 +93,7 @@ fn judge_error(job: &Job, error: &ServerError) -> Outcome {
         "READONLY" => return Outcome::NotMaster,
         "OOM" => Refused::Full,
         "MISCONF" | "NOREPLICAS" | "NOAUTH" | "NOPERM" => Refused::Unavailable,
-        _ if matches!(job, Job::Read(_)) => Refused::Unavailable,
+        _ if matches!(job, Job::Read(_) | Job::Members(_)) => Refused::Unavailable,
         _ => Refused::Unknown,
     };
     let why = match why {
@@ -174,11 +185,13 @@ fn read_epoch(value: &Value) -> Option<Epoch> {
     Some(wire::decode_epoch(bytes(value)?)).filter(|epoch| *epoch != Epoch::UNKNOWN)
 }
 
-fn read_offset(value: &Value) -> Option<u64> {
+/// Reads a whole number as a script writes it.
+pub fn read_offset(value: &Value) -> Option<u64> {
     wire::decode_offset(bytes(value)?)
 }
 
-fn bytes(value: &Value) -> Option<&[u8]> {
+/// Reads a text.
+pub fn bytes(value: &Value) -> Option<&[u8]> {
     match value {
         Value::BulkString(bytes) => Some(bytes),
         Value::SimpleString(text) => Some(text.as_bytes()),

@@ -1,26 +1,21 @@
-//! What is said to Redis: each [`Job`] as a command. The two scripts are here; what they promise is written at their
-//! head.
+//! What is said to Redis: each [`Job`] and each errand of presence as a command.
 
 use std::time::Duration;
 
 use redis::Cmd;
 
+use super::announcer::Errand;
+use super::lease::{LONGEST, Renewal};
 use super::names::Names;
 use super::queue::Job;
+use super::reaper::{FIELDS, ROOMS, Step};
+use super::scripts::{Caller, Script};
+use crate::broker::roster::{Ask, Said};
 use crate::broker::wire;
-use crate::broker::{KEY_TTL, META_TTL, Publish, Range, Read, Settings};
-use crate::id::{Epoch, Position};
+use crate::broker::{KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
+use crate::id::{Epoch, Position, RoomName};
+use crate::notice::{LENGTH, Wanted};
 use crate::retention::Retention;
-
-/// `#!lua`: Redis looks before it starts whether a script that writes may run at all (memory, master, enough replicas).
-pub const PUBLISH: &str = concat!(
-    "#!lua\n",
-    include_str!("room.lua"),
-    include_str!("publish.lua")
-);
-
-/// Without that line, so that pages can be read when memory is short; only a new epoch is refused then.
-pub const READ: &str = concat!(include_str!("room.lua"), include_str!("read.lua"));
 
 /// How long the position of a room is kept in which nothing was ever said. Anyone can join rooms by the thousand.
 const IDLE_META_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -28,33 +23,29 @@ const IDLE_META_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How many bytes of bodies a page holds at most, so that one read neither stalls Redis nor fills memory.
 const PAGE_BYTES: usize = 512 << 10;
 
+/// How many members a page holds at most, for the same reason.
+const PAGE_MEMBERS: usize = 1000;
+
+/// How long the version of a room's list of members is kept when nobody is in it: whoever follows the room sees at the next
+/// change that nothing was missed. A guess; after it a follower reads once for nothing.
+const VERSION_TTL: Duration = Duration::from_secs(3600);
+
+/// How long after its end a lease counts as over for others: more than the clocks of several servers differ.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Of how many leases that are over a node is told at once.
+const OVER: usize = 16;
+
 /// Turns jobs into commands.
 #[derive(Debug)]
 pub struct Commands {
     pub names: Names,
     node_topic: String,
     retention: Retention,
+    /// Whether somebody wants to know that a room is occupied or vacated.
+    webhooks: Option<Wanted>,
     /// Candidates for epochs; seeded by the operating system.
     random: fastrand::Rng,
-}
-
-/// How a script is called: by its digest, or with its text, which also makes Redis remember it.
-#[derive(Clone, Copy, Debug)]
-pub enum Script<'a> {
-    Digest(&'a str),
-    Text(&'static str),
-}
-
-impl Script<'_> {
-    /// The beginning of the command; keys and arguments follow.
-    pub fn call(self) -> Cmd {
-        let mut command = Cmd::new();
-        match self {
-            Script::Digest(digest) => command.arg("EVALSHA").arg(digest),
-            Script::Text(text) => command.arg("EVAL").arg(text),
-        };
-        command
-    }
 }
 
 impl Commands {
@@ -63,25 +54,27 @@ impl Commands {
             node_topic: names.node_topic(settings.incarnation),
             names,
             retention: settings.retention.clone(),
+            webhooks: settings.webhooks.clone(),
             random: fastrand::Rng::with_seed(seed),
         }
     }
 
     /// The command of a job.
-    pub fn command(&mut self, job: &Job, script: Script<'_>) -> Cmd {
+    pub fn command(&mut self, job: &Job, caller: &mut Caller) -> Cmd {
         match job {
             Job::Publish(publish) if publish.ephemeral => {
                 let message = wire::encode_ephemeral(&publish.publication);
                 plain_publish(&self.names.topic(&publish.room), &message)
             }
-            Job::Publish(publish) => self.publish(publish, script),
-            Job::Read(read) => self.read(read, script),
+            Job::Publish(publish) => self.publish(publish, caller),
+            Job::Read(read) => self.read(read, caller),
+            Job::Members(members) => self.members(members, caller),
             Job::Probe => plain_publish(&self.node_topic, "1"),
         }
     }
 
-    fn publish(&mut self, publish: &Publish, script: Script<'_>) -> Cmd {
-        let mut command = script.call();
+    fn publish(&mut self, publish: &Publish, caller: &mut Caller) -> Cmd {
+        let mut command = caller.call(Script::Publish);
         let keys = 2 + usize::from(publish.key.is_some());
         command.arg(keys).arg(self.names.log(&publish.room));
         command.arg(self.names.meta(&publish.room));
@@ -100,8 +93,8 @@ impl Commands {
         command
     }
 
-    fn read(&mut self, read: &Read, script: Script<'_>) -> Cmd {
-        let mut command = script.call();
+    fn read(&mut self, read: &Read, caller: &mut Caller) -> Cmd {
+        let mut command = caller.call(Script::Read);
         command.arg(2).arg(self.names.log(&read.room));
         command.arg(self.names.meta(&read.room));
         match read.range {
@@ -128,9 +121,127 @@ impl Commands {
         command
     }
 
+    fn members(&self, members: &Members, caller: &mut Caller) -> Cmd {
+        let mut command = caller.call(Script::Members);
+        let after = members.after.as_ref().map_or("", |name| name.as_str());
+        command.arg(2).arg(&self.names.here(&members.room)[..]);
+        command.arg(after).arg(members.limit.min(PAGE_MEMBERS));
+        command
+    }
+
+    /// The command of an errand.
+    pub fn errand(&self, errand: &Errand, caller: &mut Caller) -> Cmd {
+        let names = &self.names;
+        match errand {
+            Errand::Lease(renewal) => self.renewal(renewal, caller),
+            Errand::Say { lease, ends, ask } => {
+                let lease = lease.to_string();
+                match ask {
+                    Ask::Enter { number, room } => {
+                        let mut command = plain("ZADD", &names.rooms(&lease));
+                        command.arg("GT").arg(*number).arg(room.as_str());
+                        command
+                    }
+                    Ask::Quit { number } => {
+                        let mut command = plain("ZREMRANGEBYSCORE", &names.rooms(&lease));
+                        command.arg(*number).arg(*number);
+                        command
+                    }
+                    Ask::Say { room, said } => self.say(&lease, *ends, room, said, caller),
+                }
+            }
+            Errand::Reap(Step::Rooms { lease }) => {
+                let mut command = plain("ZRANDMEMBER", &names.rooms(lease));
+                command.arg(ROOMS);
+                command
+            }
+            Errand::Reap(Step::Reap {
+                lease,
+                room,
+                cursor,
+            }) => {
+                let mut command = caller.call(Script::Reap);
+                self.room_keys(room, &mut command);
+                command.arg(names.topic(room)).arg(lease).arg(cursor);
+                command.arg(FIELDS).arg(millis(VERSION_TTL)).arg(LENGTH);
+                command
+            }
+            Errand::Reap(Step::Strike { lease, room }) => {
+                let mut command = plain("ZREM", &names.rooms(lease));
+                command.arg(room);
+                command
+            }
+            Errand::Reap(Step::Bury { lease }) => {
+                let mut command = plain("ZREM", &names.nodes());
+                command.arg(lease);
+                command
+            }
+        }
+    }
+
+    fn renewal(&self, renewal: &Renewal, caller: &mut Caller) -> Cmd {
+        let mut command = caller.call(Script::Lease);
+        command
+            .arg(1)
+            .arg(self.names.nodes())
+            .arg(renewal.lease.to_string())
+            .arg(u8::from(renewal.take))
+            .arg(millis(renewal.span))
+            .arg(renewal.earliest)
+            .arg(millis(renewal.usual))
+            .arg(millis(LONGEST))
+            .arg(millis(MARGIN))
+            .arg(OVER);
+        command
+    }
+
+    fn say(
+        &self,
+        lease: &str,
+        ends: u64,
+        room: &RoomName,
+        said: &[Said],
+        caller: &mut Caller,
+    ) -> Cmd {
+        let mut command = caller.call(Script::Here);
+        self.room_keys(room, &mut command);
+        command.arg(self.names.topic(room)).arg(lease).arg(ends);
+        command
+            .arg(millis(LONGEST))
+            .arg(millis(VERSION_TTL))
+            .arg(LENGTH);
+        for Said {
+            who,
+            connections,
+            info,
+        } in said
+        {
+            let name = who.as_ref().map_or("", |user| user.as_str());
+            let info = info.as_ref().map_or("", |info| info.get());
+            command.arg(name).arg(*connections).arg(info);
+        }
+        command
+    }
+
+    /// The keys of a script that changes who is in a room.
+    fn room_keys(&self, room: &RoomName, command: &mut Cmd) {
+        let (here, hooks) = (self.names.here(room), self.names.hooks());
+        let wanted = self.webhooks.as_ref();
+        match wanted.is_some_and(|wanted| wanted.watches(room)) {
+            true => command.arg(4).arg(&here[..]).arg(&hooks[..]),
+            false => command.arg(2).arg(&here[..]),
+        };
+    }
+
     fn candidate(&mut self) -> String {
         Epoch::new(self.random.u64(..)).to_string()
     }
+}
+
+fn plain(name: &str, key: &str) -> Cmd {
+    let mut command = Cmd::new();
+    command.arg(name).arg(key);
+    command
 }
 
 fn plain_publish(topic: &str, message: &str) -> Cmd {
@@ -166,7 +277,7 @@ mod tests {
             1,
         );
         let packed = |command: Cmd| String::from_utf8(command.get_packed_command()).unwrap();
-        let probe = packed(commands.command(&Job::Probe, Script::Digest("d")));
+        let probe = packed(commands.command(&Job::Probe, &mut Caller::default()));
         assert!(probe.contains("PUBLISH") && probe.contains("sb:node:0000000000000001"));
         let durable = Job::Publish(Publish {
             ticket: Ticket(1),
@@ -175,7 +286,7 @@ mod tests {
             ephemeral: false,
             publication: Arc::new(wire::unreadable()),
         });
-        let durable = packed(commands.command(&durable, Script::Text(PUBLISH)));
+        let durable = packed(commands.command(&durable, &mut Caller::default()));
         assert!(durable.contains("EVAL\r\n") && durable.contains("#!lua"));
     }
 }

@@ -1,4 +1,3 @@
-#!lua flags=allow-oom
 -- One turn of a node that delivers what notice.lua has kept. The nodes share the stream by a group,
 -- whose consumers are their incarnations. Only one of them holds notices at a time, so that all are
 -- told in order; it is the one for which they are pending, and it must come again before `claim`.
@@ -7,7 +6,6 @@
 --         others have that too; how many it may hold; and in milliseconds: after what silence it loses them, how long a notice is
 --         kept, after what silence a node without any is forgotten; then the ids that are done
 -- Answers how many were dropped since the last turn of any node, and a list of { id, body }.
--- It may run when memory is short, because what is done makes room.
 
 local GROUP = 'nodes'
 

@@ -7,17 +7,15 @@ use std::time::Duration;
 use futures::{FutureExt, select_biased};
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 
-use super::commands::{Script, millis};
+use super::commands::millis;
 use super::link::Purpose;
 use super::names::Names;
-use super::supervisor::{End, Supervisor};
+use super::scripts::{Caller, Script};
+use super::supervisor::{Change as Link, End, Supervisor};
 use crate::id::{Incarnation, RoomName};
 use crate::metrics::Metrics;
 use crate::notice::{AGE, Ask, BATCH, CLAIM, Change, Notice, NoticeId, Turn, Word};
 use crate::runtime;
-
-/// See its head.
-pub const SCRIPT: &str = include_str!("hooks.lua");
 
 /// How long a turn may take in Redis, and there and back.
 const PATIENCE: Duration = Duration::from_millis(2500);
@@ -31,6 +29,7 @@ pub struct Hooks {
     supervisor: Supervisor,
     names: Names,
     incarnation: Incarnation,
+    caller: Caller,
     metrics: Arc<Metrics>,
     /// Entries that nobody can tell, to be forgotten with the next turn.
     junk: Vec<NoticeId>,
@@ -51,9 +50,10 @@ impl Hooks {
     ) -> Self {
         Self {
             asks,
-            supervisor: supervise(Purpose::Webhooks { script: SCRIPT }),
+            supervisor: supervise(Purpose::Webhooks),
             names,
             incarnation,
+            caller: Caller::default(),
             metrics,
             junk: Vec::new(),
             told: String::new(),
@@ -64,7 +64,11 @@ impl Hooks {
     pub async fn run(mut self) {
         loop {
             select_biased! {
-                _ = self.supervisor.change().fuse() => {}
+                change = self.supervisor.change().fuse() => {
+                    if let Link::Up = change {
+                        self.caller = Caller::new(self.supervisor.learned());
+                    }
+                }
                 ask = self.asks.recv_async().fuse() => match ask {
                     Ok(ask) => self.serve(ask).await,
                     Err(flume::RecvError::Disconnected) => return,
@@ -75,11 +79,10 @@ impl Hooks {
 
     /// Without an answer the ask is dropped, which tells the deliverer as much.
     async fn serve(&mut self, ask: Ask) {
-        let mut answer = self
-            .call(&ask, Script::Digest(self.supervisor.digest()))
-            .await;
+        let mut answer = self.call(&ask).await;
         if let Err(Failure::ScriptMissing) = answer {
-            answer = self.call(&ask, Script::Text(SCRIPT)).await;
+            self.caller.teach();
+            answer = self.call(&ask).await;
         }
         match answer {
             Ok(answer) => {
@@ -93,13 +96,9 @@ impl Hooks {
     }
 
     /// The future holds nothing of the task, which could not be sent with it.
-    fn call(
-        &self,
-        ask: &Ask,
-        script: Script<'_>,
-    ) -> impl Future<Output = Result<Answer, Failure>> + use<> {
+    fn call(&mut self, ask: &Ask) -> impl Future<Output = Result<Answer, Failure>> + use<> {
         let connection = self.supervisor.connection().cloned();
-        let command = self.command(ask, script);
+        let command = self.command(ask);
         async move {
             let mut connection = connection.ok_or(Failure::Away)?;
             let answer = runtime::timeout(PATIENCE, command.query_async(&mut connection));
@@ -107,11 +106,11 @@ impl Hooks {
         }
     }
 
-    fn command(&self, ask: &Ask, script: Script<'_>) -> Cmd {
-        let mut command = script.call();
-        command.arg(2).arg(self.names.hooks());
+    fn command(&mut self, ask: &Ask) -> Cmd {
+        let mut command = self.caller.call(Script::Hooks);
         command
-            .arg(self.names.hooks_lost())
+            .arg(2)
+            .arg(&self.names.hooks()[..])
             .arg(self.incarnation.to_string())
             .arg(match ask.word {
                 Word::Take => "take",

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt};
 use futures::{FutureExt, select_biased};
-use redis::aio::ConnectionLike;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Pipeline, RedisResult, Value};
 
 use super::answers::{self, Outcome};
-use super::commands::{Commands, Script};
+use super::commands::Commands;
 use super::queue::{Job, Queue};
+use super::scripts::{Caller, Learned};
 use super::supervisor::{Change, End, Supervisor};
 use crate::broker::{BrokerEvent, Refused};
 use crate::metrics::Metrics;
@@ -46,24 +47,21 @@ pub struct Lane {
     supervisor: Supervisor,
     queue: Queue,
     commands: Commands,
-    script: &'static str,
+    caller: Caller,
     /// Batches on their way, oldest first, and the requests in each.
     batches: FuturesOrdered<BoxFuture<'static, RedisResult<Vec<Value>>>>,
     numbers: VecDeque<Vec<u64>>,
     hold: Option<Hold>,
-    /// Send the script's text with the next call.
-    teach: bool,
     metrics: Arc<Metrics>,
     /// The last failure that was logged; the same one is not told again and again.
     told: String,
 }
 
 impl Lane {
-    /// A lane whose requests wait for their answers as long as `patience`, and call this script.
+    /// A lane whose requests wait for their answers as long as `patience`.
     pub fn new(
         supervisor: Supervisor,
         commands: Commands,
-        script: &'static str,
         patience: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -72,11 +70,10 @@ impl Lane {
             supervisor,
             queue: Queue::new(patience),
             commands,
-            script,
+            caller: Caller::default(),
             batches: FuturesOrdered::new(),
             numbers: VecDeque::new(),
             hold: None,
-            teach: false,
             metrics,
             told: String::new(),
         }
@@ -97,6 +94,16 @@ impl Lane {
         self.supervisor.connection().is_some()
     }
 
+    /// The connection, if there is one, for others who use it too.
+    pub fn connection(&self) -> Option<&MultiplexedConnection> {
+        self.supervisor.connection()
+    }
+
+    /// What the scripts are called on the connection.
+    pub fn learned(&self) -> Learned {
+        self.supervisor.learned()
+    }
+
     /// Makes the connection anew.
     pub fn remake(&mut self, why: End) {
         self.supervisor.remake(why);
@@ -112,6 +119,9 @@ impl Lane {
             }
             change = self.supervisor.change().fuse() => {
                 self.all_lost();
+                if matches!(change, Change::Up) {
+                    self.caller = Caller::new(self.supervisor.learned());
+                }
                 Some(change)
             }
         }
@@ -145,12 +155,7 @@ impl Lane {
     fn batch(&mut self, numbers: &[u64]) -> Pipeline {
         let mut pipeline = Pipeline::with_capacity(numbers.len());
         for job in numbers.iter().filter_map(|number| self.queue.job(*number)) {
-            let script = match self.teach && job.calls_script() {
-                true => Script::Text(self.script),
-                false => Script::Digest(self.supervisor.digest()),
-            };
-            self.teach &= !job.calls_script();
-            pipeline.add_command(self.commands.command(job, script));
+            pipeline.add_command(self.commands.command(job, &mut self.caller));
         }
         pipeline
     }
@@ -161,7 +166,7 @@ impl Lane {
             Some(_) if !self.batches.is_empty() => return true,
             Some(Hold::Until(time)) if Instant::now() < time => return true,
             Some(Hold::Until(_)) => {}
-            Some(Hold::Script) => self.teach = true,
+            Some(Hold::Script) => self.caller.teach(),
         }
         self.hold = None;
         false

@@ -14,6 +14,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::pulse::Signal;
 use super::pushes::{self, Pushes};
+use super::scripts::{self, Learned, Script};
 use crate::config::RedisUrl;
 use crate::runtime::{self, Elapsed, Socket};
 use crate::tls::{self, TlsConnector};
@@ -21,7 +22,7 @@ use crate::tls::{self, TlsConnector};
 /// How long resolving may take, and TCP, and TLS.
 const STEP: Duration = Duration::from_secs(1);
 
-/// How long everything may take that is said before the first request: five questions, over a slow line too.
+/// How long everything may take that is said before the first request: eight questions, over a slow line too.
 const INTRODUCTION: Duration = Duration::from_secs(2);
 
 /// How long the other addresses may still answer once one has said that it is the master.
@@ -50,15 +51,9 @@ pub enum ConnectError {
 #[derive(Clone, Debug)]
 pub enum Purpose {
     /// Publishes. It leads: the others follow it to its server.
-    Publishes {
-        script: &'static str,
-    },
-    Reads {
-        script: &'static str,
-    },
-    Webhooks {
-        script: &'static str,
-    },
+    Publishes,
+    Reads,
+    Webhooks,
     Subscription {
         node_topic: String,
         signals: flume::Sender<Signal>,
@@ -68,9 +63,9 @@ pub enum Purpose {
 impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Purpose::Publishes { .. } => "publishes",
-            Purpose::Reads { .. } => "reads",
-            Purpose::Webhooks { .. } => "webhooks",
+            Purpose::Publishes => "publishes",
+            Purpose::Reads => "reads",
+            Purpose::Webhooks => "webhooks",
             Purpose::Subscription { .. } => "subscription",
         })
     }
@@ -100,8 +95,8 @@ pub struct Link {
     pub connection: MultiplexedConnection,
     pub address: RedisUrl,
     pub server: Server,
-    /// The digest of the purpose's script; empty for the subscription.
-    pub digest: String,
+    /// The purpose's scripts; none for the subscription.
+    pub learned: Learned,
     /// The subscription's queue.
     pub pushes: Option<Pushes>,
     /// Disconnected when the driver has ended.
@@ -248,7 +243,7 @@ where
         });
         let mut link = Link {
             server: Server::default(),
-            digest: String::new(),
+            learned: Learned::default(),
             address: address.clone(),
             connection,
             pushes,
@@ -257,7 +252,7 @@ where
         };
         link.server = ask_server(&mut link.connection).await?;
         if link.server.master {
-            link.digest = prepare(&mut link.connection, purpose).await?;
+            link.learned = prepare(&mut link.connection, purpose).await?;
         }
         Ok(link)
     };
@@ -297,24 +292,32 @@ fn login(address: &RedisUrl) -> RedisConnectionInfo {
 async fn prepare(
     connection: &mut MultiplexedConnection,
     purpose: &Purpose,
-) -> redis::RedisResult<String> {
+) -> redis::RedisResult<Learned> {
     match purpose {
-        Purpose::Publishes { script } => {
+        Purpose::Publishes => {
             warn_of_eviction(connection).await?;
-            load(connection, script).await
+            teach(connection, scripts::PUBLISHES).await
         }
-        Purpose::Reads { script } | Purpose::Webhooks { script } => load(connection, script).await,
+        Purpose::Reads => teach(connection, scripts::READS).await,
+        Purpose::Webhooks => teach(connection, scripts::WEBHOOKS).await,
         Purpose::Subscription { node_topic, .. } => {
             connection.subscribe(node_topic).await?;
-            Ok(String::new())
+            Ok(Learned::default())
         }
     }
 }
 
-async fn load(connection: &mut MultiplexedConnection, script: &str) -> redis::RedisResult<String> {
-    let mut load = Cmd::new();
-    load.arg("SCRIPT").arg("LOAD").arg(script);
-    load.query_async(connection).await
+async fn teach(
+    connection: &mut MultiplexedConnection,
+    scripts: &[Script],
+) -> redis::RedisResult<Learned> {
+    let mut learned = Learned::default();
+    for script in scripts {
+        let mut load = Cmd::new();
+        load.arg("SCRIPT").arg("LOAD").arg(script.text());
+        learned.add(*script, load.query_async(connection).await?);
+    }
+    Ok(learned)
 }
 
 /// A Redis that evicts when memory is short takes rooms' positions with it; clients are then told of gaps.

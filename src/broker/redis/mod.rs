@@ -2,38 +2,49 @@
 //!
 //! ```text
 //!  dispatcher ─Request─▶ publisher ──(Lane)── publishes ──▶ publish.lua   and, once a second, the node's own topic
-//!                          │   └─Read─▶ reader ──(Lane)──▶ read.lua                 │
+//!                          │ │ └──────(Presence)──────────▶ lease.lua, here.lua, reap.lua
+//!                          │ └─Job─▶ reader ──(Lane)──▶ read.lua, members.lua       │
 //!                          └─Order─▶ subscription ◀── messages, confirmations ──────┘
 //!  dispatcher ◀─BrokerEvent─ all three
 //! ```
 //!
 //! A `supervisor` keeps each connection; [`topics`](super::topics) and `queue` decide what to ask and what to ask again;
-//! `pulse` decides whether the node is ready. A user of an access list needs, on the keys and topics under the prefix,
+//! `pulse` decides whether the node is ready; `announcer` decides what is said of who is here, and `lease` tells why that
+//! is safe. A user of an access list needs, on the keys and topics under the prefix,
 //! the commands of the test `password_user_and_database_come_from_the_address`.
 
+mod announcer;
 mod answers;
 mod commands;
 mod hooks;
 mod lane;
+mod lease;
 mod link;
 mod names;
+mod presence;
 mod publisher;
 mod pulse;
 mod pushes;
 mod queue;
 mod reader;
+mod reaper;
+mod rolls;
+mod scripts;
 mod subscription;
 mod supervisor;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use announcer::Announcer;
 use commands::Commands;
 use hooks::Hooks;
 use lane::Lane;
+pub use lease::LEASE;
 use link::{Connector, Purpose};
 use names::Names;
+use presence::Presence;
 use publisher::Publisher;
 use subscription::Subscription;
 use supervisor::Supervisor;
@@ -50,6 +61,9 @@ use crate::tls::{self, TlsError};
 /// How often each task looks at the clock: deadlines and the pulse are that exact.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How many changes of lists wait at most to be compared with what was said.
+const CHANGES: usize = 1024;
+
 /// Which Redis, and how it is spoken to.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
@@ -59,6 +73,8 @@ pub struct RedisSettings {
     pub prefix: String,
     /// The authorities to trust with `rediss://`, in PEM form, instead of the public ones.
     pub authorities: Option<PathBuf>,
+    /// How long the members of a node that is gone stay: [`LEASE`], or less where a test must not wait.
+    pub lease: Duration,
 }
 
 /// Why the broker cannot start. That Redis is away is no reason: it starts, and is ready when Redis comes.
@@ -99,29 +115,26 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
     let names = Names::new(&redis.prefix, db);
     let connector = Arc::new(Connector::new(redis.addresses, tls));
     let supervise = |purpose| Supervisor::new(connector.clone(), purpose, metrics.clone());
-    let lane = |purpose, script| -> Result<Lane, StartError> {
-        let commands = Commands::new(names.clone(), &settings, id::random()?);
-        let patience = settings.publish_timeout;
+    let commands = || -> Result<Commands, StartError> {
+        Ok(Commands::new(names.clone(), &settings, id::random()?))
+    };
+    let lane = |purpose| -> Result<Lane, StartError> {
         Ok(Lane::new(
             supervise(purpose),
-            commands,
-            script,
-            patience,
+            commands()?,
+            settings.publish_timeout,
             metrics.clone(),
         ))
     };
-    let publishes = lane(
-        Purpose::Publishes {
-            script: commands::PUBLISH,
-        },
-        commands::PUBLISH,
-    )?;
-    let pages = lane(
-        Purpose::Reads {
-            script: commands::READ,
-        },
-        commands::READ,
-    )?;
+    let publishes = lane(Purpose::Publishes)?;
+    let pages = lane(Purpose::Reads)?;
+    let announcer = Announcer::new(
+        settings.incarnation,
+        redis.lease,
+        id::random()?,
+        Instant::now(),
+    );
+    let presence = Presence::new(announcer, commands()?);
 
     if let Some(wanted) = &settings.webhooks {
         let (asks, incarnation) = (wanted.asks.clone(), settings.incarnation);
@@ -132,6 +145,7 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
     let (reads, to_read) = flume::unbounded();
     let (orders, to_obey) = flume::unbounded();
     let (signalled, signals) = flume::unbounded();
+    let (changed, changes) = flume::bounded(CHANGES);
     let subscription = Subscription::new(
         to_obey,
         supervise(Purpose::Subscription {
@@ -141,6 +155,7 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
         Topics::new(settings.topic_linger),
         names.clone(),
         signalled,
+        changed,
         events.clone(),
         metrics.clone(),
     );
@@ -150,6 +165,8 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
         Publisher {
             requests,
             lane: publishes,
+            presence,
+            changes,
             reads,
             orders,
             signals,

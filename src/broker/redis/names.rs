@@ -4,7 +4,9 @@
 //! ```text
 //! PREFIX:{room}                      topic of a room           PREFIX:{room}:log    its log (a stream)
 //! PREFIX:node:INCARNATION            topic of a node           PREFIX:{room}:meta   epoch, offset, replication id
-//! PREFIX:hooks, PREFIX:hooks:lost    for webhooks          PREFIX:{room}:key:USER:HEX   a publisher's key
+//! PREFIX:nodes                       all leases, by their end  PREFIX:{room}:here   who is in it, through which nodes
+//! PREFIX:node:LEASE:rooms            where it has members      PREFIX:{room}:names  their names, in order
+//! PREFIX:hooks, PREFIX:hooks:lost    what webhooks tell        PREFIX:{room}:key:USER:HEX   a publisher's key
 //! ```
 //!
 //! The braces keep all of a room on one shard. Topics, unlike keys, are common to all databases of a Redis; in database 3
@@ -59,14 +61,30 @@ impl Names {
         format!("{}:{{{room}}}:meta", self.keys)
     }
 
-    /// The stream of what webhooks are to tell.
-    pub fn hooks(&self) -> String {
-        format!("{}:hooks", self.keys)
+    /// The stream of what webhooks are to tell, and where it is counted how much it had no room for.
+    pub fn hooks(&self) -> [String; 2] {
+        [
+            format!("{}:hooks", self.keys),
+            format!("{}:hooks:lost", self.keys),
+        ]
     }
 
-    /// Where it is counted how much that stream had no room for.
-    pub fn hooks_lost(&self) -> String {
-        format!("{}:hooks:lost", self.keys)
+    /// The two keys of who is in a room.
+    pub fn here(&self, room: &RoomName) -> [String; 2] {
+        [
+            format!("{}:{{{room}}}:here", self.keys),
+            format!("{}:{{{room}}}:names", self.keys),
+        ]
+    }
+
+    /// All leases, by when they end.
+    pub fn nodes(&self) -> String {
+        format!("{}:nodes", self.keys)
+    }
+
+    /// The rooms in which a lease has said something.
+    pub fn rooms(&self, lease: &str) -> String {
+        format!("{}:node:{lease}:rooms", self.keys)
     }
 
     /// Where a publisher's key is remembered. All anonymous sessions together are the user without a name.

@@ -1,17 +1,19 @@
 //! The first of the broker's three tasks: takes what the dispatcher asks, passes reads and follows on to the other two, and
-//! publishes. It also feels the node's pulse, and says whether the node is ready.
+//! publishes. On the same connection it says who is here. It also feels the node's pulse, and says whether the node is ready.
 
 use std::time::Instant;
 
 use futures::{FutureExt, select_biased};
 
 use super::lane::Lane;
+use super::presence::Presence;
 use super::pulse::{Pulse, Signal};
 use super::queue::Job;
 use super::subscription::Order;
 use super::supervisor::{Change, End};
 use super::{Ended, TICK, emit};
-use crate::broker::{BrokerEvent, Read, Request};
+use crate::broker::{BrokerEvent, Change as ListChange, Request};
+use crate::id::RoomName;
 use crate::readiness::Readiness;
 use crate::runtime;
 
@@ -23,7 +25,9 @@ const TURN: usize = 256;
 pub struct Publisher<E> {
     pub requests: flume::Receiver<Request>,
     pub lane: Lane,
-    pub reads: flume::Sender<Read>,
+    pub presence: Presence,
+    pub changes: flume::Receiver<(RoomName, ListChange)>,
+    pub reads: flume::Sender<Job>,
     pub orders: flume::Sender<Order>,
     pub signals: flume::Receiver<Signal>,
     pub readiness: Readiness,
@@ -41,9 +45,24 @@ impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
                 change = self.lane.turn().fuse() => {
                     if let Some(Change::Up) = change {
                         pulse.publishes(true, Instant::now());
+                        self.presence.connected(self.lane.learned());
                     }
                     self.feel(&mut pulse)
                 }
+                end = self.presence.turn().fuse() => {
+                    if let Err(end) = end {
+                        self.lane.remake(end);
+                    }
+                    Ok(())
+                }
+                change = self.changes.recv_async().fuse() => match change {
+                    Ok((room, change)) => {
+                        self.presence.heard(&room, &change);
+                        self.changes.try_iter().for_each(|(room, change)| self.presence.heard(&room, &change));
+                        Ok(())
+                    }
+                    Err(flume::RecvError::Disconnected) => Err(Ended),
+                },
                 signal = self.signals.recv_async().fuse() => match signal {
                     Ok(signal) => {
                         pulse.signal(signal, Instant::now());
@@ -62,6 +81,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
                 },
             };
             self.lane.send();
+            self.presence.send(self.lane.connection());
             let events = std::mem::take(&mut self.lane.events);
             if turn.is_err() || emit(&self.events, events).await.is_err() {
                 break;
@@ -87,11 +107,23 @@ impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
                 self.lane.push(Job::Publish(publish));
                 Ok(())
             }
-            Request::Read(read) => self.reads.send(read).map_err(|_| Ended),
+            Request::Read(read) => self.read(Job::Read(read)),
+            Request::Members(members) => self.read(Job::Members(members)),
+            Request::Here(here) => {
+                self.presence.here(here);
+                Ok(())
+            }
+            Request::Retire(span) => {
+                self.presence.retire(span);
+                Ok(())
+            }
             Request::Follow(room) => self.order(Order::Follow(room)),
             Request::Unfollow(room) => self.order(Order::Unfollow(room)),
-            Request::Here(_) | Request::Members(_) | Request::Retire(_) => Ok(()),
         }
+    }
+
+    fn read(&self, job: Job) -> Result<(), Ended> {
+        self.reads.send(job).map_err(|_| Ended)
     }
 
     fn order(&self, order: Order) -> Result<(), Ended> {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::broker::{BrokerEvent, Publish, Read, Refused};
+use crate::broker::{BrokerEvent, Members, Publish, Read, Refused};
 
 /// How many requests may wait for their answers. A guess: three seconds of a busy node's publishes, so that a short absence of
 /// Redis costs nothing.
@@ -18,6 +18,7 @@ const MAX_BYTES: usize = 32 << 20;
 pub enum Job {
     Publish(Publish),
     Read(Read),
+    Members(Members),
     /// A word to the node itself, to hear whether publishing and the subscription work. Nobody waits for its answer.
     Probe,
 }
@@ -27,16 +28,7 @@ impl Job {
     fn may_repeat(&self) -> bool {
         match self {
             Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
-            Job::Read(_) => true,
-            Job::Probe => false,
-        }
-    }
-
-    /// Whether a script does it.
-    pub fn calls_script(&self) -> bool {
-        match self {
-            Job::Publish(publish) => !publish.ephemeral,
-            Job::Read(_) => true,
+            Job::Read(_) | Job::Members(_) => true,
             Job::Probe => false,
         }
     }
@@ -45,14 +37,16 @@ impl Job {
     fn weight(&self) -> usize {
         match self {
             Job::Publish(publish) => publish.publication.weight() + 256,
-            Job::Read(_) | Job::Probe => 256,
+            Job::Read(_) | Job::Members(_) | Job::Probe => 256,
         }
     }
 
-    /// What it puts on the wire, there or back, in bytes: a guess of 256 for each message of a page.
+    /// What it puts on the wire, there or back, in bytes: a guess of 256 for each message or member of a page.
     fn cost(&self) -> usize {
         match self {
-            Job::Read(read) => self.weight() + read.limit.saturating_mul(256),
+            Job::Read(Read { limit, .. }) | Job::Members(Members { limit, .. }) => {
+                self.weight().saturating_add(limit.saturating_mul(256))
+            }
             Job::Publish(_) | Job::Probe => self.weight(),
         }
     }
@@ -64,16 +58,24 @@ impl Job {
                 ticket: publish.ticket,
                 result: Err(why),
             }),
-            // A read leaves no trace, so it is never in doubt.
             Job::Read(read) => Some(BrokerEvent::Page {
                 ticket: read.ticket,
-                result: Err(match why {
-                    Refused::Unknown => Refused::Unavailable,
-                    other => other,
-                }),
+                result: Err(unless_unknown(why)),
+            }),
+            Job::Members(members) => Some(BrokerEvent::Roll {
+                ticket: members.ticket,
+                result: Err(unless_unknown(why)),
             }),
             Job::Probe => None,
         }
+    }
+}
+
+/// A read leaves no trace, so it is never in doubt.
+fn unless_unknown(why: Refused) -> Refused {
+    match why {
+        Refused::Unknown => Refused::Unavailable,
+        other => other,
     }
 }
 

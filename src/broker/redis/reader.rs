@@ -1,11 +1,11 @@
-//! The broker's task for reads: pages of logs, on a connection of their own.
+//! The broker's task for reads: pages of logs and of members, on a connection of their own.
 
 use futures::{FutureExt, select_biased};
 
 use super::lane::Lane;
 use super::queue::Job;
 use super::{TICK, emit};
-use crate::broker::{BrokerEvent, Read};
+use crate::broker::BrokerEvent;
 use crate::runtime;
 
 /// How many reads are taken before they are sent.
@@ -13,7 +13,7 @@ const TURN: usize = 256;
 
 /// Serves until `reads` or the dispatcher's inbox ends.
 pub async fn run<E: From<BrokerEvent> + Send + 'static>(
-    reads: flume::Receiver<Read>,
+    reads: flume::Receiver<Job>,
     mut lane: Lane,
     events: flume::Sender<E>,
 ) {
@@ -27,8 +27,8 @@ pub async fn run<E: From<BrokerEvent> + Send + 'static>(
             }
             read = reads.recv_async().fuse() => match read {
                 Ok(read) => {
-                    lane.push(Job::Read(read));
-                    reads.try_iter().take(TURN - 1).for_each(|read| lane.push(Job::Read(read)));
+                    lane.push(read);
+                    reads.try_iter().take(TURN - 1).for_each(|read| lane.push(read));
                 }
                 Err(flume::RecvError::Disconnected) => return,
             },

@@ -13,9 +13,9 @@ use super::pulse::Signal;
 use super::pushes::{Push, Pushes};
 use super::supervisor::{Change, End, Supervisor};
 use super::{Ended, TICK, emit};
-use crate::broker::BrokerEvent;
 use crate::broker::topics::{Ask, Topics};
 use crate::broker::wire::{self, Heard};
+use crate::broker::{BrokerEvent, Change as ListChange};
 use crate::id::RoomName;
 use crate::metrics::Metrics;
 use crate::runtime;
@@ -45,6 +45,8 @@ pub struct Subscription<E> {
     /// The request under way.
     asked: Fuse<BoxFuture<'static, RedisResult<()>>>,
     signals: flume::Sender<Signal>,
+    /// For the publishing task, which compares them with what it has said.
+    changes: flume::Sender<(RoomName, ListChange)>,
     events: flume::Sender<E>,
     metrics: Arc<Metrics>,
 }
@@ -56,6 +58,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
         topics: Topics,
         names: Names,
         signals: flume::Sender<Signal>,
+        changes: flume::Sender<(RoomName, ListChange)>,
         events: flume::Sender<E>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -67,6 +70,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
             pushes: None,
             asked: Fuse::terminated(),
             signals,
+            changes,
             events,
             metrics,
         }
@@ -187,6 +191,11 @@ impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
                 room,
                 publication: Arc::new(publication),
             }),
+            Ok(Heard::Changed(change)) => {
+                // When it is full, somebody else's next change does as well.
+                let _ = self.changes.try_send((room.clone(), change.clone()));
+                Some(BrokerEvent::Changed { room, change })
+            }
             Err(error) => {
                 self.metrics.junk_total.add(1);
                 log::debug!(room:% = room, error:% = error; "a message is not one of ours");

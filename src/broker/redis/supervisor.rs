@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::link::{self, Connector, Link, Purpose};
 use super::pushes::Pushes;
+use super::scripts::Learned;
 use crate::metrics::Metrics;
 use crate::runtime::{self, Elapsed};
 
@@ -92,11 +93,11 @@ impl Supervisor {
         }
     }
 
-    /// The digest of the purpose's script on this connection.
-    pub fn digest(&self) -> &str {
+    /// What the purpose's scripts are called on this connection.
+    pub fn learned(&self) -> Learned {
         match &self.state {
-            State::Up { link, .. } => &link.digest,
-            State::Dialing(_) => "",
+            State::Up { link, .. } => link.learned.clone(),
+            State::Dialing(_) => Learned::default(),
         }
     }
 
@@ -158,7 +159,7 @@ impl Supervisor {
     }
 
     fn leads(&self) -> bool {
-        matches!(*self.purpose, Purpose::Publishes { .. })
+        matches!(*self.purpose, Purpose::Publishes)
     }
 }
 

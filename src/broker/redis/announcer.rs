@@ -1,0 +1,182 @@
+//! What the node does for presence in Redis, as errands: it keeps its lease, says who is here, and takes out what dead nodes have said.
+//! Plain logic that joins [`Lease`], [`Roster`] and [`Reaper`]; `presence` carries the errands out.
+
+use std::time::{Duration, Instant};
+
+use super::lease::{self, Lease, LeaseId, News, Renewal};
+use super::reaper::{Reaper, Step};
+use crate::broker::roster::{Ask, End, Roster};
+use crate::broker::{Change, Here};
+use crate::id::{Incarnation, RoomName};
+
+/// How many asks go into one batch, and about how many users: some milliseconds of Redis' time at most.
+const ASKS: usize = 64;
+const USERS: usize = 512;
+
+/// How many rooms of a dead node are worked on in one batch.
+const STEPS: usize = 32;
+
+/// How long to wait after a refusal.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// One command.
+#[derive(Clone, Debug)]
+pub enum Errand {
+    Lease(Renewal),
+    /// Under this lease, which ends then as far as is known.
+    Say {
+        lease: LeaseId,
+        ends: u64,
+        ask: Ask,
+    },
+    Reap(Step),
+}
+
+/// How it went.
+#[derive(Debug)]
+pub enum Reply {
+    /// With the leases that are over.
+    Lease(lease::Answer, Vec<String>),
+    Done,
+    /// Refused, because the lease may be over.
+    Late,
+    Rooms(Vec<Vec<u8>>),
+    Cursor(String),
+    /// Nothing was done, and it is no use to ask again at once.
+    Refused,
+    /// Nothing was done; ask again.
+    Again,
+    /// Nobody knows.
+    Lost,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Announcer {
+    lease: Lease,
+    roster: Roster,
+    reaper: Reaper,
+    /// A word came too late: nothing more is said until the lease has been asked about.
+    late: bool,
+    /// Nothing is asked before.
+    pause: Option<Instant>,
+    random: fastrand::Rng,
+}
+
+impl Announcer {
+    pub fn new(run: Incarnation, span: Duration, seed: u64, now: Instant) -> Self {
+        Self {
+            lease: Lease::new(run, span, now),
+            roster: Roster::default(),
+            reaper: Reaper::default(),
+            late: false,
+            pause: None,
+            random: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// The dispatcher says who is here. Not after [`Announcer::retire`].
+    pub fn here(&mut self, here: Here) {
+        if !self.lease.is_retiring() {
+            self.roster.here(here);
+        }
+    }
+
+    /// What was said stands for this long and no longer.
+    pub fn retire(&mut self, span: Duration, now: Instant) {
+        self.lease.retire(span, now);
+        self.reaper.stop();
+    }
+
+    /// The connection is new: is the lease still there?
+    pub fn connected(&mut self, now: Instant) {
+        self.pause = None;
+        self.lease.hurry(now);
+    }
+
+    /// A change was told in a room.
+    pub fn heard(&mut self, room: &RoomName, change: &Change) {
+        self.roster.heard(room, change);
+    }
+
+    /// What is to be asked now; nothing else may be under way.
+    pub fn take(&mut self, now: Instant) -> Vec<Errand> {
+        if self.pause.is_some_and(|until| now < until) {
+            return Vec::new();
+        }
+        self.pause = None;
+        let renewal = self.lease.ask(self.roster.doubt(), now);
+        let mut errands: Vec<Errand> = renewal.map(Errand::Lease).into_iter().collect();
+        if let (Some(ends), false) = (self.lease.ends(), self.late) {
+            let lease = self.lease.id();
+            let asks = self.roster.take(ASKS, USERS, now);
+            errands.extend(asks.into_iter().map(|ask| Errand::Say { lease, ends, ask }));
+        }
+        errands.extend(self.reaper.take(STEPS).into_iter().map(Errand::Reap));
+        errands
+    }
+
+    /// An errand has ended so.
+    pub fn ended(&mut self, errand: Errand, reply: Reply, now: Instant) {
+        if matches!(reply, Reply::Refused) {
+            self.pause = Some(now + PAUSE);
+        }
+        match errand {
+            Errand::Lease(renewal) => self.renewed(&renewal, reply, now),
+            Errand::Say { ends, ask, .. } => self.said(ask, ends, &reply, now),
+            Errand::Reap(step) => self.stepped(step, reply),
+        }
+    }
+
+    fn renewed(&mut self, renewal: &Renewal, reply: Reply, now: Instant) {
+        let Reply::Lease(answer, over) = reply else {
+            return self.lease.hurry(now);
+        };
+        self.late = false;
+        if self.lease.answered(renewal, &answer, now) == News::Over {
+            log::warn!(lease:% = renewal.lease, state:? = answer.state; "the lease is over; announcing all members anew");
+            self.roster.anew();
+        }
+        self.roster.settle(answer.clock);
+        match self.lease.may_reap(now) {
+            true => self.reaper.found(over, self.random.usize(..)),
+            false => self.reaper.stop(),
+        }
+    }
+
+    fn said(&mut self, ask: Ask, until: u64, reply: &Reply, now: Instant) {
+        let end = match reply {
+            Reply::Done => End::Done,
+            Reply::Lost => End::Lost { until },
+            Reply::Late => {
+                self.late = true;
+                self.lease.hurry(now);
+                End::Refused
+            }
+            _ => End::Refused,
+        };
+        self.roster.ended(ask, end);
+    }
+
+    fn stepped(&mut self, step: Step, reply: Reply) {
+        let lease = match &step {
+            Step::Rooms { lease } | Step::Bury { lease } => lease,
+            Step::Reap { lease, .. } | Step::Strike { lease, .. } => lease,
+        };
+        if self.reaper.lease() != Some(lease) {
+            return;
+        }
+        match (step, reply) {
+            (Step::Rooms { lease }, Reply::Rooms(rooms)) => self.reaper.rooms(lease, rooms),
+            (Step::Reap { lease, room, .. }, Reply::Cursor(cursor)) => {
+                self.reaper.reaped(lease, room, cursor);
+            }
+            (Step::Strike { lease, .. }, Reply::Done) => self.reaper.struck(lease),
+            (Step::Bury { lease }, Reply::Done) => {
+                log::info!(lease = lease.as_str(); "took out the members of a node that is gone");
+                self.reaper.stop();
+            }
+            _ => self.reaper.stop(),
+        }
+    }
+}

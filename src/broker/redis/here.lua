@@ -1,0 +1,51 @@
+-- Sets how many connections of some users a node has in a room, in the place of whatever the same run of the
+-- node has said of them before, under this lease or a former one. Doing it twice is doing it once.
+--   KEYS  here, names, and if anybody wants to know: hooks, lost
+--   ARGV  topic, lease (INCARNATION.COUNT), when it ends as far as the node knows and how long a lease is (in
+--         milliseconds of this server), how long the version of an empty room is kept; how many
+--         entries the stream keeps; then for each user name (or '' for those without one), connections, info (or '')
+-- Answers 1; or 0, and nothing is done, when the lease may be over: then others may have reaped it, and
+-- would not do so again.
+
+local here, names = KEYS[1], KEYS[2]
+local topic, lease, ends, span, tail, limit = unpack(ARGV, 1, 6)
+
+-- Further ahead than a lease is long: the clock was set back.
+local left = tonumber(ends) - micros() / 1000
+if left < 0 or left > tonumber(span) then
+  return 0
+end
+
+local was_occupied = is_occupied(here, names)
+local run = string.match(lease, '^%x+%.')
+for at = 7, #ARGV, 3 do
+  local field, connections, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
+  if field == '' then
+    field = '@anonymous'
+  end
+  local value = redis.call('HGET', here, field)
+  local former = parts_of(value)
+  local mine = { lease = lease, connections = connections, info = info }
+  local parts, same, found = {}, true, false
+  for _, part in ipairs(former or {}) do
+    if string.sub(part.lease, 1, #run) ~= run then
+      parts[#parts + 1] = part
+    elseif connections > 0 and part.info == info and not found then
+      -- It keeps its place: what is said again is not the newest.
+      found = true
+      same = same and part.lease == lease and part.connections == connections
+      parts[#parts + 1] = mine
+    else
+      same = false
+    end
+  end
+  if connections > 0 and not found then
+    same = false
+    parts[#parts + 1] = mine
+  end
+  if not former or not same then
+    write(here, names, topic, field, former, parts)
+  end
+end
+settle(here, names, tail, was_occupied, KEYS[3], KEYS[4], limit)
+return 1

@@ -1,0 +1,44 @@
+-- Takes, renews or shortens a lease, and tells of those that are over.
+--   KEYS  nodes: a sorted set of all leases, by when they end in milliseconds of this server
+--   ARGV  lease, whether it may be taken ('1') or must be there ('0'), for how long in milliseconds, but
+--         not before this moment; how long a lease is, and the longest it can be; how long after its end a
+--         lease is told of, and how many are
+-- Answers
+--   held   it ends then; when it would have ended otherwise ('' when it was not there)
+--   lapsed it was over and stays so; others may have reaped it
+--   lost   it is not there
+-- and in any case the time, the replication id of the data set, and the leases that are over.
+
+local nodes = KEYS[1]
+local lease, take, span, earliest, usual, longest, margin, limit = unpack(ARGV)
+
+local info = redis.call('INFO', 'replication')
+if not string.find(info, 'role:master', 1, true) then
+  return redis.error_reply('READONLY this server is not the master')
+end
+local replid = string.match(info, 'master_replid:(%w+)') or '-'
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+local former = tonumber(redis.call('ZSCORE', nodes, lease) or nil)
+local state, ends = 'held', now
+if former and (former < now or former > now + tonumber(usual)) then
+  -- Ends that are too far ahead are from before the clock was set back.
+  state = 'lapsed'
+elseif not former and take ~= '1' then
+  state = 'lost'
+else
+  ends = math.max(now + tonumber(span), tonumber(earliest))
+  redis.call('ZADD', nodes, digits(ends), lease)
+end
+
+local over = redis.call('ZRANGEBYSCORE', nodes, '-inf', digits(now - margin), 'LIMIT', 0, limit)
+if #over == 0 then
+  local ahead = '(' .. digits(now + tonumber(longest))
+  over = redis.call('ZRANGEBYSCORE', nodes, ahead, '+inf', 'LIMIT', 0, limit)
+end
+return { state, digits(now), digits(ends), former and digits(former) or '', replid, over }

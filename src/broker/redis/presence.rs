@@ -1,0 +1,128 @@
+//! Carries out the errands of presence on the connection for publishes, one batch at a time, beside the publishes.
+
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Fuse};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{Pipeline, RedisResult, Value};
+
+use super::announcer::{Announcer, Errand, Reply};
+use super::commands::Commands;
+use super::rolls;
+use super::scripts::{Caller, Learned};
+use super::supervisor::End;
+use crate::broker::{Change, Here};
+use crate::id::RoomName;
+
+/// See the head of this file.
+pub struct Presence {
+    announcer: Announcer,
+    commands: Commands,
+    caller: Caller,
+    /// The batch under way, and its answers to come.
+    errands: Vec<Errand>,
+    answers: Fuse<BoxFuture<'static, RedisResult<Vec<Value>>>>,
+    /// The last failure that was logged.
+    told: String,
+}
+
+impl Presence {
+    pub fn new(announcer: Announcer, commands: Commands) -> Self {
+        Self {
+            announcer,
+            commands,
+            caller: Caller::default(),
+            errands: Vec::new(),
+            answers: Fuse::terminated(),
+            told: String::new(),
+        }
+    }
+
+    pub fn here(&mut self, here: Here) {
+        self.announcer.here(here);
+    }
+
+    pub fn retire(&mut self, span: Duration) {
+        self.announcer.retire(span, Instant::now());
+    }
+
+    pub fn heard(&mut self, room: &RoomName, change: &Change) {
+        self.announcer.heard(room, change);
+    }
+
+    /// The connection is another one.
+    pub fn connected(&mut self, learned: Learned) {
+        self.lost();
+        self.caller = Caller::new(learned);
+        self.announcer.connected(Instant::now());
+    }
+
+    /// Waits until the batch under way has its answers; for ever when there is none. May be dropped and called again.
+    ///
+    /// # Errors
+    /// The connection should be made anew.
+    pub async fn turn(&mut self) -> Result<(), End> {
+        match (&mut self.answers).await {
+            Ok(answers) if answers.len() == self.errands.len() => {
+                self.landed(answers);
+                Ok(())
+            }
+            _ => {
+                self.lost();
+                Err(End::Closed)
+            }
+        }
+    }
+
+    /// Sends the next batch, if there is something to say and none is under way.
+    pub fn send(&mut self, connection: Option<&MultiplexedConnection>) {
+        let Some(connection) = connection else {
+            return self.lost();
+        };
+        if !self.errands.is_empty() {
+            return;
+        }
+        let errands = self.announcer.take(Instant::now());
+        if errands.is_empty() {
+            return;
+        }
+        let mut pipeline = Pipeline::with_capacity(errands.len());
+        for errand in &errands {
+            pipeline.add_command(self.commands.errand(errand, &mut self.caller));
+        }
+        let mut connection = connection.clone();
+        self.errands = errands;
+        self.answers = async move {
+            let count = pipeline.len();
+            connection.req_packed_commands(&pipeline, 0, count).await
+        }
+        .boxed()
+        .fuse();
+    }
+
+    fn landed(&mut self, answers: Vec<Value>) {
+        let (now, mut teach) = (Instant::now(), false);
+        for (errand, answer) in std::mem::take(&mut self.errands).into_iter().zip(answers) {
+            let (reply, error) = rolls::judge(&errand, answer);
+            teach |= matches!(reply, Reply::Again);
+            if let Some(error) = error.filter(|error| *error != self.told) {
+                log::warn!(error = error.as_str(); "Redis refuses what is said of members");
+                self.told = error;
+            }
+            self.announcer.ended(errand, reply, now);
+        }
+        if teach {
+            self.caller.teach();
+        }
+    }
+
+    /// The connection is gone: what was under way may have been done or not.
+    fn lost(&mut self) {
+        self.answers = Fuse::terminated();
+        let now = Instant::now();
+        for errand in std::mem::take(&mut self.errands) {
+            self.announcer.ended(errand, Reply::Lost, now);
+        }
+    }
+}

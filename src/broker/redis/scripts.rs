@@ -1,0 +1,137 @@
+//! The scripts, and how they are called: by the digest under which Redis has learned them, or with their text, by which it
+//! learns them. What each promises is written at its head.
+
+use redis::Cmd;
+
+/// A script. Its texts begin with `#!lua` where Redis shall look, before it starts, whether a script that writes may run at all
+/// (memory, master, enough replicas).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    Publish,
+    /// Pages can be read when memory is short; only a new epoch is refused then.
+    Read,
+    Members,
+    /// A short memory ends no lease, and taking out makes room.
+    Lease,
+    Here,
+    Reap,
+    /// What is done makes room.
+    Hooks,
+}
+
+/// What the connection for publishes calls.
+pub const PUBLISHES: &[Script] = &[Script::Publish, Script::Lease, Script::Here, Script::Reap];
+
+/// What the connection for reads calls.
+pub const READS: &[Script] = &[Script::Read, Script::Members];
+
+/// What the connection for webhooks calls.
+pub const WEBHOOKS: &[Script] = &[Script::Hooks];
+
+impl Script {
+    pub fn text(self) -> &'static str {
+        match self {
+            Script::Publish => concat!(
+                "#!lua\n",
+                include_str!("room.lua"),
+                include_str!("publish.lua")
+            ),
+            Script::Read => concat!(include_str!("room.lua"), include_str!("read.lua")),
+            Script::Members => concat!(include_str!("roster.lua"), include_str!("members.lua")),
+            Script::Lease => concat!("#!lua flags=allow-oom\n", include_str!("lease.lua")),
+            Script::Here => concat!(
+                "#!lua\n",
+                include_str!("roster.lua"),
+                include_str!("notice.lua"),
+                include_str!("change.lua"),
+                include_str!("here.lua")
+            ),
+            Script::Reap => concat!(
+                "#!lua flags=allow-oom\n",
+                include_str!("roster.lua"),
+                include_str!("notice.lua"),
+                include_str!("change.lua"),
+                include_str!("reap.lua")
+            ),
+            Script::Hooks => concat!("#!lua flags=allow-oom\n", include_str!("hooks.lua")),
+        }
+    }
+}
+
+/// The digests under which a server has learned its scripts.
+#[derive(Clone, Debug, Default)]
+pub struct Learned(Vec<(Script, String)>);
+
+impl Learned {
+    pub fn add(&mut self, script: Script, digest: String) {
+        self.0.push((script, digest));
+    }
+}
+
+/// Calls scripts on one connection.
+#[derive(Debug, Default)]
+pub struct Caller {
+    learned: Learned,
+    /// The server has forgotten these: the next call brings the text.
+    forgotten: Vec<Script>,
+}
+
+impl Caller {
+    /// For a new connection.
+    pub fn new(learned: Learned) -> Self {
+        Self {
+            learned,
+            forgotten: Vec::new(),
+        }
+    }
+
+    /// The server has forgotten its scripts.
+    pub fn teach(&mut self) {
+        self.forgotten = self.learned.0.iter().map(|(script, _)| *script).collect();
+    }
+
+    /// The beginning of a call; keys and arguments follow.
+    pub fn call(&mut self, script: Script) -> Cmd {
+        let mut command = Cmd::new();
+        let forgotten = self.forgotten.iter().position(|it| *it == script);
+        let digest = self.learned.0.iter().find(|(it, _)| *it == script);
+        match (forgotten, digest) {
+            (None, Some((_, digest))) => command.arg("EVALSHA").arg(digest),
+            (forgotten, _) => {
+                if let Some(at) = forgotten {
+                    self.forgotten.swap_remove(at);
+                }
+                command.arg("EVAL").arg(script.text())
+            }
+        };
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_by_digest(caller: &mut Caller, script: Script) -> bool {
+        let packed = caller.call(script).get_packed_command();
+        !packed.windows(6).any(|part| part == b"EVAL\r\n")
+    }
+
+    #[test]
+    fn a_forgotten_script_is_sent_with_its_text_once() {
+        let mut learned = Learned::default();
+        learned.add(Script::Read, "d".into());
+        learned.add(Script::Members, "e".into());
+        let mut caller = Caller::new(learned);
+        assert!(is_by_digest(&mut caller, Script::Read));
+        assert!(
+            !is_by_digest(&mut caller, Script::Publish),
+            "never learned here"
+        );
+        caller.teach();
+        for script in [Script::Read, Script::Members] {
+            assert!(!is_by_digest(&mut caller, script));
+            assert!(is_by_digest(&mut caller, script));
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The roster against a naive store: whatever is refused, lost or done late, the store ends up with what is wanted, and a
+//! node that dies at any moment leaves no member in a room that its records do not name.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::*;
+
+fn room(number: u8) -> RoomName {
+    RoomName::new(&format!("r{number}")).unwrap()
+}
+
+/// The user without a name is number 0.
+fn who(number: u8) -> Who {
+    (number > 0).then(|| UserName::new(&format!("u{number}")).unwrap())
+}
+
+fn here(in_room: u8, user: u8, connections: u32) -> Here {
+    Here {
+        room: room(in_room),
+        user: who(user),
+        connections,
+        info: None,
+    }
+}
+
+/// How an ask goes.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Done,
+    Refused,
+    LostButDone,
+    LostAndLate,
+    LostAndNever,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Here(u8, u8, u32),
+    Batch(usize, Vec<Fate>),
+    /// Time goes on, for the store and for the node.
+    Wait(u64),
+    /// One of the late asks is done.
+    Late(usize),
+    /// The store has lost everything.
+    Flush,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        6 => Just(Fate::Done),
+        1 => Just(Fate::Refused),
+        1 => Just(Fate::LostButDone),
+        1 => Just(Fate::LostAndLate),
+        1 => Just(Fate::LostAndNever),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..3u8, 0..4u8, 0..3u32).prop_map(|(room, user, count)| Step::Here(room, user, count)),
+        8 => (1..4usize, proptest::collection::vec(fate(), 4)).prop_map(|(max, fates)| Step::Batch(max, fates)),
+        3 => (1..5u64).prop_map(Step::Wait),
+        3 => any::<usize>().prop_map(Step::Late),
+        1 => Just(Step::Flush),
+    ]
+}
+
+const LEASE: u64 = 10;
+
+struct World {
+    roster: Roster,
+    start: Instant,
+    /// In seconds, of the store and of the node.
+    clock: u64,
+    wanted: BTreeMap<(RoomName, Who), u32>,
+    store: BTreeMap<(RoomName, Who), (u32, u32)>,
+    records: HashMap<RoomName, u64>,
+    /// Which lease: counts the losses.
+    lease: u32,
+    late: Vec<(u32, u64, Ask)>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            roster: Roster::default(),
+            start: Instant::now(),
+            clock: 1,
+            wanted: BTreeMap::new(),
+            store: BTreeMap::new(),
+            records: HashMap::new(),
+            lease: 1,
+            late: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_secs(self.clock)
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Here(in_room, user, connections) => {
+                self.wanted.insert((room(in_room), who(user)), connections);
+                self.roster.here(here(in_room, user, connections));
+            }
+            Step::Batch(max, fates) => self.batch(max, &fates),
+            Step::Wait(seconds) => {
+                self.clock += seconds;
+                self.roster.settle(self.clock);
+            }
+            Step::Late(number) => {
+                if !self.late.is_empty() {
+                    let at = number % self.late.len();
+                    let (lease, until, ask) = self.late.swap_remove(at);
+                    self.done(lease, until, &ask);
+                }
+            }
+            Step::Flush => {
+                self.store.clear();
+                self.records.clear();
+                self.lease += 1;
+                self.roster.anew();
+            }
+        }
+    }
+
+    fn batch(&mut self, max: usize, fates: &[Fate]) {
+        let asks = self.roster.take(max, 2, self.now());
+        assert!(asks.len() <= max);
+        let until = self.clock + LEASE;
+        for (ask, fate) in asks.into_iter().zip(fates.iter().cycle()) {
+            match fate {
+                Fate::Done | Fate::LostButDone => self.done(self.lease, until, &ask),
+                Fate::LostAndLate => self.late.push((self.lease, until, ask.clone())),
+                Fate::Refused | Fate::LostAndNever => {}
+            }
+            let end = match fate {
+                Fate::Done => End::Done,
+                Fate::Refused => End::Refused,
+                _ => End::Lost { until },
+            };
+            self.roster.ended(ask, end);
+        }
+    }
+
+    fn done(&mut self, lease: u32, until: u64, ask: &Ask) {
+        match ask {
+            Ask::Enter { number, room } if lease == self.lease => {
+                let record = self.records.entry(room.clone()).or_default();
+                *record = (*record).max(*number);
+            }
+            Ask::Quit { number } if lease == self.lease => {
+                self.records.retain(|_, record| record != number);
+            }
+            Ask::Say { room, said } if self.clock <= until => {
+                for it in said {
+                    let key = (room.clone(), it.who.clone());
+                    match it.connections {
+                        0 => self.store.remove(&key),
+                        count => self.store.insert(key, (count, lease)),
+                    };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check(&self) {
+        for ((room, who), (_, lease)) in &self.store {
+            let named = self.records.contains_key(room) || *lease != self.lease;
+            assert!(
+                named,
+                "{who:?} would stay in {room} if the node died: {:?}",
+                self.records
+            );
+        }
+    }
+
+    fn run_out(&mut self) {
+        for _ in 0..3 {
+            self.step(Step::Wait(LEASE + 1));
+            while !self.late.is_empty() {
+                self.step(Step::Late(0));
+            }
+            for _ in 0..30 {
+                self.clock += 1;
+                self.batch(64, &[Fate::Done]);
+                self.check();
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_store_ends_up_with_what_is_wanted(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+            world.check();
+        }
+        world.run_out();
+        let wanted = world.wanted.iter().filter(|(_, count)| **count > 0);
+        let wanted: BTreeMap<_, _> = wanted.map(|(key, count)| (key.clone(), (*count, world.lease))).collect();
+        let store = world.store;
+        let rooms = wanted.keys().map(|(room, _)| room.clone());
+        let mut rooms: Vec<_> = rooms.collect();
+        rooms.dedup();
+        let mut kept: Vec<_> = world.roster.rooms.keys().cloned().collect();
+        kept.sort();
+        prop_assert_eq!(&kept, &rooms, "nothing of the others is remembered");
+        for (key, count) in &wanted {
+            prop_assert_eq!(store.get(key).map(|it| it.0), Some(count.0), "{:?}", key);
+        }
+        prop_assert_eq!(store.len(), wanted.len(), "{:?}", store);
+    }
+}
+
+fn asked(asks: &[Ask]) -> Vec<String> {
+    let words = |ask: &Ask| match ask {
+        Ask::Enter { number, room } => format!("enter {room} {number}"),
+        Ask::Quit { number } => format!("quit {number}"),
+        Ask::Say { room, said } => said.iter().fold(format!("say {room}"), |text, it| {
+            let name = it.who.as_ref().map_or("-", |user| user.as_str());
+            format!("{text} {name}:{}", it.connections)
+        }),
+    };
+    asks.iter().map(words).collect()
+}
+
+/// Takes what there is, and it is done.
+fn turn(roster: &mut Roster, now: Instant) -> Vec<String> {
+    let asks = roster.take(64, 512, now);
+    let words = asked(&asks);
+    for ask in asks {
+        roster.ended(ask, End::Done);
+    }
+    words
+}
+
+#[test]
+fn a_room_is_entered_before_anyone_in_it_is_named_and_quit_after_the_last() {
+    let (mut roster, now) = (Roster::default(), Instant::now());
+    roster.here(here(0, 1, 1));
+    roster.here(here(0, 2, 1));
+    assert_eq!(turn(&mut roster, now), ["enter r0 1"]);
+    assert_eq!(turn(&mut roster, now), ["say r0 u1:1 u2:1"]);
+    assert_eq!(turn(&mut roster, now), [""; 0], "nothing changes");
+    roster.here(here(0, 1, 1));
+    assert_eq!(
+        turn(&mut roster, now),
+        [""; 0],
+        "and the same again is nothing"
+    );
+    roster.here(here(0, 1, 0));
+    roster.here(here(0, 2, 0));
+    assert_eq!(turn(&mut roster, now), ["say r0 u1:0 u2:0"]);
+    assert_eq!(turn(&mut roster, now), ["quit 1"]);
+    assert_eq!(turn(&mut roster, now), [""; 0]);
+}
+
+#[test]
+fn the_anonymous_are_counted_once_a_second_and_delay_nobody() {
+    let (mut roster, start) = (Roster::default(), Instant::now());
+    let after = |millis| start + Duration::from_millis(millis);
+    roster.here(here(0, 0, 1));
+    turn(&mut roster, start);
+    assert_eq!(turn(&mut roster, start), ["say r0 -:1"]);
+    for count in 2..10 {
+        roster.here(here(0, 0, count));
+        assert_eq!(turn(&mut roster, after(500)), [""; 0]);
+    }
+    roster.here(here(0, 1, 1));
+    assert_eq!(turn(&mut roster, after(900)), ["say r0 u1:1"]);
+    assert_eq!(turn(&mut roster, after(1000)), ["say r0 -:9"]);
+    assert_eq!(turn(&mut roster, after(5000)), [""; 0]);
+}
+
+#[test]
+fn a_batch_is_bounded_by_asks_and_by_users() {
+    let (mut roster, now) = (Roster::default(), Instant::now());
+    for user in 1..=200 {
+        roster.here(here(0, user, 1));
+    }
+    turn(&mut roster, now);
+    let said = |asks: &[Ask]| -> Vec<usize> {
+        let counts = asks.iter().map(|ask| match ask {
+            Ask::Say { said, .. } => said.len(),
+            _ => 0,
+        });
+        counts.collect()
+    };
+    assert_eq!(said(&roster.take(9, 100, now)), [64, 36]);
+    assert_eq!(said(&roster.take(1, 100, now)), [64]);
+    assert_eq!(said(&roster.take(9, 100, now)), [36]);
+}
+
+#[test]
+fn who_comes_and_goes_while_the_store_is_away_leaves_nothing_behind() {
+    let mut roster = Roster::default();
+    for number in 0..10_000 {
+        let mut it = here(0, 1, 1);
+        it.room = RoomName::new(&format!("r{number}")).unwrap();
+        roster.here(it.clone());
+        it.connections = 0;
+        roster.here(it);
+    }
+    assert!(roster.rooms.is_empty());
+    assert!(roster.queue.len() < 100, "{}", roster.queue.len());
+    assert!(roster.take(9, 9, Instant::now()).is_empty());
+}
+
+#[test]
+fn a_change_that_contradicts_what_was_said_makes_it_said_again() {
+    let (mut roster, now) = (Roster::default(), Instant::now());
+    roster.here(here(0, 1, 2));
+    roster.here(here(0, 2, 1));
+    turn(&mut roster, now);
+    turn(&mut roster, now);
+    let mut change = Change {
+        from: 7,
+        version: 8,
+        user: who(1).unwrap(),
+        was: 3,
+        connections: 2,
+        info: None,
+    };
+    roster.heard(&room(0), &change);
+    assert_eq!(turn(&mut roster, now), [""; 0], "that may well be");
+    change.connections = 1;
+    roster.heard(&room(0), &change);
+    assert_eq!(turn(&mut roster, now), ["say r0 u1:2"]);
+    change.from = 0;
+    change.connections = 2;
+    roster.heard(&room(0), &change);
+    assert_eq!(
+        turn(&mut roster, now),
+        ["say r0 u2:1"],
+        "the list was empty"
+    );
+}
+
+#[test]
+fn an_info_that_changes_is_said() {
+    let (mut roster, now) = (Roster::default(), Instant::now());
+    let mut it = here(0, 1, 1);
+    roster.here(it.clone());
+    turn(&mut roster, now);
+    turn(&mut roster, now);
+    it.info = Some(RawValue::from_string("{\"a\":1}".into()).unwrap().into());
+    roster.here(it.clone());
+    assert_eq!(turn(&mut roster, now), ["say r0 u1:1"]);
+    roster.here(it);
+    assert_eq!(turn(&mut roster, now), [""; 0]);
+}
