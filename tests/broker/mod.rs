@@ -8,3 +8,4 @@ mod master;
 mod node;
 mod redis;
 mod scenarios;
+mod webhooks;
