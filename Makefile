@@ -39,11 +39,11 @@ run-cluster: toolchain ## Run two nodes, one Redis and nginx; installs Redis and
 	@exec deploy/cluster
 
 check: toolchain ## What precedes a commit: fmt, clippy, rustdoc, then all tests
-	@deploy/install redis-server nginx chromium chromium-driver openssl
+	@deploy/install redis-server nginx chromium chromium-driver openssl curl
 	@exec .ci/check all
 
 test: toolchain ## Run all tests on both runtimes; installs what they need if missing
-	@deploy/install redis-server nginx chromium chromium-driver openssl
+	@deploy/install redis-server nginx chromium chromium-driver openssl curl
 	@exec .ci/check test
 
 sim: toolchain ## Simulate faults in virtual time: new schedules, or one again with SEED=…

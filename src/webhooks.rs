@@ -7,7 +7,10 @@
 //!   until it is dropped by [`LENGTH`](crate::notice::LENGTH) or [`AGE`](crate::notice::AGE), which is counted and logged. After a crash, a freeze or a cut a notice may be told twice.
 //! - **In order**, since one node at a time holds notices, and sends one request at a time. Only a repetition can come late: a receiver that
 //!   keeps the greatest id it has seen of a room or user knows it by its lesser one.
-//! - **Nobody waits for it.** A receiver that is away costs its node one request at a time, and rooms nothing.
+//! - **No node is needed.** One that dies or stops loses what it held to another, and so does one that failed three times in a row:
+//!   perhaps it alone cannot reach the receiver.
+//! - **Nobody waits for it.** A receiver that is away costs a node one request at a time, and rooms nothing. Everything waits behind
+//!   a batch that a receiver refuses for ever, until it is too old.
 
 pub mod backoff;
 pub mod body;
@@ -41,6 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(6);
 
 /// How long a node that stops goes on telling what there is to tell.
 const FLUSH: Duration = Duration::from_secs(6);
+
+/// How often it is logged at most that something was dropped.
+const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// What a deliverer is told.
 #[derive(Clone, Debug)]
@@ -117,6 +123,7 @@ pub fn start(
         full: false,
         metrics,
         told: String::new(),
+        complained: None,
     };
     runtime::spawn(async move {
         // Dropped when the task ends: that is the news.
@@ -129,8 +136,8 @@ pub fn start(
 /// A request on its way: what it tells, and how it went.
 type Posting = Fuse<BoxFuture<'static, (Vec<NoticeId>, Result<(), PostError>)>>;
 
-/// A question on its way: what was said to be done, and the answer, if there is one.
-type Asking = Fuse<BoxFuture<'static, (Vec<NoticeId>, Option<Turn>)>>;
+/// A question on its way: what it wants, what it says to be done, and the answer, if there is one.
+type Asking = Fuse<BoxFuture<'static, (Word, Vec<NoticeId>, Option<Turn>)>>;
 
 /// What the task owns.
 struct Deliverer {
@@ -144,6 +151,8 @@ struct Deliverer {
     metrics: Arc<Metrics>,
     /// The last failure that was logged; the same one is not told again and again.
     told: String,
+    /// When it was last logged that something was dropped.
+    complained: Option<Instant>,
 }
 
 impl Deliverer {
@@ -165,16 +174,10 @@ impl Deliverer {
                         tick = runtime::sleep(Duration::ZERO).boxed().fuse();
                     }
                 }
-                () = tick => {
-                    let busy = self.full || self.plan.done().is_empty();
-                    asking = self.ask(if busy { Word::Take } else { Word::Keep });
-                }
-                (done, turn) = asking => {
-                    let wait = match self.turned(&done, turn) {
-                        true if !self.plan.done().is_empty() => Duration::ZERO,
-                        _ => TICK,
-                    };
-                    tick = runtime::sleep(wait).boxed().fuse();
+                () = tick => asking = self.ask(self.word()),
+                (word, done, turn) = asking => {
+                    let answered = self.turned(&done, turn);
+                    tick = runtime::sleep(self.pause(word, answered)).boxed().fuse();
                 }
             }
             if posting.is_terminated() {
@@ -192,7 +195,7 @@ impl Deliverer {
                     let (ids, outcome) = posting.await;
                     self.posted(&ids, outcome);
                 }
-                let (done, turn) = self.ask(Word::Take).await;
+                let (_, done, turn) = self.ask(Word::Take).await;
                 if !self.turned(&done, turn) || self.plan.is_failing() {
                     return;
                 }
@@ -204,6 +207,26 @@ impl Deliverer {
         };
         let _ = runtime::timeout(FLUSH, telling).await;
         self.ask(Word::Leave).await;
+    }
+
+    /// What it wants of the broker now. What gathers for a [`TICK`] leaves as one batch, unless more is waiting than a batch holds.
+    fn word(&self) -> Word {
+        let gathers = !self.full && !self.plan.done().is_empty();
+        match self.plan.gives_way(Instant::now()) {
+            Some(_) => Word::Leave,
+            None if gathers => Word::Keep,
+            None => Word::Take,
+        }
+    }
+
+    /// How long it waits after this question, which was answered or not, until the next.
+    fn pause(&self, word: Word, answered: bool) -> Duration {
+        match (word, self.plan.gives_way(Instant::now())) {
+            _ if !answered => TICK,
+            (Word::Leave, Some(rest)) => rest,
+            _ if !self.plan.done().is_empty() => Duration::ZERO,
+            _ => TICK,
+        }
     }
 
     /// Asks the broker.
@@ -222,7 +245,7 @@ impl Deliverer {
                 answered.into_recv_async().await.ok()
             };
             let turn = runtime::timeout(PATIENCE, turn).await.ok().flatten();
-            (done, turn)
+            (word, done, turn)
         };
         asking.boxed().fuse()
     }
@@ -233,8 +256,15 @@ impl Deliverer {
             return false;
         };
         if turn.dropped > 0 {
-            self.metrics.webhooks_dropped_total.add(turn.dropped);
-            log::error!(count = turn.dropped; "dropped what webhooks were to tell: there was too much of it, or it was too old");
+            let total = &self.metrics.webhooks_dropped_total;
+            total.add(turn.dropped);
+            if self
+                .complained
+                .is_none_or(|last| last.elapsed() > COMPLAINT)
+            {
+                self.complained = Some(Instant::now());
+                log::error!(total = total.get(); "dropped what webhooks were to tell: there was too much of it, or it was too old");
+            }
         }
         self.plan.turned(done, turn.held);
         true

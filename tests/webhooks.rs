@@ -2,6 +2,7 @@
 //! receiver that is away loses or disorders anything. The events are put into the stream as the presence scripts do it.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use switchboard::config::Config;
@@ -257,6 +258,26 @@ fn what_a_killed_node_held_is_told_by_another() {
 }
 
 #[test]
+fn a_node_that_cannot_reach_the_receiver_lets_another_try() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        let lame = TestNode::with(|config| {
+            configured(config, &redis, &receiver);
+            let nowhere = format!("http://127.0.0.1:{}/", free_port());
+            config.webhook_url = Some(nowhere.parse().expect("an address"));
+        })
+        .await;
+        let rooms = occupied(&redis, "r", 2);
+        let metrics = lame.server().metrics();
+        eventually("it has tried", || metrics.webhooks_failed_total.get() > 0).await;
+        let _sound = node(&redis, &receiver).await;
+        assert_eq!(names(&receiver.taken(2).await), rooms);
+        assert!(metrics.webhooks_failed_total.get() >= 3);
+        until_empty(&redis);
+    });
+}
+
+#[test]
 fn a_node_that_stops_tells_what_is_left_and_hands_over_what_is_not_taken() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
@@ -485,5 +506,57 @@ fn a_node_without_a_good_secret_does_not_start() {
             assert!(receiver.told().is_empty())
         })
         .await;
+    });
+}
+
+/// The functions in the shell's language that the documentation shows, and then this script.
+fn shell(script: &str, arguments: &[&str]) -> std::process::Output {
+    let page = include_str!("../docs/webhooks.md");
+    let blocks = page.split("```sh\n").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split("```").next());
+    let functions: String = blocks.filter(|block| block.contains("() {")).collect();
+    Command::new("bash")
+        .args(["-euc", &format!("{functions}\n{script}"), "bash"])
+        .args(arguments)
+        .output()
+        .expect("bash is there")
+}
+
+#[test]
+fn the_documented_check_knows_our_requests_and_no_others() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        let _node = node(&redis, &receiver).await;
+        occupied(&redis, "r", 2);
+        let told = receiver.requests(1).await.remove(0);
+        let secret = receiver.secret().to_str().expect("UTF-8");
+        let check = |signature: &str, body: &str| {
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            std::fs::write(file.path(), body).expect("written");
+            let file = file.path().to_str().expect("UTF-8");
+            let checked = shell("check \"$@\"", &[secret, signature, file]);
+            checked.status.success()
+        };
+        let signature = told.header("switchboard-signature");
+        assert!(check(signature, &told.body));
+        assert!(!check(signature, &format!("{} ", told.body)));
+        assert!(!check(&signature.replace("t=1", "t=2"), &told.body));
+        assert!(!check(&format!("{signature}0"), &told.body));
+    });
+}
+
+#[test]
+fn the_documented_trial_is_taken_by_a_backend() {
+    run(async {
+        let receiver = Receiver::start();
+        let secret = receiver.secret().to_str().expect("UTF-8").to_owned();
+        let url = receiver.url();
+        let (done, ended) = flume::bounded(1);
+        std::thread::spawn(move || done.send(shell("tell \"$@\"", &[&secret, &url])));
+        let output = within("it is sent", ended.recv_async())
+            .await
+            .expect("it ends");
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(receiver.events(), ["1-0 room_occupied lobby"]);
     });
 }

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use super::backoff;
 use crate::notice::{Notice, NoticeId};
 
+/// After so many failures in a row a node lets others try: perhaps it alone cannot reach the receiver.
+const STUBBORN: u32 = 3;
+
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -51,6 +54,12 @@ impl Plan {
         let wait = backoff::wait(self.failures, part);
         self.rest = Some(now + wait);
         wait
+    }
+
+    /// How long it still leaves the receiver alone, when it has failed so often that another node should try meanwhile.
+    pub fn gives_way(&self, now: Instant) -> Option<Duration> {
+        let rest = self.rest?.saturating_duration_since(now);
+        (self.failures >= STUBBORN && !rest.is_zero()).then_some(rest)
     }
 
     /// Whether the last attempt failed.
@@ -100,6 +109,23 @@ mod tests {
         plan.turned(&[], notices(0..3));
         plan.turned(&[], Vec::new());
         assert_eq!(plan.batch(Instant::now()), None);
+    }
+
+    #[test]
+    fn after_three_failures_others_may_try_while_it_rests() {
+        let start = Instant::now();
+        let mut plan = Plan::default();
+        plan.turned(&[], notices(0..1));
+        for _ in 1..STUBBORN {
+            plan.failed(start, 1.0);
+            assert_eq!(plan.gives_way(start), None);
+        }
+        let rest = plan.failed(start, 1.0);
+        assert_eq!(plan.gives_way(start), Some(rest));
+        assert_eq!(plan.gives_way(start + rest), None);
+        assert!(plan.batch(start + rest).is_some());
+        plan.delivered(&[]);
+        assert_eq!(plan.gives_way(start), None);
     }
 
     #[test]
