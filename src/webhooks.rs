@@ -136,8 +136,15 @@ pub fn start(
 /// A request on its way: what it tells, and how it went.
 type Posting = Fuse<BoxFuture<'static, (Vec<NoticeId>, Result<(), PostError>)>>;
 
-/// A question on its way: what it wants, what it says to be done, and the answer, if there is one.
-type Asking = Fuse<BoxFuture<'static, (Word, Vec<NoticeId>, Option<Turn>)>>;
+/// A question on its way, and the answer, if there is one.
+type Asking = Fuse<BoxFuture<'static, (Asked, Option<Turn>)>>;
+
+/// What was asked, and when.
+struct Asked {
+    time: Instant,
+    word: Word,
+    done: Vec<NoticeId>,
+}
 
 /// What the task owns.
 struct Deliverer {
@@ -175,9 +182,9 @@ impl Deliverer {
                     }
                 }
                 () = tick => asking = self.ask(self.word()),
-                (word, done, turn) = asking => {
-                    let answered = self.turned(&done, turn);
-                    tick = runtime::sleep(self.pause(word, answered)).boxed().fuse();
+                (asked, turn) = asking => {
+                    let answered = self.turned(&asked, turn);
+                    tick = runtime::sleep(self.pause(asked.word, answered)).boxed().fuse();
                 }
             }
             if posting.is_terminated() {
@@ -195,8 +202,8 @@ impl Deliverer {
                     let (ids, outcome) = posting.await;
                     self.posted(&ids, outcome);
                 }
-                let (_, done, turn) = self.ask(Word::Take).await;
-                if !self.turned(&done, turn) || self.plan.is_failing() {
+                let (asked, turn) = self.ask(Word::Take).await;
+                if !self.turned(&asked, turn) || self.plan.is_failing() {
                     return;
                 }
                 posting = self.post();
@@ -231,12 +238,16 @@ impl Deliverer {
 
     /// Asks the broker.
     fn ask(&self, word: Word) -> Asking {
-        let done = self.plan.done().to_vec();
+        let asked = Asked {
+            time: Instant::now(),
+            word,
+            done: self.plan.done().to_vec(),
+        };
         let asks = self.asks.clone();
         let asking = async move {
             let (answer, answered) = flume::bounded(1);
             let ask = Ask {
-                done: done.clone(),
+                done: asked.done.clone(),
                 word,
                 answer,
             };
@@ -245,13 +256,13 @@ impl Deliverer {
                 answered.into_recv_async().await.ok()
             };
             let turn = runtime::timeout(PATIENCE, turn).await.ok().flatten();
-            (word, done, turn)
+            (asked, turn)
         };
         asking.boxed().fuse()
     }
 
     /// Takes the broker's answer; `false` if there is none.
-    fn turned(&mut self, done: &[NoticeId], turn: Option<Turn>) -> bool {
+    fn turned(&mut self, asked: &Asked, turn: Option<Turn>) -> bool {
         let Some(turn) = turn else {
             return false;
         };
@@ -266,7 +277,7 @@ impl Deliverer {
                 log::error!(total = total.get(); "dropped what webhooks were to tell: there was too much of it, or it was too old");
             }
         }
-        self.plan.turned(done, turn.held);
+        self.plan.turned(asked.time, &asked.done, turn.held);
         true
     }
 

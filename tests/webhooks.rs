@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use switchboard::config::Config;
 use switchboard::notice::{BATCH, CLAIM};
 use switchboard::runtime;
@@ -254,6 +255,32 @@ fn what_a_killed_node_held_is_told_by_another() {
         assert_eq!(names(&events), [rooms, later].concat());
         until_empty(&redis);
         nodes[dead].exit().await;
+    });
+}
+
+#[test]
+fn a_node_that_was_frozen_repeats_nothing_when_it_wakes() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        receiver.answers([Answer::Silent]);
+        let nodes = [
+            process("n1", &redis, &receiver).await,
+            process("n2", &redis, &receiver).await,
+        ];
+        let mut rooms = occupied(&redis, "r", 3);
+        let first = receiver.requests(1).await.remove(0);
+        let frozen = &nodes[usize::from(first.json()["node"] == "n2")];
+        frozen.signal(Signal::STOP);
+        receiver.taken(3).await;
+        frozen.signal(Signal::CONT);
+        // It takes part again: the other one is gone.
+        let other = &nodes[usize::from(first.json()["node"] == "n1")];
+        other.kill();
+        rooms.extend(occupied(&redis, "s", 1));
+        assert_eq!(names(&receiver.taken(4).await), rooms);
+        let last = receiver.told().pop().expect("requests");
+        assert_eq!(last.json()["node"], first.json()["node"]);
+        until_empty(&redis);
     });
 }
 
