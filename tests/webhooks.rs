@@ -1,6 +1,7 @@
 //! What a backend is told of rooms and users: batches, signatures, repetition, and that no node's death, no cut and no
 //! receiver that is away loses or disorders anything. The events are put into the stream as the presence scripts do it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -259,6 +260,31 @@ fn what_a_killed_node_held_is_told_by_another() {
 }
 
 #[test]
+fn what_a_node_tries_to_tell_is_its_own_however_long_it_takes() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        receiver.answers([Answer::Silent, Answer::Silent]);
+        let label = |label: &'static str| {
+            let (redis, receiver) = (&redis, &receiver);
+            TestNode::with(move |config| {
+                configured(config, redis, receiver);
+                config.node = label.into();
+            })
+        };
+        let _nodes = futures::join!(label("n1"), label("n2"));
+        occupied(&redis, "r", 1);
+        let start = Instant::now();
+        receiver.taken(1).await;
+        assert!(start.elapsed() > CLAIM, "{:?}", start.elapsed());
+        let told = receiver.told();
+        let by = told.iter().map(|told| told.json()["node"].to_string());
+        let by: HashSet<String> = by.collect();
+        assert_eq!((told.len(), by.len(), receiver.most_at_once()), (3, 1, 1));
+        until_empty(&redis);
+    });
+}
+
+#[test]
 fn a_node_that_was_frozen_repeats_nothing_when_it_wakes() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
@@ -272,6 +298,7 @@ fn a_node_that_was_frozen_repeats_nothing_when_it_wakes() {
         let frozen = &nodes[usize::from(first.json()["node"] == "n2")];
         frozen.signal(Signal::STOP);
         receiver.taken(3).await;
+        until_empty(&redis);
         frozen.signal(Signal::CONT);
         // It takes part again: the other one is gone.
         let other = &nodes[usize::from(first.json()["node"] == "n1")];
@@ -443,6 +470,9 @@ fn a_spoilt_stream_does_not_disturb_the_change_it_should_keep() {
         redis.query::<String>(&["SET", LOST, "x"]);
         occupied(&redis, "t", 1);
         receiver.taken(2).await;
+        redis.query::<usize>(&["LPUSH", LOST, "x"]);
+        occupied(&redis, "u", 1);
+        receiver.taken(3).await;
     });
 }
 

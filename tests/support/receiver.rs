@@ -213,6 +213,24 @@ impl Receiver {
     }
 }
 
+/// A request under way: until it is answered, or its caller has gone.
+struct Open<'a>(&'a Mutex<Shared>);
+
+impl<'a> Open<'a> {
+    fn new(shared: &'a Mutex<Shared>) -> Self {
+        let mut figures = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.open += 1;
+        figures.most = figures.most.max(figures.open);
+        Self(shared)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).open -= 1;
+    }
+}
+
 /// Reads a request and answers it.
 async fn serve(
     mut socket: impl AsyncRead + AsyncWrite + Unpin,
@@ -220,12 +238,9 @@ async fn serve(
 ) -> Option<()> {
     let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     let (head, body) = read(&mut socket).await?;
-    let answer = {
-        let mut shared = lock();
-        shared.open += 1;
-        shared.most = shared.most.max(shared.open);
-        shared.script.pop_front().unwrap_or(Answer::Status(204))
-    };
+    let open = Open::new(shared);
+    let answer = lock().script.pop_front();
+    let answer = answer.unwrap_or(Answer::Status(204));
     let line = match &answer {
         Answer::Status(code) => format!("HTTP/1.1 {code} Said"),
         Answer::Redirect(place) => format!("HTTP/1.1 302 Found\r\nLocation: {place}"),
@@ -242,11 +257,9 @@ async fn serve(
     if let Answer::Slow(time) = answer {
         runtime::sleep(time).await;
     }
-    {
-        let mut shared = lock();
-        shared.told.push(told);
-        shared.open -= 1;
-    }
+    lock().told.push(told);
+    // Once it is answered the caller may begin another.
+    let _open = matches!(answer, Answer::Silent).then_some(open);
     match answer {
         Answer::Close => return None,
         Answer::Silent => {

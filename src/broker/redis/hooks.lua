@@ -13,11 +13,15 @@ local hooks, lost = KEYS[1], KEYS[2]
 local me, word, count, claim, age, forgotten = unpack(ARGV, 1, 6)
 local done = { unpack(ARGV, 7) }
 
-local dropped = tonumber(redis.call('GETDEL', lost) or 0) or 0
-if redis.call('EXISTS', hooks) == 0 then
-  return { dropped, {} }
+-- How many had no room. What stands there may be anything.
+local function count_lost()
+  local counted = redis.pcall('GETDEL', lost)
+  return type(counted) == 'string' and tonumber(counted) or 0
 end
 
+if redis.call('EXISTS', hooks) == 0 then
+  return { count_lost(), {} }
+end
 local nodes = redis.pcall('XINFO', 'CONSUMERS', hooks, GROUP)
 if nodes.err then
   if not string.find(nodes.err, 'NOGROUP', 1, true) then
@@ -31,6 +35,7 @@ if #done > 0 then
   redis.call('XACK', hooks, GROUP, unpack(done))
   redis.call('XDEL', hooks, unpack(done))
 end
+local dropped = count_lost()
 local time = redis.call('TIME')
 local oldest = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) - age)
 dropped = dropped + redis.call('XTRIM', hooks, 'MINID', '=', oldest)
@@ -55,30 +60,16 @@ local function read(from)
   return answer and answer[1] and bodies(answer[1][2]) or {}
 end
 
--- Makes the node's own look as if it had come for them so long ago.
-local function idle(held, since)
-  local ids = {}
-  for i, entry in ipairs(held) do
-    ids[i] = entry[1]
-  end
-  local claimed = { 'XCLAIM', hooks, GROUP, me, '0', unpack(ids) }
-  for _, argument in ipairs({ 'IDLE', since, 'JUSTID' }) do
-    claimed[#claimed + 1] = argument
-  end
-  redis.call(unpack(claimed))
-end
-
+-- What was read for the node before and is not done. Reading it again begins its time anew.
 local held = read('0')
 if word == 'leave' then
-  if #held > 0 then
-    idle(held, claim)
-  else
+  if #held == 0 then
     redis.call('XGROUP', 'DELCONSUMER', hooks, GROUP, me)
   end
+  for _, entry in ipairs(held) do
+    redis.call('XCLAIM', hooks, GROUP, me, '0', entry[1], 'IDLE', claim, 'JUSTID')
+  end
   return { dropped, {} }
-end
-if #held > 0 then
-  idle(held, '0')
 end
 if #held > 0 or word == 'keep' then
   return { dropped, held }
