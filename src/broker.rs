@@ -18,15 +18,15 @@
 //!   A broker whose queue overflowed lets the rooms go through the same door: it says `Following` again.
 //! - **Presence is what the nodes say, while they live.** A node's [`Here`]s stand as long as its lease; each change over the whole cluster raises the room's version,
 //!   once, and is told to whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room through several nodes is one member. What was missed
-//!   shows in [`Change::from`], and is asked with [`Members`]. [`Members`] too is answered exactly once.
+//!   shows in [`Change::from`], and is asked with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to be only a part.
 //! - **Only a read judges an epoch.** Why an offset needs one: a log lost at offset 8 starts again at 1, and whoever stands at 8 must not be told
 //!   at the new 8 that nothing was missed.
 
+pub mod ledger;
 pub mod list;
 pub mod memory;
 pub mod notices;
 pub mod redis;
-pub mod roster;
 pub mod topics;
 pub mod wire;
 

@@ -27,8 +27,8 @@ const FLOORS: [&[&str]; 5] = [
     &[
         "broker",
         "broker/list",
+        "broker/ledger",
         "broker/notices",
-        "broker/roster",
         "broker/topics",
         "broker/wire",
         "http",

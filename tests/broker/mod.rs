@@ -2,10 +2,14 @@
 //! do to us.
 
 mod cuts;
+mod here;
+mod leases;
 mod logs;
 mod loss;
 mod master;
 mod node;
+mod presence;
 mod redis;
+mod refill;
 mod scenarios;
 mod webhooks;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use switchboard::broker::memory::Store;
-use switchboard::broker::redis::{LEASE, RedisSettings};
+use switchboard::broker::redis::RedisSettings;
 use switchboard::broker::{
     Broker, BrokerEvent, Page, Publication, Publish, PublishKey, Range, Read, Refused, Request,
     Settings, redis,
@@ -24,6 +24,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Short enough that a test sees both sides of it.
 pub const LINGER: Duration = Duration::from_millis(300);
+
+/// Short enough to be waited for, and long enough for a busy machine.
+pub const SHORT_LEASE: Duration = Duration::from_secs(3);
 
 /// Where the nodes of a scenario meet.
 pub enum World {
@@ -103,7 +106,7 @@ impl BrokerNode {
             addresses: urls.iter().map(|url| url.parse().expect(url)).collect(),
             prefix: "sb".into(),
             authorities: None,
-            lease: LEASE,
+            lease: SHORT_LEASE,
         };
         Self::with(redis, settings)
     }
@@ -146,7 +149,7 @@ impl BrokerNode {
         }
     }
 
-    fn ask(&mut self, request: impl FnOnce(Ticket) -> Request) -> Ticket {
+    pub fn ask(&mut self, request: impl FnOnce(Ticket) -> Request) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
         assert!(self.broker.ask(request(ticket)), "the broker has ended");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use switchboard::broker::redis::{LEASE, RedisSettings};
 use switchboard::broker::{Range, Refused};
 
+use super::here::list;
 use super::node::{BrokerNode, Form, settings};
 use crate::support::redis_server::{Options, RedisServer};
 
@@ -12,6 +13,24 @@ fn works(mut node: BrokerNode) {
     node.follow("lobby");
     node.publish("lobby", "hello");
     assert_eq!(node.message("lobby").1, (1, "hello".into()));
+    for who in ["ada", ""] {
+        node.here("lobby", who, 1);
+    }
+    assert_eq!(node.change("lobby").connections, 1);
+    assert_eq!(list(&node.members("lobby")), "ada:1");
+    node.here("lobby", "ada", 0);
+    assert_eq!(node.change("lobby").connections, 0);
+}
+
+/// Somebody in the lobby, by a node that has died long ago.
+fn leave_a_dead_node(server: &RedisServer) {
+    let lease = "00000000000000aa.1";
+    server.query::<()>(&["ZADD", "sb:nodes", "1", lease]);
+    let rooms = format!("sb:node:{lease}:rooms");
+    server.query::<()>(&["ZADD", &rooms, "1", "lobby"]);
+    let part = format!("1{lease} 1 0:");
+    server.query::<()>(&["HSET", "sb:{lobby}:here", "zoe", &part]);
+    server.query::<()>(&["ZADD", "sb:{lobby}:names", "0", "zoe"]);
 }
 
 #[test]
@@ -24,7 +43,8 @@ fn password_user_and_database_come_from_the_address() {
     let port = server.port();
     let acl = "ACL SETUSER ada on >pw ~sb:* &sb* -@all +hello +auth +select \
                +info +script|load +eval +evalsha +publish +subscribe +unsubscribe +hmget +hset +get \
-               +set +del +xadd +xrange +xrevrange +pexpire +pttl";
+               +set +del +xadd +xrange +xrevrange +pexpire +pttl +persist +time +hget +hdel +hexists +hscan \
+               +zadd +zrem +zscore +zcard +zrangebylex +zrangebyscore +zremrangebyscore +zrandmember";
     server.query::<String>(&acl.split_whitespace().collect::<Vec<_>>());
     for url in [
         format!("redis://:s%3Ae%2Fc@127.0.0.1:{port}"),
@@ -32,8 +52,15 @@ fn password_user_and_database_come_from_the_address() {
     ] {
         works(BrokerNode::redis(&[&url], settings()).ready());
     }
-    let keys: usize = server.query(&["DBSIZE"]);
-    assert_eq!(keys, 2, "of the first node; the other's are in database 3");
+    let keys: Vec<String> = server.query(&["KEYS", "*:log"]);
+    assert_eq!(keys.len(), 1, "the other's is in database 3");
+    // What a node does for a dead one it may do too.
+    server.query::<()>(&["FLUSHALL"]);
+    leave_a_dead_node(&server);
+    let url = format!("redis://ada:pw@127.0.0.1:{port}");
+    let mut node = BrokerNode::redis(&[&url], settings()).ready();
+    node.until_members("lobby", "");
+    server.until(&["ZCARD", "sb:nodes"], 1);
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod frames;
+pub mod gate;
 pub mod handshakes;
 pub mod http;
 pub mod nginx;

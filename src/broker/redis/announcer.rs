@@ -1,11 +1,11 @@
 //! What the node does for presence in Redis, as errands: it keeps its lease, says who is here, and takes out what dead nodes have said.
-//! Plain logic that joins [`Lease`], [`Roster`] and [`Reaper`]; `presence` carries the errands out.
+//! Plain logic that joins [`Lease`], [`Ledger`] and [`Reaper`]; `presence` carries the errands out.
 
 use std::time::{Duration, Instant};
 
 use super::lease::{self, Lease, LeaseId, News, Renewal};
 use super::reaper::{Reaper, Step};
-use crate::broker::roster::{Ask, End, Roster};
+use crate::broker::ledger::{Ask, End, Ledger};
 use crate::broker::{Change, Here};
 use crate::id::{Incarnation, RoomName};
 
@@ -18,6 +18,10 @@ const STEPS: usize = 32;
 
 /// How long to wait after a refusal.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// How long after a loss the lists in Redis are not believed. Its first change in a room tells every node that has members
+/// there, and they say them again at once; a node that must connect first may take a second.
+const REFILL: Duration = Duration::from_millis(1500);
 
 /// One command.
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub enum Reply {
     /// With the leases that are over.
     Lease(lease::Answer, Vec<String>),
     Done,
+    /// Done; the versions of the room's list before and after it.
+    Said(u64, u64),
     /// Refused, because the lease may be over.
     Late,
     Rooms(Vec<Vec<u8>>),
@@ -54,12 +60,16 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Announcer {
     lease: Lease,
-    roster: Roster,
+    ledger: Ledger,
     reaper: Reaper,
     /// A word came too late: nothing more is said until the lease has been asked about.
     late: bool,
     /// Nothing is asked before.
     pause: Option<Instant>,
+    /// On this connection the lease was found as it should be.
+    found: bool,
+    /// Until then the nodes say again what Redis has lost.
+    refill: Option<Instant>,
     random: fastrand::Rng,
 }
 
@@ -67,10 +77,12 @@ impl Announcer {
     pub fn new(run: Incarnation, span: Duration, seed: u64, now: Instant) -> Self {
         Self {
             lease: Lease::new(run, span, now),
-            roster: Roster::default(),
+            ledger: Ledger::default(),
             reaper: Reaper::default(),
             late: false,
             pause: None,
+            found: false,
+            refill: None,
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -78,7 +90,7 @@ impl Announcer {
     /// The dispatcher says who is here. Not after [`Announcer::retire`].
     pub fn here(&mut self, here: Here) {
         if !self.lease.is_retiring() {
-            self.roster.here(here);
+            self.ledger.here(here);
         }
     }
 
@@ -91,12 +103,26 @@ impl Announcer {
     /// The connection is new: is the lease still there?
     pub fn connected(&mut self, now: Instant) {
         self.pause = None;
+        self.found = false;
         self.lease.hurry(now);
     }
 
+    /// There is no connection.
+    pub fn disconnected(&mut self) {
+        self.found = false;
+    }
+
     /// A change was told in a room.
-    pub fn heard(&mut self, room: &RoomName, change: &Change) {
-        self.roster.heard(room, change);
+    pub fn heard(&mut self, room: &RoomName, change: &Change, now: Instant) {
+        if self.ledger.heard(room, change) {
+            self.refill = Some(now + REFILL);
+        }
+    }
+
+    /// Whether the lists in Redis are whole, as far as this node can know.
+    pub fn trusts(&self, now: Instant) -> bool {
+        let known = self.found || self.lease.is_retiring();
+        known && self.refill.is_none_or(|until| now >= until)
     }
 
     /// What is to be asked now; nothing else may be under way.
@@ -105,11 +131,11 @@ impl Announcer {
             return Vec::new();
         }
         self.pause = None;
-        let renewal = self.lease.ask(self.roster.doubt(), now);
+        let renewal = self.lease.ask(self.ledger.doubt(), now);
         let mut errands: Vec<Errand> = renewal.map(Errand::Lease).into_iter().collect();
         if let (Some(ends), false) = (self.lease.ends(), self.late) {
             let lease = self.lease.id();
-            let asks = self.roster.take(ASKS, USERS, now);
+            let asks = self.ledger.take(ASKS, USERS, now);
             errands.extend(asks.into_iter().map(|ask| Errand::Say { lease, ends, ask }));
         }
         errands.extend(self.reaper.take(STEPS).into_iter().map(Errand::Reap));
@@ -130,14 +156,16 @@ impl Announcer {
 
     fn renewed(&mut self, renewal: &Renewal, reply: Reply, now: Instant) {
         let Reply::Lease(answer, over) = reply else {
-            return self.lease.hurry(now);
+            return self.lease.unanswered(renewal, now);
         };
         self.late = false;
         if self.lease.answered(renewal, &answer, now) == News::Over {
             log::warn!(lease:% = renewal.lease, state:? = answer.state; "the lease is over; announcing all members anew");
-            self.roster.anew();
+            self.ledger.anew();
+            self.refill = Some(now + REFILL);
         }
-        self.roster.settle(answer.clock);
+        self.found = self.lease.ends().is_some();
+        self.ledger.settle(answer.clock);
         match self.lease.may_reap(now) {
             true => self.reaper.found(over, self.random.usize(..)),
             false => self.reaper.stop(),
@@ -147,6 +175,10 @@ impl Announcer {
     fn said(&mut self, ask: Ask, until: u64, reply: &Reply, now: Instant) {
         let end = match reply {
             Reply::Done => End::Done,
+            Reply::Said(before, after) => End::Said {
+                before: *before,
+                after: *after,
+            },
             Reply::Lost => End::Lost { until },
             Reply::Late => {
                 self.late = true;
@@ -155,7 +187,9 @@ impl Announcer {
             }
             _ => End::Refused,
         };
-        self.roster.ended(ask, end);
+        if self.ledger.ended(ask, end) {
+            self.refill = Some(now + REFILL);
+        }
     }
 
     fn stepped(&mut self, step: Step, reply: Reply) {

@@ -1,11 +1,13 @@
 -- The part of the scripts that change a room.
 
+local function version_of(here)
+  local version = tonumber(string.match(redis.call('HGET', here, '@version') or '', '^%d+$')) or 0
+  return version < 2 ^ 53 and version or 0
+end
+
 -- Raises the version of the room and answers the former one and the new one.
 local function raise(here)
-  local from = tonumber(string.match(redis.call('HGET', here, '@version') or '', '^%d+$')) or 0
-  if from >= 2 ^ 53 then
-    from = 0
-  end
+  local from = version_of(here)
   local version = math.max(from + 1, micros())
   redis.call('HSET', here, '@version', digits(version))
   return from, version

@@ -10,7 +10,7 @@ use super::names::Names;
 use super::queue::Job;
 use super::reaper::{FIELDS, ROOMS, Step};
 use super::scripts::{Caller, Script};
-use crate::broker::roster::{Ask, Said};
+use crate::broker::ledger::{Ask, Said};
 use crate::broker::wire;
 use crate::broker::{KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
 use crate::id::{Epoch, Position, RoomName};

@@ -4,8 +4,8 @@
 --   ARGV  topic, lease (INCARNATION.COUNT), when it ends as far as the node knows and how long a lease is (in
 --         milliseconds of this server), how long the version of an empty room is kept; how many
 --         entries the stream keeps; then for each user name (or '' for those without one), connections, info (or '')
--- Answers 1; or 0, and nothing is done, when the lease may be over: then others may have reaped it, and
--- would not do so again.
+-- Answers the versions of the list before and after; or false, and nothing is done, when the lease may be over: then others may
+-- have reaped it, and would not do so again.
 
 local here, names = KEYS[1], KEYS[2]
 local topic, lease, ends, span, tail, limit = unpack(ARGV, 1, 6)
@@ -13,9 +13,10 @@ local topic, lease, ends, span, tail, limit = unpack(ARGV, 1, 6)
 -- Further ahead than a lease is long: the clock was set back.
 local left = tonumber(ends) - micros() / 1000
 if left < 0 or left > tonumber(span) then
-  return 0
+  return false
 end
 
+local before = version_of(here)
 local was_occupied = is_occupied(here, names)
 local run = string.match(lease, '^%x+%.')
 for at = 7, #ARGV, 3 do
@@ -48,4 +49,4 @@ for at = 7, #ARGV, 3 do
   end
 end
 settle(here, names, tail, was_occupied, KEYS[3], KEYS[4], limit)
-return 1
+return { digits(before), digits(version_of(here)) }

@@ -16,6 +16,7 @@ use super::commands::Commands;
 use super::queue::{Job, Queue};
 use super::scripts::{Caller, Learned};
 use super::supervisor::{Change, End, Supervisor};
+use super::trust::Trust;
 use crate::broker::{BrokerEvent, Refused};
 use crate::metrics::Metrics;
 
@@ -52,6 +53,8 @@ pub struct Lane {
     batches: FuturesOrdered<BoxFuture<'static, RedisResult<Vec<Value>>>>,
     numbers: VecDeque<Vec<u64>>,
     hold: Option<Hold>,
+    /// Whether lists of members can be believed; until then they are asked again.
+    trust: Trust,
     metrics: Arc<Metrics>,
     /// The last failure that was logged; the same one is not told again and again.
     told: String,
@@ -63,6 +66,7 @@ impl Lane {
         supervisor: Supervisor,
         commands: Commands,
         patience: Duration,
+        trust: Trust,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -74,6 +78,7 @@ impl Lane {
             batches: FuturesOrdered::new(),
             numbers: VecDeque::new(),
             hold: None,
+            trust,
             metrics,
             told: String::new(),
         }
@@ -193,7 +198,11 @@ impl Lane {
         let Some(job) = self.queue.job(number) else {
             return;
         };
-        match answers::judge(job, answer) {
+        let outcome = match job {
+            Job::Members(_) if !self.trust.get() => Outcome::NotYet,
+            job => answers::judge(job, answer),
+        };
+        match outcome {
             Outcome::Done { event, junk } => {
                 self.metrics.junk_total.add(junk as u64);
                 self.events.extend(event);

@@ -1,11 +1,11 @@
 //! The lease of this node: while it is held, what the node says of its members stands. Plain logic; the times of Redis are
 //! milliseconds of its own clock, which judges alone when a lease is over.
 //!
-//! **Why a late word of a dead lease changes nothing.** A lease's end only moves forward, and only by a script that finds it still
-//! held; so once it is past, that lease is over for ever, and its node takes another (the count in its name tells them apart). Every
-//! word about members carries the end that the node knew when it sent it, which is not behind the real one, and the script
-//! refuses it when that end is past. Others take out what a lease has said a margin after its real end. So whatever comes later than the
-//! taking out comes later than the end it carries. A shortened lease ends no earlier than words whose answers were lost
+//! **Why a late word of a dead lease changes nothing.** A lease is taken once; its end only moves forward, and only by a script that
+//! finds it still held. So once the end is past, that lease is over for ever, and its node takes another (the count in its name tells them
+//! apart). Every word about members carries the end that the node knew when it sent it, which is not later than the real one, and the
+//! script refuses it when that end is past. Others take out what a lease has said a margin after its real end. So whatever comes
+//! after the taking out comes after the end it carries. A shortened lease ends no earlier than words whose answers were lost
 //! ([`Lease::retire`]). It is assumed that the clock of Redis goes forward, and on several servers that their clocks differ
 //! by less than the margin; a clock that is set back ends all leases, instead of prolonging them.
 //!
@@ -205,6 +205,14 @@ impl Lease {
         }
     }
 
+    /// What was asked was not answered. It may have been done, so this lease is not taken twice: others may know it as over.
+    pub fn unanswered(&mut self, asked: &Renewal, now: Instant) {
+        if asked.take && asked.lease == self.id {
+            self.id.count = self.id.count.wrapping_add(1);
+        }
+        self.due = now;
+    }
+
     /// Ask at once: the connection is new, or a word was refused as too late.
     pub fn hurry(&mut self, now: Instant) {
         self.due = now;
@@ -305,6 +313,23 @@ mod tests {
             let ask = lease.ask(0, after(1, start)).expect("at once");
             assert_eq!((ask.take, ask.lease.count), (true, 2));
         }
+    }
+
+    #[test]
+    fn a_lease_whose_taking_was_not_answered_is_not_taken_again() {
+        let start = Instant::now();
+        let mut lease = Lease::new(Incarnation(1), SPAN, start);
+        let first = lease.ask(0, start).unwrap();
+        lease.unanswered(&first, start);
+        let second = lease.ask(0, start).expect("at once");
+        assert_ne!(second.lease, first.lease);
+        lease.answered(&first, &held(9000, None), start);
+        assert_eq!(lease.ends(), None, "too late");
+        lease.answered(&second, &held(10_000, None), start);
+        assert_eq!(lease.ends(), Some(10_000));
+        let renewal = lease.ask(0, after(1, start)).unwrap();
+        lease.unanswered(&renewal, after(1, start));
+        assert_eq!(lease.id(), second.lease, "one that is held is asked about");
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod rolls;
 mod scripts;
 mod subscription;
 mod supervisor;
+mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,8 +47,9 @@ use link::{Connector, Purpose};
 use names::Names;
 use presence::Presence;
 use publisher::Publisher;
-use subscription::Subscription;
+use subscription::{Reports, Subscription};
 use supervisor::Supervisor;
+use trust::Trust;
 
 use super::topics::Topics;
 use super::{Broker, BrokerEvent, Settings};
@@ -115,6 +117,7 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
     let names = Names::new(&redis.prefix, db);
     let connector = Arc::new(Connector::new(redis.addresses, tls));
     let supervise = |purpose| Supervisor::new(connector.clone(), purpose, metrics.clone());
+    let trust = Trust::default();
     let commands = || -> Result<Commands, StartError> {
         Ok(Commands::new(names.clone(), &settings, id::random()?))
     };
@@ -123,6 +126,7 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
             supervise(purpose),
             commands()?,
             settings.publish_timeout,
+            trust.clone(),
             metrics.clone(),
         ))
     };
@@ -134,7 +138,7 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
         id::random()?,
         Instant::now(),
     );
-    let presence = Presence::new(announcer, commands()?);
+    let presence = Presence::new(announcer, commands()?, trust.clone());
 
     if let Some(wanted) = &settings.webhooks {
         let (asks, incarnation) = (wanted.asks.clone(), settings.incarnation);
@@ -154,8 +158,10 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
         }),
         Topics::new(settings.topic_linger),
         names.clone(),
-        signalled,
-        changed,
+        Reports {
+            signals: signalled,
+            changes: changed,
+        },
         events.clone(),
         metrics.clone(),
     );

@@ -12,6 +12,7 @@ use super::commands::Commands;
 use super::rolls;
 use super::scripts::{Caller, Learned};
 use super::supervisor::End;
+use super::trust::Trust;
 use crate::broker::{Change, Here};
 use crate::id::RoomName;
 
@@ -23,18 +24,20 @@ pub struct Presence {
     /// The batch under way, and its answers to come.
     errands: Vec<Errand>,
     answers: Fuse<BoxFuture<'static, RedisResult<Vec<Value>>>>,
+    trust: Trust,
     /// The last failure that was logged.
     told: String,
 }
 
 impl Presence {
-    pub fn new(announcer: Announcer, commands: Commands) -> Self {
+    pub fn new(announcer: Announcer, commands: Commands, trust: Trust) -> Self {
         Self {
             announcer,
             commands,
             caller: Caller::default(),
             errands: Vec::new(),
             answers: Fuse::terminated(),
+            trust,
             told: String::new(),
         }
     }
@@ -48,7 +51,9 @@ impl Presence {
     }
 
     pub fn heard(&mut self, room: &RoomName, change: &Change) {
-        self.announcer.heard(room, change);
+        let now = Instant::now();
+        self.announcer.heard(room, change, now);
+        self.trust.set(self.announcer.trusts(now));
     }
 
     /// The connection is another one.
@@ -78,8 +83,11 @@ impl Presence {
     /// Sends the next batch, if there is something to say and none is under way.
     pub fn send(&mut self, connection: Option<&MultiplexedConnection>) {
         let Some(connection) = connection else {
-            return self.lost();
+            self.lost();
+            self.announcer.disconnected();
+            return self.trust.set(false);
         };
+        self.trust.set(self.announcer.trusts(Instant::now()));
         if !self.errands.is_empty() {
             return;
         }

@@ -58,7 +58,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
                 change = self.changes.recv_async().fuse() => match change {
                     Ok((room, change)) => {
                         self.presence.heard(&room, &change);
-                        self.changes.try_iter().for_each(|(room, change)| self.presence.heard(&room, &change));
+                        self.hear();
                         Ok(())
                     }
                     Err(flume::RecvError::Disconnected) => Err(Ended),
@@ -108,7 +108,11 @@ impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
                 Ok(())
             }
             Request::Read(read) => self.read(Job::Read(read)),
-            Request::Members(members) => self.read(Job::Members(members)),
+            Request::Members(members) => {
+                // It may be asked because of a change that shows a loss; that comes first.
+                self.hear();
+                self.read(Job::Members(members))
+            }
             Request::Here(here) => {
                 self.presence.here(here);
                 Ok(())
@@ -119,6 +123,12 @@ impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
             }
             Request::Follow(room) => self.order(Order::Follow(room)),
             Request::Unfollow(room) => self.order(Order::Unfollow(room)),
+        }
+    }
+
+    fn hear(&mut self) {
+        for (room, change) in self.changes.try_iter() {
+            self.presence.heard(&room, &change);
         }
     }
 

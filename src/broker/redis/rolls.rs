@@ -6,7 +6,7 @@ use super::announcer::{Errand, Reply};
 use super::answers::{bytes, read_offset};
 use super::lease::{Answer, Answered};
 use super::reaper::Step;
-use crate::broker::roster::Ask;
+use crate::broker::ledger::Ask;
 use crate::broker::wire;
 use crate::broker::{Member, Roll};
 
@@ -65,8 +65,13 @@ pub fn judge(errand: &Errand, answer: Value) -> (Reply, Option<String>) {
             ask: Ask::Say { .. },
             ..
         } => match answer {
-            Value::Int(0) => Some(Reply::Late),
-            Value::Int(_) => Some(Reply::Done),
+            Value::Nil => Some(Reply::Late),
+            Value::Array(versions) => match &versions[..] {
+                [before, after] => read_offset(before)
+                    .zip(read_offset(after))
+                    .map(|(before, after)| Reply::Said(before, after)),
+                _ => None,
+            },
             _ => None,
         },
         Errand::Reap(Step::Rooms { .. }) => match answer {

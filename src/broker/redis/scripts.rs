@@ -37,18 +37,18 @@ impl Script {
                 include_str!("publish.lua")
             ),
             Script::Read => concat!(include_str!("room.lua"), include_str!("read.lua")),
-            Script::Members => concat!(include_str!("roster.lua"), include_str!("members.lua")),
+            Script::Members => concat!(include_str!("parts.lua"), include_str!("members.lua")),
             Script::Lease => concat!("#!lua flags=allow-oom\n", include_str!("lease.lua")),
             Script::Here => concat!(
                 "#!lua\n",
-                include_str!("roster.lua"),
+                include_str!("parts.lua"),
                 include_str!("notice.lua"),
                 include_str!("change.lua"),
                 include_str!("here.lua")
             ),
             Script::Reap => concat!(
                 "#!lua flags=allow-oom\n",
-                include_str!("roster.lua"),
+                include_str!("parts.lua"),
                 include_str!("notice.lua"),
                 include_str!("change.lua"),
                 include_str!("reap.lua")

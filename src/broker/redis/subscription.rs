@@ -35,6 +35,13 @@ pub enum Order {
     Remake,
 }
 
+/// What the publishing task is told.
+pub struct Reports {
+    pub signals: flume::Sender<Signal>,
+    /// It compares them with what it has said.
+    pub changes: flume::Sender<(RoomName, ListChange)>,
+}
+
 /// Everything the task owns. It ends when `orders` or the dispatcher's inbox does.
 pub struct Subscription<E> {
     orders: flume::Receiver<Order>,
@@ -44,9 +51,7 @@ pub struct Subscription<E> {
     pushes: Option<Pushes>,
     /// The request under way.
     asked: Fuse<BoxFuture<'static, RedisResult<()>>>,
-    signals: flume::Sender<Signal>,
-    /// For the publishing task, which compares them with what it has said.
-    changes: flume::Sender<(RoomName, ListChange)>,
+    reports: Reports,
     events: flume::Sender<E>,
     metrics: Arc<Metrics>,
 }
@@ -57,8 +62,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
         supervisor: Supervisor,
         topics: Topics,
         names: Names,
-        signals: flume::Sender<Signal>,
-        changes: flume::Sender<(RoomName, ListChange)>,
+        reports: Reports,
         events: flume::Sender<E>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -69,8 +73,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
             names,
             pushes: None,
             asked: Fuse::terminated(),
-            signals,
-            changes,
+            reports,
             events,
             metrics,
         }
@@ -121,7 +124,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
             Change::Up => {
                 self.pushes = self.supervisor.take_pushes();
                 // An error means that the publishing task has ended; so will this one.
-                let _ = self.signals.send(Signal::Up);
+                let _ = self.reports.signals.send(Signal::Up);
             }
             Change::Down => self.down(told),
         }
@@ -143,7 +146,7 @@ impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
         }
         self.asked = Fuse::terminated();
         self.topics.lost();
-        let _ = self.signals.send(Signal::Down);
+        let _ = self.reports.signals.send(Signal::Down);
     }
 
     fn hear(&mut self, first: Push, told: &mut Vec<BrokerEvent>) {
@@ -193,7 +196,10 @@ impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
             }),
             Ok(Heard::Changed(change)) => {
                 // When it is full, somebody else's next change does as well.
-                let _ = self.changes.try_send((room.clone(), change.clone()));
+                let _ = self
+                    .reports
+                    .changes
+                    .try_send((room.clone(), change.clone()));
                 Some(BrokerEvent::Changed { room, change })
             }
             Err(error) => {

@@ -7,9 +7,8 @@
 use serde_json::value::RawValue;
 
 use super::{WireError, decode_offset};
-use crate::broker::{Change, Info, Member};
 use crate::id::UserName;
-use crate::member::INFO_BYTES;
+use crate::member::{Change, INFO_BYTES, Info, Member};
 
 /// What a message begins with that tells of a change.
 pub const BEGIN: &[u8] = b"1 here ";

@@ -1,7 +1,8 @@
-//! The roster against a naive store: whatever is refused, lost or done late, the store ends up with what is wanted, and a
+//! The ledger against a naive store: whatever is refused, lost or done late, the store ends up with what is wanted, and a
 //! node that dies at any moment leaves no member in a room that its records do not name.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -71,7 +72,7 @@ fn step() -> impl Strategy<Value = Step> {
 const LEASE: u64 = 10;
 
 struct World {
-    roster: Roster,
+    ledger: Ledger,
     start: Instant,
     /// In seconds, of the store and of the node.
     clock: u64,
@@ -86,7 +87,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            roster: Roster::default(),
+            ledger: Ledger::default(),
             start: Instant::now(),
             clock: 1,
             wanted: BTreeMap::new(),
@@ -105,12 +106,12 @@ impl World {
         match step {
             Step::Here(in_room, user, connections) => {
                 self.wanted.insert((room(in_room), who(user)), connections);
-                self.roster.here(here(in_room, user, connections));
+                self.ledger.here(here(in_room, user, connections));
             }
             Step::Batch(max, fates) => self.batch(max, &fates),
             Step::Wait(seconds) => {
                 self.clock += seconds;
-                self.roster.settle(self.clock);
+                self.ledger.settle(self.clock);
             }
             Step::Late(number) => {
                 if !self.late.is_empty() {
@@ -123,13 +124,13 @@ impl World {
                 self.store.clear();
                 self.records.clear();
                 self.lease += 1;
-                self.roster.anew();
+                self.ledger.anew();
             }
         }
     }
 
     fn batch(&mut self, max: usize, fates: &[Fate]) {
-        let asks = self.roster.take(max, 2, self.now());
+        let asks = self.ledger.take(max, 2, self.now());
         assert!(asks.len() <= max);
         let until = self.clock + LEASE;
         for (ask, fate) in asks.into_iter().zip(fates.iter().cycle()) {
@@ -143,7 +144,7 @@ impl World {
                 Fate::Refused => End::Refused,
                 _ => End::Lost { until },
             };
-            self.roster.ended(ask, end);
+            self.ledger.ended(ask, end);
         }
     }
 
@@ -210,7 +211,7 @@ proptest! {
         let rooms = wanted.keys().map(|(room, _)| room.clone());
         let mut rooms: Vec<_> = rooms.collect();
         rooms.dedup();
-        let mut kept: Vec<_> = world.roster.rooms.keys().cloned().collect();
+        let mut kept: Vec<_> = world.ledger.rooms.keys().cloned().collect();
         kept.sort();
         prop_assert_eq!(&kept, &rooms, "nothing of the others is remembered");
         for (key, count) in &wanted {
@@ -233,60 +234,67 @@ fn asked(asks: &[Ask]) -> Vec<String> {
 }
 
 /// Takes what there is, and it is done.
-fn turn(roster: &mut Roster, now: Instant) -> Vec<String> {
-    let asks = roster.take(64, 512, now);
+fn turn(ledger: &mut Ledger, now: Instant) -> Vec<String> {
+    let asks = ledger.take(64, 512, now);
     let words = asked(&asks);
     for ask in asks {
-        roster.ended(ask, End::Done);
+        let end = match &ask {
+            Ask::Say { .. } => End::Said {
+                before: 7,
+                after: 7,
+            },
+            _ => End::Done,
+        };
+        ledger.ended(ask, end);
     }
     words
 }
 
 #[test]
 fn a_room_is_entered_before_anyone_in_it_is_named_and_quit_after_the_last() {
-    let (mut roster, now) = (Roster::default(), Instant::now());
-    roster.here(here(0, 1, 1));
-    roster.here(here(0, 2, 1));
-    assert_eq!(turn(&mut roster, now), ["enter r0 1"]);
-    assert_eq!(turn(&mut roster, now), ["say r0 u1:1 u2:1"]);
-    assert_eq!(turn(&mut roster, now), [""; 0], "nothing changes");
-    roster.here(here(0, 1, 1));
+    let (mut ledger, now) = (Ledger::default(), Instant::now());
+    ledger.here(here(0, 1, 1));
+    ledger.here(here(0, 2, 1));
+    assert_eq!(turn(&mut ledger, now), ["enter r0 1"]);
+    assert_eq!(turn(&mut ledger, now), ["say r0 u1:1 u2:1"]);
+    assert_eq!(turn(&mut ledger, now), [""; 0], "nothing changes");
+    ledger.here(here(0, 1, 1));
     assert_eq!(
-        turn(&mut roster, now),
+        turn(&mut ledger, now),
         [""; 0],
         "and the same again is nothing"
     );
-    roster.here(here(0, 1, 0));
-    roster.here(here(0, 2, 0));
-    assert_eq!(turn(&mut roster, now), ["say r0 u1:0 u2:0"]);
-    assert_eq!(turn(&mut roster, now), ["quit 1"]);
-    assert_eq!(turn(&mut roster, now), [""; 0]);
+    ledger.here(here(0, 1, 0));
+    ledger.here(here(0, 2, 0));
+    assert_eq!(turn(&mut ledger, now), ["say r0 u1:0 u2:0"]);
+    assert_eq!(turn(&mut ledger, now), ["quit 1"]);
+    assert_eq!(turn(&mut ledger, now), [""; 0]);
 }
 
 #[test]
 fn the_anonymous_are_counted_once_a_second_and_delay_nobody() {
-    let (mut roster, start) = (Roster::default(), Instant::now());
+    let (mut ledger, start) = (Ledger::default(), Instant::now());
     let after = |millis| start + Duration::from_millis(millis);
-    roster.here(here(0, 0, 1));
-    turn(&mut roster, start);
-    assert_eq!(turn(&mut roster, start), ["say r0 -:1"]);
+    ledger.here(here(0, 0, 1));
+    turn(&mut ledger, start);
+    assert_eq!(turn(&mut ledger, start), ["say r0 -:1"]);
     for count in 2..10 {
-        roster.here(here(0, 0, count));
-        assert_eq!(turn(&mut roster, after(500)), [""; 0]);
+        ledger.here(here(0, 0, count));
+        assert_eq!(turn(&mut ledger, after(500)), [""; 0]);
     }
-    roster.here(here(0, 1, 1));
-    assert_eq!(turn(&mut roster, after(900)), ["say r0 u1:1"]);
-    assert_eq!(turn(&mut roster, after(1000)), ["say r0 -:9"]);
-    assert_eq!(turn(&mut roster, after(5000)), [""; 0]);
+    ledger.here(here(0, 1, 1));
+    assert_eq!(turn(&mut ledger, after(900)), ["say r0 u1:1"]);
+    assert_eq!(turn(&mut ledger, after(1000)), ["say r0 -:9"]);
+    assert_eq!(turn(&mut ledger, after(5000)), [""; 0]);
 }
 
 #[test]
 fn a_batch_is_bounded_by_asks_and_by_users() {
-    let (mut roster, now) = (Roster::default(), Instant::now());
+    let (mut ledger, now) = (Ledger::default(), Instant::now());
     for user in 1..=200 {
-        roster.here(here(0, user, 1));
+        ledger.here(here(0, user, 1));
     }
-    turn(&mut roster, now);
+    turn(&mut ledger, now);
     let said = |asks: &[Ask]| -> Vec<usize> {
         let counts = asks.iter().map(|ask| match ask {
             Ask::Say { said, .. } => said.len(),
@@ -294,66 +302,76 @@ fn a_batch_is_bounded_by_asks_and_by_users() {
         });
         counts.collect()
     };
-    assert_eq!(said(&roster.take(9, 100, now)), [64, 36]);
-    assert_eq!(said(&roster.take(1, 100, now)), [64]);
-    assert_eq!(said(&roster.take(9, 100, now)), [36]);
+    assert_eq!(said(&ledger.take(9, 100, now)), [64, 36]);
+    assert_eq!(said(&ledger.take(1, 100, now)), [64]);
+    assert_eq!(said(&ledger.take(9, 100, now)), [36]);
 }
 
 #[test]
 fn who_comes_and_goes_while_the_store_is_away_leaves_nothing_behind() {
-    let mut roster = Roster::default();
+    let mut ledger = Ledger::default();
     for number in 0..10_000 {
         let mut it = here(0, 1, 1);
         it.room = RoomName::new(&format!("r{number}")).unwrap();
-        roster.here(it.clone());
+        ledger.here(it.clone());
         it.connections = 0;
-        roster.here(it);
+        ledger.here(it);
     }
-    assert!(roster.rooms.is_empty());
-    assert!(roster.queue.len() < 100, "{}", roster.queue.len());
-    assert!(roster.take(9, 9, Instant::now()).is_empty());
+    assert!(ledger.rooms.is_empty());
+    assert!(ledger.queue.len() < 100, "{}", ledger.queue.len());
+    assert!(ledger.take(9, 9, Instant::now()).is_empty());
 }
 
 #[test]
-fn a_change_that_contradicts_what_was_said_makes_it_said_again() {
-    let (mut roster, now) = (Roster::default(), Instant::now());
-    roster.here(here(0, 1, 2));
-    roster.here(here(0, 2, 1));
-    turn(&mut roster, now);
-    turn(&mut roster, now);
-    let mut change = Change {
-        from: 7,
-        version: 8,
+fn what_a_change_contradicts_is_said_again() {
+    let (mut ledger, now) = (Ledger::default(), Instant::now());
+    ledger.here(here(0, 1, 2));
+    ledger.here(here(0, 2, 1));
+    turn(&mut ledger, now);
+    turn(&mut ledger, now);
+    let change = |from, version, connections| Change {
+        from,
+        version,
         user: who(1).unwrap(),
         was: 3,
-        connections: 2,
+        connections,
         info: None,
     };
-    roster.heard(&room(0), &change);
-    assert_eq!(turn(&mut roster, now), [""; 0], "that may well be");
-    change.connections = 1;
-    roster.heard(&room(0), &change);
-    assert_eq!(turn(&mut roster, now), ["say r0 u1:2"]);
-    change.from = 0;
-    change.connections = 2;
-    roster.heard(&room(0), &change);
-    assert_eq!(
-        turn(&mut roster, now),
-        ["say r0 u2:1"],
-        "the list was empty"
-    );
+    // What was said is at version 7, so an earlier change knows nothing of it, and nor does whoever begins there.
+    for (from, version, connections, lost, said) in [
+        (0, 6, 1, false, None),
+        (6, 7, 1, false, None),
+        (7, 8, 2, false, None),
+        (8, 9, 1, false, Some("say r0 u1:2")),
+        (0, 8, 1, true, Some("say r0 u1:2 u2:1")),
+        (6, 8, 2, true, Some("say r0 u1:2 u2:1")),
+    ] {
+        let heard = ledger.heard(&room(0), &change(from, version, connections));
+        assert_eq!(heard, lost, "{from} {version}");
+        assert_eq!(turn(&mut ledger, now), Vec::from_iter(said));
+    }
+    ledger.here(here(0, 1, 5));
+    let [ask] = &ledger.take(9, 9, now)[..] else {
+        panic!("one")
+    };
+    let end = End::Said {
+        before: 0,
+        after: 9,
+    };
+    assert!(ledger.ended(ask.clone(), end), "its own word shows it too");
+    assert_eq!(turn(&mut ledger, now), ["say r0 u1:5 u2:1"]);
 }
 
 #[test]
 fn an_info_that_changes_is_said() {
-    let (mut roster, now) = (Roster::default(), Instant::now());
+    let (mut ledger, now) = (Ledger::default(), Instant::now());
     let mut it = here(0, 1, 1);
-    roster.here(it.clone());
-    turn(&mut roster, now);
-    turn(&mut roster, now);
+    ledger.here(it.clone());
+    turn(&mut ledger, now);
+    turn(&mut ledger, now);
     it.info = Some(RawValue::from_string("{\"a\":1}".into()).unwrap().into());
-    roster.here(it.clone());
-    assert_eq!(turn(&mut roster, now), ["say r0 u1:1"]);
-    roster.here(it);
-    assert_eq!(turn(&mut roster, now), [""; 0]);
+    ledger.here(it.clone());
+    assert_eq!(turn(&mut ledger, now), ["say r0 u1:1"]);
+    ledger.here(it);
+    assert_eq!(turn(&mut ledger, now), [""; 0]);
 }

@@ -5,14 +5,15 @@
 //! the second is asked, so whoever finds a dead node's records finds all its members. An ask whose answer was lost may be
 //! done later than one asked after it; so what it was about is said again at once, and once more when it can no longer be done.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+mod room;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Instant;
+
+use room::{Entry, Record, Room};
 
 use super::{Change, Here, Info};
 use crate::id::{RoomName, UserName};
-
-/// How often a room's anonymous connections are counted anew at most: nobody is told of them, so they need not be exact.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// How many users one ask is about at most, so that none keeps the store busy for long.
 const SAY: usize = 64;
@@ -43,6 +44,11 @@ pub enum Ask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Done,
+    /// Done; these were the versions of the room's list before and after it.
+    Said {
+        before: u64,
+        after: u64,
+    },
     /// Nothing was done and nothing will be.
     Refused,
     /// Nobody knows. If it is done at all, then before this moment of the store's clock.
@@ -53,7 +59,7 @@ pub enum End {
 
 /// See the head of this file.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct Ledger {
     rooms: HashMap<RoomName, Room>,
     /// Rooms of which something is to be asked, each once.
     queue: VecDeque<RoomName>,
@@ -66,40 +72,7 @@ pub struct Roster {
     entered: u64,
 }
 
-#[derive(Debug, Default)]
-struct Room {
-    record: Record,
-    users: HashMap<Who, Entry>,
-    /// What of it is to be said.
-    unsaid: BTreeSet<Who>,
-    /// Of whom something may yet be done that was asked before, and until when.
-    doubt: BTreeSet<Who>,
-    until: u64,
-    queued: bool,
-    /// It stands in `later`.
-    waits: bool,
-    counted: Option<Instant>,
-}
-
-/// Whether the store knows that this node is in the room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Record {
-    #[default]
-    Off,
-    Asked(u64),
-    On(u64),
-}
-
-/// What is wanted.
-#[derive(Debug)]
-struct Entry {
-    connections: u32,
-    info: Option<Info>,
-    /// It was asked at least once: the store may have something of the user.
-    asked: bool,
-}
-
-impl Roster {
+impl Ledger {
     /// From now on this is wanted.
     pub fn here(&mut self, here: Here) {
         let Here {
@@ -166,7 +139,7 @@ impl Roster {
                 Record::Asked(_) => {}
                 Record::On(_) => {
                     let said = room.say(users.min(SAY), now);
-                    if let Some(due) = room.to_wait_for(now) {
+                    if let Some(due) = room.wait_for_count(now) {
                         self.later.push_back((due, name.clone()));
                     }
                     let more = room.unsaid.iter().any(Option::is_some);
@@ -186,8 +159,8 @@ impl Roster {
         taken
     }
 
-    /// An ask has ended so.
-    pub fn ended(&mut self, ask: Ask, end: End) {
+    /// An ask has ended so. Tells whether the room's list was lost before.
+    pub fn ended(&mut self, ask: Ask, end: End) -> bool {
         match ask {
             Ask::Enter { number, room } => self.entered(number, room, end),
             Ask::Quit { number } => {
@@ -195,8 +168,9 @@ impl Roster {
                     self.over.push_back(number);
                 }
             }
-            Ask::Say { room, said } => self.said(&room, said, end),
+            Ask::Say { room, said } => return self.said(&room, said, end),
         }
+        false
     }
 
     /// The store has lost everything, or all was said in a name that no longer counts: everything is said anew.
@@ -212,19 +186,24 @@ impl Roster {
         }
     }
 
-    /// The store has told of a change. What contradicts what was said is said again: somebody has deleted it.
-    pub fn heard(&mut self, name: &RoomName, change: &Change) {
+    /// The store has told of a change. What contradicts what was said is said again. Tells whether the list was lost: then a later
+    /// change begins at an earlier version than one it has had.
+    pub fn heard(&mut self, name: &RoomName, change: &Change) -> bool {
         let Some(room) = self.rooms.get_mut(name) else {
-            return;
+            return false;
         };
-        // Before a first change there was nobody; before a later one, the others are none of its business.
-        let contradicted = room.users.iter().filter(|(who, entry)| {
-            let is_it = who.as_ref() == Some(&change.user);
-            let less = is_it && change.connections < entry.connections;
-            entry.asked && (less || (change.from == 0 && !is_it))
-        });
-        room.unsaid.extend(contradicted.map(|(who, _)| who.clone()));
+        if change.version <= room.version {
+            return false;
+        }
+        let is_lost = change.from < room.version;
+        let who = Some(change.user.clone());
+        if is_lost {
+            room.unsaid = room.users.keys().cloned().collect();
+        } else if (room.users.get(&who)).is_some_and(|it| it.connections > change.connections) {
+            room.unsaid.insert(who);
+        }
         self.queue(name);
+        is_lost
     }
 
     /// The store's clock: what can no longer be done is said once more, and then it is certain.
@@ -257,7 +236,7 @@ impl Roster {
         let room = self.rooms.get_mut(&name);
         let asked = room.filter(|room| room.record == Record::Asked(number));
         match (asked, end) {
-            (Some(room), End::Done) => {
+            (Some(room), End::Done | End::Said { .. }) => {
                 room.record = Record::On(number);
                 self.queue(&name);
             }
@@ -272,13 +251,18 @@ impl Roster {
         self.tidy(&name);
     }
 
-    fn said(&mut self, name: &RoomName, said: Vec<Said>, end: End) {
+    fn said(&mut self, name: &RoomName, said: Vec<Said>, end: End) -> bool {
         let Some(room) = self.rooms.get_mut(name) else {
-            return;
+            return false;
         };
+        let mut is_lost = false;
+        if let End::Said { before, after } = end {
+            is_lost = before < room.version;
+            room.version = room.version.max(after);
+        }
         for Said { who, .. } in said {
             match end {
-                End::Done => {
+                End::Done | End::Said { .. } => {
                     let gone = room.users.get(&who).is_some_and(|it| it.connections == 0);
                     if gone && !room.unsaid.contains(&who) && !room.doubt.contains(&who) {
                         room.users.remove(&who);
@@ -295,8 +279,12 @@ impl Roster {
                 }
             }
         }
+        if is_lost {
+            room.unsaid = room.users.keys().cloned().collect();
+        }
         self.queue(name);
         self.tidy(name);
+        is_lost
     }
 
     fn queue(&mut self, name: &RoomName) {
@@ -334,40 +322,6 @@ impl Roster {
                 rooms.get(name).is_some_and(|room| room.queued) && seen.insert(name.clone())
             });
         }
-    }
-}
-
-impl Room {
-    /// What is to be said now of at most so many.
-    fn say(&mut self, max: usize, now: Instant) -> Vec<Said> {
-        let mut said = Vec::new();
-        let early = self.counted.is_some_and(|at| now < at + COUNT_EVERY);
-        let next = self.unsaid.iter().filter(|who| !early || who.is_some());
-        let next: Vec<Who> = next.take(max).cloned().collect();
-        for who in next {
-            self.unsaid.remove(&who);
-            let Some(entry) = self.users.get_mut(&who) else {
-                continue;
-            };
-            entry.asked = true;
-            if who.is_none() {
-                self.counted = Some(now);
-            }
-            said.push(Said {
-                connections: entry.connections,
-                info: entry.info.clone(),
-                who,
-            });
-        }
-        said
-    }
-
-    /// When the anonymous may be counted again, if that is to be waited for and is not yet.
-    fn to_wait_for(&mut self, now: Instant) -> Option<Instant> {
-        let due = self.counted? + COUNT_EVERY;
-        let waits = self.unsaid.contains(&None) && now < due && !self.waits;
-        self.waits |= waits;
-        waits.then_some(due)
     }
 }
 

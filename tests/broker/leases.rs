@@ -1,0 +1,224 @@
+//! Leases: who is gone is taken out once, who only seemed to be gone comes back once, and nobody is taken out because Redis was away.
+
+use std::time::{Duration, Instant};
+
+use switchboard::broker::redis::{LEASE, RedisSettings};
+
+use super::here::Table;
+use super::node::{BrokerNode, SHORT_LEASE, settings};
+use crate::support::gate::Gate;
+use crate::support::redis_server::RedisServer;
+
+/// A node with the lease that is shipped.
+fn shipped(url: &str) -> BrokerNode {
+    let redis = RedisSettings {
+        addresses: vec![url.parse().expect(url)],
+        prefix: "sb".into(),
+        authorities: None,
+        lease: LEASE,
+    };
+    BrokerNode::with(redis, settings()).ready()
+}
+
+#[test]
+fn the_members_of_a_dead_node_are_gone_within_fifteen_seconds_once_each() {
+    let server = RedisServer::start();
+    let (mut a, mut b) = (shipped(&server.url()), shipped(&server.url()));
+    let dead = shipped(&server.url());
+    let mut tables = [Table::of(&mut a, "r0"), Table::of(&mut b, "r0")];
+    for room in 0..300 {
+        dead.here(&format!("r{room}"), "ada", 1);
+        dead.here(&format!("r{room}"), "bob", 2);
+    }
+    b.here("r7", "bob", 1);
+    a.until_members("r299", "ada:1 bob:2");
+    std::thread::sleep(Duration::from_secs(3));
+    drop(dead);
+    let died = Instant::now();
+    let anyone = |node: &mut BrokerNode| {
+        (0..300)
+            .filter(|room| node.members(&format!("r{room}")).count > 0)
+            .count()
+    };
+    while anyone(&mut a) != 1 {
+        let took = died.elapsed();
+        assert!(took < Duration::from_secs(15), "{} rooms", anyone(&mut a));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    a.until_members("r7", "bob:1");
+    for (table, node) in tables.iter_mut().zip([&mut a, &mut b]) {
+        table.turn(node);
+        let left = table.seen.iter().filter(|it| it.ends_with(">0")).count();
+        assert_eq!((left, table.missed), (2, 0), "{:?}", table.seen);
+    }
+    server.until::<Vec<String>>(&["KEYS", "sb:node:*:rooms"], rooms_of_the_living(&server));
+    let leases: usize = server.query(&["ZCARD", "sb:nodes"]);
+    assert_eq!(leases, 2);
+}
+
+/// The only record that should be left: of the node in room 7.
+fn rooms_of_the_living(server: &RedisServer) -> Vec<String> {
+    let leases: Vec<String> = server.query(&["ZRANGE", "sb:nodes", "0", "-1"]);
+    let keys = leases.iter().map(|it| format!("sb:node:{it}:rooms"));
+    keys.filter(|key| server.query::<usize>(&["EXISTS", key]) > 0)
+        .collect()
+}
+
+#[test]
+fn a_node_that_seemed_dead_comes_back_once_and_its_late_words_change_nothing() {
+    let server = RedisServer::start();
+    let gate = Gate::before(server.port());
+    let mut a = BrokerNode::on(&server);
+    let mut b = BrokerNode::redis(&[&gate.url()], settings()).ready();
+    let mut table = Table::of(&mut a, "lobby");
+    let mut other = Table::of(&mut b, "lobby");
+    b.here("lobby", "ada", 1);
+    b.here("lobby", "bob", 1);
+    table.until(&mut a, "ada:1 bob:1");
+    other.until(&mut b, "ada:1 bob:1");
+    gate.shut();
+    // These words wait in the gate until the lease is over.
+    b.here("lobby", "ghost", 1);
+    b.here("elsewhere", "ghost", 1);
+    table.until(&mut a, "");
+    assert_eq!(table.seen.len(), 4, "{:?}", table.seen);
+    // While nothing passes, ghost and bob go, and cy comes.
+    b.here("lobby", "ghost", 0);
+    b.here("elsewhere", "ghost", 0);
+    b.here("lobby", "bob", 0);
+    b.here("lobby", "cy", 1);
+    gate.open();
+    table.until(&mut a, "ada:1 cy:1");
+    table.watch(&mut a, SHORT_LEASE + Duration::from_millis(1500));
+    let mut seen = table.seen.split_off(4);
+    seen.sort();
+    assert_eq!(seen, ["ada 0>1", "cy 0>1"]);
+    assert_eq!(a.members("elsewhere").count, 0);
+    assert_eq!(table.missed, 0);
+    other.until(&mut b, "ada:1 cy:1");
+}
+
+#[test]
+fn an_outage_of_redis_takes_nobody_out() {
+    let server = RedisServer::start();
+    let (mut a, b) = (BrokerNode::on(&server), BrokerNode::on(&server));
+    let mut table = Table::of(&mut a, "lobby");
+    a.here("lobby", "ada", 1);
+    b.here("lobby", "bob", 1);
+    table.until(&mut a, "ada:1 bob:1");
+    // Each is long enough to reap, and one is so short that only some of the leases may be over.
+    for outage in [SHORT_LEASE - Duration::from_millis(200), SHORT_LEASE * 3] {
+        std::thread::sleep(SHORT_LEASE + Duration::from_millis(500));
+        server.pause();
+        std::thread::sleep(outage);
+        server.resume();
+        a.until_ready(true, Duration::from_secs(5));
+        b.until_ready(true, Duration::from_secs(5));
+        table.watch(&mut a, SHORT_LEASE * 2);
+        assert_eq!(table.list(), "ada:1 bob:1");
+    }
+    assert_eq!(table.seen.len(), 2, "{:?}", table.seen);
+    b.here("lobby", "bob", 0);
+    table.until(&mut a, "ada:1");
+    let leases: usize = server.query(&["ZCARD", "sb:nodes"]);
+    assert_eq!(leases, 2, "the former ones are taken out quietly");
+}
+
+#[test]
+fn after_an_outage_the_first_to_return_waits_for_the_others() {
+    let server = RedisServer::start();
+    let gate = Gate::before(server.port());
+    let mut a = BrokerNode::on(&server);
+    let b = BrokerNode::redis(&[&gate.url()], settings()).ready();
+    let mut table = Table::of(&mut a, "lobby");
+    b.here("lobby", "bob", 1);
+    table.until(&mut a, "bob:1");
+    server.pause();
+    std::thread::sleep(SHORT_LEASE * 2);
+    gate.shut();
+    server.resume();
+    a.until_ready(true, Duration::from_secs(5));
+    // All of its leases are over, and it renews one after the other.
+    table.watch(&mut a, SHORT_LEASE / 3);
+    gate.open();
+    table.watch(&mut a, SHORT_LEASE * 2);
+    assert_eq!(
+        (table.list(), table.seen),
+        ("bob:1".into(), vec!["bob 0>1".into()])
+    );
+}
+
+#[test]
+fn words_in_doubt_are_said_again_until_they_are_certain() {
+    let server = RedisServer::start();
+    let (mut a, mut b) = (BrokerNode::on(&server), BrokerNode::on(&server));
+    let mut table = Table::of(&mut a, "lobby");
+    let mut wanted = [0u32; 8];
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..80 {
+        let who = random.usize(0..8);
+        wanted[who] = random.u32(0..3);
+        b.here("lobby", &format!("u{who}"), wanted[who]);
+        let victims = ["normal", "pubsub", "none", "none"][random.usize(0..4)];
+        if victims != "none" {
+            server.query::<()>(&["CLIENT", "KILL", "TYPE", victims]);
+        }
+        match round {
+            20 => server.query::<()>(&["SCRIPT", "FLUSH"]),
+            40 => server.query::<()>(&["FLUSHALL"]),
+            60 => server.query::<()>(&["DEL", "sb:{lobby}:here"]),
+            _ => {}
+        }
+        table.turn(&mut a);
+    }
+    b.here("lobby", "end", 1);
+    let users = wanted.iter().enumerate().filter(|(_, count)| **count > 0);
+    let words: Vec<_> = users
+        .map(|(who, count)| format!("u{who}:{count}"))
+        .collect();
+    let wanted = format!("end:1 {}", words.join(" "));
+    table.until(&mut a, &wanted);
+    b.until_members("lobby", &wanted);
+}
+
+#[test]
+fn ten_thousand_members_cost_redis_nothing_while_nothing_changes() {
+    let server = RedisServer::start();
+    let mut nodes = [shipped(&server.url()), shipped(&server.url())];
+    for room in 0..1000 {
+        for user in 0..5 {
+            for (number, node) in nodes.iter().enumerate() {
+                node.here(&format!("r{room}"), &format!("n{number}u{user}"), 1);
+            }
+        }
+    }
+    for node in &mut nodes {
+        while node.members("r999").count < 10 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    server.query::<()>(&["CONFIG", "RESETSTAT"]);
+    let start = Instant::now();
+    std::thread::sleep(Duration::from_secs(5));
+    let stats: String = server.query(&["INFO", "commandstats"]);
+    let seconds = start.elapsed().as_secs_f64();
+    let calls = |command: &str| -> f64 {
+        let line = stats
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        let count = line.and_then(|line| line.split(',').next());
+        count.map_or(0.0, |count| count.parse().unwrap())
+    };
+    println!("{stats}");
+    let scripts = calls("evalsha") / seconds;
+    assert!(
+        (1.0..=3.0).contains(&scripts),
+        "{scripts} a second of two nodes"
+    );
+    for command in ["hget", "hset", "zrem", "eval"] {
+        assert_eq!(calls(command), 0.0, "{command}");
+    }
+    // For each lease one, and none for a member.
+    assert!(calls("zadd") / seconds <= 3.0);
+}

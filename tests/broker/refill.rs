@@ -1,0 +1,200 @@
+//! A Redis that loses who is here.
+
+use std::time::{Duration, Instant};
+
+use super::here::{Table, list};
+use super::node::{BrokerNode, SHORT_LEASE, settings};
+use crate::support::gate::Gate;
+use crate::support::redis_server::{Options, RedisServer};
+
+/// Two nodes with two members each, one in common.
+fn scene(server: &RedisServer) -> (BrokerNode, BrokerNode, Table) {
+    let (mut a, b) = (BrokerNode::on(server), BrokerNode::on(server));
+    let mut table = Table::of(&mut a, "lobby");
+    a.here("lobby", "ada", 1);
+    a.here("lobby", "bob", 1);
+    b.here("lobby", "bob", 1);
+    b.here_with("lobby", "cy", 2, r#"{"name":"Cy"}"#);
+    b.here("lobby", "", 4);
+    table.until(&mut a, FULL);
+    (a, b, table)
+}
+
+const FULL: &str = "ada:1 bob:2 cy:2";
+
+fn filled_again(mut a: BrokerNode, mut b: BrokerNode, mut table: Table, since: Instant) {
+    let stood = table.version;
+    loop {
+        table.turn(&mut a);
+        if table.version > stood && table.list() == FULL {
+            break;
+        }
+        let (is, took) = (table.list(), since.elapsed());
+        assert!(took < Duration::from_secs(4), "{is}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    a.until_members("lobby", FULL);
+    assert_eq!(table.found, Vec::<String>::new(), "nobody seemed to leave");
+    let roll = b.members("lobby");
+    assert_eq!(list(&roll), FULL);
+    assert!(roll.members[2].info.is_some());
+    // And it stays so.
+    table.watch(&mut a, SHORT_LEASE + Duration::from_millis(2500));
+    assert_eq!(table.list(), FULL);
+    assert_eq!(b.members("lobby").anonymous, 4);
+    b.here("lobby", "cy", 0);
+    table.until(&mut a, "ada:1 bob:2");
+}
+
+#[test]
+fn everything_is_deleted() {
+    let server = RedisServer::start();
+    let (a, b, table) = scene(&server);
+    server.query::<()>(&["FLUSHALL"]);
+    filled_again(a, b, table, Instant::now());
+}
+
+#[test]
+fn while_a_slow_node_has_not_said_its_part_the_list_is_not_told() {
+    let server = RedisServer::start();
+    let gate = Gate::before(server.port());
+    let mut a = BrokerNode::on(&server);
+    let b = BrokerNode::redis(&[&gate.url()], settings()).ready();
+    let mut table = Table::of(&mut a, "lobby");
+    a.here("lobby", "ada", 1);
+    b.here("lobby", "bob", 1);
+    table.until(&mut a, "ada:1 bob:1");
+    gate.shut();
+    server.query::<()>(&["FLUSHALL"]);
+    a.here("lobby", "cy", 1);
+    let opening = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        gate.open();
+        gate
+    });
+    table.until(&mut a, "ada:1 bob:1 cy:1");
+    assert_eq!(table.found, ["+cy"], "nobody seemed to leave");
+    drop(opening.join());
+}
+
+#[test]
+fn redis_comes_back_empty() {
+    let mut server = RedisServer::start();
+    let (a, b, table) = scene(&server);
+    server.kill();
+    std::thread::sleep(SHORT_LEASE * 2);
+    server.run();
+    filled_again(a, b, table, Instant::now());
+}
+
+#[test]
+fn redis_comes_back_with_what_it_had_and_nobody_is_told_anything() {
+    let options = Options::default().arg("--appendonly yes --appendfsync always");
+    let mut server = RedisServer::with(options);
+    let (a, b, mut table) = scene(&server);
+    table.seen.clear();
+    server.restart();
+    let (mut a, mut b) = (a.ready(), b.ready());
+    table.watch(&mut a, SHORT_LEASE * 2);
+    assert_eq!(table.seen, Vec::<String>::new());
+    b.until_members("lobby", FULL);
+}
+
+#[test]
+fn one_rooms_list_is_deleted_and_the_next_change_brings_it_back() {
+    let server = RedisServer::start();
+    let (mut a, mut b, mut table) = scene(&server);
+    let mut other = Table::of(&mut b, "lobby");
+    for key in ["sb:{lobby}:here", "sb:{lobby}:names"] {
+        server.query::<()>(&["DEL", key]);
+    }
+    a.here("lobby", "dot", 1);
+    let full = format!("{FULL} dot:1");
+    table.until(&mut a, &full);
+    other.until(&mut b, &full);
+    assert!(table.missed > 0, "that it was lost shows");
+    assert_eq!(table.found, ["+dot"], "and nobody seemed to leave");
+}
+
+#[test]
+fn junk_in_a_list_is_counted_and_skipped() {
+    let server = RedisServer::start();
+    let (mut a, _b, _) = scene(&server);
+    for (user, junk) in [
+        ("eve", "junk"),
+        ("fay", "2 of the future"),
+        ("gus", "1000000000000000a.1 1 99:{}"),
+        ("hal", "1"),
+        ("ida", "100000000000000aa.1 1 3:[1]"),
+        ("bob", "junk"),
+    ] {
+        server.query::<()>(&["HSET", "sb:{lobby}:here", user, junk]);
+        server.query::<()>(&["ZADD", "sb:{lobby}:names", "0", user]);
+    }
+    server.query::<()>(&["ZADD", "sb:{lobby}:names", "0", "not a name"]);
+    server.query::<()>(&[
+        "HSET",
+        "sb:{lobby}:here",
+        "not a name",
+        "100000000000000aa.1 1 0:",
+    ]);
+    let roll = a.members("lobby");
+    assert_eq!((list(&roll), roll.count), ("ada:1 cy:2".into(), 2));
+    assert_eq!(a.metrics.junk_total.get(), 7);
+    // Whoever writes there next puts it right.
+    a.here("lobby", "bob", 2);
+    a.until_members("lobby", "ada:1 bob:2 cy:2");
+    server.query::<()>(&["HSET", "sb:{lobby}:here", "@version", "x"]);
+    server.query::<()>(&["HSET", "sb:{lobby}:here", "@anonymous", "x"]);
+    let roll = a.members("lobby");
+    assert_eq!((roll.version, roll.anonymous, roll.count), (0, 0, 3));
+}
+
+#[test]
+fn a_key_of_another_kind_harms_nobody_else() {
+    let server = RedisServer::start();
+    let mut a = BrokerNode::on(&server);
+    server.query::<()>(&["SET", "sb:{bad}:here", "x"]);
+    a.here("bad", "ada", 1);
+    a.here("good", "ada", 1);
+    a.until_members("good", "ada:1");
+    assert!(a.try_members("bad", None, 10).is_err());
+    server.query::<()>(&["DEL", "sb:{bad}:here"]);
+    a.until_members("bad", "ada:1");
+}
+
+#[test]
+fn an_empty_room_leaves_only_its_version_for_a_while() {
+    let server = RedisServer::start();
+    let (mut a, b, mut table) = scene(&server);
+    for user in ["ada", "bob"] {
+        a.here("lobby", user, 0);
+    }
+    for user in ["bob", "cy", ""] {
+        b.here("lobby", user, 0);
+    }
+    table.until(&mut a, "");
+    server.until::<Vec<String>>(&["HKEYS", "sb:{lobby}:here"], vec!["@version".into()]);
+    let left: i64 = server.query(&["TTL", "sb:{lobby}:here"]);
+    assert!((3000..=3600).contains(&left), "{left}");
+    server.until::<Vec<String>>(&["KEYS", "sb:{lobby}:names"], vec![]);
+    server.until::<Vec<String>>(&["KEYS", "sb:node:*"], vec![]);
+    a.here("lobby", "ada", 1);
+    table.until(&mut a, "ada:1");
+    let left: i64 = server.query(&["TTL", "sb:{lobby}:here"]);
+    assert_eq!(left, -1);
+    assert_eq!(table.missed, 0);
+}
+
+#[test]
+fn a_full_redis_ends_no_lease_and_takes_members_in_when_it_has_room() {
+    let server = RedisServer::start();
+    let (mut a, b, mut table) = scene(&server);
+    server.query::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    b.here("lobby", "dot", 1);
+    table.watch(&mut a, SHORT_LEASE * 2);
+    assert_eq!(table.list(), FULL, "nobody leaves");
+    server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    table.until(&mut a, &format!("{FULL} dot:1"));
+    assert_eq!(table.missed, 0);
+}
