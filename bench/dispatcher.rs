@@ -10,6 +10,7 @@ use switchboard::broker::{BrokerEvent, Page, Publication, Request};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId};
 use switchboard::metrics::Metrics;
+use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 use switchboard::retention::Retention;
 use switchboard::session::{self, Chunk, OutboxLimits, OutboxReader};
@@ -80,6 +81,7 @@ impl House {
             max_rooms: 100_000,
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory: 64 << 20,
+            presence: PresenceSettings::default(),
             outbox_bytes: LIMITS.bytes,
             seed: 1,
         };

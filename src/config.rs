@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::pattern::Pattern;
+use crate::pattern::{self, Pattern};
 use crate::retention::Rule;
 
 pub use redis_url::{RedisUrl, RedisUrlError};
@@ -25,7 +25,7 @@ pub use sources::{ConfigError, Problem};
 pub use webhook_url::{WebhookUrl, WebhookUrlError};
 
 use kinds::{
-    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, Label, Level, MIB, MINUTE, Origin,
+    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, Label, Level, MIB, MINUTE, OnOff, Origin,
     PlainFile, Redis, Rooms, SECOND, Size, Switch, TENTH, Time, UrlPath, Webhook,
 };
 use shapes::{Filled, Many, Maybe, One};
@@ -151,6 +151,20 @@ options::options! {
         /// How much memory the node spends on the newest messages of its rooms, from which clients
         /// that return are served without asking Redis.
         recent_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
+
+        /// How long somebody whose last connection has left a room may take to come back before
+        /// the others are told: a reload or a change of node then makes no noise. Zero tells at
+        /// once.
+        presence_grace: Duration = One(Time(Duration::ZERO, 5 * MINUTE)), "TIME", "5s";
+
+        /// Whether members are told who joins and leaves, for rooms whose names fit a pattern:
+        /// big.*=off spares large rooms the noise; who asks is still told who is there. The first
+        /// that fits holds, and without one it is on. Repeat it, or separate by commas.
+        presence_events: Vec<pattern::Switch> = Many(OnOff), "RULE", "";
+
+        /// How much memory the node spends on the lists of its rooms' members. Rooms beyond it ask
+        /// Redis each time.
+        presence_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
     }
 
     "Webhooks" {

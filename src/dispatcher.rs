@@ -10,8 +10,10 @@ mod commands;
 mod desk;
 mod drain;
 mod members;
+mod presence;
 mod reads;
 mod recovery;
+mod roll;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::broker::{Broker, BrokerEvent, Request};
 use crate::disconnect::Disconnect;
 use crate::id::{Incarnation, Position, RoomName, SessionId, UserName};
+use crate::member::Info;
 use crate::metrics::Metrics;
+use crate::presence::{Attendance, PresenceSettings};
 use crate::protocol::{Command, Protocol, Push, Reply, RequestId};
 use crate::retention::Retention;
 use crate::rooms::{RoomKey, Rooms};
@@ -112,6 +116,7 @@ pub struct Settings {
     pub retention: Retention,
     /// Bytes of recent messages kept for those who come back.
     pub recent_memory: usize,
+    pub presence: PresenceSettings,
     /// The bound of an outbox; what is offered at once is at most a quarter of it.
     pub outbox_bytes: usize,
     /// Seeds the jitter of farewells.
@@ -151,6 +156,8 @@ struct Session {
     outbox: Outbox,
     protocol: Protocol,
     user: Option<UserName>,
+    /// What the others see of the user.
+    info: Option<Info>,
     /// Its slot in the wheel of heartbeats.
     beat: usize,
     /// Commands that wait for the broker.
@@ -162,6 +169,7 @@ pub struct Dispatcher {
     desk: Desk,
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
+    attendance: Attendance,
     heartbeats: Heartbeats,
     /// Joins that wait for the broker, by deadline.
     joins: VecDeque<(Instant, RoomKey, SessionId)>,
@@ -198,7 +206,8 @@ impl Dispatcher {
         Self {
             heartbeats: Heartbeats::new(now.instant, settings.heartbeat, settings.pong_timeout),
             random: fastrand::Rng::with_seed(settings.seed),
-            desk: Desk::new(settings, metrics),
+            attendance: Attendance::new(settings.presence.grace),
+            desk: Desk::new(now.instant, settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
             joins: VecDeque::new(),
@@ -213,9 +222,11 @@ impl Dispatcher {
     /// Handles events in order, up to the bound of a turn; what is left stays in the iterator. What the broker is to
     /// be asked is in [`take_requests`](Self::take_requests) afterwards.
     pub fn turn(&mut self, now: Now, events: impl IntoIterator<Item = Event>) -> Flow {
+        self.desk.now = now.instant;
         let mut handled = 0;
         for event in events {
             self.on(now, event);
+            self.settle_presence();
             handled += 1;
             // Looked at before the next event is taken from the inbox: what is taken is handled.
             if self.desk.is_enough() || handled == TURN {
@@ -229,7 +240,9 @@ impl Dispatcher {
             self.desk.metrics.disconnected_slow_total.add(1);
             self.disconnect(now, session, Disconnect::Slow);
         }
+        self.announce();
         self.ask_reads();
+        self.ask_rolls();
         match &self.draining {
             Some(_) if self.sessions.is_empty() && self.closing.is_empty() => Flow::Ended,
             _ => Flow::On,
@@ -244,9 +257,9 @@ impl Dispatcher {
     /// What waits for the broker at this moment.
     pub fn load(&self) -> Load {
         Load {
-            commands: self.desk.pending.len() - self.desk.reads,
-            reads: self.desk.reads,
-            due: self.desk.line.len() + self.desk.retry.len(),
+            commands: self.desk.pending.len() - self.desk.reads - self.desk.rolls.under_way,
+            reads: self.desk.reads + self.desk.rolls.under_way,
+            due: self.desk.line.len() + self.desk.retry.len() + self.desk.rolls.due(),
             closing: self.closing.len(),
         }
     }
@@ -303,6 +316,7 @@ impl Dispatcher {
                 outbox,
                 protocol,
                 user,
+                info: None,
                 beat,
                 pending: 0,
             },
@@ -344,7 +358,8 @@ impl Dispatcher {
             BrokerEvent::Ephemeral { room, publication } => self.on_ephemeral(&room, &publication),
             BrokerEvent::Published { ticket, result } => self.on_published(ticket, result),
             BrokerEvent::Page { ticket, result } => self.on_page(ticket, result),
-            BrokerEvent::Changed { .. } | BrokerEvent::Roll { .. } => {}
+            BrokerEvent::Changed { room, change } => self.on_changed(&room, change),
+            BrokerEvent::Roll { ticket, result } => self.on_roll(ticket, result),
         }
     }
 
@@ -352,6 +367,8 @@ impl Dispatcher {
         self.beat(now);
         self.give_up_joins(now);
         self.retry_reads();
+        self.tend_rolls(now);
+        self.attendance.expire(now.instant);
         self.compare_some();
         self.drain_some(now);
         self.closing.retain(|_, (deadline, outbox)| {

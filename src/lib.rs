@@ -24,7 +24,7 @@
 //! | 4 | `main`, this page | start and end the process |
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds, [`webhooks`] | wait |
-//! | 1 logic | [`http`], [`handshake`], [`pages`], [`rooms`], [`track`], [`history`], [`session`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
+//! | 1 logic | [`http`], [`handshake`], [`pages`], [`rooms`], [`track`], [`history`], [`presence`], [`session`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
 //! | 0 words | [`id`], [`pattern`], [`publication`], [`member`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
@@ -67,6 +67,7 @@ pub mod metrics;
 pub mod notice;
 pub mod pages;
 pub mod pattern;
+pub mod presence;
 pub mod protocol;
 pub mod publication;
 pub mod readiness;

@@ -43,6 +43,24 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// A rule that turns something on or off in the rooms that fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    pub rooms: Pattern,
+    pub on: bool,
+}
+
+/// What is on unless a rule says otherwise; the first that fits holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Switches(pub Vec<Switch>);
+
+impl Switches {
+    pub fn is_on(&self, name: &str) -> bool {
+        let rule = self.0.iter().find(|rule| rule.rooms.fits(name));
+        rule.is_none_or(|rule| rule.on)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +95,18 @@ mod tests {
                     "{pattern} {name}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_first_switch_that_fits_holds_and_without_one_it_is_on() {
+        let switch = |text: &str, on| {
+            let rooms = Pattern::new(text).unwrap();
+            Switch { rooms, on }
+        };
+        let switches = Switches(vec![switch("big.vip", true), switch("big.*", false)]);
+        for (name, on) in [("big.vip", true), ("big.x", false), ("small", true)] {
+            assert_eq!(switches.is_on(name), on, "{name}");
         }
     }
 

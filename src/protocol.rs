@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 
 use crate::id::{NameError, Position, RoomName, UserName};
+use crate::member::{Info, Roll};
 use crate::publication::{Publication, Refused};
 
 /// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader keeps it whole.
@@ -24,6 +25,8 @@ pub enum Command {
     /// Says who one is; in open mode the name is believed.
     Auth {
         user: UserName,
+        /// What the others see of the user, besides the name.
+        info: Option<Info>,
     },
     /// Join a room, from a position one already had, if any.
     Join {
@@ -38,6 +41,12 @@ pub enum Command {
     History {
         room: RoomName,
         before: Option<u64>,
+        limit: usize,
+    },
+    /// Who is in the room, by name, behind `after` (none: from the first).
+    Members {
+        room: RoomName,
+        after: Option<UserName>,
         limit: usize,
     },
     Ping,
@@ -77,6 +86,10 @@ pub enum Reply<'a> {
         messages: &'a [(u64, Arc<Publication>)],
         more: bool,
     },
+    Members {
+        room: &'a RoomName,
+        roll: &'a Roll,
+    },
     Pong,
     Error(&'a CommandError),
 }
@@ -107,6 +120,21 @@ pub enum Push<'a> {
         room: &'a RoomName,
         position: Position,
     },
+    /// A user's first connection in the room, over all nodes.
+    Joined {
+        room: &'a RoomName,
+        user: &'a UserName,
+        info: Option<&'a Info>,
+        version: u64,
+    },
+    /// After a user's last connection in the room.
+    Left {
+        room: &'a RoomName,
+        user: &'a UserName,
+        version: u64,
+    },
+    /// Who is in the room has changed in ways that cannot be told one by one: whoever wants to know asks anew.
+    Members { room: &'a RoomName, version: u64 },
     /// The node ends the connection in a moment; come back after `retry`, to another one.
     Bye { reason: &'a str, retry: Duration },
 }

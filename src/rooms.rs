@@ -8,7 +8,7 @@ use slab::Slab;
 use crate::id::{RoomName, SessionId};
 
 /// A room's place in this structure, valid until the room is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomKey(usize);
 
 /// What a join has changed.
@@ -177,6 +177,14 @@ impl<T, M> Rooms<T, M> {
             .is_some_and(|places| places.iter().any(|place| place.room == key))
     }
 
+    /// What is kept of a session's membership.
+    pub fn member_mut(&mut self, key: RoomKey, session: SessionId) -> Option<&mut M> {
+        let places = self.places.get(&session)?;
+        let place = places.iter().find(|place| place.room == key)?;
+        let members = &mut self.rooms.get_mut(key.0)?.members;
+        members.get_mut(place.slot).map(|member| &mut member.value)
+    }
+
     /// The rooms that the session is in now.
     pub fn rooms_of(&self, session: SessionId) -> Vec<RoomKey> {
         let places = self.places.get(&session).into_iter().flatten();
@@ -276,6 +284,8 @@ mod tests {
                     assert_eq!(&listed, members, "seed {seed}");
                     for session in members {
                         assert!(rooms.has(key, SessionId(*session)), "seed {seed}");
+                        let member = rooms.member_mut(key, SessionId(*session));
+                        assert_eq!(member.copied(), Some(*session), "seed {seed}");
                     }
                 }
             }

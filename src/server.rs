@@ -23,6 +23,8 @@ use crate::id::{self, Incarnation};
 use crate::metrics::Metrics;
 use crate::notice::Wanted;
 use crate::pages::Assets;
+use crate::pattern::Switches;
+use crate::presence::PresenceSettings;
 use crate::readiness::Readiness;
 use crate::retention::{LogLimits, Retention};
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
@@ -259,6 +261,11 @@ fn dispatcher_settings(
         max_rooms: config.max_rooms,
         retention: retention(config),
         recent_memory: config.recent_memory,
+        presence: PresenceSettings {
+            grace: config.presence_grace,
+            events: Switches(config.presence_events.clone()),
+            memory: config.presence_memory,
+        },
         outbox_bytes: config.outbox_bytes,
         seed: id::random()?,
     })

@@ -37,6 +37,7 @@ const FLOORS: [&[&str]; 5] = [
         "rooms",
         "history",
         "track",
+        "presence",
         "session",
         "webhooks/backoff",
         "webhooks/body",
@@ -72,6 +73,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("tls", "runtime"),
     ("handshake", "http"),
     ("pages", "http"),
+    ("presence", "broker"),
     // Only the event that reaches the dispatcher's inbox.
     ("connection", "dispatcher"),
     ("shutdown", "server"),

@@ -12,6 +12,7 @@ mod handshake;
 mod heartbeat;
 mod house;
 mod http_door;
+mod presence;
 mod recovery;
 mod rooms;
 mod run_cluster;

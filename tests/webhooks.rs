@@ -121,6 +121,67 @@ fn a_backend_is_told_in_signed_batches_of_rooms_and_users() {
     });
 }
 
+/// Two clients in a room, on these nodes, who come and go.
+async fn come_and_go(first: &TestNode, second: &TestNode, receiver: &Receiver) {
+    let (mut ada, mut guest) = (first.client().await, second.client().await);
+    ada.auth("ada").await;
+    ada.join("lobby").await;
+    receiver.taken(1).await;
+    guest.join("lobby").await;
+    guest.join("chat").await;
+    receiver.taken(2).await;
+    drop(ada);
+    drop(guest);
+    let mut types: Vec<String> = receiver.taken(4).await;
+    for event in &mut types {
+        event.replace_range(..=event.find(' ').expect("an id"), "");
+    }
+    types[2..].sort();
+    let expected = [
+        "room_occupied lobby",
+        "room_occupied chat",
+        "room_vacated chat",
+        "room_vacated lobby",
+    ];
+    assert_eq!(types, expected);
+}
+
+#[test]
+fn clients_that_come_and_go_are_told_of_over_all_nodes() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        let start = || {
+            TestNode::with(|config| {
+                configured(config, &redis, &receiver);
+                config.presence_grace = Duration::ZERO;
+            })
+        };
+        let (first, second) = futures::join!(start(), start());
+        come_and_go(&first, &second, &receiver).await;
+        until_empty(&redis);
+    });
+}
+
+#[test]
+fn a_node_without_redis_tells_from_its_memory() {
+    run(async {
+        let receiver = Receiver::start();
+        receiver.answers([Answer::Status(500)]);
+        let node = TestNode::with(|config| {
+            told(config, &receiver);
+            config.presence_grace = Duration::ZERO;
+        })
+        .await;
+        come_and_go(&node, &node, &receiver).await;
+        let first = &receiver.told()[0];
+        assert_eq!(
+            first.events()[0],
+            receiver.events()[0],
+            "it was repeated under its id"
+        );
+    });
+}
+
 #[test]
 fn batches_are_bounded_and_follow_one_another_in_order() {
     run(async {

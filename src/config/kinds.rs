@@ -10,7 +10,7 @@ use url::Url;
 
 use super::redis_url::{self, RedisUrl};
 use super::webhook_url::{self, WebhookUrl};
-use crate::pattern::Pattern;
+use crate::pattern::{self, Pattern};
 use crate::retention::{LogLimits, Rule};
 
 pub(super) const KIB: usize = 1024;
@@ -365,6 +365,26 @@ impl Kind for Keep {
     fn show(&self, rule: &Rule) -> toml::Value {
         let Rule { rooms, limits } = rule;
         format!("{rooms}={}/{}", limits.size, show_time(limits.age)).into()
+    }
+}
+
+/// Something turned on or off in the rooms that fit a pattern: `big.*=off`.
+pub(super) struct OnOff;
+
+impl Kind for OnOff {
+    type Value = pattern::Switch;
+    fn parse(&self, text: &str) -> Result<pattern::Switch, String> {
+        let (rooms, on) = match text.rsplit_once('=') {
+            Some((rooms, "on")) => (rooms, true),
+            Some((rooms, "off")) => (rooms, false),
+            _ => return Err("is not PATTERN=on or PATTERN=off, like big.*=off".into()),
+        };
+        let rooms = Pattern::new(rooms).ok_or("has a pattern that fits no room name")?;
+        Ok(pattern::Switch { rooms, on })
+    }
+    fn show(&self, switch: &pattern::Switch) -> toml::Value {
+        let word = if switch.on { "on" } else { "off" };
+        format!("{}={word}", switch.rooms).into()
     }
 }
 

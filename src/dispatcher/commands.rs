@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::desk::Pending;
+use super::presence::Asked;
 use super::{Dispatcher, Now};
 use crate::broker::{Page, Publication, PublishKey, Range, Read, Refused, Request, Sender};
 use crate::id::{Position, RoomName, SessionId, Ticket};
@@ -24,16 +25,16 @@ impl Dispatcher {
         command: Command,
     ) {
         // A session that was disconnected may have spoken before it heard of it.
-        let Some(speaker) = self.sessions.get_mut(&session) else {
+        if !self.sessions.contains_key(&session) {
             return;
-        };
+        }
         let outcome = match command {
             Command::Ping => {
                 self.reply(session, id, &Reply::Pong);
                 Ok(())
             }
-            Command::Auth { user } => {
-                speaker.user = Some(user.clone());
+            Command::Auth { user, info } => {
+                self.identify(session, &user, info);
                 self.reply(session, id, &Reply::Authenticated { user: &user });
                 Ok(())
             }
@@ -49,6 +50,16 @@ impl Dispatcher {
                 before,
                 limit,
             } => self.on_history(session, id, room, before, limit),
+            Command::Members { room, after, limit } => {
+                let asked = Asked {
+                    session,
+                    id,
+                    room,
+                    after,
+                    limit,
+                };
+                self.on_members(now, asked)
+            }
         };
         if let Err(error) = outcome {
             self.reply(session, id, &Reply::Error(&error));
@@ -139,7 +150,11 @@ impl Dispatcher {
     }
 
     /// Remembers who waits for an answer of the broker, within the bounds.
-    fn wait(&mut self, session: SessionId, waiting: Pending) -> Result<Ticket, CommandError> {
+    pub(super) fn wait(
+        &mut self,
+        session: SessionId,
+        waiting: Pending,
+    ) -> Result<Ticket, CommandError> {
         if self.desk.pending.len() >= PENDING {
             return Err(Refused::Unavailable.into());
         }

@@ -3,10 +3,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Settings;
+use super::presence::Asked;
+use super::roll::Rolls;
 use crate::broker::{Range, Read, Request};
 use crate::id::{RoomName, SessionId, Ticket};
 use crate::metrics::Metrics;
@@ -31,14 +34,19 @@ pub enum Pending {
         id: Option<RequestId>,
         room: RoomName,
     },
+    Members(Asked),
     /// The node itself: a hole in the room is to be closed, or its position looked up.
     Track(RoomKey),
     /// Sessions that come back to the room, and whose messages the node no longer has.
     Seek(RoomKey),
+    /// The node itself: who is in the room.
+    Roll(RoomKey),
 }
 
 /// See the head of this file.
 pub struct Desk {
+    /// The time of this turn.
+    pub now: Instant,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
     /// What the broker is asked in this turn.
@@ -58,11 +66,15 @@ pub struct Desk {
     pub said: usize,
     /// Bytes of recent messages in all rooms.
     pub recent_used: usize,
+    /// Whose joins were answered.
+    pub arrived: Vec<(RoomKey, SessionId)>,
+    pub rolls: Rolls,
 }
 
 impl Desk {
-    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub fn new(now: Instant, settings: Settings, metrics: Arc<Metrics>) -> Self {
         Self {
+            now,
             settings,
             metrics,
             requests: Vec::new(),
@@ -75,6 +87,8 @@ impl Desk {
             open: Vec::new(),
             said: 0,
             recent_used: 0,
+            arrived: Vec::new(),
+            rolls: Rolls::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Dispatcher, Now, TICK};
+use crate::broker::Request;
 use crate::disconnect::Disconnect;
 use crate::id::SessionId;
 use crate::protocol::Push;
@@ -30,6 +31,9 @@ impl Dispatcher {
         left.sort_unstable();
         let spread = (PER_SESSION * left.len() as u32).min(time / 2);
         let patience = now.instant + time / 2;
+        // By then everyone was sent away; whoever is back elsewhere within the grace has not left.
+        let grace = self.desk.settings.presence.grace;
+        self.desk.requests.push(Request::Retire(time / 2 + grace));
         let total = left.len();
         self.draining = Some(Drain {
             started: now.instant,

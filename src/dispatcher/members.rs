@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::commands::refuse_reserved;
 use super::desk::Desk;
 use super::recovery::{Cursor, Join, Judge};
-use super::room::{Membership, Room, RoomState};
+use super::room::{Membership, Present, Room, RoomState};
 use super::{Dispatcher, Now};
 use crate::broker::{Publication, Refused, Request};
 use crate::id::{Position, RoomName, SessionId};
@@ -29,6 +29,7 @@ impl Dispatcher {
         let member = Membership {
             outbox: speaker.outbox.clone(),
             protocol: speaker.protocol,
+            present: Present::NotYet,
         };
         let key = self.rooms.find_or_add(name, RoomState::default);
         let joined = self.rooms.join(key, session, member.clone());
@@ -95,10 +96,13 @@ impl Dispatcher {
         };
         room.state.cursors.remove(&session);
         room.state.speakers[member.protocol.index()] -= 1;
+        let name = room.name.clone();
+        self.absent(&name, &member.present);
         if left == Left::Last
             && let Some(room) = self.rooms.remove(key)
         {
             self.desk.recent_used -= room.state.recent.weight();
+            self.forget_roll(room.state.roll);
             self.desk.requests.push(Request::Unfollow(room.name));
         }
     }
@@ -106,6 +110,7 @@ impl Dispatcher {
     pub(super) fn on_following(&mut self, name: &RoomName) {
         if let Some((room, desk)) = self.room_named(name) {
             room.make_due(desk);
+            room.make_roll_due(desk);
         }
     }
 

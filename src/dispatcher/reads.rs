@@ -49,7 +49,7 @@ impl Dispatcher {
                     room.sought(desk, ticket, result);
                 }
             }
-            Some(Pending::Publish { .. }) | None => {}
+            Some(Pending::Publish { .. } | Pending::Members(_) | Pending::Roll(_)) | None => {}
         }
     }
 

@@ -62,6 +62,11 @@ impl Cursor {
         self.join.filter(|join| join.deadline <= now)
     }
 
+    /// Whether its join has been answered.
+    pub fn is_answered(&self) -> bool {
+        self.join.is_none()
+    }
+
     /// Whether it goes on after the room has lost messages: only a join that waits does, and is judged anew.
     pub fn survives_loss(&mut self) -> bool {
         if let Want::After(at) = self.want {
@@ -184,6 +189,7 @@ impl Room {
             return;
         };
         if let Some(Join { id, .. }) = cursor.join {
+            desk.arrived.push((self.key, session));
             let top = position.offset;
             let joined = Joined {
                 room: &self.name,
@@ -209,6 +215,7 @@ impl Room {
         };
         let Want::After(at) = cursor.want else { return };
         if let Some(Join { id, .. }) = cursor.join.take() {
+            desk.arrived.push((self.key, session));
             let joined = Joined {
                 room: &self.name,
                 position: at,
@@ -221,7 +228,9 @@ impl Room {
             incarnation: desk.settings.incarnation,
             session,
         };
-        let Membership { outbox, protocol } = &cursor.member;
+        let Membership {
+            outbox, protocol, ..
+        } = &cursor.member;
         let mut frames = BytesMut::new();
         let mut last = at;
         for (offset, publication) in messages {
@@ -340,7 +349,9 @@ impl Room {
         let Want::After(at) = cursor.want else { return };
         if at.offset + 1 < page.first && !self.state.recent.run().covers(at.offset + 1) {
             if cursor.join.is_none() {
-                let Membership { outbox, protocol } = &cursor.member;
+                let Membership {
+                    outbox, protocol, ..
+                } = &cursor.member;
                 let gap = Push::Gap {
                     room: &self.name,
                     position: top,

@@ -8,9 +8,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::desk::{Desk, Pending};
 use super::recovery::{Cursor, Judge};
+use super::roll::RoomRoll;
 use crate::broker::{Page, Publication, Refused};
 use crate::history::Recent;
-use crate::id::{Position, SessionId, Ticket};
+use crate::id::{Position, SessionId, Ticket, UserName};
 use crate::protocol::{Message, Protocol, Push};
 use crate::rooms;
 use crate::session::Outbox;
@@ -27,6 +28,16 @@ pub type Room = rooms::Room<RoomState, Membership>;
 pub struct Membership {
     pub outbox: Outbox,
     pub protocol: Protocol,
+    pub present: Present,
+}
+
+/// As whom a member counts among those who are here.
+#[derive(Clone, Debug)]
+pub enum Present {
+    /// Its join is not answered.
+    NotYet,
+    /// `None`: as one that has not said who it is.
+    As(Option<UserName>),
 }
 
 /// What the node knows of a room.
@@ -47,6 +58,8 @@ pub struct RoomState {
     in_line: bool,
     /// Members by protocol, so that nothing is encoded for nobody.
     pub speakers: [usize; Protocol::COUNT],
+    /// Who is here, over all nodes.
+    pub roll: RoomRoll,
 }
 
 /// A room's publications of this turn, encoded once per protocol and not offered yet.
@@ -54,6 +67,8 @@ pub struct RoomState {
 struct Open {
     frames: [BytesMut; Protocol::COUNT],
     messages: u64,
+    /// The part of the frames that is no messages.
+    notices: [BytesMut; Protocol::COUNT],
     /// Parts that their senders do not want back.
     except: Vec<Except>,
 }
@@ -70,6 +85,10 @@ struct Except {
 impl Open {
     fn bytes(&self) -> usize {
         self.frames.iter().map(BytesMut::len).max().unwrap_or(0)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.messages == 0 && self.notices.iter().all(BytesMut::is_empty)
     }
 
     /// The frames for each sender that did not want its own words back.
@@ -211,7 +230,7 @@ impl Room {
     /// Puts a publication into the open buffer, for each protocol that is spoken here.
     pub fn encode(&mut self, desk: &mut Desk, offset: Option<u64>, publication: &Publication) {
         let RoomState { open, speakers, .. } = &mut self.state;
-        if open.messages == 0 {
+        if open.is_empty() {
             desk.open.push(self.key);
         }
         open.messages += 1;
@@ -245,19 +264,42 @@ impl Room {
         desk.said += open.bytes() - before;
     }
 
+    /// Puts into the open buffer what is no message: those who are behind hear it too, at once, because it has no place in the
+    /// order of offsets.
+    pub fn notice(&mut self, desk: &mut Desk, frames: impl Fn(Protocol) -> Bytes) {
+        let RoomState { open, speakers, .. } = &mut self.state;
+        let (was_empty, before) = (open.is_empty(), open.bytes());
+        for protocol in Protocol::ALL {
+            if speakers[protocol.index()] > 0 {
+                let frames = frames(protocol);
+                open.frames[protocol.index()].extend_from_slice(&frames);
+                open.notices[protocol.index()].extend_from_slice(&frames);
+            }
+        }
+        if was_empty && !open.is_empty() {
+            desk.open.push(self.key);
+        }
+        desk.said += open.bytes() - before;
+    }
+
     /// Offers what was said to every live member, as one buffer that all share.
     pub fn seal(&mut self, desk: &mut Desk) {
-        if self.state.open.messages == 0 {
+        if self.state.open.is_empty() {
             return;
         }
         let mut open = std::mem::take(&mut self.state.open);
         let senders = open.for_senders();
         let frames = std::mem::take(&mut open.frames).map(BytesMut::freeze);
+        let notices = std::mem::take(&mut open.notices).map(BytesMut::freeze);
         let cursors = &self.state.cursors;
         let mut live = 0;
         for member in &self.members {
             // Both maps are nearly always empty, and looking into an empty one costs nothing.
-            if cursors.contains_key(&member.session) {
+            if let Some(cursor) = cursors.get(&member.session) {
+                let notices = &notices[member.value.protocol.index()];
+                if cursor.is_answered() && !notices.is_empty() {
+                    desk.say(member.session, &member.value.outbox, notices.clone());
+                }
                 continue;
             }
             live += 1;
@@ -275,6 +317,8 @@ impl Room {
     fn lose(&mut self, desk: &mut Desk, position: Position) {
         self.seal(desk);
         self.change_recent(desk, Recent::clear);
+        // A store that has lost messages may have lost who is here.
+        self.make_roll_due(desk);
         let epoch = position.epoch.to_string();
         log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset; "messages lost");
         self.state
@@ -282,7 +326,9 @@ impl Room {
             .retain(|_, cursor| cursor.survives_loss());
         for member in &self.members {
             if !self.state.cursors.contains_key(&member.session) {
-                let Membership { outbox, protocol } = &member.value;
+                let Membership {
+                    outbox, protocol, ..
+                } = &member.value;
                 let gap = protocol.push(&Push::Gap {
                     room: &self.name,
                     position,

@@ -1,11 +1,15 @@
 //! The dispatcher's turns, one at a time: events in, frames and requests out. The broker is played by hand; no task
 //! runs and no time passes but what the test says.
 
+#[path = "presence/tests.rs"]
+mod presence;
+
 use super::*;
 use crate::broker::{Page, Publication, Range, Refused};
 use crate::disconnect::Disconnect;
 use crate::id::Epoch;
 use crate::id::Ticket;
+use crate::presence::PresenceSettings;
 use crate::protocol::Publish;
 use crate::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 use bytes::Bytes;
@@ -20,6 +24,8 @@ struct Bench {
     dispatcher: Dispatcher,
     now: Now,
     outboxes: HashMap<u64, OutboxReader>,
+    /// What the broker was asked about presence, apart from all else.
+    presence: Vec<Request>,
 }
 
 impl Bench {
@@ -39,6 +45,7 @@ impl Bench {
             max_rooms: 3,
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory: 1 << 20,
+            presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
             seed: 1,
         };
@@ -47,12 +54,22 @@ impl Bench {
             dispatcher,
             now,
             outboxes: HashMap::new(),
+            presence: Vec::new(),
         }
     }
 
     fn turn(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Request> {
         self.dispatcher.turn(self.now, events);
-        self.dispatcher.take_requests().collect()
+        let is_presence = |request: &Request| {
+            matches!(
+                request,
+                Request::Here(_) | Request::Members(_) | Request::Retire(_)
+            )
+        };
+        let requests = self.dispatcher.take_requests();
+        let (presence, others) = requests.partition(is_presence);
+        self.presence.extend::<Vec<_>>(presence);
+        others
     }
 
     fn open(&mut self, session: u64) {

@@ -14,6 +14,7 @@ use super::{
     Code, Command, CommandError, Incoming, Message, Publish, Push, Reply, RequestId, frame,
 };
 use crate::id::{Epoch, Position, RoomName, UserName};
+use crate::member::{INFO_BYTES, Info, Member};
 use crate::publication::Publication;
 
 /// The largest `id`: what a double holds exactly.
@@ -25,6 +26,10 @@ const KEY_BYTES: usize = 64;
 /// How many messages one `history` may ask for, and what it gets when it does not say.
 const HISTORY_LIMIT: usize = 100;
 const HISTORY_DEFAULT: usize = 50;
+
+/// How many members one `members` may ask for, and what it gets when it does not say.
+const MEMBERS_LIMIT: usize = 1000;
+const MEMBERS_DEFAULT: usize = 100;
 
 /// A frame from a client: every field that any command has. Unknown and doubled fields are errors, so
 /// that a misspelt option never passes for a missing one.
@@ -46,7 +51,10 @@ struct Fields<'a> {
     ephemeral: Option<bool>,
     others: Option<bool>,
     before: Option<u64>,
+    #[serde(borrow)]
+    after: Option<Cow<'a, str>>,
     limit: Option<usize>,
+    info: Option<Box<RawValue>>,
 }
 
 /// Keeps `"data":null` apart from no data: null is a value like any other.
@@ -98,7 +106,10 @@ fn not_understood(error: &serde_json::Error) -> CommandError {
 impl Fields<'_> {
     fn command(&mut self) -> Result<Command, CommandError> {
         match &*self.kind {
-            "auth" => Ok(Command::Auth { user: self.user()? }),
+            "auth" => Ok(Command::Auth {
+                user: self.user()?,
+                info: self.info()?,
+            }),
             "join" => Ok(Command::Join {
                 room: self.room()?,
                 since: self.since.take(),
@@ -108,11 +119,16 @@ impl Fields<'_> {
             "history" => Ok(Command::History {
                 room: self.room()?,
                 before: self.before.take(),
-                limit: self.limit()?,
+                limit: self.limit(HISTORY_DEFAULT, HISTORY_LIMIT)?,
+            }),
+            "members" => Ok(Command::Members {
+                room: self.room()?,
+                after: self.after()?,
+                limit: self.limit(MEMBERS_DEFAULT, MEMBERS_LIMIT)?,
             }),
             "ping" => Ok(Command::Ping),
             _ => Err(bad(
-                "`type` must be auth, join, leave, publish, history or ping",
+                "`type` must be auth, join, leave, publish, history, members or ping",
             )),
         }
     }
@@ -156,10 +172,26 @@ impl Fields<'_> {
         }
     }
 
-    fn limit(&mut self) -> Result<usize, CommandError> {
-        match self.limit.take().unwrap_or(HISTORY_DEFAULT) {
-            limit @ 1..=HISTORY_LIMIT => Ok(limit),
-            _ => Err(bad("`limit` must lie between 1 and 100")),
+    fn limit(&mut self, default: usize, most: usize) -> Result<usize, CommandError> {
+        match self.limit.take().unwrap_or(default) {
+            limit if (1..=most).contains(&limit) => Ok(limit),
+            _ => Err(bad(format!("`limit` must lie between 1 and {most}"))),
+        }
+    }
+
+    fn after(&mut self) -> Result<Option<UserName>, CommandError> {
+        let after = self.after.take();
+        Ok(after.map(|after| UserName::new(&after)).transpose()?)
+    }
+
+    fn info(&mut self) -> Result<Option<Info>, CommandError> {
+        match self.info.take() {
+            Some(info) if info.get().len() > INFO_BYTES || !info.get().starts_with('{') => {
+                Err(bad(format!(
+                    "`info` must be a JSON object of at most {INFO_BYTES} bytes"
+                )))
+            }
+            info => Ok(info.map(Info::from)),
         }
     }
 
@@ -174,7 +206,9 @@ impl Fields<'_> {
             ("ephemeral", self.ephemeral.is_some()),
             ("others", self.others.is_some()),
             ("before", self.before.is_some()),
+            ("after", self.after.is_some()),
             ("limit", self.limit.is_some()),
+            ("info", self.info.is_some()),
         ];
         match left.iter().find(|(_, is_left)| *is_left) {
             Some((field, _)) => Err(bad(format!("this command has no field `{field}`"))),
@@ -214,6 +248,22 @@ enum Said<'a> {
         epoch: Epoch,
         offset: u64,
     },
+    Joined {
+        room: &'a str,
+        user: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        info: Option<&'a RawValue>,
+        version: u64,
+    },
+    Left {
+        room: &'a str,
+        user: &'a str,
+        version: u64,
+    },
+    Members {
+        room: &'a str,
+        version: u64,
+    },
     Bye {
         reason: &'a str,
         retry: u64,
@@ -238,6 +288,14 @@ struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<Vec<Past<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<Vec<Listed<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anonymous: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     more: Option<bool>,
 }
 
@@ -259,6 +317,25 @@ impl<'a> Past<'a> {
             user,
             time: publication.time,
             data: &publication.data,
+        }
+    }
+}
+
+/// A user in an answer to `members`.
+#[derive(Serialize)]
+struct Listed<'a> {
+    user: &'a str,
+    connections: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<&'a RawValue>,
+}
+
+impl<'a> Listed<'a> {
+    fn new(member: &'a Member) -> Self {
+        Listed {
+            user: member.user.as_str(),
+            connections: member.connections,
+            info: member.info.as_deref(),
         }
     }
 }
@@ -316,6 +393,15 @@ pub fn reply(id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
             more: Some(*more),
             ..Answer::default()
         },
+        Reply::Members { room, roll } => Answer {
+            room: Some(room.as_str()),
+            version: Some(roll.version),
+            members: Some(roll.members.iter().map(Listed::new).collect()),
+            count: Some(roll.count),
+            anonymous: Some(roll.anonymous),
+            more: Some(roll.more),
+            ..Answer::default()
+        },
     };
     said(&Said::Ok { id, answer })
 }
@@ -349,6 +435,30 @@ pub fn push(push: &Push<'_>) -> Bytes {
             room: room.as_str(),
             epoch: position.epoch,
             offset: position.offset,
+        },
+        Push::Joined {
+            room,
+            user,
+            info,
+            version,
+        } => Said::Joined {
+            room: room.as_str(),
+            user: user.as_str(),
+            info: info.map(|info| &**info),
+            version: *version,
+        },
+        Push::Left {
+            room,
+            user,
+            version,
+        } => Said::Left {
+            room: room.as_str(),
+            user: user.as_str(),
+            version: *version,
+        },
+        Push::Members { room, version } => Said::Members {
+            room: room.as_str(),
+            version: *version,
         },
         Push::Bye { reason, retry } => Said::Bye {
             reason,

@@ -10,6 +10,7 @@ use switchboard::protocol::{Command, Publish};
 
 use super::oracle::{Kind, Oracle, Outcome};
 use super::redis::Redis;
+use super::view::View;
 
 const CONNECT_DEADLINE: u64 = 3_000;
 /// Longer than a node may take, so that no answer means a fault of the node.
@@ -39,6 +40,8 @@ pub enum Timer {
     Farewell,
     Join(usize),
     Pump(usize),
+    /// The list with this number is asked for again.
+    Members(usize, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,7 @@ pub struct Room {
     pub queue: VecDeque<Entry>,
     pub tries: u32,
     pub hole: Option<u64>,
+    pub view: View,
 }
 
 #[derive(Debug)]
@@ -79,6 +83,8 @@ pub enum Ask {
     Publish(usize, u64),
     Ephemeral(u64),
     History(usize),
+    Members(usize, u64),
+    Auth,
     Ping,
 }
 
@@ -152,8 +158,15 @@ impl Client {
     pub fn opened(&mut self, _: &mut Scene<'_>) {
         let Some(conn) = &mut self.conn else { return };
         conn.open = true;
+        let is_early = self.id.is_multiple_of(2);
+        if is_early {
+            self.authenticate();
+        }
         for room in 0..self.rooms.len() {
             self.send_join(room);
+        }
+        if !is_early {
+            self.authenticate();
         }
         for room in 0..self.rooms.len() {
             self.pump(room);
@@ -196,6 +209,7 @@ impl Client {
                 queue: VecDeque::new(),
                 tries: 0,
                 hole: None,
+                view: View::default(),
             });
             if self.is_open() {
                 self.send_join(room);
@@ -392,6 +406,7 @@ impl Client {
                 }
             }
             Timer::Pump(room) => self.pump(room),
+            Timer::Members(room, number) => self.ask_members_again(room, number),
         }
     }
 

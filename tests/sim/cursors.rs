@@ -10,6 +10,7 @@ use switchboard::broker::{BrokerEvent, Page, Publication, Range, Read, Refused, 
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings, TICK};
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket};
 use switchboard::metrics::Metrics;
+use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol, RequestId};
 use switchboard::retention::Retention;
 use switchboard::session::{Chunk, OutboxLimits, OutboxReader, outbox};
@@ -73,6 +74,7 @@ impl Desk {
             max_rooms: 100,
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory,
+            presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
             seed: 1,
         };

@@ -167,6 +167,9 @@ impl Plan {
             outbox_bytes: *pick(random, &[2_048, 4_096, 1 << 18]),
             linger: random.u64(0..2_000),
             delay: *pick(random, &[2, 10, 60]),
+            grace: *pick(random, &[0, 300, 1_500]),
+            // One member, none, all.
+            presence_memory: *pick(random, &[200, 1 << 20, 1 << 20]),
         };
         let mut plan = Self {
             nodes: random.usize(1..=3),

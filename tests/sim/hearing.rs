@@ -5,6 +5,7 @@ use switchboard::id::{Epoch, Position};
 
 use super::client::{Act, Ask, Client, RoomState, STEADY_AFTER, Scene, Timer, jitter};
 use super::oracle::{Kind, Outcome};
+use super::view::Listed;
 
 /// What a frame may hold, of all that the server says.
 #[derive(Debug, Deserialize)]
@@ -24,6 +25,11 @@ pub struct Frame<'a> {
     heartbeat: Option<u64>,
     #[serde(borrow)]
     messages: Option<Vec<Past<'a>>>,
+    pub user: Option<&'a str>,
+    pub version: Option<u64>,
+    pub members: Option<Vec<Listed>>,
+    pub anonymous: Option<u64>,
+    pub more: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,6 +71,8 @@ impl Client {
             }
             ("message", Some(room)) => self.message(room, &frame, scene),
             ("gap", Some(room)) => self.gap(room, &frame, scene),
+            ("joined" | "left", Some(room)) => self.comes_or_goes(room, &frame, scene),
+            ("members", Some(room)) => self.ask_members(room),
             ("bye", _) => {
                 let retry = frame.retry.unwrap_or(0);
                 conn.return_at = Some(scene.now + retry);
@@ -184,7 +192,8 @@ impl Client {
                 scene.oracle.answered(value, outcome);
             }
             Ask::History(room) => self.history(room, frame, scene),
-            Ask::Ping => {}
+            Ask::Members(room, number) => self.listed(room, number, frame, scene),
+            Ask::Auth | Ask::Ping => {}
         }
     }
 
@@ -252,6 +261,7 @@ impl Client {
         room.tries = 0;
         room.state = RoomState::Joined;
         room.position = Some(at);
+        self.ask_members(index);
         if since.is_none() || frame.recovered != Some(true) {
             scene.oracle.stands(self.id, index, at);
         }

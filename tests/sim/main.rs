@@ -8,12 +8,14 @@ mod faults;
 mod hearing;
 mod node;
 mod oracle;
+mod presence;
 mod redis;
 mod rest;
 mod store;
 mod transport;
 mod trouble;
 mod turns;
+mod view;
 mod world;
 
 use std::sync::Mutex;
@@ -161,4 +163,21 @@ fn a_doubled_message_is_noticed() {
 #[test]
 fn two_swapped_messages_are_noticed() {
     all_are_noticed(Tampering::Swap);
+}
+
+/// Not each one shows: who asks for the list anew does not miss it.
+#[test]
+fn a_hidden_joining_or_leaving_is_noticed() {
+    let (mut tampered, mut noticed) = (0, 0);
+    for seed in 0..200 {
+        let transport = Transport::tampering(Tampering::Hide, seed % 5);
+        let (violations, _, was_tampered) = play(seed, Weather::Sheltered, transport, false);
+        assert!(was_tampered || violations.is_empty(), "{violations:#?}");
+        tampered += u64::from(was_tampered);
+        noticed += u64::from(!violations.is_empty());
+    }
+    assert!(
+        tampered > 100 && noticed * 10 > tampered * 7,
+        "{noticed} of {tampered}"
+    );
 }

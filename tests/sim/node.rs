@@ -7,14 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use switchboard::broker::topics::Topics;
-use switchboard::broker::{BrokerEvent, Publish, Read, Refused};
+use switchboard::broker::{BrokerEvent, Change, Members, Publish, Read, Refused, Roll};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId};
 use switchboard::metrics::Metrics;
+use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 use switchboard::publication::{Page, Publication};
 use switchboard::retention::Retention;
 use switchboard::session::{Chunk, Outbox, OutboxLimits, OutboxReader, outbox};
+
+use super::presence::Announcer;
 
 /// Buffers of one write, as the real writer has it.
 const BATCH: usize = 64;
@@ -67,13 +70,14 @@ pub enum Input {
 pub enum Answer {
     Published(Result<Position, Refused>),
     Page(Result<Page, Refused>),
+    Roll(Result<Roll, Refused>),
 }
 
 impl Answer {
     pub fn lane(&self) -> usize {
         match self {
             Answer::Published(_) => PUBLISHES,
-            Answer::Page(_) => READS,
+            Answer::Page(_) | Answer::Roll(_) => READS,
         }
     }
 }
@@ -83,6 +87,7 @@ pub enum Push {
     Unsubscribed(RoomName),
     Message(RoomName, Epoch, u64, Arc<Publication>),
     Ephemeral(RoomName, Arc<Publication>),
+    Changed(RoomName, Change),
 }
 
 pub const PUBLISHES: usize = 0;
@@ -93,13 +98,14 @@ pub const READS: usize = 1;
 pub enum Job {
     Publish(Arc<Publish>),
     Read(Read),
+    Members(Members),
 }
 
 impl Job {
     fn may_repeat(&self) -> bool {
         match self {
             Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
-            Job::Read(_) => true,
+            Job::Read(_) | Job::Members(_) => true,
         }
     }
 
@@ -113,6 +119,10 @@ impl Job {
                 ticket: read.ticket,
                 result,
             },
+            (Job::Members(members), Answer::Roll(result)) => BrokerEvent::Roll {
+                ticket: members.ticket,
+                result,
+            },
             _ => unreachable!("an answer of the other lane"),
         }
     }
@@ -121,6 +131,7 @@ impl Job {
         match self {
             Job::Publish(_) => self.answer(Answer::Published(Err(why))),
             Job::Read(_) => self.answer(Answer::Page(Err(Refused::Unavailable))),
+            Job::Members(_) => self.answer(Answer::Roll(Err(Refused::Unavailable))),
         }
     }
 }
@@ -273,6 +284,10 @@ pub struct Sizes {
     pub outbox_bytes: usize,
     pub linger: u64,
     pub delay: u64,
+    /// How long someone who has left may take to come back unnoticed.
+    pub grace: u64,
+    /// Bytes of the lists of members that a node keeps.
+    pub presence_memory: usize,
 }
 
 pub struct Node {
@@ -289,6 +304,7 @@ pub struct Node {
     pub sub: Subscription,
     pub sessions: BTreeMap<u64, Session>,
     pub next_session: u64,
+    pub announcer: Announcer,
     /// Reads that the store will refuse.
     pub fail_reads: u32,
     sizes: Sizes,
@@ -307,6 +323,11 @@ impl Node {
             max_rooms: 100,
             retention: Retention::uniform(sizes.history_size, Duration::from_secs(3600)),
             recent_memory: sizes.recent_memory,
+            presence: PresenceSettings {
+                grace: Duration::from_millis(sizes.grace),
+                memory: sizes.presence_memory,
+                ..PresenceSettings::default()
+            },
             outbox_bytes: sizes.outbox_bytes,
             seed,
         };
@@ -334,6 +355,7 @@ impl Node {
             },
             sessions: BTreeMap::new(),
             next_session: 1,
+            announcer: Announcer::default(),
             fail_reads: 0,
             sizes: sizes.clone(),
         }
@@ -407,6 +429,13 @@ impl Node {
                 let followed = sub.topics.followed(room.as_str()).is_some();
                 (followed && !sub.overflowing)
                     .then_some(BrokerEvent::Ephemeral { room, publication })
+            }
+            Push::Changed(room, change) => {
+                let followed = sub.topics.followed(room.as_str()).is_some();
+                if sub.overflowing && !sub.lost.contains(&room) {
+                    sub.lost.push(room.clone());
+                }
+                (followed && !sub.overflowing).then_some(BrokerEvent::Changed { room, change })
             }
         };
         self.inbox.extend(event.map(Event::Broker));

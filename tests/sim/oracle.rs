@@ -20,6 +20,8 @@ pub enum Kind {
     Stuck,
     /// A client that reads promptly was closed as slow.
     FalseSlow,
+    /// Somebody is listed who is not there, or not who is.
+    Ghost,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub struct Figures {
     pub slow: u64,
     pub connections: u64,
     pub reads: u64,
+    /// Joinings and leavings that a client was told.
+    pub comings: u64,
 }
 
 impl Figures {
@@ -73,6 +77,7 @@ impl Figures {
         self.slow += other.slow;
         self.connections += other.connections;
         self.reads += other.reads;
+        self.comings += other.comings;
     }
 }
 

@@ -9,6 +9,8 @@ use switchboard::history::Log;
 use switchboard::id::{Epoch, Position, RoomName};
 use switchboard::retention::LogLimits;
 
+use super::presence::Presence;
+
 /// A connection that is subscribed: the node, its life, and the life of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscriber {
@@ -40,6 +42,7 @@ pub struct Published {
 
 pub struct Redis {
     pub rooms: Vec<Room>,
+    pub presence: Presence,
     /// Frozen until then, in milliseconds.
     pub frozen_until: u64,
     limits: LogLimits,
@@ -56,6 +59,7 @@ impl Redis {
         };
         let mut redis = Self {
             rooms: Vec::new(),
+            presence: Presence::new(names.len()),
             frozen_until: 0,
             limits,
             epochs: 0,

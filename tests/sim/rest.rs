@@ -16,6 +16,7 @@ impl World {
             rooms.all(|(room, top)| room.as_ref().is_none_or(|room| room.position == Some(*top)))
         };
         !self.redis.rooms.iter().any(|room| room.tail_lost)
+            && self.presence_rests()
             && self
                 .clients
                 .iter()
@@ -26,6 +27,25 @@ impl World {
                 .all(|node| node.alive && node.dispatcher.load().is_idle())
     }
 
+    /// Every node tells the same of who is here, and it is the truth.
+    pub fn judge_lists(&mut self) {
+        for room in 0..self.names.len() {
+            let (users, anonymous) = self.truly_here(room);
+            for client in &self.clients {
+                let Some(here) = &client.rooms[room] else {
+                    continue;
+                };
+                let told = (here.view.connections(), here.view.anonymous);
+                if told != (users.clone(), u64::from(anonymous)) {
+                    let id = client.id;
+                    let text =
+                        format!("client {id} in r{room}: {told:?}, not {users:?}, {anonymous}");
+                    self.oracle.violate(Kind::Ghost, text);
+                }
+            }
+        }
+    }
+
     pub fn find_restless(&mut self, when: &str) {
         let now = self.instant();
         let mut text = format!("{when}:");
@@ -34,6 +54,8 @@ impl World {
                 "\n  r{room} stands at {:?}",
                 self.redis.standing(room, now).0
             );
+            let (listed, truth) = (self.redis.presence.listed(room), self.truly_here(room));
+            text += &format!(", with {listed:?} of {truth:?}");
         }
         for (index, client) in self.clients.iter().enumerate() {
             text += &format!("\n  client {index} on {:?}: {client:?}", self.links[index]);
@@ -46,6 +68,19 @@ impl World {
             );
         }
         self.oracle.violate(Kind::Stuck, text);
+    }
+
+    /// Everyone asks anew who is here.
+    pub fn ask_lists(&mut self) {
+        for node in &mut self.nodes {
+            node.fail_reads = 0;
+        }
+        for client in 0..self.clients.len() {
+            for room in 0..self.names.len() {
+                self.clients[client].ask_members(room);
+            }
+            self.carry_out(client);
+        }
     }
 
     pub fn say_last_words(&mut self) {

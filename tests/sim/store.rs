@@ -36,7 +36,9 @@ impl World {
                 self.oracle.figures.reads += 1;
                 self.push_job(index, READS, Job::Read(read));
             }
-            Request::Here(_) | Request::Members(_) | Request::Retire(_) => {}
+            Request::Here(here) => self.say_here(index, here),
+            Request::Members(members) => self.push_job(index, READS, Job::Members(members)),
+            Request::Retire(time) => self.retire(index, time.as_millis() as u64),
         }
     }
 
@@ -111,10 +113,17 @@ impl World {
         let now = self.instant();
         let answer = match &job {
             Job::Publish(publish) => Answer::Published(self.publish(publish)),
-            Job::Read(read) if self.nodes[node].fail_reads > 0 => {
+            Job::Read(_) if self.nodes[node].fail_reads > 0 => {
                 self.nodes[node].fail_reads -= 1;
-                let _ = read;
                 Answer::Page(Err(Refused::Unavailable))
+            }
+            Job::Members(_) if self.nodes[node].fail_reads > 0 => {
+                self.nodes[node].fail_reads -= 1;
+                Answer::Roll(Err(Refused::Unavailable))
+            }
+            Job::Members(members) => {
+                let room = self.redis.index(&members.room);
+                Answer::Roll(Ok(self.redis.presence.roll(room, members)))
             }
             Job::Read(read) => Answer::Page(Ok(self.redis.read(read, now))),
         };

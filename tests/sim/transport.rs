@@ -12,6 +12,8 @@ pub enum Tampering {
     Double,
     /// It arrives after the next one of its room.
     Swap,
+    /// It is no message, but a `joined` or `left`, and dropped.
+    Hide,
 }
 
 #[derive(Debug)]
@@ -73,10 +75,13 @@ impl Transport {
         if self.tampering.is_none() && self.held.is_none() {
             return frames.push_back(Frame::Text(text));
         }
+        let hides = matches!(self.tampering, Some((Tampering::Hide, _)));
+        let is_placed = |text: &str| match hides {
+            true => text.contains("type\":\"joined\"") || text.contains("type\":\"left\""),
+            false => text.starts_with("{\"type\":\"message\"") && text.contains("\"offset\""),
+        };
         let room = |text: &str| {
-            let is_placed =
-                text.starts_with("{\"type\":\"message\"") && text.contains("\"offset\"");
-            is_placed
+            is_placed(text)
                 .then(|| text.split('"').nth(7).map(str::to_owned))
                 .flatten()
         };
@@ -92,7 +97,7 @@ impl Transport {
         }
         match &mut self.tampering {
             Some((_, after @ 1..)) => *after -= 1,
-            Some((Tampering::Drop, _)) => {
+            Some((Tampering::Drop | Tampering::Hide, _)) => {
                 (self.tampering, self.tampered) = (None, true);
                 return;
             }

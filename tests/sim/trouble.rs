@@ -94,6 +94,7 @@ impl World {
                 for room in 0..self.names.len() {
                     self.redis.end_epoch(room, now);
                 }
+                self.redis.presence.clear();
             }
             Fault::EndEpoch { room } => self.redis.end_epoch(room, now),
             Fault::LoseTail { room } => {

@@ -5,7 +5,7 @@ use switchboard::dispatcher::{Event, Flow};
 use switchboard::id::SessionId;
 use switchboard::protocol::RequestId;
 
-use super::node::{Input, Node};
+use super::node::{Input, Node, PUBLISHES};
 use super::world::{Delivery, Happening, TICK, World};
 
 impl World {
@@ -31,6 +31,7 @@ impl World {
                 node.inbox.push_back(Event::Tick);
                 node.sub.topics.tick(now);
                 self.ask_topics(index);
+                self.tend_lease(index);
                 self.later(TICK, Happening::Node(index, life, Input::Tick));
                 self.judge_torn_rooms();
             }
@@ -95,6 +96,9 @@ impl World {
                 if node.lanes[lane].link == link {
                     node.lanes[lane].up = true;
                     self.send_lane(index, lane);
+                    if lane == PUBLISHES {
+                        self.say_all(index);
+                    }
                 }
             }
             Input::SubUp { link } => {

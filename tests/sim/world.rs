@@ -13,6 +13,7 @@ use super::client::{Act, Client, Scene, Timer};
 use super::faults::{Plan, Step};
 use super::node::{Input, Job, Node};
 use super::oracle::{Figures, Kind, Oracle, Violation};
+use super::presence::Saying;
 use super::redis::Redis;
 use super::transport::Transport;
 
@@ -44,6 +45,8 @@ pub enum Happening {
     Step(Step),
     Thaw(usize),
     Restart(usize, u32),
+    /// What a node says of its sessions reaches the store.
+    Here(Saying),
     /// The end of something that a fault began.
     Over(super::trouble::Over),
 }
@@ -156,11 +159,19 @@ impl World {
         self.run_until(healed_at, |_| false);
         let rested = self.run_until(healed_at + patience, World::rests);
         if rested {
+            // What is on its way to the nodes changes no answer any more.
+            self.run_until(self.now + 1_000, |_| false);
             // Whoever only seems to be live would not hear this.
             self.say_last_words();
             if !self.run_until(self.now + 8_000, World::rests) {
                 self.find_restless("after the last words");
             }
+            self.run_until(self.now + 1_000, |_| false);
+            self.ask_lists();
+            if !self.run_until(self.now + 8_000, World::rests) {
+                self.find_restless("after the last questions");
+            }
+            self.judge_lists();
         } else if self.oracle.violations.is_empty() {
             self.find_restless("after the last fault");
         }
@@ -272,6 +283,7 @@ impl World {
             Happening::Step(step) => self.step(step),
             Happening::Thaw(node) => self.thaw(node),
             Happening::Restart(node, life) => self.restart(node, life),
+            Happening::Here(saying) => self.hear_here(saying),
             Happening::Over(over) => self.over(over),
         }
     }

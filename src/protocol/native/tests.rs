@@ -191,3 +191,88 @@ proptest! {
         let _ = decode(&format!(r#"{{"type":"{kind}","room":"r","{field}":{value}}}"#));
     }
 }
+
+#[test]
+fn questions_for_members_and_info_are_bounded() {
+    let ok = decode(r#"{"type":"members","room":"a","after":"ada","limit":1000}"#);
+    let Ok(Command::Members { after, limit, .. }) = ok.command else {
+        panic!("{ok:?}")
+    };
+    assert_eq!((after.unwrap().as_str(), limit), ("ada", 1000));
+    let ok = decode(r#"{"type":"auth","user":"ada","info": {"name":"Ada"}}"#);
+    let Ok(Command::Auth {
+        info: Some(info), ..
+    }) = ok.command
+    else {
+        panic!("{ok:?}")
+    };
+    assert_eq!(info.get(), r#"{"name":"Ada"}"#);
+    let long = format!(
+        r#"{{"type":"auth","user":"ada","info":{{"a":"{}"}}}}"#,
+        "x".repeat(512)
+    );
+    for (text, part) in [
+        (
+            r#"{"type":"members","room":"a","limit":1001}"#,
+            "between 1 and 1000",
+        ),
+        (
+            r#"{"type":"members","room":"a","limit":0}"#,
+            "between 1 and 1000",
+        ),
+        (
+            r#"{"type":"members","room":"a","after":"a b"}"#,
+            "user name",
+        ),
+        (
+            r#"{"type":"join","room":"a","after":"b"}"#,
+            "no field `after`",
+        ),
+        (r#"{"type":"auth","user":"ada","info":[]}"#, "JSON object"),
+        (r#"{"type":"join","room":"a","info":{}}"#, "no field `info`"),
+        (&long, "at most 512 bytes"),
+    ] {
+        let error = decode(text).command.unwrap_err();
+        assert!(error.reason.contains(part), "{text}: {}", error.reason);
+    }
+}
+
+#[test]
+fn presence_is_flat_too() {
+    let (room, user) = (
+        RoomName::new("lobby").unwrap(),
+        UserName::new("ada").unwrap(),
+    );
+    let info: Info = RawValue::from_string(r#"{"name":"Ada"}"#.into())
+        .unwrap()
+        .into();
+    let joined = push(&Push::Joined {
+        room: &room,
+        user: &user,
+        info: Some(&info),
+        version: 9,
+    });
+    assert_eq!(
+        json(&joined),
+        serde_json::json!({"type":"joined","room":"lobby","user":"ada","info":{"name":"Ada"},"version":9})
+    );
+    let member = |user: &str, info| Member {
+        user: UserName::new(user).unwrap(),
+        connections: 2,
+        info,
+    };
+    let roll = crate::member::Roll {
+        version: 9,
+        members: vec![member("ada", Some(info)), member("bob", None)],
+        count: 5,
+        anonymous: 3,
+        more: true,
+    };
+    let room = &room;
+    let reply = reply(Some(RequestId(6)), &Reply::Members { room, roll: &roll });
+    assert_eq!(
+        json(&reply),
+        serde_json::json!({"type":"ok","id":6,"room":"lobby","version":9,"count":5,"anonymous":3,"more":true,
+            "members":[{"user":"ada","connections":2,"info":{"name":"Ada"}},{"user":"bob","connections":2}]})
+    );
+}

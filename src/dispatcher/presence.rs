@@ -1,0 +1,189 @@
+//! Who is here: which sessions count as present in which rooms, what of it is announced to the other nodes, and clients' questions
+//! for the members of a room.
+
+use super::desk::Pending;
+use super::roll::RoomRoll;
+use super::room::Present;
+use super::{Dispatcher, Now};
+use crate::broker::{Info, Members, Refused, Request, Roll};
+use crate::id::{RoomName, SessionId, Ticket, UserName};
+use crate::presence::fit;
+use crate::protocol::{Code, CommandError, Reply, RequestId};
+use crate::rooms::RoomKey;
+
+/// A client's question for the members of a room.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub session: SessionId,
+    pub id: Option<RequestId>,
+    pub room: RoomName,
+    pub after: Option<UserName>,
+    pub limit: usize,
+}
+
+impl Asked {
+    fn request(self, ticket: Ticket) -> Request {
+        Request::Members(Members {
+            ticket,
+            room: self.room,
+            after: self.after,
+            limit: self.limit,
+        })
+    }
+}
+
+impl Dispatcher {
+    /// Says who a session is: in its rooms it counts as that user from now on.
+    pub(super) fn identify(&mut self, session: SessionId, user: &UserName, info: Option<Info>) {
+        let Some(speaker) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        if info.is_some() || speaker.user.as_ref() != Some(user) {
+            speaker.info = info;
+        }
+        speaker.user = Some(user.clone());
+        let info = speaker.info.clone();
+        for key in self.rooms.rooms_of(session) {
+            let Some(name) = self.rooms.get(key).map(|room| room.name.clone()) else {
+                continue;
+            };
+            let Some(member) = self.rooms.member_mut(key, session) else {
+                continue;
+            };
+            let Present::As(former) = &mut member.present else {
+                continue;
+            };
+            if former.as_ref() == Some(user) {
+                self.attendance.inform(&name, user, info.as_ref());
+            } else {
+                self.attendance.hand_over(&name, former.as_ref());
+                self.attendance.arrive(&name, Some(user), info.as_ref());
+                *former = Some(user.clone());
+            }
+        }
+    }
+
+    /// Sees to what an event has left behind: members whose joins are answered, questions that can be.
+    pub(super) fn settle_presence(&mut self) {
+        while let Some((key, session)) = self.desk.arrived.pop() {
+            let (Some(speaker), Some(room)) = (self.sessions.get(&session), self.rooms.get(key))
+            else {
+                continue;
+            };
+            let name = room.name.clone();
+            if let Some(member) = self.rooms.member_mut(key, session)
+                && matches!(member.present, Present::NotYet)
+            {
+                member.present = Present::As(speaker.user.clone());
+                let (user, info) = (speaker.user.as_ref(), speaker.info.as_ref());
+                self.attendance.arrive(&name, user, info);
+            }
+        }
+        while let Some(key) = self.desk.rolls.ready.pop() {
+            self.answer_waiting(key);
+        }
+    }
+
+    /// A member has left a room, or its session has ended.
+    pub(super) fn absent(&mut self, room: &RoomName, present: &Present) {
+        if let Present::As(user) = present {
+            self.attendance.leave(self.desk.now, room, user.as_ref());
+        }
+    }
+
+    /// Tells the broker what the other nodes must hear of who is here.
+    pub(super) fn announce(&mut self) {
+        let requests = &mut self.desk.requests;
+        self.attendance
+            .announce(|here| requests.push(Request::Here(here)));
+    }
+
+    pub(super) fn on_members(&mut self, now: Now, asked: Asked) -> Result<(), CommandError> {
+        let key = self.may_list(&asked)?;
+        let ticket = self.wait(asked.session, Pending::Members(asked.clone()))?;
+        let deadline = now.instant + self.desk.settings.join_timeout;
+        let Some((room, desk)) = self.room(key) else {
+            return Ok(());
+        };
+        if !room.keeps_roll(desk) {
+            desk.requests.push(asked.request(ticket));
+            return Ok(());
+        }
+        let roll = &mut room.state.roll;
+        roll.waiting.push((deadline, ticket));
+        if asked.after.is_some() && roll.roster.has_list() {
+            desk.rolls.ready.push(key);
+            return Ok(());
+        }
+        // The list is here, or about to be; the number of the anonymous only a read knows.
+        if roll.roster.is_known() {
+            roll.roster.want_counts();
+        }
+        desk.rolls.waiting.insert(key);
+        room.line_up_roll(desk);
+        Ok(())
+    }
+
+    /// Whether the session may know who is in the room: its members may.
+    fn may_list(&self, asked: &Asked) -> Result<RoomKey, CommandError> {
+        let key = self.rooms.find(&asked.room);
+        let key = key.filter(|key| self.rooms.has(*key, asked.session));
+        key.ok_or_else(|| {
+            let reason = "only members may know who is in a room; join it first";
+            CommandError::new(Code::Forbidden, reason)
+        })
+    }
+
+    /// Answers the questions that wait in a room: from its list, or by the broker if that is not kept.
+    pub(super) fn answer_waiting(&mut self, key: RoomKey) {
+        let Some((room, desk)) = self.room(key) else {
+            return;
+        };
+        let waiting = std::mem::take(&mut room.state.roll.waiting);
+        if !waiting.is_empty() {
+            // What was told before lies before the answer.
+            room.seal(desk);
+        }
+        for (_, ticket) in waiting {
+            let Some(Pending::Members(asked)) = self.desk.pending.get(&ticket) else {
+                continue;
+            };
+            let Some(room) = self.rooms.get(key) else {
+                return;
+            };
+            let roster = &room.state.roll.roster;
+            let page = roster.page(asked.after.as_ref(), asked.limit, self.desk.quarter());
+            if page.is_none() && roster.is_known() {
+                let request = asked.clone().request(ticket);
+                self.desk.requests.push(request);
+                continue;
+            }
+            self.on_roll(ticket, page.ok_or(Refused::Unavailable));
+        }
+    }
+
+    /// A room is gone, and with it its list: the questions that waited for it are those of former members.
+    pub(super) fn forget_roll(&mut self, roll: RoomRoll) {
+        self.desk.rolls.forget(&roll.roster);
+        for (_, ticket) in roll.waiting {
+            self.on_roll(ticket, Err(Refused::Unavailable));
+        }
+    }
+
+    pub(super) fn reply_members(&mut self, asked: &Asked, result: Result<Roll, Refused>) {
+        self.answered(asked.session);
+        let mut roll = match result {
+            Ok(roll) => roll,
+            Err(refused) => {
+                return self.reply(asked.session, asked.id, &Reply::Error(&refused.into()));
+            }
+        };
+        fit(&mut roll, self.desk.quarter());
+        if let Some((room, desk)) = self.room_named(&asked.room) {
+            room.seal(desk);
+        }
+        let room = &asked.room;
+        let reply = Reply::Members { room, roll: &roll };
+        self.reply(asked.session, asked.id, &reply);
+    }
+}

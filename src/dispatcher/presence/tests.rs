@@ -1,0 +1,459 @@
+//! Presence, turn by turn: what is announced and when, what members are told, and how they are answered who ask.
+
+use super::*;
+use crate::broker::{Change, Here, Info, Member, Members, Roll};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn auth(session: u64, user: &str) -> Event {
+    let user = UserName::new(user).unwrap();
+    command(session, Command::Auth { user, info: None })
+}
+
+fn members(session: u64, room: &str, after: Option<&str>) -> Event {
+    let room = name(room);
+    let after = after.map(|after| UserName::new(after).unwrap());
+    let limit = 2;
+    command(session, Command::Members { room, after, limit })
+}
+
+fn closed(session: u64) -> Event {
+    let session = SessionId(session);
+    let farewell = None;
+    Event::Closed { session, farewell }
+}
+
+fn changed(room: &str, from: u64, user: &str, was: u32, connections: u32) -> Event {
+    let change = Change {
+        from,
+        version: from + 1,
+        user: UserName::new(user).unwrap(),
+        was,
+        connections,
+        info: None,
+    };
+    let room = name(room);
+    Event::Broker(BrokerEvent::Changed { room, change })
+}
+
+fn rolled(ticket: Ticket, version: u64, users: &[&str]) -> Event {
+    let member = |user: &&str| Member {
+        user: UserName::new(user).unwrap(),
+        connections: 1,
+        info: None,
+    };
+    let members: Vec<Member> = users.iter().map(member).collect();
+    let roll = Roll {
+        version,
+        count: members.len() as u64,
+        members,
+        anonymous: 3,
+        more: false,
+    };
+    let result = Ok(roll);
+    Event::Broker(BrokerEvent::Roll { ticket, result })
+}
+
+fn one(room: &str, user: &str, connections: u32) -> (String, String, u32) {
+    (room.into(), user.into(), connections)
+}
+
+impl Bench {
+    /// What was announced since this was last asked: room, user, connections.
+    fn announced(&mut self) -> Vec<(String, String, u32)> {
+        let mut announced = Vec::new();
+        self.presence.retain(|request| {
+            let Request::Here(here) = request else {
+                return true;
+            };
+            let user = here.user.as_ref();
+            let user = user.map_or(String::new(), UserName::to_string);
+            announced.push((here.room.to_string(), user, here.connections));
+            false
+        });
+        announced
+    }
+
+    /// The questions for members since this was last asked.
+    fn asked(&mut self) -> Vec<Members> {
+        let mut asked = Vec::new();
+        self.presence.retain(|request| match request {
+            Request::Members(members) => {
+                asked.push(members.clone());
+                false
+            }
+            _ => true,
+        });
+        asked
+    }
+
+    /// A live member of a room whose list is here.
+    fn listed(&mut self, session: u64, room: &str, version: u64, users: &[&str]) {
+        self.member(session, room, 0);
+        let asked = self.asked();
+        self.turn([rolled(asked[0].ticket, version, users)]);
+        assert!(self.heard(session).is_empty());
+        self.announced();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.instant += time;
+        self.turn([Event::Tick]);
+    }
+
+    /// As many turns as the events need.
+    fn turns(&mut self, events: impl IntoIterator<Item = Event>) {
+        let events: Vec<Event> = events.into_iter().collect();
+        let mut events = events.into_iter();
+        while events.len() > 0 {
+            self.turn(events.by_ref());
+        }
+    }
+}
+
+#[test]
+fn a_member_is_here_when_its_join_is_answered_and_not_before() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.turn([auth(1, "ada"), join(1, "lobby")]);
+    assert_eq!(bench.announced(), []);
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([page(ticket, 5, 6, vec![])]);
+    assert_eq!(bench.announced(), [one("lobby", "ada", 1)]);
+    // A join that is refused was never here.
+    bench.turn([join(1, "other")]);
+    bench.pass(6 * SECOND);
+    bench.pass(6 * SECOND);
+    assert_eq!(bench.announced(), []);
+}
+
+#[test]
+fn whoever_is_back_within_the_grace_was_never_away_though_the_room_was_gone() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    assert_eq!(bench.announced(), [one("lobby", "", 1)]);
+    let requests = bench.turn([closed(1)]);
+    assert!(matches!(requests[..], [Request::Unfollow(_)]));
+    bench.pass(4 * SECOND);
+    bench.member(2, "lobby", 0);
+    bench.pass(6 * SECOND);
+    assert_eq!(bench.announced(), []);
+    bench.turn([closed(2)]);
+    bench.pass(6 * SECOND);
+    assert_eq!(bench.announced(), [one("lobby", "", 0)]);
+}
+
+#[test]
+fn two_devices_are_one_user_and_a_new_name_moves_the_counts_in_its_rooms() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    bench.member(2, "lobby", 0);
+    assert_eq!(
+        bench.announced(),
+        [one("lobby", "", 1), one("lobby", "", 2)]
+    );
+    bench.turn([auth(1, "ada")]);
+    assert_eq!(
+        bench.announced(),
+        [one("lobby", "", 1), one("lobby", "ada", 1)]
+    );
+    bench.turn([auth(2, "ada"), join(2, "lobby")]);
+    assert_eq!(
+        bench.announced(),
+        [one("lobby", "", 0), one("lobby", "ada", 2)]
+    );
+    bench.turn([leave(1, "lobby")]);
+    assert_eq!(bench.announced(), [one("lobby", "ada", 1)]);
+}
+
+#[test]
+fn the_info_of_a_user_is_announced_once() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    let info: Info = RawValue::from_string("{\"name\":\"Ada\"}".into())
+        .unwrap()
+        .into();
+    for _ in 0..2 {
+        let user = UserName::new("ada").unwrap();
+        let info = Some(info.clone());
+        bench.turn([command(1, Command::Auth { user, info })]);
+    }
+    let named = |request: &Request| match request {
+        Request::Here(here) if here.user.is_some() => Some(here.clone()),
+        _ => None,
+    };
+    let heres: Vec<Here> = bench.presence.iter().filter_map(named).collect();
+    assert_eq!(heres.len(), 1, "the same is not told twice");
+    assert_eq!(heres[0].info.as_ref().unwrap().get(), info.get());
+}
+
+#[test]
+fn members_hear_who_joins_and_leaves_between_the_messages_as_one_buffer() {
+    let mut bench = Bench::new();
+    bench.listed(1, "lobby", 7, &["ada"]);
+    bench.member(2, "lobby", 0);
+    bench.turn([
+        message("lobby", 1, "before"),
+        changed("lobby", 7, "bob", 0, 1),
+        changed("lobby", 8, "bob", 1, 2),
+        message("lobby", 2, "after"),
+        changed("lobby", 9, "ada", 1, 0),
+    ]);
+    let (ada, bob) = (bench.chunks(1), bench.chunks(2));
+    assert_eq!((ada.len(), ada[0].as_ptr()), (1, bob[0].as_ptr()));
+    let heard = messages(&ada[0]);
+    let joined = json!({"type": "joined", "room": "lobby", "user": "bob", "version": 8});
+    let left = json!({"type": "left", "room": "lobby", "user": "ada", "version": 10});
+    assert_eq!((&heard[1], &heard[3]), (&joined, &left));
+    assert_eq!(
+        (&heard[0]["offset"], &heard[2]["offset"]),
+        (&json!(1), &json!(2))
+    );
+    assert_eq!(heard.len(), 4, "more devices are no news");
+}
+
+#[test]
+fn those_who_wait_for_the_answer_to_their_join_hear_of_nobody_and_those_behind_do() {
+    let mut bench = Bench::new();
+    bench.dispatcher.desk.settings.recent_memory = 0;
+    bench.listed(1, "lobby", 7, &[]);
+    bench.turn((1..=5).map(|n| message("lobby", n, "old")));
+    bench.open(2);
+    let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 0)]));
+    bench.turn([changed("lobby", 7, "bob", 0, 1)]);
+    assert!(bench.heard(2).is_empty(), "it is not in the room yet");
+    // It gets a part of what it missed, and stays behind.
+    bench.turn([page(ticket, 5, 1, vec![1, 2])]);
+    bench.turn([changed("lobby", 8, "cy", 0, 1)]);
+    let heard = bench.heard(2);
+    assert_eq!(heard[0]["recovered"], true, "{heard:?}");
+    assert_eq!(heard.last().unwrap()["user"], "cy", "{heard:?}");
+}
+
+#[test]
+fn a_question_for_the_members_is_answered_from_the_list_in_pages() {
+    let mut bench = Bench::new();
+    bench.listed(1, "lobby", 7, &["ada", "bob", "cy"]);
+    bench.turn([members(1, "lobby", None)]);
+    let asked = bench.asked();
+    assert_eq!(asked[0].limit, 0, "only the counts are read");
+    bench.turn([rolled(asked[0].ticket, 7, &[])]);
+    let listed = json!([{"user": "ada", "connections": 1}, {"user": "bob", "connections": 1}]);
+    assert_eq!(
+        bench.heard(1),
+        [
+            json!({"type": "ok", "id": 1, "room": "lobby", "version": 7, "members": listed, "count": 3,
+            "anonymous": 3, "more": true})
+        ]
+    );
+    bench.turn([
+        changed("lobby", 7, "dot", 0, 1),
+        members(1, "lobby", Some("bob")),
+    ]);
+    assert!(bench.asked().is_empty());
+    let heard = bench.heard(1);
+    assert_eq!(heard[0]["type"], "joined", "told before, heard before");
+    assert_eq!(
+        (&heard[1]["version"], &heard[1]["more"]),
+        (&json!(8), &json!(false))
+    );
+    assert_eq!(heard[1]["members"][1]["user"], "dot");
+}
+
+#[test]
+fn only_members_may_ask_who_is_in_a_room() {
+    let mut bench = Bench::new();
+    bench.listed(1, "lobby", 7, &["ada"]);
+    bench.open(2);
+    bench.turn([members(2, "lobby", None), members(2, "nowhere", None)]);
+    let heard = bench.heard(2);
+    let codes: Vec<_> = heard.iter().map(|said| &said["code"]).collect();
+    assert_eq!(codes, ["forbidden", "forbidden"], "{heard:?}");
+}
+
+#[test]
+fn questions_share_the_read_they_wait_for_and_a_failure_answers_them_all() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    bench.member(2, "lobby", 0);
+    bench.turn([members(1, "lobby", None), members(2, "lobby", None)]);
+    let asked = bench.asked();
+    assert_eq!(asked.len(), 1, "the room's own");
+    let ticket = asked[0].ticket;
+    let result = Err(Refused::Unavailable);
+    bench.turn([Event::Broker(BrokerEvent::Roll { ticket, result })]);
+    for session in [1, 2] {
+        assert_eq!(bench.heard(session)[0]["code"], "unavailable");
+    }
+    bench.turn([Event::Tick]);
+    let ticket = bench.asked()[0].ticket;
+    bench.turn([members(1, "lobby", None), rolled(ticket, 1, &["ada"])]);
+    assert_eq!(bench.heard(1)[0]["count"], 1);
+    assert!(bench.dispatcher.load().is_idle());
+}
+
+#[test]
+fn a_question_that_the_broker_leaves_open_is_answered_in_time_from_what_is_known() {
+    let mut bench = Bench::new();
+    bench.listed(1, "lobby", 7, &["ada"]);
+    bench.member(2, "other", 0);
+    bench.turn([members(1, "lobby", None), members(2, "other", None)]);
+    bench.pass(6 * SECOND);
+    assert_eq!(bench.heard(1)[0]["count"], 1);
+    assert_eq!(bench.heard(2)[0]["code"], "unavailable");
+    bench.turn([members(2, "other", None), leave(2, "other")]);
+    assert_eq!(bench.heard(2)[0]["code"], "unavailable", "the room is gone");
+    assert_eq!(bench.dispatcher.load().commands, 0);
+}
+
+#[test]
+fn where_events_are_off_nobody_is_told_and_whoever_asks_is_answered_by_the_broker() {
+    let mut bench = Bench::new();
+    let rooms = crate::pattern::Pattern::new("big*").unwrap();
+    let off = crate::pattern::Switch { rooms, on: false };
+    bench.dispatcher.desk.settings.presence.events.0.push(off);
+    bench.member(1, "big", 0);
+    assert!(bench.asked().is_empty(), "no list is read");
+    assert_eq!(bench.announced(), [one("big", "", 1)], "but it counts");
+    bench.turn([
+        changed("big", 3, "bob", 0, 1),
+        members(1, "big", Some("ada")),
+    ]);
+    assert!(bench.heard(1).is_empty());
+    let asked = bench.asked().remove(0);
+    assert_eq!((asked.limit, asked.after.unwrap().as_str()), (2, "ada"));
+    bench.turn([rolled(asked.ticket, 4, &["bob"])]);
+    assert_eq!(bench.heard(1)[0]["members"][0]["user"], "bob");
+}
+
+#[test]
+fn rooms_beyond_the_memory_are_told_of_changes_and_answered_by_the_broker() {
+    let mut bench = Bench::new();
+    bench.dispatcher.desk.settings.presence.memory = 200;
+    bench.member(1, "lobby", 0);
+    let ticket = bench.asked()[0].ticket;
+    bench.turn([
+        members(1, "lobby", None),
+        rolled(ticket, 7, &["ada", "bob"]),
+    ]);
+    let asked = bench.asked();
+    let limits: Vec<usize> = asked.iter().map(|asked| asked.limit).collect();
+    assert_eq!(limits, [2], "the client's question goes on");
+    bench.turn([rolled(asked[0].ticket, 7, &["ada", "bob"])]);
+    assert_eq!(bench.heard(1)[0]["count"], 2);
+    bench.turn([
+        changed("lobby", 7, "cy", 0, 1),
+        changed("lobby", 8, "cy", 1, 0),
+    ]);
+    let heard = bench.heard(1);
+    let kinds: Vec<_> = heard.iter().map(|said| &said["type"]).collect();
+    assert_eq!(kinds, ["joined", "left"]);
+    assert_eq!(bench.dispatcher.desk.rolls.used, 0);
+}
+
+#[test]
+fn lists_are_given_up_when_they_outgrow_the_memory_and_freed_with_their_rooms() {
+    let mut bench = Bench::new();
+    bench.dispatcher.desk.settings.presence.memory = 1000;
+    bench.listed(1, "lobby", 0, &[]);
+    bench.turn((0..20).map(|n| changed("lobby", n, &format!("u{n}"), 0, 1)));
+    assert_eq!(bench.heard(1).len(), 20, "each is told");
+    assert_eq!(bench.dispatcher.desk.rolls.used, 0);
+    bench.dispatcher.desk.settings.presence.memory = 1 << 20;
+    bench.listed(2, "other", 0, &["ada"]);
+    assert!(bench.dispatcher.desk.rolls.used > 0);
+    bench.turn([closed(2)]);
+    assert_eq!(bench.dispatcher.desk.rolls.used, 0);
+}
+
+#[test]
+fn a_difference_that_no_outbox_takes_at_once_is_told_in_one_word() {
+    let mut bench = Bench::new();
+    bench.listed(1, "lobby", 7, &["ada"]);
+    bench.turn([following("lobby")]);
+    let ticket = bench.asked()[0].ticket;
+    bench.turn([rolled(ticket, 900, &[])]);
+    let ticket = bench.asked()[0].ticket;
+    let users: Vec<String> = (0..1000).map(|n| format!("user-number-{n}")).collect();
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    bench.turn([rolled(ticket, 900, &users)]);
+    let heard = bench.heard(1);
+    let anew = json!({"type": "members", "room": "lobby", "version": 900});
+    assert_eq!(heard, [anew]);
+}
+
+#[test]
+fn lists_are_read_a_bounded_number_at_a_time() {
+    let mut bench = Bench::new();
+    bench.dispatcher.desk.settings.max_rooms = 1000;
+    bench.dispatcher.desk.settings.rooms_per_session = 1000;
+    bench.open(1);
+    let rooms: Vec<String> = (0..100).map(|n| format!("r{n}")).collect();
+    bench.turn(rooms.iter().map(|room| join(1, room)));
+    bench.turn(rooms.iter().map(|room| following(room)));
+    let mut asked = bench.asked();
+    assert_eq!(asked.len(), roll::ROLLS);
+    let mut answered = 0;
+    while let Some(question) = asked.pop() {
+        answered += 1;
+        bench.turn([rolled(question.ticket, 1, &[])]);
+        asked.extend(bench.asked());
+        assert!(asked.len() <= roll::ROLLS);
+    }
+    assert_eq!(answered, 100);
+}
+
+#[test]
+fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    for _ in 0..100 {
+        bench.turn([join(1, "lobby"), following("lobby")]);
+        bench.turn([members(1, "lobby", None), leave(1, "lobby")]);
+        bench.chunks(1);
+    }
+    let rolls = &bench.dispatcher.desk.rolls;
+    assert!(rolls.due() <= 1 && rolls.waiting.len() <= 1 && rolls.under_way <= roll::ROLLS);
+    assert!(bench.dispatcher.attendance.in_grace() <= 1);
+}
+
+#[test]
+fn a_draining_node_says_how_long_its_members_stand() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    bench.turn([Event::Drain(10 * SECOND)]);
+    let retired = bench.presence.iter().find_map(|request| match request {
+        Request::Retire(time) => Some(*time),
+        _ => None,
+    });
+    assert_eq!(retired, Some(10 * SECOND), "half the drain, and the grace");
+}
+
+#[test]
+fn twenty_thousand_who_leave_at_once_are_announced_once_each() {
+    const COUNT: u64 = 20_000;
+    let mut bench = Bench::new();
+    bench.member(0, "lobby", 0);
+    for session in 1..=COUNT {
+        bench.open(session);
+    }
+    let come = |session| {
+        [
+            auth(session, &format!("u{session}")),
+            join(session, "lobby"),
+        ]
+    };
+    bench.turns((1..=COUNT).flat_map(come));
+    assert_eq!(bench.announced().len() as u64, COUNT + 1);
+    bench.turns((0..=COUNT).map(closed));
+    assert_eq!(bench.announced(), []);
+    bench.pass(6 * SECOND);
+    let announced = bench.announced();
+    assert_eq!(announced.len() as u64, COUNT + 1);
+    assert!(
+        announced
+            .iter()
+            .all(|(_, _, connections)| *connections == 0)
+    );
+    assert_eq!(bench.dispatcher.attendance.in_grace(), 0);
+}

@@ -1,0 +1,266 @@
+//! The lists of rooms' members, over all nodes: reading them, a bounded number at a time and within one memory bound, keeping them
+//! true, and telling a room's members what has changed.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use super::desk::{Desk, Pending};
+use super::room::Room;
+use super::{Dispatcher, Now};
+use crate::broker::{Change, Members, Refused, Request, Roll};
+use crate::id::{RoomName, Ticket};
+use crate::presence::{Question, Roster, Told};
+use crate::protocol::{Protocol, Push};
+use crate::rooms::RoomKey;
+
+/// Lists that the node reads at once at most. Fewer than its reads of logs: nobody misses a message for want of a list.
+pub const ROLLS: usize = 16;
+
+/// Bytes of changes, of all rooms together, that wait for the lists they change.
+const AHEAD_MEMORY: usize = 16 << 20;
+
+/// The part of the desk that concerns the lists of all rooms.
+#[derive(Default)]
+pub struct Rolls {
+    /// Rooms that want to read, and the same as a set: each key stands here once, also when its room has gone and another has come
+    /// in its place.
+    line: VecDeque<RoomKey>,
+    in_line: HashSet<RoomKey>,
+    /// How many reads are under way.
+    pub under_way: usize,
+    /// Rooms whose read failed; they line up again at the next tick.
+    retry: BTreeSet<RoomKey>,
+    /// Rooms where clients' questions wait for a read, looked through at each tick.
+    pub waiting: BTreeSet<RoomKey>,
+    /// Rooms whose waiting questions can be answered.
+    pub ready: Vec<RoomKey>,
+    /// Bytes of the lists of all rooms, and of the changes that wait for them.
+    pub used: usize,
+    ahead_used: usize,
+}
+
+impl Rolls {
+    /// Rooms that wait for a read.
+    pub fn due(&self) -> usize {
+        self.line.len() + self.retry.len()
+    }
+
+    fn line_up(&mut self, room: RoomKey) {
+        if self.in_line.insert(room) {
+            self.line.push_back(room);
+        }
+    }
+
+    /// The room that has waited longest, if another may read now. It may have gone.
+    fn next_in_line(&mut self) -> Option<RoomKey> {
+        if self.under_way >= ROLLS {
+            return None;
+        }
+        let room = self.line.pop_front()?;
+        self.in_line.remove(&room);
+        Some(room)
+    }
+
+    /// A room is gone, and what it kept.
+    pub fn forget(&mut self, roster: &Roster) {
+        self.used -= roster.weight();
+        self.ahead_used -= roster.ahead_weight();
+    }
+}
+
+/// What a room knows of its members over all nodes.
+#[derive(Debug, Default)]
+pub struct RoomRoll {
+    pub roster: Roster,
+    /// The read under way.
+    ticket: Option<Ticket>,
+    /// Clients' questions that wait for it, and how long at most, oldest first.
+    pub waiting: Vec<(Instant, Ticket)>,
+}
+
+impl Room {
+    /// The room's topic was (re)subscribed: changes may have been missed.
+    pub fn make_roll_due(&mut self, desk: &mut Desk) {
+        if desk.settings.presence.has_events(&self.name) {
+            self.state.roll.roster.make_due();
+            self.line_up_roll(desk);
+        }
+    }
+
+    /// Whether a question for the members can be answered from the list, now or soon.
+    pub fn keeps_roll(&self, desk: &Desk) -> bool {
+        let roster = &self.state.roll.roster;
+        desk.settings.presence.has_events(&self.name) && (roster.has_list() || !roster.is_known())
+    }
+
+    /// Puts the room into the line of those that want to read their list, if it does.
+    pub fn line_up_roll(&mut self, desk: &mut Desk) {
+        if self.state.roll.roster.is_due() {
+            desk.rolls.line_up(self.key);
+        }
+    }
+
+    fn ask_roll(&mut self, desk: &mut Desk) {
+        let roll = &mut self.state.roll;
+        if !roll.roster.is_due() {
+            return;
+        }
+        let Question { after, limit } = roll.roster.ask();
+        let ticket = desk.ticket(Pending::Roll(self.key));
+        desk.rolls.under_way += 1;
+        self.state.roll.ticket = Some(ticket);
+        let room = self.name.clone();
+        desk.requests.push(Request::Members(Members {
+            ticket,
+            room,
+            after,
+            limit,
+        }));
+    }
+
+    /// The answer to the room's own question. One to a question of a room that was here before changes nothing.
+    fn answer_roll(&mut self, desk: &mut Desk, ticket: Ticket, result: Result<Roll, Refused>) {
+        let roll = &mut self.state.roll;
+        if roll.ticket.take_if(|asked| *asked == ticket).is_none() {
+            return;
+        }
+        let answered = result.is_ok();
+        match result {
+            Ok(answer) => {
+                let others = desk.rolls.used - roll.roster.weight();
+                let memory = desk.settings.presence.memory.saturating_sub(others);
+                let mut told = Vec::new();
+                self.change_roster(desk, |roster| roster.answer(answer, memory, &mut told));
+                self.tell(desk, &told);
+                self.line_up_roll(desk);
+            }
+            Err(_) => {
+                roll.roster.failed();
+                desk.rolls.retry.insert(self.key);
+            }
+        }
+        if self.state.roll.roster.is_known() || !answered {
+            desk.rolls.ready.push(self.key);
+        }
+    }
+
+    /// Somebody's connections in the room are more or fewer.
+    pub fn hear_change(&mut self, desk: &mut Desk, change: Change) {
+        if !desk.settings.presence.has_events(&self.name) {
+            return;
+        }
+        let mut told = Vec::new();
+        let may_wait = desk.rolls.ahead_used < AHEAD_MEMORY;
+        self.change_roster(desk, |roster| roster.hear(change, may_wait, &mut told));
+        if desk.rolls.used > desk.settings.presence.memory {
+            self.change_roster(desk, Roster::give_up);
+        }
+        self.tell(desk, &told);
+        self.line_up_roll(desk);
+    }
+
+    /// Keeps count of the memory that lists take.
+    fn change_roster(&mut self, desk: &mut Desk, change: impl FnOnce(&mut Roster)) {
+        let roster = &mut self.state.roll.roster;
+        desk.rolls.forget(roster);
+        change(roster);
+        desk.rolls.used += roster.weight();
+        desk.rolls.ahead_used += roster.ahead_weight();
+    }
+
+    /// Tells the members who has joined and left. More than an outbox takes at once is not told one by one.
+    fn tell(&mut self, desk: &mut Desk, told: &[Told]) {
+        let Some(last) = told.last() else { return };
+        let (name, quarter) = (self.name.clone(), desk.quarter());
+        let anew = Told::Anew {
+            version: last.version(),
+        };
+        self.notice(desk, |protocol| {
+            let mut frames = BytesMut::new();
+            for one in told {
+                frames.extend_from_slice(&encode(protocol, &name, one));
+                if frames.len() > quarter {
+                    return encode(protocol, &name, &anew);
+                }
+            }
+            frames.freeze()
+        });
+    }
+}
+
+fn encode(protocol: Protocol, room: &RoomName, told: &Told) -> Bytes {
+    protocol.push(&match told {
+        Told::Joined {
+            user,
+            info,
+            version,
+        } => Push::Joined {
+            room,
+            user,
+            info: info.as_ref(),
+            version: *version,
+        },
+        Told::Left { user, version } => Push::Left {
+            room,
+            user,
+            version: *version,
+        },
+        Told::Anew { version } => Push::Members {
+            room,
+            version: *version,
+        },
+    })
+}
+
+impl Dispatcher {
+    pub(super) fn on_changed(&mut self, name: &RoomName, change: Change) {
+        if let Some((room, desk)) = self.room_named(name) {
+            room.hear_change(desk, change);
+        }
+    }
+
+    pub(super) fn on_roll(&mut self, ticket: Ticket, result: Result<Roll, Refused>) {
+        match self.desk.pending.remove(&ticket) {
+            Some(Pending::Roll(key)) => {
+                self.desk.rolls.under_way -= 1;
+                if let Some((room, desk)) = self.room(key) {
+                    room.answer_roll(desk, ticket, result);
+                }
+            }
+            Some(Pending::Members(asked)) => self.reply_members(&asked, result),
+            _ => {}
+        }
+    }
+
+    /// Asks the broker for the lists of the rooms in line.
+    pub(super) fn ask_rolls(&mut self) {
+        while let Some(key) = self.desk.rolls.next_in_line() {
+            if let Some((room, desk)) = self.room(key) {
+                room.ask_roll(desk);
+            }
+        }
+    }
+
+    /// Reads that failed are asked again, and questions that wait too long are answered as well as can be.
+    pub(super) fn tend_rolls(&mut self, now: Now) {
+        for key in std::mem::take(&mut self.desk.rolls.retry) {
+            if let Some((room, desk)) = self.room(key) {
+                room.line_up_roll(desk);
+            }
+        }
+        for key in std::mem::take(&mut self.desk.rolls.waiting) {
+            let Some((room, desk)) = self.room(key) else {
+                continue;
+            };
+            match room.state.roll.waiting.first() {
+                Some((deadline, _)) if *deadline <= now.instant => self.answer_waiting(key),
+                Some(_) => {
+                    desk.rolls.waiting.insert(key);
+                }
+                None => {}
+            }
+        }
+    }
+}

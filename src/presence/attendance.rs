@@ -1,0 +1,351 @@
+//! This node's own part of presence: how many sessions each user has in each room here, and what the others are still to hear
+//! of it. Whoever leaves is in their *grace* first: a page that is reloaded makes no noise.
+//!
+//! ```text
+//!             arrive                 leave (the last)
+//!  absent ─────────────▶ here ─────────────────────▶ in grace ──── time is over ───▶ absent
+//!                         ▲  arrive: nothing is told    │            (0 is announced)
+//!                         └─────────────────────────────┘
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use crate::broker::Here;
+use crate::id::{RoomName, UserName};
+use crate::member::Info;
+
+/// How many may be in their grace at once, about 40 MiB; beyond, whoever left first is announced early. Far more than leave a node
+/// within seconds; it bounds what those who come and go can make the node remember.
+const IN_GRACE: usize = 262_144;
+
+/// A user in a room; `None` stands for all anonymous sessions.
+type Who = (RoomName, Option<UserName>);
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Attendance {
+    grace: Duration,
+    stays: HashMap<Who, Stay>,
+    /// Who is in their grace, by its end. The number tells apart those of one moment.
+    leaving: BTreeMap<Leaving, Who>,
+    last_number: u64,
+    /// Whose stays have changed since [`announce`](Attendance::announce), each once.
+    changed: Vec<Who>,
+}
+
+type Leaving = (Instant, u64);
+
+#[derive(Debug, Default)]
+struct Stay {
+    /// Sessions of this node.
+    connections: u32,
+    /// What the others were told.
+    announced: u32,
+    info: Option<Info>,
+    /// The others were not told this `info` yet.
+    informed: bool,
+    /// It is in `changed`.
+    is_changed: bool,
+    grace: Option<Leaving>,
+}
+
+impl Attendance {
+    /// `grace`: how long a user without sessions still counts; zero: not at all.
+    pub fn new(grace: Duration) -> Self {
+        Self {
+            grace,
+            stays: HashMap::new(),
+            leaving: BTreeMap::new(),
+            last_number: 0,
+            changed: Vec::new(),
+        }
+    }
+
+    /// How many are in their grace.
+    pub fn in_grace(&self) -> usize {
+        self.leaving.len()
+    }
+
+    /// One more session of the user is in the room. Of differing `info` the newest holds.
+    pub fn arrive(&mut self, room: &RoomName, user: Option<&UserName>, info: Option<&Info>) {
+        let who = (room.clone(), user.cloned());
+        let stay = self.stays.entry(who.clone()).or_default();
+        stay.connections += 1;
+        if let Some(leaving) = stay.grace.take() {
+            self.leaving.remove(&leaving);
+        }
+        self.inform_stay(who, info);
+    }
+
+    /// What a user who is in the room shows of itself has changed.
+    pub fn inform(&mut self, room: &RoomName, user: &UserName, info: Option<&Info>) {
+        let who = (room.clone(), Some(user.clone()));
+        if self.stays.contains_key(&who) {
+            self.inform_stay(who, info);
+        }
+    }
+
+    fn inform_stay(&mut self, who: Who, info: Option<&Info>) {
+        let stay = self.stays.entry(who.clone()).or_default();
+        if let Some(info) = info
+            && stay.info.as_ref().is_none_or(|old| old.get() != info.get())
+        {
+            stay.info = Some(info.clone());
+            stay.informed = true;
+        }
+        self.note(who);
+    }
+
+    /// One session less of the user is in the room: if it was the last, the grace begins.
+    pub fn leave(&mut self, now: Instant, room: &RoomName, user: Option<&UserName>) {
+        self.depart(Some(now), room, user);
+    }
+
+    /// One session less of the user is in the room, and it does not come back: it is somebody else's now.
+    pub fn hand_over(&mut self, room: &RoomName, user: Option<&UserName>) {
+        self.depart(None, room, user);
+    }
+
+    fn depart(&mut self, now: Option<Instant>, room: &RoomName, user: Option<&UserName>) {
+        let who = (room.clone(), user.cloned());
+        let Some(stay) = self.stays.get_mut(&who) else {
+            return;
+        };
+        stay.connections = stay.connections.saturating_sub(1);
+        // Whoever was never announced needs no grace.
+        if stay.connections == 0
+            && stay.announced > 0
+            && stay.grace.is_none()
+            && !self.grace.is_zero()
+            && let Some(now) = now
+        {
+            self.last_number += 1;
+            let leaving = (now + self.grace, self.last_number);
+            stay.grace = Some(leaving);
+            self.leaving.insert(leaving, who.clone());
+            if self.leaving.len() > IN_GRACE {
+                self.end_first();
+            }
+        }
+        self.note(who);
+    }
+
+    fn note(&mut self, who: Who) {
+        if let Some(stay) = self.stays.get_mut(&who)
+            && !std::mem::replace(&mut stay.is_changed, true)
+        {
+            self.changed.push(who);
+        }
+    }
+
+    /// Ends the grace of those whose time is over.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some((leaving, _)) = self.leaving.first_key_value()
+            && leaving.0 <= now
+        {
+            self.end_first();
+        }
+        if self.leaving.is_empty() && self.stays.is_empty() {
+            self.stays.shrink_to_fit();
+        }
+    }
+
+    fn end_first(&mut self) {
+        let Some((_, who)) = self.leaving.pop_first() else {
+            return;
+        };
+        if let Some(stay) = self.stays.get_mut(&who) {
+            stay.grace = None;
+        }
+        self.note(who);
+    }
+
+    /// Puts out what the others must hear since this was last asked, each user of a room once.
+    pub fn announce(&mut self, mut tell: impl FnMut(Here)) {
+        for who in self.changed.drain(..) {
+            let Some(stay) = self.stays.get_mut(&who) else {
+                continue;
+            };
+            stay.is_changed = false;
+            if stay.grace.is_some() {
+                continue;
+            }
+            let (connections, informed) = (stay.connections, std::mem::take(&mut stay.informed));
+            if connections != stay.announced || (informed && connections > 0) {
+                stay.announced = connections;
+                let (room, user) = who.clone();
+                let info = stay.info.clone().filter(|_| connections > 0);
+                tell(Here {
+                    room,
+                    user,
+                    connections,
+                    info,
+                });
+            }
+            if connections == 0 {
+                self.stays.remove(&who);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::value::RawValue;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn room(n: u8) -> RoomName {
+        RoomName::new(&format!("r{n}")).unwrap()
+    }
+
+    fn user(n: u8) -> Option<UserName> {
+        (n > 0).then(|| UserName::new(&format!("u{n}")).unwrap())
+    }
+
+    fn told(attendance: &mut Attendance) -> Vec<(String, u32)> {
+        let mut told = Vec::new();
+        attendance.announce(|here| {
+            let name = here.user.map_or("nobody".into(), |user| user.to_string());
+            told.push((name, here.connections));
+        });
+        told
+    }
+
+    #[test]
+    fn a_reload_within_the_grace_makes_no_noise_and_a_longer_absence_is_told_once() {
+        let start = Instant::now();
+        let mut attendance = Attendance::new(5 * SECOND);
+        let (room, ada) = (room(1), user(1));
+        attendance.arrive(&room, ada.as_ref(), None);
+        assert_eq!(told(&mut attendance), [("u1".into(), 1)]);
+        attendance.leave(start, &room, ada.as_ref());
+        attendance.expire(start + 4 * SECOND);
+        assert_eq!(told(&mut attendance), []);
+        attendance.arrive(&room, ada.as_ref(), None);
+        attendance.expire(start + 60 * SECOND);
+        assert_eq!(told(&mut attendance), [], "she came back in time");
+        attendance.leave(start + 60 * SECOND, &room, ada.as_ref());
+        attendance.expire(start + 65 * SECOND);
+        attendance.expire(start + 70 * SECOND);
+        assert_eq!(told(&mut attendance), [("u1".into(), 0)]);
+        assert!(attendance.stays.is_empty());
+    }
+
+    #[test]
+    fn a_second_device_is_told_at_once_both_ways() {
+        let now = Instant::now();
+        let mut attendance = Attendance::new(5 * SECOND);
+        let (room, ada) = (room(1), user(1));
+        attendance.arrive(&room, ada.as_ref(), None);
+        told(&mut attendance);
+        attendance.arrive(&room, ada.as_ref(), None);
+        assert_eq!(told(&mut attendance), [("u1".into(), 2)]);
+        attendance.leave(now, &room, ada.as_ref());
+        assert_eq!(told(&mut attendance), [("u1".into(), 1)]);
+    }
+
+    #[test]
+    fn whoever_takes_a_name_leaves_the_anonymous_at_once() {
+        let mut attendance = Attendance::new(5 * SECOND);
+        let (room, ada) = (room(1), user(1));
+        attendance.arrive(&room, None, None);
+        assert_eq!(told(&mut attendance), [("nobody".into(), 1)]);
+        attendance.hand_over(&room, None);
+        attendance.arrive(&room, ada.as_ref(), None);
+        let told = told(&mut attendance);
+        assert_eq!(told, [("nobody".into(), 0), ("u1".into(), 1)]);
+    }
+
+    #[test]
+    fn the_newest_info_holds_and_the_same_one_is_not_told_twice() {
+        let mut attendance = Attendance::new(5 * SECOND);
+        let (room, ada) = (room(1), user(1));
+        let info = |text: &str| -> Info { RawValue::from_string(text.into()).unwrap().into() };
+        let mut heard = Vec::new();
+        for text in ["{\"a\":1}", "{\"a\":1}", "{\"a\":2}"] {
+            attendance.inform(&room, ada.as_ref().unwrap(), Some(&info(text)));
+            if heard.is_empty() {
+                attendance.arrive(&room, ada.as_ref(), Some(&info(text)));
+            }
+            attendance.announce(|here| heard.push(here.info.unwrap().get().to_owned()));
+        }
+        assert_eq!(heard, ["{\"a\":1}", "{\"a\":2}"]);
+    }
+
+    #[test]
+    fn those_in_their_grace_are_bounded_and_the_first_is_told_early() {
+        let now = Instant::now();
+        let mut attendance = Attendance::new(5 * SECOND);
+        let room = room(1);
+        let users = (0..=IN_GRACE).map(|n| UserName::new(&n.to_string()).unwrap());
+        for user in users.clone() {
+            attendance.arrive(&room, Some(&user), None);
+        }
+        assert_eq!(told(&mut attendance).len(), IN_GRACE + 1);
+        for user in users {
+            attendance.leave(now, &room, Some(&user));
+        }
+        assert_eq!(attendance.in_grace(), IN_GRACE);
+        assert_eq!(told(&mut attendance), [("0".into(), 0)]);
+    }
+
+    /// The naive model: every session by itself, and when each user was last here.
+    #[test]
+    fn what_is_announced_agrees_with_a_naive_model_under_random_operations() {
+        for seed in 0..300 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let grace = random.u32(..3) * SECOND;
+            let mut attendance = Attendance::new(grace);
+            let mut now = Instant::now();
+            // Who sits where, and since when nobody of a name does.
+            let mut sessions: Vec<(u8, u8)> = Vec::new();
+            let mut empty_since: BTreeMap<(u8, u8), Instant> = BTreeMap::new();
+            let mut announced: BTreeMap<(u8, u8), u32> = BTreeMap::new();
+            for _ in 0..200 {
+                let (at, who) = (random.u8(..2), random.u8(..3));
+                match random.u8(..8) {
+                    0..3 => {
+                        attendance.arrive(&room(at), user(who).as_ref(), None);
+                        sessions.push((at, who));
+                        empty_since.remove(&(at, who));
+                    }
+                    3..6 if !sessions.is_empty() => {
+                        let (at, who) = sessions.swap_remove(random.usize(..sessions.len()));
+                        attendance.leave(now, &room(at), user(who).as_ref());
+                        if !sessions.contains(&(at, who)) {
+                            empty_since.insert((at, who), now);
+                        }
+                    }
+                    6 => now += SECOND / 2,
+                    _ => {}
+                }
+                if random.bool() {
+                    continue;
+                }
+                attendance.expire(now);
+                attendance.announce(|here| {
+                    let number = |text: &str| text[1..].parse::<u8>().unwrap();
+                    let who = here.user.as_ref().map_or(0, |user| number(user.as_str()));
+                    let key = (number(here.room.as_str()), who);
+                    let former = announced.insert(key, here.connections);
+                    assert_ne!(former.unwrap_or(0), here.connections, "seed {seed}");
+                });
+                for at in 0..2 {
+                    for who in 0..3 {
+                        let count = sessions.iter().filter(|one| **one == (at, who)).count() as u32;
+                        let known = announced.get(&(at, who)).copied().unwrap_or(0);
+                        let since = empty_since.get(&(at, who));
+                        let may_wait = since.is_some_and(|since| now < *since + grace);
+                        if count > 0 || !may_wait {
+                            assert_eq!(known, count, "seed {seed}");
+                        }
+                    }
+                }
+                assert!(attendance.in_grace() <= empty_since.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! A roster over a store that is played by hand: changes are lost and late, lists are read in pages, and what members are told must
+//! still be the truth in the end.
+
+use super::*;
+use serde_json::value::RawValue;
+use std::collections::BTreeSet;
+
+const MEMORY: usize = 1 << 20;
+
+fn user(n: u64) -> UserName {
+    UserName::new(&format!("u{n:04}")).unwrap()
+}
+
+fn change(from: u64, n: u64, was: u32, connections: u32) -> Change {
+    Change {
+        from,
+        version: from + 1,
+        user: user(n),
+        was,
+        connections,
+        info: None,
+    }
+}
+
+fn roll(version: u64, users: impl IntoIterator<Item = u64>) -> Roll {
+    let member = |n| Member {
+        user: user(n),
+        connections: 1,
+        info: None,
+    };
+    let members: Vec<Member> = users.into_iter().map(member).collect();
+    Roll {
+        version,
+        count: members.len() as u64,
+        members,
+        anonymous: 0,
+        more: false,
+    }
+}
+
+/// `+u0001@3` for joined, `-` for left, `?@3` for a list to be asked anew.
+fn told(told: Vec<Told>) -> Vec<String> {
+    let text = |one| match one {
+        Told::Joined { user, version, .. } => format!("+{user}@{version}"),
+        Told::Left { user, version } => format!("-{user}@{version}"),
+        Told::Anew { version } => format!("?@{version}"),
+    };
+    told.into_iter().map(text).collect()
+}
+
+/// A roster that knows who is there.
+fn settled(version: u64, users: impl IntoIterator<Item = u64>, memory: usize) -> Roster {
+    let mut roster = Roster::default();
+    roster.make_due();
+    assert_eq!(
+        roster.ask(),
+        Question {
+            after: None,
+            limit: PAGE
+        }
+    );
+    let mut heard = Vec::new();
+    roster.answer(roll(version, users), memory, &mut heard);
+    assert!(heard.is_empty() && !roster.is_due());
+    roster
+}
+
+fn hear(roster: &mut Roster, change: Change) -> Vec<String> {
+    let mut heard = Vec::new();
+    roster.hear(change, true, &mut heard);
+    told(heard)
+}
+
+fn answer(roster: &mut Roster, roll: Roll) -> Vec<String> {
+    let mut heard = Vec::new();
+    roster.answer(roll, MEMORY, &mut heard);
+    told(heard)
+}
+
+#[test]
+fn a_first_connection_is_a_joining_and_a_last_a_leaving_and_what_is_between_is_neither() {
+    let mut roster = settled(5, [1], MEMORY);
+    assert_eq!(hear(&mut roster, change(5, 2, 0, 1)), ["+u0002@6"]);
+    assert_eq!(hear(&mut roster, change(6, 2, 1, 2)), [""; 0]);
+    assert_eq!(hear(&mut roster, change(7, 2, 2, 1)), [""; 0]);
+    assert_eq!(hear(&mut roster, change(6, 3, 0, 1)), [""; 0], "a double");
+    assert_eq!(hear(&mut roster, change(8, 2, 1, 0)), ["-u0002@9"]);
+    let page = roster.page(None, 10, MEMORY).unwrap();
+    assert_eq!((page.version, page.count, page.members.len()), (9, 1, 1));
+}
+
+#[test]
+fn a_hole_is_mended_by_one_list_and_told_as_the_difference() {
+    let mut roster = settled(5, [1, 2], MEMORY);
+    assert_eq!(
+        hear(&mut roster, change(8, 9, 0, 1)),
+        [""; 0],
+        "something is missing"
+    );
+    assert!(roster.is_due());
+    roster.ask();
+    assert_eq!(hear(&mut roster, change(9, 4, 0, 1)), [""; 0], "it waits");
+    let heard = answer(&mut roster, roll(9, [2, 3, 9]));
+    assert_eq!(heard, ["-u0001@9", "+u0003@9", "+u0009@9", "+u0004@10"]);
+    assert!(!roster.is_due());
+}
+
+#[test]
+fn after_a_resubscription_equal_versions_cost_no_list() {
+    let mut roster = settled(5, [1], MEMORY);
+    roster.make_due();
+    assert_eq!(roster.ask().limit, 0);
+    assert_eq!(answer(&mut roster, roll(5, [])), [""; 0]);
+    assert!(!roster.is_due());
+    roster.make_due();
+    roster.ask();
+    assert_eq!(answer(&mut roster, roll(7, [])), [""; 0]);
+    assert_eq!(roster.ask().limit, PAGE, "they differ");
+    assert_eq!(answer(&mut roster, roll(7, [2])), ["-u0001@7", "+u0002@7"]);
+}
+
+#[test]
+fn a_resubscription_makes_the_list_under_way_begin_again() {
+    let mut roster = settled(5, [1], MEMORY);
+    hear(&mut roster, change(8, 9, 0, 1));
+    roster.ask();
+    let first = Roll {
+        more: true,
+        ..roll(9, [1])
+    };
+    assert_eq!(answer(&mut roster, first), [""; 0]);
+    assert_eq!(roster.ask().after, Some(user(1)));
+    roster.make_due();
+    assert_eq!(answer(&mut roster, roll(9, [9])), [""; 0]);
+    assert_eq!(roster.ask().after, None);
+    assert_eq!(
+        answer(&mut roster, roll(11, [9])),
+        ["-u0001@11", "+u0009@11"]
+    );
+}
+
+#[test]
+fn a_store_that_went_back_is_believed_and_members_ask_anew() {
+    let mut roster = settled(50, [1], MEMORY);
+    roster.make_due();
+    roster.ask();
+    answer(&mut roster, roll(3, []));
+    roster.ask();
+    assert_eq!(answer(&mut roster, roll(3, [2])), ["?@3"]);
+    assert_eq!(hear(&mut roster, change(3, 5, 0, 1)), ["+u0005@4"]);
+}
+
+#[test]
+fn a_list_that_does_not_fit_costs_one_page_and_changes_are_told_without_it() {
+    let mut roster = Roster::default();
+    roster.make_due();
+    roster.ask();
+    let first = Roll {
+        count: 1_000_000,
+        more: true,
+        ..roll(7, [1])
+    };
+    assert_eq!(answer(&mut roster, first), [""; 0]);
+    assert!(roster.is_known() && !roster.has_list() && !roster.is_due());
+    assert!(roster.page(None, 1, MEMORY).is_none());
+    assert_eq!(hear(&mut roster, change(7, 4, 0, 1)), ["+u0004@8"]);
+    assert_eq!(hear(&mut roster, change(8, 4, 1, 2)), [""; 0]);
+    assert_eq!(hear(&mut roster, change(9, 4, 2, 0)), ["-u0004@10"]);
+    assert_eq!(hear(&mut roster, change(12, 4, 0, 1)), [""; 0]);
+    roster.ask();
+    let again = Roll {
+        count: 1_000_000,
+        more: true,
+        ..roll(13, [1])
+    };
+    assert_eq!(
+        answer(&mut roster, again),
+        ["?@13"],
+        "what was missed is not known"
+    );
+    assert_eq!(roster.weight(), 0);
+}
+
+#[test]
+fn changes_that_wait_for_a_list_are_bounded() {
+    let mut roster = settled(0, [], MEMORY);
+    hear(&mut roster, change(5, 1, 0, 1));
+    roster.ask();
+    for from in 6..6 + 2 * AHEAD as u64 {
+        hear(&mut roster, change(from, 1, 1, 1));
+        assert!(roster.ahead.len() <= AHEAD);
+    }
+    answer(&mut roster, roll(9_000, [1]));
+    assert!(roster.is_due(), "the list is read again");
+}
+
+#[test]
+fn pages_are_bounded_by_number_and_by_bytes_and_weights_return_to_nothing() {
+    let info: Info = RawValue::from_string(format!("\"{}\"", "x".repeat(500)))
+        .unwrap()
+        .into();
+    let mut roster = settled(0, [], MEMORY);
+    for n in 0..10 {
+        let info = Some(info.clone());
+        hear(
+            &mut roster,
+            Change {
+                info,
+                ..change(n, n, 0, 1)
+            },
+        );
+    }
+    let page = roster.page(Some(&user(2)), 3, MEMORY).unwrap();
+    let names: Vec<&str> = page
+        .members
+        .iter()
+        .map(|member| member.user.as_str())
+        .collect();
+    assert_eq!((names, page.more), (vec!["u0003", "u0004", "u0005"], true));
+    let page = roster.page(None, 100, 1500).unwrap();
+    assert_eq!((page.members.len(), page.more, page.count), (2, true, 10));
+    assert_eq!(roster.page(None, 100, 1).unwrap().members.len(), 1);
+    for n in 0..10 {
+        hear(&mut roster, change(10 + n, n, 1, 0));
+    }
+    assert_eq!(roster.weight(), 0);
+}
+
+/// The naive store: who is in the room, and every change with its version.
+#[derive(Default)]
+struct Store {
+    version: u64,
+    users: BTreeMap<u64, u32>,
+}
+
+impl Store {
+    fn change(&mut self, random: &mut fastrand::Rng) -> Change {
+        let n = random.u64(..6);
+        let was = self.users.get(&n).copied().unwrap_or(0);
+        let connections = random.u32(..3);
+        self.users.insert(n, connections);
+        self.users.retain(|_, connections| *connections > 0);
+        self.version += 1;
+        change(self.version - 1, n, was, connections)
+    }
+
+    fn roll(&self, question: &Question) -> Roll {
+        let behind = |n: &u64| {
+            question
+                .after
+                .as_ref()
+                .is_none_or(|after| user(*n) > *after)
+        };
+        let rest: Vec<_> = self.users.iter().filter(|(n, _)| behind(n)).collect();
+        // Pages of two at most, so that there are several.
+        let limit = question.limit.min(2);
+        let member = |(n, connections): &(&u64, &u32)| Member {
+            user: user(**n),
+            connections: **connections,
+            info: None,
+        };
+        Roll {
+            version: self.version,
+            members: rest.iter().take(limit).map(member).collect(),
+            count: self.users.len() as u64,
+            anonymous: 0,
+            more: rest.len() > limit,
+        }
+    }
+}
+
+/// A client that keeps the rule: pages, and on top of them what has a higher version.
+#[derive(Default)]
+struct Client {
+    users: BTreeSet<UserName>,
+    /// The list it has is worthless.
+    lost: bool,
+}
+
+#[test]
+fn members_know_the_truth_in_the_end_whatever_was_missed() {
+    for seed in 0..3000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let memory = *[MEMORY, MEMORY, 3 * OVERHEAD]
+            .get(random.usize(..3))
+            .unwrap();
+        let (mut store, mut roster, mut client) = (
+            Store::default(),
+            Roster::default(),
+            Client {
+                lost: true,
+                ..Client::default()
+            },
+        );
+        let mut pushes: VecDeque<Change> = VecDeque::new();
+        let mut answers: VecDeque<Roll> = VecDeque::new();
+        roster.make_due();
+        let mut last = 0;
+        let mut take = |client: &mut Client, roster: &Roster, heard: Vec<Told>| {
+            for one in heard {
+                match one {
+                    Told::Joined { user, version, .. } => {
+                        assert!(version >= last, "seed {seed}");
+                        last = version;
+                        assert!(
+                            client.users.insert(user) || client.lost,
+                            "seed {seed}: twice"
+                        );
+                    }
+                    Told::Left { user, version } => {
+                        assert!(version >= last, "seed {seed}");
+                        last = version;
+                        assert!(
+                            client.users.remove(&user) || client.lost,
+                            "seed {seed}: twice"
+                        );
+                    }
+                    Told::Anew { .. } => client.lost = true,
+                }
+            }
+            if client.lost
+                && let Some(page) = roster.page(None, 100, MEMORY)
+            {
+                client.users = page.members.into_iter().map(|member| member.user).collect();
+                client.lost = false;
+            }
+        };
+        for round in 0..400 {
+            let calm = round > 200;
+            let mut heard = Vec::new();
+            match random.u8(..7) {
+                0..2 if !calm => {
+                    let change = store.change(&mut random);
+                    if random.u8(..6) > 0 {
+                        pushes.push_back(change);
+                    }
+                }
+                2 if !calm && random.u8(..8) == 0 => {
+                    // The subscription breaks: what is on its way is lost.
+                    pushes.clear();
+                    roster.make_due();
+                }
+                3 => {
+                    if let Some(change) = pushes.pop_front() {
+                        roster.hear(change, true, &mut heard);
+                    }
+                }
+                4 if roster.is_due() => {
+                    let question = roster.ask();
+                    answers.push_back(store.roll(&question));
+                }
+                5 => match answers.pop_front() {
+                    Some(_) if random.u8(..6) == 0 => roster.failed(),
+                    Some(roll) => roster.answer(roll, memory, &mut heard),
+                    None => {}
+                },
+                6 if !calm && random.u8(..10) == 0 => roster.give_up(),
+                _ => {}
+            }
+            take(&mut client, &roster, heard);
+        }
+        // The last change may be among those that were lost: a resubscription tells.
+        for change in pushes {
+            let mut heard = Vec::new();
+            roster.hear(change, true, &mut heard);
+            take(&mut client, &roster, heard);
+        }
+        roster.make_due();
+        for _ in 0..50 {
+            let mut heard = Vec::new();
+            if let Some(roll) = answers.pop_front() {
+                roster.answer(roll, MEMORY, &mut heard);
+            } else if roster.is_due() {
+                let question = roster.ask();
+                answers.push_back(store.roll(&question));
+            }
+            take(&mut client, &roster, heard);
+        }
+        assert!(
+            !roster.is_due() && answers.is_empty(),
+            "seed {seed}: it rests"
+        );
+        let truth: BTreeSet<UserName> = store.users.keys().map(|n| user(*n)).collect();
+        assert_eq!(roster.version, Some(store.version), "seed {seed}");
+        if let Some(page) = roster.page(None, 100, MEMORY) {
+            let listed: BTreeMap<_, _> = page
+                .members
+                .iter()
+                .map(|member| (member.user.clone(), member.connections))
+                .collect();
+            let all: BTreeMap<_, _> = store
+                .users
+                .iter()
+                .map(|(n, count)| (user(*n), *count))
+                .collect();
+            assert_eq!(listed, all, "seed {seed}");
+            assert!(!client.lost);
+        }
+        if !client.lost {
+            assert_eq!(client.users, truth, "seed {seed}");
+        }
+        assert_eq!(
+            roster.weight() > 0,
+            roster.has_list() && !truth.is_empty(),
+            "seed {seed}"
+        );
+    }
+}

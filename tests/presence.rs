@@ -1,0 +1,350 @@
+//! Who is here: the same on every node, however one comes and goes, and told to those who are there. Each scenario runs on one node
+//! with its broker in memory, and on two that share a Redis.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use switchboard::config::Config;
+use switchboard::pattern::{Pattern, Switch};
+use switchboard::runtime;
+
+use crate::support::redis_server::RedisServer;
+use crate::support::{Cluster, TestClient, TestNode, run};
+
+/// Where clients connect: to two nodes, or to one of which they believe so.
+struct House {
+    nodes: Vec<TestNode>,
+    _redis: Option<RedisServer>,
+}
+
+impl House {
+    async fn client(&self, node: usize, user: &str) -> TestClient {
+        let mut client = self.nodes[node % self.nodes.len()].client().await;
+        client.auth(user).await;
+        client
+    }
+
+    /// A member of the room who is known to be here.
+    async fn member(&self, node: usize, user: &str, room: &str) -> TestClient {
+        let mut client = self.client(node, user).await;
+        client.join(room).await;
+        listed(&mut client, room, |page| names(page).contains(&user.into())).await;
+        client
+    }
+}
+
+/// Plays a scenario in both houses.
+fn in_both(change: fn(&mut Config), scenario: impl AsyncFn(House)) {
+    run(async {
+        let nodes = vec![TestNode::with(change).await];
+        let _redis = None;
+        scenario(House { nodes, _redis }).await;
+
+        let redis = RedisServer::start();
+        let url = redis.url();
+        let mut nodes = Vec::new();
+        for _ in 0..2 {
+            let with_redis = |config: &mut Config| {
+                change(config);
+                config.redis = vec![url.parse().expect("an address")];
+            };
+            nodes.push(TestNode::with(with_redis).await);
+        }
+        let _redis = Some(redis);
+        scenario(House { nodes, _redis }).await;
+    });
+}
+
+fn short_grace(config: &mut Config) {
+    config.presence_grace = Duration::from_millis(500);
+}
+
+/// A page of the list, asked for until it is as it should be.
+async fn listed(client: &mut TestClient, room: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    let started = Instant::now();
+    loop {
+        let page = client.call(json!({"type": "members", "room": room})).await;
+        if fits(&page) {
+            return page;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{page}");
+        runtime::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn names(page: &Value) -> Vec<String> {
+    let members = page["members"].as_array();
+    let members = members.unwrap_or_else(|| panic!("no page: {page}"));
+    let name = |member: &Value| member["user"].as_str().expect("a name").to_owned();
+    members.iter().map(name).collect()
+}
+
+/// What of joining and leaving was heard and not taken, as `+ada` and `-ada`.
+fn comings(client: &TestClient) -> Vec<String> {
+    let coming = |said: &Value| {
+        let user = said["user"].as_str().unwrap_or_default();
+        match said["type"].as_str() {
+            Some("joined") => Some(format!("+{user}")),
+            Some("left") => Some(format!("-{user}")),
+            _ => None,
+        }
+    };
+    client.heard().filter_map(coming).collect()
+}
+
+#[test]
+fn members_are_told_who_comes_and_goes_and_every_node_lists_the_same() {
+    in_both(short_grace, async |house| {
+        let mut ada = house.member(0, "ada", "lobby").await;
+        assert_eq!(ada.push("joined").await["user"], "ada", "it hears itself");
+        let mut bob = house.client(1, "bob").await;
+        let info = json!({"type": "auth", "user": "bob", "info": {"name": "Bob"}});
+        bob.call(info).await;
+        bob.join("lobby").await;
+        let joined = ada.push("joined").await;
+        assert_eq!(
+            (&joined["user"], &joined["info"]["name"], &joined["room"]),
+            (&json!("bob"), &json!("Bob"), &json!("lobby"))
+        );
+        let mut pages = Vec::new();
+        for client in [&mut ada, &mut bob] {
+            let mut page = listed(client, "lobby", |page| page["count"] == 2).await;
+            page["id"] = Value::Null;
+            pages.push(page);
+        }
+        assert_eq!(pages[0], pages[1]);
+        let expected = json!([{"user": "ada", "connections": 1}, {"user": "bob", "connections": 1, "info": {"name": "Bob"}}]);
+        assert_eq!(pages[0]["members"], expected);
+        assert_eq!(pages[0]["version"], joined["version"]);
+        bob.call(json!({"type": "leave", "room": "lobby"})).await;
+        let left = ada.push("left").await;
+        assert_eq!(left["user"], "bob");
+        assert!(left["version"].as_u64() > joined["version"].as_u64());
+        let refused = bob.call(json!({"type": "members", "room": "lobby"})).await;
+        assert_eq!(refused["code"], "forbidden");
+    });
+}
+
+#[test]
+fn a_reload_and_a_change_of_node_within_the_grace_make_no_noise() {
+    let long_grace = |config: &mut Config| config.presence_grace = Duration::from_secs(3);
+    in_both(long_grace, async |house| {
+        let mut ada = house.member(0, "ada", "lobby").await;
+        let mut bob = house.member(1, "bob", "lobby").await;
+        ada.push("joined").await;
+        ada.push("joined").await;
+        for node in [1, 0, 1] {
+            drop(bob);
+            bob = house.member(node, "bob", "lobby").await;
+        }
+        drop(bob);
+        assert_eq!(ada.push("left").await["user"], "bob", "once, and now truly");
+        assert_eq!(comings(&ada), [""; 0]);
+        listed(&mut ada, "lobby", |page| page["count"] == 1).await;
+    });
+}
+
+#[test]
+fn two_devices_are_one_user() {
+    in_both(short_grace, async |house| {
+        let mut ada = house.member(0, "ada", "lobby").await;
+        let bob = house.member(0, "bob", "lobby").await;
+        let mut phone = house.member(1, "bob", "lobby").await;
+        let both = |page: &Value| page["members"][1]["connections"] == 2;
+        listed(&mut phone, "lobby", both).await;
+        listed(&mut ada, "lobby", both).await;
+        drop(bob);
+        let one = |page: &Value| page["members"][1]["connections"] == 1;
+        listed(&mut ada, "lobby", one).await;
+        assert_eq!(comings(&ada), ["+ada", "+bob"]);
+        drop(phone);
+        assert_eq!(ada.push("left").await["user"], "bob");
+    });
+}
+
+#[test]
+fn the_anonymous_are_counted_and_whoever_takes_a_name_is_listed() {
+    in_both(short_grace, async |house| {
+        let mut ada = house.member(0, "ada", "lobby").await;
+        let mut nobodies = Vec::new();
+        for node in 0..3 {
+            let node = &house.nodes[node % house.nodes.len()];
+            let mut nobody = node.client().await;
+            nobody.join("lobby").await;
+            nobodies.push(nobody);
+        }
+        let page = listed(&mut ada, "lobby", |page| page["anonymous"] == 3).await;
+        assert_eq!(page["count"], 1);
+        nobodies[0].auth("bob").await;
+        let page = listed(&mut ada, "lobby", |page| page["anonymous"] == 2).await;
+        assert_eq!(names(&page), ["ada", "bob"]);
+        drop(nobodies);
+        listed(&mut ada, "lobby", |page| {
+            page["anonymous"] == 0 && page["count"] == 1
+        })
+        .await;
+        assert_eq!(comings(&ada), ["+ada", "+bob", "-bob"]);
+    });
+}
+
+#[test]
+fn a_long_list_comes_in_pages_that_are_the_same_on_every_node() {
+    in_both(short_grace, async |house| {
+        const COUNT: usize = 250;
+        let mut here = Vec::new();
+        for n in 0..COUNT {
+            let mut client = house.client(n, &format!("user-{n:03}")).await;
+            client.ask(json!({"type": "join", "room": "lobby"})).await;
+            here.push(client);
+        }
+        for client in [0, 1] {
+            let client = &mut here[client];
+            listed(client, "lobby", |page| page["count"] == COUNT).await;
+            let (mut all, mut after) = (Vec::new(), None);
+            loop {
+                let mut command = json!({"type": "members", "room": "lobby", "limit": 100});
+                if let Some(after) = &after {
+                    command["after"] = json!(after);
+                }
+                let page = client.call(command).await;
+                assert_eq!(page["count"], COUNT);
+                all.extend(names(&page));
+                after = all.last().cloned();
+                if page["more"] == false {
+                    break;
+                }
+            }
+            let expected: Vec<String> = (0..COUNT).map(|n| format!("user-{n:03}")).collect();
+            assert_eq!(all, expected);
+            let most = client
+                .call(json!({"type": "members", "room": "lobby", "limit": 1001}))
+                .await;
+            assert_eq!(most["code"], "bad_request");
+        }
+    });
+}
+
+#[test]
+fn where_events_are_off_the_list_is_still_answered() {
+    let off = |config: &mut Config| {
+        short_grace(config);
+        let rooms = Pattern::new("big.*").expect("a pattern");
+        config.presence_events = vec![Switch { rooms, on: false }];
+    };
+    in_both(off, async |house| {
+        let mut ada = house.member(0, "ada", "big.room").await;
+        let bob = house.member(1, "bob", "big.room").await;
+        let page = listed(&mut ada, "big.room", |page| page["count"] == 2).await;
+        assert_eq!(names(&page), ["ada", "bob"]);
+        drop(bob);
+        listed(&mut ada, "big.room", |page| page["count"] == 1).await;
+        ada.expect_silence().await;
+    });
+}
+
+#[test]
+fn what_was_missed_while_redis_was_away_is_told_as_the_difference() {
+    run(async {
+        let mut redis = RedisServer::start();
+        let url = redis.url();
+        let with_redis = |config: &mut Config| {
+            config.redis = vec![url.parse().expect("an address")];
+            config.presence_grace = Duration::ZERO;
+        };
+        let nodes = vec![
+            TestNode::with(with_redis).await,
+            TestNode::with(with_redis).await,
+        ];
+        let house = House {
+            nodes,
+            _redis: None,
+        };
+        let mut ada = house.member(0, "ada", "lobby").await;
+        let bob = house.member(1, "bob", "lobby").await;
+        let mut cy = house.member(1, "cy", "lobby").await;
+        listed(&mut ada, "lobby", |page| page["count"] == 3).await;
+        assert_eq!(comings(&ada), ["+ada", "+bob", "+cy"]);
+        redis.kill();
+        drop(bob);
+        cy.auth("dot").await;
+        // The list that was known is still told, and nobody has left.
+        let page = ada.call(json!({"type": "members", "room": "lobby"})).await;
+        assert_eq!(names(&page), ["ada", "bob", "cy"]);
+        redis.run();
+        // It comes back empty and is filled again from the nodes.
+        let changed = |page: &Value| page["members"].is_array() && names(page) == ["ada", "dot"];
+        listed(&mut ada, "lobby", changed).await;
+        listed(&mut cy, "lobby", changed).await;
+    });
+}
+
+#[test]
+fn the_members_of_a_killed_node_leave_once() {
+    run(async {
+        let mut cluster = Cluster::start().await;
+        let mut ada = cluster.nodes[0].client().await;
+        ada.auth("ada").await;
+        ada.join("lobby").await;
+        let mut gone = Vec::new();
+        for user in ["bob", "cy"] {
+            let mut client = cluster.nodes[1].client().await;
+            client.auth(user).await;
+            client.join("lobby").await;
+            gone.push(client);
+        }
+        listed(&mut ada, "lobby", |page| page["count"] == 3).await;
+        let killed = Instant::now();
+        cluster.nodes[1].kill();
+        cluster.nodes[1].exit().await;
+        let mut left = Vec::new();
+        for _ in 0..2 {
+            left.push(ada.push("left").await["user"].clone());
+        }
+        assert!(
+            killed.elapsed() < Duration::from_secs(16),
+            "{:?}",
+            killed.elapsed()
+        );
+        left.sort_by_key(Value::to_string);
+        assert_eq!(left, ["bob", "cy"]);
+        listed(&mut ada, "lobby", |page| page["count"] == 1).await;
+        assert_eq!(comings(&ada), ["+ada", "+bob", "+cy"]);
+    });
+}
+
+#[test]
+fn whoever_a_draining_node_sends_away_has_not_left_if_back_elsewhere_in_time() {
+    run(async {
+        let redis = RedisServer::start();
+        let url = redis.url();
+        let with_redis = |config: &mut Config| {
+            config.redis = vec![url.parse().expect("an address")];
+            config.drain_time = Duration::from_secs(2);
+            config.presence_grace = Duration::from_secs(2);
+        };
+        let mut nodes = vec![
+            TestNode::with(with_redis).await,
+            TestNode::with(with_redis).await,
+        ];
+        let leaving = nodes.pop().expect("two");
+        let mut ada = nodes[0].client().await;
+        ada.auth("ada").await;
+        ada.join("lobby").await;
+        let mut clients = Vec::new();
+        for user in ["bob", "cy"] {
+            let mut client = leaving.client().await;
+            client.auth(user).await;
+            client.join("lobby").await;
+            clients.push(client);
+        }
+        listed(&mut ada, "lobby", |page| page["count"] == 3).await;
+        leaving.drain().await;
+        drop(clients);
+        let mut bob = nodes[0].client().await;
+        bob.auth("bob").await;
+        bob.join("lobby").await;
+        assert_eq!(ada.push("left").await["user"], "cy");
+        listed(&mut ada, "lobby", |page| page["count"] == 2).await;
+        assert_eq!(comings(&ada), ["+ada", "+bob", "+cy"]);
+    });
+}

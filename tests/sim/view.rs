@@ -1,0 +1,195 @@
+//! What a client knows of who is in a room, by the rule of the protocol: each page of the list is true at its version, and each
+//! `joined` and `left` of a higher version changes it, also one that came before the page.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use switchboard::id::UserName;
+use switchboard::protocol::Command;
+
+use super::client::{Act, Ask, Client, RoomState, Scene, Timer, jitter};
+use super::hearing::Frame;
+use super::oracle::Kind;
+
+/// A user in an answer to `members`.
+#[derive(Debug, Deserialize)]
+pub struct Listed {
+    user: String,
+    connections: u32,
+}
+
+#[derive(Debug, Default)]
+pub struct View {
+    /// Which list is being asked for: answers to the questions of another one are late.
+    number: u64,
+    pages: Vec<Page>,
+    is_complete: bool,
+    /// What was pushed last of each user: its version, and whether it is here.
+    pushed: BTreeMap<String, (u64, bool)>,
+    pub anonymous: u64,
+}
+
+#[derive(Debug)]
+struct Page {
+    version: u64,
+    users: BTreeMap<String, u32>,
+    /// The names up to which it goes; `None`: all that are left.
+    last: Option<String>,
+}
+
+impl View {
+    /// Whether the user is here, and since which version that is known; `None` while the page it belongs to is not here.
+    fn known(&self, user: &str) -> Option<(u64, bool)> {
+        let covers = |page: &&Page| page.last.as_deref().is_none_or(|last| user <= last);
+        let page = self.pages.iter().find(covers)?;
+        let pushed = self
+            .pushed
+            .get(user)
+            .filter(|pushed| pushed.0 > page.version);
+        Some(
+            pushed
+                .copied()
+                .unwrap_or((page.version, page.users.contains_key(user))),
+        )
+    }
+
+    /// Who is here, in the order of names, once that is known.
+    pub fn users(&self) -> Option<impl Iterator<Item = &String>> {
+        let listed = self.pages.iter().flat_map(|page| page.users.keys());
+        let mut users: Vec<&String> = listed.chain(self.pushed.keys()).collect();
+        users.sort_unstable();
+        users.dedup();
+        let is_here = |user: &&String| self.known(user).is_some_and(|(_, here)| here);
+        self.is_complete.then(|| users.into_iter().filter(is_here))
+    }
+
+    /// The connections of each user, by the pages alone.
+    pub fn connections(&self) -> BTreeMap<String, u32> {
+        let all = self.pages.iter().flat_map(|page| page.users.clone());
+        all.collect()
+    }
+}
+
+impl Client {
+    /// The names are few, so that some have several devices; some say theirs only after their joins, some never.
+    pub fn user(&self) -> Option<UserName> {
+        let name = format!("u{}", self.id % 2);
+        (self.id % 4 != 3).then(|| UserName::new(&name).expect("a name"))
+    }
+
+    pub fn authenticate(&mut self) {
+        if let Some(user) = self.user() {
+            self.request(Ask::Auth, Command::Auth { user, info: None });
+        }
+    }
+
+    /// Asks for the list from its beginning.
+    pub fn ask_members(&mut self, index: usize) {
+        let Some(room) = &mut self.rooms[index] else {
+            return;
+        };
+        let number = room.view.number + 1;
+        room.view = View {
+            number,
+            ..View::default()
+        };
+        self.ask_page(index);
+    }
+
+    fn ask_page(&mut self, index: usize) {
+        let Some(room) = self.rooms[index].as_ref() else {
+            return;
+        };
+        if room.state != RoomState::Joined || room.view.is_complete {
+            return;
+        }
+        let last = room.view.pages.last().and_then(|page| page.last.as_deref());
+        let after = last.map(|last| UserName::new(last).expect("a name"));
+        let number = room.view.number;
+        let command = Command::Members {
+            room: self.names[index].clone(),
+            after,
+            limit: 2,
+        };
+        self.request(Ask::Members(index, number), command);
+    }
+
+    /// An answer to `members`.
+    pub fn listed(&mut self, index: usize, number: u64, frame: &Frame<'_>, scene: &mut Scene<'_>) {
+        let Some(room) = self.rooms[index]
+            .as_mut()
+            .filter(|room| room.view.number == number)
+        else {
+            return;
+        };
+        let (Some(version), Some(members), Some(more)) =
+            (frame.version, &frame.members, frame.more)
+        else {
+            let wait = jitter(scene.random, 1);
+            return self
+                .acts
+                .push(Act::Later(wait, Timer::Members(index, number)));
+        };
+        let last = members
+            .last()
+            .filter(|_| more)
+            .map(|member| member.user.clone());
+        if more && last.is_none() {
+            scene
+                .oracle
+                .violate(Kind::Unexpected, format!("an empty page: {frame:?}"));
+        }
+        let users = members
+            .iter()
+            .map(|member| (member.user.clone(), member.connections));
+        let users = users.collect();
+        room.view.anonymous = frame.anonymous.unwrap_or(0);
+        room.view.pages.push(Page {
+            version,
+            users,
+            last,
+        });
+        room.view.is_complete = !more;
+        self.ask_page(index);
+    }
+
+    /// After a while, if the list is still wanted.
+    pub fn ask_members_again(&mut self, index: usize, number: u64) {
+        if self.is_open()
+            && self.rooms[index]
+                .as_ref()
+                .is_some_and(|room| room.view.number == number)
+        {
+            self.ask_page(index);
+        }
+    }
+
+    /// Somebody has joined or left.
+    pub fn comes_or_goes(&mut self, index: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
+        let (Some(user), Some(version)) = (frame.user, frame.version) else {
+            return scene.oracle.violate(Kind::Unexpected, format!("{frame:?}"));
+        };
+        let is_here = frame.kind == "joined";
+        let joined = |room: &&mut super::client::Room| room.state == RoomState::Joined;
+        let Some(room) = self.rooms[index].as_mut().filter(joined) else {
+            return;
+        };
+        let known = room.view.known(user).filter(|_| room.view.is_complete);
+        let former = room.view.pushed.insert(user.to_owned(), (version, is_here));
+        let text = || format!("client {} in r{index}: {frame:?} after {former:?}", self.id);
+        match former {
+            Some((_, was_here)) if was_here == is_here => {
+                scene.oracle.violate(Kind::Duplicated, text());
+            }
+            Some((former, _)) if former > version => {
+                scene.oracle.violate(Kind::Disordered, text());
+            }
+            _ if known.is_some_and(|(since, _)| since >= version) => {}
+            // Whoever knows the list is told of nothing that it says already.
+            _ if known.is_some_and(|(_, was_here)| was_here == is_here) => {
+                scene.oracle.violate(Kind::Ghost, text());
+            }
+            _ => scene.oracle.figures.comings += 1,
+        }
+    }
+}
