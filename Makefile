@@ -5,13 +5,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run run-cluster check test sim test-chaos bench doc clean toolchain
+.PHONY: help run run-cluster check test conformance fuzz sim test-chaos audit bench doc clean toolchain
 
 # A shell opened before rustup was installed has no cargo on its PATH yet, and an ordinary
 # user's PATH on Debian has no /usr/sbin, where nginx lives.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/sbin:/sbin
 
 NODE = target/release/switchboard
+# What the tests need besides Rust, as Debian names it.
+TESTED_WITH = redis-server nginx chromium chromium-driver openssl curl python3-venv
 BUILD = cargo build --release --target-dir target
 
 help: ## Show this help
@@ -39,12 +41,16 @@ run-cluster: toolchain ## Run two nodes, one Redis and nginx; installs Redis and
 	@exec deploy/cluster
 
 check: toolchain ## What precedes a commit: fmt, clippy, rustdoc, then all tests
-	@deploy/install redis-server nginx chromium chromium-driver openssl curl
+	@deploy/install $(TESTED_WITH)
 	@exec .ci/check all
 
 test: toolchain ## Run all tests on both runtimes; installs what they need if missing
-	@deploy/install redis-server nginx chromium chromium-driver openssl curl
+	@deploy/install $(TESTED_WITH)
 	@exec .ci/check test
+
+conformance: toolchain ## Play the Autobahn suite, directly and through nginx; installs it if missing
+	@deploy/install nginx python3-venv
+	@exec .ci/check conformance
 
 sim: toolchain ## Simulate faults in virtual time: new schedules, or one again with SEED=…
 	@exec .ci/check sim
@@ -53,6 +59,13 @@ test-chaos: toolchain ## Break a cluster under load and judge what clients saw; 
 	@deploy/install redis-server nginx
 	@cargo test --release --target-dir target --test chaos -- \
 		run SEED=$${SEED:-} SCENARIO=$${SCENARIO:-} LOAD=$${LOAD:-} ONE_IN=$${ONE_IN:-}
+
+fuzz: toolchain ## Fuzz guided by coverage: all targets, or TARGET=…; SECONDS_EACH=60
+	@deploy/install g++
+	@exec .ci/fuzz
+
+audit: toolchain ## Check licences, duplicates and sources of what is built in; installs cargo-deny
+	@exec .ci/audit
 
 bench: toolchain ## Measure fan-out latency; a few minutes; installs Redis if missing
 	@deploy/install redis-server

@@ -13,6 +13,7 @@ use switchboard::metrics::Metrics;
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 use switchboard::retention::Retention;
+use switchboard::rights::Rights;
 use switchboard::session::{self, Chunk, OutboxLimits, OutboxReader};
 
 use crate::support::table::Table;
@@ -79,6 +80,7 @@ impl House {
             join_timeout: Duration::from_secs(5),
             rooms_per_session: 128,
             max_rooms: 100_000,
+            rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory: 64 << 20,
             presence: PresenceSettings::default(),
@@ -131,7 +133,7 @@ impl House {
         Event::Opened {
             session: SessionId(session as u64),
             protocol: Protocol::Native,
-            user: None,
+            identity: None,
             outbox,
         }
     }

@@ -145,6 +145,8 @@ pub struct Settings {
     pub topic_linger: Duration,
     /// Rooms whose logs or positions the memory broker keeps at most.
     pub max_rooms: usize,
+    /// Bytes that the logs of the memory broker may take, all together.
+    pub history_memory: usize,
     /// What is kept for webhooks, and for whom; `None`: nothing, because there are none.
     pub webhooks: Option<Wanted>,
 }

@@ -2,11 +2,13 @@
 //! `SWITCHBOARD_*` variable, a key of the TOML file given by `--config` and a field of [`Config`];
 //! the first of these four that says something wins, the default being the last.
 
+mod identity;
 mod kinds;
 mod options;
 mod redis_url;
 mod shapes;
 mod sources;
+mod token;
 mod webhook_url;
 
 use std::ffi::OsString;
@@ -19,11 +21,15 @@ use log::LevelFilter;
 
 use crate::pattern::{self, Pattern};
 use crate::retention::Rule;
+use crate::rights;
 
+pub use identity::{SECRET_BYTES, SecretFile, TokenKey};
 pub use redis_url::{RedisUrl, RedisUrlError};
 pub use sources::{ConfigError, Problem};
+pub use token::TokenOrder;
 pub use webhook_url::{WebhookUrl, WebhookUrlError};
 
+use identity::{Claim, KeyFile, RoomRule, SecretIn};
 use kinds::{
     Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, Label, Level, MIB, MINUTE, OnOff, Origin,
     PlainFile, Redis, Rooms, SECOND, Size, Switch, TENTH, Time, UrlPath, Webhook,
@@ -37,7 +43,8 @@ options::options! {
         listen: SocketAddr = One(Address), "HOST:PORT", "127.0.0.1:9090";
 
         /// Let anyone in under any name from other machines too. Needed to listen on more than the
-        /// loopback address, because without a secret every client is who it says it is.
+        /// loopback address without a key for tokens, because then every client is who it says it
+        /// is.
         open: bool = One(Switch), "BOOL", "false";
 
         /// The label of this node in logs, on the status page and in what clients are told. It
@@ -58,6 +65,37 @@ options::options! {
         /// A WebSocket endpoint that sends every message back, for conformance suites. By default
         /// there is none.
         echo_path: Option<String> = Maybe(UrlPath), "PATH", "";
+    }
+
+    "Identity and rights" {
+        /// The file with the secret that signs tokens (HS256), 32 bytes or more. With this or a
+        /// public key, clients sign in with tokens only. Whoever can read it can be anyone.
+        token_secret_file: Option<SecretFile> = Maybe(SecretIn), "FILE", "";
+
+        /// A file with a public key of whoever signs tokens, in PEM (RSA: RS256, P-256: ES256,
+        /// Ed25519: EdDSA), or with a JWK set. Of several, a token names one by its kid: give it as
+        /// KID=FILE, unless the file has it. Repeat it, or separate by commas.
+        token_key: Vec<TokenKey> = Many(KeyFile), "[KID=]FILE", "";
+
+        /// Whom tokens must be for, in aud. Without it, a token that names anybody is refused.
+        /// Repeat it, or separate by commas: one must be named.
+        token_audience: Vec<String> = Many(Claim), "NAME", "";
+
+        /// Who may issue tokens, in iss. Without it, anyone with the key. Repeat it, or separate by
+        /// commas.
+        token_issuer: Vec<String> = Many(Claim), "NAME", "";
+
+        /// Take tokens from the query too (`/ws?token=`), for clients that can do nothing else.
+        /// Proxies write queries into their logs.
+        token_in_query: bool = One(Switch), "BOOL", "false";
+
+        /// What may be done without a token's grant in rooms whose names fit a pattern, in which *
+        /// stands for any text: `lobby=public`. public: everything, by everyone; users: everything,
+        /// by all who signed in; read-only: everything but publishing, by everyone; server:
+        /// nothing, and no token lets a client publish; token: nothing. The first that fits holds;
+        /// else it is public in open mode and token otherwise. Patterns for rooms that begin with $
+        /// or @ begin with that sign. Repeat it, or separate by commas.
+        room: Vec<rights::Rule> = Many(RoomRule), "PATTERN=POLICY", "";
     }
 
     "Redis" {
@@ -93,6 +131,12 @@ options::options! {
         /// allows, less a reserve of 256.
         max_connections: usize = One(Count(0, 10_000_000)), "COUNT", "0";
 
+        /// How many connections one client address may have at once; IPv6 addresses count by their
+        /// /64. Zero is no limit. By default 1024, which is enough for a company or a mobile network
+        /// behind one address, and no limit in open mode. Behind a proxy give --trusted-proxy, or all
+        /// clients share the proxy's address.
+        max_connections_per_address: Option<usize> = Maybe(Count(0, 10_000_000)), "COUNT", "";
+
         /// How long a client may take to send the head of a request.
         head_timeout: Duration = One(Time(TENTH, 5 * MINUTE)), "TIME", "5s";
 
@@ -105,6 +149,31 @@ options::options! {
 
         /// How large a message from a client may be; larger ones close its connection.
         max_message: usize = One(Size(KIB, 16 * MIB)), "SIZE", "64KiB";
+
+        /// How many frames a message from a client may come in; more close its connection. Browsers
+        /// send one.
+        max_fragments: usize = One(Count(1, 1_000_000)), "COUNT", "1024";
+
+        /// How long a message from a client may take to arrive, from its first byte to its last.
+        message_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "1m";
+
+        /// How deeply a command may be nested, its data included; deeper ones are refused. Raise it
+        /// only if all members can read as much.
+        max_depth: usize = One(Count(2, 1000)), "COUNT", "64";
+
+        /// How many commands and pings a client may send per second, and twice as many at once; a join,
+        /// a page of history or an auth counts as four. Above it the node reads more slowly. Zero is no
+        /// limit. By default 100, and no limit in open mode.
+        commands_per_second: Option<usize> = Maybe(Count(0, 1_000_000)), "COUNT", "";
+
+        /// How many bytes a client may send per second, and four times as many at once, which must be
+        /// enough for the largest message. Above it the node reads more slowly. Zero is no limit. By
+        /// default 256KiB, and no limit in open mode.
+        bytes_per_second: Option<usize> = Maybe(Size(0, GIB)), "SIZE", "";
+
+        /// How long a client may go on sending more than its rate before it is disconnected. Those that
+        /// wait for answers are only slowed down.
+        rate_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "10s";
 
         /// How often a silent client is pinged. It must be shorter than any timeout of the proxies
         /// in between.
@@ -148,6 +217,11 @@ options::options! {
         /// separate by commas.
         history: Vec<Rule> = Many(Keep(Count(1, 100_000), Time(SECOND, 720 * HOUR))), "RULE", "";
 
+        /// How much memory a node without Redis spends on the messages of all rooms together. Beyond it the
+        /// oldest messages of the rooms that hold most go first, and whoever comes back for them is told
+        /// of a gap.
+        history_memory: usize = One(Size(MIB, 1024 * GIB)), "SIZE", "256MiB";
+
         /// How much memory the node spends on the newest messages of its rooms, from which clients
         /// that return are served without asking Redis.
         recent_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
@@ -174,7 +248,7 @@ options::options! {
 
         /// The file with the secret by which the backend knows that a request is ours: at least 32
         /// bytes, like those of `openssl rand -hex 32`.
-        webhook_secret_file: Option<PathBuf> = Maybe(PlainFile), "FILE", "";
+        webhook_secret_file: Option<SecretFile> = Maybe(SecretIn), "FILE", "";
 
         /// Tell only of rooms whose names fit, in which * stands for any text; users are the rooms
         /// @*. Without any, all are told. Repeat it, or separate by commas.
@@ -186,23 +260,31 @@ options::options! {
     }
 
     "Node" {
-        /// How many events may wait for the node's dispatcher before readers pause. Larger smooths
-        /// bursts and costs memory.
+        /// How many events may wait for the node's dispatcher before readers pause; the broker has as many
+        /// places of its own. Larger smooths bursts and costs memory.
         inbox: usize = One(Count(64, 1_000_000)), "COUNT", "8192";
 
         /// The least important kind of log line written to standard output: off, error, warn,
-        /// info, debug or trace.
+        /// info or debug. (With trace there is no more: libraries would write down messages.)
         log_level: LevelFilter = One(Level), "LEVEL", "info";
     }
 }
+
+/// How many seconds' worth of commands a session may send at once.
+pub const COMMAND_BURST: u64 = 2;
+
+/// How many seconds' worth of bytes a session may send at once.
+pub const BYTE_BURST: u64 = 4;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parsed {
     /// Run a node.
     Serve(Box<Config>),
-    /// `--check-config`: the effective configuration as TOML, without passwords, to be printed.
-    Checked(String),
+    /// `--check-config`: what is in force is to be printed, as [`Config::to_toml`] says it.
+    Checked(Box<Config>),
+    /// `switchboard token`: a token is to be made and printed.
+    Token(Box<TokenOrder>),
     /// `--help` or `--version`: the text to be printed.
     Text(String),
 }
@@ -217,6 +299,7 @@ impl Config {
     ) -> Result<Parsed, ConfigError> {
         let mut values = match sources::read(args, variables, read_file, &Config::options())? {
             sources::Asked::Serve(values) => values,
+            sources::Asked::Token(order) => return Ok(Parsed::Token(order)),
             sources::Asked::Text(text) => return Ok(Parsed::Text(text)),
         };
         let mut config = Config::take(&mut values);
@@ -230,20 +313,26 @@ impl Config {
         config.warnings = values.warnings;
         config.warnings.extend(config.caution());
         Ok(match values.check_only {
-            true => Parsed::Checked(config.to_toml()),
+            true => Parsed::Checked(Box::new(config)),
             false => Parsed::Serve(Box::new(config)),
         })
     }
 
     /// The effective configuration as a TOML file, in the order of the options, with the warnings
-    /// as comments and without passwords.
+    /// and the limits that depend on others as comments and without passwords.
     pub fn to_toml(&self) -> String {
         let warnings = self.warnings.iter().map(|warning| format!("# {warning}\n"));
         let lines = self
             .show()
             .into_iter()
             .map(|(key, value)| format!("{key} = {value}\n"));
-        warnings.chain(lines).collect()
+        warnings.chain(lines).chain(self.unsaid_limits()).collect()
+    }
+
+    /// Whether there is no key for tokens: every client is who it says it is. Then nobody is limited who does not ask for
+    /// it.
+    pub fn is_open(&self) -> bool {
+        self.token_secret_file.is_none() && self.token_key.is_empty()
     }
 
     /// Completes what depends on the machine and on other options.
@@ -261,6 +350,45 @@ impl Config {
         ))
     }
 
+    /// Commands a session may send per second; 0 for no limit.
+    pub fn session_commands(&self) -> usize {
+        self.commands_per_second.unwrap_or(self.unless_open(100))
+    }
+
+    /// Bytes a session may send per second; 0 for no limit.
+    pub fn session_bytes(&self) -> usize {
+        self.bytes_per_second.unwrap_or(self.unless_open(256 * KIB))
+    }
+
+    /// Connections of one client address; 0 for no limit.
+    pub fn address_connections(&self) -> usize {
+        self.max_connections_per_address
+            .unwrap_or(self.unless_open(1024))
+    }
+
+    fn unless_open(&self, limit: usize) -> usize {
+        if self.is_open() { 0 } else { limit }
+    }
+
+    /// The limits that nothing was said of, and what they are. They are not said of now either: whoever adds keys to the
+    /// printed file wants the limits that belong to keys.
+    fn unsaid_limits(&self) -> impl Iterator<Item = String> {
+        let address = self.address_connections().to_string();
+        let commands = self.session_commands().to_string();
+        let bytes = kinds::show_size(self.session_bytes());
+        let unsaid = [
+            (
+                "max-connections-per-address",
+                self.max_connections_per_address,
+                address,
+            ),
+            ("commands-per-second", self.commands_per_second, commands),
+            ("bytes-per-second", self.bytes_per_second, bytes),
+        ];
+        let unsaid = unsaid.into_iter().filter(|(_, said, _)| said.is_none());
+        unsaid.map(|(name, _, value)| format!("# {name} = {value}\n"))
+    }
+
     /// The rules that concern two options at once.
     fn contradictions(&self) -> Vec<Problem> {
         let mut found = Vec::new();
@@ -274,14 +402,34 @@ impl Config {
             }
         };
         check(
-            self.open || self.listen.ip().to_canonical().is_loopback(),
+            self.open || !self.is_open() || self.listen.ip().to_canonical().is_loopback(),
             "listen",
             format!(
                 "{} can be reached from other machines, and without a secret every client is who \
-                 it says it is; listen on 127.0.0.1, or say --open if that is meant",
+                 it says it is; give --token-secret-file or --token-key, listen on 127.0.0.1, or \
+                 say --open if that is meant",
                 self.listen
             ),
         );
+        check(
+            !self.open || self.is_open(),
+            "open",
+            "contradicts --token-secret-file and --token-key, which let nobody in under any name; \
+             leave one of them out"
+                .into(),
+        );
+        let about_tokens = [
+            ("token-audience", !self.token_audience.is_empty()),
+            ("token-issuer", !self.token_issuer.is_empty()),
+            ("token-in-query", self.token_in_query),
+        ];
+        for (option, said) in about_tokens {
+            check(
+                !said || !self.is_open(),
+                option,
+                "needs --token-secret-file or --token-key".into(),
+            );
+        }
         check(
             self.pong_timeout < self.heartbeat,
             "pong-timeout",
@@ -297,6 +445,16 @@ impl Config {
             format!(
                 "{} must be at least four times --max-message ({})",
                 kinds::show_size(self.outbox_bytes),
+                kinds::show_size(self.max_message)
+            ),
+        );
+        let burst = BYTE_BURST as usize * self.session_bytes();
+        check(
+            burst == 0 || burst >= self.max_message,
+            "bytes-per-second",
+            format!(
+                "{} must be at least a quarter of --max-message ({}), or zero for no limit",
+                kinds::show_size(self.session_bytes()),
                 kinds::show_size(self.max_message)
             ),
         );

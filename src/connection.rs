@@ -3,6 +3,7 @@
 
 pub mod http_phase;
 mod reader;
+mod tap;
 mod writer;
 
 use std::future::Future;
@@ -11,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -19,9 +20,12 @@ use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::StreamExt;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
+use crate::auth::Auth;
 use crate::dispatcher::Event;
 use crate::http::HeadLimits;
 use crate::id::SessionId;
+use crate::identity::Identity;
+use crate::limits::{Addresses, Claim, IntakeLimits, TooMany};
 use crate::metrics::Metrics;
 use crate::pages::Assets;
 use crate::protocol::{Protocol, frame};
@@ -32,9 +36,19 @@ use crate::session::{self, OutboxLimits};
 /// Where the native protocol is spoken.
 pub const NATIVE_PATH: &str = "/ws";
 
+/// The subprotocol that a client may offer for it: a browser that offers its token as one wants another one chosen.
+const SUBPROTOCOL: &str = "switchboard";
+
 /// What tungstenite reads into. It is allocated per connection whether or not anything comes, so it is as small as most
 /// messages are; a longer one is read in several pieces.
 const READ_BUFFER: usize = 1024;
+
+/// Reads in a row after which the other tasks of the thread have their turn: a peer that never stops sending would
+/// otherwise keep the thread for itself.
+const READS_IN_A_ROW: u8 = 32;
+
+/// Reads until a closed connection is cut off: a megabyte, more than an honest client has under way when it hears of the end.
+const LINGER_READS: u16 = 2048;
 
 /// A stream whose clones are one socket, and which can be ended from outside.
 pub trait Socket: AsyncRead + AsyncWrite + Clone + Send + Sync + Unpin + 'static {
@@ -55,12 +69,20 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     pub inbox: flume::Sender<Event>,
     pub limits: Limits,
+    pub auth: Auth,
+    /// Pages are let in only under a name or address of this machine: see
+    /// [`Rules::own_hosts`](crate::handshake::Rules::own_hosts).
+    pub own_hosts: Option<IpAddr>,
     /// Origins that may connect besides those of the same host.
     pub origins: Vec<String>,
     pub trusted_proxies: Vec<IpAddr>,
+    /// Counts the connections of each client address, if there is a limit.
+    pub addresses: Option<Addresses>,
     pub echo_path: Option<String>,
     /// The next session's number.
     pub sessions: AtomicU64,
+    /// Where the clock of the sessions' rates begins.
+    pub started: Instant,
 }
 
 /// How far a stranger may go on one connection.
@@ -75,6 +97,9 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// Bytes of one WebSocket message.
     pub message: usize,
+    /// How deeply a command may be nested.
+    pub depth: usize,
+    pub intake: IntakeLimits,
     pub outbox: OutboxLimits,
 }
 
@@ -85,6 +110,20 @@ impl Node {
             .write_buffer_size(0)
             .max_message_size(Some(self.limits.message))
             .max_frame_size(Some(self.limits.message))
+    }
+
+    /// Whether what this peer says of its clients' addresses is believed.
+    fn is_proxy(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies
+            .iter()
+            .any(|proxy| proxy.to_canonical() == peer)
+    }
+
+    /// A place among the connections of an address, where these are limited.
+    fn claim(&self, address: IpAddr) -> Result<Option<Box<Claim>>, TooMany> {
+        let claim = self.addresses.as_ref().map(|table| table.claim(address));
+        Ok(claim.transpose()?.map(Box::new))
     }
 
     fn next_session(&self) -> SessionId {
@@ -106,28 +145,46 @@ impl Node {
 }
 
 /// An accepted connection, counted for as long as any of its parts lives.
-pub struct Counted(Arc<Metrics>);
+pub struct Counted {
+    metrics: Arc<Metrics>,
+    /// Its place among those of its client's address.
+    claim: Option<Box<Claim>>,
+}
 
 impl Counted {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         metrics.connections_open.add(1);
         metrics.connections_total.add(1);
-        Self(metrics)
+        Self {
+            metrics,
+            claim: None,
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections_open.sub(1);
+        self.metrics.connections_open.sub(1);
     }
 }
 
 /// Serves one accepted socket to its end, or hands it to its session's tasks.
-pub async fn serve<S: Socket>(node: Arc<Node>, socket: S, peer: SocketAddr, counted: Counted) {
+///
+/// The connections of a trusted proxy are counted for its clients, once a head has told which.
+pub async fn serve<S: Socket>(node: Arc<Node>, socket: S, peer: SocketAddr, mut counted: Counted) {
+    if !node.is_proxy(peer.ip()) {
+        counted.claim = match node.claim(peer.ip()) {
+            Ok(claim) => claim,
+            Err(TooMany) => return http_phase::turn_away_one_of_many(&node, socket).await,
+        };
+    }
     let serving = http_phase::serve(&node, socket.clone(), peer);
-    let Some(Ok(Some(upgraded))) = node.guarded(serving).await else {
+    let Some(Ok(Some(mut upgraded))) = node.guarded(serving).await else {
         return;
     };
+    if let Some(claim) = upgraded.claim.take() {
+        counted.claim = Some(claim);
+    }
     match upgraded.speaks {
         Speaks::Echo => {
             node.guarded(echo(&node, socket, upgraded.rest)).await;
@@ -138,6 +195,12 @@ pub async fn serve<S: Socket>(node: Arc<Node>, socket: S, peer: SocketAddr, coun
     }
 }
 
+/// Serves one accepted socket of a node that is full, while the seat is held.
+pub async fn serve_full<S: Socket>(node: Arc<Node>, socket: S, _seat: Arc<()>) {
+    // An error is that of a connection which is over either way.
+    let _ = node.guarded(http_phase::serve_full(&node, socket)).await;
+}
+
 /// What a handshake has led to.
 pub struct Upgraded {
     speaks: Speaks,
@@ -145,6 +208,10 @@ pub struct Upgraded {
     rest: Vec<u8>,
     /// The client's address, as far as trusted proxies tell it.
     client: IpAddr,
+    /// The client's place among those of its address, if a proxy told the address.
+    claim: Option<Box<Claim>>,
+    /// Who the client is, as far as the handshake tells it.
+    identity: Option<Arc<Identity>>,
 }
 
 #[derive(Clone, Copy)]
@@ -172,7 +239,7 @@ async fn start_session<S: Socket>(
     let opened = Event::Opened {
         session,
         protocol,
-        user: None,
+        identity: upgraded.identity,
         outbox: outbox.clone(),
     };
     if node.inbox.send_async(opened).await.is_err() {
@@ -203,7 +270,9 @@ async fn echo<S: Socket>(node: &Node, mut socket: S, rest: Vec<u8>) {
             }
             Ok(_) => {}
             Err(error) => {
-                if let Some(why) = reader::blame(&error)
+                let why = reader::blame(&error);
+                why.inspect(|why| node.metrics.disconnected_total.count(*why));
+                if let Some(why) = why
                     && socket.write_all(&frame::close(why)).await.is_ok()
                 {
                     finish(socket, node.limits.close_timeout).await;
@@ -222,10 +291,20 @@ async fn finish<S: Socket>(mut socket: S, time: Duration) {
 }
 
 /// Reads until the peer ends or the time is over, and forgets what comes: closing with unread bytes would reset the
-/// connection, and the peer might lose the answer that was just written.
+/// connection, and the peer might lose the answer that was just written. Who goes on sending all the same is cut off.
 async fn linger<S: Socket>(mut socket: S, time: Duration) {
     let mut scrap = [0; 512];
-    let reading = async { while let Ok(1..) = socket.read(&mut scrap).await {} };
+    let reading = async {
+        for reads in 1..=LINGER_READS {
+            let Ok(1..) = socket.read(&mut scrap).await else {
+                return;
+            };
+            // Against a flood a read never waits: neither other tasks nor the clock would have their turn.
+            if reads.is_multiple_of(READS_IN_A_ROW.into()) {
+                runtime::yield_now().await;
+            }
+        }
+    };
     // Either way it is over.
     let _ = runtime::timeout(time, reading).await;
 }

@@ -1,6 +1,7 @@
 //! Why a connection is ended by the server, and the close code it is told (RFC 6455 section 7.4). This is the one
 //! table of close codes; the range says whether the client should come back: 3000–3499 and 4000–4499 invite a
-//! return, 3500–3999 and 4500–4999 do not. Codes below 3000 are the RFC's own.
+//! return, 3500–3999 and 4500–4999 do not. Codes below 3000 are the RFC's own: 1011 is the node's fault and invites too,
+//! the others tell of a fault in the client's program, which would only be repeated.
 
 /// A reason to end a connection. Refusing one command is another thing: see
 /// [`CommandError`](crate::protocol::CommandError).
@@ -12,6 +13,8 @@ pub enum Disconnect {
     Binary,
     /// A text frame that is not UTF-8.
     NotUtf8,
+    /// A message of more frames than the limit.
+    Fragments,
     /// A message above the limit.
     TooBig,
     /// A fault in this node; the connection's task panicked.
@@ -22,19 +25,29 @@ pub enum Disconnect {
     Slow,
     /// A ping was not answered in time.
     Silent,
+    /// The client has sent more than its rate allows for too long, although its reader paused.
+    TooFast,
+    /// A message took longer to arrive than it may.
+    Stalled,
+    /// The token of the session has expired, and no newer one was shown.
+    Expired,
 }
 
 impl Disconnect {
     /// Every reason, in the order of the table in the README.
-    pub const ALL: [Disconnect; 8] = [
+    pub const ALL: [Disconnect; 12] = [
         Disconnect::BadFrame,
         Disconnect::Binary,
         Disconnect::NotUtf8,
+        Disconnect::Fragments,
         Disconnect::TooBig,
         Disconnect::Internal,
         Disconnect::Draining,
         Disconnect::Slow,
         Disconnect::Silent,
+        Disconnect::TooFast,
+        Disconnect::Stalled,
+        Disconnect::Expired,
     ];
 
     pub fn code(self) -> u16 {
@@ -42,11 +55,15 @@ impl Disconnect {
             Disconnect::BadFrame => 1002,
             Disconnect::Binary => 1003,
             Disconnect::NotUtf8 => 1007,
+            Disconnect::Fragments => 1008,
             Disconnect::TooBig => 1009,
             Disconnect::Internal => 1011,
             Disconnect::Draining => 3001,
             Disconnect::Slow => 3002,
             Disconnect::Silent => 3003,
+            Disconnect::TooFast => 3004,
+            Disconnect::Stalled => 3005,
+            Disconnect::Expired => 3006,
         }
     }
 
@@ -56,12 +73,23 @@ impl Disconnect {
             Disconnect::BadFrame => "the frame breaks RFC 6455",
             Disconnect::Binary => "send text frames; the protocol is JSON",
             Disconnect::NotUtf8 => "a text frame must be UTF-8",
+            Disconnect::Fragments => "the message has more frames than this server accepts",
             Disconnect::TooBig => "the message is longer than this server accepts",
             Disconnect::Internal => "the server failed on this connection; come back",
             Disconnect::Draining => "this node is stopping; come back, another one will answer",
             Disconnect::Slow => "you read too slowly; come back and recover what you missed",
             Disconnect::Silent => "a ping was not answered; come back",
+            Disconnect::TooFast => {
+                "you send more than your rate allows; come back later and send more slowly"
+            }
+            Disconnect::Stalled => "a message took too long to arrive; come back and send it again",
+            Disconnect::Expired => "your token has expired; come back with a new one",
         }
+    }
+
+    /// Whether the client should come back. A fault of the client's own program is no invitation: it would only be repeated.
+    pub fn invites_return(self) -> bool {
+        matches!(self.code(), 1011 | 3000..3500 | 4000..4500)
     }
 
     /// Whether what is still queued for the client is given up, so that the close frame goes out next.
@@ -87,5 +115,8 @@ mod tests {
                 .all(|code| (1002..=1011).contains(code) || (3000..=4999).contains(code))
         );
         assert!(Disconnect::ALL.iter().all(|why| why.reason().len() <= 123));
+        let told = |why: &&Disconnect| why.reason().contains("come back");
+        let invited = Disconnect::ALL.iter().filter(|why| why.invites_return());
+        assert!(invited.eq(Disconnect::ALL.iter().filter(told)));
     }
 }

@@ -9,6 +9,9 @@
 mod commands;
 mod desk;
 mod drain;
+mod identity;
+mod inbox;
+mod joins;
 mod members;
 mod presence;
 mod reads;
@@ -18,24 +21,26 @@ mod room;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{Broker, BrokerEvent, Request};
 use crate::disconnect::Disconnect;
-use crate::id::{Incarnation, Position, RoomName, SessionId, UserName};
-use crate::member::Info;
+use crate::id::{Incarnation, Position, RoomName, SessionId};
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::presence::{Attendance, PresenceSettings};
 use crate::protocol::{Command, Protocol, Push, Reply, RequestId};
 use crate::retention::Retention;
+use crate::rights::Rights;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime;
 use crate::session::{Beat, Heartbeats, Offer, Outbox};
 
 use desk::Desk;
 use drain::Drain;
+pub use inbox::{Inbox, inbox};
 use room::{Membership, RoomState};
 
 /// How often the server sends [`Event::Tick`]; deadlines are kept to this precision.
@@ -51,8 +56,15 @@ pub enum Event {
     Opened {
         session: SessionId,
         protocol: Protocol,
-        user: Option<UserName>,
+        /// Who the client is, if it said so in the handshake.
+        identity: Option<Arc<Identity>>,
         outbox: Outbox,
+    },
+    /// The client has shown who it is, or that it still is.
+    Identified {
+        session: SessionId,
+        id: Option<RequestId>,
+        identity: Arc<Identity>,
     },
     Command {
         session: SessionId,
@@ -71,12 +83,6 @@ pub enum Event {
     Tick,
     /// The node stops: say farewell to everyone within about this time, and end.
     Drain(Duration),
-}
-
-impl From<BrokerEvent> for Event {
-    fn from(event: BrokerEvent) -> Self {
-        Event::Broker(event)
-    }
 }
 
 /// The time of a turn.
@@ -112,6 +118,8 @@ pub struct Settings {
     pub join_timeout: Duration,
     pub rooms_per_session: usize,
     pub max_rooms: usize,
+    /// Who may do what.
+    pub rights: Rights,
     /// How much the broker keeps of each room; the node keeps no more.
     pub retention: Retention,
     /// Bytes of recent messages kept for those who come back.
@@ -142,6 +150,8 @@ pub struct Load {
     pub due: usize,
     /// Sessions that were disconnected and whose connections have not ended.
     pub closing: usize,
+    /// Bytes of recent messages that are kept.
+    pub recent: usize,
 }
 
 impl Load {
@@ -155,13 +165,22 @@ impl Load {
 struct Session {
     outbox: Outbox,
     protocol: Protocol,
-    user: Option<UserName>,
-    /// What the others see of the user.
-    info: Option<Info>,
+    identity: Option<Arc<Identity>>,
     /// Its slot in the wheel of heartbeats.
     beat: usize,
     /// Commands that wait for the broker.
     pending: u32,
+}
+
+impl Session {
+    /// Whether the room is the personal one of its user.
+    fn is_in_by_name(&self, room: &RoomName) -> bool {
+        let user = self
+            .identity
+            .as_ref()
+            .map(|identity| identity.user.as_str());
+        user.is_some() && room.owner() == user
+    }
 }
 
 /// See the head of this file.
@@ -171,8 +190,11 @@ pub struct Dispatcher {
     rooms: Rooms<RoomState, Membership>,
     attendance: Attendance,
     heartbeats: Heartbeats,
-    /// Joins that wait for the broker, by deadline.
-    joins: VecDeque<(Instant, RoomKey, SessionId)>,
+    /// When sessions end whose tokens are not renewed, in milliseconds since 1970, the next first.
+    expiring: BTreeSet<(u64, SessionId)>,
+    /// Rooms where joins wait for the broker, looked through at each tick. Keys, of which there are no more than there may be
+    /// rooms: whoever joins and leaves for ever adds nothing.
+    joins: BTreeSet<RoomKey>,
     /// Ended sessions whose writers have not ended yet, and when they are hung up on.
     closing: HashMap<SessionId, (Instant, Outbox)>,
     /// Where giving up recent messages goes on.
@@ -185,10 +207,10 @@ pub struct Dispatcher {
 }
 
 /// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is gone.
-pub async fn run(mut dispatcher: Dispatcher, inbox: flume::Receiver<Event>, broker: Broker) {
-    while let Ok(first) = inbox.recv_async().await {
-        let events = std::iter::once(first).chain(inbox.try_iter());
-        let flow = dispatcher.turn(Now::read(), events);
+pub async fn run(mut dispatcher: Dispatcher, mut inbox: Inbox, broker: Broker) {
+    while let Some(first) = inbox.next().await {
+        let rest = std::iter::from_fn(|| inbox.try_next());
+        let flow = dispatcher.turn(Now::read(), std::iter::once(first).chain(rest));
         for request in dispatcher.desk.requests.drain(..) {
             if !broker.ask(request) {
                 return;
@@ -210,7 +232,8 @@ impl Dispatcher {
             desk: Desk::new(now.instant, settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
-            joins: VecDeque::new(),
+            expiring: BTreeSet::new(),
+            joins: BTreeSet::new(),
             closing: HashMap::new(),
             recent_hand: 0,
             compare_hand: 0,
@@ -237,7 +260,6 @@ impl Dispatcher {
         self.seal_all();
         self.give_up_recent();
         while let Some(session) = self.desk.slow.pop() {
-            self.desk.metrics.disconnected_slow_total.add(1);
             self.disconnect(now, session, Disconnect::Slow);
         }
         self.announce();
@@ -259,8 +281,9 @@ impl Dispatcher {
         Load {
             commands: self.desk.pending.len() - self.desk.reads - self.desk.rolls.under_way,
             reads: self.desk.reads + self.desk.rolls.under_way,
-            due: self.desk.line.len() + self.desk.retry.len() + self.desk.rolls.due(),
+            due: self.desk.due() + self.desk.rolls.due(),
             closing: self.closing.len(),
+            recent: self.desk.recent_used,
         }
     }
 
@@ -275,11 +298,16 @@ impl Dispatcher {
             Event::Opened {
                 session,
                 protocol,
-                user,
+                identity,
                 outbox,
             } => {
-                self.on_opened(now, session, protocol, user, outbox);
+                self.on_opened(now, session, protocol, identity, outbox);
             }
+            Event::Identified {
+                session,
+                id,
+                identity,
+            } => self.on_identified(now, session, id, identity),
             Event::Command {
                 session,
                 id,
@@ -298,7 +326,7 @@ impl Dispatcher {
         now: Now,
         id: SessionId,
         protocol: Protocol,
-        user: Option<UserName>,
+        identity: Option<Arc<Identity>>,
         outbox: Outbox,
     ) {
         outbox.note_heard();
@@ -306,7 +334,7 @@ impl Dispatcher {
         outbox.offer(protocol.push(&Push::Welcome {
             session: &name,
             node: &self.desk.settings.node,
-            user: user.as_ref(),
+            user: identity.as_ref().map(|identity| &identity.user),
             heartbeat: self.desk.settings.heartbeat,
         }));
         let beat = self.heartbeats.add(id);
@@ -315,12 +343,14 @@ impl Dispatcher {
             Session {
                 outbox,
                 protocol,
-                user,
-                info: None,
+                identity: None,
                 beat,
                 pending: 0,
             },
         );
+        if let Some(identity) = identity {
+            self.on_identified(now, id, None, identity);
+        }
         if self.draining.is_some() {
             self.send_away(now, id, Duration::ZERO);
         }
@@ -365,6 +395,7 @@ impl Dispatcher {
 
     fn on_tick(&mut self, now: Now) {
         self.beat(now);
+        self.expire(now);
         self.give_up_joins(now);
         self.retry_reads();
         self.tend_rolls(now);
@@ -410,6 +441,7 @@ impl Dispatcher {
             return;
         };
         log::debug!(session = session.0, code = why.code(); "disconnected");
+        self.desk.metrics.disconnected_total.count(why);
         ended.outbox.end(why);
         self.await_end(now, session, ended.outbox);
     }
@@ -418,6 +450,9 @@ impl Dispatcher {
     fn forget(&mut self, session: SessionId) -> Option<Session> {
         let ended = self.sessions.remove(&session)?;
         self.heartbeats.remove(session, ended.beat);
+        if let Some(times) = ended.identity.as_ref().and_then(|identity| identity.times) {
+            self.expiring.remove(&(times.ends, session));
+        }
         self.depart(session);
         if self.sessions.is_empty() {
             self.sessions.shrink_to_fit();
@@ -430,6 +465,9 @@ impl Dispatcher {
         let Some(speaker) = self.sessions.get(&session) else {
             return;
         };
+        if let Reply::Error(error) = reply {
+            self.desk.metrics.errors_total.count(error.code);
+        }
         if speaker.outbox.offer(speaker.protocol.reply(id, reply)) == Offer::Full {
             self.desk.slow.push(session);
         }

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::http::{Authority, Method, Refusal, Request, Status, Version};
@@ -15,6 +17,10 @@ pub struct Rules<'a> {
     /// Foreign pages that may connect: whole origins such as `https://chat.example`, compared in any case, since scheme and
     /// host have none. Pages of the node's own host need no entry; `null` is never let in.
     pub origins: &'a [String],
+    /// Where this is set, pages of the node's own host are let in only if that host is this address or another of this
+    /// machine alone. A page can have its name point to the reader's machine (DNS rebinding), and would then be of the same
+    /// host as a node there that believes everyone.
+    pub own_hosts: Option<IpAddr>,
     /// The subprotocols spoken on this path; the client's order decides.
     pub protocols: &'a [&'static str],
 }
@@ -90,7 +96,7 @@ pub fn judge(request: &Request, rules: &Rules<'_>) -> Result<Accepted, Refusal> 
             "Send exactly one Sec-WebSocket-Key: 16 bytes in base64.",
         ));
     };
-    check_origin(request, rules.origins)?;
+    check_origin(request, rules)?;
     Ok(Accepted {
         protocol: choose_protocol(request, rules.protocols),
         accept: derive_accept_key(key.as_bytes()),
@@ -115,7 +121,7 @@ fn is_key(key: &str) -> bool {
 
 /// Origin tells which page a browser runs (RFC 6455 section 10.2); programs send none, or lie, so a missing one passes
 /// and a right one proves nothing about the user.
-fn check_origin(request: &Request, origins: &[String]) -> Result<(), Refusal> {
+fn check_origin(request: &Request, rules: &Rules<'_>) -> Result<(), Refusal> {
     let mut sent = request.headers("origin");
     let Some(origin) = sent.next() else {
         return Ok(());
@@ -123,17 +129,37 @@ fn check_origin(request: &Request, origins: &[String]) -> Result<(), Refusal> {
     if sent.next().is_some() {
         return Err(Refusal::bad_request("Send Origin once."));
     }
-    let listed = origins
-        .iter()
-        .any(|allowed| allowed.eq_ignore_ascii_case(origin));
+    let mut allowed = rules.origins.iter();
+    let listed = allowed.any(|allowed| allowed.eq_ignore_ascii_case(origin));
     let opaque = origin.eq_ignore_ascii_case("null");
-    if !opaque && (listed || is_same_host(origin, &request.host)) {
+    let own = rules
+        .own_hosts
+        .is_none_or(|ip| is_own_host(&request.host, ip));
+    if !opaque && (listed || own && is_same_host(origin, &request.host)) {
         return Ok(());
+    }
+    if !own {
+        return Err(Refusal::new(
+            Status::Forbidden,
+            "Open the page as localhost: an open node lets no pages of other hosts in, unless --allow-origin names them.",
+        ));
     }
     Err(Refusal::new(
         Status::Forbidden,
         "Pages of this origin may not connect: the operator must allow it.",
     ))
+}
+
+/// Whether a host can only be this machine: `localhost` and what is below it (RFC 6761 section 6.3), a loopback address, or
+/// the one given.
+fn is_own_host(host: &str, listen: IpAddr) -> bool {
+    let Some(Authority { host, .. }) = Authority::parse(host) else {
+        return false;
+    };
+    let ip = host.parse::<IpAddr>().map(|ip| ip.to_canonical());
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || ip.is_ok_and(|ip| ip.is_loopback() || ip == listen.to_canonical())
 }
 
 /// Whether an origin of the web names the host and port that the request was sent to. TLS ends at a proxy, so the scheme

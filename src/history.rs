@@ -1,6 +1,8 @@
 //! What was said in a room: a [`Run`] of publications without holes, the [`Log`] that the memory broker keeps of a
 //! room, and the [`Recent`] messages that a node keeps so that returning clients cost no read.
 
+mod recent;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,15 +10,49 @@ use std::time::Instant;
 use crate::id::{Epoch, Position};
 use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
 use crate::retention::LogLimits;
+pub use recent::Recent;
 
 /// Publications at consecutive offsets: `first`, `first + 1`, …
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     first: u64,
     entries: VecDeque<Arc<Publication>>,
+    weight: usize,
 }
 
 impl Run {
+    /// An empty run that begins here.
+    fn at(first: u64) -> Self {
+        Self {
+            first,
+            ..Self::default()
+        }
+    }
+
+    /// The offset behind the last one.
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// Bytes held, as far as [`Publication::weight`] knows.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Adds the message that follows.
+    fn push(&mut self, publication: Arc<Publication>) {
+        self.weight += publication.weight();
+        self.entries.push_back(publication);
+    }
+
+    /// Gives up the oldest message.
+    fn pop(&mut self) {
+        if let Some(publication) = self.entries.pop_front() {
+            self.weight -= publication.weight();
+            self.first += 1;
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -65,6 +101,14 @@ impl Run {
     }
 }
 
+/// What logs occupy, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    pub messages: usize,
+    /// The remembered keys of publications.
+    pub keys: usize,
+}
+
 /// A room's log in the memory broker: everything Redis would keep of it.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -75,6 +119,7 @@ pub struct Log {
     /// Keys of publications and what they got, and the same in the order they are forgotten.
     keys: HashMap<PublishKey, u64>,
     keys_by_age: VecDeque<(Instant, PublishKey)>,
+    keys_weight: usize,
 }
 
 impl Log {
@@ -85,11 +130,29 @@ impl Log {
             expires: now,
             keys: HashMap::new(),
             keys_by_age: VecDeque::new(),
+            keys_weight: 0,
         }
     }
 
     pub fn epoch(&self) -> Epoch {
         self.top.epoch
+    }
+
+    /// Bytes that its messages and its keys occupy, near enough.
+    pub fn weight(&self) -> Weight {
+        Weight {
+            messages: self.run.weight(),
+            keys: self.keys_weight,
+        }
+    }
+
+    /// Gives up the oldest eighth of its messages, at least one.
+    pub fn give_up_some(&mut self) {
+        let kept = self.run.weight() / 8 * 7;
+        while !self.run.is_empty() && self.run.weight() > kept {
+            self.run.pop();
+        }
+        self.run.entries.shrink_to(2 * self.run.len());
     }
 
     /// The offset that this key got before, if it is remembered.
@@ -108,6 +171,7 @@ impl Log {
         while let Some((forgotten, old)) = self.keys_by_age.front()
             && *forgotten <= now
         {
+            self.keys_weight -= old.weight();
             self.keys.remove(old);
             self.keys_by_age.pop_front();
         }
@@ -124,15 +188,15 @@ impl Log {
         self.expire(now);
         self.top.offset += 1;
         if self.run.is_empty() {
-            self.run.first = self.top.offset;
+            self.run = Run::at(self.top.offset);
         }
-        self.run.entries.push_back(publication);
+        self.run.push(publication);
         if self.run.len() > limits.size {
-            self.run.entries.pop_front();
-            self.run.first += 1;
+            self.run.pop();
         }
         self.expires = now + limits.age;
         if let Some(key) = key {
+            self.keys_weight += key.weight();
             self.keys_by_age.push_back((now + KEY_TTL, key.clone()));
             self.keys.insert(key, self.top.offset);
         }
@@ -176,82 +240,6 @@ impl Log {
     fn expire(&mut self, now: Instant) {
         if self.expires <= now {
             self.run = Run::default();
-        }
-    }
-}
-
-/// The newest messages of a room on a node, up to the one it delivered last. What is here serves clients that come back
-/// without a read; what was given up for memory is read again.
-#[derive(Debug, Default)]
-pub struct Recent {
-    run: Run,
-    weight: usize,
-}
-
-impl Recent {
-    pub fn run(&self) -> &Run {
-        &self.run
-    }
-
-    /// Bytes held, as far as [`Publication::weight`] knows.
-    pub fn weight(&self) -> usize {
-        self.weight
-    }
-
-    /// Adds the message that was delivered; what does not follow the last one replaces everything.
-    pub fn push(&mut self, offset: u64, publication: Arc<Publication>) {
-        if self.run.is_empty() || self.run.first + self.run.len() as u64 != offset {
-            self.clear();
-            self.run.first = offset;
-        }
-        self.weight += publication.weight();
-        self.run.entries.push_back(publication);
-    }
-
-    /// Puts older messages in front, where they join on without a hole; otherwise leaves things as they are. Where nothing
-    /// is held yet, they join on if they reach what was `delivered` last.
-    pub fn prepend(&mut self, older: &[(u64, Arc<Publication>)], delivered: u64) {
-        let mut next = match self.run.is_empty() {
-            true => delivered + 1,
-            false => self.run.first,
-        };
-        for (offset, publication) in older.iter().rev() {
-            if offset + 1 > next {
-                continue;
-            }
-            if offset + 1 < next {
-                return;
-            }
-            self.weight += publication.weight();
-            self.run.entries.push_front(publication.clone());
-            self.run.first = *offset;
-            next = *offset;
-        }
-    }
-
-    /// Gives up the older half, at least one message.
-    pub fn shrink(&mut self) {
-        for _ in 0..self.run.len().div_ceil(2) {
-            self.pop();
-        }
-        self.run.entries.shrink_to_fit();
-    }
-
-    /// Keeps at most so many messages.
-    pub fn truncate(&mut self, size: usize) {
-        while self.run.len() > size {
-            self.pop();
-        }
-    }
-
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    fn pop(&mut self) {
-        if let Some(publication) = self.run.entries.pop_front() {
-            self.weight -= publication.weight();
-            self.run.first += 1;
         }
     }
 }
@@ -412,58 +400,5 @@ mod tests {
         log.append(said(1), Some(key), limits, start);
         log.tidy(start + KEY_TTL);
         assert!(log.run.is_empty() && log.keys.is_empty());
-    }
-
-    #[test]
-    fn what_was_read_up_to_the_newest_is_held_though_nothing_was_before() {
-        let older: Vec<_> = (1..=4).map(|offset| (offset, said(offset))).collect();
-        let mut recent = Recent::default();
-        recent.prepend(&older[..2], 3);
-        assert!(recent.run().is_empty(), "the third would be a hole");
-        recent.prepend(&older, 3);
-        recent.push(4, said(4));
-        assert_eq!(offsets(recent.run().before(u64::MAX, 9)), [1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn recent_messages_stay_without_holes_whatever_is_added_or_given_up() {
-        for seed in 0..200 {
-            let mut random = fastrand::Rng::with_seed(seed);
-            let mut recent = Recent::default();
-            let mut last = random.u64(1..5);
-            for _ in 0..60 {
-                match random.u8(..10) {
-                    0..5 => {
-                        last += 1;
-                        recent.push(last, said(last));
-                    }
-                    5 => {
-                        last += random.u64(2..5);
-                        recent.push(last, said(last));
-                    }
-                    6 => recent.shrink(),
-                    7 => recent.truncate(random.usize(0..8)),
-                    _ => {
-                        let end = random.u64(1..=last);
-                        let start = end.saturating_sub(random.u64(0..4)).max(1);
-                        let older: Vec<_> = (start..=end).map(|o| (o, said(o))).collect();
-                        recent.prepend(&older, last);
-                    }
-                }
-                let held = offsets(recent.run().before(u64::MAX, usize::MAX));
-                assert!(
-                    held.windows(2).all(|pair| pair[1] == pair[0] + 1),
-                    "seed {seed}: {held:?}"
-                );
-                assert!(
-                    held.last().is_none_or(|newest| *newest == last),
-                    "seed {seed}"
-                );
-                assert_eq!(
-                    recent.weight(),
-                    held.iter().map(|o| said(*o).weight()).sum::<usize>()
-                );
-            }
-        }
     }
 }

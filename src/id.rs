@@ -48,6 +48,16 @@ impl RoomName {
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with(['$', '@'])
     }
+
+    /// Whether the room belongs to the server: it alone publishes there.
+    pub fn is_the_servers(&self) -> bool {
+        self.0.starts_with('$')
+    }
+
+    /// Whose personal room it is, if it is one.
+    pub fn owner(&self) -> Option<&str> {
+        self.0.strip_prefix('@')
+    }
 }
 
 /// So that a room is found in a map by its text, without making a name of it.
@@ -79,6 +89,11 @@ impl UserName {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The user's personal room: what is published there reaches each connection of the user and nobody else.
+    pub fn room(&self) -> RoomName {
+        RoomName(format!("@{}", self.0).into())
     }
 }
 

@@ -24,11 +24,11 @@
 //! | 4 | `main`, this page | start and end the process |
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds, [`webhooks`] | wait |
-//! | 1 logic | [`http`], [`handshake`], [`pages`], [`rooms`], [`track`], [`history`], [`presence`], [`session`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
-//! | 0 words | [`id`], [`pattern`], [`publication`], [`member`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
+//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`rooms`], [`track`], [`history`], [`presence`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
+//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
-//! clients in [`protocol::native`], the JSON between nodes in [`broker::wire`], the standard output in [`logger`],
+//! clients in [`protocol::native`], tokens in [`auth`], the JSON between nodes in [`broker::wire`], the standard output in [`logger`],
 //! HTTP towards others in [`webhooks::post`], TLS in [`tls`].
 //!
 //! # What is always true
@@ -52,6 +52,7 @@
 // The documentation is for those who work on the house: it is made with its private parts.
 #![allow(rustdoc::private_intra_doc_links)]
 
+pub mod auth;
 pub mod broker;
 pub mod config;
 pub mod connection;
@@ -61,6 +62,8 @@ pub mod handshake;
 pub mod history;
 pub mod http;
 pub mod id;
+pub mod identity;
+pub mod limits;
 pub mod logger;
 pub mod member;
 pub mod metrics;
@@ -72,8 +75,10 @@ pub mod protocol;
 pub mod publication;
 pub mod readiness;
 pub mod retention;
+pub mod rights;
 pub mod rooms;
 pub mod runtime;
+pub mod secret;
 pub mod server;
 pub mod session;
 pub mod shutdown;

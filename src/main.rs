@@ -7,7 +7,9 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use switchboard::config::{Config, ConfigError, Parsed};
+use switchboard::auth::{self, Auth};
+use switchboard::config::{Config, ConfigError, Parsed, TokenOrder};
+use switchboard::dispatcher::Now;
 use switchboard::{logger, runtime, server, shutdown};
 
 fn main() -> ExitCode {
@@ -16,13 +18,37 @@ fn main() -> ExitCode {
     });
     match parsed {
         Ok(Parsed::Serve(config)) => serve(&config),
-        Ok(Parsed::Checked(text) | Parsed::Text(text)) => {
+        Ok(Parsed::Checked(config)) => match Auth::new(&config) {
+            Ok(_) => {
+                print(&config.to_toml());
+                ExitCode::SUCCESS
+            }
+            Err(error) => refuse(&error),
+        },
+        Ok(Parsed::Token(order)) => token(&order),
+        Ok(Parsed::Text(text)) => {
             print(&text);
             ExitCode::SUCCESS
         }
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &dyn Display) -> ExitCode {
+    complain(error);
+    ExitCode::from(ConfigError::EXIT_CODE)
+}
+
+/// Prints a token and nothing else, for scripts.
+fn token(order: &TokenOrder) -> ExitCode {
+    match auth::sign(order, Now::read().unix_ms) {
+        Ok(token) => {
+            print(&format!("{}\n", token.expose()));
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            complain(&error);
-            ExitCode::from(ConfigError::EXIT_CODE)
+            complain(&format_args!("switchboard: {error}"));
+            ExitCode::FAILURE
         }
     }
 }
@@ -66,7 +92,9 @@ fn serve(config: &Config) -> ExitCode {
         version = env!("CARGO_PKG_VERSION");
         "listening"
     );
-    log::warn!("open mode: every client is who it says it is");
+    if config.is_open() {
+        log::warn!("open mode: every client is who it says it is");
+    }
     runtime::block_on(shutdown::run(server, signals))
 }
 

@@ -85,6 +85,11 @@ enum Page<'a> {
     File(&'a Asset),
 }
 
+/// Whether a request asks how the node is, which even a node without room for clients answers.
+pub fn is_health_check(request: &Request) -> bool {
+    matches!(request.path.as_str(), LIVE_PATH | READY_PATH)
+}
+
 /// Answers what is no WebSocket and no call. The body of the answer to a HEAD is left out where the response is encoded.
 pub fn answer(request: &Request, assets: &Assets, health: &Health) -> Response {
     let page = match request.path.as_str() {

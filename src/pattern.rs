@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::id::RoomName;
+
 /// See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
@@ -14,6 +16,13 @@ impl Pattern {
         let sound =
             (1..=crate::id::ROOM_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed);
         sound.then(|| Self(text.into()))
+    }
+
+    /// Whether a room's name fits. A star never stands for the sign of the server's rooms (`$`) or of a user's (`@`): a
+    /// pattern for those begins with it, so that `*` means the ordinary rooms.
+    pub fn fits_room(&self, room: &RoomName) -> bool {
+        let name = room.as_str();
+        (!room.is_reserved() || self.0.starts_with(&name[..1])) && self.fits(name)
     }
 
     /// Whether the whole name fits. Linear but for the stars, of which each is tried once per place: names are short.

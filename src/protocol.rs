@@ -1,6 +1,7 @@
 //! What clients say and hear, whatever protocol they speak: commands, replies and pushes, and the codes of errors. A
 //! [`Protocol`] is a codec between these and WebSocket frames; the dispatcher knows the words here and no codec.
 
+pub mod depth;
 pub mod frame;
 pub mod native;
 
@@ -12,22 +13,41 @@ use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 
 use crate::id::{NameError, Position, RoomName, UserName};
+use crate::identity::Credentials;
 use crate::member::{Info, Roll};
 use crate::publication::{Publication, Refused};
+use crate::rights::Denied;
 
 /// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader keeps it whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId(pub u64);
 
-/// What a client asks.
+/// What a client asks. Who it is, is settled before the dispatcher hears of it; it hears all else as it is.
+#[derive(Debug)]
+pub enum Asked {
+    /// Says who one is.
+    Auth(Credentials),
+    Command(Command),
+}
+
+impl Asked {
+    /// How many commands it counts as against the rate of its session. A join may make the node subscribe, read a log and
+    /// unsubscribe again, all in Redis; a page of history or of members is read and encoded for one client alone; a token's signature
+    /// is checked.
+    pub fn cost(&self) -> u32 {
+        match self {
+            Asked::Auth(_)
+            | Asked::Command(
+                Command::Join { .. } | Command::History { .. } | Command::Members { .. },
+            ) => 4,
+            Asked::Command(_) => 1,
+        }
+    }
+}
+
+/// What a client asks of the dispatcher.
 #[derive(Debug)]
 pub enum Command {
-    /// Says who one is; in open mode the name is believed.
-    Auth {
-        user: UserName,
-        /// What the others see of the user, besides the name.
-        info: Option<Info>,
-    },
     /// Join a room, from a position one already had, if any.
     Join {
         room: RoomName,
@@ -68,9 +88,7 @@ pub struct Publish {
 /// The answer to one command.
 #[derive(Debug)]
 pub enum Reply<'a> {
-    Authenticated {
-        user: &'a UserName,
-    },
+    Authenticated(Authenticated<'a>),
     Joined(Joined<'a>),
     Left {
         room: &'a RoomName,
@@ -92,6 +110,19 @@ pub enum Reply<'a> {
     },
     Pong,
     Error(&'a CommandError),
+}
+
+/// Who a session now is. Said again, without being asked, when it took long to learn where the session stands in its user's
+/// room; and said first in that way to who showed a token in the handshake.
+#[derive(Debug)]
+pub struct Authenticated<'a> {
+    pub user: &'a UserName,
+    /// The user's personal room, which the session is in.
+    pub room: &'a RoomName,
+    /// Where it stands there, if that is known and new.
+    pub position: Option<Position>,
+    /// How long until another token is needed.
+    pub expires: Option<Duration>,
 }
 
 /// Where a session stands after its join: the next message it gets is `position.offset + 1`.
@@ -135,6 +166,8 @@ pub enum Push<'a> {
     },
     /// Who is in the room has changed in ways that cannot be told one by one: whoever wants to know asks anew.
     Members { room: &'a RoomName, version: u64 },
+    /// The session is no longer in the room, though it did not ask to leave.
+    Removed { room: &'a RoomName, reason: &'a str },
     /// The node ends the connection in a moment; come back after `retry`, to another one.
     Bye { reason: &'a str, retry: Duration },
 }
@@ -153,6 +186,10 @@ pub struct Message<'a> {
 pub enum Code {
     /// The command is not understood; sending it again is useless.
     BadRequest,
+    /// Who one is could not be established.
+    Unauthorized,
+    /// The same, because the token has expired: get a new one.
+    Expired,
     /// One may not do this.
     Forbidden,
     /// A documented limit is reached.
@@ -166,9 +203,20 @@ pub enum Code {
 }
 
 impl Code {
+    pub const ALL: [Code; 6] = [
+        Code::BadRequest,
+        Code::Forbidden,
+        Code::Limit,
+        Code::Unavailable,
+        Code::Unknown,
+        Code::Full,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Code::BadRequest => "bad_request",
+            Code::Unauthorized => "unauthorized",
+            Code::Expired => "expired",
             Code::Forbidden => "forbidden",
             Code::Limit => "limit",
             Code::Unavailable => "unavailable",
@@ -200,6 +248,12 @@ impl From<NameError> for CommandError {
     }
 }
 
+impl From<Denied> for CommandError {
+    fn from(denied: Denied) -> Self {
+        Self::new(Code::Forbidden, denied.to_string())
+    }
+}
+
 impl From<Refused> for CommandError {
     fn from(refused: Refused) -> Self {
         let code = match refused {
@@ -215,7 +269,7 @@ impl From<Refused> for CommandError {
 #[derive(Debug)]
 pub struct Incoming {
     pub id: Option<RequestId>,
-    pub command: Result<Command, CommandError>,
+    pub asked: Result<Asked, CommandError>,
 }
 
 /// The protocols that clients speak, one codec each.
@@ -233,9 +287,13 @@ impl Protocol {
         self as usize
     }
 
-    /// Reads a text frame's payload; what it holds is put behind `incoming`.
-    pub fn decode(self, text: &str, incoming: &mut Vec<Incoming>) {
+    /// Reads a text frame's payload; what it holds is put behind `incoming`. What is nested more than `depth` deep is not
+    /// understood.
+    pub fn decode(self, text: &str, depth: usize, incoming: &mut Vec<Incoming>) {
         match self {
+            Protocol::Native if depth::is_deeper(text, depth) => {
+                incoming.push(native::too_deep(text, depth));
+            }
             Protocol::Native => incoming.push(native::decode(text)),
         }
     }

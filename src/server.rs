@@ -4,6 +4,8 @@
 //! Stopping is dropping, in order: the drain empties the outboxes, then the listener, the dispatcher with the
 //! broker's handle, and the inbox go; each task ends because what it waited for is gone.
 
+mod acceptor;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,15 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::{Either, select};
+use acceptor::Acceptor;
 
-use crate::broker::{self, Broker, memory, redis};
-use crate::config::Config;
-use crate::connection::{self, Counted, Limits, Node};
+use crate::auth::{Auth, KeyError};
+use crate::broker::{self, Broker, BrokerEvent, memory, redis};
+use crate::config::{self, Config};
+use crate::connection::{Limits, Node};
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
 use crate::id::{self, Incarnation};
+use crate::limits::{Addresses, IntakeLimits, Rate};
 use crate::metrics::Metrics;
 use crate::notice::Wanted;
 use crate::pages::Assets;
@@ -27,23 +30,14 @@ use crate::pattern::Switches;
 use crate::presence::PresenceSettings;
 use crate::readiness::Readiness;
 use crate::retention::{LogLimits, Retention};
-use crate::runtime::{self, AcceptFailure, Listener, Socket};
+use crate::rights::Rights;
+use crate::runtime::{self, Listener};
 use crate::session::OutboxLimits;
 use crate::webhooks::{self, Webhooks};
 
 /// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with. Where fewer than twice as many
 /// are allowed, half of them.
 const FILE_RESERVE: u64 = 256;
-
-/// How long accepting pauses when there are no descriptors or no memory for another connection.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often it is logged at most that newcomers are not taken in.
-const EXHAUSTED_LOG: Duration = Duration::from_secs(1);
-
-/// While the dispatcher lags, which shows in a half-full inbox, new connections wait in the kernel's queue: those who are here
-/// already come first. This is how often accepting looks again.
-const ADMISSION_PAUSE: Duration = Duration::from_millis(5);
 
 /// Fields of one head at most.
 const HEAD_FIELDS: usize = 64;
@@ -61,6 +55,8 @@ pub enum StartError {
         directory: std::path::PathBuf,
         source: io::Error,
     },
+    #[error("{0}")]
+    Key(#[from] KeyError),
     #[error("cannot use Redis: {0}")]
     Redis(#[from] redis::StartError),
     #[error("cannot send webhooks: {0}")]
@@ -85,6 +81,7 @@ pub struct Server {
 
 /// Starts a node: it listens when this returns, and is ready as soon as its broker is.
 pub fn start(config: &Config) -> Result<Server, StartError> {
+    let auth = Auth::new(config)?;
     let listener = Listener::bind(config.listen).map_err(|source| StartError::Listen {
         address: config.listen,
         source,
@@ -93,9 +90,9 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     let incarnation = Incarnation(id::random()?);
     let readiness = Readiness::default();
     let metrics = Arc::new(Metrics::default());
-    let (inbox, events) = flume::bounded(config.inbox);
+    let (inbox, news, events) = dispatcher::inbox(config.inbox);
     let (webhooks, wanted) = start_webhooks(config, &metrics)?.unzip();
-    let broker = start_broker(config, incarnation, wanted, &readiness, &metrics, &inbox)?;
+    let broker = start_broker(config, incarnation, wanted, &readiness, &metrics, news)?;
 
     let settings = dispatcher_settings(config, incarnation)?;
     let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
@@ -114,21 +111,18 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         metrics,
         inbox,
         limits: limits(config),
+        auth,
+        own_hosts: (config.is_open() && !config.open).then_some(config.listen.ip()),
         origins: config.allow_origin.clone(),
         trusted_proxies: config.trusted_proxy.clone(),
+        addresses: Addresses::new(config.address_connections()),
         echo_path: config.echo_path.clone(),
         sessions: AtomicU64::new(1),
+        started: Instant::now(),
     });
     let (accepting, stop) = flume::bounded(1);
-    let acceptor = Acceptor {
-        listener,
-        node: node.clone(),
-        max: max_connections(config),
-        stop,
-        failed: listener_failed,
-        told: None,
-    };
-    runtime::spawn(acceptor.run());
+    let max = max_connections(config);
+    runtime::spawn(Acceptor::new(listener, node.clone(), max, stop, listener_failed).run());
     Ok(Server {
         address,
         node,
@@ -192,7 +186,7 @@ fn start_webhooks(
     let settings = webhooks::Settings {
         node: config.node.clone(),
         url: url.clone(),
-        secret: secret.clone(),
+        secret: secret.secret.clone(),
         authorities: config.webhook_ca.clone(),
     };
     let (webhooks, asks) = webhooks::start(settings, metrics.clone())?;
@@ -206,7 +200,7 @@ fn start_broker(
     webhooks: Option<Wanted>,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
-    inbox: &flume::Sender<Event>,
+    news: flume::Sender<BrokerEvent>,
 ) -> Result<Broker, StartError> {
     let settings = broker::Settings {
         incarnation,
@@ -214,11 +208,12 @@ fn start_broker(
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
         max_rooms: config.max_rooms,
+        history_memory: config.history_memory,
         webhooks,
     };
     if config.redis.is_empty() {
         let store = memory::Store::new(&settings, id::random()?);
-        return Ok(store.start(readiness.clone(), inbox.clone()));
+        return Ok(store.start(readiness.clone(), news));
     }
     let servers = redis::RedisSettings {
         addresses: config.redis.clone(),
@@ -231,7 +226,7 @@ fn start_broker(
         settings,
         readiness.clone(),
         metrics.clone(),
-        inbox.clone(),
+        news,
     )?)
 }
 
@@ -259,6 +254,10 @@ fn dispatcher_settings(
         join_timeout: config.join_timeout,
         rooms_per_session: config.rooms_per_session,
         max_rooms: config.max_rooms,
+        rights: Rights {
+            rules: config.room.clone(),
+            open: config.is_open(),
+        },
         retention: retention(config),
         recent_memory: config.recent_memory,
         presence: PresenceSettings {
@@ -283,6 +282,14 @@ fn limits(config: &Config) -> Limits {
         idle_timeout: config.idle_timeout,
         close_timeout: config.close_timeout,
         message: config.max_message,
+        depth: config.max_depth,
+        intake: IntakeLimits {
+            commands: Rate::new(config.session_commands(), config::COMMAND_BURST),
+            bytes: Rate::new(config.session_bytes(), config::BYTE_BURST),
+            rate_timeout: config.rate_timeout,
+            fragments: u32::try_from(config.max_fragments).unwrap_or(u32::MAX),
+            message_timeout: config.message_timeout,
+        },
         outbox: OutboxLimits {
             bytes: config.outbox_bytes,
             frames: config.outbox_frames,
@@ -327,79 +334,6 @@ async fn tick(inbox: flume::Sender<Event>) {
         runtime::sleep(TICK).await;
         if inbox.send_async(Event::Tick).await.is_err() {
             return;
-        }
-    }
-}
-
-/// What the accepting task owns. It accepts until the server is dropped: one bad connection, or none left to have, never
-/// ends it. A broken listener ends the node, because nobody would find a node that takes no connections.
-struct Acceptor {
-    listener: Listener,
-    node: Arc<Node>,
-    /// Connections that may be open at once.
-    max: u64,
-    stop: flume::Receiver<()>,
-    failed: flume::WeakSender<()>,
-    /// When it was last logged that there is no room for another connection.
-    told: Option<Instant>,
-}
-
-impl Acceptor {
-    async fn run(mut self) {
-        loop {
-            while self.node.inbox.len() > self.node.inbox.capacity().unwrap_or(usize::MAX) / 2 {
-                runtime::sleep(ADMISSION_PAUSE).await;
-            }
-            match self.next().await {
-                Some(Ok((socket, peer))) => self.take_in(socket, peer),
-                Some(Err(error)) => match runtime::accept_failure(&error) {
-                    AcceptFailure::Transient => {}
-                    AcceptFailure::Exhausted => {
-                        self.tell("out of files or memory");
-                        runtime::sleep(EXHAUSTED_PAUSE).await;
-                    }
-                    AcceptFailure::Fatal => return self.fail(&error),
-                },
-                None => return,
-            }
-        }
-    }
-
-    /// The next connection; `None` when the server was dropped.
-    async fn next(&self) -> Option<io::Result<(Socket, SocketAddr)>> {
-        let accepting = self.listener.accept().boxed();
-        match select(accepting, self.stop.recv_async()).await {
-            Either::Left((accepted, _)) => Some(accepted),
-            Either::Right(_) => None,
-        }
-    }
-
-    fn take_in(&mut self, socket: Socket, peer: SocketAddr) {
-        let node = &self.node;
-        if node.metrics.connections_open.get() >= self.max {
-            node.metrics.refused_total.add(1);
-            let time = node.limits.close_timeout;
-            runtime::spawn(connection::http_phase::turn_away(socket, time));
-            return self.tell("as many connections as there may be");
-        }
-        let counted = Counted::new(node.metrics.clone());
-        runtime::spawn(connection::serve(node.clone(), socket, peer, counted));
-    }
-
-    /// Logs why newcomers are not taken in, once a second at most.
-    fn tell(&mut self, reason: &str) {
-        if self.told.is_none_or(|last| last.elapsed() > EXHAUSTED_LOG) {
-            self.told = Some(Instant::now());
-            let open = self.node.metrics.connections_open.get();
-            log::error!(reason = reason, open = open, max = self.max; "cannot take connections in");
-        }
-    }
-
-    fn fail(&self, error: &io::Error) {
-        log::error!(error = error.to_string().as_str(); "the listener has failed");
-        if let Some(failed) = self.failed.upgrade() {
-            // When it is full, the news is known.
-            let _ = failed.try_send(());
         }
     }
 }

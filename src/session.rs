@@ -68,6 +68,8 @@ struct Gauge {
     discard: AtomicBool,
     /// The reader got bytes since the last ping.
     heard: AtomicBool,
+    /// The reader reads nothing at present, for reasons of its own.
+    paused: AtomicBool,
     /// The writer wrote something since the last ping.
     progressed: AtomicBool,
     /// Ends the connection from outside, whatever its tasks wait for.
@@ -92,6 +94,7 @@ pub fn outbox(
         drained_wanted: AtomicBool::new(false),
         discard: AtomicBool::new(false),
         heard: AtomicBool::new(false),
+        paused: AtomicBool::new(false),
         progressed: AtomicBool::new(false),
         hang_up: Box::new(hang_up),
     });
@@ -171,17 +174,24 @@ impl Outbox {
         self.gauge.heard.store(true, Ordering::Relaxed);
     }
 
+    /// The reader does not listen for a while, or listens again: until then nobody can tell whether the client is silent.
+    pub fn note_paused(&self, paused: bool) {
+        self.gauge.paused.store(paused, Ordering::Relaxed);
+        self.note_heard();
+    }
+
     /// Begins to look for signs of life: a ping is on its way.
     pub fn expect_life(&self) {
         self.gauge.heard.store(false, Ordering::Relaxed);
         self.gauge.progressed.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the client was heard since, or may not have got the ping yet, because it stands behind what the client is
+    /// Whether the client was heard since, or was not listened to, or may not have got the ping yet, because it stands behind what the client is
     /// taking bit by bit.
     pub fn shows_life(&self) -> bool {
         let reads = || self.waiting() > 0 && self.gauge.progressed.load(Ordering::Relaxed);
-        self.gauge.heard.load(Ordering::Relaxed) || reads()
+        let paused = || self.gauge.paused.load(Ordering::Relaxed);
+        self.gauge.heard.load(Ordering::Relaxed) || reads() || paused()
     }
 
     /// Ends the connection at once, without a close frame.
@@ -364,6 +374,18 @@ mod tests {
         assert!(outbox.shows_life(), "it may not have got the ping yet");
         reader.written(4, 1);
         assert!(!outbox.shows_life(), "it got the ping and did not answer");
+    }
+
+    #[test]
+    fn who_is_not_listened_to_is_not_silent() {
+        let (outbox, _reader) = outbox(LIMITS, || ());
+        outbox.note_paused(true);
+        outbox.expect_life();
+        assert!(outbox.shows_life());
+        outbox.note_paused(false);
+        assert!(outbox.shows_life(), "it may have answered meanwhile");
+        outbox.expect_life();
+        assert!(!outbox.shows_life());
     }
 
     #[test]

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use crate::id::{Epoch, Position};
 use crate::publication::{Page, Publication, Range};
 
-/// How many messages of a room wait for the read that closes the hole before them. Beyond it the newest are
-/// dropped: they are in the log, and another read will bring them.
+/// How many messages of a room wait for the read that closes the hole before them. Beyond it, and beyond what all rooms may
+/// hold in bytes, the newest are dropped: they are in the log, and another read will bring them.
 const AHEAD: usize = 1024;
 
 /// What the members of the room are to get.
@@ -48,6 +48,7 @@ pub struct Track {
     read: Reading,
     /// Heard but not next, in the order heard.
     ahead: VecDeque<(Epoch, u64, Arc<Publication>)>,
+    ahead_weight: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,12 +96,19 @@ impl Track {
         self.read = Reading::Due;
     }
 
-    /// A message came by the topic. `Some` is to be delivered now.
+    /// Bytes of the messages that wait for a read, as far as [`Publication::weight`] knows.
+    pub fn ahead_weight(&self) -> usize {
+        self.ahead_weight
+    }
+
+    /// A message came by the topic. `Some` is to be delivered now; one that is not next is held if it has no more bytes than
+    /// there is `memory`.
     pub fn hear(
         &mut self,
         epoch: Epoch,
         offset: u64,
         publication: Arc<Publication>,
+        memory: usize,
     ) -> Option<Step> {
         if let Some(position) = self
             .position
@@ -116,11 +124,13 @@ impl Track {
             }
         }
         // An answer under way may close the hole; whether it did is judged when it is here.
-        let fits = self.ahead.len() < AHEAD;
+        let weight = publication.weight();
+        let fits = self.ahead.len() < AHEAD && weight <= memory;
         if !fits || self.read == Reading::Settled {
             self.make_due();
         }
         if fits {
+            self.ahead_weight += weight;
             self.ahead.push_back((epoch, offset, publication));
         }
         None
@@ -181,17 +191,19 @@ impl Track {
             }
             missing |= !same_epoch;
             let next = same_epoch && *offset == position.offset + 1;
-            if let Some((_, offset, publication)) = self.ahead.pop_front()
-                && next
-            {
-                position.offset = offset;
-                steps.push(Step::Deliver(offset, publication));
+            if let Some((_, offset, publication)) = self.ahead.pop_front() {
+                self.ahead_weight -= publication.weight();
+                if next {
+                    position.offset = offset;
+                    steps.push(Step::Deliver(offset, publication));
+                }
             }
         }
         if missing && complete {
             // Whatever is true of this is in the log, where the next read finds it. Keeping it could mean to
             // ask for ever about something that a log which lost its tail no longer has.
             self.ahead.clear();
+            self.ahead_weight = 0;
         }
         if missing {
             self.make_due();
@@ -263,6 +275,8 @@ mod tests {
             let mut answers: VecDeque<Page> = VecDeque::new();
             let (mut heard, mut number, mut epochs, mut asked_at) = (VecDeque::new(), 0, 1, 0);
             let cuts = random.bool();
+            // Enough for everything, or for nothing.
+            let memory = if random.bool() { 1 << 20 } else { 0 };
             track.make_due();
             for round in 0..200 {
                 let calm = round > 150;
@@ -281,7 +295,7 @@ mod tests {
                     }
                     4..6 => {
                         if let Some((at, said)) = heard.pop_front() {
-                            let step = track.hear(at.epoch, at.offset, said);
+                            let step = track.hear(at.epoch, at.offset, said, memory);
                             member.take(&track, step.into_iter().collect());
                         }
                     }
@@ -305,7 +319,7 @@ mod tests {
                 }
             }
             while let Some((at, said)) = heard.pop_front() {
-                let step = track.hear(at.epoch, at.offset, said);
+                let step = track.hear(at.epoch, at.offset, said, memory);
                 member.take(&track, step.into_iter().collect());
             }
             track.make_due();
@@ -327,7 +341,8 @@ mod tests {
                 member.got.windows(2).all(|pair| pair[0] < pair[1]),
                 "seed {seed}"
             );
-            if !cuts {
+            // What is not held may be trimmed from the log before it is read.
+            if !cuts && memory > 0 {
                 assert_eq!(member.lost, 0, "seed {seed}: told of a loss that was none");
             }
         }
@@ -343,7 +358,7 @@ mod tests {
         let range = track.ask();
         let page = log.page(range, 10, now);
         let at = log.append(said(2), None, LIMITS, now);
-        assert!(track.hear(at.epoch, at.offset, said(2)).is_none());
+        assert!(track.hear(at.epoch, at.offset, said(2), 1 << 20).is_none());
         let mut steps = Vec::new();
         track.answer(page, &mut steps);
         assert!(matches!(steps[..], [Step::Deliver(2, _)]), "{steps:?}");
@@ -359,7 +374,7 @@ mod tests {
         track.make_due();
         let range = track.ask();
         track.answer(log.page(range, 10, now), &mut Vec::new());
-        assert!(track.hear(Epoch::new(1), 9, said(9)).is_none());
+        assert!(track.hear(Epoch::new(1), 9, said(9), 1 << 20).is_none());
         for _ in 0..2 {
             assert!(track.is_due());
             let range = track.ask();

@@ -18,7 +18,6 @@ pub mod plan;
 pub mod post;
 pub mod signature;
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -30,6 +29,7 @@ use crate::config::WebhookUrl;
 use crate::metrics::Metrics;
 use crate::notice::{Ask, BATCH, Notice, NoticeId, Turn, Word};
 use crate::runtime;
+use crate::secret::Secret;
 use crate::tls::{self, TlsError};
 use plan::Plan;
 use post::{PostError, Receiver};
@@ -54,8 +54,8 @@ pub struct Settings {
     /// The node's label.
     pub node: String,
     pub url: WebhookUrl,
-    /// Holds the secret that receivers know too.
-    pub secret: PathBuf,
+    /// What receivers know too.
+    pub secret: Secret<Vec<u8>>,
     /// The authorities to trust with `https`, in PEM form, instead of the public ones.
     pub authorities: Option<PathBuf>,
 }
@@ -63,13 +63,6 @@ pub struct Settings {
 /// Why there can be no webhooks.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("--webhook-secret-file {}: {error}", path.display())]
-    Unreadable { path: PathBuf, error: io::Error },
-    #[error(
-        "--webhook-secret-file {}: the secret must have at least {} bytes; make one with: openssl rand -hex 32",
-        .0.display(), signature::SECRET_BYTES
-    )]
-    Short(PathBuf),
     #[error("--webhook-ca {0}")]
     Tls(#[from] TlsError),
 }
@@ -93,17 +86,11 @@ impl Webhooks {
 /// Starts the deliverer. Its questions go to the broker, by the queue that is returned.
 ///
 /// # Errors
-/// Only for files that cannot be used.
+/// Only for authorities that cannot be used.
 pub fn start(
     settings: Settings,
     metrics: Arc<Metrics>,
 ) -> Result<(Webhooks, flume::Receiver<Ask>), StartError> {
-    let path = settings.secret;
-    let contents = std::fs::read(&path).map_err(|error| StartError::Unreadable {
-        path: path.clone(),
-        error,
-    })?;
-    let key = Key::new(&contents).ok_or(StartError::Short(path))?;
     let tls = match settings.url.tls() {
         true => Some(tls::connector(settings.authorities.as_deref())?),
         false => None,
@@ -113,7 +100,7 @@ pub fn start(
     let (asking, asks) = flume::bounded(1);
     let deliverer = Deliverer {
         node: settings.node,
-        key,
+        key: Key::new(&settings.secret),
         receiver: Receiver {
             url: settings.url,
             tls,

@@ -5,22 +5,18 @@
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
 use switchboard::config::Config;
-use switchboard::connection::{Counted, Limits, Node, Socket, serve};
+use switchboard::connection::{Counted, Socket, serve};
 use switchboard::disconnect::Disconnect;
 use switchboard::dispatcher::Event;
-use switchboard::http::HeadLimits;
-use switchboard::metrics::Metrics;
-use switchboard::pages::Assets;
-use switchboard::readiness::Readiness;
 use switchboard::runtime::{self, Listener};
-use switchboard::session::OutboxLimits;
 
+use crate::support::bare_node::node_of;
 use crate::support::frames::{
     BINARY, CLOSE, CONTINUATION, FrameClient, PING, PONG, TEXT, fragment, frame, header, unmasked,
     upgrade,
@@ -137,6 +133,8 @@ fn pages_of_the_same_host_and_of_listed_origins_are_let_in() {
     run(async {
         let node = TestNode::with(|config| {
             patient(config);
+            // Whatever its host is called.
+            config.open = true;
             config.allow_origin = vec!["https://chat.example".into()];
         })
         .await;
@@ -171,6 +169,27 @@ fn pages_of_the_same_host_and_of_listed_origins_are_let_in() {
             };
             caller.send(upgrade("/ws", &field)).await;
             assert_eq!(caller.head().await.status, status, "{origin}");
+        }
+    });
+}
+
+#[test]
+fn an_open_node_on_loopback_lets_in_pages_of_this_machine_only() {
+    run(async {
+        let node = TestNode::with(patient).await;
+        for (origin, host, status) in [
+            ("Origin: http://localhost:9090\r\n", "localhost:9090", 101),
+            ("Origin: http://127.0.0.1:9090\r\n", "127.0.0.1:9090", 101),
+            // A name of the attacker's that was made to point here.
+            ("Origin: http://evil.test:9090\r\n", "evil.test:9090", 403),
+            // No page, so no reader was lured here.
+            ("", "evil.test:9090", 101),
+        ] {
+            let mut caller = Caller::connect(node.address).await;
+            let request =
+                upgrade("/ws", origin).replace("Host: a\r\n", &format!("Host: {host}\r\n"));
+            caller.send(request).await;
+            assert_eq!(caller.head().await.status, status, "{host} {origin}");
         }
     });
 }
@@ -298,9 +317,13 @@ fn a_ping_is_answered_with_its_payload_even_within_a_message() {
 }
 
 #[test]
-fn endless_empty_fragments_cost_nothing_and_harm_nobody() {
+fn empty_fragments_cost_nothing_and_harm_nobody() {
     run(async {
-        let node = TestNode::with(patient).await;
+        let node = TestNode::with(|config| {
+            patient(config);
+            config.max_fragments = 10_002;
+        })
+        .await;
         let mut client = FrameClient::welcomed(node.address).await;
         let mut other = FrameClient::welcomed(node.address).await;
         client.send(fragment(TEXT, PING_COMMAND)).await;
@@ -410,34 +433,6 @@ impl AsyncWrite for Trap {
 
 impl Socket for Trap {
     fn shutdown(&self) {}
-}
-
-/// The shared part of a node whose dispatcher is the test itself.
-fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
-    let readiness = Readiness::default();
-    readiness.set_broker(true);
-    let time = Duration::from_secs(60);
-    Arc::new(Node {
-        assets: Assets::embedded(),
-        readiness,
-        metrics: Arc::new(Metrics::default()),
-        inbox,
-        limits: Limits {
-            head: HeadLimits::default(),
-            head_timeout: time,
-            idle_timeout: time,
-            close_timeout: time,
-            message: 65_536,
-            outbox: OutboxLimits {
-                bytes: 65_536,
-                frames: 16,
-            },
-        },
-        origins: Vec::new(),
-        trusted_proxies: Vec::new(),
-        echo_path: None,
-        sessions: AtomicU64::new(1),
-    })
 }
 
 #[test]

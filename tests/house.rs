@@ -11,6 +11,9 @@ const FLOORS: [&[&str]; 5] = [
     &[
         "id",
         "pattern",
+        "secret",
+        "identity",
+        "rights",
         "publication",
         "member",
         "notice",
@@ -33,12 +36,14 @@ const FLOORS: [&[&str]; 5] = [
         "broker/wire",
         "http",
         "handshake",
+        "auth",
         "pages",
         "rooms",
         "history",
         "track",
         "presence",
         "session",
+        "limits",
         "webhooks/backoff",
         "webhooks/body",
         "webhooks/plan",
@@ -58,6 +63,8 @@ const FLOORS: [&[&str]; 5] = [
 /// Who may use a neighbour on its own floor: the words of the one are what the other is about.
 const NEIGHBOURS: &[(&str, &str)] = &[
     ("protocol", "disconnect"),
+    ("metrics", "disconnect"),
+    ("metrics", "protocol"),
     ("protocol", "id"),
     ("protocol", "publication"),
     ("publication", "id"),
@@ -71,7 +78,21 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("config", "retention"),
     ("config", "pattern"),
     ("tls", "runtime"),
+    ("config", "rights"),
+    ("config", "secret"),
+    ("config", "id"),
+    ("identity", "id"),
+    ("identity", "member"),
+    ("identity", "pattern"),
+    ("identity", "secret"),
+    ("rights", "id"),
+    ("rights", "identity"),
+    ("rights", "pattern"),
+    ("protocol", "identity"),
+    ("protocol", "rights"),
+    ("protocol", "secret"),
     ("handshake", "http"),
+    ("auth", "http"),
     ("pages", "http"),
     ("presence", "broker"),
     // Only the event that reaches the dispatcher's inbox.
@@ -218,15 +239,18 @@ fn each_foreign_world_has_its_files() {
         );
         file.expect_only_in(
             &[
+                "auth",
                 "broker",
                 "http/answer",
+                "identity",
+                "member",
                 "protocol",
                 "publication",
-                "member",
                 "webhooks/body",
             ],
             &["serde_json"],
         );
+        file.expect_only_in(&["auth/jwt"], &["jsonwebtoken"]);
         file.expect_only_in(&["webhooks/post"], &["hyper"]);
         file.expect_only_in(&["webhooks/signature", "tls"], &["aws_lc_rs"]);
         file.expect_only_in(&["tls"], &["rustls"]);
@@ -254,6 +278,9 @@ fn the_words_and_the_logic_wait_for_nothing_and_read_no_clock() {
             && ![
                 "id",
                 "pattern",
+                "secret",
+                "identity",
+                "rights",
                 "protocol",
                 "publication",
                 "notice",
@@ -317,5 +344,34 @@ fn no_code_is_unsafe() {
         assert!(!rest.contains("unsafe"), "src/{}.rs", file.path);
         let is_root = ["lib", "main"].contains(&file.path.as_str());
         assert_eq!(file.code.contains(forbids), is_root, "src/{}.rs", file.path);
+    }
+}
+
+/// Text files below a directory.
+fn texts(directory: &Path, found: &mut String) {
+    for entry in fs::read_dir(directory).expect("it can be read") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            texts(&path, found);
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            found.push_str(&text);
+        }
+    }
+}
+
+#[test]
+fn the_tests_that_prove_what_is_promised_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let promises = fs::read_to_string(root.join("SECURITY.md")).expect("it is there");
+    let mut sources = String::new();
+    texts(&root.join("src"), &mut sources);
+    texts(&root.join("tests"), &mut sources);
+    let quoted = promises.split('`').skip(1).step_by(2);
+    let tests: Vec<&str> = quoted
+        .filter(|word| word.matches('_').count() >= 3 && !word.contains([' ', '/']))
+        .collect();
+    assert!(tests.len() > 20, "only {tests:?}");
+    for test in tests {
+        assert!(sources.contains(&format!("fn {test}()")), "{test}");
     }
 }

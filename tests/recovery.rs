@@ -190,3 +190,28 @@ fn how_much_is_kept_depends_on_the_name_of_the_room() {
         }
     });
 }
+
+#[test]
+fn a_node_alone_tells_who_comes_back_for_what_it_had_no_memory_for() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.history_memory = 1 << 20;
+            config.recent_memory = 0;
+        })
+        .await;
+        let mut ada = node.client().await;
+        let epoch = ada.join("lobby").await["epoch"].clone();
+        let text = "x".repeat(50_000);
+        for n in 1..=40 {
+            assert_eq!(ada.publish("lobby", json!(text)).await, n);
+        }
+        let mut bob = node.client().await;
+        let back = bob.rejoin("lobby", &epoch, 0).await;
+        assert_eq!(
+            (&back["recovered"], &back["offset"]),
+            (&json!(false), &json!(40))
+        );
+        let back = bob.rejoin("lobby", &epoch, 39).await;
+        assert_eq!(back["recovered"], true);
+    });
+}

@@ -27,7 +27,13 @@ fn a_slow_session_is_disconnected_without_delaying_others() {
         // More than the kernel's buffers of a loopback connection ever hold.
         let text = "x".repeat(32 * 1024);
         let mut sent = 0;
-        while node.server().metrics().disconnected_slow_total.get() == 0 {
+        while node
+            .server()
+            .metrics()
+            .disconnected_total
+            .get(Disconnect::Slow)
+            == 0
+        {
             sent = ada.publish("lobby", json!(text)).await;
             assert_eq!(ada.message("lobby").await["offset"], sent);
             assert_eq!(bob.message("lobby").await["offset"], sent);

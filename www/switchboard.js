@@ -32,7 +32,8 @@
  * @property {(timer: any) => void} clearTimeout
  * @typedef {object} Options
  * @property {?string} [user] The name to go by, where the server is open.
- * @property {?string} [token] The token to sign in with, where it is not.
+ * @property {?(string|(() => string|Promise<string>))} [token] The token to sign in with, where it is not; or a function
+ *   that gets one, called for each connection and before the former token expires.
  * @property {number} [queue] Publishes one room may hold unanswered; 100 unless told.
  * @property {typeof WebSocket} [WebSocket]
  * @property {Clock} [clock]
@@ -50,8 +51,17 @@ const STEADY_AFTER = 5_000;
 /** Servers remember a key for five minutes. After that a retry could add the message a second time. */
 const KEY_LIFE = 270_000;
 
+/** When the next token is fetched, as a part of the former's time. */
+const REFRESH_AT = 0.9;
+/** ms; runtimes let longer timers fire at once. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+
 /** Answers that say "not now" rather than "no". */
 const PASSING = new Set(['unknown', 'unavailable', 'rate']);
+/** We sent more than our rate allows, all the time. */
+const TOO_FAST = 3004;
+/** Where the backoff begins then: up to eight seconds. */
+const TOO_FAST_ATTEMPT = 4;
 const isFinal = (code) => (code >= 3500 && code <= 3999) || (code >= 4500 && code <= 4999);
 
 /** An error with a stable `code`: the server's, or `offline`, `closed`, `left`, `queue_full` from here. */
@@ -263,7 +273,7 @@ export class Switchboard {
       leave: (which) => this.#leave(which),
     });
     this.#rooms.set(name, room);
-    if (this.#conn?.open) this.#join(this.#conn, room);
+    if (this.#conn?.entered) this.#join(this.#conn, room);
     return room;
   }
 
@@ -278,7 +288,7 @@ export class Switchboard {
 
   /**
    * Signs in with another token of the same user, before the former ends.
-   * @param {?string} token
+   * @param {Options['token']} token
    */
   setToken(token) {
     this.#token = token;
@@ -318,6 +328,7 @@ export class Switchboard {
     const conn = {
       socket,
       open: false,
+      entered: false, // rooms are asked for: we have said who we are, or have nothing to say
       auth: 'settled', // 'settled' | 'asked' | 'refused'
       user: null, // the name this connection has signed in with
       refusal: null,
@@ -329,6 +340,7 @@ export class Switchboard {
       heard: this.#clock.now(),
       pinged: null,
       watch: null,
+      refresh: null, // the timer of the next token
       returnAt: null, // set by a farewell
     };
     this.#conn = conn;
@@ -342,7 +354,14 @@ export class Switchboard {
 
   #opened(conn) {
     conn.open = true;
-    this.#authenticate(conn);
+    if (this.#user == null && this.#token == null) this.#enterRooms(conn);
+    else this.#authenticate(conn);
+  }
+
+  /** A command after the one that says who we are need not wait for its answer: the server keeps their order. */
+  #enterRooms(conn) {
+    if (conn.entered) return;
+    conn.entered = true;
     for (const room of [...this.#rooms.values()]) this.#join(conn, room);
     this.#pumpAll();
   }
@@ -367,6 +386,7 @@ export class Switchboard {
     const { returnAt } = conn;
     this.#detach(conn);
     if (isFinal(code)) return this.#ended(code, reason);
+    if (code === TOO_FAST) this.#attempt = Math.max(this.#attempt, TOO_FAST_ATTEMPT);
     if (returnAt !== null) delay ??= Math.max(0, returnAt - this.#clock.now());
     delay ??= this.#jitter(this.#attempt++);
     this.#retry = this.#clock.setTimeout(() => this.#connect(), delay);
@@ -455,6 +475,8 @@ export class Switchboard {
         return call(room?._handlers.onJoined, { user: frame.user, version: frame.version });
       case 'left':
         return call(room?._handlers.onLeft, { user: frame.user, version: frame.version });
+      case 'removed':
+        return room?._enter('refused', { error: new SwitchboardError('removed', frame.reason) });
       case 'bye':
         return this.#farewell(conn, frame);
       case 'error':
@@ -511,19 +533,47 @@ export class Switchboard {
   #authenticate(conn) {
     const [user, token] = [this.#user, this.#token];
     if (user == null && token == null) return;
-    conn.auth = 'asked';
     conn.user = user;
-    this.#request(conn, token == null ? { type: 'auth', user } : { type: 'auth', token }, {
+    if (typeof token !== 'function') return this.#show(conn, token == null ? { user } : { token });
+    const isHere = () => this.#conn === conn && this.#token === token;
+    Promise.resolve()
+      .then(token)
+      .then(
+        (fresh) => isHere() && this.#show(conn, { token: fresh }),
+        (error) => {
+          if (!isHere()) return;
+          this.#emit('error', new SwitchboardError('no_token', error?.message));
+          this.#later(conn, this.#jitter(conn.tries++), () => this.#authenticate(conn));
+        },
+      );
+  }
+
+  #show(conn, credentials) {
+    conn.auth = 'asked';
+    this.#request(conn, { type: 'auth', ...credentials }, {
       done: (answer) => {
-        if (answer.type === 'error' && PASSING.has(answer.code)) {
+        const again = PASSING.has(answer.code) || (answer.code === 'expired' && typeof this.#token === 'function');
+        if (answer.type === 'error' && again) {
           return this.#later(conn, this.#jitter(conn.tries++), () => this.#authenticate(conn));
         }
         conn.refusal = answer.type === 'error' ? errorOf(answer) : null;
         conn.auth = conn.refusal ? 'refused' : 'settled';
         if (conn.refusal) this.#emit('error', conn.refusal);
+        else this.#signedIn(conn, answer);
         this.#pumpAll();
       },
     });
+    this.#enterRooms(conn);
+  }
+
+  #signedIn(conn, { expires }) {
+    conn.tries = 0;
+    // What was refused before may be allowed now.
+    for (const room of [...this.#rooms.values()]) if (room.state === 'refused') this.#join(conn, room);
+    this.#cancel(conn, conn.refresh);
+    if (typeof this.#token !== 'function' || !Number.isFinite(expires)) return;
+    const delay = Math.min(Math.max(expires * 1000 * REFRESH_AT, 1000), LONGEST_TIMER);
+    conn.refresh = this.#later(conn, delay, () => this.#authenticate(conn));
   }
 
   /** Keys count per publisher, so a publish on its way must be answered before the name may change. */
@@ -589,7 +639,7 @@ export class Switchboard {
   #pump(room) {
     const conn = this.#conn;
     const entry = room._queue[0];
-    if (!entry || !conn?.open || conn.auth === 'asked' || entry.conn === conn) return;
+    if (!entry || !conn?.entered || conn.auth === 'asked' || entry.conn === conn) return;
     if (conn.auth === 'refused') {
       room._reject(conn.refusal);
       return this.#settleUser();

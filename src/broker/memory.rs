@@ -13,7 +13,7 @@ use super::{
     Broker, BrokerEvent, Change, Here, Members, Page, Publish, Range, Read, Refused, Request, Roll,
     Settings,
 };
-use crate::history::Log;
+use crate::history::{Log, Weight};
 use crate::id::{Epoch, Position, RoomName};
 use crate::notice::{self, Ask};
 use crate::readiness::Readiness;
@@ -31,6 +31,9 @@ struct Shared {
     retention: Retention,
     max_rooms: usize,
     rooms: HashMap<RoomName, Room>,
+    /// What all logs may take in bytes, and what they take.
+    memory: usize,
+    used: Weight,
     /// Makes the epochs.
     random: fastrand::Rng,
     /// What each node is to be told. A node's queue holds at most what the nodes have asked and was not yet
@@ -57,6 +60,18 @@ struct Room {
     followers: Vec<usize>,
 }
 
+impl Room {
+    /// Does something to the log, and keeps count of what all logs take.
+    fn change<T>(&mut self, used: &mut Weight, change: impl FnOnce(&mut Log) -> T) -> T {
+        let before = self.log.weight();
+        let done = change(&mut self.log);
+        let after = self.log.weight();
+        used.messages = used.messages - before.messages + after.messages;
+        used.keys = used.keys - before.keys + after.keys;
+        done
+    }
+}
+
 impl Store {
     /// An empty store. Equal seeds make equal epochs, so a node takes its seed at random.
     pub fn new(settings: &Settings, seed: u64) -> Self {
@@ -64,6 +79,8 @@ impl Store {
             retention: settings.retention.clone(),
             max_rooms: settings.max_rooms,
             rooms: HashMap::new(),
+            memory: settings.history_memory,
+            used: Weight::default(),
             random: fastrand::Rng::with_seed(seed),
             nodes: Vec::new(),
             version: 0,
@@ -86,10 +103,7 @@ impl Store {
     }
 
     /// Lets a node take part; its events go to `inbox`, in order. Ends when the handle is dropped.
-    pub fn start<E>(&self, readiness: Readiness, inbox: flume::Sender<E>) -> Broker
-    where
-        E: From<BrokerEvent> + Send + 'static,
-    {
+    pub fn start(&self, readiness: Readiness, inbox: flume::Sender<BrokerEvent>) -> Broker {
         let (asking, requests) = flume::unbounded();
         let (telling, events) = flume::unbounded();
         let node = {
@@ -108,12 +122,12 @@ impl Store {
         Broker::new(asking)
     }
 
-    async fn serve<E: From<BrokerEvent>>(
+    async fn serve(
         &self,
         node: usize,
         requests: &flume::Receiver<Request>,
         events: &flume::Receiver<BrokerEvent>,
-        inbox: &flume::Sender<E>,
+        inbox: &flume::Sender<BrokerEvent>,
     ) {
         loop {
             let event = match select(requests.recv_async(), events.recv_async()).await {
@@ -125,7 +139,7 @@ impl Store {
                 Either::Left((Err(_), _)) | Either::Right((Err(_), _)) => break,
             };
             for event in event.into_iter().chain(events.try_iter()) {
-                if inbox.send_async(event.into()).await.is_err() {
+                if inbox.send_async(event).await.is_err() {
                     return;
                 }
             }
@@ -166,7 +180,7 @@ impl Shared {
     fn apply(&mut self, node: usize, request: Request, now: Instant) {
         match request {
             Request::Follow(name) => {
-                if let Some(room) = self.room(&name, now) {
+                if let Some((room, _)) = self.room(&name, now) {
                     if !room.followers.contains(&node) {
                         room.followers.push(node);
                     }
@@ -208,7 +222,8 @@ impl Shared {
             ..
         } = publish;
         let limits = self.retention.of(&name);
-        let room = self.room(&name, now).ok_or(Refused::Full)?;
+        let memory = self.memory;
+        let (room, used) = self.room(&name, now).ok_or(Refused::Full)?;
         let epoch = room.log.epoch();
         if ephemeral {
             let followers = room.followers.clone();
@@ -218,10 +233,18 @@ impl Shared {
             }
             return Ok(Position { epoch, offset: 0 });
         }
-        if let Some(offset) = key.as_ref().and_then(|key| room.log.offset_of(key, now)) {
-            return Ok(Position { epoch, offset });
+        if let Some(key) = &key {
+            let known = room.change(used, |log| log.offset_of(key, now));
+            if let Some(offset) = known {
+                return Ok(Position { epoch, offset });
+            }
+            // A key is a promise for some minutes, so it does not give way as messages do.
+            if used.keys + key.weight() > memory / 2 {
+                return Err(Refused::Full);
+            }
         }
-        let at = room.log.append(publication.clone(), key, limits, now);
+        let said = publication.clone();
+        let at = room.change(used, |log| log.append(said, key, limits, now));
         for node in room.followers.clone() {
             let (room, publication) = (name.clone(), publication.clone());
             let Position { epoch, offset } = at;
@@ -235,18 +258,19 @@ impl Shared {
                 },
             );
         }
+        self.make_room();
         Ok(at)
     }
 
     fn read(&mut self, read: &Read, now: Instant) -> Result<Page, Refused> {
         let fresh = Epoch::new(self.random.u64(..));
-        let room = self.room(&read.room, now).ok_or(Refused::Full)?;
-        let page = room.log.page(read.range, read.limit, now);
+        let (room, used) = self.room(&read.room, now).ok_or(Refused::Full)?;
+        let page = room.change(used, |log| log.page(read.range, read.limit, now));
         match read.range {
             Range::After(since)
                 if since.epoch == page.top.epoch && since.offset > page.top.offset =>
             {
-                room.log = Log::new(fresh, now);
+                room.change(used, |log| *log = Log::new(fresh, now));
                 Ok(room.log.page(read.range, read.limit, now))
             }
             _ => Ok(page),
@@ -265,7 +289,7 @@ impl Shared {
         }
         let mut version = self.version;
         // A room with members is followed, so it is there.
-        let Some(room) = self.room(&name, now) else {
+        let Some((room, _)) = self.room(&name, now) else {
             return;
         };
         let was_empty = room.list.is_empty();
@@ -295,8 +319,23 @@ impl Shared {
         }
     }
 
-    /// The room, made when it is new. `None`: the store has as many rooms as it may, and all are needed.
-    fn room(&mut self, name: &RoomName, now: Instant) -> Option<&mut Room> {
+    /// Keeps all logs within their memory: each room that holds more than half of the average gives up some of its oldest
+    /// messages. Such rooms hold at least half of everything, so one look at all rooms frees a sixteenth of it: looks are
+    /// rare, and small rooms do not pay for large ones.
+    fn make_room(&mut self) {
+        while self.used.messages + self.used.keys > self.memory && self.used.messages > 0 {
+            let half = self.used.messages / self.rooms.len() / 2;
+            for room in self.rooms.values_mut() {
+                if room.log.weight().messages > half {
+                    room.change(&mut self.used, Log::give_up_some);
+                }
+            }
+        }
+    }
+
+    /// The room, made when it is new, and what all logs take. `None`: the store has as many rooms as it may, and all are
+    /// needed.
+    fn room(&mut self, name: &RoomName, now: Instant) -> Option<(&mut Room, &mut Weight)> {
         if !self.rooms.contains_key(name) {
             if self.rooms.len() >= self.max_rooms {
                 return None;
@@ -311,7 +350,7 @@ impl Shared {
                 },
             );
         }
-        self.rooms.get_mut(name)
+        Some((self.rooms.get_mut(name)?, &mut self.used))
     }
 
     /// Gives up messages and keys that are too old, now and then; and when half of all rooms that there may be are there, also
@@ -323,9 +362,14 @@ impl Shared {
         self.tidied = Some(now);
         let crowded = self.rooms.len() >= self.max_rooms / 2;
         self.rooms.retain(|_, room| {
-            room.log.tidy(now);
+            room.change(&mut self.used, |log| log.tidy(now));
             let used = !room.followers.is_empty() || !room.list.is_empty();
-            !crowded || used || room.log.expires() > now
+            let kept = !crowded || used || room.log.expires() > now;
+            if !kept {
+                // Its keys go with it.
+                room.change(&mut self.used, |log| *log = Log::new(log.epoch(), now));
+            }
+            kept
         });
     }
 

@@ -156,4 +156,5 @@ pub(super) fn command(options: &[Spec]) -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(serve)
+        .subcommand(super::token::command())
 }

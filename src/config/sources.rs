@@ -12,6 +12,7 @@ use clap::error::ErrorKind;
 
 use super::options::{PREFIX, Spec, command, kebab, variable};
 use super::shapes::Shape;
+use super::token::{self, TokenOrder};
 
 /// Where a text stands.
 #[derive(Clone, Debug)]
@@ -130,6 +131,7 @@ impl Values {
 /// What the command line asks for, before any value is judged.
 pub(super) enum Asked {
     Serve(Values),
+    Token(Box<TokenOrder>),
     Text(String),
 }
 
@@ -149,10 +151,14 @@ pub(super) fn read(
             };
         }
     };
-    let (_, mut flags) = matches
+    let (asked, mut flags) = matches
         .remove_subcommand()
         .expect("clap requires a subcommand");
     let variables = Variables::of_ours(variables);
+    if asked == "token" {
+        let order = token::read(flags, variables.get("token-secret-file"))?;
+        return Ok(Asked::Token(Box::new(order)));
+    }
     let mut values = Values {
         check_only: flags.get_flag("check-config"),
         ..Values::default()

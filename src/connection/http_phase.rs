@@ -5,16 +5,20 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::AsyncWriteExt;
 
-use super::{NATIVE_PATH, Node, Socket, Speaks, Upgraded, finish, timed_out};
+use super::{NATIVE_PATH, Node, SUBPROTOCOL, Socket, Speaks, Upgraded, finish, timed_out};
+use crate::dispatcher::Now;
 use crate::handshake::{self, Rules};
 use crate::http::{
     CONTINUE, HeadReader, Method, Parsed, Refusal, Request, Response, Status, client_address,
 };
+use crate::identity::Identity;
+use crate::metrics::Refused;
 use crate::pages::{self, Health};
 use crate::protocol::Protocol;
 use crate::readiness::State;
@@ -23,8 +27,14 @@ use crate::runtime;
 /// Bytes asked of the socket at once; a usual head fits.
 const CHUNK: usize = 2048;
 
+/// How long a full node waits for the head of what may be a health check, and for the end of it.
+const FULL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How soon a client that was refused for the moment may come back, in seconds.
 const RETRY_AFTER: u32 = 1;
+
+/// The same, in seconds, for a client whose address has too many connections: others have to go first.
+const ADDRESS_RETRY_AFTER: &str = "5";
 
 /// Answers requests until one upgrades (`Some`) or the connection is over (`None`).
 pub async fn serve<S: Socket>(
@@ -55,6 +65,8 @@ pub async fn serve<S: Socket>(
         let response = pages::answer(&request, &node.assets, &health(node));
         let keep_alive = request.keep_alive && node.readiness.state() != State::Draining;
         door.answer(&request, &response, keep_alive).await?;
+        // Requests that come without a pause need not wait for the socket: the others have their turn all the same.
+        runtime::yield_now().await;
         if !keep_alive {
             finish(door.socket, node.limits.close_timeout).await;
             return Ok(None);
@@ -174,28 +186,54 @@ impl<S: Socket> Door<'_, S> {
     ) -> io::Result<Option<Upgraded>> {
         let rules = Rules {
             origins: &self.node.origins,
-            protocols: &[],
+            own_hosts: self.node.own_hosts,
+            protocols: &[SUBPROTOCOL],
         };
-        let accepted = match handshake::judge(request, &rules) {
-            Ok(accepted) => accepted,
+        let judged = handshake::judge(request, &rules);
+        let judged = judged.and_then(|accepted| Ok((accepted, self.identify(request, speaks)?)));
+        let (accepted, identity) = match judged {
+            Ok(judged) => judged,
             Err(refusal) => return self.refuse(refusal, request.method == Method::Head).await,
         };
         let state = self.node.readiness.state();
         if state != State::Ready {
-            self.node.metrics.refused_total.add(1);
             return self
                 .refuse(Refusal::unavailable(state.sentence(), RETRY_AFTER), false)
                 .await;
         }
-        self.write(&accepted.response()).await?;
         let client = client_address(peer.ip(), request, &self.node.trusted_proxies);
+        let claim = match self.node.is_proxy(peer.ip()) {
+            true => self.node.claim(client),
+            false => Ok(None),
+        };
+        let Ok(claim) = claim else {
+            return self.refuse(one_of_many(), false).await;
+        };
+        self.write(&accepted.response()).await?;
         // The WebSocket reads on into this buffer for as long as it lives: it need not be as large as a head.
         self.buffer.shrink_to_fit();
         Ok(Some(Upgraded {
             speaks,
             rest: self.buffer,
             client,
+            claim,
+            identity,
         }))
+    }
+
+    /// Who the client is, if the handshake says so. The conformance endpoint knows nobody.
+    fn identify(
+        &self,
+        request: &Request,
+        speaks: Speaks,
+    ) -> Result<Option<Arc<Identity>>, Refusal> {
+        match speaks {
+            Speaks::Echo => Ok(None),
+            Speaks::Protocol(_) => {
+                let identity = self.node.auth.of_handshake(request, Now::read().unix_ms)?;
+                Ok(identity.map(Arc::new))
+            }
+        }
     }
 
     async fn answer(
@@ -212,6 +250,7 @@ impl<S: Socket> Door<'_, S> {
     /// Says no and ends the connection.
     async fn refuse(mut self, refusal: Refusal, head_only: bool) -> io::Result<Option<Upgraded>> {
         log::debug!(status = refusal.status.code(), reason = refusal.reason; "refused");
+        self.node.metrics.refused_total.count(reason(&refusal));
         let mut bytes = Vec::new();
         refusal.encode(&mut bytes, head_only);
         self.write(&bytes).await?;
@@ -238,12 +277,61 @@ fn health(node: &Node) -> Health {
     }
 }
 
+/// Answers a health check on a node that is full, so that it is not taken for a dead one, and turns everything else away.
+pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
+    let mut door = Door {
+        node,
+        socket,
+        buffer: Vec::new(),
+    };
+    match runtime::timeout(FULL_TIMEOUT, door.whole_head()).await {
+        Ok(Ok(Head::Request(request))) if pages::is_health_check(&request) => {
+            let response = pages::answer(&request, &node.assets, &health(node));
+            door.answer(&request, &response, false).await?;
+            finish(door.socket, FULL_TIMEOUT).await;
+        }
+        Ok(Ok(Head::Request(_) | Head::Refused(_))) | Err(_) => {
+            node.metrics.refused_total.count(Refused::Connections);
+            turn_away(door.socket, FULL_TIMEOUT).await;
+        }
+        Ok(Ok(Head::Closed)) => {}
+        Ok(Err(error)) => return Err(error),
+    }
+    Ok(())
+}
+
+/// How a refusal is counted.
+fn reason(refusal: &Refusal) -> Refused {
+    match refusal.status {
+        Status::ServiceUnavailable => Refused::NotReady,
+        Status::TooManyRequests => Refused::Address,
+        Status::RequestHeaderFieldsTooLarge | Status::UriTooLong => Refused::Head,
+        Status::RequestTimeout => Refused::Timeout,
+        Status::ContentTooLarge => Refused::Body,
+        Status::Forbidden => Refused::Origin,
+        _ => Refused::Request,
+    }
+}
+
+fn one_of_many() -> Refusal {
+    let reason =
+        "Your address has as many connections here as it may have: close one, or try again.";
+    Refusal::new(Status::TooManyRequests, reason).with("Retry-After", ADDRESS_RETRY_AFTER)
+}
+
+/// Turns a connection away that is one too many of its address, before anything of it was read.
+pub async fn turn_away_one_of_many<S: Socket>(node: &Node, socket: S) {
+    node.metrics.refused_total.count(Refused::Address);
+    say_no(socket, one_of_many(), node.limits.close_timeout).await;
+}
+
 /// Turns a connection away that is one too many, before anything of it was read.
-pub async fn turn_away<S: Socket>(mut socket: S, time: Duration) {
-    let refusal = Refusal::unavailable(
-        "this node is full; use another node or try again",
-        RETRY_AFTER,
-    );
+pub async fn turn_away<S: Socket>(socket: S, time: Duration) {
+    let sentence = "this node is full; use another node or try again";
+    say_no(socket, Refusal::unavailable(sentence, RETRY_AFTER), time).await;
+}
+
+async fn say_no<S: Socket>(mut socket: S, refusal: Refusal, time: Duration) {
     let mut bytes = Vec::new();
     refusal.encode(&mut bytes, false);
     if let Ok(Ok(())) = runtime::timeout(time, socket.write_all(&bytes)).await {

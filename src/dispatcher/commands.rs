@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::desk::Pending;
-use super::presence::Asked;
+use super::presence::Inquiry;
 use super::{Dispatcher, Now};
 use crate::broker::{Page, Publication, PublishKey, Range, Read, Refused, Request, Sender};
 use crate::id::{Position, RoomName, SessionId, Ticket};
+use crate::identity::Action;
 use crate::protocol::{Code, Command, CommandError, Publish, Reply, RequestId};
 
 /// Commands of one session that wait for the broker at most. Far more than a client needs in flight; it bounds what a stranger
@@ -25,20 +26,19 @@ impl Dispatcher {
         command: Command,
     ) {
         // A session that was disconnected may have spoken before it heard of it.
-        if !self.sessions.contains_key(&session) {
+        let Some(speaker) = self.sessions.get(&session) else {
             return;
-        }
+        };
         let outcome = match command {
             Command::Ping => {
                 self.reply(session, id, &Reply::Pong);
                 Ok(())
             }
-            Command::Auth { user, info } => {
-                self.identify(session, &user, info);
-                self.reply(session, id, &Reply::Authenticated { user: &user });
-                Ok(())
-            }
             Command::Join { room, since } => self.on_join(now, session, id, &room, since),
+            Command::Leave { room } if speaker.is_in_by_name(&room) => Err(CommandError::new(
+                Code::Forbidden,
+                "your connections are in your personal room for as long as they last",
+            )),
             Command::Leave { room } => {
                 self.on_leave(session, &room);
                 self.reply(session, id, &Reply::Left { room: &room });
@@ -51,7 +51,7 @@ impl Dispatcher {
                 limit,
             } => self.on_history(session, id, room, before, limit),
             Command::Members { room, after, limit } => {
-                let asked = Asked {
+                let asked = Inquiry {
                     session,
                     id,
                     room,
@@ -80,11 +80,10 @@ impl Dispatcher {
             ephemeral,
             others,
         } = publish;
-        refuse_reserved(&room)?;
-        let user = self
-            .sessions
-            .get(&session)
-            .and_then(|speaker| speaker.user.clone());
+        self.judge(session, Action::Publish, &room)?;
+        let speaker = self.sessions.get(&session);
+        let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
+        let user = identity.map(|identity| identity.user.clone());
         let key = key.map(|key| PublishKey {
             publisher: user.clone(),
             key,
@@ -126,7 +125,7 @@ impl Dispatcher {
         before: Option<u64>,
         limit: usize,
     ) -> Result<(), CommandError> {
-        refuse_reserved(&room)?;
+        self.judge(session, Action::History, &room)?;
         if let Some(page) = self.recent_page(&room, before, limit) {
             self.reply_history(session, id, &room, Ok(page));
             return Ok(());
@@ -245,28 +244,20 @@ impl Dispatcher {
     /// The messages below `before`, if all of them that were asked for are at hand.
     fn recent_page(&mut self, name: &RoomName, before: Option<u64>, limit: usize) -> Option<Page> {
         let (room, _) = self.room_named(name)?;
-        let (track, recent) = (&room.state.track, room.state.recent.run());
+        let (track, recent) = (&room.state.track, &room.state.recent);
         let top = track.position().filter(|_| track.is_settled())?;
         let end = before.unwrap_or(u64::MAX).min(top.offset + 1);
         let start = end.checked_sub(limit as u64).filter(|start| *start > 1)?;
         // The one before the page is here too: then there is more, for certain.
         let first = start - 1;
-        let messages = recent
+        let run = recent.run_at(first).filter(|run| run.covers(end - 1))?;
+        let messages = run
             .before(end, limit)
             .map(|(offset, said)| (offset, said.clone()));
-        recent.covers(first).then(|| Page {
+        Some(Page {
             top,
             first,
             messages: messages.collect(),
         })
     }
-}
-
-/// Rooms of the server's own are neither joined, read nor published to by clients.
-pub(super) fn refuse_reserved(room: &RoomName) -> Result<(), CommandError> {
-    if room.is_reserved() {
-        let reason = "rooms that begin with $ or @ belong to the server";
-        return Err(CommandError::new(Code::Forbidden, reason));
-    }
-    Ok(())
 }

@@ -1,14 +1,14 @@
 //! The dispatcher's desk: what rooms and sessions leave behind in a turn for the dispatcher to see to. Requests to the
 //! broker and who waits for them, reads in line, sessions found slow, rooms with something to seal.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Settings;
-use super::presence::Asked;
+use super::presence::Inquiry;
 use super::roll::Rolls;
 use crate::broker::{Range, Read, Request};
 use crate::id::{RoomName, SessionId, Ticket};
@@ -20,6 +20,10 @@ use crate::session::{Offer, Outbox};
 /// Reads that the node has under way at most for the sake of its own positions and of those who come back. A resubscription
 /// of 100,000 rooms then costs Redis a steady stream, not a wall.
 pub const READS: usize = 64;
+
+/// Bytes of messages that wait in all rooms together for the reads which close the holes before them. Enough for a usual hole
+/// in each of thousands of rooms; what does not fit comes with the next read.
+pub const AHEAD_MEMORY: usize = 16 << 20;
 
 /// Who waits for an answer of the broker.
 pub enum Pending {
@@ -34,7 +38,7 @@ pub enum Pending {
         id: Option<RequestId>,
         room: RoomName,
     },
-    Members(Asked),
+    Members(Inquiry),
     /// The node itself: a hole in the room is to be closed, or its position looked up.
     Track(RoomKey),
     /// Sessions that come back to the room, and whose messages the node no longer has.
@@ -53,11 +57,14 @@ pub struct Desk {
     pub requests: Vec<Request>,
     pub pending: HashMap<Ticket, Pending>,
     last_ticket: u64,
-    /// Rooms that want a read, each once, and how many reads are under way.
-    pub line: VecDeque<RoomKey>,
+    /// Rooms that want a read, and the same as a set: each key stands here once, also when its room has gone and another has
+    /// come in its place, so there are no more of them than there may be rooms.
+    line: VecDeque<RoomKey>,
+    in_line: HashSet<RoomKey>,
+    /// How many reads are under way.
     pub reads: usize,
     /// Rooms whose read failed; they line up again at the next tick.
-    pub retry: Vec<RoomKey>,
+    pub retry: BTreeSet<RoomKey>,
     /// Found full during this turn; disconnected at its end.
     pub slow: Vec<SessionId>,
     /// Rooms with something to seal.
@@ -66,6 +73,8 @@ pub struct Desk {
     pub said: usize,
     /// Bytes of recent messages in all rooms.
     pub recent_used: usize,
+    /// Bytes of messages in all rooms that wait for the reads which close the holes before them.
+    pub ahead_used: usize,
     /// Whose joins were answered.
     pub arrived: Vec<(RoomKey, SessionId)>,
     pub rolls: Rolls,
@@ -81,12 +90,14 @@ impl Desk {
             pending: HashMap::new(),
             last_ticket: 0,
             line: VecDeque::new(),
+            in_line: HashSet::new(),
             reads: 0,
-            retry: Vec::new(),
+            retry: BTreeSet::new(),
             slow: Vec::new(),
             open: Vec::new(),
             said: 0,
             recent_used: 0,
+            ahead_used: 0,
             arrived: Vec::new(),
             rolls: Rolls::default(),
         }
@@ -118,6 +129,33 @@ impl Desk {
             limit,
         }));
         ticket
+    }
+
+    /// Puts a room into the line of those that want a read, once.
+    pub fn line_up(&mut self, room: RoomKey) {
+        if self.in_line.insert(room) {
+            self.line.push_back(room);
+        }
+    }
+
+    /// The room that has waited longest for a read, if another may be asked now. It may have gone.
+    pub fn next_in_line(&mut self) -> Option<RoomKey> {
+        if self.reads >= READS {
+            return None;
+        }
+        let room = self.line.pop_front()?;
+        self.in_line.remove(&room);
+        Some(room)
+    }
+
+    /// Rooms that wait for a read.
+    pub fn due(&self) -> usize {
+        self.line.len() + self.retry.len()
+    }
+
+    /// Bytes that may still be held ahead of holes.
+    pub fn ahead_left(&self) -> usize {
+        AHEAD_MEMORY.saturating_sub(self.ahead_used)
     }
 
     /// The most that is offered to an outbox at once, in bytes.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::commands::refuse_reserved;
 use super::desk::Desk;
-use super::recovery::{Cursor, Join, Judge};
+use super::joins::Join;
+use super::recovery::{Cursor, Judge};
 use super::room::{Membership, Present, Room, RoomState};
 use super::{Dispatcher, Now};
 use crate::broker::{Publication, Refused, Request};
 use crate::id::{Position, RoomName, SessionId};
+use crate::identity::Action;
 use crate::protocol::{Code, CommandError, Reply, RequestId};
 use crate::rooms::{Joined, Left, RoomKey};
 
@@ -21,10 +22,28 @@ impl Dispatcher {
         name: &RoomName,
         since: Option<Position>,
     ) -> Result<(), CommandError> {
-        refuse_reserved(name)?;
+        self.judge(session, Action::Join, name)?;
         self.check_bounds(session, name)?;
+        let deadline = now.instant + self.desk.settings.join_timeout;
+        let join = Join {
+            id,
+            deadline,
+            sign_in: None,
+        };
+        self.admit(session, name, since, join);
+        Ok(())
+    }
+
+    /// Makes the session a member, whatever the bounds. The join is answered when it is known where the room stands.
+    pub(super) fn admit(
+        &mut self,
+        session: SessionId,
+        name: &RoomName,
+        since: Option<Position>,
+        join: Join,
+    ) {
         let Some(speaker) = self.sessions.get(&session) else {
-            return Ok(());
+            return;
         };
         let member = Membership {
             outbox: speaker.outbox.clone(),
@@ -36,9 +55,8 @@ impl Dispatcher {
         if joined == Joined::First {
             self.desk.requests.push(Request::Follow(name.clone()));
         }
-        let deadline = now.instant + self.desk.settings.join_timeout;
         let Some((room, desk)) = self.room(key) else {
-            return Ok(());
+            return;
         };
         if joined == Joined::Already {
             // It has lost its place, or forgot that it has one: it starts afresh, behind what was said before.
@@ -47,13 +65,12 @@ impl Dispatcher {
         } else {
             room.state.speakers[member.protocol.index()] += 1;
         }
-        let cursor = Cursor::new(member, since, Join { id, deadline });
+        let cursor = Cursor::new(member, since, join);
         room.state.cursors.insert(session, cursor);
         room.settle(desk, session, Judge::NotYet);
         if room.state.cursors.contains_key(&session) {
-            self.joins.push_back((deadline, key, session));
+            self.joins.insert(key);
         }
-        Ok(())
     }
 
     fn check_bounds(&self, session: SessionId, name: &RoomName) -> Result<(), CommandError> {
@@ -63,7 +80,14 @@ impl Dispatcher {
             return limit("this node has as many rooms as it may; leave one, or try another node");
         }
         let again = known.is_some_and(|key| self.rooms.has(key, session));
-        if !again && self.rooms.count_of(session) >= self.desk.settings.rooms_per_session {
+        // The personal room was not the client's choice.
+        let speaker = self.sessions.get(&session);
+        let personal = speaker.is_some_and(|speaker| speaker.identity.is_some());
+        let count = self
+            .rooms
+            .count_of(session)
+            .saturating_sub(usize::from(personal));
+        if !again && count >= self.desk.settings.rooms_per_session {
             return limit("you are in as many rooms as one client may be; leave one first");
         }
         Ok(())
@@ -102,6 +126,7 @@ impl Dispatcher {
             && let Some(room) = self.rooms.remove(key)
         {
             self.desk.recent_used -= room.state.recent.weight();
+            self.desk.ahead_used -= room.state.track.ahead_weight();
             self.forget_roll(room.state.roll);
             self.desk.requests.push(Request::Unfollow(room.name));
         }
@@ -137,21 +162,28 @@ impl Dispatcher {
 
     /// Joins that the broker did not let be answered in time are refused.
     pub(super) fn give_up_joins(&mut self, now: Now) {
-        while let Some((deadline, key, session)) = self.joins.front().copied()
-            && deadline <= now.instant
-        {
-            self.joins.pop_front();
+        for key in std::mem::take(&mut self.joins) {
             let Some((room, _)) = self.room(key) else {
                 continue;
             };
-            let cursor = room.state.cursors.get(&session);
-            if let Some(join) = cursor.and_then(|cursor| cursor.late(now.instant)) {
+            let waiting = room.state.cursors.iter();
+            let waiting = waiting.filter_map(|(session, cursor)| Some((*session, cursor.due()?)));
+            let (mut late, in_time): (Vec<_>, Vec<_>) =
+                waiting.partition(|(_, deadline)| *deadline <= now.instant);
+            // Equal events have equal effects.
+            late.sort_unstable();
+            if !in_time.is_empty() {
+                self.joins.insert(key);
+            }
+            for (session, _) in late {
+                let Some((room, desk)) = self.room(key) else {
+                    break;
+                };
+                let Some(id) = room.give_up_join(desk, session) else {
+                    continue;
+                };
                 self.leave(key, session);
-                self.reply(
-                    session,
-                    join.id,
-                    &Reply::Error(&Refused::Unavailable.into()),
-                );
+                self.reply(session, id, &Reply::Error(&Refused::Unavailable.into()));
             }
         }
     }

@@ -5,15 +5,16 @@ use super::desk::Pending;
 use super::roll::RoomRoll;
 use super::room::Present;
 use super::{Dispatcher, Now};
-use crate::broker::{Info, Members, Refused, Request, Roll};
+use crate::broker::{Members, Refused, Request, Roll};
 use crate::id::{RoomName, SessionId, Ticket, UserName};
+use crate::identity::{Action, Identity};
 use crate::presence::fit;
-use crate::protocol::{Code, CommandError, Reply, RequestId};
+use crate::protocol::{CommandError, Reply, RequestId};
 use crate::rooms::RoomKey;
 
 /// A client's question for the members of a room.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct Inquiry {
     pub session: SessionId,
     pub id: Option<RequestId>,
     pub room: RoomName,
@@ -21,7 +22,7 @@ pub struct Asked {
     pub limit: usize,
 }
 
-impl Asked {
+impl Inquiry {
     fn request(self, ticket: Ticket) -> Request {
         Request::Members(Members {
             ticket,
@@ -33,16 +34,9 @@ impl Asked {
 }
 
 impl Dispatcher {
-    /// Says who a session is: in its rooms it counts as that user from now on.
-    pub(super) fn identify(&mut self, session: SessionId, user: &UserName, info: Option<Info>) {
-        let Some(speaker) = self.sessions.get_mut(&session) else {
-            return;
-        };
-        if info.is_some() || speaker.user.as_ref() != Some(user) {
-            speaker.info = info;
-        }
-        speaker.user = Some(user.clone());
-        let info = speaker.info.clone();
+    /// A session has said who it is, or so again: in the rooms it was in before it counts as that user from now on.
+    pub(super) fn count_as(&mut self, session: SessionId, identity: &Identity) {
+        let (user, info) = (&identity.user, identity.info.as_ref());
         for key in self.rooms.rooms_of(session) {
             let Some(name) = self.rooms.get(key).map(|room| room.name.clone()) else {
                 continue;
@@ -54,10 +48,10 @@ impl Dispatcher {
                 continue;
             };
             if former.as_ref() == Some(user) {
-                self.attendance.inform(&name, user, info.as_ref());
+                self.attendance.inform(&name, user, info);
             } else {
                 self.attendance.hand_over(&name, former.as_ref());
-                self.attendance.arrive(&name, Some(user), info.as_ref());
+                self.attendance.arrive(&name, Some(user), info);
                 *former = Some(user.clone());
             }
         }
@@ -74,8 +68,10 @@ impl Dispatcher {
             if let Some(member) = self.rooms.member_mut(key, session)
                 && matches!(member.present, Present::NotYet)
             {
-                member.present = Present::As(speaker.user.clone());
-                let (user, info) = (speaker.user.as_ref(), speaker.info.as_ref());
+                let identity = speaker.identity.as_deref();
+                let user = identity.map(|identity| &identity.user);
+                let info = identity.and_then(|identity| identity.info.as_ref());
+                member.present = Present::As(user.cloned());
                 self.attendance.arrive(&name, user, info);
             }
         }
@@ -98,17 +94,22 @@ impl Dispatcher {
             .announce(|here| requests.push(Request::Here(here)));
     }
 
-    pub(super) fn on_members(&mut self, now: Now, asked: Asked) -> Result<(), CommandError> {
-        let key = self.may_list(&asked)?;
+    pub(super) fn on_members(&mut self, now: Now, asked: Inquiry) -> Result<(), CommandError> {
+        self.judge(asked.session, Action::Members, &asked.room)?;
         let ticket = self.wait(asked.session, Pending::Members(asked.clone()))?;
         let deadline = now.instant + self.desk.settings.join_timeout;
-        let Some((room, desk)) = self.room(key) else {
+        let key = self.rooms.find(&asked.room);
+        // Whoever is not told what changes is told what is.
+        let key = key.filter(|key| self.rooms.has(*key, asked.session));
+        let Some((room, desk)) = key.and_then(|key| self.room(key)) else {
+            self.desk.requests.push(asked.request(ticket));
             return Ok(());
         };
         if !room.keeps_roll(desk) {
             desk.requests.push(asked.request(ticket));
             return Ok(());
         }
+        let key = room.key;
         let roll = &mut room.state.roll;
         roll.waiting.push((deadline, ticket));
         if asked.after.is_some() && roll.roster.has_list() {
@@ -124,27 +125,12 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Whether the session may know who is in the room: its members may.
-    fn may_list(&self, asked: &Asked) -> Result<RoomKey, CommandError> {
-        let key = self.rooms.find(&asked.room);
-        let key = key.filter(|key| self.rooms.has(*key, asked.session));
-        key.ok_or_else(|| {
-            let reason = "only members may know who is in a room; join it first";
-            CommandError::new(Code::Forbidden, reason)
-        })
-    }
-
     /// Answers the questions that wait in a room: from its list, or by the broker if that is not kept.
     pub(super) fn answer_waiting(&mut self, key: RoomKey) {
-        let Some((room, desk)) = self.room(key) else {
+        let Some((room, _)) = self.room(key) else {
             return;
         };
-        let waiting = std::mem::take(&mut room.state.roll.waiting);
-        if !waiting.is_empty() {
-            // What was told before lies before the answer.
-            room.seal(desk);
-        }
-        for (_, ticket) in waiting {
+        for (_, ticket) in std::mem::take(&mut room.state.roll.waiting) {
             let Some(Pending::Members(asked)) = self.desk.pending.get(&ticket) else {
                 continue;
             };
@@ -170,7 +156,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn reply_members(&mut self, asked: &Asked, result: Result<Roll, Refused>) {
+    pub(super) fn reply_members(&mut self, asked: &Inquiry, result: Result<Roll, Refused>) {
         self.answered(asked.session);
         let mut roll = match result {
             Ok(roll) => roll,
@@ -179,6 +165,7 @@ impl Dispatcher {
             }
         };
         fit(&mut roll, self.desk.quarter());
+        // What was told before lies before the answer.
         if let Some((room, desk)) = self.room_named(&asked.room) {
             room.seal(desk);
         }

@@ -14,9 +14,7 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 impl Dispatcher {
     /// Asks the broker for what the rooms in line want to know.
     pub(super) fn ask_reads(&mut self) {
-        while self.desk.reads < READS
-            && let Some(key) = self.desk.line.pop_front()
-        {
+        while let Some(key) = self.desk.next_in_line() {
             if let Some((room, desk)) = self.room(key) {
                 room.ask(desk);
             }
@@ -26,7 +24,7 @@ impl Dispatcher {
     pub(super) fn retry_reads(&mut self) {
         for key in std::mem::take(&mut self.desk.retry) {
             if let Some((room, desk)) = self.room(key) {
-                room.line_up(desk);
+                desk.line_up(room.key);
             }
         }
     }

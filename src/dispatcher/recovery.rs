@@ -2,17 +2,21 @@
 //! behind and has a [`Cursor`]: then it gets its next page when its outbox has drained, from the recent messages or
 //! from a read that all who are behind share. Nothing is buffered for it. It becomes live in the turn in which its
 //! cursor meets the delivered offset.
-
-use std::sync::Arc;
-use std::time::Instant;
+//!
+//! What cursors cost is counted per room, not per client. A read brings a page (with Redis half a megabyte, in memory the
+//! whole log), and stays at hand in [`Recent`](crate::history::Recent) within the one bound for all rooms. A log of up to
+//! a page therefore costs at most three reads: where the room stands, the page, and one for whoever stood before it; a
+//! longer one costs each of its pages about once, and never more than twice. Where memory is too short for that, what was
+//! read is given up at the end of the turn, after everyone has had a part of it: each read brings the lowest cursor on.
 
 use bytes::BytesMut;
 
 use super::desk::{Desk, Pending};
-use super::room::{Membership, PAGE, Room, own_message};
-use crate::broker::{Page, Publication, Range, Refused, Sender};
+use super::joins::Join;
+use super::room::{Membership, PAGE, Room, RoomState, own_message};
+use crate::broker::{Page, Range, Refused, Sender};
 use crate::id::{Position, SessionId, Ticket};
-use crate::protocol::{Code, CommandError, Joined, Message, Push, Reply, RequestId};
+use crate::protocol::{Joined, Message, Push, Reply, RequestId};
 
 /// A member that is behind.
 #[derive(Debug)]
@@ -20,14 +24,7 @@ pub struct Cursor {
     pub member: Membership,
     want: Want,
     /// A join that has not been answered yet.
-    join: Option<Join>,
-}
-
-/// A join that waits for its answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Join {
-    pub id: Option<RequestId>,
-    pub deadline: Instant,
+    pub(super) join: Option<Join>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +54,6 @@ impl Cursor {
         }
     }
 
-    /// The join that waits here, if its time is over.
-    pub fn late(&self, now: Instant) -> Option<Join> {
-        self.join.filter(|join| join.deadline <= now)
-    }
-
     /// Whether its join has been answered.
     pub fn is_answered(&self) -> bool {
         self.join.is_none()
@@ -86,7 +78,13 @@ impl Cursor {
         fits()
     }
 
-    fn say(&self, desk: &mut Desk, session: SessionId, id: Option<RequestId>, reply: &Reply<'_>) {
+    pub(super) fn say(
+        &self,
+        desk: &mut Desk,
+        session: SessionId,
+        id: Option<RequestId>,
+        reply: &Reply<'_>,
+    ) {
         desk.say(
             session,
             &self.member.outbox,
@@ -96,18 +94,6 @@ impl Cursor {
 }
 
 impl Room {
-    /// A join that another join or a leave of its session overtakes is refused: every join is answered.
-    pub fn supersede(&mut self, desk: &mut Desk, session: SessionId) {
-        let Some(cursor) = self.state.cursors.get_mut(&session) else {
-            return;
-        };
-        if let Some(Join { id, .. }) = cursor.join.take() {
-            let reason = "another join or leave of this room came before the answer; join again";
-            let error = CommandError::new(Code::Unavailable, reason);
-            cursor.say(desk, session, id, &Reply::Error(&error));
-        }
-    }
-
     /// More comes at once than outboxes hold: all who are live, and thus stand at this offset, get it page by page.
     pub fn fall_behind(&mut self, desk: &mut Desk, offset: u64) {
         self.seal(desk);
@@ -160,14 +146,12 @@ impl Room {
                 self.become_live(desk, session, position, Some(true));
             }
             Want::After(_) if !cursor.has_room(desk.quarter()) => {}
-            Want::After(at) if self.state.recent.run().covers(at.offset + 1) => {
-                let messages = self.state.recent.run().after(at.offset, PAGE);
-                let messages: Vec<_> = messages.map(|(o, said)| (o, said.clone())).collect();
-                self.give(desk, session, position, &messages);
+            Want::After(at) if self.state.recent.run_at(at.offset + 1).is_some() => {
+                self.give(desk, session, position);
             }
             Want::After(_) => {
                 self.state.seek = true;
-                self.line_up(desk);
+                desk.line_up(self.key);
             }
             // Another epoch, or ahead of this node: perhaps the node itself is behind, so its own read decides.
             Want::Since(_) if judge == Judge::NotYet => self.make_due(desk),
@@ -188,7 +172,7 @@ impl Room {
         let Some(cursor) = self.state.cursors.remove(&session) else {
             return;
         };
-        if let Some(Join { id, .. }) = cursor.join {
+        if let Some(join) = &cursor.join {
             desk.arrived.push((self.key, session));
             let top = position.offset;
             let joined = Joined {
@@ -197,24 +181,24 @@ impl Room {
                 top,
                 recovered,
             };
-            cursor.say(desk, session, id, &Reply::Joined(joined));
+            cursor.welcome(desk, session, join, joined);
         }
     }
 
-    /// Gives a member its next page, from messages that follow its place: at most a quarter of an outbox, the rest when
-    /// that has drained. If its join still waits, it is told first that all of it comes.
-    fn give(
-        &mut self,
-        desk: &mut Desk,
-        session: SessionId,
-        top: Position,
-        messages: &[(u64, Arc<Publication>)],
-    ) {
-        let Some(cursor) = self.state.cursors.get_mut(&session) else {
+    /// Gives a member its next page, from the messages at hand that follow its place: at most a quarter of an outbox, the
+    /// rest when that has drained. If its join still waits, it is told first that all of it comes.
+    fn give(&mut self, desk: &mut Desk, session: SessionId, top: Position) {
+        let RoomState {
+            cursors, recent, ..
+        } = &mut self.state;
+        let Some(cursor) = cursors.get_mut(&session) else {
             return;
         };
         let Want::After(at) = cursor.want else { return };
-        if let Some(Join { id, .. }) = cursor.join.take() {
+        let Some(run) = recent.run_at(at.offset + 1) else {
+            return;
+        };
+        if let Some(join) = cursor.join.take() {
             desk.arrived.push((self.key, session));
             let joined = Joined {
                 room: &self.name,
@@ -222,7 +206,7 @@ impl Room {
                 top: top.offset,
                 recovered: Some(true),
             };
-            cursor.say(desk, session, id, &Reply::Joined(joined));
+            cursor.welcome(desk, session, &join, joined);
         }
         let own = Sender {
             incarnation: desk.settings.incarnation,
@@ -233,14 +217,13 @@ impl Room {
         } = &cursor.member;
         let mut frames = BytesMut::new();
         let mut last = at;
-        for (offset, publication) in messages {
-            // A read may know more than the node has delivered; that comes when it is delivered.
-            if *offset > top.offset || frames.len() >= desk.quarter() {
+        for (offset, publication) in run.after(at.offset, usize::MAX) {
+            if frames.len() >= desk.quarter() {
                 break;
             }
             let message = Message {
                 room: &self.name,
-                offset: Some(*offset),
+                offset: Some(offset),
                 publication,
             };
             match publication.except {
@@ -249,7 +232,7 @@ impl Room {
                 }
                 _ => protocol.message(&message, &mut frames),
             }
-            last.offset = *offset;
+            last.offset = offset;
         }
         cursor.want = Want::After(last);
         desk.metrics.delivered_total.add(last.offset - at.offset);
@@ -261,12 +244,14 @@ impl Room {
         }
     }
 
-    /// Reads what the room's cursors need and the node does not have: from the lowest one on, for all of them.
+    /// Reads what the room's cursors need and the node does not have, for all of them: from the lowest one on, up to what
+    /// is at hand again. What is read stays at hand while there is memory, so however many come back, each part of the
+    /// log is read once.
     pub fn ask_seek(&mut self, desk: &mut Desk) {
         if self.state.seek_ticket.is_some() || !std::mem::take(&mut self.state.seek) {
             return;
         }
-        let recent = self.state.recent.run();
+        let recent = &self.state.recent;
         let quarter = desk.quarter() as u64;
         let needed = self
             .state
@@ -275,8 +260,8 @@ impl Room {
             .filter_map(|cursor| match cursor.want {
                 // Whoever has no room now is looked at when it has: one slow reader must not decide what all others wait for.
                 Want::After(at)
-                    if !recent.covers(at.offset + 1)
-                        && cursor.member.outbox.waiting() <= quarter =>
+                    if cursor.member.outbox.waiting() <= quarter
+                        && recent.run_at(at.offset + 1).is_none() =>
                 {
                     Some(at)
                 }
@@ -285,14 +270,21 @@ impl Room {
         let Some(lowest) = needed.min_by_key(|at| at.offset) else {
             return;
         };
+        let next = lowest.offset + 1;
+        let hole = recent.hole_at(next);
+        // Where little lies between what is at hand and what is needed, that is read along: members take pages at
+        // different paces, and each small hole that is left would be a read of its own.
+        let near = next - hole.start <= PAGE as u64;
+        let start = if near { hole.start } else { next };
         // A whole log in one read, so that a herd costs few.
-        let limit = desk.settings.retention.of(&self.name).size.max(PAGE);
-        let ticket = desk.read(
-            Pending::Seek(self.key),
-            &self.name,
-            Range::After(lowest),
-            limit,
-        );
+        let most = desk.settings.retention.of(&self.name).size.max(PAGE);
+        let limit = (hole.end - start).min(most as u64) as usize;
+        let from = Position {
+            offset: start - 1,
+            ..lowest
+        };
+        let range = Range::After(from);
+        let ticket = desk.read(Pending::Seek(self.key), &self.name, range, limit);
         self.state.seek_ticket = Some(ticket);
     }
 
@@ -308,7 +300,7 @@ impl Room {
         }
         let Ok(page) = result else {
             self.state.seek = true;
-            desk.retry.push(self.key);
+            desk.retry.insert(self.key);
             return;
         };
         let Some(position) = self.state.track.position() else {
@@ -321,58 +313,41 @@ impl Room {
         if page.top.epoch != position.epoch {
             return;
         }
+        // At the end of the turn it is given up again where there is no memory for it; until then all have their part.
         self.change_recent(desk, |recent| {
-            recent.prepend(&page.messages, position.offset)
+            recent.insert(&page.messages, position.offset)
         });
-        let behind = self.behind();
-        for session in &behind {
-            self.give_sought(desk, *session, position, &page);
-        }
-        // Whoever got nothing of it, and waits for no outbox, is in need of another read.
-        for session in behind {
-            let Some(cursor) = self.state.cursors.get(&session) else {
-                continue;
-            };
-            // Asked before the look: the writer may be done between the two.
-            cursor.member.outbox.want_drained();
-            if cursor.member.outbox.waiting() == 0 {
+        for session in self.behind() {
+            if self.is_unreached(session, &page) {
+                self.lose_place(desk, session, position);
+            } else {
                 self.settle(desk, session, Judge::NotYet);
             }
         }
     }
 
-    /// Serves a cursor from a page that was read for cursors, or tells it that the log no longer reaches its place.
-    fn give_sought(&mut self, desk: &mut Desk, session: SessionId, top: Position, page: &Page) {
+    /// Whether the log no longer has what comes next for a member that is behind, and the node neither.
+    fn is_unreached(&self, session: SessionId, page: &Page) -> bool {
+        let want = self.state.cursors.get(&session).map(|cursor| cursor.want);
+        matches!(want, Some(Want::After(at)) if at.offset + 1 < page.first
+            && self.state.recent.run_at(at.offset + 1).is_none())
+    }
+
+    /// Tells a member that is behind where it stands now: its join by the answer, all others by a gap.
+    fn lose_place(&mut self, desk: &mut Desk, session: SessionId, top: Position) {
         let Some(cursor) = self.state.cursors.get(&session) else {
             return;
         };
-        let Want::After(at) = cursor.want else { return };
-        if at.offset + 1 < page.first && !self.state.recent.run().covers(at.offset + 1) {
-            if cursor.join.is_none() {
-                let Membership {
-                    outbox, protocol, ..
-                } = &cursor.member;
-                let gap = Push::Gap {
-                    room: &self.name,
-                    position: top,
-                };
-                desk.say(session, outbox, protocol.push(&gap));
-            }
-            self.become_live(desk, session, top, Some(false));
-            return;
+        if cursor.join.is_none() {
+            let Membership {
+                outbox, protocol, ..
+            } = &cursor.member;
+            let gap = Push::Gap {
+                room: &self.name,
+                position: top,
+            };
+            desk.say(session, outbox, protocol.push(&gap));
         }
-        if !cursor.has_room(desk.quarter()) {
-            return;
-        }
-        let start = page
-            .messages
-            .partition_point(|(offset, _)| *offset <= at.offset);
-        let rest = &page.messages[start..];
-        if rest
-            .first()
-            .is_some_and(|(offset, _)| *offset == at.offset + 1)
-        {
-            self.give(desk, session, top, rest);
-        }
+        self.become_live(desk, session, top, Some(false));
     }
 }

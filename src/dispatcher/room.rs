@@ -54,8 +54,6 @@ pub struct RoomState {
     pub seek_ticket: Option<Ticket>,
     /// A cursor needs what the node no longer has.
     pub seek: bool,
-    /// The room stands in the line of those that want a read.
-    in_line: bool,
     /// Members by protocol, so that nothing is encoded for nobody.
     pub speakers: [usize; Protocol::COUNT],
     /// Who is here, over all nodes.
@@ -123,7 +121,9 @@ impl Open {
 impl Room {
     /// A message came by the topic.
     pub fn hear(&mut self, desk: &mut Desk, at: Position, publication: Arc<Publication>) {
-        match self.state.track.hear(at.epoch, at.offset, publication) {
+        let memory = desk.ahead_left();
+        let hear = |track: &mut Track| track.hear(at.epoch, at.offset, publication, memory);
+        match self.change_track(desk, hear) {
             Some(step) => self.step(desk, step),
             None => self.line_up_if_due(desk),
         }
@@ -137,20 +137,12 @@ impl Room {
 
     fn line_up_if_due(&mut self, desk: &mut Desk) {
         if self.state.track.is_due() {
-            self.line_up(desk);
-        }
-    }
-
-    /// Puts the room into the line of those that want a read, once.
-    pub fn line_up(&mut self, desk: &mut Desk) {
-        if !std::mem::replace(&mut self.state.in_line, true) {
-            desk.line.push_back(self.key);
+            desk.line_up(self.key);
         }
     }
 
     /// It is this room's turn to read what it wants to know.
     pub fn ask(&mut self, desk: &mut Desk) {
-        self.state.in_line = false;
         if self.state.track.is_due() {
             let range = self.state.track.ask();
             let ticket = desk.read(Pending::Track(self.key), &self.name, range, PAGE);
@@ -171,11 +163,11 @@ impl Room {
         }
         let Ok(page) = result else {
             self.state.track.failed();
-            desk.retry.push(self.key);
+            desk.retry.insert(self.key);
             return;
         };
         let mut steps = Vec::new();
-        self.state.track.answer(page, &mut steps);
+        self.change_track(desk, |track| track.answer(page, &mut steps));
         let judge = if self.state.track.is_settled() {
             Judge::Now
         } else {
@@ -218,6 +210,14 @@ impl Room {
             recent.push(offset, publication);
             recent.truncate(size);
         });
+    }
+
+    /// Keeps count of the memory that messages ahead of a hole take.
+    fn change_track<T>(&mut self, desk: &mut Desk, change: impl FnOnce(&mut Track) -> T) -> T {
+        desk.ahead_used -= self.state.track.ahead_weight();
+        let changed = change(&mut self.state.track);
+        desk.ahead_used += self.state.track.ahead_weight();
+        changed
     }
 
     /// Keeps count of the memory that recent messages take.

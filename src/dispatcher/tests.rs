@@ -1,6 +1,7 @@
 //! The dispatcher's turns, one at a time: events in, frames and requests out. The broker is played by hand; no task
 //! runs and no time passes but what the test says.
 
+mod identity;
 #[path = "presence/tests.rs"]
 mod presence;
 
@@ -11,6 +12,7 @@ use crate::id::Epoch;
 use crate::id::Ticket;
 use crate::presence::PresenceSettings;
 use crate::protocol::Publish;
+use crate::rights::Rights;
 use crate::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -43,6 +45,7 @@ impl Bench {
             join_timeout: Duration::from_secs(5),
             rooms_per_session: 16,
             max_rooms: 3,
+            rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory: 1 << 20,
             presence: PresenceSettings::default(),
@@ -75,7 +78,7 @@ impl Bench {
     fn open(&mut self, session: u64) {
         let limits = OutboxLimits {
             bytes: OUTBOX,
-            frames: 100,
+            frames: 4096,
         };
         let (outbox, reader) = outbox(limits, || ());
         self.outboxes.insert(session, reader);
@@ -83,7 +86,7 @@ impl Bench {
         self.turn([Event::Opened {
             session,
             protocol,
-            user: None,
+            identity: None,
             outbox,
         }]);
         assert_eq!(self.heard(session.0).len(), 1, "the welcome");
@@ -574,7 +577,7 @@ fn a_session_that_opens_during_the_drain_is_told_to_come_back_too() {
     bench.turn([Event::Opened {
         session,
         protocol,
-        user: None,
+        identity: None,
         outbox,
     }]);
     let heard: Vec<Value> = bench.heard(2);
@@ -597,7 +600,7 @@ fn a_connection_whose_writer_does_not_end_is_hung_up_on() {
     bench.turn([Event::Opened {
         session,
         protocol,
-        user: None,
+        identity: None,
         outbox,
     }]);
     bench.turn([Event::Closed {
@@ -676,4 +679,77 @@ fn a_resubscription_of_many_rooms_reads_a_bounded_number_at_a_time() {
         bench.chunks(1);
     }
     assert_eq!(answered, 200);
+}
+
+#[test]
+fn readers_that_flood_do_not_delay_what_the_broker_brings() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    let (say, tell, inbox) = inbox(2000);
+    (0..2000).for_each(|_| say.send(command(1, Command::Ping)).unwrap());
+    for offset in 1..=100 {
+        let Event::Broker(message) = message("lobby", offset, "hi") else {
+            unreachable!()
+        };
+        tell.send(message).unwrap();
+    }
+    // Whatever is in the inbox is handled still.
+    drop((say, tell));
+    let dispatcher = std::mem::replace(&mut bench.dispatcher, Bench::new().dispatcher);
+    let (asked, _requests) = flume::unbounded();
+    runtime::block_on(run(dispatcher, inbox, Broker::new(asked)));
+    let heard = bench.heard(1);
+    let last = heard.iter().position(|said| said["offset"] == 100).unwrap();
+    let pongs = heard[..last].iter().filter(|said| said["type"] == "pong");
+    // A turn's messages are offered at its end; all hundred are in the first.
+    assert!(
+        last >= 99 && heard.len() == 2100,
+        "{last} of {}",
+        heard.len()
+    );
+    assert!(pongs.count() <= TURN, "the last came after {last} others");
+}
+
+#[test]
+fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
+    let mut bench = Bench::new();
+    bench.dispatcher.desk.settings.max_rooms = 1000;
+    bench.dispatcher.desk.settings.rooms_per_session = 1000;
+    bench.open(1);
+    let rooms: Vec<String> = (0..desk::READS).map(|n| format!("r{n}")).collect();
+    bench.turn(rooms.iter().map(|room| join(1, room)));
+    let asked = bench.turn(rooms.iter().map(|room| following(room)));
+    assert_eq!(asked.len(), desk::READS, "no further read may be asked");
+    for _ in 0..100 {
+        bench.turn([join(1, "again"), following("again"), leave(1, "again")]);
+        bench.heard(1);
+    }
+    assert_eq!(bench.dispatcher.desk.due(), 1);
+    assert_eq!(bench.dispatcher.joins.len(), desk::READS + 1);
+}
+
+#[test]
+fn what_waits_behind_holes_is_bounded_in_bytes_and_comes_with_a_later_read() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    bench.member(1000, "other", 0);
+    let text = "x".repeat(12 << 10);
+    let mut ticket = None;
+    for offset in 2..=1000 {
+        let requests = bench.turn(["lobby", "other"].map(|room| message(room, offset, &text)));
+        ticket = ticket.or_else(|| (!requests.is_empty()).then(|| read_ticket(&requests)));
+        assert!(bench.dispatcher.desk.ahead_used <= desk::AHEAD_MEMORY);
+    }
+    let held = bench.dispatcher.desk.ahead_used;
+    assert!(held > desk::AHEAD_MEMORY / 2, "{held}");
+    let requests = bench.turn([page(ticket.unwrap(), 1000, 1, (1..=100).collect())]);
+    let position = bench.dispatcher.position(&name("lobby")).unwrap();
+    assert!((101..1000).contains(&position.offset), "{position:?}");
+    assert!(bench.dispatcher.desk.ahead_used < held);
+    let Some(Request::Read(read)) = requests.first() else {
+        panic!("{requests:?}")
+    };
+    assert_eq!(read.range, Range::After(position));
+    bench.turn([leave(1, "lobby"), leave(1000, "other")]);
+    assert_eq!(bench.dispatcher.desk.ahead_used, 0);
 }

@@ -94,7 +94,7 @@ fn only_pages_of_the_same_host_or_on_the_list_may_connect() {
     ];
     let rules = Rules {
         origins: &origins,
-        protocols: &[],
+        ..Rules::default()
     };
     #[rustfmt::skip]
     let table = [
@@ -155,11 +155,44 @@ fn only_pages_of_the_same_host_or_on_the_list_may_connect() {
 }
 
 #[test]
+fn a_page_whose_name_points_here_may_not_connect_to_an_open_node() {
+    let origins = ["http://chat.example:9090".to_owned()];
+    let rules = Rules {
+        origins: &origins,
+        own_hosts: Some("192.0.2.7".parse().unwrap()),
+        ..Rules::default()
+    };
+    for (host, passes) in [
+        ("localhost:9090", true),
+        ("LOCALHOST:9090", true),
+        ("chat.localhost:9090", true),
+        ("127.0.0.1:9090", true),
+        ("127.9.9.9:9090", true),
+        ("[::1]:9090", true),
+        ("[::ffff:127.0.0.1]:9090", true),
+        ("192.0.2.7:9090", true),
+        ("192.0.2.8:9090", false),
+        ("evil.test:9090", false),
+        ("localhost.evil.test:9090", false),
+        ("127.0.0.1.evil.test:9090", false),
+        ("notlocalhost:9090", false),
+        ("0.0.0.0:9090", false),
+        ("chat.example:9090", true),
+    ] {
+        let field = format!("Origin: http://{host}\r\n");
+        let outcome = judge(&handshake(host, &field), &rules);
+        assert_eq!(outcome.is_ok(), passes, "{host}: {outcome:?}");
+        // A program is no page.
+        assert!(judge(&handshake(host, ""), &rules).is_ok());
+    }
+}
+
+#[test]
 fn a_subprotocol_is_named_only_if_offered_and_known() {
     let known = ["switchboard.v1", "switchboard.v2"];
     let rules = Rules {
-        origins: &[],
         protocols: &known,
+        ..Rules::default()
     };
     #[rustfmt::skip]
     let table = [
@@ -191,8 +224,8 @@ fn many_offers_are_read_to_the_last() {
         &format!("Sec-WebSocket-Protocol: {offers}switchboard\r\n"),
     );
     let rules = Rules {
-        origins: &[],
         protocols: &["switchboard"],
+        ..Rules::default()
     };
     assert_eq!(
         judge(&request, &rules).unwrap().protocol,

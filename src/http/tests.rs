@@ -1,6 +1,7 @@
 //! Tables of good and hostile heads, properties over how bytes arrive, and the bytes of answers.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -189,6 +190,39 @@ fn limits_are_met_to_the_byte() {
     let target = format!("/{}", "a".repeat(8191));
     let read = request(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
     assert_eq!(read.target, target);
+}
+
+/// A head of so many bytes, one byte at a time: how long it takes, at best of five.
+fn time_of_a_trickle(size: usize) -> Duration {
+    let limits = HeadLimits {
+        bytes: 2 * size,
+        fields: size,
+        ..HeadLimits::default()
+    };
+    let mut head = b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec();
+    while head.len() < size {
+        head.extend(b"X: a\r\n");
+    }
+    head.extend(b"\r\n");
+    let trickle = || {
+        let start = Instant::now();
+        let mut reader = HeadReader::default();
+        for end in 1..head.len() {
+            assert_eq!(reader.read(&head[..end], &limits), Ok(Parsed::Partial));
+        }
+        let whole = reader.read(&head, &limits);
+        assert!(matches!(whole, Ok(Parsed::Complete { length, .. }) if length == head.len()));
+        start.elapsed()
+    };
+    let times = (0..5).map(|_| trickle());
+    times.min().expect("five times")
+}
+
+#[test]
+fn a_byte_of_a_head_that_trickles_in_costs_the_same_however_many_came_before() {
+    let (short, long) = (time_of_a_trickle(4 << 10), time_of_a_trickle(32 << 10));
+    // Eight times as long. Were each byte to cost the whole head again, it would be 64 times the time.
+    assert!(long < short * 30, "{short:?} for 4 KiB, {long:?} for 32");
 }
 
 #[test]

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    Code, Command, CommandError, Incoming, Message, Publish, Push, Reply, RequestId, frame,
+    Asked, Code, Command, CommandError, Incoming, Message, Publish, Push, Reply, RequestId, frame,
 };
 use crate::id::{Epoch, Position, RoomName, UserName};
+use crate::identity::Credentials;
 use crate::member::{INFO_BYTES, Info, Member};
 use crate::publication::Publication;
+use crate::secret::Secret;
 
 /// The largest `id`: what a double holds exactly.
 const MAX_ID: u64 = (1 << 53) - 1;
@@ -43,6 +45,8 @@ struct Fields<'a> {
     room: Option<Cow<'a, str>>,
     #[serde(borrow)]
     user: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    token: Option<Cow<'a, str>>,
     since: Option<Position>,
     #[serde(borrow)]
     key: Option<Cow<'a, str>>,
@@ -69,18 +73,28 @@ pub fn decode(text: &str) -> Incoming {
         Err(error) => {
             return Incoming {
                 id: id_of(text),
-                command: Err(not_understood(&error)),
+                asked: Err(not_understood(&error)),
             };
         }
     };
     let id = fields.id.map(RequestId);
-    let command = match id {
+    let asked = match id {
         Some(RequestId(id)) if id > MAX_ID => Err(bad("`id` must be a whole number below 2^53")),
         _ => fields
-            .command()
-            .and_then(|command| fields.nothing_left().map(|()| command)),
+            .asked()
+            .and_then(|asked| fields.nothing_left().map(|()| asked)),
     };
-    Incoming { id, command }
+    Incoming { id, asked }
+}
+
+/// What becomes of a frame that is nested too deeply.
+pub fn too_deep(text: &str, depth: usize) -> Incoming {
+    Incoming {
+        id: id_of(text),
+        asked: Err(bad(format!(
+            "nest arrays and objects at most {depth} deep, the command included"
+        ))),
+    }
 }
 
 /// The `id` of a frame that is otherwise wrong, so that its error finds its way.
@@ -104,12 +118,15 @@ fn not_understood(error: &serde_json::Error) -> CommandError {
 }
 
 impl Fields<'_> {
+    fn asked(&mut self) -> Result<Asked, CommandError> {
+        match &*self.kind {
+            "auth" => Ok(Asked::Auth(self.credentials()?)),
+            _ => Ok(Asked::Command(self.command()?)),
+        }
+    }
+
     fn command(&mut self) -> Result<Command, CommandError> {
         match &*self.kind {
-            "auth" => Ok(Command::Auth {
-                user: self.user()?,
-                info: self.info()?,
-            }),
             "join" => Ok(Command::Join {
                 room: self.room()?,
                 since: self.since.take(),
@@ -158,9 +175,17 @@ impl Fields<'_> {
         Ok(RoomName::new(&room)?)
     }
 
-    fn user(&mut self) -> Result<UserName, CommandError> {
-        let user = self.user.take().ok_or_else(|| bad("auth needs a `user`"))?;
-        Ok(UserName::new(&user)?)
+    fn credentials(&mut self) -> Result<Credentials, CommandError> {
+        match (self.user.take(), self.token.take()) {
+            (Some(user), None) => Ok(Credentials::User {
+                user: UserName::new(&user)?,
+                info: self.info()?,
+            }),
+            (None, Some(token)) => Ok(Credentials::Token(Secret::new(token.into_owned()))),
+            _ => Err(bad(
+                "auth needs a `token`, or a `user` where the server is open",
+            )),
+        }
     }
 
     fn key(&mut self) -> Result<Option<std::sync::Arc<str>>, CommandError> {
@@ -200,6 +225,7 @@ impl Fields<'_> {
         let left = [
             ("room", self.room.is_some()),
             ("user", self.user.is_some()),
+            ("token", self.token.is_some()),
             ("since", self.since.is_some()),
             ("key", self.key.is_some()),
             ("data", self.data.is_some()),
@@ -264,6 +290,10 @@ enum Said<'a> {
         room: &'a str,
         version: u64,
     },
+    Removed {
+        room: &'a str,
+        reason: &'a str,
+    },
     Bye {
         reason: &'a str,
         retry: u64,
@@ -281,6 +311,8 @@ struct Answer<'a> {
     epoch: Option<Epoch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -352,8 +384,12 @@ pub fn reply(id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
                 reason: &error.reason,
             });
         }
-        Reply::Authenticated { user } => Answer {
-            user: Some(user.as_str()),
+        Reply::Authenticated(is) => Answer {
+            user: Some(is.user.as_str()),
+            room: Some(is.room.as_str()),
+            epoch: is.position.map(|position| position.epoch),
+            offset: is.position.map(|position| position.offset),
+            expires: is.expires.map(|time| time.as_secs()),
             ..Answer::default()
         },
         Reply::Left { room } => Answer {
@@ -459,6 +495,10 @@ pub fn push(push: &Push<'_>) -> Bytes {
         Push::Members { room, version } => Said::Members {
             room: room.as_str(),
             version: *version,
+        },
+        Push::Removed { room, reason } => Said::Removed {
+            room: room.as_str(),
+            reason,
         },
         Push::Bye { reason, retry } => Said::Bye {
             reason,

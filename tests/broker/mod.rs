@@ -2,11 +2,14 @@
 //! do to us.
 
 mod cuts;
+mod herd;
 mod here;
+mod junk;
 mod leases;
 mod logs;
 mod loss;
 mod master;
+mod memory;
 mod node;
 mod presence;
 mod redis;

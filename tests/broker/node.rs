@@ -70,6 +70,7 @@ pub fn settings() -> Settings {
         publish_timeout: Duration::from_secs(5),
         topic_linger: LINGER,
         max_rooms: 1000,
+        history_memory: 1 << 20,
         webhooks: None,
     }
 }
@@ -81,7 +82,7 @@ pub struct BrokerNode {
     pub broker: Broker,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
-    events: flume::Receiver<BrokerEvent>,
+    pub events: flume::Receiver<BrokerEvent>,
     /// Events that came before the one that was waited for.
     kept: VecDeque<BrokerEvent>,
     next: u64,

@@ -43,7 +43,7 @@ fn password_user_and_database_come_from_the_address() {
     let port = server.port();
     let acl = "ACL SETUSER ada on >pw ~sb:* &sb* -@all +hello +auth +select \
                +info +script|load +eval +evalsha +publish +subscribe +unsubscribe +hmget +hset +get \
-               +set +del +xadd +xrange +xrevrange +pexpire +pttl +persist +time +hget +hdel +hexists +hscan \
+               +set +del +xadd +xrange +xrevrange +pexpire +pttl +persist +time +hget +hlen +hdel +hexists +hscan \
                +zadd +zrem +zscore +zcard +zrangebylex +zrangebyscore +zremrangebyscore +zrandmember";
     server.query::<String>(&acl.split_whitespace().collect::<Vec<_>>());
     for url in [

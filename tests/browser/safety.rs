@@ -10,7 +10,7 @@ use switchboard::runtime::Listener;
 
 use super::{enter, is_open, say, shown, shows};
 use crate::support::browser::{Browser, browse};
-use crate::support::{Cluster, NodeProcess};
+use crate::support::{Cluster, Issuer, NodeProcess};
 
 #[test]
 fn a_page_of_another_origin_cannot_connect() {
@@ -42,6 +42,33 @@ const CONNECT: &str = "
     const [url, done] = arguments;
     const socket = new WebSocket(url);
     socket.onopen = () => done('connected');
+    socket.onerror = () => done('refused');
+";
+
+#[test]
+fn a_page_may_show_its_token_as_a_subprotocol() {
+    browse(async {
+        let issuer = Issuer::new();
+        let node = NodeProcess::start(&["--token-secret-file", &issuer.path()]).await;
+        let mut browser = Browser::start();
+        let page = browser.page(&format!("http://{}/", node.address)).await;
+        let token = issuer.token("ada", &["lobby"]);
+        let url = json!(format!("ws://{}/ws", node.address));
+        let said = page
+            .script_async(OFFER, vec![url.clone(), json!(token)])
+            .await;
+        assert_eq!(said, json!(["switchboard", "ada"]));
+        let forged = format!("{}x", &token[..token.len() - 1]);
+        let said = page.script_async(OFFER, vec![url, json!(forged)]).await;
+        assert_eq!(said, "refused");
+    });
+}
+
+/// Offers a token and says which subprotocol was chosen and who the welcome is for.
+const OFFER: &str = "
+    const [url, token, done] = arguments;
+    const socket = new WebSocket(url, ['switchboard', `bearer.${token}`]);
+    socket.onmessage = ({ data }) => done([socket.protocol, JSON.parse(data).user]);
     socket.onerror = () => done('refused');
 ";
 

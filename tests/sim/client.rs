@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use switchboard::id::{Position, RoomName};
+use switchboard::id::{Position, RoomName, UserName};
 use switchboard::protocol::{Command, Publish};
 
 use super::oracle::{Kind, Oracle, Outcome};
@@ -20,6 +20,9 @@ const BACKOFF_FIRST: u64 = 100;
 const BACKOFF_MOST: u64 = 2_000;
 pub const STEADY_AFTER: u64 = 1_000;
 
+/// The users there are; each client is one of them, or nobody.
+pub const USERS: [&str; 2] = ["u0", "u1"];
+
 /// What a client does.
 #[derive(Debug)]
 pub enum Act {
@@ -27,6 +30,7 @@ pub enum Act {
     /// The socket is closed from this end.
     Close,
     Send(u64, Command),
+    SignIn(u64, UserName),
     Later(u64, Timer),
 }
 
@@ -130,6 +134,15 @@ pub fn jitter(random: &mut fastrand::Rng, tries: u32) -> u64 {
     random.u64(..=BACKOFF_MOST.min(BACKOFF_FIRST << tries.min(8)))
 }
 
+impl Conn {
+    /// The number of a request whose answer is waited for.
+    pub fn ask(&mut self, ask: Ask) -> u64 {
+        self.requests += 1;
+        self.pending.insert(self.requests, ask);
+        self.requests
+    }
+}
+
 impl Client {
     pub fn new(id: usize, names: &[RoomName]) -> Self {
         Self {
@@ -189,9 +202,7 @@ impl Client {
 
     pub fn request(&mut self, ask: Ask, command: Command) {
         let Some(conn) = &mut self.conn else { return };
-        conn.requests += 1;
-        conn.pending.insert(conn.requests, ask);
-        let id = conn.requests;
+        let id = conn.ask(ask);
         self.acts
             .push(Act::Later(ANSWER_DEADLINE, Timer::Answer(id)));
         self.acts.push(Act::Send(id, command));

@@ -13,6 +13,7 @@ use switchboard::metrics::Metrics;
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol, RequestId};
 use switchboard::retention::Retention;
+use switchboard::rights::Rights;
 use switchboard::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 
 use super::transport::{Frame, Transport};
@@ -21,13 +22,13 @@ const OUTBOX: usize = 4_096;
 const INCARNATION: Incarnation = Incarnation(7);
 
 /// A dispatcher, and the clients' ends of its outboxes.
-struct Desk {
-    dispatcher: Dispatcher,
-    now: Instant,
-    clients: Vec<OutboxReader>,
+pub struct Desk {
+    pub dispatcher: Dispatcher,
+    pub now: Instant,
+    pub clients: Vec<OutboxReader>,
 }
 
-fn room(name: &str) -> RoomName {
+pub fn room(name: &str) -> RoomName {
     RoomName::new(name).unwrap()
 }
 
@@ -36,7 +37,7 @@ fn at(epoch: u64, offset: u64) -> Position {
     Position { epoch, offset }
 }
 
-fn said(value: u64, except: Option<u64>) -> Arc<Publication> {
+pub fn said(value: u64, except: Option<u64>) -> Arc<Publication> {
     let pad = "x".repeat(100);
     Arc::new(Publication {
         user: None,
@@ -61,7 +62,7 @@ fn page(top: Position, first: u64, from: u64, to: u64) -> Page {
 }
 
 impl Desk {
-    fn new(clients: u64, recent_memory: usize) -> Self {
+    pub fn new(clients: u64, recent_memory: usize) -> Self {
         let now = Instant::now();
         let settings = Settings {
             incarnation: INCARNATION,
@@ -72,6 +73,7 @@ impl Desk {
             join_timeout: Duration::from_secs(3600),
             rooms_per_session: 100,
             max_rooms: 100,
+            rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
             recent_memory,
             presence: PresenceSettings::default(),
@@ -97,7 +99,7 @@ impl Desk {
             desk.turn([Event::Opened {
                 session: SessionId(session),
                 protocol: Protocol::Native,
-                user: None,
+                identity: None,
                 outbox,
             }]);
             desk.hear(session);
@@ -106,7 +108,7 @@ impl Desk {
     }
 
     /// A turn; what the broker is asked in it.
-    fn turn(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Request> {
+    pub fn turn(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Request> {
         let clock = Now {
             instant: self.now,
             unix_ms: 0,
@@ -173,7 +175,7 @@ impl Desk {
     }
 }
 
-fn command_of(session: u64, command: Command) -> Event {
+pub fn command_of(session: u64, command: Command) -> Event {
     Event::Command {
         session: SessionId(session),
         id: Some(RequestId(1)),

@@ -163,6 +163,7 @@ impl Plan {
                     &[200]
                 },
             ),
+            page: *pick(random, &[5, 25, 1_000]),
             recent_memory: *pick(random, &[0, 1_500, 1 << 20]),
             outbox_bytes: *pick(random, &[2_048, 4_096, 1 << 18]),
             linger: random.u64(0..2_000),

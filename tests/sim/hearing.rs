@@ -63,6 +63,10 @@ impl Client {
         let room = frame
             .room
             .and_then(|name| self.names.iter().position(|room| room.as_str() == name));
+        if room.is_none() && frame.room.is_some_and(|name| name.starts_with('@')) {
+            // The personal room: nothing is said there, and who is in it is told like in any other.
+            return;
+        }
         match (frame.kind, room) {
             ("welcome", _) => {
                 conn.heartbeat = Some(frame.heartbeat.unwrap_or(25) * 1000);

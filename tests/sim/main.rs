@@ -6,6 +6,7 @@ mod client;
 mod cursors;
 mod faults;
 mod hearing;
+mod herd;
 mod node;
 mod oracle;
 mod presence;

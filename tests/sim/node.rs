@@ -9,12 +9,13 @@ use std::time::Duration;
 use switchboard::broker::topics::Topics;
 use switchboard::broker::{BrokerEvent, Change, Members, Publish, Read, Refused, Roll};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
-use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId};
+use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId, UserName};
 use switchboard::metrics::Metrics;
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 use switchboard::publication::{Page, Publication};
 use switchboard::retention::Retention;
+use switchboard::rights::Rights;
 use switchboard::session::{Chunk, Outbox, OutboxLimits, OutboxReader, outbox};
 
 use super::presence::Announcer;
@@ -33,6 +34,12 @@ pub enum Input {
         conn: u32,
         id: u64,
         command: Command,
+    },
+    SignIn {
+        client: usize,
+        conn: u32,
+        id: u64,
+        user: UserName,
     },
     Pong {
         client: usize,
@@ -280,6 +287,8 @@ impl Session {
 #[derive(Clone, Debug)]
 pub struct Sizes {
     pub history_size: usize,
+    /// Messages of one answer of the store at most, as if more would be too many bytes.
+    pub page: usize,
     pub recent_memory: usize,
     pub outbox_bytes: usize,
     pub linger: u64,
@@ -321,6 +330,7 @@ impl Node {
             join_timeout: Duration::from_secs(2),
             rooms_per_session: 10,
             max_rooms: 100,
+            rights: Rights::open(),
             retention: Retention::uniform(sizes.history_size, Duration::from_secs(3600)),
             recent_memory: sizes.recent_memory,
             presence: PresenceSettings {
@@ -365,6 +375,15 @@ impl Node {
         self.frozen_until > now
     }
 
+    /// What a turn leaves behind is within the bound, however many are behind.
+    pub fn keeps_its_bounds(&self) {
+        let recent = self.dispatcher.load().recent;
+        assert!(
+            recent <= self.sizes.recent_memory,
+            "{recent} bytes are kept"
+        );
+    }
+
     /// A client has shaken hands.
     pub fn accept(&mut self, client: usize, conn: u32) -> u64 {
         let id = self.next_session;
@@ -379,7 +398,7 @@ impl Node {
         self.inbox.push_back(Event::Opened {
             session: SessionId(id),
             protocol: Protocol::Native,
-            user: None,
+            identity: None,
             outbox: outbox.clone(),
         });
         let session = Session {

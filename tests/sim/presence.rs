@@ -67,7 +67,7 @@ impl Presence {
         let Saying { who, lease, .. } = saying;
         let order = (lease.0, lease.1, who.clone());
         let newest = self.newest.entry(order).or_default();
-        if *newest >= saying.number || !self.leases.get(lease).is_some_and(|end| *end >= now) {
+        if *newest >= saying.number || self.leases.get(lease).is_none_or(|end| *end < now) {
             return None;
         }
         *newest = saying.number;
@@ -221,7 +221,7 @@ impl World {
 
     fn tell_changes(&mut self, changes: impl IntoIterator<Item = (usize, Change)>) {
         for (room, change) in changes {
-            let name = self.names[room].clone();
+            let name = self.redis.rooms[room].name.clone();
             self.note(|| format!("store: {name} {change:?}"));
             self.broadcast(room, |_| Push::Changed(name.clone(), change.clone()));
         }

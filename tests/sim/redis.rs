@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use switchboard::broker::{Page, Publish, Range, Read, Refused};
 use switchboard::history::Log;
-use switchboard::id::{Epoch, Position, RoomName};
+use switchboard::id::{Epoch, Position, RoomName, UserName};
 use switchboard::retention::LogLimits;
 
+use super::client::USERS;
+use super::node::Sizes;
 use super::presence::Presence;
 
 /// A connection that is subscribed: the node, its life, and the life of the connection.
@@ -46,15 +48,19 @@ pub struct Redis {
     /// Frozen until then, in milliseconds.
     pub frozen_until: u64,
     limits: LogLimits,
+    page: usize,
     epochs: u64,
     /// A place that was given to two values.
     pub reused: Option<String>,
 }
 
 impl Redis {
-    pub fn new(names: &[RoomName], history_size: usize, now: Instant) -> Self {
+    /// With rooms of these names, and behind them the personal room of each user.
+    pub fn new(names: &[RoomName], sizes: &Sizes, now: Instant) -> Self {
+        let personal = USERS.map(|user| UserName::new(user).expect("a name").room());
+        let names: Vec<&RoomName> = names.iter().chain(&personal).collect();
         let limits = LogLimits {
-            size: history_size,
+            size: sizes.history_size,
             age: Duration::from_secs(3600),
         };
         let mut redis = Self {
@@ -62,6 +68,7 @@ impl Redis {
             presence: Presence::new(names.len()),
             frozen_until: 0,
             limits,
+            page: sizes.page,
             epochs: 0,
             reused: None,
         };
@@ -123,13 +130,14 @@ impl Redis {
 
     pub fn read(&mut self, read: &Read, now: Instant) -> Page {
         let index = self.index(&read.room);
-        let page = self.rooms[index].log.page(read.range, read.limit, now);
+        let limit = read.limit.min(self.page);
+        let page = self.rooms[index].log.page(read.range, limit, now);
         match read.range {
             Range::After(since)
                 if since.epoch == page.top.epoch && since.offset > page.top.offset =>
             {
                 self.end_epoch(index, now);
-                self.rooms[index].log.page(read.range, read.limit, now)
+                self.rooms[index].log.page(read.range, limit, now)
             }
             _ => page,
         }

@@ -77,7 +77,11 @@ impl Transport {
         }
         let hides = matches!(self.tampering, Some((Tampering::Hide, _)));
         let is_placed = |text: &str| match hides {
-            true => text.contains("type\":\"joined\"") || text.contains("type\":\"left\""),
+            true => {
+                let kinds = ["{\"type\":\"joined\"", "{\"type\":\"left\""];
+                // Of the personal rooms clients keep no list.
+                kinds.iter().any(|kind| text.starts_with(kind)) && !text.contains("\"@")
+            }
             false => text.starts_with("{\"type\":\"message\"") && text.contains("\"offset\""),
         };
         let room = |text: &str| {

@@ -1,8 +1,11 @@
 //! The world at the nodes: what reaches them, their turns, and their writers.
 
+use std::sync::Arc;
+
 use switchboard::broker::Request;
 use switchboard::dispatcher::{Event, Flow};
 use switchboard::id::SessionId;
+use switchboard::identity::Identity;
 use switchboard::protocol::RequestId;
 
 use super::node::{Input, Node, PUBLISHES};
@@ -51,6 +54,21 @@ impl World {
                         session: SessionId(session),
                         id: Some(RequestId(id)),
                         command,
+                    });
+                }
+            }
+            Input::SignIn {
+                client,
+                conn,
+                id,
+                user,
+            } => {
+                if let Some(session) = session_of(node, client, conn) {
+                    node.sessions[&session].outbox.note_heard();
+                    node.inbox.push_back(Event::Identified {
+                        session: SessionId(session),
+                        id: Some(RequestId(id)),
+                        identity: Arc::new(Identity::believed(user, None)),
                     });
                 }
             }
@@ -137,6 +155,7 @@ impl World {
                 .turn(clock, std::iter::from_fn(|| inbox.pop_front()));
             let requests: Vec<Request> = node.dispatcher.take_requests().collect();
             let more = !node.inbox.is_empty();
+            node.keeps_its_bounds();
             for request in requests {
                 self.ask(index, request);
             }

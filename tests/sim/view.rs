@@ -7,7 +7,7 @@ use serde::Deserialize;
 use switchboard::id::UserName;
 use switchboard::protocol::Command;
 
-use super::client::{Act, Ask, Client, RoomState, Scene, Timer, jitter};
+use super::client::{ANSWER_DEADLINE, Act, Ask, Client, RoomState, Scene, Timer, USERS, jitter};
 use super::hearing::Frame;
 use super::oracle::Kind;
 
@@ -73,14 +73,17 @@ impl View {
 impl Client {
     /// The names are few, so that some have several devices; some say theirs only after their joins, some never.
     pub fn user(&self) -> Option<UserName> {
-        let name = format!("u{}", self.id % 2);
-        (self.id % 4 != 3).then(|| UserName::new(&name).expect("a name"))
+        let name = USERS[self.id % USERS.len()];
+        (self.id % 4 != 3).then(|| UserName::new(name).expect("a name"))
     }
 
     pub fn authenticate(&mut self) {
-        if let Some(user) = self.user() {
-            self.request(Ask::Auth, Command::Auth { user, info: None });
-        }
+        let Some(user) = self.user() else { return };
+        let Some(conn) = &mut self.conn else { return };
+        let id = conn.ask(Ask::Auth);
+        self.acts
+            .push(Act::Later(ANSWER_DEADLINE, Timer::Answer(id)));
+        self.acts.push(Act::SignIn(id, user));
     }
 
     /// Asks for the list from its beginning.

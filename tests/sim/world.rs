@@ -125,7 +125,7 @@ impl World {
             start,
             numbers: 0,
             heap: BinaryHeap::new(),
-            redis: Redis::new(&names, plan.sizes.history_size, start),
+            redis: Redis::new(&names, &plan.sizes, start),
             clients: (0..plan.clients).map(|n| Client::new(n, &names)).collect(),
             links: vec![Link::default(); plan.clients],
             oracle: Oracle::default(),
@@ -309,6 +309,15 @@ impl World {
                 Act::Later(ms, timer) => self.later(ms, Happening::Timer(client, conn, timer)),
                 Act::Connect => self.connect(client),
                 Act::Close => self.send_node(client, Input::Closed { client, conn }),
+                Act::SignIn(id, user) => {
+                    let input = Input::SignIn {
+                        client,
+                        conn,
+                        id,
+                        user,
+                    };
+                    self.send_node(client, input);
+                }
                 Act::Send(id, command) => {
                     self.note(|| format!("client {client} sends {id} {command:?}"));
                     self.send_node(

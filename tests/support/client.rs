@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::client::IntoClientRequest;
 use async_tungstenite::tungstenite::{Error, Message};
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -17,6 +18,8 @@ pub struct TestClient {
     heard: VecDeque<Value>,
     last_id: u64,
     pub welcome: Value,
+    /// What the server chose of those that were offered.
+    pub subprotocol: Option<String>,
 }
 
 impl TestClient {
@@ -28,15 +31,32 @@ impl TestClient {
     }
 
     pub async fn try_connect(address: SocketAddr) -> Result<Self, Error> {
+        Self::with(address, "", &[]).await
+    }
+
+    /// Connects with a query (`?a=b`) and header fields.
+    pub async fn with(
+        address: SocketAddr,
+        query: &str,
+        fields: &[(&'static str, &str)],
+    ) -> Result<Self, Error> {
         let socket = runtime::connect(address, DEADLINE).await?;
-        let url = format!("ws://{address}/ws");
-        let shaking = async_tungstenite::client_async(url, socket);
-        let (stream, _) = within("the handshake", shaking).await?;
+        let mut request = format!("ws://{address}/ws{query}").into_client_request()?;
+        for (name, value) in fields {
+            let value = value.parse().expect("a header's value");
+            request.headers_mut().insert(*name, value);
+        }
+        let shaking = async_tungstenite::client_async(request, socket);
+        let (stream, response) = within("the handshake", shaking).await?;
         let mut client = Self {
             stream,
             heard: VecDeque::new(),
             last_id: 0,
             welcome: Value::Null,
+            subprotocol: response
+                .headers()
+                .get("sec-websocket-protocol")
+                .map(|chosen| chosen.to_str().expect("text").to_owned()),
         };
         client.welcome = client.push("welcome").await;
         Ok(client)
@@ -78,6 +98,11 @@ impl TestClient {
     pub async fn auth(&mut self, user: &str) {
         let reply = self.call(json!({"type": "auth", "user": user})).await;
         assert_eq!(reply["type"], "ok", "{reply}");
+    }
+
+    /// Signs in with a token and returns the reply, whatever it is.
+    pub async fn sign_in(&mut self, token: &str) -> Value {
+        self.call(json!({"type": "auth", "token": token})).await
     }
 
     /// Joins a room and returns the reply.

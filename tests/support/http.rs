@@ -119,6 +119,22 @@ impl Caller {
         }
     }
 
+    /// The statuses of all answers until the server ends, however it does.
+    pub async fn statuses(&mut self) -> Vec<u16> {
+        let mut piece = [0; 4096];
+        let mut said = std::mem::take(&mut self.buffer);
+        // A server that ends while we still write may reset the connection.
+        while let Ok(read @ 1..) =
+            within("the server answers or ends", self.socket.read(&mut piece)).await
+        {
+            said.extend_from_slice(&piece[..read]);
+        }
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let answers = said.match_indices("HTTP/1.1 ");
+        let statuses = answers.filter_map(|(at, _)| status(&said[at..]));
+        statuses.filter(|status| *status != 100).collect()
+    }
+
     /// So many bytes.
     pub async fn take(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {

@@ -1,6 +1,7 @@
 //! What the tests are made of: nodes in this process or as processes, clients, a Redis, nginx and browsers of one's own, and
 //! waiting with a deadline.
 
+pub mod bare_node;
 pub mod browser;
 pub mod client;
 pub mod cluster;
@@ -15,6 +16,8 @@ pub mod receiver;
 pub mod redis_server;
 pub mod refusals;
 pub mod returning;
+pub mod tap;
+pub mod tokens;
 
 use std::future::Future;
 use std::time::Duration;
@@ -25,6 +28,7 @@ pub use node::TestNode;
 pub use process::NodeProcess;
 pub use returning::ReturningClient;
 use switchboard::runtime;
+pub use tokens::Issuer;
 
 /// How long anything may take that must happen. Long enough for a busy machine; nothing waits for it to pass.
 pub const DEADLINE: Duration = Duration::from_secs(20);

@@ -158,6 +158,25 @@ impl RedisServer {
         command.query(&mut connection)
     }
 
+    /// Says any bytes on a topic.
+    pub fn publish(&self, topic: &str, message: &[u8]) {
+        self.tell(Cmd::new().arg("PUBLISH").arg(topic).arg(message));
+    }
+
+    /// Puts any bytes into a room's log.
+    pub fn append(&self, log: &str, offset: u64, body: &[u8]) {
+        let id = format!("{offset}-0");
+        self.tell(Cmd::new().arg("XADD").arg(log).arg(id).arg("b").arg(body));
+    }
+
+    fn tell(&self, command: &Cmd) {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        let mut connection = client.get_connection().expect("the server answers");
+        command
+            .query::<()>(&mut connection)
+            .expect("the server takes it");
+    }
+
     /// Tries until the answer is the expected one.
     pub fn until<T: FromRedisValue + PartialEq + std::fmt::Debug>(
         &self,

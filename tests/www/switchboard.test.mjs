@@ -112,6 +112,9 @@ async function outcome(promise) {
   return result;
 }
 
+/** Ready when the microtasks have run. */
+const settled = () => new Promise(setImmediate);
+
 test('auth goes first, then joins without since, none waiting for another', () => {
   const at = exchange({ user: 'ada' });
   at.board.join('lobby');
@@ -436,6 +439,12 @@ test('retries wait a random part of half a second, doubling up to 20 s', () => {
   assert.deepEqual(waits, [500, 1000, 2000, 4000, 8000, 16000, 20000, 20000]);
 });
 
+test('who was too fast comes back more slowly', () => {
+  const at = exchange();
+  at.socket.open().die(3004, 'more slowly');
+  assert.equal(at.board.status.retryIn, 4_000);
+});
+
 test('the backoff starts anew only after a connection that held', () => {
   const at = exchange();
   const wait = () => at.board.status.retryIn;
@@ -568,6 +577,75 @@ test('publishes wait for the answer to auth, and fail with it', async () => {
   at.socket.answer('auth', { user: 'ada' });
   at.socket.answer('join', { epoch: 'e', offset: 0 });
   assert.equal(at.socket.of('publish').length, 1);
+});
+
+test('a function is asked for a token at each connection, and rooms wait for it', async () => {
+  const tokens = [];
+  const at = exchange({ token: () => new Promise((resolve) => tokens.push(resolve)) });
+  at.board.join('lobby', at.handlers);
+  at.socket.open();
+  await settled();
+  assert.deepEqual(at.socket.sent, [], 'nothing is said before it is known who says it');
+  at.board.join('den');
+  tokens[0]('first');
+  await settled();
+  assert.deepEqual(at.socket.sent.map(({ type, token, room }) => token ?? room ?? type), ['first', 'lobby', 'den']);
+  const again = at.returns();
+  await settled();
+  at.board.close();
+  tokens[1]('late');
+  await settled();
+  assert.equal(again.sent.length, 0, 'a token for a connection that is over is not used');
+});
+
+test('a token is renewed before it expires, at once when it has, and later when there is none', async () => {
+  const tokens = ['a', 'b', 'c', 'd'];
+  let broken = false;
+  const token = async () => {
+    if (broken) throw new Error('the issuer is away');
+    return tokens.shift();
+  };
+  const at = exchange({ token });
+  const shown = () => at.socket.of('auth').map((auth) => auth.token).join('');
+  /** Time passes in small steps, in which the server goes on answering pings. */
+  const pass = async (seconds) => {
+    for (let n = 0; n < seconds; n++) {
+      at.clock.pass(1000);
+      at.socket.push({ type: 'pong' });
+      await settled();
+    }
+  };
+  at.socket.open();
+  await settled();
+  at.socket.answer('auth', { user: 'ada', expires: 100 });
+  await pass(89);
+  assert.equal(shown(), 'a');
+  await pass(1);
+  assert.equal(shown(), 'ab');
+  at.socket.answer('auth', { type: 'error', code: 'expired', reason: 'too late' });
+  await pass(1);
+  assert.equal(shown(), 'abc');
+  at.socket.answer('auth', { user: 'ada', expires: 10 });
+  broken = true;
+  await pass(9);
+  assert.deepEqual(at.errors, ['no_token']);
+  broken = false;
+  await pass(1);
+  assert.equal(shown(), 'abcd');
+  assert.equal(at.sockets.length, 1);
+});
+
+test('a room that one is removed from is refused, and joined again when another token allows it', () => {
+  const at = exchange({ token: 'first' });
+  const room = at.joined();
+  at.socket.answer('auth', { user: 'ada' });
+  at.socket.push({ type: 'removed', room: 'lobby', reason: 'your token does not let you join this room' });
+  assert.equal(room.state, 'refused');
+  at.board.setToken('second');
+  at.socket.answer('auth', { user: 'ada' });
+  assert.deepEqual(at.socket.of('join').at(-1).since, { epoch: 'e', offset: 41 });
+  at.socket.answer('join', { epoch: 'e', offset: 41, recovered: true });
+  assert.equal(room.state, 'joined');
 });
 
 test('a first name is told on the same connection, another one on a new connection', () => {

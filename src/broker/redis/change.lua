@@ -1,5 +1,15 @@
 -- The part of the scripts that change a room.
 
+-- Somebody else has written values of another kind: they go, and the room begins anew.
+local function clear_foreign(here, names)
+  for command, key in pairs({ HLEN = here, ZCARD = names }) do
+    local reply = redis.pcall(command, key)
+    if type(reply) == 'table' and string.find(reply.err, 'WRONGTYPE', 1, true) then
+      redis.call('DEL', key)
+    end
+  end
+end
+
 local function version_of(here)
   local version = tonumber(string.match(redis.call('HGET', here, '@version') or '', '^%d+$')) or 0
   return version < 2 ^ 53 and version or 0

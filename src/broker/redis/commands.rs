@@ -271,6 +271,7 @@ mod tests {
                 retention: Retention::uniform(1, Duration::ZERO),
                 publish_timeout: Duration::ZERO,
                 topic_linger: Duration::ZERO,
+                history_memory: 0,
                 max_rooms: 0,
                 webhooks: None,
             },

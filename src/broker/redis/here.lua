@@ -16,6 +16,7 @@ if left < 0 or left > tonumber(span) then
   return false
 end
 
+clear_foreign(here, names)
 local before = version_of(here)
 local was_occupied = is_occupied(here, names)
 local run = string.match(lease, '^%x+%.')

@@ -14,7 +14,7 @@
 //! the commands of the test `password_user_and_database_come_from_the_address`.
 
 mod announcer;
-mod answers;
+pub mod answers;
 mod commands;
 mod hooks;
 mod lane;
@@ -25,7 +25,7 @@ mod presence;
 mod publisher;
 mod pulse;
 mod pushes;
-mod queue;
+pub mod queue;
 mod reader;
 mod reaper;
 mod rolls;
@@ -99,12 +99,12 @@ pub enum StartError {
 ///
 /// # Errors
 /// Only for settings that can never work.
-pub fn start<E: From<BrokerEvent> + Send + 'static>(
+pub fn start(
     redis: RedisSettings,
     settings: Settings,
     readiness: Readiness,
     metrics: Arc<Metrics>,
-    events: flume::Sender<E>,
+    events: flume::Sender<BrokerEvent>,
 ) -> Result<Broker, StartError> {
     let db = redis.addresses.first().ok_or(StartError::NoAddress)?.db();
     if redis.addresses.iter().any(|address| address.db() != db) {
@@ -188,12 +188,9 @@ pub fn start<E: From<BrokerEvent> + Send + 'static>(
 struct Ended;
 
 /// Tells the dispatcher, waiting while its inbox is full.
-async fn emit<E: From<BrokerEvent>>(
-    inbox: &flume::Sender<E>,
-    events: Vec<BrokerEvent>,
-) -> Result<(), Ended> {
+async fn emit(inbox: &flume::Sender<BrokerEvent>, events: Vec<BrokerEvent>) -> Result<(), Ended> {
     for event in events {
-        inbox.send_async(E::from(event)).await.map_err(|_| Ended)?;
+        inbox.send_async(event).await.map_err(|_| Ended)?;
     }
     Ok(())
 }

@@ -13,7 +13,9 @@ if epoch == false then
   return offset
 end
 if key and epoch then
-  local first, at = string.match(redis.call('GET', key) or '', '^(%x+) (%d+)$')
+  -- What is no text is an error, and no key of ours.
+  local known = redis.pcall('GET', key)
+  local first, at = string.match(type(known) == 'string' and known or '', '^(%x+) (%d+)$')
   if first == epoch then
     return { first, at }
   end
@@ -26,7 +28,8 @@ local function append(call, at)
 end
 
 local added = epoch and append(redis.pcall, offset + 1)
-if added and added.err and not string.find(added.err, 'equal or smaller', 1, true) then
+if added and added.err and not is_foreign(added)
+  and not string.find(added.err, 'equal or smaller', 1, true) then
   return added
 end
 if not added or added.err then

@@ -22,7 +22,7 @@ const TURN: usize = 256;
 
 /// Everything the task owns. It ends when the dispatcher has dropped its end of `requests`, or when one of the other
 /// tasks has ended; dropping `reads` and `orders` ends those.
-pub struct Publisher<E> {
+pub struct Publisher {
     pub requests: flume::Receiver<Request>,
     pub lane: Lane,
     pub presence: Presence,
@@ -31,10 +31,10 @@ pub struct Publisher<E> {
     pub orders: flume::Sender<Order>,
     pub signals: flume::Receiver<Signal>,
     pub readiness: Readiness,
-    pub events: flume::Sender<E>,
+    pub events: flume::Sender<BrokerEvent>,
 }
 
-impl<E: From<BrokerEvent> + Send + 'static> Publisher<E> {
+impl Publisher {
     /// Serves until someone ends.
     pub async fn run(mut self) {
         let mut pulse = Pulse::new(Instant::now());

@@ -20,11 +20,15 @@ local function offset_of(entry)
   return tonumber(string.match(entry[1], '^%d+'))
 end
 
-local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+local last = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
+if last.err and not is_foreign(last) then
+  return last
+end
+local newest = last[1]
 -- What was delivered was there: a top below it has lost its tail, and so has a log whose last entry
 -- is another than the newest.
 local behind = range == 'after' and since_epoch == epoch and tonumber(since) > top
-if not epoch or behind or (newest and offset_of(newest) ~= top) then
+if not epoch or behind or last.err or (newest and offset_of(newest) ~= top) then
   begin(meta, log, candidate, replid, idle_ttl)
   return { candidate, '0', '1', {} }
 end

@@ -12,11 +12,7 @@ use crate::runtime;
 const TURN: usize = 256;
 
 /// Serves until `reads` or the dispatcher's inbox ends.
-pub async fn run<E: From<BrokerEvent> + Send + 'static>(
-    reads: flume::Receiver<Job>,
-    mut lane: Lane,
-    events: flume::Sender<E>,
-) {
+pub async fn run(reads: flume::Receiver<Job>, mut lane: Lane, events: flume::Sender<BrokerEvent>) {
     let mut tick = Box::pin(runtime::sleep(TICK).fuse());
     loop {
         select_biased! {

@@ -9,6 +9,7 @@ local here, names = KEYS[1], KEYS[2]
 local topic, lease, cursor, count, tail, limit = unpack(ARGV)
 local was_occupied = is_occupied(here, names)
 
+clear_foreign(here, names)
 local page = redis.call('HSCAN', here, cursor, 'COUNT', count)
 local fields = page[2]
 for at = 1, #fields, 2 do

@@ -3,6 +3,11 @@
 -- Redis changes its replication id when it restarts or a replica is promoted, that is, whenever the
 -- end of a log may have been lost although every key looks well. Then the epoch ends.
 
+-- Whether an error says that a key holds another type of value than ours: somebody else wrote it.
+local function is_foreign(reply)
+  return reply.err and string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
+end
+
 -- Epoch (nil when it has ended or never began), offset, and the replication id of this moment; or
 -- false and an error.
 local function standing(meta)
@@ -11,7 +16,13 @@ local function standing(meta)
     return false, redis.error_reply('READONLY this server is not the master')
   end
   local replid = string.match(info, 'master_replid:(%w+)') or '-'
-  local known = redis.call('HMGET', meta, 'epoch', 'offset', 'replid')
+  local known = redis.pcall('HMGET', meta, 'epoch', 'offset', 'replid')
+  if is_foreign(known) then
+    redis.call('DEL', meta)
+    known = {}
+  elseif known.err then
+    return false, known
+  end
   local epoch = string.match(known[1] or '', '^' .. string.rep('%x', 16) .. '$')
   local offset = tonumber(string.match(known[2] or '', '^%d+$'))
   if not epoch or not offset or offset >= 2 ^ 53 or known[3] ~= replid then

@@ -43,7 +43,7 @@ pub struct Reports {
 }
 
 /// Everything the task owns. It ends when `orders` or the dispatcher's inbox does.
-pub struct Subscription<E> {
+pub struct Subscription {
     orders: flume::Receiver<Order>,
     supervisor: Supervisor,
     topics: Topics,
@@ -52,18 +52,18 @@ pub struct Subscription<E> {
     /// The request under way.
     asked: Fuse<BoxFuture<'static, RedisResult<()>>>,
     reports: Reports,
-    events: flume::Sender<E>,
+    events: flume::Sender<BrokerEvent>,
     metrics: Arc<Metrics>,
 }
 
-impl<E: From<BrokerEvent> + Send + 'static> Subscription<E> {
+impl Subscription {
     pub fn new(
         orders: flume::Receiver<Order>,
         supervisor: Supervisor,
         topics: Topics,
         names: Names,
         reports: Reports,
-        events: flume::Sender<E>,
+        events: flume::Sender<BrokerEvent>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {

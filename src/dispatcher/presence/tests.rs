@@ -2,12 +2,22 @@
 
 use super::*;
 use crate::broker::{Change, Here, Info, Member, Members, Roll};
+use crate::id::UserName;
+use crate::identity::Identity;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn auth(session: u64, user: &str) -> Event {
+    identified(session, user, None)
+}
+
+fn identified(session: u64, user: &str, info: Option<Info>) -> Event {
     let user = UserName::new(user).unwrap();
-    command(session, Command::Auth { user, info: None })
+    Event::Identified {
+        session: SessionId(session),
+        id: None,
+        identity: Arc::new(Identity::believed(user, info)),
+    }
 }
 
 fn members(session: u64, room: &str, after: Option<&str>) -> Event {
@@ -174,9 +184,7 @@ fn the_info_of_a_user_is_announced_once() {
         .unwrap()
         .into();
     for _ in 0..2 {
-        let user = UserName::new("ada").unwrap();
-        let info = Some(info.clone());
-        bench.turn([command(1, Command::Auth { user, info })]);
+        bench.turn([identified(1, "ada", Some(info.clone()))]);
     }
     let named = |request: &Request| match request {
         Request::Here(here) if here.user.is_some() => Some(here.clone()),
@@ -261,14 +269,20 @@ fn a_question_for_the_members_is_answered_from_the_list_in_pages() {
 }
 
 #[test]
-fn only_members_may_ask_who_is_in_a_room() {
+fn whoever_may_see_the_members_need_not_be_one_and_nobody_else_may_ask() {
     let mut bench = Bench::new();
     bench.listed(1, "lobby", 7, &["ada"]);
     bench.open(2);
-    bench.turn([members(2, "lobby", None), members(2, "nowhere", None)]);
-    let heard = bench.heard(2);
-    let codes: Vec<_> = heard.iter().map(|said| &said["code"]).collect();
-    assert_eq!(codes, ["forbidden", "forbidden"], "{heard:?}");
+    bench.turn([members(2, "lobby", None)]);
+    let ticket = bench.asked()[0].ticket;
+    bench.turn([rolled(ticket, 8, &["ada", "bob"])]);
+    assert_eq!(bench.heard(2)[0]["count"], 2, "the broker has answered");
+    bench.turn([members(2, "@ada", None)]);
+    assert_eq!(bench.heard(2)[0]["code"], "forbidden");
+    bench.dispatcher.desk.settings.rights.open = false;
+    bench.turn([members(1, "lobby", None)]);
+    assert_eq!(bench.heard(1)[0]["code"], "forbidden");
+    assert!(bench.asked().is_empty());
 }
 
 #[test]

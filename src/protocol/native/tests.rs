@@ -18,10 +18,10 @@ fn commands_read_as_documented() {
     let join =
         decode(r#"{"type":"join","id":2,"room":"lobby","since":{"epoch":"x7Qd","offset":41}}"#);
     assert_eq!(join.id, Some(RequestId(2)));
-    let Ok(Command::Join {
+    let Ok(Asked::Command(Command::Join {
         room,
         since: Some(since),
-    }) = join.command
+    })) = join.asked
     else {
         panic!("{join:?}")
     };
@@ -31,7 +31,7 @@ fn commands_read_as_documented() {
     );
 
     let publish = decode(r#"{"type":"publish","id":3,"room":"a","key":"k","data": [1, null]}"#);
-    let Ok(Command::Publish(publish)) = publish.command else {
+    let Ok(Asked::Command(Command::Publish(publish))) = publish.asked else {
         panic!("{publish:?}")
     };
     assert_eq!(
@@ -39,20 +39,20 @@ fn commands_read_as_documented() {
         ("[1, null]", Some("k"))
     );
     assert!(matches!(
-        decode(r#"{"type":"publish","room":"a","data":null}"#).command,
-        Ok(Command::Publish(_))
+        decode(r#"{"type":"publish","room":"a","data":null}"#).asked,
+        Ok(Asked::Command(Command::Publish(_)))
     ));
     assert!(matches!(
-        decode(r#"{"type":"ping"}"#).command,
-        Ok(Command::Ping)
+        decode(r#"{"type":"ping"}"#).asked,
+        Ok(Asked::Command(Command::Ping))
     ));
     assert!(matches!(
-        decode(r#"{"type":"history","room":"a"}"#).command,
-        Ok(Command::History {
+        decode(r#"{"type":"history","room":"a"}"#).asked,
+        Ok(Asked::Command(Command::History {
             before: None,
             limit: HISTORY_DEFAULT,
             ..
-        })
+        }))
     ));
 }
 
@@ -92,7 +92,7 @@ fn what_is_wrong_is_refused_with_its_id_and_a_sentence() {
     ] {
         let incoming = decode(text);
         assert_eq!(incoming.id, Some(RequestId(1)), "{text}");
-        let error = incoming.command.unwrap_err();
+        let error = incoming.asked.unwrap_err();
         assert_eq!(error.code, Code::BadRequest, "{text}");
         assert!(error.reason.contains(part), "{text}: {}", error.reason);
     }
@@ -105,9 +105,9 @@ fn what_is_wrong_is_refused_with_its_id_and_a_sentence() {
         r#"{"type":"ping","id":-1}"#,
         r#"{"type":"ping","id":9007199254740992}"#,
     ] {
-        assert!(decode(text).command.is_err(), "{text}");
+        assert!(decode(text).asked.is_err(), "{text}");
     }
-    assert!(decode(&"[".repeat(200_000)).command.is_err());
+    assert!(decode(&"[".repeat(200_000)).asked.is_err());
 }
 
 #[test]
@@ -195,14 +195,14 @@ proptest! {
 #[test]
 fn questions_for_members_and_info_are_bounded() {
     let ok = decode(r#"{"type":"members","room":"a","after":"ada","limit":1000}"#);
-    let Ok(Command::Members { after, limit, .. }) = ok.command else {
+    let Ok(Asked::Command(Command::Members { after, limit, .. })) = ok.asked else {
         panic!("{ok:?}")
     };
     assert_eq!((after.unwrap().as_str(), limit), ("ada", 1000));
     let ok = decode(r#"{"type":"auth","user":"ada","info": {"name":"Ada"}}"#);
-    let Ok(Command::Auth {
+    let Ok(Asked::Auth(Credentials::User {
         info: Some(info), ..
-    }) = ok.command
+    })) = ok.asked
     else {
         panic!("{ok:?}")
     };
@@ -232,7 +232,7 @@ fn questions_for_members_and_info_are_bounded() {
         (r#"{"type":"join","room":"a","info":{}}"#, "no field `info`"),
         (&long, "at most 512 bytes"),
     ] {
-        let error = decode(text).command.unwrap_err();
+        let error = decode(text).asked.unwrap_err();
         assert!(error.reason.contains(part), "{text}: {}", error.reason);
     }
 }

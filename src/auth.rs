@@ -1,0 +1,165 @@
+//! From what a client shows to who it is: names that are believed in open mode, tokens that are verified otherwise. All of it
+//! is done in the tasks of the client's own connection; the dispatcher learns only what has come of it.
+
+mod claims;
+mod jwt;
+mod request;
+
+use crate::config::{Config, TokenOrder};
+use crate::identity::{Credentials, Identity};
+use crate::protocol::{Code, CommandError};
+use crate::secret::Secret;
+
+use claims::Wanted;
+pub use jwt::{KeyError, KeyProblem, SignError};
+
+/// The longest token, in bytes. One with a hundred patterns of rooms has half of it.
+pub const TOKEN_BYTES: usize = 4096;
+
+/// How clients of this node say who they are.
+#[derive(Debug)]
+pub enum Auth {
+    /// No key is configured: every client is who it says it is.
+    Open,
+    Tokens(Verifier),
+}
+
+/// Verifies tokens: their signature with the node's keys, then what they claim.
+#[derive(Debug)]
+pub struct Verifier {
+    keys: jwt::Keys,
+    wanted: Wanted,
+    in_query: bool,
+}
+
+/// Why a token is refused, in a sentence that holds nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.sentence())]
+pub enum TokenError {
+    TooLong,
+    Malformed,
+    /// RFC 7515 section 4.1.11: what must be understood and is not.
+    Critical,
+    /// Not the one algorithm that the key is for; `none` above all.
+    Algorithm,
+    UnknownKey,
+    Signature,
+    Claims,
+    User,
+    Rooms,
+    Info,
+    NoExpiry,
+    Expired,
+    Early,
+    Audience,
+    Issuer,
+}
+
+impl TokenError {
+    /// What whoever makes or shows the token is to do.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            TokenError::TooLong => "the token is longer than 4096 bytes; give it fewer claims",
+            TokenError::Malformed => {
+                "this is no signed token: three parts of base64url with dots between"
+            }
+            TokenError::Critical => {
+                "the token has `crit` extensions, of which this server knows none"
+            }
+            TokenError::Algorithm => "the token is not signed with the algorithm of its key",
+            TokenError::UnknownKey => {
+                "the token is signed with a key that this server does not know"
+            }
+            TokenError::Signature => {
+                "the token's signature does not fit; it is forged or of another issuer"
+            }
+            TokenError::Claims => {
+                "the token's claims are not one JSON object with claims of the usual types"
+            }
+            TokenError::User => {
+                "the token's `sub` must be a user name: 1 to 64 of A-Z a-z 0-9 _ . : -"
+            }
+            TokenError::Rooms => {
+                "the token's `rooms` must be a list of patterns, or an object with lists `join`, `publish`, `history`, `members`"
+            }
+            TokenError::Info => "the token's `info` may have 512 bytes",
+            TokenError::NoExpiry => "the token needs `exp`, when it expires",
+            TokenError::Expired => "the token has expired; get a new one",
+            TokenError::Early => "the token is not valid yet",
+            TokenError::Audience => "the token is for another audience",
+            TokenError::Issuer => "the token is of an issuer that this server does not accept",
+        }
+    }
+}
+
+impl From<TokenError> for CommandError {
+    fn from(error: TokenError) -> Self {
+        let code = match error {
+            TokenError::Expired => Code::Expired,
+            _ => Code::Unauthorized,
+        };
+        Self::new(code, error.sentence())
+    }
+}
+
+impl Auth {
+    /// Open mode if the configuration has no key.
+    ///
+    /// # Errors
+    /// A key that cannot be used.
+    pub fn new(config: &Config) -> Result<Self, KeyError> {
+        if config.is_open() {
+            return Ok(Auth::Open);
+        }
+        let secret = config.token_secret_file.as_ref();
+        let keys = jwt::Keys::new(secret.map(|file| &file.secret), &config.token_key)?;
+        Ok(Auth::Tokens(Verifier {
+            keys,
+            wanted: Wanted {
+                audiences: config.token_audience.clone(),
+                issuers: config.token_issuer.clone(),
+            },
+            in_query: config.token_in_query,
+        }))
+    }
+
+    /// Who shows this, at a time in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// A refused token, a name where a token is needed, or a token where none can be verified.
+    pub fn identify(&self, shown: &Credentials, now: u64) -> Result<Identity, CommandError> {
+        match (self, shown) {
+            (Auth::Open, Credentials::User { user, info }) => {
+                Ok(Identity::believed(user.clone(), info.clone()))
+            }
+            (Auth::Open, Credentials::Token(_)) => Err(CommandError::new(
+                Code::Unauthorized,
+                "this server is open and verifies no tokens; say who you are with `user`",
+            )),
+            (Auth::Tokens(_), Credentials::User { .. }) => Err(CommandError::new(
+                Code::Unauthorized,
+                "this server believes tokens only; send `token` instead of `user`",
+            )),
+            (Auth::Tokens(verifier), Credentials::Token(token)) => Ok(verifier.verify(token, now)?),
+        }
+    }
+}
+
+impl Verifier {
+    /// The user and its rights, if the token is sound at this time (milliseconds since 1970).
+    pub fn verify(&self, token: &Secret<String>, now: u64) -> Result<Identity, TokenError> {
+        let claims = self.keys.open(token)?;
+        claims::read(&claims, &self.wanted, now)
+    }
+}
+
+/// Makes a token, at a time in milliseconds since 1970.
+///
+/// # Errors
+/// When the cryptography fails.
+pub fn sign(order: &TokenOrder, now: u64) -> Result<Secret<String>, SignError> {
+    jwt::sign(&order.secret.secret, &claims::NewClaims::new(order, now))
+}
+
+#[cfg(test)]
+mod tests;

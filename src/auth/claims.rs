@@ -1,0 +1,178 @@
+//! What a token claims (RFC 7519 section 4.1): `sub` the user, `exp`, `nbf` and `iat` its times, `aud` and `iss`, and of our own
+//! `rooms` (what the user may do, by patterns of room names) and `info` (what others may see of it).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::TokenError;
+use crate::config::TokenOrder;
+use crate::id::UserName;
+use crate::identity::{Grants, Identity, Times};
+use crate::member::INFO_BYTES;
+use crate::pattern::Pattern;
+
+/// By how much the clocks of issuers and nodes may differ, in milliseconds.
+const LEEWAY: u64 = 5_000;
+
+/// How long a connection outlives its token, in milliseconds: a second less than [`LEEWAY`], so that it is over within that.
+const LINGER: u64 = 4_000;
+
+/// What the claims must fit besides the clock.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// One of these must be in `aud`. Without any, a token that names an audience is for somebody else.
+    pub audiences: Vec<String>,
+    /// `iss` must be one of these. Without any it may be anything.
+    pub issuers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Claims<'a> {
+    sub: Option<String>,
+    exp: Option<f64>,
+    nbf: Option<f64>,
+    iat: Option<f64>,
+    aud: Option<OneOrMany>,
+    iss: Option<String>,
+    #[serde(borrow)]
+    rooms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// The rights of a token that lists each action for itself. A misspelt one would silently be a right less, so unknown
+/// ones are errors.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+struct Lists {
+    join: Vec<String>,
+    publish: Vec<String>,
+    history: Vec<String>,
+    members: Vec<String>,
+}
+
+/// Reads the claims of a token whose signature fits.
+pub(super) fn read(claims: &RawValue, wanted: &Wanted, now: u64) -> Result<Identity, TokenError> {
+    let claims: Claims<'_> = serde_json::from_str(claims.get()).map_err(|_| TokenError::Claims)?;
+    let user = claims.sub.as_deref().map(UserName::new);
+    let Some(Ok(user)) = user else {
+        return Err(TokenError::User);
+    };
+    let times = times(&claims, now)?;
+    check_audience(claims.aud, &wanted.audiences)?;
+    let issued_by = |issuer: &String| claims.iss.as_ref() == Some(issuer);
+    if !wanted.issuers.is_empty() && !wanted.issuers.iter().any(issued_by) {
+        return Err(TokenError::Issuer);
+    }
+    let info = match claims.info {
+        Some(info) if info.get().len() > INFO_BYTES => return Err(TokenError::Info),
+        info => info.map(|info| Arc::from(info.to_owned())),
+    };
+    Ok(Identity {
+        user,
+        grants: grants(claims.rooms)?,
+        info,
+        times: Some(times),
+    })
+}
+
+fn times(claims: &Claims<'_>, now: u64) -> Result<Times, TokenError> {
+    // A date is a number of seconds, perhaps with a fraction. The conversion saturates; what is no number becomes 0.
+    let date = |seconds: f64| (seconds * 1000.0) as u64;
+    let expires = claims.exp.map(date).ok_or(TokenError::NoExpiry)?;
+    if now > expires.saturating_add(LEEWAY) {
+        return Err(TokenError::Expired);
+    }
+    if claims
+        .nbf
+        .map(date)
+        .is_some_and(|start| start > now + LEEWAY)
+    {
+        return Err(TokenError::Early);
+    }
+    Ok(Times {
+        issued: claims.iat.map(date),
+        expires,
+        ends: expires.saturating_add(LINGER),
+    })
+}
+
+/// RFC 7519 section 4.1.3: who does not find itself in `aud` must refuse the token.
+fn check_audience(named: Option<OneOrMany>, ours: &[String]) -> Result<(), TokenError> {
+    let named = match named {
+        None => vec![],
+        Some(OneOrMany::One(one)) => vec![one],
+        Some(OneOrMany::Many(many)) => many,
+    };
+    let nobodys = named.is_empty() && ours.is_empty();
+    if nobodys || ours.iter().any(|name| named.contains(name)) {
+        return Ok(());
+    }
+    Err(TokenError::Audience)
+}
+
+/// A bare list means all actions: whoever may be in a room may usually do everything there.
+fn grants(rooms: Option<&RawValue>) -> Result<Grants, TokenError> {
+    let Some(rooms) = rooms.map(RawValue::get) else {
+        return Ok(Grants::default());
+    };
+    if rooms.starts_with('[') {
+        let list: Vec<String> = serde_json::from_str(rooms).map_err(|_| TokenError::Rooms)?;
+        let all = patterns(&list)?;
+        return Ok(Grants::new([(); 4].map(|()| all.clone())));
+    }
+    let lists: Lists = serde_json::from_str(rooms).map_err(|_| TokenError::Rooms)?;
+    Ok(Grants::new([
+        patterns(&lists.join)?,
+        patterns(&lists.publish)?,
+        patterns(&lists.history)?,
+        patterns(&lists.members)?,
+    ]))
+}
+
+fn patterns(texts: &[String]) -> Result<Arc<[Pattern]>, TokenError> {
+    let patterns = texts.iter().map(|text| Pattern::new(text));
+    patterns.collect::<Option<_>>().ok_or(TokenError::Rooms)
+}
+
+/// The claims of a new token, as they are signed.
+#[derive(Serialize)]
+pub(super) struct NewClaims<'a> {
+    sub: &'a str,
+    iat: u64,
+    exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    rooms: Lists,
+}
+
+impl<'a> NewClaims<'a> {
+    pub fn new(order: &'a TokenOrder, now: u64) -> Self {
+        let texts = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect();
+        let iat = now / 1000;
+        Self {
+            sub: order.user.as_str(),
+            iat,
+            exp: iat + order.lifetime.as_secs(),
+            aud: order.audience.as_deref(),
+            iss: order.issuer.as_deref(),
+            rooms: Lists {
+                join: texts(&order.join),
+                publish: texts(&order.publish),
+                history: texts(&order.history),
+                members: texts(&order.members),
+            },
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The kinds of value by which a node knows who is who and who may do what: files with keys, names of issuers and audiences,
+//! rules for rooms. Files are read here, so that `--check-config` judges what is in them too.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::kinds::Kind;
+use crate::pattern::Pattern;
+use crate::rights::{Policy, Rule};
+use crate::secret::Secret;
+
+/// The shortest secret, in bytes: as long as what HS256 makes of it (RFC 7518 section 3.2).
+pub const SECRET_BYTES: usize = 32;
+
+/// The largest file of keys, in bytes; larger ones are something else.
+const FILE_BYTES: u64 = 1 << 20;
+
+/// A secret with the file it stands in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecretFile {
+    pub path: PathBuf,
+    pub secret: Secret<Vec<u8>>,
+}
+
+/// A file of public keys, not judged yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenKey {
+    /// The name that tokens call the key by, for a file that has none in it.
+    pub kid: Option<String>,
+    pub path: PathBuf,
+    pub text: String,
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let reading =
+        File::open(path).and_then(|file| file.take(FILE_BYTES + 1).read_to_end(&mut bytes));
+    reading.map_err(|error| format!("cannot be read ({error})"))?;
+    if bytes.len() as u64 > FILE_BYTES {
+        return Err("is larger than 1 MiB, so it is something else".into());
+    }
+    Ok(bytes)
+}
+
+/// A file with a secret: all its bytes, less one line end.
+pub(super) struct SecretIn;
+
+impl Kind for SecretIn {
+    type Value = SecretFile;
+    fn parse(&self, text: &str) -> Result<SecretFile, String> {
+        let mut secret = read(Path::new(text))?;
+        for end in [b'\n', b'\r'] {
+            secret.pop_if(|last| *last == end);
+        }
+        if secret.len() < SECRET_BYTES {
+            return Err(format!(
+                "holds {} bytes, and a secret needs {SECRET_BYTES} at least; make one with: openssl rand -hex 32",
+                secret.len()
+            ));
+        }
+        let (path, secret) = (text.into(), Secret::new(secret));
+        Ok(SecretFile { path, secret })
+    }
+    fn show(&self, value: &SecretFile) -> toml::Value {
+        value.path.to_string_lossy().into_owned().into()
+    }
+}
+
+/// `FILE` or `KID=FILE`.
+pub(super) struct KeyFile;
+
+impl Kind for KeyFile {
+    type Value = TokenKey;
+    fn parse(&self, text: &str) -> Result<TokenKey, String> {
+        let (kid, path) = match text.split_once('=') {
+            Some((kid, path)) => (Some(kid.to_owned()), path),
+            None => (None, text),
+        };
+        if kid.as_ref().is_some_and(String::is_empty) {
+            return Err("has no name before the =; write KID=FILE or FILE".into());
+        }
+        let bytes = read(Path::new(path))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| "is not a text file; give PEM or a JWK set")?;
+        let path = path.into();
+        Ok(TokenKey { kid, path, text })
+    }
+    fn show(&self, value: &TokenKey) -> toml::Value {
+        let path = value.path.to_string_lossy();
+        let kid = value.kid.as_ref().map(|kid| format!("{kid}="));
+        format!("{}{path}", kid.unwrap_or_default()).into()
+    }
+}
+
+/// A text of a token, compared as it is.
+pub(super) struct Claim;
+
+impl Kind for Claim {
+    type Value = String;
+    fn parse(&self, text: &str) -> Result<String, String> {
+        let fits = (1..=256).contains(&text.len()) && !text.chars().any(char::is_control);
+        let wrong = "must have 1 to 256 bytes and no control characters";
+        fits.then(|| text.to_owned()).ok_or(wrong.into())
+    }
+    fn show(&self, value: &String) -> toml::Value {
+        value.as_str().into()
+    }
+}
+
+/// `lobby.*=public`.
+pub(super) struct RoomRule;
+
+impl Kind for RoomRule {
+    type Value = Rule;
+    fn parse(&self, text: &str) -> Result<Rule, String> {
+        let wrong = "is not PATTERN=POLICY, with one of public, users, read-only, server and token";
+        let (pattern, word) = text.split_once('=').ok_or(wrong)?;
+        let rooms = Pattern::new(pattern).ok_or("has a pattern that fits no room name")?;
+        let policy = Policy::ALL.iter().find(|(_, name)| *name == word);
+        let policy = policy.map(|(policy, _)| *policy).ok_or(wrong)?;
+        Ok(Rule { rooms, policy })
+    }
+    fn show(&self, rule: &Rule) -> toml::Value {
+        format!("{}={}", rule.rooms, rule.policy).into()
+    }
+}

@@ -1,0 +1,110 @@
+//! What waits for the dispatcher: two bounded queues, one for what the node's own connections say and one for the
+//! broker, taken from in turn. However many readers flood the first, each of the broker's events waits for as many others as
+//! stand before it in its own queue, and no more; and the other way round.
+
+use futures::future::{Either, select};
+
+use super::Event;
+use crate::broker::BrokerEvent;
+
+/// The dispatcher's end of both queues.
+pub struct Inbox {
+    events: flume::Receiver<Event>,
+    news: flume::Receiver<BrokerEvent>,
+    /// Whose turn it is, kept from turn to turn: a turn can be as short as one event.
+    is_brokers_turn: bool,
+}
+
+/// Makes an inbox for so many events of connections and as many of the broker. Whoever sends waits while its queue is full.
+pub fn inbox(capacity: usize) -> (flume::Sender<Event>, flume::Sender<BrokerEvent>, Inbox) {
+    let (say, events) = flume::bounded(capacity);
+    let (tell, news) = flume::bounded(capacity);
+    let inbox = Inbox {
+        events,
+        news,
+        is_brokers_turn: true,
+    };
+    (say, tell, inbox)
+}
+
+impl Inbox {
+    /// Waits for the next event; `None` when the broker or all connections have ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        if let Some(event) = self.try_next() {
+            return Some(event);
+        }
+        match select(self.news.recv_async(), self.events.recv_async()).await {
+            Either::Left((news, _)) => news.ok().map(Event::Broker),
+            Either::Right((event, _)) => event.ok(),
+        }
+    }
+
+    /// What is there already: from either queue in turn, while both have something.
+    pub fn try_next(&mut self) -> Option<Event> {
+        let event = || self.events.try_recv().ok();
+        let news = || self.news.try_recv().ok().map(Event::Broker);
+        let next = match self.is_brokers_turn {
+            true => news().or_else(event),
+            false => event().or_else(news),
+        };
+        self.is_brokers_turn = !self.is_brokers_turn;
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RoomName;
+    use crate::runtime;
+
+    fn news() -> BrokerEvent {
+        BrokerEvent::Following(RoomName::new("r").unwrap())
+    }
+
+    fn is_news(event: &Event) -> bool {
+        matches!(event, Event::Broker(_))
+    }
+
+    #[test]
+    fn a_batch_of_the_broker_waits_for_no_more_others_than_it_is_long_whoever_floods() {
+        let (say, tell, mut inbox) = inbox(1_000);
+        (0..500).for_each(|_| tell.send(news()).unwrap());
+        let (mut heard, mut others) = (0, 0);
+        while heard < 500 && others <= 500 {
+            while say.try_send(Event::Tick).is_ok() {}
+            match inbox.try_next() {
+                Some(event) if is_news(&event) => heard += 1,
+                Some(_) => others += 1,
+                None => panic!("both have something"),
+            }
+        }
+        assert!(others <= 500, "{others}");
+    }
+
+    #[test]
+    fn a_flood_of_the_broker_leaves_every_second_place_to_the_others() {
+        let (say, tell, mut inbox) = inbox(1_000);
+        (0..500).for_each(|_| say.send(Event::Tick).unwrap());
+        let mut heard = 0;
+        while !say.is_empty() && heard <= 500 {
+            while tell.try_send(news()).is_ok() {}
+            heard += usize::from(is_news(&inbox.try_next().unwrap()));
+        }
+        assert!(heard <= 500, "{heard}");
+    }
+
+    #[test]
+    fn whoever_waits_hears_either_side_and_the_end_of_it() {
+        runtime::block_on(async {
+            let (say, tell, mut inbox) = inbox(1);
+            let sayer = say.clone();
+            runtime::spawn(async move { sayer.send_async(Event::Tick).await.unwrap() });
+            assert!(matches!(inbox.next().await, Some(Event::Tick)));
+            runtime::spawn(async move { tell.send_async(news()).await.unwrap() });
+            assert!(matches!(inbox.next().await, Some(Event::Broker(_))));
+            assert!(inbox.next().await.is_none(), "the broker has ended");
+            drop(say);
+        });
+    }
+}

@@ -1,0 +1,325 @@
+//! Signing in and out of rights: the personal room, newer tokens, expiry, and who is disconnected by name.
+
+use super::*;
+use crate::identity::{Grants, Times};
+use crate::pattern::Pattern;
+use crate::rights::{Policy, Rule};
+
+/// A token that lets its user do everything in rooms of this pattern.
+fn holder(user: &str, pattern: &str, expires: u64) -> Arc<Identity> {
+    let patterns: Arc<[Pattern]> = [Pattern::new(pattern).unwrap()].into();
+    Arc::new(Identity {
+        user: crate::id::UserName::new(user).unwrap(),
+        grants: Grants::new([(); 4].map(|()| patterns.clone())),
+        info: None,
+        times: Some(Times {
+            issued: Some(expires - 60_000),
+            expires,
+            ends: expires + 4_000,
+        }),
+    })
+}
+
+fn identified(session: u64, identity: Arc<Identity>) -> Event {
+    Event::Identified {
+        session: SessionId(session),
+        id: Some(RequestId(9)),
+        identity,
+    }
+}
+
+/// A dispatcher that wants tokens.
+fn secured() -> Bench {
+    let mut bench = Bench::new();
+    bench.dispatcher.desk.settings.rights = Rights {
+        rules: vec![Rule {
+            rooms: Pattern::new("public.*").unwrap(),
+            policy: Policy::Public,
+        }],
+        open: false,
+    };
+    bench
+}
+
+impl Bench {
+    /// Opens a session that signs in, in a personal room of which nobody else here is a member and which is at `offset`.
+    fn signed_in(&mut self, session: u64, identity: &Arc<Identity>, offset: u64) {
+        self.open(session);
+        let requests = self.turn([identified(session, identity.clone())]);
+        if !requests.is_empty() {
+            let requests = self.turn([following(identity.user.room().as_str())]);
+            let ticket = read_ticket(&requests);
+            self.turn([page(ticket, offset, offset + 1, vec![])]);
+        }
+        assert_eq!(self.heard(session)[0]["offset"], offset);
+    }
+
+    fn expires_in(&self, seconds: u64) -> u64 {
+        self.now.unix_ms + 1000 * seconds
+    }
+
+    /// The code of the close frame that is the last thing a session hears.
+    fn closed(&mut self, session: u64) -> Option<u16> {
+        let chunks = self.chunks(session);
+        match chunks.last()?.as_ref() {
+            [0x88, _, high, low, ..] => Some(u16::from_be_bytes([*high, *low])),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn signing_in_joins_the_personal_room_and_says_where_it_stands() {
+    let mut bench = secured();
+    let ada = holder("ada", "*", bench.expires_in(60));
+    bench.open(1);
+    let requests = bench.turn([identified(1, ada.clone())]);
+    assert!(matches!(&requests[..], [Request::Follow(room)] if room.as_str() == "@ada"));
+    assert!(
+        bench.heard(1).is_empty(),
+        "nobody knows yet where the room stands"
+    );
+    let requests = bench.turn([following("@ada")]);
+    let ticket = read_ticket(&requests);
+    bench.turn([page(ticket, 7, 8, vec![])]);
+    let answer = bench.heard(1);
+    let expected = json!({
+        "type": "ok", "id": 9, "user": "ada", "room": "@ada", "epoch": Epoch::new(EPOCH), "offset": 7, "expires": 60,
+    });
+    assert_eq!(answer, [expected]);
+    bench.turn([message("@ada", 8, "for you")]);
+    assert_eq!(bench.offsets(1), [8]);
+    // The next connection of the user needs no read.
+    bench.signed_in(2, &ada, 8);
+    bench.turn([message("@ada", 9, "for both")]);
+    assert_eq!((bench.offsets(1), bench.offsets(2)), (vec![9], vec![9]));
+}
+
+#[test]
+fn a_token_of_the_handshake_is_answered_unasked_and_the_welcome_does_not_wait() {
+    let mut bench = secured();
+    let limits = OutboxLimits {
+        bytes: OUTBOX,
+        frames: 100,
+    };
+    let (outbox, reader) = outbox(limits, || ());
+    bench.outboxes.insert(1, reader);
+    let identity = Some(holder("ada", "*", bench.expires_in(60)));
+    let (session, protocol) = (SessionId(1), Protocol::Native);
+    bench.turn([Event::Opened {
+        session,
+        protocol,
+        identity,
+        outbox,
+    }]);
+    let welcome = bench.heard(1);
+    assert_eq!((&welcome[0]["user"], welcome.len()), (&json!("ada"), 1));
+    // Redis takes longer than a join may wait: the place is told all the same.
+    bench.now.instant += Duration::from_secs(60);
+    bench.turn([Event::Tick]);
+    assert!(bench.heard(1).is_empty());
+    let requests = bench.turn([following("@ada")]);
+    let ticket = read_ticket(&requests);
+    bench.turn([page(ticket, 7, 8, vec![])]);
+    let told = bench.heard(1);
+    assert_eq!(
+        (&told[0]["id"], &told[0]["room"], &told[0]["offset"]),
+        (&json!(null), &json!("@ada"), &json!(7))
+    );
+}
+
+#[test]
+fn a_sign_in_is_answered_in_time_and_its_place_follows() {
+    let mut bench = secured();
+    bench.open(1);
+    bench.turn([identified(1, holder("ada", "*", bench.expires_in(60)))]);
+    bench.now.instant += Duration::from_secs(6);
+    bench.turn([Event::Tick]);
+    let answer = bench.heard(1);
+    assert_eq!(
+        (&answer[0]["id"], &answer[0]["user"], &answer[0]["offset"]),
+        (&json!(9), &json!("ada"), &json!(null))
+    );
+    let requests = bench.turn([following("@ada")]);
+    let ticket = read_ticket(&requests);
+    bench.turn([page(ticket, 7, 8, vec![])]);
+    let told = bench.heard(1);
+    assert_eq!(
+        (&told[0]["id"], &told[0]["offset"]),
+        (&json!(null), &json!(7))
+    );
+}
+
+#[test]
+fn the_personal_room_is_recovered_like_any_other_and_not_left() {
+    let mut bench = secured();
+    let ada = holder("ada", "*", bench.expires_in(60));
+    bench.signed_in(1, &ada, 7);
+    bench.turn([message("@ada", 8, "for you")]);
+    bench.heard(1);
+    bench.turn([rejoin(1, "@ada", EPOCH, 7)]);
+    let heard = bench.heard(1);
+    assert_eq!(heard[0]["recovered"], true, "{heard:?}");
+    assert_eq!(heard[1]["offset"], 8, "{heard:?}");
+    bench.turn([leave(1, "@ada")]);
+    assert_eq!(bench.heard(1)[0]["code"], "forbidden");
+    // A join that overtakes the one of signing in: both are answered.
+    bench.open(2);
+    bench.turn([
+        identified(2, holder("bob", "*", bench.expires_in(60))),
+        join(2, "@bob"),
+    ]);
+    let heard = bench.heard(2);
+    assert_eq!(
+        (&heard[0]["user"], &heard[0]["offset"]),
+        (&json!("bob"), &json!(null))
+    );
+}
+
+#[test]
+fn nobody_else_joins_or_reads_a_personal_room_and_only_who_may_writes_to_it() {
+    let mut bench = secured();
+    let expires = bench.expires_in(60);
+    bench.signed_in(1, &holder("ada", "*", expires), 0);
+    bench.signed_in(2, &holder("bob", "@*", expires), 0);
+    let history = |session| {
+        let history = Command::History {
+            room: name("@bob"),
+            before: None,
+            limit: 1,
+        };
+        command(session, history)
+    };
+    let publish = |session, room| {
+        let publish = Publish {
+            room: name(room),
+            key: None,
+            data: RawValue::from_string("1".into()).unwrap(),
+            ephemeral: false,
+            others: false,
+        };
+        command(session, Command::Publish(publish))
+    };
+    for event in [join(1, "@bob"), history(1), publish(1, "@bob")] {
+        assert!(bench.turn([event]).is_empty());
+        assert_eq!(bench.heard(1)[0]["code"], "forbidden");
+    }
+    let requests = bench.turn([publish(2, "@ada")]);
+    let [Request::Publish(asked)] = &requests[..] else {
+        panic!("{requests:?}")
+    };
+    assert_eq!(asked.publication.user.as_ref().unwrap().as_str(), "bob");
+}
+
+#[test]
+fn a_session_never_becomes_another_user() {
+    let mut bench = secured();
+    let expires = bench.expires_in(60);
+    bench.signed_in(1, &holder("ada", "a.*", expires), 0);
+    bench.turn([identified(1, holder("bob", "*", expires))]);
+    assert_eq!(bench.heard(1)[0]["code"], "forbidden");
+    bench.turn([join(1, "b.1")]);
+    assert_eq!(
+        bench.heard(1)[0]["code"],
+        "forbidden",
+        "it has none of the other's rights"
+    );
+}
+
+#[test]
+fn a_newer_token_replaces_the_rights_and_ends_what_it_no_longer_allows() {
+    let mut bench = secured();
+    let first = holder("ada", "a.*", bench.expires_in(60));
+    bench.signed_in(1, &first, 0);
+    for room in ["a.1", "public.1"] {
+        bench.dispatcher.desk.settings.max_rooms += 1;
+        bench.turn([join(1, room)]);
+        let requests = bench.turn([following(room)]);
+        let ticket = read_ticket(&requests);
+        bench.turn([page(ticket, 0, 1, vec![])]);
+    }
+    bench.heard(1);
+    let second = holder("ada", "b.*", bench.expires_in(120));
+    let requests = bench.turn([identified(1, second)]);
+    assert!(matches!(&requests[..], [Request::Unfollow(room)] if room.as_str() == "a.1"));
+    let heard = bench.heard(1);
+    assert_eq!(
+        (&heard[0]["id"], &heard[0]["expires"]),
+        (&json!(9), &json!(120))
+    );
+    assert_eq!(
+        (&heard[1]["type"], &heard[1]["room"]),
+        (&json!("removed"), &json!("a.1"))
+    );
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    bench.turn([
+        message("a.1", 1, "no longer"),
+        message("public.1", 1, "still"),
+        message("@ada", 1, "too"),
+    ]);
+    assert_eq!(bench.heard(1).len(), 2);
+    bench.turn([join(1, "a.1")]);
+    assert_eq!(bench.heard(1)[0]["code"], "forbidden");
+}
+
+#[test]
+fn an_expired_token_ends_its_session_unless_a_newer_one_came() {
+    let mut bench = secured();
+    bench.dispatcher.desk.settings.max_rooms = 10;
+    let expires = bench.expires_in(60);
+    for (session, user) in [(1, "ada"), (2, "bob"), (3, "eve")] {
+        bench.signed_in(session, &holder(user, "*", expires), 0);
+    }
+    bench.turn([identified(2, holder("bob", "*", expires + 60_000))]);
+    bench.turn([Event::Closed {
+        session: SessionId(3),
+        farewell: None,
+    }]);
+    bench.heard(2);
+    bench.now.unix_ms = expires + 3_999;
+    bench.turn([Event::Tick]);
+    assert_eq!(bench.closed(1), None);
+    bench.now.unix_ms = expires + 4_000;
+    bench.turn([Event::Tick]);
+    assert_eq!((bench.closed(1), bench.closed(2)), (Some(3006), None));
+    bench.now.unix_ms += 60_000;
+    bench.turn([Event::Tick]);
+    assert_eq!(bench.closed(2), Some(3006));
+    assert!(bench.dispatcher.expiring.is_empty());
+}
+
+#[test]
+fn a_user_is_disconnected_with_all_its_old_tokens() {
+    let mut bench = secured();
+    let expires = bench.expires_in(60);
+    bench.signed_in(1, &holder("ada", "*", expires), 0);
+    bench.signed_in(2, &holder("ada", "*", expires + 30_000), 0);
+    bench.signed_in(3, &holder("bob", "*", expires), 0);
+    let ada = crate::id::UserName::new("ada").unwrap();
+    let (now, why) = (bench.now, Disconnect::Expired);
+    let before = Some(expires - 59_000);
+    assert_eq!(bench.dispatcher.disconnect_user(now, &ada, before, why), 1);
+    assert_eq!((bench.closed(1), bench.closed(2)), (Some(3006), None));
+    assert_eq!(bench.dispatcher.disconnect_user(now, &ada, None, why), 1);
+    assert_eq!((bench.closed(2), bench.closed(3)), (Some(3006), None));
+    assert_eq!(bench.dispatcher.disconnect_user(now, &ada, None, why), 0);
+}
+
+#[test]
+fn the_personal_room_takes_no_place_of_those_a_client_chooses() {
+    let mut bench = secured();
+    bench.dispatcher.desk.settings.rooms_per_session = 1;
+    bench.dispatcher.desk.settings.max_rooms = 1;
+    bench.signed_in(1, &holder("ada", "*", bench.expires_in(60)), 0);
+    bench.signed_in(2, &holder("bob", "*", bench.expires_in(60)), 0);
+    bench.turn([join(1, "a")]);
+    assert_eq!(
+        bench.heard(1)[0]["code"],
+        "limit",
+        "the node is full of rooms"
+    );
+    bench.dispatcher.desk.settings.max_rooms = 9;
+    assert!(!bench.turn([join(1, "a")]).is_empty());
+    bench.turn([join(1, "b")]);
+    assert_eq!(bench.heard(1)[0]["code"], "limit", "the client is");
+}

@@ -1,0 +1,12 @@
+//! How far a stranger may go, as plain logic: token buckets, the frames of one message, what one session may send, and the
+//! connections of one address. `docs/limits.md` lists every limit with its option, its answer and its figure.
+
+mod addresses;
+mod fragments;
+mod intake;
+mod rate;
+
+pub use addresses::{Addresses, Claim, TooMany};
+pub use fragments::{Fragments, Seen};
+pub use intake::{Intake, IntakeLimits, Verdict};
+pub use rate::{Bucket, Rate};

@@ -1,0 +1,158 @@
+//! Connections by client address. An IPv6 address counts by its /64, which is what one subscriber gets; a table holds
+//! no address without a connection, so it is never larger than the number of connections.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Counts the connections of each address, up to a bound; a cheap handle of one table.
+#[derive(Clone, Debug)]
+pub struct Addresses(Arc<Table>);
+
+#[derive(Debug)]
+struct Table {
+    most: usize,
+    /// A lock, because connections begin and end in tasks of their own; it is held for one look into the map.
+    open: Mutex<HashMap<Subscriber, usize>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Subscriber {
+    V4([u8; 4]),
+    /// The upper half of the address.
+    V6([u16; 4]),
+}
+
+/// A place among the connections of an address; its drop gives it back.
+#[derive(Debug)]
+pub struct Claim {
+    table: Arc<Table>,
+    subscriber: Subscriber,
+}
+
+/// The address has as many connections as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany;
+
+impl Addresses {
+    /// Of each address so many connections; `None`, which is no limit, for zero.
+    pub fn new(most: usize) -> Option<Self> {
+        let table = || Table {
+            most,
+            open: Mutex::default(),
+        };
+        (most > 0).then(|| Self(Arc::new(table())))
+    }
+
+    /// Takes a place for a connection of this address.
+    pub fn claim(&self, address: IpAddr) -> Result<Claim, TooMany> {
+        let subscriber = Subscriber::of(address);
+        let mut open = self.0.lock();
+        // Looked up first: a refusal leaves no entry.
+        let count = open.get(&subscriber).copied().unwrap_or(0);
+        if count >= self.0.most {
+            return Err(TooMany);
+        }
+        open.insert(subscriber, count + 1);
+        Ok(Claim {
+            table: self.0.clone(),
+            subscriber,
+        })
+    }
+
+    /// How many addresses have a connection.
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Subscriber, usize>> {
+        // Nothing is left half done by who holds it.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut open = self.table.lock();
+        match open.get_mut(&self.subscriber) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                open.remove(&self.subscriber);
+                if open.capacity() > 4 * open.len() + 64 {
+                    let keep = 2 * open.len();
+                    open.shrink_to(keep);
+                }
+            }
+        }
+    }
+}
+
+impl Subscriber {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Self::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(addresses: &Addresses, address: &str) -> Result<Claim, TooMany> {
+        addresses.claim(address.parse().unwrap())
+    }
+
+    #[test]
+    fn each_address_has_its_own_places_and_gets_them_back() {
+        let addresses = Addresses::new(2).unwrap();
+        let first = claim(&addresses, "192.0.2.1").unwrap();
+        // The same address in IPv6 clothes.
+        let second = claim(&addresses, "::ffff:192.0.2.1").unwrap();
+        assert_eq!(claim(&addresses, "192.0.2.1").unwrap_err(), TooMany);
+        let other = claim(&addresses, "192.0.2.2").unwrap();
+        assert_eq!(addresses.len(), 2);
+        drop(first);
+        let third = claim(&addresses, "192.0.2.1").unwrap();
+        drop((second, third, other));
+        assert!(addresses.is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_has_no_more_places_than_any_other() {
+        let addresses = Addresses::new(1).unwrap();
+        let _held = claim(&addresses, "2001:db8:1:2:3:4:5:6").unwrap();
+        assert!(claim(&addresses, "2001:db8:1:2:ffff::1").is_err());
+        assert!(claim(&addresses, "2001:db8:1:3::1").is_ok());
+    }
+
+    #[test]
+    fn the_table_forgets_who_is_gone_and_refusals_leave_nothing() {
+        let addresses = Addresses::new(1).unwrap();
+        let claims: Vec<_> = (0..10_000_u32)
+            .map(|n| addresses.claim(IpAddr::V4(n.into())).unwrap())
+            .collect();
+        for n in 0..10_000_u32 {
+            assert!(addresses.claim(IpAddr::V4(n.into())).is_err());
+        }
+        assert_eq!(addresses.len(), claims.len());
+        drop(claims);
+        assert!(addresses.is_empty());
+        assert!(addresses.0.lock().capacity() <= 64);
+    }
+
+    #[test]
+    fn no_number_is_no_limit() {
+        assert!(Addresses::new(0).is_none());
+    }
+}

@@ -1,0 +1,90 @@
+//! A token bucket that is one number: the moment at which it will be full again. What is taken moves that moment on; what
+//! lies further ahead than a whole burst is a debt, and the time until it is paid is the time to wait.
+
+use std::time::Duration;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// How much may be taken in the long run, and at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    per_second: u64,
+    /// What a full bucket holds, in nanoseconds of refilling.
+    burst: u64,
+}
+
+impl Rate {
+    /// So many units a second, and at once as many as come together in `seconds`. `None`, which is no limit, for zero units.
+    pub fn new(per_second: usize, seconds: u64) -> Option<Self> {
+        (per_second > 0).then_some(Self {
+            per_second: per_second as u64,
+            burst: seconds * SECOND,
+        })
+    }
+}
+
+/// One session's bucket. It begins full. Times are nanoseconds of any clock that never goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    full_at: u64,
+}
+
+impl Bucket {
+    /// Takes `units`, always, and tells how long to wait before more is taken: not at all, unless the bucket is now in debt.
+    pub fn take(&mut self, rate: &Rate, units: u32, now: u64) -> Duration {
+        let time = u64::from(units) * SECOND / rate.per_second;
+        self.full_at = self.full_at.max(now) + time;
+        Duration::from_nanos((self.full_at - now).saturating_sub(rate.burst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_bucket_gives_its_burst_at_once_and_then_its_rate() {
+        let rate = Rate::new(100, 2).unwrap();
+        let mut bucket = Bucket::default();
+        for _ in 0..200 {
+            assert_eq!(bucket.take(&rate, 1, 5), Duration::ZERO);
+        }
+        assert_eq!(bucket.take(&rate, 1, 5), Duration::from_millis(10));
+        assert_eq!(bucket.take(&rate, 9, 5), Duration::from_millis(100));
+        // What was waited for is paid.
+        let later = 5 + SECOND / 10;
+        assert_eq!(bucket.take(&rate, 1, later), Duration::from_millis(10));
+    }
+
+    #[test]
+    fn a_bucket_that_rests_is_full_and_never_fuller() {
+        let rate = Rate::new(10, 2).unwrap();
+        let mut bucket = Bucket::default();
+        bucket.take(&rate, 20, 0);
+        let later = 3600 * SECOND;
+        assert_eq!(bucket.take(&rate, 20, later), Duration::ZERO);
+        assert!(bucket.take(&rate, 1, later) > Duration::ZERO);
+    }
+
+    #[test]
+    fn over_any_hour_no_more_passes_than_rate_and_burst_allow() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for (per_second, seconds) in [(1, 2), (100, 2), (262_144, 4), (1 << 30, 4)] {
+            let rate = Rate::new(per_second, seconds).unwrap();
+            let (mut bucket, mut now, mut taken, mut last) = (Bucket::default(), 0, 0_u64, 0);
+            while now < 3600 * SECOND {
+                last = random.u32(1..=(per_second as u32).min(1 << 20));
+                taken += u64::from(last);
+                let wait = bucket.take(&rate, last, now).as_nanos() as u64;
+                now += wait + random.u64(0..SECOND);
+            }
+            let most = (now / SECOND + 1 + seconds) * per_second as u64 + u64::from(last);
+            assert!(taken <= most, "{taken} of {most} at {per_second}/s");
+        }
+    }
+
+    #[test]
+    fn no_units_a_second_is_no_limit() {
+        assert_eq!(Rate::new(0, 2), None);
+    }
+}

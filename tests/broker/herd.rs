@@ -1,0 +1,171 @@
+//! A thousand sessions that come back to one room at once: a real dispatcher over a real Redis, whose pages are bounded in
+//! bytes, and the test in the place of the sockets.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use switchboard::broker::Request;
+use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
+use switchboard::id::{Epoch, Incarnation, Position, SessionId};
+use switchboard::presence::PresenceSettings;
+use switchboard::protocol::{Command, Protocol};
+use switchboard::retention::Retention;
+use switchboard::rights::Rights;
+use switchboard::session::{Chunk, OutboxLimits, OutboxReader, outbox};
+
+use super::node::{BrokerNode, name};
+use crate::support::DEADLINE;
+use crate::support::redis_server::RedisServer;
+
+const ROOM: &str = "r";
+const CLIENTS: u64 = 1_000;
+/// Messages of 8 KiB: more than four pages of half a megabyte.
+const TOP: u64 = 260;
+const PAGES: usize = 5;
+const OUTBOX: usize = 256 << 10;
+
+struct House {
+    node: BrokerNode,
+    dispatcher: Dispatcher,
+    reads: usize,
+    clients: Vec<OutboxReader>,
+}
+
+impl House {
+    fn open(mut node: BrokerNode) -> Self {
+        let text = "x".repeat(8 << 10);
+        for _ in 0..TOP {
+            node.publish(ROOM, &text);
+        }
+        let settings = Settings {
+            incarnation: Incarnation(7),
+            node: "a".into(),
+            heartbeat: Duration::from_secs(3600),
+            pong_timeout: Duration::from_secs(3600),
+            close_timeout: DEADLINE,
+            join_timeout: Duration::from_secs(3600),
+            rooms_per_session: 1,
+            max_rooms: 1,
+            rights: Rights::open(),
+            retention: Retention::uniform(1000, Duration::from_secs(60)),
+            recent_memory: 64 << 20,
+            presence: PresenceSettings::default(),
+            outbox_bytes: OUTBOX,
+            seed: 1,
+        };
+        let mut house = Self {
+            node,
+            dispatcher: Dispatcher::new(Now::read(), settings, Arc::default()),
+            reads: 0,
+            clients: Vec::new(),
+        };
+        for session in 0..CLIENTS {
+            let limits = OutboxLimits {
+                bytes: OUTBOX,
+                frames: 100,
+            };
+            let (outbox, reader) = outbox(limits, || ());
+            house.clients.push(reader);
+            house.turn(Event::Opened {
+                session: SessionId(session),
+                protocol: Protocol::Native,
+                identity: None,
+                outbox,
+            });
+        }
+        house
+    }
+
+    fn turn(&mut self, event: Event) {
+        self.dispatcher.turn(Now::read(), [event]);
+        for request in self.dispatcher.take_requests() {
+            self.reads += usize::from(matches!(request, Request::Read(_)));
+            assert!(self.node.broker.ask(request), "the broker has ended");
+        }
+    }
+
+    fn join(&mut self, session: u64, epoch: Epoch, offset: u64) {
+        let command = Command::Join {
+            room: name(ROOM),
+            since: Some(Position { epoch, offset }),
+        };
+        self.turn(Event::Command {
+            session: SessionId(session),
+            id: None,
+            command,
+        });
+    }
+
+    /// What is written for the client by now; whether there was anything.
+    fn hear(&mut self, client: u64, stands: &mut u64) -> bool {
+        let reader = &self.clients[client as usize];
+        let mut heard = false;
+        while let Some(Chunk::Frames(frames)) = reader.try_recv() {
+            reader.written(frames.len(), 1);
+            for offset in offsets(&frames) {
+                assert_eq!(offset, *stands + 1, "client {client}");
+                *stands = offset;
+            }
+            heard = true;
+        }
+        if self.clients[client as usize].take_drained_wanted() {
+            self.turn(Event::Drained(SessionId(client)));
+        }
+        heard
+    }
+}
+
+/// The offsets of the messages in a buffer of whole frames.
+fn offsets(frames: &Bytes) -> Vec<u64> {
+    let mut offsets = Vec::new();
+    let mut rest = &frames[..];
+    while let [0x81, short, ..] = rest {
+        let (head, length) = match short {
+            126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+            127 => panic!("nothing said here is that long"),
+            short => (2, usize::from(*short)),
+        };
+        let text = &rest[head..head + length];
+        if let Some(found) = text.strip_prefix(br#"{"type":"message","room":"r","offset":"#) {
+            let digits = found.iter().take_while(|byte| byte.is_ascii_digit());
+            offsets.push(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
+        }
+        rest = &rest[head + length..];
+    }
+    assert!(rest.is_empty(), "{rest:?}");
+    offsets
+}
+
+#[test]
+fn a_thousand_sessions_that_return_cost_redis_a_read_for_each_page_of_the_log() {
+    let server = RedisServer::start();
+    let node = BrokerNode::on_with(&server, |settings| {
+        settings.retention = Retention::uniform(1000, Duration::from_secs(60));
+    });
+    let mut house = House::open(node);
+    let epoch = house.node.top(ROOM).epoch;
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut stands: Vec<u64> = (0..CLIENTS).map(|_| random.u64(0..TOP)).collect();
+    for client in 0..CLIENTS {
+        house.join(client, epoch, stands[client as usize]);
+    }
+    let deadline = Instant::now() + 3 * DEADLINE;
+    while stands.iter().any(|stands| *stands < TOP) {
+        let mut heard = false;
+        for client in 0..CLIENTS {
+            heard |= house.hear(client, &mut stands[client as usize]);
+        }
+        // Whoever has heard something may be in need of more; only then is there nothing to do but to wait.
+        let news = match heard {
+            true => house.node.events.try_recv().ok(),
+            false => house.node.events.recv_deadline(deadline).ok(),
+        };
+        match news {
+            Some(news) => house.turn(Event::Broker(news)),
+            None => assert!(Instant::now() < deadline, "{:?}", house.dispatcher.load()),
+        }
+    }
+    // One more tells where the room stands; and what lies between two groups may be read apart.
+    assert!(house.reads <= PAGES + 3, "{} reads", house.reads);
+}

@@ -1,0 +1,71 @@
+//! What Redis answers, from its bytes (RESP) to what the broker makes of them: pages are contiguous and ascending, offsets such as a
+//! script can count.
+
+use std::sync::Arc;
+
+use switchboard::broker::redis::answers::{Outcome, judge};
+use switchboard::broker::redis::queue::Job;
+use switchboard::broker::{BrokerEvent, Members, Publish, Range, Read, wire};
+use switchboard::id::{Epoch, Position, RoomName, Ticket};
+
+pub fn any_answer(input: &[u8]) {
+    let Ok(answer) = redis::parse_redis_value(input) else {
+        return;
+    };
+    let room = RoomName::new("room").expect("a name");
+    let read = |range| {
+        Job::Read(Read {
+            ticket: Ticket(1),
+            room: room.clone(),
+            range,
+            limit: 10,
+        })
+    };
+    let since = Position {
+        epoch: Epoch::new(42),
+        offset: 4,
+    };
+    let publish = Job::Publish(Publish {
+        ticket: Ticket(2),
+        room: room.clone(),
+        key: None,
+        ephemeral: false,
+        publication: Arc::new(wire::unreadable()),
+    });
+    let jobs = [
+        Job::Probe,
+        publish,
+        read(Range::Top),
+        read(Range::After(since)),
+        read(Range::Before(None)),
+        Job::Members(Members {
+            ticket: Ticket(3),
+            room: room.clone(),
+            after: None,
+            limit: 10,
+        }),
+    ];
+    for job in jobs {
+        let Outcome::Done { event, junk } = judge(&job, answer.clone()) else {
+            continue;
+        };
+        match event {
+            Some(BrokerEvent::Page { result, .. }) => {
+                let page = result.expect("a page");
+                assert!(page.top.offset <= wire::MAX_OFFSET && page.top.epoch != Epoch::UNKNOWN);
+                let contiguous = |pair: &[(u64, _)]| pair[0].0 + 1 == pair[1].0;
+                assert!(page.messages.windows(2).all(contiguous));
+                assert!(junk <= input.len());
+            }
+            Some(BrokerEvent::Published { result, .. }) => {
+                assert!(result.is_ok_and(|position| position.offset <= wire::MAX_OFFSET));
+            }
+            Some(BrokerEvent::Roll { result, .. }) => {
+                let roll = result.expect("a page");
+                assert!(roll.version <= wire::MAX_OFFSET && junk <= 1001 + input.len());
+                assert!(roll.members.iter().all(|member| member.connections > 0));
+            }
+            _ => assert!(matches!(job, Job::Probe)),
+        }
+    }
+}

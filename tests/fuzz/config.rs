@@ -1,0 +1,52 @@
+//! What an operator may mistype: the TOML file and the flags. They are read or refused with sentences; what is in force is
+//! shown as a file that means the same.
+
+use std::ffi::OsString;
+
+use switchboard::config::{Config, Parsed};
+
+/// An even first byte: the rest is a file; an odd one: each line of it is an argument.
+pub fn any_configuration(input: &[u8]) {
+    let Some((kind, text)) = input.split_first() else {
+        return;
+    };
+    let Ok(text) = std::str::from_utf8(text) else {
+        return;
+    };
+    // Host names are asked of the network, and names of files of the machine: not here. An escape could spell them.
+    if ["listen", "www", "redis-ca", "redis_ca", "token", "\\"]
+        .iter()
+        .any(|word| text.contains(word))
+    {
+        return;
+    }
+    let read = if kind % 2 == 0 {
+        of_file(text)
+    } else {
+        parse(text.lines(), "")
+    };
+    match read {
+        Ok(Parsed::Serve(config)) => {
+            let shown = config.to_toml();
+            // What is shown has no passwords, and so may be another configuration.
+            if config.redis.is_empty() {
+                let again = of_file(&shown);
+                assert_eq!(again, Ok(Parsed::Serve(config)), "{shown}");
+            }
+        }
+        Ok(Parsed::Checked(config)) => assert!(!config.to_toml().is_empty()),
+        Ok(Parsed::Text(text)) => assert!(!text.is_empty()),
+        Ok(Parsed::Token(_)) => panic!("nobody asked for a token"),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+fn of_file(text: &str) -> Result<Parsed, String> {
+    parse(["--config", "file"].into_iter(), text)
+}
+
+fn parse<'a>(words: impl Iterator<Item = &'a str>, file: &str) -> Result<Parsed, String> {
+    let words = ["switchboard", "serve"].into_iter().chain(words);
+    Config::from_args(words.map(OsString::from), [], |_| Ok(file.to_owned()))
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,68 @@
+//! Request heads: the verdict is the same wherever the bytes are cut, what is accepted is as plain as the door promises, and what
+//! is made of it (the handshake, the client's address) reads it without harm.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use switchboard::handshake::{self, Rules};
+use switchboard::http::{
+    HeadLimits, HeadReader, Method, Parsed, Request, client_address, parse_head,
+};
+
+/// The first byte says how the rest is cut: into pieces of so many bytes.
+pub fn any_head_in_any_pieces(input: &[u8]) {
+    let Some((&piece, bytes)) = input.split_first() else {
+        return;
+    };
+    let limits = HeadLimits {
+        bytes: 1024,
+        fields: 16,
+        target: 256,
+        body: 4096,
+    };
+    let whole = parse_head(bytes, &limits);
+    let mut reader = HeadReader::default();
+    let mut verdict = Ok(Parsed::Partial);
+    let step = usize::from(piece).max(1);
+    let mut ends = (0..bytes.len()).step_by(step).skip(1).chain([bytes.len()]);
+    while let (Ok(Parsed::Partial), Some(end)) = (&verdict, ends.next()) {
+        verdict = reader.read(&bytes[..end], &limits);
+    }
+    assert_eq!(verdict, whole);
+    match whole {
+        Ok(Parsed::Complete { request, length }) => {
+            assert!(bytes[..length].ends_with(b"\r\n\r\n"));
+            expect_plain(&request, &limits);
+        }
+        Ok(Parsed::Partial) => assert!(bytes.len() < limits.bytes),
+        Err(refusal) => {
+            let mut answer = Vec::new();
+            refusal.encode(&mut answer, false);
+            assert!(answer.starts_with(b"HTTP/1.1 ") && contains(&answer, b"Connection: close"));
+        }
+    }
+}
+
+fn expect_plain(request: &Request, limits: &HeadLimits) {
+    assert!(request.path.starts_with('/') && !request.path.contains(['\\', '\0', '\r', '\n']));
+    assert!(
+        request
+            .path
+            .split('/')
+            .all(|part| part != "." && part != "..")
+    );
+    assert!(request.target.is_ascii() && !request.target.contains([' ', '#']));
+    assert!(request.content_length <= limits.body);
+    assert!(request.header("transfer-encoding").is_none());
+    assert!(!request.host.contains(['/', '@', ',', ' ']));
+    if let Ok(accepted) = handshake::judge(request, &Rules::default()) {
+        assert_eq!((request.method, request.content_length), (Method::Get, 0));
+        let answer = accepted.response();
+        assert!(answer.ends_with(b"\r\n\r\n") && answer.len() < 256);
+    }
+    let peer = IpAddr::from(Ipv4Addr::LOCALHOST);
+    client_address(peer, request, &[peer]);
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}

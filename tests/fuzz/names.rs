@@ -1,0 +1,60 @@
+//! Short texts that decide where things go: rooms, users, patterns, origins' hosts in addresses of Redis. What is accepted has
+//! nothing in it that means something to Redis, JSON or a log; passwords are never shown.
+
+use switchboard::config::RedisUrl;
+use switchboard::id::{Epoch, RoomName, UserName};
+use switchboard::pattern::Pattern;
+
+/// A pattern, a line end and a name; and both together as an address of Redis.
+pub fn any_name(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let (pattern, name) = text.split_once('\n').unwrap_or((text, text));
+    if let Ok(room) = RoomName::new(name) {
+        expect_harmless(room.as_str());
+    }
+    if let Ok(user) = UserName::new(name) {
+        expect_harmless(user.as_str());
+    }
+    if let Some(read) = Pattern::new(pattern) {
+        assert_eq!(read.to_string(), pattern);
+        assert_eq!(read.fits(name), fits(pattern.as_bytes(), name.as_bytes()));
+    }
+    let epoch = Epoch::parse(name);
+    assert_eq!(Epoch::parse(&epoch.to_string()), epoch);
+    if let Ok(url) = text.parse::<RedisUrl>() {
+        let shown = format!("{url} {url:?}");
+        assert!(url.port() > 0 && !url.host().is_empty());
+        let secret = url.password().is_some_and(|word| word.len() > 8);
+        let elsewhere = [url.host(), url.user().unwrap_or_default()].concat();
+        if let Some(word) = url
+            .password()
+            .filter(|word| secret && !elsewhere.contains(*word))
+        {
+            assert!(!shown.contains(word), "{shown}");
+        }
+    }
+}
+
+fn expect_harmless(name: &str) {
+    let other = |c: char| !c.is_ascii_alphanumeric() && !"_.:@$-".contains(c);
+    assert!(!name.is_empty() && name.len() <= 128 && !name.contains(other));
+}
+
+/// Whether a name fits a pattern, by a table of all prefixes.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    let mut row = vec![false; name.len() + 1];
+    row[0] = true;
+    for &byte in pattern {
+        let mut next = vec![false; row.len()];
+        for at in 0..row.len() {
+            next[at] = match byte {
+                b'*' => row[at] || (at > 0 && next[at - 1]),
+                _ => at > 0 && row[at - 1] && name[at - 1] == byte,
+            };
+        }
+        row = next;
+    }
+    row[name.len()]
+}

@@ -1,0 +1,101 @@
+//! The text of a frame from a client: a command or an error that can be told, and what is accepted is read the same when it is
+//! written again.
+
+use serde_json::{Map, Value, json};
+use switchboard::identity::Credentials;
+use switchboard::protocol::native::{decode, reply};
+use switchboard::protocol::{Asked, Command, Reply, RequestId};
+
+pub fn any_command(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let read = decode(text);
+    match &read.asked {
+        Ok(asked) => {
+            let again = decode(&written(read.id, asked));
+            assert_eq!(format!("{again:?}"), format!("{read:?}"));
+        }
+        Err(error) => {
+            let frame = reply(read.id, &Reply::Error(error));
+            // A reason names what is wrong, and repeats little of it.
+            assert!(frame.len() < 1024, "{} bytes: {error:?}", frame.len());
+        }
+    }
+}
+
+/// The command as a client would write it.
+fn written(id: Option<RequestId>, asked: &Asked) -> String {
+    let mut fields = Map::new();
+    let mut add = |name: &str, value: Value| {
+        fields.insert(name.into(), value);
+    };
+    if let Some(RequestId(id)) = id {
+        add("id", json!(id));
+    }
+    let mut data = None;
+    let command = match asked {
+        Asked::Auth(credentials) => {
+            add("type", json!("auth"));
+            match credentials {
+                Credentials::User { user, info } => {
+                    add("user", json!(user.as_str()));
+                    info.iter().for_each(|info| add("info", json!(info)));
+                }
+                Credentials::Token(token) => add("token", json!(token.expose())),
+            }
+            return Value::Object(fields).to_string();
+        }
+        Asked::Command(command) => command,
+    };
+    match command {
+        Command::Join { room, since } => {
+            add("type", json!("join"));
+            add("room", json!(room.as_str()));
+            if let Some(since) = since {
+                add("since", json!(since));
+            }
+        }
+        Command::Leave { room } => {
+            add("type", json!("leave"));
+            add("room", json!(room.as_str()));
+        }
+        Command::Publish(publish) => {
+            add("type", json!("publish"));
+            add("room", json!(publish.room.as_str()));
+            add("ephemeral", json!(publish.ephemeral));
+            add("others", json!(publish.others));
+            if let Some(key) = &publish.key {
+                add("key", json!(&**key));
+            }
+            data = Some(publish.data.get());
+        }
+        Command::History {
+            room,
+            before,
+            limit,
+        } => {
+            add("type", json!("history"));
+            add("room", json!(room.as_str()));
+            add("limit", json!(limit));
+            if let Some(before) = before {
+                add("before", json!(before));
+            }
+        }
+        Command::Members { room, after, limit } => {
+            add("type", json!("members"));
+            add("room", json!(room.as_str()));
+            add("limit", json!(limit));
+            if let Some(after) = after {
+                add("after", json!(after.as_str()));
+            }
+        }
+        Command::Ping => add("type", json!("ping")),
+    }
+    let text = Value::Object(fields).to_string();
+    match data {
+        // It stays the text it was: as a value it would lose digits.
+        Some(data) => format!("{},\"data\":{data}}}", text.trim_end_matches('}')),
+        None => text,
+    }
+}

@@ -1,0 +1,67 @@
+//! What comes out of Redis by a room's topic or log: a publication or a reason, and what is accepted is read the same when it
+//! is written again.
+
+use switchboard::broker::wire::{
+    self, Heard, decode_body, decode_epoch, decode_message, decode_offset, encode_body,
+    encode_ephemeral,
+};
+use switchboard::publication::Publication;
+
+pub fn any_payload(input: &[u8]) {
+    if let Ok(publication) = decode_body(input) {
+        expect_same(
+            &publication,
+            &decode_body(encode_body(&publication).as_bytes()).expect("ours"),
+        );
+    }
+    match decode_message(input) {
+        Ok(Heard::Message {
+            epoch,
+            offset,
+            publication,
+        }) => {
+            assert!((1..=wire::MAX_OFFSET).contains(&offset));
+            let message = format!("1 {epoch} {offset} {}", encode_body(&publication));
+            let Ok(Heard::Message {
+                epoch: again,
+                offset: at,
+                publication: same,
+            }) = decode_message(message.as_bytes())
+            else {
+                panic!("not read again: {message}");
+            };
+            assert_eq!((epoch, offset), (again, at));
+            expect_same(&publication, &same);
+        }
+        Ok(Heard::Ephemeral(publication)) => {
+            let message = encode_ephemeral(&publication);
+            let again = decode_message(message.as_bytes());
+            assert!(matches!(again, Ok(Heard::Ephemeral(_))), "{again:?}");
+        }
+        Ok(Heard::Changed(change)) => {
+            assert!(change.from < change.version && change.version <= wire::MAX_OFFSET);
+            let message = format!(
+                "1 here {} {} {} {} {} {}",
+                change.from,
+                change.version,
+                change.user,
+                change.was,
+                change.connections,
+                change.info.as_ref().map_or("", |info| info.get()),
+            );
+            let Ok(Heard::Changed(again)) = decode_message(message.as_bytes()) else {
+                panic!("not read again: {message}");
+            };
+            assert_eq!(format!("{change:?}"), format!("{again:?}"));
+        }
+        Err(error) => assert!(error.to_string().len() < 100),
+    }
+    if let Some(offset) = decode_offset(input) {
+        assert_eq!(offset.to_string().as_bytes(), input);
+    }
+    decode_epoch(input);
+}
+
+fn expect_same(one: &Publication, other: &Publication) {
+    assert_eq!(format!("{one:?}"), format!("{other:?}"));
+}

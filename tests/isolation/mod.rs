@@ -1,0 +1,165 @@
+//! What others notice of one who goes too far. Beside a room of twenty members, in which two sessions publish at a steady pace,
+//! each hostile case has its way with the node for a while. Every delivery of the room must arrive, in order and once; and 99
+//! of 100 must be about as quick as without the hostile ones.
+
+mod hostile;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use switchboard::runtime;
+
+use crate::support::redis_server::RedisServer;
+use crate::support::{NodeProcess, TestClient, run, within};
+use hostile::{CASES, Case, Hostile, Target};
+
+const ROOM: &str = "good";
+const MEMBERS: usize = 20;
+const PUBLISHERS: u64 = 2;
+
+/// What each session publishes in a phase, and how often.
+const PUBLISHES: u64 = 60;
+const PACE: Duration = Duration::from_millis(20);
+
+/// The slowest of 100 deliveries may take twice as long as in quiet, or this long where quiet is quicker: the machine is
+/// shared with the hostile threads and with other tests. What harms others shows as seconds.
+const FLOOR: Duration = Duration::from_millis(250);
+
+/// How often a case may be measured anew: somebody else may have been busy.
+const ATTEMPTS: usize = 4;
+
+/// Joins the room and reads until its last message; how long each took. It misses none.
+async fn member(mut client: TestClient, start: Instant, first: u64) -> Vec<Duration> {
+    let mut took = Vec::new();
+    let mut expected = first;
+    loop {
+        let message = client.message(ROOM).await;
+        assert_eq!(
+            message["offset"], expected,
+            "in order, once, without a hole"
+        );
+        expected += 1;
+        match message["data"].as_u64() {
+            Some(sent) => took.push(start.elapsed().saturating_sub(Duration::from_micros(sent))),
+            None => break took,
+        }
+    }
+}
+
+async fn publisher(mut client: TestClient, start: Instant) -> TestClient {
+    for _ in 0..PUBLISHES {
+        runtime::sleep(PACE).await;
+        let now = start.elapsed().as_micros() as u64;
+        client.publish(ROOM, json!(now)).await;
+    }
+    client
+}
+
+/// A task whose result is awaited.
+fn task<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> flume::Receiver<T> {
+    let (done, result) = flume::bounded(1);
+    runtime::spawn(async move {
+        // Nobody waits any more when the test has failed.
+        let _ = done.send(future.await);
+    });
+    result
+}
+
+async fn result<T>(what: &str, task: flume::Receiver<T>) -> T {
+    within(what, task.recv_async())
+        .await
+        .expect("its checks hold")
+}
+
+/// The room's life for a while; the time that 99 of 100 deliveries took at most.
+async fn phase(node: &NodeProcess, case: Option<&Case>, redis: &RedisServer) -> Duration {
+    let mut clients = Vec::new();
+    let mut first = 0;
+    for _ in 0..MEMBERS {
+        let mut client = node.client().await;
+        first = client.join(ROOM).await["offset"]
+            .as_u64()
+            .expect("a number")
+            + 1;
+        clients.push(client);
+    }
+    let hostile = case.map(|case| {
+        let target = Target {
+            address: node.address,
+            redis: redis.url(),
+        };
+        Hostile::start(case, target)
+    });
+    let start = Instant::now();
+    let members: Vec<_> = clients
+        .into_iter()
+        .map(|client| task(member(client, start, first)))
+        .collect();
+    let mut publishers = Vec::new();
+    for _ in 0..PUBLISHERS {
+        publishers.push(task(publisher(node.client().await, start)));
+    }
+    let mut speaker = None;
+    for publisher in publishers {
+        speaker = Some(result("the publisher is done", publisher).await);
+    }
+    speaker
+        .expect("there are some")
+        .publish(ROOM, json!("end"))
+        .await;
+    let mut took = Vec::new();
+    for member in members {
+        let deliveries = result("the member has heard all", member).await;
+        assert_eq!(deliveries.len() as u64, PUBLISHERS * PUBLISHES);
+        took.extend(deliveries);
+    }
+    if let Some(hostile) = hostile {
+        hostile.stop();
+    }
+    took.sort_unstable();
+    took[took.len() * 99 / 100]
+}
+
+#[test]
+fn nobody_else_notices_who_goes_too_far() {
+    run(async {
+        let redis = RedisServer::start();
+        // A tenth of the usual bytes: without optimization a byte costs ten times as much, or more.
+        let url = redis.url();
+        let mut options = vec!["--redis", &url, "--heartbeat", "5s", "--pong-timeout", "3s"];
+        options.extend([
+            "--commands-per-second",
+            "100",
+            "--bytes-per-second",
+            "32KiB",
+        ]);
+        options.extend([
+            "--rate-timeout",
+            "1s",
+            "--head-timeout",
+            "1s",
+            "--close-timeout",
+            "500ms",
+        ]);
+        let mut node = NodeProcess::start(&options).await;
+        node.logged("Redis is reached; what is published comes back")
+            .await;
+        for case in CASES {
+            let mut attempts = 0;
+            loop {
+                let quiet = phase(&node, None, &redis).await;
+                let loud = phase(&node, Some(case), &redis).await;
+                println!("{:16} p99 {loud:?}, quiet {quiet:?}", case.name);
+                attempts += 1;
+                if loud <= FLOOR.max(2 * quiet) {
+                    break;
+                }
+                assert!(
+                    attempts < ATTEMPTS,
+                    "{}: {loud:?}, quiet {quiet:?}",
+                    case.name
+                );
+            }
+        }
+    });
+}

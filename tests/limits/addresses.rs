@@ -1,0 +1,116 @@
+//! Connections of one client address, with and without a proxy that is believed.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use switchboard::metrics::Refused;
+
+use crate::support::frames::{FrameClient, upgrade};
+use crate::support::http::{Answer, Caller};
+use crate::support::{TestNode, eventually, run};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A handshake that comes for this client, as a proxy says.
+async fn shake(node: &TestNode, forwarded_for: &str) -> (Caller, Answer) {
+    let mut caller = Caller::connect(node.address).await;
+    let field = format!("X-Forwarded-For: {forwarded_for}\r\n");
+    caller.send(upgrade("/ws", &field)).await;
+    let answer = caller.head().await;
+    (caller, answer)
+}
+
+#[test]
+fn the_eleventh_connection_of_an_address_behind_a_proxy_is_refused_and_no_other() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.max_connections_per_address = Some(10);
+            config.trusted_proxy = vec![LOOPBACK];
+        })
+        .await;
+        let mut held = Vec::new();
+        for n in 0..10 {
+            // What a client writes itself stands on the left, and counts for nothing.
+            let (caller, answer) = shake(&node, &format!("198.51.100.{n}, 203.0.113.7")).await;
+            assert_eq!(answer.status, 101, "{n}");
+            held.push(caller);
+        }
+        for spoofed in ["203.0.113.7", "192.0.2.1, 203.0.113.7", "203.0.113.7:4711"] {
+            let (mut caller, answer) = shake(&node, spoofed).await;
+            assert_eq!(answer.status, 429, "{spoofed}");
+            assert_eq!(answer.field("Retry-After"), Some("5"));
+            assert_eq!(answer.field("Connection"), Some("close"));
+            let length = answer.field("Content-Length").expect("one").parse();
+            caller.take(length.expect("a number")).await;
+            caller.expect_end().await;
+        }
+        let refused = &node.server().metrics().refused_total;
+        assert_eq!(refused.get(Refused::Address), 3);
+        let (_other, answer) = shake(&node, "203.0.113.8").await;
+        assert_eq!(answer.status, 101);
+        // The proxy's own connections are nobody's: it may ask as often as it likes.
+        for _ in 0..12 {
+            let mut caller = Caller::connect(node.address).await;
+            caller
+                .send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+                .await;
+            assert_eq!(caller.answer().await.status, 200);
+            held.push(caller);
+        }
+        drop(held);
+        let open = || node.server().metrics().connections_open.get();
+        eventually("the places are given back", || open() == 1).await;
+        let (_again, answer) = shake(&node, "203.0.113.7").await;
+        assert_eq!(answer.status, 101);
+    });
+}
+
+#[test]
+fn an_untrusted_peer_counts_for_itself_from_its_first_byte_whatever_it_says() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.max_connections_per_address = Some(3);
+            config.head_timeout = Duration::from_secs(60);
+        })
+        .await;
+        let (first, answer) = shake(&node, "203.0.113.1").await;
+        assert_eq!(answer.status, 101);
+        let (_second, answer) = shake(&node, "203.0.113.2").await;
+        assert_eq!(answer.status, 101);
+        // It has said nothing yet.
+        let _third = Caller::connect(node.address).await;
+        let open = || node.server().metrics().connections_open.get();
+        eventually("three are open", || open() == 3).await;
+        let mut fourth = Caller::connect(node.address).await;
+        let answer = fourth.answer().await;
+        assert_eq!(
+            (answer.status, answer.field("Retry-After")),
+            (429, Some("5"))
+        );
+        fourth.expect_end().await;
+
+        drop((first, fourth));
+        eventually("both are gone", || open() == 2).await;
+        FrameClient::welcomed(node.address)
+            .await
+            .expect_pong()
+            .await;
+    });
+}
+
+#[test]
+fn in_open_mode_no_address_is_limited_unless_it_is_asked_for() {
+    run(async {
+        let node = TestNode::start().await;
+        let mut held = Vec::new();
+        for _ in 0..1100 {
+            held.push(Caller::connect(node.address).await);
+        }
+        let metrics = node.server().metrics();
+        eventually("all are taken in", || {
+            metrics.connections_total.get() == 1100
+        })
+        .await;
+        assert_eq!(metrics.refused_total.get(Refused::Address), 0);
+    });
+}

@@ -1,0 +1,261 @@
+//! Commands and bytes per second of one session: what is over the rate waits and is lost no more than anything else, and only
+//! who never lets the node catch up is ended.
+
+use std::time::{Duration, Instant};
+
+use async_tungstenite::tungstenite::Message;
+use futures::{AsyncWriteExt, StreamExt};
+use serde_json::json;
+use switchboard::config::Config;
+use switchboard::disconnect::Disconnect;
+use switchboard::runtime;
+
+use crate::support::frames::{CLOSE, FrameClient, PING, PONG, TEXT, frame, upgrade};
+use crate::support::http::Caller;
+use crate::support::{TestNode, eventually, run, within};
+
+const PING_COMMAND: &[u8] = br#"{"type":"ping","id":99}"#;
+const PONG_REPLY: &str = r#"{"type":"pong","id":99}"#;
+
+/// No ping comes in between.
+const UNHEARD: Duration = Duration::from_secs(3600);
+
+fn paused(node: &TestNode) -> u64 {
+    node.server().metrics().paused_total.get()
+}
+
+/// So many commands at once, all of which are answered; how long that took.
+async fn burst(client: &mut FrameClient, count: usize) -> Duration {
+    let start = Instant::now();
+    client.send(frame(TEXT, PING_COMMAND).repeat(count)).await;
+    for _ in 0..count {
+        assert_eq!(client.text().await, PONG_REPLY);
+    }
+    start.elapsed()
+}
+
+#[test]
+fn two_seconds_worth_of_commands_pass_at_once_and_more_of_them_wait_and_are_answered() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.commands_per_second = Some(100);
+            config.heartbeat = UNHEARD;
+        })
+        .await;
+        let mut client = FrameClient::welcomed(node.address).await;
+        burst(&mut client, 200).await;
+        assert_eq!(paused(&node), 0);
+        // What the node reads at once, it may be ahead by: a kilobyte, which is 35 of these.
+        let mut client = FrameClient::welcomed(node.address).await;
+        let took = burst(&mut client, 400).await;
+        assert!(took >= Duration::from_millis(1600), "{took:?}");
+        assert!(paused(&node) > 0);
+    });
+}
+
+#[test]
+fn four_seconds_worth_of_bytes_pass_at_once_and_more_of_them_wait_and_are_answered() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.bytes_per_second = Some(64 * 1024);
+            config.heartbeat = UNHEARD;
+        })
+        .await;
+        let mut client = FrameClient::welcomed(node.address).await;
+        let mut command = PING_COMMAND.to_vec();
+        command.resize(64 * 1024 - 14, b' ');
+        let large = frame(TEXT, &command);
+        client.send(large.repeat(4)).await;
+        for _ in 0..4 {
+            assert_eq!(client.text().await, PONG_REPLY);
+        }
+        assert_eq!(paused(&node), 0);
+        let start = Instant::now();
+        client.send(large.repeat(2)).await;
+        for _ in 0..2 {
+            assert_eq!(client.text().await, PONG_REPLY);
+        }
+        let took = start.elapsed();
+        // What was refilled while the four were answered is not waited for.
+        assert!(took >= Duration::from_millis(1000), "{took:?}");
+        assert!(paused(&node) > 0);
+    });
+}
+
+#[test]
+fn a_join_counts_as_four_commands_and_a_frame_that_is_not_understood_as_one() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.commands_per_second = Some(50);
+            config.rooms_per_session = 1000;
+            config.heartbeat = UNHEARD;
+        })
+        .await;
+        for (cost, fits) in [("join", 25), ("junk", 100), ("ping", 100)] {
+            let mut client = FrameClient::welcomed(node.address).await;
+            let before = paused(&node);
+            let send = async |client: &mut FrameClient, n: usize| {
+                match cost {
+                    "join" => {
+                        let join = json!({"type": "join", "room": format!("r{n}")}).to_string();
+                        client.send(frame(TEXT, join.as_bytes())).await;
+                    }
+                    "junk" => client.send(frame(TEXT, b"junk")).await,
+                    _ => client.send(frame(PING, b"")).await,
+                }
+                client.next().await;
+            };
+            for n in 0..fits {
+                send(&mut client, n).await;
+            }
+            assert_eq!(paused(&node), before, "{cost}");
+            // The bucket refills while we speak: as much again must be too much, unless that took two seconds.
+            let start = Instant::now();
+            for n in fits..2 * fits {
+                send(&mut client, n).await;
+            }
+            assert!(
+                paused(&node) > before || start.elapsed() > Duration::from_secs(2),
+                "{cost}"
+            );
+        }
+    });
+}
+
+/// Sends for as long as the node takes it, as a task of its own.
+fn flood(caller: &Caller, bytes: Vec<u8>) {
+    let mut socket = caller.socket();
+    runtime::spawn(async move { while socket.write_all(&bytes).await.is_ok() {} });
+}
+
+async fn flooding(node: &TestNode, bytes: Vec<u8>) -> FrameClient {
+    let mut caller = Caller::connect(node.address).await;
+    caller.send(upgrade("/ws", "")).await;
+    assert_eq!(caller.head().await.status, 101);
+    flood(&caller, bytes);
+    FrameClient::of(caller)
+}
+
+#[test]
+fn who_never_lets_the_node_catch_up_is_told_to_come_back_more_slowly() {
+    let commands = |config: &mut Config| config.commands_per_second = Some(100);
+    let bytes = |config: &mut Config| config.bytes_per_second = Some(16 * 1024);
+    type Change = fn(&mut Config);
+    let rows: [(&str, Change, Vec<u8>); 4] = [
+        ("commands", commands, frame(TEXT, PING_COMMAND).repeat(100)),
+        ("junk", commands, frame(TEXT, b"junk").repeat(100)),
+        ("pings", commands, frame(PING, b"").repeat(100)),
+        ("pongs", bytes, frame(PONG, &[b'x'; 125]).repeat(100)),
+    ];
+    run(async move {
+        for (what, change, flood) in rows {
+            let node = TestNode::with(|config| {
+                change(config);
+                config.rate_timeout = Duration::from_secs(1);
+                config.close_timeout = Duration::from_millis(300);
+            })
+            .await;
+            let start = Instant::now();
+            let mut client = flooding(&node, flood).await;
+            let payload = loop {
+                let (opcode, payload) = client.next().await;
+                if opcode == CLOSE {
+                    break payload;
+                }
+            };
+            assert_eq!(payload[..2], 3004_u16.to_be_bytes(), "{what}");
+            assert!(start.elapsed() >= Duration::from_secs(1), "{what}");
+            let metrics = node.server().metrics();
+            assert_eq!(metrics.disconnected_total.get(Disconnect::TooFast), 1);
+            let open = || metrics.connections_open.get();
+            eventually("its connection is gone", || open() == 0).await;
+        }
+    });
+}
+
+#[test]
+fn who_waits_for_each_answer_is_slowed_down_and_never_ended() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.commands_per_second = Some(50);
+            config.rate_timeout = Duration::from_secs(1);
+            config.heartbeat = UNHEARD;
+        })
+        .await;
+        let mut client = FrameClient::welcomed(node.address).await;
+        let start = Instant::now();
+        for _ in 0..250 {
+            client.expect_pong().await;
+        }
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(2900), "{took:?}");
+        // On a machine that answers more slowly than the rate there is nothing to slow down.
+        assert!(paused(&node) > 0 || took > Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn a_session_that_is_not_read_still_hears_its_rooms_and_is_not_called_silent() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.commands_per_second = Some(10);
+            config.heartbeat = Duration::from_millis(500);
+            config.pong_timeout = Duration::from_millis(100);
+        })
+        .await;
+        let (mut ada, mut bob) = (node.client().await, node.client().await);
+        ada.join("lobby").await;
+        // One read's worth, which takes three seconds to pay.
+        for _ in 0..50 {
+            ada.ask(json!({"type": "ping"})).await;
+        }
+        eventually("ada is paused", || paused(&node) > 0).await;
+        let start = Instant::now();
+        bob.publish("lobby", json!("still here?")).await;
+        assert_eq!(ada.message("lobby").await["data"], "still here?");
+        let mut pings = 0;
+        while start.elapsed() < Duration::from_secs(2) {
+            // Bob has to answer his pings meanwhile.
+            let _ = runtime::timeout(Duration::from_millis(1), bob.stream().next()).await;
+            match within("a ping", ada.stream().next()).await {
+                Some(Ok(Message::Ping(_))) => pings += 1,
+                Some(Ok(Message::Text(_))) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(pings >= 2, "{pings}");
+        ada.call(json!({"type": "ping"})).await;
+    });
+}
+
+#[test]
+fn of_pings_that_come_together_the_latest_is_answered() {
+    run(async {
+        let node = TestNode::start().await;
+        let mut client = FrameClient::welcomed(node.address).await;
+        let pings: Vec<u8> = (0..1000_u32)
+            .flat_map(|n| frame(PING, &n.to_be_bytes()))
+            .collect();
+        client.send(pings).await;
+        let (mut answers, mut last) = (0, None);
+        while last < Some(999) {
+            let (opcode, payload) = client.next().await;
+            assert_eq!(opcode, PONG);
+            let n = u32::from_be_bytes(payload.try_into().expect("four bytes"));
+            assert!(last < Some(n), "{n} after {last:?}");
+            (answers, last) = (answers + 1, Some(n));
+        }
+        assert!(answers < 500, "{answers}");
+        client.expect_pong().await;
+    });
+}
+
+#[test]
+fn in_open_mode_nobody_waits_unless_it_is_asked_for() {
+    run(async {
+        let node = TestNode::start().await;
+        let mut client = FrameClient::welcomed(node.address).await;
+        burst(&mut client, 5000).await;
+        assert_eq!(paused(&node), 0);
+    });
+}

@@ -1,0 +1,55 @@
+//! A node without its upper floors: connections are served, and what they tell their dispatcher comes to the test.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use switchboard::auth::Auth;
+use switchboard::connection::{Limits, Node};
+use switchboard::dispatcher::Event;
+use switchboard::http::HeadLimits;
+use switchboard::limits::IntakeLimits;
+use switchboard::metrics::Metrics;
+use switchboard::pages::Assets;
+use switchboard::readiness::Readiness;
+use switchboard::session::OutboxLimits;
+
+/// The shared part of a node whose dispatcher is the test itself.
+pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
+    let readiness = Readiness::default();
+    readiness.set_broker(true);
+    let time = Duration::from_secs(60);
+    Arc::new(Node {
+        assets: Assets::embedded(),
+        readiness,
+        metrics: Arc::new(Metrics::default()),
+        inbox,
+        limits: Limits {
+            head: HeadLimits::default(),
+            head_timeout: time,
+            idle_timeout: time,
+            close_timeout: time,
+            message: 65_536,
+            depth: 64,
+            intake: IntakeLimits {
+                commands: None,
+                bytes: None,
+                rate_timeout: time,
+                fragments: 1024,
+                message_timeout: time,
+            },
+            outbox: OutboxLimits {
+                bytes: 65_536,
+                frames: 16,
+            },
+        },
+        auth: Auth::Open,
+        own_hosts: None,
+        origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+        addresses: None,
+        echo_path: Some("/echo".into()),
+        sessions: AtomicU64::new(1),
+        started: Instant::now(),
+    })
+}

@@ -1,0 +1,74 @@
+//! Whoever signs tokens: a secret in a file of the test's own, and what a user may do.
+
+use std::time::Duration;
+
+use switchboard::auth;
+use switchboard::config::{Config, SecretFile, TokenOrder};
+use switchboard::dispatcher::Now;
+use switchboard::id::UserName;
+use switchboard::pattern::Pattern;
+use switchboard::secret::Secret;
+use tempfile::TempDir;
+
+pub const SECRET: &str = "correct-horse-battery-staple-0123456789";
+
+/// The file is there for as long as this is.
+pub struct Issuer {
+    directory: TempDir,
+}
+
+impl Issuer {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory for the secret");
+        let issuer = Self { directory };
+        std::fs::write(issuer.path(), format!("{SECRET}\n")).expect("it can be written");
+        issuer
+    }
+
+    /// The file with the secret.
+    pub fn path(&self) -> String {
+        let path = self.directory.path().join("secret");
+        path.to_str().expect("UTF-8").to_owned()
+    }
+
+    /// Makes a node want this issuer's tokens.
+    pub fn secures(&self, config: &mut Config) {
+        config.token_secret_file = Some(self.file());
+    }
+
+    fn file(&self) -> SecretFile {
+        SecretFile {
+            path: self.path().into(),
+            secret: Secret::new(SECRET.into()),
+        }
+    }
+
+    /// A token for an hour that lets its user do everything in rooms of these patterns.
+    pub fn token(&self, user: &str, rooms: &[&str]) -> String {
+        let hour = Duration::from_secs(3600);
+        self.signed(user, hour, [rooms; 4])
+    }
+
+    /// A token with patterns for join, publish, history and members.
+    pub fn signed(&self, user: &str, lifetime: Duration, rooms: [&[&str]; 4]) -> String {
+        let [join, publish, history, members] = rooms.map(|texts| {
+            let patterns = texts.iter().map(|text| Pattern::new(text));
+            patterns
+                .map(|pattern| pattern.expect("a pattern"))
+                .collect()
+        });
+        let order = TokenOrder {
+            secret: self.file(),
+            user: UserName::new(user).expect("a name"),
+            lifetime,
+            audience: None,
+            issuer: None,
+            join,
+            publish,
+            history,
+            members,
+        };
+        let token = auth::sign(&order, Now::read().unix_ms).expect("it can be signed");
+        token.expose().clone()
+    }
+}

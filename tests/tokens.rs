@@ -1,0 +1,360 @@
+//! Signing in with tokens: where one may come, what is refused before the upgrade, when a connection ends with its token,
+//! the command that makes one, and that neither a token nor a secret is ever written down.
+
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::Error;
+use serde_json::{Value, json};
+
+use crate::support::process::{NodeProcess, run_to_end};
+use crate::support::redis_server::{Options, RedisServer};
+use crate::support::tokens::SECRET;
+use crate::support::{Issuer, TestClient, TestNode, http, run};
+
+/// The status with which a handshake is refused.
+fn refusal(outcome: Result<TestClient, Error>) -> Option<u16> {
+    match outcome {
+        Err(Error::Http(response)) => Some(response.status().as_u16()),
+        Err(other) => panic!("{other}"),
+        Ok(_) => None,
+    }
+}
+
+#[test]
+fn a_token_is_taken_from_the_header_the_subprotocol_and_the_first_message() {
+    run(async {
+        let issuer = Issuer::new();
+        let node = TestNode::with(|config| issuer.secures(config)).await;
+        let token = issuer.token("ada", &["lobby"]);
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        let client = TestClient::with(node.address, "", &headers).await;
+        let mut by_header = client.expect("it is good");
+        assert_eq!(by_header.welcome["user"], "ada");
+        assert_eq!(by_header.push("ok").await["room"], "@ada");
+        by_header.join("lobby").await;
+
+        let offers = format!("bearer.{token}, switchboard");
+        let headers = [("sec-websocket-protocol", offers.as_str())];
+        let client = TestClient::with(node.address, "", &headers).await;
+        let mut by_subprotocol = client.expect("it is good");
+        assert_eq!(by_subprotocol.subprotocol.as_deref(), Some("switchboard"));
+        assert_eq!(by_subprotocol.welcome["user"], "ada");
+        by_subprotocol.join("lobby").await;
+
+        let mut by_message = node.client().await;
+        assert_eq!(by_message.welcome["user"], Value::Null);
+        let refused = by_message
+            .call(json!({"type": "join", "room": "lobby"}))
+            .await;
+        assert_eq!(refused["code"], "forbidden");
+        let answer = by_message.sign_in(&token).await;
+        assert_eq!(
+            (&answer["user"], &answer["room"]),
+            (&json!("ada"), &json!("@ada"))
+        );
+        assert!(
+            (3590..=3600).contains(&answer["expires"].as_u64().unwrap()),
+            "{answer}"
+        );
+        by_message.join("lobby").await;
+        by_message.publish("lobby", json!(1)).await;
+        for client in [&mut by_header, &mut by_subprotocol] {
+            assert_eq!(client.message("lobby").await["user"], "ada");
+        }
+    });
+}
+
+#[test]
+fn a_bad_token_is_refused_before_the_upgrade_and_in_a_message_with_a_code() {
+    run(async {
+        let issuer = Issuer::new();
+        let node = TestNode::with(|config| issuer.secures(config)).await;
+        let good = issuer.token("ada", &["lobby"]);
+        let expired = issuer.signed("ada", Duration::ZERO, [&["lobby"]; 4]);
+        let forged = format!("{}x", &good[..good.len() - 1]);
+        let bearer = format!("Bearer {forged}");
+        let headers = [("authorization", bearer.as_str())];
+        let refused = TestClient::with(node.address, "", &headers).await;
+        assert_eq!(refusal(refused), Some(401));
+        let offers = format!("switchboard, bearer.{forged}");
+        let headers = [("sec-websocket-protocol", offers.as_str())];
+        let refused = TestClient::with(node.address, "", &headers).await;
+        assert_eq!(refusal(refused), Some(401));
+        let refused = TestClient::with(node.address, &format!("?token={good}"), &[]).await;
+        assert_eq!(refusal(refused), Some(401), "the query is off");
+
+        let mut client = node.client().await;
+        for (token, code) in [(forged.as_str(), "unauthorized"), ("", "unauthorized")] {
+            assert_eq!(client.sign_in(token).await["code"], code);
+        }
+        let named = client.call(json!({"type": "auth", "user": "ada"})).await;
+        assert_eq!(named["code"], "unauthorized", "{named}");
+        let refused = client.call(json!({"type": "join", "room": "lobby"})).await;
+        assert_eq!(
+            refused["code"], "forbidden",
+            "a refused token changes nothing"
+        );
+        // Within the leeway it is still taken; the node's clock ends it a moment later.
+        assert_eq!(client.sign_in(&expired).await["expires"], 0);
+        let other = client.sign_in(&issuer.token("bob", &["lobby"])).await;
+        assert_eq!(other["code"], "forbidden", "{other}");
+    });
+}
+
+#[test]
+fn the_query_is_read_where_that_is_said() {
+    run(async {
+        let issuer = Issuer::new();
+        let node = TestNode::with(|config| {
+            issuer.secures(config);
+            config.token_in_query = true;
+        })
+        .await;
+        let query = format!("?token={}", issuer.token("ada", &[]));
+        let client = TestClient::with(node.address, &query, &[]).await;
+        assert_eq!(client.expect("it is good").welcome["user"], "ada");
+    });
+}
+
+#[test]
+fn a_connection_ends_with_its_token_unless_it_is_renewed() {
+    run(async {
+        let issuer = Issuer::new();
+        let node = TestNode::with(|config| issuer.secures(config)).await;
+        let second = Duration::from_secs(1);
+        let brief = issuer.signed("ada", second, [&[]; 4]);
+        let began = std::time::Instant::now();
+        let (mut one, mut other) = (node.client().await, node.client().await);
+        one.sign_in(&brief).await;
+        other.sign_in(&brief).await;
+        assert_eq!(
+            other.sign_in(&issuer.token("ada", &["lobby"])).await["type"],
+            "ok"
+        );
+        let (code, reason) = one.closed().await.expect("a farewell");
+        assert_eq!(code, 3006, "{reason}");
+        assert!(
+            began.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            began.elapsed()
+        );
+        other.join("lobby").await;
+    });
+}
+
+#[test]
+fn the_command_makes_a_token_that_a_node_takes() {
+    run(async {
+        let issuer = Issuer::new();
+        let secret = issuer.path();
+        let node = NodeProcess::start(&["--token-secret-file", &secret]).await;
+        let arguments = [
+            "token",
+            "--user",
+            "ada",
+            "--join",
+            "news",
+            "--rooms",
+            "lobby,hall",
+        ];
+        let made = run_to_end(&arguments, &[("SWITCHBOARD_TOKEN_SECRET_FILE", &secret)]).await;
+        assert!(
+            made.status.success() && made.stderr.is_empty(),
+            "{}",
+            made.stderr
+        );
+        let token = made.stdout.strip_suffix('\n').expect("a line");
+        assert!(!token.contains(char::is_whitespace), "{token}");
+        let mut client = node.client().await;
+        assert_eq!(client.sign_in(token).await["user"], "ada");
+        client.join("news").await;
+        client.join("lobby").await;
+        client.publish("hall", json!(1)).await;
+        let refused = client
+            .call(json!({"type": "publish", "room": "news", "data": 1}))
+            .await;
+        assert_eq!(refused["code"], "forbidden");
+
+        for (arguments, words) in [
+            (
+                &["token", "--user", "ada"][..],
+                "--token-secret-file: is needed",
+            ),
+            (
+                &["token", "--token-secret-file", &secret, "--user", "a b"][..],
+                "--user a b: a user name",
+            ),
+            (
+                &[
+                    "token",
+                    "--token-secret-file",
+                    &secret,
+                    "--user",
+                    "a",
+                    "--expires",
+                    "1x",
+                ][..],
+                "--expires 1x: is not a duration",
+            ),
+            (
+                &[
+                    "token",
+                    "--token-secret-file",
+                    &secret,
+                    "--user",
+                    "a",
+                    "--join",
+                    "{}",
+                ][..],
+                "--join {}: fits no room name",
+            ),
+        ] {
+            let ended = run_to_end(arguments, &[]).await;
+            assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
+            assert!(ended.stderr.contains(words), "{}", ended.stderr);
+        }
+    });
+}
+
+#[test]
+fn keys_that_cannot_be_used_are_refused_at_start_and_when_the_configuration_is_checked() {
+    run(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).expect("it can be written");
+            path.to_str().expect("UTF-8").to_owned()
+        };
+        let short = path("short", "only thirty-one bytes are in it\n");
+        let long = path("long", SECRET);
+        let nothing = path("nothing", "");
+        let private = path(
+            "private",
+            "-----BEGIN PRIVATE KEY-----\nMC4CAQ\n-----END PRIVATE KEY-----\n",
+        );
+        let check = "--check-config";
+        for (arguments, code, words) in [
+            (&["--token-secret-file", &short][..], 2, "holds 31 bytes"),
+            (
+                &["--token-secret-file", "/no/such"][..],
+                2,
+                "cannot be read",
+            ),
+            (&["--token-key", &nothing][..], 1, "is no public key"),
+            (&["--token-key", &private, check][..], 2, "is a private key"),
+            (
+                &["--token-secret-file", &long, "--open"][..],
+                2,
+                "contradicts",
+            ),
+            (
+                &["--token-audience", "chat"][..],
+                2,
+                "needs --token-secret-file",
+            ),
+            (
+                &["--room", "lobby=everyone"][..],
+                2,
+                "is not PATTERN=POLICY",
+            ),
+        ] {
+            let all = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
+            let ended = run_to_end(&all, &[]).await;
+            assert_eq!(
+                ended.status.code(),
+                Some(code),
+                "{arguments:?} {}",
+                ended.stderr
+            );
+            assert!(ended.stderr.contains(words), "{}", ended.stderr);
+        }
+        let all = [
+            "serve",
+            "--listen",
+            "0.0.0.0:0",
+            "--token-secret-file",
+            &long,
+            check,
+        ];
+        let checked = run_to_end(&all, &[]).await;
+        assert!(checked.status.success(), "{}", checked.stderr);
+        assert!(
+            checked
+                .stdout
+                .contains(&format!("token-secret-file = {long:?}"))
+        );
+        assert!(!checked.stdout.contains(SECRET));
+    });
+}
+
+#[test]
+fn neither_tokens_nor_secrets_are_written_down_wherever_they_come() {
+    run(async {
+        let issuer = Issuer::new();
+        let secret = issuer.path();
+        let options = Options {
+            password: Some("swordfish".into()),
+            ..Options::default()
+        };
+        let redis = RedisServer::with(options.arg("--requirepass swordfish"));
+        let url = format!("redis://:swordfish@127.0.0.1:{}", redis.port());
+        let options = [
+            "--redis",
+            &url,
+            "--token-secret-file",
+            &secret,
+            "--token-in-query",
+        ];
+        let options = [&options[..], &["--log-level", "trace"]].concat();
+        let mut node = NodeProcess::start(&options).await;
+        crate::support::cluster::ready(node.address).await;
+        let good = issuer.token("ada", &["lobby"]);
+        let forged = format!("{}x", &good[..good.len() - 1]);
+        let expired = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEiLCJleHAiOjF9.c2lnbmF0dXJl";
+        for token in [good.as_str(), &forged, expired, "no-token-at-all"] {
+            let bearer = format!("Bearer {token}");
+            let offers = format!("bearer.{token}, switchboard");
+            let query = format!("?token={token}");
+            for (query, name, value) in [
+                ("", "authorization", bearer.as_str()),
+                ("", "sec-websocket-protocol", &offers),
+                (&query, "x-nothing", "here"),
+            ] {
+                // Taken or refused, both are wanted.
+                let _ = TestClient::with(node.address, query, &[(name, value)]).await;
+            }
+            let mut client = node.client().await;
+            client.sign_in(token).await;
+            client.call(json!({"type": "auth", "user": token})).await;
+            client
+                .call(json!({"type": "auth", "token": token, "room": "x"}))
+                .await;
+            client.call(json!({"type": token})).await;
+            http::get(node.address, &format!("/?token={token}")).await;
+            http::get(node.address, &format!("/nothing?token={token}#x")).await;
+        }
+        node.terminate();
+        node.exit().await;
+        let written = node.log().join("\n") + &node.errors();
+        assert!(
+            written.contains("connected") && written.contains("refused"),
+            "{written}"
+        );
+        let signature = good.rsplit('.').next().expect("a part");
+        for hidden in [
+            &good,
+            signature,
+            &forged,
+            expired,
+            "no-token-at-all",
+            SECRET,
+            "swordfish",
+        ] {
+            assert!(
+                !written.contains(hidden),
+                "{hidden} is in the log: {written}"
+            );
+        }
+    });
+}
