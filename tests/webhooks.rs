@@ -129,23 +129,26 @@ fn a_backend_is_told_in_signed_batches_of_rooms_and_users() {
 async fn come_and_go(first: &TestNode, second: &TestNode, receiver: &Receiver) {
     let (mut ada, mut guest) = (first.client().await, second.client().await);
     ada.auth("ada").await;
-    ada.join("lobby").await;
     receiver.taken(1).await;
+    ada.join("lobby").await;
+    receiver.taken(2).await;
     guest.join("lobby").await;
     guest.join("chat").await;
-    receiver.taken(2).await;
+    receiver.taken(3).await;
     drop(ada);
     drop(guest);
-    let mut types: Vec<String> = receiver.taken(4).await;
+    let mut types: Vec<String> = receiver.taken(6).await;
     for event in &mut types {
         event.replace_range(..=event.find(' ').expect("an id"), "");
     }
-    types[2..].sort();
+    types[3..].sort();
     let expected = [
+        "user_online ada",
         "room_occupied lobby",
         "room_occupied chat",
         "room_vacated chat",
         "room_vacated lobby",
+        "user_offline ada",
     ];
     assert_eq!(types, expected);
 }
