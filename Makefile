@@ -13,7 +13,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/sbin:/sbin
 
 NODE = target/release/switchboard
 # What the tests need besides Rust, as Debian names it.
-TESTED_WITH = redis-server nginx chromium chromium-driver openssl curl python3-venv
+TESTED_WITH = redis-server nginx chromium chromium-driver openssl python3-venv curl
 BUILD = cargo build --release --target-dir target
 
 help: ## Show this help

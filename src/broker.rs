@@ -36,7 +36,9 @@ use std::time::Duration;
 use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket, UserName};
 pub use crate::member::{Change, Info, Member, Roll};
 use crate::notice::Wanted;
-pub use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range, Refused, Sender};
+pub use crate::publication::{
+    KEY_TTL, Page, Publication, PublishKey, Publisher, Range, Refused, Sender,
+};
 use crate::retention::Retention;
 
 /// What the dispatcher asks.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::keys::KeysFile;
 use crate::pattern::{self, Pattern};
 use crate::retention::Rule;
 use crate::rights;
@@ -31,8 +32,8 @@ pub use webhook_url::{WebhookUrl, WebhookUrlError};
 
 use identity::{Claim, KeyFile, RoomRule, SecretIn};
 use kinds::{
-    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, Label, Level, MIB, MINUTE, OnOff, Origin,
-    PlainFile, Redis, Rooms, SECOND, Size, Switch, TENTH, Time, UrlPath, Webhook,
+    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, KeysIn, Label, Level, MIB, MINUTE, OnOff,
+    Origin, PlainFile, Redis, Rooms, SECOND, Size, Switch, TENTH, Time, UrlPath, Webhook,
 };
 use shapes::{Filled, Many, Maybe, One};
 
@@ -65,6 +66,17 @@ options::options! {
         /// A WebSocket endpoint that sends every message back, for conformance suites. By default
         /// there is none.
         echo_path: Option<String> = Maybe(UrlPath), "PATH", "";
+    }
+
+    "HTTP API" {
+        /// A file with the keys of the HTTP API, one per line, as KEY or NAME:KEY, of 32 characters
+        /// at least. Without it the API serves programs on this machine alone, in open mode on the
+        /// loopback interface, and nobody otherwise.
+        api_key_file: Option<KeysFile> = Maybe(KeysIn), "FILE", "";
+
+        /// A listener of its own for the HTTP API and /metrics, which are then not served on
+        /// --listen, and /metrics needs no key. By default they are served there.
+        api_listen: Option<SocketAddr> = Maybe(Address), "HOST:PORT", "";
     }
 
     "Identity and rights" {
@@ -329,12 +341,6 @@ impl Config {
         warnings.chain(lines).chain(self.unsaid_limits()).collect()
     }
 
-    /// Whether there is no key for tokens: every client is who it says it is. Then nobody is limited who does not ask for
-    /// it.
-    pub fn is_open(&self) -> bool {
-        self.token_secret_file.is_none() && self.token_key.is_empty()
-    }
-
     /// Completes what depends on the machine and on other options.
     fn fill(&mut self) {
         if self.node.is_empty() {
@@ -348,6 +354,12 @@ impl Config {
         Some(format!(
             "--webhook-url {url}: names of rooms and users can be read on the way; use https://"
         ))
+    }
+
+    /// Whether every client is who it says it is: no keys to check tokens with are configured. Then nobody is limited
+    /// who does not ask for it.
+    pub fn is_open(&self) -> bool {
+        self.token_secret_file.is_none() && self.token_key.is_empty()
     }
 
     /// Commands a session may send per second; 0 for no limit.
@@ -410,6 +422,16 @@ impl Config {
                  say --open if that is meant",
                 self.listen
             ),
+        );
+        check(
+            self.api_key_file.is_some()
+                || self
+                    .api_listen
+                    .is_none_or(|listen| listen.ip().to_canonical().is_loopback()),
+            "api-listen",
+            "can be reached from other machines, and without keys anyone there could publish; give \
+             --api-key-file, or listen on 127.0.0.1"
+                .into(),
         );
         check(
             !self.open || self.is_open(),

@@ -1,6 +1,7 @@
 //! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a `reader` that makes events of
 //! frames and a `writer` that drains the session's outbox. They are two so that a delivery costs no useless look at the reading side.
 
+mod calls;
 pub mod http_phase;
 mod reader;
 mod tap;
@@ -20,6 +21,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::StreamExt;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
+use crate::api::Gate;
 use crate::auth::Auth;
 use crate::dispatcher::Event;
 use crate::http::HeadLimits;
@@ -42,6 +44,15 @@ const SUBPROTOCOL: &str = "switchboard";
 /// What tungstenite reads into. It is allocated per connection whether or not anything comes, so it is as small as most
 /// messages are; a longer one is read in several pieces.
 const READ_BUFFER: usize = 1024;
+
+/// By which of the node's listeners a connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// `--listen`: clients, pages, and the HTTP API unless it has its own.
+    Public,
+    /// `--api-listen`: the HTTP API, the figures and the health checks, and nothing else.
+    Backends,
+}
 
 /// Reads in a row after which the other tasks of the thread have their turn: a peer that never stops sending would
 /// otherwise keep the thread for itself.
@@ -79,6 +90,12 @@ pub struct Node {
     /// Counts the connections of each client address, if there is a limit.
     pub addresses: Option<Addresses>,
     pub echo_path: Option<String>,
+    /// Who may call the HTTP API.
+    pub gate: Gate,
+    /// Whether the HTTP API has a listener of its own, and is not served on the public one.
+    pub api_apart: bool,
+    /// Each call under way holds one, so that a drain can wait for the last.
+    pub calls: flume::WeakSender<()>,
     /// The next session's number.
     pub sessions: AtomicU64,
     /// Where the clock of the sessions' rates begins.
@@ -93,6 +110,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Between two requests.
     pub idle_timeout: Duration,
+    /// For carrying out a call of the HTTP API, once it was read.
+    pub call_timeout: Duration,
     /// How long a refused peer may take to hang up.
     pub close_timeout: Duration,
     /// Bytes of one WebSocket message.
@@ -170,15 +189,21 @@ impl Drop for Counted {
 
 /// Serves one accepted socket to its end, or hands it to its session's tasks.
 ///
-/// The connections of a trusted proxy are counted for its clients, once a head has told which.
-pub async fn serve<S: Socket>(node: Arc<Node>, socket: S, peer: SocketAddr, mut counted: Counted) {
-    if !node.is_proxy(peer.ip()) {
+/// The connections of a trusted proxy are counted for its clients, once a head has told which; those of backends are not.
+pub async fn serve<S: Socket>(
+    node: Arc<Node>,
+    socket: S,
+    peer: SocketAddr,
+    entrance: Entrance,
+    mut counted: Counted,
+) {
+    if entrance == Entrance::Public && !node.is_proxy(peer.ip()) {
         counted.claim = match node.claim(peer.ip()) {
             Ok(claim) => claim,
             Err(TooMany) => return http_phase::turn_away_one_of_many(&node, socket).await,
         };
     }
-    let serving = http_phase::serve(&node, socket.clone(), peer);
+    let serving = http_phase::serve(&node, socket.clone(), peer, entrance);
     let Some(Ok(Some(mut upgraded))) = node.guarded(serving).await else {
         return;
     };
@@ -208,10 +233,10 @@ pub struct Upgraded {
     rest: Vec<u8>,
     /// The client's address, as far as trusted proxies tell it.
     client: IpAddr,
-    /// The client's place among those of its address, if a proxy told the address.
-    claim: Option<Box<Claim>>,
     /// Who the client is, as far as the handshake tells it.
     identity: Option<Arc<Identity>>,
+    /// The client's place among those of its address, if a proxy told the address.
+    claim: Option<Box<Claim>>,
 }
 
 #[derive(Clone, Copy)]

@@ -25,6 +25,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::api;
 use crate::broker::{Broker, BrokerEvent, Request};
 use crate::disconnect::Disconnect;
 use crate::id::{Incarnation, Position, RoomName, SessionId};
@@ -32,13 +33,14 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::presence::{Attendance, PresenceSettings};
 use crate::protocol::{Command, Protocol, Push, Reply, RequestId};
+use crate::publication::Sender;
 use crate::retention::Retention;
 use crate::rights::Rights;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime;
 use crate::session::{Beat, Heartbeats, Offer, Outbox};
 
-use desk::Desk;
+use desk::{Asker, Desk};
 use drain::Drain;
 pub use inbox::{Inbox, inbox};
 use room::{Membership, RoomState};
@@ -70,6 +72,11 @@ pub enum Event {
         session: SessionId,
         id: Option<RequestId>,
         command: Command,
+    },
+    /// A backend asks one thing of its call.
+    Call {
+        caller: api::Caller,
+        command: api::Command,
     },
     /// The writer has written everything, as was asked by [`Outbox::want_drained`].
     Drained(SessionId),
@@ -142,7 +149,7 @@ pub enum Flow {
 /// How much a dispatcher has under way; all of it is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Clients' commands that wait for an answer of the broker.
+    /// Commands of clients and calls that wait for an answer of the broker.
     pub commands: usize,
     /// The node's own reads that are under way.
     pub reads: usize,
@@ -189,6 +196,8 @@ pub struct Dispatcher {
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     attendance: Attendance,
+    /// How many of the rooms are personal ones. They are no more than sessions, and count for no other bound.
+    personal: usize,
     heartbeats: Heartbeats,
     /// When sessions end whose tokens are not renewed, in milliseconds since 1970, the next first.
     expiring: BTreeSet<(u64, SessionId)>,
@@ -210,7 +219,9 @@ pub struct Dispatcher {
 pub async fn run(mut dispatcher: Dispatcher, mut inbox: Inbox, broker: Broker) {
     while let Some(first) = inbox.next().await {
         let rest = std::iter::from_fn(|| inbox.try_next());
-        let flow = dispatcher.turn(Now::read(), std::iter::once(first).chain(rest));
+        let now = Now::read();
+        let flow = dispatcher.turn(now, std::iter::once(first).chain(rest));
+        dispatcher.desk.metrics.turns.observe(now.instant.elapsed());
         for request in dispatcher.desk.requests.drain(..) {
             if !broker.ask(request) {
                 return;
@@ -232,6 +243,7 @@ impl Dispatcher {
             desk: Desk::new(now.instant, settings, metrics),
             sessions: HashMap::new(),
             rooms: Rooms::default(),
+            personal: 0,
             expiring: BTreeSet::new(),
             joins: BTreeSet::new(),
             closing: HashMap::new(),
@@ -265,10 +277,13 @@ impl Dispatcher {
         self.announce();
         self.ask_reads();
         self.ask_rolls();
-        match &self.draining {
-            Some(_) if self.sessions.is_empty() && self.closing.is_empty() => Flow::Ended,
-            _ => Flow::On,
+        let metrics = &self.desk.metrics;
+        metrics.sessions_open.set(self.sessions.len() as u64);
+        metrics.rooms_open.set(self.rooms.len() as u64);
+        if self.is_drained(now) {
+            return Flow::Ended;
         }
+        Flow::On
     }
 
     /// What the broker is asked since this was last taken.
@@ -313,6 +328,7 @@ impl Dispatcher {
                 id,
                 command,
             } => self.on_command(now, session, id, command),
+            Event::Call { caller, command } => self.on_call(Asker::Call(caller), command),
             Event::Drained(session) => self.on_drained(session),
             Event::Closed { session, farewell } => self.on_closed(now, session, farewell),
             Event::Broker(event) => self.on_broker(event),
@@ -330,7 +346,7 @@ impl Dispatcher {
         outbox: Outbox,
     ) {
         outbox.note_heard();
-        let name = format!("{}-{id}", self.desk.settings.incarnation);
+        let name = self.sender(id).to_string();
         outbox.offer(protocol.push(&Push::Welcome {
             session: &name,
             node: &self.desk.settings.node,
@@ -460,14 +476,26 @@ impl Dispatcher {
         Some(ended)
     }
 
-    /// Says something to one session. One that is too slow even for this is noted, one that is gone needs no answer.
-    fn reply(&mut self, session: SessionId, id: Option<RequestId>, reply: &Reply<'_>) {
-        let Some(speaker) = self.sessions.get(&session) else {
-            return;
-        };
+    /// What every node knows one of this node's sessions by.
+    fn sender(&self, session: SessionId) -> Sender {
+        Sender {
+            incarnation: self.desk.settings.incarnation,
+            session,
+        }
+    }
+
+    /// Answers whoever asked. A session that is too slow even for this is noted; who is gone needs no answer.
+    fn reply(&mut self, asker: &Asker, reply: &Reply<'_>) {
         if let Reply::Error(error) = reply {
             self.desk.metrics.errors_total.count(error.code);
         }
+        let (session, id) = match asker {
+            Asker::Session { session, id } => (*session, *id),
+            Asker::Call(caller) => return caller.tell(reply),
+        };
+        let Some(speaker) = self.sessions.get(&session) else {
+            return;
+        };
         if speaker.outbox.offer(speaker.protocol.reply(id, reply)) == Offer::Full {
             self.desk.slow.push(session);
         }

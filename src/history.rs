@@ -247,6 +247,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publication::Publisher;
     use serde_json::value::RawValue;
     use std::time::Duration;
 
@@ -368,7 +369,7 @@ mod tests {
             age: Duration::from_secs(1),
         };
         let key = PublishKey {
-            publisher: None,
+            publisher: Publisher::Anonymous,
             key: "k".into(),
         };
         let mut log = Log::new(Epoch::new(1), start);
@@ -378,7 +379,7 @@ mod tests {
             Some(1)
         );
         let other = PublishKey {
-            publisher: crate::id::UserName::new("ada").ok(),
+            publisher: crate::id::UserName::new("ada").ok().into(),
             key: "k".into(),
         };
         assert_eq!(log.offset_of(&other, start), None);
@@ -393,7 +394,7 @@ mod tests {
             age: Duration::from_secs(5),
         };
         let key = PublishKey {
-            publisher: None,
+            publisher: Publisher::Anonymous,
             key: "k".into(),
         };
         let mut log = Log::new(Epoch::new(1), start);

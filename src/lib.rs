@@ -24,8 +24,8 @@
 //! | 4 | `main`, this page | start and end the process |
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds, [`webhooks`] | wait |
-//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`rooms`], [`track`], [`history`], [`presence`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
-//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`config`], [`metrics`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
+//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`api`], [`exposition`], [`rooms`], [`track`], [`history`], [`presence`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
+//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`keys`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
 //! clients in [`protocol::native`], tokens in [`auth`], the JSON between nodes in [`broker::wire`], the standard output in [`logger`],
@@ -52,17 +52,20 @@
 // The documentation is for those who work on the house: it is made with its private parts.
 #![allow(rustdoc::private_intra_doc_links)]
 
+pub mod api;
 pub mod auth;
 pub mod broker;
 pub mod config;
 pub mod connection;
 pub mod disconnect;
 pub mod dispatcher;
+pub mod exposition;
 pub mod handshake;
 pub mod history;
 pub mod http;
 pub mod id;
 pub mod identity;
+pub mod keys;
 pub mod limits;
 pub mod logger;
 pub mod member;
@@ -71,6 +74,7 @@ pub mod notice;
 pub mod pages;
 pub mod pattern;
 pub mod presence;
+pub mod process;
 pub mod protocol;
 pub mod publication;
 pub mod readiness;

@@ -83,10 +83,12 @@ fn serve(config: &Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let api = server.api_address().unwrap_or(server.address()).to_string();
     log::info!(
         node = config.node.as_str(),
         listen = server.address().to_string().as_str(),
         broker = if config.redis.is_empty() { "memory" } else { "redis" },
+        api = api.as_str(),
         runtime = runtime::name(),
         files = files,
         version = env!("CARGO_PKG_VERSION");

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::disconnect::Disconnect;
 use crate::protocol::Code;
@@ -24,9 +25,54 @@ impl Metric {
         self.0.fetch_sub(count, Ordering::Relaxed);
     }
 
+    /// Makes the figure `count`, for gauges that one task alone changes.
+    pub fn set(&self, count: u64) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+
     /// The figure now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long something took, in buckets ten times as wide as the former.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Metric; Self::BOUNDS.len() + 1],
+    nanoseconds: Metric,
+}
+
+impl Histogram {
+    /// What the buckets hold at most, the last one aside.
+    const BOUNDS: [Duration; 6] = [
+        Duration::from_micros(10),
+        Duration::from_micros(100),
+        Duration::from_millis(1),
+        Duration::from_millis(10),
+        Duration::from_millis(100),
+        Duration::from_secs(1),
+    ];
+
+    /// Counts one more that took so long.
+    pub fn observe(&self, time: Duration) {
+        let bucket = Self::BOUNDS
+            .iter()
+            .take_while(|bound| time > **bound)
+            .count();
+        self.buckets[bucket].add(1);
+        self.nanoseconds.add(time.as_nanos() as u64);
+    }
+
+    /// What each bucket holds, by its bound; the last has none.
+    pub fn read(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
+        let bounds = Self::BOUNDS.into_iter().map(Some).chain([None]);
+        bounds.zip(self.buckets.iter().map(Metric::get))
+    }
+
+    /// How long all of it took.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds.get())
     }
 }
 
@@ -87,6 +133,8 @@ pub enum Refused {
     Body,
     /// A page of another origin.
     Origin,
+    /// A token that is not accepted.
+    Token,
     /// Any other request that breaks a rule.
     Request,
 }
@@ -101,6 +149,7 @@ impl Label for Refused {
         Self::Timeout,
         Self::Body,
         Self::Origin,
+        Self::Token,
         Self::Request,
     ];
 
@@ -117,6 +166,7 @@ impl Label for Refused {
             Self::Timeout => "timeout",
             Self::Body => "body",
             Self::Origin => "origin",
+            Self::Token => "token",
             Self::Request => "request",
         }
         .into()
@@ -170,17 +220,20 @@ pub struct Figure {
 }
 
 /// Makes of the list of figures the struct and the iterator over all. An item is `/// help`, then a field like any other: a
-/// [`Metric`], or after a semicolon those [`By`] reason. Those that end in `total` only grow.
+/// [`Metric`], after a semicolon those [`By`] reason, after another the [`Histogram`]s, which the iterator leaves out. Those that
+/// end in `total` only grow.
 macro_rules! metrics {
     (
         $( $(#[doc = $help:literal])+ pub $name:ident: Metric, )+;
-        $( $(#[doc = $by_help:literal])+ pub $by:ident: By<$label:ty>, )+
+        $( $(#[doc = $by_help:literal])+ pub $by:ident: By<$label:ty>, )+;
+        $( $(#[doc = $time_help:literal])+ pub $time:ident: Histogram, )+
     ) => {
         /// The figures of one node since it started. Those that end in `total` only grow.
         #[derive(Debug, Default)]
         pub struct Metrics {
             $( $(#[doc = $help])+ pub $name: Metric, )+
             $( $(#[doc = $by_help])+ pub $by: By<$label>, )+
+            $( $(#[doc = $time_help])+ pub $time: Histogram, )+
         }
 
         impl Metrics {
@@ -200,6 +253,10 @@ macro_rules! metrics {
 metrics! {
     /// Connections that are open now, of any protocol.
     pub connections_open: Metric,
+    /// Sessions that are open now.
+    pub sessions_open: Metric,
+    /// Rooms in which the node has members now.
+    pub rooms_open: Metric,
     /// Connections that were accepted.
     pub connections_total: Metric,
     /// Publications of this node's clients that the broker has confirmed.
@@ -227,6 +284,9 @@ metrics! {
     pub disconnected_total: By<Disconnect>,
     /// Commands that were answered with an error, by its code.
     pub errors_total: By<Code>,
+    ;
+    /// How long the dispatcher's turns took.
+    pub turns: Histogram,
 }
 
 fn figure(name: &'static str, help: &'static str, metric: &Metric) -> Figure {
@@ -317,7 +377,7 @@ mod tests {
         let count = seen.len();
         let mut names: Vec<_> = seen.iter().map(|(name, _)| *name).collect();
         names.dedup();
-        assert_eq!(names.len(), 11, "those of one name follow each other");
+        assert_eq!(names.len(), 13, "those of one name follow each other");
         seen.sort_by_key(|row| format!("{row:?}"));
         seen.dedup();
         assert_eq!(seen.len(), count);

@@ -22,6 +22,10 @@ use crate::rights::Denied;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId(pub u64);
 
+/// How many messages one `history` may ask for, and what it gets when it does not say.
+pub const HISTORY_LIMIT: usize = 100;
+pub const HISTORY_DEFAULT: usize = 50;
+
 /// What a client asks. Who it is, is settled before the dispatcher hears of it; it hears all else as it is.
 #[derive(Debug)]
 pub enum Asked {
@@ -31,16 +35,12 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// How many commands it counts as against the rate of its session. A join may make the node subscribe, read a log and
-    /// unsubscribe again, all in Redis; a page of history or of members is read and encoded for one client alone; a token's signature
-    /// is checked.
+    /// How many commands it counts as against the rate of its session. A signature costs more than a message, and signing in
+    /// joins a room.
     pub fn cost(&self) -> u32 {
         match self {
-            Asked::Auth(_)
-            | Asked::Command(
-                Command::Join { .. } | Command::History { .. } | Command::Members { .. },
-            ) => 4,
-            Asked::Command(_) => 1,
+            Asked::Auth(_) => 4,
+            Asked::Command(command) => command.cost(),
         }
     }
 }
@@ -70,6 +70,17 @@ pub enum Command {
         limit: usize,
     },
     Ping,
+}
+
+impl Command {
+    /// How many commands it counts as against the rate of its session. A join may make the node subscribe, read a log and
+    /// unsubscribe again, all in Redis; a page of history is read and encoded for one client alone.
+    pub fn cost(&self) -> u32 {
+        match self {
+            Command::Join { .. } | Command::History { .. } | Command::Members { .. } => 4,
+            _ => 1,
+        }
+    }
 }
 
 /// Something to be said in a room.
@@ -203,8 +214,10 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 6] = [
+    pub const ALL: [Code; 8] = [
         Code::BadRequest,
+        Code::Unauthorized,
+        Code::Expired,
         Code::Forbidden,
         Code::Limit,
         Code::Unavailable,

@@ -1,6 +1,7 @@
 //! What is said in a room, how it is found again in the room's log, and why it may be refused: the words that the logic
 //! of rooms, the client's protocols and the brokers share.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,20 +29,72 @@ impl Publication {
     }
 }
 
-/// A session, named so that every node can tell whether it is its own.
+/// A session, named so that every node can tell whether it is its own. Shown as `INCARNATION-SESSION`, which is what
+/// `welcome` tells its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
     pub incarnation: Incarnation,
     pub session: SessionId,
 }
 
+impl Sender {
+    /// Reads the name back as it is shown; `None` for any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (incarnation, session) = text.split_once('-')?;
+        let sender = Self {
+            incarnation: Incarnation(u64::from_str_radix(incarnation, 16).ok()?),
+            session: SessionId(session.parse().ok()?),
+        };
+        // Every name has one spelling: signs and further zeros would be others.
+        (sender.to_string() == text).then_some(sender)
+    }
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.incarnation, self.session)
+    }
+}
+
 /// The name a publisher gives to one publication (1 to 64 bytes, any text).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PublishKey {
-    /// The user, or `None` for all anonymous sessions together.
-    pub publisher: Option<UserName>,
+    pub publisher: Publisher,
     pub key: Arc<str>,
 }
+
+/// Whose keys are meant: those of different publishers never meet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Publisher {
+    User(UserName),
+    /// All anonymous sessions together.
+    Anonymous,
+    /// All that hold a key of the HTTP API, together.
+    Backend,
+}
+
+impl Publisher {
+    /// Distinct for each: a user's name is neither empty nor has it a `$`.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Publisher::User(user) => user.as_str(),
+            Publisher::Anonymous => "",
+            Publisher::Backend => "$",
+        }
+    }
+}
+
+impl From<Option<UserName>> for Publisher {
+    fn from(user: Option<UserName>) -> Self {
+        user.map_or(Publisher::Anonymous, Publisher::User)
+    }
+}
+
+/// The greatest offset: scripts and JSON count in doubles, which are exact up to here.
+pub const MAX_OFFSET: u64 = 1 << 53;
+
+/// The longest key of a publication, in bytes.
+pub const KEY_BYTES: usize = 64;
 
 impl PublishKey {
     /// What remembering it occupies in memory, in bytes, near enough to keep a bound: it stands in two places.
@@ -91,4 +144,34 @@ pub enum Refused {
     /// The store refuses to grow (Redis out of memory). Nothing has happened.
     #[error("the store is full; try again later")]
     Full,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_one_name_and_reads_back() {
+        let sender = Sender {
+            incarnation: Incarnation(0xa1),
+            session: SessionId(7),
+        };
+        assert_eq!(sender.to_string(), "00000000000000a1-7");
+        assert_eq!(Sender::parse("00000000000000a1-7"), Some(sender));
+        for other in [
+            "",
+            "-",
+            "00000000000000a1",
+            "a1-7",
+            "00000000000000A1-7",
+            "+0000000000000a1-7",
+            "00000000000000a1-+7",
+            "00000000000000a1-07",
+            "00000000000000a1-7-7",
+            "00000000000000a1:7",
+            "00000000000000a1-18446744073709551616",
+        ] {
+            assert_eq!(Sender::parse(other), None, "{other}");
+        }
+    }
 }

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use acceptor::Acceptor;
 
+use crate::api::Gate;
 use crate::auth::{Auth, KeyError};
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config};
-use crate::connection::{Limits, Node};
+use crate::connection::{Entrance, Limits, Node};
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
 use crate::id::{self, Incarnation};
@@ -38,6 +39,13 @@ use crate::webhooks::{self, Webhooks};
 /// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with. Where fewer than twice as many
 /// are allowed, half of them.
 const FILE_RESERVE: u64 = 256;
+
+/// Connections that backends may have besides all those of clients, so that a full node can still be asked and watched. They come
+/// out of the reserve of files.
+const BACKENDS: u64 = 64;
+
+/// How much longer than its publish timeout the broker may take to answer, and a second for the way.
+const CALL_SLACK: Duration = Duration::from_secs(2);
 
 /// Fields of one head at most.
 const HEAD_FIELDS: usize = 64;
@@ -68,12 +76,16 @@ pub enum StartError {
 /// A running node.
 pub struct Server {
     address: SocketAddr,
+    api_address: Option<SocketAddr>,
     node: Arc<Node>,
     drain_time: Duration,
     /// The last moment of a drain: everything has a deadline.
     grace: Duration,
     /// Disconnected when the dispatcher has ended; a word comes when the listener has.
     ended: flume::Receiver<()>,
+    /// What calls under way hold besides; and disconnected when the last has gone.
+    calls: flume::Sender<()>,
+    calls_ended: flume::Receiver<()>,
     webhooks: Option<Webhooks>,
     /// Its drop ends accepting.
     _accepting: flume::Sender<()>,
@@ -82,11 +94,10 @@ pub struct Server {
 /// Starts a node: it listens when this returns, and is ready as soon as its broker is.
 pub fn start(config: &Config) -> Result<Server, StartError> {
     let auth = Auth::new(config)?;
-    let listener = Listener::bind(config.listen).map_err(|source| StartError::Listen {
-        address: config.listen,
-        source,
-    })?;
+    let listener = bind(config.listen)?;
     let address = listener.local_addr();
+    let api_listener = config.api_listen.map(bind).transpose()?;
+    let api_address = api_listener.as_ref().map(Listener::local_addr);
     let incarnation = Incarnation(id::random()?);
     let readiness = Readiness::default();
     let metrics = Arc::new(Metrics::default());
@@ -105,6 +116,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     });
     runtime::spawn(tick(inbox.clone()));
 
+    let (calls, calls_ended) = flume::bounded(1);
     let node = Arc::new(Node {
         assets: assets(config.www.as_deref())?,
         readiness,
@@ -117,18 +129,32 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         trusted_proxies: config.trusted_proxy.clone(),
         addresses: Addresses::new(config.address_connections()),
         echo_path: config.echo_path.clone(),
+        gate: gate(config),
+        api_apart: api_listener.is_some(),
+        calls: calls.downgrade(),
         sessions: AtomicU64::new(1),
         started: Instant::now(),
     });
     let (accepting, stop) = flume::bounded(1);
     let max = max_connections(config);
-    runtime::spawn(Acceptor::new(listener, node.clone(), max, stop, listener_failed).run());
+    let entrances = [
+        (Some(listener), Entrance::Public, max),
+        (api_listener, Entrance::Backends, max + BACKENDS),
+    ];
+    for (listener, entrance, max) in entrances {
+        let Some(listener) = listener else { continue };
+        let (node, stop, failed) = (node.clone(), stop.clone(), listener_failed.clone());
+        runtime::spawn(Acceptor::new(listener, entrance, node, max, stop, failed).run());
+    }
     Ok(Server {
         address,
+        api_address,
         node,
         drain_time: config.drain_time,
         grace: config.drain_time + config.close_timeout + Duration::from_secs(1),
         ended,
+        calls,
+        calls_ended,
         webhooks,
         _accepting: accepting,
     })
@@ -138,6 +164,11 @@ impl Server {
     /// Where it listens; the port is the real one when 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the HTTP API listens, if that is a place of its own.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api_address
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -155,8 +186,10 @@ impl Server {
     }
 
     /// Says farewell to everyone and ends the node. Until then it refuses newcomers with a reason.
-    pub async fn drain(self) {
+    pub async fn drain(mut self) {
         self.node.readiness.drain();
+        let grace = self.grace;
+        let webhooks = self.webhooks.take();
         let draining = async {
             // Without a dispatcher there is nobody left to drain.
             let _ = self
@@ -165,11 +198,14 @@ impl Server {
                 .send_async(Event::Drain(self.drain_time))
                 .await;
             self.ended().await;
+            // From here on only calls under way hold one, until their answers are written.
+            drop(self.calls);
+            let _ = self.calls_ended.recv_async().await;
         };
-        if runtime::timeout(self.grace, draining).await.is_err() {
-            log::warn!(seconds = self.grace.as_secs(); "some clients did not go in time");
+        if runtime::timeout(grace, draining).await.is_err() {
+            log::warn!(seconds = grace.as_secs(); "some clients did not go in time");
         }
-        if let Some(webhooks) = self.webhooks {
+        if let Some(webhooks) = webhooks {
             webhooks.finish().await;
         }
     }
@@ -194,6 +230,20 @@ fn start_webhooks(
     Ok(Some((webhooks, Wanted { rooms, asks })))
 }
 
+fn bind(address: SocketAddr) -> Result<Listener, StartError> {
+    Listener::bind(address).map_err(|source| StartError::Listen { address, source })
+}
+
+/// Who may call the HTTP API: whoever has a key; in open mode without keys, programs of this machine, if no others can connect.
+fn gate(config: &Config) -> Gate {
+    let address = config.api_listen.unwrap_or(config.listen);
+    match &config.api_key_file {
+        Some(file) => Gate::Keys(file.keys.clone()),
+        None if config.is_open() && address.ip().to_canonical().is_loopback() => Gate::Desk,
+        None => Gate::Closed,
+    }
+}
+
 fn start_broker(
     config: &Config,
     incarnation: Incarnation,
@@ -207,7 +257,10 @@ fn start_broker(
         retention: retention(config),
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
-        max_rooms: config.max_rooms,
+        // Beside those that clients choose there is a personal one for each connection.
+        max_rooms: config
+            .max_rooms
+            .saturating_add(max_connections(config) as usize),
         history_memory: config.history_memory,
         webhooks,
     };
@@ -280,6 +333,7 @@ fn limits(config: &Config) -> Limits {
         },
         head_timeout: config.head_timeout,
         idle_timeout: config.idle_timeout,
+        call_timeout: config.publish_timeout + CALL_SLACK,
         close_timeout: config.close_timeout,
         message: config.max_message,
         depth: config.max_depth,

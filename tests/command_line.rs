@@ -214,6 +214,28 @@ fn options_that_do_not_fit_each_other_are_refused() {
 }
 
 #[test]
+fn a_file_of_api_keys_is_judged_before_the_start_and_no_key_is_told() {
+    run(async {
+        let short = "0123456789abcdef0123456789abcde";
+        let poor = file(&format!("shop:{short}\n"));
+        let path = poor.path().to_str().expect("UTF-8");
+        let arguments = ["serve", "--check-config", "--api-key-file", path];
+        let said = refused(&arguments, &[]).await;
+        for part in ["--api-key-file", path, "line 1", "32"] {
+            assert!(said.contains(part), "{part:?} is not in {said:?}");
+        }
+        assert!(!said.contains(short), "{said}");
+        let good = file(&format!("shop:{short}f\n"));
+        let path = good.path().to_str().expect("UTF-8");
+        let listen = ["--api-listen", "0.0.0.0:0"];
+        let arguments = ["serve", "--check-config", "--api-key-file", path];
+        let ended = run_to_end(&[&arguments[..], &listen].concat(), &[]).await;
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        assert!(ended.stdout.contains(path) && !ended.stdout.contains(short));
+    });
+}
+
+#[test]
 fn a_file_with_unknown_keys_or_that_is_no_file_is_refused() {
     run(async {
         let misspelt = file("inbox = 100\nheartbaet = \"25s\"\nredis_url = \"a\"\n");

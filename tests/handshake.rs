@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
 use switchboard::config::Config;
-use switchboard::connection::{Counted, Socket, serve};
+use switchboard::connection::{Counted, Entrance, Socket, serve};
 use switchboard::disconnect::Disconnect;
 use switchboard::dispatcher::Event;
 use switchboard::runtime::{self, Listener};
@@ -447,7 +447,8 @@ fn a_panic_in_one_connection_ends_that_connection_alone() {
         runtime::spawn(async move {
             while let Ok((socket, peer)) = listener.accept().await {
                 let counted = Counted::new(accepting.metrics.clone());
-                runtime::spawn(serve(accepting.clone(), socket, peer, counted));
+                let serving = serve(accepting.clone(), socket, peer, Entrance::Public, counted);
+                runtime::spawn(serving);
             }
         });
 
@@ -457,7 +458,8 @@ fn a_panic_in_one_connection_ends_that_connection_alone() {
         };
 
         let counted = Counted::new(node.metrics.clone());
-        serve(node.clone(), Trap::default(), address, counted).await;
+        let entrance = Entrance::Public;
+        serve(node.clone(), Trap::default(), address, entrance, counted).await;
         let Event::Opened {
             session,
             outbox: trapped,

@@ -21,6 +21,8 @@ const FLOORS: [&[&str]; 5] = [
         "disconnect",
         "metrics",
         "readiness",
+        "process",
+        "keys",
         "config",
         "runtime",
         "tls",
@@ -38,6 +40,8 @@ const FLOORS: [&[&str]; 5] = [
         "handshake",
         "auth",
         "pages",
+        "api",
+        "exposition",
         "rooms",
         "history",
         "track",
@@ -78,6 +82,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("config", "retention"),
     ("config", "pattern"),
     ("tls", "runtime"),
+    ("config", "keys"),
     ("config", "rights"),
     ("config", "secret"),
     ("config", "id"),
@@ -94,6 +99,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("handshake", "http"),
     ("auth", "http"),
     ("pages", "http"),
+    ("api", "http"),
+    ("exposition", "http"),
     ("presence", "broker"),
     // Only the event that reaches the dispatcher's inbox.
     ("connection", "dispatcher"),
@@ -239,6 +246,7 @@ fn each_foreign_world_has_its_files() {
         );
         file.expect_only_in(
             &[
+                "api",
                 "auth",
                 "broker",
                 "http/answer",

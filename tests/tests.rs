@@ -3,6 +3,7 @@
 
 mod support;
 
+mod api;
 mod broker;
 mod browser;
 mod cluster;
@@ -16,6 +17,7 @@ mod house;
 mod http_door;
 mod isolation;
 mod limits;
+mod openapi;
 mod presence;
 mod recovery;
 mod rights;

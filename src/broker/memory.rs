@@ -70,6 +70,16 @@ impl Room {
         used.keys = used.keys - before.keys + after.keys;
         done
     }
+
+    /// Whether somebody follows it, or its log has something to tell.
+    fn is_needed(&self, now: Instant) -> bool {
+        !self.followers.is_empty() || !self.list.is_empty() || self.log.expires() > now
+    }
+
+    /// Gives up all that is counted, before the room goes.
+    fn clear(&mut self, used: &mut Weight, now: Instant) {
+        self.change(used, |log| *log = Log::new(log.epoch(), now));
+    }
 }
 
 impl Store {
@@ -188,8 +198,14 @@ impl Shared {
                 }
             }
             Request::Unfollow(name) => {
+                let crowded = self.is_crowded();
                 if let Some(room) = self.rooms.get_mut(&name) {
                     room.followers.retain(|follower| *follower != node);
+                    if crowded && !room.is_needed(now) {
+                        // At once: the room that comes instead may be followed next.
+                        room.clear(&mut self.used, now);
+                        self.rooms.remove(&name);
+                    }
                 }
             }
             Request::Publish(publish) => {
@@ -353,24 +369,27 @@ impl Shared {
         Some((self.rooms.get_mut(name)?, &mut self.used))
     }
 
-    /// Gives up messages and keys that are too old, now and then; and when half of all rooms that there may be are there, also
-    /// the positions of rooms that nobody follows.
+    /// Gives up messages and keys that are too old, now and then; and when it is crowded, also the positions of rooms that
+    /// nobody follows.
     fn tidy(&mut self, now: Instant) {
         if self.tidied.is_some_and(|last| now < last + TIDY) {
             return;
         }
         self.tidied = Some(now);
-        let crowded = self.rooms.len() >= self.max_rooms / 2;
+        let crowded = self.is_crowded();
         self.rooms.retain(|_, room| {
             room.change(&mut self.used, |log| log.tidy(now));
-            let used = !room.followers.is_empty() || !room.list.is_empty();
-            let kept = !crowded || used || room.log.expires() > now;
+            let kept = !crowded || room.is_needed(now);
             if !kept {
-                // Its keys go with it.
-                room.change(&mut self.used, |log| *log = Log::new(log.epoch(), now));
+                room.clear(&mut self.used, now);
             }
             kept
         });
+    }
+
+    /// Whether half of all rooms that there may be are there.
+    fn is_crowded(&self) -> bool {
+        self.rooms.len() >= self.max_rooms / 2
     }
 
     /// A node that has ended hears nothing any more.

@@ -25,12 +25,11 @@ pub mod change;
 /// The version of body and message that this node writes, and the only one it reads.
 const VERSION: u8 = b'1';
 
+pub use crate::publication::MAX_OFFSET;
+
 /// The longest body, in bytes: what is accepted from a client must be accepted from Redis, and `--max-message` goes up to 16 MiB;
 /// what is put around it takes less than 256 bytes.
 pub const MAX_BODY_BYTES: usize = (16 << 20) + 4096;
-
-/// The greatest offset: scripts count in doubles, which are exact up to here.
-pub const MAX_OFFSET: u64 = 1 << 53;
 
 /// `EPOCH` and `OFFSET` at their longest, the version and three blanks.
 const ENVELOPE_BYTES: usize = 16 + 16 + 4;

@@ -10,6 +10,7 @@ use url::Url;
 
 use super::redis_url::{self, RedisUrl};
 use super::webhook_url::{self, WebhookUrl};
+use crate::keys::{Keys, KeysFile};
 use crate::pattern::{self, Pattern};
 use crate::retention::{LogLimits, Rule};
 
@@ -297,6 +298,23 @@ impl Kind for PlainFile {
     }
     fn show(&self, value: &PathBuf) -> toml::Value {
         value.to_string_lossy().into_owned().into()
+    }
+}
+
+/// A file with the keys of the HTTP API, which is read at once.
+pub(super) struct KeysIn;
+
+impl Kind for KeysIn {
+    type Value = KeysFile;
+    fn parse(&self, text: &str) -> Result<KeysFile, String> {
+        let read = std::fs::read_to_string(text);
+        let content = read.map_err(|error| format!("cannot be read: {error}"))?;
+        let keys = Keys::parse(&content).map_err(|error| error.to_string())?;
+        let path = PathBuf::from(text);
+        Ok(KeysFile { path, keys })
+    }
+    fn show(&self, value: &KeysFile) -> toml::Value {
+        value.path.to_string_lossy().into_owned().into()
     }
 }
 

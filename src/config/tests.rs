@@ -178,7 +178,8 @@ fn bad_values_of_each_kind_are_refused() {
 
 #[test]
 fn options_that_do_not_fit_together_are_refused() {
-    let table: [(&[&str], &str); 5] = [
+    let table: [(&[&str], &str); 6] = [
+        (&["--api-listen=0.0.0.0:1"], "give --api-key-file"),
         (
             &["--listen=0.0.0.0:9090"],
             "--listen: 0.0.0.0:9090 can be reached from other machines",
@@ -204,6 +205,7 @@ fn options_that_do_not_fit_together_are_refused() {
     serve(&["--listen=[::ffff:127.0.0.1]:1"]);
     serve(&["--listen=0.0.0.0:1", "--open"]);
     serve(&["--redis-ca=/etc/passwd", "--redis=rediss://a"]);
+    serve(&["--api-listen=[::1]:1"]);
 }
 
 #[test]

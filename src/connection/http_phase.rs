@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use futures::AsyncWriteExt;
 
-use super::{NATIVE_PATH, Node, SUBPROTOCOL, Socket, Speaks, Upgraded, finish, timed_out};
+use super::{
+    Entrance, NATIVE_PATH, Node, SUBPROTOCOL, Socket, Speaks, Upgraded, calls, finish, timed_out,
+};
 use crate::dispatcher::Now;
 use crate::handshake::{self, Rules};
 use crate::http::{
-    CONTINUE, HeadReader, Method, Parsed, Refusal, Request, Response, Status, client_address,
+    CONTINUE, HeadReader, LIVE_PATH, Method, Parsed, READY_PATH, Refusal, Request, Response,
+    Status, client_address,
 };
 use crate::identity::Identity;
 use crate::metrics::Refused;
@@ -41,10 +44,12 @@ pub async fn serve<S: Socket>(
     node: &Node,
     socket: S,
     peer: SocketAddr,
+    entrance: Entrance,
 ) -> io::Result<Option<Upgraded>> {
     let mut door = Door {
         node,
         socket,
+        entrance,
         buffer: Vec::new(),
     };
     let mut first = true;
@@ -58,13 +63,22 @@ pub async fn serve<S: Socket>(
         if let Some(speaks) = door.endpoint(&request) {
             return door.upgrade(&request, peer, speaks).await;
         }
-        if let Err(Expired) = door.body(&request).await? {
+        let found = calls::find(node, entrance, &request);
+        if let Err(refusal) = calls::admit(node, entrance, &request, &found) {
+            return door.refuse(refusal, request.method == Method::Head).await;
+        }
+        let Ok(body) = door.body(&request).await? else {
             let refusal = Refusal::new(Status::RequestTimeout, "Send the body without pausing.");
             return door.refuse(refusal, false).await;
-        }
-        let response = pages::answer(&request, &node.assets, &health(node));
+        };
+        let under_way = calls::under_way(node, &found);
+        let response = match calls::answer(node, &request, found, &body).await {
+            Some(response) => response,
+            None => door.page(&request),
+        };
         let keep_alive = request.keep_alive && node.readiness.state() != State::Draining;
         door.answer(&request, &response, keep_alive).await?;
+        drop(under_way);
         // Requests that come without a pause need not wait for the socket: the others have their turn all the same.
         runtime::yield_now().await;
         if !keep_alive {
@@ -77,6 +91,7 @@ pub async fn serve<S: Socket>(
 struct Door<'a, S> {
     node: &'a Node,
     socket: S,
+    entrance: Entrance,
     /// Read and not yet used.
     buffer: Vec<u8>,
 }
@@ -145,9 +160,8 @@ impl<S: Socket> Door<'_, S> {
         .await
     }
 
-    /// Reads the body away: no page of this door takes one. It is read all the same, because the next request begins behind
-    /// it.
-    async fn body(&mut self, request: &Request) -> io::Result<Result<(), Expired>> {
+    /// Reads the body. What takes none has one all the same, because the next request begins behind it.
+    async fn body(&mut self, request: &Request) -> io::Result<Result<Vec<u8>, Expired>> {
         let length = request.content_length as usize;
         let time = self.node.limits.head_timeout;
         let reading = async {
@@ -159,18 +173,30 @@ impl<S: Socket> Door<'_, S> {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
             }
-            self.buffer.drain(..length);
-            Ok(())
+            Ok(self.buffer.drain(..length).collect())
         };
         match runtime::timeout(time, reading).await {
-            Ok(Ok(())) => Ok(Ok(())),
+            Ok(Ok(body)) => Ok(Ok(body)),
             Ok(Err(error)) => Err(error),
             Err(_) => Ok(Err(Expired)),
         }
     }
 
+    /// What is no call and no WebSocket.
+    fn page(&self, request: &Request) -> Response {
+        let is_check = [LIVE_PATH, READY_PATH].contains(&request.path.as_str());
+        if self.entrance == Entrance::Backends && !is_check {
+            let reason = "Nothing is here: this is the listener of the HTTP API.";
+            return Response::error(Status::NotFound, reason);
+        }
+        pages::answer(request, &self.node.assets, &health(self.node))
+    }
+
     /// What is spoken at the path, if it is one where a WebSocket begins.
     fn endpoint(&self, request: &Request) -> Option<Speaks> {
+        if self.entrance == Entrance::Backends {
+            return None;
+        }
         if request.path == NATIVE_PATH {
             return Some(Speaks::Protocol(Protocol::Native));
         }
@@ -216,8 +242,8 @@ impl<S: Socket> Door<'_, S> {
             speaks,
             rest: self.buffer,
             client,
-            claim,
             identity,
+            claim,
         }))
     }
 
@@ -282,6 +308,7 @@ pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
     let mut door = Door {
         node,
         socket,
+        entrance: Entrance::Public,
         buffer: Vec::new(),
     };
     match runtime::timeout(FULL_TIMEOUT, door.whole_head()).await {
@@ -309,6 +336,7 @@ fn reason(refusal: &Refusal) -> Refused {
         Status::RequestTimeout => Refused::Timeout,
         Status::ContentTooLarge => Refused::Body,
         Status::Forbidden => Refused::Origin,
+        Status::Unauthorized => Refused::Token,
         _ => Refused::Request,
     }
 }

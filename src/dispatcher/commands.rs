@@ -1,11 +1,13 @@
-//! What a client asks and how it is answered: most at once, publishing and older history when the broker has answered.
+//! What clients and backends ask and how it is answered: most at once, publishing and older history when the broker has
+//! answered.
 
 use std::sync::Arc;
 
-use super::desk::Pending;
+use super::desk::{Asker, Pending};
 use super::presence::Inquiry;
 use super::{Dispatcher, Now};
-use crate::broker::{Page, Publication, PublishKey, Range, Read, Refused, Request, Sender};
+use crate::api;
+use crate::broker::{Page, Publication, PublishKey, Publisher, Range, Read, Refused, Request};
 use crate::id::{Position, RoomName, SessionId, Ticket};
 use crate::identity::Action;
 use crate::protocol::{Code, Command, CommandError, Publish, Reply, RequestId};
@@ -14,8 +16,19 @@ use crate::protocol::{Code, Command, CommandError, Publish, Reply, RequestId};
 /// can make the node remember.
 const PENDING_PER_SESSION: u32 = 1024;
 
-/// Commands of all sessions that wait for the broker at most: about 16 MiB.
+/// Commands of all sessions and calls that wait for the broker at most: about 16 MiB.
 const PENDING: usize = 65_536;
+
+/// Commands of all calls among them at most, so that a backend's burst leaves clients room for theirs.
+const PENDING_OF_CALLS: usize = PENDING / 4;
+
+/// Something to be said in a room, by whomever.
+struct Said {
+    room: RoomName,
+    key: Option<PublishKey>,
+    ephemeral: bool,
+    publication: Arc<Publication>,
+}
 
 impl Dispatcher {
     pub(super) fn on_command(
@@ -29,9 +42,10 @@ impl Dispatcher {
         let Some(speaker) = self.sessions.get(&session) else {
             return;
         };
+        let asker = Asker::Session { session, id };
         let outcome = match command {
             Command::Ping => {
-                self.reply(session, id, &Reply::Pong);
+                self.reply(&asker, &Reply::Pong);
                 Ok(())
             }
             Command::Join { room, since } => self.on_join(now, session, id, &room, since),
@@ -41,71 +55,104 @@ impl Dispatcher {
             )),
             Command::Leave { room } => {
                 self.on_leave(session, &room);
-                self.reply(session, id, &Reply::Left { room: &room });
+                self.reply(&asker, &Reply::Left { room: &room });
                 Ok(())
             }
-            Command::Publish(publish) => self.on_publish(now, session, id, publish),
+            Command::Publish(publish) => self.on_publish(now, session, &asker, publish),
             Command::History {
                 room,
                 before,
                 limit,
-            } => self.on_history(session, id, room, before, limit),
+            } => match self.judge(session, Action::History, &room) {
+                Ok(()) => self.history(&asker, room, before, limit),
+                Err(denied) => Err(denied.into()),
+            },
             Command::Members { room, after, limit } => {
                 let asked = Inquiry {
-                    session,
-                    id,
+                    asker: asker.clone(),
                     room,
                     after,
                     limit,
                 };
-                self.on_members(now, asked)
+                self.on_members(now, session, asked)
             }
         };
         if let Err(error) = outcome {
-            self.reply(session, id, &Reply::Error(&error));
+            self.reply(&asker, &Reply::Error(&error));
         }
     }
 
+    /// What a backend asks was judged where it came in: by its key it may do anything.
+    pub(super) fn on_call(&mut self, asker: Asker, command: api::Command) {
+        let outcome = match command {
+            api::Command::Publish(publish) => {
+                let api::Publish {
+                    room,
+                    key,
+                    ephemeral,
+                    publication,
+                } = publish;
+                let publisher = Publisher::Backend;
+                let said = Said {
+                    room,
+                    key: key.map(|key| PublishKey { publisher, key }),
+                    ephemeral,
+                    publication,
+                };
+                self.publish(&asker, said)
+            }
+            api::Command::History {
+                room,
+                before,
+                limit,
+            } => self.history(&asker, room, before, limit),
+        };
+        if let Err(error) = outcome {
+            self.reply(&asker, &Reply::Error(&error));
+        }
+    }
+
+    /// A client publishes under its own name and with its own keys.
     fn on_publish(
         &mut self,
         now: Now,
         session: SessionId,
-        id: Option<RequestId>,
+        asker: &Asker,
         publish: Publish,
     ) -> Result<(), CommandError> {
-        let Publish {
-            room,
-            key,
-            data,
-            ephemeral,
-            others,
-        } = publish;
-        self.judge(session, Action::Publish, &room)?;
+        self.judge(session, Action::Publish, &publish.room)?;
         let speaker = self.sessions.get(&session);
         let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
         let user = identity.map(|identity| identity.user.clone());
-        let key = key.map(|key| PublishKey {
-            publisher: user.clone(),
-            key,
-        });
-        let sender = Sender {
-            incarnation: self.desk.settings.incarnation,
-            session,
-        };
-        let except = others.then_some(sender);
-        let publication = Arc::new(Publication {
+        let publisher = Publisher::from(user.clone());
+        let publication = Publication {
             user,
             time: now.unix_ms,
-            except,
-            data,
-        });
+            except: publish.others.then(|| self.sender(session)),
+            data: publish.data,
+        };
+        let said = Said {
+            room: publish.room,
+            key: publish.key.map(|key| PublishKey { publisher, key }),
+            ephemeral: publish.ephemeral,
+            publication: Arc::new(publication),
+        };
+        self.publish(asker, said)
+    }
+
+    fn publish(&mut self, asker: &Asker, said: Said) -> Result<(), CommandError> {
+        let Said {
+            room,
+            key,
+            ephemeral,
+            publication,
+        } = said;
         let waiting = Pending::Publish {
-            session,
-            id,
+            asker: asker.clone(),
             room: room.clone(),
             ephemeral,
         };
-        let ticket = self.wait(session, waiting)?;
+        let ticket = self.wait(asker, waiting)?;
         let publish = crate::broker::Publish {
             ticket,
             room,
@@ -117,27 +164,22 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn on_history(
+    fn history(
         &mut self,
-        session: SessionId,
-        id: Option<RequestId>,
+        asker: &Asker,
         room: RoomName,
         before: Option<u64>,
         limit: usize,
     ) -> Result<(), CommandError> {
-        self.judge(session, Action::History, &room)?;
         if let Some(page) = self.recent_page(&room, before, limit) {
-            self.reply_history(session, id, &room, Ok(page));
+            self.reply_history(asker, &room, Ok(page));
             return Ok(());
         }
-        let ticket = self.wait(
-            session,
-            Pending::History {
-                session,
-                id,
-                room: room.clone(),
-            },
-        )?;
+        let waiting = Pending::History {
+            asker: asker.clone(),
+            room: room.clone(),
+        };
+        let ticket = self.wait(asker, waiting)?;
         let read = Read {
             ticket,
             room,
@@ -149,70 +191,74 @@ impl Dispatcher {
     }
 
     /// Remembers who waits for an answer of the broker, within the bounds.
-    pub(super) fn wait(
-        &mut self,
-        session: SessionId,
-        waiting: Pending,
-    ) -> Result<Ticket, CommandError> {
+    pub(super) fn wait(&mut self, asker: &Asker, waiting: Pending) -> Result<Ticket, CommandError> {
         if self.desk.pending.len() >= PENDING {
             return Err(Refused::Unavailable.into());
         }
-        if let Some(speaker) = self.sessions.get_mut(&session) {
-            if speaker.pending >= PENDING_PER_SESSION {
-                return Err(CommandError::new(
-                    Code::Limit,
-                    "1024 of your commands wait for an answer; wait for some of them",
-                ));
+        match asker {
+            Asker::Session { session, .. } => {
+                let pending = self.sessions.get_mut(session).map(|own| &mut own.pending);
+                if let Some(pending) = pending {
+                    if *pending >= PENDING_PER_SESSION {
+                        let reason =
+                            "1024 of your commands wait for an answer; wait for some of them";
+                        return Err(CommandError::new(Code::Limit, reason));
+                    }
+                    *pending += 1;
+                }
             }
-            speaker.pending += 1;
+            Asker::Call(_) if self.desk.calls >= PENDING_OF_CALLS => {
+                return Err(Refused::Unavailable.into());
+            }
+            Asker::Call(_) => self.desk.calls += 1,
         }
         Ok(self.desk.ticket(waiting))
     }
 
+    /// One that has waited has its answer.
+    pub(super) fn answered(&mut self, asker: &Asker) {
+        match asker {
+            Asker::Session { session, .. } => {
+                if let Some(speaker) = self.sessions.get_mut(session) {
+                    speaker.pending -= 1;
+                }
+            }
+            Asker::Call(_) => self.desk.calls -= 1,
+        }
+    }
+
     pub(super) fn on_published(&mut self, ticket: Ticket, result: Result<Position, Refused>) {
         let Some(Pending::Publish {
-            session,
-            id,
+            asker,
             room,
             ephemeral,
         }) = self.desk.pending.remove(&ticket)
         else {
             return;
         };
-        self.answered(session);
+        self.answered(&asker);
         match result {
             Ok(position) => {
                 self.desk.metrics.published_total.add(1);
-                let position = (!ephemeral).then_some(position);
-                self.reply(
-                    session,
-                    id,
-                    &Reply::Published {
-                        room: &room,
-                        position,
-                    },
-                );
+                let published = Reply::Published {
+                    room: &room,
+                    position: (!ephemeral).then_some(position),
+                };
+                self.reply(&asker, &published);
             }
-            Err(refused) => self.reply(session, id, &Reply::Error(&refused.into())),
-        }
-    }
-
-    pub(super) fn answered(&mut self, session: SessionId) {
-        if let Some(speaker) = self.sessions.get_mut(&session) {
-            speaker.pending -= 1;
+            Err(refused) => self.reply(&asker, &Reply::Error(&refused.into())),
         }
     }
 
     pub(super) fn reply_history(
         &mut self,
-        session: SessionId,
-        id: Option<RequestId>,
+        asker: &Asker,
         room: &RoomName,
         result: Result<Page, Refused>,
     ) {
         let mut page = match result {
             Ok(page) => page,
-            Err(refused) => return self.reply(session, id, &Reply::Error(&refused.into())),
+            Err(refused) => return self.reply(asker, &Reply::Error(&refused.into())),
         };
         // What does not fit into one answer is left out at the older end: the client pages backwards.
         let mut bytes = 0;
@@ -229,16 +275,13 @@ impl Dispatcher {
             .first()
             .map_or(page.first, |(offset, _)| *offset);
         let (position, more) = (page.top, oldest > page.first);
-        self.reply(
-            session,
-            id,
-            &Reply::History {
-                room,
-                position,
-                messages: &page.messages,
-                more,
-            },
-        );
+        let history = Reply::History {
+            room,
+            position,
+            messages: &page.messages,
+            more,
+        };
+        self.reply(asker, &history);
     }
 
     /// The messages below `before`, if all of them that were asked for are at hand.

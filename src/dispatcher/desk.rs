@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Settings;
 use super::presence::Inquiry;
 use super::roll::Rolls;
+use crate::api::Caller;
 use crate::broker::{Range, Read, Request};
 use crate::id::{RoomName, SessionId, Ticket};
 use crate::metrics::Metrics;
@@ -25,17 +26,27 @@ pub const READS: usize = 64;
 /// in each of thousands of rooms; what does not fit comes with the next read.
 pub const AHEAD_MEMORY: usize = 16 << 20;
 
+/// Who has asked something, and is told the reply.
+#[derive(Clone, Debug)]
+pub enum Asker {
+    /// A client, by the number it gave its command.
+    Session {
+        session: SessionId,
+        id: Option<RequestId>,
+    },
+    /// A backend, by the HTTP API.
+    Call(Caller),
+}
+
 /// Who waits for an answer of the broker.
 pub enum Pending {
     Publish {
-        session: SessionId,
-        id: Option<RequestId>,
+        asker: Asker,
         room: RoomName,
         ephemeral: bool,
     },
     History {
-        session: SessionId,
-        id: Option<RequestId>,
+        asker: Asker,
         room: RoomName,
     },
     Members(Inquiry),
@@ -56,6 +67,8 @@ pub struct Desk {
     /// What the broker is asked in this turn.
     pub requests: Vec<Request>,
     pub pending: HashMap<Ticket, Pending>,
+    /// How many of them are calls' commands.
+    pub calls: usize,
     last_ticket: u64,
     /// Rooms that want a read, and the same as a set: each key stands here once, also when its room has gone and another has
     /// come in its place, so there are no more of them than there may be rooms.
@@ -88,6 +101,7 @@ impl Desk {
             metrics,
             requests: Vec::new(),
             pending: HashMap::new(),
+            calls: 0,
             last_ticket: 0,
             line: VecDeque::new(),
             in_line: HashSet::new(),

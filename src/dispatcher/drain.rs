@@ -74,6 +74,15 @@ impl Dispatcher {
         }
     }
 
+    /// Whether everyone is gone who is waited for: sessions, and calls within the same patience as publications.
+    pub(super) fn is_drained(&self, now: Now) -> bool {
+        let Some(drain) = &self.draining else {
+            return false;
+        };
+        let calls_are_over = self.desk.calls == 0 || now.instant >= drain.patience;
+        self.sessions.is_empty() && self.closing.is_empty() && calls_are_over
+    }
+
     pub(super) fn send_away(&mut self, now: Now, session: SessionId, spread: Duration) {
         let jitter = spread.max(Duration::from_millis(50)).as_millis() as u64;
         let retry = Duration::from_millis(self.random.u64(..=jitter));

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::desk::Asker;
 use super::joins::{Join, SignIn};
 use super::{Dispatcher, Now};
 use crate::disconnect::Disconnect;
@@ -29,7 +30,7 @@ impl Dispatcher {
         {
             let reason = "the user of a connection never changes; open another one";
             let error = CommandError::new(Code::Forbidden, reason);
-            return self.reply(session, id, &Reply::Error(&error));
+            return self.reply(&Asker::Session { session, id }, &Reply::Error(&error));
         }
         let former = speaker.identity.replace(identity.clone());
         self.count_as(session, &identity);
@@ -56,11 +57,8 @@ impl Dispatcher {
             };
             self.admit(session, &room, None, join);
         } else {
-            self.reply(
-                session,
-                id,
-                &Reply::Authenticated(sign_in.told(&room, None)),
-            );
+            let told = Reply::Authenticated(sign_in.told(&room, None));
+            self.reply(&Asker::Session { session, id }, &told);
         }
         self.leave_what_is_denied(session);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::desk::Desk;
+use super::desk::{Asker, Desk};
 use super::joins::Join;
 use super::recovery::{Cursor, Judge};
 use super::room::{Membership, Present, Room, RoomState};
@@ -53,6 +53,7 @@ impl Dispatcher {
         let key = self.rooms.find_or_add(name, RoomState::default);
         let joined = self.rooms.join(key, session, member.clone());
         if joined == Joined::First {
+            self.personal += usize::from(name.owner().is_some());
             self.desk.requests.push(Request::Follow(name.clone()));
         }
         let Some((room, desk)) = self.room(key) else {
@@ -76,7 +77,8 @@ impl Dispatcher {
     fn check_bounds(&self, session: SessionId, name: &RoomName) -> Result<(), CommandError> {
         let limit = |reason| Err(CommandError::new(Code::Limit, reason));
         let known = self.rooms.find(name);
-        if known.is_none() && self.rooms.len() >= self.desk.settings.max_rooms {
+        let chosen = self.rooms.len() - self.personal;
+        if known.is_none() && chosen >= self.desk.settings.max_rooms {
             return limit("this node has as many rooms as it may; leave one, or try another node");
         }
         let again = known.is_some_and(|key| self.rooms.has(key, session));
@@ -125,6 +127,7 @@ impl Dispatcher {
         if left == Left::Last
             && let Some(room) = self.rooms.remove(key)
         {
+            self.personal -= usize::from(room.name.owner().is_some());
             self.desk.recent_used -= room.state.recent.weight();
             self.desk.ahead_used -= room.state.track.ahead_weight();
             self.forget_roll(room.state.roll);
@@ -183,7 +186,8 @@ impl Dispatcher {
                     continue;
                 };
                 self.leave(key, session);
-                self.reply(session, id, &Reply::Error(&Refused::Unavailable.into()));
+                let asker = Asker::Session { session, id };
+                self.reply(&asker, &Reply::Error(&Refused::Unavailable.into()));
             }
         }
     }

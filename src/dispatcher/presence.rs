@@ -1,7 +1,7 @@
 //! Who is here: which sessions count as present in which rooms, what of it is announced to the other nodes, and clients' questions
 //! for the members of a room.
 
-use super::desk::Pending;
+use super::desk::{Asker, Pending};
 use super::roll::RoomRoll;
 use super::room::Present;
 use super::{Dispatcher, Now};
@@ -9,14 +9,13 @@ use crate::broker::{Members, Refused, Request, Roll};
 use crate::id::{RoomName, SessionId, Ticket, UserName};
 use crate::identity::{Action, Identity};
 use crate::presence::fit;
-use crate::protocol::{CommandError, Reply, RequestId};
+use crate::protocol::{CommandError, Reply};
 use crate::rooms::RoomKey;
 
 /// A client's question for the members of a room.
 #[derive(Clone, Debug)]
 pub struct Inquiry {
-    pub session: SessionId,
-    pub id: Option<RequestId>,
+    pub asker: Asker,
     pub room: RoomName,
     pub after: Option<UserName>,
     pub limit: usize,
@@ -94,13 +93,18 @@ impl Dispatcher {
             .announce(|here| requests.push(Request::Here(here)));
     }
 
-    pub(super) fn on_members(&mut self, now: Now, asked: Inquiry) -> Result<(), CommandError> {
-        self.judge(asked.session, Action::Members, &asked.room)?;
-        let ticket = self.wait(asked.session, Pending::Members(asked.clone()))?;
+    pub(super) fn on_members(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        asked: Inquiry,
+    ) -> Result<(), CommandError> {
+        self.judge(session, Action::Members, &asked.room)?;
+        let ticket = self.wait(&asked.asker, Pending::Members(asked.clone()))?;
         let deadline = now.instant + self.desk.settings.join_timeout;
         let key = self.rooms.find(&asked.room);
         // Whoever is not told what changes is told what is.
-        let key = key.filter(|key| self.rooms.has(*key, asked.session));
+        let key = key.filter(|key| self.rooms.has(*key, session));
         let Some((room, desk)) = key.and_then(|key| self.room(key)) else {
             self.desk.requests.push(asked.request(ticket));
             return Ok(());
@@ -157,11 +161,11 @@ impl Dispatcher {
     }
 
     pub(super) fn reply_members(&mut self, asked: &Inquiry, result: Result<Roll, Refused>) {
-        self.answered(asked.session);
+        self.answered(&asked.asker);
         let mut roll = match result {
             Ok(roll) => roll,
             Err(refused) => {
-                return self.reply(asked.session, asked.id, &Reply::Error(&refused.into()));
+                return self.reply(&asked.asker, &Reply::Error(&refused.into()));
             }
         };
         fit(&mut roll, self.desk.quarter());
@@ -171,6 +175,6 @@ impl Dispatcher {
         }
         let room = &asked.room;
         let reply = Reply::Members { room, roll: &roll };
-        self.reply(asked.session, asked.id, &reply);
+        self.reply(&asked.asker, &reply);
     }
 }

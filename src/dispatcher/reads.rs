@@ -31,9 +31,9 @@ impl Dispatcher {
 
     pub(super) fn on_page(&mut self, ticket: Ticket, result: Result<Page, Refused>) {
         match self.desk.pending.remove(&ticket) {
-            Some(Pending::History { session, id, room }) => {
-                self.answered(session);
-                self.reply_history(session, id, &room, result);
+            Some(Pending::History { asker, room }) => {
+                self.answered(&asker);
+                self.reply_history(&asker, &room, result);
             }
             Some(Pending::Track(key)) => {
                 self.desk.reads -= 1;

@@ -12,7 +12,7 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 type Fields = Vec<(&'static str, Cow<'static, str>)>;
 
-/// The status codes in use, of RFC 9110 section 15 and RFC 6585.
+/// The status codes in use, of RFC 9110 section 15, RFC 6585, and of RFC 4918 the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     SwitchingProtocols,
@@ -28,13 +28,16 @@ pub enum Status {
     LengthRequired,
     ContentTooLarge,
     UriTooLong,
+    UnsupportedMediaType,
     UpgradeRequired,
     TooManyRequests,
     RequestHeaderFieldsTooLarge,
     InternalServerError,
     NotImplemented,
     ServiceUnavailable,
+    GatewayTimeout,
     HttpVersionNotSupported,
+    InsufficientStorage,
 }
 
 impl Status {
@@ -63,13 +66,16 @@ impl Status {
             Self::LengthRequired => (411, "Length Required"),
             Self::ContentTooLarge => (413, "Content Too Large"),
             Self::UriTooLong => (414, "URI Too Long"),
+            Self::UnsupportedMediaType => (415, "Unsupported Media Type"),
             Self::UpgradeRequired => (426, "Upgrade Required"),
             Self::TooManyRequests => (429, "Too Many Requests"),
             Self::RequestHeaderFieldsTooLarge => (431, "Request Header Fields Too Large"),
             Self::InternalServerError => (500, "Internal Server Error"),
             Self::NotImplemented => (501, "Not Implemented"),
             Self::ServiceUnavailable => (503, "Service Unavailable"),
+            Self::GatewayTimeout => (504, "Gateway Timeout"),
             Self::HttpVersionNotSupported => (505, "HTTP Version Not Supported"),
+            Self::InsufficientStorage => (507, "Insufficient Storage"),
         }
     }
 
@@ -172,7 +178,11 @@ impl Response {
 
     /// An error as `{"code":"bad_request","reason":"…"}`.
     pub fn error(status: Status, reason: &str) -> Self {
-        let code = &status.word();
+        Self::coded(status, &status.word(), reason)
+    }
+
+    /// The same with a code of one's own.
+    pub fn coded(status: Status, code: &str, reason: &str) -> Self {
         let body = serde_json::to_vec(&ErrorBody { code, reason }).unwrap_or_default();
         Self::new(status, "application/json", body)
     }

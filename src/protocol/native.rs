@@ -11,23 +11,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    Asked, Code, Command, CommandError, Incoming, Message, Publish, Push, Reply, RequestId, frame,
+    Asked, Code, Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, Incoming, Message, Publish,
+    Push, Reply, RequestId, frame,
 };
 use crate::id::{Epoch, Position, RoomName, UserName};
 use crate::identity::Credentials;
 use crate::member::{INFO_BYTES, Info, Member};
-use crate::publication::Publication;
+use crate::publication::{KEY_BYTES, Publication};
 use crate::secret::Secret;
 
 /// The largest `id`: what a double holds exactly.
 const MAX_ID: u64 = (1 << 53) - 1;
-
-/// The longest `key` of a publication, in bytes.
-const KEY_BYTES: usize = 64;
-
-/// How many messages one `history` may ask for, and what it gets when it does not say.
-const HISTORY_LIMIT: usize = 100;
-const HISTORY_DEFAULT: usize = 50;
 
 /// How many members one `members` may ask for, and what it gets when it does not say.
 const MEMBERS_LIMIT: usize = 1000;
@@ -68,12 +62,12 @@ fn present<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Option<Box<RawVa
 
 /// Reads one frame's text.
 pub fn decode(text: &str) -> Incoming {
-    let mut fields: Fields = match serde_json::from_str(text) {
+    let mut fields: Fields = match object(text) {
         Ok(fields) => fields,
         Err(error) => {
             return Incoming {
                 id: id_of(text),
-                asked: Err(not_understood(&error)),
+                asked: Err(error),
             };
         }
     };
@@ -103,7 +97,7 @@ fn id_of(text: &str) -> Option<RequestId> {
     struct OnlyId {
         id: Option<u64>,
     }
-    let fields: OnlyId = serde_json::from_str(text).ok()?;
+    let fields: OnlyId = object(text).ok()?;
     fields.id.filter(|id| *id <= MAX_ID).map(RequestId)
 }
 
@@ -111,10 +105,13 @@ fn bad(reason: impl Into<Cow<'static, str>>) -> CommandError {
     CommandError::new(Code::BadRequest, reason)
 }
 
-fn not_understood(error: &serde_json::Error) -> CommandError {
-    bad(format!(
-        "send one JSON object with a known `type` and its fields: {error}"
-    ))
+/// Reads an object. A list would also do for serde, which would take its entries for the fields in order.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CommandError> {
+    let what = "send one JSON object with a known `type` and its fields";
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(bad(what));
+    }
+    serde_json::from_str(text).map_err(|error| bad(format!("{what}: {error}")))
 }
 
 impl Fields<'_> {
@@ -375,15 +372,32 @@ impl<'a> Listed<'a> {
 /// A reply as one frame.
 pub fn reply(id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
     let id = id.map(|id| id.0);
-    let answer = match reply {
-        Reply::Pong => return said(&Said::Pong { id }),
-        Reply::Error(error) => {
-            return said(&Said::Error {
-                id,
-                code: error.code.as_str(),
-                reason: &error.reason,
-            });
-        }
+    said(&match reply {
+        Reply::Pong => Said::Pong { id },
+        Reply::Error(error) => Said::Error {
+            id,
+            code: error.code.as_str(),
+            reason: &error.reason,
+        },
+        reply => Said::Ok {
+            id,
+            answer: answer(reply),
+        },
+    })
+}
+
+/// The fields of a reply without `type` and `id`, as one JSON object: what the HTTP API answers.
+pub fn bare(reply: &Reply<'_>) -> Bytes {
+    // Cannot fail, as in `said`.
+    serde_json::to_vec(&answer(reply))
+        .unwrap_or_default()
+        .into()
+}
+
+/// The fields of an `ok`. Neither a pong nor an error has any.
+fn answer<'a>(reply: &Reply<'a>) -> Answer<'a> {
+    match reply {
+        Reply::Pong | Reply::Error(_) => Answer::default(),
         Reply::Authenticated(is) => Answer {
             user: Some(is.user.as_str()),
             room: Some(is.room.as_str()),
@@ -438,8 +452,7 @@ pub fn reply(id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
             more: Some(roll.more),
             ..Answer::default()
         },
-    };
-    said(&Said::Ok { id, answer })
+    }
 }
 
 impl<'a> Answer<'a> {

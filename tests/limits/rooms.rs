@@ -1,7 +1,5 @@
 //! Rooms of a node. Those of a session are tested in `rooms`.
 
-use std::time::Duration;
-
 use serde_json::json;
 use switchboard::protocol::Code;
 
@@ -10,12 +8,7 @@ use crate::support::{TestNode, run};
 #[test]
 fn a_node_has_so_many_rooms_and_who_wants_another_is_told_so() {
     run(async {
-        let node = TestNode::with(|config| {
-            config.max_rooms = 2;
-            // A room that lingers still has its place with the broker.
-            config.topic_linger = Duration::ZERO;
-        })
-        .await;
+        let node = TestNode::with(|config| config.max_rooms = 2).await;
         let (mut ada, mut bob) = (node.client().await, node.client().await);
         ada.join("a").await;
         ada.join("b").await;
@@ -30,7 +23,19 @@ fn a_node_has_so_many_rooms_and_who_wants_another_is_told_so() {
             assert_eq!(metrics.errors_total.get(Code::Limit), refused);
         }
         bob.join("a").await;
-        ada.call(json!({"type": "leave", "room": "b"})).await;
-        bob.join("c").await;
+        bob.join("b").await;
+    });
+}
+
+#[test]
+fn personal_rooms_take_no_place_of_those_that_clients_choose() {
+    run(async {
+        let node = TestNode::with(|config| config.max_rooms = 1).await;
+        let (mut ada, mut bob) = (node.client().await, node.client().await);
+        ada.auth("ada").await;
+        bob.auth("bob").await;
+        ada.join("a").await;
+        ada.publish("@bob", json!("psst")).await;
+        assert_eq!(bob.message("@bob").await["user"], "ada");
     });
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use switchboard::api::Gate;
 use switchboard::auth::Auth;
 use switchboard::connection::{Limits, Node};
 use switchboard::dispatcher::Event;
@@ -28,6 +29,7 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
             head: HeadLimits::default(),
             head_timeout: time,
             idle_timeout: time,
+            call_timeout: time,
             close_timeout: time,
             message: 65_536,
             depth: 64,
@@ -49,6 +51,9 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
         trusted_proxies: Vec::new(),
         addresses: None,
         echo_path: Some("/echo".into()),
+        gate: Gate::Desk,
+        api_apart: false,
+        calls: flume::bounded(1).0.downgrade(),
         sessions: AtomicU64::new(1),
         started: Instant::now(),
     })

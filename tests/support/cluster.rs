@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
+use super::backend::key_file;
 use super::http::{get, status};
 use super::nginx::Nginx;
 use super::process::{NodeProcess, command};
 use super::redis_server::RedisServer;
 use super::{GLANCE, TestClient, within};
 use switchboard::runtime;
+use tempfile::NamedTempFile;
 
 /// The parts end in the order of the fields.
 pub struct Cluster {
@@ -16,6 +18,8 @@ pub struct Cluster {
     pub redis: RedisServer,
     /// How each node reaches Redis.
     urls: Vec<String>,
+    /// The keys of the HTTP API.
+    keys: NamedTempFile,
 }
 
 impl Cluster {
@@ -32,9 +36,10 @@ impl Cluster {
     /// One node for each address of the Redis.
     pub async fn with(redis: RedisServer, urls: Vec<String>) -> Self {
         let mut nodes = Vec::new();
+        let keys = key_file();
         for (index, url) in urls.iter().enumerate() {
             let free = SocketAddr::from(([127, 0, 0, 1], 0));
-            nodes.push(start_node(index, free, url).await);
+            nodes.push(start_node(index, free, url, &keys).await);
         }
         for node in &nodes {
             ready(node.address).await;
@@ -46,6 +51,7 @@ impl Cluster {
             nodes,
             redis,
             urls,
+            keys,
         }
     }
 
@@ -63,7 +69,7 @@ impl Cluster {
     /// Starts a node again that has ended, where it was; ready when it is.
     pub async fn revive(&mut self, index: usize) {
         let address = self.nodes[index].address;
-        self.nodes[index] = start_node(index, address, &self.urls[index]).await;
+        self.nodes[index] = start_node(index, address, &self.urls[index], &self.keys).await;
         ready(address).await;
     }
 }
@@ -73,11 +79,17 @@ fn label_of(index: usize) -> String {
     format!("n{}", index + 1)
 }
 
-async fn start_node(index: usize, listen: SocketAddr, redis: &str) -> NodeProcess {
+async fn start_node(
+    index: usize,
+    listen: SocketAddr,
+    redis: &str,
+    keys: &NamedTempFile,
+) -> NodeProcess {
+    let keys = keys.path().to_str().expect("UTF-8");
     let (listen, label) = (listen.to_string(), label_of(index));
     let mut arguments = vec!["serve", "--listen", &listen, "--node", &label];
     arguments.extend(["--redis", redis, "--trusted-proxy", "127.0.0.1"]);
-    arguments.extend(["--log-level", "debug"]);
+    arguments.extend(["--log-level", "debug", "--api-key-file", keys]);
     NodeProcess::spawn(command(&arguments)).await
 }
 

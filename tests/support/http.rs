@@ -49,6 +49,11 @@ impl Answer {
         let mut lines = self.head.split("\r\n").skip(1);
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
+
+    /// The body, which must be JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
 }
 
 /// A connection on which answers are read one by one.

@@ -1,6 +1,7 @@
 //! What the tests are made of: nodes in this process or as processes, clients, a Redis, nginx and browsers of one's own, and
 //! waiting with a deadline.
 
+pub mod backend;
 pub mod bare_node;
 pub mod browser;
 pub mod client;
@@ -22,6 +23,7 @@ pub mod tokens;
 use std::future::Future;
 use std::time::Duration;
 
+pub use backend::Backend;
 pub use client::TestClient;
 pub use cluster::Cluster;
 pub use node::TestNode;

@@ -6,7 +6,7 @@
 //! PREFIX:node:INCARNATION            topic of a node           PREFIX:{room}:meta   epoch, offset, replication id
 //! PREFIX:nodes                       all leases, by their end  PREFIX:{room}:here   who is in it, through which nodes
 //! PREFIX:node:LEASE:rooms            where it has members      PREFIX:{room}:names  their names, in order
-//! PREFIX:hooks, PREFIX:hooks:lost    what webhooks tell        PREFIX:{room}:key:USER:HEX   a publisher's key
+//! PREFIX:hooks, PREFIX:hooks:lost    what webhooks tell        PREFIX:{room}:key:WHO:HEX   a publisher's key
 //! ```
 //!
 //! The braces keep all of a room on one shard. Topics, unlike keys, are common to all databases of a Redis; in database 3
@@ -87,10 +87,10 @@ impl Names {
         format!("{}:node:{lease}:rooms", self.keys)
     }
 
-    /// Where a publisher's key is remembered. All anonymous sessions together are the user without a name.
+    /// Where a publisher's key is remembered.
     pub fn key(&self, room: &RoomName, key: &PublishKey) -> String {
-        let user = key.publisher.as_ref().map_or("", |user| user.as_str());
-        let mut name = format!("{}:{{{room}}}:key:{user}:", self.keys);
+        let publisher = key.publisher.as_str();
+        let mut name = format!("{}:{{{room}}}:key:{publisher}:", self.keys);
         for byte in key.key.bytes() {
             // Writing into a String cannot fail.
             let _ = write!(name, "{byte:02x}");
@@ -102,6 +102,7 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Publisher;
     use crate::id::UserName;
 
     #[test]
@@ -123,8 +124,7 @@ mod tests {
     fn keys_of_strangers_cannot_meet() {
         let names = Names::new("sb", 0);
         let room = RoomName::new("r").unwrap();
-        let key = |user: Option<&str>, key: &str| {
-            let publisher = user.map(|user| UserName::new(user).unwrap());
+        let named = |publisher: Publisher, key: &str| {
             names.key(
                 &room,
                 &PublishKey {
@@ -132,6 +132,10 @@ mod tests {
                     key: key.into(),
                 },
             )
+        };
+        let key = |user: Option<&str>, key: &str| {
+            let user = user.map(|user| UserName::new(user).unwrap());
+            named(user.into(), key)
         };
         assert_eq!(key(Some("ada"), "k1"), "sb:{r}:key:ada:6b31");
         let all = [
@@ -142,6 +146,8 @@ mod tests {
             key(Some("a:62"), "c"),
             key(Some("a"), "}:meta"),
             key(None, "a:b"),
+            named(Publisher::Backend, "a"),
+            named(Publisher::Backend, "b"),
         ];
         let different: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len());

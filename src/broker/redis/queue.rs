@@ -208,7 +208,7 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::broker::{Publication, PublishKey};
+    use crate::broker::{Publication, PublishKey, Publisher};
     use crate::id::{RoomName, Ticket};
 
     fn publish(ticket: u64, key: Option<&str>) -> Job {
@@ -216,7 +216,7 @@ mod tests {
             ticket: Ticket(ticket),
             room: RoomName::new("r").unwrap(),
             key: key.map(|key| PublishKey {
-                publisher: None,
+                publisher: Publisher::Anonymous,
                 key: key.into(),
             }),
             ephemeral: false,

@@ -312,14 +312,13 @@ fn the_personal_room_takes_no_place_of_those_a_client_chooses() {
     bench.dispatcher.desk.settings.max_rooms = 1;
     bench.signed_in(1, &holder("ada", "*", bench.expires_in(60)), 0);
     bench.signed_in(2, &holder("bob", "*", bench.expires_in(60)), 0);
-    bench.turn([join(1, "a")]);
-    assert_eq!(
-        bench.heard(1)[0]["code"],
-        "limit",
-        "the node is full of rooms"
-    );
-    bench.dispatcher.desk.settings.max_rooms = 9;
     assert!(!bench.turn([join(1, "a")]).is_empty());
-    bench.turn([join(1, "b")]);
-    assert_eq!(bench.heard(1)[0]["code"], "limit", "the client is");
+    for session in [1, 2] {
+        bench.turn([join(session, "b")]);
+        let refused = bench.heard(session);
+        assert_eq!(refused[0]["code"], "limit", "{refused:?}");
+    }
+    let (session, farewell) = (SessionId(2), None);
+    bench.turn([Event::Closed { session, farewell }]);
+    assert_eq!(bench.dispatcher.personal, 1);
 }

@@ -102,6 +102,7 @@ fn what_is_wrong_is_refused_with_its_id_and_a_sentence() {
         "null",
         "{",
         r#"{"type":7}"#,
+        r#"["publish",1,"a",null,null,null,1,null,null,null,null]"#,
         r#"{"type":"ping","id":-1}"#,
         r#"{"type":"ping","id":9007199254740992}"#,
     ] {

@@ -74,6 +74,14 @@ enum Timer {
     Publish(String),
 }
 
+/// Whether a client is known. Only those who publish sign in: most who read are visitors.
+#[derive(Clone, Copy, PartialEq)]
+enum SignIn {
+    NotAsked,
+    Asked,
+    Done,
+}
+
 pub struct Serving<'a> {
     client: &'a mut Client,
     conn: Conn,
@@ -82,7 +90,7 @@ pub struct Serving<'a> {
     timers: Vec<(Instant, Timer)>,
     outgoing: Vec<String>,
     node: Option<String>,
-    authenticated: bool,
+    sign_in: SignIn,
     heard: Instant,
     heartbeat: Duration,
     pinged: Option<Instant>,
@@ -118,7 +126,7 @@ impl<'a> Serving<'a> {
             timers: Vec::new(),
             outgoing: Vec::new(),
             node: None,
-            authenticated: false,
+            sign_in: SignIn::NotAsked,
             heard: Instant::now(),
             heartbeat: Duration::from_secs(25),
             pinged: None,
@@ -129,7 +137,10 @@ impl<'a> Serving<'a> {
 
     pub async fn run(mut self) -> Ended {
         self.after(super::CONNECT_DEADLINE, Timer::Greeting);
-        self.authenticate();
+        let mut rooms = self.client.rooms.values();
+        if rooms.any(|room| !room.queue.is_empty()) {
+            self.authenticate();
+        }
         let rooms: Vec<String> = self.client.rooms.keys().cloned().collect();
         for room in &rooms {
             if self
@@ -269,6 +280,7 @@ impl<'a> Serving<'a> {
     }
 
     fn authenticate(&mut self) {
+        self.sign_in = SignIn::Asked;
         let user = format!("u{}", self.client.number);
         self.ask(json!({"type": "auth", "user": user}), Asked::Auth);
     }
@@ -288,16 +300,17 @@ impl<'a> Serving<'a> {
 
     /// Sends the first publish of a room, unless it is on its way.
     fn pump(&mut self, name: &str) {
-        if !self.authenticated {
-            return;
-        }
         let Some(room) = self.client.rooms.get_mut(name) else {
             return;
         };
         let Some(entry) = room.queue.front_mut().filter(|entry| !entry.sent) else {
             return;
         };
-        entry.sent = true;
+        match self.sign_in {
+            SignIn::NotAsked => return self.authenticate(),
+            SignIn::Asked => return,
+            SignIn::Done => entry.sent = true,
+        }
         let pad = "x".repeat(entry.size);
         let data = json!({"p": self.client.number, "n": entry.seq, "pad": pad});
         let command = json!({"type": "publish", "room": name, "key": entry.key, "data": data});

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{Asked, Lost, STEADY_AFTER, Serving, Timer, dropped, jitter};
+use super::{Asked, Lost, STEADY_AFTER, Serving, SignIn, Timer, dropped, jitter};
 use crate::history::{Event, Fate, Position};
 
 /// What a server says; which fields there are depends on the type.
@@ -65,13 +65,20 @@ impl Serving<'_> {
         match &*said.kind {
             "welcome" => self.welcomed(&said),
             "message" => return self.message(&said, text),
+            // Nothing is ever said in the personal rooms here, so that nothing in them is lost to anyone.
+            "gap"
+                if said
+                    .room
+                    .as_deref()
+                    .is_some_and(|room| room.starts_with('@')) => {}
             "gap" => self.gap(&said, text),
             "bye" => {
                 let wait = Duration::from_millis(said.retry.unwrap_or(0));
                 self.return_at = Some(Instant::now() + wait);
                 self.after(wait, Timer::Leave);
             }
-            "joined" | "left" => {}
+            // The place in the personal room comes later where it was not known when the client signed in.
+            "ok" | "joined" | "left" => {}
             _ => self.strange(text),
         }
         Ok(())
@@ -160,7 +167,7 @@ impl Serving<'_> {
                 if error.is_some() {
                     return self.strange(text);
                 }
-                self.authenticated = true;
+                self.sign_in = SignIn::Done;
                 let rooms: Vec<String> = self.client.rooms.keys().cloned().collect();
                 rooms.iter().for_each(|room| self.pump(room));
             }

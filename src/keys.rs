@@ -1,0 +1,111 @@
+//! The keys of the API: read from a file, kept as SHA-256 digests, and compared in constant time, so that neither memory nor
+//! the clock tells anything of them.
+
+use std::path::PathBuf;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use subtle::ConstantTimeEq;
+
+/// The shortest key: 32 characters of base64 or hexadecimal are 128 bits at least.
+const KEY_BYTES: usize = 32;
+
+/// The longest key; the head of a request has to hold it.
+const LONGEST: usize = 1024;
+
+/// The longest name of a key, which stands in logs.
+const NAME_BYTES: usize = 64;
+
+/// Why a file holds no keys. No sentence repeats what stands in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeysError {
+    #[error("it has no key; write one per line, as KEY or NAME:KEY")]
+    None,
+    #[error(
+        "line {0}: a key must have 32 to 1024 of A-Z a-z 0-9 - . _ ~ + / =; \
+         `openssl rand -hex 32` makes one"
+    )]
+    Key(usize),
+    #[error(
+        "line {0}: a key's name must be 1 to 64 of A-Z a-z 0-9 - . _ and stand in no other line"
+    )]
+    Name(usize),
+}
+
+/// The keys that are let in.
+#[derive(Clone, PartialEq)]
+pub struct Keys(Vec<Key>);
+
+#[derive(Clone, PartialEq)]
+struct Key {
+    name: String,
+    digest: [u8; 32],
+}
+
+/// A file of keys, as it was read when the node was configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeysFile {
+    pub path: PathBuf,
+    pub keys: Keys,
+}
+
+impl Keys {
+    /// Reads a file of one key per line, as `KEY` or `NAME:KEY`; empty lines and lines that begin with `#` are skipped. A key
+    /// without a name is called by its line.
+    ///
+    /// # Errors
+    /// The first line that is wrong.
+    pub fn parse(text: &str) -> Result<Self, KeysError> {
+        let mut keys: Vec<Key> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let (number, line) = (index + 1, line.trim());
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, key) = match line.split_once(':') {
+                Some((name, key)) => (name.trim().to_owned(), key.trim()),
+                None => (format!("line-{number}"), line),
+            };
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            let known = keys.iter().any(|key| key.name == name);
+            if !(1..=NAME_BYTES).contains(&name.len()) || !name.bytes().all(plain) || known {
+                return Err(KeysError::Name(number));
+            }
+            // The characters of a bearer token (RFC 6750 section 2.1).
+            let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+            if !(KEY_BYTES..=LONGEST).contains(&key.len()) || !key.bytes().all(letter) {
+                return Err(KeysError::Key(number));
+            }
+            let digest = digest_of(key);
+            keys.push(Key { name, digest });
+        }
+        if keys.is_empty() {
+            return Err(KeysError::None);
+        }
+        Ok(Self(keys))
+    }
+
+    /// The name of the key that this is, if it is one. Every key is looked at, whichever it is.
+    pub fn name_of(&self, presented: &str) -> Option<&str> {
+        let digest = digest_of(presented);
+        let mut found = None;
+        for key in &self.0 {
+            if bool::from(key.digest.ct_eq(&digest)) {
+                found = Some(key.name.as_str());
+            }
+        }
+        found
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = self.0.iter().map(|key| &key.name);
+        f.debug_list().entries(names).finish()
+    }
+}
+
+fn digest_of(key: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, key.as_bytes()).as_ref());
+    bytes
+}

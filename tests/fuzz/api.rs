@@ -1,0 +1,56 @@
+//! A request to the HTTP API behind its head: `METHOD PATH?QUERY`, a line end, and the body. It is understood or refused with a
+//! sentence of bounded length, and what is understood is answered, whatever is said to it.
+
+use switchboard::api::{self, Asked, Command, Found};
+use switchboard::http::Method;
+
+pub fn any_call(input: &[u8]) {
+    let end = input.iter().position(|byte| *byte == b'\n');
+    let (line, body) = input.split_at(end.unwrap_or(input.len()));
+    let Ok(line) = std::str::from_utf8(line) else {
+        return;
+    };
+    let (method, target) = line.split_once(' ').unwrap_or(("POST", line));
+    let method = match method {
+        "GET" => Method::Get,
+        "PUT" => Method::Put,
+        _ => Method::Post,
+    };
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let Found::Route(route, held) = api::find(method, path) else {
+        return;
+    };
+    let asked = Asked {
+        held,
+        query,
+        body,
+        depth: 64,
+        unix_ms: 1,
+    };
+    match route.read(&asked) {
+        Ok(call) => answer(call),
+        Err(error) => assert!(error.reason.len() < 1024, "{error:?}"),
+    }
+}
+
+/// Nobody answers the first command, and a word comes to the others.
+fn answer(call: api::Call) {
+    let (commands, mut waiting) = call.into_parts();
+    assert!((1..=api::COMMANDS_PER_CALL).contains(&commands.len()));
+    let changes = matches!(commands[0], Command::Publish(_));
+    for place in 0..commands.len() {
+        waiting.asked(place);
+        if place > 0 {
+            waiting.put(place, Ok("{}".into()));
+        }
+    }
+    let silence = if changes { 504 } else { 503 };
+    let wanted = if commands.len() > 1 { 200 } else { silence };
+    let response = waiting.response();
+    assert_eq!(response.status.code(), wanted);
+    let json: Result<serde_json::Value, _> = serde_json::from_slice(&response.body);
+    assert!(json.is_ok(), "{response:?}");
+}
