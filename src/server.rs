@@ -26,6 +26,7 @@ use crate::http::HeadLimits;
 use crate::id::{self, Incarnation};
 use crate::limits::{Addresses, IntakeLimits, Rate};
 use crate::metrics::Metrics;
+use crate::notice::Wanted;
 use crate::pages::Assets;
 use crate::pattern::Switches;
 use crate::presence::PresenceSettings;
@@ -34,6 +35,7 @@ use crate::retention::{LogLimits, Retention};
 use crate::rights::Rights;
 use crate::runtime::{self, Listener};
 use crate::session::OutboxLimits;
+use crate::webhooks::{self, Webhooks};
 
 /// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with. Where fewer than twice as many
 /// are allowed, half of them.
@@ -66,6 +68,8 @@ pub enum StartError {
     Key(#[from] KeyError),
     #[error("cannot use Redis: {0}")]
     Redis(#[from] redis::StartError),
+    #[error("cannot send webhooks: {0}")]
+    Webhooks(#[from] webhooks::StartError),
     #[error("the system has no random numbers: {0}")]
     Random(#[from] getrandom::Error),
 }
@@ -83,6 +87,7 @@ pub struct Server {
     /// What calls under way hold besides; and disconnected when the last has gone.
     calls: flume::Sender<()>,
     calls_ended: flume::Receiver<()>,
+    webhooks: Option<Webhooks>,
     /// Its drop ends accepting.
     _accepting: flume::Sender<()>,
 }
@@ -98,7 +103,8 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     let readiness = Readiness::default();
     let metrics = Arc::new(Metrics::default());
     let (inbox, news, events) = dispatcher::inbox(config.inbox);
-    let broker = start_broker(config, incarnation, &readiness, &metrics, news)?;
+    let (webhooks, wanted) = start_webhooks(config, &metrics)?.unzip();
+    let broker = start_broker(config, incarnation, wanted, &readiness, &metrics, news)?;
 
     let settings = dispatcher_settings(config, incarnation)?;
     let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
@@ -153,6 +159,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         ended,
         calls,
         calls_ended,
+        webhooks,
         _accepting: accepting,
     })
 }
@@ -183,9 +190,10 @@ impl Server {
     }
 
     /// Says farewell to everyone and ends the node. Until then it refuses newcomers with a reason.
-    pub async fn drain(self) {
+    pub async fn drain(mut self) {
         self.node.readiness.drain();
         let grace = self.grace;
+        let webhooks = self.webhooks.take();
         let draining = async {
             // Without a dispatcher there is nobody left to drain.
             let _ = self
@@ -201,7 +209,29 @@ impl Server {
         if runtime::timeout(grace, draining).await.is_err() {
             log::warn!(seconds = grace.as_secs(); "some clients did not go in time");
         }
+        if let Some(webhooks) = webhooks {
+            webhooks.finish().await;
+        }
     }
+}
+
+/// The deliverer, if there is anyone to tell, and what it wants of the broker.
+fn start_webhooks(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<(Webhooks, Wanted)>, StartError> {
+    let (Some(url), Some(secret)) = (&config.webhook_url, &config.webhook_secret_file) else {
+        return Ok(None);
+    };
+    let settings = webhooks::Settings {
+        node: config.node.clone(),
+        url: url.clone(),
+        secret: secret.secret.clone(),
+        authorities: config.webhook_ca.clone(),
+    };
+    let (webhooks, asks) = webhooks::start(settings, metrics.clone())?;
+    let rooms = config.webhook_room.clone();
+    Ok(Some((webhooks, Wanted { rooms, asks })))
 }
 
 fn bind(address: SocketAddr) -> Result<Listener, StartError> {
@@ -221,6 +251,7 @@ fn gate(config: &Config) -> Gate {
 fn start_broker(
     config: &Config,
     incarnation: Incarnation,
+    webhooks: Option<Wanted>,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
     news: flume::Sender<BrokerEvent>,
@@ -236,6 +267,7 @@ fn start_broker(
             .saturating_add(max_connections(config) as usize)
             .saturating_add(ControlLog::ALL.len()),
         history_memory: config.history_memory,
+        webhooks,
     };
     if config.redis.is_empty() {
         let store = memory::Store::new(&settings, id::random()?);

@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 5] = [
         "rights",
         "publication",
         "member",
+        "notice",
         "retention",
         "disconnect",
         "metrics",
@@ -24,6 +25,7 @@ const FLOORS: [&[&str]; 5] = [
         "keys",
         "config",
         "runtime",
+        "tls",
         "logger",
         "protocol",
     ],
@@ -31,6 +33,7 @@ const FLOORS: [&[&str]; 5] = [
         "broker",
         "broker/list",
         "broker/ledger",
+        "broker/notices",
         "broker/topics",
         "broker/wire",
         "http",
@@ -47,8 +50,18 @@ const FLOORS: [&[&str]; 5] = [
         "presence",
         "session",
         "limits",
+        "webhooks/backoff",
+        "webhooks/body",
+        "webhooks/plan",
+        "webhooks/signature",
     ],
-    &["broker/memory", "broker/redis", "dispatcher", "connection"],
+    &[
+        "broker/memory",
+        "broker/redis",
+        "dispatcher",
+        "connection",
+        "webhooks",
+    ],
     &["server", "shutdown"],
     &["main", "lib"],
 ];
@@ -63,11 +76,14 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("publication", "id"),
     ("member", "id"),
     ("protocol", "member"),
+    ("notice", "id"),
+    ("notice", "pattern"),
     ("pattern", "id"),
     ("retention", "id"),
     ("retention", "pattern"),
     ("config", "retention"),
     ("config", "pattern"),
+    ("tls", "runtime"),
     ("config", "keys"),
     ("config", "rights"),
     ("config", "secret"),
@@ -243,10 +259,14 @@ fn each_foreign_world_has_its_files() {
                 "member",
                 "protocol",
                 "publication",
+                "webhooks/body",
             ],
             &["serde_json"],
         );
         file.expect_only_in(&["auth/jwt"], &["jsonwebtoken"]);
+        file.expect_only_in(&["webhooks/post"], &["hyper"]);
+        file.expect_only_in(&["webhooks/signature", "tls"], &["aws_lc_rs"]);
+        file.expect_only_in(&["tls"], &["rustls"]);
         file.expect_only_in(&["http/rules"], &["httparse"]);
         file.expect_only_in(&["config"], &["clap", "toml::"]);
         file.expect_only_in(&["logger"], &["femme"]);
@@ -276,6 +296,7 @@ fn the_words_and_the_logic_wait_for_nothing_and_read_no_clock() {
                 "rights",
                 "protocol",
                 "publication",
+                "notice",
                 "retention",
                 "disconnect",
             ]

@@ -27,3 +27,4 @@ mod slow_session;
 mod smuggling;
 mod tokens;
 mod users;
+mod webhooks;
