@@ -178,7 +178,7 @@ options::options! {
         max_depth: usize = One(Count(2, 1000)), "COUNT", "64";
 
         /// How many commands and pings a client may send per second, and twice as many at once; a join,
-        /// a page of history or an auth counts as four. Above it the node reads more slowly. Zero is no
+        /// a page of history or of members or an auth counts as four. Above it the node reads more slowly. Zero is no
         /// limit. By default 100, and no limit in open mode.
         commands_per_second: Option<usize> = Maybe(Count(0, 1_000_000)), "COUNT", "";
 
