@@ -51,6 +51,7 @@ fn is_no_limit(name: &str) -> bool {
         "redis",
         "prefix",
         "topic-linger",
+        "presence-events",
         "heartbeat",
         "history",
         "log-level",

@@ -341,6 +341,18 @@ fn where_events_are_off_nobody_is_told_and_whoever_asks_is_answered_by_the_broke
 }
 
 #[test]
+fn in_a_personal_room_nobody_is_told_and_its_user_counts_as_here() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.turn([auth(1, "ada")]);
+    let ticket = read_ticket(&bench.turn([following("@ada")]));
+    bench.turn([page(ticket, 0, 1, vec![]), changed("@ada", 0, "ada", 0, 1)]);
+    assert_eq!(bench.heard(1).len(), 1, "the answer to auth");
+    assert!(bench.asked().is_empty(), "no list is read");
+    assert_eq!(bench.announced(), [one("@ada", "ada", 1)]);
+}
+
+#[test]
 fn rooms_beyond_the_memory_are_told_of_changes_and_answered_by_the_broker() {
     let mut bench = Bench::new();
     bench.dispatcher.desk.settings.presence.memory = 200;
