@@ -82,6 +82,7 @@ impl House {
             max_rooms: 100_000,
             rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
+            token_lifetime: Duration::from_secs(86_400),
             recent_memory: 64 << 20,
             presence: PresenceSettings::default(),
             outbox_bytes: LIMITS.bytes,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::control::Order;
 use crate::id::RoomName;
 use crate::protocol::{CommandError, Reply, native};
 use crate::publication::Publication;
@@ -41,6 +42,8 @@ pub enum Command {
         before: Option<u64>,
         limit: usize,
     },
+    /// Do something with a user, on every node.
+    Order(Order),
 }
 
 /// Something to be said in a room.

@@ -51,6 +51,7 @@ pub enum TokenError {
     NoExpiry,
     Expired,
     Early,
+    Lasting,
     Audience,
     Issuer,
 }
@@ -86,6 +87,9 @@ impl TokenError {
             TokenError::NoExpiry => "the token needs `exp`, when it expires",
             TokenError::Expired => "the token has expired; get a new one",
             TokenError::Early => "the token is not valid yet",
+            TokenError::Lasting => {
+                "the token lives longer than this server allows; give it an earlier `exp`"
+            }
             TokenError::Audience => "the token is for another audience",
             TokenError::Issuer => "the token is of an issuer that this server does not accept",
         }
@@ -118,6 +122,7 @@ impl Auth {
             wanted: Wanted {
                 audiences: config.token_audience.clone(),
                 issuers: config.token_issuer.clone(),
+                lifetime: config.token_lifetime.as_millis() as u64,
             },
             in_query: config.token_in_query,
         }))

@@ -25,6 +25,7 @@
 pub mod ledger;
 pub mod list;
 pub mod memory;
+pub mod notices;
 pub mod redis;
 pub mod topics;
 pub mod wire;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket, UserName};
 pub use crate::member::{Change, Info, Member, Roll};
+use crate::notice::Wanted;
 pub use crate::publication::{
     KEY_TTL, Page, Publication, PublishKey, Publisher, Range, Refused, Sender,
 };
@@ -147,6 +149,8 @@ pub struct Settings {
     pub max_rooms: usize,
     /// Bytes that the logs of the memory broker may take, all together.
     pub history_memory: usize,
+    /// What is kept for webhooks, and for whom; `None`: nothing, because there are none.
+    pub webhooks: Option<Wanted>,
 }
 
 /// How long a room's epoch and offset outlive its last use.

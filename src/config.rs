@@ -9,6 +9,7 @@ mod redis_url;
 mod shapes;
 mod sources;
 mod token;
+mod webhook_url;
 
 use std::ffi::OsString;
 use std::io;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::keys::KeysFile;
-use crate::pattern;
+use crate::pattern::{self, Pattern};
 use crate::retention::Rule;
 use crate::rights;
 
@@ -27,11 +28,12 @@ pub use identity::{SECRET_BYTES, SecretFile, TokenKey};
 pub use redis_url::{RedisUrl, RedisUrlError};
 pub use sources::{ConfigError, Problem};
 pub use token::TokenOrder;
+pub use webhook_url::{WebhookUrl, WebhookUrlError};
 
 use identity::{Claim, KeyFile, RoomRule, SecretIn};
 use kinds::{
     Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, KeysIn, Label, Level, MIB, MINUTE, OnOff,
-    Origin, PlainFile, Redis, SECOND, Size, Switch, TENTH, Time, UrlPath,
+    Origin, PlainFile, Redis, Rooms, SECOND, Size, Switch, TENTH, Time, UrlPath, Webhook,
 };
 use shapes::{Filled, Many, Maybe, One};
 
@@ -94,6 +96,10 @@ options::options! {
         /// Who may issue tokens, in iss. Without it, anyone with the key. Repeat it, or separate by
         /// commas.
         token_issuer: Vec<String> = Many(Claim), "NAME", "";
+
+        /// The longest that a token may live, from iat to exp; longer ones are refused. For so long
+        /// a revocation is remembered.
+        token_lifetime: Duration = One(Time(MINUTE, 720 * HOUR)), "TIME", "24h";
 
         /// Take tokens from the query too (`/ws?token=`), for clients that can do nothing else.
         /// Proxies write queries into their logs.
@@ -243,12 +249,31 @@ options::options! {
 
         /// Whether members are told who joins and leaves, for rooms whose names fit a pattern:
         /// big.*=off spares large rooms the noise; who asks is still told who is there. The first
-        /// that fits holds, and without one it is on. Repeat it, or separate by commas.
+        /// that fits holds, and without one it is on, but off in personal rooms. Repeat it, or
+        /// separate by commas.
         presence_events: Vec<pattern::Switch> = Many(OnOff), "RULE", "";
 
         /// How much memory the node spends on the lists of its rooms' members. Rooms beyond it ask
         /// Redis each time.
         presence_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
+    }
+
+    "Webhooks" {
+        /// Where a backend is told that rooms are occupied or vacated and users online or offline.
+        /// Tell all nodes the same. By default nobody is told.
+        webhook_url: Option<WebhookUrl> = Maybe(Webhook), "URL", "";
+
+        /// The file with the secret by which the backend knows that a request is ours: at least 32
+        /// bytes, like those of `openssl rand -hex 32`.
+        webhook_secret_file: Option<SecretFile> = Maybe(SecretIn), "FILE", "";
+
+        /// Tell only of rooms whose names fit, in which * stands for any text; users are the rooms
+        /// @*. Without any, all are told. Repeat it, or separate by commas.
+        webhook_room: Vec<Pattern> = Many(Rooms), "PATTERN", "";
+
+        /// A PEM file with the authorities that may have signed the backend's certificate, instead
+        /// of the public ones. Only with `https://`.
+        webhook_ca: Option<PathBuf> = Maybe(PlainFile), "FILE", "";
     }
 
     "Node" {
@@ -303,6 +328,7 @@ impl Config {
             return Err(ConfigError::Invalid(values.problems));
         }
         config.warnings = values.warnings;
+        config.warnings.extend(config.caution());
         Ok(match values.check_only {
             true => Parsed::Checked(Box::new(config)),
             false => Parsed::Serve(Box::new(config)),
@@ -325,6 +351,14 @@ impl Config {
         if self.node.is_empty() {
             self.node = default_label(self.listen.port());
         }
+    }
+
+    /// What is allowed, but may not be meant.
+    fn caution(&self) -> Option<String> {
+        let url = self.webhook_url.as_ref().filter(|url| url.is_readable())?;
+        Some(format!(
+            "--webhook-url {url}: names of rooms and users can be read on the way; use https://"
+        ))
     }
 
     /// Whether every client is who it says it is: no keys to check tokens with are configured. Then nobody is limited
@@ -455,6 +489,28 @@ impl Config {
             self.redis_ca.is_none() || self.redis.iter().any(RedisUrl::tls),
             "redis-ca",
             "needs a --redis address that begins with rediss://".into(),
+        );
+        let url = self.webhook_url.as_ref();
+        check(
+            url.is_none() || self.webhook_secret_file.is_some(),
+            "webhook-url",
+            "needs --webhook-secret-file, or the backend could not tell our requests from others"
+                .into(),
+        );
+        let others = self.webhook_secret_file.is_none() && self.webhook_room.is_empty();
+        check(
+            url.is_some() || others,
+            if others {
+                "webhook-url"
+            } else {
+                "webhook-secret-file"
+            },
+            "needs --webhook-url".into(),
+        );
+        check(
+            self.webhook_ca.is_none() || url.is_some_and(WebhookUrl::tls),
+            "webhook-ca",
+            "needs a --webhook-url that begins with https://".into(),
         );
         found
     }

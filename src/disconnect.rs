@@ -31,11 +31,15 @@ pub enum Disconnect {
     Stalled,
     /// The token of the session has expired, and no newer one was shown.
     Expired,
+    /// A backend has ended the connections of this user.
+    Ended,
+    /// The token of the session was revoked.
+    Revoked,
 }
 
 impl Disconnect {
     /// Every reason, in the order of the table in the README.
-    pub const ALL: [Disconnect; 12] = [
+    pub const ALL: [Disconnect; 14] = [
         Disconnect::BadFrame,
         Disconnect::Binary,
         Disconnect::NotUtf8,
@@ -48,6 +52,8 @@ impl Disconnect {
         Disconnect::TooFast,
         Disconnect::Stalled,
         Disconnect::Expired,
+        Disconnect::Ended,
+        Disconnect::Revoked,
     ];
 
     pub fn code(self) -> u16 {
@@ -64,6 +70,8 @@ impl Disconnect {
             Disconnect::TooFast => 3004,
             Disconnect::Stalled => 3005,
             Disconnect::Expired => 3006,
+            Disconnect::Ended => 3007,
+            Disconnect::Revoked => 3500,
         }
     }
 
@@ -84,6 +92,8 @@ impl Disconnect {
             }
             Disconnect::Stalled => "a message took too long to arrive; come back and send it again",
             Disconnect::Expired => "your token has expired; come back with a new one",
+            Disconnect::Ended => "the operator ended this connection; come back",
+            Disconnect::Revoked => "your token was revoked; sign in anew",
         }
     }
 

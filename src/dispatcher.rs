@@ -7,6 +7,7 @@
 //! everyone sees inbox order, and a burst costs one write per member.
 
 mod commands;
+mod control;
 mod desk;
 mod drain;
 mod identity;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::api;
 use crate::broker::{Broker, BrokerEvent, Request};
+use crate::control::ControlLog;
 use crate::disconnect::Disconnect;
 use crate::id::{Incarnation, Position, RoomName, SessionId};
 use crate::identity::Identity;
@@ -34,12 +36,14 @@ use crate::metrics::Metrics;
 use crate::presence::{Attendance, PresenceSettings};
 use crate::protocol::{Command, Protocol, Push, Reply, RequestId};
 use crate::publication::Sender;
+use crate::readiness::Readiness;
 use crate::retention::Retention;
 use crate::rights::Rights;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime;
 use crate::session::{Beat, Heartbeats, Offer, Outbox};
 
+use control::Control;
 use desk::{Asker, Desk};
 use drain::Drain;
 pub use inbox::{Inbox, inbox};
@@ -129,6 +133,8 @@ pub struct Settings {
     pub rights: Rights,
     /// How much the broker keeps of each room; the node keeps no more.
     pub retention: Retention,
+    /// The longest that a token may live.
+    pub token_lifetime: Duration,
     /// Bytes of recent messages kept for those who come back.
     pub recent_memory: usize,
     pub presence: PresenceSettings,
@@ -193,6 +199,8 @@ impl Session {
 /// See the head of this file.
 pub struct Dispatcher {
     desk: Desk,
+    /// What the nodes tell each other.
+    control: Control,
     sessions: HashMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     attendance: Attendance,
@@ -216,16 +224,27 @@ pub struct Dispatcher {
 }
 
 /// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is gone.
-pub async fn run(mut dispatcher: Dispatcher, mut inbox: Inbox, broker: Broker) {
+/// The node is behind until it has read what the others know of revoked tokens.
+pub async fn run(
+    mut dispatcher: Dispatcher,
+    mut inbox: Inbox,
+    broker: Broker,
+    readiness: Readiness,
+) {
+    dispatcher.follow_control();
+    if !dispatcher.ask(&broker) {
+        return;
+    }
     while let Some(first) = inbox.next().await {
         let rest = std::iter::from_fn(|| inbox.try_next());
         let now = Now::read();
         let flow = dispatcher.turn(now, std::iter::once(first).chain(rest));
         dispatcher.desk.metrics.turns.observe(now.instant.elapsed());
-        for request in dispatcher.desk.requests.drain(..) {
-            if !broker.ask(request) {
-                return;
-            }
+        if !dispatcher.ask(&broker) {
+            return;
+        }
+        if dispatcher.knows_revocations() {
+            readiness.set_behind(false);
         }
         if flow == Flow::Ended {
             return;
@@ -239,6 +258,7 @@ impl Dispatcher {
         Self {
             heartbeats: Heartbeats::new(now.instant, settings.heartbeat, settings.pong_timeout),
             random: fastrand::Rng::with_seed(settings.seed),
+            control: Control::new(now.instant, settings.token_lifetime),
             attendance: Attendance::new(settings.presence.grace),
             desk: Desk::new(now.instant, settings, metrics),
             sessions: HashMap::new(),
@@ -286,6 +306,12 @@ impl Dispatcher {
         Flow::On
     }
 
+    /// `false`: the broker has ended.
+    fn ask(&mut self, broker: &Broker) -> bool {
+        let mut requests = self.desk.requests.drain(..);
+        requests.all(|request| broker.ask(request))
+    }
+
     /// What the broker is asked since this was last taken.
     pub fn take_requests(&mut self) -> impl Iterator<Item = Request> {
         self.desk.requests.drain(..)
@@ -328,10 +354,10 @@ impl Dispatcher {
                 id,
                 command,
             } => self.on_command(now, session, id, command),
-            Event::Call { caller, command } => self.on_call(Asker::Call(caller), command),
+            Event::Call { caller, command } => self.on_call(now, Asker::Call(caller), command),
             Event::Drained(session) => self.on_drained(session),
             Event::Closed { session, farewell } => self.on_closed(now, session, farewell),
-            Event::Broker(event) => self.on_broker(event),
+            Event::Broker(event) => self.on_broker(now, event),
             Event::Tick => self.on_tick(now),
             Event::Drain(time) => self.on_drain(now, time),
         }
@@ -390,20 +416,27 @@ impl Dispatcher {
         self.closing.insert(session, (deadline, outbox));
     }
 
-    fn on_broker(&mut self, event: BrokerEvent) {
+    fn on_broker(&mut self, now: Now, event: BrokerEvent) {
         match event {
-            BrokerEvent::Following(room) => self.on_following(&room),
+            BrokerEvent::Following(room) => match ControlLog::of(&room) {
+                Some(log) => self.on_control_following(log),
+                None => self.on_following(&room),
+            },
             BrokerEvent::Message {
                 room,
                 epoch,
                 offset,
                 publication,
             } => {
-                self.on_message(&room, Position { epoch, offset }, publication);
+                let at = Position { epoch, offset };
+                match ControlLog::of(&room) {
+                    Some(log) => self.on_control_message(now, log, at, publication),
+                    None => self.on_message(&room, at, publication),
+                }
             }
             BrokerEvent::Ephemeral { room, publication } => self.on_ephemeral(&room, &publication),
             BrokerEvent::Published { ticket, result } => self.on_published(ticket, result),
-            BrokerEvent::Page { ticket, result } => self.on_page(ticket, result),
+            BrokerEvent::Page { ticket, result } => self.on_page(now, ticket, result),
             BrokerEvent::Changed { room, change } => self.on_changed(&room, change),
             BrokerEvent::Roll { ticket, result } => self.on_roll(ticket, result),
         }
@@ -412,6 +445,7 @@ impl Dispatcher {
     fn on_tick(&mut self, now: Now) {
         self.beat(now);
         self.expire(now);
+        self.tend_control(now);
         self.give_up_joins(now);
         self.retry_reads();
         self.tend_rolls(now);

@@ -13,6 +13,9 @@ pub const ROOM_NAME_BYTES: usize = 128;
 /// The longest user name, in bytes; with the `@` of the personal room it still is a room name.
 pub const USER_NAME_BYTES: usize = 64;
 
+/// What the names of rooms begin with in which nobody but the nodes themselves may be.
+const NODES_ROOM: &str = "$control";
+
 /// A name that breaks the rules, told in a sentence that says what is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -40,6 +43,11 @@ impl RoomName {
         }
     }
 
+    /// A room of the nodes' own: see [`is_the_nodes`](Self::is_the_nodes).
+    pub fn of_the_nodes(suffix: &str) -> Self {
+        Self(format!("{NODES_ROOM}{suffix}").into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,6 +60,12 @@ impl RoomName {
     /// Whether the room belongs to the server: it alone publishes there.
     pub fn is_the_servers(&self) -> bool {
         self.0.starts_with('$')
+    }
+
+    /// Whether only the nodes themselves may name the room: they tell each other there what to do.
+    pub fn is_the_nodes(&self) -> bool {
+        let rest = self.0.strip_prefix(NODES_ROOM);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 
     /// Whose personal room it is, if it is one.

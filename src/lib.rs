@@ -23,12 +23,13 @@
 //! |---|---|---|
 //! | 4 | `main`, this page | start and end the process |
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
-//! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds | wait |
-//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`api`], [`exposition`], [`rooms`], [`track`], [`history`], [`presence`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
-//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`retention`], [`protocol`], [`disconnect`], [`keys`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`] | be named |
+//! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds, [`webhooks`] | wait |
+//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`api`], [`exposition`], [`rooms`], [`track`], [`history`], [`presence`], [`control`], [`revocations`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
+//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`keys`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
-//! clients in [`protocol::native`], tokens in [`auth`], the JSON between nodes in [`broker::wire`], the standard output in [`logger`].
+//! clients in [`protocol::native`], tokens in [`auth`], the JSON between nodes in [`broker::wire`] and [`control`], the standard output in [`logger`],
+//! HTTP towards others in [`webhooks::post`], TLS in [`tls`].
 //!
 //! # What is always true
 //!
@@ -56,6 +57,7 @@ pub mod auth;
 pub mod broker;
 pub mod config;
 pub mod connection;
+pub mod control;
 pub mod disconnect;
 pub mod dispatcher;
 pub mod exposition;
@@ -69,6 +71,7 @@ pub mod limits;
 pub mod logger;
 pub mod member;
 pub mod metrics;
+pub mod notice;
 pub mod pages;
 pub mod pattern;
 pub mod presence;
@@ -77,6 +80,7 @@ pub mod protocol;
 pub mod publication;
 pub mod readiness;
 pub mod retention;
+pub mod revocations;
 pub mod rights;
 pub mod rooms;
 pub mod runtime;
@@ -84,4 +88,6 @@ pub mod secret;
 pub mod server;
 pub mod session;
 pub mod shutdown;
+pub mod tls;
 pub mod track;
+pub mod webhooks;

@@ -269,6 +269,12 @@ metrics! {
     pub panics_total: Metric,
     /// Connections to Redis that were made anew after one was lost.
     pub redis_reconnects_total: Metric,
+    /// Events that the receiver of webhooks has taken.
+    pub webhooks_sent_total: Metric,
+    /// Requests that the receiver of webhooks did not take; they are repeated.
+    pub webhooks_failed_total: Metric,
+    /// Events that were given up before the receiver of webhooks had taken them: too many, or too old.
+    pub webhooks_dropped_total: Metric,
     /// Entries found in Redis, or heard from it, that no node of ours can have written.
     pub junk_total: Metric,
     ;

@@ -64,9 +64,11 @@ pub struct Switch {
 pub struct Switches(pub Vec<Switch>);
 
 impl Switches {
-    pub fn is_on(&self, name: &str) -> bool {
-        let rule = self.0.iter().find(|rule| rule.rooms.fits(name));
-        rule.is_none_or(|rule| rule.on)
+    /// Whether it is on in the room: as the first rule that fits says, else in all but the server's own rooms and users'
+    /// personal ones.
+    pub fn is_on(&self, room: &RoomName) -> bool {
+        let rule = self.0.iter().find(|rule| rule.rooms.fits_room(room));
+        rule.map_or(!room.is_reserved(), |rule| rule.on)
     }
 }
 
@@ -108,15 +110,22 @@ mod tests {
     }
 
     #[test]
-    fn the_first_switch_that_fits_holds_and_without_one_it_is_on() {
+    fn the_first_switch_that_fits_holds_and_without_one_it_is_on_in_ordinary_rooms() {
         let switch = |text: &str, on| {
             let rooms = Pattern::new(text).unwrap();
             Switch { rooms, on }
         };
         let switches = Switches(vec![switch("big.vip", true), switch("big.*", false)]);
-        for (name, on) in [("big.vip", true), ("big.x", false), ("small", true)] {
-            assert_eq!(switches.is_on(name), on, "{name}");
+        let ordinary = [("big.vip", true), ("big.x", false), ("small", true)];
+        for (name, on) in ordinary
+            .into_iter()
+            .chain([("@ada", false), ("$nodes", false)])
+        {
+            let room = RoomName::new(name).unwrap();
+            assert_eq!(switches.is_on(&room), on, "{name}");
         }
+        let personal = Switches(vec![switch("*", false), switch("@*", true)]);
+        assert!(personal.is_on(&RoomName::new("@ada").unwrap()));
     }
 
     #[test]

@@ -35,8 +35,8 @@ impl Default for PresenceSettings {
 }
 
 impl PresenceSettings {
-    /// Whether members of the room are told who joins and leaves. In a personal room there is nobody else to tell.
+    /// Whether members of the room are told who joins and leaves.
     pub fn has_events(&self, room: &RoomName) -> bool {
-        room.owner().is_none() && self.events.is_on(room.as_str())
+        self.events.is_on(room)
     }
 }

@@ -115,6 +115,11 @@ pub enum Reply<'a> {
         messages: &'a [(u64, Arc<Publication>)],
         more: bool,
     },
+    /// Every node will hear what is to be done with the user.
+    Ordered {
+        user: &'a UserName,
+        room: Option<&'a RoomName>,
+    },
     Members {
         room: &'a RoomName,
         roll: &'a Roll,

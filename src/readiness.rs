@@ -1,5 +1,5 @@
-//! Whether this node should be given new connections: two facts, shared by whoever finds them out (the broker, the
-//! drain) and whoever is asked (`/readyz`, the handshake).
+//! Whether this node should be given new connections: three facts, shared by whoever finds them out (the broker, the
+//! dispatcher, the drain) and whoever is asked (`/readyz`, the handshake).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,7 @@ pub struct Readiness(Arc<Facts>);
 #[derive(Debug, Default)]
 struct Facts {
     broker: AtomicBool,
+    behind: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -20,6 +21,8 @@ pub enum State {
     Ready,
     /// Redis does not answer, or what is published does not come back by the subscription.
     NoBroker,
+    /// The node does not know yet whose tokens were revoked.
+    Behind,
     /// The node is stopping.
     Draining,
 }
@@ -29,6 +32,9 @@ impl State {
         match self {
             State::Ready => "ready",
             State::NoBroker => "this node cannot reach Redis; use another node or try again",
+            State::Behind => {
+                "this node has not read yet whose tokens were revoked; use another node or try again"
+            }
             State::Draining => "this node is stopping; use another node",
         }
     }
@@ -40,6 +46,11 @@ impl Readiness {
         self.0.broker.swap(up, Ordering::Relaxed) != up
     }
 
+    /// The node must still read what the others know of tokens, or has read it.
+    pub fn set_behind(&self, behind: bool) {
+        self.0.behind.store(behind, Ordering::Relaxed);
+    }
+
     /// The node begins to drain; there is no way back.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
@@ -48,10 +59,12 @@ impl Readiness {
     pub fn state(&self) -> State {
         if self.0.draining.load(Ordering::Relaxed) {
             State::Draining
-        } else if self.0.broker.load(Ordering::Relaxed) {
-            State::Ready
-        } else {
+        } else if !self.0.broker.load(Ordering::Relaxed) {
             State::NoBroker
+        } else if self.0.behind.load(Ordering::Relaxed) {
+            State::Behind
+        } else {
+            State::Ready
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Rule {
 /// The bounds of every room's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
+    /// Of the nodes' own rooms, which no rule changes.
+    pub nodes: Vec<(RoomName, LogLimits)>,
     /// The first that fits a room's name holds.
     pub rules: Vec<Rule>,
     /// For rooms that none fits.
@@ -35,12 +37,17 @@ impl Retention {
     /// The same for all rooms.
     pub fn uniform(size: usize, age: Duration) -> Self {
         Self {
+            nodes: Vec::new(),
             rules: Vec::new(),
             otherwise: LogLimits { size, age },
         }
     }
 
     pub fn of(&self, room: &RoomName) -> LogLimits {
+        if room.is_the_nodes() {
+            let own = self.nodes.iter().find(|(name, _)| name == room);
+            return own.map_or(self.otherwise, |(_, limits)| *limits);
+        }
         let rule = self
             .rules
             .iter()

@@ -82,6 +82,8 @@ pub enum Denied {
     NoRule,
     #[error("only the server publishes in this room")]
     Server,
+    #[error("this room is the nodes' own; nobody else may be in it")]
+    Nodes,
     #[error("this is the personal room of another user; only that user may be in it")]
     Personal,
 }
@@ -102,6 +104,9 @@ impl Rights {
         action: Action,
         room: &RoomName,
     ) -> Result<(), Denied> {
+        if room.is_the_nodes() {
+            return Err(Denied::Nodes);
+        }
         let policy = self.policy(room);
         match (room.owner(), action) {
             // Whom a direct message is from must be known, even where everyone may write one.
@@ -209,6 +214,14 @@ mod tests {
     fn rooms_with_a_sign_need_patterns_with_it_and_stay_the_servers_and_the_users() {
         let secured = rights(false, &[]);
         let who = holder("ada", &["$nodes", "@*"]);
+        let every = holder("ada", &["$*", "$control", "$control.*"]);
+        let rule = [("$*", Policy::Public), ("$control", Policy::Public)];
+        for (rights, who) in [(&secured, Some(&every)), (&rights(true, &rule), None)] {
+            for room in ["$control", "$control.revoked", "$control.x"] {
+                assert_eq!(may(rights, who, room), "", "{room}");
+            }
+            assert_eq!(may(rights, who, "$controls"), "jhm");
+        }
         for (room, expected) in [
             ("$nodes", "jhm"),
             ("$other", ""),

@@ -20,11 +20,13 @@ use crate::auth::{Auth, KeyError};
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config};
 use crate::connection::{Entrance, Limits, Node};
+use crate::control::ControlLog;
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
 use crate::id::{self, Incarnation};
 use crate::limits::{Addresses, IntakeLimits, Rate};
 use crate::metrics::Metrics;
+use crate::notice::Wanted;
 use crate::pages::Assets;
 use crate::pattern::Switches;
 use crate::presence::PresenceSettings;
@@ -33,6 +35,7 @@ use crate::retention::{LogLimits, Retention};
 use crate::rights::Rights;
 use crate::runtime::{self, Listener};
 use crate::session::OutboxLimits;
+use crate::webhooks::{self, Webhooks};
 
 /// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with. Where fewer than twice as many
 /// are allowed, half of them.
@@ -65,6 +68,8 @@ pub enum StartError {
     Key(#[from] KeyError),
     #[error("cannot use Redis: {0}")]
     Redis(#[from] redis::StartError),
+    #[error("cannot send webhooks: {0}")]
+    Webhooks(#[from] webhooks::StartError),
     #[error("the system has no random numbers: {0}")]
     Random(#[from] getrandom::Error),
 }
@@ -82,6 +87,7 @@ pub struct Server {
     /// What calls under way hold besides; and disconnected when the last has gone.
     calls: flume::Sender<()>,
     calls_ended: flume::Receiver<()>,
+    webhooks: Option<Webhooks>,
     /// Its drop ends accepting.
     _accepting: flume::Sender<()>,
 }
@@ -97,16 +103,20 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     let readiness = Readiness::default();
     let metrics = Arc::new(Metrics::default());
     let (inbox, news, events) = dispatcher::inbox(config.inbox);
-    let broker = start_broker(config, incarnation, &readiness, &metrics, news)?;
+    let (webhooks, wanted) = start_webhooks(config, &metrics)?.unzip();
+    let broker = start_broker(config, incarnation, wanted, &readiness, &metrics, news)?;
 
     let settings = dispatcher_settings(config, incarnation)?;
     let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
+    // Who shows a token is let in only by a node that knows which were revoked.
+    readiness.set_behind(!config.is_open());
+    let told = readiness.clone();
     let (ending, ended) = flume::bounded(1);
     let listener_failed = ending.downgrade();
     runtime::spawn(async move {
         // Dropped when the task ends, by a panic too: that is the news.
         let _ending: flume::Sender<()> = ending;
-        dispatcher::run(dispatcher, events, broker).await;
+        dispatcher::run(dispatcher, events, broker, told).await;
     });
     runtime::spawn(tick(inbox.clone()));
 
@@ -149,6 +159,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         ended,
         calls,
         calls_ended,
+        webhooks,
         _accepting: accepting,
     })
 }
@@ -179,9 +190,10 @@ impl Server {
     }
 
     /// Says farewell to everyone and ends the node. Until then it refuses newcomers with a reason.
-    pub async fn drain(self) {
+    pub async fn drain(mut self) {
         self.node.readiness.drain();
         let grace = self.grace;
+        let webhooks = self.webhooks.take();
         let draining = async {
             // Without a dispatcher there is nobody left to drain.
             let _ = self
@@ -197,7 +209,29 @@ impl Server {
         if runtime::timeout(grace, draining).await.is_err() {
             log::warn!(seconds = grace.as_secs(); "some clients did not go in time");
         }
+        if let Some(webhooks) = webhooks {
+            webhooks.finish().await;
+        }
     }
+}
+
+/// The deliverer, if there is anyone to tell, and what it wants of the broker.
+fn start_webhooks(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<(Webhooks, Wanted)>, StartError> {
+    let (Some(url), Some(secret)) = (&config.webhook_url, &config.webhook_secret_file) else {
+        return Ok(None);
+    };
+    let settings = webhooks::Settings {
+        node: config.node.clone(),
+        url: url.clone(),
+        secret: secret.secret.clone(),
+        authorities: config.webhook_ca.clone(),
+    };
+    let (webhooks, asks) = webhooks::start(settings, metrics.clone())?;
+    let rooms = config.webhook_room.clone();
+    Ok(Some((webhooks, Wanted { rooms, asks })))
 }
 
 fn bind(address: SocketAddr) -> Result<Listener, StartError> {
@@ -217,6 +251,7 @@ fn gate(config: &Config) -> Gate {
 fn start_broker(
     config: &Config,
     incarnation: Incarnation,
+    webhooks: Option<Wanted>,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
     news: flume::Sender<BrokerEvent>,
@@ -226,11 +261,13 @@ fn start_broker(
         retention: retention(config),
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
-        // Beside those that clients choose there is a personal one for each connection.
+        // Beside those that clients choose there is a personal one for each connection, and the nodes' own.
         max_rooms: config
             .max_rooms
-            .saturating_add(max_connections(config) as usize),
+            .saturating_add(max_connections(config) as usize)
+            .saturating_add(ControlLog::ALL.len()),
         history_memory: config.history_memory,
+        webhooks,
     };
     if config.redis.is_empty() {
         let store = memory::Store::new(&settings, id::random()?);
@@ -257,6 +294,9 @@ fn retention(config: &Config) -> Retention {
         age: config.history_age,
     };
     Retention {
+        nodes: ControlLog::ALL
+            .map(|log| (log.room(), log.limits(config.token_lifetime)))
+            .into(),
         rules: config.history.clone(),
         otherwise,
     }
@@ -280,6 +320,7 @@ fn dispatcher_settings(
             open: config.is_open(),
         },
         retention: retention(config),
+        token_lifetime: config.token_lifetime,
         recent_memory: config.recent_memory,
         presence: PresenceSettings {
             grace: config.presence_grace,

@@ -62,6 +62,18 @@ enum Reading {
 }
 
 impl Track {
+    /// For a room whose log is delivered from its beginning, rather than from where the first read finds it.
+    pub fn from_the_beginning() -> Self {
+        let position = Position {
+            epoch: Epoch::UNKNOWN,
+            offset: 0,
+        };
+        Self {
+            position: Some(position),
+            ..Self::default()
+        }
+    }
+
     /// The position delivered last, once it is known.
     pub fn position(&self) -> Option<Position> {
         self.position

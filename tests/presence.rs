@@ -120,8 +120,9 @@ fn members_are_told_who_comes_and_goes_and_every_node_lists_the_same() {
         let left = ada.push("left").await;
         assert_eq!(left["user"], "bob");
         assert!(left["version"].as_u64() > joined["version"].as_u64());
+        // In open mode whoever asks is told.
         let page = bob.call(json!({"type": "members", "room": "lobby"})).await;
-        assert_eq!(names(&page), ["ada"], "one need not be a member to ask");
+        assert_eq!(names(&page), ["ada"]);
     });
 }
 
@@ -238,8 +239,7 @@ fn where_events_are_off_the_list_is_still_answered() {
         assert_eq!(names(&page), ["ada", "bob"]);
         drop(bob);
         listed(&mut ada, "big.room", |page| page["count"] == 1).await;
-        ada.call(json!({"type": "ping"})).await;
-        assert_eq!(comings(&ada), [""; 0]);
+        ada.expect_silence().await;
     });
 }
 
@@ -262,22 +262,23 @@ fn what_was_missed_while_redis_was_away_is_told_as_the_difference() {
         };
         let mut ada = house.member(0, "ada", "lobby").await;
         let bob = house.member(1, "bob", "lobby").await;
-        let mut cy = house.member(1, "cy", "lobby").await;
+        let cy = house.member(1, "cy", "lobby").await;
         let mut dot = house.client(1, "dot").await;
         listed(&mut ada, "lobby", |page| page["count"] == 3).await;
         assert_eq!(comings(&ada), ["+ada", "+bob", "+cy"]);
         redis.kill();
         drop(bob);
+        // The node follows the room, so that it needs no Redis to let somebody in.
         dot.join("lobby").await;
+        drop(cy);
         // The list that was known is still told, and nobody has left.
         let page = ada.call(json!({"type": "members", "room": "lobby"})).await;
         assert_eq!(names(&page), ["ada", "bob", "cy"]);
         redis.run();
         // It comes back empty and is filled again from the nodes.
-        let changed =
-            |page: &Value| page["members"].is_array() && names(page) == ["ada", "cy", "dot"];
+        let changed = |page: &Value| page["members"].is_array() && names(page) == ["ada", "dot"];
         listed(&mut ada, "lobby", changed).await;
-        listed(&mut cy, "lobby", changed).await;
+        listed(&mut dot, "lobby", changed).await;
     });
 }
 

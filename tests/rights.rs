@@ -90,8 +90,10 @@ fn a_refreshed_token_takes_rights_away_and_says_so() {
         let (mut ada, mut bob) = (node.client().await, node.client().await);
         ada.sign_in(&issuer.token("ada", &["a", "b"])).await;
         bob.sign_in(&issuer.token("bob", &["a", "b"])).await;
-        ada.join("a").await;
-        ada.join("b").await;
+        for room in ["a", "b"] {
+            ada.join(room).await;
+            assert_eq!(ada.push("joined").await["room"], room);
+        }
         let reply = ada.sign_in(&issuer.token("ada", &["b"])).await;
         assert_eq!(reply["type"], "ok", "{reply}");
         assert_eq!(ada.push("removed").await["room"], "a");

@@ -26,3 +26,5 @@ mod run_cluster;
 mod slow_session;
 mod smuggling;
 mod tokens;
+mod users;
+mod webhooks;

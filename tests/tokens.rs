@@ -149,6 +149,7 @@ fn the_command_makes_a_token_that_a_node_takes() {
         let issuer = Issuer::new();
         let secret = issuer.path();
         let node = NodeProcess::start(&["--token-secret-file", &secret]).await;
+        crate::support::cluster::ready(node.address).await;
         let arguments = [
             "token",
             "--user",

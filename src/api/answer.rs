@@ -59,11 +59,12 @@ impl Waiting {
     pub(super) fn new(commands: &[Command], form: Form) -> Self {
         let one = |command: &Command| {
             let (room, changes) = match command {
-                Command::Publish(publish) => (&publish.room, true),
-                Command::History { room, .. } => (room, false),
+                Command::Publish(publish) => (publish.room.clone(), true),
+                Command::History { room, .. } => (room.clone(), false),
+                Command::Order(order) => (order.log().room(), true),
             };
             One {
-                room: room.clone(),
+                room,
                 changes,
                 asked: false,
                 answer: None,

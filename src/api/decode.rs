@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::routes::Route;
 use super::{COMMANDS_PER_CALL, Call, Command, Form, Publish};
+use crate::control::{Deed, Order};
 use crate::id::{RoomName, UserName};
 use crate::protocol::{Code, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, depth};
 use crate::publication::{KEY_BYTES, MAX_OFFSET, Publication, Sender};
@@ -171,6 +172,43 @@ pub(super) fn history(asked: &Asked<'_>) -> Result<Call, CommandError> {
     })
 }
 
+/// `DELETE /users/{user}/connections`
+pub(super) fn disconnect(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    let mut forbid = None;
+    for (name, value) in url::form_urlencoded::parse(asked.query.unwrap_or_default().as_bytes()) {
+        let taken = match (&*name, &*value) {
+            ("forbid_return", "true") => forbid.replace(true).is_some(),
+            ("forbid_return", "false") => forbid.replace(false).is_some(),
+            _ => return Err(bad("the one parameter is `forbid_return`, true or false")),
+        };
+        if taken {
+            return Err(bad("send each parameter once"));
+        }
+    }
+    asked.order(match forbid {
+        Some(true) => Deed::Revoke,
+        _ => Deed::Disconnect,
+    })
+}
+
+/// `PUT /users/{user}/rooms/{room}`
+pub(super) fn join(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    if !asked.body.is_empty() {
+        let Nothing {} = body(asked)?;
+    }
+    asked.order(Deed::Join(asked.chosen_room()?))
+}
+
+/// `DELETE /users/{user}/rooms/{room}`
+pub(super) fn leave(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    asked.order(Deed::Leave(asked.chosen_room()?))
+}
+
+/// The body of what has none: nothing, or an empty object.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
 /// What is said, wherever it is said.
 #[derive(Clone)]
 struct Said {
@@ -245,11 +283,30 @@ impl Asked<'_> {
     fn room(&self) -> Result<RoomName, CommandError> {
         room(self.held.first().copied().unwrap_or_default())
     }
+
+    /// What is to be done with the user in the path, which is its first part in braces.
+    fn order(&self, deed: Deed) -> Result<Call, CommandError> {
+        let user = UserName::new(self.held.first().copied().unwrap_or_default())?;
+        one(Command::Order(Order { user, deed }))
+    }
+
+    /// The room in the path, which is its second part in braces: one that a user can be brought into or taken out of.
+    fn chosen_room(&self) -> Result<RoomName, CommandError> {
+        if self.query.is_some() {
+            return Err(no_query());
+        }
+        let room = room(self.held.get(1).copied().unwrap_or_default())?;
+        if room.owner().is_some() {
+            let reason = "a user is in its own personal room always, and in no other's";
+            return Err(CommandError::new(Code::Forbidden, reason));
+        }
+        Ok(room)
+    }
 }
 
 fn body<'a, T: Deserialize<'a>>(asked: &Asked<'a>) -> Result<T, CommandError> {
     if asked.query.is_some() {
-        return Err(bad("this takes no parameters behind a question mark"));
+        return Err(no_query());
     }
     let text = std::str::from_utf8(asked.body).map_err(|_| bad("send the body as UTF-8"))?;
     if depth::is_deeper(text, asked.depth) {
@@ -257,6 +314,10 @@ fn body<'a, T: Deserialize<'a>>(asked: &Asked<'a>) -> Result<T, CommandError> {
         return Err(bad(reason));
     }
     object(text)
+}
+
+fn no_query() -> CommandError {
+    bad("this takes no parameters behind a question mark")
 }
 
 /// Reads an object. A list would also do for serde, which would take its entries for the fields in order.

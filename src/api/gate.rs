@@ -42,13 +42,19 @@ impl Gate {
     }
 }
 
-/// Judges what kind of body is announced, if it is a method that has one.
+/// Judges what kind of body is announced, if there is one. A POST that has none is judged all the same: see below.
 ///
 /// # Errors
 /// 415 unless it is said to be JSON. Any other type could be sent by a page of another origin without asking first (Fetch
 /// standard, section 3.3).
 pub fn check_type(request: &Request) -> Result<(), Refusal> {
-    if !matches!(request.method, Method::Post | Method::Put) || is_json(request) {
+    let has_type = match request.method {
+        Method::Post => true,
+        // No page can send one without asking first.
+        Method::Put => request.content_length > 0,
+        _ => false,
+    };
+    if !has_type || is_json(request) {
         return Ok(());
     }
     let reason = "Send the body as Content-Type: application/json.";

@@ -16,7 +16,7 @@ pub struct Route {
 }
 
 /// Every method and path of the API. A GET answers HEAD too.
-pub const ROUTES: [Route; 5] = [
+pub const ROUTES: [Route; 8] = [
     Route {
         method: Method::Post,
         path: "/rooms/{room}/messages",
@@ -41,6 +41,21 @@ pub const ROUTES: [Route; 5] = [
         method: Method::Post,
         path: "/batch",
         read: decode::batch,
+    },
+    Route {
+        method: Method::Delete,
+        path: "/users/{user}/connections",
+        read: decode::disconnect,
+    },
+    Route {
+        method: Method::Put,
+        path: "/users/{user}/rooms/{room}",
+        read: decode::join,
+    },
+    Route {
+        method: Method::Delete,
+        path: "/users/{user}/rooms/{room}",
+        read: decode::leave,
     },
 ];
 

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::control::Deed;
 use crate::http::{HeadLimits, Method, Parsed, Refusal, Request, Response, parse_head};
 use crate::id::{Epoch, Position};
 use crate::keys::{Keys, KeysError};
@@ -39,7 +40,7 @@ fn publishes(commands: &[Command]) -> Vec<&Publish> {
     assert!(commands.iter().all(publish), "{commands:?}");
     let publishes = commands.iter().filter_map(|command| match command {
         Command::Publish(publish) => Some(publish),
-        Command::History { .. } => None,
+        Command::History { .. } | Command::Order(_) => None,
     });
     publishes.collect()
 }
@@ -62,6 +63,23 @@ fn every_path_is_a_route_another_method_or_nothing() {
         ),
         (Post, "/messages", "/messages"),
         (Post, "/batch", "/batch"),
+        (
+            Delete,
+            "/users/ada/connections",
+            "/users/{user}/connections ada",
+        ),
+        (
+            Put,
+            "/users/ada/rooms/a",
+            "/users/{user}/rooms/{room} ada a",
+        ),
+        (
+            Delete,
+            "/users/ada/rooms/a",
+            "/users/{user}/rooms/{room} ada a",
+        ),
+        (Get, "/users/ada/rooms/a", "allow PUT, DELETE"),
+        (Get, "/users//connections", "nothing"),
         (Delete, "/rooms/a/messages", "allow POST, GET, HEAD"),
         (Options, "/batch", "allow POST"),
         (Get, "/rooms/a/messages/k", "allow PUT"),
@@ -187,6 +205,7 @@ fn what_is_wrong_is_refused_with_a_sentence() {
     let deep = deep(64);
     let long_key = format!("/rooms/a/messages/{}", "k".repeat(65));
     let (one, a, key) = ("/rooms/a/messages", "/messages", "/rooms/a/messages/k");
+    let (ended, brought) = ("/users/ada/connections", "/users/ada/rooms/a");
     #[rustfmt::skip]
     let table: &[(Method, &str, Option<&str>, &str, &str)] = &[
         (Post, one, None, "", "one JSON object"),
@@ -225,6 +244,14 @@ fn what_is_wrong_is_refused_with_a_sentence() {
         (Post, "/batch", None, r#"{"publishes":[["a"]]}"#, "publishes[0]: send one JSON object"),
         (Post, "/batch", None, r#"["a"]"#, "one JSON object"),
         (Post, "/batch", None, r#"{"publishes":[{"rooms":["a"],"data":1}]}"#, "publishes[0]: "),
+        (Method::Delete, ended, Some("forbid_return"), "", "true or false"),
+        (Method::Delete, ended, Some("forbid_return=1"), "", "true or false"),
+        (Method::Delete, ended, Some("forbid_return=true&forbid_return=true"), "", "once"),
+        (Method::Delete, "/users/@ada/connections", None, "", "user name"),
+        (Put, brought, None, r#"{"room":"a"}"#, "unknown field"),
+        (Put, brought, None, "[]", "one JSON object"),
+        (Put, brought, Some("a=b"), "", "no parameters"),
+        (Method::Delete, brought, Some("a=b"), "", "no parameters"),
         (Get, one, Some("limit=0"), "", "between 1 and 100"),
         (Get, one, Some("limit=101"), "", "between 1 and 100"),
         (Get, one, Some("limit=99999999999999999999"), "", "whole number"),
@@ -245,6 +272,41 @@ fn what_is_wrong_is_refused_with_a_sentence() {
     }
     let error = read(Post, "/rooms/$nodes/messages", None, r#"{"data":1}"#).unwrap_err();
     assert_eq!(error.code, Code::Forbidden);
+    for room in ["$control", "@ada", "@bob"] {
+        let error = read(Put, &format!("/users/ada/rooms/{room}"), None, "").unwrap_err();
+        assert_eq!(error.code, Code::Forbidden, "{room}");
+    }
+}
+
+#[test]
+fn what_is_to_be_done_with_a_user_is_read_from_path_and_query() {
+    use Method::{Delete, Put};
+    let lobby = || RoomName::new("lobby").unwrap();
+    let table = [
+        (Delete, "connections", None, Deed::Disconnect),
+        (
+            Delete,
+            "connections",
+            Some("forbid_return=false"),
+            Deed::Disconnect,
+        ),
+        (
+            Delete,
+            "connections",
+            Some("forbid_return=true"),
+            Deed::Revoke,
+        ),
+        (Put, "rooms/lobby", None, Deed::Join(lobby())),
+        (Delete, "rooms/lobby", None, Deed::Leave(lobby())),
+    ];
+    for (method, path, query, wanted) in table {
+        let commands = read(method, &format!("/users/ada/{path}"), query, "").unwrap();
+        let [Command::Order(order)] = &commands[..] else {
+            panic!("{commands:?}");
+        };
+        assert_eq!((order.user.as_str(), &order.deed), ("ada", &wanted));
+    }
+    assert!(read(Put, "/users/ada/rooms/lobby", None, "{}").is_ok());
 }
 
 #[test]

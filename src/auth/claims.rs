@@ -26,6 +26,8 @@ pub(super) struct Wanted {
     pub audiences: Vec<String>,
     /// `iss` must be one of these. Without any it may be anything.
     pub issuers: Vec<String>,
+    /// The longest that a token may live, in milliseconds.
+    pub lifetime: u64,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +69,7 @@ pub(super) fn read(claims: &RawValue, wanted: &Wanted, now: u64) -> Result<Ident
     let Some(Ok(user)) = user else {
         return Err(TokenError::User);
     };
-    let times = times(&claims, now)?;
+    let times = times(&claims, wanted.lifetime, now)?;
     check_audience(claims.aud, &wanted.audiences)?;
     let issued_by = |issuer: &String| claims.iss.as_ref() == Some(issuer);
     if !wanted.issuers.is_empty() && !wanted.issuers.iter().any(issued_by) {
@@ -85,7 +87,8 @@ pub(super) fn read(claims: &RawValue, wanted: &Wanted, now: u64) -> Result<Ident
     })
 }
 
-fn times(claims: &Claims<'_>, now: u64) -> Result<Times, TokenError> {
+/// A revocation is remembered for as long as a token may live, so none may live longer.
+fn times(claims: &Claims<'_>, lifetime: u64, now: u64) -> Result<Times, TokenError> {
     // A date is a number of seconds, perhaps with a fraction. The conversion saturates; what is no number becomes 0.
     let date = |seconds: f64| (seconds * 1000.0) as u64;
     let expires = claims.exp.map(date).ok_or(TokenError::NoExpiry)?;
@@ -99,8 +102,13 @@ fn times(claims: &Claims<'_>, now: u64) -> Result<Times, TokenError> {
     {
         return Err(TokenError::Early);
     }
+    let issued = claims.iat.map(date);
+    let begins = issued.unwrap_or(now).min(now);
+    if expires > begins.saturating_add(lifetime).saturating_add(LEEWAY) {
+        return Err(TokenError::Lasting);
+    }
     Ok(Times {
-        issued: claims.iat.map(date),
+        issued,
         expires,
         ends: expires.saturating_add(LINGER),
     })

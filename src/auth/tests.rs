@@ -68,6 +68,7 @@ fn verifier(secret: bool, files: &[TokenKey]) -> Result<Verifier, KeyError> {
         wanted: Wanted {
             audiences: vec![],
             issuers: vec![],
+            lifetime: 3_600_000,
         },
         in_query: false,
     })
@@ -113,7 +114,19 @@ fn claims_are_taken_or_refused_row_by_row() {
         (json!({"exp": NOW - 6}), Err(TokenError::Expired)),
         (json!({"exp": NOW as f64 + 0.5}), Ok(())),
         (json!({"exp": -1}), Err(TokenError::Expired)),
-        (json!({"exp": 1e300}), Ok(())),
+        (json!({"exp": 1e300}), Err(TokenError::Lasting)),
+        (json!({"exp": NOW + 3604}), Ok(())),
+        (json!({"exp": NOW + 3606}), Err(TokenError::Lasting)),
+        // It is over when its revocation is, though it was shown late.
+        (json!({"iat": NOW - 3000, "exp": NOW + 604}), Ok(())),
+        (
+            json!({"iat": NOW - 3000, "exp": NOW + 606}),
+            Err(TokenError::Lasting),
+        ),
+        (
+            json!({"iat": NOW + 3600, "exp": NOW + 3606}),
+            Err(TokenError::Lasting),
+        ),
         (json!({"exp": "soon"}), Err(TokenError::Claims)),
         (json!({"nbf": NOW + 4}), Ok(())),
         (json!({"nbf": NOW + 6}), Err(TokenError::Early)),

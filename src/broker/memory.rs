@@ -3,17 +3,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::{Either, select};
 
 use super::list::List;
+use super::notices::Notices;
 use super::{
     Broker, BrokerEvent, Change, Here, Members, Page, Publish, Range, Read, Refused, Request, Roll,
     Settings,
 };
 use crate::history::{Log, Weight};
 use crate::id::{Epoch, Position, RoomName};
+use crate::notice::{self, Ask};
 use crate::readiness::Readiness;
 use crate::retention::Retention;
 use crate::runtime;
@@ -40,6 +42,8 @@ struct Shared {
     /// The last version of any list of members.
     version: u64,
     tidied: Option<Instant>,
+    /// What webhooks are to tell.
+    notices: Notices,
 }
 
 struct Node {
@@ -81,7 +85,7 @@ impl Room {
 impl Store {
     /// An empty store. Equal seeds make equal epochs, so a node takes its seed at random.
     pub fn new(settings: &Settings, seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(Shared {
+        let store = Self(Arc::new(Mutex::new(Shared {
             retention: settings.retention.clone(),
             max_rooms: settings.max_rooms,
             rooms: HashMap::new(),
@@ -91,7 +95,21 @@ impl Store {
             nodes: Vec::new(),
             version: 0,
             tidied: None,
-        })))
+            notices: Notices::new(settings.webhooks.clone()),
+        })));
+        if let Some(wanted) = &settings.webhooks {
+            runtime::spawn(store.clone().hand_out(wanted.asks.clone()));
+        }
+        store
+    }
+
+    /// Answers the deliverer until it ends.
+    async fn hand_out(self, asks: flume::Receiver<Ask>) {
+        while let Ok(ask) = asks.recv_async().await {
+            let turn = self.lock().notices.turn(&ask, unix_millis());
+            // The deliverer may have ended.
+            let _ = ask.answer.try_send(turn);
+        }
     }
 
     /// Lets a node take part; its events go to `inbox`, in order. Ends when the handle is dropped.
@@ -290,8 +308,11 @@ impl Shared {
         let Some((room, _)) = self.room(&name, now) else {
             return;
         };
+        let was_empty = room.list.is_empty();
         let change = (room.list).set(node, user.as_ref(), connections, info, &mut version);
+        let is_empty = room.list.is_empty();
         self.version = version;
+        self.settled(&name, was_empty, is_empty);
         self.changed(&name, change.into_iter().collect());
     }
 
@@ -388,13 +409,34 @@ impl Shared {
     fn forget_members(&mut self, node: usize) {
         let mut changed = Vec::new();
         for (name, room) in &mut self.rooms {
+            let was_empty = room.list.is_empty();
             let changes = room.list.forget(node, &mut self.version);
-            if !changes.is_empty() {
-                changed.push((name.clone(), changes));
+            let is_empty = room.list.is_empty();
+            if !changes.is_empty() || was_empty != is_empty {
+                changed.push((name.clone(), changes, was_empty, is_empty));
             }
         }
-        for (name, changes) in changed {
+        for (name, changes, was_empty, is_empty) in changed {
+            self.settled(&name, was_empty, is_empty);
             self.changed(&name, changes);
         }
     }
+
+    /// After all changes of a room: whoever wants to know whether anybody is in it is told when that is no longer as it was.
+    fn settled(&mut self, room: &RoomName, was_empty: bool, is_empty: bool) {
+        let change = match (was_empty, is_empty) {
+            (true, false) => notice::Change::Occupied,
+            (false, true) => notice::Change::Vacated,
+            _ => return,
+        };
+        self.notices.append(room, change, unix_millis());
+    }
+}
+
+/// Milliseconds since 1970. A clock that stands before is wrong anyway.
+fn unix_millis() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

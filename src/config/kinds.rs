@@ -9,6 +9,7 @@ use log::LevelFilter;
 use url::Url;
 
 use super::redis_url::{self, RedisUrl};
+use super::webhook_url::{self, WebhookUrl};
 use crate::keys::{Keys, KeysFile};
 use crate::pattern::{self, Pattern};
 use crate::retention::{LogLimits, Rule};
@@ -330,6 +331,35 @@ impl Kind for Redis {
     }
     fn echo(&self, text: &str) -> String {
         redis_url::redact(text)
+    }
+}
+
+pub(super) struct Webhook;
+
+impl Kind for Webhook {
+    type Value = WebhookUrl;
+    fn parse(&self, text: &str) -> Result<WebhookUrl, String> {
+        text.parse()
+            .map_err(|error: webhook_url::WebhookUrlError| error.to_string())
+    }
+    fn show(&self, value: &WebhookUrl) -> toml::Value {
+        value.to_string().into()
+    }
+    fn echo(&self, text: &str) -> String {
+        webhook_url::redact(text)
+    }
+}
+
+/// A pattern of room names.
+pub(super) struct Rooms;
+
+impl Kind for Rooms {
+    type Value = Pattern;
+    fn parse(&self, text: &str) -> Result<Pattern, String> {
+        Pattern::new(text).ok_or_else(|| "is a pattern that fits no room name".into())
+    }
+    fn show(&self, value: &Pattern) -> toml::Value {
+        value.to_string().into()
     }
 }
 

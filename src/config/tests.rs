@@ -381,3 +381,106 @@ fn a_refused_redis_address_does_not_show_its_password() {
         );
     }
 }
+
+#[test]
+fn webhooks_need_a_secret_and_their_address_has_no_other() {
+    let file = "--webhook-secret-file=/etc/passwd";
+    for (flags, expected) in [
+        (&["--webhook-url=https://a"][..], "webhook-secret-file"),
+        (&[file], "needs --webhook-url"),
+        (&["--webhook-room=a"], "needs --webhook-url"),
+        (
+            &["--webhook-ca=/etc/passwd", "--webhook-url=http://a", file],
+            "begins with https://",
+        ),
+        (&["--webhook-url=ftp://a", file], "must begin with https://"),
+        (
+            &["--webhook-url=a.example/x", file],
+            "must begin with https://",
+        ),
+        (
+            &["--webhook-url=http://ada:pw@a/x", file],
+            "user or a password",
+        ),
+        (&["--webhook-url=http://@a/x", file], "user or a password"),
+        (&["--webhook-url=http://a:0/", file], "port 0"),
+        (&["--webhook-url=http://a/#x", file], "# part"),
+        (&["--webhook-url=https://", file], "is not a URL"),
+        (
+            &["--webhook-secret-file=/none", "--webhook-url=http://a"],
+            "cannot be read",
+        ),
+        (
+            &["--webhook-url=http://a", "--webhook-room=a b", file],
+            "fits no room name",
+        ),
+    ] {
+        let error = refused(flags, &[], "");
+        assert!(error.contains(expected), "{flags:?}: {error}");
+        assert!(!error.contains("pw"), "{error}");
+    }
+    let mistyped = refused(&["--webhook-url=htp://a/x?token=word", file], &[], "");
+    assert!(
+        mistyped.contains("htp://a/x?***") && !mistyped.contains("word"),
+        "{mistyped}"
+    );
+}
+
+#[test]
+fn the_query_of_a_webhook_is_sent_and_not_shown() {
+    let url: WebhookUrl = "https://hooks.example:8443/a/b?token=word".parse().unwrap();
+    assert_eq!(
+        (url.tls(), url.host(), url.port()),
+        (true, "hooks.example", 8443)
+    );
+    assert_eq!(
+        (url.authority(), url.target()),
+        ("hooks.example:8443", "/a/b?token=word")
+    );
+    assert_eq!(format!("{url} {url:?}").matches("word").count(), 0);
+    let url: WebhookUrl = "http://[::1]".parse().unwrap();
+    assert_eq!(
+        (url.host(), url.port(), url.authority(), url.target()),
+        ("::1", 80, "[::1]", "/")
+    );
+
+    let flags = [
+        "--check-config",
+        "--webhook-url=http://hooks.example/a?token=word",
+        "--webhook-secret-file=/etc/passwd",
+        "--webhook-room=chat.*,@*",
+    ];
+    let Ok(Parsed::Checked(checked)) = read(&flags, &[], "") else {
+        panic!()
+    };
+    let text = checked.to_toml();
+    assert!(
+        text.starts_with("# --webhook-url http://hooks.example/a?***: names"),
+        "{text}"
+    );
+    assert!(
+        text.contains("webhook-room = [\"chat.*\", \"@*\"]\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("webhook-secret-file = \"/etc/passwd\"\n"),
+        "{text}"
+    );
+    assert!(!text.contains("word") && !text.contains("root:"), "{text}");
+}
+
+#[test]
+fn only_a_webhook_that_others_could_read_is_warned_of() {
+    for (url, warned) in [
+        ("http://hooks.example", true),
+        ("http://10.0.0.1", true),
+        ("https://hooks.example", false),
+        ("http://localhost:1", false),
+        ("http://127.0.0.2", false),
+        ("http://[::1]", false),
+    ] {
+        let url = format!("--webhook-url={url}");
+        let config = serve(&[&url, "--webhook-secret-file=/etc/passwd"]);
+        assert_eq!(!config.warnings.is_empty(), warned, "{url}");
+    }
+}

@@ -83,7 +83,7 @@ impl Dispatcher {
     }
 
     /// What a backend asks was judged where it came in: by its key it may do anything.
-    pub(super) fn on_call(&mut self, asker: Asker, command: api::Command) {
+    pub(super) fn on_call(&mut self, now: Now, asker: Asker, command: api::Command) {
         let outcome = match command {
             api::Command::Publish(publish) => {
                 let api::Publish {
@@ -106,6 +106,7 @@ impl Dispatcher {
                 before,
                 limit,
             } => self.history(&asker, room, before, limit),
+            api::Command::Order(order) => self.order(now, &asker, order),
         };
         if let Err(error) = outcome {
             self.reply(&asker, &Reply::Error(&error));
@@ -228,13 +229,15 @@ impl Dispatcher {
     }
 
     pub(super) fn on_published(&mut self, ticket: Ticket, result: Result<Position, Refused>) {
-        let Some(Pending::Publish {
-            asker,
-            room,
-            ephemeral,
-        }) = self.desk.pending.remove(&ticket)
-        else {
-            return;
+        let (asker, room, ephemeral) = match self.desk.pending.remove(&ticket) {
+            Some(Pending::Publish {
+                asker,
+                room,
+                ephemeral,
+            }) => (asker, room, ephemeral),
+            Some(Pending::Order { asker, order }) => return self.ordered(&asker, &order, result),
+            Some(Pending::Renewal(user)) => return self.renewed(user, result),
+            _ => return,
         };
         self.answered(&asker);
         match result {

@@ -12,7 +12,8 @@ use super::presence::Inquiry;
 use super::roll::Rolls;
 use crate::api::Caller;
 use crate::broker::{Range, Read, Request};
-use crate::id::{RoomName, SessionId, Ticket};
+use crate::control::{ControlLog, Order};
+use crate::id::{RoomName, SessionId, Ticket, UserName};
 use crate::metrics::Metrics;
 use crate::protocol::RequestId;
 use crate::rooms::RoomKey;
@@ -49,6 +50,15 @@ pub enum Pending {
         asker: Asker,
         room: RoomName,
     },
+    /// What is to be done with a user.
+    Order {
+        asker: Asker,
+        order: Order,
+    },
+    /// The node itself: the revocation of a user is said again.
+    Renewal(UserName),
+    /// The node itself: a hole in what the nodes tell each other.
+    Control(ControlLog),
     Members(Inquiry),
     /// The node itself: a hole in the room is to be closed, or its position looked up.
     Track(RoomKey),

@@ -10,7 +10,7 @@ use super::{Dispatcher, Now};
 use crate::disconnect::Disconnect;
 use crate::id::{RoomName, SessionId, UserName};
 use crate::identity::{Action, Identity};
-use crate::protocol::{Code, CommandError, Push, Reply, RequestId};
+use crate::protocol::{Code, CommandError, Reply, RequestId};
 use crate::rights::Denied;
 
 impl Dispatcher {
@@ -22,7 +22,7 @@ impl Dispatcher {
         id: Option<RequestId>,
         identity: Arc<Identity>,
     ) {
-        let Some(speaker) = self.sessions.get_mut(&session) else {
+        let Some(speaker) = self.sessions.get(&session) else {
             return;
         };
         if let Some(known) = &speaker.identity
@@ -32,6 +32,12 @@ impl Dispatcher {
             let error = CommandError::new(Code::Forbidden, reason);
             return self.reply(&Asker::Session { session, id }, &Reply::Error(&error));
         }
+        if !self.stands_by(now, &Asker::Session { session, id }, &identity) {
+            return;
+        }
+        let Some(speaker) = self.sessions.get_mut(&session) else {
+            return;
+        };
         let former = speaker.identity.replace(identity.clone());
         self.count_as(session, &identity);
         if let Some(times) = former.as_ref().and_then(|former| former.times) {
@@ -52,7 +58,7 @@ impl Dispatcher {
             let sign_in = Some(sign_in);
             let join = Join {
                 id,
-                deadline,
+                deadline: Some(deadline),
                 sign_in,
             };
             self.admit(session, &room, None, join);
@@ -84,15 +90,7 @@ impl Dispatcher {
             let Err(denied) = self.judge(session, Action::Join, &name) else {
                 continue;
             };
-            self.on_leave(session, &name);
-            if let Some(speaker) = self.sessions.get(&session) {
-                let removed = Push::Removed {
-                    room: &name,
-                    reason: &denied.to_string(),
-                };
-                let frames = speaker.protocol.push(&removed);
-                self.desk.say(session, &speaker.outbox, frames);
-            }
+            self.remove(session, &name, &denied.to_string());
         }
     }
 
@@ -106,36 +104,34 @@ impl Dispatcher {
         }
     }
 
-    /// Ends the sessions of a user on this node, all of them or those whose tokens were issued before a time, in milliseconds
-    /// since 1970; a token that does not say when counts as old. How many there were.
-    pub fn disconnect_user(
+    /// The sessions of a user on this node.
+    pub(super) fn sessions_of(&self, user: &UserName) -> Vec<SessionId> {
+        // Each session of the user is in its room, so the others need not be looked at.
+        let room = self.rooms.find(&user.room());
+        let room = room.and_then(|key| self.rooms.get(key));
+        let members = room.into_iter().flat_map(|room| &room.members);
+        let mut sessions: Vec<SessionId> = members.map(|member| member.session).collect();
+        // Equal events have equal effects.
+        sessions.sort_unstable();
+        sessions
+    }
+
+    /// Ends the sessions of a user on this node: all of them, or those whose tokens were issued up to a moment, in
+    /// milliseconds since 1970. A token that does not say when counts as old.
+    pub(super) fn disconnect_user(
         &mut self,
         now: Now,
         user: &UserName,
-        issued_before: Option<u64>,
+        issued_until: Option<u64>,
         why: Disconnect,
-    ) -> usize {
-        // Each session of the user is in its room, so the others need not be looked at.
-        let Some(room) = self
-            .rooms
-            .find(&user.room())
-            .and_then(|key| self.rooms.get(key))
-        else {
-            return 0;
-        };
-        let meant = |session: &SessionId| {
-            let identity = self
-                .sessions
-                .get(session)
-                .and_then(|is| is.identity.as_ref());
+    ) {
+        for session in self.sessions_of(user) {
+            let speaker = self.sessions.get(&session);
+            let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
             let issued = identity.and_then(|identity| identity.times?.issued);
-            issued_before.is_none_or(|time| issued.is_none_or(|issued| issued < time))
-        };
-        let members = room.members.iter().map(|member| member.session);
-        let meant: Vec<SessionId> = members.filter(meant).collect();
-        for session in &meant {
-            self.disconnect(now, *session, why);
+            if issued_until.is_none_or(|until| issued.is_none_or(|issued| issued <= until)) {
+                self.disconnect(now, session, why);
+            }
         }
-        meant.len()
     }
 }

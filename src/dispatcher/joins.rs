@@ -13,7 +13,8 @@ use crate::protocol::{Authenticated, Code, CommandError, Joined, Reply, RequestI
 #[derive(Clone, Debug)]
 pub struct Join {
     pub id: Option<RequestId>,
-    pub deadline: Instant,
+    /// `None`: nobody asked for it, so nobody waits.
+    pub deadline: Option<Instant>,
     /// It is the join of a personal room, which comes with signing in and is answered as that.
     pub sign_in: Option<SignIn>,
 }
@@ -43,7 +44,7 @@ impl Cursor {
     pub fn due(&self) -> Option<Instant> {
         let join = self.join.as_ref()?;
         let asked = join.sign_in.is_none() || join.id.is_some();
-        asked.then_some(join.deadline)
+        join.deadline.filter(|_| asked)
     }
 
     /// Answers a join with the place where the session now stands.
@@ -71,6 +72,7 @@ impl Room {
                 let told = Reply::Authenticated(sign_in.told(&self.name, None));
                 cursor.say(desk, session, join.id, &told);
             }
+            None if join.deadline.is_none() => {}
             None => {
                 let reason =
                     "another join or leave of this room came before the answer; join again";

@@ -27,7 +27,7 @@ impl Dispatcher {
         let deadline = now.instant + self.desk.settings.join_timeout;
         let join = Join {
             id,
-            deadline,
+            deadline: Some(deadline),
             sign_in: None,
         };
         self.admit(session, name, since, join);
@@ -74,7 +74,11 @@ impl Dispatcher {
         }
     }
 
-    fn check_bounds(&self, session: SessionId, name: &RoomName) -> Result<(), CommandError> {
+    pub(super) fn check_bounds(
+        &self,
+        session: SessionId,
+        name: &RoomName,
+    ) -> Result<(), CommandError> {
         let limit = |reason| Err(CommandError::new(Code::Limit, reason));
         let known = self.rooms.find(name);
         let chosen = self.rooms.len() - self.personal;

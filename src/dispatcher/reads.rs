@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::desk::{Pending, READS};
-use super::{Dispatcher, TICK};
+use super::{Dispatcher, Now, TICK};
 use crate::broker::{Page, Refused};
 use crate::id::Ticket;
 
@@ -29,7 +29,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn on_page(&mut self, ticket: Ticket, result: Result<Page, Refused>) {
+    pub(super) fn on_page(&mut self, now: Now, ticket: Ticket, result: Result<Page, Refused>) {
         match self.desk.pending.remove(&ticket) {
             Some(Pending::History { asker, room }) => {
                 self.answered(&asker);
@@ -47,7 +47,18 @@ impl Dispatcher {
                     room.sought(desk, ticket, result);
                 }
             }
-            Some(Pending::Publish { .. } | Pending::Members(_) | Pending::Roll(_)) | None => {}
+            Some(Pending::Control(log)) => {
+                self.desk.reads -= 1;
+                self.on_control_page(now, log, ticket, result);
+            }
+            Some(
+                Pending::Publish { .. }
+                | Pending::Order { .. }
+                | Pending::Renewal(_)
+                | Pending::Members(_)
+                | Pending::Roll(_),
+            )
+            | None => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! The dispatcher's turns, one at a time: events in, frames and requests out. The broker is played by hand; no task
 //! runs and no time passes but what the test says.
 
+mod control;
 mod identity;
 #[path = "presence/tests.rs"]
 mod presence;
@@ -47,6 +48,7 @@ impl Bench {
             max_rooms: 3,
             rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
+            token_lifetime: Duration::from_secs(86_400),
             recent_memory: 1 << 20,
             presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
@@ -803,7 +805,12 @@ fn readers_that_flood_do_not_delay_what_the_broker_brings() {
     drop((say, tell));
     let dispatcher = std::mem::replace(&mut bench.dispatcher, Bench::new().dispatcher);
     let (asked, _requests) = flume::unbounded();
-    runtime::block_on(run(dispatcher, inbox, Broker::new(asked)));
+    runtime::block_on(run(
+        dispatcher,
+        inbox,
+        Broker::new(asked),
+        Readiness::default(),
+    ));
     let heard = bench.heard(1);
     let last = heard.iter().position(|said| said["offset"] == 100).unwrap();
     let pongs = heard[..last].iter().filter(|said| said["type"] == "pong");

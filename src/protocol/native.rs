@@ -406,6 +406,11 @@ fn answer<'a>(reply: &Reply<'a>) -> Answer<'a> {
             expires: is.expires.map(|time| time.as_secs()),
             ..Answer::default()
         },
+        Reply::Ordered { user, room } => Answer {
+            user: Some(user.as_str()),
+            room: room.map(RoomName::as_str),
+            ..Answer::default()
+        },
         Reply::Left { room } => Answer {
             room: Some(room.as_str()),
             ..Answer::default()

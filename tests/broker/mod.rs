@@ -15,3 +15,4 @@ mod presence;
 mod redis;
 mod refill;
 mod scenarios;
+mod webhooks;

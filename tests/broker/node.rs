@@ -71,6 +71,7 @@ pub fn settings() -> Settings {
         topic_linger: LINGER,
         max_rooms: 1000,
         history_memory: 1 << 20,
+        webhooks: None,
     }
 }
 

@@ -14,6 +14,7 @@ pub fn any_call(input: &[u8]) {
     let method = match method {
         "GET" => Method::Get,
         "PUT" => Method::Put,
+        "DELETE" => Method::Delete,
         _ => Method::Post,
     };
     let (path, query) = match target.split_once('?') {
@@ -40,7 +41,7 @@ pub fn any_call(input: &[u8]) {
 fn answer(call: api::Call) {
     let (commands, mut waiting) = call.into_parts();
     assert!((1..=api::COMMANDS_PER_CALL).contains(&commands.len()));
-    let changes = matches!(commands[0], Command::Publish(_));
+    let changes = !matches!(commands[0], Command::History { .. });
     for place in 0..commands.len() {
         waiting.asked(place);
         if place > 0 {

@@ -54,6 +54,7 @@ fn is_no_limit(name: &str) -> bool {
         "presence-events",
         "heartbeat",
         "history",
+        "presence-events",
         "log-level",
     ];
     words.contains(&name)

@@ -75,6 +75,7 @@ impl Desk {
             max_rooms: 100,
             rights: Rights::open(),
             retention: Retention::uniform(1000, Duration::from_secs(300)),
+            token_lifetime: Duration::from_secs(86_400),
             recent_memory,
             presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,

@@ -332,6 +332,7 @@ impl Node {
             max_rooms: 100,
             rights: Rights::open(),
             retention: Retention::uniform(sizes.history_size, Duration::from_secs(3600)),
+            token_lifetime: Duration::from_secs(86_400),
             recent_memory: sizes.recent_memory,
             presence: PresenceSettings {
                 grace: Duration::from_millis(sizes.grace),

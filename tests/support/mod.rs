@@ -13,6 +13,7 @@ pub mod http;
 pub mod nginx;
 pub mod node;
 pub mod process;
+pub mod receiver;
 pub mod redis_server;
 pub mod refusals;
 pub mod returning;

@@ -52,11 +52,20 @@ local function write(here, names, topic, field, former, parts)
   end
 end
 
--- A room in which nobody is left is forgotten after a while.
-local function settle(here, names, tail)
-  if redis.call('ZCARD', names) > 0 or redis.call('HEXISTS', here, '@anonymous') == 1 then
+local function is_occupied(here, names)
+  return redis.call('ZCARD', names) > 0 or redis.call('HEXISTS', here, '@anonymous') == 1
+end
+
+-- After all changes: a room in which nobody is left is forgotten after a while, and whoever wants to know whether
+-- anybody is in it is told when that is no longer as it was. `hooks` and the rest are those of `notice`.
+local function settle(here, names, tail, was_occupied, hooks, lost, limit)
+  local occupied = is_occupied(here, names)
+  if occupied then
     redis.call('PERSIST', here)
   else
     redis.call('PEXPIRE', here, tail)
+  end
+  if hooks and occupied ~= was_occupied then
+    notice(hooks, lost, limit, occupied and 'occupied' or 'vacated', string.match(here, '{(.*)}'))
   end
 end

@@ -14,6 +14,7 @@ use crate::broker::ledger::{Ask, Said};
 use crate::broker::wire;
 use crate::broker::{KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
 use crate::id::{Epoch, Position, RoomName};
+use crate::notice::{LENGTH, Wanted};
 use crate::retention::Retention;
 
 /// How long the position of a room is kept in which nothing was ever said. Anyone can join rooms by the thousand.
@@ -41,6 +42,8 @@ pub struct Commands {
     pub names: Names,
     node_topic: String,
     retention: Retention,
+    /// Whether somebody wants to know that a room is occupied or vacated.
+    webhooks: Option<Wanted>,
     /// Candidates for epochs; seeded by the operating system.
     random: fastrand::Rng,
 }
@@ -51,6 +54,7 @@ impl Commands {
             node_topic: names.node_topic(settings.incarnation),
             names,
             retention: settings.retention.clone(),
+            webhooks: settings.webhooks.clone(),
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -157,9 +161,9 @@ impl Commands {
                 cursor,
             }) => {
                 let mut command = caller.call(Script::Reap);
-                command.arg(2).arg(&names.here(room)[..]);
+                self.room_keys(room, &mut command);
                 command.arg(names.topic(room)).arg(lease).arg(cursor);
-                command.arg(FIELDS).arg(millis(VERSION_TTL));
+                command.arg(FIELDS).arg(millis(VERSION_TTL)).arg(LENGTH);
                 command
             }
             Errand::Reap(Step::Strike { lease, room }) => {
@@ -200,9 +204,12 @@ impl Commands {
         caller: &mut Caller,
     ) -> Cmd {
         let mut command = caller.call(Script::Here);
-        command.arg(2).arg(&self.names.here(room)[..]);
+        self.room_keys(room, &mut command);
         command.arg(self.names.topic(room)).arg(lease).arg(ends);
-        command.arg(millis(LONGEST)).arg(millis(VERSION_TTL));
+        command
+            .arg(millis(LONGEST))
+            .arg(millis(VERSION_TTL))
+            .arg(LENGTH);
         for Said {
             who,
             connections,
@@ -214,6 +221,16 @@ impl Commands {
             command.arg(name).arg(*connections).arg(info);
         }
         command
+    }
+
+    /// The keys of a script that changes who is in a room.
+    fn room_keys(&self, room: &RoomName, command: &mut Cmd) {
+        let (here, hooks) = (self.names.here(room), self.names.hooks());
+        let wanted = self.webhooks.as_ref();
+        match wanted.is_some_and(|wanted| wanted.watches(room)) {
+            true => command.arg(4).arg(&here[..]).arg(&hooks[..]),
+            false => command.arg(2).arg(&here[..]),
+        };
     }
 
     fn candidate(&mut self) -> String {
@@ -234,7 +251,7 @@ fn plain_publish(topic: &str, message: &str) -> Cmd {
 }
 
 /// At least 1: Redis would take zero as "at once", or refuse it.
-fn millis(time: Duration) -> u64 {
+pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
@@ -256,6 +273,7 @@ mod tests {
                 topic_linger: Duration::ZERO,
                 history_memory: 0,
                 max_rooms: 0,
+                webhooks: None,
             },
             1,
         );

@@ -8,7 +8,6 @@ use std::{fmt, io};
 
 use futures::future::{AbortHandle, abortable};
 use futures::stream::{FuturesUnordered, StreamExt};
-use futures_rustls::TlsConnector;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
@@ -16,9 +15,9 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 use super::pulse::Signal;
 use super::pushes::{self, Pushes};
 use super::scripts::{self, Learned, Script};
-use super::tls;
 use crate::config::RedisUrl;
 use crate::runtime::{self, Elapsed, Socket};
+use crate::tls::{self, TlsConnector};
 
 /// How long resolving may take, and TCP, and TLS.
 const STEP: Duration = Duration::from_secs(1);
@@ -51,9 +50,10 @@ pub enum ConnectError {
 /// What a connection is for.
 #[derive(Clone, Debug)]
 pub enum Purpose {
-    /// Publishes. It leads: the other two follow it to its server.
+    /// Publishes. It leads: the others follow it to its server.
     Publishes,
     Reads,
+    Webhooks,
     Subscription {
         node_topic: String,
         signals: flume::Sender<Signal>,
@@ -65,6 +65,7 @@ impl fmt::Display for Purpose {
         f.write_str(match self {
             Purpose::Publishes => "publishes",
             Purpose::Reads => "reads",
+            Purpose::Webhooks => "webhooks",
             Purpose::Subscription { .. } => "subscription",
         })
     }
@@ -298,6 +299,7 @@ async fn prepare(
             teach(connection, scripts::PUBLISHES).await
         }
         Purpose::Reads => teach(connection, scripts::READS).await,
+        Purpose::Webhooks => teach(connection, scripts::WEBHOOKS).await,
         Purpose::Subscription { node_topic, .. } => {
             connection.subscribe(node_topic).await?;
             Ok(Learned::default())

@@ -16,6 +16,7 @@
 mod announcer;
 pub mod answers;
 mod commands;
+mod hooks;
 mod lane;
 mod lease;
 mod link;
@@ -31,7 +32,6 @@ mod rolls;
 mod scripts;
 mod subscription;
 mod supervisor;
-mod tls;
 mod trust;
 
 use std::path::PathBuf;
@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use announcer::Announcer;
 use commands::Commands;
+use hooks::Hooks;
 use lane::Lane;
 pub use lease::LEASE;
 use link::{Connector, Purpose};
@@ -48,7 +49,6 @@ use presence::Presence;
 use publisher::Publisher;
 use subscription::{Reports, Subscription};
 use supervisor::Supervisor;
-pub use tls::TlsError;
 use trust::Trust;
 
 use super::topics::Topics;
@@ -58,6 +58,7 @@ use crate::id;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::runtime;
+use crate::tls::{self, TlsError};
 
 /// How often each task looks at the clock: deadlines and the pulse are that exact.
 const TICK: Duration = Duration::from_millis(100);
@@ -87,7 +88,7 @@ pub enum StartError {
         "--redis: the addresses name different databases; the master and its replicas have the same"
     )]
     Databases,
-    #[error(transparent)]
+    #[error("--redis-ca {0}")]
     Tls(#[from] TlsError),
     #[error("the system has no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -139,6 +140,11 @@ pub fn start(
     );
     let presence = Presence::new(announcer, commands()?, trust.clone());
 
+    if let Some(wanted) = &settings.webhooks {
+        let (asks, incarnation) = (wanted.asks.clone(), settings.incarnation);
+        let hooks = Hooks::new(asks, supervise, names.clone(), incarnation, metrics.clone());
+        runtime::spawn(hooks.run());
+    }
     let (asked, requests) = flume::unbounded();
     let (reads, to_read) = flume::unbounded();
     let (orders, to_obey) = flume::unbounded();

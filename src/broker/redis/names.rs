@@ -6,7 +6,7 @@
 //! PREFIX:node:INCARNATION            topic of a node           PREFIX:{room}:meta   epoch, offset, replication id
 //! PREFIX:nodes                       all leases, by their end  PREFIX:{room}:here   who is in it, through which nodes
 //! PREFIX:node:LEASE:rooms            where it has members      PREFIX:{room}:names  their names, in order
-//!                                                              PREFIX:{room}:key:WHO:HEX   a publisher's key
+//! PREFIX:hooks, PREFIX:hooks:lost    what webhooks tell        PREFIX:{room}:key:WHO:HEX   a publisher's key
 //! ```
 //!
 //! The braces keep all of a room on one shard. Topics, unlike keys, are common to all databases of a Redis; in database 3
@@ -59,6 +59,14 @@ impl Names {
 
     pub fn meta(&self, room: &RoomName) -> String {
         format!("{}:{{{room}}}:meta", self.keys)
+    }
+
+    /// The stream of what webhooks are to tell, and where it is counted how much it had no room for.
+    pub fn hooks(&self) -> [String; 2] {
+        [
+            format!("{}:hooks", self.keys),
+            format!("{}:hooks:lost", self.keys),
+        ]
     }
 
     /// The two keys of who is in a room.

@@ -15,6 +15,8 @@ pub enum Script {
     Lease,
     Here,
     Reap,
+    /// What is done makes room.
+    Hooks,
 }
 
 /// What the connection for publishes calls.
@@ -22,6 +24,9 @@ pub const PUBLISHES: &[Script] = &[Script::Publish, Script::Lease, Script::Here,
 
 /// What the connection for reads calls.
 pub const READS: &[Script] = &[Script::Read, Script::Members];
+
+/// What the connection for webhooks calls.
+pub const WEBHOOKS: &[Script] = &[Script::Hooks];
 
 impl Script {
     pub fn text(self) -> &'static str {
@@ -37,15 +42,18 @@ impl Script {
             Script::Here => concat!(
                 "#!lua\n",
                 include_str!("parts.lua"),
+                include_str!("notice.lua"),
                 include_str!("change.lua"),
                 include_str!("here.lua")
             ),
             Script::Reap => concat!(
                 "#!lua flags=allow-oom\n",
                 include_str!("parts.lua"),
+                include_str!("notice.lua"),
                 include_str!("change.lua"),
                 include_str!("reap.lua")
             ),
+            Script::Hooks => concat!("#!lua flags=allow-oom\n", include_str!("hooks.lua")),
         }
     }
 }

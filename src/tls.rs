@@ -1,4 +1,4 @@
-//! TLS towards Redis (`rediss://`): rustls over the runtime's own socket.
+//! TLS towards others (`rediss://`, `https://`): rustls over the runtime's own socket. Towards clients it is a proxy's work.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::pki_types::pem::PemObject;
 use futures_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use futures_rustls::rustls::{self, ClientConfig, RootCertStore};
-use futures_rustls::{TlsConnector, client::TlsStream};
+pub use futures_rustls::{TlsConnector, client::TlsStream};
 
 use crate::runtime::Socket;
 
 /// Why TLS cannot be spoken, told before the first connection.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("--redis-ca {file}: {error}; give a file of certificates in PEM form", file = .0.display(), error = .1)]
+    #[error("{file}: {error}; give a file of certificates in PEM form", file = .0.display(), error = .1)]
     File(PathBuf, rustls::pki_types::pem::Error),
-    #[error("--redis-ca {}: there is no certificate in it; give a file of certificates in PEM form", .0.display())]
+    #[error("{}: there is no certificate in it; give a file of certificates in PEM form", .0.display())]
     Empty(PathBuf),
-    #[error("--redis-ca: {0}; give the certificate of the authority that signed the server's")]
+    #[error("{0}; give the certificate of the authority that signed the server's")]
     Setup(#[from] rustls::Error),
 }
 

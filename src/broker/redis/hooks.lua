@@ -1,0 +1,95 @@
+-- One turn of a node that delivers what notice.lua has kept. The nodes share the stream by a group,
+-- whose consumers are their incarnations. Only one of them holds notices at a time, so that all are
+-- told in order; it is the one for which they are pending, and it must come again before `claim`.
+--   KEYS  the stream, and where those are counted that had no room in it
+--   ARGV  the node's incarnation; 'take', or 'keep' to get no more than it holds, or 'leave' to let
+--         others have that too; how many it may hold; and in milliseconds: after what silence it loses them, how long a notice is
+--         kept, after what silence a node without any is forgotten; then the ids that are done
+-- Answers how many were dropped since the last turn of any node, and a list of { id, body }.
+
+local GROUP = 'nodes'
+
+local hooks, lost = KEYS[1], KEYS[2]
+local me, word, count, claim, age, forgotten = unpack(ARGV, 1, 6)
+local done = { unpack(ARGV, 7) }
+
+-- How many had no room. What stands there may be anything.
+local function count_lost()
+  local counted = redis.pcall('GETDEL', lost)
+  return type(counted) == 'string' and tonumber(counted) or 0
+end
+
+if redis.call('EXISTS', hooks) == 0 then
+  return { count_lost(), {} }
+end
+local nodes = redis.pcall('XINFO', 'CONSUMERS', hooks, GROUP)
+if nodes.err then
+  if not string.find(nodes.err, 'NOGROUP', 1, true) then
+    return nodes
+  end
+  redis.call('XGROUP', 'CREATE', hooks, GROUP, '0')
+  nodes = {}
+end
+
+if #done > 0 then
+  redis.call('XACK', hooks, GROUP, unpack(done))
+  redis.call('XDEL', hooks, unpack(done))
+end
+local dropped = count_lost()
+local time = redis.call('TIME')
+local oldest = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) - age)
+dropped = dropped + redis.call('XTRIM', hooks, 'MINID', '=', oldest)
+
+-- Entries as { id, body }. Of one that was dropped while it was pending only the id is left; it is
+-- no longer pending.
+local function bodies(entries)
+  local found = {}
+  for _, entry in ipairs(entries) do
+    local id, fields = entry[1], entry[2]
+    if not fields then
+      redis.call('XACK', hooks, GROUP, id)
+    else
+      found[#found + 1] = { id, fields[1] == 'b' and fields[2] or '' }
+    end
+  end
+  return found
+end
+
+local function read(from)
+  local answer = redis.call('XREADGROUP', 'GROUP', GROUP, me, 'COUNT', count, 'STREAMS', hooks, from)
+  return answer and answer[1] and bodies(answer[1][2]) or {}
+end
+
+-- What was read for the node before and is not done. Reading it again begins its time anew.
+local held = read('0')
+if word == 'leave' then
+  if #held == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', hooks, GROUP, me)
+  end
+  for _, entry in ipairs(held) do
+    redis.call('XCLAIM', hooks, GROUP, me, '0', entry[1], 'IDLE', claim, 'JUSTID')
+  end
+  return { dropped, {} }
+end
+if #held > 0 or word == 'keep' then
+  return { dropped, held }
+end
+
+local elsewhere = 0
+for _, node in ipairs(nodes) do
+  local known = {}
+  for i = 1, #node, 2 do
+    known[node[i]] = node[i + 1]
+  end
+  if known.name ~= me then
+    elsewhere = elsewhere + known.pending
+    if known.pending == 0 and known.idle > tonumber(forgotten) then
+      redis.call('XGROUP', 'DELCONSUMER', hooks, GROUP, known.name)
+    end
+  end
+end
+if elsewhere == 0 then
+  return { dropped, read('>') }
+end
+local claimed = redis.call('XAUTOCLAIM', hooks, GROUP, me, claim, '0-0', 'COUNT', count)
+return { dropped, bodies(claimed[2]) }

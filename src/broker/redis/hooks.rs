@@ -1,0 +1,214 @@
+//! The broker's task for webhooks: answers the deliverer's [`Ask`]s from the stream of notices, on a connection of its own, by the script
+//! `hooks.lua`. Without webhooks there is no such task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt, select_biased};
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
+
+use super::commands::millis;
+use super::link::Purpose;
+use super::names::Names;
+use super::scripts::{Caller, Script};
+use super::supervisor::{Change as Link, End, Supervisor};
+use crate::id::{Incarnation, RoomName};
+use crate::metrics::Metrics;
+use crate::notice::{AGE, Ask, BATCH, CLAIM, Change, Notice, NoticeId, Turn, Word};
+use crate::runtime;
+
+/// How long a turn may take in Redis, and there and back.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// When a node that holds nothing and is silent is forgotten by the group. It costs the others next to nothing until then.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
+
+/// Everything the task owns. It ends when the deliverer has dropped its end of `asks`.
+pub struct Hooks {
+    asks: flume::Receiver<Ask>,
+    supervisor: Supervisor,
+    names: Names,
+    incarnation: Incarnation,
+    caller: Caller,
+    metrics: Arc<Metrics>,
+    /// Entries that nobody can tell, to be forgotten with the next turn.
+    junk: Vec<NoticeId>,
+    /// The last failure that was logged; the same one is not told again and again.
+    told: String,
+}
+
+/// What the script answers: how many were dropped, and entries.
+type Answer = (u64, Vec<(String, Vec<u8>)>);
+
+impl Hooks {
+    pub fn new(
+        asks: flume::Receiver<Ask>,
+        supervise: impl FnOnce(Purpose) -> Supervisor,
+        names: Names,
+        incarnation: Incarnation,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            asks,
+            supervisor: supervise(Purpose::Webhooks),
+            names,
+            incarnation,
+            caller: Caller::default(),
+            metrics,
+            junk: Vec::new(),
+            told: String::new(),
+        }
+    }
+
+    /// Serves until the deliverer ends.
+    pub async fn run(mut self) {
+        loop {
+            select_biased! {
+                change = self.supervisor.change().fuse() => {
+                    if let Link::Up = change {
+                        self.caller = Caller::new(self.supervisor.learned());
+                    }
+                }
+                ask = self.asks.recv_async().fuse() => match ask {
+                    Ok(ask) => self.serve(ask).await,
+                    Err(flume::RecvError::Disconnected) => return,
+                },
+            }
+        }
+    }
+
+    /// Without an answer the ask is dropped, which tells the deliverer as much.
+    async fn serve(&mut self, ask: Ask) {
+        let mut answer = self.call(&ask).await;
+        if let Err(Failure::ScriptMissing) = answer {
+            self.caller.teach();
+            answer = self.call(&ask).await;
+        }
+        match answer {
+            Ok(answer) => {
+                self.told.clear();
+                let turn = self.read(answer);
+                // The deliverer may have ended; then another node tells them.
+                let _ = ask.answer.try_send(turn);
+            }
+            Err(failure) => self.failed(&failure),
+        }
+    }
+
+    /// The future holds nothing of the task, which could not be sent with it.
+    fn call(&mut self, ask: &Ask) -> impl Future<Output = Result<Answer, Failure>> + use<> {
+        let connection = self.supervisor.connection().cloned();
+        let command = self.command(ask);
+        async move {
+            let mut connection = connection.ok_or(Failure::Away)?;
+            let answer = runtime::timeout(PATIENCE, command.query_async(&mut connection));
+            answer.await.map_err(|_| Failure::Silent)?.map_err(judge)
+        }
+    }
+
+    fn command(&mut self, ask: &Ask) -> Cmd {
+        let mut command = self.caller.call(Script::Hooks);
+        command
+            .arg(2)
+            .arg(&self.names.hooks()[..])
+            .arg(self.incarnation.to_string())
+            .arg(match ask.word {
+                Word::Take => "take",
+                Word::Keep => "keep",
+                Word::Leave => "leave",
+            })
+            .arg(BATCH)
+            .arg(millis(CLAIM))
+            .arg(millis(AGE))
+            .arg(millis(FORGOTTEN));
+        for id in ask.done.iter().chain(&self.junk) {
+            command.arg(id.to_string());
+        }
+        command
+    }
+
+    fn read(&mut self, (dropped, entries): Answer) -> Turn {
+        self.junk.clear();
+        let mut held = Vec::with_capacity(entries.len());
+        for (id, body) in entries {
+            let Some(id) = NoticeId::parse(&id) else {
+                continue;
+            };
+            match decode(&body) {
+                Some((change, room)) => held.push(Notice { id, change, room }),
+                None => self.junk.push(id),
+            }
+        }
+        self.metrics.junk_total.add(self.junk.len() as u64);
+        Turn { held, dropped }
+    }
+
+    /// Of a lost connection the supervisor tells the log.
+    fn failed(&mut self, failure: &Failure) {
+        let error = match failure {
+            Failure::Away => return,
+            Failure::Silent => return self.supervisor.remake(End::Silent),
+            Failure::Closed => return self.supervisor.remake(End::Closed),
+            Failure::NotMaster => return self.supervisor.remake(End::NotMaster),
+            Failure::ScriptMissing => "it forgets the script at once".to_owned(),
+            Failure::Refused(error) => error.to_string(),
+        };
+        if error != self.told {
+            log::warn!(error = error.as_str(); "Redis does not hand out what webhooks are to tell");
+            self.told = error;
+        }
+    }
+}
+
+/// Why a turn was not answered.
+enum Failure {
+    /// There is no connection at the moment.
+    Away,
+    Silent,
+    Closed,
+    NotMaster,
+    ScriptMissing,
+    Refused(RedisError),
+}
+
+fn judge(error: RedisError) -> Failure {
+    match error.kind() {
+        ErrorKind::Server(ServerErrorKind::NoScript) => Failure::ScriptMissing,
+        ErrorKind::Server(ServerErrorKind::ReadOnly) => Failure::NotMaster,
+        _ if error.is_unrecoverable_error() => Failure::Closed,
+        _ => Failure::Refused(error),
+    }
+}
+
+/// Reads `1 occupied ROOM` or `1 vacated ROOM`; the first word is the version of the format.
+fn decode(body: &[u8]) -> Option<(Change, RoomName)> {
+    let body = std::str::from_utf8(body).ok()?.strip_prefix("1 ")?;
+    let (word, room) = body.split_once(' ')?;
+    let change = [Change::Occupied, Change::Vacated]
+        .into_iter()
+        .find(|change| change.word() == word)?;
+    Some((change, RoomName::new(room).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_entries_are_read() {
+        let (change, room) = decode(b"1 vacated @ada").unwrap();
+        assert_eq!((change, room.as_str()), (Change::Vacated, "@ada"));
+        let junk: [&[u8]; 7] = [
+            b"",
+            b"1 occupied",
+            b"1 occupied ",
+            b"1 OCCUPIED a",
+            b"2 occupied a",
+            b"1 occupied a b",
+            b"1 vacated \xff",
+        ];
+        for body in junk {
+            assert!(decode(body).is_none(), "{body:?}");
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! What the nodes tell each other to do with users: the node follows both logs of [`control`](crate::control) for as long as it
+//! lives, mends their holes like those of any room, and does to its own sessions what it hears. What it knows of revoked
+//! tokens outlives the log: if that is lost, the node says it again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::desk::{Asker, Desk, Pending};
+use super::joins::Join;
+use super::room::PAGE;
+use super::{Dispatcher, Now};
+use crate::broker::{Page, Publication, Publish, PublishKey, Publisher, Refused, Request};
+use crate::control::{ControlLog, Deed, MARGIN, Order};
+use crate::disconnect::Disconnect;
+use crate::id::{Epoch, Position, RoomName, SessionId, Ticket, UserName};
+use crate::identity::Identity;
+use crate::protocol::{Code, CommandError, Push, Reply};
+use crate::revocations::{MOST, Revocations};
+use crate::track::{Step, Track};
+
+/// Bytes of one log's messages that wait for the read which closes the hole before them: orders are small.
+const AHEAD: usize = 1 << 20;
+
+/// Revocations that are said again at once.
+const RENEWALS: usize = 64;
+
+/// Both logs are compared with what was heard once in this time.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+
+/// What the node knows of the two logs.
+pub struct Control {
+    orders: Follower,
+    revoked: Follower,
+    revocations: Revocations,
+    /// To be said again, and how many are on their way.
+    renewing: VecDeque<UserName>,
+    under_way: usize,
+    compared: Instant,
+}
+
+/// One log, and where the node stands in it.
+struct Follower {
+    log: ControlLog,
+    room: RoomName,
+    track: Track,
+    /// The read under way.
+    ticket: Option<Ticket>,
+    /// It was read to its end once.
+    known: bool,
+}
+
+/// What is known of a token's revocation.
+enum Standing {
+    Good,
+    Revoked,
+    /// The log was not read yet.
+    Unknown,
+}
+
+impl Control {
+    /// `token_lifetime`: the longest that a token may live.
+    pub fn new(now: Instant, token_lifetime: Duration) -> Self {
+        let remembered = token_lifetime + MARGIN;
+        Self {
+            orders: Follower::new(ControlLog::Orders, Track::default()),
+            revoked: Follower::new(ControlLog::Revocations, Track::from_the_beginning()),
+            revocations: Revocations::new(remembered.as_millis() as u64, MOST),
+            renewing: VecDeque::new(),
+            under_way: 0,
+            compared: now,
+        }
+    }
+
+    fn follower(&mut self, log: ControlLog) -> &mut Follower {
+        match log {
+            ControlLog::Orders => &mut self.orders,
+            ControlLog::Revocations => &mut self.revoked,
+        }
+    }
+
+    fn standing(&self, now: Now, identity: &Identity) -> Standing {
+        match identity.times {
+            // A name that is believed can be had again at once: it cannot be revoked.
+            None => Standing::Good,
+            Some(_) if !self.revoked.known => Standing::Unknown,
+            Some(times) => {
+                let revoked = self
+                    .revocations
+                    .has(&identity.user, times.issued, now.unix_ms);
+                match revoked {
+                    true => Standing::Revoked,
+                    false => Standing::Good,
+                }
+            }
+        }
+    }
+}
+
+impl Follower {
+    fn new(log: ControlLog, track: Track) -> Self {
+        Self {
+            log,
+            room: log.room(),
+            track,
+            ticket: None,
+            known: false,
+        }
+    }
+
+    fn ask_if_due(&mut self, desk: &mut Desk) {
+        if self.track.is_due() {
+            let range = self.track.ask();
+            let waiting = Pending::Control(self.log);
+            self.ticket = Some(desk.read(waiting, &self.room, range, PAGE));
+        }
+    }
+
+    fn compare(&mut self, desk: &mut Desk) {
+        self.track.make_due();
+        self.ask_if_due(desk);
+    }
+
+    /// Whether something was heard from it and is gone: a log in which nothing was said may end and begin at will.
+    fn stood(&self) -> Option<Position> {
+        self.track.position().filter(|at| at.offset > 0)
+    }
+}
+
+impl Dispatcher {
+    /// Follows what the other nodes say, from now on.
+    pub(super) fn follow_control(&mut self) {
+        for log in ControlLog::ALL {
+            let room = self.control.follower(log).room.clone();
+            self.desk.requests.push(Request::Follow(room));
+        }
+    }
+
+    /// Whether the node has read which tokens were revoked, so that it can judge them.
+    pub fn knows_revocations(&self) -> bool {
+        self.control.revoked.known
+    }
+
+    /// A backend wants something done with a user, on every node: it is done when it is heard, and answered when it is safe.
+    pub(super) fn order(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        order: Order,
+    ) -> Result<(), CommandError> {
+        if order.deed == Deed::Revoke && self.desk.settings.rights.open {
+            let reason =
+                "this server is open and verifies no tokens, so nobody can be kept from returning";
+            return Err(CommandError::new(Code::Forbidden, reason));
+        }
+        let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
+        let asker = asker.clone();
+        let ticket = self.wait(&asker.clone(), Pending::Order { asker, order })?;
+        // With a key the broker itself can try again.
+        let key = format!("{}-{}", self.desk.settings.incarnation, ticket.0);
+        self.say_in_control(ticket, room, Publisher::Backend, key, publication);
+        Ok(())
+    }
+
+    fn say_in_control(
+        &mut self,
+        ticket: Ticket,
+        room: RoomName,
+        publisher: Publisher,
+        key: String,
+        publication: Publication,
+    ) {
+        let key = key.into();
+        self.desk.requests.push(Request::Publish(Publish {
+            ticket,
+            room,
+            key: Some(PublishKey { publisher, key }),
+            ephemeral: false,
+            publication: Arc::new(publication),
+        }));
+    }
+
+    /// An order is safe with the broker, or was refused.
+    pub(super) fn ordered(
+        &mut self,
+        asker: &Asker,
+        order: &Order,
+        result: Result<Position, Refused>,
+    ) {
+        self.answered(asker);
+        match result {
+            Ok(_) => {
+                let ordered = Reply::Ordered {
+                    user: &order.user,
+                    room: order.room(),
+                };
+                self.reply(asker, &ordered);
+            }
+            Err(refused) => self.reply(asker, &Reply::Error(&refused.into())),
+        }
+    }
+
+    pub(super) fn on_control_following(&mut self, log: ControlLog) {
+        self.control.follower(log).compare(&mut self.desk);
+    }
+
+    pub(super) fn on_control_message(
+        &mut self,
+        now: Now,
+        log: ControlLog,
+        at: Position,
+        said: Arc<Publication>,
+    ) {
+        let follower = self.control.follower(log);
+        let memory = AHEAD.saturating_sub(follower.track.ahead_weight());
+        let step = follower.track.hear(at.epoch, at.offset, said, memory);
+        follower.ask_if_due(&mut self.desk);
+        if let Some(Step::Deliver(_, said)) = step {
+            self.obey(now, log, &said);
+        }
+    }
+
+    pub(super) fn on_control_page(
+        &mut self,
+        now: Now,
+        log: ControlLog,
+        ticket: Ticket,
+        result: Result<Page, Refused>,
+    ) {
+        let follower = self.control.follower(log);
+        if follower.ticket.take_if(|asked| *asked == ticket).is_none() {
+            return;
+        }
+        let Ok(page) = result else {
+            // Asked again at the next tick.
+            return follower.track.failed();
+        };
+        let (stood, mut steps) = (follower.stood(), Vec::new());
+        follower.track.answer(page, &mut steps);
+        follower.known |= follower.track.is_settled();
+        follower.ask_if_due(&mut self.desk);
+        for step in steps {
+            match step {
+                Step::Deliver(_, said) => self.obey(now, log, &said),
+                Step::Lost(position) => self.lose_control(log, stood, position),
+            }
+        }
+        self.renew(now);
+    }
+
+    fn lose_control(&mut self, log: ControlLog, stood: Option<Position>, position: Position) {
+        let Some(stood) = stood else { return };
+        let (room, epoch) = (log.name(), position.epoch.to_string());
+        log::error!(room = room, epoch = epoch.as_str(), offset = position.offset; "orders of other nodes are lost");
+        if log == ControlLog::Revocations && stood.epoch != position.epoch {
+            let known = self.control.revocations.iter();
+            self.control.renewing = known.map(|(_, user)| user.clone()).collect();
+        }
+    }
+
+    /// Says again what the log has lost, some at a time. All nodes do, with the same keys, so each stands there once.
+    pub(super) fn renew(&mut self, now: Now) {
+        let epoch = self.control.revoked.track.position().map(|at| at.epoch);
+        while self.control.under_way < RENEWALS
+            && let Some(user) = self.control.renewing.pop_front()
+        {
+            let Some(moment) = self.control.revocations.moment(&user) else {
+                continue;
+            };
+            if !self.control.revocations.has(&user, None, now.unix_ms) {
+                continue;
+            }
+            self.control.under_way += 1;
+            let (publisher, key) = (
+                Publisher::User(user.clone()),
+                format!("{moment}-{}", epoch.unwrap_or(Epoch::UNKNOWN)),
+            );
+            let order = Order {
+                user,
+                deed: Deed::Revoke,
+            };
+            let (room, publication) = (order.log().room(), order.to_publication(moment));
+            let ticket = self.desk.ticket(Pending::Renewal(order.user));
+            self.say_in_control(ticket, room, publisher, key, publication);
+        }
+    }
+
+    /// What was said again is safe, or has to be said once more, after the next tick.
+    pub(super) fn renewed(&mut self, user: UserName, result: Result<Position, Refused>) {
+        self.control.under_way -= 1;
+        if result.is_err() {
+            self.control.renewing.push_back(user);
+        }
+    }
+
+    pub(super) fn tend_control(&mut self, now: Now) {
+        let due = now.instant >= self.control.compared + COMPARE_EVERY;
+        if due {
+            self.control.compared = now.instant;
+        }
+        for log in ControlLog::ALL {
+            let follower = self.control.follower(log);
+            // Before it is followed there is nothing to compare with.
+            match due && follower.known {
+                true => follower.compare(&mut self.desk),
+                false => follower.ask_if_due(&mut self.desk),
+            }
+        }
+        self.renew(now);
+    }
+
+    /// Does what was said to the sessions of this node.
+    fn obey(&mut self, now: Now, log: ControlLog, said: &Publication) {
+        let Some(Order { user, deed }) = Order::read(log, said) else {
+            log::warn!(room = log.name(); "not understood; run nodes of one version");
+            return;
+        };
+        match deed {
+            Deed::Disconnect => {
+                self.disconnect_user(now, &user, None, Disconnect::Ended);
+            }
+            Deed::Revoke => {
+                let forgotten = self
+                    .control
+                    .revocations
+                    .add(user.clone(), said.time, now.unix_ms);
+                if let Some(user) = forgotten {
+                    log::error!(user = user.as_str(); "too many revocations: the oldest is forgotten");
+                }
+                self.disconnect_user(now, &user, Some(said.time), Disconnect::Revoked);
+            }
+            Deed::Join(room) => {
+                for session in self.sessions_of(&user) {
+                    self.bring(session, &room);
+                }
+            }
+            Deed::Leave(room) => {
+                for session in self.sessions_of(&user) {
+                    self.remove(session, &room, "the operator took you out of this room");
+                }
+            }
+        }
+    }
+
+    /// Makes a session a member, unasked; it is told where it stands when that is known.
+    fn bring(&mut self, session: SessionId, room: &RoomName) {
+        let is_in = self.rooms.find(room);
+        if is_in.is_some_and(|key| self.rooms.has(key, session)) {
+            return;
+        }
+        if let Err(error) = self.check_bounds(session, room) {
+            let reason = &*error.reason;
+            log::warn!(session = session.0, room = room.as_str(), reason = reason; "not brought into the room");
+            return;
+        }
+        let join = Join {
+            id: None,
+            deadline: None,
+            sign_in: None,
+        };
+        self.admit(session, room, None, join);
+    }
+
+    /// Takes a session out of a room, and tells it why.
+    pub(super) fn remove(&mut self, session: SessionId, room: &RoomName, reason: &str) {
+        let key = self.rooms.find(room);
+        if !key.is_some_and(|key| self.rooms.has(key, session)) {
+            return;
+        }
+        self.on_leave(session, room);
+        if let Some(speaker) = self.sessions.get(&session) {
+            let frames = speaker.protocol.push(&Push::Removed { room, reason });
+            self.desk.say(session, &speaker.outbox, frames);
+        }
+    }
+
+    /// Whether a session may be who it shows to be. Otherwise it is told, and ends unless it may try again.
+    pub(super) fn stands_by(&mut self, now: Now, asker: &Asker, identity: &Identity) -> bool {
+        let Asker::Session { session, id } = asker else {
+            return false;
+        };
+        let (error, end) = match self.control.standing(now, identity) {
+            Standing::Good => return true,
+            Standing::Revoked => {
+                let reason = "the token was revoked; get a new one";
+                let error = CommandError::new(Code::Unauthorized, reason);
+                (error, Some(Disconnect::Revoked))
+            }
+            Standing::Unknown => {
+                let reason = "this node does not know yet whose tokens were revoked; try again";
+                let error = CommandError::new(Code::Unavailable, reason);
+                // Who has shown its token in the handshake can show it again in the next one only.
+                (error, id.is_none().then_some(Disconnect::Internal))
+            }
+        };
+        self.reply(asker, &Reply::Error(&error));
+        if let Some(why) = end {
+            self.disconnect(now, *session, why);
+        }
+        false
+    }
+}

@@ -1,0 +1,108 @@
+//! What a receiver reads: notices as JSON.
+//!
+//! ```text
+//! {"node":"a","sent":1764000000210,"events":[
+//!   {"id":"1764000000000-0","type":"room_occupied","room":"lobby","time":1764000000000},
+//!   {"id":"1764000000105-0","type":"user_online","user":"ada","time":1764000000105}]}
+//! ```
+
+use serde::Serialize;
+
+use crate::id::UserName;
+use crate::notice::{Change, Notice};
+
+#[derive(Serialize)]
+struct Body<'a> {
+    node: &'a str,
+    sent: u64,
+    events: Vec<Event<'a>>,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    id: String,
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    time: u64,
+}
+
+/// The body that tells these notices; `node` is the sender's label, `sent` the time in milliseconds since 1970.
+pub fn encode(node: &str, sent: u64, notices: &[Notice]) -> String {
+    let body = Body {
+        node,
+        sent,
+        events: notices.iter().map(event).collect(),
+    };
+    // Texts and numbers have no way to fail.
+    serde_json::to_string(&body).unwrap_or_default()
+}
+
+fn event(notice: &Notice) -> Event<'_> {
+    let room = notice.room.as_str();
+    let user = room.strip_prefix('@');
+    let user = user.filter(|name| UserName::new(name).is_ok());
+    let r#type = match (notice.change, user) {
+        (Change::Occupied, None) => "room_occupied",
+        (Change::Vacated, None) => "room_vacated",
+        (Change::Occupied, Some(_)) => "user_online",
+        (Change::Vacated, Some(_)) => "user_offline",
+    };
+    Event {
+        id: notice.id.to_string(),
+        r#type,
+        room: Some(room).filter(|_| user.is_none()),
+        user,
+        time: notice.id.time,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ROOM_NAME_BYTES, RoomName};
+    use crate::notice::{BATCH, NoticeId};
+
+    fn notice(change: Change, room: &str) -> Notice {
+        Notice {
+            id: NoticeId {
+                time: 1_764_000_000_000,
+                number: 3,
+            },
+            change,
+            room: RoomName::new(room).unwrap(),
+        }
+    }
+
+    #[test]
+    fn rooms_and_users_have_their_own_words() {
+        let notices = [
+            notice(Change::Occupied, "lobby"),
+            notice(Change::Vacated, "lobby"),
+            notice(Change::Occupied, "@ada"),
+            notice(Change::Vacated, "@ada"),
+        ];
+        let expected = [
+            r#"{"node":"a","sent":5,"events":["#,
+            r#"{"id":"1764000000000-3","type":"room_occupied","room":"lobby","time":1764000000000},"#,
+            r#"{"id":"1764000000000-3","type":"room_vacated","room":"lobby","time":1764000000000},"#,
+            r#"{"id":"1764000000000-3","type":"user_online","user":"ada","time":1764000000000},"#,
+            r#"{"id":"1764000000000-3","type":"user_offline","user":"ada","time":1764000000000}]}"#,
+        ];
+        assert_eq!(encode("a", 5, &notices), expected.concat());
+    }
+
+    #[test]
+    fn the_largest_batch_is_less_than_32_kib() {
+        let room = "r".repeat(ROOM_NAME_BYTES);
+        let mut longest = notice(Change::Occupied, &room);
+        longest.id = NoticeId {
+            time: u64::MAX,
+            number: u64::MAX,
+        };
+        let body = encode(&"n".repeat(64), u64::MAX, &vec![longest; BATCH]);
+        assert!(body.len() < 32 << 10, "{}", body.len());
+    }
+}

@@ -1,0 +1,180 @@
+//! One request to the receiver: the only place that names hyper. Each has a connection of its own, over the runtime's socket
+//! or TLS, and one deadline for everything; redirects are not followed.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use futures::io::{AsyncRead, AsyncWrite};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1;
+use hyper::http::header;
+use hyper::rt::ReadBufCursor;
+use hyper::{Request, StatusCode};
+
+use super::signature;
+use crate::config::WebhookUrl;
+use crate::runtime::{self, Elapsed, Socket};
+use crate::tls::{self, TlsConnector};
+
+/// How long a request may take, from resolving the name to the status.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one address of a name may take to accept: two get their chance.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How much of an answer is read, so that a receiver that says something meets no reset; nobody looks at it.
+const ANSWER_BYTES: usize = 64 << 10;
+
+/// The largest head of an answer, in bytes (hyper's least is 8 KiB).
+const HEAD_BYTES: usize = 16 << 10;
+
+/// Why a receiver did not take a request.
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    #[error("the name is not resolved: {0}")]
+    Resolve(io::Error),
+    #[error("no connection: {0}")]
+    Connect(io::Error),
+    #[error("TLS failed: {0}")]
+    Tls(io::Error),
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    Silent,
+    #[error("no HTTP answer: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("this cannot be sent: {0}")]
+    Request(#[from] hyper::http::Error),
+    #[error("it answered {0}; redirects are not followed: configure the address it leads to")]
+    Redirect(StatusCode),
+    #[error("it answered {0}; only 2xx counts as taken")]
+    Status(StatusCode),
+}
+
+/// Who is told.
+#[derive(Clone)]
+pub struct Receiver {
+    pub url: WebhookUrl,
+    /// For `https`.
+    pub tls: Option<TlsConnector>,
+}
+
+impl Receiver {
+    /// Sends a signed JSON body. `Ok` means that the receiver answered 2xx: it has it.
+    pub async fn post(&self, body: String, signature: String) -> Result<(), PostError> {
+        let request = Request::post(self.url.target())
+            .header(header::HOST, self.url.authority())
+            .header(
+                header::USER_AGENT,
+                concat!("switchboard/", env!("CARGO_PKG_VERSION")),
+            )
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONNECTION, "close")
+            .header(signature::HEADER, signature)
+            .body(body)?;
+        let status = runtime::timeout(PATIENCE, self.exchange(request))
+            .await
+            .map_err(|Elapsed| PostError::Silent)??;
+        match status {
+            status if status.is_success() => Ok(()),
+            status if status.is_redirection() => Err(PostError::Redirect(status)),
+            status => Err(PostError::Status(status)),
+        }
+    }
+
+    async fn exchange(&self, request: Request<String>) -> Result<StatusCode, PostError> {
+        let socket = self.connect().await?;
+        match &self.tls {
+            None => send(socket, request).await,
+            Some(tls) => {
+                let stream = tls::handshake(tls, self.url.host(), socket).await;
+                send(stream.map_err(PostError::Tls)?, request).await
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Socket, PostError> {
+        let places = runtime::resolve(self.url.host(), self.url.port())
+            .await
+            .map_err(PostError::Resolve)?;
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for place in places {
+            match runtime::connect(place, CONNECT).await {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = error,
+            }
+        }
+        Err(PostError::Connect(last))
+    }
+}
+
+async fn send<S>(stream: S, request: Request<String>) -> Result<StatusCode, PostError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(HEAD_BYTES)
+        .handshake(Io(stream))
+        .await?;
+    let exchange = pin!(async move {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        read_on(response.into_body()).await;
+        Ok(status)
+    });
+    // The connection is what moves the bytes; how it ended shows in the exchange.
+    match select(exchange, pin!(connection)).await {
+        Either::Left((status, _)) => status,
+        Either::Right((_, exchange)) => exchange.await,
+    }
+}
+
+/// Reads the answer to its end or to a bound. How that goes changes nothing: the status has come.
+async fn read_on(mut body: Incoming) {
+    let mut left = ANSWER_BYTES;
+    while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+    {
+        let length = frame.data_ref().map_or(0, |data| data.len());
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
+
+/// A stream of ours as hyper wants it.
+struct Io<S>(S);
+
+impl<S: AsyncRead + Unpin> hyper::rt::Read for Io<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        // The cursor's own memory may only be lent out by unsafe code; answers are short.
+        let mut bytes = [0; 2048];
+        let room = bytes.len().min(buf.remaining());
+        let count = ready!(Pin::new(&mut self.0).poll_read(cx, &mut bytes[..room]))?;
+        buf.put_slice(&bytes[..count]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> hyper::rt::Write for Io<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}

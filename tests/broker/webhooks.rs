@@ -1,0 +1,204 @@
+//! What brokers keep for webhooks: that a room is occupied, and vacated again, over all nodes together, once each; and what a
+//! deliverer is answered.
+
+use std::time::{Duration, Instant};
+
+use switchboard::broker::redis::RedisSettings;
+use switchboard::broker::{Here, Request};
+use switchboard::id::UserName;
+use switchboard::notice::{Ask, Notice, Turn, Wanted, Word};
+use switchboard::pattern::Pattern;
+
+use super::node::{BrokerNode, World, name, settings};
+use crate::support::DEADLINE;
+use crate::support::redis_server::RedisServer;
+
+/// A deliverer that tells nobody.
+struct Deliverer(flume::Sender<Ask>);
+
+/// One, and what its node is to be told of it.
+fn deliverer(rooms: &[&str]) -> (Deliverer, Wanted) {
+    let (asking, asks) = flume::bounded(1);
+    let rooms = rooms.iter().filter_map(|text| Pattern::new(text)).collect();
+    (Deliverer(asking), Wanted { rooms, asks })
+}
+
+impl Deliverer {
+    /// Asks until there is an answer.
+    fn ask(&self, done: &[Notice], word: Word) -> Turn {
+        let start = Instant::now();
+        loop {
+            let (answer, answered) = flume::bounded(1);
+            let done = done.iter().map(|notice| notice.id).collect();
+            let ask = Ask { done, word, answer };
+            self.0.send(ask).expect("the broker runs");
+            if let Ok(turn) = answered.recv_timeout(DEADLINE) {
+                return turn;
+            }
+            assert!(start.elapsed() < DEADLINE, "no answer");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The next notices, so many, in words; they are done.
+    fn hear(&self, count: usize) -> Vec<String> {
+        let (start, mut heard) = (Instant::now(), Vec::new());
+        while heard.len() < count {
+            assert!(start.elapsed() < 2 * DEADLINE, "only {heard:?}");
+            let turn = self.ask(&[], Word::Take);
+            self.ask(&turn.held, Word::Keep);
+            heard.extend(turn.held);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(heard.is_sorted_by_key(|notice| notice.id), "{heard:?}");
+        heard.iter().map(words).collect()
+    }
+}
+
+fn words(notice: &Notice) -> String {
+    format!("{} {}", notice.change.word(), notice.room)
+}
+
+/// A node has so many connections of a user (`""`: without a name) in a room.
+fn here(node: &BrokerNode, room: &str, user: &str, connections: u32) {
+    let here = Here {
+        room: name(room),
+        user: UserName::new(user).ok(),
+        connections,
+        info: None,
+    };
+    assert!(node.broker.ask(Request::Here(here)), "the broker runs");
+}
+
+fn a_room_is_told_of_when_its_first_comes_and_its_last_goes(world: World) {
+    let (deliverer, wanted) = deliverer(&["lobby", "@*"]);
+    let first = world.node_with(|settings| settings.webhooks = Some(wanted.clone()));
+    let second = world.node_with(|settings| {
+        settings.webhooks = Some(Wanted {
+            rooms: wanted.rooms.clone(),
+            asks: flume::bounded(1).1,
+        });
+    });
+    here(&first, "lobby", "ada", 1);
+    assert_eq!(deliverer.hear(1), ["occupied lobby"]);
+    here(&first, "unwatched", "ada", 1);
+    here(&second, "lobby", "", 2);
+    here(&second, "lobby", "ada", 1);
+    here(&second, "@ada", "ada", 1);
+    assert_eq!(deliverer.hear(1), ["occupied @ada"]);
+    here(&first, "lobby", "ada", 0);
+    here(&second, "lobby", "ada", 0);
+    here(&second, "@ada", "ada", 0);
+    assert_eq!(deliverer.hear(1), ["vacated @ada"]);
+    here(&second, "lobby", "", 0);
+    assert_eq!(deliverer.hear(1), ["vacated lobby"]);
+    here(&second, "lobby", "", 1);
+    assert_eq!(deliverer.hear(1), ["occupied lobby"]);
+    assert_eq!(deliverer.ask(&[], Word::Take), Turn::default());
+}
+
+fn what_is_held_is_repeated_until_it_is_done_or_left(world: World) {
+    let (deliverer, wanted) = deliverer(&[]);
+    let node = world.node_with(|settings| settings.webhooks = Some(wanted));
+    here(&node, "a", "ada", 1);
+    let start = Instant::now();
+    let first = loop {
+        let turn = deliverer.ask(&[], Word::Take);
+        if !turn.held.is_empty() {
+            break turn;
+        }
+        assert!(start.elapsed() < DEADLINE);
+    };
+    here(&node, "b", "ada", 1);
+    // However long it takes until the second is there.
+    assert_eq!(deliverer.ask(&[], Word::Take), first);
+    assert_eq!(deliverer.ask(&[], Word::Keep), first);
+    assert_eq!(deliverer.ask(&[], Word::Leave), Turn::default());
+    let again = deliverer.ask(&[], Word::Take);
+    assert_eq!(again.held[0], first.held[0], "the same id");
+    assert_eq!(deliverer.ask(&again.held, Word::Keep), Turn::default());
+}
+
+mod over_memory {
+    use super::*;
+
+    #[test]
+    fn a_room_is_told_of_when_its_first_comes_and_its_last_goes() {
+        super::a_room_is_told_of_when_its_first_comes_and_its_last_goes(World::memory());
+    }
+
+    #[test]
+    fn what_is_held_is_repeated_until_it_is_done_or_left() {
+        super::what_is_held_is_repeated_until_it_is_done_or_left(World::memory());
+    }
+
+    #[test]
+    fn rooms_of_a_node_that_ends_are_vacated() {
+        let world = World::memory();
+        let (deliverer, wanted) = deliverer(&[]);
+        let _first = world.node_with(|settings| settings.webhooks = Some(wanted));
+        let second = world.node();
+        here(&second, "lobby", "", 1);
+        assert_eq!(deliverer.hear(1), ["occupied lobby"]);
+        drop(second);
+        assert_eq!(deliverer.hear(1), ["vacated lobby"]);
+    }
+}
+
+mod over_redis {
+    use super::*;
+
+    #[test]
+    fn a_room_is_told_of_when_its_first_comes_and_its_last_goes() {
+        super::a_room_is_told_of_when_its_first_comes_and_its_last_goes(World::redis());
+    }
+
+    #[test]
+    fn what_is_held_is_repeated_until_it_is_done_or_left() {
+        super::what_is_held_is_repeated_until_it_is_done_or_left(World::redis());
+    }
+
+    #[test]
+    fn rooms_of_a_node_that_died_are_vacated_once() {
+        let server = RedisServer::start();
+        let node = |wanted: Option<Wanted>| {
+            let redis = RedisSettings {
+                addresses: vec![server.url().parse().expect("an address")],
+                prefix: "sb".into(),
+                authorities: None,
+                lease: Duration::from_secs(2),
+            };
+            let mut settings = settings();
+            settings.webhooks = wanted;
+            BrokerNode::with(redis, settings).ready()
+        };
+        let (deliverer, wanted) = deliverer(&[]);
+        let silent = || {
+            let (asks, rooms) = (flume::bounded(1).1, Vec::new());
+            Some(Wanted { rooms, asks })
+        };
+        let survivors = [node(Some(wanted)), node(silent())];
+        let dead = node(silent());
+        for room in ["a", "b"] {
+            here(&dead, room, "ada", 2);
+            here(&dead, room, "", 1);
+        }
+        here(&survivors[0], "b", "bob", 1);
+        let mut heard = deliverer.hear(2);
+        heard.sort();
+        assert_eq!(heard, ["occupied a", "occupied b"]);
+        drop(dead);
+        assert_eq!(deliverer.hear(1), ["vacated a"]);
+        here(&survivors[0], "b", "bob", 0);
+        assert_eq!(deliverer.hear(1), ["vacated b"], "and nothing between");
+    }
+
+    #[test]
+    fn without_webhooks_nothing_is_kept() {
+        let server = RedisServer::start();
+        let node = BrokerNode::on(&server);
+        here(&node, "lobby", "ada", 1);
+        server.until(&["EXISTS", "sb:{lobby}:here"], 1);
+        assert_eq!(server.query::<usize>(&["EXISTS", "sb:hooks"]), 0);
+    }
+}

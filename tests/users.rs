@@ -1,0 +1,314 @@
+//! What a backend does with users, over the whole cluster and whichever node it asks: ends their connections, keeps them
+//! from returning with the tokens they have, brings them into rooms and takes them out. And that nobody else can do so, or
+//! listen.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard::dispatcher::Now;
+use switchboard::readiness::State;
+
+use crate::support::backend::{key_file, keys};
+use crate::support::cluster::{answers, ready};
+use crate::support::redis_server::RedisServer;
+use crate::support::{Backend, Issuer, NodeProcess, TestClient, TestNode, eventually, run};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A node that wants tokens and shares this Redis, ready or not.
+fn unready(issuer: &Issuer, redis: &RedisServer) -> TestNode {
+    TestNode::unready(|config| {
+        issuer.secures(config);
+        config.redis = vec![redis.url().parse().expect("an address")];
+        config.api_key_file = Some(keys());
+        config.publish_timeout = Duration::from_secs(3);
+    })
+}
+
+async fn is_ready(node: &TestNode) {
+    let readiness = node.server().readiness();
+    eventually("the node is ready", || readiness.state() == State::Ready).await;
+}
+
+async fn start(issuer: &Issuer, redis: &RedisServer) -> TestNode {
+    let node = unready(issuer, redis);
+    is_ready(&node).await;
+    node
+}
+
+async fn signed_in(node: &TestNode, token: &str) -> TestClient {
+    let mut client = node.client().await;
+    let answer = client.sign_in(token).await;
+    assert_eq!(answer["type"], "ok", "{answer}");
+    client
+}
+
+/// A token is refused: in a message, and in the handshake by the close that follows at once.
+async fn is_refused(node: &TestNode, token: &str) {
+    let mut client = node.client().await;
+    let answer = client.sign_in(token).await;
+    assert_eq!(answer["code"], "unauthorized", "{answer}");
+    assert_eq!(code(&mut client).await, Some(3500));
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str())];
+    let shown = TestClient::with(node.address, "", &headers).await;
+    assert_eq!(code(&mut shown.expect("a handshake")).await, Some(3500));
+}
+
+async fn code(client: &mut TestClient) -> Option<u16> {
+    client.closed().await.map(|(code, _)| code)
+}
+
+/// Its connection goes on.
+async fn is_there(client: &mut TestClient) {
+    assert_eq!(client.call(json!({"type": "ping"})).await["type"], "pong");
+}
+
+async fn disconnect(node: &TestNode, user: &str, query: &str) -> Value {
+    let mut backend = Backend::connect(node.address).await;
+    let path = format!("/users/{user}/connections{query}");
+    backend.ok("DELETE", &path, Value::Null).await
+}
+
+const FORBID: &str = "?forbid_return=true";
+
+#[test]
+fn a_user_is_disconnected_on_every_node_and_may_return() {
+    run(async {
+        let (issuer, redis) = (Issuer::new(), RedisServer::start());
+        let nodes = [start(&issuer, &redis).await, start(&issuer, &redis).await];
+        let (ada, bob) = (issuer.token("ada", &["*"]), issuer.token("bob", &["*"]));
+        let mut hers = Vec::new();
+        for node in &nodes {
+            hers.push(signed_in(node, &ada).await);
+        }
+        let mut his = signed_in(&nodes[1], &bob).await;
+        let said = disconnect(&nodes[0], "ada", "").await;
+        assert_eq!(said, json!({"user": "ada"}));
+        for client in &mut hers {
+            assert_eq!(code(client).await, Some(3007));
+        }
+        is_there(&mut his).await;
+        for node in &nodes {
+            signed_in(node, &ada).await.join("lobby").await;
+        }
+    });
+}
+
+#[test]
+fn who_is_forbidden_to_return_is_refused_everywhere_also_by_later_nodes_and_after_a_cut() {
+    run(async {
+        let (issuer, mut redis) = (Issuer::new(), RedisServer::start());
+        let nodes = [start(&issuer, &redis).await, start(&issuer, &redis).await];
+        let (ada, bob) = (issuer.token("ada", &["*"]), issuer.token("bob", &["*"]));
+        let mut hers = [
+            signed_in(&nodes[0], &ada).await,
+            signed_in(&nodes[1], &ada).await,
+        ];
+        let mut his = signed_in(&nodes[1], &bob).await;
+        disconnect(&nodes[0], "ada", FORBID).await;
+        for client in &mut hers {
+            assert_eq!(code(client).await, Some(3500));
+        }
+        is_there(&mut his).await;
+        for node in &nodes {
+            is_refused(node, &ada).await;
+        }
+        let later = start(&issuer, &redis).await;
+        is_refused(&later, &ada).await;
+        // Issued later, so it counts.
+        let later_than_that = Now::read().unix_ms + 2_000;
+        let newer = issuer.signed_at(later_than_that, "ada", HOUR, [&["*"]; 4]);
+        for node in [&nodes[0], &nodes[1], &later] {
+            signed_in(node, &newer).await.join("lobby").await;
+            signed_in(node, &bob).await;
+        }
+        // Redis is killed and comes back empty: the nodes that live tell those that come.
+        redis.restart();
+        for node in [&nodes[0], &nodes[1], &later] {
+            is_ready(node).await;
+            is_refused(node, &ada).await;
+        }
+        redis.until(&["XLEN", "switchboard:{$control.revoked}:log"], 1i64);
+        let last = start(&issuer, &redis).await;
+        is_refused(&last, &ada).await;
+        signed_in(&last, &newer).await;
+    });
+}
+
+#[test]
+fn what_was_revoked_survives_a_redis_that_was_emptied_as_long_as_a_node_lives() {
+    run(async {
+        let (issuer, redis) = (Issuer::new(), RedisServer::start());
+        let node = start(&issuer, &redis).await;
+        let users = ["ada", "bob", "cy"];
+        let tokens = users.map(|user| issuer.token(user, &["*"]));
+        for user in users {
+            disconnect(&node, user, FORBID).await;
+        }
+        let _: String = redis.query(&["FLUSHALL"]);
+        for token in &tokens {
+            is_refused(&node, token).await;
+        }
+        // The log is found to be gone by the next word in it, or within a minute.
+        disconnect(&node, "dot", FORBID).await;
+        redis.until(&["XLEN", "switchboard:{$control.revoked}:log"], 4i64);
+        let other = start(&issuer, &redis).await;
+        for node in [&node, &other] {
+            for token in &tokens {
+                is_refused(node, token).await;
+            }
+        }
+        signed_in(&other, &issuer.token("eve", &["*"])).await;
+    });
+}
+
+#[test]
+fn the_call_is_answered_in_time_though_a_node_has_just_died() {
+    run(async {
+        let (issuer, redis) = (Issuer::new(), RedisServer::start());
+        let (secret, file, url) = (issuer.path(), key_file(), redis.url());
+        let keys = file.path().to_str().expect("UTF-8");
+        let arguments = [
+            "--token-secret-file",
+            &secret,
+            "--redis",
+            &url,
+            "--api-key-file",
+            keys,
+        ];
+        let dying = NodeProcess::start(&arguments).await;
+        ready(dying.address).await;
+        let node = start(&issuer, &redis).await;
+        let mut client = signed_in(&node, &issuer.token("ada", &["*"])).await;
+        dying.kill();
+        disconnect(&node, "ada", FORBID).await;
+        assert_eq!(code(&mut client).await, Some(3500));
+    });
+}
+
+#[test]
+fn without_redis_nothing_is_promised_and_the_node_lets_nobody_in_that_it_cannot_judge() {
+    run(async {
+        let (issuer, mut redis) = (Issuer::new(), RedisServer::start());
+        let node = start(&issuer, &redis).await;
+        let ada = issuer.token("ada", &["*"]);
+        let mut client = signed_in(&node, &ada).await;
+        redis.kill();
+        answers(node.address, 503).await;
+        let path = format!("/users/ada/connections{FORBID}");
+        let mut backend = Backend::connect(node.address).await;
+        let refused = backend.call("DELETE", &path, Value::Null).await;
+        assert_eq!(refused.status, 503, "{refused:?}");
+        is_there(&mut client).await;
+        let blind = unready(&issuer, &redis);
+        assert_ne!(blind.server().readiness().state(), State::Ready);
+        assert!(TestClient::try_connect(blind.address).await.is_err());
+        redis.run();
+        is_ready(&blind).await;
+        signed_in(&blind, &ada).await;
+    });
+}
+
+#[test]
+fn a_backend_brings_a_user_into_a_room_and_takes_it_out_on_every_node() {
+    run(async {
+        let (issuer, redis) = (Issuer::new(), RedisServer::start());
+        let nodes = [start(&issuer, &redis).await, start(&issuer, &redis).await];
+        let ada = issuer.token("ada", &[]);
+        let mut hers = [
+            signed_in(&nodes[0], &ada).await,
+            signed_in(&nodes[1], &ada).await,
+        ];
+        let mut his = signed_in(&nodes[1], &issuer.token("bob", &["*"])).await;
+        his.join("lobby").await;
+        assert_eq!(his.publish("lobby", json!("before")).await, 1);
+        let mut backend = Backend::connect(nodes[0].address).await;
+        let said = backend.ok("PUT", "/users/ada/rooms/lobby", json!({})).await;
+        assert_eq!(said, json!({"user": "ada", "room": "lobby"}));
+        for client in &mut hers {
+            let told = client.push("ok").await;
+            assert_eq!(
+                (&told["room"], &told["offset"]),
+                (&json!("lobby"), &json!(1))
+            );
+        }
+        his.publish("lobby", json!("hello")).await;
+        for client in &mut hers {
+            assert_eq!(client.message("lobby").await["offset"], 2);
+        }
+        let path = "/users/ada/rooms/lobby";
+        backend.ok("DELETE", path, Value::Null).await;
+        for client in &mut hers {
+            assert_eq!(client.push("removed").await["room"], "lobby");
+        }
+        his.publish("lobby", json!("after")).await;
+        for client in &mut hers {
+            is_there(client).await;
+            assert!(client.heard().all(|said| said["type"] != "message"));
+        }
+        for said in ["before", "hello", "after"] {
+            assert_eq!(his.message("lobby").await["data"], said);
+        }
+    });
+}
+
+#[test]
+fn what_the_nodes_tell_each_other_is_nobody_elses() {
+    run(async {
+        let (issuer, redis) = (Issuer::new(), RedisServer::start());
+        let node = start(&issuer, &redis).await;
+        let all = ["*", "$*", "$control", "$control*", "@*"];
+        let mut client = signed_in(&node, &issuer.token("eve", &all)).await;
+        let mut backend = Backend::connect(node.address).await;
+        for room in ["$control", "$control.revoked"] {
+            for command in [
+                json!({"type": "join", "room": room}),
+                json!({"type": "publish", "room": room, "data": {"do": "revoke", "user": "ada"}}),
+                json!({"type": "publish", "room": room, "data": 1, "ephemeral": true}),
+                json!({"type": "history", "room": room}),
+                json!({"type": "members", "room": room}),
+            ] {
+                let answer = client.call(command).await;
+                assert_eq!(answer["code"], "forbidden", "{answer}");
+            }
+            let messages = format!("/rooms/{room}/messages");
+            let joins = format!("/users/eve/rooms/{room}");
+            for (method, path) in [("GET", &messages), ("POST", &messages), ("PUT", &joins)] {
+                let body = match method {
+                    "POST" => json!({"data": 1}),
+                    _ => json!({}),
+                };
+                let answer = backend.call(method, path, body).await;
+                assert_eq!(answer.status, 403, "{answer:?}");
+            }
+        }
+        let mut stranger = Backend::without_key(node.address).await;
+        let path = "/users/eve/connections";
+        let answer = stranger.call("DELETE", path, Value::Null).await;
+        assert_eq!(answer.status, 401, "{answer:?}");
+        is_there(&mut client).await;
+    });
+}
+
+#[test]
+fn an_open_node_ends_connections_and_says_that_it_can_keep_nobody_out() {
+    run(async {
+        let node = TestNode::start().await;
+        let mut client = node.client().await;
+        client.auth("ada").await;
+        let mut backend = Backend::without_key(node.address).await;
+        let path = format!("/users/ada/connections{FORBID}");
+        let refused = backend.call("DELETE", &path, Value::Null).await;
+        assert_eq!(refused.status, 403, "{refused:?}");
+        is_there(&mut client).await;
+        backend
+            .ok(
+                "DELETE",
+                "/users/ada/connections?forbid_return=false",
+                Value::Null,
+            )
+            .await;
+        assert_eq!(code(&mut client).await, Some(3007));
+    });
+}
