@@ -265,7 +265,7 @@ fn each_foreign_world_has_its_files() {
         );
         file.expect_only_in(&["auth/jwt"], &["jsonwebtoken"]);
         file.expect_only_in(&["webhooks/post"], &["hyper"]);
-        file.expect_only_in(&["webhooks/signature", "tls"], &["aws_lc_rs"]);
+        file.expect_only_in(&["webhooks/signature", "keys", "tls"], &["aws_lc_rs"]);
         file.expect_only_in(&["tls"], &["rustls"]);
         file.expect_only_in(&["http/rules"], &["httparse"]);
         file.expect_only_in(&["config"], &["clap", "toml::"]);

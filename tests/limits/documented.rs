@@ -55,6 +55,7 @@ fn is_no_limit(name: &str) -> bool {
         "heartbeat",
         "history",
         "presence-events",
+        "webhook-room",
         "log-level",
     ];
     words.contains(&name)
