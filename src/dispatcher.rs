@@ -212,7 +212,7 @@ pub struct Dispatcher {
     /// Rooms where joins wait for the broker, looked through at each tick. Keys, of which there are no more than there may be
     /// rooms: whoever joins and leaves for ever adds nothing.
     joins: BTreeSet<RoomKey>,
-    /// Ended sessions whose writers have not ended yet, and when they are hung up on.
+    /// Ended sessions whose connections have not ended yet, and when they are hung up on.
     closing: HashMap<SessionId, (Instant, Outbox)>,
     /// Where giving up recent messages goes on.
     recent_hand: usize,
@@ -410,7 +410,8 @@ impl Dispatcher {
         }
     }
 
-    /// A client that reads nothing any more must not hold its connection: the writer has so much time and no more.
+    /// A client that reads nothing any more, or never closes, must not hold its connection: writer and reader have so much
+    /// time and no more.
     fn await_end(&mut self, now: Now, session: SessionId, outbox: Outbox) {
         let deadline = now.instant + self.desk.settings.close_timeout;
         self.closing.insert(session, (deadline, outbox));
@@ -457,7 +458,7 @@ impl Dispatcher {
             if !in_time {
                 outbox.hang_up();
             }
-            in_time && !outbox.is_finished()
+            in_time && !outbox.is_last()
         });
     }
 

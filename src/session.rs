@@ -151,9 +151,9 @@ impl Outbox {
         let _ = self.queue.send(Chunk::End(Bytes::new()));
     }
 
-    /// Whether the writer has ended.
-    pub fn is_finished(&self) -> bool {
-        self.queue.is_disconnected()
+    /// Whether the connection has ended: its reader and its writer hold the outbox no more, and this is the last handle.
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.gauge) == 1
     }
 
     /// Asks the writer to tell when all that is queued from now on has been written.

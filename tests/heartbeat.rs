@@ -12,7 +12,8 @@ async fn node() -> TestNode {
     TestNode::with(|config| {
         config.heartbeat = Duration::from_millis(500);
         config.pong_timeout = Duration::from_millis(250);
-        config.close_timeout = Duration::from_millis(250);
+        // Several ticks: the writer has ended long before whoever never closes is hung up on.
+        config.close_timeout = Duration::from_secs(1);
     })
     .await
 }
