@@ -18,7 +18,8 @@
 //!   A broker whose queue overflowed lets the rooms go through the same door: it says `Following` again.
 //! - **Presence is what the nodes say, while they live.** A node's [`Here`]s stand as long as its lease; each change over the whole cluster raises the room's version,
 //!   once, and is told to whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room through several nodes is one member. What was missed
-//!   shows in [`Change::from`], and is asked with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to be only a part.
+//!   shows in [`Change::from`], and is asked with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to be only a part;
+//!   likewise [`Census`]. A room is among those that are listed exactly as long as somebody is in it.
 //! - **Only a read judges an epoch.** Why an offset needs one: a log lost at offset 8 starts again at 1, and whoever stands at 8 must not be told
 //!   at the new 8 that nothing was missed.
 
@@ -33,6 +34,7 @@ pub mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::census::{Connection, Finding, Question};
 use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket, UserName};
 pub use crate::member::{Change, Info, Member, Roll};
 use crate::notice::Wanted;
@@ -51,7 +53,9 @@ pub enum Request {
     Publish(Publish),
     Read(Read),
     Here(Here),
+    Connected(Connected),
     Members(Members),
+    Census(Census),
     /// The node drains: what it has announced as here stands for this long and no longer, unless other nodes announce it too.
     Retire(Duration),
 }
@@ -86,6 +90,22 @@ pub struct Here {
     pub user: Option<UserName>,
     pub connections: u32,
     pub info: Option<Info>,
+}
+
+/// One of a user's connections on this node is there from now on, or no more. Like [`Here`] it is not answered, and stands as long
+/// as the node's lease. The user's personal room is where it is kept.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    pub user: UserName,
+    pub connection: Connection,
+    pub live: bool,
+}
+
+/// A backend's question about the whole cluster, answered from what all nodes have said.
+#[derive(Clone, Debug)]
+pub struct Census {
+    pub ticket: Ticket,
+    pub question: Question,
 }
 
 /// A question for a part of the list of a room's members.
@@ -132,6 +152,11 @@ pub enum BrokerEvent {
     Roll {
         ticket: Ticket,
         result: Result<Roll, Refused>,
+    },
+    /// The answer to a [`Census`].
+    Found {
+        ticket: Ticket,
+        result: Result<Finding, Refused>,
     },
 }
 

@@ -6,6 +6,7 @@
 //! live member) before anything that concerns the room is told to one of them, and at the end of the turn; so
 //! everyone sees inbox order, and a burst costs one write per member.
 
+mod census;
 mod commands;
 mod control;
 mod desk;
@@ -440,6 +441,7 @@ impl Dispatcher {
             BrokerEvent::Page { ticket, result } => self.on_page(now, ticket, result),
             BrokerEvent::Changed { room, change } => self.on_changed(&room, change),
             BrokerEvent::Roll { ticket, result } => self.on_roll(ticket, result),
+            BrokerEvent::Found { ticket, result } => self.on_found(ticket, result),
         }
     }
 

@@ -177,7 +177,7 @@ pub struct Position {
 }
 
 /// One run of a node, made at random when the process starts: a restarted node is another incarnation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Incarnation(pub u64);
 
 impl fmt::Display for Incarnation {

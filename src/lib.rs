@@ -25,7 +25,7 @@
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds, [`webhooks`] | wait |
 //! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`api`], [`exposition`], [`rooms`], [`track`], [`history`], [`presence`], [`control`], [`revocations`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
-//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`keys`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
+//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`census`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`keys`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
 //! clients in [`protocol::native`], tokens in [`auth`], the JSON between nodes in [`broker::wire`] and [`control`], the standard output in [`logger`],
@@ -55,6 +55,7 @@
 pub mod api;
 pub mod auth;
 pub mod broker;
+pub mod census;
 pub mod config;
 pub mod connection;
 pub mod control;

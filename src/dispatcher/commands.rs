@@ -106,6 +106,16 @@ impl Dispatcher {
                 before,
                 limit,
             } => self.history(&asker, room, before, limit),
+            api::Command::Members { room, after, limit } => {
+                let asker = asker.clone();
+                self.list_members(Inquiry {
+                    asker,
+                    room,
+                    after,
+                    limit,
+                })
+            }
+            api::Command::Census(question) => self.census(&asker, question),
             api::Command::Order(order) => self.order(now, &asker, order),
         };
         if let Err(error) = outcome {

@@ -60,6 +60,8 @@ pub enum Pending {
     /// The node itself: a hole in what the nodes tell each other.
     Control(ControlLog),
     Members(Inquiry),
+    /// A backend's question for the whole cluster.
+    Census(Asker),
     /// The node itself: a hole in the room is to be closed, or its position looked up.
     Track(RoomKey),
     /// Sessions that come back to the room, and whose messages the node no longer has.

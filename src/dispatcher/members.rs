@@ -127,7 +127,7 @@ impl Dispatcher {
         room.state.cursors.remove(&session);
         room.state.speakers[member.protocol.index()] -= 1;
         let name = room.name.clone();
-        self.absent(&name, &member.present);
+        self.absent(session, &name, &member.present);
         if left == Left::Last
             && let Some(room) = self.rooms.remove(key)
         {

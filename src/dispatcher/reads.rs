@@ -56,6 +56,7 @@ impl Dispatcher {
                 | Pending::Order { .. }
                 | Pending::Renewal(_)
                 | Pending::Members(_)
+                | Pending::Census(_)
                 | Pending::Roll(_),
             )
             | None => {}

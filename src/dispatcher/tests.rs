@@ -68,7 +68,7 @@ impl Bench {
         let is_presence = |request: &Request| {
             matches!(
                 request,
-                Request::Here(_) | Request::Members(_) | Request::Retire(_)
+                Request::Here(_) | Request::Connected(_) | Request::Members(_) | Request::Retire(_)
             )
         };
         let requests = self.dispatcher.take_requests();

@@ -53,7 +53,7 @@ pub struct Lane {
     batches: FuturesOrdered<BoxFuture<'static, RedisResult<Vec<Value>>>>,
     numbers: VecDeque<Vec<u64>>,
     hold: Option<Hold>,
-    /// Whether lists of members can be believed; until then they are asked again.
+    /// Whether what is said of members can be believed; until then they are asked again.
     trust: Trust,
     metrics: Arc<Metrics>,
     /// The last failure that was logged; the same one is not told again and again.
@@ -199,7 +199,7 @@ impl Lane {
             return;
         };
         let outcome = match job {
-            Job::Members(_) if !self.trust.get() => Outcome::NotYet,
+            Job::Members(_) | Job::Census(_) if !self.trust.get() => Outcome::NotYet,
             job => answers::judge(job, answer),
         };
         match outcome {

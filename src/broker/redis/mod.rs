@@ -15,6 +15,7 @@
 
 mod announcer;
 pub mod answers;
+mod census;
 mod commands;
 mod hooks;
 mod lane;

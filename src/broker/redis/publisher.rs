@@ -113,8 +113,16 @@ impl Publisher {
                 self.hear();
                 self.read(Job::Members(members))
             }
+            Request::Census(census) => {
+                self.hear();
+                self.read(Job::Census(census))
+            }
             Request::Here(here) => {
                 self.presence.here(here);
+                Ok(())
+            }
+            Request::Connected(connected) => {
+                self.presence.is_connected(connected);
                 Ok(())
             }
             Request::Retire(span) => {

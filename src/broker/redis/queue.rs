@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::broker::{BrokerEvent, Members, Publish, Read, Refused};
+use crate::broker::{BrokerEvent, Census, Members, Publish, Read, Refused};
+use crate::census::Question;
 
 /// How many requests may wait for their answers. A guess: three seconds of a busy node's publishes, so that a short absence of
 /// Redis costs nothing.
@@ -19,6 +20,7 @@ pub enum Job {
     Publish(Publish),
     Read(Read),
     Members(Members),
+    Census(Census),
     /// A word to the node itself, to hear whether publishing and the subscription work. Nobody waits for its answer.
     Probe,
 }
@@ -28,7 +30,7 @@ impl Job {
     fn may_repeat(&self) -> bool {
         match self {
             Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
-            Job::Read(_) | Job::Members(_) => true,
+            Job::Read(_) | Job::Members(_) | Job::Census(_) => true,
             Job::Probe => false,
         }
     }
@@ -37,18 +39,21 @@ impl Job {
     fn weight(&self) -> usize {
         match self {
             Job::Publish(publish) => publish.publication.weight() + 256,
-            Job::Read(_) | Job::Members(_) | Job::Probe => 256,
+            Job::Read(_) | Job::Members(_) | Job::Census(_) | Job::Probe => 256,
         }
     }
 
-    /// What it puts on the wire, there or back, in bytes: a guess of 256 for each message or member of a page.
+    /// What it puts on the wire, there or back, in bytes: a guess of 256 for each entry of a page.
     fn cost(&self) -> usize {
-        match self {
-            Job::Read(Read { limit, .. }) | Job::Members(Members { limit, .. }) => {
-                self.weight().saturating_add(limit.saturating_mul(256))
-            }
-            Job::Publish(_) | Job::Probe => self.weight(),
-        }
+        let entries = match self {
+            Job::Read(Read { limit, .. }) | Job::Members(Members { limit, .. }) => *limit,
+            Job::Census(Census { question, .. }) => match question {
+                Question::Rooms { limit, .. } | Question::Connections { limit, .. } => *limit,
+                Question::Room(_) => 0,
+            },
+            Job::Publish(_) | Job::Probe => 0,
+        };
+        self.weight().saturating_add(entries.saturating_mul(256))
     }
 
     /// The answer to whoever asked, if there is anyone.
@@ -64,6 +69,10 @@ impl Job {
             }),
             Job::Members(members) => Some(BrokerEvent::Roll {
                 ticket: members.ticket,
+                result: Err(unless_unknown(why)),
+            }),
+            Job::Census(census) => Some(BrokerEvent::Found {
+                ticket: census.ticket,
                 result: Err(unless_unknown(why)),
             }),
             Job::Probe => None,
