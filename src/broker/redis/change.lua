@@ -26,12 +26,22 @@ local function raise()
   return from, version
 end
 
--- Counts so many connections more, or fewer.
+-- Counts so many connections more, or fewer; or all anew, when it is not known how many there were.
 local function count_more(more)
-  if more ~= 0 then
-    local all = math.max((tonumber(redis.call('HGET', here, '@connections') or '') or 0) + more, 0)
-    redis.call('HSET', here, '@connections', digits(all))
+  local all = more and tonumber(string.match(redis.call('HGET', here, '@connections') or '', '^%d+$'))
+  if all then
+    all = all + more
+  else
+    all = 0
+    local fields = redis.call('HGETALL', here)
+    for at = 1, #fields, 2 do
+      local field = fields[at]
+      if string.sub(field, 1, 1) ~= '@' or field == '@anonymous' then
+        all = all + sum(parts_of(fields[at + 1]))
+      end
+    end
   end
+  redis.call('HSET', here, '@connections', digits(math.max(all, 0)))
 end
 
 -- Writes the parts of a field in the place of the former ones. When that changes what everyone sees of a
@@ -49,8 +59,8 @@ local function write(topic, field, former, parts)
   local was, shown = sum(former)
   local connections, info = sum(parts)
   local is_user = string.sub(field, 1, 1) ~= '@'
-  if is_user or field == '@anonymous' then
-    count_more(connections - was)
+  if (is_user or field == '@anonymous') and not (former and connections == was) then
+    count_more(former and connections - was)
   end
   if field == '@anonymous' then
     return
