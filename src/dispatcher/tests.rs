@@ -1,6 +1,7 @@
 //! The dispatcher's turns, one at a time: events in, frames and requests out. The broker is played by hand; no task
 //! runs and no time passes but what the test says.
 
+mod census;
 mod control;
 mod identity;
 #[path = "presence/tests.rs"]

@@ -318,7 +318,7 @@ fn a_killed_node_delays_no_answer_and_its_connections_leave_them_when_its_lease_
         for path in paths {
             let asked = Instant::now();
             left[0].ok("GET", path, Value::Null).await;
-            assert!(asked.elapsed() < Duration::from_secs(2), "{path}");
+            assert!(asked.elapsed() < Duration::from_secs(5), "{path}");
         }
         for (path, field) in before {
             agreed(left, path, |page| page[field] == 1).await;
