@@ -112,6 +112,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// For carrying out a call of the HTTP API, once it was read.
     pub call_timeout: Duration,
+    /// Calls that are carried out at once.
+    pub calls: usize,
     /// How long a refused peer may take to hang up.
     pub close_timeout: Duration,
     /// Bytes of one WebSocket message.

@@ -123,6 +123,8 @@ pub enum Refused {
     Connections,
     /// As many connections as one address may have.
     Address,
+    /// As many calls of the HTTP API under way as the node may have.
+    Calls,
     /// The node is stopping, or does not reach Redis.
     NotReady,
     /// A head, a request target or a field list above its limit.
@@ -144,6 +146,7 @@ impl Label for Refused {
     const ALL: &'static [Self] = &[
         Self::Connections,
         Self::Address,
+        Self::Calls,
         Self::NotReady,
         Self::Head,
         Self::Timeout,
@@ -161,6 +164,7 @@ impl Label for Refused {
         match self {
             Self::Connections => "connections",
             Self::Address => "address",
+            Self::Calls => "calls",
             Self::NotReady => "not_ready",
             Self::Head => "head",
             Self::Timeout => "timeout",
@@ -255,6 +259,8 @@ metrics! {
     pub connections_open: Metric,
     /// Sessions that are open now.
     pub sessions_open: Metric,
+    /// Calls of the HTTP API that the node carries out now.
+    pub calls_open: Metric,
     /// Rooms in which the node has members now.
     pub rooms_open: Metric,
     /// Connections that were accepted.

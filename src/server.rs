@@ -343,6 +343,7 @@ fn limits(config: &Config) -> Limits {
         head_timeout: config.head_timeout,
         idle_timeout: config.idle_timeout,
         call_timeout: config.publish_timeout + CALL_SLACK,
+        calls: config.api_calls,
         close_timeout: config.close_timeout,
         message: config.max_message,
         depth: config.max_depth,

@@ -1,12 +1,14 @@
 //! What a caller is told while Redis is away or the dispatcher does not answer, and that nothing is lost while nodes are restarted.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::connection::{Counted, Entrance, serve};
+use switchboard::connection::{Counted, Entrance, Node, serve};
 use switchboard::dispatcher::Event;
 use switchboard::id::RoomName;
+use switchboard::metrics::Refused;
 use switchboard::protocol::Reply;
 use switchboard::runtime::{self, Listener};
 
@@ -58,6 +60,19 @@ fn while_redis_is_away_calls_are_refused_in_time_and_say_when_to_return() {
     });
 }
 
+/// Serves a node whose dispatcher is the test itself.
+fn served(node: Arc<Node>) -> SocketAddr {
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let address = listener.local_addr();
+    runtime::spawn(async move {
+        while let Ok((socket, peer)) = listener.accept().await {
+            let counted = Counted::new(node.metrics.clone());
+            runtime::spawn(serve(node.clone(), socket, peer, Entrance::Public, counted));
+        }
+    });
+    address
+}
+
 #[test]
 fn what_the_dispatcher_does_not_answer_in_time_is_unknown_and_what_it_cannot_hear_is_not() {
     run(async {
@@ -65,14 +80,7 @@ fn what_the_dispatcher_does_not_answer_in_time_is_unknown_and_what_it_cannot_hea
         let mut node = node_of(inbox);
         let own = Arc::get_mut(&mut node).expect("it is new");
         own.limits.call_timeout = Duration::from_millis(300);
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-        let address = listener.local_addr();
-        runtime::spawn(async move {
-            while let Ok((socket, peer)) = listener.accept().await {
-                let counted = Counted::new(node.metrics.clone());
-                runtime::spawn(serve(node.clone(), socket, peer, Entrance::Public, counted));
-            }
-        });
+        let address = served(node);
         let mut backend = Backend::without_key(address).await;
         let path = "/rooms/lobby/messages";
         let answer = backend.call("POST", path, json!({"data": 1})).await;
@@ -112,6 +120,68 @@ fn what_the_dispatcher_does_not_answer_in_time_is_unknown_and_what_it_cannot_hea
             (answer.status, &answer.json()["code"]),
             (503, &json!("unavailable"))
         );
+    });
+}
+
+#[test]
+fn as_many_calls_as_a_node_may_carry_out_are_and_one_more_is_refused_at_once() {
+    run(async {
+        let (inbox, events) = flume::unbounded();
+        let mut node = node_of(inbox);
+        Arc::get_mut(&mut node).expect("it is new").limits.calls = 2;
+        let metrics = node.metrics.clone();
+        let address = served(node);
+        let mut backends = Vec::new();
+        for _ in 0..3 {
+            backends.push(Backend::without_key(address).await);
+        }
+        let mut calls = Vec::new();
+        for backend in &mut backends[..2] {
+            let request = backend.request("GET", "/rooms/lobby", &Value::Null);
+            backend.caller().send(request).await;
+            let Ok(Event::Call { caller, .. }) = events.recv_async().await else {
+                panic!("no call")
+            };
+            calls.push(caller);
+        }
+        assert_eq!(metrics.calls_open.get(), 2);
+        let [.., third] = &mut backends[..] else {
+            panic!("three")
+        };
+        let answer = third.call("GET", "/rooms/lobby", Value::Null).await;
+        assert_eq!(
+            (answer.status, answer.field("Retry-After")),
+            (503, Some("1"))
+        );
+        assert_eq!(answer.json()["code"], "unavailable");
+        let counted = (
+            metrics.refused_total.get(Refused::Calls),
+            metrics.calls_open.get(),
+        );
+        assert_eq!(counted, (1, 2));
+
+        let room = RoomName::new("lobby").expect("a name");
+        let reply = || Reply::Published {
+            room: &room,
+            position: None,
+        };
+        // Who is answered is told once, and lets go.
+        calls.remove(1).tell(&reply());
+        assert_eq!(backends[1].caller().answer().await.status, 200);
+        // The place is free, and the connection of the one who was refused still good.
+        let answering = async {
+            let Ok(Event::Call { caller, .. }) = events.recv_async().await else {
+                panic!("no call")
+            };
+            caller.tell(&reply());
+        };
+        let again = backends[2].call("GET", "/rooms/lobby", Value::Null);
+        let (answer, ()) = futures::join!(again, answering);
+        assert_eq!(answer.status, 200);
+        calls.remove(0).tell(&reply());
+        assert_eq!(backends[0].caller().answer().await.status, 200);
+        let none = || metrics.calls_open.get() == 0;
+        eventually("no call is under way", none).await;
     });
 }
 

@@ -3,10 +3,10 @@
 use super::identity::{holder, secured};
 use super::*;
 use crate::api;
+use crate::broker::wire::change::decode_info;
 use crate::broker::{Members, Refused, Roll};
 use crate::census::{Count, Finding, Question};
 use crate::identity::Identity;
-use crate::member::Info;
 use crate::protocol::Code;
 
 impl Bench {
@@ -54,9 +54,8 @@ fn a_connection_is_named_from_when_it_is_in_its_users_room_until_it_ends() {
         "other rooms say nothing of it"
     );
 
-    let shown: Box<serde_json::value::RawValue> = serde_json::from_str(r#"{"n":1}"#).unwrap();
     let newer = Identity {
-        info: Some(Info::from(shown)),
+        info: decode_info(br#"{"n":1}"#).unwrap(),
         ..Identity::clone(&ada)
     };
     bench.turn([super::identity::identified(2, Arc::new(newer))]);
@@ -113,8 +112,8 @@ fn a_backend_is_answered_by_the_broker_even_where_this_node_keeps_the_list() {
     let (0, Ok(json)) = answers.try_recv().unwrap() else {
         panic!("it is answered")
     };
-    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    assert_eq!((&json["version"], &json["count"]), (&9.into(), &0.into()));
+    let json = String::from_utf8_lossy(&json);
+    assert!(json.contains("\"version\":9,"), "{json}");
     assert!(bench.dispatcher.load().is_idle());
 }
 
