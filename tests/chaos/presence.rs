@@ -14,6 +14,18 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// Asks for as long as `patience`, then writes down what was answered.
 pub async fn ask(clients: &[Handle], recorder: &Recorder, patience: Duration) {
+    let took = until_listed(clients, patience).await;
+    let took = took.map_or("never".into(), |took| {
+        format!("{:.1} s", took.as_secs_f64())
+    });
+    recorder.figure("every node lists who is here, after", took);
+    for (client, room) in survey(clients).1 {
+        note(client, &room, recorder);
+    }
+}
+
+/// Waits until every node lists whom it should; how long that took.
+pub async fn until_listed(clients: &[Handle], patience: Duration) -> Option<Duration> {
     let start = Instant::now();
     loop {
         let (expected, asked) = survey(clients);
@@ -30,12 +42,7 @@ pub async fn ask(clients: &[Handle], recorder: &Recorder, patience: Duration) {
         };
         let all_right = asked.iter().all(is_right);
         if all_right || start.elapsed() > patience {
-            let took = format!("{:.1} s", start.elapsed().as_secs_f64());
-            recorder.figure("every node lists who is here, after", took);
-            asked
-                .iter()
-                .for_each(|(client, room)| note(client, room, recorder));
-            return;
+            return all_right.then(|| start.elapsed());
         }
     }
 }
