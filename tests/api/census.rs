@@ -33,7 +33,7 @@ impl House {
             let with_redis = |config: &mut Config| {
                 config.redis = vec![url];
                 config.node = label.into();
-                config.presence_grace = Duration::ZERO;
+                quiet(config);
             };
             nodes.push(TestNode::with(with_redis).await);
         }
@@ -52,14 +52,28 @@ impl House {
 
     /// What all nodes answer, once they agree that it fits.
     async fn agree(&mut self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        agreed(&mut self.backends, path, fits).await
+        agreed(&mut self.backends, &mut [], path, fits).await
     }
 }
 
-/// What all of them are answered, once it is the same and fits.
-async fn agreed(backends: &mut [Backend], path: &str, fits: impl Fn(&Value) -> bool) -> Value {
+/// No grace; and clients need not listen.
+fn quiet(config: &mut Config) {
+    config.presence_grace = Duration::ZERO;
+    config.heartbeat = Duration::from_secs(600);
+}
+
+/// What all of them are answered, once it is the same and fits. Meanwhile these clients listen, so that they answer pings.
+async fn agreed(
+    backends: &mut [Backend],
+    listening: &mut [TestClient],
+    path: &str,
+    fits: impl Fn(&Value) -> bool,
+) -> Value {
     let started = Instant::now();
     loop {
+        for client in &mut *listening {
+            client.call(json!({"type": "ping"})).await;
+        }
         let mut answers = Vec::new();
         for backend in &mut *backends {
             answers.push(backend.ok("GET", path, Value::Null).await);
@@ -80,7 +94,7 @@ fn in_both(scenario: impl AsyncFn(House)) {
     run(async {
         let alone = |config: &mut Config| {
             config.node = "a".into();
-            config.presence_grace = Duration::ZERO;
+            quiet(config);
         };
         scenario(House::of(vec![TestNode::with(alone).await]).await).await;
         let redis = RedisServer::start();
@@ -289,6 +303,7 @@ fn a_killed_node_delays_no_answer_and_its_connections_leave_them_when_its_lease_
         let mut eve = cluster.nodes[1].client().await;
         eve.auth("eve").await;
         eve.join("tea").await;
+        here.push(eve);
         let mut backends = Vec::new();
         for node in &cluster.nodes {
             backends.push(Backend::connect(node.address).await);
@@ -298,9 +313,9 @@ fn a_killed_node_delays_no_answer_and_its_connections_leave_them_when_its_lease_
             ("/users/ada/connections", "count"),
         ];
         for (path, field) in before {
-            agreed(&mut backends, path, |page| page[field] == 2).await;
+            agreed(&mut backends, &mut here, path, |page| page[field] == 2).await;
         }
-        agreed(&mut backends, "/rooms", |page| {
+        agreed(&mut backends, &mut here, "/rooms", |page| {
             names(page) == ["lobby", "tea"]
         })
         .await;
@@ -321,13 +336,19 @@ fn a_killed_node_delays_no_answer_and_its_connections_leave_them_when_its_lease_
             assert!(asked.elapsed() < Duration::from_secs(5), "{path}");
         }
         for (path, field) in before {
-            agreed(left, path, |page| page[field] == 1).await;
+            agreed(left, &mut here[..1], path, |page| page[field] == 1).await;
         }
-        agreed(left, "/rooms", |page| names(page) == ["lobby"]).await;
-        agreed(left, "/rooms?prefix=@", |page| names(page) == ["@ada"]).await;
+        agreed(left, &mut here[..1], "/rooms", |page| {
+            names(page) == ["lobby"]
+        })
+        .await;
+        agreed(left, &mut here[..1], "/rooms?prefix=@", |page| {
+            names(page) == ["@ada"]
+        })
+        .await;
         let took = killed.elapsed();
         assert!(took < Duration::from_secs(16), "{took:?}");
-        let page = agreed(left, "/users/ada/connections", |_| true).await;
+        let page = agreed(left, &mut here[..1], "/users/ada/connections", |_| true).await;
         assert_eq!(
             page["connections"][0]["session"],
             here[0].welcome["session"]

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use switchboard::broker::{BrokerEvent, Census, Connected, Range, Refused, Request};
+use switchboard::broker::{BrokerEvent, Census, Connected, Refused, Request};
 use switchboard::census::{Connection, Connections, Count, Finding, Kind, Question, Rooms};
 use switchboard::id::{Incarnation, Position, SessionId};
 use switchboard::publication::Sender;
@@ -88,7 +88,7 @@ impl BrokerNode {
         })));
     }
 
-    fn until_rooms(&mut self, prefix: &str, wanted: &str) {
+    pub fn until_rooms(&mut self, prefix: &str, wanted: &str) {
         until(wanted, || rooms(&self.page(prefix, "", 1000)));
     }
 
@@ -397,6 +397,4 @@ fn what_others_write_into_the_lists_spoils_no_answer_and_mends_itself() {
     assert!(a.metrics.junk_total.get() > 0);
     let page = a.page("lobby", "", 9);
     assert_eq!(rooms(&page), "lobby 6=2+0");
-    let found = a.read("lobby", Range::Top, 0);
-    assert_eq!(found.messages.len(), 0);
 }

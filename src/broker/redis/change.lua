@@ -32,14 +32,17 @@ local function count_more(more)
   if all then
     all = all + more
   else
+    local cursor, fields = '0', nil
     all = 0
-    local fields = redis.call('HGETALL', here)
-    for at = 1, #fields, 2 do
-      local field = fields[at]
-      if string.sub(field, 1, 1) ~= '@' or field == '@anonymous' then
-        all = all + sum(parts_of(fields[at + 1]))
+    repeat
+      cursor, fields = unpack(redis.call('HSCAN', here, cursor, 'COUNT', 1000))
+      for at = 1, #fields, 2 do
+        local field = fields[at]
+        if string.sub(field, 1, 1) ~= '@' or field == '@anonymous' then
+          all = all + sum(parts_of(fields[at + 1]))
+        end
       end
-    end
+    until cursor == '0'
   end
   redis.call('HSET', here, '@connections', digits(math.max(all, 0)))
 end
