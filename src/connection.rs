@@ -44,8 +44,8 @@ pub const NATIVE_PATH: &str = "/ws";
 /// The subprotocol that a client may offer for it: a browser that offers its token as one wants another one chosen.
 const SUBPROTOCOL: &str = "switchboard";
 
-/// What tungstenite takes at once. It has a buffer of this size while a message is coming, so it is as small as most
-/// messages are; a longer one is taken in several pieces.
+/// Bytes of one read at most, by which a session may be ahead of its rate; and what tungstenite has while a message is
+/// coming. Most messages are shorter; a longer one is taken in several pieces.
 const READ_BUFFER: usize = 1024;
 
 /// By which of the node's listeners a connection came in.

@@ -12,15 +12,12 @@ use async_tungstenite::tungstenite::{Error, Message};
 
 use super::codec::Codec;
 use super::tap::Tap;
-use super::{Node, Socket, linger};
+use super::{Node, READ_BUFFER, Socket, linger};
 use crate::disconnect::Disconnect;
 use crate::dispatcher::{Event, Now};
 use crate::id::SessionId;
 use crate::protocol::{Asked, CommandError, Incoming, Protocol, Reply, RequestId};
 use crate::session::Outbox;
-
-/// Bytes of one read at most. They lie on the stack during the look only, never in the task.
-const READ: usize = 2048;
 
 /// Reads to the end of the connection. The last thing it does, whatever happened, is to tell the dispatcher.
 ///
@@ -104,7 +101,8 @@ impl Reader<'_> {
         tap: &mut Tap<'_, S>,
         codec: &mut Codec,
     ) -> Poll<Found> {
-        let mut buffer = [0; READ];
+        // On the stack, during the look only: never in the task.
+        let mut buffer = [0; READ_BUFFER];
         Poll::Ready(match ready!(tap.poll_read(cx, &mut buffer)) {
             Ok(read @ 1..) => self.digest(tap, codec, &buffer[..read]),
             Ok(0) | Err(_) => Found::end(tap.verdict()),

@@ -18,7 +18,7 @@ pub(super) struct Tap<'a, S> {
     reader: &'a Reader<'a>,
     socket: S,
     intake: Intake,
-    /// Read, and found in it, since the session was last charged. One read brings less than they hold.
+    /// Read, and found in it, since the session was last charged. One read brings a kilobyte.
     bytes: u16,
     commands: u16,
     /// The session is over its rate; this is when it is read again. Boxed, because it is rare.
