@@ -175,9 +175,7 @@ impl Queue {
             return None;
         };
         self.ending = Ending::Over;
-        Some(Chunk::End(
-            farewell.map_or_else(Bytes::new, |why| frame::close(why)),
-        ))
+        Some(Chunk::End(farewell.map_or_else(Bytes::new, frame::close)))
     }
 }
 
