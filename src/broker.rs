@@ -31,7 +31,7 @@ pub mod topics;
 pub mod wire;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket, UserName};
 pub use crate::member::{Change, Info, Member, Roll};
@@ -110,11 +110,14 @@ pub enum BrokerEvent {
         epoch: Epoch,
         offset: u64,
         publication: Arc<Publication>,
+        /// When the broker had it in hand.
+        heard: Instant,
     },
     /// An ephemeral publication in a followed room.
     Ephemeral {
         room: RoomName,
         publication: Arc<Publication>,
+        heard: Instant,
     },
     /// The answer to a [`Publish`]: where the publication stands.
     Published {

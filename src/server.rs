@@ -5,6 +5,7 @@
 //! broker's handle, and the inbox go; each task ends because what it waited for is gone.
 
 mod acceptor;
+mod reporter;
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ use crate::pages::Assets;
 use crate::pattern::Switches;
 use crate::presence::PresenceSettings;
 use crate::readiness::Readiness;
+use crate::report::Reporter;
 use crate::retention::{LogLimits, Retention};
 use crate::rights::Rights;
 use crate::runtime::{self, Listener};
@@ -139,6 +141,9 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         sessions: AtomicU64::new(1),
         started: Instant::now(),
     });
+    let label = config.node.clone();
+    let reporter = Reporter::new(node.started, label, incarnation, &node.metrics);
+    runtime::spawn(reporter::run(node.clone(), reporter));
     let (accepting, stop) = flume::bounded(1);
     let max = max_connections(config);
     let entrances = [
@@ -261,11 +266,11 @@ fn start_broker(
         retention: retention(config),
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
-        // Beside those that clients choose there is a personal one for each connection, and the nodes' own.
+        // Beside those that clients choose there is a personal one for each connection, the nodes' own, and that of their reports.
         max_rooms: config
             .max_rooms
             .saturating_add(max_connections(config) as usize)
-            .saturating_add(ControlLog::ALL.len()),
+            .saturating_add(ControlLog::ALL.len() + 1),
         history_memory: config.history_memory,
         webhooks,
     };

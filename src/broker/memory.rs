@@ -245,7 +245,12 @@ impl Shared {
             let followers = room.followers.clone();
             for node in followers {
                 let (room, publication) = (name.clone(), publication.clone());
-                self.tell(node, BrokerEvent::Ephemeral { room, publication });
+                let heard = BrokerEvent::Ephemeral {
+                    room,
+                    publication,
+                    heard: now,
+                };
+                self.tell(node, heard);
             }
             return Ok(Position { epoch, offset: 0 });
         }
@@ -271,6 +276,7 @@ impl Shared {
                     epoch,
                     offset,
                     publication,
+                    heard: now,
                 },
             );
         }

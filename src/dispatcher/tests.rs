@@ -5,6 +5,7 @@ mod control;
 mod identity;
 #[path = "presence/tests.rs"]
 mod presence;
+mod reports;
 
 use super::*;
 use crate::broker::{Page, Publication, Range, Refused};
@@ -217,6 +218,7 @@ fn message(room: &str, offset: u64, text: &str) -> Event {
         epoch,
         offset,
         publication,
+        heard: Instant::now(),
     })
 }
 

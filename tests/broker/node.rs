@@ -275,6 +275,7 @@ impl BrokerNode {
                 epoch,
                 offset,
                 publication,
+                ..
             } if it.as_str() == room => Some((*epoch, (*offset, text(publication)))),
             _ => None,
         })
@@ -300,6 +301,7 @@ impl BrokerNode {
             BrokerEvent::Ephemeral {
                 room: it,
                 publication,
+                ..
             } if it.as_str() == room => Some(text(publication)),
             _ => None,
         })

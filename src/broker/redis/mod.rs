@@ -177,6 +177,7 @@ pub fn start(
             orders,
             signals,
             readiness,
+            metrics,
             events,
         }
         .run(),
