@@ -159,19 +159,24 @@ let board = null;
 let refused = null; // why the token was refused, if it was
 
 function connect(token) {
-  board?.close();
+  const former = board;
+  const mine = new Switchboard(undefined, { token });
+  board = mine; // from here on nothing counts that the former says
+  former?.close();
   nodes.deafen();
   refused = null;
-  const mine = new Switchboard(undefined, { token });
-  board = mine;
-  mine.on('state', showStatus);
-  mine.on('error', (error) => (refused = error));
+  mine.on('state', (status) => board === mine && showStatus(status));
+  mine.on('error', (error) => {
+    if (board === mine) refused = error;
+  });
   mine.join(ROOM, {
     onMessage: ({ data }) => nodes.hear(data, performance.now()),
     onState: ({ state, error }) => {
       if (board !== mine) return;
-      if (state === 'joined') nodes.listen(performance.now());
-      else nodes.deafen();
+      if (state === 'joined') {
+        refused = null;
+        nodes.listen(performance.now());
+      } else nodes.deafen();
       if (state === 'joined' || state === 'refused') showDoor(error);
     },
   });
