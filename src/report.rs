@@ -70,9 +70,9 @@ impl Former {
 
 impl Reporter {
     /// For a node that starts now.
-    pub fn new(now: Instant, node: String, incarnation: Incarnation, metrics: &Metrics) -> Self {
+    pub fn new(now: Instant, node: &str, incarnation: Incarnation, metrics: &Metrics) -> Self {
         Self {
-            node,
+            node: node.into(),
             incarnation,
             started: now,
             former: Former::read(now, metrics),
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn reporter(now: Instant, metrics: &Metrics) -> Reporter {
-        Reporter::new(now, "a".into(), Incarnation(0xa1), metrics)
+        Reporter::new(now, "a", Incarnation(0xa1), metrics)
     }
 
     fn told(reporter: &mut Reporter, now: Instant, metrics: &Metrics) -> Value {

@@ -141,8 +141,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         sessions: AtomicU64::new(1),
         started: Instant::now(),
     });
-    let label = config.node.clone();
-    let reporter = Reporter::new(node.started, label, incarnation, &node.metrics);
+    let reporter = Reporter::new(node.started, &config.node, incarnation, &node.metrics);
     runtime::spawn(reporter::run(node.clone(), reporter));
     let (accepting, stop) = flume::bounded(1);
     let max = max_connections(config);

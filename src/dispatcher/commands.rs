@@ -239,6 +239,7 @@ impl Dispatcher {
         let publish = crate::broker::Publish {
             ticket,
             room: RoomName::of_reports(),
+            source: None,
             key: None,
             ephemeral: true,
             publication,
