@@ -265,11 +265,11 @@ fn start_broker(
         retention: retention(config),
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
-        // Beside those that clients choose there is a personal one for each connection, the nodes' own, and that of their reports.
+        // Beside those that clients choose there is a personal one for each connection, and the nodes' own.
         max_rooms: config
             .max_rooms
             .saturating_add(max_connections(config) as usize)
-            .saturating_add(ControlLog::ALL.len() + 1),
+            .saturating_add(ControlLog::ALL.len()),
         history_memory: config.history_memory,
         webhooks,
     };
