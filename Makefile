@@ -33,6 +33,7 @@ run: toolchain ## Run one node with its broker in memory; installs nothing
 	@deploy/port-free NODE_PORT "$${NODE_PORT:-9090}"
 	@$(BUILD)
 	@echo "The chat page: http://localhost:$${NODE_PORT:-9090}/    (Ctrl-C ends the node)"
+	@echo "The node's figures: http://localhost:$${NODE_PORT:-9090}/status.html"
 	@exec $(NODE) serve --listen "127.0.0.1:$${NODE_PORT:-9090}"
 
 run-cluster: toolchain ## Run two nodes, one Redis and nginx; installs Redis and nginx if missing

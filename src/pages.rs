@@ -43,10 +43,14 @@ struct Asset {
 impl Assets {
     /// The files that are part of the binary.
     pub fn embedded() -> Self {
-        let files: [(&str, &'static [u8]); 5] = [
+        let files: [(&str, &'static [u8]); 9] = [
             ("index.html", include_bytes!("../www/index.html")),
             ("chat.css", include_bytes!("../www/chat.css")),
             ("chat.js", include_bytes!("../www/chat.js")),
+            ("status.html", include_bytes!("../www/status.html")),
+            ("status.css", include_bytes!("../www/status.css")),
+            ("status.js", include_bytes!("../www/status.js")),
+            ("nodes.js", include_bytes!("../www/nodes.js")),
             ("switchboard.js", include_bytes!("../www/switchboard.js")),
             ("icon.svg", include_bytes!("../www/icon.svg")),
         ];

@@ -5,6 +5,7 @@
 //! broker's handle, and the inbox go; each task ends because what it waited for is gone.
 
 mod acceptor;
+mod reporter;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use crate::pages::Assets;
 use crate::pattern::Switches;
 use crate::presence::PresenceSettings;
 use crate::readiness::Readiness;
+use crate::report::Reporter;
 use crate::retention::{LogLimits, Retention};
 use crate::rights::Rights;
 use crate::runtime::{self, Listener};
@@ -141,6 +143,8 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         sessions: AtomicU64::new(1),
         started: Instant::now(),
     });
+    let reporter = Reporter::new(node.started, &config.node, incarnation, &node.metrics);
+    runtime::spawn(reporter::run(node.clone(), reporter));
     let (accepting, stop) = flume::bounded(1);
     let max = max_connections(config);
     let entrances = [

@@ -124,7 +124,7 @@ fn nothing_lies_beyond_the_edge_of_a_small_phone() {
 }
 
 /// What a reader would have to scroll sideways for or would see only a part of, by name.
-const BEYOND: &str = "
+pub(super) const BEYOND: &str = "
     const page = document.scrollingElement;
     const beyond = [...document.querySelectorAll('body *')].filter((element) => {
         const { left, right, width, height } = element.getBoundingClientRect();

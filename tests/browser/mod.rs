@@ -1,9 +1,10 @@
 //! Real browsers on real nodes: in `chat` the page as people use it, in `safety` what a page must not do or be made to do, and
-//! in `count` the client module alone, counting.
+//! in `count` the client module alone, counting, and in `status` the cluster as it shows itself.
 
 mod chat;
 mod count;
 mod safety;
+mod status;
 
 use serde_json::{Value, json};
 
