@@ -365,13 +365,20 @@ fn assets(directory: Option<&Path>) -> Result<Assets, StartError> {
         return Ok(Assets::embedded());
     };
     let read = || -> io::Result<Assets> {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                files.push((name, std::fs::read(entry.path())?));
+        let (mut files, mut directories) = (Vec::new(), vec![(String::new(), directory.to_owned())]);
+        while let Some((prefix, directory)) = directories.pop() {
+            for entry in std::fs::read_dir(directory)? {
+                let entry = entry?;
+                let Ok(name) = entry.file_name().into_string() else {
+                    continue;
+                };
+                // Links are not followed, so that nothing from elsewhere is served and no circle is walked.
+                let kind = entry.file_type()?;
+                if kind.is_dir() {
+                    directories.push((format!("{prefix}{name}/"), entry.path()));
+                } else if kind.is_file() {
+                    files.push((format!("{prefix}{name}"), std::fs::read(entry.path())?));
+                }
             }
         }
         Ok(Assets::from_files(files))

@@ -477,9 +477,9 @@ export class Switchboard {
         }
         conn.refusal = answer.type === 'error' ? errorOf(answer) : null;
         conn.auth = conn.refusal ? 'refused' : 'settled';
+        if (!conn.refusal) this.#signedIn(conn, answer);
+        this.#pumpAll(); // what was to be said under a refused name is not said, not even without one
         if (conn.refusal) this.#refused(conn);
-        else this.#signedIn(conn, answer);
-        this.#pumpAll();
       },
     });
     this.#enterRooms(conn);

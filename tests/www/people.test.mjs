@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Members } from '../../www/switchboard.js';
-import { exchange, outcome, settled } from './exchange.mjs';
+import { exchange, outcome } from './exchange.mjs';
 
 /** A board in the lobby that keeps the list and notes what it is told. */
 function watching(options) {
