@@ -365,7 +365,8 @@ fn assets(directory: Option<&Path>) -> Result<Assets, StartError> {
         return Ok(Assets::embedded());
     };
     let read = || -> io::Result<Assets> {
-        let (mut files, mut directories) = (Vec::new(), vec![(String::new(), directory.to_owned())]);
+        let (mut files, mut directories) =
+            (Vec::new(), vec![(String::new(), directory.to_owned())]);
         while let Some((prefix, directory)) = directories.pop() {
             for entry in std::fs::read_dir(directory)? {
                 let entry = entry?;

@@ -1,9 +1,11 @@
-//! Real browsers on real nodes: in `chat` the page as people use it, in `safety` what a page must not do or be made to do, and
-//! in `count` the client module alone, counting.
+//! Real browsers on real nodes: in `chat` the page as people use it, in `people` whom they see and write to there, in `safety`
+//! what a page must not do or be made to do, in `tokens` signing in, and in `count` the client module alone, counting.
 
 mod chat;
 mod count;
+mod people;
 mod safety;
+mod tokens;
 
 use serde_json::{Value, json};
 

@@ -9,7 +9,10 @@ import { $, inNextFrame, make, monogram, narrow, setText, unreadBadge } from './
 /** Persons that are shown at once. Of more, nobody reads the list. */
 const MOST = 200;
 /** What is not pushed (devices, those without a name) is asked for again so often, in ms, while somebody looks. */
-const REFRESH = 20_000;
+const REFRESH = 10_000;
+/** A larger room answers with more, and changes matter less: it is asked only each so-manieth time. */
+const LARGE = 50;
+const SELDOM = 12;
 
 const list = $('people-list');
 const rows = new Map(); // user → {item, look}
@@ -90,6 +93,12 @@ const renderSoon = inNextFrame(render);
 
 const refresh = () => !document.hidden && desk.current?.room?.refreshMembers?.();
 
+let round = 0;
+function refreshNowAndThen() {
+  round = (round + 1) % SELDOM;
+  if (round === 0 || members()?.count <= LARGE) refresh();
+}
+
 /**
  * @param {{write: (user: string) => void, unread: (user: string) => number}} actions What a person's row does and shows.
  * @returns {(conversation: object) => void} To be called when the members of a conversation's room have changed.
@@ -101,7 +110,7 @@ export function showPeople({ write, unread }) {
     render();
     refresh();
   });
-  setInterval(refresh, REFRESH);
+  setInterval(refreshNowAndThen, REFRESH);
   document.addEventListener('visibilitychange', refresh);
   $('who-is-here').addEventListener('click', () => {
     openPeople(true);
