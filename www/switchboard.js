@@ -441,9 +441,16 @@ export class Switchboard {
     if (globalThis.document?.visibilityState !== 'hidden') this.connect();
   };
 
+  /** A browser may keep a page that was left, sockets and all, for whoever goes back: it would be a ghost in its rooms. */
+  #putAway = () => {
+    if (this.#conn) this.#drop(this.#conn, 'the page was left', LONGEST_TIMER);
+  };
+
   #watchPage(on) {
     const change = on ? 'addEventListener' : 'removeEventListener';
     globalThis[change]?.('online', this.#woken);
+    globalThis[change]?.('pagehide', this.#putAway);
+    globalThis[change]?.('pageshow', this.#woken);
     globalThis.document?.[change]?.('visibilitychange', this.#woken);
   }
 

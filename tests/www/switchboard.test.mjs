@@ -439,6 +439,26 @@ test('a network that is back ends the waiting, and is not listened to after clos
   }
 });
 
+test('a page that was left is gone at once, and returns when it is gone back to', () => {
+  const heard = new EventTarget();
+  globalThis.addEventListener = (...listener) => heard.addEventListener(...listener);
+  globalThis.removeEventListener = (...listener) => heard.removeEventListener(...listener);
+  try {
+    const at = exchange();
+    const room = at.joined();
+    heard.dispatchEvent(new Event('pagehide'));
+    assert.equal(at.sockets[0].closed, true);
+    at.clock.pass(3_600_000);
+    assert.deepEqual([at.sockets.length, room.state], [1, 'waiting']);
+    heard.dispatchEvent(new Event('pageshow'));
+    assert.deepEqual(at.socket.open().of('join')[0].since, { epoch: 'e', offset: 41 });
+    at.board.close();
+  } finally {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
+});
+
 test('a request that is never answered ends the connection, not the queue', () => {
   const at = exchange();
   const room = at.joined();
