@@ -36,9 +36,12 @@ function join(name) {
 function writeTo(user) {
   openPeople(false);
   if (desk.me !== null || board.user !== null) return desk.visit(mailbox.talk(user));
-  notice('Give yourself a name first: a direct message says whom it is from.');
-  if (phone.matches) openDrawer(true);
-  $('name').focus();
+  const name = () => {
+    if (phone.matches) openDrawer(true);
+    $('name').focus();
+  };
+  notice('Give yourself a name first: a direct message says whom it is from.', 'Give a name', name);
+  name();
 }
 
 function leave() {
@@ -85,6 +88,7 @@ desk.onChange((conversation) => {
 
 // The connection, in words.
 
+const connect = () => board.connect();
 let noticeTimer = null;
 let hasBeenOpen = false;
 function showStatus({ state, node, reason, code }) {
@@ -100,16 +104,18 @@ function showStatus({ state, node, reason, code }) {
     noticeTimer = null;
     if (state === 'open') return notice('');
     if (code === 3500) refused({ code: 'unauthorized', message: 'it was revoked' });
-    return notice(`The connection has ended${reason ? `: ${reason}` : ''}.`, 'Connect again');
+    return notice(`The connection has ended${reason ? `: ${reason}` : ''}.`, 'Connect again', connect);
   }
   // Most returns take less than this; nobody needs to read about them.
-  noticeTimer ??= setTimeout(() => notice('No connection at the moment. What you write is sent when it is back.', 'Try now'), 1500);
+  noticeTimer ??= setTimeout(() => notice('No connection at the moment. What you write is sent when it is back.', 'Try now', connect), 1500);
 }
 
 function showError(error) {
   if (!refused(error)) return notice(error.message);
-  notice('You are not signed in.', null);
-  if (phone.matches) openDrawer(true);
+  notice('You are not signed in.', 'Sign in', () => {
+    if (phone.matches) openDrawer(true);
+    $('token').focus();
+  });
 }
 
 // The box, the keyboard.
@@ -157,7 +163,6 @@ $('join').addEventListener('submit', (event) => {
   desk.visit(join(name));
 });
 $('leave').addEventListener('click', leave);
-$('retry').addEventListener('click', () => board.connect());
 $('menu').addEventListener('click', () => {
   openDrawer(!body.classList.contains('drawer'));
   if (body.classList.contains('drawer')) $('panel').querySelector('[aria-current="true"]')?.focus();
@@ -192,7 +197,10 @@ globalThis.visualViewport?.addEventListener('scroll', fitViewport);
 const board = new Switchboard(undefined, recall());
 const mailbox = new Mailbox(board, $('directs'));
 const membersChanged = showPeople({ write: writeTo, unread: (user) => mailbox.talks.get(user)?.unread ?? 0 });
-watchIdentity(board, peopleChanged);
+watchIdentity(board, () => {
+  if (desk.me !== null) notice('');
+  peopleChanged();
+});
 desk.onUnread(peopleChanged);
 board.on('state', showStatus);
 board.on('error', showError);

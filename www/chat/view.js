@@ -107,9 +107,15 @@ export function inNextFrame(run) {
   };
 }
 
-export function notice(text, action) {
+let act = () => {};
+
+/** Says something above the log, with a button for what can be done about it; nothing takes it away. */
+export function notice(text, action, run = () => {}) {
+  act = run;
   $('notice').hidden = text === '';
   setText($('notice-text'), text);
-  $('retry').hidden = !action;
-  if (action) $('retry').textContent = action;
+  $('act').hidden = !action;
+  if (action) $('act').textContent = action;
 }
+
+$('act').addEventListener('click', () => act());
