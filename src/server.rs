@@ -5,6 +5,7 @@
 //! broker's handle, and the inbox go; each task ends because what it waited for is gone.
 
 mod acceptor;
+mod site;
 
 use std::io;
 use std::net::SocketAddr;
@@ -372,27 +373,7 @@ fn assets(directory: Option<&Path>) -> Result<Assets, StartError> {
     let Some(directory) = directory else {
         return Ok(Assets::embedded());
     };
-    let read = || -> io::Result<Assets> {
-        let (mut files, mut directories) =
-            (Vec::new(), vec![(String::new(), directory.to_owned())]);
-        while let Some((prefix, directory)) = directories.pop() {
-            for entry in std::fs::read_dir(directory)? {
-                let entry = entry?;
-                let Ok(name) = entry.file_name().into_string() else {
-                    continue;
-                };
-                // Links are not followed, so that nothing from elsewhere is served and no circle is walked.
-                let kind = entry.file_type()?;
-                if kind.is_dir() {
-                    directories.push((format!("{prefix}{name}/"), entry.path()));
-                } else if kind.is_file() {
-                    files.push((format!("{prefix}{name}"), std::fs::read(entry.path())?));
-                }
-            }
-        }
-        Ok(Assets::from_files(files))
-    };
-    read().map_err(|source| StartError::Pages {
+    site::read(directory).map_err(|source| StartError::Pages {
         directory: directory.into(),
         source,
     })
