@@ -114,11 +114,35 @@ fn a_reload_is_not_a_coming_and_going() {
     });
 }
 
+#[test]
+fn the_list_is_true_again_after_a_node_was_killed_and_redis_came_back_empty() {
+    browse(async {
+        let mut cluster = Cluster::start().await;
+        let mut browser = Browser::start();
+        let url = format!("http://{}/", cluster.nginx.address);
+        let ada = person(&mut browser, &cluster, 0, "ada").await;
+        let bob = browser.page(&format!("{url}?name=bob#lobby")).await;
+        here(&ada, &["ada", "bob"]).await;
+        here(&bob, &["bob", "ada"]).await;
+        let _cy = other(&cluster, 0, "cy").await;
+        let _dot = other(&cluster, 1, "dot").await;
+        here(&ada, &["ada", "bob", "cy", "dot"]).await;
+        cluster.nodes[1].kill();
+        here(&ada, &["ada", "bob", "cy"]).await;
+        here(&bob, &["bob", "ada", "cy"]).await;
+        cluster.redis.restart();
+        let _fay = other(&cluster, 0, "fay").await;
+        here(&ada, &["ada", "bob", "cy", "fay"]).await;
+        here(&bob, &["bob", "ada", "cy", "fay"]).await;
+    });
+}
+
 async fn typing(page: &Page, words: &str) {
     let script = "return document.getElementById('typing').textContent === arguments[0]";
     page.until(words, script, vec![json!(words)]).await;
 }
 
+/// Says that one is typing, or no longer is.
 async fn types(client: &mut TestClient, is: bool) {
     let publish =
         json!({"type": "publish", "room": "lobby", "ephemeral": true, "data": {"typing": is}});
@@ -136,9 +160,11 @@ fn typing_is_shown_goes_by_itself_and_is_kept_nowhere() {
         let mut cy = other(&cluster, 1, "cy").await;
         bob.fill("#message", "I").await;
         typing(&ada, "bob is typing…").await;
+        // Her own other device, which she need not be told of.
+        types(&mut other(&cluster, 1, "ada").await, true).await;
         types(&mut cy, true).await;
         typing(&ada, "bob and cy are typing…").await;
-        typing(&bob, "cy is typing…").await;
+        typing(&bob, "ada and cy are typing…").await;
         bob.fill("#message", "done\u{e007}").await;
         shows(&ada, "bob", "done").await;
         types(&mut cy, true).await;

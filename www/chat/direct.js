@@ -81,6 +81,7 @@ export class Mailbox {
     this.loaded = false;
     this.oldest = null; // the position of the oldest message that was loaded
     this.more = false; // whether there are older ones
+    this.isAlone = false; // the server does not let us tell our other devices anything
     board.on('user', (user) => this.belongTo(user));
     this.room = board.personal({
       onMessage: (message) => this.receive(message),
@@ -101,7 +102,7 @@ export class Mailbox {
     this.read = {};
     this.loaded = false;
     this.oldest = null;
-    this.more = false;
+    this.more = this.isAlone = false;
     if (user === null) return;
     this.read = storage.read(`read.${user}`) ?? {};
     const kept = storage.read(`directs.${user}`);
@@ -183,7 +184,8 @@ export class Mailbox {
     if (offset === undefined || (known?.epoch === epoch && known.offset >= offset)) return;
     this.mark(talk);
     const said = { read: talk.name, epoch, offset };
-    this.room.publish(said, { ephemeral: true, others: true }).catch(() => {}); // then other devices learn it later
+    if (this.isAlone) return;
+    this.room.publish(said, { ephemeral: true, others: true }).catch(({ code }) => this.refusedCopy(code)); // other devices learn it later
   }
 
   /** One's own copy of what was sent. Without it the message is sent all the same. */
@@ -191,11 +193,17 @@ export class Mailbox {
     try {
       await this.room.publish(data, { key: data.id });
     } catch (error) {
+      this.refusedCopy(error.code);
       talk.settle(data.id);
       if (talk.isAlone) return;
       talk.isAlone = true;
       talk.arrive({ note: `Your other devices do not show what you write here: ${error.message}.` });
     }
+  }
+
+  /** One may not write in one's own room: other devices hear nothing of this one, until somebody signs in anew. */
+  refusedCopy(code) {
+    if (code === 'forbidden') this.isAlone = true;
   }
 
   async gap() {

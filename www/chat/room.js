@@ -31,9 +31,14 @@ export class RoomConversation extends Conversation {
   }
 
   receive(message) {
-    if (message.offset === null) return this.typists.heard(message.user, message.data?.typing === true);
+    if (message.offset === null) return this.hear(message);
     this.newest = { epoch: message.epoch, offset: message.offset };
     super.receive(message);
+  }
+
+  /** What is not kept: who is typing. One's own other devices are no news. */
+  hear({ user, data }) {
+    if (user === null || user !== desk.me) this.typists.heard(user, data?.typing === true);
   }
 
   came(user, came) {
