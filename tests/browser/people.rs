@@ -158,13 +158,15 @@ fn typing_is_shown_goes_by_itself_and_is_kept_nowhere() {
         let ada = person(&mut browser, &cluster, 0, "ada").await;
         let bob = person(&mut browser, &cluster, 1, "bob").await;
         let mut cy = other(&cluster, 1, "cy").await;
-        bob.fill("#message", "I").await;
-        typing(&ada, "bob is typing…").await;
-        // Her own other device, which she need not be told of.
-        types(&mut other(&cluster, 1, "ada").await, true).await;
+        let mut phone = other(&cluster, 1, "ada").await;
+        here(&bob, &["bob", "ada 2 devices", "cy"]).await;
+        // Her own other device is no news to her.
+        types(&mut phone, true).await;
         types(&mut cy, true).await;
-        typing(&ada, "bob and cy are typing…").await;
-        typing(&bob, "ada and cy are typing…").await;
+        bob.fill("#message", "I").await;
+        typing(&ada, "cy and bob are typing…").await;
+        types(&mut cy, true).await;
+        typing(&bob, "cy is typing…").await;
         bob.fill("#message", "done\u{e007}").await;
         shows(&ada, "bob", "done").await;
         types(&mut cy, true).await;
