@@ -2,6 +2,7 @@
 //! frames and a `writer` that drains the session's outbox. They are two so that a delivery costs no useless look at the reading side.
 
 mod calls;
+mod codec;
 pub mod http_phase;
 mod reader;
 mod tap;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use flume::TrySendError;
+use futures::future::OptionFuture;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::StreamExt;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
@@ -41,8 +44,8 @@ pub const NATIVE_PATH: &str = "/ws";
 /// The subprotocol that a client may offer for it: a browser that offers its token as one wants another one chosen.
 const SUBPROTOCOL: &str = "switchboard";
 
-/// What tungstenite reads into. It is allocated per connection whether or not anything comes, so it is as small as most
-/// messages are; a longer one is read in several pieces.
+/// Bytes of one read at most, by which a session may be ahead of its rate; and what tungstenite has while a message is
+/// coming. Most messages are shorter; a longer one is taken in several pieces.
 const READ_BUFFER: usize = 1024;
 
 /// By which of the node's listeners a connection came in.
@@ -147,6 +150,17 @@ impl Node {
     fn claim(&self, address: IpAddr) -> Result<Option<Box<Claim>>, TooMany> {
         let claim = self.addresses.as_ref().map(|table| table.claim(address));
         Ok(claim.transpose()?.map(Box::new))
+    }
+
+    /// Hands an event to the dispatcher, and waits while its inbox is full: then the wait has a place of its own, which is seldom,
+    /// instead of one in each task.
+    fn tell(&self, event: Event) -> impl Future<Output = ()> {
+        let full = match self.inbox.try_send(event) {
+            Err(TrySendError::Full(event)) => Some(Box::pin(self.inbox.send_async(event))),
+            // Without a dispatcher the process is ending.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => None,
+        };
+        OptionFuture::from(full).map(drop)
     }
 
     fn next_session(&self) -> SessionId {

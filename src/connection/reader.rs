@@ -2,16 +2,17 @@
 //! these go into the dispatcher's inbox. When the inbox is full the reader waits, and so does its client: that is
 //! the backpressure.
 
+use std::future::{Future, poll_fn};
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
-use async_tungstenite::tungstenite::protocol::Role;
 use async_tungstenite::tungstenite::{Error, Message};
-use futures::{SinkExt, StreamExt};
 
+use super::codec::Codec;
 use super::tap::Tap;
-use super::{Node, Socket, linger};
+use super::{Node, READ_BUFFER, Socket, linger};
 use crate::disconnect::Disconnect;
 use crate::dispatcher::{Event, Now};
 use crate::id::SessionId;
@@ -19,41 +20,36 @@ use crate::protocol::{Asked, CommandError, Incoming, Protocol, Reply, RequestId}
 use crate::session::Outbox;
 
 /// Reads to the end of the connection. The last thing it does, whatever happened, is to tell the dispatcher.
-pub async fn run<S: Socket>(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps its arguments twice, for as long as the connection lives"
+)]
+pub fn run<S: Socket>(
     node: Arc<Node>,
     session: SessionId,
     protocol: Protocol,
     socket: S,
     rest: Vec<u8>,
     outbox: Outbox,
-) {
-    let time = node.limits.close_timeout;
-    let reader = Reader {
-        node: &node,
-        session,
-        protocol,
-        outbox: &outbox,
-    };
-    let reading = reader.read(socket.clone(), rest);
-    if let Some(why) = node
-        .guarded(reading)
-        .await
-        .unwrap_or(Some(Disconnect::Internal))
-    {
-        reader
-            .tell(Event::Closed {
-                session,
-                farewell: Some(why),
-            })
-            .await;
-        linger(socket, time).await;
-    }
-    reader
-        .tell(Event::Closed {
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let reader = Reader {
+            node: &node,
             session,
-            farewell: None,
-        })
-        .await;
+            protocol,
+            outbox: &outbox,
+        };
+        let reading = reader.read(socket.clone(), rest);
+        let read = node.guarded(reading).await;
+        if let Some(why) = read.unwrap_or(Some(Disconnect::Internal)) {
+            let farewell = Some(why);
+            node.tell(Event::Closed { session, farewell }).await;
+            // Its buffer is not to be a part of every reader.
+            Box::pin(linger(socket, node.limits.close_timeout)).await;
+        }
+        let farewell = None;
+        node.tell(Event::Closed { session, farewell }).await;
+    }
 }
 
 pub(super) struct Reader<'a> {
@@ -63,42 +59,95 @@ pub(super) struct Reader<'a> {
     pub(super) outbox: &'a Outbox,
 }
 
+/// What one look has brought: commands, and then perhaps the end.
+#[derive(Default)]
+struct Found {
+    commands: Vec<Incoming>,
+    /// The client closes (`None`) or must be disconnected.
+    end: Option<Option<Disconnect>>,
+}
+
+impl Found {
+    fn end(why: Option<Disconnect>) -> Self {
+        Self {
+            commands: Vec::new(),
+            end: Some(why),
+        }
+    }
+}
+
 impl Reader<'_> {
     /// Reads until the client closes (`None`) or must be disconnected.
-    async fn read<S: Socket>(&self, socket: S, rest: Vec<u8>) -> Option<Disconnect> {
-        let tap = Tap::new(self, socket, &rest);
-        let config = Some(self.node.websocket_config());
-        let mut stream =
-            WebSocketStream::from_partially_read(tap, rest, Role::Server, config).await;
-        let mut commands = Vec::new();
-        while let Some(message) = stream.next().await {
-            match message {
-                Ok(Message::Text(text)) => {
-                    let depth = self.node.limits.depth;
-                    self.protocol.decode(&text, depth, &mut commands);
-                    stream.get_mut().charge(cost(&commands));
-                    self.pass_on(&mut commands).await;
+    fn read<S: Socket>(
+        &self,
+        socket: S,
+        rest: Vec<u8>,
+    ) -> impl Future<Output = Option<Disconnect>> {
+        let mut tap = Tap::new(self, socket, &rest);
+        let mut codec = Codec::new(rest, self.node.websocket_config());
+        async move {
+            let mut found = self.digest(&mut tap, &mut codec, &[]);
+            loop {
+                self.pass_on(found.commands).await;
+                if let Some(end) = found.end {
+                    return end;
                 }
-                Ok(Message::Binary(_)) => return Some(Disconnect::Binary),
-                // Tungstenite writes the pong when it is asked for the next message.
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
-                    stream.get_mut().charge(1);
-                }
-                Ok(Message::Close(_)) => {
-                    // Only a flush makes tungstenite answer. Its error would be that the connection ends, which is known.
-                    let _ = stream.flush().await;
-                    stream.get_mut().answer();
-                }
-                Err(error) => return stream.get_ref().verdict().or(blame(&error)),
+                found = poll_fn(|cx| self.look(cx, &mut tap, &mut codec)).await;
             }
         }
-        None
     }
 
-    async fn pass_on(&self, commands: &mut Vec<Incoming>) {
-        for Incoming { id, asked } in commands.drain(..) {
+    fn look<S: Socket>(
+        &self,
+        cx: &mut Context<'_>,
+        tap: &mut Tap<'_, S>,
+        codec: &mut Codec,
+    ) -> Poll<Found> {
+        // On the stack, during the look only: never in the task.
+        let mut buffer = [0; READ_BUFFER];
+        Poll::Ready(match ready!(tap.poll_read(cx, &mut buffer)) {
+            Ok(read @ 1..) => self.digest(tap, codec, &buffer[..read]),
+            Ok(0) | Err(_) => Found::end(tap.verdict()),
+        })
+    }
+
+    /// Makes commands of what was read.
+    fn digest<S: Socket>(&self, tap: &mut Tap<'_, S>, codec: &mut Codec, bytes: &[u8]) -> Found {
+        let mut found = Found::default();
+        let mut controls = 0;
+        let (answer, outcome) = codec.feed(bytes, self.node.websocket_config(), |message| {
+            match message {
+                Message::Text(text) => {
+                    let depth = self.node.limits.depth;
+                    self.protocol.decode(&text, depth, &mut found.commands);
+                }
+                Message::Binary(_) => return ControlFlow::Break(Disconnect::Binary),
+                // Tungstenite writes the answer when it is asked for the next message.
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => controls += 1,
+                Message::Close(_) => {}
+            }
+            ControlFlow::Continue(())
+        });
+        if !answer.is_empty() {
+            // What does not fit is for a client that reads too slowly; the dispatcher finds that out by itself.
+            self.outbox.offer(answer);
+        }
+        tap.charge(cost(&found.commands).saturating_add(controls));
+        found.end = match outcome {
+            Ok(None) => None,
+            Ok(Some(why)) => Some(Some(why)),
+            Err(error) => Some(tap.verdict().or(blame(&error))),
+        };
+        if !tap.is_under_way() {
+            codec.rest();
+        }
+        found
+    }
+
+    async fn pass_on(&self, commands: Vec<Incoming>) {
+        for Incoming { id, asked } in commands {
             match asked.and_then(|asked| self.event(id, asked)) {
-                Ok(event) => self.tell(event).await,
+                Ok(event) => self.node.tell(event).await,
                 Err(error) => {
                     self.node.metrics.errors_total.count(error.code);
                     // What does not fit is for a client that reads too slowly; the dispatcher finds that out by itself.
@@ -127,11 +176,6 @@ impl Reader<'_> {
                 }
             }
         })
-    }
-
-    async fn tell(&self, event: Event) {
-        // Without a dispatcher the process is ending.
-        let _ = self.node.inbox.send_async(event).await;
     }
 }
 

@@ -1,14 +1,11 @@
-//! The socket as tungstenite sees it. What tungstenite reads is counted here against the limits of the session, and a session
-//! that is over its rate is not read until it has waited; what tungstenite writes (pongs, the answer to a close) goes
-//! through the outbox like everything else.
+//! The socket as a session reads it: what comes is counted against the limits of the session, and a session that is over its rate is
+//! not read until it has waited.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-
-use futures::io::{AsyncRead, AsyncWrite};
 
 use super::reader::Reader;
 use super::{READS_IN_A_ROW, Socket};
@@ -23,8 +20,6 @@ pub(super) struct Tap<'a, S> {
     /// Its outbox is told of every byte: a long message may take longer than a ping.
     reader: &'a Reader<'a>,
     socket: S,
-    /// What tungstenite wrote last.
-    written: Box<[u8]>,
     intake: Intake,
     /// Read, and found in it, since the session was last charged. One read brings a kilobyte.
     bytes: u16,
@@ -41,7 +36,6 @@ impl<'a, S: Socket> Tap<'a, S> {
         let mut tap = Self {
             reader,
             socket,
-            written: Box::default(),
             intake: Intake::default(),
             bytes: 0,
             commands: 0,
@@ -66,14 +60,9 @@ impl<'a, S: Socket> Tap<'a, S> {
         self.verdict
     }
 
-    /// Hands over what tungstenite has written. What does not fit is for a client that reads too slowly; the dispatcher
-    /// finds that out by itself.
-    pub(super) fn answer(&mut self) {
-        if !self.written.is_empty() {
-            self.reader
-                .outbox
-                .offer(std::mem::take(&mut self.written).into());
-        }
+    /// Whether a message or a control frame has begun and not ended.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.intake.is_under_way()
     }
 
     fn follow(&mut self, bytes: &[u8]) {
@@ -126,54 +115,30 @@ impl<'a, S: Socket> Tap<'a, S> {
         }
         Poll::Ready(())
     }
-}
 
-impl<S: Socket> AsyncRead for Tap<'_, S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+    /// Reads what has come, when the session may be read. An error tells that a limit or the connection has ended it.
+    pub(super) fn poll_read(
+        &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let tap = &mut *self;
-        tap.answer();
-        tap.settle();
-        if tap.verdict.is_some() {
+        self.settle();
+        if self.verdict.is_some() {
             return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
         }
-        ready!(tap.poll_allowed(cx));
-        let looked = Pin::new(&mut tap.socket).poll_read(cx, buffer);
+        ready!(self.poll_allowed(cx));
+        let looked = Pin::new(&mut self.socket).poll_read(cx, buffer);
         if let Poll::Ready(Ok(read @ 1..)) = looked {
-            tap.reader.outbox.note_heard();
-            tap.reads += 1;
-            tap.follow(&buffer[..read]);
+            self.reader.outbox.note_heard();
+            self.reads += 1;
+            self.follow(&buffer[..read]);
         }
         // What fills less than the buffer was all there was.
         if !matches!(looked, Poll::Ready(Ok(read)) if read == buffer.len()) {
-            tap.reads = 0;
-            tap.intake.caught_up();
+            self.reads = 0;
+            self.intake.caught_up();
         }
         looked
-    }
-}
-
-impl<S: Socket> AsyncWrite for Tap<'_, S> {
-    /// Takes the place of what waits here: of pings that come together only the last is answered (RFC 6455 section 5.5.3),
-    /// and behind a close nothing is. Tungstenite writes one whole frame at a time.
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.written = bytes.into();
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }
 

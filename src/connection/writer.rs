@@ -1,12 +1,13 @@
 //! The writing half of a session: drains the outbox into the socket, many buffers to one vectored write.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use futures::AsyncWriteExt;
+use smallvec::SmallVec;
 
 use super::{Node, Socket};
 use crate::dispatcher::Event;
@@ -16,21 +17,30 @@ use crate::session::{Chunk, OutboxReader};
 /// Buffers of one write at most. The slices lie on the stack during the call only, never in the task.
 const BATCH: usize = 64;
 
+/// What is written together. One buffer, which is the usual case when little is said, needs no memory besides.
+type Batch = SmallVec<[Bytes; 1]>;
+
 /// Writes to the end of the outbox: a close frame, or nothing any more.
-pub async fn run<S: Socket>(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps its arguments twice, for as long as the connection lives"
+)]
+pub fn run<S: Socket>(
     node: Arc<Node>,
     session: SessionId,
     mut socket: S,
     outbox: OutboxReader,
-) {
-    let writing = drain(&node, session, &mut socket, &outbox);
-    match node.guarded(writing).await {
-        // Everything is said, and the client hears the end behind the last frame: it is the server that closes first (RFC
-        // 6455 section 7.1.1). The reader goes on for the client's own close.
-        Some(Ok(())) => {
-            let _ = socket.close().await;
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let writing = drain(&node, session, &mut socket, &outbox);
+        match node.guarded(writing).await {
+            // Everything is said, and the client hears the end behind the last frame: it is the server that closes first (RFC
+            // 6455 section 7.1.1). The reader goes on for the client's own close.
+            Some(Ok(())) => {
+                let _ = socket.close().await;
+            }
+            Some(Err(_)) | None => outbox.hang_up(),
         }
-        Some(Err(_)) | None => outbox.hang_up(),
     }
 }
 
@@ -40,27 +50,26 @@ async fn drain<S: Socket>(
     socket: &mut S,
     outbox: &OutboxReader,
 ) -> io::Result<()> {
-    let mut batch = Vec::new();
     loop {
         let Some(first) = outbox.recv().await else {
             return Ok(());
         };
+        let mut batch = Batch::new();
         let end = gather(first, outbox, &mut batch);
         let (bytes, chunks) = (batch.iter().map(Bytes::len).sum(), batch.len());
         write_all(socket, &mut batch).await?;
         outbox.written(bytes, chunks);
         if let Some(farewell) = end {
-            return write_all(socket, &mut vec![farewell]).await;
+            return write_all(socket, &mut [farewell]).await;
         }
         if outbox.take_drained_wanted() {
-            // Without a dispatcher the process is ending.
-            let _ = node.inbox.send_async(Event::Drained(session)).await;
+            node.tell(Event::Drained(session)).await;
         }
     }
 }
 
 /// Takes what is queued, up to a batch. The close frame, when it is reached, is returned.
-fn gather(first: Chunk, outbox: &OutboxReader, batch: &mut Vec<Bytes>) -> Option<Bytes> {
+fn gather(first: Chunk, outbox: &OutboxReader, batch: &mut Batch) -> Option<Bytes> {
     let mut next = Some(first);
     while let Some(chunk) = next {
         match chunk {
@@ -76,7 +85,7 @@ fn gather(first: Chunk, outbox: &OutboxReader, batch: &mut Vec<Bytes>) -> Option
     None
 }
 
-async fn write_all<S: Socket>(socket: &mut S, batch: &mut Vec<Bytes>) -> io::Result<()> {
+async fn write_all<S: Socket>(socket: &mut S, batch: &mut [Bytes]) -> io::Result<()> {
     let mut done = 0;
     while done < batch.len() {
         let written = poll_fn(|cx| {
@@ -97,9 +106,6 @@ async fn write_all<S: Socket>(socket: &mut S, batch: &mut Vec<Bytes>) -> io::Res
         }
         done += advance(&mut batch[done..], written);
     }
-    batch.clear();
-    // A burst does not stay in the memory of an idle connection.
-    batch.shrink_to(4);
     Ok(())
 }
 

@@ -62,6 +62,11 @@ impl Intake {
         (seen.most > limits.fragments).then_some(Disconnect::Fragments)
     }
 
+    /// Whether a message or a control frame has begun and not ended.
+    pub fn is_under_way(&self) -> bool {
+        self.frames.is_under_way()
+    }
+
     /// Charges what has been read, and the commands that were found in it.
     pub fn charge(
         &mut self,
