@@ -165,6 +165,7 @@ fn typing_is_shown_goes_by_itself_and_is_kept_nowhere() {
         types(&mut cy, true).await;
         bob.fill("#message", "I").await;
         typing(&ada, "cy and bob are typing…").await;
+        types(&mut phone, false).await;
         types(&mut cy, true).await;
         typing(&bob, "cy is typing…").await;
         bob.fill("#message", "done\u{e007}").await;
