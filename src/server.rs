@@ -6,6 +6,7 @@
 
 mod acceptor;
 mod reporter;
+mod site;
 
 use std::io;
 use std::net::SocketAddr;
@@ -377,19 +378,7 @@ fn assets(directory: Option<&Path>) -> Result<Assets, StartError> {
     let Some(directory) = directory else {
         return Ok(Assets::embedded());
     };
-    let read = || -> io::Result<Assets> {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                files.push((name, std::fs::read(entry.path())?));
-            }
-        }
-        Ok(Assets::from_files(files))
-    };
-    read().map_err(|source| StartError::Pages {
+    site::read(directory).map_err(|source| StartError::Pages {
         directory: directory.into(),
         source,
     })
