@@ -8,7 +8,7 @@ use crate::support::machine::{self, Role};
 use crate::support::server::{Kind, Server};
 use crate::support::table::{Table, ratio};
 use crate::support::watch::Watch;
-use crate::support::{Outcome, size};
+use crate::support::{Outcome, gone, size};
 
 const COLUMNS: [&str; 9] = [
     "connections",
@@ -71,13 +71,7 @@ fn measure(kind: Kind, connections: usize) -> Outcome<Measured> {
     let full = server.resident();
 
     drop(load);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while server.open_files() > files {
-        if Instant::now() > deadline {
-            return Err("the server keeps connections that have gone".into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    gone(&server, files)?;
     // Files are closed a moment before the last task is freed.
     std::thread::sleep(Duration::from_millis(500));
     let kept = server.resident();

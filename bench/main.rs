@@ -10,9 +10,14 @@
 mod dispatcher;
 mod fanout;
 mod flood;
+mod growth;
 mod idle;
+mod joins;
 mod limit;
+mod presence;
+mod publishes;
 mod support;
+mod threads;
 
 use std::process::ExitCode;
 
@@ -21,11 +26,16 @@ use support::{Outcome, machine, server::Kind};
 /// A bench: its name, and what runs it.
 type Bench = (&'static str, fn() -> Outcome);
 
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 9] = [
     ("dispatcher", dispatcher::run),
     ("fanout", fanout::run),
     ("flood", flood::run),
     ("idle", idle::run),
+    ("joins", joins::run),
+    ("growth", growth::run),
+    ("threads", threads::run),
+    ("redis", publishes::run),
+    ("presence", presence::run),
 ];
 
 fn main() -> ExitCode {

@@ -91,12 +91,18 @@ impl Load {
 
     /// Lets clients join the room that `room` names for each; ready when all have their answers.
     pub fn join(&mut self, clients: Range<usize>, room: impl Fn(usize) -> String) -> Outcome {
+        self.ask(clients, |client| {
+            format!(r#"{{"type":"join","id":1,"room":"{}"}}"#, room(client))
+        })
+    }
+
+    /// Lets each client give a command; ready when all have been told `ok`.
+    pub fn ask(&mut self, clients: Range<usize>, command: impl Fn(usize) -> String) -> Outcome {
         let mut frame = Vec::new();
         let mut waiting = 0;
         for client in clients.clone() {
             frame.clear();
-            let join = format!(r#"{{"type":"join","id":1,"room":"{}"}}"#, room(client));
-            frames::masked_text(join.as_bytes(), &mut frame);
+            frames::masked_text(command(client).as_bytes(), &mut frame);
             self.send(client, &frame)?;
             waiting += 1;
             if waiting == AT_ONCE || client + 1 == clients.end {
@@ -116,6 +122,8 @@ impl Load {
                     missing -= 1;
                     Ok(())
                 }
+                // Whoever shares a room with others is told that they come.
+                Heard::Other(text) if text.starts_with(br#"{"type":"joined""#) => Ok(()),
                 other => Err(format!("something else was awaited: {other:?}").into()),
             })?;
             if Instant::now() >= deadline {

@@ -56,9 +56,20 @@ impl Server {
 
     /// Starts a node that speaks to this Redis.
     pub fn start_with_redis(redis: &Server, role: Role) -> Outcome<Self> {
-        let port = free_port()?;
         let url = format!("redis://{}", redis.address);
-        let server = Self::spawn(&mut node(port, &["--redis", &url]), port, role)?;
+        Self::start_node(role, &["--redis", &url], None)
+    }
+
+    /// Starts a node with these options, and so many threads for its tasks; by default, one for each core it may use.
+    pub fn start_node(role: Role, options: &[&str], threads: Option<usize>) -> Outcome<Self> {
+        let port = free_port()?;
+        let mut command = node(port, options);
+        if let Some(threads) = threads {
+            // Each runtime reads its own.
+            command.env("ASYNC_STD_THREAD_COUNT", threads.to_string());
+            command.env("SMOL_THREADS", threads.to_string());
+        }
+        let server = Self::spawn(&mut command, port, role)?;
         server.until(Self::is_ready)?;
         Ok(server)
     }
