@@ -68,7 +68,7 @@ fn rooms() -> Outcome {
         let node = Server::start_node(Role::Server, &options, None)?;
         let mut crowds = [Load::new()?, Load::new()?];
         for (server, crowd) in [&plain, &node].into_iter().zip(&mut crowds) {
-            let clients = crowd.connect(server.address, others.div_ceil(EACH))?;
+            let clients = crowd.connect(server, others.div_ceil(EACH))?;
             for number in 0..EACH.min(others) {
                 crowd.join(clients.clone(), |client| {
                     format!("other-{}", client * EACH + number)
@@ -76,8 +76,8 @@ fn rooms() -> Outcome {
             }
         }
         let mut talks = [
-            Talk::begin(&[plain.address], 1, 10)?,
-            Talk::begin(&[node.address], 1, 10)?,
+            Talk::begin(&[&plain], 1, 10)?,
+            Talk::begin(&[&node], 1, 10)?,
         ];
         let mut pair = Pair::default();
         for _ in 0..size(3, 5) {

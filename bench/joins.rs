@@ -60,7 +60,7 @@ fn round(server: &Server, connections: usize) -> Outcome<Round> {
     let files = server.open_files();
     let mut load = Load::new()?;
     let watch = Watch::begin(&[server], &[]);
-    let clients = load.connect(server.address, connections)?;
+    let clients = load.connect(server, connections)?;
     let upgraded = watch.end();
     let watch = Watch::begin(&[server], &[]);
     load.join(clients, |client| format!("room-{}", client / ROOM))?;

@@ -64,9 +64,10 @@ fn quiet(table: &Table, members: usize) -> Outcome {
     let base = redis.resident();
     let mut load = Load::new()?;
     for (number, node) in nodes.iter().enumerate() {
-        let clients = load.connect(node.address, members / nodes.len())?;
+        let clients = load.connect(node, members / nodes.len())?;
         load.ask(clients.clone(), |client| {
-            format!(r#"{{"type":"auth","id":1,"user":"user-{number}-{client}"}}"#)
+            let user = format!("user-{number}-{client}");
+            Some(format!(r#"{{"type":"auth","id":1,"user":"{user}"}}"#))
         })?;
         load.join(clients, |client| format!("room-{}", client % ROOMS))?;
     }

@@ -65,7 +65,7 @@ fn through_node(in_flight: u32) -> Outcome<Publishes> {
     let redis = Server::start_redis()?;
     let node = Server::start_with_redis(&redis, Role::Server)?;
     let case = Case::of(1, 1, in_flight);
-    let mut talk = Talk::begin(&[node.address], case.rooms, case.members)?;
+    let mut talk = Talk::begin(&[&node], case.rooms, case.members)?;
     // Everything is warm before it counts.
     closed_loop::flow(&mut talk, in_flight, Duration::from_millis(500))?;
     let asked = Asked::begin(&redis)?;

@@ -56,8 +56,7 @@ impl Measured {
 
 /// Lets the clients of a case talk through these servers.
 pub fn measure(servers: &[&Server], helpers: &[&Server], case: Case) -> Outcome<Measured> {
-    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
-    let mut talk = Talk::begin(&addresses, case.rooms, case.members)?;
+    let mut talk = Talk::begin(servers, case.rooms, case.members)?;
     continued(&mut talk, servers, helpers, case.in_flight)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod asked;
 pub mod closed_loop;
+pub mod dialogue;
 pub mod frames;
 pub mod load;
 pub mod machine;

@@ -37,8 +37,7 @@ pub fn measure(
     members: usize,
     rate: u32,
 ) -> Outcome<Measured> {
-    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
-    let mut talk = Talk::begin(&addresses, 1, members)?;
+    let mut talk = Talk::begin(servers, 1, members)?;
     let period = Duration::from_secs(1) / rate;
     // The first messages find cold caches everywhere; they are sent alike and not counted.
     let warm_up = rate.max(4) / 2;
