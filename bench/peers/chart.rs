@@ -39,7 +39,7 @@ pub fn draw(names: &[&str], rows: &[Row]) -> String {
 fn panel_of(svg: &mut String, names: &[&str], row: &Row, x: usize, y: usize) {
     let greatest = row.figures.iter().flatten().map(|figure| figure.value);
     let greatest = greatest.fold(f64::MIN_POSITIVE, f64::max);
-    let title = whole(row.measure.title);
+    let title = row.title;
     line(
         svg,
         format_args!(
@@ -49,19 +49,11 @@ fn panel_of(svg: &mut String, names: &[&str], row: &Row, x: usize, y: usize) {
     );
     for (place, (name, figure)) in names.iter().zip(&row.figures).enumerate() {
         let top = y + TITLE + place * BAR;
-        bar(svg, row, name, *figure, greatest, x, top);
+        bar(svg, name, *figure, greatest, x, top);
     }
 }
 
-fn bar(
-    svg: &mut String,
-    row: &Row,
-    name: &str,
-    figure: Option<Figure>,
-    greatest: f64,
-    x: usize,
-    top: usize,
-) {
+fn bar(svg: &mut String, name: &str, figure: Option<Figure>, greatest: f64, x: usize, top: usize) {
     let (fill, weight) = match name {
         _ if name == Kind::Node.name() => ("#0b7285", 600),
         _ if name == Kind::Plain.name() || name == Kind::Merging.name() => ("#ced4da", 400),
@@ -76,10 +68,7 @@ fn bar(
         ),
     );
     let (long, shown) = match figure {
-        Some(figure) => (
-            figure.value.max(0.0) / greatest * LONGEST,
-            row.measure.show(figure),
-        ),
+        Some(figure) => (figure.value.max(0.0) / greatest * LONGEST, figure.show()),
         None => (0.0, "–".into()),
     };
     line(
@@ -102,9 +91,4 @@ fn bar(
 fn line(svg: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing into a String cannot fail.
     let _ = writeln!(svg, "{text}");
-}
-
-/// A title that stands alone: in the table, … repeats what is above it.
-fn whole(title: &str) -> String {
-    title.replace('…', "CPU µs per delivery,")
 }

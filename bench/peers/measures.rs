@@ -8,166 +8,120 @@ use crate::support::machine::Role;
 use crate::support::server::Server;
 use crate::support::{Outcome, open_loop, size};
 
-/// One question.
+/// One question, which may have two answers.
 pub struct Measure {
     /// As `BENCH_CASE` names it.
     pub name: &'static str,
-    pub title: &'static str,
+    /// Of each answer.
+    pub titles: &'static [&'static str],
     what: What,
 }
 
 enum What {
     /// Processor time per delivery on so many nodes, in microseconds.
     Flood(usize, Case),
-    /// Processor time to let a connection in and into a room, in microseconds.
-    Making,
-    /// Bytes of an idle connection.
-    Idle,
-    /// A quantile of the latency between two nodes in an open loop, in milliseconds.
-    Latency(f64),
+    /// Processor time to let a connection in and into a room, in microseconds; then its bytes while it is idle.
+    Connections,
+    /// The middle and the tail of the latency on two nodes, in milliseconds: so many members, so many messages a second.
+    Latency(usize, u32),
 }
 
-pub const MEASURES: [Measure; 11] = [
-    flood(
-        "1x1000x1",
-        "CPU µs per delivery, 1 × 1,000, 1 in flight",
-        1,
-        Case::of(1, 1000, 1),
-    ),
-    flood(
-        "1x1000x16",
-        "… 1 × 1,000, 16 in flight",
-        1,
-        Case::of(1, 1000, 16),
-    ),
-    flood(
-        "1x1000x64",
-        "… 1 × 1,000, 64 in flight",
-        1,
-        Case::of(1, 1000, 64),
-    ),
-    flood(
-        "1x5000x16",
-        "… 1 × 5,000, 16 in flight",
-        1,
-        Case::of(1, 5000, 16),
-    ),
-    flood(
-        "200x10x1",
-        "… 200 × 10, 1 in flight",
-        1,
-        Case::of(200, 10, 1),
-    ),
+pub const MEASURES: [Measure; 9] = [
     Measure {
-        name: "making",
-        title: "CPU µs per connection made",
-        what: What::Making,
+        name: "1x1000x1",
+        titles: &["CPU µs per delivery: 1 × 1,000, 1 in flight"],
+        what: What::Flood(1, Case::of(1, 1000, 1)),
     },
     Measure {
-        name: "idle",
-        title: "bytes resident per idle connection",
-        what: What::Idle,
-    },
-    flood(
-        "2-1x1000x16",
-        "two nodes: CPU µs, 1 × 1,000, 16 in flight",
-        2,
-        Case::of(1, 1000, 16),
-    ),
-    flood(
-        "2-200x10x1",
-        "two nodes: CPU µs, 200 × 10, 1 in flight",
-        2,
-        Case::of(200, 10, 1),
-    ),
-    Measure {
-        name: "2-p50",
-        title: "two nodes: p50 ms, 10 members, 50/s",
-        what: What::Latency(0.5),
+        name: "1x1000x16",
+        titles: &["CPU µs per delivery: 1 × 1,000, 16 in flight"],
+        what: What::Flood(1, Case::of(1, 1000, 16)),
     },
     Measure {
-        name: "2-p99",
-        title: "two nodes: p99 ms, 10 members, 50/s",
-        what: What::Latency(0.99),
+        name: "1x1000x64",
+        titles: &["CPU µs per delivery: 1 × 1,000, 64 in flight"],
+        what: What::Flood(1, Case::of(1, 1000, 64)),
+    },
+    Measure {
+        name: "1x5000x16",
+        titles: &["CPU µs per delivery: 1 × 5,000, 16 in flight"],
+        what: What::Flood(1, Case::of(1, 5000, 16)),
+    },
+    Measure {
+        name: "200x10x4",
+        titles: &["CPU µs per delivery: 200 × 10, 4 in flight"],
+        what: What::Flood(1, Case::of(200, 10, 4)),
+    },
+    Measure {
+        name: "connections",
+        titles: &["CPU µs per connection made", "bytes per idle connection"],
+        what: What::Connections,
+    },
+    Measure {
+        name: "2-1x1000x16",
+        titles: &["two nodes, CPU µs: 1 × 1,000, 16 in flight"],
+        what: What::Flood(2, Case::of(1, 1000, 16)),
+    },
+    Measure {
+        name: "2-200x10x4",
+        titles: &["two nodes, CPU µs: 200 × 10, 4 in flight"],
+        what: What::Flood(2, Case::of(200, 10, 4)),
+    },
+    Measure {
+        name: "2-latency",
+        titles: &[
+            "two nodes, p50 ms: 10 members, 50 per s",
+            "two nodes, p99 ms: 10 members, 50 per s",
+        ],
+        what: What::Latency(10, 50),
     },
 ];
 
-const fn flood(name: &'static str, title: &'static str, nodes: usize, case: Case) -> Measure {
-    Measure {
-        name,
-        title,
-        what: What::Flood(nodes, case),
-    }
-}
-
 impl Measure {
-    /// Nothing, if this is not for it.
-    pub fn take(&self, contender: &Contender) -> Outcome<Option<Figure>> {
-        let figure = match self.what {
+    /// One figure for each title; none, if the contender has no part in this.
+    pub fn take(&self, contender: &Contender) -> Outcome<Vec<Figure>> {
+        let figures = match self.what {
             What::Flood(1, case) => {
                 let server = contender.start(None, Role::Server)?;
                 let measured = closed_loop::measure(&[&server], &[], case)?;
-                Figure {
-                    value: measured.cost(),
-                    noisy: measured.spent.is_noisy(),
-                }
+                vec![Figure::of(measured.cost(), &measured.spent)]
             }
-            What::Flood(..) | What::Latency(_) if !contender.has_redis() => return Ok(None),
+            What::Flood(..) | What::Latency(..) if !contender.has_redis() => Vec::new(),
             What::Flood(_, case) => {
-                let (redis, nodes) = two(contender)?;
+                let (nodes, redis) = two(contender)?;
+                let measured = closed_loop::measure(&nodes.each_ref(), &[&redis], case)?;
+                vec![Figure::of(measured.cost(), &measured.spent)]
+            }
+            What::Latency(members, rate) => {
+                let (nodes, redis) = two(contender)?;
                 let nodes = nodes.each_ref();
-                let measured = closed_loop::measure(&nodes, &[&redis], case)?;
-                Figure {
-                    value: measured.cost(),
-                    noisy: measured.spent.is_noisy(),
-                }
+                let measured = open_loop::measure(&nodes, &[&redis], members, rate)?;
+                let at = |quantile| Figure::of(measured.at(quantile), &measured.spent);
+                vec![at(0.5), at(0.99)]
             }
-            What::Latency(quantile) => {
-                let (redis, nodes) = two(contender)?;
-                let measured = open_loop::measure(&nodes.each_ref(), &[&redis], 10, 50)?;
-                Figure {
-                    value: measured.at(quantile),
-                    noisy: measured.spent.is_noisy(),
-                }
-            }
-            What::Making | What::Idle => {
+            What::Connections => {
                 let server = contender.start(None, Role::Server)?;
                 let measured = idle::measure(&server, size(2_000, 10_000))?;
-                Figure {
-                    value: match self.what {
-                        What::Making => measured.make,
-                        _ => measured.resident,
+                vec![
+                    Figure::of(measured.make, &measured.made),
+                    // Neighbours change how long something takes, but not how much memory.
+                    Figure {
+                        value: measured.resident,
+                        noisy: false,
                     },
-                    noisy: measured.made.is_noisy(),
-                }
+                ]
             }
         };
-        Ok(Some(figure))
-    }
-
-    /// A figure, with a mark if it may have been disturbed.
-    pub fn show(&self, figure: Figure) -> String {
-        let value = figure.value;
-        let digits = match self.what {
-            What::Idle => 0,
-            What::Making => 1,
-            _ => 2,
-        };
-        // Neighbours change how long something takes, and how much of a processor, but not how much memory.
-        let mark = match (figure.noisy, &self.what) {
-            (true, What::Idle) | (false, _) => "",
-            (true, _) => "~",
-        };
-        format!("{mark}{value:.digits$}")
+        Ok(figures)
     }
 }
 
-/// A Redis, and two nodes that speak to it.
-fn two(contender: &Contender) -> Outcome<(Server, [Server; 2])> {
+/// Two nodes, and the Redis to which they speak and which ends after them.
+fn two(contender: &Contender) -> Outcome<([Server; 2], Server)> {
     let redis = Server::start_redis()?;
     let nodes = [
         contender.start(Some(&redis), Role::Server)?,
         contender.start(Some(&redis), Role::SecondServer)?,
     ];
-    Ok((redis, nodes))
+    Ok((nodes, redis))
 }

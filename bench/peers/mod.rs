@@ -16,6 +16,7 @@ use crate::support::dialogue::Dialogue;
 use crate::support::machine::{self, Role};
 use crate::support::server::{Kind, Server, free_port};
 use crate::support::table::Table;
+use crate::support::watch::Spent;
 use crate::support::{Outcome, wanted};
 
 /// Somebody else's server.
@@ -42,11 +43,14 @@ pub struct Figure {
     pub noisy: bool,
 }
 
-/// A measure's figures, in the order of the contenders; none where one has no part in it or has failed.
+/// One line of the table: a figure for each contender; none where one has no part in it or has failed.
 pub struct Row {
-    pub measure: &'static Measure,
+    pub title: &'static str,
     pub figures: Vec<Option<Figure>>,
 }
+
+/// In turn, so that what the neighbours do meets all alike; the middling one counts.
+const ROUNDS: usize = 3;
 
 const CONTENDERS: [Contender; 8] = [
     Contender::Limit(Kind::Plain),
@@ -86,27 +90,15 @@ pub fn run() -> Outcome {
     );
     let mut rows = Vec::new();
     for measure in MEASURES.iter().filter(|measure| wanted(measure.name)) {
-        let mut row = Row {
-            measure,
-            figures: Vec::new(),
-        };
-        for contender in &contenders {
-            row.figures.push(match measure.take(contender) {
-                Ok(figure) => figure,
-                // One that fails must not take the others' figures with it; that it failed is a figure too.
-                Err(error) => {
-                    notes.push(format!("{}, {}: {error}", contender.name(), measure.title));
-                    None
-                }
-            });
+        for row in rows_of(measure, &contenders, &mut notes) {
+            table.row(&cells(&row));
+            rows.push(row);
         }
-        table.row(&cells(&row));
-        rows.push(row);
     }
     for note in &notes {
         println!("{note}");
     }
-    if rows.len() == MEASURES.len() {
+    if MEASURES.iter().all(|measure| wanted(measure.name)) {
         let names: Vec<&str> = contenders
             .iter()
             .map(|contender| contender.name())
@@ -117,14 +109,65 @@ pub fn run() -> Outcome {
     Ok(())
 }
 
+fn rows_of(measure: &Measure, contenders: &[&Contender], notes: &mut Vec<String>) -> Vec<Row> {
+    let mut rounds: Vec<Vec<Vec<Figure>>> = contenders.iter().map(|_| Vec::new()).collect();
+    for _ in 0..ROUNDS {
+        for (contender, rounds) in contenders.iter().zip(&mut rounds) {
+            match measure.take(contender) {
+                Ok(figures) => rounds.push(figures),
+                // One that fails must not take the others' figures with it.
+                Err(error) => {
+                    let name = contender.name();
+                    notes.push(format!("{name}, {}: failed, {error}", measure.name));
+                }
+            }
+        }
+    }
+    let row = |(place, title): (usize, &&'static str)| Row {
+        title,
+        figures: rounds
+            .iter()
+            .map(|rounds| Figure::middling(rounds.iter().filter_map(|round| round.get(place))))
+            .collect(),
+    };
+    measure.titles.iter().enumerate().map(row).collect()
+}
+
 fn cells(row: &Row) -> Vec<String> {
     let figures = row.figures.iter().map(|figure| match figure {
-        Some(figure) => row.measure.show(*figure),
+        Some(figure) => figure.show(),
         None => "–".into(),
     });
-    std::iter::once(row.measure.title.to_string())
+    std::iter::once(row.title.to_string())
         .chain(figures)
         .collect()
+}
+
+impl Figure {
+    fn of(value: f64, spent: &Spent) -> Self {
+        Self {
+            value,
+            noisy: spent.is_noisy(),
+        }
+    }
+
+    fn middling<'a>(rounds: impl Iterator<Item = &'a Figure>) -> Option<Self> {
+        let mut rounds: Vec<Figure> = rounds.copied().collect();
+        rounds.sort_by(|a, b| a.value.total_cmp(&b.value));
+        rounds.get(rounds.len() / 2).copied()
+    }
+
+    /// Three digits at least, and a mark if it may have been disturbed.
+    fn show(self) -> String {
+        let digits = match self.value {
+            100.0.. => 0,
+            10.0.. => 1,
+            1.0.. => 2,
+            _ => 3,
+        };
+        let mark = if self.noisy { "~" } else { "" };
+        format!("{mark}{:.digits$}", self.value)
+    }
 }
 
 impl Contender {
