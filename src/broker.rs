@@ -10,6 +10,7 @@
 //! - **Publishing is atomic per room**: key looked up, next offset taken, appended to the log, and sent to the topic, or nothing of it.
 //!   `Ok` means that the broker has it; [`Refused::Unknown`] that it may or may not have happened; every other refusal, that it
 //!   did not.
+//! - **Publishes of one [source](Publish::source) are done in the order they were asked**, and in turn with those of others.
 //! - **The publisher's node is not served first**: it hears its own publication by the topic like every other node, so
 //!   that all see one order.
 //! - **Following is at most once, and says so.** Messages of a followed room come in the order of their offsets, but a subscription can
@@ -33,7 +34,7 @@ pub mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket, UserName};
+use crate::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket, UserName};
 pub use crate::member::{Change, Info, Member, Roll};
 use crate::notice::Wanted;
 pub use crate::publication::{
@@ -60,6 +61,8 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Publish {
     pub ticket: Ticket,
+    /// Whose it is, for a fair share of the broker's time: of two sessions neither waits for all that the other has to say.
+    pub source: Option<SessionId>,
     pub room: RoomName,
     /// Makes a retry harmless: the same key of the same publisher in the same room answers the first position for 5 minutes.
     pub key: Option<PublishKey>,

@@ -40,7 +40,7 @@
 //! 5. A session sees a room in the order of offsets, without a hole, or is told that its position is lost.
 //! 6. Stopping is dropping, in order: the drain empties the outboxes; then go the listener, the dispatcher with its handle
 //!    of the broker, the inbox. Each task ends because what it waits for is gone.
-//! 7. What fails in one connection ends there; a dispatcher or a broker that fails ends the process with an error.
+//! 7. What fails in one connection ends there; a dispatcher, a broker or a deliverer of webhooks that fails ends the process with an error.
 //!
 //! # What is absent on purpose
 //!

@@ -9,11 +9,13 @@ mod acceptor;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use acceptor::Acceptor;
+use futures::future::{pending, select};
 
 use crate::api::Gate;
 use crate::auth::{Auth, KeyError};
@@ -185,8 +187,14 @@ impl Server {
 
     /// Ready when the node has ended by itself, which it does only for a fault.
     pub async fn ended(&self) {
+        let webhooks = async {
+            match &self.webhooks {
+                Some(webhooks) => webhooks.ended().await,
+                None => pending().await,
+            }
+        };
         // Either way it is over.
-        let _ = self.ended.recv_async().await;
+        let _ = select(self.ended.recv_async(), pin!(webhooks)).await;
     }
 
     /// Says farewell to everyone and ends the node. Until then it refuses newcomers with a reason.

@@ -154,8 +154,13 @@ impl Dispatcher {
             ephemeral,
         };
         let ticket = self.wait(asker, waiting)?;
+        let source = match asker {
+            Asker::Session { session, .. } => Some(*session),
+            Asker::Call(_) => None,
+        };
         let publish = crate::broker::Publish {
             ticket,
+            source,
             room,
             key,
             ephemeral,

@@ -214,6 +214,7 @@ impl BrokerNode {
         self.ask(|ticket| {
             Request::Publish(Publish {
                 ticket,
+                source: None,
                 room: name(room),
                 key,
                 ephemeral: form.ephemeral,

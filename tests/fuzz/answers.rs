@@ -27,6 +27,7 @@ pub fn any_answer(input: &[u8]) {
     };
     let publish = Job::Publish(Publish {
         ticket: Ticket(2),
+        source: None,
         room: room.clone(),
         key: None,
         ephemeral: false,

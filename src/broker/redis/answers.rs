@@ -208,6 +208,7 @@ mod tests {
     fn publish() -> Job {
         Job::Publish(Publish {
             ticket: Ticket(1),
+            source: None,
             room: RoomName::new("r").unwrap(),
             key: None,
             ephemeral: false,

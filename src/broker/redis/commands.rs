@@ -282,6 +282,7 @@ mod tests {
         assert!(probe.contains("PUBLISH") && probe.contains("sb:node:0000000000000001"));
         let durable = Job::Publish(Publish {
             ticket: Ticket(1),
+            source: None,
             room: RoomName::new("r").unwrap(),
             key: None,
             ephemeral: false,

@@ -30,6 +30,7 @@ mod reader;
 mod reaper;
 mod rolls;
 mod scripts;
+mod shares;
 mod subscription;
 mod supervisor;
 mod trust;
