@@ -17,6 +17,7 @@ const NODES: usize = 4;
 const EACH: usize = 128;
 
 /// A plain server and nodes measured in turn, several times.
+#[derive(Default)]
 struct Pair {
     plain: Vec<f64>,
     ours: Vec<f64>,
@@ -109,16 +110,6 @@ fn nodes() -> Outcome {
         table.row(count, &pair);
     }
     Ok(())
-}
-
-impl Default for Pair {
-    fn default() -> Self {
-        Self {
-            plain: Vec::new(),
-            ours: Vec::new(),
-            noise: String::new(),
-        }
-    }
 }
 
 impl Pair {
