@@ -33,7 +33,7 @@ pub mod topics;
 pub mod wire;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::census::{Connection, Finding, Question};
 use crate::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket, UserName};
@@ -133,11 +133,14 @@ pub enum BrokerEvent {
         epoch: Epoch,
         offset: u64,
         publication: Arc<Publication>,
+        /// When the broker had it in hand.
+        heard: Instant,
     },
     /// An ephemeral publication in a followed room.
     Ephemeral {
         room: RoomName,
         publication: Arc<Publication>,
+        heard: Instant,
     },
     /// The answer to a [`Publish`]: where the publication stands.
     Published {

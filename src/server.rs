@@ -5,6 +5,8 @@
 //! broker's handle, and the inbox go; each task ends because what it waited for is gone.
 
 mod acceptor;
+mod reporter;
+mod site;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +35,7 @@ use crate::pages::Assets;
 use crate::pattern::Switches;
 use crate::presence::PresenceSettings;
 use crate::readiness::Readiness;
+use crate::report::Reporter;
 use crate::retention::{LogLimits, Retention};
 use crate::rights::Rights;
 use crate::runtime::{self, Listener};
@@ -141,6 +144,8 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         sessions: AtomicU64::new(1),
         started: Instant::now(),
     });
+    let reporter = Reporter::new(node.started, &config.node, incarnation, &node.metrics);
+    runtime::spawn(reporter::run(node.clone(), reporter));
     let (accepting, stop) = flume::bounded(1);
     let max = max_connections(config);
     let entrances = [
@@ -373,19 +378,7 @@ fn assets(directory: Option<&Path>) -> Result<Assets, StartError> {
     let Some(directory) = directory else {
         return Ok(Assets::embedded());
     };
-    let read = || -> io::Result<Assets> {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                files.push((name, std::fs::read(entry.path())?));
-            }
-        }
-        Ok(Assets::from_files(files))
-    };
-    read().map_err(|source| StartError::Pages {
+    site::read(directory).map_err(|source| StartError::Pages {
         directory: directory.into(),
         source,
     })

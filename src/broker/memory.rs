@@ -244,18 +244,26 @@ impl Shared {
             ephemeral,
             ..
         } = publish;
+        if ephemeral {
+            // It leaves no trace, so there need not be a room for it: nobody follows one that is not there.
+            let room = self.rooms.get(&name);
+            let followers = room.map_or(&[][..], |room| &room.followers);
+            for node in followers {
+                let (room, publication) = (name.clone(), publication.clone());
+                let heard = BrokerEvent::Ephemeral {
+                    room,
+                    publication,
+                    heard: now,
+                };
+                self.tell(*node, heard);
+            }
+            let epoch = Epoch::UNKNOWN;
+            return Ok(Position { epoch, offset: 0 });
+        }
         let limits = self.retention.of(&name);
         let memory = self.memory;
         let (room, used) = self.room(&name, now).ok_or(Refused::Full)?;
         let epoch = room.log.epoch();
-        if ephemeral {
-            let followers = room.followers.clone();
-            for node in followers {
-                let (room, publication) = (name.clone(), publication.clone());
-                self.tell(node, BrokerEvent::Ephemeral { room, publication });
-            }
-            return Ok(Position { epoch, offset: 0 });
-        }
         if let Some(key) = &key {
             let known = room.change(used, |log| log.offset_of(key, now));
             if let Some(offset) = known {
@@ -278,6 +286,7 @@ impl Shared {
                     epoch,
                     offset,
                     publication,
+                    heard: now,
                 },
             );
         }

@@ -243,6 +243,20 @@ impl Dispatcher {
         }
     }
 
+    /// The node tells of itself. Whether that was heard nobody waits to know.
+    pub(super) fn on_report(&mut self, publication: Arc<Publication>) {
+        let ticket = self.desk.ticket(Pending::Report);
+        let publish = crate::broker::Publish {
+            ticket,
+            room: RoomName::of_reports(),
+            source: None,
+            key: None,
+            ephemeral: true,
+            publication,
+        };
+        self.desk.requests.push(Request::Publish(publish));
+    }
+
     pub(super) fn on_published(&mut self, ticket: Ticket, result: Result<Position, Refused>) {
         let (asker, room, ephemeral) = match self.desk.pending.remove(&ticket) {
             Some(Pending::Publish {

@@ -57,6 +57,8 @@ pub enum Pending {
     },
     /// The node itself: the revocation of a user is said again.
     Renewal(UserName),
+    /// The node itself: what it tells of itself.
+    Report,
     /// The node itself: a hole in what the nodes tell each other.
     Control(ControlLog),
     Members(Inquiry),
@@ -76,6 +78,8 @@ pub struct Desk {
     pub now: Instant,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
+    /// When the broker had in hand what is delivered in this turn.
+    pub heard: Vec<Instant>,
     /// What the broker is asked in this turn.
     pub requests: Vec<Request>,
     pub pending: HashMap<Ticket, Pending>,
@@ -111,6 +115,7 @@ impl Desk {
             now,
             settings,
             metrics,
+            heard: Vec::new(),
             requests: Vec::new(),
             pending: HashMap::new(),
             calls: 0,

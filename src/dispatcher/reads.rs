@@ -55,6 +55,7 @@ impl Dispatcher {
                 Pending::Publish { .. }
                 | Pending::Order { .. }
                 | Pending::Renewal(_)
+                | Pending::Report
                 | Pending::Members(_)
                 | Pending::Census(_)
                 | Pending::Roll(_),

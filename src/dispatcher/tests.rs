@@ -6,6 +6,7 @@ mod control;
 mod identity;
 #[path = "presence/tests.rs"]
 mod presence;
+mod reports;
 
 use super::*;
 use crate::broker::{Page, Publication, Range, Refused};
@@ -218,6 +219,7 @@ fn message(room: &str, offset: u64, text: &str) -> Event {
         epoch,
         offset,
         publication,
+        heard: Instant::now(),
     })
 }
 

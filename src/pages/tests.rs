@@ -184,3 +184,14 @@ fn the_embedded_site_has_its_page_and_scripts() {
         );
     }
 }
+
+#[test]
+fn every_file_of_the_site_is_part_of_the_binary() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/www");
+    let embedded = Assets::embedded();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let found = embedded.find(&format!("/{name}"));
+        assert!(found.is_some_and(|asset| !asset.body.is_empty()), "{name}");
+    }
+}

@@ -276,6 +276,7 @@ impl BrokerNode {
                 epoch,
                 offset,
                 publication,
+                ..
             } if it.as_str() == room => Some((*epoch, (*offset, text(publication)))),
             _ => None,
         })
@@ -301,6 +302,7 @@ impl BrokerNode {
             BrokerEvent::Ephemeral {
                 room: it,
                 publication,
+                ..
             } if it.as_str() == room => Some(text(publication)),
             _ => None,
         })

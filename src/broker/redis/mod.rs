@@ -179,6 +179,7 @@ pub fn start(
             orders,
             signals,
             readiness,
+            metrics,
             events,
         }
         .run(),
