@@ -11,6 +11,7 @@ use crate::support::dialogue::Dialogue;
 pub const CENTRIFUGO: Peer = Peer {
     name: "Centrifugo",
     dialogue: Dialogue::Centrifugo,
+    has_redis: true,
     command,
 };
 

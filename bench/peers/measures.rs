@@ -88,12 +88,12 @@ impl Measure {
             }
             What::Flood(..) | What::Latency(..) if !contender.has_redis() => Vec::new(),
             What::Flood(_, case) => {
-                let (nodes, redis) = two(contender)?;
+                let (redis, nodes) = two(contender)?;
                 let measured = closed_loop::measure(&nodes.each_ref(), &[&redis], case)?;
                 vec![Figure::of(measured.cost(), &measured.spent)]
             }
             What::Latency(members, rate) => {
-                let (nodes, redis) = two(contender)?;
+                let (redis, nodes) = two(contender)?;
                 let nodes = nodes.each_ref();
                 let measured = open_loop::measure(&nodes, &[&redis], members, rate)?;
                 let at = |quantile| Figure::of(measured.at(quantile), &measured.spent);
@@ -116,12 +116,12 @@ impl Measure {
     }
 }
 
-/// Two nodes, and the Redis to which they speak and which ends after them.
-fn two(contender: &Contender) -> Outcome<([Server; 2], Server)> {
+/// A Redis, and two nodes that speak to it.
+fn two(contender: &Contender) -> Outcome<(Server, [Server; 2])> {
     let redis = Server::start_redis()?;
     let nodes = [
         contender.start(Some(&redis), Role::Server)?,
         contender.start(Some(&redis), Role::SecondServer)?,
     ];
-    Ok((nodes, redis))
+    Ok((redis, nodes))
 }

@@ -23,6 +23,8 @@ use crate::support::{Outcome, wanted};
 pub struct Peer {
     name: &'static str,
     dialogue: Dialogue,
+    /// Whether it can be two nodes with a Redis between them.
+    has_redis: bool,
     /// How it is started on a port, alone or with the Redis on another port; an error, if it is not installed.
     command: fn(u16, Option<u16>) -> Outcome<Command>,
 }
@@ -111,12 +113,18 @@ pub fn run() -> Outcome {
 
 fn rows_of(measure: &Measure, contenders: &[&Contender], notes: &mut Vec<String>) -> Vec<Row> {
     let mut rounds: Vec<Vec<Vec<Figure>>> = contenders.iter().map(|_| Vec::new()).collect();
+    let mut failed = vec![false; contenders.len()];
     for _ in 0..ROUNDS {
-        for (contender, rounds) in contenders.iter().zip(&mut rounds) {
+        for (place, contender) in contenders.iter().enumerate() {
+            if failed[place] {
+                continue;
+            }
             match measure.take(contender) {
-                Ok(figures) => rounds.push(figures),
-                // One that fails must not take the others' figures with it.
+                Ok(figures) => rounds[place].push(figures),
+                // One that fails must neither take the others' figures with it nor their time, and shows no figure.
                 Err(error) => {
+                    failed[place] = true;
+                    rounds[place].clear();
                     let name = contender.name();
                     notes.push(format!("{name}, {}: failed, {error}", measure.name));
                 }
@@ -181,7 +189,11 @@ impl Contender {
 
     /// Whether it can be more than one node.
     pub fn has_redis(&self) -> bool {
-        !matches!(self, Contender::Limit(_))
+        match self {
+            Contender::Ours => true,
+            Contender::Limit(_) => false,
+            Contender::Peer(peer) => peer.has_redis,
+        }
     }
 
     /// Why it cannot be started; nothing, if it can.

@@ -9,6 +9,7 @@ use crate::support::dialogue::Dialogue;
 pub const UWEBSOCKETS: Peer = Peer {
     name: "uWebSockets.js",
     dialogue: Dialogue::Native,
+    has_redis: true,
     command: |port, redis| {
         node(
             "@trufflesuite/uws-js-unofficial",
@@ -22,12 +23,14 @@ pub const UWEBSOCKETS: Peer = Peer {
 pub const WS: Peer = Peer {
     name: "ws",
     dialogue: Dialogue::Native,
+    has_redis: true,
     command: |port, redis| node("ws", "ws", port, redis),
 };
 
 pub const SOCKET_IO: Peer = Peer {
     name: "socket.io",
     dialogue: Dialogue::SocketIo,
+    has_redis: true,
     command: |port, redis| node("socket.io", "socketio", port, redis),
 };
 

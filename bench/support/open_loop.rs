@@ -59,8 +59,9 @@ pub fn measure(
         }
         talk.publish(0, 1)?;
     }
+    // Once for all: whoever only pings does not renew it.
+    let patience = Instant::now() + Duration::from_secs(60);
     while talk.in_flight(0) > 0 {
-        let patience = Instant::now() + Duration::from_secs(60);
         talk.poll(patience, |number, when| {
             note(&mut latency, number, warm_up, when, due(number))
         })?;
