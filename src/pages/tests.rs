@@ -185,13 +185,25 @@ fn the_embedded_site_has_its_page_and_scripts() {
     }
 }
 
+/// The names of all files below a directory, relative to it.
+fn names(directory: &std::path::Path, below: &str, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!("{below}{}", path.file_name().unwrap().to_str().unwrap());
+        match path.is_dir() {
+            true => names(&path, &format!("{name}/"), found),
+            false => found.push(name),
+        }
+    }
+}
+
 #[test]
 fn every_file_of_the_site_is_part_of_the_binary() {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/www");
-    let embedded = Assets::embedded();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        let found = embedded.find(&format!("/{name}"));
-        assert!(found.is_some_and(|asset| !asset.body.is_empty()), "{name}");
+    let site = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("www");
+    let (mut found, embedded) = (Vec::new(), Assets::embedded());
+    names(&site, "", &mut found);
+    for name in found {
+        let asset = embedded.find(&format!("/{name}"));
+        assert!(asset.is_some_and(|asset| !asset.body.is_empty()), "{name}");
     }
 }
