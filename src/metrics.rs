@@ -391,7 +391,7 @@ mod tests {
         let count = seen.len();
         let mut names: Vec<_> = seen.iter().map(|(name, _)| *name).collect();
         names.dedup();
-        assert_eq!(names.len(), 17, "those of one name follow each other");
+        assert_eq!(names.len(), 18, "those of one name follow each other");
         seen.sort_by_key(|row| format!("{row:?}"));
         seen.dedup();
         assert_eq!(seen.len(), count);

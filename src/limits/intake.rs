@@ -109,9 +109,9 @@ struct Since(Option<NonZeroU32>);
 impl Since {
     const TENTH: u64 = 100_000_000;
 
-    /// How long ago it was; it begins with the first question.
+    /// How long ago it was, at least; it begins with the first question.
     fn at(&mut self, now: u64) -> Duration {
-        let tenths = u32::try_from(now / Self::TENTH).unwrap_or(u32::MAX);
+        let tenths = u32::try_from(now.div_ceil(Self::TENTH)).unwrap_or(u32::MAX);
         let since = *self.0.get_or_insert(NonZeroU32::MIN.saturating_add(tenths));
         Duration::from_nanos(now.saturating_sub((u64::from(since.get()) - 1) * Self::TENTH))
     }

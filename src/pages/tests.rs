@@ -1,5 +1,7 @@
 //! What browsers and balancers ask of the pages, and what they get.
 
+use std::path::Path;
+
 use super::*;
 use crate::http::{HeadLimits, Parsed, parse_head};
 
@@ -185,25 +187,19 @@ fn the_embedded_site_has_its_page_and_scripts() {
     }
 }
 
-/// The names of all files below a directory, relative to it.
-fn names(directory: &std::path::Path, below: &str, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let name = format!("{below}{}", path.file_name().unwrap().to_str().unwrap());
-        match path.is_dir() {
-            true => names(&path, &format!("{name}/"), found),
-            false => found.push(name),
-        }
-    }
-}
-
 #[test]
 fn every_file_of_the_site_is_part_of_the_binary() {
-    let site = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("www");
-    let (mut found, embedded) = (Vec::new(), Assets::embedded());
-    names(&site, "", &mut found);
-    for name in found {
-        let asset = embedded.find(&format!("/{name}"));
-        assert!(asset.is_some_and(|asset| !asset.body.is_empty()), "{name}");
+    let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("www");
+    let embedded = Assets::embedded();
+    let mut left = vec![site.clone()];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).unwrap();
+            left.extend(entries.map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let name = path.strip_prefix(&site).unwrap().to_str().unwrap();
+        let found = embedded.find(&format!("/{name}"));
+        assert!(found.is_some_and(|asset| !asset.body.is_empty()), "{name}");
     }
 }
