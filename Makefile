@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run run-cluster check test conformance fuzz sim test-chaos audit bench doc clean toolchain
+.PHONY: help run run-cluster check test conformance fuzz sim test-chaos audit bench bench-peers doc clean toolchain
 
 # A shell opened before rustup was installed has no cargo on its PATH yet, and an ordinary
 # user's PATH on Debian has no /usr/sbin, where nginx lives.
@@ -33,6 +33,7 @@ run: toolchain ## Run one node with its broker in memory; installs nothing
 	@deploy/port-free NODE_PORT "$${NODE_PORT:-9090}"
 	@$(BUILD)
 	@echo "The chat page: http://localhost:$${NODE_PORT:-9090}/    (Ctrl-C ends the node)"
+	@echo "The node's figures: http://localhost:$${NODE_PORT:-9090}/status.html"
 	@exec $(NODE) serve --listen "127.0.0.1:$${NODE_PORT:-9090}"
 
 run-cluster: toolchain ## Run two nodes, one Redis and nginx; installs Redis and nginx if missing
@@ -67,9 +68,13 @@ fuzz: toolchain ## Fuzz guided by coverage: all targets, or TARGET=…; SECONDS_
 audit: toolchain ## Check licences, duplicates and sources of what is built in; installs cargo-deny
 	@exec .ci/audit
 
-bench: toolchain ## Measure fan-out latency; a few minutes; installs Redis if missing
+bench: toolchain ## Measure nodes beside the physical limit; ten minutes; installs Redis if missing
 	@deploy/install redis-server
 	@cargo bench --target-dir target
+
+bench-peers: toolchain ## Measure other servers beside a node, and draw it; twenty minutes; installs them in target/
+	@bench/peers/install
+	@cargo bench --target-dir target -- peers
 
 doc: toolchain ## Build the documentation of the source
 	@cargo doc --no-deps --document-private-items --target-dir target

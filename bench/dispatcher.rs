@@ -208,6 +208,7 @@ impl House {
                 except: None,
                 data: self.data.clone(),
             }),
+            heard: Instant::now(),
         })
     }
 

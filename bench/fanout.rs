@@ -1,17 +1,11 @@
-//! Fan-out latency over loopback, in an open loop: messages are sent when they are due, whatever became of the former,
-//! and each delivery's latency counts from the moment its message was *due*. So a server that stalls pays for all that
-//! it kept waiting (no coordinated omission).
-
-use std::time::{Duration, Instant};
-
-use hdrhistogram::Histogram;
+//! Fan-out latency over loopback, in an open loop, for rooms of several sizes: beside the plain limit on one node, then on two nodes
+//! through one Redis.
 
 use crate::support::machine::{self, Role};
+use crate::support::open_loop::{Measured, measure};
 use crate::support::server::{Kind, Server};
 use crate::support::table::{Table, ratio};
-use crate::support::talk::Talk;
-use crate::support::watch::{Spent, Watch};
-use crate::support::{Outcome, size, wanted};
+use crate::support::{Outcome, wanted};
 
 /// Members, and messages a second: few enough that one core is idle most of the time, because latency under overload is
 /// the length of a queue.
@@ -31,13 +25,6 @@ const COLUMNS: [&str; 12] = [
     "p99 to plain",
     "CPU to plain",
 ];
-
-struct Measured {
-    /// Microseconds.
-    latency: Histogram<u64>,
-    spent: Spent,
-    deliveries: u64,
-}
 
 pub fn run() -> Outcome {
     machine::pin(Role::Load);
@@ -79,58 +66,6 @@ fn begin(title: &str) -> Table {
     Table::begin(title, &columns)
 }
 
-fn measure(
-    servers: &[&Server],
-    helpers: &[&Server],
-    members: usize,
-    rate: u32,
-) -> Outcome<Measured> {
-    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
-    let mut talk = Talk::begin(&addresses, 1, members)?;
-    let period = Duration::from_secs(1) / rate;
-    // The first messages find cold caches everywhere; they are sent alike and not counted.
-    let warm_up = rate.max(4) / 2;
-    let count = warm_up + rate * size(4, 30);
-    let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
-    let start = Instant::now() + period;
-    let due = |number: u32| start + period * number;
-    let mut watch = None;
-    let mut before = 0;
-    for next in 0..count {
-        while Instant::now() < due(next) {
-            talk.poll(due(next), |number, when| {
-                note(&mut latency, number, warm_up, when, due(number))
-            })?;
-        }
-        if next == warm_up {
-            before = talk.deliveries;
-            watch = Some(Watch::begin(servers, helpers));
-        }
-        talk.publish(0, 1)?;
-    }
-    while talk.in_flight(0) > 0 {
-        let patience = Instant::now() + Duration::from_secs(60);
-        talk.poll(patience, |number, when| {
-            note(&mut latency, number, warm_up, when, due(number))
-        })?;
-        if Instant::now() >= patience {
-            return Err("messages are missing at the end".into());
-        }
-    }
-    let spent = watch.ok_or("nothing was measured")?.end();
-    Ok(Measured {
-        latency,
-        spent,
-        deliveries: talk.deliveries - before,
-    })
-}
-
-fn note(latency: &mut Histogram<u64>, number: u32, warm_up: u32, when: Instant, due: Instant) {
-    if number >= warm_up {
-        latency.saturating_record(when.saturating_duration_since(due).as_micros() as u64);
-    }
-}
-
 fn row(
     table: &Table,
     server: &str,
@@ -139,11 +74,7 @@ fn row(
     measured: &Measured,
     limit: Option<&Measured>,
 ) {
-    let at = |measured: &Measured, quantile| {
-        measured.latency.value_at_quantile(quantile) as f64 / 1000.0
-    };
-    let cost = |measured: &Measured| measured.spent.micros_per(measured.deliveries);
-    let show = |quantile| format!("{:.2}", at(measured, quantile));
+    let show = |quantile| format!("{:.2}", measured.at(quantile));
     table.row(&[
         members.to_string(),
         rate.to_string(),
@@ -153,10 +84,10 @@ fn row(
         show(0.99),
         show(0.999),
         show(1.0),
-        format!("{:.2}", cost(measured)),
-        ratio(at(measured, 0.5), limit.map(|limit| at(limit, 0.5))),
-        ratio(at(measured, 0.99), limit.map(|limit| at(limit, 0.99))),
-        ratio(cost(measured), limit.map(cost)),
+        format!("{:.2}", measured.cost()),
+        ratio(measured.at(0.5), limit.map(|limit| limit.at(0.5))),
+        ratio(measured.at(0.99), limit.map(|limit| limit.at(0.99))),
+        ratio(measured.cost(), limit.map(Measured::cost)),
         measured.spent.noise(),
     ]);
 }

@@ -7,8 +7,8 @@ use crate::support::load::Load;
 use crate::support::machine::{self, Role};
 use crate::support::server::{Kind, Server};
 use crate::support::table::{Table, ratio};
-use crate::support::watch::Watch;
-use crate::support::{Outcome, size};
+use crate::support::watch::{Spent, Watch};
+use crate::support::{Outcome, gone, size};
 
 const COLUMNS: [&str; 9] = [
     "connections",
@@ -25,13 +25,18 @@ const COLUMNS: [&str; 9] = [
 /// All members of a room of a hundred, as if they chatted.
 const ROOM: usize = 100;
 
-struct Measured {
-    make: f64,
-    resident: f64,
+/// What a connection costs.
+pub struct Measured {
+    /// Microseconds of processor time.
+    pub make: f64,
+    /// Bytes.
+    pub resident: f64,
+    /// Milliseconds of processor time a second, of all together.
     idle: f64,
+    /// Bytes.
     kept: f64,
     base: u64,
-    noise: String,
+    pub made: Spent,
 }
 
 pub fn run() -> Outcome {
@@ -39,30 +44,30 @@ pub fn run() -> Outcome {
     switchboard::runtime::raise_file_limit()?;
     let table = Table::begin("Idle connections, each in a room of 100", &COLUMNS);
     for connections in size(vec![2_000], vec![2_000, 10_000, 18_000]) {
-        let plain = measure(Kind::Plain, connections)?;
+        let plain = measure(&Server::start(Kind::Plain)?, connections)?;
         row(&table, Kind::Plain, connections, &plain, None);
-        let node = measure(Kind::Node, connections)?;
+        let node = measure(&Server::start(Kind::Node)?, connections)?;
         row(&table, Kind::Node, connections, &node, Some(&plain));
     }
     Ok(())
 }
 
-fn measure(kind: Kind, connections: usize) -> Outcome<Measured> {
-    let server = Server::start(kind)?;
+/// Lets so many come, be silent, and go.
+pub fn measure(server: &Server, connections: usize) -> Outcome<Measured> {
     // What is needed once, whoever comes, is not a connection's cost.
     let mut first = Load::new()?;
-    let clients = first.connect(server.address, 10)?;
-    first.join(clients, |_| "first".into())?;
+    first.members(server, 10, |_| "first".into())?;
     let files = server.open_files();
     let base = server.resident();
 
-    let watch = Watch::begin(&[&server], &[]);
+    let watch = Watch::begin(&[server], &[]);
     let mut load = Load::new()?;
-    let clients = load.connect(server.address, connections)?;
-    load.join(clients, |client| format!("room-{}", client / ROOM))?;
+    load.members(server, connections, |place| {
+        format!("room-{}", place / ROOM)
+    })?;
     let made = watch.end();
 
-    let watch = Watch::begin(&[&server], &[]);
+    let watch = Watch::begin(&[server], &[]);
     let end = Instant::now() + Duration::from_secs(size(3, 50));
     while Instant::now() < end {
         load.poll(end, |_, _, _| Ok(()))?;
@@ -71,13 +76,7 @@ fn measure(kind: Kind, connections: usize) -> Outcome<Measured> {
     let full = server.resident();
 
     drop(load);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while server.open_files() > files {
-        if Instant::now() > deadline {
-            return Err("the server keeps connections that have gone".into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    gone(server, files)?;
     // Files are closed a moment before the last task is freed.
     std::thread::sleep(Duration::from_millis(500));
     let kept = server.resident();
@@ -88,7 +87,7 @@ fn measure(kind: Kind, connections: usize) -> Outcome<Measured> {
         idle: idle.cpu.as_secs_f64() * 1000.0 / idle.wall.as_secs_f64(),
         kept: each(kept),
         base,
-        noise: made.noise(),
+        made,
     })
 }
 
@@ -108,6 +107,6 @@ fn row(
         format!("{:.2}", measured.idle),
         format!("{:.0}", measured.kept),
         format!("{:.1}", measured.base as f64 / f64::from(1 << 20)),
-        measured.noise.clone(),
+        measured.made.noise(),
     ]);
 }

@@ -10,9 +10,15 @@
 mod dispatcher;
 mod fanout;
 mod flood;
+mod growth;
 mod idle;
+mod joins;
 mod limit;
+mod peers;
+mod presence;
+mod publishes;
 mod support;
+mod threads;
 
 use std::process::ExitCode;
 
@@ -21,11 +27,20 @@ use support::{Outcome, machine, server::Kind};
 /// A bench: its name, and what runs it.
 type Bench = (&'static str, fn() -> Outcome);
 
-const BENCHES: [Bench; 4] = [
+/// Needs what `bench/peers/install` installs, so it runs only when it is named.
+const PEERS: &str = "peers";
+
+const BENCHES: [Bench; 10] = [
     ("dispatcher", dispatcher::run),
     ("fanout", fanout::run),
     ("flood", flood::run),
     ("idle", idle::run),
+    ("joins", joins::run),
+    ("growth", growth::run),
+    ("threads", threads::run),
+    ("redis", publishes::run),
+    ("presence", presence::run),
+    (PEERS, peers::run),
 ];
 
 fn main() -> ExitCode {
@@ -59,7 +74,8 @@ fn measure(args: &[String]) -> Outcome {
     }
     println!("{}", machine::describe());
     for (name, run) in BENCHES {
-        if wanted.is_empty() || wanted.iter().any(|wanted| wanted.as_str() == name) {
+        let named = wanted.iter().any(|wanted| wanted.as_str() == name);
+        if named || (wanted.is_empty() && name != PEERS) {
             run()?;
         }
     }

@@ -1,11 +1,12 @@
 //! The HTTP API as plain logic: what a backend may ask, who is let in, and how the answers look. `routes` is the table of
-//! what there is, `decode` makes a [`Call`] of a request, `answer` makes a response of what came back, `gate` judges
+//! what there is, `decode` makes a [`Call`] of a request, `answer` makes a response of what came back (`census` writes what only backends ask for), `gate` judges
 //! who asks. The shapes and the codes of errors are those of the native protocol.
 //!
 //! A call is one command or several. The door gives each to the dispatcher with a [`Caller`], on which the answer comes back;
 //! a caller that has gone costs nothing but the answer.
 
 mod answer;
+mod census;
 mod decode;
 mod gate;
 mod routes;
@@ -16,8 +17,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::census::{Finding, Question};
 use crate::control::Order;
-use crate::id::RoomName;
+use crate::id::{RoomName, UserName};
 use crate::protocol::{CommandError, Reply, native};
 use crate::publication::Publication;
 
@@ -42,6 +44,14 @@ pub enum Command {
         before: Option<u64>,
         limit: usize,
     },
+    /// Who is in the room, by name, behind `after` (none: from the first).
+    Members {
+        room: RoomName,
+        after: Option<UserName>,
+        limit: usize,
+    },
+    /// What the whole cluster has to say together.
+    Census(Question),
     /// Do something with a user, on every node.
     Order(Order),
 }
@@ -105,6 +115,15 @@ impl Caller {
             Reply::Error(error) => Err((*error).clone()),
             reply => Ok(native::bare(reply)),
         };
+        self.answer(answer);
+    }
+
+    /// Answers a question for the whole cluster.
+    pub fn tell_found(&self, finding: &Finding) {
+        self.answer(Ok(census::encode(finding)));
+    }
+
+    fn answer(&self, answer: Answer) {
         // A caller that hung up, or whose time is over, needs none.
         let _ = self.answers.try_send((self.place, answer));
     }

@@ -10,6 +10,7 @@
 //! - **Publishing is atomic per room**: key looked up, next offset taken, appended to the log, and sent to the topic, or nothing of it.
 //!   `Ok` means that the broker has it; [`Refused::Unknown`] that it may or may not have happened; every other refusal, that it
 //!   did not.
+//! - **Publishes of one [source](Publish::source) are done in the order they were asked**, and in turn with those of others.
 //! - **The publisher's node is not served first**: it hears its own publication by the topic like every other node, so
 //!   that all see one order.
 //! - **Following is at most once, and says so.** Messages of a followed room come in the order of their offsets, but a subscription can
@@ -18,7 +19,8 @@
 //!   A broker whose queue overflowed lets the rooms go through the same door: it says `Following` again.
 //! - **Presence is what the nodes say, while they live.** A node's [`Here`]s stand as long as its lease; each change over the whole cluster raises the room's version,
 //!   once, and is told to whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room through several nodes is one member. What was missed
-//!   shows in [`Change::from`], and is asked with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to be only a part.
+//!   shows in [`Change::from`], and is asked with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to be only a part;
+//!   likewise [`Census`]. A room is among those that are listed exactly as long as somebody is in it.
 //! - **Only a read judges an epoch.** Why an offset needs one: a log lost at offset 8 starts again at 1, and whoever stands at 8 must not be told
 //!   at the new 8 that nothing was missed.
 
@@ -31,9 +33,10 @@ pub mod topics;
 pub mod wire;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::id::{Epoch, Incarnation, Position, RoomName, Ticket, UserName};
+use crate::census::{Connection, Finding, Question};
+use crate::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket, UserName};
 pub use crate::member::{Change, Info, Member, Roll};
 use crate::notice::Wanted;
 pub use crate::publication::{
@@ -51,7 +54,9 @@ pub enum Request {
     Publish(Publish),
     Read(Read),
     Here(Here),
+    Connected(Connected),
     Members(Members),
+    Census(Census),
     /// The node drains: what it has announced as here stands for this long and no longer, unless other nodes announce it too.
     Retire(Duration),
 }
@@ -60,6 +65,8 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Publish {
     pub ticket: Ticket,
+    /// Whose it is, for a fair share of the broker's time: of two sessions neither waits for all that the other has to say.
+    pub source: Option<SessionId>,
     pub room: RoomName,
     /// Makes a retry harmless: the same key of the same publisher in the same room answers the first position for 5 minutes.
     pub key: Option<PublishKey>,
@@ -88,6 +95,22 @@ pub struct Here {
     pub info: Option<Info>,
 }
 
+/// One of a user's connections on this node is there from now on, or no more. Like [`Here`] it is not answered, and stands as long
+/// as the node's lease. The user's personal room is where it is kept.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    pub user: UserName,
+    pub connection: Connection,
+    pub live: bool,
+}
+
+/// A backend's question about the whole cluster, answered from what all nodes have said.
+#[derive(Clone, Debug)]
+pub struct Census {
+    pub ticket: Ticket,
+    pub question: Question,
+}
+
 /// A question for a part of the list of a room's members.
 #[derive(Clone, Debug)]
 pub struct Members {
@@ -110,11 +133,14 @@ pub enum BrokerEvent {
         epoch: Epoch,
         offset: u64,
         publication: Arc<Publication>,
+        /// When the broker had it in hand.
+        heard: Instant,
     },
     /// An ephemeral publication in a followed room.
     Ephemeral {
         room: RoomName,
         publication: Arc<Publication>,
+        heard: Instant,
     },
     /// The answer to a [`Publish`]: where the publication stands.
     Published {
@@ -132,6 +158,11 @@ pub enum BrokerEvent {
     Roll {
         ticket: Ticket,
         result: Result<Roll, Refused>,
+    },
+    /// The answer to a [`Census`].
+    Found {
+        ticket: Ticket,
+        result: Result<Finding, Refused>,
     },
 }
 

@@ -77,6 +77,10 @@ options::options! {
         /// A listener of its own for the HTTP API and /metrics, which are then not served on
         /// --listen, and /metrics needs no key. By default they are served there.
         api_listen: Option<SocketAddr> = Maybe(Address), "HOST:PORT", "";
+
+        /// How many calls of the HTTP API the node carries out at once. One more is answered at once:
+        /// 503, try again or use another node. While Redis does not answer, calls pile up.
+        api_calls: usize = One(Count(1, 1_000_000)), "COUNT", "1024";
     }
 
     "Identity and rights" {

@@ -64,6 +64,10 @@ const READS_IN_A_ROW: u8 = 32;
 /// Reads until a closed connection is cut off: a megabyte, more than an honest client has under way when it hears of the end.
 const LINGER_READS: u16 = 2048;
 
+/// How long a closed connection is left alone between two looks at what still comes: being woken for every few bytes would
+/// cost the node more than it costs whoever sends them.
+const LINGER_PAUSE: Duration = Duration::from_millis(10);
+
 /// A stream whose clones are one socket, and which can be ended from outside.
 pub trait Socket: AsyncRead + AsyncWrite + Clone + Send + Sync + Unpin + 'static {
     /// Ends both directions without waiting; pending reads and writes end too.
@@ -115,6 +119,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// For carrying out a call of the HTTP API, once it was read.
     pub call_timeout: Duration,
+    /// Calls that are carried out at once.
+    pub calls: usize,
     /// How long a refused peer may take to hang up.
     pub close_timeout: Duration,
     /// Bytes of one WebSocket message.
@@ -342,12 +348,11 @@ async fn linger<S: Socket>(mut socket: S, time: Duration) {
     let mut scrap = [0; 512];
     let reading = async {
         for reads in 1..=LINGER_READS {
-            let Ok(1..) = socket.read(&mut scrap).await else {
+            let Ok(read @ 1..) = socket.read(&mut scrap).await else {
                 return;
             };
-            // Against a flood a read never waits: neither other tasks nor the clock would have their turn.
-            if reads.is_multiple_of(READS_IN_A_ROW.into()) {
-                runtime::yield_now().await;
+            if read < scrap.len() || reads.is_multiple_of(READS_IN_A_ROW.into()) {
+                runtime::sleep(LINGER_PAUSE).await;
             }
         }
     };

@@ -6,6 +6,7 @@
 //! live member) before anything that concerns the room is told to one of them, and at the end of the turn; so
 //! everyone sees inbox order, and a burst costs one write per member.
 
+mod census;
 mod commands;
 mod control;
 mod desk;
@@ -35,7 +36,7 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::presence::{Attendance, PresenceSettings};
 use crate::protocol::{Command, Protocol, Push, Reply, RequestId};
-use crate::publication::Sender;
+use crate::publication::{Publication, Sender};
 use crate::readiness::Readiness;
 use crate::retention::Retention;
 use crate::rights::Rights;
@@ -90,6 +91,8 @@ pub enum Event {
         farewell: Option<Disconnect>,
     },
     Broker(BrokerEvent),
+    /// What the node tells of itself in `$nodes`.
+    Report(Arc<Publication>),
     /// [`TICK`] has passed.
     Tick,
     /// The node stops: say farewell to everyone within about this time, and end.
@@ -239,7 +242,7 @@ pub async fn run(
         let rest = std::iter::from_fn(|| inbox.try_next());
         let now = Now::read();
         let flow = dispatcher.turn(now, std::iter::once(first).chain(rest));
-        dispatcher.desk.metrics.turns.observe(now.instant.elapsed());
+        dispatcher.turn_has_ended(now.instant, Instant::now());
         if !dispatcher.ask(&broker) {
             return;
         }
@@ -278,6 +281,7 @@ impl Dispatcher {
     /// be asked is in [`take_requests`](Self::take_requests) afterwards.
     pub fn turn(&mut self, now: Now, events: impl IntoIterator<Item = Event>) -> Flow {
         self.desk.now = now.instant;
+        self.desk.heard.clear();
         let mut handled = 0;
         for event in events {
             self.on(now, event);
@@ -304,6 +308,15 @@ impl Dispatcher {
             return Flow::Ended;
         }
         Flow::On
+    }
+
+    /// Counts how long the turn took, and how long what was delivered in it was under way within this node.
+    fn turn_has_ended(&mut self, began: Instant, now: Instant) {
+        let metrics = &self.desk.metrics;
+        metrics.turns.observe(now - began);
+        for heard in self.desk.heard.drain(..) {
+            metrics.deliveries.observe(now.duration_since(heard));
+        }
     }
 
     /// `false`: the broker has ended.
@@ -358,6 +371,7 @@ impl Dispatcher {
             Event::Drained(session) => self.on_drained(session),
             Event::Closed { session, farewell } => self.on_closed(now, session, farewell),
             Event::Broker(event) => self.on_broker(now, event),
+            Event::Report(report) => self.on_report(report),
             Event::Tick => self.on_tick(now),
             Event::Drain(time) => self.on_drain(now, time),
         }
@@ -428,18 +442,24 @@ impl Dispatcher {
                 epoch,
                 offset,
                 publication,
+                heard,
             } => {
                 let at = Position { epoch, offset };
                 match ControlLog::of(&room) {
                     Some(log) => self.on_control_message(now, log, at, publication),
-                    None => self.on_message(&room, at, publication),
+                    None => self.on_message(&room, at, publication, heard),
                 }
             }
-            BrokerEvent::Ephemeral { room, publication } => self.on_ephemeral(&room, &publication),
+            BrokerEvent::Ephemeral {
+                room,
+                publication,
+                heard,
+            } => self.on_ephemeral(&room, &publication, heard),
             BrokerEvent::Published { ticket, result } => self.on_published(ticket, result),
             BrokerEvent::Page { ticket, result } => self.on_page(now, ticket, result),
             BrokerEvent::Changed { room, change } => self.on_changed(&room, change),
             BrokerEvent::Roll { ticket, result } => self.on_roll(ticket, result),
+            BrokerEvent::Found { ticket, result } => self.on_found(ticket, result),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use crate::http::{Response, Status};
-use crate::metrics::{Figure, Histogram, Kind, Metrics};
+use crate::metrics::{Figure, Kind, Metrics};
 use crate::process::Process;
 
 /// What is shown besides the counters.
@@ -32,7 +32,14 @@ pub fn page(metrics: &Metrics, facts: &Facts) -> Response {
     page.histogram(
         "switchboard_turn_seconds",
         "How long the dispatcher's turns took.",
-        &metrics.turns,
+        metrics.turns.read(),
+        metrics.turns.sum(),
+    );
+    page.histogram(
+        "switchboard_delivery_seconds",
+        "From the broker to the outboxes of this node's members, per publication.",
+        metrics.deliveries.read(),
+        metrics.deliveries.sum(),
     );
     if let Some(process) = &facts.process {
         page.about_the_process(process);
@@ -110,15 +117,21 @@ impl Page {
         }
     }
 
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        buckets: impl Iterator<Item = (Option<Duration>, u64)>,
+        sum: Duration,
+    ) {
         self.head(name, help, "histogram");
-        let (mut count, buckets) = (0, histogram.read());
+        let mut count = 0;
         for (bound, observed) in buckets {
             count += observed;
             let bound = bound.map_or("+Inf".into(), |bound| bound.as_secs_f64().to_string());
             self.line(&format!("{name}_bucket{{le=\"{bound}\"}}"), count);
         }
-        self.line(&format!("{name}_sum"), histogram.sum().as_secs_f64());
+        self.line(&format!("{name}_sum"), sum.as_secs_f64());
         self.line(&format!("{name}_count"), count);
     }
 
@@ -149,6 +162,7 @@ mod tests {
         metrics.published_total.add(7);
         for micros in [5, 50, 50, 5_000_000] {
             metrics.turns.observe(Duration::from_micros(micros));
+            metrics.deliveries.observe(Duration::from_micros(micros));
         }
         let facts = Facts {
             runtime: "test",
@@ -194,6 +208,10 @@ mod tests {
             "switchboard_turn_seconds_bucket{le=\"+Inf\"} 4",
             "switchboard_turn_seconds_sum 5.000105",
             "switchboard_turn_seconds_count 4",
+            "switchboard_delivery_seconds_bucket{le=\"0.000016\"} 1",
+            "switchboard_delivery_seconds_bucket{le=\"0.000064\"} 3",
+            "switchboard_delivery_seconds_bucket{le=\"+Inf\"} 4",
+            "switchboard_delivery_seconds_count 4",
         ] {
             assert!(
                 text.lines().any(|line| line == wanted),

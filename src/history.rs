@@ -138,6 +138,11 @@ impl Log {
         self.top.epoch
     }
 
+    /// Where the room stands.
+    pub fn top(&self) -> Position {
+        self.top
+    }
+
     /// Bytes that its messages and its keys occupy, near enough.
     pub fn weight(&self) -> Weight {
         Weight {

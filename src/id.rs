@@ -24,6 +24,9 @@ pub const USER_NAME_BYTES: usize = 64;
 /// What the names of rooms begin with in which nobody but the nodes themselves may be.
 const NODES_ROOM: &str = "$control";
 
+/// Where each node tells of itself.
+const REPORTS_ROOM: &str = "$nodes";
+
 /// A name that breaks the rules, told in a sentence that says what is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -56,8 +59,18 @@ impl RoomName {
         Self(format!("{NODES_ROOM}{suffix}").into())
     }
 
+    /// The room `$nodes`, in which each node tells of itself.
+    pub fn of_reports() -> Self {
+        Self(REPORTS_ROOM.into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is [`of_reports`](Self::of_reports).
+    pub fn is_of_reports(&self) -> bool {
+        *self.0 == *REPORTS_ROOM
     }
 
     /// Whether the room belongs to the server (`$nodes`) or to one user (`@ada`).
@@ -185,7 +198,7 @@ pub struct Position {
 }
 
 /// One run of a node, made at random when the process starts: a restarted node is another incarnation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Incarnation(pub u64);
 
 impl fmt::Display for Incarnation {

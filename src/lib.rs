@@ -24,11 +24,11 @@
 //! | 4 | `main`, this page | start and end the process |
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds, [`webhooks`] | wait |
-//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`api`], [`exposition`], [`rooms`], [`track`], [`history`], [`presence`], [`control`], [`revocations`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
-//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`keys`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
+//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`api`], [`exposition`], [`report`], [`rooms`], [`track`], [`history`], [`presence`], [`control`], [`revocations`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
+//! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`census`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`keys`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
-//! clients in [`protocol::native`], tokens in [`auth`], the JSON between nodes in [`broker::wire`] and [`control`], the standard output in [`logger`],
+//! clients in [`protocol::native`], tokens in [`auth`], the JSON between nodes in [`broker::wire`] and [`control`] and of them in [`report`], the standard output in [`logger`],
 //! HTTP towards others in [`webhooks::post`], TLS in [`tls`].
 //!
 //! # What is always true
@@ -40,7 +40,7 @@
 //! 5. A session sees a room in the order of offsets, without a hole, or is told that its position is lost.
 //! 6. Stopping is dropping, in order: the drain empties the outboxes; then go the listener, the dispatcher with its handle
 //!    of the broker, the inbox. Each task ends because what it waits for is gone.
-//! 7. What fails in one connection ends there; a dispatcher or a broker that fails ends the process with an error.
+//! 7. What fails in one connection ends there; a dispatcher, a broker or a deliverer of webhooks that fails ends the process with an error.
 //!
 //! # What is absent on purpose
 //!
@@ -55,6 +55,7 @@
 pub mod api;
 pub mod auth;
 pub mod broker;
+pub mod census;
 pub mod config;
 pub mod connection;
 pub mod control;
@@ -79,6 +80,7 @@ pub mod process;
 pub mod protocol;
 pub mod publication;
 pub mod readiness;
+pub mod report;
 pub mod retention;
 pub mod revocations;
 pub mod rights;

@@ -2,10 +2,14 @@
 //! task may change without waiting; nobody decides anything by them. [`Metrics::figures`] names them all, for whoever shows
 //! them.
 
+mod delays;
+
 use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+pub use delays::{Counts, Delays};
 
 use crate::disconnect::Disconnect;
 use crate::protocol::Code;
@@ -123,6 +127,8 @@ pub enum Refused {
     Connections,
     /// As many connections as one address may have.
     Address,
+    /// As many calls of the HTTP API under way as the node may have.
+    Calls,
     /// The node is stopping, or does not reach Redis.
     NotReady,
     /// A head, a request target or a field list above its limit.
@@ -144,6 +150,7 @@ impl Label for Refused {
     const ALL: &'static [Self] = &[
         Self::Connections,
         Self::Address,
+        Self::Calls,
         Self::NotReady,
         Self::Head,
         Self::Timeout,
@@ -161,6 +168,7 @@ impl Label for Refused {
         match self {
             Self::Connections => "connections",
             Self::Address => "address",
+            Self::Calls => "calls",
             Self::NotReady => "not_ready",
             Self::Head => "head",
             Self::Timeout => "timeout",
@@ -220,20 +228,20 @@ pub struct Figure {
 }
 
 /// Makes of the list of figures the struct and the iterator over all. An item is `/// help`, then a field like any other: a
-/// [`Metric`], after a semicolon those [`By`] reason, after another the [`Histogram`]s, which the iterator leaves out. Those that
-/// end in `total` only grow.
+/// [`Metric`], after a semicolon those [`By`] reason, after another times, which the iterator leaves out. Those that end in
+/// `total` only grow.
 macro_rules! metrics {
     (
         $( $(#[doc = $help:literal])+ pub $name:ident: Metric, )+;
         $( $(#[doc = $by_help:literal])+ pub $by:ident: By<$label:ty>, )+;
-        $( $(#[doc = $time_help:literal])+ pub $time:ident: Histogram, )+
+        $( $(#[doc = $time_help:literal])+ pub $time:ident: $times:ty, )+
     ) => {
         /// The figures of one node since it started. Those that end in `total` only grow.
         #[derive(Debug, Default)]
         pub struct Metrics {
             $( $(#[doc = $help])+ pub $name: Metric, )+
             $( $(#[doc = $by_help])+ pub $by: By<$label>, )+
-            $( $(#[doc = $time_help])+ pub $time: Histogram, )+
+            $( $(#[doc = $time_help])+ pub $time: $times, )+
         }
 
         impl Metrics {
@@ -255,6 +263,8 @@ metrics! {
     pub connections_open: Metric,
     /// Sessions that are open now.
     pub sessions_open: Metric,
+    /// Calls of the HTTP API that the node carries out now.
+    pub calls_open: Metric,
     /// Rooms in which the node has members now.
     pub rooms_open: Metric,
     /// Connections that were accepted.
@@ -267,6 +277,8 @@ metrics! {
     pub paused_total: Metric,
     /// Panics that ended one connection each.
     pub panics_total: Metric,
+    /// Microseconds until the node's last word to itself came back through Redis; 0 while none does, and without Redis.
+    pub redis_round_trip_microseconds: Metric,
     /// Connections to Redis that were made anew after one was lost.
     pub redis_reconnects_total: Metric,
     /// Events that the receiver of webhooks has taken.
@@ -287,6 +299,8 @@ metrics! {
     ;
     /// How long the dispatcher's turns took.
     pub turns: Histogram,
+    /// From when the broker had a publication in hand until all outboxes of this node's members had been offered it.
+    pub deliveries: Delays,
 }
 
 fn figure(name: &'static str, help: &'static str, metric: &Metric) -> Figure {
@@ -377,7 +391,7 @@ mod tests {
         let count = seen.len();
         let mut names: Vec<_> = seen.iter().map(|(name, _)| *name).collect();
         names.dedup();
-        assert_eq!(names.len(), 16, "those of one name follow each other");
+        assert_eq!(names.len(), 18, "those of one name follow each other");
         seen.sort_by_key(|row| format!("{row:?}"));
         seen.dedup();
         assert_eq!(seen.len(), count);

@@ -43,10 +43,36 @@ struct Asset {
 impl Assets {
     /// The files that are part of the binary.
     pub fn embedded() -> Self {
-        let files: [(&str, &'static [u8]); 5] = [
+        let files: [(&str, &'static [u8]); 22] = [
             ("index.html", include_bytes!("../www/index.html")),
             ("chat.css", include_bytes!("../www/chat.css")),
             ("chat.js", include_bytes!("../www/chat.js")),
+            (
+                "chat/conversation.js",
+                include_bytes!("../www/chat/conversation.js"),
+            ),
+            ("chat/desk.js", include_bytes!("../www/chat/desk.js")),
+            ("chat/direct.js", include_bytes!("../www/chat/direct.js")),
+            (
+                "chat/identity.js",
+                include_bytes!("../www/chat/identity.js"),
+            ),
+            ("chat/log.js", include_bytes!("../www/chat/log.js")),
+            ("chat/people.js", include_bytes!("../www/chat/people.js")),
+            ("chat/room.js", include_bytes!("../www/chat/room.js")),
+            ("chat/typing.js", include_bytes!("../www/chat/typing.js")),
+            ("chat/view.js", include_bytes!("../www/chat/view.js")),
+            ("chat/words.js", include_bytes!("../www/chat/words.js")),
+            (
+                "client/members.js",
+                include_bytes!("../www/client/members.js"),
+            ),
+            ("client/room.js", include_bytes!("../www/client/room.js")),
+            ("client/words.js", include_bytes!("../www/client/words.js")),
+            ("status.html", include_bytes!("../www/status.html")),
+            ("status.css", include_bytes!("../www/status.css")),
+            ("status.js", include_bytes!("../www/status.js")),
+            ("nodes.js", include_bytes!("../www/nodes.js")),
             ("switchboard.js", include_bytes!("../www/switchboard.js")),
             ("icon.svg", include_bytes!("../www/icon.svg")),
         ];

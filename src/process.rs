@@ -31,6 +31,13 @@ impl Process {
     }
 }
 
+/// Memory held in RAM, in bytes: one of the above, read alone in a few microseconds however many files are open.
+pub fn resident_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     cpu_ticks: u64,
@@ -85,6 +92,9 @@ mod tests {
         let process = Process::read().unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         assert!(process.resident_bytes > 1 << 20 && process.open_files >= 3);
+        let alone = resident_bytes().unwrap() as f64;
+        let share = alone / process.resident_bytes as f64;
+        assert!((0.5..2.0).contains(&share), "{alone} bytes");
         assert!((0.0..100_000.0).contains(&process.cpu_seconds));
         let age = now.as_secs_f64() - process.started;
         assert!((-2.0..100_000.0).contains(&age), "{age}");

@@ -45,6 +45,9 @@ impl Asked {
     }
 }
 
+/// What a page has for each command that it counts as besides: to write one down takes as long as a command.
+const PAGE_PER_COMMAND: usize = 16;
+
 /// What a client asks of the dispatcher.
 #[derive(Debug)]
 pub enum Command {
@@ -77,7 +80,10 @@ impl Command {
     /// unsubscribe again, all in Redis; a page of history is read and encoded for one client alone.
     pub fn cost(&self) -> u32 {
         match self {
-            Command::Join { .. } | Command::History { .. } | Command::Members { .. } => 4,
+            Command::Join { .. } => 4,
+            Command::History { limit, .. } | Command::Members { limit, .. } => {
+                4 + u32::try_from(limit / PAGE_PER_COMMAND).unwrap_or(u32::MAX - 4)
+            }
             _ => 1,
         }
     }

@@ -31,7 +31,7 @@ impl Publication {
 
 /// A session, named so that every node can tell whether it is its own. Shown as `INCARNATION-SESSION`, which is what
 /// `welcome` tells its client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sender {
     pub incarnation: Incarnation,
     pub session: SessionId,

@@ -136,6 +136,7 @@ impl Rights {
         let rule = self.rules.iter().find(|rule| rule.rooms.fits_room(room));
         match rule {
             Some(rule) => rule.policy,
+            None if self.open && room.is_of_reports() => Policy::ReadOnly,
             None if self.open && !room.is_the_servers() => Policy::Public,
             None => Policy::Token,
         }
@@ -244,7 +245,8 @@ mod tests {
         let ada = holder("ada", &[]);
         for (room, anonymous, signed_in) in [
             ("lobby", "jphm", "jphm"),
-            ("$nodes", "", ""),
+            ("$nodes", "jhm", "jhm"),
+            ("$other", "", ""),
             ("@ada", "", "jphm"),
             ("@bob", "", "p"),
         ] {
@@ -253,6 +255,8 @@ mod tests {
         }
         let ruled = rights(true, &[("news", Policy::ReadOnly)]);
         assert_eq!(may(&ruled, Some(&ada), "news"), "jhm");
+        let closed = rights(true, &[("$nodes", Policy::Token)]);
+        assert_eq!(may(&closed, Some(&ada), "$nodes"), "");
     }
 
     #[test]
@@ -274,8 +278,8 @@ mod tests {
             let room = RoomName::new(room).unwrap();
             assert_eq!(secured.judge(who, action, &room), Err(expected), "{room}");
         }
-        let nodes = RoomName::new("$nodes").unwrap();
+        let other = RoomName::new("$other").unwrap();
         let open = Rights::open();
-        assert_eq!(open.judge(None, Join, &nodes), Err(Denied::NoRule));
+        assert_eq!(open.judge(None, Join, &other), Err(Denied::NoRule));
     }
 }

@@ -5,15 +5,19 @@
 //! broker's handle, and the inbox go; each task ends because what it waited for is gone.
 
 mod acceptor;
+mod reporter;
+mod site;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use acceptor::Acceptor;
+use futures::future::{pending, select};
 
 use crate::api::Gate;
 use crate::auth::{Auth, KeyError};
@@ -31,6 +35,7 @@ use crate::pages::Assets;
 use crate::pattern::Switches;
 use crate::presence::PresenceSettings;
 use crate::readiness::Readiness;
+use crate::report::Reporter;
 use crate::retention::{LogLimits, Retention};
 use crate::rights::Rights;
 use crate::runtime::{self, Listener};
@@ -139,6 +144,8 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         sessions: AtomicU64::new(1),
         started: Instant::now(),
     });
+    let reporter = Reporter::new(node.started, &config.node, incarnation, &node.metrics);
+    runtime::spawn(reporter::run(node.clone(), reporter));
     let (accepting, stop) = flume::bounded(1);
     let max = max_connections(config);
     let entrances = [
@@ -185,8 +192,14 @@ impl Server {
 
     /// Ready when the node has ended by itself, which it does only for a fault.
     pub async fn ended(&self) {
+        let webhooks = async {
+            match &self.webhooks {
+                Some(webhooks) => webhooks.ended().await,
+                None => pending().await,
+            }
+        };
         // Either way it is over.
-        let _ = self.ended.recv_async().await;
+        let _ = select(self.ended.recv_async(), pin!(webhooks)).await;
     }
 
     /// Says farewell to everyone and ends the node. Until then it refuses newcomers with a reason.
@@ -343,6 +356,7 @@ fn limits(config: &Config) -> Limits {
         head_timeout: config.head_timeout,
         idle_timeout: config.idle_timeout,
         call_timeout: config.publish_timeout + CALL_SLACK,
+        calls: config.api_calls,
         close_timeout: config.close_timeout,
         message: config.max_message,
         depth: config.max_depth,
@@ -364,19 +378,7 @@ fn assets(directory: Option<&Path>) -> Result<Assets, StartError> {
     let Some(directory) = directory else {
         return Ok(Assets::embedded());
     };
-    let read = || -> io::Result<Assets> {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                files.push((name, std::fs::read(entry.path())?));
-            }
-        }
-        Ok(Assets::from_files(files))
-    };
-    read().map_err(|source| StartError::Pages {
+    site::read(directory).map_err(|source| StartError::Pages {
         directory: directory.into(),
         source,
     })

@@ -25,7 +25,9 @@ pub async fn run(server: Server, mut signals: impl Stream<Item = Signal> + Unpin
     match select(signals.next(), pin!(server.ended())).await {
         Either::Left(_) => {}
         Either::Right(_) => {
-            log::error!("the listener, the dispatcher or the broker has failed; the node ends");
+            log::error!(
+                "the listener, the dispatcher, the broker or the webhooks have failed; the node ends"
+            );
             return ExitCode::from(FAILED);
         }
     }

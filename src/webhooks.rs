@@ -75,6 +75,12 @@ pub struct Webhooks {
 }
 
 impl Webhooks {
+    /// Ready when the deliverer has ended by itself, which it does only for a fault, its own or the broker's.
+    pub async fn ended(&self) {
+        // Nothing is ever said there.
+        let _ = self.ended.recv_async().await;
+    }
+
     /// Tells what there is still to tell, within [`FLUSH`] and a little, unless the receiver is away.
     pub async fn finish(self) {
         // Errors mean that it has ended already.
@@ -170,6 +176,9 @@ impl Deliverer {
                 }
                 () = tick => asking = self.ask(self.word()),
                 (asked, turn) = asking => {
+                    if self.asks.is_disconnected() {
+                        return;
+                    }
                     let answered = self.turned(&asked, turn);
                     tick = runtime::sleep(self.pause(asked.word, answered)).boxed().fuse();
                 }
@@ -308,5 +317,30 @@ impl Deliverer {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            node: "n".into(),
+            url: "http://127.0.0.1:1/".parse().expect("a URL"),
+            secret: Secret::new(b"secret".to_vec()),
+            authorities: None,
+        }
+    }
+
+    #[test]
+    fn a_deliverer_without_a_broker_ends_and_its_owner_hears_of_it() {
+        runtime::block_on(async {
+            let (webhooks, asks) = start(settings(), Arc::default()).unwrap();
+            let ask: Ask = asks.recv_async().await.unwrap();
+            drop((ask, asks));
+            let ended = runtime::timeout(Duration::from_secs(20), webhooks.ended()).await;
+            assert_eq!(ended, Ok(()));
+        });
     }
 }

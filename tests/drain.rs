@@ -1,11 +1,15 @@
 //! The end of a node: everyone is told to come back, newcomers hear that the node
 //! stops, and the drain ends.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use switchboard::disconnect::Disconnect;
+use switchboard::runtime;
 
-use crate::support::{TestNode, http, run};
+use crate::support::{Backend, DEADLINE, NodeProcess, TestNode, http, run};
 
 #[test]
 fn two_clients_are_told_at_once_and_the_drain_ends() {
@@ -71,5 +75,60 @@ fn a_draining_node_says_so_and_takes_nobody_in() {
             );
         };
         futures::join!(node.drain(), newcomers);
+    });
+}
+
+/// Connects with room for a few kilobytes, so that a long answer cannot all lie in the kernel.
+fn small_buffer(address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    socket.connect(&address.into()).expect("the door is open");
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    socket
+}
+
+#[test]
+fn an_answer_that_is_being_written_is_written_to_its_end() {
+    run(async {
+        let mut node = NodeProcess::start(&["--log-level", "debug"]).await;
+        let mut backend = Backend::without_key(node.address).await;
+        let message = json!({"data": "x".repeat(60_000)});
+        let path = "/rooms/lobby/messages";
+        for _ in 0..10 {
+            backend.ok("POST", path, message.clone()).await;
+        }
+        // A page of them is asked for so often that the node has to wait for the reader.
+        let request = backend.request("GET", path, &Value::Null).repeat(30);
+        let mut socket = small_buffer(node.address);
+        socket.write_all(request.as_bytes()).expect("it is taken");
+        let calls = || {
+            node.log()
+                .iter()
+                .filter(|line| line.contains("called"))
+                .count()
+        };
+        let mut before = 0;
+        while before < calls() {
+            before = calls();
+            runtime::sleep(Duration::from_millis(500)).await;
+        }
+        assert!(before < 40, "an answer is being written");
+        node.terminate();
+        node.logged("draining").await;
+        let ended = runtime::timeout(Duration::from_secs(1), node.exit()).await;
+        assert!(ended.is_err(), "the answer is not yet taken");
+        let mut said = Vec::new();
+        socket
+            .read_to_end(&mut said)
+            .expect("the node ends in good order");
+        let said = String::from_utf8(said).expect("text");
+        for answer in said.split("HTTP/1.1 ").skip(1) {
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            let whole = format!("Content-Length: {}", body.len());
+            assert!(head.contains(&whole), "{head}, and {} bytes", body.len());
+        }
+        assert!(node.exit().await.success());
     });
 }

@@ -12,7 +12,7 @@ use switchboard::config::Config;
 use switchboard::metrics::Refused;
 use switchboard::runtime;
 
-use crate::support::http::Caller;
+use crate::support::http::{Caller, get, status};
 use crate::support::refusals::refusals;
 use crate::support::{TestNode, eventually, run};
 
@@ -29,6 +29,30 @@ fn patient(config: &mut Config) {
 fn impatient(config: &mut Config) {
     config.head_timeout = Duration::from_millis(300);
     config.idle_timeout = Duration::from_millis(300);
+}
+
+#[test]
+fn a_directory_given_for_the_pages_is_served_with_what_lies_in_its_directories_and_no_links() {
+    run(async {
+        let pages = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| pages.path().join(name);
+        std::fs::create_dir_all(at("chat/parts")).expect("directories");
+        std::fs::write(at("index.html"), "<!doctype html>").expect("a file");
+        std::fs::write(at("chat/parts/log.js"), "export {}").expect("a file");
+        std::os::unix::fs::symlink(pages.path(), at("chat/again")).expect("a link");
+        std::os::unix::fs::symlink("/etc/hostname", at("secret.txt")).expect("a link");
+        let node = TestNode::with(|config| config.www = Some(pages.path().into())).await;
+        for (path, expected) in [
+            ("/", 200),
+            ("/chat/parts/log.js", 200),
+            ("/chat.js", 404),
+            ("/chat/again/index.html", 404),
+            ("/secret.txt", 404),
+        ] {
+            let answer = get(node.address, path).await;
+            assert_eq!(status(&answer), Some(expected), "{path}");
+        }
+    });
 }
 
 /// A request without a body; each field ends in CR LF.

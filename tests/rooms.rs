@@ -123,13 +123,13 @@ fn commands_that_are_wrong_get_an_error_and_the_session_goes_on() {
             (json!({"type": "shout"}), "bad_request"),
             (json!({"type": "join"}), "bad_request"),
             (json!({"type": "join", "room": "a b"}), "bad_request"),
-            (json!({"type": "join", "room": "$nodes"}), "forbidden"),
+            (json!({"type": "join", "room": "$other"}), "forbidden"),
             (json!({"type": "join", "room": "@bob"}), "forbidden"),
             (
                 json!({"type": "publish", "room": "@bob", "data": 1}),
                 "forbidden",
             ),
-            (json!({"type": "history", "room": "$nodes"}), "forbidden"),
+            (json!({"type": "history", "room": "$other"}), "forbidden"),
         ] {
             let reply = ada.call(command.clone()).await;
             assert_eq!(

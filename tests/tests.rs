@@ -17,6 +17,7 @@ mod house;
 mod http_door;
 mod isolation;
 mod limits;
+mod nodes;
 mod openapi;
 mod presence;
 mod recovery;

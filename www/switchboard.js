@@ -1,44 +1,43 @@
 /**
  * The client of Switchboard's native protocol: one WebSocket that returns by itself, rooms that stay joined over
  * reconnects, and publishes that arrive exactly once. It needs no build step and no package; it runs in browsers and
- * in any runtime with a global `WebSocket` (or one handed in as an option).
+ * in any runtime with a global `WebSocket` (or one handed in as an option). This file is the board: the connection,
+ * who one is, and what is asked; `client/` has the room, its list of members, and the types.
  *
  * What it promises to `onMessage`: a room's messages in offset order, none twice, none missing; where the server can
- * no longer supply some, `onGap` is called instead of a silence.
+ * no longer supply some, `onGap` is called instead of a silence. And to `onMembers`: after every reconnect, change of
+ * node and fault the list comes to be who is there.
  *
  * @example
- * const board = new Switchboard('wss://chat.example/ws', { user: 'ada' });
- * const room = board.join('lobby', { onMessage: ({ user, data }) => console.log(user, data) });
+ * const board = new Switchboard('wss://chat.example/ws', { user: 'ada', info: { name: 'Ada' } });
+ * const room = board.join('lobby', {
+ *   onMessage: ({ user, data }) => console.log(user, data),
+ *   onMembers: (members) => console.log(members.count, members.list().map(({ user }) => user)),
+ * });
  * await room.publish({ text: 'hello' });
- */
-
-/**
- * @typedef {{epoch: string, offset: number}} Position A place in a room's log; the next message has `offset + 1`.
- * @typedef {{room: string, epoch: ?string, offset: ?number, user: ?string, time: number, data: any}} Message
- *   `offset` is null for an ephemeral message; `user` is null for an anonymous one; `time` is in ms since 1970.
- * @typedef {'connecting'|'open'|'waiting'|'closed'} BoardState
- * @typedef {{state: BoardState, node: ?string, session: ?string, retryIn: ?number, code: ?number, reason: ?string}} Status
- *   `retryIn` (ms) belongs to 'waiting', `code` and `reason` to 'waiting' and 'closed'.
- * @typedef {'waiting'|'joining'|'joined'|'refused'|'left'} RoomState
- * @typedef {object} RoomHandlers
- * @property {(message: Message) => void} [onMessage]
- * @property {(position: Position) => void} [onGap] Messages before this position can be missing.
- * @property {(change: {state: RoomState, recovered?: boolean, top?: number, error?: SwitchboardError}) => void} [onState]
- * @property {(member: {user: string, version?: number}) => void} [onJoined] A user's first connection came.
- * @property {(member: {user: string, version?: number}) => void} [onLeft] A user's last connection went.
- * @typedef {object} Clock
- * @property {() => number} now Milliseconds; may jump forward when the machine wakes.
- * @property {(run: () => void, ms: number) => any} setTimeout
- * @property {(timer: any) => void} clearTimeout
- * @typedef {object} Options
- * @property {?string} [user] The name to go by, where the server is open.
- * @property {?(string|(() => string|Promise<string>))} [token] The token to sign in with, where it is not; or a function
- *   that gets one, called for each connection and before the former token expires.
+ * await room.publish({ typing: true }, { ephemeral: true, others: true });      // not kept, at most once
+ *
+ * @example <caption>Direct messages: each connection of Ada's hears her personal room, and nobody else does.</caption>
+ * board.personal({ onMessage: ({ user, data }) => console.log('to me alone, from', user, data) });
+ * await board.publish('@bob', { text: 'psst' });
+ *
+ * @typedef {import('./client/words.js').Identity} Identity
+ * @typedef {import('./client/words.js').Status} Status
+ * @typedef {import('./client/words.js').Clock} Clock
+ * @typedef {import('./client/words.js').RoomHandlers} RoomHandlers
+ * @typedef {object} Settings
  * @property {number} [queue] Publishes one room may hold unanswered; 100 unless told.
  * @property {typeof WebSocket} [WebSocket]
  * @property {Clock} [clock]
  * @property {() => number} [random] From 0 up to 1, for jitter.
+ * @typedef {Identity & Settings} Options
  */
+
+import { Outlet, Room } from './client/room.js';
+import { PASSING, SwitchboardError, call, errorOf, newKey } from './client/words.js';
+
+export { Members } from './client/members.js';
+export { Room, SwitchboardError, newKey };
 
 const CONNECT_DEADLINE = 10_000;
 const ANSWER_DEADLINE = 30_000;
@@ -56,151 +55,11 @@ const REFRESH_AT = 0.9;
 /** ms; runtimes let longer timers fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1;
 
-/** Answers that say "not now" rather than "no". */
-const PASSING = new Set(['unknown', 'unavailable', 'rate']);
 /** We sent more than our rate allows, all the time. */
 const TOO_FAST = 3004;
 /** Where the backoff begins then: up to eight seconds. */
 const TOO_FAST_ATTEMPT = 4;
 const isFinal = (code) => (code >= 3500 && code <= 3999) || (code >= 4500 && code <= 4999);
-
-/** An error with a stable `code`: the server's, or `offline`, `closed`, `left`, `queue_full` from here. */
-export class SwitchboardError extends Error {
-  /** @param {string} code @param {string} [reason] */
-  constructor(code, reason) {
-    super(reason || code);
-    this.name = 'SwitchboardError';
-    this.code = code;
-  }
-}
-
-const errorOf = (answer) => new SwitchboardError(String(answer.code ?? 'error'), answer.reason);
-
-/** A fresh idempotency key. `randomUUID` is missing on pages that are served without TLS. */
-export function newKey() {
-  const { crypto } = globalThis;
-  if (crypto.randomUUID) return crypto.randomUUID();
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
-}
-
-/** An exception of the caller's own handler is the caller's: it surfaces, but never disturbs our state. */
-function call(handler, argument) {
-  try {
-    handler?.(argument);
-  } catch (error) {
-    queueMicrotask(() => {
-      throw error;
-    });
-  }
-}
-
-/**
- * A room one has joined. Made by {@link Switchboard#join}; fields and methods that begin with `_` belong to it.
- *
- *     waiting ──connection──▶ joining ──ok──▶ joined ──hole──▶ joining …
- *        ▲                       └──error──▶ refused            (any of them ──leave()──▶ left)
- *        └───────── connection lost ─────────────┘
- */
-export class Room {
-  constructor(name, handlers, link) {
-    this.name = name;
-    /** @type {RoomState} */ this.state = 'waiting';
-    /** @type {?Position} Where one stands; null until the first join is answered. */ this.position = null;
-    this._handlers = handlers;
-    this._link = link;
-    this._queue = []; // publishes in order; only the first may be on its way
-    this._tries = 0; // joins in a row that were answered "not now"
-    this._forgotten = false; // the server gave up our position: the next join's answer is a gap
-    this._hole = null; // the offset at which a hole was last met
-  }
-
-  /**
-   * Publishes to the room, after what was published before. Retried with the same key until it is answered, over
-   * any number of connections, so it is in the log exactly once. An `ephemeral` publish (typing …) is sent at most
-   * once and has no position.
-   * @param {any} data Anything JSON can say. It is encoded now; later changes do not count.
-   * @param {{key?: string, others?: boolean, ephemeral?: boolean}} [options] `others`: do not send it back to me.
-   * @returns {Promise<?Position>} Rejects with a {@link SwitchboardError}.
-   */
-  async publish(data, { key = newKey(), others = false, ephemeral = false } = {}) {
-    const json = JSON.stringify(data);
-    if (json === undefined) throw new TypeError('data must be something JSON can say');
-    if (this.state === 'left') throw new SwitchboardError('left', `you have left the room ${this.name}`);
-    const flags = others ? { others } : {};
-    if (ephemeral) {
-      await this._link.ask({ type: 'publish', room: this.name, ephemeral, ...flags }, json);
-      return null;
-    }
-    if (this._queue.length >= this._link.queue) {
-      throw new SwitchboardError('queue_full', `${this.name} has ${this._queue.length} unanswered publishes; wait for one to be answered`);
-    }
-    return new Promise((resolve, reject) => {
-      const frame = { type: 'publish', room: this.name, key, ...flags };
-      this._queue.push({ frame, json, resolve, reject, conn: null, firstSent: null, tries: 0 });
-      this._link.pump(this);
-    });
-  }
-
-  /**
-   * One page of the room's log, ascending by offset.
-   * @param {{before?: number, limit?: number}} [page] The `limit` messages that come just before the offset `before`.
-   * @returns {Promise<{epoch: string, messages: Message[], more: boolean}>}
-   */
-  async history({ before, limit } = {}) {
-    const { epoch, messages = [], more = false } = await this._link.ask({ type: 'history', room: this.name, limit, before });
-    return { epoch, messages: messages.map((message) => this._seen(message, epoch)), more };
-  }
-
-  /** Leaves the room. Publishes still queued are rejected with the code `left`. */
-  leave() {
-    if (this.state !== 'left') this._link.leave(this);
-  }
-
-  _enter(state, more) {
-    this.state = state;
-    call(this._handlers.onState, { state, ...more });
-  }
-
-  _seen({ offset = null, user = null, time, data }, epoch) {
-    return { room: this.name, epoch, offset, user, time, data };
-  }
-
-  _joined({ epoch, offset, top, recovered }, since) {
-    this._tries = 0;
-    const whole = !this._forgotten && (!since || recovered === true);
-    // Standing lower than we said would show us old messages again, so our own position keeps the upper hand.
-    const stands = since && whole && since.epoch === epoch ? Math.max(offset, since.offset) : offset;
-    this.position = { epoch, offset: stands };
-    this._forgotten = false;
-    if (!whole) call(this._handlers.onGap, { ...this.position });
-    if (this.state === 'joining') this._enter('joined', { recovered: since ? whole : undefined, top });
-  }
-
-  /** Takes a pushed message; true if it lies behind a hole, so that the room must be joined anew. */
-  _message(message) {
-    if (message.offset == null) {
-      call(this._handlers.onMessage, this._seen(message, null));
-      return false;
-    }
-    // While a join is on its way only its answer tells where we stand; what comes before it comes again after it.
-    if (this.state !== 'joined' || message.offset <= this.position.offset) return false;
-    if (message.offset > this.position.offset + 1) return true;
-    this.position = { epoch: this.position.epoch, offset: message.offset };
-    this._hole = null;
-    if (!message.own) call(this._handlers.onMessage, this._seen(message, this.position.epoch));
-    return false;
-  }
-
-  _gap({ epoch, offset }) {
-    if (this.state !== 'joined') return;
-    this.position = { epoch, offset };
-    call(this._handlers.onGap, { epoch, offset });
-  }
-
-  _reject(error) {
-    for (const entry of this._queue.splice(0)) entry.reject(error);
-  }
-}
 
 /** One client of Switchboard. It connects when made and returns by itself until it is closed. */
 export class Switchboard {
@@ -208,11 +67,19 @@ export class Switchboard {
   #WebSocket;
   #clock;
   #random;
-  #queue;
-  #token;
-  #user; // the name our publishes go by
-  #wanted; // the name asked for; differs from #user while publishes under the old one are unanswered
+  #identity; // who our publishes are from
+  #wanted; // who one wants to be; another object while publishes of the former are unanswered
+  #user = null; // the name the server knows us by
   #rooms = new Map();
+  #outlets = new Map(); // ways out to rooms that are only written to, while something waits in them
+  #personal = null;
+  #link = {
+    queue: 0,
+    ask: (frame, json) => this.#ask(frame, json),
+    pump: (way) => this.#pump(way),
+    leave: (room) => this.#leave(room),
+    readMembers: (room) => this.#conn?.open && this.#readMembers(this.#conn, room),
+  };
   #listeners = new Map();
   #conn = null; // the current socket and all that ends with it
   #attempt = 0; // connections in a row that were not steady
@@ -223,7 +90,7 @@ export class Switchboard {
    * @param {?(string|URL)} [url] Unless given: `/ws` on the page's own host.
    * @param {Options} [options]
    */
-  constructor(url, { user = null, token = null, queue = 100, WebSocket = globalThis.WebSocket, clock, random = Math.random } = {}) {
+  constructor(url, { user = null, info = null, token = null, queue = 100, WebSocket = globalThis.WebSocket, clock, random = Math.random } = {}) {
     const page = globalThis.location;
     this.#url = String(url ?? `${page.protocol === 'https:' ? 'wss' : 'ws'}://${page.host}/ws`);
     this.#WebSocket = WebSocket;
@@ -233,9 +100,8 @@ export class Switchboard {
       clearTimeout: (timer) => clearTimeout(timer),
     };
     this.#random = random;
-    this.#queue = queue;
-    this.#token = token;
-    this.#user = this.#wanted = user;
+    this.#link.queue = queue;
+    this.#identity = this.#wanted = { user, info, token };
     this.connect();
   }
 
@@ -244,10 +110,15 @@ export class Switchboard {
     return { ...this.#status };
   }
 
+  /** The name the server knows us by, also while the connection is away; null: none, or not yet. */
+  get user() {
+    return this.#user;
+  }
+
   /**
-   * Listens for 'state' ({@link Status}) or 'error' ({@link SwitchboardError}: a refused sign-in, or an error that
-   * answers nothing we asked).
-   * @param {'state'|'error'} event
+   * Listens for 'state' ({@link Status}), 'user' (the name the server now knows us by, or null) or 'error'
+   * ({@link SwitchboardError}: a refused sign-in, or an error that answers nothing we asked).
+   * @param {'state'|'user'|'error'} event
    * @param {(what: any) => void} listener
    * @returns {() => void} Stops listening.
    */
@@ -266,32 +137,76 @@ export class Switchboard {
   join(name, handlers = {}) {
     if (typeof name !== 'string' || !name) throw new TypeError('a room needs a name');
     if (this.#rooms.has(name)) throw new SwitchboardError('already_joined', `the room ${name} is joined already; leave it first`);
-    const room = new Room(name, handlers, {
-      queue: this.#queue,
-      ask: (frame, json) => this.#ask(frame, json),
-      pump: (which) => this.#pump(which),
-      leave: (which) => this.#leave(which),
-    });
+    const room = new Room(name, handlers, this.#link);
     this.#rooms.set(name, room);
     if (this.#conn?.entered) this.#join(this.#conn, room);
     return room;
   }
 
   /**
-   * Changes the name one goes by (null: anonymous). What was published before still goes out under the old name.
+   * The room of one's own, `@name`, in which every connection of the user is from the start: what others publish there
+   * are direct messages, with history and recovery. Its `name` is null while one is signed out, and another user's room
+   * begins without a position. It can be left only in the sense that nothing is heard of it any more.
+   * @param {RoomHandlers} [handlers]
+   * @returns {Room}
+   */
+  personal(handlers = {}) {
+    if (this.#personal) throw new SwitchboardError('already_joined', 'the personal room has its handlers already; leave it first');
+    this.#personal = new Room(null, handlers, this.#link);
+    const conn = this.#conn;
+    if (conn?.place) {
+      this.#namePersonal(conn.place.room);
+      // What was said since signing in was not heard by this room: it comes back from where one stood then.
+      if (conn.place.epoch !== undefined) this.#personal.position = { epoch: conn.place.epoch, offset: conn.place.offset };
+      this.#enterPersonal(conn);
+    }
+    return this.#personal;
+  }
+
+  /**
+   * Publishes to a room, joined or not: `@bob` for a direct message. Everything {@link Room#publish} says holds.
+   * @param {string} name
+   * @param {any} data
+   * @param {{key?: string, others?: boolean, ephemeral?: boolean}} [options]
+   * @returns {Promise<?import('./client/words.js').Position>}
+   */
+  async publish(name, data, options) {
+    if (typeof name !== 'string' || !name) throw new TypeError('a room needs a name');
+    let way = this.#rooms.get(name) ?? this.#outlets.get(name);
+    if (!way) this.#outlets.set(name, (way = new Outlet(name, this.#link)));
+    try {
+      return await way.publish(data, options);
+    } finally {
+      if (way._queue.length === 0 && this.#outlets.get(name) === way) this.#outlets.delete(name);
+    }
+  }
+
+  /**
+   * Becomes somebody else, on a new connection where the server asks for one, or nobody (without an argument). What was
+   * published before and is on its way is still from who one was.
+   * @param {Identity} [identity]
+   */
+  signIn({ user = null, info = null, token = null } = {}) {
+    this.#wanted = { user, info, token };
+    this.#settleIdentity();
+  }
+
+  /**
+   * Changes the name one goes by (null: anonymous), and nothing else of who one is.
    * @param {?string} user
    */
   setUser(user) {
-    this.#wanted = user;
-    this.#settleUser();
+    if (user !== this.#wanted.user) this.signIn({ ...this.#wanted, user });
   }
 
   /**
    * Signs in with another token of the same user, before the former ends.
-   * @param {Options['token']} token
+   * @param {Identity['token']} token
    */
   setToken(token) {
-    this.#token = token;
+    const isSettled = this.#wanted === this.#identity;
+    this.#identity = { ...this.#identity, token };
+    this.#wanted = isSettled ? this.#identity : { ...this.#wanted, token };
     if (this.#conn?.open) this.#authenticate(this.#conn);
   }
 
@@ -330,7 +245,8 @@ export class Switchboard {
       open: false,
       entered: false, // rooms are asked for: we have said who we are, or have nothing to say
       auth: 'settled', // 'settled' | 'asked' | 'refused'
-      user: null, // the name this connection has signed in with
+      as: null, // who this connection has signed in as, or tried to
+      place: null, // the answer to that: the personal room, and where one stood in it
       refusal: null,
       pending: new Map(), // request id → what to do with its answer
       timers: new Set(),
@@ -354,7 +270,8 @@ export class Switchboard {
 
   #opened(conn) {
     conn.open = true;
-    if (this.#user == null && this.#token == null) this.#enterRooms(conn);
+    const { user, token } = this.#identity;
+    if (user == null && token == null) this.#enterRooms(conn);
     else this.#authenticate(conn);
   }
 
@@ -362,7 +279,7 @@ export class Switchboard {
   #enterRooms(conn) {
     if (conn.entered) return;
     conn.entered = true;
-    for (const room of [...this.#rooms.values()]) this.#join(conn, room);
+    for (const room of [...this.#rooms.values()]) if (room !== this.#personal) this.#join(conn, room);
     this.#pumpAll();
   }
 
@@ -399,10 +316,8 @@ export class Switchboard {
     this.#attempt = 0;
     this.#enter('closed', { code, reason });
     const error = new SwitchboardError('closed', reason || `the server closed the connection for good (${code})`);
-    for (const room of [...this.#rooms.values()]) {
-      room._reject(error);
-      room._enter('waiting');
-    }
+    for (const way of this.#ways()) way._reject(error);
+    for (const room of [...this.#rooms.values()]) room._enter('waiting');
   }
 
   /** Full jitter: clients that lost one node together return spread out. */
@@ -472,9 +387,13 @@ export class Switchboard {
       case 'gap':
         return room?._gap(frame);
       case 'joined':
-        return call(room?._handlers.onJoined, { user: frame.user, version: frame.version });
+        return room?._came(frame);
       case 'left':
-        return call(room?._handlers.onLeft, { user: frame.user, version: frame.version });
+        return room?._went(frame);
+      case 'members':
+        return room?._changedMuch();
+      case 'ok': // where one stands in the personal room, if that took long to learn
+        return frame.user === undefined ? undefined : this.#signedIn(conn, frame);
       case 'removed':
         return room?._enter('refused', { error: new SwitchboardError('removed', frame.reason) });
       case 'bye':
@@ -522,20 +441,27 @@ export class Switchboard {
     if (globalThis.document?.visibilityState !== 'hidden') this.connect();
   };
 
+  /** A browser may keep a page that was left, sockets and all, for whoever goes back: it would be a ghost in its rooms. */
+  #putAway = () => {
+    if (this.#conn) this.#drop(this.#conn, 'the page was left', LONGEST_TIMER);
+  };
+
   #watchPage(on) {
     const change = on ? 'addEventListener' : 'removeEventListener';
     globalThis[change]?.('online', this.#woken);
+    globalThis[change]?.('pagehide', this.#putAway);
+    globalThis[change]?.('pageshow', this.#woken);
     globalThis.document?.[change]?.('visibilitychange', this.#woken);
   }
 
   // Who we are.
 
   #authenticate(conn) {
-    const [user, token] = [this.#user, this.#token];
+    const { user, info, token } = this.#identity;
     if (user == null && token == null) return;
-    conn.user = user;
-    if (typeof token !== 'function') return this.#show(conn, token == null ? { user } : { token });
-    const isHere = () => this.#conn === conn && this.#token === token;
+    conn.as = this.#identity;
+    if (typeof token !== 'function') return this.#show(conn, token == null ? { user, ...(info && { info }) } : { token });
+    const isHere = () => this.#conn === conn && this.#identity.token === token;
     Promise.resolve()
       .then(token)
       .then(
@@ -552,41 +478,93 @@ export class Switchboard {
     conn.auth = 'asked';
     this.#request(conn, { type: 'auth', ...credentials }, {
       done: (answer) => {
-        const again = PASSING.has(answer.code) || (answer.code === 'expired' && typeof this.#token === 'function');
+        const again = PASSING.has(answer.code) || (answer.code === 'expired' && typeof this.#identity.token === 'function');
         if (answer.type === 'error' && again) {
           return this.#later(conn, this.#jitter(conn.tries++), () => this.#authenticate(conn));
         }
         conn.refusal = answer.type === 'error' ? errorOf(answer) : null;
         conn.auth = conn.refusal ? 'refused' : 'settled';
-        if (conn.refusal) this.#emit('error', conn.refusal);
-        else this.#signedIn(conn, answer);
-        this.#pumpAll();
+        if (!conn.refusal) this.#signedIn(conn, answer);
+        this.#pumpAll(); // what was to be said under a refused name is not said, not even without one
+        if (conn.refusal) this.#refused(conn);
       },
     });
     this.#enterRooms(conn);
   }
 
-  #signedIn(conn, { expires }) {
+  #refused(conn) {
+    // A newer token that was refused takes nothing away from the former, as long as that lasts.
+    if (!conn.place) this.#is(null);
+    this.#emit('error', conn.refusal);
+  }
+
+  #signedIn(conn, answer) {
+    const { user = null, room, epoch, expires } = answer;
     conn.tries = 0;
+    if (epoch !== undefined || !conn.place) conn.place = answer;
+    this.#is(user);
+    if (this.#personal && room !== undefined) {
+      this.#namePersonal(room);
+      this.#enterPersonal(conn);
+    }
     // What was refused before may be allowed now.
-    for (const room of [...this.#rooms.values()]) if (room.state === 'refused') this.#join(conn, room);
+    for (const other of [...this.#rooms.values()]) {
+      if (other.state === 'refused' && other !== this.#personal) this.#join(conn, other);
+    }
     this.#cancel(conn, conn.refresh);
-    if (typeof this.#token !== 'function' || !Number.isFinite(expires)) return;
+    if (typeof this.#identity.token !== 'function' || !Number.isFinite(expires)) return;
     const delay = Math.min(Math.max(expires * 1000 * REFRESH_AT, 1000), LONGEST_TIMER);
     conn.refresh = this.#later(conn, delay, () => this.#authenticate(conn));
   }
 
+  #is(user) {
+    if (user === this.#user) return;
+    this.#user = user;
+    if (user === null && this.#personal) this.#namePersonal(null);
+    this.#emit('user', user);
+  }
+
   /** Keys count per publisher, so a publish on its way must be answered before the name may change. */
-  #settleUser() {
-    if (this.#wanted === this.#user || [...this.#rooms.values()].some((room) => room._queue[0]?.firstSent != null)) return;
-    this.#user = this.#wanted;
+  #settleIdentity() {
+    const [is, wanted] = [this.#identity, this.#wanted];
+    if (is === wanted || this.#ways().some((way) => way._queue[0]?.firstSent != null)) return;
+    this.#identity = wanted;
     const conn = this.#conn;
+    const isSame = is.user === wanted.user && is.token === wanted.token;
+    if (!isSame && conn?.as) this.#is(null);
     if (!conn?.open) return;
     // A session's name never changes: only one without a name can take one, any other begins anew.
-    if (conn.user !== null && conn.auth !== 'refused') return this.#drop(conn, 'another name', 0);
+    if (conn.as && conn.auth !== 'refused' && !isSame) return this.#drop(conn, 'another name', 0);
     conn.auth = 'settled';
     this.#authenticate(conn);
     this.#pumpAll();
+  }
+
+  // The personal room: signing in joins it, and its answer says where one stands.
+
+  #namePersonal(name) {
+    const room = this.#personal;
+    if (room.name === name) return;
+    if (this.#rooms.get(room.name) === room) this.#rooms.delete(room.name);
+    room._reject(new SwitchboardError('left', 'this was the personal room of another user'));
+    room.name = name;
+    room.position = null;
+    room._forgotten = false;
+    room._enter('waiting');
+    if (name !== null && !this.#rooms.has(name)) this.#rooms.set(name, room);
+  }
+
+  #enterPersonal(conn) {
+    const room = this.#personal;
+    if (this.#rooms.get(room.name) !== room) {
+      return room._enter('refused', { error: new SwitchboardError('already_joined', `${room.name} is joined by its name already`) });
+    }
+    if (room.position) return room.state === 'waiting' || room.state === 'refused' ? this.#join(conn, room) : undefined;
+    if (room.state !== 'joining') room._enter('joining');
+    const { epoch, offset } = conn.place;
+    if (epoch === undefined) return; // it will be told
+    room._joined({ epoch, offset }, null);
+    this.#pump(room);
   }
 
   // Rooms.
@@ -623,57 +601,79 @@ export class Switchboard {
   }
 
   #leave(room) {
-    this.#rooms.delete(room.name);
-    if (this.#conn?.open) this.#request(this.#conn, { type: 'leave', room: room.name }, {});
+    if (this.#rooms.get(room.name) === room) this.#rooms.delete(room.name);
+    if (room === this.#personal) this.#personal = null;
+    else if (this.#conn?.open) this.#request(this.#conn, { type: 'leave', room: room.name }, {});
     room._enter('left');
     room._reject(new SwitchboardError('left', `you have left the room ${room.name}`));
-    this.#settleUser();
+    this.#settleIdentity();
+  }
+
+  /** Reads the list of members, page after page. What is pushed meanwhile finds its place in it by version. */
+  #readMembers(conn, room) {
+    const { members } = room;
+    const reading = members._begin();
+    const isWanted = () => this.#conn === conn && room.state === 'joined' && members._isReading(reading);
+    const ask = () => {
+      this.#request(conn, { room: room.name, ...members._question() }, {
+        done: (answer) => {
+          if (!isWanted()) return;
+          if (answer.type === 'error' && PASSING.has(answer.code)) {
+            this.#later(conn, this.#jitter(reading.tries++), () => isWanted() && ask());
+          } else if (room._page(answer)) ask();
+        },
+      });
+    };
+    ask();
   }
 
   // Publishes: the first of each room's queue is on its way, or waits for a connection or its next try.
 
-  #pumpAll() {
-    for (const room of [...this.#rooms.values()]) this.#pump(room);
+  #ways() {
+    return [...this.#rooms.values(), ...this.#outlets.values()];
   }
 
-  #pump(room) {
+  #pumpAll() {
+    for (const way of this.#ways()) this.#pump(way);
+  }
+
+  #pump(way) {
     const conn = this.#conn;
-    const entry = room._queue[0];
+    const entry = way._queue[0];
     if (!entry || !conn?.entered || conn.auth === 'asked' || entry.conn === conn) return;
     if (conn.auth === 'refused') {
-      room._reject(conn.refusal);
-      return this.#settleUser();
+      way._reject(conn.refusal);
+      return this.#settleIdentity();
     }
-    // Whoever stands nowhere yet would not hear its own words: a join takes longer than a publish.
-    if (room.position === null && room.state !== 'refused') return;
+    if (!way._isOpen) return;
     const now = this.#clock.now();
-    if (entry.firstSent === null && this.#wanted !== this.#user) return;
+    if (entry.firstSent === null && this.#wanted !== this.#identity) return;
     if (entry.firstSent !== null && now - entry.firstSent > KEY_LIFE) {
       const reason = 'no answer for so long that a retry could publish it twice';
-      return this.#settle(room, () => entry.reject(new SwitchboardError('unknown', reason)));
+      return this.#settle(way, () => entry.reject(new SwitchboardError('unknown', reason)));
     }
     entry.conn = conn;
     entry.firstSent ??= now;
     this.#request(conn, entry.frame, {
       json: entry.json,
       done: (answer) => {
-        if (room._queue[0] !== entry) return;
+        if (way._queue[0] !== entry) return;
         if (answer.type !== 'error') {
-          return this.#settle(room, () => entry.resolve({ epoch: answer.epoch, offset: answer.offset }));
+          return this.#settle(way, () => entry.resolve({ epoch: answer.epoch, offset: answer.offset }));
         }
-        if (!PASSING.has(answer.code)) return this.#settle(room, () => entry.reject(errorOf(answer)));
+        if (!PASSING.has(answer.code)) return this.#settle(way, () => entry.reject(errorOf(answer)));
         this.#later(conn, this.#jitter(entry.tries++), () => {
           entry.conn = null;
-          this.#pump(room);
+          this.#pump(way);
         });
       },
     });
   }
 
-  #settle(room, answer) {
-    room._queue.shift();
+  #settle(way, answer) {
+    way._queue.shift();
     answer();
-    this.#settleUser();
-    this.#pump(room);
+    this.#settleIdentity();
+    this.#pump(way);
   }
 }

@@ -2,7 +2,7 @@
 //! less than what it measures, so it is no example of how to write a client.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -11,8 +11,10 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
+use super::Outcome;
+use super::dialogue::{Dialogue, Heard, Seat};
 use super::frames::{self, Kind};
-use super::{Outcome, message};
+use super::server::Server;
 
 /// Connections being made at once: the kernel's queue for `accept` holds some thousands.
 const AT_ONCE: usize = 256;
@@ -24,15 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const NONCE: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// What a client has heard.
-#[derive(Clone, Copy, Debug)]
-pub enum Heard<'a> {
-    /// A message, by its number.
-    Message(u32),
-    /// `welcome`, `ok` and whatever else.
-    Other(&'a [u8]),
-}
-
 /// All clients of a bench.
 pub struct Load {
     epoll: OwnedFd,
@@ -43,6 +36,7 @@ pub struct Load {
 
 struct Client {
     socket: TcpStream,
+    dialogue: Dialogue,
     upgraded: bool,
     /// The beginning of a frame whose end has not come yet.
     rest: Vec<u8>,
@@ -59,64 +53,103 @@ impl Load {
     }
 
     /// Connects so many clients; ready when all have been welcomed.
-    pub fn connect(&mut self, address: SocketAddr, count: usize) -> Outcome<Range<usize>> {
+    pub fn connect(&mut self, server: &Server, count: usize) -> Outcome<Range<usize>> {
+        self.seat(server, count, |_| Seat::Guest)
+    }
+
+    /// Connects clients that want what `seat` says of each, by its place among them; ready when they may speak.
+    pub fn seat(
+        &mut self,
+        server: &Server,
+        count: usize,
+        seat: impl Fn(usize) -> Seat,
+    ) -> Outcome<Range<usize>> {
         let all = self.clients.len()..self.clients.len() + count;
-        let head = format!(
-            "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {NONCE}\r\n\r\n"
-        );
         while self.clients.len() < all.end {
             let some = AT_ONCE.min(all.end - self.clients.len());
             for _ in 0..some {
-                self.add(TcpStream::connect(address)?, head.as_bytes())?;
+                let path = server.dialogue.path(&seat(self.clients.len() - all.start));
+                self.add(server, &path)?;
             }
-            self.answers(some, br#"{"type":"welcome""#)?;
+            self.until(some, |heard| matches!(heard, Heard::Welcome))?;
         }
         Ok(all)
     }
 
-    fn add(&mut self, mut socket: TcpStream, head: &[u8]) -> Outcome {
+    fn add(&mut self, server: &Server, path: &str) -> Outcome {
+        let mut socket = TcpStream::connect(server.address)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let token = EventData::new_u64(self.clients.len() as u64);
         epoll::add(&self.epoll, &socket, token, EventFlags::IN)?;
-        socket.write_all(head)?;
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {NONCE}\r\n\r\n",
+            server.address
+        );
+        socket.write_all(head.as_bytes())?;
         self.clients.push(Client {
             socket,
+            dialogue: server.dialogue,
             upgraded: false,
             rest: Vec::new(),
         });
         Ok(())
     }
 
+    /// Connects clients and lets each join the room that `room` names for it, by its place among them.
+    pub fn members(
+        &mut self,
+        server: &Server,
+        count: usize,
+        room: impl Fn(usize) -> String,
+    ) -> Outcome<Range<usize>> {
+        let clients = self.seat(server, count, |place| Seat::Member(room(place)))?;
+        self.join(clients.clone(), |client| room(client - clients.start))?;
+        Ok(clients)
+    }
+
     /// Lets clients join the room that `room` names for each; ready when all have their answers.
     pub fn join(&mut self, clients: Range<usize>, room: impl Fn(usize) -> String) -> Outcome {
+        let dialogues: Vec<_> = self.clients.iter().map(|client| client.dialogue).collect();
+        self.ask(clients, |client| dialogues[client].join(&room(client)))
+    }
+
+    /// Lets each client give a command, if it has one; ready when all have been done.
+    pub fn ask(
+        &mut self,
+        clients: Range<usize>,
+        command: impl Fn(usize) -> Option<String>,
+    ) -> Outcome {
         let mut frame = Vec::new();
         let mut waiting = 0;
         for client in clients.clone() {
-            frame.clear();
-            let join = format!(r#"{{"type":"join","id":1,"room":"{}"}}"#, room(client));
-            frames::masked_text(join.as_bytes(), &mut frame);
-            self.send(client, &frame)?;
-            waiting += 1;
+            if let Some(command) = command(client) {
+                frame.clear();
+                frames::masked_text(command.as_bytes(), &mut frame);
+                self.send(client, &frame)?;
+                waiting += 1;
+            }
             if waiting == AT_ONCE || client + 1 == clients.end {
-                self.answers(std::mem::take(&mut waiting), br#"{"type":"ok""#)?;
+                let count = std::mem::take(&mut waiting);
+                self.until(count, |heard| matches!(heard, Heard::Done))?;
             }
         }
         Ok(())
     }
 
-    /// Waits for so many answers that begin as told.
-    pub fn answers(&mut self, count: usize, begin: &[u8]) -> Outcome {
+    /// Waits until so many times something awaited was heard, and nothing strange.
+    fn until(&mut self, count: usize, awaited: impl Fn(Heard<'_>) -> bool) -> Outcome {
         let mut missing = count;
         let deadline = Instant::now() + PATIENCE;
         while missing > 0 {
-            self.poll(deadline, |_, heard, _| match heard {
-                Heard::Other(text) if text.starts_with(begin) => {
-                    missing -= 1;
-                    Ok(())
+            self.poll(deadline, |_, heard, _| {
+                match heard {
+                    heard if awaited(heard) => missing -= 1,
+                    Heard::Aside => {}
+                    other => return Err(format!("something else was awaited: {other:?}").into()),
                 }
-                other => Err(format!("something else was awaited: {other:?}").into()),
+                Ok(())
             })?;
             if Instant::now() >= deadline {
                 return Err(format!("{missing} of {count} answers did not come").into());
@@ -145,25 +178,7 @@ impl Load {
         }
         for event in &self.ready {
             let index = event.data.u64() as usize;
-            self.clients[index].read(&mut self.buffer, |text, when| match text {
-                [
-                    b'{',
-                    b'"',
-                    b't',
-                    b'y',
-                    b'p',
-                    b'e',
-                    b'"',
-                    b':',
-                    b'"',
-                    b'm',
-                    ..,
-                ] => {
-                    let number = message::number(text).ok_or("a message is mangled")?;
-                    heard(index, Heard::Message(number), when)
-                }
-                other => heard(index, Heard::Other(other), when),
-            })?;
+            self.clients[index].read(&mut self.buffer, |said, when| heard(index, said, when))?;
         }
         Ok(())
     }
@@ -173,7 +188,7 @@ impl Client {
     fn read(
         &mut self,
         buffer: &mut [u8],
-        mut heard: impl FnMut(&[u8], Instant) -> Outcome,
+        mut heard: impl FnMut(Heard<'_>, Instant) -> Outcome,
     ) -> Outcome {
         let kept = self.rest.len();
         buffer[..kept].copy_from_slice(&self.rest);
@@ -196,12 +211,17 @@ impl Client {
             }
             self.upgraded = true;
             at = end + 4;
+            self.take(self.dialogue.upgraded(), when, &mut heard)?;
         }
         while let Some(frame) = frames::first(&bytes[at..]) {
             let payload = &bytes[at + frame.start..at + frame.end];
             at += frame.end;
             match frame.kind {
-                Kind::Text => heard(payload, when)?,
+                Kind::Text => {
+                    for text in self.dialogue.texts(payload) {
+                        self.take(self.dialogue.hear(text), when, &mut heard)?;
+                    }
+                }
                 Kind::Ping => {
                     let mut pong = Vec::new();
                     frames::masked(frames::PONG, payload, &mut pong);
@@ -211,6 +231,21 @@ impl Client {
             }
         }
         self.keep(&bytes[at..])
+    }
+
+    /// Says what must be said at once; everything else is for whoever drives the load.
+    fn take(
+        &self,
+        said: Heard<'_>,
+        when: Instant,
+        heard: &mut impl FnMut(Heard<'_>, Instant) -> Outcome,
+    ) -> Outcome {
+        let Heard::Reply(reply) = said else {
+            return heard(said, when);
+        };
+        let mut frame = Vec::new();
+        frames::masked_text(reply.as_bytes(), &mut frame);
+        write_all(&self.socket, &frame)
     }
 
     fn keep(&mut self, rest: &[u8]) -> Outcome {

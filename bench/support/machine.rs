@@ -11,6 +11,8 @@ pub enum Role {
     SecondServer,
     Redis,
     Load,
+    /// A server that may use every core.
+    Everywhere,
 }
 
 /// Runs `start` with this thread on the core of a role; a process started in there inherits it.
@@ -19,7 +21,7 @@ pub fn pinned<T>(role: Role, start: impl FnOnce() -> T) -> T {
         return start();
     };
     // A machine that forbids it gives noisier figures, not none.
-    let _ = sched_setaffinity(None, &only(core_of(role)));
+    let _ = sched_setaffinity(None, &cores_of(role));
     let started = start();
     let _ = sched_setaffinity(None, &before);
     started
@@ -27,26 +29,24 @@ pub fn pinned<T>(role: Role, start: impl FnOnce() -> T) -> T {
 
 /// Keeps this thread on the core of a role.
 pub fn pin(role: Role) {
-    let _ = sched_setaffinity(None, &only(core_of(role)));
+    let _ = sched_setaffinity(None, &cores_of(role));
 }
 
-fn only(core: usize) -> CpuSet {
-    let mut set = CpuSet::new();
-    set.set(core);
-    set
-}
-
-fn core_of(role: Role) -> usize {
+fn cores_of(role: Role) -> CpuSet {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let many = cores_online().max(cores);
     let last = many - 1;
-    match role {
-        Role::Server => 0,
-        Role::SecondServer if many > 3 => 1,
-        Role::SecondServer => 0,
-        Role::Redis if many > 2 => last - 1,
-        Role::Redis | Role::Load => last,
-    }
+    let cores = match role {
+        Role::Server => 0..1,
+        Role::SecondServer if many > 3 => 1..2,
+        Role::SecondServer => 0..1,
+        Role::Redis if many > 2 => last - 1..last,
+        Role::Redis | Role::Load => last..many,
+        Role::Everywhere => 0..many,
+    };
+    let mut set = CpuSet::new();
+    cores.for_each(|core| set.set(core));
+    set
 }
 
 /// Also right while this thread is kept on one core.

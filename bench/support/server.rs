@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::dialogue::Dialogue;
 use super::machine::{Role, pinned};
 use super::{Outcome, process};
 
@@ -32,6 +33,7 @@ impl Kind {
 pub struct Server {
     process: Child,
     pub address: SocketAddr,
+    pub dialogue: Dialogue,
 }
 
 impl Server {
@@ -46,19 +48,43 @@ impl Server {
                 command
             }
         };
-        let server = Self::spawn(&mut command, port, Role::Server)?;
+        let mut server = Self::spawn(&mut command, port, Role::Server)?;
         server.until(|server| match kind {
             Kind::Node => server.is_ready(),
-            _ => TcpStream::connect(server.address).is_ok(),
+            _ => server.listens(),
         })?;
+        Ok(server)
+    }
+
+    /// Starts somebody else's server, which listens on this port when it is ready.
+    pub fn start_other(
+        mut command: Command,
+        port: u16,
+        role: Role,
+        dialogue: Dialogue,
+    ) -> Outcome<Self> {
+        let mut server = Self::spawn(&mut command, port, role)?;
+        server.until(Self::listens)?;
+        server.dialogue = dialogue;
         Ok(server)
     }
 
     /// Starts a node that speaks to this Redis.
     pub fn start_with_redis(redis: &Server, role: Role) -> Outcome<Self> {
-        let port = free_port()?;
         let url = format!("redis://{}", redis.address);
-        let server = Self::spawn(&mut node(port, &["--redis", &url]), port, role)?;
+        Self::start_node(role, &["--redis", &url], None)
+    }
+
+    /// Starts a node with these options, and so many threads for its tasks; by default, one for each core it may use.
+    pub fn start_node(role: Role, options: &[&str], threads: Option<usize>) -> Outcome<Self> {
+        let port = free_port()?;
+        let mut command = node(port, options);
+        if let Some(threads) = threads {
+            // Each runtime reads its own.
+            command.env("ASYNC_STD_THREAD_COUNT", threads.to_string());
+            command.env("SMOL_THREADS", threads.to_string());
+        }
+        let mut server = Self::spawn(&mut command, port, role)?;
         server.until(Self::is_ready)?;
         Ok(server)
     }
@@ -69,7 +95,7 @@ impl Server {
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--save", "", "--appendonly", "no"]);
-        let server = Self::spawn(&mut command, port, Role::Redis)?;
+        let mut server = Self::spawn(&mut command, port, Role::Redis)?;
         server.until(|redis| redis.ask("PING\r\n").starts_with("+PONG"))?;
         Ok(server)
     }
@@ -79,7 +105,15 @@ impl Server {
         let process = pinned(role, || command.spawn())
             .map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Ok(Self { process, address })
+        Ok(Self {
+            process,
+            address,
+            dialogue: Dialogue::Native,
+        })
+    }
+
+    fn listens(&self) -> bool {
+        TcpStream::connect(self.address).is_ok()
     }
 
     fn is_ready(&self) -> bool {
@@ -98,9 +132,12 @@ impl Server {
         String::from_utf8_lossy(&answer[..exchange.unwrap_or(0)]).into_owned()
     }
 
-    fn until(&self, ready: impl Fn(&Self) -> bool) -> Outcome {
+    fn until(&mut self, ready: impl Fn(&Self) -> bool) -> Outcome {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !ready(self) {
+            if let Some(status) = self.process.try_wait()? {
+                return Err(format!("the server on {} has ended: {status}", self.address).into());
+            }
             if Instant::now() > deadline {
                 return Err(format!("the server on {} does not get ready", self.address).into());
             }
@@ -141,7 +178,8 @@ fn node(port: u16, more: &[&str]) -> Command {
     command
 }
 
-fn free_port() -> Outcome<u16> {
+/// A port on which nobody listens now.
+pub fn free_port() -> Outcome<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
 }

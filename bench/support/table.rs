@@ -1,6 +1,7 @@
-//! Tables as plain text, printed row by row as they are measured.
+//! Tables in Markdown, so that what a run prints can be read in a terminal and put into the README as it is, row by row as they
+//! are measured.
 
-/// A table's columns: their titles, as wide as what stands below them.
+/// A table's columns: as wide as their titles.
 pub struct Table {
     widths: Vec<usize>,
 }
@@ -8,13 +9,14 @@ pub struct Table {
 impl Table {
     /// Prints a title and the head. A column is as wide as its head, at least 9.
     pub fn begin(title: &str, columns: &[&str]) -> Self {
-        let widths: Vec<usize> = columns
-            .iter()
-            .map(|column| column.chars().count().max(9))
-            .collect();
+        let widths = columns.iter().map(|column| column.chars().count().max(9));
+        let table = Self {
+            widths: widths.collect(),
+        };
         println!("\n{title}\n");
-        let table = Self { widths };
         table.row(columns);
+        let rule = |width: &usize| format!("{}:", "-".repeat(width - 1));
+        table.row(&table.widths.iter().map(rule).collect::<Vec<_>>());
         table
     }
 
@@ -23,7 +25,7 @@ impl Table {
             let cell = cell.as_ref();
             format!("{cell:>width$}")
         });
-        println!("{}", cells.collect::<Vec<_>>().join("  "));
+        println!("| {} |", cells.collect::<Vec<_>>().join(" | "));
     }
 }
 

@@ -2,15 +2,18 @@
 //! once and in order, or the bench ends.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::load::{Heard, Load};
-use super::{Outcome, message};
+use super::Outcome;
+use super::dialogue::{Dialogue, Heard, Seat};
+use super::frames;
+use super::load::Load;
+use super::server::Server;
 
 /// Clients in rooms.
 pub struct Talk {
     load: Load,
+    dialogue: Dialogue,
     rooms: Vec<Room>,
     /// By client; the publishers are behind the members and in no room.
     members: Vec<Member>,
@@ -37,16 +40,13 @@ struct Member {
 
 impl Talk {
     /// Connects `members` clients for each of so many rooms, in turn to each of the servers, and a publisher for each room.
-    pub fn begin(servers: &[SocketAddr], rooms: usize, members: usize) -> Outcome<Self> {
+    pub fn begin(servers: &[&Server], rooms: usize, members: usize) -> Outcome<Self> {
         let mut load = Load::new()?;
         let mut seats = Vec::new();
         for (index, server) in servers.iter().enumerate() {
             let share = (0..rooms * members).filter(|seat| seat % servers.len() == index);
             let share: Vec<usize> = share.collect();
-            let clients = load.connect(*server, share.len())?;
-            load.join(clients.clone(), |client| {
-                name(share[client - clients.start] / members)
-            })?;
+            load.members(server, share.len(), |place| name(share[place] / members))?;
             seats.extend(share);
         }
         let members_of = seats.iter().map(|seat| Member {
@@ -61,9 +61,10 @@ impl Talk {
             done: 0,
             arrived: VecDeque::new(),
         };
-        let publishers = load.connect(servers[0], rooms)?;
+        let publishers = load.seat(servers[0], rooms, |room| Seat::Publisher(name(room)))?;
         Ok(Self {
             load,
+            dialogue: servers[0].dialogue,
             rooms: publishers.enumerate().map(room).collect(),
             members: members_of.collect(),
             deliveries: 0,
@@ -80,7 +81,8 @@ impl Talk {
         let room = &mut self.rooms[room];
         self.frames.clear();
         for _ in 0..count {
-            message::publish(&room.name, room.published, &mut self.frames);
+            let said = self.dialogue.publish(&room.name, room.published);
+            frames::masked_text(said.as_bytes(), &mut self.frames);
             room.published += 1;
             room.arrived.push_back(0);
         }
@@ -115,8 +117,9 @@ impl Talk {
                 delivered(number, when);
                 Ok(())
             }
-            Heard::Other(answer) if answer.starts_with(br#"{"type":"ok""#) => Ok(()),
-            Heard::Other(other) => Err(String::from_utf8_lossy(other).into()),
+            Heard::Done | Heard::Aside => Ok(()),
+            Heard::Strange(other) => Err(String::from_utf8_lossy(other).into()),
+            other => Err(format!("{other:?} came where messages are due").into()),
         })
     }
 

@@ -72,9 +72,14 @@ impl Spent {
         self.helpers.as_secs_f64() * 1e6 / count.max(1) as f64
     }
 
+    /// Whether the neighbours used so much of the machine that it must be said.
+    pub fn is_noisy(&self) -> bool {
+        self.others >= NOISE
+    }
+
     /// Empty on a quiet machine.
     pub fn noise(&self) -> String {
-        if self.others < NOISE {
+        if !self.is_noisy() {
             return String::new();
         }
         format!("~{:.0} %", self.others * 100.0)

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::{Answer, Command, Form};
+use crate::census::Question;
 use crate::http::{Response, Status};
 use crate::id::RoomName;
 use crate::protocol::{Code, CommandError};
@@ -48,7 +49,8 @@ pub struct Waiting {
 
 #[derive(Debug)]
 struct One {
-    room: RoomName,
+    /// The room that it is about, if it is about one.
+    room: Option<RoomName>,
     /// Whether it may have happened although nobody said so.
     changes: bool,
     asked: bool,
@@ -59,9 +61,13 @@ impl Waiting {
     pub(super) fn new(commands: &[Command], form: Form) -> Self {
         let one = |command: &Command| {
             let (room, changes) = match command {
-                Command::Publish(publish) => (publish.room.clone(), true),
-                Command::History { room, .. } => (room.clone(), false),
-                Command::Order(order) => (order.log().room(), true),
+                Command::Publish(publish) => (Some(publish.room.clone()), true),
+                Command::History { room, .. } | Command::Members { room, .. } => {
+                    (Some(room.clone()), false)
+                }
+                Command::Census(Question::Room(room)) => (Some(room.clone()), false),
+                Command::Census(_) => (None, false),
+                Command::Order(order) => (order.room().cloned(), true),
             };
             One {
                 room,
@@ -99,7 +105,7 @@ impl Waiting {
     /// carried out, else that of the first.
     pub fn response(self) -> Response {
         let form = self.form;
-        let mut answers: Vec<(RoomName, Answer)> =
+        let mut answers: Vec<(Option<RoomName>, Answer)> =
             self.commands.into_iter().map(One::settle).collect();
         match form {
             Form::One => match answers.pop() {
@@ -114,7 +120,7 @@ impl Waiting {
 }
 
 impl One {
-    fn settle(self) -> (RoomName, Answer) {
+    fn settle(self) -> (Option<RoomName>, Answer) {
         let silence = match self.asked && self.changes {
             true => Refused::Unknown,
             false => Refused::Unavailable,
@@ -128,7 +134,7 @@ fn found(json: Bytes) -> Response {
     Response::new(Status::Ok, "application/json", json).with("Cache-Control", "no-store")
 }
 
-fn results(answers: &[(RoomName, Answer)]) -> Response {
+fn results(answers: &[(Option<RoomName>, Answer)]) -> Response {
     let mut json = Vec::from(&b"{\"results\":["[..]);
     for (place, (room, answer)) in answers.iter().enumerate() {
         if place > 0 {
@@ -138,7 +144,7 @@ fn results(answers: &[(RoomName, Answer)]) -> Response {
             Ok(answer) => json.extend_from_slice(answer),
             Err(error) => {
                 let failed = Failed {
-                    room: room.as_str(),
+                    room: room.as_ref().map(RoomName::as_str),
                     code: error.code.as_str(),
                     reason: &error.reason,
                 };
@@ -163,7 +169,8 @@ fn results(answers: &[(RoomName, Answer)]) -> Response {
 /// A command of several that was not carried out.
 #[derive(serde::Serialize)]
 struct Failed<'a> {
-    room: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<&'a str>,
     code: &'a str,
     reason: &'a str,
 }

@@ -1,7 +1,7 @@
 //! What the API offers, in one table: a new endpoint is a row here, a function in `decode` and a path in
 //! `docs/openapi.yaml`, which a test holds against the table.
 
-use super::decode::{self, Asked};
+use super::decode::{Asked, publishes, reads, users};
 use super::{Call, METRICS_PATH};
 use crate::http::Method;
 use crate::protocol::CommandError;
@@ -16,46 +16,66 @@ pub struct Route {
 }
 
 /// Every method and path of the API. A GET answers HEAD too.
-pub const ROUTES: [Route; 8] = [
+pub const ROUTES: [Route; 12] = [
     Route {
         method: Method::Post,
         path: "/rooms/{room}/messages",
-        read: decode::publish,
+        read: publishes::publish,
     },
     Route {
         method: Method::Get,
         path: "/rooms/{room}/messages",
-        read: decode::history,
+        read: reads::history,
     },
     Route {
         method: Method::Put,
         path: "/rooms/{room}/messages/{key}",
-        read: decode::publish_with_key,
+        read: publishes::publish_with_key,
+    },
+    Route {
+        method: Method::Get,
+        path: "/rooms",
+        read: reads::rooms,
+    },
+    Route {
+        method: Method::Get,
+        path: "/rooms/{room}",
+        read: reads::count,
+    },
+    Route {
+        method: Method::Get,
+        path: "/rooms/{room}/members",
+        read: reads::members,
     },
     Route {
         method: Method::Post,
         path: "/messages",
-        read: decode::publish_to_many,
+        read: publishes::publish_to_many,
     },
     Route {
         method: Method::Post,
         path: "/batch",
-        read: decode::batch,
+        read: publishes::batch,
+    },
+    Route {
+        method: Method::Get,
+        path: "/users/{user}/connections",
+        read: reads::connections,
     },
     Route {
         method: Method::Delete,
         path: "/users/{user}/connections",
-        read: decode::disconnect,
+        read: users::disconnect,
     },
     Route {
         method: Method::Put,
         path: "/users/{user}/rooms/{room}",
-        read: decode::join,
+        read: users::join,
     },
     Route {
         method: Method::Delete,
         path: "/users/{user}/rooms/{room}",
-        read: decode::leave,
+        read: users::leave,
     },
 ];
 

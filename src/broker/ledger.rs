@@ -12,16 +12,29 @@ use std::time::Instant;
 
 use room::{Entry, Record, Room};
 
-use super::{Change, Here, Info};
+use super::{Change, Here, Info, Sender};
 use crate::id::{RoomName, UserName};
 
 /// How many users one ask is about at most, so that none keeps the store busy for long.
 const SAY: usize = 64;
 
-/// A user, or all connections without one.
-pub type Who = Option<UserName>;
+/// Of whom something is said in a room.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Who {
+    /// All connections without a user.
+    Anonymous,
+    User(UserName),
+    /// One connection of the user whose personal room it is.
+    Connection(Sender),
+}
 
-/// How many connections, and what the user shows of itself.
+impl From<Option<UserName>> for Who {
+    fn from(user: Option<UserName>) -> Self {
+        user.map_or(Who::Anonymous, Who::User)
+    }
+}
+
+/// How many connections, and what the user or the connection shows of itself.
 #[derive(Clone, Debug)]
 pub struct Said {
     pub who: Who,
@@ -76,17 +89,22 @@ impl Ledger {
     /// From now on this is wanted.
     pub fn here(&mut self, here: Here) {
         let Here {
-            room: name,
+            room,
             user,
             connections,
             info,
         } = here;
+        self.want(room, user.into(), connections, info);
+    }
+
+    /// From now on this is wanted of someone: so many connections; 0: nothing.
+    pub fn want(&mut self, name: RoomName, who: Who, connections: u32, info: Option<Info>) {
         let known = self.rooms.get(&name);
-        if connections == 0 && known.is_none_or(|room| !room.users.contains_key(&user)) {
+        if connections == 0 && known.is_none_or(|room| !room.users.contains_key(&who)) {
             return;
         }
         let room = self.rooms.entry(name.clone()).or_default();
-        let entry = room.users.entry(user.clone()).or_insert(Entry {
+        let entry = room.users.entry(who.clone()).or_insert(Entry {
             connections: 0,
             info: None,
             asked: false,
@@ -98,12 +116,12 @@ impl Ledger {
         entry.connections = connections;
         entry.info = info.filter(|_| connections > 0);
         if connections == 0 && !entry.asked {
-            room.users.remove(&user);
-            room.unsaid.remove(&user);
+            room.users.remove(&who);
+            room.unsaid.remove(&who);
             self.tidy(&name);
             return;
         }
-        room.unsaid.insert(user);
+        room.unsaid.insert(who);
         self.queue(&name);
     }
 
@@ -142,7 +160,7 @@ impl Ledger {
                     if let Some(due) = room.wait_for_count(now) {
                         self.later.push_back((due, name.clone()));
                     }
-                    let more = room.unsaid.iter().any(Option::is_some);
+                    let more = room.unsaid.iter().any(|who| *who != Who::Anonymous);
                     if more || (!room.waits && !room.unsaid.is_empty()) {
                         self.queue(&name);
                     }
@@ -196,7 +214,7 @@ impl Ledger {
             return false;
         }
         let is_lost = change.from < room.version;
-        let who = Some(change.user.clone());
+        let who = Who::User(change.user.clone());
         if is_lost {
             room.unsaid = room.users.keys().cloned().collect();
         } else if (room.users.get(&who)).is_some_and(|it| it.connections > change.connections) {

@@ -1,11 +1,12 @@
 //! Who is in a room, through which nodes, as one process keeps it: the memory broker's list, with the same rules that the scripts
 //! follow in Redis. Plain logic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::{Change, Info, Member, Roll};
-use crate::id::UserName;
+use crate::census::{Connection, Count, Kind};
+use crate::id::{RoomName, UserName};
 
 /// The list of a room over nodes `N`.
 #[derive(Debug)]
@@ -13,6 +14,10 @@ pub struct List<N> {
     version: u64,
     users: BTreeMap<UserName, Vec<Part<N>>>,
     anonymous: Vec<(N, u32)>,
+    /// Connections of all users.
+    connections: u64,
+    /// In a personal room: the user's connections by their names, and through which node each is.
+    live: BTreeMap<String, (N, Connection)>,
 }
 
 /// What one node has said of a user.
@@ -29,6 +34,8 @@ impl<N> Default for List<N> {
             version: 0,
             users: BTreeMap::new(),
             anonymous: Vec::new(),
+            connections: 0,
+            live: BTreeMap::new(),
         }
     }
 }
@@ -69,6 +76,7 @@ impl<N: Copy + PartialEq> List<N> {
             }
         }
         let ((was, shown), (connections, info)) = (sum(former), sum(&parts));
+        self.connections = self.connections - u64::from(was) + u64::from(connections);
         let same = was == connections && text(&shown) == text(&info);
         match parts.is_empty() {
             true => self.users.remove(user),
@@ -89,9 +97,19 @@ impl<N: Copy + PartialEq> List<N> {
         })
     }
 
+    /// A connection of the user whose room it is is there from now on, or no more.
+    pub fn set_connection(&mut self, node: N, connection: Connection, live: bool) {
+        let name = connection.session.to_string();
+        match live {
+            true => self.live.insert(name, (node, connection)),
+            false => self.live.remove(&name),
+        };
+    }
+
     /// The node is gone, and everything it has said.
     pub fn forget(&mut self, node: N, last: &mut u64) -> Vec<Change> {
         self.anonymous.retain(|(other, _)| *other != node);
+        self.live.retain(|_, (other, _)| *other != node);
         let users = self.users.iter();
         let of_node = |parts: &[Part<N>]| parts.iter().any(|part| part.node == node);
         let users: Vec<UserName> = users
@@ -118,14 +136,75 @@ impl<N: Copy + PartialEq> List<N> {
             version: self.version,
             members: members.collect(),
             count: self.users.len() as u64,
-            anonymous: self.anonymous.iter().map(|(_, it)| u64::from(*it)).sum(),
+            anonymous: self.nameless(),
             more: rest.next().is_some(),
         }
     }
 
+    fn nameless(&self) -> u64 {
+        self.anonymous.iter().map(|(_, it)| u64::from(*it)).sum()
+    }
+
+    /// How many are in it.
+    pub fn census(&self, room: RoomName) -> Count {
+        let anonymous = self.nameless();
+        Count {
+            room,
+            connections: self.connections + anonymous,
+            users: self.users.len() as u64,
+            anonymous,
+        }
+    }
+
+    /// A page of the connections of the user whose room it is: those behind a name, at most so many; how many there are, and whether
+    /// there are more.
+    pub fn connections(&self, after: Option<&str>, limit: usize) -> (Vec<Connection>, u64, bool) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.live.range::<str, _>((from, Bound::Unbounded));
+        let page = rest.by_ref().take(limit);
+        let page = page.map(|(_, (_, connection))| connection.clone());
+        (
+            page.collect(),
+            self.live.len() as u64,
+            rest.next().is_some(),
+        )
+    }
+
     /// Whether nobody is in it.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.anonymous.is_empty()
+        self.users.is_empty() && self.anonymous.is_empty() && self.live.is_empty()
+    }
+}
+
+/// The rooms in which somebody is.
+#[derive(Debug, Default)]
+pub struct Occupied(BTreeMap<Kind, BTreeSet<RoomName>>);
+
+impl Occupied {
+    /// Somebody is in the room from now on, or nobody.
+    pub fn set(&mut self, room: &RoomName, occupied: bool) {
+        let rooms = self.0.entry(Kind::of(room)).or_default();
+        match occupied {
+            true => rooms.insert(room.clone()),
+            false => rooms.remove(room),
+        };
+    }
+
+    /// The rooms of a kind whose names begin with `prefix`, behind `after`, in order.
+    pub fn page<'a>(
+        &'a self,
+        kind: Kind,
+        prefix: Option<&'a RoomName>,
+        after: Option<&'a RoomName>,
+    ) -> impl Iterator<Item = &'a RoomName> {
+        let prefix = prefix.map_or("", RoomName::as_str);
+        let from = match after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(prefix),
+        };
+        let rooms = self.0.get(&kind).into_iter();
+        let rest = rooms.flat_map(move |rooms| rooms.range::<str, _>((from, Bound::Unbounded)));
+        rest.take_while(move |room| room.as_str().starts_with(prefix))
     }
 }
 

@@ -1,21 +1,20 @@
 //! The embedded broker: the logs of all rooms in this process's memory, and who is in them. One node needs nothing else; in tests several
 //! nodes share one [`Store`], which is then what Redis is to a cluster.
 
+mod presence;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::{Either, select};
 
-use super::list::List;
+use super::list::{List, Occupied};
 use super::notices::Notices;
-use super::{
-    Broker, BrokerEvent, Change, Here, Members, Page, Publish, Range, Read, Refused, Request, Roll,
-    Settings,
-};
+use super::{Broker, BrokerEvent, Page, Publish, Range, Read, Refused, Request, Settings};
 use crate::history::{Log, Weight};
 use crate::id::{Epoch, Position, RoomName};
-use crate::notice::{self, Ask};
+use crate::notice::Ask;
 use crate::readiness::Readiness;
 use crate::retention::Retention;
 use crate::runtime;
@@ -31,6 +30,8 @@ struct Shared {
     retention: Retention,
     max_rooms: usize,
     rooms: HashMap<RoomName, Room>,
+    /// Those in which somebody is.
+    occupied: Occupied,
     /// What all logs may take in bytes, and what they take.
     memory: usize,
     used: Weight,
@@ -89,6 +90,7 @@ impl Store {
             retention: settings.retention.clone(),
             max_rooms: settings.max_rooms,
             rooms: HashMap::new(),
+            occupied: Occupied::default(),
             memory: settings.history_memory,
             used: Weight::default(),
             random: fastrand::Rng::with_seed(seed),
@@ -219,10 +221,15 @@ impl Shared {
                 self.tell(node, BrokerEvent::Page { ticket, result });
             }
             Request::Here(here) => self.here(node, here, now),
+            Request::Connected(connected) => self.connected(node, connected, now),
             Request::Members(members) => {
                 let ticket = members.ticket;
                 let result = Ok(self.roll(&members));
                 self.tell(node, BrokerEvent::Roll { ticket, result });
+            }
+            Request::Census(census) => {
+                let (ticket, result) = (census.ticket, Ok(self.find(&census.question)));
+                self.tell(node, BrokerEvent::Found { ticket, result });
             }
             // The store's, because it takes time.
             Request::Retire(_) => {}
@@ -237,18 +244,26 @@ impl Shared {
             ephemeral,
             ..
         } = publish;
+        if ephemeral {
+            // It leaves no trace, so there need not be a room for it: nobody follows one that is not there.
+            let room = self.rooms.get(&name);
+            let followers = room.map_or(&[][..], |room| &room.followers);
+            for node in followers {
+                let (room, publication) = (name.clone(), publication.clone());
+                let heard = BrokerEvent::Ephemeral {
+                    room,
+                    publication,
+                    heard: now,
+                };
+                self.tell(*node, heard);
+            }
+            let epoch = Epoch::UNKNOWN;
+            return Ok(Position { epoch, offset: 0 });
+        }
         let limits = self.retention.of(&name);
         let memory = self.memory;
         let (room, used) = self.room(&name, now).ok_or(Refused::Full)?;
         let epoch = room.log.epoch();
-        if ephemeral {
-            let followers = room.followers.clone();
-            for node in followers {
-                let (room, publication) = (name.clone(), publication.clone());
-                self.tell(node, BrokerEvent::Ephemeral { room, publication });
-            }
-            return Ok(Position { epoch, offset: 0 });
-        }
         if let Some(key) = &key {
             let known = room.change(used, |log| log.offset_of(key, now));
             if let Some(offset) = known {
@@ -271,6 +286,7 @@ impl Shared {
                     epoch,
                     offset,
                     publication,
+                    heard: now,
                 },
             );
         }
@@ -290,48 +306,6 @@ impl Shared {
                 Ok(room.log.page(read.range, read.limit, now))
             }
             _ => Ok(page),
-        }
-    }
-
-    fn here(&mut self, node: usize, here: Here, now: Instant) {
-        let Here {
-            room: name,
-            user,
-            connections,
-            info,
-        } = here;
-        if self.nodes[node].retired || (connections == 0 && !self.rooms.contains_key(&name)) {
-            return;
-        }
-        let mut version = self.version;
-        // A room with members is followed, so it is there.
-        let Some((room, _)) = self.room(&name, now) else {
-            return;
-        };
-        let was_empty = room.list.is_empty();
-        let change = (room.list).set(node, user.as_ref(), connections, info, &mut version);
-        let is_empty = room.list.is_empty();
-        self.version = version;
-        self.settled(&name, was_empty, is_empty);
-        self.changed(&name, change.into_iter().collect());
-    }
-
-    fn roll(&self, members: &Members) -> Roll {
-        let room = self.rooms.get(&members.room);
-        let after = members.after.as_ref();
-        room.map_or_else(Roll::default, |room| room.list.roll(after, members.limit))
-    }
-
-    /// Tells the followers of a room.
-    fn changed(&self, name: &RoomName, changes: Vec<Change>) {
-        let Some(room) = self.rooms.get(name) else {
-            return;
-        };
-        for change in changes {
-            for node in &room.followers {
-                let (room, change) = (name.clone(), change.clone());
-                self.tell(*node, BrokerEvent::Changed { room, change });
-            }
         }
     }
 
@@ -404,32 +378,6 @@ impl Shared {
         if !self.nodes[node].retired {
             self.forget_members(node);
         }
-    }
-
-    fn forget_members(&mut self, node: usize) {
-        let mut changed = Vec::new();
-        for (name, room) in &mut self.rooms {
-            let was_empty = room.list.is_empty();
-            let changes = room.list.forget(node, &mut self.version);
-            let is_empty = room.list.is_empty();
-            if !changes.is_empty() || was_empty != is_empty {
-                changed.push((name.clone(), changes, was_empty, is_empty));
-            }
-        }
-        for (name, changes, was_empty, is_empty) in changed {
-            self.settled(&name, was_empty, is_empty);
-            self.changed(&name, changes);
-        }
-    }
-
-    /// After all changes of a room: whoever wants to know whether anybody is in it is told when that is no longer as it was.
-    fn settled(&mut self, room: &RoomName, was_empty: bool, is_empty: bool) {
-        let change = match (was_empty, is_empty) {
-            (true, false) => notice::Change::Occupied,
-            (false, true) => notice::Change::Vacated,
-            _ => return,
-        };
-        self.notices.append(room, change, unix_millis());
     }
 }
 

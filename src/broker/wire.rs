@@ -6,7 +6,7 @@
 //! message   = "1 " EPOCH " " OFFSET " " body       the script's; an ephemeral one has offset 0 and an epoch of zeros
 //! ```
 //!
-//! A change of who is in a room comes by the topic too: see [`change`].
+//! A change of who is in a room comes by the topic too: see [`change`]; what is kept of a user's connection: see [`connection`].
 //!
 //! `u` and `x` are absent when there is no user and nobody to except. Members that a later node adds to the JSON are ignored. Redis is
 //! a stranger here: whatever comes out of it is checked like a client's bytes.
@@ -21,6 +21,7 @@ use super::{Change, Publication, Sender};
 use crate::id::{Epoch, Incarnation, SessionId, UserName};
 
 pub mod change;
+pub mod connection;
 
 /// The version of body and message that this node writes, and the only one it reads.
 const VERSION: u8 = b'1';

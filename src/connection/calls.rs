@@ -5,7 +5,7 @@ use crate::api::{self, Asked, Found, Waiting};
 use crate::dispatcher::{Event, Now};
 use crate::exposition::{self, Facts};
 use crate::http::{Refusal, Request, Response, Status};
-use crate::metrics::Refused;
+use crate::metrics::{Metric, Refused};
 use crate::process::Process;
 use crate::protocol::{Code, CommandError};
 use crate::readiness::State;
@@ -94,12 +94,36 @@ fn figures(node: &Node) -> Response {
     exposition::page(&node.metrics, &facts)
 }
 
+/// The place of a call among those that are carried out at once.
+struct Place<'a>(&'a Metric);
+
+impl<'a> Place<'a> {
+    /// `None`: all are taken.
+    fn take(open: &'a Metric, most: usize) -> Option<Self> {
+        open.add(1);
+        let place = Self(open);
+        (open.get() <= most as u64).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.sub(1);
+    }
+}
+
 async fn carry_out(node: &Node, call: api::Call) -> Response {
     let state = node.readiness.state();
     if state != State::Ready {
         node.metrics.refused_total.count(Refused::NotReady);
         return api::refused(&CommandError::new(Code::Unavailable, state.sentence()));
     }
+    let Some(_place) = Place::take(&node.metrics.calls_open, node.limits.calls) else {
+        node.metrics.refused_total.count(Refused::Calls);
+        let reason =
+            "this node carries out as many calls as it may; try again, or use another node";
+        return api::refused(&CommandError::new(Code::Unavailable, reason));
+    };
     let (commands, mut waiting) = call.into_parts();
     let asking = ask(node, commands, &mut waiting);
     // Late or not: what has been answered by now is told, and what has not is told to be unknown.

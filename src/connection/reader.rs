@@ -20,8 +20,10 @@ use crate::protocol::{Asked, CommandError, Incoming, Protocol, Reply, RequestId}
 use crate::session::Outbox;
 
 /// Reads to the end of the connection. The last thing it does, whatever happened, is to tell the dispatcher.
-///
-/// Not an `async fn`, which would keep its arguments twice.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps its arguments twice, for as long as the connection lives"
+)]
 pub fn run<S: Socket>(
     node: Arc<Node>,
     session: SessionId,

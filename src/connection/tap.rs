@@ -13,6 +13,9 @@ use crate::disconnect::Disconnect;
 use crate::limits::{Intake, Verdict};
 use crate::runtime;
 
+/// Bytes that one read counts as at least: many small pieces cost the node more than a few large ones.
+const LEAST_READ: u16 = 64;
+
 pub(super) struct Tap<'a, S> {
     /// Its outbox is told of every byte: a long message may take longer than a ping.
     reader: &'a Reader<'a>,
@@ -40,7 +43,9 @@ impl<'a, S: Socket> Tap<'a, S> {
             verdict: None,
             reads: 0,
         };
-        tap.follow(rest);
+        if !rest.is_empty() {
+            tap.follow(rest);
+        }
         tap
     }
 
@@ -62,7 +67,7 @@ impl<'a, S: Socket> Tap<'a, S> {
 
     fn follow(&mut self, bytes: &[u8]) {
         let read = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
-        self.bytes = self.bytes.saturating_add(read);
+        self.bytes = self.bytes.saturating_add(read.max(LEAST_READ));
         let limits = &self.reader.node.limits.intake;
         let found = self.intake.follow(limits, bytes);
         self.verdict = self.verdict.or(found);

@@ -106,6 +106,16 @@ impl Dispatcher {
                 before,
                 limit,
             } => self.history(&asker, room, before, limit),
+            api::Command::Members { room, after, limit } => {
+                let asker = asker.clone();
+                self.list_members(Inquiry {
+                    asker,
+                    room,
+                    after,
+                    limit,
+                })
+            }
+            api::Command::Census(question) => self.census(&asker, question),
             api::Command::Order(order) => self.order(now, &asker, order),
         };
         if let Err(error) = outcome {
@@ -154,8 +164,13 @@ impl Dispatcher {
             ephemeral,
         };
         let ticket = self.wait(asker, waiting)?;
+        let source = match asker {
+            Asker::Session { session, .. } => Some(*session),
+            Asker::Call(_) => None,
+        };
         let publish = crate::broker::Publish {
             ticket,
+            source,
             room,
             key,
             ephemeral,
@@ -226,6 +241,20 @@ impl Dispatcher {
             }
             Asker::Call(_) => self.desk.calls -= 1,
         }
+    }
+
+    /// The node tells of itself. Whether that was heard nobody waits to know.
+    pub(super) fn on_report(&mut self, publication: Arc<Publication>) {
+        let ticket = self.desk.ticket(Pending::Report);
+        let publish = crate::broker::Publish {
+            ticket,
+            room: RoomName::of_reports(),
+            source: None,
+            key: None,
+            ephemeral: true,
+            publication,
+        };
+        self.desk.requests.push(Request::Publish(publish));
     }
 
     pub(super) fn on_published(&mut self, ticket: Ticket, result: Result<Position, Refused>) {

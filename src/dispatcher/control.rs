@@ -173,6 +173,7 @@ impl Dispatcher {
         let key = key.into();
         self.desk.requests.push(Request::Publish(Publish {
             ticket,
+            source: None,
             room,
             key: Some(PublishKey { publisher, key }),
             ephemeral: false,

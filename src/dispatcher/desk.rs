@@ -57,9 +57,13 @@ pub enum Pending {
     },
     /// The node itself: the revocation of a user is said again.
     Renewal(UserName),
+    /// The node itself: what it tells of itself.
+    Report,
     /// The node itself: a hole in what the nodes tell each other.
     Control(ControlLog),
     Members(Inquiry),
+    /// A backend's question for the whole cluster.
+    Census(Asker),
     /// The node itself: a hole in the room is to be closed, or its position looked up.
     Track(RoomKey),
     /// Sessions that come back to the room, and whose messages the node no longer has.
@@ -74,6 +78,8 @@ pub struct Desk {
     pub now: Instant,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
+    /// When the broker had in hand what is delivered in this turn.
+    pub heard: Vec<Instant>,
     /// What the broker is asked in this turn.
     pub requests: Vec<Request>,
     pub pending: NumberMap<Ticket, Pending>,
@@ -109,6 +115,7 @@ impl Desk {
             now,
             settings,
             metrics,
+            heard: Vec::new(),
             requests: Vec::new(),
             pending: NumberMap::default(),
             calls: 0,

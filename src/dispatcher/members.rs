@@ -1,6 +1,7 @@
 //! The dispatcher's events that concern rooms: who joins and leaves, and what the topics bring.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::desk::{Asker, Desk};
 use super::joins::Join;
@@ -127,7 +128,7 @@ impl Dispatcher {
         room.state.cursors.remove(&session);
         room.state.speakers[member.protocol.index()] -= 1;
         let name = room.name.clone();
-        self.absent(&name, &member.present);
+        self.absent(session, &name, &member.present);
         if left == Left::Last
             && let Some(room) = self.rooms.remove(key)
         {
@@ -146,14 +147,21 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn on_message(&mut self, name: &RoomName, at: Position, said: Arc<Publication>) {
+    pub(super) fn on_message(
+        &mut self,
+        name: &RoomName,
+        at: Position,
+        said: Arc<Publication>,
+        heard: Instant,
+    ) {
         if let Some((room, desk)) = self.room_named(name) {
-            room.hear(desk, at, said);
+            room.hear(desk, at, said, heard);
         }
     }
 
-    pub(super) fn on_ephemeral(&mut self, name: &RoomName, said: &Publication) {
+    pub(super) fn on_ephemeral(&mut self, name: &RoomName, said: &Publication, heard: Instant) {
         if let Some((room, desk)) = self.room_named(name) {
+            desk.heard.push(heard);
             room.encode(desk, None, said);
         }
     }

@@ -22,7 +22,7 @@ pub struct Inquiry {
 }
 
 impl Inquiry {
-    fn request(self, ticket: Ticket) -> Request {
+    pub fn request(self, ticket: Ticket) -> Request {
         Request::Members(Members {
             ticket,
             room: self.room,
@@ -36,6 +36,7 @@ impl Dispatcher {
     /// A session has said who it is, or so again: in the rooms it was in before it counts as that user from now on.
     pub(super) fn count_as(&mut self, session: SessionId, identity: &Identity) {
         let (user, info) = (&identity.user, identity.info.as_ref());
+        let mut informed = None;
         for key in self.rooms.rooms_of(session) {
             let Some(name) = self.rooms.get(key).map(|room| room.name.clone()) else {
                 continue;
@@ -48,11 +49,15 @@ impl Dispatcher {
             };
             if former.as_ref() == Some(user) {
                 self.attendance.inform(&name, user, info);
+                informed = name.owner().is_some().then_some(name).or(informed);
             } else {
                 self.attendance.hand_over(&name, former.as_ref());
                 self.attendance.arrive(&name, Some(user), info);
                 *former = Some(user.clone());
             }
+        }
+        if let Some(room) = informed {
+            self.tell_connection(session, &room, true);
         }
     }
 
@@ -72,6 +77,7 @@ impl Dispatcher {
                 let info = identity.and_then(|identity| identity.info.as_ref());
                 member.present = Present::As(user.cloned());
                 self.attendance.arrive(&name, user, info);
+                self.tell_connection(session, &name, true);
             }
         }
         while let Some(key) = self.desk.rolls.ready.pop() {
@@ -80,8 +86,9 @@ impl Dispatcher {
     }
 
     /// A member has left a room, or its session has ended.
-    pub(super) fn absent(&mut self, room: &RoomName, present: &Present) {
+    pub(super) fn absent(&mut self, session: SessionId, room: &RoomName, present: &Present) {
         if let Present::As(user) = present {
+            self.tell_connection(session, room, false);
             self.attendance.leave(self.desk.now, room, user.as_ref());
         }
     }

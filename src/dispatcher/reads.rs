@@ -55,7 +55,9 @@ impl Dispatcher {
                 Pending::Publish { .. }
                 | Pending::Order { .. }
                 | Pending::Renewal(_)
+                | Pending::Report
                 | Pending::Members(_)
+                | Pending::Census(_)
                 | Pending::Roll(_),
             )
             | None => {}

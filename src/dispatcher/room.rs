@@ -2,6 +2,7 @@
 //! what a room does, is in [`recovery`](super::recovery).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
@@ -119,11 +120,20 @@ impl Open {
 
 impl Room {
     /// A message came by the topic.
-    pub fn hear(&mut self, desk: &mut Desk, at: Position, publication: Arc<Publication>) {
+    pub fn hear(
+        &mut self,
+        desk: &mut Desk,
+        at: Position,
+        publication: Arc<Publication>,
+        heard: Instant,
+    ) {
         let memory = desk.ahead_left();
         let hear = |track: &mut Track| track.hear(at.epoch, at.offset, publication, memory);
         match self.change_track(desk, hear) {
-            Some(step) => self.step(desk, step),
+            Some(step) => {
+                desk.heard.push(heard);
+                self.step(desk, step);
+            }
             None => self.line_up_if_due(desk),
         }
     }

@@ -1,10 +1,14 @@
 //! The dispatcher's turns, one at a time: events in, frames and requests out. The broker is played by hand; no task
 //! runs and no time passes but what the test says.
 
+mod census;
 mod control;
 mod identity;
 #[path = "presence/tests.rs"]
 mod presence;
+mod reports;
+
+use std::collections::HashMap;
 
 use super::*;
 use crate::broker::{Page, Publication, Range, Refused};
@@ -68,7 +72,7 @@ impl Bench {
         let is_presence = |request: &Request| {
             matches!(
                 request,
-                Request::Here(_) | Request::Members(_) | Request::Retire(_)
+                Request::Here(_) | Request::Connected(_) | Request::Members(_) | Request::Retire(_)
             )
         };
         let requests = self.dispatcher.take_requests();
@@ -217,6 +221,7 @@ fn message(room: &str, offset: u64, text: &str) -> Event {
         epoch,
         offset,
         publication,
+        heard: Instant::now(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! What browsers and balancers ask of the pages, and what they get.
 
+use std::path::Path;
+
 use super::*;
 use crate::http::{HeadLimits, Parsed, parse_head};
 
@@ -182,5 +184,22 @@ fn the_embedded_site_has_its_page_and_scripts() {
                 .is_some_and(|asset| !asset.body.is_empty()),
             "{path}"
         );
+    }
+}
+
+#[test]
+fn every_file_of_the_site_is_part_of_the_binary() {
+    let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("www");
+    let embedded = Assets::embedded();
+    let mut left = vec![site.clone()];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).unwrap();
+            left.extend(entries.map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let name = path.strip_prefix(&site).unwrap().to_str().unwrap();
+        let found = embedded.find(&format!("/{name}"));
+        assert!(found.is_some_and(|asset| !asset.body.is_empty()), "{name}");
     }
 }

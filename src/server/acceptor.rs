@@ -185,6 +185,7 @@ mod tests {
             head_timeout: LONG,
             idle_timeout: LONG,
             call_timeout: LONG,
+            calls: 1,
             close_timeout: LONG,
             message: 1024,
             depth: 64,

@@ -75,3 +75,20 @@ fn keys_are_bounded_by_refusals_because_they_are_promises() {
     assert_eq!(node.publish("r", &text).offset, n + 1, "without a key");
     assert!(kept(&mut node, "r").1 > MEMORY / 4);
 }
+
+#[test]
+fn what_is_not_kept_takes_the_place_of_no_room() {
+    let mut node = World::memory().node_with(|settings| settings.max_rooms = 2);
+    node.follow("a");
+    let ephemeral = Form {
+        ephemeral: true,
+        ..Form::default()
+    };
+    for room in ["b", "c", "d", "a"] {
+        assert!(node.try_publish(room, "hi", ephemeral).is_ok(), "{room}");
+    }
+    assert_eq!(node.ephemeral("a"), "hi");
+    assert_eq!(node.publish("e", "hi").offset, 1);
+    let refused = node.try_publish("f", "hi", Form::default());
+    assert_eq!(refused.map(|at| at.offset), Err(Refused::Full));
+}

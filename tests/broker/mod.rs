@@ -1,6 +1,7 @@
 //! What every broker promises: the same scenarios over each of them, through the seam alone; then what only Redis can
 //! do to us.
 
+mod census;
 mod cuts;
 mod herd;
 mod here;

@@ -214,6 +214,7 @@ impl BrokerNode {
         self.ask(|ticket| {
             Request::Publish(Publish {
                 ticket,
+                source: None,
                 room: name(room),
                 key,
                 ephemeral: form.ephemeral,
@@ -275,6 +276,7 @@ impl BrokerNode {
                 epoch,
                 offset,
                 publication,
+                ..
             } if it.as_str() == room => Some((*epoch, (*offset, text(publication)))),
             _ => None,
         })
@@ -300,6 +302,7 @@ impl BrokerNode {
             BrokerEvent::Ephemeral {
                 room: it,
                 publication,
+                ..
             } if it.as_str() == room => Some(text(publication)),
             _ => None,
         })

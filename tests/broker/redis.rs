@@ -60,6 +60,9 @@ fn password_user_and_database_come_from_the_address() {
     let url = format!("redis://ada:pw@127.0.0.1:{port}");
     let mut node = BrokerNode::redis(&[&url], settings()).ready();
     node.until_members("lobby", "");
+    node.until_rooms("", "");
+    node.here("lobby", "ada", 1);
+    node.until_rooms("", "lobby 1=1+0");
     server.until(&["ZCARD", "sb:nodes"], 1);
 }
 

@@ -120,11 +120,17 @@ fn nothing_lies_beyond_the_edge_of_a_small_phone() {
         assert_eq!(width % PHONE.0, 0, "the window has the phone's width");
         ada.click("#menu").await;
         fits("with the rooms open").await;
+        ada.script("document.getElementById('backdrop').click()", vec![])
+            .await;
+        ada.click("#who-is-here").await;
+        fits("with the people open").await;
+        ada.click("#people-close").await;
+        fits("with all closed again").await;
     });
 }
 
 /// What a reader would have to scroll sideways for or would see only a part of, by name.
-const BEYOND: &str = "
+pub(super) const BEYOND: &str = "
     const page = document.scrollingElement;
     const beyond = [...document.querySelectorAll('body *')].filter((element) => {
         const { left, right, width, height } = element.getBoundingClientRect();

@@ -163,7 +163,30 @@ fn hostile_messages_are_shown_as_the_text_they_are() {
         wanted.push(("eve".to_owned(), "the end".to_owned()));
         shows(&page, "eve", "the end").await;
         assert_eq!(shown(&page).await, wanted);
-        let made = "return [window.hacked ?? null, document.querySelectorAll('#log img, #log script, #log b').length]";
+        // A name for show, in the list of people, a direct message, and what has no text there either.
+        let name = "<img src=x onerror=\"window.hacked = true\">\u{202e}";
+        stranger
+            .call(json!({"type": "auth", "user": "eve", "info": {"name": name}}))
+            .await;
+        stranger.join("lobby").await;
+        stranger
+            .publish(
+                "@bob",
+                json!({"text": hostile[0], "to": "<b>", "id": {"a": 1}}),
+            )
+            .await;
+        stranger.publish("@bob", json!({"read": "<b>"})).await;
+        let named = "return [...document.querySelectorAll('#people-list .name')].some((name) => name.textContent === arguments[0])";
+        page.until("the name", named, vec![json!(name)]).await;
+        page.until(
+            "the talk",
+            "return document.querySelector('#directs button') !== null",
+            vec![],
+        )
+        .await;
+        page.click("#directs button").await;
+        shows(&page, "eve", hostile[0]).await;
+        let made = "return [window.hacked ?? null, document.querySelectorAll('body img:not(.mark), body script, body b').length]";
         assert_eq!(page.script(made, vec![]).await, json!([null, 0]));
         let console = page.console().await;
         assert!(

@@ -36,8 +36,21 @@ pub enum Order {
     /// Hang up and stay away.
     Away,
     Return,
+    /// Ask who is in a room; the answer is in the glance.
+    Members {
+        room: String,
+    },
     /// Write down where it stands, and end.
     End,
+}
+
+/// Who is in a room, as a node says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    pub version: u64,
+    /// Users and their connections.
+    pub users: BTreeMap<String, u32>,
+    pub anonymous: u32,
 }
 
 /// What the harness sees of a client while it runs.
@@ -51,12 +64,16 @@ pub struct Glance {
     pub unanswered: usize,
     /// The node it is on.
     pub node: Option<String>,
+    /// The last answer to each question who is in a room.
+    pub members: BTreeMap<String, Members>,
 }
 
 /// A running client, as the harness holds it.
 #[derive(Clone)]
 pub struct Handle {
     pub number: usize,
+    /// Who it signs in as; none for a visitor.
+    pub user: Option<String>,
     orders: flume::Sender<Order>,
     glance: Arc<Mutex<Glance>>,
     recorder: Recorder,
@@ -101,9 +118,10 @@ impl Handle {
     }
 }
 
-/// Starts a client that goes by the name `u<number>` and joins these rooms.
+/// Starts a client that joins these rooms. Only a user can publish.
 pub fn start(
     number: usize,
+    user: Option<String>,
     address: SocketAddr,
     rooms: &[String],
     recorder: &Recorder,
@@ -113,6 +131,7 @@ pub fn start(
     let glance = Arc::new(Mutex::new(Glance::default()));
     let client = Client {
         number,
+        user: user.clone(),
         address,
         rooms: rooms
             .iter()
@@ -128,6 +147,7 @@ pub fn start(
     runtime::spawn(client.live());
     Handle {
         number,
+        user,
         orders,
         glance,
         recorder: recorder.clone(),
@@ -136,6 +156,7 @@ pub fn start(
 
 struct Client {
     number: usize,
+    user: Option<String>,
     address: SocketAddr,
     rooms: BTreeMap<String, Room>,
     ordered: flume::Receiver<Order>,
@@ -203,6 +224,8 @@ impl Client {
                 Ok(Order::Return) => {}
                 Ok(Order::Away) => until = None,
                 Ok(Order::End) | Err(_) => return Next::End,
+                // It is asked again.
+                Ok(Order::Members { .. }) => {}
                 Ok(publish) => self.enqueue(publish),
             }
         }

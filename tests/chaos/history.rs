@@ -1,6 +1,7 @@
 //! The history of a run: one JSON object per line, written while the run goes on and read again by the judge, who sees nothing
 //! else. Times are microseconds since the run began, on the monotonic clock.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -131,6 +132,28 @@ pub enum Event {
     Open {
         client: usize,
         node: String,
+    },
+    /// On the present connection the client is this user.
+    SignedIn {
+        client: usize,
+        user: String,
+    },
+    /// A client was told that a user has come to a room, or has left it.
+    Told {
+        client: usize,
+        room: String,
+        user: String,
+        here: bool,
+        version: u64,
+    },
+    /// When all is quiet at the end: who is in a room, as a client's node says.
+    Members {
+        client: usize,
+        room: String,
+        version: u64,
+        /// Users and their connections.
+        users: BTreeMap<String, u32>,
+        anonymous: u32,
     },
     /// An attempt to connect came to nothing; the HTTP status, if there was one.
     Refused {

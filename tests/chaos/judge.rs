@@ -3,6 +3,7 @@
 //! by one who had to see it), duplicated, unexpected (seen and never attempted), recovered (unknown outcome, seen).
 
 pub mod cases;
+mod members;
 mod places;
 mod streams;
 mod times;
@@ -12,6 +13,7 @@ use std::path::Path;
 
 use crate::bars::{Bars, Mutation, NOISE_MS, Told};
 use crate::history::{self, Event, Line};
+use members::Attendance;
 use places::Places;
 use streams::Streams;
 use times::Times;
@@ -38,6 +40,12 @@ pub struct Verdict {
     /// How many there are of a client in a room.
     pub memberships: usize,
     pub false_alarms: usize,
+    /// Lists of members that were asked for at the end, and those that were wrong.
+    pub lists: usize,
+    pub wrong_lists: usize,
+    /// Comings and leavings that clients heard of, and those that were not in turn.
+    pub changes: usize,
+    pub changes_out_of_turn: usize,
     /// Connections that ended and were not meant to.
     pub closes: usize,
     pub reconnects: Percentiles,
@@ -105,6 +113,7 @@ struct Judge {
     verdict: Verdict,
     places: Places,
     streams: Streams,
+    members: Attendance,
     times: Times,
 }
 
@@ -112,6 +121,7 @@ impl Judge {
     fn take(&mut self, Line { at, event }: Line) {
         self.places.take(&event);
         self.streams.take(&event);
+        self.members.take(&event);
         self.times.take(at, &event);
         let verdict = &mut self.verdict;
         match event {
@@ -158,6 +168,7 @@ impl Judge {
             mut verdict,
             places,
             streams,
+            members,
             times,
         } = self;
         verdict.attempted = places.attempted();
@@ -176,6 +187,11 @@ impl Judge {
         verdict
             .reasons
             .extend(places.notes.iter().chain(&streams.notes).cloned());
+        verdict.lists = members.lists;
+        verdict.wrong_lists = members.wrong;
+        verdict.changes = members.told;
+        verdict.changes_out_of_turn = members.out_of_turn;
+        verdict.reasons.extend(members.notes);
         times.finish(&mut verdict);
         verdict.missed_bars(streams.told_members);
         verdict
@@ -204,6 +220,8 @@ impl Verdict {
             ("disordered", self.disordered),
             ("unexpected", self.unexpected),
             ("false alarms", self.false_alarms),
+            ("lists of members that are wrong", self.wrong_lists),
+            ("comings and leavings out of turn", self.changes_out_of_turn),
             (
                 "acknowledged while Redis was away",
                 self.acknowledged_in_absence,

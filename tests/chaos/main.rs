@@ -17,6 +17,7 @@ mod history;
 mod judge;
 mod mutation;
 mod nginx;
+mod presence;
 mod proxy;
 mod raw;
 mod report;

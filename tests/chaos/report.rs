@@ -63,6 +63,10 @@ pub fn one(verdict: &Verdict, history: &Path) {
         verdict.false_alarms
     );
     println!(
+        "   lists of members {}, wrong {}; told of comings and leavings {}, out of turn {}",
+        verdict.lists, verdict.wrong_lists, verdict.changes, verdict.changes_out_of_turn
+    );
+    println!(
         "   closes {}, back {} s (p50/p99, max {:.2}); longest silence of a room {:.2} s; heard everywhere after {}",
         verdict.closes,
         reconnects(&verdict.reconnects),

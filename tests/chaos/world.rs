@@ -10,6 +10,7 @@ use switchboard::runtime;
 use crate::client::{self, Handle, Order};
 use crate::cluster::Cluster;
 use crate::history::{Event, Loses, Recorder};
+use crate::presence;
 use crate::run::Setting;
 
 /// How much goes on in a run.
@@ -105,22 +106,32 @@ impl World {
     }
 
     /// Starts the clients of the load. Half of the publishers are in every room, half in none but publish to all; the others are
-    /// in one room each.
+    /// in one room each: most of them users with two connections there, a fifth of them visitors.
     pub fn start_clients(&mut self) {
         let rooms = self.rooms();
         for number in 0..self.load.clients {
+            let (room, layer) = (number % rooms.len(), number / rooms.len());
             match number {
-                0..PUBLISHERS if number % 2 == 0 => self.start_client(&rooms),
-                0..PUBLISHERS => self.start_client(&[]),
-                _ => self.start_client(&rooms[number % rooms.len()..][..1]),
+                0..PUBLISHERS if number % 2 == 0 => self.start_user(format!("u{number}"), &rooms),
+                0..PUBLISHERS => self.start_user(format!("u{number}"), &[]),
+                _ if layer % 5 == 4 => self.start_client(&rooms[room..][..1]),
+                _ => self.start_user(format!("r{room}-{}", layer / 2), &rooms[room..][..1]),
             }
         }
     }
 
-    /// Starts one more.
+    /// Starts one more, a visitor.
     pub fn start_client(&mut self, rooms: &[String]) {
+        self.start(None, rooms);
+    }
+
+    fn start_user(&mut self, user: String, rooms: &[String]) {
+        self.start(Some(user), rooms);
+    }
+
+    fn start(&mut self, user: Option<String>, rooms: &[String]) {
         let (number, address) = (self.clients.len(), self.cluster.nginx.address);
-        let client = client::start(number, address, rooms, &self.recorder, self.seed);
+        let client = client::start(number, user, address, rooms, &self.recorder, self.seed);
         self.clients.push(client);
     }
 
@@ -237,6 +248,7 @@ impl World {
         }
         let rest = format!("{:.1} s", start.elapsed().as_secs_f64());
         self.recorder.figure("came to rest in", rest);
+        presence::ask(&self.clients, &self.recorder, patience).await;
         for client in &self.clients {
             client.order(Order::End);
         }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use switchboard::broker::redis::answers::{Outcome, judge};
 use switchboard::broker::redis::queue::Job;
-use switchboard::broker::{BrokerEvent, Members, Publish, Range, Read, wire};
-use switchboard::id::{Epoch, Position, RoomName, Ticket};
+use switchboard::broker::{BrokerEvent, Census, Members, Publish, Range, Read, wire};
+use switchboard::census::{Finding, Kind, Question};
+use switchboard::id::{Epoch, Position, RoomName, Ticket, UserName};
 
 pub fn any_answer(input: &[u8]) {
     let Ok(answer) = redis::parse_redis_value(input) else {
@@ -27,13 +28,32 @@ pub fn any_answer(input: &[u8]) {
     };
     let publish = Job::Publish(Publish {
         ticket: Ticket(2),
+        source: None,
         room: room.clone(),
         key: None,
         ephemeral: false,
         publication: Arc::new(wire::unreadable()),
     });
+    let census = |question| {
+        Job::Census(Census {
+            ticket: Ticket(4),
+            question,
+        })
+    };
     let jobs = [
         Job::Probe,
+        census(Question::Room(room.clone())),
+        census(Question::Rooms {
+            kind: Kind::Chosen,
+            prefix: None,
+            after: None,
+            limit: 10,
+        }),
+        census(Question::Connections {
+            user: UserName::new("ada").expect("a name"),
+            after: None,
+            limit: 10,
+        }),
         publish,
         read(Range::Top),
         read(Range::After(since)),
@@ -64,6 +84,13 @@ pub fn any_answer(input: &[u8]) {
                 let roll = result.expect("a page");
                 assert!(roll.version <= wire::MAX_OFFSET && junk <= 1001 + input.len());
                 assert!(roll.members.iter().all(|member| member.connections > 0));
+            }
+            Some(BrokerEvent::Found { result, .. }) => {
+                assert!(junk <= 1001 + input.len());
+                if let Finding::Room(count, position) = result.expect("a finding") {
+                    assert!(count.connections <= wire::MAX_OFFSET);
+                    assert!(position.is_none_or(|it| it.epoch != Epoch::UNKNOWN));
+                }
             }
             _ => assert!(matches!(job, Job::Probe)),
         }

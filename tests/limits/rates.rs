@@ -54,6 +54,34 @@ fn two_seconds_worth_of_commands_pass_at_once_and_more_of_them_wait_and_are_answ
 }
 
 #[test]
+fn a_message_in_many_small_pieces_counts_for_more_than_its_bytes() {
+    run(async {
+        let node = TestNode::with(|config| {
+            // At once: 3,200 bytes, or fifty pieces.
+            config.bytes_per_second = Some(800);
+            config.heartbeat = UNHEARD;
+        })
+        .await;
+        let mut client = FrameClient::welcomed(node.address).await;
+        let mut command = PING_COMMAND.to_vec();
+        command.resize(120, b' ');
+        let whole = frame(TEXT, &command);
+        client.send(whole.repeat(10)).await;
+        for _ in 0..10 {
+            assert_eq!(client.text().await, PONG_REPLY);
+        }
+        assert_eq!(paused(&node), 0);
+        for byte in whole {
+            client.send(vec![byte]).await;
+            // So that the node may read it before the next one comes.
+            runtime::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(client.text().await, PONG_REPLY);
+        assert!(paused(&node) > 0);
+    });
+}
+
+#[test]
 fn four_seconds_worth_of_bytes_pass_at_once_and_more_of_them_wait_and_are_answered() {
     run(async {
         let node = TestNode::with(|config| {

@@ -255,6 +255,7 @@ fn a_page_that_knows_more_than_the_node_leaves_nobody_behind() {
             epoch: Epoch::new(1),
             offset,
             publication: said(offset, None),
+            heard: Instant::now(),
         });
     }
     assert_eq!(desk.offsets(1), [9, 10, 11, 12, 13]);
@@ -293,6 +294,7 @@ fn coming_back_to_many_rooms_at_once_overflows_no_outbox() {
                 epoch: Epoch::new(1),
                 offset,
                 publication: said(offset, None),
+                heard: Instant::now(),
             });
             desk.hear(0);
         }
@@ -328,6 +330,7 @@ fn recovery_spares_a_session_its_own_words_as_live_delivery_does() {
         epoch: Epoch::new(1),
         offset: 1,
         publication: said(1, Some(0)),
+        heard: Instant::now(),
     });
     desk.hear(0);
     desk.join(0, "r", Some(at(1, 0)));

@@ -73,7 +73,7 @@ impl Herd {
                     self.reads += 1;
                     self.asked.push_back(read);
                 }
-                Request::Here(_) | Request::Members(_) => {}
+                Request::Here(_) | Request::Connected(_) | Request::Members(_) => {}
                 other => panic!("{other:?}"),
             }
         }

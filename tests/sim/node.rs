@@ -442,13 +442,18 @@ impl Node {
                     epoch,
                     offset,
                     publication,
+                    heard: now,
                 };
                 (followed && !sub.overflowing).then_some(event)
             }
             Push::Ephemeral(room, publication) => {
                 let followed = sub.topics.followed(room.as_str()).is_some();
-                (followed && !sub.overflowing)
-                    .then_some(BrokerEvent::Ephemeral { room, publication })
+                let event = BrokerEvent::Ephemeral {
+                    room,
+                    publication,
+                    heard: now,
+                };
+                (followed && !sub.overflowing).then_some(event)
             }
             Push::Changed(room, change) => {
                 let followed = sub.topics.followed(room.as_str()).is_some();

@@ -38,6 +38,8 @@ impl World {
             }
             Request::Here(here) => self.say_here(index, here),
             Request::Members(members) => self.push_job(index, READS, Job::Members(members)),
+            // Only backends ask for it, and there are none here.
+            Request::Connected(_) | Request::Census(_) => {}
             Request::Retire(time) => self.retire(index, time.as_millis() as u64),
         }
     }

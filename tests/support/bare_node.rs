@@ -30,6 +30,7 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
             head_timeout: time,
             idle_timeout: time,
             call_timeout: time,
+            calls: 1024,
             close_timeout: time,
             message: 65_536,
             depth: 64,

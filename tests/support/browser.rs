@@ -157,6 +157,11 @@ impl Page {
             .unwrap_or_else(|error| panic!("{url}: {error}"));
     }
 
+    pub async fn reload(&self) {
+        let loading = within("the page loads again", self.client.refresh());
+        loading.await.expect("the page is there");
+    }
+
     pub async fn find(&self, selector: &str) -> Element {
         let finding = self.client.find(Locator::Css(selector));
         within("the browser answers", finding)

@@ -90,6 +90,8 @@ async fn start_node(
     let mut arguments = vec!["serve", "--listen", &listen, "--node", &label];
     arguments.extend(["--redis", redis, "--trusted-proxy", "127.0.0.1"]);
     arguments.extend(["--log-level", "debug", "--api-key-file", keys]);
+    // A client of a test answers pings only while it is waited for.
+    arguments.extend(["--heartbeat", "5m", "--pong-timeout", "2m"]);
     NodeProcess::spawn(command(&arguments)).await
 }
 

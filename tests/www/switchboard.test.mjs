@@ -1,119 +1,9 @@
-// The rules of www/switchboard.js, against a server that exists only here: a fake WebSocket whose other end is the
-// test, and a clock that moves when told. Run with `node --test tests/www/*.test.mjs`.
+// The rules of www/switchboard.js, against a server that exists only here. Run with `node --test tests/www/*.test.mjs`.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Switchboard, newKey } from '../../www/switchboard.js';
-
-/** Time that stands still until `pass` is called; timers run in the order they are due. */
-class FakeClock {
-  #now = 1_000_000;
-  #timers = new Map();
-  #last = 0;
-  now = () => this.#now;
-  setTimeout = (run, ms) => {
-    this.#timers.set(++this.#last, { run, due: this.#now + ms });
-    return this.#last;
-  };
-  clearTimeout = (timer) => this.#timers.delete(timer);
-  pass(ms) {
-    const end = this.#now + ms;
-    for (;;) {
-      const [next] = [...this.#timers].filter(([, { due }]) => due <= end).sort(([, a], [, b]) => a.due - b.due);
-      if (!next) break;
-      this.#timers.delete(next[0]);
-      this.#now = Math.max(this.#now, next[1].due);
-      next[1].run();
-    }
-    this.#now = end;
-  }
-  get waiting() {
-    return this.#timers.size;
-  }
-}
-
-/** A server seen from its sockets: `sockets` holds every connection made, `socket` the newest. */
-function exchange(options = {}) {
-  const clock = new FakeClock();
-  const sockets = [];
-  class FakeWebSocket {
-    sent = [];
-    closed = false;
-    constructor(url) {
-      this.url = url;
-      sockets.push(this);
-    }
-    send(text) {
-      this.sent.push(JSON.parse(text));
-    }
-    close(code) {
-      this.closed = true;
-      this.closeCode = code;
-    }
-    open(welcome = {}) {
-      this.onopen?.({});
-      this.push({ type: 'welcome', session: 's', node: 'a', user: null, heartbeat: 25, ...welcome });
-      return this;
-    }
-    push(frame) {
-      this.onmessage?.({ data: JSON.stringify(frame) });
-    }
-    /** Answers the newest request of this type that was sent. */
-    answer(type, fields) {
-      const request = this.sent.findLast((frame) => frame.type === type);
-      assert.ok(request, `no ${type} among ${JSON.stringify(this.sent)}`);
-      this.push({ type: 'ok', id: request.id, room: request.room, ...fields });
-    }
-    die(code = 1006, reason = '') {
-      this.onclose?.({ code, reason });
-    }
-    of(type) {
-      return this.sent.filter((frame) => frame.type === type);
-    }
-  }
-  const board = new Switchboard('ws://test/ws', { WebSocket: FakeWebSocket, clock, random: () => 0.5, ...options });
-  const states = [];
-  const errors = [];
-  board.on('state', ({ state }) => states.push(state));
-  board.on('error', ({ code }) => errors.push(code));
-  const seen = [];
-  const handlers = {
-    onMessage: ({ offset, data }) => seen.push(offset === null ? data : offset),
-    onGap: ({ epoch, offset }) => seen.push(`gap ${epoch} ${offset}`),
-  };
-  const message = (offset, more) => ({ type: 'message', room: 'lobby', offset, user: 'bob', time: 1, data: 'x', ...more });
-  return {
-    board, clock, sockets, states, errors, seen, handlers, message,
-    get socket() {
-      return sockets.at(-1);
-    },
-    /** A board that is open and stands in the lobby at e/41. */
-    joined() {
-      this.socket.open();
-      const room = board.join('lobby', handlers);
-      this.socket.answer('join', { epoch: 'e', offset: 41 });
-      return room;
-    },
-    /** The connection dies; the next one is opened. */
-    returns() {
-      this.socket.die();
-      clock.pass(20_000);
-      this.socket.open();
-      return this.socket;
-    },
-  };
-}
-
-/** What became of a promise, once the microtasks have run. */
-async function outcome(promise) {
-  let result = 'pending';
-  promise.then((value) => (result = value), (error) => (result = error.code));
-  await new Promise(setImmediate);
-  return result;
-}
-
-/** Ready when the microtasks have run. */
-const settled = () => new Promise(setImmediate);
+import { newKey } from '../../www/switchboard.js';
+import { exchange, outcome, settled } from './exchange.mjs';
 
 test('auth goes first, then joins without since, none waiting for another', () => {
   const at = exchange({ user: 'ada' });
@@ -543,6 +433,26 @@ test('a network that is back ends the waiting, and is not listened to after clos
     at.board.close();
     heard.dispatchEvent(new Event('online'));
     assert.equal(at.sockets.length, 2);
+  } finally {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
+});
+
+test('a page that was left is gone at once, and returns when it is gone back to', () => {
+  const heard = new EventTarget();
+  globalThis.addEventListener = (...listener) => heard.addEventListener(...listener);
+  globalThis.removeEventListener = (...listener) => heard.removeEventListener(...listener);
+  try {
+    const at = exchange();
+    const room = at.joined();
+    heard.dispatchEvent(new Event('pagehide'));
+    assert.equal(at.sockets[0].closed, true);
+    at.clock.pass(3_600_000);
+    assert.deepEqual([at.sockets.length, room.state], [1, 'waiting']);
+    heard.dispatchEvent(new Event('pageshow'));
+    assert.deepEqual(at.socket.open().of('join')[0].since, { epoch: 'e', offset: 41 });
+    at.board.close();
   } finally {
     delete globalThis.addEventListener;
     delete globalThis.removeEventListener;

@@ -50,7 +50,10 @@ impl Room {
     pub fn say(&mut self, max: usize, now: Instant) -> Vec<Said> {
         let mut said = Vec::new();
         let early = self.counted.is_some_and(|at| now < at + COUNT_EVERY);
-        let next = self.unsaid.iter().filter(|who| !early || who.is_some());
+        let next = self
+            .unsaid
+            .iter()
+            .filter(|who| !early || **who != Who::Anonymous);
         let next: Vec<Who> = next.take(max).cloned().collect();
         for who in next {
             self.unsaid.remove(&who);
@@ -58,7 +61,7 @@ impl Room {
                 continue;
             };
             entry.asked = true;
-            if who.is_none() {
+            if who == Who::Anonymous {
                 self.counted = Some(now);
             }
             said.push(Said {
@@ -73,7 +76,7 @@ impl Room {
     /// When the anonymous may be counted again, if that is to be waited for and is not yet.
     pub fn wait_for_count(&mut self, now: Instant) -> Option<Instant> {
         let due = self.counted? + COUNT_EVERY;
-        let waits = self.unsaid.contains(&None) && now < due && !self.waits;
+        let waits = self.unsaid.contains(&Who::Anonymous) && now < due && !self.waits;
         self.waits |= waits;
         waits.then_some(due)
     }

@@ -8,6 +8,10 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
+use crate::id::{Incarnation, SessionId};
+
+/// The number that stands for one connection of a user.
+const CONNECTION: u8 = 3;
 
 fn room(number: u8) -> RoomName {
     RoomName::new(&format!("r{number}")).unwrap()
@@ -15,13 +19,23 @@ fn room(number: u8) -> RoomName {
 
 /// The user without a name is number 0.
 fn who(number: u8) -> Who {
+    match number {
+        CONNECTION => Who::Connection(Sender {
+            incarnation: Incarnation(0x2a),
+            session: SessionId(7),
+        }),
+        number => user(number).into(),
+    }
+}
+
+fn user(number: u8) -> Option<UserName> {
     (number > 0).then(|| UserName::new(&format!("u{number}")).unwrap())
 }
 
-fn here(in_room: u8, user: u8, connections: u32) -> Here {
+fn here(in_room: u8, of: u8, connections: u32) -> Here {
     Here {
         room: room(in_room),
-        user: who(user),
+        user: user(of),
         connections,
         info: None,
     }
@@ -106,7 +120,8 @@ impl World {
         match step {
             Step::Here(in_room, user, connections) => {
                 self.wanted.insert((room(in_room), who(user)), connections);
-                self.ledger.here(here(in_room, user, connections));
+                self.ledger
+                    .want(room(in_room), who(user), connections, None);
             }
             Step::Batch(max, fates) => self.batch(max, &fates),
             Step::Wait(seconds) => {
@@ -226,7 +241,11 @@ fn asked(asks: &[Ask]) -> Vec<String> {
         Ask::Enter { number, room } => format!("enter {room} {number}"),
         Ask::Quit { number } => format!("quit {number}"),
         Ask::Say { room, said } => said.iter().fold(format!("say {room}"), |text, it| {
-            let name = it.who.as_ref().map_or("-", |user| user.as_str());
+            let name = match &it.who {
+                Who::Anonymous => "-".to_owned(),
+                Who::User(user) => user.to_string(),
+                Who::Connection(session) => format!("@{session}"),
+            };
             format!("{text} {name}:{}", it.connections)
         }),
     };
@@ -332,7 +351,7 @@ fn what_a_change_contradicts_is_said_again() {
     let change = |from, version, connections| Change {
         from,
         version,
-        user: who(1).unwrap(),
+        user: user(1).unwrap(),
         was: 3,
         connections,
         info: None,

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::lease::{self, Lease, LeaseId, News, Renewal};
 use super::reaper::{Reaper, Step};
-use crate::broker::ledger::{Ask, End, Ledger};
-use crate::broker::{Change, Here};
+use crate::broker::ledger::{Ask, End, Ledger, Who};
+use crate::broker::wire;
+use crate::broker::{Change, Connected, Here};
 use crate::id::{Incarnation, RoomName};
 
 /// How many asks go into one batch, and about how many users: some milliseconds of Redis' time at most.
@@ -91,6 +92,20 @@ impl Announcer {
     pub fn here(&mut self, here: Here) {
         if !self.lease.is_retiring() {
             self.ledger.here(here);
+        }
+    }
+
+    /// The dispatcher says that one of a user's connections is there, or no more. Not after [`Announcer::retire`].
+    pub fn is_connected(&mut self, connected: Connected) {
+        let Connected {
+            user,
+            connection,
+            live,
+        } = connected;
+        if !self.lease.is_retiring() {
+            let known = live.then(|| wire::connection::encode(&connection));
+            let who = Who::Connection(connection.session);
+            self.ledger.want(user.room(), who, live.into(), known);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redis::{ServerError, Value};
 
 use super::queue::Job;
-use super::rolls;
+use super::{census, rolls};
 use crate::broker::wire;
 use crate::broker::{BrokerEvent, Page, Publication, Range, Read, Refused};
 use crate::id::{Epoch, Position};
@@ -63,6 +63,16 @@ pub fn judge(job: &Job, answer: Value) -> Outcome {
             },
             None => foreign(Refused::Unavailable),
         },
+        Job::Census(asked) => match census::read(&asked.question, answer) {
+            Some((finding, junk)) => Outcome::Done {
+                event: Some(BrokerEvent::Found {
+                    ticket: asked.ticket,
+                    result: Ok(finding),
+                }),
+                junk,
+            },
+            None => foreign(Refused::Unavailable),
+        },
         Job::Read(read) => match read_page(read, answer) {
             Some((page, junk)) => Outcome::Done {
                 event: Some(BrokerEvent::Page {
@@ -93,7 +103,7 @@ fn judge_error(job: &Job, error: &ServerError) -> Outcome {
         "READONLY" => return Outcome::NotMaster,
         "OOM" => Refused::Full,
         "MISCONF" | "NOREPLICAS" | "NOAUTH" | "NOPERM" => Refused::Unavailable,
-        _ if matches!(job, Job::Read(_) | Job::Members(_)) => Refused::Unavailable,
+        _ if matches!(job, Job::Read(_) | Job::Members(_) | Job::Census(_)) => Refused::Unavailable,
         _ => Refused::Unknown,
     };
     let why = match why {
@@ -208,6 +218,7 @@ mod tests {
     fn publish() -> Job {
         Job::Publish(Publish {
             ticket: Ticket(1),
+            source: None,
             room: RoomName::new("r").unwrap(),
             key: None,
             ephemeral: false,

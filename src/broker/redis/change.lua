@@ -1,31 +1,55 @@
--- The part of the scripts that change a room.
+-- The part of the scripts that change a room. Their keys are those of the room, and if anybody wants to know
+-- whether it is occupied: hooks, lost.
+
+local here, names, live, rooms, hooks, lost = unpack(KEYS)
 
 -- Somebody else has written values of another kind: they go, and the room begins anew.
-local function clear_foreign(here, names)
-  for command, key in pairs({ HLEN = here, ZCARD = names }) do
-    local reply = redis.pcall(command, key)
+local function clear_foreign()
+  for at, key in ipairs({ here, names, live, rooms }) do
+    local reply = redis.pcall(at == 1 and 'HLEN' or 'ZCARD', key)
     if type(reply) == 'table' and string.find(reply.err, 'WRONGTYPE', 1, true) then
       redis.call('DEL', key)
     end
   end
 end
 
-local function version_of(here)
+local function version_of()
   local version = tonumber(string.match(redis.call('HGET', here, '@version') or '', '^%d+$')) or 0
   return version < 2 ^ 53 and version or 0
 end
 
 -- Raises the version of the room and answers the former one and the new one.
-local function raise(here)
-  local from = version_of(here)
+local function raise()
+  local from = version_of()
   local version = math.max(from + 1, micros())
   redis.call('HSET', here, '@version', digits(version))
   return from, version
 end
 
+-- Counts so many connections more, or fewer; or all anew, when it is not known how many there were.
+local function count_more(more)
+  local all = more and tonumber(string.match(redis.call('HGET', here, '@connections') or '', '^%d+$'))
+  if all then
+    all = all + more
+  else
+    local cursor, fields = '0', nil
+    all = 0
+    repeat
+      cursor, fields = unpack(redis.call('HSCAN', here, cursor, 'COUNT', 1000))
+      for at = 1, #fields, 2 do
+        local field = fields[at]
+        if string.sub(field, 1, 1) ~= '@' or field == '@anonymous' then
+          all = all + sum(parts_of(fields[at + 1]))
+        end
+      end
+    until cursor == '0'
+  end
+  redis.call('HSET', here, '@connections', digits(math.max(all, 0)))
+end
+
 -- Writes the parts of a field in the place of the former ones. When that changes what everyone sees of a
 -- user, the version is raised and everyone who follows the room is told.
-local function write(here, names, topic, field, former, parts)
+local function write(topic, field, former, parts)
   local texts = { '1' }
   for _, part in ipairs(parts) do
     texts[#texts + 1] = part.lease .. ' ' .. digits(part.connections) .. ' ' .. #part.info .. ':' .. part.info
@@ -35,37 +59,47 @@ local function write(here, names, topic, field, former, parts)
   else
     redis.call('HDEL', here, field)
   end
+  local was, shown = sum(former)
+  local connections, info = sum(parts)
+  local is_user = string.sub(field, 1, 1) ~= '@'
+  if (is_user or field == '@anonymous') and not (former and connections == was) then
+    count_more(former and connections - was)
+  end
   if field == '@anonymous' then
     return
   end
-  local was, shown = sum(former)
-  local connections, info = sum(parts)
+  local list = is_user and names or live
   if connections > 0 then
-    redis.call('ZADD', names, 0, field)
+    redis.call('ZADD', list, 0, field)
   else
-    redis.call('ZREM', names, field)
+    redis.call('ZREM', list, field)
   end
-  if was ~= connections or shown ~= info then
-    local from, version = raise(here)
+  if is_user and (was ~= connections or shown ~= info) then
+    local from, version = raise()
     local words = { '1', 'here', digits(from), digits(version), field, digits(was), digits(connections), info }
     redis.call('PUBLISH', topic, table.concat(words, ' '))
   end
 end
 
-local function is_occupied(here, names)
-  return redis.call('ZCARD', names) > 0 or redis.call('HEXISTS', here, '@anonymous') == 1
+local function is_occupied()
+  local listed = redis.call('ZCARD', names) + redis.call('ZCARD', live)
+  return listed > 0 or redis.call('HEXISTS', here, '@anonymous') == 1
 end
 
--- After all changes: a room in which nobody is left is forgotten after a while, and whoever wants to know whether
--- anybody is in it is told when that is no longer as it was. `hooks` and the rest are those of `notice`.
-local function settle(here, names, tail, was_occupied, hooks, lost, limit)
-  local occupied = is_occupied(here, names)
+-- After all changes: a room in which nobody is left is forgotten after a while and is listed no more, and whoever wants to
+-- know whether anybody is in it is told when that is no longer as it was.
+local function settle(tail, was_occupied, limit)
+  local occupied, room = is_occupied(), string.match(here, '{(.*)}')
   if occupied then
     redis.call('PERSIST', here)
+    -- Each time: so the list mends itself.
+    redis.call('ZADD', rooms, 0, room)
   else
     redis.call('PEXPIRE', here, tail)
+    redis.call('HDEL', here, '@connections')
+    redis.call('ZREM', rooms, room)
   end
   if hooks and occupied ~= was_occupied then
-    notice(hooks, lost, limit, occupied and 'occupied' or 'vacated', string.match(here, '{(.*)}'))
+    notice(hooks, lost, limit, occupied and 'occupied' or 'vacated', room)
   end
 end

@@ -1,5 +1,6 @@
 //! What is said to Redis: each [`Job`] and each errand of presence as a command.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use redis::Cmd;
@@ -10,9 +11,10 @@ use super::names::Names;
 use super::queue::Job;
 use super::reaper::{FIELDS, ROOMS, Step};
 use super::scripts::{Caller, Script};
-use crate::broker::ledger::{Ask, Said};
+use crate::broker::ledger::{Ask, Said, Who};
 use crate::broker::wire;
-use crate::broker::{KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
+use crate::broker::{Census, KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
+use crate::census::{Kind, Question};
 use crate::id::{Epoch, Position, RoomName};
 use crate::notice::{LENGTH, Wanted};
 use crate::retention::Retention;
@@ -23,7 +25,7 @@ const IDLE_META_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How many bytes of bodies a page holds at most, so that one read neither stalls Redis nor fills memory.
 const PAGE_BYTES: usize = 512 << 10;
 
-/// How many members a page holds at most, for the same reason.
+/// How many members, rooms or connections a page holds at most, for the same reason.
 const PAGE_MEMBERS: usize = 1000;
 
 /// How long the version of a room's list of members is kept when nobody is in it: whoever follows the room sees at the next
@@ -69,6 +71,7 @@ impl Commands {
             Job::Publish(publish) => self.publish(publish, caller),
             Job::Read(read) => self.read(read, caller),
             Job::Members(members) => self.members(members, caller),
+            Job::Census(census) => self.census(census, caller),
             Job::Probe => plain_publish(&self.node_topic, "1"),
         }
     }
@@ -127,6 +130,49 @@ impl Commands {
         command.arg(2).arg(&self.names.here(&members.room)[..]);
         command.arg(after).arg(members.limit.min(PAGE_MEMBERS));
         command
+    }
+
+    fn census(&self, census: &Census, caller: &mut Caller) -> Cmd {
+        match &census.question {
+            Question::Room(room) => {
+                let mut command = caller.call(Script::Count);
+                command.arg(3).arg(&self.names.here(room)[..]);
+                command.arg(self.names.meta(room));
+                command
+            }
+            Question::Rooms {
+                kind,
+                prefix,
+                after,
+                limit,
+            } => {
+                let from = match (prefix, after) {
+                    (Some(prefix), after) if after.as_ref().is_none_or(|name| name < prefix) => {
+                        format!("[{prefix}")
+                    }
+                    (_, Some(after)) => format!("({after}"),
+                    (_, None) => "-".to_owned(),
+                };
+                // No letter of a name is above it.
+                let to = prefix
+                    .as_ref()
+                    .map_or("+".to_owned(), |prefix| format!("({prefix}\x7f"));
+                let mut command = caller.call(Script::Rooms);
+                command.arg(1).arg(self.names.occupied(*kind));
+                command.arg(from).arg(to).arg((*limit).min(PAGE_MEMBERS));
+                command.arg(&self.names.around()[..]);
+                command
+            }
+            Question::Connections { user, after, limit } => {
+                let room = user.room();
+                let [here, _] = self.names.here(&room);
+                let after = after.map_or(String::new(), wire::connection::field);
+                let mut command = caller.call(Script::Members);
+                command.arg(2).arg(here).arg(self.names.live(&room));
+                command.arg(after).arg((*limit).min(PAGE_MEMBERS));
+                command
+            }
+        }
     }
 
     /// The command of an errand.
@@ -216,21 +262,28 @@ impl Commands {
             info,
         } in said
         {
-            let name = who.as_ref().map_or("", |user| user.as_str());
+            let name = match who {
+                Who::Anonymous => Cow::Borrowed(""),
+                Who::User(user) => Cow::Borrowed(user.as_str()),
+                Who::Connection(session) => Cow::Owned(wire::connection::field(*session)),
+            };
             let info = info.as_ref().map_or("", |info| info.get());
-            command.arg(name).arg(*connections).arg(info);
+            command.arg(&*name).arg(*connections).arg(info);
         }
         command
     }
 
     /// The keys of a script that changes who is in a room.
     fn room_keys(&self, room: &RoomName, command: &mut Cmd) {
-        let (here, hooks) = (self.names.here(room), self.names.hooks());
         let wanted = self.webhooks.as_ref();
-        match wanted.is_some_and(|wanted| wanted.watches(room)) {
-            true => command.arg(4).arg(&here[..]).arg(&hooks[..]),
-            false => command.arg(2).arg(&here[..]),
-        };
+        let is_wanted = wanted.is_some_and(|wanted| wanted.watches(room));
+        command.arg(if is_wanted { 6 } else { 4 });
+        command.arg(&self.names.here(room)[..]);
+        command.arg(self.names.live(room));
+        command.arg(self.names.occupied(Kind::of(room)));
+        if is_wanted {
+            command.arg(&self.names.hooks()[..]);
+        }
     }
 
     fn candidate(&mut self) -> String {
@@ -282,6 +335,7 @@ mod tests {
         assert!(probe.contains("PUBLISH") && probe.contains("sb:node:0000000000000001"));
         let durable = Job::Publish(Publish {
             ticket: Ticket(1),
+            source: None,
             room: RoomName::new("r").unwrap(),
             key: None,
             ephemeral: false,

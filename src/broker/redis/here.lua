@@ -1,13 +1,14 @@
 -- Sets how many connections of some users a node has in a room, in the place of whatever the same run of the
--- node has said of them before, under this lease or a former one. Doing it twice is doing it once.
---   KEYS  here, names, and if anybody wants to know: hooks, lost
+-- node has said of them before, under this lease or a former one; likewise for a user's single connections.
+-- Doing it twice is doing it once.
+--   KEYS  here, names, live, rooms, and if anybody wants to know: hooks, lost
 --   ARGV  topic, lease (INCARNATION.COUNT), when it ends as far as the node knows and how long a lease is (in
 --         milliseconds of this server), how long the version of an empty room is kept; how many
---         entries the stream keeps; then for each user name (or '' for those without one), connections, info (or '')
+--         entries the stream keeps; then for each user name (or '' for those without one, or the field of a
+--         connection), connections, info (or '')
 -- Answers the versions of the list before and after; or false, and nothing is done, when the lease may be over: then others may
 -- have reaped it, and would not do so again.
 
-local here, names = KEYS[1], KEYS[2]
 local topic, lease, ends, span, tail, limit = unpack(ARGV, 1, 6)
 
 -- Further ahead than a lease is long: the clock was set back.
@@ -16,9 +17,9 @@ if left < 0 or left > tonumber(span) then
   return false
 end
 
-clear_foreign(here, names)
-local before = version_of(here)
-local was_occupied = is_occupied(here, names)
+clear_foreign()
+local before = version_of()
+local was_occupied = is_occupied()
 local run = string.match(lease, '^%x+%.')
 for at = 7, #ARGV, 3 do
   local field, connections, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
@@ -46,8 +47,8 @@ for at = 7, #ARGV, 3 do
     parts[#parts + 1] = mine
   end
   if not former or not same then
-    write(here, names, topic, field, former, parts)
+    write(topic, field, former, parts)
   end
 end
-settle(here, names, tail, was_occupied, KEYS[3], KEYS[4], limit)
-return { digits(before), digits(version_of(here)) }
+settle(tail, was_occupied, limit)
+return { digits(before), digits(version_of()) }

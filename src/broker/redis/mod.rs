@@ -15,6 +15,7 @@
 
 mod announcer;
 pub mod answers;
+mod census;
 mod commands;
 mod hooks;
 mod lane;
@@ -30,6 +31,7 @@ mod reader;
 mod reaper;
 mod rolls;
 mod scripts;
+mod shares;
 mod subscription;
 mod supervisor;
 mod trust;
@@ -177,6 +179,7 @@ pub fn start(
             orders,
             signals,
             readiness,
+            metrics,
             events,
         }
         .run(),

@@ -6,7 +6,8 @@
 //! PREFIX:node:INCARNATION            topic of a node           PREFIX:{room}:meta   epoch, offset, replication id
 //! PREFIX:nodes                       all leases, by their end  PREFIX:{room}:here   who is in it, through which nodes
 //! PREFIX:node:LEASE:rooms            where it has members      PREFIX:{room}:names  their names, in order
-//! PREFIX:hooks, PREFIX:hooks:lost    what webhooks tell        PREFIX:{room}:key:WHO:HEX   a publisher's key
+//! PREFIX:hooks, PREFIX:hooks:lost    what webhooks tell        PREFIX:{@user}:live  the user's connections, in order
+//! PREFIX:rooms, :rooms:@, :rooms:$   rooms with somebody in    PREFIX:{room}:key:WHO:HEX   a publisher's key
 //! ```
 //!
 //! The braces keep all of a room on one shard. Topics, unlike keys, are common to all databases of a Redis; in database 3
@@ -15,6 +16,7 @@
 use std::fmt::Write as _;
 
 use crate::broker::PublishKey;
+use crate::census::Kind;
 use crate::id::{Incarnation, RoomName};
 
 /// The names of one cluster.
@@ -77,6 +79,27 @@ impl Names {
         ]
     }
 
+    /// What stands before and behind a room's name in those two.
+    pub fn around(&self) -> [String; 3] {
+        let before = format!("{}:{{", self.keys);
+        [before, "}:here".to_owned(), "}:names".to_owned()]
+    }
+
+    /// The connections of the user whose personal room it is, in order; in other rooms it is empty.
+    pub fn live(&self, room: &RoomName) -> String {
+        format!("{}:{{{room}}}:live", self.keys)
+    }
+
+    /// The rooms in which somebody is. Each kind has its own, so that a list of some need not step over the others.
+    pub fn occupied(&self, kind: Kind) -> String {
+        let rest = match kind {
+            Kind::Chosen => "",
+            Kind::Personal => ":@",
+            Kind::Server => ":$",
+        };
+        format!("{}:rooms{rest}", self.keys)
+    }
+
     /// All leases, by when they end.
     pub fn nodes(&self) -> String {
         format!("{}:nodes", self.keys)
@@ -118,6 +141,15 @@ mod tests {
         let third = Names::new("sb", 3);
         assert_eq!(third.topic(&room), "sb/3:{a.b:c}");
         assert_eq!(third.log(&room), names.log(&room));
+    }
+
+    #[test]
+    fn a_list_of_rooms_finds_the_keys_of_each() {
+        let names = Names::new("sb", 0);
+        let room = RoomName::new("a.b").unwrap();
+        let [before, here, list] = names.around();
+        let made = [here, list].map(|behind| format!("{before}{room}{behind}"));
+        assert_eq!(made, names.here(&room));
     }
 
     #[test]

@@ -1,10 +1,14 @@
--- What the scripts of presence know of a room: two keys with the room's tag.
+-- What the scripts of presence know of a room: three keys with the room's tag, and a list of rooms.
 --   here   a hash. A user's field holds the parts of all nodes that have connections of the user; a part
 --          is a lease, a number of connections, and what the user shows of itself (or nothing):
 --            "1" { LEASE " " CONNECTIONS " " LENGTH ":" INFO }
---          @anonymous is such a field for those without a name, @version says how often the list has
---          changed. No user's name begins with @.
+--          @anonymous is such a field for those without a name; @ and a session is one for a connection
+--          of the user whose personal room it is, and its "info" says what is known of it. @version says
+--          how often the list has changed, @connections how many there are in all, those without a name
+--          included. No user's name begins with @.
 --   names  a sorted set of the users in it, all with score 0: pages go by the order of names
+--   live   likewise the fields of the connections of the user whose personal room it is
+--   rooms  likewise the rooms in which somebody is
 -- A room in which nobody is keeps its version alone, for a while: so whoever followed it meanwhile sees
 -- that nothing was missed. Later versions begin above the time in microseconds, which is above any
 -- version that ever was, even when Redis has lost everything.

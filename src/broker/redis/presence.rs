@@ -13,7 +13,7 @@ use super::rolls;
 use super::scripts::{Caller, Learned};
 use super::supervisor::End;
 use super::trust::Trust;
-use crate::broker::{Change, Here};
+use crate::broker::{Change, Connected, Here};
 use crate::id::RoomName;
 
 /// See the head of this file.
@@ -44,6 +44,10 @@ impl Presence {
 
     pub fn here(&mut self, here: Here) {
         self.announcer.here(here);
+    }
+
+    pub fn is_connected(&mut self, connected: Connected) {
+        self.announcer.is_connected(connected);
     }
 
     pub fn retire(&mut self, span: Duration) {

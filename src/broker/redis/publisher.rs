@@ -1,6 +1,7 @@
 //! The first of the broker's three tasks: takes what the dispatcher asks, passes reads and follows on to the other two, and
 //! publishes. On the same connection it says who is here. It also feels the node's pulse, and says whether the node is ready.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures::{FutureExt, select_biased};
@@ -14,6 +15,7 @@ use super::supervisor::{Change, End};
 use super::{Ended, TICK, emit};
 use crate::broker::{BrokerEvent, Change as ListChange, Request};
 use crate::id::RoomName;
+use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::runtime;
 
@@ -31,6 +33,7 @@ pub struct Publisher {
     pub orders: flume::Sender<Order>,
     pub signals: flume::Receiver<Signal>,
     pub readiness: Readiness,
+    pub metrics: Arc<Metrics>,
     pub events: flume::Sender<BrokerEvent>,
 }
 
@@ -113,8 +116,16 @@ impl Publisher {
                 self.hear();
                 self.read(Job::Members(members))
             }
+            Request::Census(census) => {
+                self.hear();
+                self.read(Job::Census(census))
+            }
             Request::Here(here) => {
                 self.presence.here(here);
+                Ok(())
+            }
+            Request::Connected(connected) => {
+                self.presence.is_connected(connected);
                 Ok(())
             }
             Request::Retire(span) => {
@@ -148,7 +159,12 @@ impl Publisher {
         if !self.lane.is_up() {
             pulse.publishes(false, Instant::now());
         }
-        let verdict = pulse.verdict(Instant::now());
+        let now = Instant::now();
+        let verdict = pulse.verdict(now);
+        // Zero would say that it is not known.
+        let time = pulse.round_trip(now).map(|time| time.as_micros().max(1));
+        let gauge = &self.metrics.redis_round_trip_microseconds;
+        gauge.set(time.unwrap_or_default() as u64);
         if verdict.remake {
             self.lane.remake(End::Unheard);
             self.order(Order::Remake)?;

@@ -1,6 +1,7 @@
 //! Whether this node reaches everyone: once a second it publishes a word to its own topic, and the subscription must hear
 //! it. Plain logic; the publishing task asks it what to do and tells it what happened.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How often a word is sent.
@@ -8,6 +9,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Three words without an echo: something is dead, however alive its socket looks.
 const MISSED: Duration = Duration::from_secs(3);
+
+/// Words on their way of which the times are kept: more than there can be before both connections are made anew.
+const SENT: usize = 8;
 
 /// How long a connection may be away before the node says so; a shorter absence is healed without anyone noticing.
 const ABSENCE: Duration = Duration::from_secs(1);
@@ -53,6 +57,10 @@ pub struct Pulse {
     subscription: Side,
     heard: Option<Instant>,
     probed: Option<Instant>,
+    /// When the words were sent that have not come back, the oldest first: they come in order.
+    sent: VecDeque<Instant>,
+    /// How long the last one took that has.
+    took: Option<Duration>,
 }
 
 impl Pulse {
@@ -66,6 +74,8 @@ impl Pulse {
             subscription: down,
             heard: None,
             probed: None,
+            sent: VecDeque::with_capacity(SENT),
+            took: None,
         }
     }
 
@@ -73,38 +83,69 @@ impl Pulse {
     pub fn publishes(&mut self, up: bool, now: Instant) {
         if up || self.publishes.up {
             self.publishes = Side { up, since: now };
-            self.probed = None;
+            self.begin_anew();
         }
     }
 
     /// The subscription's task has something to tell.
     pub fn signal(&mut self, signal: Signal, now: Instant) {
         match signal {
-            Signal::Heard => self.heard = Some(now),
+            Signal::Heard => {
+                self.heard = Some(now);
+                if let Some(sent) = self.sent.pop_front() {
+                    self.took = Some(now.duration_since(sent));
+                }
+            }
             Signal::Up | Signal::Down => {
                 let up = signal == Signal::Up;
                 self.subscription = Side { up, since: now };
-                self.probed = None;
+                self.begin_anew();
             }
         }
     }
 
+    /// What was on its way is lost, or will not be known for what it is.
+    fn begin_anew(&mut self) {
+        self.probed = None;
+        self.sent.clear();
+    }
+
+    /// How long a word takes at present: as long as the last one did, or as one has not come back for. `None` while the node
+    /// is not ready.
+    pub fn round_trip(&self, now: Instant) -> Option<Duration> {
+        let awaited = self.sent.front().map(|sent| now.duration_since(*sent));
+        self.took.max(awaited).filter(|_| self.is_ready(now))
+    }
+
+    fn is_ready(&self, now: Instant) -> bool {
+        !is_due(self.heard, MISSED, now)
+            && !self.publishes.is_away(now)
+            && !self.subscription.is_away(now)
+    }
+
     pub fn verdict(&mut self, now: Instant) -> Verdict {
         let both = self.publishes.up && self.subscription.up;
-        let due = |last: Option<Instant>, time| last.is_none_or(|last| now - last >= time);
-        let probe = both && due(self.probed, INTERVAL);
+        let probe = both && is_due(self.probed, INTERVAL, now);
         if probe {
             self.probed = Some(now);
+            if self.sent.len() == SENT {
+                self.sent.clear();
+            }
+            self.sent.push_back(now);
         }
         let patient_since = self.publishes.since.max(self.subscription.since);
         Verdict {
             probe,
-            ready: !due(self.heard, MISSED)
-                && !self.publishes.is_away(now)
-                && !self.subscription.is_away(now),
-            remake: both && due(self.heard, MISSED) && now.duration_since(patient_since) >= MISSED,
+            ready: self.is_ready(now),
+            remake: both
+                && is_due(self.heard, MISSED, now)
+                && now.duration_since(patient_since) >= MISSED,
         }
     }
+}
+
+fn is_due(last: Option<Instant>, time: Duration, now: Instant) -> bool {
+    last.is_none_or(|last| now - last >= time)
 }
 
 #[cfg(test)]
@@ -170,5 +211,38 @@ mod tests {
         assert!(!pulse.verdict(after(1.6, start)).ready);
         pulse.publishes(true, after(1.7, start));
         assert_eq!(pulse.verdict(after(1.7, start)), verdict(true, true, false));
+    }
+
+    #[test]
+    fn the_round_trip_is_that_of_the_last_word_or_the_wait_for_the_next() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        pulse.publishes(true, start);
+        pulse.signal(Signal::Up, start);
+        assert_eq!(pulse.round_trip(start), None);
+        assert!(pulse.verdict(start).probe);
+        pulse.signal(Signal::Heard, after(0.25, start));
+        let told = |pulse: &Pulse, seconds| {
+            let time = pulse.round_trip(after(seconds, start));
+            time.map(|time| time.as_secs_f64())
+        };
+        assert_eq!(told(&pulse, 0.9), Some(0.25));
+        for second in [1.0, 2.0, 3.0] {
+            assert!(pulse.verdict(after(second, start)).probe);
+        }
+        assert_eq!(told(&pulse, 1.125), Some(0.25));
+        assert_eq!(
+            told(&pulse, 2.5),
+            Some(1.5),
+            "it has not come back for so long"
+        );
+        pulse.signal(Signal::Heard, after(3.0, start));
+        assert_eq!(told(&pulse, 3.0), Some(2.0), "the one that was sent first");
+        assert_eq!(told(&pulse, 6.5), None, "nothing comes back");
+        pulse.signal(Signal::Down, after(7.0, start));
+        pulse.signal(Signal::Up, after(7.5, start));
+        assert!(pulse.verdict(after(7.5, start)).probe);
+        pulse.signal(Signal::Heard, after(8.0, start));
+        assert_eq!(told(&pulse, 8.0), Some(0.5), "what was lost is forgotten");
     }
 }

@@ -1,10 +1,13 @@
-//! The requests of one connection that have no answer yet: which are to be sent next, which may be sent again when the
+//! The requests of one connection that have no answer yet: which are to be sent next (each session in turn), which may be sent again when the
 //! connection is lost, and which have waited too long. Plain logic, with invented clocks in its tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::broker::{BrokerEvent, Members, Publish, Read, Refused};
+use super::shares::Shares;
+use crate::broker::{BrokerEvent, Census, Members, Publish, Read, Refused};
+use crate::census::Question;
+use crate::id::SessionId;
 
 /// How many requests may wait for their answers. A guess: three seconds of a busy node's publishes, so that a short absence of
 /// Redis costs nothing.
@@ -19,6 +22,7 @@ pub enum Job {
     Publish(Publish),
     Read(Read),
     Members(Members),
+    Census(Census),
     /// A word to the node itself, to hear whether publishing and the subscription work. Nobody waits for its answer.
     Probe,
 }
@@ -28,8 +32,16 @@ impl Job {
     fn may_repeat(&self) -> bool {
         match self {
             Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
-            Job::Read(_) | Job::Members(_) => true,
+            Job::Read(_) | Job::Members(_) | Job::Census(_) => true,
             Job::Probe => false,
+        }
+    }
+
+    /// Whose share of the line it takes.
+    fn source(&self) -> Option<SessionId> {
+        match self {
+            Job::Publish(publish) => publish.source,
+            Job::Read(_) | Job::Members(_) | Job::Census(_) | Job::Probe => None,
         }
     }
 
@@ -37,18 +49,21 @@ impl Job {
     fn weight(&self) -> usize {
         match self {
             Job::Publish(publish) => publish.publication.weight() + 256,
-            Job::Read(_) | Job::Members(_) | Job::Probe => 256,
+            Job::Read(_) | Job::Members(_) | Job::Census(_) | Job::Probe => 256,
         }
     }
 
-    /// What it puts on the wire, there or back, in bytes: a guess of 256 for each message or member of a page.
+    /// What it puts on the wire, there or back, in bytes: a guess of 256 for each entry of a page.
     fn cost(&self) -> usize {
-        match self {
-            Job::Read(Read { limit, .. }) | Job::Members(Members { limit, .. }) => {
-                self.weight().saturating_add(limit.saturating_mul(256))
-            }
-            Job::Publish(_) | Job::Probe => self.weight(),
-        }
+        let entries = match self {
+            Job::Read(Read { limit, .. }) | Job::Members(Members { limit, .. }) => *limit,
+            Job::Census(Census { question, .. }) => match question {
+                Question::Rooms { limit, .. } | Question::Connections { limit, .. } => *limit,
+                Question::Room(_) => 0,
+            },
+            Job::Publish(_) | Job::Probe => 0,
+        };
+        self.weight().saturating_add(entries.saturating_mul(256))
     }
 
     /// The answer to whoever asked, if there is anyone.
@@ -64,6 +79,10 @@ impl Job {
             }),
             Job::Members(members) => Some(BrokerEvent::Roll {
                 ticket: members.ticket,
+                result: Err(unless_unknown(why)),
+            }),
+            Job::Census(census) => Some(BrokerEvent::Found {
+                ticket: census.ticket,
                 result: Err(unless_unknown(why)),
             }),
             Job::Probe => None,
@@ -82,6 +101,8 @@ fn unless_unknown(why: Refused) -> Refused {
 #[derive(Debug)]
 struct Entry {
     job: Job,
+    /// When its turn is; those of one round go in the order they came.
+    round: u64,
     deadline: Instant,
     /// It is on the connection, and no answer has come.
     sent: bool,
@@ -93,7 +114,9 @@ struct Entry {
 #[derive(Debug)]
 pub struct Queue {
     entries: BTreeMap<u64, Entry>,
-    unsent: BTreeSet<u64>,
+    /// Those to be sent, by round and number.
+    unsent: BTreeSet<(u64, u64)>,
+    shares: Shares,
     next: u64,
     bytes: usize,
     patience: Duration,
@@ -105,6 +128,7 @@ impl Queue {
         Self {
             entries: BTreeMap::new(),
             unsent: BTreeSet::new(),
+            shares: Shares::default(),
             next: 0,
             bytes: 0,
             patience,
@@ -117,15 +141,17 @@ impl Queue {
         if self.entries.len() >= MAX_JOBS || self.bytes + weight > MAX_BYTES {
             return job.refuse(Refused::Unavailable);
         }
+        let round = self.shares.enter(job.source());
         let entry = Entry {
             job,
+            round,
             deadline: now + self.patience,
             sent: false,
             in_doubt: false,
         };
         self.bytes += weight;
         self.entries.insert(self.next, entry);
-        self.unsent.insert(self.next);
+        self.unsent.insert((round, self.next));
         self.next += 1;
         None
     }
@@ -136,9 +162,10 @@ impl Queue {
         let mut taken = 0;
         while numbers.len() < max
             && taken < bytes
-            && let Some(number) = self.unsent.pop_first()
+            && let Some((round, number)) = self.unsent.pop_first()
         {
             if let Some(entry) = self.entries.get_mut(&number) {
+                self.shares.serve(entry.job.source(), round);
                 entry.sent = true;
                 taken = taken.saturating_add(entry.job.cost());
                 numbers.push(number);
@@ -161,16 +188,20 @@ impl Queue {
     /// The request has its answer. `None`: it was given up before.
     pub fn done(&mut self, number: u64) -> Option<Job> {
         let entry = self.entries.remove(&number)?;
-        self.unsent.remove(&number);
+        if self.unsent.remove(&(entry.round, number)) {
+            self.shares.leave(entry.job.source());
+        }
         self.bytes -= entry.job.weight();
         Some(entry.job)
     }
 
-    /// Redis has not touched the request: it waits again, before all later ones.
+    /// Redis has not touched the request: it waits again, before all later ones of its source.
     pub fn untouched(&mut self, number: u64) {
         if let Some(entry) = self.entries.get_mut(&number) {
             entry.sent = false;
-            self.unsent.insert(number);
+            if self.unsent.insert((entry.round, number)) {
+                self.shares.enter_again(entry.job.source());
+            }
         }
     }
 
@@ -214,6 +245,7 @@ mod tests {
     fn publish(ticket: u64, key: Option<&str>) -> Job {
         Job::Publish(Publish {
             ticket: Ticket(ticket),
+            source: None,
             room: RoomName::new("r").unwrap(),
             key: key.map(|key| PublishKey {
                 publisher: Publisher::Anonymous,
@@ -279,6 +311,24 @@ mod tests {
         assert!(queue.done(0).is_some());
         assert!(queue.done(0).is_none(), "answered once");
         assert_eq!(queue.take(9, usize::MAX), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn whoever_says_little_does_not_wait_for_all_that_another_says() {
+        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        let mut push = |ticket, session| {
+            let Job::Publish(mut said) = publish(ticket, None) else {
+                unreachable!()
+            };
+            said.source = Some(SessionId(session));
+            assert!(queue.push(Job::Publish(said), now).is_none());
+        };
+        (0..100).for_each(|ticket| push(ticket, 1));
+        (100..102).for_each(|ticket| push(ticket, 2));
+        assert_eq!(queue.take(3, usize::MAX), [0, 100, 1]);
+        queue.untouched(100);
+        assert_eq!(queue.take(3, usize::MAX), [100, 101, 2]);
+        assert_eq!(queue.take(200, usize::MAX), (3..100).collect::<Vec<u64>>());
     }
 
     #[test]

@@ -1,15 +1,14 @@
 -- Takes the parts of a lease that is over out of a room, a few fields at a time. Doing it twice is doing it
 -- once, whoever does it.
---   KEYS  here, names, and if anybody wants to know: hooks, lost
+--   KEYS  here, names, live, rooms, and if anybody wants to know: hooks, lost
 --   ARGV  topic, lease, where to go on ('0' to begin), about how many fields, how long the version of
 --         an empty room is kept in milliseconds, how many entries the stream keeps
 -- Answers where to go on; '0': the room is done.
 
-local here, names = KEYS[1], KEYS[2]
 local topic, lease, cursor, count, tail, limit = unpack(ARGV)
-local was_occupied = is_occupied(here, names)
+local was_occupied = is_occupied()
 
-clear_foreign(here, names)
+clear_foreign()
 local page = redis.call('HSCAN', here, cursor, 'COUNT', count)
 local fields = page[2]
 for at = 1, #fields, 2 do
@@ -22,9 +21,9 @@ for at = 1, #fields, 2 do
       end
     end
     if former and #parts < #former then
-      write(here, names, topic, field, former, parts)
+      write(topic, field, former, parts)
     end
   end
 end
-settle(here, names, tail, was_occupied, KEYS[3], KEYS[4], limit)
+settle(tail, was_occupied, limit)
 return page[1]

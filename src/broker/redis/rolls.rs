@@ -6,9 +6,9 @@ use super::announcer::{Errand, Reply};
 use super::answers::{bytes, read_offset};
 use super::lease::{Answer, Answered};
 use super::reaper::Step;
+use crate::broker::Roll;
 use crate::broker::ledger::Ask;
 use crate::broker::wire;
-use crate::broker::{Member, Roll};
 
 /// As many fields as the script looks at for one page: what says more is not the script.
 const MOST_JUNK: u64 = 1001;
@@ -18,37 +18,62 @@ pub fn read(answer: Value) -> Option<(Roll, usize)> {
     let Value::Array(parts) = answer else {
         return None;
     };
+    let (list, junk) = read_list(parts, |name, connections, info| {
+        wire::change::decode_member(name, connections, info).ok()
+    })?;
+    let roll = Roll {
+        version: list.version,
+        members: list.entries,
+        count: list.count,
+        anonymous: list.anonymous,
+        more: list.more,
+    };
+    Some((roll, junk))
+}
+
+/// A page of members or of a user's connections, as the script tells it.
+pub struct List<T> {
+    pub version: u64,
+    pub entries: Vec<T>,
+    pub count: u64,
+    pub anonymous: u64,
+    pub more: bool,
+}
+
+/// Reads a page whose entries are a name, a number of connections and an info; those that cannot be read are junk and do not count.
+pub fn read_list<T>(
+    parts: Vec<Value>,
+    entry: impl Fn(&[u8], &[u8], &[u8]) -> Option<T>,
+) -> Option<(List<T>, usize)> {
     let [version, count, anonymous, more, junk, page] = <[Value; 6]>::try_from(parts).ok()?;
     let Value::Array(page) = page else {
         return None;
     };
     let mut junk = usize::try_from(read_offset(&junk)?.min(MOST_JUNK)).ok()?;
     let mut count = read_offset(&count)?;
-    let mut members = Vec::with_capacity(page.len() / 3);
-    for member in page.chunks_exact(3) {
-        match read_member(member) {
-            Some(member) => members.push(member),
+    let mut entries = Vec::with_capacity(page.len() / 3);
+    for values in page.chunks_exact(3) {
+        let texts = values.iter().map(bytes).collect::<Option<Vec<_>>>();
+        let read = match texts.as_deref() {
+            Some([name, connections, info]) => entry(name, connections, info),
+            _ => None,
+        };
+        match read {
+            Some(read) => entries.push(read),
             None => {
                 junk += 1;
                 count = count.saturating_sub(1);
             }
         }
     }
-    let roll = Roll {
+    let list = List {
         version: read_offset(&version)?,
-        members,
+        entries,
         count,
         anonymous: read_offset(&anonymous)?,
         more: read_offset(&more)? > 0,
     };
-    Some((roll, junk))
-}
-
-fn read_member(values: &[Value]) -> Option<Member> {
-    let [user, connections, info] = values else {
-        return None;
-    };
-    wire::change::decode_member(bytes(user)?, bytes(connections)?, bytes(info)?).ok()
+    Some((list, junk))
 }
 
 /// Reads how an errand went. The error, if there is one, is for the log.

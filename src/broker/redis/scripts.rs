@@ -11,6 +11,8 @@ pub enum Script {
     /// Pages can be read when memory is short; only a new epoch is refused then.
     Read,
     Members,
+    Count,
+    Rooms,
     /// A short memory ends no lease, and taking out makes room.
     Lease,
     Here,
@@ -23,7 +25,7 @@ pub enum Script {
 pub const PUBLISHES: &[Script] = &[Script::Publish, Script::Lease, Script::Here, Script::Reap];
 
 /// What the connection for reads calls.
-pub const READS: &[Script] = &[Script::Read, Script::Members];
+pub const READS: &[Script] = &[Script::Read, Script::Members, Script::Count, Script::Rooms];
 
 /// What the connection for webhooks calls.
 pub const WEBHOOKS: &[Script] = &[Script::Hooks];
@@ -38,6 +40,16 @@ impl Script {
             ),
             Script::Read => concat!(include_str!("room.lua"), include_str!("read.lua")),
             Script::Members => concat!(include_str!("parts.lua"), include_str!("members.lua")),
+            Script::Count => concat!(
+                include_str!("parts.lua"),
+                include_str!("census.lua"),
+                include_str!("count.lua")
+            ),
+            Script::Rooms => concat!(
+                include_str!("parts.lua"),
+                include_str!("census.lua"),
+                include_str!("rooms.lua")
+            ),
             Script::Lease => concat!("#!lua flags=allow-oom\n", include_str!("lease.lua")),
             Script::Here => concat!(
                 "#!lua\n",

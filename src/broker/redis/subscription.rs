@@ -140,8 +140,9 @@ impl Subscription {
     /// What has come is passed on still: what follows it will be read from the log.
     fn down(&mut self, told: &mut Vec<BrokerEvent>) {
         if let Some(pushes) = self.pushes.take() {
+            let now = Instant::now();
             while let Some(push) = pushes.try_next() {
-                self.one(push, told);
+                self.one(push, now, told);
             }
         }
         self.asked = Fuse::terminated();
@@ -150,20 +151,22 @@ impl Subscription {
     }
 
     fn hear(&mut self, first: Push, told: &mut Vec<BrokerEvent>) {
-        self.one(first, told);
+        // One look at the clock for all that came together.
+        let now = Instant::now();
+        self.one(first, now, told);
         for _ in 1..TURN {
             let Some(push) = self.pushes.as_ref().and_then(Pushes::try_next) else {
                 return;
             };
-            self.one(push, told);
+            self.one(push, now, told);
         }
     }
 
-    fn one(&mut self, push: Push, told: &mut Vec<BrokerEvent>) {
+    fn one(&mut self, push: Push, now: Instant, told: &mut Vec<BrokerEvent>) {
         match push {
             Push::Subscribed(topic) => {
                 let room = self.names.room_of(&topic);
-                let confirmed = room.and_then(|room| self.topics.subscribed(room, Instant::now()));
+                let confirmed = room.and_then(|room| self.topics.subscribed(room, now));
                 told.extend(confirmed.map(BrokerEvent::Following));
             }
             Push::Unsubscribed(topic) => {
@@ -171,12 +174,12 @@ impl Subscription {
                     self.topics.unsubscribed(room);
                 }
             }
-            Push::Message { topic, message } => told.extend(self.message(&topic, &message)),
+            Push::Message { topic, message } => told.extend(self.message(&topic, &message, now)),
         }
     }
 
     /// The event of a message, if its room is followed and it is one of ours.
-    fn message(&self, topic: &[u8], message: &[u8]) -> Option<BrokerEvent> {
+    fn message(&self, topic: &[u8], message: &[u8], heard: Instant) -> Option<BrokerEvent> {
         let room = self.names.room_of(topic);
         let room = room.and_then(|room| self.topics.followed(room))?.clone();
         match wire::decode_message(message) {
@@ -189,10 +192,12 @@ impl Subscription {
                 epoch,
                 offset,
                 publication: Arc::new(publication),
+                heard,
             }),
             Ok(Heard::Ephemeral(publication)) => Some(BrokerEvent::Ephemeral {
                 room,
                 publication: Arc::new(publication),
+                heard,
             }),
             Ok(Heard::Changed(change)) => {
                 // When it is full, somebody else's next change does as well.

@@ -64,7 +64,8 @@ fn decode_connections(bytes: &[u8]) -> Result<u32, WireError> {
     number.ok_or(WireError::Malformed("no number of connections"))
 }
 
-fn decode_info(bytes: &[u8]) -> Result<Option<Info>, WireError> {
+/// Reads what a user shows of itself; no bytes are nothing.
+pub fn decode_info(bytes: &[u8]) -> Result<Option<Info>, WireError> {
     if bytes.is_empty() {
         return Ok(None);
     }

@@ -18,6 +18,7 @@ fn heard_order(room: &str, offset: u64, said: Arc<Publication>) -> Event {
         epoch: Epoch::new(EPOCH),
         offset,
         publication: said,
+        heard: Instant::now(),
     })
 }
 

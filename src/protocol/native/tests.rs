@@ -277,3 +277,12 @@ fn presence_is_flat_too() {
             "members":[{"user":"ada","connections":2,"info":{"name":"Ada"}},{"user":"bob","connections":2}]})
     );
 }
+
+#[test]
+fn a_page_counts_by_what_it_may_hold() {
+    let cost = |text: &str| decode(text).asked.expect("a command").cost();
+    assert_eq!(cost(r#"{"type":"ping"}"#), 1);
+    assert_eq!(cost(r#"{"type":"history","room":"r","limit":15}"#), 4);
+    assert_eq!(cost(r#"{"type":"history","room":"r","limit":100}"#), 10);
+    assert_eq!(cost(r#"{"type":"members","room":"r","limit":1000}"#), 66);
+}

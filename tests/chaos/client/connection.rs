@@ -58,6 +58,9 @@ enum Asked {
         room: String,
         seq: u64,
     },
+    Members {
+        room: String,
+    },
     Ping,
 }
 
@@ -74,14 +77,6 @@ enum Timer {
     Publish(String),
 }
 
-/// Whether a client is known. Only those who publish sign in: most who read are visitors.
-#[derive(Clone, Copy, PartialEq)]
-enum SignIn {
-    NotAsked,
-    Asked,
-    Done,
-}
-
 pub struct Serving<'a> {
     client: &'a mut Client,
     conn: Conn,
@@ -90,7 +85,8 @@ pub struct Serving<'a> {
     timers: Vec<(Instant, Timer)>,
     outgoing: Vec<String>,
     node: Option<String>,
-    sign_in: SignIn,
+    /// Before that it does not publish.
+    signed_in: bool,
     heard: Instant,
     heartbeat: Duration,
     pinged: Option<Instant>,
@@ -126,7 +122,7 @@ impl<'a> Serving<'a> {
             timers: Vec::new(),
             outgoing: Vec::new(),
             node: None,
-            sign_in: SignIn::NotAsked,
+            signed_in: false,
             heard: Instant::now(),
             heartbeat: Duration::from_secs(25),
             pinged: None,
@@ -137,10 +133,7 @@ impl<'a> Serving<'a> {
 
     pub async fn run(mut self) -> Ended {
         self.after(super::CONNECT_DEADLINE, Timer::Greeting);
-        let mut rooms = self.client.rooms.values();
-        if rooms.any(|room| !room.queue.is_empty()) {
-            self.authenticate();
-        }
+        self.authenticate();
         let rooms: Vec<String> = self.client.rooms.keys().cloned().collect();
         for room in &rooms {
             if self
@@ -222,6 +215,11 @@ impl<'a> Serving<'a> {
             Order::Away => Some(Ended::Away),
             Order::End => Some(Ended::Over),
             Order::Return => None,
+            Order::Members { room } => {
+                let command = json!({"type": "members", "room": room, "limit": 1000});
+                self.ask(command, Asked::Members { room });
+                None
+            }
             Order::Publish { ref room, .. } => {
                 let room = room.clone();
                 self.client.enqueue(order);
@@ -280,9 +278,9 @@ impl<'a> Serving<'a> {
     }
 
     fn authenticate(&mut self) {
-        self.sign_in = SignIn::Asked;
-        let user = format!("u{}", self.client.number);
-        self.ask(json!({"type": "auth", "user": user}), Asked::Auth);
+        if let Some(user) = &self.client.user {
+            self.ask(json!({"type": "auth", "user": user}), Asked::Auth);
+        }
     }
 
     fn join(&mut self, name: &str) {
@@ -303,14 +301,11 @@ impl<'a> Serving<'a> {
         let Some(room) = self.client.rooms.get_mut(name) else {
             return;
         };
-        let Some(entry) = room.queue.front_mut().filter(|entry| !entry.sent) else {
+        let first = room.queue.front_mut().filter(|entry| !entry.sent);
+        let Some(entry) = first.filter(|_| self.signed_in) else {
             return;
         };
-        match self.sign_in {
-            SignIn::NotAsked => return self.authenticate(),
-            SignIn::Asked => return,
-            SignIn::Done => entry.sent = true,
-        }
+        entry.sent = true;
         let pad = "x".repeat(entry.size);
         let data = json!({"p": self.client.number, "n": entry.seq, "pad": pad});
         let command = json!({"type": "publish", "room": name, "key": entry.key, "data": data});

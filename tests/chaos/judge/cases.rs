@@ -148,6 +148,46 @@ fn cases() -> Vec<Case> {
             |v| !v.is_green() && v.lost == 0,
         ),
         (
+            "listed as they are",
+            with(&[signed_in(1, "ada"), listed(&[("ada", 1)]), end("e", 1)]),
+            |v| v.is_green() && v.lists == 1,
+        ),
+        (
+            "listed after the end of its connection",
+            with(&[
+                signed_in(2, "bob"),
+                there(2),
+                closed(2),
+                listed(&[("bob", 1)]),
+            ]),
+            |v| v.wrong_lists == 1,
+        ),
+        (
+            "here and not listed",
+            with(&[signed_in(1, "ada"), listed(&[])]),
+            |v| v.wrong_lists == 1,
+        ),
+        (
+            "one of two connections is not listed",
+            with(&[
+                signed_in(1, "ada"),
+                signed_in(2, "ada"),
+                there(2),
+                listed(&[("ada", 1)]),
+            ]),
+            |v| v.wrong_lists == 1,
+        ),
+        (
+            "left twice",
+            with(&[told("ada", false, 3), told("ada", false, 4)]),
+            |v| v.changes_out_of_turn == 1,
+        ),
+        (
+            "told of an older version",
+            with(&[told("ada", false, 4), told("ada", true, 3)]),
+            |v| v.changes_out_of_turn == 1,
+        ),
+        (
             "acknowledged while Redis was away",
             {
                 let away = [
@@ -240,6 +280,56 @@ fn received(seq: u64, epoch: &str, offset: u64) -> Event {
         publisher: 1,
         seq,
         fate: Fate::Taken,
+    }
+}
+
+fn signed_in(client: usize, user: &str) -> Event {
+    let user = user.into();
+    Event::SignedIn { client, user }
+}
+
+/// In the room, and never there before.
+fn there(client: usize) -> Event {
+    Event::Joined {
+        client,
+        room: ROOM.into(),
+        epoch: "e".into(),
+        offset: 1,
+        top: 1,
+        since: None,
+        recovered: None,
+    }
+}
+
+fn closed(client: usize) -> Event {
+    Event::Closed {
+        client,
+        code: 1006,
+        reason: "killed".into(),
+        meant: true,
+    }
+}
+
+fn told(user: &str, here: bool, version: u64) -> Event {
+    Event::Told {
+        client: 1,
+        room: ROOM.into(),
+        user: user.into(),
+        here,
+        version,
+    }
+}
+
+fn listed(users: &[(&str, u32)]) -> Event {
+    let users = users
+        .iter()
+        .map(|(user, connections)| ((*user).to_owned(), *connections));
+    Event::Members {
+        client: 1,
+        room: ROOM.into(),
+        version: 9,
+        users: users.collect(),
+        anonymous: 0,
     }
 }
 

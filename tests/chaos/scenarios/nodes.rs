@@ -7,6 +7,8 @@ use rustix::process::Signal;
 
 use super::{Scenario, unnoticed, whole};
 use crate::bars::Bars;
+use crate::client::{Handle, Order};
+use crate::presence;
 use crate::world::World;
 
 pub fn scenarios() -> Vec<Scenario> {
@@ -55,6 +57,13 @@ pub fn scenarios() -> Vec<Scenario> {
             act: |world| another_version(world).boxed_local(),
             ..Scenario::PLAIN
         },
+        Scenario {
+            name: "A8",
+            title: "whoever_does_not_come_back_after_a_kill_is_gone_everywhere",
+            bars: |_| whole(),
+            act: |world| kill_with_clients(world).boxed_local(),
+            ..Scenario::PLAIN
+        },
     ]
 }
 
@@ -65,6 +74,25 @@ async fn kill_one(world: &mut World) {
     world.fault(format!("kill -9 of node {label} with {clients} clients"));
     world.cluster.nodes[victim].kill();
     world.sleep(3.0).await;
+    world.cluster.start_node(victim).await;
+    world.healed();
+}
+
+/// Every other client of the node ends with it.
+async fn kill_with_clients(world: &mut World) {
+    let victim = world.random.usize(..2);
+    let label = world.cluster.nodes[victim].label;
+    let theirs = |client: &&Handle| client.glance().node.as_deref() == Some(label);
+    let gone: Vec<&Handle> = world.clients.iter().filter(theirs).step_by(2).collect();
+    world.fault(format!(
+        "kill -9 of node {label} and of {} clients",
+        gone.len()
+    ));
+    world.cluster.nodes[victim].kill();
+    gone.iter().for_each(|client| client.order(Order::Away));
+    let took = presence::until_listed(&world.clients, Duration::from_secs(30)).await;
+    world.within("they are listed nowhere", took, Duration::from_secs(15));
+    gone.iter().for_each(|client| client.order(Order::Return));
     world.cluster.start_node(victim).await;
     world.healed();
 }

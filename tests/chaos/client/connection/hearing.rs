@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{Asked, Lost, STEADY_AFTER, Serving, SignIn, Timer, dropped, jitter};
+use super::super::Members;
+use super::{Asked, Lost, STEADY_AFTER, Serving, Timer, dropped, jitter};
 use crate::history::{Event, Fate, Position};
 
 /// What a server says; which fields there are depends on the type.
@@ -28,6 +29,18 @@ struct Said<'a> {
     #[serde(borrow)]
     node: Option<Cow<'a, str>>,
     heartbeat: Option<u64>,
+    #[serde(borrow)]
+    user: Option<Cow<'a, str>>,
+    version: Option<u64>,
+    members: Option<Vec<Listed>>,
+    anonymous: Option<u32>,
+}
+
+/// One of a room's members.
+#[derive(Deserialize)]
+struct Listed {
+    user: String,
+    connections: u32,
 }
 
 impl Said<'_> {
@@ -78,7 +91,8 @@ impl Serving<'_> {
                 self.after(wait, Timer::Leave);
             }
             // The place in the personal room comes later where it was not known when the client signed in.
-            "ok" | "joined" | "left" => {}
+            "ok" => {}
+            "joined" | "left" => self.told(&said, text),
             _ => self.strange(text),
         }
         Ok(())
@@ -134,6 +148,21 @@ impl Serving<'_> {
         Ok(())
     }
 
+    fn told(&mut self, said: &Said<'_>, text: &str) {
+        let (Some(room), Some(user), Some(version)) =
+            (said.room.as_deref(), said.user.as_deref(), said.version)
+        else {
+            return self.strange(text);
+        };
+        self.client.recorder.note(Event::Told {
+            client: self.client.number,
+            room: room.to_owned(),
+            user: user.to_owned(),
+            here: said.kind == "joined",
+            version,
+        });
+    }
+
     fn gap(&mut self, said: &Said<'_>, text: &str) {
         let (Some(name), Some(position)) = (said.room.as_deref(), said.position()) else {
             return self.strange(text);
@@ -167,7 +196,11 @@ impl Serving<'_> {
                 if error.is_some() {
                     return self.strange(text);
                 }
-                self.sign_in = SignIn::Done;
+                self.signed_in = true;
+                let client = self.client.number;
+                if let Some(user) = self.client.user.clone() {
+                    self.client.recorder.note(Event::SignedIn { client, user });
+                }
                 let rooms: Vec<String> = self.client.rooms.keys().cloned().collect();
                 rooms.iter().for_each(|room| self.pump(room));
             }
@@ -184,6 +217,22 @@ impl Serving<'_> {
                 None => self.strange(text),
             },
             Asked::Publish { room, seq } => self.published(room, seq, said, error),
+            // It is asked again.
+            Asked::Members { .. } if passing => {}
+            Asked::Members { room } => match (&said.members, said.version, said.anonymous) {
+                (Some(members), Some(version), Some(anonymous)) => {
+                    let users = members
+                        .iter()
+                        .map(|listed| (listed.user.clone(), listed.connections));
+                    let members = Members {
+                        version,
+                        users: users.collect(),
+                        anonymous,
+                    };
+                    self.client.glance().members.insert(room, members);
+                }
+                _ => self.strange(text),
+            },
         }
     }
 

@@ -1,0 +1,208 @@
+//! What is said: in one room, with a key, in many rooms, in a batch.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::{Asked, bad, body, object, one, room, session};
+use crate::api::{COMMANDS_PER_CALL, Call, Command, Form, Publish};
+use crate::id::{RoomName, UserName};
+use crate::protocol::CommandError;
+use crate::publication::{KEY_BYTES, Publication};
+
+/// The fields that bodies have; each route takes some.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    room: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    rooms: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    key: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Box<RawValue>>,
+    #[serde(default, deserialize_with = "present")]
+    ephemeral: Option<bool>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    user: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    others: Option<Cow<'a, str>>,
+}
+
+/// The body of a batch.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    publishes: Vec<&'a RawValue>,
+}
+
+/// A null is a value like any other: data may be null, and nothing else may.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(json).map(Some)
+}
+
+/// `POST /rooms/{room}/messages`
+pub fn publish(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    let mut fields: Fields = body(asked)?;
+    fields.take_no_rooms()?;
+    let room = asked.room()?;
+    one(Command::Publish(fields.said(asked)?.in_room(room)))
+}
+
+/// `PUT /rooms/{room}/messages/{key}`
+pub fn publish_with_key(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    let mut fields: Fields = body(asked)?;
+    fields.take_no_rooms()?;
+    if fields.key.is_some() {
+        return Err(bad("the key stands in the path; leave `key` out"));
+    }
+    if fields.ephemeral.is_some() {
+        return Err(bad("what has a key is kept; leave `ephemeral` out"));
+    }
+    fields.key = asked.held.get(1).map(|key| Cow::Borrowed(*key));
+    let room = asked.room()?;
+    one(Command::Publish(fields.said(asked)?.in_room(room)))
+}
+
+/// `POST /messages`
+pub fn publish_to_many(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    let mut fields: Fields = body(asked)?;
+    if fields.room.is_some() {
+        return Err(bad("send `rooms`, a list, instead of `room`"));
+    }
+    let names = fields
+        .rooms
+        .take()
+        .ok_or_else(|| bad("send `rooms`: the rooms to say it in"))?;
+    bounded("rooms", names.len())?;
+    let mut rooms = Vec::with_capacity(names.len());
+    for name in &names {
+        rooms.push(room(name)?);
+    }
+    let mut seen = rooms.clone();
+    seen.sort_unstable();
+    if seen.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(bad("name each of `rooms` once"));
+    }
+    // All rooms share what is said.
+    let said = fields.said(asked)?;
+    let commands = rooms
+        .into_iter()
+        .map(|room| Command::Publish(said.clone().in_room(room)));
+    Ok(Call {
+        commands: commands.collect(),
+        form: Form::Results,
+    })
+}
+
+/// `POST /batch`
+pub fn batch(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    let Batch { publishes } = body(asked)?;
+    bounded("publishes", publishes.len())?;
+    let mut commands = Vec::with_capacity(publishes.len());
+    for (index, fields) in publishes.into_iter().enumerate() {
+        let fields = object::<Fields>(fields.get());
+        let publish = fields.and_then(|mut fields| fields.publish_of_batch(asked));
+        let named = |error: CommandError| CommandError {
+            reason: format!("publishes[{index}]: {}", error.reason).into(),
+            ..error
+        };
+        commands.push(Command::Publish(publish.map_err(named)?));
+    }
+    Ok(Call {
+        commands,
+        form: Form::Results,
+    })
+}
+
+/// What is said, wherever it is said.
+#[derive(Clone)]
+struct Said {
+    key: Option<Arc<str>>,
+    ephemeral: bool,
+    publication: Arc<Publication>,
+}
+
+impl Said {
+    fn in_room(self, room: RoomName) -> Publish {
+        Publish {
+            room,
+            key: self.key,
+            ephemeral: self.ephemeral,
+            publication: self.publication,
+        }
+    }
+}
+
+impl Fields<'_> {
+    fn take_no_rooms(&self) -> Result<(), CommandError> {
+        match self.room.is_some() || self.rooms.is_some() {
+            true => Err(bad(
+                "the room stands in the path; leave `room` and `rooms` out",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn publish_of_batch(&mut self, asked: &Asked<'_>) -> Result<Publish, CommandError> {
+        if self.rooms.is_some() {
+            return Err(bad("send `room` instead of `rooms`"));
+        }
+        let name = self.room.take().ok_or_else(|| bad("send a `room`"))?;
+        let room = room(&name)?;
+        Ok(self.said(asked)?.in_room(room))
+    }
+
+    fn said(&mut self, asked: &Asked<'_>) -> Result<Said, CommandError> {
+        let key = match self.key.take() {
+            Some(key) if !is_key(&key) => {
+                let reason = "a key must be 1 to 64 of A-Z a-z 0-9 _ . : @ $ ~ + = -";
+                return Err(bad(reason));
+            }
+            key => key.map(|key| Arc::from(&*key)),
+        };
+        let ephemeral = self.ephemeral.unwrap_or(false);
+        if ephemeral && key.is_some() {
+            return Err(bad("an ephemeral publish is not kept and takes no key"));
+        }
+        let data = self.data.take();
+        let publication = Publication {
+            user: self
+                .user
+                .take()
+                .map(|user| UserName::new(&user))
+                .transpose()?,
+            time: asked.unix_ms,
+            except: self
+                .others
+                .take()
+                .map(|name| session("others", &name))
+                .transpose()?,
+            data: data.ok_or_else(|| bad("send `data`: any JSON value"))?,
+        };
+        Ok(Said {
+            key,
+            ephemeral,
+            publication: Arc::new(publication),
+        })
+    }
+}
+
+/// Every character may stand in a path as it is.
+fn is_key(key: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@$~+=-".contains(&byte);
+    (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(letter)
+}
+
+fn bounded(name: &str, count: usize) -> Result<(), CommandError> {
+    match (1..=COMMANDS_PER_CALL).contains(&count) {
+        true => Ok(()),
+        false => Err(bad(format!(
+            "`{name}` must have 1 to {COMMANDS_PER_CALL} entries"
+        ))),
+    }
+}

@@ -1,0 +1,91 @@
+//! What is only read: messages, members, counts, rooms, a user's connections.
+
+use super::{Asked, bad, no_query, one, parameters, room, session};
+use crate::api::{Call, Command};
+use crate::census::{Kind, PAGE_DEFAULT, PAGE_LIMIT, Question};
+use crate::id::{RoomName, UserName};
+use crate::protocol::{CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
+use crate::publication::MAX_OFFSET;
+
+/// `GET /rooms/{room}/messages`
+pub fn history(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    let room = asked.room()?;
+    let what = "the parameters are `before` and `limit`";
+    let [before, limit] = parameters(asked, ["before", "limit"], what)?;
+    one(Command::History {
+        room,
+        before: before.as_deref().map(offset).transpose()?,
+        limit: limited(limit.as_deref(), HISTORY_DEFAULT, HISTORY_LIMIT)?,
+    })
+}
+
+/// `GET /rooms/{room}/members`
+pub fn members(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    let room = asked.room()?;
+    let [after, limit] = page(asked)?;
+    one(Command::Members {
+        room,
+        after: after.as_deref().map(UserName::new).transpose()?,
+        limit: limited(limit.as_deref(), PAGE_DEFAULT, PAGE_LIMIT)?,
+    })
+}
+
+/// `GET /rooms/{room}`
+pub fn count(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    if asked.query.is_some() {
+        return Err(no_query());
+    }
+    one(Command::Census(Question::Room(asked.room()?)))
+}
+
+/// `GET /rooms`
+pub fn rooms(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    let what = "the parameters are `prefix`, `after` and `limit`";
+    let [prefix, after, limit] = parameters(asked, ["prefix", "after", "limit"], what)?;
+    let prefix = prefix.as_deref().map(room).transpose()?;
+    one(Command::Census(Question::Rooms {
+        kind: prefix.as_ref().map_or(Kind::Chosen, Kind::of),
+        prefix,
+        after: after.as_deref().map(RoomName::new).transpose()?,
+        limit: limited(limit.as_deref(), PAGE_DEFAULT, PAGE_LIMIT)?,
+    }))
+}
+
+/// `GET /users/{user}/connections`
+pub fn connections(asked: &Asked<'_>) -> Result<Call, CommandError> {
+    let user = asked.user()?;
+    let [after, limit] = page(asked)?;
+    let after = after.as_deref().map(|name| session("after", name));
+    one(Command::Census(Question::Connections {
+        user,
+        after: after.transpose()?,
+        limit: limited(limit.as_deref(), PAGE_DEFAULT, PAGE_LIMIT)?,
+    }))
+}
+
+fn page<'a>(asked: &Asked<'a>) -> Result<[Option<std::borrow::Cow<'a, str>>; 2], CommandError> {
+    let what = "the parameters are `after` and `limit`";
+    parameters(asked, ["after", "limit"], what)
+}
+
+fn limited(digits: Option<&str>, default: usize, most: usize) -> Result<usize, CommandError> {
+    let limit = digits.map(|digits| whole("limit", digits)).transpose()?;
+    let limit = limit.map_or(default, |it| usize::try_from(it).unwrap_or(usize::MAX));
+    match (1..=most).contains(&limit) {
+        true => Ok(limit),
+        false => Err(bad(format!("`limit` must lie between 1 and {most}"))),
+    }
+}
+
+fn offset(digits: &str) -> Result<u64, CommandError> {
+    match whole("before", digits)? {
+        offset @ ..=MAX_OFFSET => Ok(offset),
+        _ => Err(bad("`before` must be at most 2^53")),
+    }
+}
+
+fn whole(name: &str, digits: &str) -> Result<u64, CommandError> {
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse().ok().filter(|_| plain);
+    number.ok_or_else(|| bad(format!("`{name}` must be a whole number")))
+}

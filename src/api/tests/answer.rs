@@ -1,0 +1,182 @@
+//! What became of a call, as it is told.
+
+use serde_json::{Value, json};
+
+use super::{asked, body};
+use crate::api::*;
+use crate::census::{Connection, Connections, Count, Rooms};
+use crate::http::{Method, Response};
+use crate::id::{Epoch, Position};
+use crate::protocol::Code;
+use crate::publication::Sender;
+
+#[test]
+fn each_code_has_its_status_and_only_unavailable_says_when_to_return() {
+    let table = [
+        (Code::BadRequest, 400),
+        (Code::Unauthorized, 401),
+        (Code::Expired, 401),
+        (Code::Forbidden, 403),
+        (Code::Limit, 429),
+        (Code::Unavailable, 503),
+        (Code::Unknown, 504),
+        (Code::Full, 507),
+    ];
+    for (code, wanted) in table {
+        let response = refused(&CommandError::new(code, "Why."));
+        assert_eq!(response.status.code(), wanted);
+        assert_eq!(
+            body(&response),
+            json!({"code": code.as_str(), "reason": "Why."})
+        );
+        let retry = response.header("Retry-After").is_some();
+        assert_eq!(retry, code == Code::Unavailable, "{code:?}");
+    }
+}
+
+/// A call, and its commands' answers as the dispatcher would give them.
+fn answered(method: Method, path: &str, body: &str, answers: &[Option<Answer>]) -> Response {
+    let Found::Route(route, held) = find(method, path) else {
+        panic!("{path}")
+    };
+    let (commands, mut waiting) = route.read(&asked(&held, None, body)).unwrap().into_parts();
+    assert_eq!(commands.len(), answers.len());
+    for (place, answer) in answers.iter().enumerate() {
+        waiting.asked(place);
+        if let Some(answer) = answer {
+            waiting.put(place, answer.clone());
+        }
+    }
+    waiting.response()
+}
+
+#[test]
+fn silence_is_unknown_for_what_changes_and_unavailable_for_what_only_reads() {
+    let published = answered(Method::Post, "/rooms/a/messages", r#"{"data":1}"#, &[None]);
+    assert_eq!(published.status.code(), 504);
+    let read = answered(Method::Get, "/rooms/a/messages", "", &[None]);
+    assert_eq!(read.status.code(), 503);
+    let batch = r#"{"publishes":[{"room":"a","data":1},{"room":"b","data":1}]}"#;
+    let call = publishes_waiting(batch);
+    assert_eq!(
+        body(&call)["results"][0]["code"],
+        "unavailable",
+        "never asked"
+    );
+}
+
+fn publishes_waiting(batch: &str) -> Response {
+    let Found::Route(route, held) = find(Method::Post, "/batch") else {
+        panic!()
+    };
+    let (_, mut waiting) = route.read(&asked(&held, None, batch)).unwrap().into_parts();
+    waiting.asked(0);
+    waiting.not_asked(0);
+    waiting.response()
+}
+
+#[test]
+fn results_stand_in_order_and_fail_as_a_whole_only_when_all_have_failed() {
+    let ok = || {
+        Some(Ok(Bytes::from_static(
+            br#"{"room":"a","epoch":"e","offset":1}"#,
+        )))
+    };
+    let full = || Some(Err(CommandError::from(crate::publication::Refused::Full)));
+    let batch = r#"{"publishes":[{"room":"a","data":1},{"room":"b","data":1}]}"#;
+    let some = answered(Method::Post, "/batch", batch, &[ok(), full()]);
+    assert_eq!(some.status.code(), 200);
+    let results = body(&some);
+    assert_eq!(results["results"][0]["offset"], 1);
+    assert_eq!(results["results"][1]["room"], "b");
+    assert_eq!(results["results"][1]["code"], "full");
+    let none = answered(Method::Post, "/batch", batch, &[full(), None]);
+    assert_eq!(none.status.code(), 507);
+    assert_eq!(body(&none)["results"][1]["code"], "unknown");
+}
+
+#[test]
+fn an_answer_finds_its_place_and_one_too_late_is_dropped() {
+    let (telling, answers) = flume::bounded(2);
+    let room = RoomName::new("a").unwrap();
+    let position = Some(Position {
+        epoch: Epoch::new(1),
+        offset: 3,
+    });
+    let reply = Reply::Published {
+        room: &room,
+        position,
+    };
+    let caller = Caller::new(1, telling);
+    caller.tell(&reply);
+    let (place, answer) = answers.try_recv().unwrap();
+    let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+    assert_eq!(place, 1);
+    assert_eq!(
+        answer,
+        json!({"room": "a", "epoch": "0000000000000001", "offset": 3})
+    );
+    drop(answers);
+    caller.tell(&reply);
+}
+
+fn told(finding: &Finding) -> Value {
+    let (telling, answers) = flume::bounded(1);
+    Caller::new(0, telling).tell_found(finding);
+    let (_, answer) = answers.try_recv().unwrap();
+    serde_json::from_slice(&answer.unwrap()).unwrap()
+}
+
+#[test]
+fn what_the_cluster_says_is_told_without_what_is_not_known() {
+    let count = |room: &str, anonymous| Count {
+        room: RoomName::new(room).unwrap(),
+        connections: 3,
+        users: 2,
+        anonymous,
+    };
+    let position = Position {
+        epoch: Epoch::new(0x2a),
+        offset: 0,
+    };
+    let lobby = json!({"room": "lobby", "connections": 3, "users": 2, "anonymous": 1});
+    let mut here = lobby.clone();
+    (here["epoch"], here["offset"]) = (json!("000000000000002a"), json!(0));
+    assert_eq!(told(&Finding::Room(count("lobby", 1), None)), lobby);
+    assert_eq!(
+        told(&Finding::Room(count("lobby", 1), Some(position))),
+        here
+    );
+
+    let page = Rooms {
+        rooms: vec![count("lobby", 1), count("tea", 0)],
+        more: true,
+    };
+    let tea = json!({"room": "tea", "connections": 3, "users": 2, "anonymous": 0});
+    let wanted = json!({"rooms": [lobby, tea], "more": true});
+    assert_eq!(told(&Finding::Rooms(page)), wanted);
+    let none = Finding::Rooms(Rooms::default());
+    assert_eq!(told(&none), json!({"rooms": [], "more": false}));
+
+    let info: Box<serde_json::value::RawValue> = serde_json::from_str(r#"{"n":1}"#).unwrap();
+    let connection = |session: &str, info| Connection {
+        session: Sender::parse(session).unwrap(),
+        node: "a".into(),
+        info,
+    };
+    let page = Connections {
+        user: UserName::new("ada").unwrap(),
+        connections: vec![
+            connection("713ea423d53a9559-1", Some(info.into())),
+            connection("713ea423d53a9559-2", None),
+        ],
+        count: 7,
+        more: true,
+    };
+    let listed = json!([
+        {"session": "713ea423d53a9559-1", "node": "a", "info": {"n": 1}},
+        {"session": "713ea423d53a9559-2", "node": "a"},
+    ]);
+    let wanted = json!({"user": "ada", "connections": listed, "count": 7, "more": true});
+    assert_eq!(told(&Finding::Connections(page)), wanted);
+}

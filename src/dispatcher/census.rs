@@ -1,0 +1,60 @@
+//! What backends ask about the whole cluster: the broker knows it from what all nodes say, so no node is asked, and none that has
+//! just died is waited for. And what this node says for it: which connections its users have.
+
+use super::Dispatcher;
+use super::desk::{Asker, Pending};
+use super::presence::Inquiry;
+use crate::broker::{Census, Connected, Refused, Request};
+use crate::census::{Connection, Finding, Question};
+use crate::id::{RoomName, SessionId, Ticket, UserName};
+use crate::protocol::{CommandError, Reply};
+
+impl Dispatcher {
+    /// Asks for members as the broker knows them, whatever this node keeps: every node answers the same.
+    pub(super) fn list_members(&mut self, asked: Inquiry) -> Result<(), CommandError> {
+        let ticket = self.wait(&asked.asker, Pending::Members(asked.clone()))?;
+        self.desk.requests.push(asked.request(ticket));
+        Ok(())
+    }
+
+    pub(super) fn census(&mut self, asker: &Asker, question: Question) -> Result<(), CommandError> {
+        let ticket = self.wait(asker, Pending::Census(asker.clone()))?;
+        let census = Census { ticket, question };
+        self.desk.requests.push(Request::Census(census));
+        Ok(())
+    }
+
+    pub(super) fn on_found(&mut self, ticket: Ticket, result: Result<Finding, Refused>) {
+        let Some(Pending::Census(asker)) = self.desk.pending.remove(&ticket) else {
+            return;
+        };
+        self.answered(&asker);
+        match (result, &asker) {
+            (Ok(finding), Asker::Call(caller)) => caller.tell_found(&finding),
+            // No client can ask.
+            (Ok(_), Asker::Session { .. }) => {}
+            (Err(refused), asker) => self.reply(asker, &Reply::Error(&refused.into())),
+        }
+    }
+
+    /// A session is in a room from now on, shows something else there, or has left it: if it is its user's own, all nodes hear of
+    /// the connection.
+    pub(super) fn tell_connection(&mut self, session: SessionId, room: &RoomName, live: bool) {
+        let Some(user) = room.owner().and_then(|name| UserName::new(name).ok()) else {
+            return;
+        };
+        let speaker = self.sessions.get(&session);
+        let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
+        let connection = Connection {
+            session: self.sender(session),
+            node: self.desk.settings.node.clone(),
+            info: identity.and_then(|identity| identity.info.clone()),
+        };
+        let connected = Connected {
+            user,
+            connection,
+            live,
+        };
+        self.desk.requests.push(Request::Connected(connected));
+    }
+}

@@ -1,0 +1,156 @@
+//! What this node says of its users' connections, and what backends ask about the whole cluster.
+
+use super::identity::{holder, secured};
+use super::*;
+use crate::api;
+use crate::broker::wire::change::decode_info;
+use crate::broker::{Members, Refused, Roll};
+use crate::census::{Count, Finding, Question};
+use crate::identity::Identity;
+use crate::protocol::Code;
+
+impl Bench {
+    /// What was said of connections since this was last asked: `+@ada 7 {"n":1}`, `-@ada 7`.
+    fn connections(&mut self) -> Vec<String> {
+        let said = self
+            .presence
+            .extract_if(.., |it| matches!(it, Request::Connected(_)));
+        let text = |request| match request {
+            Request::Connected(it) => {
+                let sign = if it.live { '+' } else { '-' };
+                let shown = it.connection.info.as_ref().map_or("", |info| info.get());
+                let (session, node) = (it.connection.session.session, &it.connection.node);
+                assert_eq!(node, &self.dispatcher.desk.settings.node);
+                format!("{sign}{} {session} {shown}", it.user)
+            }
+            other => panic!("{other:?}"),
+        };
+        said.map(text).collect()
+    }
+
+    fn call(
+        &mut self,
+        command: api::Command,
+    ) -> (Vec<Request>, flume::Receiver<(usize, api::Answer)>) {
+        let (telling, answers) = flume::bounded(1);
+        let caller = api::Caller::new(0, telling);
+        (self.turn([Event::Call { caller, command }]), answers)
+    }
+}
+
+#[test]
+fn a_connection_is_named_from_when_it_is_in_its_users_room_until_it_ends() {
+    let mut bench = secured();
+    let expires = bench.expires_in(60);
+    let ada = holder("ada", "*", expires);
+    bench.signed_in(1, &ada, 0);
+    assert_eq!(bench.connections(), ["+ada 1 "]);
+    bench.signed_in(2, &ada, 0);
+    assert_eq!(bench.connections(), ["+ada 2 "]);
+    bench.turn([join(2, "lobby")]);
+    assert_eq!(
+        bench.connections(),
+        [""; 0],
+        "other rooms say nothing of it"
+    );
+
+    let newer = Identity {
+        info: decode_info(br#"{"n":1}"#).unwrap(),
+        ..Identity::clone(&ada)
+    };
+    bench.turn([super::identity::identified(2, Arc::new(newer))]);
+    assert_eq!(bench.connections(), [r#"+ada 2 {"n":1}"#]);
+
+    // At once: there is no grace for a connection.
+    for session in [2, 1] {
+        let (session, farewell) = (SessionId(session), None);
+        bench.turn([Event::Closed { session, farewell }]);
+    }
+    assert_eq!(bench.connections(), ["-ada 2 ", "-ada 1 "]);
+}
+
+#[test]
+fn who_has_no_name_is_no_users_connection() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    let (session, farewell) = (SessionId(1), None);
+    bench.turn([Event::Closed { session, farewell }]);
+    assert_eq!(bench.connections(), [""; 0]);
+}
+
+#[test]
+fn a_backend_is_answered_by_the_broker_even_where_this_node_keeps_the_list() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    let ask = |request: &Request| match request {
+        Request::Members(Members { ticket, .. }) => Some(*ticket),
+        _ => None,
+    };
+    let own = bench
+        .presence
+        .iter()
+        .find_map(ask)
+        .expect("the node reads the list");
+    let roll = |version| Roll {
+        version,
+        ..Roll::default()
+    };
+    let rolled = |ticket, version| {
+        let result = Ok(roll(version));
+        Event::Broker(BrokerEvent::Roll { ticket, result })
+    };
+    bench.turn([rolled(own, 3)]);
+    bench.presence.clear();
+    let (room, after, limit) = (name("lobby"), None, 7);
+    let (_, answers) = bench.call(api::Command::Members { room, after, limit });
+    let ticket = bench
+        .presence
+        .iter()
+        .find_map(ask)
+        .expect("the broker is asked");
+    bench.turn([rolled(ticket, 9)]);
+    let (0, Ok(json)) = answers.try_recv().unwrap() else {
+        panic!("it is answered")
+    };
+    let json = String::from_utf8_lossy(&json);
+    assert!(json.contains("\"version\":9,"), "{json}");
+    assert!(bench.dispatcher.load().is_idle());
+}
+
+#[test]
+fn a_question_for_the_cluster_is_passed_on_and_its_answer_or_refusal_passed_back() {
+    let mut bench = Bench::new();
+    let counted = |room: &str| Count {
+        room: name(room),
+        connections: 3,
+        users: 2,
+        anonymous: 1,
+    };
+    for (result, wanted) in [
+        (
+            Ok(Finding::Room(counted("lobby"), None)),
+            Ok("\"connections\":3"),
+        ),
+        (Err(Refused::Unavailable), Err(Code::Unavailable)),
+    ] {
+        let question = Question::Room(name("lobby"));
+        let (requests, answers) = bench.call(api::Command::Census(question.clone()));
+        let [Request::Census(asked)] = &requests[..] else {
+            panic!("{requests:?}")
+        };
+        assert_eq!(asked.question, question);
+        assert!(!bench.dispatcher.load().is_idle());
+        let ticket = asked.ticket;
+        // One that is not the dispatcher's changes nothing, nor does one that comes twice.
+        for ticket in [Ticket(999), ticket, ticket] {
+            let result = result.clone();
+            bench.turn([Event::Broker(BrokerEvent::Found { ticket, result })]);
+        }
+        match (answers.try_recv().unwrap().1, wanted) {
+            (Ok(json), Ok(part)) => assert!(String::from_utf8_lossy(&json).contains(part)),
+            (Err(error), Err(code)) => assert_eq!(error.code, code),
+            other => panic!("{other:?}"),
+        }
+        assert!(bench.dispatcher.load().is_idle());
+    }
+}

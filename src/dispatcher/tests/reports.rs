@@ -1,0 +1,55 @@
+//! What the node tells of itself, and how long deliveries took.
+
+use super::*;
+
+#[test]
+fn a_report_is_published_once_and_its_answer_concerns_nobody() {
+    for refused in [false, true] {
+        let mut bench = Bench::new();
+        bench.member(1, "$nodes", 0);
+        let requests = bench.turn([Event::Report(said("well"))]);
+        let [Request::Publish(publish)] = &requests[..] else {
+            panic!("{requests:?}");
+        };
+        assert_eq!(publish.room.as_str(), "$nodes");
+        assert!(publish.ephemeral && publish.key.is_none());
+        let result = match refused {
+            true => Err(Refused::Unavailable),
+            false => Ok(Position {
+                epoch: Epoch::new(EPOCH),
+                offset: 0,
+            }),
+        };
+        let ticket = publish.ticket;
+        let asked = bench.turn([Event::Broker(BrokerEvent::Published { ticket, result })]);
+        assert!(asked.is_empty() && bench.heard(1).is_empty());
+        assert!(bench.dispatcher.load().is_idle());
+        assert_eq!(bench.dispatcher.desk.metrics.published_total.get(), 0);
+    }
+}
+
+#[test]
+fn each_publication_that_is_delivered_is_timed_once() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    let began = Instant::now();
+    let former = bench.dispatcher.desk.metrics.deliveries.counts();
+    bench.turn([
+        message("lobby", 1, "delivered"),
+        message("lobby", 1, "a double"),
+        message("lobby", 3, "behind a hole"),
+        message("elsewhere", 1, "where nobody is"),
+        Event::Broker(BrokerEvent::Ephemeral {
+            room: name("lobby"),
+            publication: said("ephemeral"),
+            heard: began,
+        }),
+    ]);
+    let ended = Instant::now() + Duration::from_millis(20);
+    bench.dispatcher.turn_has_ended(began, ended);
+    let metrics = bench.dispatcher.desk.metrics.clone();
+    let timed: u64 = metrics.deliveries.read().map(|(_, count)| count).sum();
+    assert_eq!(timed, 2);
+    let slowest = metrics.deliveries.counts().percentile_since(&former, 1.0);
+    assert!(slowest >= Some(Duration::from_millis(20)), "{slowest:?}");
+}

@@ -1,0 +1,23 @@
+//! Tells once a second what the node knows of itself: the reports go to the dispatcher, which publishes them in `$nodes`.
+
+use std::sync::Arc;
+
+use crate::connection::Node;
+use crate::dispatcher::{Event, Now};
+use crate::process;
+use crate::report::{INTERVAL, Reporter};
+use crate::runtime;
+
+/// Reports until the dispatcher has ended.
+pub async fn run(node: Arc<Node>, mut reporter: Reporter) {
+    loop {
+        runtime::sleep(INTERVAL).await;
+        let (now, state) = (Now::read(), node.readiness.state());
+        let memory = process::resident_bytes();
+        let report = reporter.report(now.instant, now.unix_ms, &node.metrics, state, memory);
+        let report = Event::Report(Arc::new(report));
+        if node.inbox.send_async(report).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Who is where: members, counts, rooms and connections, the same on every node, also when another has just died or Redis has lost
+//! everything. Each scenario without a fault runs on one node with its broker in memory, and on two that share a Redis.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use switchboard::config::Config;
+use switchboard::runtime;
+
+use crate::support::redis_server::RedisServer;
+use crate::support::{Backend, Cluster, TestClient, TestNode, run};
+
+/// Where clients connect and backends ask: two nodes, or one of which they believe so.
+struct House {
+    nodes: Vec<TestNode>,
+    /// One for each node.
+    backends: Vec<Backend>,
+}
+
+impl House {
+    async fn of(nodes: Vec<TestNode>) -> Self {
+        let mut backends = Vec::new();
+        for node in &nodes {
+            backends.push(Backend::without_key(node.address).await);
+        }
+        Self { nodes, backends }
+    }
+
+    async fn on(redis: &RedisServer) -> Self {
+        let mut nodes = Vec::new();
+        for label in ["a", "b"] {
+            let url = redis.url().parse().expect("an address");
+            let with_redis = |config: &mut Config| {
+                config.redis = vec![url];
+                config.node = label.into();
+                quiet(config);
+            };
+            nodes.push(TestNode::with(with_redis).await);
+        }
+        Self::of(nodes).await
+    }
+
+    async fn client(&self, node: usize, user: &str) -> TestClient {
+        let mut client = self.nodes[node % self.nodes.len()].client().await;
+        if !user.is_empty() {
+            let info = json!({"name": user.to_uppercase()});
+            let auth = json!({"type": "auth", "user": user, "info": info});
+            assert_eq!(client.call(auth).await["type"], "ok");
+        }
+        client
+    }
+
+    /// What all nodes answer, once they agree that it fits.
+    async fn agree(&mut self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        agreed(&mut self.backends, &mut [], path, fits).await
+    }
+}
+
+/// No grace; and clients need not listen.
+fn quiet(config: &mut Config) {
+    config.presence_grace = Duration::ZERO;
+    config.heartbeat = Duration::from_secs(600);
+}
+
+/// What all of them are answered, once it is the same and fits. Meanwhile these clients listen, so that they answer pings.
+async fn agreed(
+    backends: &mut [Backend],
+    listening: &mut [TestClient],
+    path: &str,
+    fits: impl Fn(&Value) -> bool,
+) -> Value {
+    let started = Instant::now();
+    loop {
+        for client in &mut *listening {
+            client.call(json!({"type": "ping"})).await;
+        }
+        let mut answers = Vec::new();
+        for backend in &mut *backends {
+            answers.push(backend.ok("GET", path, Value::Null).await);
+        }
+        if answers
+            .iter()
+            .all(|answer| *answer == answers[0] && fits(answer))
+        {
+            return answers.swap_remove(0);
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{answers:?}");
+        runtime::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Plays a scenario in both houses, without a grace.
+fn in_both(scenario: impl AsyncFn(House)) {
+    run(async {
+        let alone = |config: &mut Config| {
+            config.node = "a".into();
+            quiet(config);
+        };
+        scenario(House::of(vec![TestNode::with(alone).await]).await).await;
+        let redis = RedisServer::start();
+        scenario(House::on(&redis).await).await;
+    });
+}
+
+#[test]
+fn every_node_tells_who_is_in_a_room_and_how_many() {
+    in_both(async |mut house| {
+        let none = house.agree("/rooms/lobby", |_| true).await;
+        let nobody = json!({"room": "lobby", "connections": 0, "users": 0, "anonymous": 0});
+        assert_eq!(none, nobody);
+        let mut ada = house.client(0, "ada").await;
+        ada.join("lobby").await;
+        let mut phone = house.client(1, "ada").await;
+        phone.join("lobby").await;
+        let mut bob = house.client(1, "bob").await;
+        let joined = bob.join("lobby").await;
+        let mut nobody = house.client(0, "").await;
+        nobody.join("lobby").await;
+        bob.publish("lobby", json!("hello")).await;
+
+        let four = |page: &Value| page["connections"] == 4;
+        let count = house.agree("/rooms/lobby", four).await;
+        let wanted = json!({"room": "lobby", "connections": 4, "users": 2, "anonymous": 1, "epoch": joined["epoch"], "offset": 1});
+        assert_eq!(count, wanted);
+        let page = house.agree("/rooms/lobby/members", |_| true).await;
+        let mut listed = ada.call(json!({"type": "members", "room": "lobby"})).await;
+        for field in ["type", "id"] {
+            listed.as_object_mut().expect("an object").remove(field);
+        }
+        assert_eq!(page, listed, "as clients are told");
+        let members = json!([
+            {"user": "ada", "connections": 2, "info": {"name": "ADA"}},
+            {"user": "bob", "connections": 1, "info": {"name": "BOB"}},
+        ]);
+        assert_eq!((&page["members"], &page["more"]), (&members, &json!(false)));
+        assert!(page["version"].as_u64() > Some(0));
+        let first = house.agree("/rooms/lobby/members?limit=1", |_| true).await;
+        assert_eq!(
+            (
+                &first["members"][0]["user"],
+                &first["more"],
+                &first["count"]
+            ),
+            (&json!("ada"), &json!(true), &json!(2))
+        );
+        let next = house
+            .agree("/rooms/lobby/members?limit=1&after=ada", |_| true)
+            .await;
+        assert_eq!(
+            (&next["members"][0]["user"], &next["more"], &next["version"]),
+            (&json!("bob"), &json!(false), &first["version"])
+        );
+        drop((phone, nobody));
+        house
+            .agree("/rooms/lobby", |page| page["connections"] == 2)
+            .await;
+    });
+}
+
+#[test]
+fn every_node_lists_the_rooms_in_pages_and_those_of_users_only_when_asked() {
+    in_both(async |mut house| {
+        let mut ada = house.client(0, "ada").await;
+        let mut bob = house.client(1, "bob").await;
+        let mut wanted = Vec::new();
+        for number in 0..30 {
+            let room = format!("chat.{number:02}");
+            for client in [&mut ada, &mut bob] {
+                client.join(&room).await;
+            }
+            wanted.push(room);
+        }
+        bob.join("lobby").await;
+        let all = |page: &Value| names(page).len() == 31;
+        let page = house.agree("/rooms", all).await;
+        assert_eq!(page["more"], false);
+        let lobby = json!({"room": "lobby", "connections": 1, "users": 1, "anonymous": 0});
+        assert_eq!(page["rooms"][30], lobby);
+        let (mut seen, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/rooms?prefix=chat.&limit=7{after}");
+            let page = house.agree(&path, |_| true).await;
+            seen.extend(names(&page));
+            after = format!("&after={}", seen.last().expect("no page is empty"));
+            if page["more"] == false {
+                break;
+            }
+        }
+        assert_eq!(seen, wanted);
+        let users = house
+            .agree("/rooms?prefix=@", |page| names(page).len() == 2)
+            .await;
+        assert_eq!(names(&users), ["@ada", "@bob"]);
+        drop(ada);
+        house
+            .agree("/rooms?prefix=@", |page| names(page) == ["@bob"])
+            .await;
+        for room in &wanted {
+            bob.call(json!({"type": "leave", "room": room})).await;
+        }
+        house.agree("/rooms", |page| names(page) == ["lobby"]).await;
+    });
+}
+
+fn names(page: &Value) -> Vec<String> {
+    let rooms = page["rooms"].as_array();
+    let rooms = rooms.unwrap_or_else(|| panic!("no page: {page}"));
+    let name = |room: &Value| room["room"].as_str().expect("a name").to_owned();
+    rooms.iter().map(name).collect()
+}
+
+#[test]
+fn every_node_names_the_connections_of_a_user() {
+    in_both(async |mut house| {
+        let path = "/users/ada/connections";
+        let none = house.agree(path, |_| true).await;
+        let nothing = json!({"user": "ada", "connections": [], "count": 0, "more": false});
+        assert_eq!(none, nothing);
+        let ada = house.client(0, "ada").await;
+        let mut phone = house.client(1, "ada").await;
+        let _bob = house.client(1, "bob").await;
+        let _nobody = house.client(0, "").await;
+        let listed = |client: &TestClient| {
+            let (session, node) = (&client.welcome["session"], &client.welcome["node"]);
+            json!({"session": session, "node": node, "info": {"name": "ADA"}})
+        };
+        let mut both = [listed(&ada), listed(&phone)];
+        both.sort_by_key(|it| it["session"].to_string());
+        let page = house.agree(path, |page| page["count"] == 2).await;
+        assert_eq!(page["connections"], json!(both));
+        let first = house.agree(&format!("{path}?limit=1"), |_| true).await;
+        assert_eq!(
+            (&first["connections"], &first["more"], &first["count"]),
+            (&json!([both[0]]), &json!(true), &json!(2))
+        );
+        let session = both[0]["session"].as_str().expect("a name");
+        let rest = house
+            .agree(&format!("{path}?after={session}"), |_| true)
+            .await;
+        assert_eq!(
+            (&rest["connections"], &rest["more"]),
+            (&json!([both[1]]), &json!(false))
+        );
+
+        let auth = json!({"type": "auth", "user": "ada", "info": {"name": "Ada L"}});
+        phone.call(auth).await;
+        let is_new = |page: &Value| page["connections"].to_string().contains("Ada L");
+        let page = house.agree(path, is_new).await;
+        assert!(
+            page["connections"].to_string().contains("ADA"),
+            "only the one: {page}"
+        );
+        drop(ada);
+        let page = house.agree(path, |page| page["count"] == 1).await;
+        assert_eq!(page["connections"][0]["session"], phone.welcome["session"]);
+        house.backends[0].ok("DELETE", path, Value::Null).await;
+        house.agree(path, |page| page["count"] == 0).await;
+    });
+}
+
+#[test]
+fn what_is_not_understood_or_not_allowed_is_refused_and_says_why() {
+    in_both(async |mut house| {
+        for (path, status, code) in [
+            ("/rooms?limit=0", 400, "bad_request"),
+            ("/rooms?limit=1001", 400, "bad_request"),
+            ("/rooms?prefix=a%20b", 400, "bad_request"),
+            ("/rooms?page=2", 400, "bad_request"),
+            ("/rooms?prefix=$", 403, "forbidden"),
+            ("/rooms/$nodes", 403, "forbidden"),
+            ("/rooms/$control/members", 403, "forbidden"),
+            ("/rooms/a%7Bb", 400, "bad_request"),
+            ("/rooms/lobby?limit=1", 400, "bad_request"),
+            ("/rooms/lobby/members?after=@ada", 400, "bad_request"),
+            ("/users/@ada/connections", 400, "bad_request"),
+            ("/users/ada/connections?after=phone", 400, "bad_request"),
+        ] {
+            for backend in &mut house.backends {
+                let answer = backend.call("GET", path, Value::Null).await;
+                assert_eq!(answer.status, status, "{path}: {answer:?}");
+                assert_eq!(answer.json()["code"], code, "{path}");
+                assert!(
+                    answer.json()["reason"]
+                        .as_str()
+                        .is_some_and(|it| it.len() > 20)
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_killed_node_delays_no_answer_and_its_connections_leave_them_when_its_lease_is_over() {
+    run(async {
+        let mut cluster = Cluster::start().await;
+        let mut here = Vec::new();
+        for node in &cluster.nodes {
+            let mut client = node.client().await;
+            client.auth("ada").await;
+            client.join("lobby").await;
+            here.push(client);
+        }
+        let mut eve = cluster.nodes[1].client().await;
+        eve.auth("eve").await;
+        eve.join("tea").await;
+        here.push(eve);
+        let mut backends = Vec::new();
+        for node in &cluster.nodes {
+            backends.push(Backend::connect(node.address).await);
+        }
+        let before = [
+            ("/rooms/lobby", "connections"),
+            ("/users/ada/connections", "count"),
+        ];
+        for (path, field) in before {
+            agreed(&mut backends, &mut here, path, |page| page[field] == 2).await;
+        }
+        agreed(&mut backends, &mut here, "/rooms", |page| {
+            names(page) == ["lobby", "tea"]
+        })
+        .await;
+
+        let killed = Instant::now();
+        cluster.nodes[1].kill();
+        cluster.nodes[1].exit().await;
+        let left = &mut backends[..1];
+        let paths = [
+            "/rooms/lobby",
+            "/rooms/lobby/members",
+            "/rooms",
+            "/users/ada/connections",
+        ];
+        for path in paths {
+            let asked = Instant::now();
+            left[0].ok("GET", path, Value::Null).await;
+            assert!(asked.elapsed() < Duration::from_secs(5), "{path}");
+        }
+        for (path, field) in before {
+            agreed(left, &mut here[..1], path, |page| page[field] == 1).await;
+        }
+        agreed(left, &mut here[..1], "/rooms", |page| {
+            names(page) == ["lobby"]
+        })
+        .await;
+        agreed(left, &mut here[..1], "/rooms?prefix=@", |page| {
+            names(page) == ["@ada"]
+        })
+        .await;
+        let took = killed.elapsed();
+        assert!(took < Duration::from_secs(16), "{took:?}");
+        let page = agreed(left, &mut here[..1], "/users/ada/connections", |_| true).await;
+        assert_eq!(
+            page["connections"][0]["session"],
+            here[0].welcome["session"]
+        );
+    });
+}
+
+#[test]
+fn a_redis_that_comes_back_empty_is_filled_again_and_no_answer_lacks_anyone() {
+    run(async {
+        let mut redis = RedisServer::start();
+        let mut house = House::on(&redis).await;
+        let mut here = Vec::new();
+        for (node, user) in [(0, "ada"), (1, "ada"), (1, "bob"), (0, "")] {
+            let mut client = house.client(node, user).await;
+            client.join("lobby").await;
+            here.push(client);
+        }
+        let checks = [
+            ("/rooms/lobby", "connections", 4),
+            ("/rooms/lobby/members", "count", 2),
+            ("/users/ada/connections", "count", 2),
+        ];
+        for (path, field, wanted) in checks {
+            house.agree(path, |page| page[field] == wanted).await;
+        }
+        redis.restart();
+        let started = Instant::now();
+        for (path, field, wanted) in checks {
+            for backend in &mut house.backends {
+                loop {
+                    let answer = backend.call("GET", path, Value::Null).await;
+                    assert!([200, 503].contains(&answer.status), "{answer:?}");
+                    if answer.status == 200 {
+                        assert_eq!(answer.json()[field], wanted, "{path}");
+                        break;
+                    }
+                    assert!(started.elapsed() < Duration::from_secs(20), "{answer:?}");
+                    runtime::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        house.agree("/rooms", |page| names(page) == ["lobby"]).await;
+    });
+}

@@ -1,0 +1,400 @@
+//! What is asked about the whole cluster, over every broker: how many are in a room, which rooms there are, which connections a user
+//! has. Then what becomes of it when Redis loses or spoils something.
+
+use std::time::{Duration, Instant};
+
+use switchboard::broker::{BrokerEvent, Census, Connected, Refused, Request};
+use switchboard::census::{Connection, Connections, Count, Finding, Kind, Question, Rooms};
+use switchboard::id::{Incarnation, Position, SessionId};
+use switchboard::publication::Sender;
+
+use super::here::{SOON, info, user};
+use super::node::{BrokerNode, SHORT_LEASE, World, name};
+use crate::support::redis_server::RedisServer;
+
+/// Each scenario becomes a test of each broker.
+macro_rules! over_every_broker {
+    ($($scenario:ident),+ $(,)?) => {
+        mod over_memory {
+            $(#[test] fn $scenario() { super::$scenario(super::World::memory()); })+
+        }
+
+        mod over_redis {
+            $(#[test] fn $scenario() { super::$scenario(super::World::redis()); })+
+        }
+    };
+}
+
+over_every_broker! {
+    a_room_is_counted_with_all_its_connections_and_tells_where_it_stands,
+    rooms_are_listed_while_somebody_is_in_them,
+    rooms_come_in_pages_by_the_order_of_names,
+    personal_rooms_are_a_list_of_their_own_and_the_servers_are_in_none,
+    the_connections_of_a_user_are_named_on_whichever_node_they_are,
+    connections_come_in_pages_and_show_the_newest_info,
+    what_a_node_that_ends_had_is_counted_and_named_no_more,
+}
+
+impl BrokerNode {
+    fn try_find(&mut self, question: Question) -> Result<Finding, Refused> {
+        let asked = self.ask(|ticket| Request::Census(Census { ticket, question }));
+        self.wait("finding", |event| match event {
+            BrokerEvent::Found { ticket, result } if *ticket == asked => Some(result.clone()),
+            _ => None,
+        })
+    }
+
+    fn count(&mut self, room: &str) -> (Count, Option<Position>) {
+        match self.try_find(Question::Room(name(room))) {
+            Ok(Finding::Room(count, position)) => (count, position),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn page(&mut self, prefix: &str, after: &str, limit: usize) -> Rooms {
+        let prefix = (!prefix.is_empty()).then(|| name(prefix));
+        let question = Question::Rooms {
+            kind: prefix.as_ref().map_or(Kind::Chosen, Kind::of),
+            prefix,
+            after: (!after.is_empty()).then(|| name(after)),
+            limit,
+        };
+        match self.try_find(question) {
+            Ok(Finding::Rooms(page)) => page,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn connections(&mut self, of: &str, after: Option<Sender>, limit: usize) -> Connections {
+        let user = user(of);
+        let question = Question::Connections { user, after, limit };
+        match self.try_find(question) {
+            Ok(Finding::Connections(page)) => page,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn connected(&self, of: &str, session: Sender, shown: &str, live: bool) {
+        let connection = Connection {
+            session,
+            node: "n1".into(),
+            info: info(shown),
+        };
+        let user = user(of);
+        assert!(self.broker.ask(Request::Connected(Connected {
+            user,
+            connection,
+            live,
+        })));
+    }
+
+    pub fn until_rooms(&mut self, prefix: &str, wanted: &str) {
+        until(wanted, || rooms(&self.page(prefix, "", 1000)));
+    }
+
+    fn until_connections(&mut self, of: &str, wanted: &str) {
+        until(wanted, || named(&self.connections(of, None, 1000)));
+    }
+
+    fn until_count(&mut self, room: &str, wanted: &str) {
+        until(wanted, || counted(&self.count(room).0));
+    }
+}
+
+fn until(wanted: &str, mut is: impl FnMut() -> String) {
+    let start = Instant::now();
+    loop {
+        let is = is();
+        if is == wanted {
+            return;
+        }
+        assert!(start.elapsed() < SOON, "{is:?}, not {wanted:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// As `lobby 3=2+1`: connections in all, users, connections without a name.
+fn counted(count: &Count) -> String {
+    let Count {
+        room,
+        connections,
+        users,
+        anonymous,
+    } = count;
+    format!("{room} {connections}={users}+{anonymous}")
+}
+
+fn rooms(page: &Rooms) -> String {
+    let words: Vec<_> = page.rooms.iter().map(counted).collect();
+    words.join(", ")
+}
+
+fn named(page: &Connections) -> String {
+    let names: Vec<_> = page
+        .connections
+        .iter()
+        .map(|it| it.session.to_string())
+        .collect();
+    names.join(" ")
+}
+
+fn session(run: u64, number: u64) -> Sender {
+    Sender {
+        incarnation: Incarnation(run),
+        session: SessionId(number),
+    }
+}
+
+fn a_room_is_counted_with_all_its_connections_and_tells_where_it_stands(world: World) {
+    let (mut a, mut b) = (world.node(), world.node());
+    let (count, position) = a.count("lobby");
+    assert_eq!((counted(&count).as_str(), position), ("lobby 0=0+0", None));
+    b.follow("lobby");
+    let top = b.top("lobby");
+    assert_eq!(a.count("lobby").1, Some(top), "before the first message");
+    a.here("lobby", "ada", 2);
+    a.here("lobby", "", 3);
+    b.here("lobby", "ada", 1);
+    b.here("lobby", "bob", 1);
+    a.until_count("lobby", "lobby 7=2+3");
+    b.until_count("lobby", "lobby 7=2+3");
+    let at = a.publish("lobby", "hello");
+    for node in [&mut a, &mut b] {
+        assert_eq!(node.count("lobby").1, Some(at));
+    }
+    a.here("lobby", "ada", 1);
+    a.here("lobby", "", 0);
+    a.until_count("lobby", "lobby 3=2+0");
+    b.here("lobby", "ada", 0);
+    b.here("lobby", "bob", 0);
+    a.here("lobby", "ada", 0);
+    a.until_count("lobby", "lobby 0=0+0");
+    a.here("lobby", "cy", 1);
+    a.until_count("lobby", "lobby 1=1+0");
+}
+
+fn rooms_are_listed_while_somebody_is_in_them(world: World) {
+    let (mut a, mut b) = (world.node(), world.node());
+    assert_eq!(a.page("", "", 1000), Rooms::default());
+    a.here("lobby", "ada", 1);
+    b.here("lobby", "bob", 2);
+    b.here("tea", "", 1);
+    for node in [&mut a, &mut b] {
+        node.until_rooms("", "lobby 3=2+0, tea 1=0+1");
+    }
+    a.publish("silent", "nobody is there");
+    a.here("lobby", "ada", 0);
+    b.until_rooms("", "lobby 2=1+0, tea 1=0+1");
+    b.here("tea", "", 0);
+    a.until_rooms("", "lobby 2=1+0");
+    b.here("lobby", "bob", 0);
+    for node in [&mut a, &mut b] {
+        node.until_rooms("", "");
+    }
+    a.here("lobby", "ada", 1);
+    b.until_rooms("", "lobby 1=1+0");
+}
+
+fn rooms_come_in_pages_by_the_order_of_names(world: World) {
+    let mut node = world.node();
+    for room in ["b", "a.1", "a", "a-1", "B", "a.2", "a_", "a.", "c"] {
+        node.here(room, "ada", 1);
+    }
+    let names = |page: &Rooms| {
+        let names: Vec<_> = page.rooms.iter().map(|it| it.room.to_string()).collect();
+        (names.join(" "), page.more)
+    };
+    until("B a a-1 a. a.1 a.2 a_ b c", || {
+        names(&node.page("", "", 1000)).0
+    });
+    for (prefix, after, limit, wanted, more) in [
+        ("", "", 4, "B a a-1 a.", true),
+        ("", "a.", 4, "a.1 a.2 a_ b", true),
+        ("", "b", 4, "c", false),
+        ("", "b", 1, "c", false),
+        ("", "a.11", 1, "a.2", true),
+        ("a.", "", 9, "a. a.1 a.2", false),
+        ("a.", "", 2, "a. a.1", true),
+        ("a.", "a.1", 2, "a.2", false),
+        ("a.", "A", 1, "a.", true),
+        ("a.", "b", 9, "", false),
+        ("c", "c", 9, "", false),
+        ("d", "", 9, "", false),
+    ] {
+        let page = node.page(prefix, after, limit);
+        let wanted = (wanted.to_owned(), more);
+        assert_eq!(names(&page), wanted, "{prefix} {after} {limit}");
+    }
+}
+
+fn personal_rooms_are_a_list_of_their_own_and_the_servers_are_in_none(world: World) {
+    let mut node = world.node();
+    for room in ["lobby", "@ada", "@bob", "$nodes", "0"] {
+        node.here(room, "ada", 1);
+    }
+    node.until_rooms("@", "@ada 1=1+0, @bob 1=1+0");
+    node.until_rooms("@b", "@bob 1=1+0");
+    node.until_rooms("", "0 1=1+0, lobby 1=1+0");
+    assert_eq!(rooms(&node.page("", "0", 9)), "lobby 1=1+0");
+}
+
+fn the_connections_of_a_user_are_named_on_whichever_node_they_are(world: World) {
+    let (mut a, mut b) = (world.node(), world.node());
+    let (phone, desk) = (session(0xa, 1), session(0xb, 1));
+    a.here("@ada", "ada", 1);
+    a.connected("ada", phone, "", true);
+    b.here("@ada", "ada", 1);
+    b.connected("ada", desk, r#"{"name":"Ada"}"#, true);
+    for node in [&mut a, &mut b] {
+        node.until_connections("ada", &format!("{phone} {desk}"));
+        let page = node.connections("ada", None, 1000);
+        assert_eq!((page.count, page.more), (2, false));
+        let [first, second] = &page.connections[..] else {
+            panic!("{page:?}");
+        };
+        assert!(first.node == "n1" && first.info.is_none(), "{first:?}");
+        let shown = second.info.as_ref().map(|it| it.get());
+        assert_eq!(shown, Some(r#"{"name":"Ada"}"#));
+        // They are no members.
+        node.until_members("@ada", "ada:2");
+        node.until_count("@ada", "@ada 2=1+0");
+        assert_eq!(node.connections("bob", None, 9).count, 0);
+    }
+    // The user still counts, until the grace is over.
+    a.connected("ada", phone, "", false);
+    b.until_connections("ada", &desk.to_string());
+    b.connected("ada", desk, "", false);
+    a.until_connections("ada", "");
+    assert_eq!(counted(&a.count("@ada").0), "@ada 2=1+0");
+    a.here("@ada", "ada", 0);
+    b.here("@ada", "ada", 0);
+    a.until_rooms("@", "");
+}
+
+fn connections_come_in_pages_and_show_the_newest_info(world: World) {
+    let mut node = world.node();
+    node.here("@ada", "ada", 12);
+    for number in 1..=12 {
+        node.connected("ada", session(1, number), "", true);
+    }
+    node.connected("ada", session(1, 7), r#"{"n":2}"#, true);
+    let find = |node: &mut BrokerNode| node.connections("ada", Some(session(1, 6)), 2);
+    until("000000000000000 7 {\"n\":2}", || {
+        let page = find(&mut node);
+        let first = page.connections.first();
+        first.map_or_else(String::new, |it| {
+            let info = it.info.as_ref().map_or("", |info| info.get());
+            format!("000000000000000 {} {info}", it.session.session)
+        })
+    });
+    let mut numbers = Vec::new();
+    let mut after = None;
+    loop {
+        let page = node.connections("ada", after, 5);
+        assert_eq!(page.count, 12);
+        numbers.extend(page.connections.iter().map(|it| it.session.session.0));
+        after = page.connections.last().map(|it| it.session);
+        if !page.more {
+            break;
+        }
+    }
+    // By their names, not by their numbers.
+    assert_eq!(numbers, [1, 10, 11, 12, 2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+fn what_a_node_that_ends_had_is_counted_and_named_no_more(world: World) {
+    let (a, mut b) = (world.node(), world.node());
+    let (gone, stays) = (session(0xa, 1), session(0xb, 1));
+    for (node, session) in [(&a, gone), (&b, stays)] {
+        node.here("@ada", "ada", 1);
+        node.connected("ada", session, "", true);
+        node.here("lobby", "", 2);
+    }
+    a.here("tea", "bob", 1);
+    b.until_rooms("", "lobby 4=0+4, tea 1=1+0");
+    b.until_connections("ada", &format!("{gone} {stays}"));
+    // Until then nobody who is left may take anyone out.
+    std::thread::sleep(SHORT_LEASE / 2);
+    drop(a);
+    b.until_rooms("", "lobby 2=0+2");
+    b.until_connections("ada", &stays.to_string());
+    b.until_count("@ada", "@ada 1=1+0");
+    assert_eq!(b.connections("ada", None, 9).count, 1);
+}
+
+/// Two nodes with a member and a connection each.
+fn scene(server: &RedisServer) -> (BrokerNode, BrokerNode) {
+    let (mut a, b) = (BrokerNode::on(server), BrokerNode::on(server));
+    for (node, run) in [(&a, 0xa), (&b, 0xb)] {
+        node.here("lobby", "ada", 1);
+        node.here("@ada", "ada", 1);
+        node.connected("ada", session(run, 1), "", true);
+    }
+    b.here("tea", "", 1);
+    full(&mut a);
+    (a, b)
+}
+
+fn full(node: &mut BrokerNode) {
+    node.until_rooms("", "lobby 2=1+0, tea 1=0+1");
+    node.until_rooms("@", "@ada 2=1+0");
+    let both = format!("{} {}", session(0xa, 1), session(0xb, 1));
+    node.until_connections("ada", &both);
+}
+
+#[test]
+fn a_redis_that_comes_back_empty_is_asked_only_when_it_is_full_again() {
+    let mut server = RedisServer::start();
+    let (mut a, mut b) = scene(&server);
+    server.kill();
+    server.run();
+    for node in [&mut a, &mut b] {
+        // Whatever is answered is whole: it waits until it can be.
+        let answer = node.try_find(Question::Rooms {
+            kind: Kind::Chosen,
+            prefix: None,
+            after: None,
+            limit: 9,
+        });
+        if let Ok(Finding::Rooms(page)) = answer {
+            assert_eq!(rooms(&page), "lobby 2=1+0, tea 1=0+1");
+        }
+        full(node);
+    }
+}
+
+#[test]
+fn a_redis_that_stays_away_is_told_as_unavailable_in_time() {
+    let mut server = RedisServer::start();
+    let (mut a, _b) = scene(&server);
+    server.kill();
+    let start = Instant::now();
+    let answer = a.try_find(Question::Room(name("lobby")));
+    assert_eq!(answer.err(), Some(Refused::Unavailable));
+    assert!(start.elapsed() < Duration::from_secs(7));
+}
+
+#[test]
+fn what_others_write_into_the_lists_spoils_no_answer_and_mends_itself() {
+    let server = RedisServer::start();
+    let (mut a, b) = scene(&server);
+    server.query::<()>(&["DEL", "sb:rooms", "sb:{@ada}:live"]);
+    server.query::<()>(&["SET", "sb:rooms", "junk"]);
+    server.query::<()>(&["SET", "sb:{@ada}:live", "junk"]);
+    server.query::<()>(&["HSET", "sb:{lobby}:here", "@connections", "junk"]);
+    server.query::<()>(&["HSET", "sb:{lobby}:here", "ada", "junk"]);
+    for node in [&a, &b] {
+        node.here("lobby", "bob", 1);
+        node.here("tea", "cy", 1);
+        node.here("lobby", "ada", 2);
+        node.connected("ada", session(0xc, 1), r#"{"n":1}"#, true);
+    }
+    a.until_rooms("", "lobby 6=2+0, tea 3=1+1");
+    server.query::<()>(&["ZADD", "sb:rooms", "0", "no room", "0", "nobody"]);
+    server.query::<()>(&["SET", "sb:{nobody}:here", "junk"]);
+    let listed = "lobby 6=2+0, nobody 0=0+0, tea 3=1+1";
+    assert_eq!(rooms(&a.page("", "", 9)), listed);
+    assert!(a.metrics.junk_total.get() > 0);
+    let page = a.page("lobby", "", 9);
+    assert_eq!(rooms(&page), "lobby 6=2+0");
+}

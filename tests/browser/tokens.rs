@@ -1,0 +1,85 @@
+//! Signing in to the page with a token, on a node that believes nothing else.
+
+use serde_json::json;
+
+use super::{is_open, say, shows};
+use crate::support::browser::{Browser, Page, browse};
+use crate::support::{Issuer, NodeProcess};
+
+async fn signed_in(page: &Page, user: &str) {
+    let script = "const who = document.getElementById('who');
+                  return !document.getElementById('signed-in').hidden && who.lastChild.textContent === arguments[0]";
+    page.until("signed in", script, vec![json!(user)]).await;
+}
+
+/// Waits for what is said under the field for the token.
+async fn complains(page: &Page, words: &str) {
+    let script = "return document.getElementById('token-box').open
+                  && document.getElementById('token-error').textContent.includes(arguments[0])";
+    page.until(words, script, vec![json!(words)]).await;
+}
+
+#[test]
+fn a_token_in_the_address_signs_in_and_is_seen_by_nobody() {
+    browse(async {
+        let issuer = Issuer::new();
+        let node = NodeProcess::start(&[
+            "--token-secret-file",
+            &issuer.path(),
+            "--log-level",
+            "debug",
+        ])
+        .await;
+        let mut browser = Browser::start();
+        let token = issuer.token("ada", &["lobby"]);
+        let address = format!("http://{}/#lobby&token={token}", node.address);
+        let page = browser.page(&address).await;
+        is_open(&page).await;
+        signed_in(&page, "ada").await;
+        say(&page, "hello").await;
+        shows(&page, "ada", "hello").await;
+        let seen = "return [location.href, document.body.innerHTML, performance.getEntries().map(({ name }) => name).slice(1)].join()";
+        let seen = page.script(seen, vec![]).await;
+        assert!(!seen.to_string().contains(&token), "{seen}");
+        assert!(seen.to_string().contains("#lobby"), "{seen}");
+        let log = node.log().join("\n");
+        assert!(log.contains("session") && !log.contains(&token), "{log}");
+
+        // The tab remembers it, until one signs out.
+        page.reload().await;
+        signed_in(&page, "ada").await;
+        page.click("#sign-out").await;
+        let gone =
+            "return document.getElementById('signed-in').hidden && sessionStorage.length === 0";
+        page.until("signed out", gone, vec![]).await;
+    });
+}
+
+#[test]
+fn whoever_is_not_believed_is_told_what_to_do() {
+    browse(async {
+        let issuer = Issuer::new();
+        let node = NodeProcess::start(&[
+            "--token-secret-file",
+            &issuer.path(),
+            "--room",
+            "lobby=public",
+        ])
+        .await;
+        let mut browser = Browser::start();
+        let address = format!("http://{}/?name=ada#lobby", node.address);
+        let page = browser.page(&address).await;
+        complains(&page, "lets people in by token").await;
+        // What is for everyone still can be read and said, by nobody in particular.
+        say(&page, "hello").await;
+        shows(&page, "anonymous", "hello").await;
+        let token = issuer.token("ada", &["lobby"]);
+        page.fill("#token", &format!("{}x\u{e007}", &token[..token.len() - 1]))
+            .await;
+        complains(&page, "Your token was refused").await;
+        page.fill("#token", &format!("{token}\u{e007}")).await;
+        signed_in(&page, "ada").await;
+        say(&page, "it is me").await;
+        shows(&page, "ada", "it is me").await;
+    });
+}

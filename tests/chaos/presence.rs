@@ -1,0 +1,88 @@
+//! At the end of a run, when no fault is left: on every node, in every room, somebody asks who is here, again and again until
+//! the answers are those that the harness expects. Only the last answers go into the history; the judge has a count of its own.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use switchboard::runtime;
+
+use crate::client::{Handle, Members, Order};
+use crate::history::{Event, Recorder};
+
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Asks for as long as `patience`, then writes down what was answered.
+pub async fn ask(clients: &[Handle], recorder: &Recorder, patience: Duration) {
+    let took = until_listed(clients, patience).await;
+    let took = took.map_or("never".into(), |took| {
+        format!("{:.1} s", took.as_secs_f64())
+    });
+    recorder.figure("every node lists who is here, after", took);
+    for (client, room) in survey(clients).1 {
+        note(client, &room, recorder);
+    }
+}
+
+/// Waits until every node lists whom it should; how long that took.
+pub async fn until_listed(clients: &[Handle], patience: Duration) -> Option<Duration> {
+    let start = Instant::now();
+    loop {
+        let (expected, asked) = survey(clients);
+        for (client, room) in &asked {
+            client.glance().members.remove(room);
+            client.order(Order::Members { room: room.clone() });
+        }
+        runtime::sleep(PAUSE).await;
+        let is_right = |(client, room): &(&Handle, String)| {
+            let glance = client.glance();
+            let (users, anonymous) = &expected[room];
+            let answer = glance.members.get(room);
+            answer.is_some_and(|answer| answer.users == *users && answer.anonymous == *anonymous)
+        };
+        let all_right = asked.iter().all(is_right);
+        if all_right || start.elapsed() > patience {
+            return all_right.then(|| start.elapsed());
+        }
+    }
+}
+
+fn note(client: &Handle, room: &str, recorder: &Recorder) {
+    let answer = client.glance().members.remove(room);
+    let Members {
+        version,
+        users,
+        anonymous,
+    } = answer.unwrap_or_default();
+    recorder.note(Event::Members {
+        client: client.number,
+        room: room.to_owned(),
+        version,
+        users,
+        anonymous,
+    });
+}
+
+type Expected = BTreeMap<String, (BTreeMap<String, u32>, u32)>;
+
+/// Who is in each room, as the clients see themselves, and one client of each node in it.
+fn survey(clients: &[Handle]) -> (Expected, Vec<(&Handle, String)>) {
+    let mut expected = Expected::new();
+    let mut asked = BTreeMap::new();
+    for client in clients {
+        let glance = client.glance();
+        let Some(node) = glance.node.clone() else {
+            continue;
+        };
+        for room in glance.positions.keys() {
+            let (users, anonymous) = expected.entry(room.clone()).or_default();
+            match &client.user {
+                Some(user) => *users.entry(user.clone()).or_default() += 1,
+                None => *anonymous += 1,
+            }
+            asked.entry((room.clone(), node.clone())).or_insert(client);
+        }
+    }
+    let asked = asked.into_iter().map(|((room, _), client)| (client, room));
+    (expected, asked.collect())
+}

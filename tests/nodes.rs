@@ -1,0 +1,275 @@
+//! What nodes tell of themselves in `$nodes`: the reports of one node and of two over Redis, what becomes of them when a node
+//! dies, restarts or stops or Redis is away, who may read them, and that nobody else says anything there.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard::pattern::Pattern;
+use switchboard::rights::{Policy, Rule};
+use switchboard::runtime;
+
+use crate::support::backend::keys;
+use crate::support::process::NodeProcess;
+use crate::support::{Backend, Cluster, Issuer, TestClient, TestNode, run, within};
+
+const ROOM: &str = "$nodes";
+
+/// Every field with whether it may be unknown, in the order of `docs/nodes.md`.
+const FIELDS: [(&str, bool); 13] = [
+    ("node", false),
+    ("incarnation", false),
+    ("version", false),
+    ("state", false),
+    ("uptime_s", false),
+    ("connections", false),
+    ("sessions", false),
+    ("rooms", false),
+    ("messages_in_per_s", false),
+    ("messages_out_per_s", false),
+    ("delivery_p99_ms", true),
+    ("redis_round_trip_ms", true),
+    ("resident_bytes", true),
+];
+
+/// The next report, of whichever node; its shape is checked.
+async fn report(client: &mut TestClient) -> Value {
+    let mut message = client.message(ROOM).await;
+    assert_eq!(message["offset"], Value::Null, "it is kept nowhere");
+    let report = message["data"].take();
+    let fields = report.as_object().expect("an object");
+    assert_eq!(fields.len(), FIELDS.len(), "{report}");
+    for (index, (field, may_be_unknown)) in FIELDS.into_iter().enumerate() {
+        let value = fields
+            .get(field)
+            .unwrap_or_else(|| panic!("no {field} in {report}"));
+        let is_right = match index {
+            0..4 => value.as_str().is_some_and(|text| !text.is_empty()),
+            _ => value.as_f64().is_some_and(|number| number >= 0.0),
+        };
+        assert!(
+            is_right || (may_be_unknown && value.is_null()),
+            "{field} in {report}"
+        );
+    }
+    report
+}
+
+/// The next report of a node that fits; others are passed over.
+async fn report_of(client: &mut TestClient, node: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    let hearing = async {
+        loop {
+            let report = report(client).await;
+            if report["node"] == node && fits(&report) {
+                return report;
+            }
+        }
+    };
+    within(&format!("a report of {node} that fits"), hearing).await
+}
+
+#[test]
+fn a_node_without_redis_tells_once_a_second_what_it_does() {
+    run(async {
+        let node = TestNode::start().await;
+        let mut ada = node.client().await;
+        ada.join(ROOM).await;
+        let first = report(&mut ada).await;
+        assert_eq!(first["node"], "test");
+        assert_eq!(first["state"], "ready");
+        assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(
+            first["delivery_p99_ms"],
+            Value::Null,
+            "nothing was delivered"
+        );
+        assert_eq!(
+            first["redis_round_trip_ms"],
+            Value::Null,
+            "there is no Redis"
+        );
+        assert_eq!(
+            (&first["sessions"], &first["rooms"]),
+            (&json!(1), &json!(1))
+        );
+        assert!(first["resident_bytes"].as_u64() > Some(1 << 20), "{first}");
+
+        let mut bob = node.client().await;
+        for client in [&mut ada, &mut bob] {
+            client.join("lobby").await;
+        }
+        for n in 0..20 {
+            bob.publish("lobby", json!(n)).await;
+        }
+        let busy = |report: &Value| report["messages_in_per_s"].as_f64() > Some(0.0);
+        let told = report_of(&mut ada, "test", busy).await;
+        let [said, heard] =
+            ["messages_in_per_s", "messages_out_per_s"].map(|field| told[field].as_f64());
+        assert!(heard > said, "each was heard by two: {told}");
+        assert!(told["delivery_p99_ms"].as_f64() > Some(0.0), "{told}");
+        assert_eq!((&told["sessions"], &told["rooms"]), (&json!(2), &json!(2)));
+        let idle = |report: &Value| report["messages_in_per_s"] == json!(0.0);
+        let later = report_of(&mut ada, "test", idle).await;
+        assert_eq!(later["incarnation"], first["incarnation"]);
+        assert!(
+            later["uptime_s"].as_u64() > first["uptime_s"].as_u64(),
+            "{later}"
+        );
+    });
+}
+
+#[test]
+fn the_nodes_of_a_cluster_are_heard_on_each_of_them_and_a_new_run_is_told_apart() {
+    run(async {
+        let mut cluster = Cluster::start().await;
+        let mut clients = [
+            cluster.nodes[0].client().await,
+            cluster.nodes[1].client().await,
+        ];
+        let mut runs = Vec::new();
+        for client in &mut clients {
+            client.join(ROOM).await;
+            let knows = |report: &Value| !report["redis_round_trip_ms"].is_null();
+            let mut told = Vec::new();
+            for node in ["n1", "n2"] {
+                told.push(report_of(client, node, knows).await["incarnation"].clone());
+            }
+            runs.push(told);
+        }
+        assert_eq!(runs[0], runs[1], "both say the same to both");
+        assert_ne!(runs[0][0], runs[0][1]);
+
+        cluster.nodes[1].kill();
+        cluster.nodes[1].exit().await;
+        cluster.revive(1).await;
+        let former = &runs[0][1];
+        let is_new = |report: &Value| report["incarnation"] != *former;
+        let again = report_of(&mut clients[0], "n2", is_new).await;
+        assert!(again["uptime_s"].as_u64() < Some(20), "{again}");
+    });
+}
+
+#[test]
+fn reports_go_on_when_redis_is_back() {
+    run(async {
+        let mut cluster = Cluster::start().await;
+        let mut ada = cluster.nodes[0].client().await;
+        ada.join(ROOM).await;
+        report(&mut ada).await;
+        cluster.redis.restart();
+        let mut after = 0;
+        // Those that were on their way may still come; two nodes cannot have ten of them there.
+        while after < 20 {
+            report(&mut ada).await;
+            after += 1;
+        }
+        let knows = |report: &Value| !report["redis_round_trip_ms"].is_null();
+        for node in ["n1", "n2"] {
+            report_of(&mut ada, node, knows).await;
+        }
+    });
+}
+
+#[test]
+fn a_node_that_stops_says_so_as_long_as_it_is_there() {
+    run(async {
+        let cluster = Cluster::start().await;
+        let mut ada = cluster.nodes[0].client().await;
+        ada.join(ROOM).await;
+        // It does not read its farewell, so the node waits for it.
+        let _deaf = cluster.nodes[1].client().await;
+        cluster.nodes[1].terminate();
+        let told = report_of(&mut ada, "n2", |report| report["state"] != "ready").await;
+        assert_eq!(told["state"], "draining");
+    });
+}
+
+#[test]
+fn reading_needs_a_grant_that_names_the_room_and_nobody_publishes_there() {
+    run(async {
+        let issuer = Issuer::new();
+        let node = TestNode::with(|config| {
+            issuer.secures(config);
+            config.api_key_file = Some(keys());
+        })
+        .await;
+        let join = json!({"type": "join", "room": ROOM});
+        let publish = |ephemeral: bool| json!({"type": "publish", "room": ROOM, "ephemeral": ephemeral, "data": {"node": "x", "incarnation": "y"}});
+        for (patterns, may_read) in [
+            (None, false),
+            (Some(&["*"][..]), false),
+            (Some(&["nodes", "*nodes", "@*"][..]), false),
+            (Some(&[ROOM][..]), true),
+            (Some(&["$*"][..]), true),
+        ] {
+            let mut client = node.client().await;
+            if let Some(patterns) = patterns {
+                let reply = client.sign_in(&issuer.token("ada", patterns)).await;
+                assert_eq!(reply["type"], "ok", "{reply}");
+            }
+            let joined = client.call(join.clone()).await;
+            match may_read {
+                true => {
+                    assert_eq!(joined["type"], "ok", "{patterns:?}: {joined}");
+                    report(&mut client).await;
+                }
+                false => assert_eq!(joined["code"], "forbidden", "{patterns:?}: {joined}"),
+            }
+            for ephemeral in [false, true] {
+                let refused = client.call(publish(ephemeral)).await;
+                assert_eq!(refused["code"], "forbidden", "{patterns:?}: {refused}");
+            }
+        }
+        let mut backend = Backend::connect(node.address).await;
+        for ephemeral in [false, true] {
+            let said = json!({"data": 1, "ephemeral": ephemeral});
+            let answer = backend.call("POST", "/rooms/$nodes/messages", said).await;
+            assert_eq!(answer.status, 403, "{answer:?}");
+        }
+    });
+}
+
+#[test]
+fn in_open_mode_everyone_reads_unless_a_rule_forbids_it() {
+    run(async {
+        for (policy, may_read) in [
+            (None, true),
+            (Some(Policy::Token), false),
+            (Some(Policy::Public), true),
+        ] {
+            let node = TestNode::with(|config| {
+                let rooms = Pattern::new(ROOM).expect("a pattern");
+                config
+                    .room
+                    .extend(policy.map(|policy| Rule { rooms, policy }));
+            })
+            .await;
+            let (nobody, mut ada) = (node.client().await, node.client().await);
+            ada.auth("ada").await;
+            for mut client in [nobody, ada] {
+                let joined = client.call(json!({"type": "join", "room": ROOM})).await;
+                assert_eq!(joined["type"] == "ok", may_read, "{policy:?}: {joined}");
+                let said = json!({"type": "publish", "room": ROOM, "data": 1});
+                let refused = client.call(said).await;
+                assert_eq!(refused["code"], "forbidden", "{policy:?}: {refused}");
+            }
+            let mut backend = Backend::without_key(node.address).await;
+            let answer = backend
+                .call("POST", "/rooms/$nodes/messages", json!({"data": 1}))
+                .await;
+            assert_eq!(answer.status, 403, "{answer:?}");
+        }
+    });
+}
+
+/// A guess at what is practically idle: a hundredth of a processor would be noticed on a small machine.
+#[test]
+fn a_node_with_nothing_to_do_is_practically_idle() {
+    run(async {
+        const LOOKED_AT: Duration = Duration::from_secs(5);
+        let node = NodeProcess::start(&[]).await;
+        let before = node.cpu_time();
+        runtime::sleep(LOOKED_AT).await;
+        let used = node.cpu_time() - before;
+        assert!(used <= LOOKED_AT / 100, "{used:?} in {LOOKED_AT:?}");
+    });
+}

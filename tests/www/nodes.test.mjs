@@ -1,0 +1,173 @@
+// The rules of www/nodes.js: who is alive, gone, stopped or begun anew, and how figures are written. Time is an argument.
+// Run with `node --test tests/www/*.test.mjs`.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FORGET_AFTER, GONE_AFTER, Nodes, SPAN, bytes, count, highest, milliseconds, path, seconds, totals } from '../../www/nodes.js';
+
+const report = (node, incarnation, more = {}) => ({
+  node,
+  incarnation,
+  version: '1.0.0',
+  state: 'ready',
+  uptime_s: 60,
+  connections: 3,
+  sessions: 2,
+  rooms: 1,
+  messages_in_per_s: 1,
+  messages_out_per_s: 10,
+  delivery_p99_ms: 0.5,
+  redis_round_trip_ms: 0.3,
+  resident_bytes: 1 << 20,
+  ...more,
+});
+
+/** Nodes that report every second, from `from` to `to`; the news of all looks, two a second. */
+function live(nodes, reports, from, to) {
+  const news = [];
+  for (let now = from; now <= to; now += 500) {
+    if (now % 1000 === 0) for (const one of reports) nodes.hear(typeof one === 'function' ? one(now) : one, now);
+    news.push(...nodes.look(now).news);
+  }
+  return news;
+}
+
+function listening() {
+  const nodes = new Nodes();
+  nodes.listen(0);
+  return nodes;
+}
+
+const states = (nodes, now) => nodes.look(now).lines.map(({ node, state }) => `${node} ${state}`);
+
+test('each run that reports has a line, by name, with the figures it said', () => {
+  const nodes = listening();
+  for (const name of ['n10', 'n2', 'n1']) assert(nodes.hear(report(name, name), 0));
+  const { lines, news, isSilent } = nodes.look(100);
+  assert.deepEqual(lines.map(({ node }) => node), ['n1', 'n2', 'n10']);
+  assert.deepEqual([news, isSilent], [[], false]);
+  const [{ figures, version, silence, restarted }] = lines;
+  assert.deepEqual([figures.connections, figures.delivery_p99_ms, version, silence, restarted], [3, 0.5, '1.0.0', 100, null]);
+});
+
+test('what is no report is none, and what is no number is not known', () => {
+  const nodes = listening();
+  for (const wrong of [null, 7, 'x', [], {}, { node: 'a' }, { node: '', incarnation: 'x' }, { node: 1, incarnation: 2 }]) {
+    assert.equal(nodes.hear(wrong, 0), false, JSON.stringify(wrong));
+  }
+  nodes.hear({ node: 'a', incarnation: 'x', connections: '7', rooms: -1, resident_bytes: null, messages_in_per_s: Infinity }, 0);
+  const [{ figures, state }] = nodes.look(0).lines;
+  assert.equal(state, 'ready');
+  assert.deepEqual(new Set(Object.values(figures)), new Set([null]));
+});
+
+test('a node that falls silent is gone within three seconds, without figures, and its line goes after five minutes', () => {
+  const nodes = listening();
+  live(nodes, [report('a', '1'), report('b', '2')], 0, 10_000);
+  const news = live(nodes, [report('a', '1')], 10_500, 13_000);
+  assert.deepEqual(news, [{ node: 'b', what: 'gone' }]);
+  const [, b] = nodes.look(13_000).lines;
+  assert.deepEqual([b.state, b.silence, b.figures.connections], ['gone', 3000, null]);
+  assert(b.points.length > 10, 'its past is still drawn');
+  live(nodes, [report('a', '1')], 13_500, 10_000 + FORGET_AFTER);
+  assert.deepEqual(states(nodes, 10_000 + FORGET_AFTER), ['a ready', 'b gone']);
+  assert.deepEqual(states(nodes, 10_001 + FORGET_AFTER), ['a ready']);
+});
+
+test('one that reports again is back; one that said that it stops has stopped', () => {
+  const nodes = listening();
+  live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
+  live(nodes, [report('a', '1')], 5500, 9000);
+  assert.deepEqual(live(nodes, [report('a', '1'), report('b', '2')], 9500, 11_000), [{ node: 'b', what: 'back' }]);
+  live(nodes, [report('a', '1'), report('b', '2', { state: 'draining' })], 11_500, 13_000);
+  assert.deepEqual(states(nodes, 13_000), ['a ready', 'b draining']);
+  assert.deepEqual(live(nodes, [report('a', '1')], 13_500, 17_000), [{ node: 'b', what: 'stopped' }]);
+  assert.deepEqual(states(nodes, 17_000), ['a ready', 'b stopped']);
+});
+
+test('a new run stands in the place of the one that has gone, with its past', () => {
+  const nodes = listening();
+  live(nodes, [report('a', '1'), report('b', '2')], 0, 10_000);
+  const begun = (now) => report('b', '3', { uptime_s: Math.floor((now - 11_500) / 1000) });
+  const news = live(nodes, [report('a', '1'), begun], 13_000, 16_000);
+  assert.deepEqual(news, [{ node: 'b', what: 'gone' }, { node: 'b', what: 'restarted' }]);
+  const { lines } = nodes.look(16_000);
+  assert.deepEqual(lines.map(({ incarnation }) => incarnation), ['1', '3']);
+  assert(Math.abs(lines[1].restarted - 4500) <= 1000, `${lines[1].restarted} ms ago`);
+  assert.equal(lines[1].points[0].at, 0);
+});
+
+test('a second node of the same label is not taken for a new run', () => {
+  const nodes = listening();
+  live(nodes, [report('a', '1'), report('a', '2')], 0, 10_000);
+  assert.deepEqual(states(nodes, 10_000), ['a ready', 'a ready']);
+  live(nodes, [report('a', '2', { uptime_s: 70 })], 10_500, 14_000);
+  assert.deepEqual(states(nodes, 14_000), ['a gone', 'a ready']);
+});
+
+test('while the page hears nothing for reasons of its own nobody is gone', () => {
+  const nodes = listening();
+  live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
+  nodes.deafen();
+  assert.deepEqual(live(nodes, [], 5500, 60_000), []);
+  assert.deepEqual(states(nodes, 60_000), ['a ready', 'b ready']);
+  assert.equal(nodes.look(60_000).lines[0].figures.connections, null, 'but their figures are not known');
+  nodes.listen(60_000);
+  const news = live(nodes, [report('a', '1')], 60_000, 63_000);
+  assert.deepEqual(news, [{ node: 'b', what: 'gone' }]);
+});
+
+test('a page that slept gives everyone time to be heard', () => {
+  const nodes = listening();
+  live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
+  assert.deepEqual(states(nodes, 500_000), ['a ready', 'b ready']);
+  assert.deepEqual(live(nodes, [report('a', '1')], 500_500, 503_500), [{ node: 'b', what: 'gone' }]);
+});
+
+test('when no node at all is heard, silence is the news and nobody is gone', () => {
+  const nodes = listening();
+  live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
+  assert.deepEqual(live(nodes, [], 5500, 60_000), []);
+  const { isSilent, lines } = nodes.look(60_000);
+  assert.deepEqual([isSilent, lines[0].state, lines[0].figures.rooms], [true, 'silent', null]);
+  assert.deepEqual(live(nodes, [report('a', '1'), report('b', '2')], 61_000, 61_000), []);
+  assert.deepEqual(states(nodes, 61_000), ['a ready', 'b ready']);
+  assert.equal(new Nodes().look(0).isSilent, false);
+});
+
+test('the cluster is the sum of those that live, and the worst of their delays', () => {
+  const nodes = listening();
+  live(nodes, [report('c', '3')], 0, 0);
+  live(nodes, [report('a', '1', { delivery_p99_ms: null, resident_bytes: null }), report('b', '2', { redis_round_trip_ms: 4, state: 'draining' })], 1000, 5000);
+  const all = totals(nodes.look(5000).lines);
+  assert.deepEqual([all.nodes, all.ready], [2, 1]);
+  assert.deepEqual([all.connections, all.messages_out_per_s, all.delivery_p99_ms, all.redis_round_trip_ms, all.resident_bytes], [6, 20, 0.5, 4, 1 << 20]);
+  assert.equal(totals([]).connections, null);
+});
+
+test('only the last minute is kept', () => {
+  const nodes = listening();
+  live(nodes, [report('a', '1')], 0, 300_000);
+  const [{ points }] = nodes.look(300_000).lines;
+  assert.equal(points.length, SPAN / 1000 + 1);
+});
+
+test('figures are short, and what is not known is a dash', () => {
+  const table = [
+    [count, [[null, '–'], [0, '0'], [0.25, '0.3'], [7, '7'], [42.4, '42'], [1234, '1,234'], [9999, '9,999'], [9999.7, '10k'], [56_700, '56.7k'], [999_400, '999k'], [999_600, '1M'], [1_250_000, '1.3M'], [23_000_000, '23M']]],
+    [milliseconds, [[null, '–'], [0, '0 ms'], [0.004, '< 0.01 ms'], [0.104, '0.1 ms'], [0.42, '0.42 ms'], [3.25, '3.3 ms'], [41.6, '42 ms'], [999.6, '1 s'], [2500, '2.5 s']]],
+    [bytes, [[null, '–'], [5 << 20, '5 MiB'], [300 << 20, '300 MiB'], [1.5 * 2 ** 30, '1.5 GiB']]],
+    [seconds, [[null, '–'], [0, '0 s'], [59.9, '59 s'], [60, '1 min'], [7500, '2 h 5 min'], [90_000, '1 d 1 h']]],
+  ];
+  for (const [write, rows] of table) for (const [value, text] of rows) assert.equal(write(value), text, `${write.name}(${value})`);
+});
+
+test('a plot is broken where nothing was known', () => {
+  const figures = (value) => ({ connections: value });
+  const points = [[0, 0], [1000, 10], [2000, null], [3000, 5], [4000, 20], [GONE_AFTER + 4001, 5]].map(([at, value]) => ({ at, figures: figures(value) }));
+  const frame = { now: SPAN, width: 60, height: 10, most: 10 };
+  assert.equal(path(points, 'connections', frame), 'M0.0 10.0L1.0 0.0M3.0 5.0L4.0 0.0M6.5 5.0');
+  assert.equal(path([], 'connections', frame), '');
+  assert.equal(highest([{ points }], 'connections', 7), 20);
+  assert.equal(highest([], 'connections', 7), 7);
+});
