@@ -232,7 +232,7 @@ pub async fn serve<S: Socket>(
     }
     match upgraded.speaks {
         Speaks::Echo => {
-            node.guarded(echo(&node, socket, upgraded.rest)).await;
+            node.guarded(echo(&node, socket, upgraded)).await;
         }
         Speaks::Protocol(protocol) => {
             start_session(&node, socket, protocol, upgraded, counted).await
@@ -249,6 +249,8 @@ pub async fn serve_full<S: Socket>(node: Arc<Node>, socket: S, _seat: Arc<()>) {
 /// What a handshake has led to.
 pub struct Upgraded {
     speaks: Speaks,
+    /// The answer to the handshake, which is still to be written.
+    answer: Vec<u8>,
     /// Bytes that came behind the head: they belong to the WebSocket.
     rest: Vec<u8>,
     /// The client's address, as far as trusted proxies tell it.
@@ -279,6 +281,8 @@ async fn start_session<S: Socket>(
         let _lives_with_the_connection = &counted;
         hung_up.shutdown();
     });
+    // It goes out together with the welcome, if the dispatcher is quick. The bound has room for a head, whatever it is.
+    outbox.offer(upgraded.answer.into());
     let client = upgraded.client.to_string();
     log::debug!(session = session.0, client = client.as_str(); "connected");
     let opened = Event::Opened {
@@ -302,8 +306,11 @@ async fn start_session<S: Socket>(
 }
 
 /// The conformance endpoint: each message goes back as it came, by tungstenite alone.
-async fn echo<S: Socket>(node: &Node, mut socket: S, rest: Vec<u8>) {
-    let config = Some(node.websocket_config());
+async fn echo<S: Socket>(node: &Node, mut socket: S, upgraded: Upgraded) {
+    if socket.write_all(&upgraded.answer).await.is_err() {
+        return;
+    }
+    let (config, rest) = (Some(node.websocket_config()), upgraded.rest);
     let mut stream =
         WebSocketStream::from_partially_read(socket.clone(), rest, Role::Server, config).await;
     while let Some(message) = stream.next().await {

@@ -23,7 +23,7 @@ mod room;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +31,7 @@ use crate::api;
 use crate::broker::{Broker, BrokerEvent, Request};
 use crate::control::ControlLog;
 use crate::disconnect::Disconnect;
-use crate::id::{Incarnation, Position, RoomName, SessionId};
+use crate::id::{Incarnation, NumberMap, Position, RoomName, SessionId};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::presence::{Attendance, PresenceSettings};
@@ -204,7 +204,7 @@ pub struct Dispatcher {
     desk: Desk,
     /// What the nodes tell each other.
     control: Control,
-    sessions: HashMap<SessionId, Session>,
+    sessions: NumberMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     attendance: Attendance,
     /// How many of the rooms are personal ones. They are no more than sessions, and count for no other bound.
@@ -216,7 +216,7 @@ pub struct Dispatcher {
     /// rooms: whoever joins and leaves for ever adds nothing.
     joins: BTreeSet<RoomKey>,
     /// Ended sessions whose connections have not ended yet, and when they are hung up on.
-    closing: HashMap<SessionId, (Instant, Outbox)>,
+    closing: NumberMap<SessionId, (Instant, Outbox)>,
     /// Where giving up recent messages goes on.
     recent_hand: usize,
     /// Where comparing goes on, and how many rooms are owed one, in parts of a room.
@@ -264,12 +264,12 @@ impl Dispatcher {
             control: Control::new(now.instant, settings.token_lifetime),
             attendance: Attendance::new(settings.presence.grace),
             desk: Desk::new(now.instant, settings, metrics),
-            sessions: HashMap::new(),
+            sessions: NumberMap::default(),
             rooms: Rooms::default(),
             personal: 0,
             expiring: BTreeSet::new(),
             joins: BTreeSet::new(),
-            closing: HashMap::new(),
+            closing: NumberMap::default(),
             recent_hand: 0,
             compare_hand: 0,
             compare_owed: 0.0,

@@ -2,10 +2,18 @@
 //! offset). All are checked when they are made, so that the floors above never meet a bad one.
 
 use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A map whose keys are numbers that the node deals itself. No stranger can choose them to collide, so that hashing them needs
+/// none of the care that costs time with names: a fifth of SipHash's instructions.
+pub type NumberMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// As [`NumberMap`].
+pub type NumberSet<K> = HashSet<K, foldhash::fast::RandomState>;
 
 /// The longest room name, in bytes.
 pub const ROOM_NAME_BYTES: usize = 128;

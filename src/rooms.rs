@@ -4,12 +4,28 @@
 use std::collections::HashMap;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
-use crate::id::{RoomName, SessionId};
+use crate::id::{NumberMap, RoomName, SessionId};
 
 /// A room's place in this structure, valid until the room is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoomKey(usize);
+pub struct RoomKey(u32);
+
+impl RoomKey {
+    fn of(place: usize) -> Self {
+        Self(index(place))
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Half as long as an address, because every membership has two. No node has as many rooms or members.
+fn index(place: usize) -> u32 {
+    u32::try_from(place).expect("fewer than four billion")
+}
 
 /// What a join has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +51,9 @@ pub enum Left {
 pub struct Rooms<T, M> {
     rooms: Slab<Room<T, M>>,
     names: HashMap<RoomName, RoomKey>,
-    /// Where each session is a member; absent when it is in no room.
-    places: HashMap<SessionId, Vec<Place>>,
+    /// Where each session is a member; absent when it is in no room. Most are in one room besides the personal one of their user,
+    /// which takes no memory besides.
+    places: NumberMap<SessionId, SmallVec<[Place; 2]>>,
 }
 
 /// A room with at least one local member, or one that is about to have one.
@@ -58,7 +75,7 @@ pub struct Member<M> {
 struct Place {
     room: RoomKey,
     /// Index into the room's members.
-    slot: usize,
+    slot: u32,
 }
 
 impl<T, M> Default for Rooms<T, M> {
@@ -66,7 +83,7 @@ impl<T, M> Default for Rooms<T, M> {
         Self {
             rooms: Slab::new(),
             names: HashMap::new(),
-            places: HashMap::new(),
+            places: NumberMap::default(),
         }
     }
 }
@@ -91,7 +108,7 @@ impl<T, M> Rooms<T, M> {
             return key;
         }
         let entry = self.rooms.vacant_entry();
-        let key = RoomKey(entry.key());
+        let key = RoomKey::of(entry.key());
         let (name, state) = (name.clone(), state());
         self.names.insert(name.clone(), key);
         entry.insert(Room {
@@ -104,19 +121,19 @@ impl<T, M> Rooms<T, M> {
     }
 
     pub fn get(&self, key: RoomKey) -> Option<&Room<T, M>> {
-        self.rooms.get(key.0)
+        self.rooms.get(key.index())
     }
 
     /// A room that is known to be there: keys live as long as their rooms.
     pub fn get_mut(&mut self, key: RoomKey) -> Option<&mut Room<T, M>> {
-        self.rooms.get_mut(key.0)
+        self.rooms.get_mut(key.index())
     }
 
     /// The first room at or behind a place in the structure, for walks that go on later; wraps round.
     pub fn next_key(&self, from: usize) -> Option<(RoomKey, usize)> {
         let found = (from..self.rooms.capacity()).find(|index| self.rooms.contains(*index));
         let index = found.or_else(|| self.rooms.iter().next().map(|(index, _)| index))?;
-        Some((RoomKey(index), index + 1))
+        Some((RoomKey::of(index), index + 1))
     }
 
     pub fn join(&mut self, key: RoomKey, session: SessionId, value: M) -> Joined {
@@ -124,10 +141,10 @@ impl<T, M> Rooms<T, M> {
         if places.iter().any(|place| place.room == key) {
             return Joined::Already;
         }
-        let members = &mut self.rooms[key.0].members;
+        let members = &mut self.rooms[key.index()].members;
         places.push(Place {
             room: key,
-            slot: members.len(),
+            slot: index(members.len()),
         });
         members.push(Member { session, value });
         if members.len() == 1 {
@@ -155,7 +172,7 @@ impl<T, M> Rooms<T, M> {
 
     /// Forgets a room. Rooms are made by joining and go with the last member: a stranger cannot make them pile up.
     pub fn remove(&mut self, key: RoomKey) -> Option<Room<T, M>> {
-        let room = self.rooms.try_remove(key.0)?;
+        let room = self.rooms.try_remove(key.index())?;
         debug_assert!(room.members.is_empty());
         self.names.remove(&room.name);
         if self.rooms.is_empty() {
@@ -167,7 +184,7 @@ impl<T, M> Rooms<T, M> {
 
     /// How many rooms the session is in.
     pub fn count_of(&self, session: SessionId) -> usize {
-        self.places.get(&session).map_or(0, Vec::len)
+        self.places.get(&session).map_or(0, SmallVec::len)
     }
 
     /// Whether the session is a member of the room.
@@ -181,8 +198,10 @@ impl<T, M> Rooms<T, M> {
     pub fn member_mut(&mut self, key: RoomKey, session: SessionId) -> Option<&mut M> {
         let places = self.places.get(&session)?;
         let place = places.iter().find(|place| place.room == key)?;
-        let members = &mut self.rooms.get_mut(key.0)?.members;
-        members.get_mut(place.slot).map(|member| &mut member.value)
+        let members = &mut self.rooms.get_mut(key.index())?.members;
+        members
+            .get_mut(place.slot as usize)
+            .map(|member| &mut member.value)
     }
 
     /// The rooms that the session is in now.
@@ -193,9 +212,9 @@ impl<T, M> Rooms<T, M> {
 
     /// Empties a slot. The last member moves into it, and its session is told so.
     fn vacate(&mut self, place: Place) -> (Left, M) {
-        let members = &mut self.rooms[place.room.0].members;
-        let left = members.swap_remove(place.slot);
-        if let Some(moved) = members.get(place.slot) {
+        let members = &mut self.rooms[place.room.index()].members;
+        let left = members.swap_remove(place.slot as usize);
+        if let Some(moved) = members.get(place.slot as usize) {
             let places = self.places.get_mut(&moved.session);
             for other in places.into_iter().flatten() {
                 if other.room == place.room {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::id::SessionId;
 
-pub use outbox::{Chunk, Offer, Outbox, OutboxLimits, OutboxReader, outbox};
+pub use outbox::{BATCH, Batch, Chunk, Next, Offer, Outbox, OutboxLimits, OutboxReader, outbox};
 
 /// Says which sessions are due a ping and which have let one pass: a wheel of slots that turns once per heartbeat,
 /// so that ten thousand sessions need no timer of their own.

@@ -235,11 +235,11 @@ impl<S: Socket> Door<'_, S> {
         let Ok(claim) = claim else {
             return self.refuse(one_of_many(), false).await;
         };
-        self.write(&accepted.response()).await?;
         // The WebSocket reads on into this buffer for as long as it lives: it need not be as large as a head.
         self.buffer.shrink_to_fit();
         Ok(Some(Upgraded {
             speaks,
+            answer: accepted.response(),
             rest: self.buffer,
             client,
             identity,

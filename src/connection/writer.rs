@@ -7,18 +7,11 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use futures::AsyncWriteExt;
-use smallvec::SmallVec;
 
 use super::{Node, Socket};
 use crate::dispatcher::Event;
 use crate::id::SessionId;
-use crate::session::{Chunk, OutboxReader};
-
-/// Buffers of one write at most. The slices lie on the stack during the call only, never in the task.
-const BATCH: usize = 64;
-
-/// What is written together. One buffer, which is the usual case when little is said, needs no memory besides.
-type Batch = SmallVec<[Bytes; 1]>;
+use crate::session::{BATCH, Batch, Next, OutboxReader};
 
 /// Writes to the end of the outbox: a close frame, or nothing any more.
 #[expect(
@@ -50,39 +43,15 @@ async fn drain<S: Socket>(
     socket: &mut S,
     outbox: &OutboxReader,
 ) -> io::Result<()> {
+    let mut batch = Batch::default();
     loop {
-        let Some(first) = outbox.recv().await else {
-            return Ok(());
-        };
-        let mut batch = Batch::new();
-        let end = gather(first, outbox, &mut batch);
-        let (bytes, chunks) = (batch.iter().map(Bytes::len).sum(), batch.len());
-        write_all(socket, &mut batch).await?;
-        outbox.written(bytes, chunks);
-        if let Some(farewell) = end {
-            return write_all(socket, &mut [farewell]).await;
-        }
-        if outbox.take_drained_wanted() {
-            node.tell(Event::Drained(session)).await;
+        match outbox.next(&mut batch).await {
+            Next::Write => write_all(socket, &mut batch.chunks).await?,
+            Next::TellDrained => node.tell(Event::Drained(session)).await,
+            Next::End(farewell) => return write_all(socket, &mut [farewell]).await,
+            Next::Gone => return Ok(()),
         }
     }
-}
-
-/// Takes what is queued, up to a batch. The close frame, when it is reached, is returned.
-fn gather(first: Chunk, outbox: &OutboxReader, batch: &mut Batch) -> Option<Bytes> {
-    let mut next = Some(first);
-    while let Some(chunk) = next {
-        match chunk {
-            Chunk::End(farewell) => return Some(farewell),
-            Chunk::Frames(frames) if outbox.discards() => outbox.written(frames.len(), 1),
-            Chunk::Frames(frames) => batch.push(frames),
-        }
-        if batch.len() == BATCH {
-            return None;
-        }
-        next = outbox.try_recv();
-    }
-    None
 }
 
 async fn write_all<S: Socket>(socket: &mut S, batch: &mut [Bytes]) -> io::Result<()> {
@@ -94,6 +63,7 @@ async fn write_all<S: Socket>(socket: &mut S, batch: &mut [Bytes]) -> io::Result
             if let [only] = rest {
                 return Pin::new(&mut *socket).poll_write(cx, only);
             }
+            // On the stack, during the call only: never in the task.
             let mut slices = [IoSlice::new(&[]); BATCH];
             for (slice, frames) in slices.iter_mut().zip(rest) {
                 *slice = IoSlice::new(frames);

@@ -1,7 +1,7 @@
 //! The dispatcher's desk: what rooms and sessions leave behind in a turn for the dispatcher to see to. Requests to the
 //! broker and who waits for them, reads in line, sessions found slow, rooms with something to seal.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use super::roll::Rolls;
 use crate::api::Caller;
 use crate::broker::{Range, Read, Request};
 use crate::control::{ControlLog, Order};
-use crate::id::{RoomName, SessionId, Ticket, UserName};
+use crate::id::{NumberMap, NumberSet, RoomName, SessionId, Ticket, UserName};
 use crate::metrics::Metrics;
 use crate::protocol::RequestId;
 use crate::rooms::RoomKey;
@@ -82,14 +82,14 @@ pub struct Desk {
     pub heard: Vec<Instant>,
     /// What the broker is asked in this turn.
     pub requests: Vec<Request>,
-    pub pending: HashMap<Ticket, Pending>,
+    pub pending: NumberMap<Ticket, Pending>,
     /// How many of them are calls' commands.
     pub calls: usize,
     last_ticket: u64,
     /// Rooms that want a read, and the same as a set: each key stands here once, also when its room has gone and another has
     /// come in its place, so there are no more of them than there may be rooms.
     line: VecDeque<RoomKey>,
-    in_line: HashSet<RoomKey>,
+    in_line: NumberSet<RoomKey>,
     /// How many reads are under way.
     pub reads: usize,
     /// Rooms whose read failed; they line up again at the next tick.
@@ -117,11 +117,11 @@ impl Desk {
             metrics,
             heard: Vec::new(),
             requests: Vec::new(),
-            pending: HashMap::new(),
+            pending: NumberMap::default(),
             calls: 0,
             last_ticket: 0,
             line: VecDeque::new(),
-            in_line: HashSet::new(),
+            in_line: NumberSet::default(),
             reads: 0,
             retry: BTreeSet::new(),
             slow: Vec::new(),

@@ -1,7 +1,7 @@
 //! The lists of rooms' members, over all nodes: reading them, a bounded number at a time and within one memory bound, keeping them
 //! true, and telling a room's members what has changed.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +10,7 @@ use super::desk::{Desk, Pending};
 use super::room::Room;
 use super::{Dispatcher, Now};
 use crate::broker::{Change, Members, Refused, Request, Roll};
-use crate::id::{RoomName, Ticket};
+use crate::id::{NumberSet, RoomName, Ticket};
 use crate::presence::{Question, Roster, Told};
 use crate::protocol::{Protocol, Push};
 use crate::rooms::RoomKey;
@@ -27,7 +27,7 @@ pub struct Rolls {
     /// Rooms that want to read, and the same as a set: each key stands here once, also when its room has gone and another has come
     /// in its place.
     line: VecDeque<RoomKey>,
-    in_line: HashSet<RoomKey>,
+    in_line: NumberSet<RoomKey>,
     /// How many reads are under way.
     pub under_way: usize,
     /// Rooms whose read failed; they line up again at the next tick.

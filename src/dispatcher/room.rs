@@ -1,7 +1,6 @@
 //! One room: who is in it, what was said in this turn, and where the node stands. Its recovery, the other half of
 //! what a room does, is in [`recovery`](super::recovery).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +11,7 @@ use super::recovery::{Cursor, Judge};
 use super::roll::RoomRoll;
 use crate::broker::{Page, Publication, Refused};
 use crate::history::Recent;
-use crate::id::{Position, SessionId, Ticket, UserName};
+use crate::id::{NumberMap, Position, SessionId, Ticket, UserName};
 use crate::protocol::{Message, Protocol, Push};
 use crate::rooms;
 use crate::session::Outbox;
@@ -49,7 +48,7 @@ pub struct RoomState {
     /// What was said in this turn and is not sealed yet.
     open: Open,
     /// The members that are behind; all others are live.
-    pub cursors: HashMap<SessionId, Cursor>,
+    pub cursors: NumberMap<SessionId, Cursor>,
     /// The reads under way: the node's own, and the one that all cursors share.
     pub track_ticket: Option<Ticket>,
     pub seek_ticket: Option<Ticket>,
@@ -91,8 +90,8 @@ impl Open {
     }
 
     /// The frames for each sender that did not want its own words back.
-    fn for_senders(&self) -> HashMap<SessionId, Bytes> {
-        let mut senders = HashMap::new();
+    fn for_senders(&self) -> NumberMap<SessionId, Bytes> {
+        let mut senders = NumberMap::default();
         for Except {
             session, protocol, ..
         } in &self.except

@@ -8,6 +8,8 @@ mod identity;
 mod presence;
 mod reports;
 
+use std::collections::HashMap;
+
 use super::*;
 use crate::broker::{Page, Publication, Range, Refused};
 use crate::disconnect::Disconnect;

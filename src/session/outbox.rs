@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::disconnect::Disconnect;
 use crate::protocol::frame;
@@ -44,7 +45,33 @@ pub struct Outbox(Arc<Shared>);
 /// The writer's end.
 pub struct OutboxReader(Arc<Shared>);
 
-/// What a writer takes from its outbox.
+/// Chunks of one batch at most.
+pub const BATCH: usize = 64;
+
+/// What is taken from an outbox at once, to be written together. One chunk, which is the usual case when little is said, needs
+/// no memory besides.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Whole frames each; whoever has written a part may advance them.
+    pub chunks: SmallVec<[Bytes; 1]>,
+    /// What they had when they were taken.
+    bytes: usize,
+}
+
+/// What a writer does next.
+#[derive(Debug)]
+pub enum Next {
+    /// The batch is to be written.
+    Write,
+    /// The dispatcher is to be told that what it asked about is written.
+    TellDrained,
+    /// The last frame of the connection: a close frame, or nothing when the client has closed.
+    End(Bytes),
+    /// The outbox was dropped without a farewell.
+    Gone,
+}
+
+/// One thing taken from an outbox.
 #[derive(Debug)]
 pub enum Chunk {
     /// Whole frames, to be written as they are.
@@ -162,20 +189,30 @@ impl Queue {
         }
     }
 
-    fn pop(&mut self) -> Option<Chunk> {
-        if let Some(frames) = self.first.take() {
+    fn pop(&mut self) -> Option<Bytes> {
+        let oldest = self.first.take();
+        if self.rest.capacity() > 0 {
             self.first = self.rest.pop_front();
-            if self.first.is_none() {
+            if self.rest.is_empty() {
                 // A burst does not stay in the memory of an idle connection.
                 self.rest = VecDeque::new();
             }
-            return Some(Chunk::Frames(frames));
         }
+        oldest
+    }
+
+    fn pop_end(&mut self) -> Option<Bytes> {
         let Ending::Queued(farewell) = self.ending else {
             return None;
         };
         self.ending = Ending::Over;
-        Some(Chunk::End(farewell.map_or_else(Bytes::new, frame::close)))
+        Some(farewell.map_or_else(Bytes::new, frame::close))
+    }
+
+    fn written(&mut self, bytes: usize, chunks: usize) {
+        self.bytes -= bytes;
+        self.chunks -= chunks as u32;
+        self.progressed = true;
     }
 }
 
@@ -283,34 +320,57 @@ impl Outbox {
 }
 
 impl OutboxReader {
-    /// Waits for the next chunk; `None` when the outbox was dropped without a farewell.
-    pub async fn recv(&self) -> Option<Chunk> {
-        poll_fn(|cx| self.poll_recv(cx)).await
+    /// Waits for what is to be done. What was in the batch counts as written, and is given up: one lock does for the end of
+    /// one batch and the beginning of the next.
+    pub async fn next(&self, batch: &mut Batch) -> Next {
+        poll_fn(|cx| self.poll_next(cx, batch)).await
     }
 
-    fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Option<Chunk>> {
+    fn poll_next(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Next> {
+        let Batch { chunks, bytes } = std::mem::take(batch);
+        let written = chunks.len();
+        drop(chunks);
         let mut queue = self.0.queue();
-        if let Some(chunk) = queue.pop() {
-            return Poll::Ready(Some(chunk));
+        if written > 0 {
+            queue.written(bytes, written);
+            if std::mem::take(&mut queue.drained_wanted) {
+                return Poll::Ready(Next::TellDrained);
+            }
+        }
+        while batch.chunks.len() < BATCH {
+            match queue.pop() {
+                Some(frames) if self.discards() => queue.written(frames.len(), 1),
+                Some(frames) => {
+                    batch.bytes += frames.len();
+                    batch.chunks.push(frames);
+                }
+                None => break,
+            }
+        }
+        if !batch.chunks.is_empty() {
+            return Poll::Ready(Next::Write);
+        }
+        if let Some(farewell) = queue.pop_end() {
+            return Poll::Ready(Next::End(farewell));
         }
         if queue.ending == Ending::Over || self.0.handles.load(Ordering::Acquire) == 0 {
-            return Poll::Ready(None);
+            return Poll::Ready(Next::Gone);
         }
         queue.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// The next chunk, if there is one already.
+    /// Takes one thing, if there is one, as those do who write by hand; what they have taken they tell by
+    /// [`written`](Self::written).
     pub fn try_recv(&self) -> Option<Chunk> {
-        self.0.queue().pop()
+        let mut queue = self.0.queue();
+        let frames = queue.pop().map(Chunk::Frames);
+        frames.or_else(|| queue.pop_end().map(Chunk::End))
     }
 
     /// These bytes in so many chunks are written.
     pub fn written(&self, bytes: usize, chunks: usize) {
-        let mut queue = self.0.queue();
-        queue.bytes -= bytes;
-        queue.chunks -= chunks as u32;
-        queue.progressed = true;
+        self.0.queue().written(bytes, chunks);
     }
 
     /// Whether the dispatcher waits to hear that the queue is written; asked when it is.
@@ -441,7 +501,6 @@ mod tests {
 
     #[test]
     fn a_writer_that_waits_is_woken_by_an_offer_by_the_end_and_by_the_last_drop() {
-        use futures::FutureExt;
         use futures::task::ArcWake;
         struct Count(AtomicUsize);
         impl ArcWake for Count {
@@ -453,32 +512,60 @@ mod tests {
         let waker = futures::task::waker(count.clone());
         let woken = || count.0.load(Ordering::Relaxed);
         let poll = |reader: &OutboxReader| {
-            let mut waiting = Box::pin(reader.recv());
-            waiting.poll_unpin(&mut Context::from_waker(&waker))
+            let mut batch = Batch::default();
+            reader.poll_next(&mut Context::from_waker(&waker), &mut batch)
         };
         let (outbox, reader) = outbox(LIMITS, || ());
         assert!(poll(&reader).is_pending());
         outbox.offer(Bytes::from_static(b"x"));
         outbox.offer(Bytes::from_static(b"y"));
         assert_eq!(woken(), 1, "once is enough");
-        assert!(poll(&reader).is_ready() && poll(&reader).is_ready());
+        assert!(matches!(poll(&reader), Poll::Ready(Next::Write)));
         assert!(poll(&reader).is_pending());
         let other = outbox.clone();
         drop(outbox);
         assert_eq!(woken(), 1);
         drop(other);
         assert_eq!(woken(), 2);
-        assert!(matches!(poll(&reader), Poll::Ready(None)));
+        assert!(matches!(poll(&reader), Poll::Ready(Next::Gone)));
 
         let (outbox, reader) = super::outbox(LIMITS, || ());
         assert!(poll(&reader).is_pending());
         outbox.end(Disconnect::Ended);
         assert_eq!(woken(), 3);
-        assert!(matches!(poll(&reader), Poll::Ready(Some(Chunk::End(_)))));
+        assert!(matches!(poll(&reader), Poll::Ready(Next::End(_))));
         assert!(
-            matches!(poll(&reader), Poll::Ready(None)),
+            matches!(poll(&reader), Poll::Ready(Next::Gone)),
             "the end is the end"
         );
+    }
+
+    #[test]
+    fn what_was_in_a_batch_counts_as_written_when_the_next_is_asked_for() {
+        let (outbox, reader) = outbox(LIMITS, || ());
+        let mut batch = Batch::default();
+        let mut cx = Context::from_waker(futures::task::noop_waker_ref());
+        outbox.offer(Bytes::from_static(b"ab"));
+        outbox.offer(Bytes::from_static(b"c"));
+        outbox.want_drained();
+        let next = reader.poll_next(&mut cx, &mut batch);
+        assert!(matches!(next, Poll::Ready(Next::Write)));
+        assert_eq!(batch.chunks[..], ["ab", "c"]);
+        outbox.expect_life();
+        assert_eq!((outbox.waiting(), outbox.shows_life()), (3, false));
+        // It is written, and whatever is left of its buffers does not matter.
+        batch.chunks[0].clear();
+        outbox.offer(Bytes::from_static(b"d"));
+        let next = reader.poll_next(&mut cx, &mut batch);
+        assert!(matches!(next, Poll::Ready(Next::TellDrained)));
+        assert_eq!((outbox.waiting(), outbox.shows_life()), (1, true));
+        outbox.end(Disconnect::Slow);
+        let next = reader.poll_next(&mut cx, &mut batch);
+        assert!(
+            matches!(next, Poll::Ready(Next::End(_))),
+            "the rest is discarded"
+        );
+        assert_eq!(outbox.waiting(), 0);
     }
 
     #[test]
