@@ -253,18 +253,7 @@ impl Log {
 mod tests {
     use super::*;
     use crate::publication::Publisher;
-    use serde_json::value::RawValue;
     use std::time::Duration;
-
-    fn said(n: u64) -> Arc<Publication> {
-        let data = RawValue::from_string(n.to_string()).unwrap();
-        Arc::new(Publication {
-            user: None,
-            time: n,
-            except: None,
-            data,
-        })
-    }
 
     fn offsets<'a>(messages: impl Iterator<Item = (u64, &'a Arc<Publication>)>) -> Vec<u64> {
         messages
@@ -314,7 +303,11 @@ mod tests {
             for _ in 0..40 {
                 if random.bool() {
                     top += 1;
-                    assert_eq!(log.append(said(top), None, limits, now).offset, top);
+                    assert_eq!(
+                        log.append(Publication::numbered(top), None, limits, now)
+                            .offset,
+                        top
+                    );
                 }
                 let first = if top == 0 {
                     1
@@ -355,14 +348,18 @@ mod tests {
             age: Duration::from_secs(5),
         };
         let mut log = Log::new(Epoch::new(1), start);
-        log.append(said(1), None, limits, start);
+        log.append(Publication::numbered(1), None, limits, start);
         let later = start + Duration::from_secs(5);
         let page = log.page(Range::Before(None), 10, later);
         assert_eq!(
             (page.top.offset, page.first, page.messages.len()),
             (1, 2, 0)
         );
-        assert_eq!(log.append(said(2), None, limits, later).offset, 2);
+        assert_eq!(
+            log.append(Publication::numbered(2), None, limits, later)
+                .offset,
+            2
+        );
         assert_eq!(log.page(Range::Before(None), 10, later).first, 2);
     }
 
@@ -378,7 +375,7 @@ mod tests {
             key: "k".into(),
         };
         let mut log = Log::new(Epoch::new(1), start);
-        log.append(said(1), Some(key.clone()), limits, start);
+        log.append(Publication::numbered(1), Some(key.clone()), limits, start);
         assert_eq!(
             log.offset_of(&key, start + KEY_TTL - Duration::from_secs(1)),
             Some(1)
@@ -403,7 +400,7 @@ mod tests {
             key: "k".into(),
         };
         let mut log = Log::new(Epoch::new(1), start);
-        log.append(said(1), Some(key), limits, start);
+        log.append(Publication::numbered(1), Some(key), limits, start);
         log.tidy(start + KEY_TTL);
         assert!(log.run.is_empty() && log.keys.is_empty());
     }

@@ -23,6 +23,17 @@ pub struct Publication {
 }
 
 impl Publication {
+    /// One that says a number, and has it as its time.
+    #[cfg(test)]
+    pub fn numbered(n: u64) -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Self {
+            user: None,
+            time: n,
+            except: None,
+            data: RawValue::from_string(n.to_string()).expect("JSON"),
+        })
+    }
+
     /// What it occupies in memory, in bytes, near enough to keep a bound.
     pub fn weight(&self) -> usize {
         size_of::<Self>() + self.data.get().len() + 64

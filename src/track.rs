@@ -228,23 +228,12 @@ mod tests {
     use super::*;
     use crate::history::Log;
     use crate::retention::LogLimits;
-    use serde_json::value::RawValue;
     use std::time::{Duration, Instant};
 
     const LIMITS: LogLimits = LogLimits {
         size: 20,
         age: Duration::from_secs(3600),
     };
-
-    fn said(n: u64) -> Arc<Publication> {
-        let data = RawValue::from_string(n.to_string()).unwrap();
-        Arc::new(Publication {
-            user: None,
-            time: n,
-            except: None,
-            data,
-        })
-    }
 
     /// A member of the room: checks what it is told, step by step.
     #[derive(Default)]
@@ -295,9 +284,9 @@ mod tests {
                 match random.u8(..8) {
                     0..3 if !calm => {
                         number += 1;
-                        let at = log.append(said(number), None, LIMITS, now);
+                        let at = log.append(Publication::numbered(number), None, LIMITS, now);
                         if !cuts || random.u8(..4) > 0 {
-                            heard.push_back((at, said(number)));
+                            heard.push_back((at, Publication::numbered(number)));
                         }
                     }
                     3 if !calm && cuts && random.u8(..20) == 0 => {
@@ -364,13 +353,17 @@ mod tests {
     fn a_message_that_overtakes_the_first_read_is_delivered_after_it() {
         let now = Instant::now();
         let mut log = Log::new(Epoch::new(1), now);
-        log.append(said(1), None, LIMITS, now);
+        log.append(Publication::numbered(1), None, LIMITS, now);
         let mut track = Track::default();
         track.make_due();
         let range = track.ask();
         let page = log.page(range, 10, now);
-        let at = log.append(said(2), None, LIMITS, now);
-        assert!(track.hear(at.epoch, at.offset, said(2), 1 << 20).is_none());
+        let at = log.append(Publication::numbered(2), None, LIMITS, now);
+        assert!(
+            track
+                .hear(at.epoch, at.offset, Publication::numbered(2), 1 << 20)
+                .is_none()
+        );
         let mut steps = Vec::new();
         track.answer(page, &mut steps);
         assert!(matches!(steps[..], [Step::Deliver(2, _)]), "{steps:?}");
@@ -381,12 +374,16 @@ mod tests {
     fn contradictions_of_a_log_that_lost_its_tail_do_not_ask_for_ever() {
         let now = Instant::now();
         let mut log = Log::new(Epoch::new(1), now);
-        log.append(said(1), None, LIMITS, now);
+        log.append(Publication::numbered(1), None, LIMITS, now);
         let mut track = Track::default();
         track.make_due();
         let range = track.ask();
         track.answer(log.page(range, 10, now), &mut Vec::new());
-        assert!(track.hear(Epoch::new(1), 9, said(9), 1 << 20).is_none());
+        assert!(
+            track
+                .hear(Epoch::new(1), 9, Publication::numbered(9), 1 << 20)
+                .is_none()
+        );
         for _ in 0..2 {
             assert!(track.is_due());
             let range = track.ask();

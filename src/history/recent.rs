@@ -115,21 +115,12 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::value::RawValue;
     use std::collections::BTreeSet;
 
-    fn said(n: u64) -> Arc<Publication> {
-        let data = RawValue::from_string(n.to_string()).unwrap();
-        Arc::new(Publication {
-            user: None,
-            time: n,
-            except: None,
-            data,
-        })
-    }
-
     fn page(offsets: std::ops::RangeInclusive<u64>) -> Vec<(u64, Arc<Publication>)> {
-        offsets.map(|offset| (offset, said(offset))).collect()
+        offsets
+            .map(|offset| (offset, Publication::numbered(offset)))
+            .collect()
     }
 
     /// Everything held, looked up message by message.
@@ -146,7 +137,7 @@ mod tests {
     #[test]
     fn pages_of_a_herd_become_one_run_with_the_newest_when_they_meet() {
         let mut recent = Recent::default();
-        recent.push(90, said(90));
+        recent.push(90, Publication::numbered(90));
         recent.insert(&page(10..=19), 90);
         recent.insert(&page(40..=49), 90);
         assert_eq!(recent.runs.len(), 3);
@@ -159,7 +150,7 @@ mod tests {
             (10..=90).collect(),
             "and no more than was delivered"
         );
-        recent.push(91, said(91));
+        recent.push(91, Publication::numbered(91));
         assert_eq!(recent.runs[0].len(), 82);
     }
 
@@ -174,7 +165,7 @@ mod tests {
                 match random.u8(..10) {
                     0..4 => {
                         delivered += 1;
-                        recent.push(delivered, said(delivered));
+                        recent.push(delivered, Publication::numbered(delivered));
                         model.insert(delivered);
                     }
                     4 => {
@@ -196,7 +187,10 @@ mod tests {
                     }
                 }
                 assert_eq!(held(&recent), model, "seed {seed}");
-                let weight: usize = model.iter().map(|offset| said(*offset).weight()).sum();
+                let weight: usize = model
+                    .iter()
+                    .map(|offset| Publication::numbered(*offset).weight())
+                    .sum();
                 assert_eq!(recent.weight(), weight, "seed {seed}");
                 let apart = |pair: &[Run]| pair[0].end() < pair[1].first;
                 assert!(recent.runs.windows(2).all(apart), "seed {seed}");

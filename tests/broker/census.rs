@@ -12,19 +12,6 @@ use super::here::{SOON, info, user};
 use super::node::{BrokerNode, SHORT_LEASE, World, name};
 use crate::support::redis_server::RedisServer;
 
-/// Each scenario becomes a test of each broker.
-macro_rules! over_every_broker {
-    ($($scenario:ident),+ $(,)?) => {
-        mod over_memory {
-            $(#[test] fn $scenario() { super::$scenario(super::World::memory()); })+
-        }
-
-        mod over_redis {
-            $(#[test] fn $scenario() { super::$scenario(super::World::redis()); })+
-        }
-    };
-}
-
 over_every_broker! {
     a_room_is_counted_with_all_its_connections_and_tells_where_it_stands,
     rooms_are_listed_while_somebody_is_in_them,

@@ -1,6 +1,19 @@
 //! What every broker promises: the same scenarios over each of them, through the seam alone; then what only Redis can
 //! do to us.
 
+/// Each scenario becomes a test of each broker.
+macro_rules! over_every_broker {
+    ($($scenario:ident),+ $(,)?) => {
+        mod over_memory {
+            $(#[test] fn $scenario() { super::$scenario(crate::broker::node::World::memory()); })+
+        }
+
+        mod over_redis {
+            $(#[test] fn $scenario() { super::$scenario(crate::broker::node::World::redis()); })+
+        }
+    };
+}
+
 mod census;
 mod cuts;
 mod herd;

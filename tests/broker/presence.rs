@@ -5,19 +5,6 @@ use std::time::Duration;
 use super::here::{Table, list, user};
 use super::node::{BrokerNode, SHORT_LEASE, World};
 
-/// Each scenario becomes a test of each broker.
-macro_rules! over_every_broker {
-    ($($scenario:ident),+ $(,)?) => {
-        mod over_memory {
-            $(#[test] fn $scenario() { super::$scenario(super::World::memory()); })+
-        }
-
-        mod over_redis {
-            $(#[test] fn $scenario() { super::$scenario(super::World::redis()); })+
-        }
-    };
-}
-
 over_every_broker! {
     a_user_joins_once_and_leaves_once_however_many_connections_there_are,
     a_user_on_two_nodes_is_one_member,

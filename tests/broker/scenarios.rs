@@ -5,19 +5,6 @@ use switchboard::id::{Epoch, Position};
 
 use super::node::{Form, LINGER, World, name, offsets, said};
 
-/// Each scenario becomes a test of each broker.
-macro_rules! over_every_broker {
-    ($($scenario:ident),+ $(,)?) => {
-        mod over_memory {
-            $(#[test] fn $scenario() { super::$scenario(super::World::memory()); })+
-        }
-
-        mod over_redis {
-            $(#[test] fn $scenario() { super::$scenario(super::World::redis()); })+
-        }
-    };
-}
-
 over_every_broker! {
     offsets_count_from_one_and_both_nodes_hear_them_in_order,
     a_room_that_nobody_follows_keeps_its_messages,
