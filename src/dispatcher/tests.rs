@@ -16,12 +16,14 @@ mod reports;
 use std::collections::HashMap;
 
 use super::*;
+use crate::api;
 use crate::broker::{Page, Publication, Range, Refused};
 use crate::disconnect::Disconnect;
 use crate::id::Epoch;
 use crate::id::Ticket;
+use crate::identity::Identity;
 use crate::presence::PresenceSettings;
-use crate::protocol::Publish;
+use crate::protocol::{Command, Protocol, Publish, RequestId};
 use crate::rights::Rights;
 use crate::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 use bytes::Bytes;
