@@ -20,7 +20,7 @@ use super::server::Server;
 const AT_ONCE: usize = 256;
 
 /// Nothing that a bench waits for takes so long, unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The nonce of RFC 6455 section 1.3 and the answer to it.
 const NONCE: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -77,7 +77,7 @@ impl Load {
     }
 
     fn add(&mut self, server: &Server, path: &str) -> Outcome {
-        let mut socket = TcpStream::connect(server.address)?;
+        let mut socket = TcpStream::connect_timeout(&server.address, PATIENCE)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let token = EventData::new_u64(self.clients.len() as u64);
