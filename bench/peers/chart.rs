@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::{Figure, Row};
 use crate::support::server::Kind;
 
-const WIDTH: usize = 960;
-const COLUMNS: usize = 2;
+const WIDTH: usize = 1020;
+const COLUMNS: usize = 3;
 const PANEL: usize = WIDTH / COLUMNS;
 const MARGIN: usize = 16;
 const TITLE: usize = 30;
@@ -15,9 +15,9 @@ const BAR: usize = 18;
 /// Above the first panels.
 const HEAD: usize = 62;
 /// Where the names end and the bars begin.
-const NAMES: usize = 118;
+const NAMES: usize = 104;
 /// The longest bar; behind it stands its figure.
-const LONGEST: f64 = 250.0;
+const LONGEST: f64 = 160.0;
 
 /// Of a node, of the limits, and of everyone else.
 const STYLE: &str = "\

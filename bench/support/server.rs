@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::dialogue::Dialogue;
+use super::dialogue::{Dialogue, Seat};
 use super::machine::{Role, pinned};
-use super::{Outcome, process};
+use super::{Outcome, frames, process};
 
 /// A server that is there answers within this time; then it is asked again.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ impl Server {
         Self::start_other(command, port, role, Dialogue::Native)
     }
 
-    /// Starts somebody else's server, which listens on this port when it is ready.
+    /// Starts somebody else's server, which is ready when it lets members in on this port.
     pub fn start_other(
         mut command: Command,
         port: u16,
@@ -65,8 +65,8 @@ impl Server {
         dialogue: Dialogue,
     ) -> Outcome<Self> {
         let mut server = Self::spawn(&mut command, port, role)?;
-        server.until(Self::listens)?;
         server.dialogue = dialogue;
+        server.until(Self::lets_in)?;
         Ok(server)
     }
 
@@ -113,8 +113,11 @@ impl Server {
         })
     }
 
-    fn listens(&self) -> bool {
-        TcpStream::connect_timeout(&self.address, ANSWER).is_ok()
+    /// Some listen before they have found their Redis, and refuse members until then.
+    fn lets_in(&self) -> bool {
+        let path = self.dialogue.path(&Seat::Member("first".into()));
+        self.ask(&frames::upgrade(&path))
+            .starts_with("HTTP/1.1 101")
     }
 
     fn is_ready(&self) -> bool {
