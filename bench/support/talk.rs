@@ -125,13 +125,16 @@ impl Talk {
 
     /// Waits until everything published has reached everyone.
     pub fn finish(&mut self, mut delivered: impl FnMut(u32, Instant)) -> Outcome {
-        // Once for all: whoever only pings does not renew it.
-        let deadline = Instant::now() + PATIENCE;
-        while let Some(room) = self.rooms.iter().find(|room| room.done < room.published) {
-            if Instant::now() > deadline {
-                return Err(room.missing().into());
-            }
+        let mut deadline = Instant::now() + PATIENCE;
+        while let Some(room) = self.rooms.iter().position(Room::waits) {
+            let before = self.deliveries;
             self.poll(deadline, &mut delivered)?;
+            // Whoever only pings does not renew it, and of deliveries there are only so many.
+            if self.deliveries > before {
+                deadline = Instant::now() + PATIENCE;
+            } else if Instant::now() > deadline {
+                return Err(self.rooms[room].missing().into());
+            }
         }
         Ok(())
     }
@@ -146,6 +149,10 @@ impl Room {
             self.done += 1;
         }
         Ok(())
+    }
+
+    fn waits(&self) -> bool {
+        self.done < self.published
     }
 
     fn missing(&self) -> String {
