@@ -151,6 +151,10 @@ impl Bench {
     }
 }
 
+fn parsed(json: &[u8]) -> Value {
+    serde_json::from_slice(json).unwrap()
+}
+
 /// The JSON of the text frames in a buffer.
 fn messages(mut frames: &[u8]) -> Vec<Value> {
     let mut messages = Vec::new();

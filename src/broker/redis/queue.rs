@@ -53,7 +53,8 @@ impl Job {
         }
     }
 
-    /// What it puts on the wire, there or back, in bytes: a guess of 256 for each entry of a page.
+    /// What it costs Redis, as bytes on the wire, there or back. An entry of a page counts as a KiB, though most are smaller: Redis works off
+    /// what came on one connection before it turns to the next, and 100 entries take it 40 µs, in which it hears nobody else.
     fn cost(&self) -> usize {
         let entries = match self {
             Job::Read(Read { limit, .. }) | Job::Members(Members { limit, .. }) => *limit,
@@ -63,7 +64,7 @@ impl Job {
             },
             Job::Publish(_) | Job::Probe => 0,
         };
-        self.weight().saturating_add(entries.saturating_mul(256))
+        self.weight().saturating_add(entries.saturating_mul(1024))
     }
 
     /// The answer to whoever asked, if there is anyone.
@@ -324,11 +325,13 @@ mod tests {
             assert!(queue.push(Job::Publish(said), now).is_none());
         };
         (0..100).for_each(|ticket| push(ticket, 1));
-        (100..102).for_each(|ticket| push(ticket, 2));
-        assert_eq!(queue.take(3, usize::MAX), [0, 100, 1]);
+        (100..106).for_each(|ticket| push(ticket, 2));
+        assert_eq!(queue.take(5, usize::MAX), [0, 1, 2, 3, 100]);
         queue.untouched(100);
-        assert_eq!(queue.take(3, usize::MAX), [100, 101, 2]);
-        assert_eq!(queue.take(200, usize::MAX), (3..100).collect::<Vec<u64>>());
+        assert_eq!(queue.take(5, usize::MAX), [100, 101, 102, 103, 4]);
+        let rest = queue.take(200, usize::MAX);
+        assert_eq!(rest[..6], [5, 6, 7, 104, 105, 8]);
+        assert_eq!(rest[6..], (9..100).collect::<Vec<u64>>());
     }
 
     #[test]

@@ -1,9 +1,15 @@
-//! Fair shares of a line (start-time fair queuing): whoever has one request waiting waits for about one of everybody else's,
-//! however many these have. Plain logic.
+//! Fair shares of a line (start-time fair queuing): whoever has one request waiting waits for about one turn of everybody
+//! else's, however many requests these have. Plain logic.
+//!
+//! A turn is a few requests, not one, because what is published in a room together is delivered together: in 200 rooms of 10 over two
+//! nodes, with four messages in flight, turns of one cost 8.5 µs of processor time a delivery and turns of four 4.1.
 
 use std::collections::HashMap;
 
 use crate::id::SessionId;
+
+/// Requests of one source in one round.
+const TURN: u32 = 4;
 
 /// The sources that have something in the line, and the round that is served.
 #[derive(Debug, Default)]
@@ -16,19 +22,27 @@ pub struct Shares {
 struct Share {
     /// The round of its next request.
     next: u64,
+    /// How many it has in that round already.
+    taken: u32,
     requests: usize,
 }
 
 impl Shares {
-    /// The round in which a new request is served. Those of one source come in rounds that rise; what is nobody's (`None`)
+    /// The round in which a new request is served. Those of one source come in rounds that do not fall; what is nobody's (`None`)
     /// belongs to the present one.
     pub fn enter(&mut self, source: Option<SessionId>) -> u64 {
         let Some(source) = source else {
             return self.round;
         };
         let share = self.waiting.entry(source).or_default();
-        let round = self.round.max(share.next);
-        share.next = round + 1;
+        if share.next < self.round {
+            (share.next, share.taken) = (self.round, 0);
+        }
+        let round = share.next;
+        share.taken += 1;
+        if share.taken == TURN {
+            (share.next, share.taken) = (round + 1, 0);
+        }
         share.requests += 1;
         round
     }
@@ -69,15 +83,17 @@ mod tests {
     #[test]
     fn whoever_comes_late_with_little_is_served_in_the_present_round() {
         let mut shares = Shares::default();
+        let turn = u64::from(TURN);
         let crowd: Vec<u64> = (0..100).map(|_| shares.enter(ADA)).collect();
-        assert_eq!(crowd, (0..100).collect::<Vec<u64>>());
-        crowd[..10]
+        assert_eq!(crowd, (0..100).map(|n| n / turn).collect::<Vec<u64>>());
+        crowd[..40]
             .iter()
             .for_each(|round| shares.serve(ADA, *round));
-        assert_eq!(shares.enter(BOB), 9);
-        assert_eq!(shares.enter(BOB), 10, "two are served in two rounds");
+        let late: Vec<u64> = (0..=turn).map(|_| shares.enter(BOB)).collect();
+        assert!(late[..TURN as usize].iter().all(|round| *round == 9));
+        assert_eq!(late[TURN as usize], 10, "more than a turn takes two rounds");
         assert_eq!(shares.enter(None), 9);
-        assert_eq!(shares.enter(ADA), 100);
+        assert_eq!(shares.enter(ADA), 100 / turn);
     }
 
     #[test]

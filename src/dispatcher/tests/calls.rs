@@ -44,7 +44,7 @@ fn a_call_is_answered_by_the_broker_and_its_keys_are_no_clients() {
     assert!(answers.is_empty());
     bench.turn([published(publish.ticket, 4)]);
     let (place, answer) = answers.try_recv().unwrap();
-    let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+    let answer = parsed(&answer.unwrap());
     assert_eq!((place, &answer["offset"]), (0, &json!(4)));
     assert!(answers.is_disconnected() && bench.dispatcher.load().is_idle());
 }
