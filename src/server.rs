@@ -23,7 +23,7 @@ use crate::api::Gate;
 use crate::auth::{Auth, KeyError};
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config};
-use crate::connection::{Entrance, Limits, Node};
+use crate::connection::{Couriers, Entrance, Limits, Node};
 use crate::control::ControlLog;
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
@@ -131,6 +131,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         readiness,
         metrics,
         inbox,
+        couriers: Couriers::start(),
         limits: limits(config),
         auth,
         own_hosts: (config.is_open() && !config.open).then_some(config.listen.ip()),

@@ -58,6 +58,16 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     platform::spawn(future);
 }
 
+/// How many threads run tasks.
+pub fn threads() -> usize {
+    platform::threads()
+}
+
+/// What a variable of the environment says, if that is a number.
+fn number(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
 /// Ready after `duration`, never earlier.
 pub async fn sleep(duration: Duration) {
     platform::sleep(duration).await;
