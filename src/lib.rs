@@ -36,7 +36,8 @@
 //!
 //! # What is always true
 //!
-//! 1. Only the dispatcher changes rooms and sessions. It waits on its inbox and on nothing else.
+//! 1. Only the dispatcher changes rooms and sessions. It waits on its inbox, between turns until the couriers have come to where it
+//!    stands in their line, and on nothing else.
 //! 2. An outbox is bounded; a full one ends that session alone.
 //! 3. A publication is encoded once per protocol spoken in its room and shared by every outbox.
 //! 4. A node follows a room with its first local member and unfollows it after its last.

@@ -118,10 +118,12 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     let told = readiness.clone();
     let (ending, ended) = flume::bounded(1);
     let listener_failed = ending.downgrade();
+    let couriers = Couriers::start();
+    let line = couriers.clone();
     runtime::spawn(async move {
         // Dropped when the task ends, by a panic too: that is the news.
         let _ending: flume::Sender<()> = ending;
-        dispatcher::run(dispatcher, events, broker, told).await;
+        dispatcher::run(dispatcher, events, broker, told, || line.pass()).await;
     });
     runtime::spawn(tick(inbox.clone()));
 
@@ -131,7 +133,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         readiness,
         metrics,
         inbox,
-        couriers: Couriers::start(),
+        couriers,
         limits: limits(config),
         auth,
         own_hosts: (config.is_open() && !config.open).then_some(config.listen.ip()),

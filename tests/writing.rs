@@ -87,7 +87,8 @@ impl AsyncWrite for Balky {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut inside = self.inside();
-        let taken = match inside.temper {
+        let temper = inside.temper;
+        let taken = match temper {
             Temper::Easy => bytes.len(),
             Temper::Waits if !std::mem::replace(&mut inside.waited, true) => {
                 inside.waits += 1;

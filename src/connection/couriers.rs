@@ -1,19 +1,42 @@
 //! Couriers: the few tasks that carry what outboxes hold to their sockets, one outbox after the other, as long as no socket makes
 //! them wait. A task for each connection would have to be woken for each delivery, and would take memory while nothing is said.
 //!
-//! Nobody can lag behind for it: whoever offers is followed by the couriers in the executor's line, so the dispatcher has
-//! its next turn when they are done with the last, on as many threads as there are.
+//! The dispatcher stands in their line too, between two turns: however fast it is, what it said is on its way before it says more.
+//!
+//! Both runtimes look for input when an executor has nothing to run, or after 200 tasks; who carries long enough is taken for one
+//! that does not look, and the reactor goes to a thread of its own, which interrupts this one every 50 µs from then on. So couriers
+//! pause for [`BREATH`], in which the executor looks. Measured on one core, 200 rooms of 10 members with 4 messages in flight, two nodes:
+//! 60,000 changes of context without the pause, 12,500 with it, and 5 µs per delivery where there were 10 with a task each.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures::channel::oneshot;
 
 use crate::runtime;
 use crate::session::OutboxReader;
 
-/// Outboxes that wait for a courier, each once at most.
+/// Outboxes in a row after which a courier lets its executor look for input. A pause costs about 3 µs: 2 % of what 32 messages
+/// cost the kernel.
+const ROUND: u32 = 32;
+
+/// Long enough that the timer goes through the reactor, which is what matters.
+const BREATH: Duration = Duration::from_micros(2);
+
+/// The line of those who wait for a courier; each outbox stands in it once at most. Clones are the same.
+#[derive(Clone)]
 pub struct Couriers {
-    line: flume::Sender<OutboxReader>,
+    line: flume::Sender<Errand>,
+}
+
+enum Errand {
+    Write(OutboxReader),
+    /// Everybody who stood before is served, or being served.
+    Tell(oneshot::Sender<()>),
 }
 
 impl Couriers {
-    /// Starts one for each thread that runs tasks. They end when this is dropped.
+    /// Starts one for each thread that runs tasks. They end when the last clone is dropped.
     pub fn start() -> Self {
         let (line, waiting) = flume::unbounded();
         for _ in 0..runtime::threads() {
@@ -24,12 +47,44 @@ impl Couriers {
 
     pub(super) fn call(&self, outbox: OutboxReader) {
         // Without couriers the process is ending.
-        let _ = self.line.send(outbox);
+        let _ = self.line.send(Errand::Write(outbox));
+    }
+
+    /// Waits behind everybody who stands in the line, and in any case lets the tasks run that are ready.
+    pub fn pass(&self) -> impl Future<Output = ()> + use<> {
+        let waiting = (!self.line.is_empty()).then(|| {
+            let (tell, told) = oneshot::channel();
+            let _ = self.line.send(Errand::Tell(tell));
+            told
+        });
+        async {
+            match waiting {
+                // Without couriers there is nothing to wait for.
+                Some(told) => drop(told.await),
+                None => runtime::yield_now().await,
+            }
+        }
     }
 }
 
-async fn carry(line: flume::Receiver<OutboxReader>) {
-    while let Ok(outbox) = line.recv_async().await {
-        outbox.write();
+async fn carry(line: flume::Receiver<Errand>) {
+    while let Ok(first) = line.recv_async().await {
+        serve(first);
+        let mut in_a_row = 1;
+        while let Ok(next) = line.try_recv() {
+            serve(next);
+            in_a_row += 1;
+            if in_a_row % ROUND == 0 {
+                runtime::sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+fn serve(errand: Errand) {
+    match errand {
+        Errand::Write(outbox) => outbox.write(),
+        // The dispatcher may have ended.
+        Errand::Tell(tell) => drop(tell.send(())),
     }
 }
