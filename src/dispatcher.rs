@@ -11,6 +11,7 @@ mod commands;
 mod control;
 mod desk;
 mod drain;
+mod event;
 mod identity;
 mod inbox;
 mod joins;
@@ -20,104 +21,37 @@ mod reads;
 mod recovery;
 mod roll;
 mod room;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use crate::api;
 use crate::broker::{Broker, BrokerEvent, Request};
 use crate::control::ControlLog;
 use crate::disconnect::Disconnect;
 use crate::id::{Incarnation, NumberMap, Position, RoomName, SessionId};
-use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::presence::{Attendance, PresenceSettings};
-use crate::protocol::{Command, Protocol, Push, Reply, RequestId};
-use crate::publication::{Publication, Sender};
 use crate::readiness::Readiness;
 use crate::retention::Retention;
 use crate::rights::Rights;
 use crate::rooms::{RoomKey, Rooms};
-use crate::session::{Beat, Heartbeats, Offer, Outbox};
+use crate::session::{Heartbeats, Outbox};
 
 use control::Control;
 use desk::{Asker, Desk};
 use drain::Drain;
+pub use event::{Event, Now, TICK};
 pub use inbox::{Inbox, inbox};
 use room::{Membership, RoomState};
-
-/// How often the server sends [`Event::Tick`]; deadlines are kept to this precision.
-pub const TICK: Duration = Duration::from_millis(250);
+use sessions::Session;
 
 /// Events of one turn at most, so that writers get their turn too.
 const TURN: usize = 1024;
-
-/// What reaches the dispatcher.
-#[derive(Debug)]
-pub enum Event {
-    /// A connection has shaken hands; its writer drains the other end of `outbox`.
-    Opened {
-        session: SessionId,
-        protocol: Protocol,
-        /// Who the client is, if it said so in the handshake.
-        identity: Option<Arc<Identity>>,
-        outbox: Outbox,
-    },
-    /// The client has shown who it is, or that it still is.
-    Identified {
-        session: SessionId,
-        id: Option<RequestId>,
-        identity: Arc<Identity>,
-    },
-    Command {
-        session: SessionId,
-        id: Option<RequestId>,
-        command: Command,
-    },
-    /// A backend asks one thing of its call.
-    Call {
-        caller: api::Caller,
-        command: api::Command,
-    },
-    /// The writer has written everything, as was asked by [`Outbox::want_drained`].
-    Drained(SessionId),
-    /// The reader has ended. `farewell`: the reason to be told, when it was not the client's wish.
-    Closed {
-        session: SessionId,
-        farewell: Option<Disconnect>,
-    },
-    Broker(BrokerEvent),
-    /// What the node tells of itself in `$nodes`.
-    Report(Arc<Publication>),
-    /// [`TICK`] has passed.
-    Tick,
-    /// The node stops: say farewell to everyone within about this time, and end.
-    Drain(Duration),
-}
-
-/// The time of a turn.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    pub instant: Instant,
-    /// Milliseconds since 1970.
-    pub unix_ms: u64,
-}
-
-impl Now {
-    pub fn read() -> Self {
-        let since_1970 = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            instant: Instant::now(),
-            unix_ms: since_1970.as_millis() as u64,
-        }
-    }
-}
 
 /// What a dispatcher needs to know.
 #[derive(Clone, Debug)]
@@ -174,28 +108,6 @@ impl Load {
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.commands + self.reads + self.due + self.closing == 0
-    }
-}
-
-/// What the dispatcher knows of one connection.
-struct Session {
-    outbox: Outbox,
-    protocol: Protocol,
-    identity: Option<Arc<Identity>>,
-    /// Its slot in the wheel of heartbeats.
-    beat: usize,
-    /// Commands that wait for the broker.
-    pending: u32,
-}
-
-impl Session {
-    /// Whether the room is the personal one of its user.
-    fn is_in_by_name(&self, room: &RoomName) -> bool {
-        let user = self
-            .identity
-            .as_ref()
-            .map(|identity| identity.user.as_str());
-        user.is_some() && room.owner() == user
     }
 }
 
@@ -379,60 +291,6 @@ impl Dispatcher {
         }
     }
 
-    fn on_opened(
-        &mut self,
-        now: Now,
-        id: SessionId,
-        protocol: Protocol,
-        identity: Option<Arc<Identity>>,
-        outbox: Outbox,
-    ) {
-        outbox.note_heard();
-        let name = self.sender(id).to_string();
-        outbox.offer(protocol.push(&Push::Welcome {
-            session: &name,
-            node: &self.desk.settings.node,
-            user: identity.as_ref().map(|identity| &identity.user),
-            heartbeat: self.desk.settings.heartbeat,
-        }));
-        let beat = self.heartbeats.add(id);
-        self.sessions.insert(
-            id,
-            Session {
-                outbox,
-                protocol,
-                identity: None,
-                beat,
-                pending: 0,
-            },
-        );
-        if let Some(identity) = identity {
-            self.on_identified(now, id, None, identity);
-        }
-        if self.draining.is_some() {
-            self.send_away(now, id, Duration::ZERO);
-        }
-    }
-
-    fn on_closed(&mut self, now: Now, session: SessionId, farewell: Option<Disconnect>) {
-        match farewell {
-            Some(why) => self.disconnect(now, session, why),
-            None => {
-                if let Some(ended) = self.forget(session) {
-                    ended.outbox.finish();
-                    self.await_end(now, session, ended.outbox);
-                }
-            }
-        }
-    }
-
-    /// A client that reads nothing any more, or never closes, must not hold its connection: writer and reader have so much
-    /// time and no more.
-    fn await_end(&mut self, now: Now, session: SessionId, outbox: Outbox) {
-        let deadline = now.instant + self.desk.settings.close_timeout;
-        self.closing.insert(session, (deadline, outbox));
-    }
-
     fn on_broker(&mut self, now: Now, event: BrokerEvent) {
         match event {
             BrokerEvent::Following(room) => match ControlLog::of(&room) {
@@ -475,86 +333,6 @@ impl Dispatcher {
         self.attendance.expire(now.instant);
         self.compare_some();
         self.drain_some(now);
-        self.closing.retain(|_, (deadline, outbox)| {
-            let in_time = now.instant < *deadline;
-            if !in_time {
-                outbox.hang_up();
-            }
-            in_time && !outbox.is_last()
-        });
-    }
-
-    fn beat(&mut self, now: Now) {
-        let mut beats = Vec::new();
-        self.heartbeats.advance(now.instant, &mut beats);
-        for beat in beats {
-            match beat {
-                Beat::Ping(session) => {
-                    let Some(pinged) = self.sessions.get(&session) else {
-                        continue;
-                    };
-                    pinged.outbox.expect_life();
-                    if pinged.outbox.offer(crate::protocol::frame::EMPTY_PING) == Offer::Full {
-                        self.desk.slow.push(session);
-                    }
-                }
-                Beat::Judge(session) => {
-                    let judged = self.sessions.get(&session);
-                    if judged.is_some_and(|judged| !judged.outbox.shows_life()) {
-                        self.disconnect(now, session, Disconnect::Silent);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Ends a session for a reason that it is told.
-    fn disconnect(&mut self, now: Now, session: SessionId, why: Disconnect) {
-        let Some(ended) = self.forget(session) else {
-            return;
-        };
-        log::debug!(session = session.0, code = why.code(); "disconnected");
-        self.desk.metrics.disconnected_total.count(why);
-        ended.outbox.end(why);
-        self.await_end(now, session, ended.outbox);
-    }
-
-    /// Takes a session out of everything.
-    fn forget(&mut self, session: SessionId) -> Option<Session> {
-        let ended = self.sessions.remove(&session)?;
-        self.heartbeats.remove(session, ended.beat);
-        if let Some(times) = ended.identity.as_ref().and_then(|identity| identity.times) {
-            self.expiring.remove(&(times.ends, session));
-        }
-        self.depart(session);
-        if self.sessions.is_empty() {
-            self.sessions.shrink_to_fit();
-        }
-        Some(ended)
-    }
-
-    /// What every node knows one of this node's sessions by.
-    fn sender(&self, session: SessionId) -> Sender {
-        Sender {
-            incarnation: self.desk.settings.incarnation,
-            session,
-        }
-    }
-
-    /// Answers whoever asked. A session that is too slow even for this is noted; who is gone needs no answer.
-    fn reply(&mut self, asker: &Asker, reply: &Reply<'_>) {
-        if let Reply::Error(error) = reply {
-            self.desk.metrics.errors_total.count(error.code);
-        }
-        let (session, id) = match asker {
-            Asker::Session { session, id } => (*session, *id),
-            Asker::Call(caller) => return caller.tell(reply),
-        };
-        let Some(speaker) = self.sessions.get(&session) else {
-            return;
-        };
-        if speaker.outbox.offer(speaker.protocol.reply(id, reply)) == Offer::Full {
-            self.desk.slow.push(session);
-        }
+        self.hang_up_on_the_late(now);
     }
 }

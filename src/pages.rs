@@ -43,8 +43,9 @@ struct Asset {
 impl Assets {
     /// The files that are part of the binary.
     pub fn embedded() -> Self {
-        let files: [(&str, &'static [u8]); 22] = [
+        let files: [(&str, &'static [u8]); 23] = [
             ("index.html", include_bytes!("../www/index.html")),
+            ("board.css", include_bytes!("../www/board.css")),
             ("chat.css", include_bytes!("../www/chat.css")),
             ("chat.js", include_bytes!("../www/chat.js")),
             (

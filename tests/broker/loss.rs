@@ -128,7 +128,8 @@ fn while_redis_is_frozen_every_request_is_answered_in_time() {
     assert_eq!(page.unwrap_err(), Refused::Unavailable);
     assert_eq!(node.answer(keyed), Err(Refused::Unknown));
     assert_eq!(node.answer(plain), Err(Refused::Unknown));
-    assert!(start.elapsed() < Duration::from_secs(2));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
     server.resume();
 }
 
@@ -145,7 +146,7 @@ fn while_redis_is_away_publishes_wait_and_then_are_refused() {
     assert_eq!(answer, Err(Refused::Unavailable), "it was never sent");
     let took = start.elapsed();
     assert!(took > Duration::from_millis(900), "it has waited: {took:?}");
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]

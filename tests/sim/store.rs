@@ -8,7 +8,7 @@ use switchboard::dispatcher::Event;
 
 use super::node::{Answer, Input, Job, PUBLISHES, Push, READS, Waiting};
 use super::redis::Subscriber;
-use super::world::{Happening, World};
+use super::world::{Errand, Happening, World};
 
 /// How long a publish or a read waits for its answer.
 const PATIENCE: u64 = 2_000;
@@ -80,34 +80,31 @@ impl World {
             let node = index;
             self.at(
                 at,
-                Happening::Do {
+                Happening::Do(Errand {
                     node,
                     life,
                     lane,
                     link,
                     number,
                     job,
-                },
+                }),
             );
         }
     }
 
     /// The store does what it was asked. What was on a connection that has been cut may have reached it, or not.
-    pub fn work(&mut self, node: usize, life: u32, lane: usize, link: u32, number: u64, job: Job) {
+    pub fn work(&mut self, errand: Errand) {
         if self.redis.frozen_until > self.now {
-            let at = self.redis.frozen_until;
-            return self.at(
-                at,
-                Happening::Do {
-                    node,
-                    life,
-                    lane,
-                    link,
-                    number,
-                    job,
-                },
-            );
+            return self.at(self.redis.frozen_until, Happening::Do(errand));
         }
+        let Errand {
+            node,
+            life,
+            lane,
+            link,
+            number,
+            job,
+        } = errand;
         let current = self.nodes[node].life == life && self.nodes[node].lanes[lane].link == link;
         if !current && self.random.bool() {
             return;

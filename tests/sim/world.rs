@@ -25,15 +25,7 @@ pub enum Happening {
     Node(usize, u32, Input),
     Turn(usize, u32),
     Writer(usize, u32, u64),
-    /// The store does a job.
-    Do {
-        node: usize,
-        life: u32,
-        lane: usize,
-        link: u32,
-        number: u64,
-        job: Job,
-    },
+    Do(Errand),
     Subscribe {
         node: usize,
         life: u32,
@@ -49,6 +41,17 @@ pub enum Happening {
     Here(Saying),
     /// The end of something that a fault began.
     Over(super::trouble::Over),
+}
+
+/// A job on its way to the store, by one of a node's connections.
+pub struct Errand {
+    pub node: usize,
+    pub life: u32,
+    pub lane: usize,
+    /// The connection's number: a later one does not answer for it.
+    pub link: u32,
+    pub number: u64,
+    pub job: Job,
 }
 
 pub enum Delivery {
@@ -258,16 +261,7 @@ impl World {
                 }
             }
             Happening::Writer(..) => {}
-            Happening::Do {
-                node,
-                life,
-                lane,
-                link,
-                number,
-                job,
-            } => {
-                self.work(node, life, lane, link, number, job);
-            }
+            Happening::Do(errand) => self.work(errand),
             Happening::Subscribe {
                 node,
                 life,

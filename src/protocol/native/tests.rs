@@ -1,7 +1,17 @@
 //! Commands read, replies and messages written, and what is wrong refused.
 
+use bytes::BytesMut;
+use serde_json::value::RawValue;
+
 use super::*;
+use crate::id::{Epoch, Position, RoomName, UserName};
+use crate::identity::Credentials;
+use crate::member::{Info, Member};
 use crate::protocol::Joined;
+use crate::protocol::{
+    Asked, Code, Command, CommandError, HISTORY_DEFAULT, Message, Push, Reply, RequestId,
+};
+use crate::publication::Publication;
 use proptest::prelude::*;
 
 fn json(frame: &[u8]) -> serde_json::Value {

@@ -1,0 +1,177 @@
+//! Sessions from their first event to the end of their connection: opened, pinged, answered, told goodbye, and hung up on if
+//! they do not go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::desk::Asker;
+use super::{Dispatcher, Now};
+use crate::disconnect::Disconnect;
+use crate::id::{RoomName, SessionId};
+use crate::identity::Identity;
+use crate::protocol::{Protocol, Push, Reply, frame};
+use crate::publication::Sender;
+use crate::session::{Beat, Offer, Outbox};
+
+/// What the dispatcher knows of one connection.
+pub(super) struct Session {
+    pub(super) outbox: Outbox,
+    pub(super) protocol: Protocol,
+    pub(super) identity: Option<Arc<Identity>>,
+    /// Its slot in the wheel of heartbeats.
+    pub(super) beat: usize,
+    /// Commands that wait for the broker.
+    pub(super) pending: u32,
+}
+
+impl Session {
+    /// Whether the room is the personal one of its user.
+    pub(super) fn is_in_by_name(&self, room: &RoomName) -> bool {
+        let user = self
+            .identity
+            .as_ref()
+            .map(|identity| identity.user.as_str());
+        user.is_some() && room.owner() == user
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn on_opened(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        protocol: Protocol,
+        identity: Option<Arc<Identity>>,
+        outbox: Outbox,
+    ) {
+        outbox.note_heard();
+        let name = self.sender(id).to_string();
+        outbox.offer(protocol.push(&Push::Welcome {
+            session: &name,
+            node: &self.desk.settings.node,
+            user: identity.as_ref().map(|identity| &identity.user),
+            heartbeat: self.desk.settings.heartbeat,
+        }));
+        let beat = self.heartbeats.add(id);
+        self.sessions.insert(
+            id,
+            Session {
+                outbox,
+                protocol,
+                identity: None,
+                beat,
+                pending: 0,
+            },
+        );
+        if let Some(identity) = identity {
+            self.on_identified(now, id, None, identity);
+        }
+        if self.draining.is_some() {
+            self.send_away(now, id, Duration::ZERO);
+        }
+    }
+
+    pub(super) fn on_closed(&mut self, now: Now, session: SessionId, farewell: Option<Disconnect>) {
+        match farewell {
+            Some(why) => self.disconnect(now, session, why),
+            None => {
+                if let Some(ended) = self.forget(session) {
+                    ended.outbox.finish();
+                    self.await_end(now, session, ended.outbox);
+                }
+            }
+        }
+    }
+
+    /// A client that reads nothing any more, or never closes, must not hold its connection: writer and reader have so much
+    /// time and no more.
+    fn await_end(&mut self, now: Now, session: SessionId, outbox: Outbox) {
+        let deadline = now.instant + self.desk.settings.close_timeout;
+        self.closing.insert(session, (deadline, outbox));
+    }
+
+    /// Connections that are to end and have not: those whose time is over are hung up on.
+    pub(super) fn hang_up_on_the_late(&mut self, now: Now) {
+        self.closing.retain(|_, (deadline, outbox)| {
+            let in_time = now.instant < *deadline;
+            if !in_time {
+                outbox.hang_up();
+            }
+            in_time && !outbox.is_last()
+        });
+    }
+
+    pub(super) fn beat(&mut self, now: Now) {
+        let mut beats = Vec::new();
+        self.heartbeats.advance(now.instant, &mut beats);
+        for beat in beats {
+            match beat {
+                Beat::Ping(session) => {
+                    let Some(pinged) = self.sessions.get(&session) else {
+                        continue;
+                    };
+                    pinged.outbox.expect_life();
+                    if pinged.outbox.offer(frame::EMPTY_PING) == Offer::Full {
+                        self.desk.slow.push(session);
+                    }
+                }
+                Beat::Judge(session) => {
+                    let judged = self.sessions.get(&session);
+                    if judged.is_some_and(|judged| !judged.outbox.shows_life()) {
+                        self.disconnect(now, session, Disconnect::Silent);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends a session for a reason that it is told.
+    pub(super) fn disconnect(&mut self, now: Now, session: SessionId, why: Disconnect) {
+        let Some(ended) = self.forget(session) else {
+            return;
+        };
+        log::debug!(session = session.0, code = why.code(); "disconnected");
+        self.desk.metrics.disconnected_total.count(why);
+        ended.outbox.end(why);
+        self.await_end(now, session, ended.outbox);
+    }
+
+    /// Takes a session out of everything.
+    pub(super) fn forget(&mut self, session: SessionId) -> Option<Session> {
+        let ended = self.sessions.remove(&session)?;
+        self.heartbeats.remove(session, ended.beat);
+        if let Some(times) = ended.identity.as_ref().and_then(|identity| identity.times) {
+            self.expiring.remove(&(times.ends, session));
+        }
+        self.depart(session);
+        if self.sessions.is_empty() {
+            self.sessions.shrink_to_fit();
+        }
+        Some(ended)
+    }
+
+    /// What every node knows one of this node's sessions by.
+    pub(super) fn sender(&self, session: SessionId) -> Sender {
+        Sender {
+            incarnation: self.desk.settings.incarnation,
+            session,
+        }
+    }
+
+    /// Answers whoever asked. A session that is too slow even for this is noted; who is gone needs no answer.
+    pub(super) fn reply(&mut self, asker: &Asker, reply: &Reply<'_>) {
+        if let Reply::Error(error) = reply {
+            self.desk.metrics.errors_total.count(error.code);
+        }
+        let (session, id) = match asker {
+            Asker::Session { session, id } => (*session, *id),
+            Asker::Call(caller) => return caller.tell(reply),
+        };
+        let Some(speaker) = self.sessions.get(&session) else {
+            return;
+        };
+        if speaker.outbox.offer(speaker.protocol.reply(id, reply)) == Offer::Full {
+            self.desk.slow.push(session);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What waits is bounded, and whoever takes too much is told so.
+
+use super::*;
+
+#[test]
+fn a_join_that_the_broker_does_not_answer_is_refused_in_time() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.turn([join(1, "lobby")]);
+    bench.now.instant += Duration::from_secs(6);
+    let requests = bench.turn([Event::Tick]);
+    assert!(
+        matches!(&requests[..], [Request::Unfollow(_)]),
+        "{requests:?}"
+    );
+    assert_eq!(bench.heard(1)[0]["code"], "unavailable");
+}
+
+#[test]
+fn a_node_has_no_more_rooms_than_it_may() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    let requests = bench.turn((1..=4).map(|n| join(1, &format!("r{n}"))));
+    assert_eq!(requests.len(), 3);
+    assert_eq!(bench.heard(1)[0]["code"], "limit");
+}
+
+#[test]
+fn commands_that_wait_for_the_broker_are_bounded_per_session_and_in_all() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.open(2);
+    let publish = |session| {
+        let data = RawValue::from_string("1".into()).unwrap();
+        let (room, key) = (name("lobby"), None);
+        let (ephemeral, others) = (false, false);
+        let publish = Publish {
+            room,
+            key,
+            data,
+            ephemeral,
+            others,
+        };
+        command(session, Command::Publish(publish))
+    };
+    let mut asked = 0;
+    for _ in 0..2 {
+        asked += bench.turn((0..600).map(|_| publish(1))).len();
+    }
+    assert_eq!(asked, 1024);
+    let refused = bench.heard(1);
+    assert!(
+        refused.iter().all(|said| said["code"] == "limit"),
+        "{refused:?}"
+    );
+    assert_eq!(bench.turn([publish(2)]).len(), 1, "nobody else notices");
+    for other in 3..=66 {
+        bench.open(other);
+        for _ in 0..2 {
+            asked += bench.turn((0..512).map(|_| publish(other))).len();
+        }
+    }
+    assert_eq!(
+        asked + 1,
+        65_536,
+        "what all sessions together may have under way"
+    );
+    assert_eq!(bench.heard(66).last().unwrap()["code"], "unavailable");
+}
+
+#[test]
+fn readers_that_flood_do_not_delay_what_the_broker_brings() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    let (say, tell, inbox) = inbox(2000);
+    (0..2000).for_each(|_| say.send(command(1, Command::Ping)).unwrap());
+    for offset in 1..=100 {
+        let Event::Broker(message) = message("lobby", offset, "hi") else {
+            unreachable!()
+        };
+        tell.send(message).unwrap();
+    }
+    // Whatever is in the inbox is handled still.
+    drop((say, tell));
+    let dispatcher = std::mem::replace(&mut bench.dispatcher, Bench::new().dispatcher);
+    let (asked, _requests) = flume::unbounded();
+    runtime::block_on(run(
+        dispatcher,
+        inbox,
+        Broker::new(asked),
+        Readiness::default(),
+    ));
+    let heard = bench.heard(1);
+    let last = heard.iter().position(|said| said["offset"] == 100).unwrap();
+    let pongs = heard[..last].iter().filter(|said| said["type"] == "pong");
+    // A turn's messages are offered at its end; all hundred are in the first.
+    assert!(
+        last >= 99 && heard.len() == 2100,
+        "{last} of {}",
+        heard.len()
+    );
+    assert!(pongs.count() <= TURN, "the last came after {last} others");
+}
+
+#[test]
+fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
+    let mut bench = Bench::new();
+    bench.dispatcher.desk.settings.max_rooms = 1000;
+    bench.dispatcher.desk.settings.rooms_per_session = 1000;
+    bench.open(1);
+    let rooms: Vec<String> = (0..desk::READS).map(|n| format!("r{n}")).collect();
+    bench.turn(rooms.iter().map(|room| join(1, room)));
+    let asked = bench.turn(rooms.iter().map(|room| following(room)));
+    assert_eq!(asked.len(), desk::READS, "no further read may be asked");
+    for _ in 0..100 {
+        bench.turn([join(1, "again"), following("again"), leave(1, "again")]);
+        bench.heard(1);
+    }
+    assert_eq!(bench.dispatcher.desk.due(), 1);
+    assert_eq!(bench.dispatcher.joins.len(), desk::READS + 1);
+}

@@ -1,0 +1,109 @@
+//! What backends ask, through the same dispatcher.
+
+use super::*;
+
+/// A backend's publish, and where its answer comes.
+fn call(room: &str) -> (Event, flume::Receiver<(usize, api::Answer)>) {
+    let (telling, answers) = flume::bounded(1);
+    let publish = api::Publish {
+        room: name(room),
+        key: Some("k".into()),
+        ephemeral: false,
+        publication: said("hi"),
+    };
+    let event = Event::Call {
+        caller: api::Caller::new(0, telling),
+        command: api::Command::Publish(publish),
+    };
+    (event, answers)
+}
+
+fn published(ticket: Ticket, offset: u64) -> Event {
+    let epoch = Epoch::new(EPOCH);
+    let result = Ok(Position { epoch, offset });
+    Event::Broker(BrokerEvent::Published { ticket, result })
+}
+
+fn publish_ticket(requests: &[Request]) -> Ticket {
+    match requests {
+        [Request::Publish(publish)] => publish.ticket,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_call_is_answered_by_the_broker_and_its_keys_are_no_clients() {
+    let mut bench = Bench::new();
+    let (event, answers) = call("@ada");
+    let requests = bench.turn([event]);
+    let [Request::Publish(publish)] = &requests[..] else {
+        panic!("{requests:?}")
+    };
+    let publisher = &publish.key.as_ref().unwrap().publisher;
+    assert_eq!(*publisher, crate::publication::Publisher::Backend);
+    assert!(answers.is_empty());
+    bench.turn([published(publish.ticket, 4)]);
+    let (place, answer) = answers.try_recv().unwrap();
+    let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+    assert_eq!((place, &answer["offset"]), (0, &json!(4)));
+    assert!(answers.is_disconnected() && bench.dispatcher.load().is_idle());
+}
+
+#[test]
+fn a_caller_that_hung_up_leaves_nothing_behind() {
+    let mut bench = Bench::new();
+    let (event, answers) = call("lobby");
+    let ticket = publish_ticket(&bench.turn([event]));
+    drop(answers);
+    bench.turn([published(ticket, 1)]);
+    assert!(bench.dispatcher.load().is_idle());
+}
+
+#[test]
+fn calls_that_wait_for_the_broker_are_bounded_and_leave_room_for_clients() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    let (mut asked, mut waiting) = (Vec::new(), Vec::new());
+    for _ in 0..17 {
+        let (events, answers): (Vec<_>, Vec<_>) = (0..1024).map(|_| call("lobby")).unzip();
+        asked.extend(bench.turn(events));
+        waiting.extend(answers);
+    }
+    assert_eq!(asked.len(), 16_384);
+    let (_, refused) = waiting.last().unwrap().try_recv().unwrap();
+    assert_eq!(
+        refused.unwrap_err().code,
+        crate::protocol::Code::Unavailable
+    );
+    let history = Command::History {
+        room: name("lobby"),
+        before: None,
+        limit: 1,
+    };
+    assert_eq!(bench.turn([command(1, history)]).len(), 1, "clients go on");
+    let ticket = publish_ticket(&asked[..1]);
+    bench.turn([published(ticket, 1)]);
+    assert_eq!(
+        bench.turn([call("lobby").0]).len(),
+        1,
+        "as does the next call"
+    );
+}
+
+#[test]
+fn a_drain_waits_for_calls_and_not_for_ever() {
+    let (mut bench, mut deaf) = (Bench::new(), Bench::new());
+    let (event, _answers) = call("lobby");
+    let ticket = publish_ticket(&bench.turn([event]));
+    let drain = || Event::Drain(Duration::from_secs(10));
+    assert_eq!(bench.dispatcher.turn(bench.now, [drain()]), Flow::On);
+    assert_eq!(
+        bench.dispatcher.turn(bench.now, [published(ticket, 1)]),
+        Flow::Ended
+    );
+
+    deaf.turn([call("lobby").0]);
+    assert_eq!(deaf.dispatcher.turn(deaf.now, [drain()]), Flow::On);
+    deaf.now.instant += Duration::from_secs(5);
+    assert_eq!(deaf.dispatcher.turn(deaf.now, [Event::Tick]), Flow::Ended);
+}

@@ -1,0 +1,175 @@
+//! What is said reaches the outboxes: once, in order, and nobody pays for another who does not read.
+
+use super::*;
+
+#[test]
+fn a_publication_is_encoded_once_and_shared_by_every_outbox() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    bench.member(2, "lobby", 0);
+    bench.turn((1..=16).map(|offset| message("lobby", offset, "hi")));
+    let (ada, bob) = (bench.chunks(1), bench.chunks(2));
+    assert_eq!(ada.len(), 1, "what is said in one turn is one buffer");
+    assert_eq!(ada[0].as_ptr(), bob[0].as_ptr());
+    assert_eq!(messages(&ada[0]).len(), 16);
+}
+
+#[test]
+fn a_node_follows_with_the_first_local_member_and_unfollows_after_the_last() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.open(2);
+    let requests = bench.turn([join(1, "lobby"), join(2, "lobby"), join(1, "lobby")]);
+    assert!(
+        matches!(&requests[..], [Request::Follow(room)] if *room == name("lobby")),
+        "{requests:?}"
+    );
+    assert!(
+        bench
+            .turn([leave(1, "lobby"), leave(1, "lobby")])
+            .is_empty()
+    );
+    let closed = Event::Closed {
+        session: SessionId(2),
+        farewell: None,
+    };
+    let requests = bench.turn([closed]);
+    assert!(
+        matches!(&requests[..], [Request::Unfollow(_)]),
+        "{requests:?}"
+    );
+    assert!(matches!(
+        &bench.turn([join(1, "lobby")])[..],
+        [Request::Follow(_)]
+    ));
+}
+
+#[test]
+fn everyone_sees_inbox_order_although_a_turn_is_one_buffer() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    bench.open(2);
+    let events = [
+        message("lobby", 1, "before"),
+        join(2, "lobby"),
+        message("lobby", 2, "between"),
+        leave(1, "lobby"),
+        message("lobby", 3, "after"),
+    ];
+    bench.turn(events);
+    assert_eq!(bench.offsets(1), [1, 2], "and then the answer to leave");
+    let heard = bench.heard(2);
+    assert_eq!(heard[0]["type"], "ok");
+    assert_eq!(
+        heard
+            .iter()
+            .map(|said| said["offset"].clone())
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+}
+
+#[test]
+fn a_turn_ends_when_a_room_has_filled_a_quarter_of_an_outbox() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    let text = "x".repeat(1024);
+    let mut events = (1..=1000).map(|offset| message("lobby", offset, &text));
+    let mut turns = 0;
+    while turns < 2000 {
+        bench.dispatcher.turn(bench.now, &mut events);
+        turns += 1;
+        let chunks = bench.chunks(1);
+        let bytes: usize = chunks.iter().map(Bytes::len).sum();
+        assert!(bytes <= OUTBOX / 4 + 2048, "{bytes}");
+        if chunks.is_empty() {
+            break;
+        }
+    }
+    assert!(
+        turns > 50,
+        "a burst of a megabyte takes many turns, not {turns}"
+    );
+    assert!(
+        bench.dispatcher.sessions.contains_key(&SessionId(1)),
+        "and nobody is slow"
+    );
+}
+
+#[test]
+fn a_full_outbox_ends_that_session_alone() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 0);
+    bench.member(2, "lobby", 0);
+    let text = "x".repeat(1024);
+    for offset in 1..=100 {
+        bench.turn([message("lobby", offset, &text)]);
+        assert_eq!(bench.offsets(2), [offset]);
+    }
+    let chunks = bench.chunks(1);
+    let farewell = chunks.last().unwrap();
+    assert_eq!(farewell[2..4], Disconnect::Slow.code().to_be_bytes());
+    assert_eq!(bench.dispatcher.sessions.len(), 1);
+}
+
+#[test]
+fn rooms_share_the_quarter_of_an_outbox_that_ends_a_turn() {
+    let mut bench = Bench::new();
+    for room in ["one", "two", "three"] {
+        let events = if room == "one" {
+            None
+        } else {
+            Some(join(1, room))
+        };
+        match events {
+            None => bench.member(1, room, 0),
+            Some(join) => {
+                bench.turn([join]);
+                let ticket = read_ticket(&bench.turn([following(room)]));
+                bench.turn([page(ticket, 0, 1, vec![])]);
+                bench.heard(1);
+            }
+        }
+    }
+    let text = "x".repeat(1024);
+    let events =
+        (1..=100).flat_map(|n| ["one", "two", "three"].map(|room| message(room, n, &text)));
+    bench.turn(events);
+    let bytes: usize = bench.chunks(1).iter().map(Bytes::len).sum();
+    assert!(bytes <= OUTBOX / 4 + 2048, "{bytes}");
+    assert_eq!(bench.dispatcher.sessions.len(), 1);
+}
+
+#[test]
+fn one_who_does_not_read_does_not_decide_what_the_others_wait_for() {
+    let mut bench = Bench::new();
+    bench.dispatcher.desk.settings.recent_memory = 0;
+    bench.member(1, "lobby", 500);
+    bench.open(2);
+    bench.open(3);
+    let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 0)]));
+    // Two takes its first page and reads nothing of it.
+    let large = "x".repeat(1024);
+    let messages = (1..=100).map(|offset| (offset, said(&large))).collect();
+    let top = Position {
+        epoch: Epoch::new(EPOCH),
+        offset: 500,
+    };
+    let page = BrokerEvent::Page {
+        ticket,
+        result: Ok(Page {
+            top,
+            first: 1,
+            messages,
+        }),
+    };
+    bench.turn([Event::Broker(page)]);
+    let requests = bench.turn([rejoin(3, "lobby", EPOCH, 400)]);
+    let Some(Request::Read(read)) = requests.first() else {
+        panic!("{requests:?}")
+    };
+    let Range::After(from) = read.range else {
+        panic!("{read:?}")
+    };
+    assert_eq!(from.offset, 400, "the read begins where somebody can go on");
+}

@@ -1,0 +1,236 @@
+//! What clients ask, read: one object of known fields makes one command, or an error that says what to send instead.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::id::{Position, RoomName, UserName};
+use crate::identity::Credentials;
+use crate::member::{INFO_BYTES, Info};
+use crate::protocol::{
+    Asked, Code, Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, Incoming, Publish,
+    RequestId,
+};
+use crate::publication::KEY_BYTES;
+use crate::secret::Secret;
+
+/// The largest `id`: what a double holds exactly.
+const MAX_ID: u64 = (1 << 53) - 1;
+
+/// How many members one `members` may ask for, and what it gets when it does not say.
+const MEMBERS_LIMIT: usize = 1000;
+const MEMBERS_DEFAULT: usize = 100;
+
+/// A frame from a client: every field that any command has. Unknown and doubled fields are errors, so
+/// that a misspelt option never passes for a missing one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    id: Option<u64>,
+    #[serde(borrow)]
+    room: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    token: Option<Cow<'a, str>>,
+    since: Option<Position>,
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Box<RawValue>>,
+    ephemeral: Option<bool>,
+    others: Option<bool>,
+    before: Option<u64>,
+    #[serde(borrow)]
+    after: Option<Cow<'a, str>>,
+    limit: Option<usize>,
+    info: Option<Box<RawValue>>,
+}
+
+/// Keeps `"data":null` apart from no data: null is a value like any other.
+fn present<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(json).map(Some)
+}
+
+/// Reads one frame's text.
+pub fn decode(text: &str) -> Incoming {
+    let mut fields: Fields = match object(text) {
+        Ok(fields) => fields,
+        Err(error) => {
+            return Incoming {
+                id: id_of(text),
+                asked: Err(error),
+            };
+        }
+    };
+    let id = fields.id.map(RequestId);
+    let asked = match id {
+        Some(RequestId(id)) if id > MAX_ID => Err(bad("`id` must be a whole number below 2^53")),
+        _ => fields
+            .asked()
+            .and_then(|asked| fields.nothing_left().map(|()| asked)),
+    };
+    Incoming { id, asked }
+}
+
+/// What becomes of a frame that is nested too deeply.
+pub fn too_deep(text: &str, depth: usize) -> Incoming {
+    Incoming {
+        id: id_of(text),
+        asked: Err(bad(format!(
+            "nest arrays and objects at most {depth} deep, the command included"
+        ))),
+    }
+}
+
+/// The `id` of a frame that is otherwise wrong, so that its error finds its way.
+fn id_of(text: &str) -> Option<RequestId> {
+    #[derive(Deserialize)]
+    struct OnlyId {
+        id: Option<u64>,
+    }
+    let fields: OnlyId = object(text).ok()?;
+    fields.id.filter(|id| *id <= MAX_ID).map(RequestId)
+}
+
+fn bad(reason: impl Into<Cow<'static, str>>) -> CommandError {
+    CommandError::new(Code::BadRequest, reason)
+}
+
+/// Reads an object. A list would also do for serde, which would take its entries for the fields in order.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CommandError> {
+    let what = "send one JSON object with a known `type` and its fields";
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(bad(what));
+    }
+    serde_json::from_str(text).map_err(|error| bad(format!("{what}: {error}")))
+}
+
+impl Fields<'_> {
+    fn asked(&mut self) -> Result<Asked, CommandError> {
+        match &*self.kind {
+            "auth" => Ok(Asked::Auth(self.credentials()?)),
+            _ => Ok(Asked::Command(self.command()?)),
+        }
+    }
+
+    fn command(&mut self) -> Result<Command, CommandError> {
+        match &*self.kind {
+            "join" => Ok(Command::Join {
+                room: self.room()?,
+                since: self.since.take(),
+            }),
+            "leave" => Ok(Command::Leave { room: self.room()? }),
+            "publish" => Ok(Command::Publish(self.publish()?)),
+            "history" => Ok(Command::History {
+                room: self.room()?,
+                before: self.before.take(),
+                limit: self.limit(HISTORY_DEFAULT, HISTORY_LIMIT)?,
+            }),
+            "members" => Ok(Command::Members {
+                room: self.room()?,
+                after: self.after()?,
+                limit: self.limit(MEMBERS_DEFAULT, MEMBERS_LIMIT)?,
+            }),
+            "ping" => Ok(Command::Ping),
+            _ => Err(bad(
+                "`type` must be auth, join, leave, publish, history, members or ping",
+            )),
+        }
+    }
+
+    fn publish(&mut self) -> Result<Publish, CommandError> {
+        let publish = Publish {
+            room: self.room()?,
+            key: self.key()?,
+            data: self
+                .data
+                .take()
+                .ok_or_else(|| bad("a publish needs `data`: any JSON value"))?,
+            ephemeral: self.ephemeral.take().unwrap_or(false),
+            others: self.others.take().unwrap_or(false),
+        };
+        if publish.ephemeral && publish.key.is_some() {
+            return Err(bad("an ephemeral publish is not kept and takes no `key`"));
+        }
+        Ok(publish)
+    }
+
+    fn room(&mut self) -> Result<RoomName, CommandError> {
+        let room = self
+            .room
+            .take()
+            .ok_or_else(|| bad("this command needs a `room`"))?;
+        Ok(RoomName::new(&room)?)
+    }
+
+    fn credentials(&mut self) -> Result<Credentials, CommandError> {
+        match (self.user.take(), self.token.take()) {
+            (Some(user), None) => Ok(Credentials::User {
+                user: UserName::new(&user)?,
+                info: self.info()?,
+            }),
+            (None, Some(token)) => Ok(Credentials::Token(Secret::new(token.into_owned()))),
+            _ => Err(bad(
+                "auth needs a `token`, or a `user` where the server is open",
+            )),
+        }
+    }
+
+    fn key(&mut self) -> Result<Option<std::sync::Arc<str>>, CommandError> {
+        match self.key.take() {
+            Some(key) if key.is_empty() || key.len() > KEY_BYTES => {
+                Err(bad("`key` must have 1 to 64 bytes"))
+            }
+            key => Ok(key.map(|key| (&*key).into())),
+        }
+    }
+
+    fn limit(&mut self, default: usize, most: usize) -> Result<usize, CommandError> {
+        match self.limit.take().unwrap_or(default) {
+            limit if (1..=most).contains(&limit) => Ok(limit),
+            _ => Err(bad(format!("`limit` must lie between 1 and {most}"))),
+        }
+    }
+
+    fn after(&mut self) -> Result<Option<UserName>, CommandError> {
+        let after = self.after.take();
+        Ok(after.map(|after| UserName::new(&after)).transpose()?)
+    }
+
+    fn info(&mut self) -> Result<Option<Info>, CommandError> {
+        match self.info.take() {
+            Some(info) if info.get().len() > INFO_BYTES || !info.get().starts_with('{') => {
+                Err(bad(format!(
+                    "`info` must be a JSON object of at most {INFO_BYTES} bytes"
+                )))
+            }
+            info => Ok(info.map(Info::from)),
+        }
+    }
+
+    /// Every field that the command did not take is one it does not have.
+    fn nothing_left(&self) -> Result<(), CommandError> {
+        let left = [
+            ("room", self.room.is_some()),
+            ("user", self.user.is_some()),
+            ("token", self.token.is_some()),
+            ("since", self.since.is_some()),
+            ("key", self.key.is_some()),
+            ("data", self.data.is_some()),
+            ("ephemeral", self.ephemeral.is_some()),
+            ("others", self.others.is_some()),
+            ("before", self.before.is_some()),
+            ("after", self.after.is_some()),
+            ("limit", self.limit.is_some()),
+            ("info", self.info.is_some()),
+        ];
+        match left.iter().find(|(_, is_left)| *is_left) {
+            Some((field, _)) => Err(bad(format!("this command has no field `{field}`"))),
+            None => Ok(()),
+        }
+    }
+}

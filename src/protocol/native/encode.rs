@@ -1,0 +1,347 @@
+//! What clients are told, written as whole frames: replies and pushes by serde, messages, of which there are most, by hand.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::id::{Epoch, Position, RoomName, UserName};
+use crate::member::Member;
+use crate::protocol::{Message, Push, Reply, RequestId, frame};
+use crate::publication::Publication;
+
+/// What the server says, as serde sees it; messages are written by hand below.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Said<'a> {
+    Ok {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        #[serde(flatten)]
+        answer: Answer<'a>,
+    },
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+    },
+    Error {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        code: &'a str,
+        reason: &'a str,
+    },
+    Welcome {
+        session: &'a str,
+        node: &'a str,
+        user: Option<&'a str>,
+        heartbeat: u64,
+    },
+    Gap {
+        room: &'a str,
+        epoch: Epoch,
+        offset: u64,
+    },
+    Joined {
+        room: &'a str,
+        user: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        info: Option<&'a RawValue>,
+        version: u64,
+    },
+    Left {
+        room: &'a str,
+        user: &'a str,
+        version: u64,
+    },
+    Members {
+        room: &'a str,
+        version: u64,
+    },
+    Removed {
+        room: &'a str,
+        reason: &'a str,
+    },
+    Bye {
+        reason: &'a str,
+        retry: u64,
+    },
+}
+
+/// The fields of an `ok`; what is `None` is left out.
+#[derive(Default, Serialize)]
+struct Answer<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<Epoch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<Vec<Past<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<Vec<Listed<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anonymous: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more: Option<bool>,
+}
+
+/// A message in an answer to `history`.
+#[derive(Serialize)]
+struct Past<'a> {
+    offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    time: u64,
+    data: &'a RawValue,
+}
+
+impl<'a> Past<'a> {
+    fn new(offset: u64, publication: &'a Publication) -> Self {
+        let user = publication.user.as_ref().map(UserName::as_str);
+        Past {
+            offset,
+            user,
+            time: publication.time,
+            data: &publication.data,
+        }
+    }
+}
+
+/// A user in an answer to `members`.
+#[derive(Serialize)]
+struct Listed<'a> {
+    user: &'a str,
+    connections: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<&'a RawValue>,
+}
+
+impl<'a> Listed<'a> {
+    fn new(member: &'a Member) -> Self {
+        Listed {
+            user: member.user.as_str(),
+            connections: member.connections,
+            info: member.info.as_deref(),
+        }
+    }
+}
+
+/// A reply as one frame.
+pub fn reply(id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
+    let id = id.map(|id| id.0);
+    said(&match reply {
+        Reply::Pong => Said::Pong { id },
+        Reply::Error(error) => Said::Error {
+            id,
+            code: error.code.as_str(),
+            reason: &error.reason,
+        },
+        reply => Said::Ok {
+            id,
+            answer: answer(reply),
+        },
+    })
+}
+
+/// The fields of a reply without `type` and `id`, as one JSON object: what the HTTP API answers.
+pub fn bare(reply: &Reply<'_>) -> Bytes {
+    // Cannot fail, as in `said`.
+    serde_json::to_vec(&answer(reply))
+        .unwrap_or_default()
+        .into()
+}
+
+/// The fields of an `ok`. Neither a pong nor an error has any.
+fn answer<'a>(reply: &Reply<'a>) -> Answer<'a> {
+    match reply {
+        Reply::Pong | Reply::Error(_) => Answer::default(),
+        Reply::Authenticated(is) => Answer {
+            user: Some(is.user.as_str()),
+            room: Some(is.room.as_str()),
+            epoch: is.position.map(|position| position.epoch),
+            offset: is.position.map(|position| position.offset),
+            expires: is.expires.map(|time| time.as_secs()),
+            ..Answer::default()
+        },
+        Reply::Ordered { user, room } => Answer {
+            user: Some(user.as_str()),
+            room: room.map(RoomName::as_str),
+            ..Answer::default()
+        },
+        Reply::Left { room } => Answer {
+            room: Some(room.as_str()),
+            ..Answer::default()
+        },
+        Reply::Joined(joined) => Answer {
+            top: (joined.top != joined.position.offset).then_some(joined.top),
+            recovered: joined.recovered,
+            ..Answer::at(joined.room, joined.position)
+        },
+        Reply::Published {
+            room,
+            position: Some(position),
+        } => Answer::at(room, *position),
+        Reply::Published {
+            room,
+            position: None,
+        } => Answer {
+            room: Some(room.as_str()),
+            ..Answer::default()
+        },
+        Reply::History {
+            room,
+            position,
+            messages,
+            more,
+        } => Answer {
+            room: Some(room.as_str()),
+            epoch: Some(position.epoch),
+            messages: Some(
+                messages
+                    .iter()
+                    .map(|(offset, past)| Past::new(*offset, past))
+                    .collect(),
+            ),
+            more: Some(*more),
+            ..Answer::default()
+        },
+        Reply::Members { room, roll } => Answer {
+            room: Some(room.as_str()),
+            version: Some(roll.version),
+            members: Some(roll.members.iter().map(Listed::new).collect()),
+            count: Some(roll.count),
+            anonymous: Some(roll.anonymous),
+            more: Some(roll.more),
+            ..Answer::default()
+        },
+    }
+}
+
+impl<'a> Answer<'a> {
+    fn at(room: &'a RoomName, position: Position) -> Self {
+        Answer {
+            room: Some(room.as_str()),
+            epoch: Some(position.epoch),
+            offset: Some(position.offset),
+            ..Answer::default()
+        }
+    }
+}
+
+/// A push as one frame.
+pub fn push(push: &Push<'_>) -> Bytes {
+    said(&match push {
+        Push::Welcome {
+            session,
+            node,
+            user,
+            heartbeat,
+        } => Said::Welcome {
+            session,
+            node,
+            user: user.map(UserName::as_str),
+            heartbeat: heartbeat.as_secs().max(1),
+        },
+        Push::Gap { room, position } => Said::Gap {
+            room: room.as_str(),
+            epoch: position.epoch,
+            offset: position.offset,
+        },
+        Push::Joined {
+            room,
+            user,
+            info,
+            version,
+        } => Said::Joined {
+            room: room.as_str(),
+            user: user.as_str(),
+            info: info.map(|info| &**info),
+            version: *version,
+        },
+        Push::Left {
+            room,
+            user,
+            version,
+        } => Said::Left {
+            room: room.as_str(),
+            user: user.as_str(),
+            version: *version,
+        },
+        Push::Members { room, version } => Said::Members {
+            room: room.as_str(),
+            version: *version,
+        },
+        Push::Removed { room, reason } => Said::Removed {
+            room: room.as_str(),
+            reason,
+        },
+        Push::Bye { reason, retry } => Said::Bye {
+            reason,
+            retry: retry.as_millis() as u64,
+        },
+    })
+}
+
+fn said(said: &Said<'_>) -> Bytes {
+    let mut frames = BytesMut::with_capacity(192);
+    frame::text(&mut frames, |out| {
+        // Writing to memory what we composed ourselves cannot fail: no map has a key that is not text.
+        let written = serde_json::to_writer(out.writer(), said);
+        debug_assert!(written.is_ok());
+    });
+    frames.freeze()
+}
+
+/// Appends a message as one frame. Written by hand because every delivery in the house passes here; names
+/// need no escapes, by their alphabets.
+pub fn message(message: &Message<'_>, frames: &mut BytesMut) {
+    let publication = message.publication;
+    frames.reserve(publication.data.get().len() + 192);
+    frame::text(frames, |out| {
+        head(message.room, message.offset, out);
+        if let Some(user) = &publication.user {
+            out.put_slice(b",\"user\":\"");
+            out.put_slice(user.as_str().as_bytes());
+            out.put_slice(b"\"");
+        }
+        out.put_slice(b",\"time\":");
+        number(publication.time, out);
+        out.put_slice(b",\"data\":");
+        out.put_slice(publication.data.get().as_bytes());
+        out.put_slice(b"}");
+    });
+}
+
+/// Appends what the sender sees of its own message when it wanted only the others to have it.
+pub fn own_message(room: &RoomName, offset: Option<u64>, frames: &mut BytesMut) {
+    frame::text(frames, |out| {
+        head(room, offset, out);
+        out.put_slice(b",\"own\":true}");
+    });
+}
+
+fn head(room: &RoomName, offset: Option<u64>, out: &mut BytesMut) {
+    out.put_slice(b"{\"type\":\"message\",\"room\":\"");
+    out.put_slice(room.as_str().as_bytes());
+    out.put_slice(b"\"");
+    if let Some(offset) = offset {
+        out.put_slice(b",\"offset\":");
+        number(offset, out);
+    }
+}
+
+fn number(number: u64, out: &mut BytesMut) {
+    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
+}

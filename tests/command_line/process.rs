@@ -1,0 +1,126 @@
+//! The process: its ports, its signals, its exit codes.
+
+use super::*;
+
+#[test]
+fn a_taken_port_is_told_with_the_option_that_chooses_another() {
+    run(async {
+        let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let address = taken.local_addr().expect("it is bound").to_string();
+        let ended = run_to_end(&["serve", "--listen", &address], &[]).await;
+        assert_eq!(ended.status.code(), Some(1));
+        assert!(ended.stderr.contains(&address), "{}", ended.stderr);
+        assert!(ended.stderr.contains("--listen"), "{}", ended.stderr);
+    });
+}
+
+#[test]
+fn the_exit_code_is_the_same_when_nobody_listens() {
+    for (argument, code) in [("--inbox=0", 2), ("--help", 0)] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let stdout = writer.try_clone().expect("a descriptor");
+        let mut deaf = command(&["serve", argument]);
+        let status = deaf.stdout(stdout).stderr(writer).status();
+        assert_eq!(status.expect("it starts").code(), Some(code), "{argument}");
+    }
+}
+
+#[test]
+fn sigterm_and_sigint_say_farewell_and_exit_with_zero() {
+    run(async {
+        for stop in [NodeProcess::terminate, NodeProcess::interrupt] {
+            let mut node = NodeProcess::start(&[]).await;
+            let mut clients = [node.client().await, node.client().await];
+            stop(&node);
+            for client in &mut clients {
+                let bye = client.push("bye").await;
+                assert_eq!(bye["reason"], "draining");
+                assert!(bye["retry"].is_u64(), "{bye}");
+                let (code, _) = client.closed().await.expect("a close frame");
+                assert_eq!(code, 3001);
+            }
+            assert_eq!(node.exit().await.code(), Some(0));
+            let last = node.log().pop().expect("a log");
+            let last: Value = serde_json::from_str(&last).expect("JSON");
+            assert_eq!(last["msg"], "stopped");
+            assert_eq!(node.errors(), "");
+        }
+    });
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_the_drain() {
+    run(async {
+        let mut node = NodeProcess::start(&["--close-timeout", "60s"]).await;
+        // It is told to go, but does not.
+        let _stays = FrameClient::welcomed(node.address).await;
+        node.terminate();
+        node.logged("draining").await;
+        node.terminate();
+        assert_eq!(node.exit().await.code(), Some(0));
+    });
+}
+
+#[test]
+fn a_killed_node_can_be_started_again_on_its_port_at_once() {
+    run(async {
+        let mut node = NodeProcess::start(&[]).await;
+        let mut client = node.client().await;
+        node.kill();
+        assert_eq!(client.closed().await, None);
+        assert_eq!(node.exit().await.signal(), Some(9));
+        let address = node.address.to_string();
+        let next = NodeProcess::spawn(command(&["serve", "--listen", &address])).await;
+        assert_eq!(next.address, node.address);
+        next.client().await.expect_silence().await;
+    });
+}
+
+#[test]
+fn a_node_without_its_redis_ends_at_once_when_told_to() {
+    run(async {
+        let mut node = NodeProcess::start(&["--redis", NOTHING]).await;
+        let began = Instant::now();
+        node.terminate();
+        assert_eq!(node.exit().await.code(), Some(0));
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    });
+}
+
+#[test]
+fn a_node_out_of_files_serves_those_it_has_and_takes_new_ones_when_it_can() {
+    run(async {
+        let mut shell = Command::new("sh");
+        without_variables(&mut shell);
+        shell.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", BINARY, "serve"]);
+        shell.args(["--listen", "127.0.0.1:0", "--max-connections", "1000"]);
+        shell.args(["--head-timeout", "60s"]);
+        let mut node = NodeProcess::spawn(shell).await;
+        let mut client = node.client().await;
+        let mut many = Vec::new();
+        for _ in 0..100 {
+            many.push(http::connect(node.address).await);
+        }
+        node.logged("cannot take connections in").await;
+
+        let (before, began) = (node.cpu_time(), Instant::now());
+        while began.elapsed() < Duration::from_secs(1) {
+            client.expect_silence().await;
+            runtime::sleep(Duration::from_millis(100)).await;
+        }
+        let used = node.cpu_time() - before;
+        assert!(used < Duration::from_millis(300), "{used:?} in a second");
+
+        drop(many);
+        node.client().await.expect_silence().await;
+        client.expect_silence().await;
+        let told = node
+            .log()
+            .iter()
+            .filter(|line| line.contains("cannot take connections in"))
+            .count();
+        assert!(told <= 1 + began.elapsed().as_secs() as usize + 1, "{told}");
+    });
+}

@@ -1,0 +1,137 @@
+//! Nodes that die, freeze, stop or reach nobody: what they held is told by another, once.
+
+use super::*;
+
+/// A node process with these webhooks.
+async fn process(label: &str, redis: &RedisServer, receiver: &Receiver) -> NodeProcess {
+    let (secret, url, hook) = (receiver.secret().to_str(), redis.url(), receiver.url());
+    let secret = secret.expect("UTF-8");
+    let arguments = ["--node", label, "--redis", &url, "--webhook-url", &hook];
+    let all = [&arguments[..], &["--webhook-secret-file", secret]].concat();
+    NodeProcess::start(&all).await
+}
+
+#[test]
+fn what_a_killed_node_held_is_told_by_another() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        receiver.answers([Answer::Silent]);
+        let mut nodes = [
+            process("n1", &redis, &receiver).await,
+            process("n2", &redis, &receiver).await,
+        ];
+        let rooms = occupied(&redis, "r", 3);
+        let first = receiver.requests(1).await.remove(0);
+        let dead = usize::from(first.json()["node"] == "n2");
+        nodes[dead].kill();
+        let later = occupied(&redis, "s", 1);
+        let killed = Instant::now();
+        let events = receiver.taken(4).await;
+        assert!(
+            killed.elapsed() < CLAIM + Duration::from_secs(3),
+            "{:?}",
+            killed.elapsed()
+        );
+        assert_eq!(events[..3], first.events(), "the same ids");
+        assert_eq!(names(&events), [rooms, later].concat());
+        until_empty(&redis);
+        nodes[dead].exit().await;
+    });
+}
+
+#[test]
+fn what_a_node_tries_to_tell_is_its_own_however_long_it_takes() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        receiver.answers([Answer::Silent, Answer::Silent]);
+        let label = |label: &'static str| {
+            let (redis, receiver) = (&redis, &receiver);
+            TestNode::with(move |config| {
+                configured(config, redis, receiver);
+                config.node = label.into();
+            })
+        };
+        let _nodes = futures::join!(label("n1"), label("n2"));
+        occupied(&redis, "r", 1);
+        let start = Instant::now();
+        receiver.taken(1).await;
+        assert!(start.elapsed() > CLAIM, "{:?}", start.elapsed());
+        let told = receiver.told();
+        let by = told.iter().map(|told| told.json()["node"].to_string());
+        let by: HashSet<String> = by.collect();
+        assert_eq!((told.len(), by.len(), receiver.most_at_once()), (3, 1, 1));
+        until_empty(&redis);
+    });
+}
+
+#[test]
+fn a_node_that_was_frozen_repeats_nothing_when_it_wakes() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        receiver.answers([Answer::Silent]);
+        let nodes = [
+            process("n1", &redis, &receiver).await,
+            process("n2", &redis, &receiver).await,
+        ];
+        let mut rooms = occupied(&redis, "r", 3);
+        let first = receiver.requests(1).await.remove(0);
+        let frozen = &nodes[usize::from(first.json()["node"] == "n2")];
+        frozen.signal(Signal::STOP);
+        receiver.taken(3).await;
+        until_empty(&redis);
+        frozen.signal(Signal::CONT);
+        // It takes part again: the other one is gone.
+        let other = &nodes[usize::from(first.json()["node"] == "n1")];
+        other.kill();
+        rooms.extend(occupied(&redis, "s", 1));
+        assert_eq!(names(&receiver.taken(4).await), rooms);
+        let last = receiver.told().pop().expect("requests");
+        assert_eq!(last.json()["node"], first.json()["node"]);
+        until_empty(&redis);
+    });
+}
+
+#[test]
+fn a_node_that_cannot_reach_the_receiver_lets_another_try() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        let lame = TestNode::with(|config| {
+            configured(config, &redis, &receiver);
+            let nowhere = format!("http://127.0.0.1:{}/", free_port());
+            config.webhook_url = Some(nowhere.parse().expect("an address"));
+        })
+        .await;
+        let rooms = occupied(&redis, "r", 2);
+        let metrics = lame.server().metrics();
+        eventually("it has tried", || metrics.webhooks_failed_total.get() > 0).await;
+        let _sound = node(&redis, &receiver).await;
+        assert_eq!(names(&receiver.taken(2).await), rooms);
+        assert!(metrics.webhooks_failed_total.get() >= 3);
+        until_empty(&redis);
+    });
+}
+
+#[test]
+fn a_node_that_stops_tells_what_is_left_and_hands_over_what_is_not_taken() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        let stopping = node(&redis, &receiver).await;
+        let rooms = occupied(&redis, "r", BATCH + 1);
+        stopping.drain().await;
+        assert_eq!(names(&receiver.events()), rooms);
+        until_empty(&redis);
+        let consumers: Vec<redis::Value> = redis.query(&["XINFO", "CONSUMERS", STREAM, "nodes"]);
+        assert!(consumers.is_empty(), "it has left the group: {consumers:?}");
+
+        let failing = node(&redis, &receiver).await;
+        receiver.answers(vec![Answer::Status(503); 2]);
+        occupied(&redis, "s", 1);
+        receiver.requests(3).await;
+        failing.drain().await;
+        assert_eq!(held(&redis), 1, "it is nobody's, and still there");
+        let _next = node(&redis, &receiver).await;
+        let started = Instant::now();
+        receiver.taken(BATCH + 2).await;
+        assert!(started.elapsed() < CLAIM / 2, "{:?}", started.elapsed());
+    });
+}

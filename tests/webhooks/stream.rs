@@ -1,0 +1,165 @@
+//! The stream in Redis: cut, emptied, full, spoilt, or never needed.
+
+use super::*;
+
+#[test]
+fn a_cut_from_redis_repeats_nothing_and_loses_nothing() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        receiver.answers([Answer::Slow(Duration::from_secs(1))]);
+        let _nodes = futures::join!(node(&redis, &receiver), node(&redis, &receiver));
+        let mut rooms = occupied(&redis, "a", 3);
+        eventually("it is being told", || receiver.most_at_once() == 1).await;
+        redis.query::<usize>(&["CLIENT", "KILL", "TYPE", "normal"]);
+        rooms.extend(occupied(&redis, "b", 3));
+        receiver.taken(6).await;
+        redis.pause();
+        runtime::sleep(Duration::from_secs(3)).await;
+        redis.resume();
+        rooms.extend(occupied(&redis, "c", 3));
+        assert_eq!(names(&receiver.taken(9).await), rooms);
+        until_empty(&redis);
+        assert_eq!(receiver.events().len(), 9);
+    });
+}
+
+#[test]
+fn a_redis_that_lost_everything_is_served_again() {
+    run(async {
+        let (mut redis, receiver) = (RedisServer::start(), Receiver::start());
+        let _node = node(&redis, &receiver).await;
+        occupied(&redis, "a", 1);
+        receiver.taken(1).await;
+        redis.query::<String>(&["FLUSHALL"]);
+        redis.query::<String>(&["SCRIPT", "FLUSH"]);
+        occupied(&redis, "b", 1);
+        receiver.taken(2).await;
+        redis.restart();
+        occupied(&redis, "c", 1);
+        assert_eq!(names(&receiver.taken(3).await), ["a0", "b0", "c0"]);
+        until_empty(&redis);
+    });
+}
+
+#[test]
+fn a_redis_without_memory_is_relieved() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        occupied(&redis, "r", 3);
+        redis.query::<String>(&["CONFIG", "SET", "maxmemory", "1"]);
+        let _node = node(&redis, &receiver).await;
+        receiver.taken(3).await;
+        redis.until(&["XLEN", STREAM], 0);
+    });
+}
+
+#[test]
+fn junk_in_the_stream_is_counted_and_taken_away() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        let junk: [&[&str]; 4] = [
+            &["b", "2 occupied lobby"],
+            &["b", "1 occupied two words"],
+            &["x", "y"],
+            &["b", "1 burned lobby"],
+        ];
+        for fields in junk {
+            redis.query::<String>(&[&["XADD", STREAM, "*"], fields].concat());
+        }
+        occupied(&redis, "r", 1);
+        let node = node(&redis, &receiver).await;
+        assert_eq!(names(&receiver.taken(1).await), ["r0"]);
+        until_empty(&redis);
+        let metrics = node.server().metrics();
+        assert_eq!(metrics.junk_total.get(), junk.len() as u64);
+    });
+}
+
+#[test]
+fn what_is_too_old_or_too_much_is_dropped_and_counted() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        redis.query::<String>(&["XADD", STREAM, "1-0", "b", "1 occupied old"]);
+        let changes: Vec<String> = (0..999).map(|n| format!("occupied r{n}")).collect();
+        append(&redis, 300, &changes);
+        let kept: usize = redis.query(&["XLEN", STREAM]);
+        assert!((300..=400).contains(&kept), "{kept}");
+        let node = node(&redis, &receiver).await;
+        let events = receiver.taken(kept).await;
+        assert_eq!(names(&events)[kept - 1], "r998");
+        until_empty(&redis);
+        let metrics = node.server().metrics();
+        assert_eq!(metrics.webhooks_dropped_total.get(), 1000 - kept as u64);
+        let old: String = redis.query(&["XADD", STREAM, "*", "b", "1 occupied now"]);
+        receiver.taken(kept + 1).await;
+        assert!(receiver.events()[kept].starts_with(&old));
+        append(&redis, 1000, &[]);
+    });
+}
+
+#[test]
+fn a_spoilt_stream_does_not_disturb_the_change_it_should_keep() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        redis.query::<String>(&["SET", STREAM, "x"]);
+        occupied(&redis, "r", 2);
+        assert_eq!(redis.query::<usize>(&["GET", LOST]), 2);
+        let node = node(&redis, &receiver).await;
+        redis.query::<usize>(&["DEL", STREAM]);
+        occupied(&redis, "s", 1);
+        assert_eq!(names(&receiver.taken(1).await), ["s0"]);
+        let metrics = node.server().metrics();
+        eventually("they are counted", || {
+            metrics.webhooks_dropped_total.get() == 2
+        })
+        .await;
+        redis.query::<String>(&["SET", LOST, "x"]);
+        occupied(&redis, "t", 1);
+        receiver.taken(2).await;
+        redis.query::<usize>(&["LPUSH", LOST, "x"]);
+        occupied(&redis, "u", 1);
+        receiver.taken(3).await;
+    });
+}
+
+#[test]
+fn nothing_is_kept_and_nobody_connects_without_webhooks() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        let count = || {
+            let list: String = redis.query(&["CLIENT", "LIST"]);
+            list.lines().filter(|line| line.contains("resp=3")).count()
+        };
+        let plain = TestNode::with(|config| {
+            config.redis = vec![redis.url().parse().expect("an address")];
+        })
+        .await;
+        plain.client().await.join("lobby").await;
+        assert_eq!(redis.query::<usize>(&["EXISTS", STREAM]), 0);
+        let without = count();
+        let _hooked = node(&redis, &receiver).await;
+        eventually("a connection more", || count() == 2 * without + 1).await;
+        assert_eq!(redis.query::<usize>(&["EXISTS", STREAM]), 0);
+    });
+}
+
+#[test]
+fn a_user_of_an_access_list_needs_these_commands() {
+    run(async {
+        let (redis, receiver) = (RedisServer::start(), Receiver::start());
+        let acl = "ACL SETUSER ada on >pw ~switchboard:* &switchboard* -@all +hello +auth +select \
+                   +info +script|load +eval +evalsha +publish +subscribe +unsubscribe \
+                   +xinfo|consumers +xgroup|create +xgroup|delconsumer +xreadgroup +xclaim +xautoclaim \
+                   +xack +xdel +xtrim +exists +getdel +time";
+        redis.query::<String>(&acl.split_whitespace().collect::<Vec<_>>());
+        occupied(&redis, "r", 1);
+        let _node = TestNode::with(|config| {
+            configured(config, &redis, &receiver);
+            let url = format!("redis://ada:pw@127.0.0.1:{}", redis.port());
+            config.redis = vec![url.parse().expect("an address")];
+        })
+        .await;
+        receiver.taken(1).await;
+        until_empty(&redis);
+    });
+}
