@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run run-cluster check test conformance fuzz sim test-chaos audit bench bench-peers doc clean toolchain
+.PHONY: help run run-cluster check test conformance fuzz sim test-chaos isolation audit bench bench-peers doc clean toolchain
 
 # A shell opened before rustup was installed has no cargo on its PATH yet, and an ordinary
 # user's PATH on Debian has no /usr/sbin, where nginx lives.
@@ -60,6 +60,11 @@ test-chaos: toolchain ## Break a cluster under load and judge what clients saw; 
 	@deploy/install redis-server nginx
 	@cargo test --release --target-dir target --test chaos -- \
 		run SEED=$${SEED:-} SCENARIO=$${SCENARIO:-} LOAD=$${LOAD:-} ONE_IN=$${ONE_IN:-}
+
+isolation: toolchain ## Measure how much hostile clients delay others, on a quiet machine; five minutes
+	@deploy/install redis-server
+	@cargo test --release --target-dir target --test tests -- --ignored --nocapture \
+		isolation::measured::no_hostile_case_doubles_the_delays_of_others
 
 fuzz: toolchain ## Fuzz guided by coverage: all targets, or TARGET=…; SECONDS_EACH=60
 	@deploy/install g++

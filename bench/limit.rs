@@ -2,7 +2,9 @@
 //! heartbeats, no history, no limits, no checks. It speaks the native dialogue with frames of a node's length.
 //!
 //! *Plain* sends each message to each member at once, in one `send`. *Merging* reads what all its sockets hold, then
-//! sends each member what its room was told in that pass, in one `send`.
+//! sends each member what its room was told in that pass, in one `send`. Two of either are tied by a `relay` through Redis.
+
+mod relay;
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -14,10 +16,13 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use slab::Slab;
 
+use self::relay::Relay;
 use crate::support::Outcome;
 use crate::support::frames::{self, Kind};
 
 const LISTENER: u64 = u64::MAX;
+const PUBLISHES: u64 = u64::MAX - 1;
+const SUBSCRIPTION: u64 = u64::MAX - 2;
 
 /// As long as a node's.
 const WELCOME: &str = r#"{"type":"welcome","session":"0123456789abcdef-00001","node":"bench","user":null,"heartbeat":25}"#;
@@ -33,6 +38,8 @@ struct Limit {
     /// Rooms and peers with something to send at the end of the pass.
     told: Vec<usize>,
     answered: Vec<usize>,
+    /// To the other nodes, if it is not alone.
+    relay: Option<Relay>,
 }
 
 struct Peer {
@@ -54,8 +61,8 @@ struct Room {
     frames: Vec<u8>,
 }
 
-/// Serves until it is killed.
-pub fn run(merging: bool, port: u16) -> Outcome {
+/// Serves until it is killed, with the Redis on another port if there is one.
+pub fn run(merging: bool, port: u16, redis: Option<u16>) -> Outcome {
     switchboard::runtime::raise_file_limit()?;
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -65,6 +72,12 @@ pub fn run(merging: bool, port: u16) -> Outcome {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let token = EventData::new_u64(LISTENER);
     epoll::add(&epoll, &listener, token, EventFlags::IN)?;
+    let relay = redis.map(Relay::connect).transpose()?;
+    if let Some(relay) = &relay {
+        let tokens = [PUBLISHES, SUBSCRIPTION].map(EventData::new_u64);
+        epoll::add(&epoll, &relay.publishes, tokens[0], EventFlags::IN)?;
+        epoll::add(&epoll, &relay.subscription, tokens[1], EventFlags::IN)?;
+    }
     let limit = Limit {
         merging,
         epoll,
@@ -73,6 +86,7 @@ pub fn run(merging: bool, port: u16) -> Outcome {
         members: Vec::new(),
         told: Vec::new(),
         answered: Vec::new(),
+        relay,
     };
     limit.serve(&listener)
 }
@@ -90,6 +104,8 @@ impl Limit {
             for event in &ready {
                 match event.data.u64() {
                     LISTENER => self.accept(listener)?,
+                    PUBLISHES => self.acknowledge(&mut buffer)?,
+                    SUBSCRIPTION => self.hear(&mut buffer)?,
                     peer => self.serve_peer(peer as usize, event.flags, &mut buffer)?,
                 }
             }
@@ -173,14 +189,43 @@ impl Limit {
             self.peers[index].room = Some(room);
         } else {
             let data = text.split_once("\"data\":").ok_or("nothing to say")?.1;
-            self.members[room].offset += 1;
-            self.say(room, &data[..data.len() - 1])?;
+            let data = &data[..data.len() - 1];
+            if let Some(relay) = &mut self.relay {
+                relay.publish(index, id, name, room, data);
+                return if self.merging { Ok(()) } else { relay.flush() };
+            }
+            self.say(room, data)?;
         }
-        let offset = self.members[room].offset;
-        let answer = format!(
-            r#"{{"type":"ok","id":{id},"room":"{name}","epoch":"{EPOCH}","offset":{offset}}}"#
-        );
-        self.answer(index, &answer)
+        self.answer(index, id, room)
+    }
+
+    /// Tells publishers that Redis has what they said.
+    fn acknowledge(&mut self, buffer: &mut [u8]) -> Outcome {
+        let Some(relay) = &mut self.relay else {
+            return Ok(());
+        };
+        for (peer, id, room) in relay.answered(buffer)? {
+            self.answer(peer, &id, room)?;
+        }
+        Ok(())
+    }
+
+    /// Says what any node has published.
+    fn hear(&mut self, buffer: &mut [u8]) -> Outcome {
+        let read = match &mut self.relay {
+            Some(relay) => relay.read(buffer)?,
+            None => return Ok(()),
+        };
+        let mut at = 0;
+        while let Some(said) = relay::said(&buffer[..read], at) {
+            let room = self.room(std::str::from_utf8(&buffer[said.room])?);
+            self.say(room, std::str::from_utf8(&buffer[said.data])?)?;
+            at = said.end;
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.keep(&buffer[at..read]);
+        }
+        Ok(())
     }
 
     fn room(&mut self, name: &str) -> usize {
@@ -197,6 +242,7 @@ impl Limit {
 
     fn say(&mut self, index: usize, data: &str) -> Outcome {
         let room = &mut self.members[index];
+        room.offset += 1;
         let message = format!(
             r#"{{"type":"message","room":"{}","offset":{},"time":{TIME},"data":{data}}}"#,
             room.name, room.offset
@@ -222,8 +268,14 @@ impl Limit {
         Ok(())
     }
 
-    fn answer(&mut self, index: usize, answer: &str) -> Outcome {
-        let peer = &mut self.peers[index];
+    fn answer(&mut self, index: usize, id: &str, room: usize) -> Outcome {
+        let Some(peer) = self.peers.get_mut(index) else {
+            return Ok(());
+        };
+        let Room { name, offset, .. } = &self.members[room];
+        let answer = format!(
+            r#"{{"type":"ok","id":{id},"room":"{name}","epoch":"{EPOCH}","offset":{offset}}}"#
+        );
         if self.merging {
             if peer.unsent.is_empty() {
                 self.answered.push(index);
@@ -237,6 +289,9 @@ impl Limit {
     }
 
     fn send_merged(&mut self) -> Outcome {
+        if let Some(relay) = &mut self.relay {
+            relay.flush()?;
+        }
         self.tell()?;
         for index in self.answered.drain(..) {
             if let Some(peer) = self.peers.get_mut(index) {

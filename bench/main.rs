@@ -46,7 +46,7 @@ const BENCHES: [Bench; 10] = [
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match args.as_slice() {
-        [limit, kind, port] if limit == "limit" => serve_limit(kind, port),
+        [limit, kind, port, redis @ ..] if limit == "limit" => serve_limit(kind, port, redis),
         _ => measure(&args),
     };
     match outcome {
@@ -58,8 +58,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve_limit(kind: &str, port: &str) -> Outcome {
-    limit::run(kind == Kind::Merging.name(), port.parse()?)
+fn serve_limit(kind: &str, port: &str, redis: &[String]) -> Outcome {
+    let redis = redis.first().map(|port| port.parse()).transpose()?;
+    limit::run(kind == Kind::Merging.name(), port.parse()?, redis)
 }
 
 fn measure(args: &[String]) -> Outcome {

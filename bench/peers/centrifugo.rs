@@ -4,14 +4,14 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{Peer, installed};
+use super::contender::Peer;
+use super::installed;
 use crate::support::Outcome;
 use crate::support::dialogue::Dialogue;
 
 pub const CENTRIFUGO: Peer = Peer {
     name: "Centrifugo",
     dialogue: Dialogue::Centrifugo,
-    has_redis: true,
     command,
 };
 

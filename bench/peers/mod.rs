@@ -1,69 +1,47 @@
 //! The peers, measured beside a node and the limit by the same load on the same cores: what their users would run, each with its own
-//! rooms and its own way through Redis. `install` brings them; one that is missing is left out, with a sentence.
+//! rooms and its own way through Redis. `install` brings them; one that is missing is left out, with a sentence. What is measured is
+//! kept, so that the measures need not be taken in one go.
 
 mod centrifugo;
 mod chart;
+mod contender;
+mod kept;
 mod measures;
 mod nchan;
 mod npm;
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use measures::{MEASURES, Measure};
+use contender::{CONTENDERS, Contender};
+use measures::{MEASURES, Measure, Title};
 
-use crate::support::dialogue::Dialogue;
 use crate::support::machine::{self, Role};
-use crate::support::server::{Kind, Server, free_port};
 use crate::support::table::Table;
 use crate::support::watch::Spent;
 use crate::support::{Outcome, wanted};
 
-/// Somebody else's server.
-pub struct Peer {
-    name: &'static str,
-    dialogue: Dialogue,
-    /// Whether it can be two nodes with a Redis between them.
-    has_redis: bool,
-    /// How it is started on a port, alone or with the Redis on another port; an error, if it is not installed.
-    command: fn(u16, Option<u16>) -> Outcome<Command>,
-}
-
-/// Who is measured.
-pub enum Contender {
-    Ours,
-    /// It has no Redis, and so is nothing but one node.
-    Limit(Kind),
-    Peer(Peer),
-}
-
-/// What was measured: less is better.
-#[derive(Clone, Copy, Debug)]
+/// What was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figure {
     pub value: f64,
     /// Neighbours used the machine meanwhile.
     pub noisy: bool,
 }
 
-/// One line of the table: a figure for each contender; none where one has no part in it or has failed.
+/// What came of a measure: a figure for each of its titles, or why there are none.
+pub type Answer = Result<Vec<Figure>, String>;
+
+/// A measure's answers, by the names of who gave them.
+pub type Answers = Vec<(String, Answer)>;
+
+/// One line of the table: a figure for each contender; none where one has failed or was not there.
 pub struct Row {
-    pub title: &'static str,
+    pub title: &'static Title,
     pub figures: Vec<Option<Figure>>,
 }
 
 /// In turn, so that what the neighbours do meets all alike; the middling one counts.
 const ROUNDS: usize = 3;
-
-const CONTENDERS: [Contender; 8] = [
-    Contender::Limit(Kind::Plain),
-    Contender::Limit(Kind::Merging),
-    Contender::Ours,
-    Contender::Peer(npm::UWEBSOCKETS),
-    Contender::Peer(nchan::NCHAN),
-    Contender::Peer(centrifugo::CENTRIFUGO),
-    Contender::Peer(npm::SOCKET_IO),
-    Contender::Peer(npm::WS),
-];
 
 /// Where the picture goes; the README shows it.
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/peers.svg");
@@ -71,84 +49,121 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/peers.svg");
 pub fn run() -> Outcome {
     machine::pin(Role::Load);
     switchboard::runtime::raise_file_limit()?;
-    let (present, missing): (Vec<_>, Vec<_>) = CONTENDERS
+    let machine = machine::describe();
+    let (contenders, missing): (Vec<_>, Vec<_>) = CONTENDERS
         .iter()
         .map(|contender| (contender, contender.missing()))
         .partition(|(_, missing)| missing.is_none());
-    let mut notes: Vec<String> = missing
-        .into_iter()
-        .filter_map(|(contender, why)| Some(format!("{}: left out, {}", contender.name(), why?)))
-        .collect();
-    let contenders: Vec<&Contender> = present
-        .into_iter()
-        .map(|(contender, _)| contender)
-        .collect();
-
-    let mut columns = vec!["less is better                              "];
-    columns.extend(contenders.iter().map(|contender| contender.name()));
-    let table = Table::begin(
-        "Peers; ~ marks what neighbours may have disturbed",
-        &columns,
-    );
-    let mut rows = Vec::new();
+    let contenders: Vec<&Contender> = contenders.into_iter().map(|(one, _)| one).collect();
     for measure in MEASURES.iter().filter(|measure| wanted(measure.name)) {
-        for row in rows_of(measure, &contenders, &mut notes) {
-            table.row(&cells(&row));
-            rows.push(row);
+        // The table comes at the end: it has the widths of all.
+        eprintln!("peers: {}", measure.name);
+        kept::write(measure.name, &machine, &answers(measure, &contenders))?;
+    }
+
+    let all: Vec<Answers> = MEASURES
+        .iter()
+        .map(|measure| kept::read(measure.name, &machine))
+        .collect();
+    let names = CONTENDERS.iter().map(|contender| contender.name());
+    let names: Vec<&str> = names
+        .filter(|name| all.iter().flatten().any(|(other, _)| other == name))
+        .collect();
+    let rows: Vec<Row> = MEASURES
+        .iter()
+        .zip(&all)
+        .filter(|(_, answers)| !answers.is_empty())
+        .flat_map(|(measure, answers)| rows_of(measure, answers, &names))
+        .collect();
+    print(
+        "Peers: less is better; ~: neighbours were busy",
+        &names,
+        &rows,
+        true,
+    );
+    print(
+        "Peers: more is better; ~: neighbours were busy",
+        &names,
+        &rows,
+        false,
+    );
+    println!();
+    for (contender, why) in missing {
+        println!(
+            "{}: left out, {}",
+            contender.name(),
+            why.unwrap_or_default()
+        );
+    }
+    for (measure, answers) in MEASURES.iter().zip(&all) {
+        for (name, answer) in answers {
+            if let Err(why) = answer {
+                println!("{name}, {}: failed, {why}", measure.name);
+            }
         }
     }
-    for note in &notes {
-        println!("{note}");
-    }
-    if MEASURES.iter().all(|measure| wanted(measure.name)) {
-        let names: Vec<&str> = contenders
-            .iter()
-            .map(|contender| contender.name())
-            .collect();
-        std::fs::write(CHART, chart::draw(&names, &rows))?;
-        println!("\nDrawn to {CHART}");
+    if all.iter().all(|answers| !answers.is_empty()) {
+        let drawn: Vec<&Row> = rows.iter().filter(|row| row.title.less_is_better).collect();
+        std::fs::write(CHART, chart::draw(&names, &drawn))?;
+        println!("Drawn to {CHART}");
     }
     Ok(())
 }
 
-fn rows_of(measure: &Measure, contenders: &[&Contender], notes: &mut Vec<String>) -> Vec<Row> {
-    let mut rounds: Vec<Vec<Vec<Figure>>> = contenders.iter().map(|_| Vec::new()).collect();
-    let mut failed = vec![false; contenders.len()];
+fn answers(measure: &Measure, contenders: &[&Contender]) -> Answers {
+    let mut rounds: Vec<Result<Vec<Vec<Figure>>, String>> = vec![Ok(Vec::new()); contenders.len()];
     for _ in 0..ROUNDS {
-        for (place, contender) in contenders.iter().enumerate() {
-            if failed[place] {
-                continue;
-            }
+        for (rounds, contender) in rounds.iter_mut().zip(contenders) {
+            // One that fails must neither take the others' figures with it nor their time, and shows no figure.
+            let Ok(taken) = rounds else { continue };
             match measure.take(contender) {
-                Ok(figures) => rounds[place].push(figures),
-                // One that fails must neither take the others' figures with it nor their time, and shows no figure.
-                Err(error) => {
-                    failed[place] = true;
-                    rounds[place].clear();
-                    let name = contender.name();
-                    notes.push(format!("{name}, {}: failed, {error}", measure.name));
-                }
+                Ok(figures) => taken.push(figures),
+                Err(error) => *rounds = Err(error.to_string()),
             }
         }
     }
-    let row = |(place, title): (usize, &&'static str)| Row {
+    let middling = |rounds: Vec<Vec<Figure>>| {
+        let places = 0..measure.titles.len();
+        places
+            .filter_map(|place| {
+                Figure::middling(rounds.iter().filter_map(|round| round.get(place)))
+            })
+            .collect()
+    };
+    contenders
+        .iter()
+        .zip(rounds)
+        .map(|(contender, rounds)| (contender.name().to_string(), rounds.map(middling)))
+        .collect()
+}
+
+fn rows_of(measure: &'static Measure, answers: &Answers, names: &[&str]) -> Vec<Row> {
+    let figure = |name: &&str, place: usize| {
+        let (_, answer) = answers.iter().find(|(other, _)| other == name)?;
+        answer.as_ref().ok()?.get(place).copied()
+    };
+    let row = |(place, title)| Row {
         title,
-        figures: rounds
-            .iter()
-            .map(|rounds| Figure::middling(rounds.iter().filter_map(|round| round.get(place))))
-            .collect(),
+        figures: names.iter().map(|name| figure(name, place)).collect(),
     };
     measure.titles.iter().enumerate().map(row).collect()
 }
 
-fn cells(row: &Row) -> Vec<String> {
-    let figures = row.figures.iter().map(|figure| match figure {
-        Some(figure) => figure.show(),
-        None => "–".into(),
-    });
-    std::iter::once(row.title.to_string())
-        .chain(figures)
-        .collect()
+fn print(title: &str, names: &[&str], rows: &[Row], less: bool) {
+    let longest = rows.iter().map(|row| row.title.text.chars().count()).max();
+    let first = " ".repeat(longest.unwrap_or(0));
+    let columns: Vec<&str> = std::iter::once(first.as_str())
+        .chain(names.iter().copied())
+        .collect();
+    let table = Table::begin(title, &columns);
+    for row in rows.iter().filter(|row| row.title.less_is_better == less) {
+        let figures = row.figures.iter().map(|figure| match figure {
+            Some(figure) => figure.show(),
+            None => "–".into(),
+        });
+        let cells = std::iter::once(row.title.text.to_string()).chain(figures);
+        table.row(&cells.collect::<Vec<_>>());
+    }
 }
 
 impl Figure {
@@ -175,48 +190,6 @@ impl Figure {
         };
         let mark = if self.noisy { "~" } else { "" };
         format!("{mark}{:.digits$}", self.value)
-    }
-}
-
-impl Contender {
-    pub fn name(&self) -> &'static str {
-        match self {
-            Contender::Ours => Kind::Node.name(),
-            Contender::Limit(kind) => kind.name(),
-            Contender::Peer(peer) => peer.name,
-        }
-    }
-
-    /// Whether it can be more than one node.
-    pub fn has_redis(&self) -> bool {
-        match self {
-            Contender::Ours => true,
-            Contender::Limit(_) => false,
-            Contender::Peer(peer) => peer.has_redis,
-        }
-    }
-
-    /// Why it cannot be started; nothing, if it can.
-    fn missing(&self) -> Option<String> {
-        match self {
-            Contender::Peer(peer) => (peer.command)(0, None).err().map(|why| why.to_string()),
-            _ => None,
-        }
-    }
-
-    /// Starts a node of it.
-    pub fn start(&self, redis: Option<&Server>, role: Role) -> Outcome<Server> {
-        match (self, redis) {
-            (Contender::Limit(kind), _) => Server::start(*kind),
-            (Contender::Ours, Some(redis)) => Server::start_with_redis(redis, role),
-            (Contender::Ours, None) => Server::start(Kind::Node),
-            (Contender::Peer(peer), redis) => {
-                let port = free_port()?;
-                let redis = redis.map(|redis| redis.address.port());
-                let command = (peer.command)(port, redis)?;
-                Server::start_other(command, port, role, peer.dialogue)
-            }
-        }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::process::Command;
 
-use super::{Peer, installed};
+use super::contender::Peer;
+use super::installed;
 use crate::support::Outcome;
 use crate::support::dialogue::Dialogue;
 
 pub const UWEBSOCKETS: Peer = Peer {
     name: "uWebSockets.js",
     dialogue: Dialogue::Native,
-    has_redis: true,
     command: |port, redis| {
         node(
             "@trufflesuite/uws-js-unofficial",
@@ -23,14 +23,12 @@ pub const UWEBSOCKETS: Peer = Peer {
 pub const WS: Peer = Peer {
     name: "ws",
     dialogue: Dialogue::Native,
-    has_redis: true,
     command: |port, redis| node("ws", "ws", port, redis),
 };
 
 pub const SOCKET_IO: Peer = Peer {
     name: "socket.io",
     dialogue: Dialogue::SocketIo,
-    has_redis: true,
     command: |port, redis| node("socket.io", "socketio", port, redis),
 };
 

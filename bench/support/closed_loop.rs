@@ -73,7 +73,7 @@ pub fn continued(
     flow(talk, in_flight, Duration::from_secs(size(2, 10)))?;
     let spent = watch.end();
     let deliveries = talk.deliveries - before;
-    talk.finish()?;
+    talk.finish(|_, _| ())?;
     Ok(Measured { spent, deliveries })
 }
 

@@ -1,10 +1,14 @@
-//! WebSocket frames (RFC 6455 section 5.2) as plainly as they can be made and read: no fragments, no extensions. Both the
+//! WebSocket frames (RFC 6455 section 5.2), and how they begin, as plainly as they can be made and read: no fragments, no extensions. Both the
 //! load and the limit use it, so that neither measures a library.
 
 pub const PONG: u8 = 0xA;
 const TEXT: u8 = 1;
 const PING: u8 = 9;
 const CLOSE: u8 = 8;
+
+/// The nonce of section 1.3 and the answer to it.
+const NONCE: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A client must mask; which key, the server cannot tell.
 const MASK: [u8; 4] = [0x5A, 0xC3, 0x3C, 0xA5];
@@ -27,6 +31,14 @@ pub struct Frame {
     pub start: usize,
     pub end: usize,
     pub mask: Option<[u8; 4]>,
+}
+
+/// How a client asks to speak in frames (section 4.1).
+pub fn upgrade(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {NONCE}\r\n\r\n"
+    )
 }
 
 /// Finds the first frame, if it is whole.

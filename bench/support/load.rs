@@ -20,11 +20,7 @@ use super::server::Server;
 const AT_ONCE: usize = 256;
 
 /// Nothing that a bench waits for takes so long, unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The nonce of RFC 6455 section 1.3 and the answer to it.
-const NONCE: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All clients of a bench.
 pub struct Load {
@@ -77,16 +73,12 @@ impl Load {
     }
 
     fn add(&mut self, server: &Server, path: &str) -> Outcome {
-        let mut socket = TcpStream::connect(server.address)?;
+        let mut socket = TcpStream::connect_timeout(&server.address, PATIENCE)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let token = EventData::new_u64(self.clients.len() as u64);
         epoll::add(&self.epoll, &socket, token, EventFlags::IN)?;
-        let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {NONCE}\r\n\r\n",
-            server.address
-        );
+        let head = frames::upgrade(path);
         socket.write_all(head.as_bytes())?;
         self.clients.push(Client {
             socket,
@@ -206,7 +198,7 @@ impl Client {
                 return self.keep(bytes);
             };
             let head = String::from_utf8_lossy(&bytes[..end]);
-            if !head.starts_with("HTTP/1.1 101") || !head.contains(ACCEPT) {
+            if !head.starts_with("HTTP/1.1 101") || !head.contains(frames::ACCEPT) {
                 return Err(format!("the upgrade was refused: {head}").into());
             }
             self.upgraded = true;

@@ -5,9 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::dialogue::Dialogue;
+use super::dialogue::{Dialogue, Seat};
 use super::machine::{Role, pinned};
-use super::{Outcome, process};
+use super::{Outcome, frames, process};
+
+/// A server that is there answers within this time; then it is asked again.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,26 +40,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on its core. It is ready when this returns.
+    /// Starts a server on its core, alone. It is ready when this returns.
     pub fn start(kind: Kind) -> Outcome<Self> {
-        let port = free_port()?;
-        let mut command = match kind {
-            Kind::Node => node(port, &[]),
-            Kind::Plain | Kind::Merging => {
-                let mut command = Command::new(std::env::current_exe()?);
-                command.args(["limit", kind.name(), &port.to_string()]);
-                command
-            }
-        };
-        let mut server = Self::spawn(&mut command, port, Role::Server)?;
-        server.until(|server| match kind {
-            Kind::Node => server.is_ready(),
-            _ => server.listens(),
-        })?;
-        Ok(server)
+        match kind {
+            Kind::Node => Self::start_node(Role::Server, &[], None),
+            Kind::Plain | Kind::Merging => Self::start_limit(kind, None, Role::Server),
+        }
     }
 
-    /// Starts somebody else's server, which listens on this port when it is ready.
+    /// Starts one of the limits, alone or with this Redis.
+    pub fn start_limit(kind: Kind, redis: Option<&Server>, role: Role) -> Outcome<Self> {
+        let port = free_port()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["limit", kind.name(), &port.to_string()]);
+        command.args(redis.map(|redis| redis.address.port().to_string()));
+        Self::start_other(command, port, role, Dialogue::Native)
+    }
+
+    /// Starts somebody else's server, which is ready when it lets members in on this port.
     pub fn start_other(
         mut command: Command,
         port: u16,
@@ -64,8 +65,8 @@ impl Server {
         dialogue: Dialogue,
     ) -> Outcome<Self> {
         let mut server = Self::spawn(&mut command, port, role)?;
-        server.until(Self::listens)?;
         server.dialogue = dialogue;
+        server.until(Self::lets_in)?;
         Ok(server)
     }
 
@@ -112,8 +113,11 @@ impl Server {
         })
     }
 
-    fn listens(&self) -> bool {
-        TcpStream::connect(self.address).is_ok()
+    /// Some listen before they have found their Redis, and refuse members until then.
+    fn lets_in(&self) -> bool {
+        let path = self.dialogue.path(&Seat::Member("first".into()));
+        self.ask(&frames::upgrade(&path))
+            .starts_with("HTTP/1.1 101")
     }
 
     fn is_ready(&self) -> bool {
@@ -124,8 +128,9 @@ impl Server {
     /// Says something and hears the beginning of the answer; nothing, if there is nobody.
     fn ask(&self, request: &str) -> String {
         let mut answer = [0; 256];
-        let exchange = TcpStream::connect(self.address).and_then(|mut stream| {
-            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let connected = TcpStream::connect_timeout(&self.address, ANSWER);
+        let exchange = connected.and_then(|mut stream| {
+            stream.set_read_timeout(Some(ANSWER))?;
             stream.write_all(request.as_bytes())?;
             stream.read(&mut answer)
         });

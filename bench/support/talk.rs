@@ -2,12 +2,12 @@
 //! once and in order, or the bench ends.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Outcome;
 use super::dialogue::{Dialogue, Heard, Seat};
 use super::frames;
-use super::load::Load;
+use super::load::{Load, PATIENCE};
 use super::server::Server;
 
 /// Clients in rooms.
@@ -113,7 +113,7 @@ impl Talk {
                 }
                 member.next += 1;
                 *deliveries += 1;
-                rooms[member.room].arrived(number);
+                rooms[member.room].arrived(number)?;
                 delivered(number, when);
                 Ok(())
             }
@@ -124,25 +124,50 @@ impl Talk {
     }
 
     /// Waits until everything published has reached everyone.
-    pub fn finish(&mut self) -> Outcome {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.rooms.iter().any(|room| room.done < room.published) {
-            if Instant::now() > deadline {
-                return Err("messages are missing at the end".into());
+    pub fn finish(&mut self, mut delivered: impl FnMut(u32, Instant)) -> Outcome {
+        let mut deadline = Instant::now() + PATIENCE;
+        while let Some(room) = self.rooms.iter().position(Room::waits) {
+            let before = self.deliveries;
+            self.poll(deadline, &mut delivered)?;
+            // Whoever only pings does not renew it, and of deliveries there are only so many.
+            if self.deliveries > before {
+                deadline = Instant::now() + PATIENCE;
+            } else if Instant::now() > deadline {
+                return Err(self.rooms[room].missing().into());
             }
-            self.poll(deadline, |_, _| ())?;
         }
         Ok(())
     }
 }
 
 impl Room {
-    fn arrived(&mut self, number: u32) {
-        self.arrived[(number - self.done) as usize] += 1;
+    fn arrived(&mut self, number: u32) -> Outcome {
+        let place = (number - self.done) as usize;
+        *self.arrived.get_mut(place).ok_or("nobody said that")? += 1;
         while self.arrived.front() == Some(&self.members) {
             self.arrived.pop_front();
             self.done += 1;
         }
+        Ok(())
+    }
+
+    fn waits(&self) -> bool {
+        self.done < self.published
+    }
+
+    fn missing(&self) -> String {
+        let Self {
+            name,
+            done,
+            published,
+            members,
+            ..
+        } = self;
+        let reached = self.arrived.front().unwrap_or(&0);
+        format!(
+            "message {done} of {published} in {name} has reached {reached} of {members} members, and no more within {} s",
+            PATIENCE.as_secs()
+        )
     }
 }
 

@@ -3,6 +3,7 @@
 //! of 100 must be about as quick as without the hostile ones.
 
 mod hostile;
+mod measured;
 
 use std::time::{Duration, Instant};
 
@@ -71,8 +72,42 @@ async fn result<T>(what: &str, task: flume::Receiver<T>) -> T {
         .expect("its checks hold")
 }
 
+/// A node beside its Redis.
+struct Scene {
+    node: NodeProcess,
+    redis: RedisServer,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let redis = RedisServer::start();
+        // A tenth of the usual bytes: without optimization a byte costs ten times as much, or more.
+        let url = redis.url();
+        let mut options = vec!["--redis", &url, "--heartbeat", "5s", "--pong-timeout", "3s"];
+        options.extend([
+            "--commands-per-second",
+            "100",
+            "--bytes-per-second",
+            "32KiB",
+        ]);
+        options.extend([
+            "--rate-timeout",
+            "1s",
+            "--head-timeout",
+            "1s",
+            "--close-timeout",
+            "500ms",
+        ]);
+        let mut node = NodeProcess::start(&options).await;
+        node.logged("Redis is reached; what is published comes back")
+            .await;
+        Self { node, redis }
+    }
+}
+
 /// The room's life for a while; the time that 99 of 100 deliveries took at most.
-async fn phase(node: &NodeProcess, case: Option<&Case>, redis: &RedisServer) -> Duration {
+async fn phase(scene: &Scene, case: Option<&Case>) -> Duration {
+    let node = &scene.node;
     let mut clients = Vec::new();
     let mut first = 0;
     for _ in 0..MEMBERS {
@@ -86,7 +121,7 @@ async fn phase(node: &NodeProcess, case: Option<&Case>, redis: &RedisServer) -> 
     let hostile = case.map(|case| {
         let target = Target {
             address: node.address,
-            redis: redis.url(),
+            redis: scene.redis.url(),
         };
         Hostile::start(case, target)
     });
@@ -123,32 +158,12 @@ async fn phase(node: &NodeProcess, case: Option<&Case>, redis: &RedisServer) -> 
 #[test]
 fn nobody_else_notices_who_goes_too_far() {
     run(async {
-        let redis = RedisServer::start();
-        // A tenth of the usual bytes: without optimization a byte costs ten times as much, or more.
-        let url = redis.url();
-        let mut options = vec!["--redis", &url, "--heartbeat", "5s", "--pong-timeout", "3s"];
-        options.extend([
-            "--commands-per-second",
-            "100",
-            "--bytes-per-second",
-            "32KiB",
-        ]);
-        options.extend([
-            "--rate-timeout",
-            "1s",
-            "--head-timeout",
-            "1s",
-            "--close-timeout",
-            "500ms",
-        ]);
-        let mut node = NodeProcess::start(&options).await;
-        node.logged("Redis is reached; what is published comes back")
-            .await;
-        let mut quiet = phase(&node, None, &redis).await;
+        let scene = Scene::start().await;
+        let mut quiet = phase(&scene, None).await;
         for case in CASES {
             let mut attempts = 0;
             loop {
-                let loud = phase(&node, Some(case), &redis).await;
+                let loud = phase(&scene, Some(case)).await;
                 println!("{:16} p99 {loud:?}, quiet {quiet:?}", case.name);
                 attempts += 1;
                 if loud <= FLOOR.max(2 * quiet) {
@@ -159,7 +174,7 @@ fn nobody_else_notices_who_goes_too_far() {
                     "{}: {loud:?}, quiet {quiet:?}",
                     case.name
                 );
-                quiet = phase(&node, None, &redis).await;
+                quiet = phase(&scene, None).await;
             }
         }
     });
