@@ -1,10 +1,8 @@
-//! One socket's life: requests by the HTTP door until one asks to upgrade, then a `reader`, a task that makes events of
-//! frames, and a `writer` that drains the session's outbox when `couriers` come by. They are two so that a delivery costs no useless look at
-//! the reading side.
+//! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a `reader` that makes events of
+//! frames and a `writer` that drains the session's outbox. They are two so that a delivery costs no useless look at the reading side.
 
 mod calls;
 mod codec;
-mod couriers;
 pub mod http_phase;
 mod reader;
 mod tap;
@@ -39,9 +37,6 @@ use crate::protocol::{Protocol, frame};
 use crate::readiness::Readiness;
 use crate::runtime;
 use crate::session::{self, OutboxLimits};
-
-pub use couriers::Couriers;
-use writer::Writer;
 
 /// Where the native protocol is spoken.
 pub const NATIVE_PATH: &str = "/ws";
@@ -91,7 +86,6 @@ pub struct Node {
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
     pub inbox: flume::Sender<Event>,
-    pub couriers: Couriers,
     pub limits: Limits,
     pub auth: Auth,
     /// Pages are let in only under a name or address of this machine: see
@@ -281,13 +275,12 @@ async fn start_session<S: Socket>(
     counted: Counted,
 ) {
     let session = node.next_session();
-    let writer = Writer {
-        node: node.clone(),
-        session,
-        socket: socket.clone(),
-        _counted: counted,
-    };
-    let (outbox, outgoing) = session::outbox(node.limits.outbox, writer);
+    let hung_up = socket.clone();
+    // The count lives in here because this is what all parts of the connection share, and the last drops.
+    let (outbox, outgoing) = session::outbox(node.limits.outbox, move || {
+        let _lives_with_the_connection = &counted;
+        hung_up.shutdown();
+    });
     // It goes out together with the welcome, if the dispatcher is quick. The bound has room for a head, whatever it is.
     outbox.offer(upgraded.answer.into());
     let client = upgraded.client.to_string();
@@ -301,7 +294,7 @@ async fn start_session<S: Socket>(
     if node.inbox.send_async(opened).await.is_err() {
         return;
     }
-    outgoing.call();
+    runtime::spawn(writer::run(node.clone(), session, socket.clone(), outgoing));
     runtime::spawn(reader::run(
         node.clone(),
         session,

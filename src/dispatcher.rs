@@ -1,6 +1,6 @@
 //! The dispatcher: the single owner of sessions, rooms and positions. Its logic is plain code, [`Dispatcher::turn`], which
 //! takes what the inbox holds and puts out frames into outboxes and requests to the broker; [`run`] is the task
-//! around it. It waits on its inbox, and between two turns for those who write what it said; on nothing else.
+//! around it. It waits on its inbox and on nothing else.
 //!
 //! A turn handles its events in order. What is said in a room during a turn becomes one shared buffer, *sealed* (offered to every
 //! live member) before anything that concerns the room is told to one of them, and at the end of the turn; so
@@ -26,7 +26,6 @@ mod sessions;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +39,7 @@ use crate::readiness::Readiness;
 use crate::retention::Retention;
 use crate::rights::Rights;
 use crate::rooms::{RoomKey, Rooms};
+use crate::runtime;
 use crate::session::{Heartbeats, Outbox};
 
 use control::Control;
@@ -139,14 +139,12 @@ pub struct Dispatcher {
 }
 
 /// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is gone.
-/// The node is behind until it has read what the others know of revoked tokens. `said` is waited for between two turns: it is ready when
-/// what was said in the last is on its way to the sockets, so that a burst fills no outbox.
-pub async fn run<F: Future<Output = ()>>(
+/// The node is behind until it has read what the others know of revoked tokens.
+pub async fn run(
     mut dispatcher: Dispatcher,
     mut inbox: Inbox,
     broker: Broker,
     readiness: Readiness,
-    said: impl Fn() -> F,
 ) {
     dispatcher.follow_control();
     if !dispatcher.ask(&broker) {
@@ -166,7 +164,7 @@ pub async fn run<F: Future<Output = ()>>(
         if flow == Flow::Ended {
             return;
         }
-        said().await;
+        runtime::yield_now().await;
     }
 }
 

@@ -11,9 +11,6 @@
 //!            per connection: reader and writer         one per node             one per node
 //! ```
 //!
-//! A writer is no task while its socket takes what there is: a few *couriers*, one per thread, go from one outbox with something in it
-//! to the next.
-//!
 //! Bytes come in at one door, become a command, an event, a change, and leave through an outbox or the broker. A
 //! publication goes to the broker first and comes back by the room's topic like everyone else's; that is why all nodes
 //! and clients see one order.
@@ -27,7 +24,7 @@
 //! | 4 | `main`, this page | start and end the process |
 //! | 3 wiring | [`server`], [`shutdown`] | build the channels and tasks of a node |
 //! | 2 tasks | [`connection`], [`dispatcher`], [`broker`] and its two kinds, [`webhooks`] | wait |
-//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`api`], [`exposition`], [`report`], [`rooms`], [`track`], [`history`], [`presence`], [`control`], [`revocations`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting |
+//! | 1 logic | [`http`], [`handshake`], [`auth`], [`pages`], [`api`], [`exposition`], [`report`], [`rooms`], [`track`], [`history`], [`presence`], [`control`], [`revocations`], [`session`], [`limits`] | compute: no socket, no clock (`now` is an argument), and no waiting but on an outbox |
 //! | 0 words | [`id`], [`pattern`], [`secret`], [`identity`], [`rights`], [`publication`], [`member`], [`census`], [`notice`], [`retention`], [`protocol`], [`disconnect`], [`keys`], [`config`], [`metrics`], [`process`], [`readiness`], [`logger`], [`runtime`], [`tls`] | be named |
 //!
 //! Each foreign world has one place: the runtime in [`runtime`], tungstenite in [`connection`], Redis in [`broker::redis`], the JSON of
@@ -36,8 +33,7 @@
 //!
 //! # What is always true
 //!
-//! 1. Only the dispatcher changes rooms and sessions. It waits on its inbox, between turns until the couriers have come to where it
-//!    stands in their line, and on nothing else.
+//! 1. Only the dispatcher changes rooms and sessions. It waits on its inbox and on nothing else.
 //! 2. An outbox is bounded; a full one ends that session alone.
 //! 3. A publication is encoded once per protocol spoken in its room and shared by every outbox.
 //! 4. A node follows a room with its first local member and unfollows it after its last.

@@ -23,7 +23,7 @@ use crate::api::Gate;
 use crate::auth::{Auth, KeyError};
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config};
-use crate::connection::{Couriers, Entrance, Limits, Node};
+use crate::connection::{Entrance, Limits, Node};
 use crate::control::ControlLog;
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
@@ -118,12 +118,10 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     let told = readiness.clone();
     let (ending, ended) = flume::bounded(1);
     let listener_failed = ending.downgrade();
-    let couriers = Couriers::start();
-    let line = couriers.clone();
     runtime::spawn(async move {
         // Dropped when the task ends, by a panic too: that is the news.
         let _ending: flume::Sender<()> = ending;
-        dispatcher::run(dispatcher, events, broker, told, || line.pass()).await;
+        dispatcher::run(dispatcher, events, broker, told).await;
     });
     runtime::spawn(tick(inbox.clone()));
 
@@ -133,7 +131,6 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         readiness,
         metrics,
         inbox,
-        couriers,
         limits: limits(config),
         auth,
         own_hosts: (config.is_open() && !config.open).then_some(config.listen.ip()),

@@ -1,6 +1,6 @@
 //! What the dispatcher keeps of a connection: its [`outbox`](mod@outbox), the bounded queue of frames that its writer drains, and
-//! the wheel that tells when each session is due a ping. No socket is known here: writing and hanging up
-//! are the connection's.
+//! the wheel that tells when each session is due a ping. No socket is known here; hanging up is a function that
+//! the connection gives.
 
 mod outbox;
 
@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::id::SessionId;
 
-pub use outbox::{
-    BATCH, Batch, Chunk, Next, Offer, Outbox, OutboxLimits, OutboxReader, Writer, outbox,
-};
+pub use outbox::{BATCH, Batch, Chunk, Next, Offer, Outbox, OutboxLimits, OutboxReader, outbox};
 
 /// Says which sessions are due a ping and which have let one pass: a wheel of slots that turns once per heartbeat,
 /// so that ten thousand sessions need no timer of their own.

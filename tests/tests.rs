@@ -29,4 +29,3 @@ mod smuggling;
 mod tokens;
 mod users;
 mod webhooks;
-mod writing;

@@ -1,137 +1,82 @@
-//! The writing half of a session: drains the outbox into the socket, many buffers to one vectored write. As long as the socket takes
-//! what there is, it is a courier that writes; a task of its own is made only for a socket that takes no more, and ends
-//! when the outbox rests again.
+//! The writing half of a session: drains the outbox into the socket, many buffers to one vectored write.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use futures::AsyncWriteExt;
-use smallvec::SmallVec;
 
-use super::{Counted, Node, Socket};
+use super::{Node, Socket};
 use crate::dispatcher::Event;
 use crate::id::SessionId;
-use crate::runtime;
-use crate::session::{self, BATCH, Batch, Next, OutboxReader};
+use crate::session::{BATCH, Batch, Next, OutboxReader};
 
-/// What is written with, kept by the outbox for as long as any part of the connection lives.
-pub(super) struct Writer<S> {
-    pub(super) node: Arc<Node>,
-    pub(super) session: SessionId,
-    pub(super) socket: S,
-    /// The count lives in here because the last part of the connection drops it.
-    pub(super) _counted: Counted,
-}
-
-impl<S: Socket> session::Writer for Writer<S> {
-    fn call(&self, outbox: OutboxReader) {
-        self.node.couriers.call(outbox);
-    }
-
-    fn write(&self, mut outbox: OutboxReader) {
-        let mut batch = Batch::default();
-        let looked = {
-            let writing = write(
-                &self.node,
-                self.session,
-                &self.socket,
-                &mut outbox,
-                &mut batch,
-            );
-            // Nobody is woken by it: if it has to wait, it is begun anew where it was.
-            pin!(writing).poll(&mut Context::from_waker(Waker::noop()))
-        };
-        if looked.is_pending() {
-            let (node, session, socket) = (self.node.clone(), self.session, self.socket.clone());
-            runtime::spawn(async move {
-                write(&node, session, &socket, &mut outbox, &mut batch).await;
-            });
-        }
-    }
-
-    fn hang_up(&self) {
-        self.socket.shutdown();
-    }
-}
-
-/// Writes until the outbox rests or is over. What is still to be done is in the outbox and the batch: it may be given up at any
-/// await and begun anew.
-async fn write<S: Socket>(
-    node: &Node,
+/// Writes to the end of the outbox: a close frame, or nothing any more.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps its arguments twice, for as long as the connection lives"
+)]
+pub fn run<S: Socket>(
+    node: Arc<Node>,
     session: SessionId,
-    socket: &S,
-    outbox: &mut OutboxReader,
-    batch: &mut Batch,
-) {
-    let draining = drain(node, session, socket.clone(), outbox, batch);
-    if !matches!(node.guarded(draining).await, Some(Ok(()))) {
-        outbox.hang_up();
+    mut socket: S,
+    outbox: OutboxReader,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let writing = drain(&node, session, &mut socket, &outbox);
+        match node.guarded(writing).await {
+            // Everything is said, and the client hears the end behind the last frame: it is the server that closes first (RFC
+            // 6455 section 7.1.1). The reader goes on for the client's own close.
+            Some(Ok(())) => {
+                let _ = socket.close().await;
+            }
+            Some(Err(_)) | None => outbox.hang_up(),
+        }
     }
 }
 
 async fn drain<S: Socket>(
     node: &Node,
     session: SessionId,
-    mut socket: S,
-    outbox: &mut OutboxReader,
-    batch: &mut Batch,
-) -> io::Result<()> {
-    loop {
-        if batch.drained {
-            node.tell(Event::Drained(session)).await;
-            batch.drained = false;
-        }
-        write_all(&mut socket, &mut batch.chunks).await?;
-        match outbox.next(batch) {
-            Next::Write => {}
-            Next::Rest => return Ok(()),
-            // Everything is said, and the client hears the end behind the last frame: it is the server that closes first (RFC
-            // 6455 section 7.1.1). The reader goes on for the client's own close.
-            Next::Over => return socket.close().await,
-        }
-    }
-}
-
-/// What is written is taken out of the batch at once.
-async fn write_all<S: Socket>(socket: &mut S, batch: &mut SmallVec<[Bytes; 1]>) -> io::Result<()> {
-    poll_fn(|cx| {
-        while !batch.is_empty() {
-            let written = match poll_write(socket, cx, batch) {
-                Poll::Ready(Ok(0)) if batch.iter().any(|frames| !frames.is_empty()) => {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                Poll::Ready(Ok(written)) => written,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            };
-            let done = advance(batch, written);
-            batch.drain(..done);
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
-}
-
-fn poll_write<S: Socket>(
     socket: &mut S,
-    cx: &mut Context<'_>,
-    batch: &[Bytes],
-) -> Poll<io::Result<usize>> {
-    let socket = Pin::new(socket);
-    // The usual case when little is said; a plain `send` costs the kernel less than a vectored write.
-    if let [only] = batch {
-        return socket.poll_write(cx, only);
+    outbox: &OutboxReader,
+) -> io::Result<()> {
+    let mut batch = Batch::default();
+    loop {
+        match outbox.next(&mut batch).await {
+            Next::Write => write_all(socket, &mut batch.chunks).await?,
+            Next::TellDrained => node.tell(Event::Drained(session)).await,
+            Next::End(farewell) => return write_all(socket, &mut [farewell]).await,
+            Next::Gone => return Ok(()),
+        }
     }
-    // On the stack, during the call only: never in the task.
-    let mut slices = [IoSlice::new(&[]); BATCH];
-    for (slice, frames) in slices.iter_mut().zip(batch) {
-        *slice = IoSlice::new(frames);
+}
+
+async fn write_all<S: Socket>(socket: &mut S, batch: &mut [Bytes]) -> io::Result<()> {
+    let mut done = 0;
+    while done < batch.len() {
+        let written = poll_fn(|cx| {
+            let rest = &batch[done..];
+            // The usual case when little is said; a plain `send` costs the kernel less than a vectored write.
+            if let [only] = rest {
+                return Pin::new(&mut *socket).poll_write(cx, only);
+            }
+            // On the stack, during the call only: never in the task.
+            let mut slices = [IoSlice::new(&[]); BATCH];
+            for (slice, frames) in slices.iter_mut().zip(rest) {
+                *slice = IoSlice::new(frames);
+            }
+            Pin::new(&mut *socket).poll_write_vectored(cx, &slices[..rest.len().min(BATCH)])
+        })
+        .await?;
+        if written == 0 && batch[done..].iter().any(|frames| !frames.is_empty()) {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        done += advance(&mut batch[done..], written);
     }
-    socket.poll_write_vectored(cx, &slices[..batch.len().min(BATCH)])
+    Ok(())
 }
 
 /// Moves on by what was written; the number of buffers that are done.

@@ -22,11 +22,6 @@ pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     drop(task::spawn(future));
 }
 
-pub(super) fn threads() -> usize {
-    super::number("ASYNC_STD_THREAD_COUNT")
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
-
 pub(super) fn io(stream: &Stream) -> &TcpStream {
     stream
 }

@@ -58,16 +58,6 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     platform::spawn(future);
 }
 
-/// How many threads run tasks.
-pub fn threads() -> usize {
-    platform::threads()
-}
-
-/// What a variable of the environment says, if that is a number.
-fn number(variable: &str) -> Option<usize> {
-    std::env::var(variable).ok()?.parse().ok()
-}
-
 /// Ready after `duration`, never earlier.
 pub async fn sleep(duration: Duration) {
     platform::sleep(duration).await;
@@ -220,8 +210,6 @@ impl Listener {
         let socket =
             socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        // Whoever is accepted inherits it: a system call less for each.
-        socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
@@ -242,7 +230,10 @@ impl Listener {
     /// [`accept_failure`].
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         let (stream, peer) = platform::accept(&self.acceptor).await?;
-        Ok((Socket { stream }, peer))
+        let socket = Socket { stream };
+        // It fails only when the peer has left already; its reader will find that out.
+        let _ = socket.options().set_tcp_nodelay(true);
+        Ok((socket, peer))
     }
 }
 

@@ -21,10 +21,6 @@ pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     smol::spawn(future).detach();
 }
 
-pub(super) fn threads() -> usize {
-    super::number("SMOL_THREADS").unwrap_or(1)
-}
-
 pub(super) async fn sleep(duration: Duration) {
     Timer::after(duration).await;
 }

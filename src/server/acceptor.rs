@@ -153,7 +153,7 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::{Couriers, Limits};
+    use crate::connection::Limits;
     use crate::dispatcher::Event;
     use crate::http::HeadLimits;
     use crate::limits::IntakeLimits;
@@ -206,7 +206,6 @@ mod tests {
             readiness: Readiness::default(),
             metrics: Arc::default(),
             inbox: say,
-            couriers: Couriers::start(),
             limits,
             auth: crate::auth::Auth::Open,
             own_hosts: None,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::api::Gate;
 use switchboard::auth::Auth;
-use switchboard::connection::{Couriers, Limits, Node};
+use switchboard::connection::{Limits, Node};
 use switchboard::dispatcher::Event;
 use switchboard::http::HeadLimits;
 use switchboard::limits::IntakeLimits;
@@ -25,7 +25,6 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
         readiness,
         metrics: Arc::new(Metrics::default()),
         inbox,
-        couriers: Couriers::start(),
         limits: Limits {
             head: HeadLimits::default(),
             head_timeout: time,

@@ -1,7 +1,6 @@
 //! What waits is bounded, and whoever takes too much is told so.
 
 use super::*;
-use crate::runtime;
 
 #[test]
 fn a_join_that_the_broker_does_not_answer_is_refused_in_time() {
@@ -90,7 +89,6 @@ fn readers_that_flood_do_not_delay_what_the_broker_brings() {
         inbox,
         Broker::new(asked),
         Readiness::default(),
-        runtime::yield_now,
     ));
     let heard = bench.heard(1);
     let last = heard.iter().position(|said| said["offset"] == 100).unwrap();
