@@ -56,8 +56,20 @@ impl HeadReader {
     /// # Errors
     /// The answer to send before the connection is closed. The verdict does not depend on how the bytes were cut.
     pub fn read(&mut self, buffer: &[u8], limits: &HeadLimits) -> Result<Parsed, Refusal> {
-        while self.sought < buffer.len().min(limits.bytes) {
-            self.look_at(&buffer[..self.sought], buffer[self.sought], limits)?;
+        let end = buffer.len().min(limits.bytes);
+        while self.sought < end {
+            let (before, new) = buffer[..end].split_at(self.sought);
+            if let Part::Rest = self.part
+                && before.last() != Some(&b'\r')
+            {
+                // Most of a head is looked at in runs: a step for each of its bytes was a twelfth of what a join cost.
+                let plain = new.iter().position(u8::is_ascii_control);
+                self.sought += plain.unwrap_or(new.len());
+            }
+            let Some(byte) = buffer[..end].get(self.sought) else {
+                break;
+            };
+            self.look_at(&buffer[..self.sought], *byte, limits)?;
             self.sought += 1;
             let head = &buffer[..self.sought];
             if head.ends_with(b"\r\n\r\n") {

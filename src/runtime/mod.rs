@@ -210,6 +210,8 @@ impl Listener {
         let socket =
             socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
+        // Whoever is accepted inherits it: a system call less for each.
+        socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
@@ -230,10 +232,7 @@ impl Listener {
     /// [`accept_failure`].
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         let (stream, peer) = platform::accept(&self.acceptor).await?;
-        let socket = Socket { stream };
-        // It fails only when the peer has left already; its reader will find that out.
-        let _ = socket.options().set_tcp_nodelay(true);
-        Ok((socket, peer))
+        Ok((Socket { stream }, peer))
     }
 }
 
