@@ -135,9 +135,7 @@ fn collect(root: &Path, directory: &Path, found: &mut Vec<SourceFile>) {
     for entry in fs::read_dir(directory).expect("src can be read") {
         let path = entry.expect("src can be read").path();
         if path.is_dir() {
-            if path.file_name().is_some_and(|name| name != "tests") {
-                collect(root, &path, found);
-            }
+            collect(root, &path, found);
         } else if path.extension().is_some_and(|ending| ending == "rs")
             && path.file_name().is_none_or(|name| name != "tests.rs")
         {

@@ -117,7 +117,7 @@ fn a_frozen_redis_is_found_and_what_was_in_doubt_happens_once_or_not() {
 fn while_redis_is_frozen_every_request_is_answered_in_time() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on_with(&server, |settings| {
-        settings.publish_timeout = Duration::from_secs(1)
+        settings.publish_timeout = Duration::from_millis(500)
     });
     node.publish("lobby", "one");
     server.pause();
@@ -129,7 +129,8 @@ fn while_redis_is_frozen_every_request_is_answered_in_time() {
     assert_eq!(node.answer(keyed), Err(Refused::Unknown));
     assert_eq!(node.answer(plain), Err(Refused::Unknown));
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    // Before Redis is found to be frozen: it is their own time that was over.
+    assert!(took < Duration::from_secs(2), "{took:?}");
     server.resume();
 }
 

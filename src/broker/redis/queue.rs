@@ -240,7 +240,7 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::broker::{Publication, PublishKey, Publisher};
+    use crate::broker::{Publication, PublishKey, Publisher, Range};
     use crate::id::{RoomName, Ticket};
 
     fn publish(ticket: u64, key: Option<&str>) -> Job {
@@ -332,6 +332,21 @@ mod tests {
         let rest = queue.take(200, usize::MAX);
         assert_eq!(rest[..6], [5, 6, 7, 104, 105, 8]);
         assert_eq!(rest[6..], (9..100).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn pages_that_are_read_together_are_few() {
+        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        for ticket in 0..9 {
+            let read = Job::Read(Read {
+                ticket: Ticket(ticket),
+                room: RoomName::new("r").unwrap(),
+                range: Range::Top,
+                limit: 100,
+            });
+            assert!(queue.push(read, now).is_none());
+        }
+        assert_eq!(queue.take(64, 256 << 10), [0, 1, 2]);
     }
 
     #[test]

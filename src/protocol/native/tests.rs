@@ -7,9 +7,8 @@ use super::*;
 use crate::id::{Epoch, Position, RoomName, UserName};
 use crate::identity::Credentials;
 use crate::member::{Info, Member};
-use crate::protocol::Joined;
 use crate::protocol::{
-    Asked, Code, Command, CommandError, HISTORY_DEFAULT, Message, Push, Reply, RequestId,
+    Asked, Code, Command, CommandError, HISTORY_DEFAULT, Joined, Message, Push, Reply, RequestId,
 };
 use crate::publication::Publication;
 use proptest::prelude::*;
