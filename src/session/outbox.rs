@@ -6,7 +6,6 @@
 //! one.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -322,11 +321,7 @@ impl Outbox {
 impl OutboxReader {
     /// Waits for what is to be done. What was in the batch counts as written, and is given up: one lock does for the end of
     /// one batch and the beginning of the next.
-    pub async fn next(&self, batch: &mut Batch) -> Next {
-        poll_fn(|cx| self.poll_next(cx, batch)).await
-    }
-
-    fn poll_next(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Next> {
+    pub fn poll_next(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Next> {
         let Batch { chunks, bytes } = std::mem::take(batch);
         let written = chunks.len();
         drop(chunks);
