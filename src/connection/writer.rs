@@ -126,6 +126,17 @@ fn advance(batch: &mut [Bytes], mut written: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime;
+
+    #[test]
+    fn a_writer_keeps_little_of_a_connection() {
+        type Run<F> = fn(Arc<Node>, SessionId, runtime::Socket, OutboxReader) -> F;
+        fn size<F>(_: Run<F>) -> usize {
+            size_of::<F>()
+        }
+        let size = size(run);
+        assert!(size <= 152, "{size}");
+    }
 
     #[test]
     fn a_partial_write_goes_on_in_the_middle_of_a_buffer() {
