@@ -61,7 +61,7 @@ test-chaos: toolchain ## Break a cluster under load and judge what clients saw; 
 	@cargo test --release --target-dir target --test chaos -- \
 		run SEED=$${SEED:-} SCENARIO=$${SCENARIO:-} LOAD=$${LOAD:-} ONE_IN=$${ONE_IN:-}
 
-isolation: toolchain ## Measure how much hostile clients delay others, on a quiet machine; five minutes
+isolation: toolchain ## Measure how much hostile clients delay others, on a quiet machine; ten minutes
 	@deploy/install redis-server
 	@cargo test --release --target-dir target --test tests -- --ignored --nocapture \
 		isolation::measured::no_hostile_case_doubles_the_delays_of_others

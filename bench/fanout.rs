@@ -51,11 +51,25 @@ pub fn run() -> Outcome {
     }
     let table = begin("Fan-out latency, two nodes through one Redis, half of the members on each");
     for (members, rate) in rooms() {
-        let redis = Server::start_redis()?;
-        let first = Server::start_with_redis(&redis, Role::Server)?;
-        let second = Server::start_with_redis(&redis, Role::SecondServer)?;
-        let ours = measure(&[&first, &second], &[&redis], members, rate)?;
-        row(&table, "two nodes", members, rate, &ours, None);
+        let mut limit = None;
+        for kind in [Kind::Plain, Kind::Logging, Kind::Node] {
+            let redis = Server::start_redis()?;
+            let start = |role| match kind {
+                Kind::Node => Server::start_with_redis(&redis, role),
+                _ => Server::start_limit(kind, Some(&redis), role),
+            };
+            let nodes = [start(Role::Server)?, start(Role::SecondServer)?];
+            let measured = measure(&nodes.each_ref(), &[&redis], members, rate)?;
+            row(
+                &table,
+                kind.name(),
+                members,
+                rate,
+                &measured,
+                limit.as_ref(),
+            );
+            limit.get_or_insert(measured);
+        }
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 //! heartbeats, no history, no limits, no checks. It speaks the native dialogue with frames of a node's length.
 //!
 //! *Plain* sends each message to each member at once, in one `send`. *Merging* reads what all its sockets hold, then
-//! sends each member what its room was told in that pass, in one `send`. Two of either are tied by a `relay` through Redis.
+//! sends each member what its room was told in that pass, in one `send`. Two of either are tied by a `relay` through Redis. *Logging*
+//! is plain, and its relay also writes the log that a node writes.
 
 mod relay;
 
@@ -18,7 +19,8 @@ use slab::Slab;
 
 use self::relay::Relay;
 use crate::support::Outcome;
-use crate::support::frames::{self, Kind};
+use crate::support::frames;
+use crate::support::server::Kind;
 
 const LISTENER: u64 = u64::MAX;
 const PUBLISHES: u64 = u64::MAX - 1;
@@ -62,7 +64,7 @@ struct Room {
 }
 
 /// Serves until it is killed, with the Redis on another port if there is one.
-pub fn run(merging: bool, port: u16, redis: Option<u16>) -> Outcome {
+pub fn run(kind: Kind, port: u16, redis: Option<u16>) -> Outcome {
     switchboard::runtime::raise_file_limit()?;
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -72,14 +74,16 @@ pub fn run(merging: bool, port: u16, redis: Option<u16>) -> Outcome {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let token = EventData::new_u64(LISTENER);
     epoll::add(&epoll, &listener, token, EventFlags::IN)?;
-    let relay = redis.map(Relay::connect).transpose()?;
+    let relay = redis
+        .map(|port| Relay::connect(port, kind == Kind::Logging))
+        .transpose()?;
     if let Some(relay) = &relay {
         let tokens = [PUBLISHES, SUBSCRIPTION].map(EventData::new_u64);
         epoll::add(&epoll, &relay.publishes, tokens[0], EventFlags::IN)?;
         epoll::add(&epoll, &relay.subscription, tokens[1], EventFlags::IN)?;
     }
     let limit = Limit {
-        merging,
+        merging: kind == Kind::Merging,
         epoll,
         peers: Slab::new(),
         rooms: HashMap::new(),
@@ -169,7 +173,7 @@ impl Limit {
             let payload = &mut bytes[at + frame.start..at + frame.end];
             at += frame.end;
             frames::unmask(payload, frame.mask.unwrap_or_default());
-            if frame.kind == Kind::Text {
+            if frame.kind == frames::Kind::Text {
                 self.obey(index, std::str::from_utf8(payload)?)?;
             }
         }
@@ -212,12 +216,12 @@ impl Limit {
 
     /// Says what any node has published.
     fn hear(&mut self, buffer: &mut [u8]) -> Outcome {
-        let read = match &mut self.relay {
-            Some(relay) => relay.read(buffer)?,
+        let (read, words) = match &mut self.relay {
+            Some(relay) => (relay.read(buffer)?, relay.words()),
             None => return Ok(()),
         };
         let mut at = 0;
-        while let Some(said) = relay::said(&buffer[..read], at) {
+        while let Some(said) = relay::said(&buffer[..read], at, words) {
             let room = self.room(std::str::from_utf8(&buffer[said.room])?);
             self.say(room, std::str::from_utf8(&buffer[said.data])?)?;
             at = said.end;

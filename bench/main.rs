@@ -60,7 +60,9 @@ fn main() -> ExitCode {
 
 fn serve_limit(kind: &str, port: &str, redis: &[String]) -> Outcome {
     let redis = redis.first().map(|port| port.parse()).transpose()?;
-    limit::run(kind == Kind::Merging.name(), port.parse()?, redis)
+    let limits = [Kind::Plain, Kind::Merging, Kind::Logging];
+    let kind = limits.into_iter().find(|limit| limit.name() == kind);
+    limit::run(kind.ok_or("no such limit")?, port.parse()?, redis)
 }
 
 fn measure(args: &[String]) -> Outcome {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::asked::Asked;
 use crate::support::closed_loop::{self, Case};
 use crate::support::machine::{self, Role};
+use crate::support::script;
 use crate::support::server::Server;
 use crate::support::table::{Table, ratio};
 use crate::support::talk::Talk;
@@ -27,13 +28,6 @@ const COLUMNS: [&str; 10] = [
     "reads by Redis",
     "others' CPU",
 ];
-
-/// The same texts as the node's.
-const SCRIPT: &str = concat!(
-    "#!lua\n",
-    include_str!("../src/broker/redis/room.lua"),
-    include_str!("../src/broker/redis/publish.lua")
-);
 
 /// As much as a node writes with each message.
 const BODY: usize = 160;
@@ -90,16 +84,15 @@ fn bare(in_flight: u32) -> Outcome<Publishes> {
     let mut connection = redis::Client::open(url)?.get_connection()?;
     let digest: String = redis::cmd("SCRIPT")
         .arg("LOAD")
-        .arg(SCRIPT)
+        .arg(script::TEXT)
         .query(&mut connection)?;
     let count = size(20_000, 200_000) * u64::from(in_flight.min(4));
     let body = "x".repeat(BODY);
     let mut command = Command::new("redis-benchmark");
     command.args(["-p", &redis.address.port().to_string(), "-c", "1"]);
     command.args(["-n", &count.to_string(), "-P", &in_flight.to_string(), "-q"]);
-    command.args(["evalsha", &digest, "2", "b:{room}:log", "b:{room}:meta"]);
-    command.args(["b:{room}", &body, "0123456789abcdef", "1000"]);
-    command.args(["300000", "2592000000", "300000"]);
+    let keys = script::keys("room");
+    command.args(script::call(&digest, &keys, "b:{room}", &body));
     let asked = Asked::begin(&redis)?;
     let watch = Watch::begin(&[], &[&redis]);
     let began = Instant::now();
@@ -113,10 +106,8 @@ fn bare(in_flight: u32) -> Outcome<Publishes> {
     if !output.status.success() || called < count {
         return Err(format!("redis-benchmark called {called} of {count}").into());
     }
-    let length: u64 = redis::cmd("XLEN")
-        .arg("b:{room}:log")
-        .query(&mut connection)?;
-    if length != 1000 {
+    let length: u64 = redis::cmd("XLEN").arg(&keys[0]).query(&mut connection)?;
+    if length.to_string() != script::KEPT {
         return Err(format!("the script left a log of {length} messages").into());
     }
     Ok(Publishes {

@@ -29,3 +29,4 @@ mod smuggling;
 mod tokens;
 mod users;
 mod webhooks;
+mod writer;

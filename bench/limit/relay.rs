@@ -1,5 +1,5 @@
-//! What carries the limit's messages between two of it: a PUBLISH, and one subscription to all rooms, each on a connection of its own.
-//! It writes no log, and ends the server when Redis goes away.
+//! What carries the limit's messages between two of it: a PUBLISH, or the node's script that writes the log too; and one subscription to
+//! all rooms, on a connection of its own. It ends the server when Redis goes away.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::support::Outcome;
+use crate::support::{Outcome, script};
 
 const TOPIC: &str = "room:";
 
@@ -18,12 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Relay {
     pub publishes: TcpStream,
     pub subscription: TcpStream,
+    /// What Redis calls the script, if the log is written.
+    script: Option<String>,
     /// The beginning of a message whose end has not come yet.
     rest: Vec<u8>,
     /// Commands of this pass.
     unsent: Vec<u8>,
     /// Whose publishes Redis has not answered, in their order: who, and the command's id and room.
     unanswered: VecDeque<(usize, String, usize)>,
+    /// Lines of an answer whose end has not come yet.
+    lines: usize,
 }
 
 /// A message some server has published, as ranges of what was read.
@@ -36,7 +40,7 @@ pub struct Said {
 
 impl Relay {
     /// Ready when it hears all rooms.
-    pub fn connect(port: u16) -> Outcome<Self> {
+    pub fn connect(port: u16, logging: bool) -> Outcome<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let connect = || -> Outcome<TcpStream> {
             let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
@@ -45,6 +49,13 @@ impl Relay {
             stream.set_write_timeout(Some(PATIENCE))?;
             Ok(stream)
         };
+        let load = || -> redis::RedisResult<String> {
+            let client = redis::Client::open(format!("redis://{address}"))?;
+            let mut command = redis::cmd("SCRIPT");
+            command.arg("LOAD").arg(script::TEXT);
+            command.query(&mut client.get_connection()?)
+        };
+        let script = logging.then(load).transpose()?;
         let (publishes, mut subscription) = (connect()?, connect()?);
         let mut command = Vec::new();
         encode(&["PSUBSCRIBE", &format!("{TOPIC}*")], &mut command);
@@ -60,18 +71,25 @@ impl Relay {
         Ok(Self {
             publishes,
             subscription,
+            script,
             rest: Vec::new(),
             unsent: Vec::new(),
             unanswered: VecDeque::new(),
+            lines: 0,
         })
     }
 
     /// Notes a publish for `flush`, and who waits for its answer.
     pub fn publish(&mut self, peer: usize, id: &str, name: &str, room: usize, data: &str) {
-        encode(
-            &["PUBLISH", &format!("{TOPIC}{name}"), data],
-            &mut self.unsent,
-        );
+        let topic = format!("{TOPIC}{name}");
+        match &self.script {
+            Some(digest) => {
+                let keys = script::keys(name);
+                let words = script::call(digest, &keys, &topic, data);
+                encode(&words, &mut self.unsent);
+            }
+            None => encode(&["PUBLISH", &topic, data], &mut self.unsent),
+        }
         self.unanswered.push_back((peer, id.into(), room));
     }
 
@@ -90,9 +108,11 @@ impl Relay {
         if read == 0 || buffer[0] == b'-' {
             return Err("Redis refused a PUBLISH or hung up".into());
         }
-        // An answer is a number and a line's end; one cut in two is counted when its end comes.
-        let ends = buffer[..read].iter().filter(|byte| **byte == b'\n').count();
-        let ends = ends.min(self.unanswered.len());
+        // An answer is a number, or an array of two strings with their lengths in front; one cut in two is counted when its end comes.
+        let each = if self.script.is_some() { 5 } else { 1 };
+        self.lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count();
+        let ends = (self.lines / each).min(self.unanswered.len());
+        self.lines %= each;
         Ok(self.unanswered.drain(..ends).collect())
     }
 
@@ -106,6 +126,11 @@ impl Relay {
         }
     }
 
+    /// How many words the script says in front of the data: how they are written, the epoch and the offset.
+    pub fn words(&self) -> usize {
+        if self.script.is_some() { 3 } else { 0 }
+    }
+
     /// Keeps the beginning of a message.
     pub fn keep(&mut self, rest: &[u8]) {
         self.rest.clear();
@@ -113,14 +138,17 @@ impl Relay {
     }
 }
 
-/// The first message from `at` on, if it is whole: an array of "pmessage", the pattern, the topic and the data.
-pub fn said(bytes: &[u8], at: usize) -> Option<Said> {
+/// The first message from `at` on, if it is whole: an array of "pmessage", the pattern, the topic, and the data behind so many words.
+pub fn said(bytes: &[u8], at: usize, words: usize) -> Option<Said> {
     let (_, at) = number(bytes, at)?;
     let (_, at) = bulk(bytes, at)?;
     let (_, at) = bulk(bytes, at)?;
     let (topic, at) = bulk(bytes, at)?;
-    let (data, end) = bulk(bytes, at)?;
+    let (mut data, end) = bulk(bytes, at)?;
     let room = topic.start + TOPIC.len()..topic.end;
+    for _ in 0..words {
+        data.start += 1 + bytes[data.clone()].iter().position(|byte| *byte == b' ')?;
+    }
     Some(Said { room, data, end })
 }
 

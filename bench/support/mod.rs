@@ -9,6 +9,7 @@ pub mod machine;
 pub mod message;
 pub mod open_loop;
 pub mod process;
+pub mod script;
 pub mod server;
 pub mod table;
 pub mod talk;

@@ -20,6 +20,8 @@ pub enum Kind {
     Plain,
     /// The one that merges what it reads in one pass.
     Merging,
+    /// The plain one, and its relay writes the log that a node writes.
+    Logging,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             Kind::Node => "switchboard",
             Kind::Plain => "plain",
             Kind::Merging => "merging",
+            Kind::Logging => "logging",
         }
     }
 }
@@ -44,7 +47,9 @@ impl Server {
     pub fn start(kind: Kind) -> Outcome<Self> {
         match kind {
             Kind::Node => Self::start_node(Role::Server, &[], None),
-            Kind::Plain | Kind::Merging => Self::start_limit(kind, None, Role::Server),
+            Kind::Plain | Kind::Merging | Kind::Logging => {
+                Self::start_limit(kind, None, Role::Server)
+            }
         }
     }
 
