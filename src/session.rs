@@ -72,27 +72,32 @@ impl Heartbeats {
         }
     }
 
-    /// Puts out what has become due up to `now`.
+    /// Puts out what has become due up to `now`. Each ping is judged before its session is pinged again.
     pub fn advance(&mut self, now: Instant, beats: &mut Vec<Beat>) {
-        while let Some((when, slot)) = self.judged.front().copied()
-            && when <= now
-        {
-            self.judged.pop_front();
-            beats.extend(self.slots[slot].iter().map(|session| Beat::Judge(*session)));
+        while self.judged.front().is_some_and(|(when, _)| *when <= now) {
+            self.judge(beats);
         }
-        // After a pause of the whole process pings are made up for only so far that each is judged before its session's next one.
+        // After a pause of the whole process pings are made up for only so far that whoever is pinged late still has the pong
+        // timeout, or half a turn, until its next ping.
         let turn = self.step * Self::SLOTS as u32;
-        let most = turn.saturating_sub(self.pong_timeout);
+        let most = turn.saturating_sub(self.pong_timeout).max(turn / 2);
         self.due = self.due.max(now.checked_sub(most).unwrap_or(now));
         while self.due <= now {
-            beats.extend(
-                self.slots[self.next]
-                    .iter()
-                    .map(|session| Beat::Ping(*session)),
-            );
-            self.judged.push_back((now + self.pong_timeout, self.next));
-            self.next = (self.next + 1) % Self::SLOTS;
+            let slot = self.next;
+            if self.judged.front().is_some_and(|(_, other)| *other == slot) {
+                self.judge(beats);
+            }
+            beats.extend(self.slots[slot].iter().map(|session| Beat::Ping(*session)));
+            self.judged.push_back((now + self.pong_timeout, slot));
+            self.next = (slot + 1) % Self::SLOTS;
             self.due += self.step;
+        }
+    }
+
+    /// Judges the slot that was pinged the longest ago.
+    fn judge(&mut self, beats: &mut Vec<Beat>) {
+        if let Some((_, slot)) = self.judged.pop_front() {
+            beats.extend(self.slots[slot].iter().map(|session| Beat::Judge(*session)));
         }
     }
 }
@@ -139,32 +144,46 @@ mod tests {
 
     #[test]
     fn however_long_the_process_was_frozen_each_ping_is_judged_before_the_next() {
-        let start = Instant::now();
-        for (heartbeat, pong_timeout) in [(25_000, 10_000), (500, 250), (25_000, 24_000)] {
+        let tick = Duration::from_millis(250);
+        let settings = [(25_000, 10_000), (500, 250), (25_000, 24_900), (1_000, 900)];
+        for (heartbeat, pong_timeout) in settings {
             let [heartbeat, pong_timeout] = [heartbeat, pong_timeout].map(Duration::from_millis);
-            let mut wheel = Heartbeats::new(start, heartbeat, pong_timeout);
+            let mut now = Instant::now();
+            let mut wheel = Heartbeats::new(now, heartbeat, pong_timeout);
             for n in 0..50 {
                 wheel.add(SessionId(n));
             }
-            let mut random = fastrand::Rng::with_seed(7);
-            let (mut now, mut pinged) = (start, [false; 50]);
-            for _ in 0..10_000 {
-                // Mostly a tick, at times as much as a few turns.
-                now += match random.u8(0..20) {
-                    0 => heartbeat.mul_f64(3.0 * random.f64()),
-                    _ => Duration::from_millis(100),
-                };
-                let mut beats = Vec::new();
+            let mut pinged = [None; 50];
+            let mut pass = |time| {
+                now += time;
+                let (mut beats, mut pings) = (Vec::new(), 0);
                 wheel.advance(now, &mut beats);
                 for beat in beats {
-                    let (session, ping) = match beat {
-                        Beat::Ping(session) => (session, true),
-                        Beat::Judge(session) => (session, false),
-                    };
-                    let before = std::mem::replace(&mut pinged[session.0 as usize], ping);
-                    assert_ne!(before, ping, "{beat:?} at {:?}", now - start);
+                    match beat {
+                        Beat::Ping(session) => {
+                            let before = pinged[session.0 as usize].replace(now);
+                            assert_eq!(before, None, "{session:?} is pinged twice");
+                            pings += 1;
+                        }
+                        Beat::Judge(session) => {
+                            let since = pinged[session.0 as usize].take().expect("a ping");
+                            assert!(now - since >= pong_timeout.min(heartbeat / 2));
+                        }
+                    }
                 }
+                pings
+            };
+            let mut random = fastrand::Rng::with_seed(7);
+            for _ in 0..10_000 {
+                // Mostly a tick, at times as much as a few turns.
+                pass(match random.u8(0..20) {
+                    0 => heartbeat.mul_f64(3.0 * random.f64()),
+                    _ => tick,
+                });
             }
+            let ticks = heartbeat.as_millis() / tick.as_millis();
+            let pings: usize = (0..ticks).map(|_| pass(tick)).sum();
+            assert_eq!(pings, 50, "everyone once in a heartbeat");
         }
     }
 }

@@ -53,7 +53,9 @@ impl Relay {
             let client = redis::Client::open(format!("redis://{address}"))?;
             let mut command = redis::cmd("SCRIPT");
             command.arg("LOAD").arg(script::TEXT);
-            command.query(&mut client.get_connection()?)
+            let mut connection = client.get_connection_with_timeout(PATIENCE)?;
+            connection.set_read_timeout(Some(PATIENCE))?;
+            command.query(&mut connection)
         };
         let script = logging.then(load).transpose()?;
         let (publishes, mut subscription) = (connect()?, connect()?);
