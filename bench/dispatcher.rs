@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use switchboard::broker::{BrokerEvent, Page, Publication, Request};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
+use switchboard::epochs::Ends;
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId};
 use switchboard::metrics::Metrics;
 use switchboard::presence::PresenceSettings;
@@ -152,6 +153,8 @@ impl House {
                         offset: self.offset,
                     },
                     first: self.offset + 1,
+                    ends: Ends::default(),
+                    expires_in: std::time::Duration::from_secs(60),
                     messages: Vec::new(),
                 }),
             }),

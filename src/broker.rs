@@ -21,8 +21,10 @@
 //!   once, and is told to whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room through several nodes is one member. What was missed
 //!   shows in [`Change::from`], and is asked with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to be only a part;
 //!   likewise [`Census`]. A room is among those that are listed exactly as long as somebody is in it.
-//! - **Only a read judges an epoch.** Why an offset needs one: a log lost at offset 8 starts again at 1, and whoever stands at 8 must not be told
-//!   at the new 8 that nothing was missed.
+//! - **An epoch ends when the end of its log may be lost; what was kept stays.** Why an offset needs an epoch: a log that lost its offset 8 gives
+//!   it away anew, and a member that stands at the old 8 must not be answered that nothing was missed. The next epoch goes on with the next offset,
+//!   and the log remembers where the last ones [ended](crate::epochs). A publish and a read find another data set; only a read with a delivered
+//!   position finds a log that is shorter than it was.
 
 pub mod ledger;
 pub mod list;

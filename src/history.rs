@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::epochs::{Ends, Standing};
 use crate::id::{Epoch, Position};
 use crate::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
 use crate::retention::LogLimits;
@@ -50,6 +51,13 @@ impl Run {
         if let Some(publication) = self.entries.pop_front() {
             self.weight -= publication.weight();
             self.first += 1;
+        }
+    }
+
+    /// Gives up the newest message.
+    fn pop_newest(&mut self) {
+        if let Some(publication) = self.entries.pop_back() {
+            self.weight -= publication.weight();
         }
     }
 
@@ -113,11 +121,12 @@ pub struct Weight {
 #[derive(Clone, Debug)]
 pub struct Log {
     top: Position,
+    ends: Ends,
     run: Run,
     /// When the messages are forgotten, all at once; renewed by each.
     expires: Instant,
     /// Keys of publications and what they got, and the same in the order they are forgotten.
-    keys: HashMap<PublishKey, u64>,
+    keys: HashMap<PublishKey, Position>,
     keys_by_age: VecDeque<(Instant, PublishKey)>,
     keys_weight: usize,
 }
@@ -126,6 +135,7 @@ impl Log {
     pub fn new(epoch: Epoch, now: Instant) -> Self {
         Self {
             top: Position { epoch, offset: 0 },
+            ends: Ends::default(),
             run: Run::default(),
             expires: now,
             keys: HashMap::new(),
@@ -141,6 +151,11 @@ impl Log {
     /// Where the room stands.
     pub fn top(&self) -> Position {
         self.top
+    }
+
+    /// What a position means to the log.
+    pub fn standing(&self, at: Position) -> Standing {
+        self.ends.standing(at, self.top)
     }
 
     /// Bytes that its messages and its keys occupy, near enough.
@@ -160,10 +175,18 @@ impl Log {
         self.run.entries.shrink_to(2 * self.run.len());
     }
 
-    /// The offset that this key got before, if it is remembered.
-    pub fn offset_of(&mut self, key: &PublishKey, now: Instant) -> Option<u64> {
+    /// The position that this key got before, if it is remembered and still valid.
+    pub fn position_of(&mut self, key: &PublishKey, now: Instant) -> Option<Position> {
         self.forget_keys(now);
-        self.keys.get(key).copied()
+        let position = self.keys.get(key).copied()?;
+        (self.standing(position) == Standing::Valid).then_some(position)
+    }
+
+    /// Ends the epoch where it stands: the end of the log may be lost. What is there stays, and the
+    /// next epoch goes on with the next offset.
+    pub fn end_epoch(&mut self, next: Epoch) {
+        self.ends.push(self.top.epoch, self.top.offset);
+        self.top.epoch = next;
     }
 
     /// Gives up what is too old, without which it would stay until the room is used again.
@@ -203,12 +226,24 @@ impl Log {
         if let Some(key) = key {
             self.keys_weight += key.weight();
             self.keys_by_age.push_back((now + KEY_TTL, key.clone()));
-            self.keys.insert(key, self.top.offset);
+            self.keys.insert(key, self.top);
         }
         self.top
     }
 
-    /// Answers a read.
+    /// Answers a read: a page, after ending the epoch if the range proves that the log has lost its
+    /// end.
+    pub fn read(&mut self, range: Range, limit: usize, next: Epoch, now: Instant) -> Page {
+        if let Range::After(Position { epoch, offset }) = range
+            && epoch == self.top.epoch
+            && offset > self.top.offset
+        {
+            self.end_epoch(next);
+        }
+        self.page(range, limit, now)
+    }
+
+    /// The part of the log that a range names.
     pub fn page(&mut self, range: Range, limit: usize, now: Instant) -> Page {
         self.expire(now);
         let first = if self.run.is_empty() {
@@ -219,10 +254,10 @@ impl Log {
         let owned = |(offset, publication): (u64, &Arc<Publication>)| (offset, publication.clone());
         let messages = match range {
             Range::Top => Vec::new(),
-            Range::After(since) => {
-                let reached = since.epoch == self.top.epoch && since.offset + 1 >= first;
-                let from = if reached { since.offset } else { first - 1 };
-                self.run.after(from, limit).map(owned).collect()
+            Range::After(delivered) => {
+                let behind = self.ends.page_begins_behind(delivered, self.top);
+                let behind = behind.max(first - 1);
+                self.run.after(behind, limit).map(owned).collect()
             }
             Range::Before(offset) => self
                 .run
@@ -233,6 +268,8 @@ impl Log {
         Page {
             top: self.top,
             first,
+            ends: self.ends.clone(),
+            expires_in: self.expires.saturating_duration_since(now),
             messages,
         }
     }
@@ -252,6 +289,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::epochs::MAX_ENDS;
     use crate::publication::Publisher;
     use std::time::Duration;
 
@@ -262,82 +300,162 @@ mod tests {
             .collect()
     }
 
-    /// The naive model: a plain list of offsets, searched from the front.
-    fn naive(first: u64, top: u64, range: Range, limit: usize, epoch: Epoch) -> Vec<u64> {
-        let all: Vec<u64> = (first..=top).collect();
-        match range {
-            Range::Top => vec![],
-            Range::After(since) if since.epoch != epoch || since.offset + 1 < first => {
-                all.into_iter().take(limit).collect()
-            }
-            Range::After(since) => all
-                .into_iter()
-                .filter(|o| *o > since.offset)
-                .take(limit)
-                .collect(),
-            Range::Before(end) => {
-                let mut newest: Vec<u64> = all
-                    .into_iter()
-                    .rev()
-                    .filter(|o| *o < end.unwrap_or(u64::MAX))
-                    .take(limit)
-                    .collect();
-                newest.reverse();
-                newest
+    /// The naive model of a log: what was appended and survived, each with its epoch, and the epochs
+    /// in the order they began.
+    #[derive(Clone, Debug)]
+    struct Naive {
+        entries: Vec<(Epoch, u64)>,
+        epochs: Vec<Epoch>,
+    }
+
+    impl Naive {
+        /// How many ended epochs count.
+        fn remembered(&self) -> &[Epoch] {
+            &self.epochs[self.epochs.len().saturating_sub(MAX_ENDS + 1)..]
+        }
+
+        /// The offsets that a member who stands there has not seen, of those kept.
+        fn page(&self, first: u64, range: Range, limit: usize) -> Vec<u64> {
+            let kept = self.entries.iter().filter(|(_, offset)| *offset >= first);
+            let place = |epoch| self.remembered().iter().position(|known| *known == epoch);
+            match range {
+                Range::Top => vec![],
+                Range::After(at) => {
+                    let has_seen = |(epoch, offset): &(Epoch, u64)| match place(at.epoch) {
+                        Some(of_position) => {
+                            let is_later = place(*epoch).is_some_and(|it| it > of_position);
+                            !is_later && *offset <= at.offset
+                        }
+                        None => Some(epoch) != self.epochs.last(),
+                    };
+                    let unseen = kept.filter(|entry| !has_seen(entry));
+                    unseen.map(|(_, offset)| *offset).take(limit).collect()
+                }
+                Range::Before(end) => {
+                    let end = end.unwrap_or(u64::MAX);
+                    let mut below: Vec<u64> = kept.map(|(_, offset)| *offset).collect();
+                    below.retain(|offset| *offset < end);
+                    below.split_off(below.len().saturating_sub(limit))
+                }
             }
         }
     }
 
     #[test]
-    fn pages_agree_with_a_naive_model_under_random_operations() {
+    fn pages_agree_with_a_naive_model_across_ended_epochs_and_lost_tails() {
         let now = Instant::now();
         let limits = LogLimits {
             size: 7,
             age: Duration::from_secs(60),
         };
-        for seed in 0..200 {
+        for seed in 0..1000 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let epoch = Epoch::new(seed + 1);
-            let mut log = Log::new(epoch, now);
-            let mut top = 0;
-            for _ in 0..40 {
-                if random.bool() {
-                    top += 1;
-                    assert_eq!(
-                        log.append(Publication::numbered(top), None, limits, now)
-                            .offset,
-                        top
-                    );
+            let mut log = Log::new(Epoch::new(1), now);
+            let mut naive = Naive {
+                entries: vec![],
+                epochs: vec![log.epoch()],
+            };
+            let mut snapshot = (log.clone(), naive.clone());
+            let mut positions = vec![log.top()];
+            let mut epochs = 1;
+            for _ in 0..60 {
+                match random.u8(..20) {
+                    0 => snapshot = (log.clone(), naive.clone()),
+                    kind @ (1 | 2) => {
+                        if kind == 1 {
+                            // Restored: the tail is lost, and epochs that began since the snapshot.
+                            (log, naive) = snapshot.clone();
+                        }
+                        epochs += 1;
+                        log.end_epoch(Epoch::new(epochs));
+                        naive.epochs.push(log.epoch());
+                    }
+                    3..10 => {
+                        let next = log.top().offset + 1;
+                        let at = log.append(Publication::numbered(next), None, limits, now);
+                        assert_eq!(at.offset, next);
+                        naive.entries.push((at.epoch, at.offset));
+                    }
+                    _ => {}
                 }
-                let first = if top == 0 {
-                    1
-                } else {
-                    top.saturating_sub(6).max(1)
-                };
-                let since = Position {
-                    epoch: if random.u8(..4) == 0 {
-                        Epoch::new(999)
-                    } else {
-                        epoch
-                    },
-                    offset: random.u64(0..=top),
-                };
+                positions.push(log.top());
+                let top = naive.entries.last().map_or(0, |(_, offset)| *offset);
+                let first = top.saturating_sub(6).max(1);
+                let mut at = *random.choice(&positions).expect("there is one");
+                if random.u8(..8) == 0 {
+                    at.epoch = Epoch::new(999);
+                }
+                // A delivered position above the top of its epoch ends the epoch first.
+                let is_evidence = at.epoch == log.epoch() && at.offset > top;
                 let range = match random.u8(..3) {
                     0 => Range::Top,
-                    1 => Range::After(since),
+                    1 if !is_evidence => Range::After(at),
                     _ => Range::Before(random.bool().then(|| random.u64(0..=top + 3))),
                 };
                 let limit = random.usize(0..10);
                 let page = log.page(range, limit, now);
                 assert_eq!((page.top.offset, page.first), (top, first), "seed {seed}");
                 let got = offsets(page.messages.iter().map(|(o, p)| (*o, p)));
-                assert_eq!(
-                    got,
-                    naive(first, top, range, limit, epoch),
-                    "seed {seed}: {range:?} {limit}"
-                );
+                let expected = naive.page(first, range, limit);
+                assert_eq!(got, expected, "seed {seed}: {range:?} {limit} of {naive:?}");
             }
         }
+    }
+
+    #[test]
+    fn delivered_positions_above_the_top_end_the_epoch_once() {
+        let now = Instant::now();
+        let limits = LogLimits {
+            size: 10,
+            age: Duration::from_secs(60),
+        };
+        let mut log = Log::new(Epoch::new(1), now);
+        log.append(Publication::numbered(1), None, limits, now);
+        let delivered = Position {
+            epoch: log.epoch(),
+            offset: 4,
+        };
+        for next in [2, 3] {
+            let page = log.read(Range::After(delivered), 10, Epoch::new(next), now);
+            assert_eq!((page.top.epoch, page.top.offset), (Epoch::new(2), 1));
+            assert_eq!(page.ends.end_of(delivered.epoch), Some(1));
+        }
+        let absurd = Position {
+            epoch: Epoch::new(7),
+            offset: u64::MAX,
+        };
+        let page = log.read(Range::After(absurd), 10, Epoch::new(9), now);
+        assert_eq!(page.top.epoch, Epoch::new(2), "an unknown epoch proves nothing");
+    }
+
+    #[test]
+    fn keys_are_found_across_ended_epochs_while_their_messages_are_there() {
+        let now = Instant::now();
+        let limits = LogLimits {
+            size: 10,
+            age: Duration::from_secs(60),
+        };
+        let key = |name: &str| PublishKey {
+            publisher: Publisher::Anonymous,
+            key: name.into(),
+        };
+        let mut log = Log::new(Epoch::new(1), now);
+        let kept = log.append(Publication::numbered(1), Some(key("kept")), limits, now);
+        let snapshot = log.clone();
+        log.append(Publication::numbered(2), Some(key("lost")), limits, now);
+        // The memory of a key can outlive its message: Redis keeps the two apart.
+        let keys = (log.keys.clone(), log.keys_by_age.clone());
+        log = snapshot;
+        (log.keys, log.keys_by_age) = keys;
+        for next in 2..5 {
+            log.end_epoch(Epoch::new(next));
+            assert_eq!(log.position_of(&key("kept"), now), Some(kept));
+            assert_eq!(log.position_of(&key("lost"), now), None);
+        }
+        for next in 5..=2 + MAX_ENDS as u64 {
+            log.end_epoch(Epoch::new(next));
+        }
+        assert_eq!(log.position_of(&key("kept"), now), None, "its epoch is forgotten");
     }
 
     #[test]
@@ -375,17 +493,17 @@ mod tests {
             key: "k".into(),
         };
         let mut log = Log::new(Epoch::new(1), start);
-        log.append(Publication::numbered(1), Some(key.clone()), limits, start);
+        let at = log.append(Publication::numbered(1), Some(key.clone()), limits, start);
         assert_eq!(
-            log.offset_of(&key, start + KEY_TTL - Duration::from_secs(1)),
-            Some(1)
+            log.position_of(&key, start + KEY_TTL - Duration::from_secs(1)),
+            Some(at)
         );
         let other = PublishKey {
             publisher: crate::id::UserName::new("ada").ok().into(),
             key: "k".into(),
         };
-        assert_eq!(log.offset_of(&other, start), None);
-        assert_eq!(log.offset_of(&key, start + KEY_TTL), None);
+        assert_eq!(log.position_of(&other, start), None);
+        assert_eq!(log.position_of(&key, start + KEY_TTL), None);
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub mod connection;
 pub mod control;
 pub mod disconnect;
 pub mod dispatcher;
+pub mod epochs;
 pub mod exposition;
 pub mod handshake;
 pub mod history;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use crate::epochs::Ends;
 use crate::id::{Incarnation, Position, SessionId, UserName};
 
 /// One datum of a room, as said by its publisher; shared by everything that holds it.
@@ -122,11 +123,14 @@ pub const KEY_TTL: Duration = Duration::from_secs(300);
 pub enum Range {
     /// Where the room stands, and no messages.
     Top,
-    /// The messages after this position, oldest first. If the epoch is another one, or the log no longer reaches back so far, the
-    /// page begins at the oldest message there is; [`Page::first`] tells.
+    /// The messages after this position, oldest first. Of an ended epoch the page goes on across its
+    /// end; see [`Ends::page_begins_behind`] for where it begins. If the log no longer reaches back so
+    /// far, it begins at the oldest message there is; [`Page::first`] tells.
     ///
-    /// The position is one that this node has *delivered*, so it is evidence: a log of the same epoch whose top is below it has lost its
-    /// tail, and the broker ends the epoch, once, whoever asks first.
+    /// The position is one that this node has *delivered*, so it is evidence: if the log of the same
+    /// epoch has a top below it, the end of the log is lost and the broker ends the epoch, once,
+    /// whichever node asks first. Positions that clients name are never asked with before the node has
+    /// found them to be at or below its own.
     After(Position),
     /// The newest messages below this offset (`None`: below the top + 1).
     Before(Option<u64>),
@@ -137,8 +141,14 @@ pub enum Range {
 pub struct Page {
     /// Epoch and newest offset at the moment of reading.
     pub top: Position,
-    /// The oldest offset the log still has; `top + 1` when it has none.
+    /// The oldest offset the log still has; `top + 1` when it has none. Of a page [`Range::After`] a
+    /// position: the oldest one behind the position, if entries right behind it are missing.
     pub first: u64,
+    /// The epochs of the log that have ended.
+    pub ends: Ends,
+    /// How long the log is kept from the moment of reading unless something is published; zero when
+    /// it has no messages.
+    pub expires_in: Duration,
     /// Ascending, contiguous.
     pub messages: Vec<(u64, Arc<Publication>)>,
 }

@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::epochs::{Ends, Standing};
 use crate::id::{Epoch, Position};
 use crate::publication::{Page, Publication, Range};
 
@@ -26,6 +27,9 @@ const AHEAD: usize = 1024;
 #[derive(Debug)]
 pub enum Step {
     Deliver(u64, Arc<Publication>),
+    /// The epoch has ended, and what is left of it was delivered: members at the end of it or above
+    /// stand here now, where the present epoch goes on. What lies above was lost.
+    Ended(Position),
     /// The log no longer has what comes next: everyone now stands here.
     Lost(Position),
 }
@@ -35,7 +39,7 @@ impl Step {
     pub fn weight(&self) -> usize {
         match self {
             Step::Deliver(_, publication) => publication.weight(),
-            Step::Lost(_) => 0,
+            Step::Ended(_) | Step::Lost(_) => 0,
         }
     }
 }
@@ -45,6 +49,8 @@ impl Step {
 pub struct Track {
     /// What was delivered last; `None` until the first read has answered.
     position: Option<Position>,
+    /// The ended epochs before the position's.
+    ends: Ends,
     read: Reading,
     /// Heard but not next, in the order heard.
     ahead: VecDeque<(Epoch, u64, Arc<Publication>)>,
@@ -77,6 +83,24 @@ impl Track {
     /// The position delivered last, once it is known.
     pub fn position(&self) -> Option<Position> {
         self.position
+    }
+
+    /// What a position that a client names means here. One that is above what was delivered is not
+    /// known, however much the log may have.
+    pub fn standing(&self, at: Position) -> Standing {
+        let Some(position) = self.position else {
+            return Standing::Unknown;
+        };
+        match self.ends.standing(at, position) {
+            Standing::Valid if at.offset > position.offset => Standing::Unknown,
+            Standing::AboveEnd(end) if end > position.offset => Standing::Unknown,
+            standing => standing,
+        }
+    }
+
+    /// The offset at which an epoch before the present one ended, if that is remembered.
+    pub fn end_of(&self, epoch: Epoch) -> Option<u64> {
+        self.ends.end_of(epoch)
     }
 
     /// Whether a read is wanted and none is under way.
@@ -154,35 +178,63 @@ impl Track {
             Reading::AskedAndDue => Reading::Due,
             _ => Reading::Settled,
         };
+        let Page {
+            top,
+            first,
+            ends,
+            messages,
+            ..
+        } = page;
+        // Where the position's epoch ended, while what is left of it is delivered.
+        let mut end = None;
         let mut position = match self.position {
             // The first look: nobody stands anywhere yet, so nothing is missed.
-            None => page.top,
-            Some(position) if position.epoch != page.top.epoch => {
-                let start = Position {
-                    epoch: page.top.epoch,
-                    offset: page.first.saturating_sub(1),
-                };
-                steps.push(Step::Lost(start));
-                start
+            None => top,
+            Some(position) => {
+                let mut delivered = ends.page_begins_behind(position, top);
+                if position.epoch != top.epoch
+                    && let Some(known) = self.ends.end_of(top.epoch)
+                {
+                    // An epoch that had ended is the present one again: two servers were masters at
+                    // once, and the one that lost has won. Up to its end all of it was delivered.
+                    delivered = delivered.max(known);
+                }
+                end = ends.end_of(position.epoch).filter(|_| position.epoch != top.epoch);
+                if first > delivered + 1 || (end.is_none() && position.epoch != top.epoch) {
+                    end = None;
+                    let start = Position {
+                        epoch: top.epoch,
+                        offset: delivered.max(first.saturating_sub(1)),
+                    };
+                    steps.push(Step::Lost(start));
+                    start
+                } else {
+                    position
+                }
             }
-            Some(position) if page.first > position.offset + 1 => {
-                let start = Position {
-                    epoch: position.epoch,
-                    offset: page.first.saturating_sub(1),
-                };
-                steps.push(Step::Lost(start));
-                start
-            }
-            Some(position) => position,
         };
-        for (offset, publication) in page.messages {
+        let end_epoch = |position: &mut Position, end: &mut Option<u64>, steps: &mut Vec<Step>| {
+            if let Some(offset) = end.take_if(|end| position.offset >= *end) {
+                *position = Position {
+                    epoch: top.epoch,
+                    offset,
+                };
+                steps.push(Step::Ended(*position));
+            }
+        };
+        end_epoch(&mut position, &mut end, steps);
+        for (offset, publication) in messages {
             if offset == position.offset + 1 {
                 position.offset = offset;
                 steps.push(Step::Deliver(offset, publication));
+                end_epoch(&mut position, &mut end, steps);
             }
         }
+        if position.epoch == top.epoch {
+            self.ends = ends;
+        }
         self.position = Some(position);
-        let complete = position.offset >= page.top.offset;
+        let complete = position.epoch == top.epoch && position.offset >= top.offset;
         if !complete {
             self.make_due();
         }
@@ -240,6 +292,7 @@ mod tests {
     struct Member {
         at: Option<Position>,
         got: Vec<u64>,
+        ended: usize,
         lost: usize,
     }
 
@@ -254,6 +307,12 @@ mod tests {
                         }
                         self.got.push(said.time);
                     }
+                    Step::Ended(position) => {
+                        let is_new = self.at.is_none_or(|at| at.epoch != position.epoch);
+                        assert!(is_new, "the end of an epoch is told once");
+                        self.at = Some(position);
+                        self.ended += 1;
+                    }
                     Step::Lost(position) => {
                         self.at = Some(position);
                         self.lost += 1;
@@ -264,34 +323,78 @@ mod tests {
         }
     }
 
-    /// Messages are published while the subscription drops some, reads are answered late, and the log is trimmed or made
-    /// anew; the member must see no hole and no double, lose only with a word, and end at the top.
+    /// What befalls the log.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Fate {
+        /// The epoch ends and nothing is lost.
+        Restarted,
+        /// The epoch ends and with it the newest messages go.
+        Restored,
+        /// The newest messages go, and only a delivered position proves it.
+        Torn,
+        Emptied,
+    }
+
+    /// Messages are published while the subscription drops some, reads are answered late, and the
+    /// log is trimmed, ended, restored or emptied; the member must see no hole and no double, lose
+    /// only with a gap, hear of each end at most once, and end at the top.
     #[test]
     fn members_see_every_message_once_and_in_order_or_are_told() {
         let now = Instant::now();
-        for seed in 0..2000 {
+        for seed in 0..4000 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut log = Log::new(Epoch::new(1), now);
+            let mut snapshot = log.clone();
             let (mut track, mut member) = (Track::default(), Member::default());
             let mut answers: VecDeque<Page> = VecDeque::new();
-            let (mut heard, mut number, mut epochs, mut asked_at) = (VecDeque::new(), 0, 1, 0);
-            let cuts = random.bool();
+            let (mut heard, mut number, mut epochs) = (VecDeque::new(), 0, 1);
+            let (cuts, ends) = (random.bool(), random.bool());
+            let (mut fates, mut is_torn) = (Vec::new(), false);
             // Enough for everything, or for nothing.
             let memory = if random.bool() { 1 << 20 } else { 0 };
             track.make_due();
             for round in 0..200 {
                 let calm = round > 150;
                 match random.u8(..8) {
-                    0..3 if !calm => {
+                    // Redis changes its replication id whenever it may have lost something, so a
+                    // publish to a log that has lost its end and does not show it is not to be had.
+                    0..3 if !calm && !is_torn => {
                         number += 1;
                         let at = log.append(Publication::numbered(number), None, LIMITS, now);
                         if !cuts || random.u8(..4) > 0 {
                             heard.push_back((at, Publication::numbered(number)));
                         }
+                        if random.u8(..6) == 0 {
+                            snapshot = log.clone();
+                        }
                     }
-                    3 if !calm && cuts && random.u8(..20) == 0 => {
+                    3 if !calm && ends && !is_torn && random.u8(..10) == 0 => {
+                        let delivered = track.position();
+                        let is_evident = |log: &Log| {
+                            let above = |at: Position| at.offset > log.top().offset;
+                            delivered.is_some_and(|at| at.epoch == log.epoch() && above(at))
+                        };
+                        let fate = match random.u8(..4) {
+                            0 => Fate::Restarted,
+                            1 => Fate::Restored,
+                            2 if is_evident(&snapshot) => Fate::Torn,
+                            _ => Fate::Emptied,
+                        };
+                        if matches!(fate, Fate::Restored | Fate::Torn) {
+                            log = snapshot.clone();
+                        }
                         epochs += 1;
-                        log = Log::new(Epoch::new(epochs), now);
+                        match fate {
+                            Fate::Restarted | Fate::Restored => log.end_epoch(Epoch::new(epochs)),
+                            Fate::Torn => is_torn = true,
+                            Fate::Emptied => log = Log::new(Epoch::new(epochs), now),
+                        }
+                        if fate == Fate::Emptied {
+                            snapshot = log.clone();
+                        }
+                        // The connection was lost with it: what was under way does not arrive.
+                        heard.clear();
+                        fates.push(fate);
                         track.make_due();
                     }
                     4..6 => {
@@ -302,8 +405,14 @@ mod tests {
                     }
                     6 => {
                         if track.is_due() {
-                            asked_at = round;
-                            answers.push_back(log.page(track.ask(), 5, now));
+                            epochs += 1;
+                            answers.push_back(log.read(
+                                track.ask(),
+                                5,
+                                Epoch::new(epochs),
+                                now,
+                            ));
+                            is_torn = false;
                         }
                     }
                     _ => {
@@ -326,27 +435,111 @@ mod tests {
             track.make_due();
             for _ in 0..100 {
                 if !answers.is_empty() || track.is_due() {
-                    let page = answers
-                        .pop_front()
-                        .unwrap_or_else(|| log.page(track.ask(), 5, now));
+                    epochs += 1;
+                    let page = answers.pop_front().unwrap_or_else(|| {
+                        log.read(track.ask(), 5, Epoch::new(epochs), now)
+                    });
                     let mut steps = Vec::new();
                     track.answer(page, &mut steps);
                     member.take(&track, steps);
                 }
             }
             let top = log.page(Range::Top, 0, now).top;
-            assert!(track.is_settled(), "seed {seed}, asked at {asked_at}");
+            assert!(track.is_settled(), "seed {seed}");
             assert_eq!(track.position(), Some(top), "seed {seed}");
             assert_eq!(member.at, Some(top), "seed {seed}");
             assert!(
                 member.got.windows(2).all(|pair| pair[0] < pair[1]),
-                "seed {seed}"
+                "seed {seed}: a message came again: {:?}",
+                member.got
             );
+            assert!(member.ended <= fates.len(), "seed {seed}");
             // What is not held may be trimmed from the log before it is read.
-            if !cuts && memory > 0 {
-                assert_eq!(member.lost, 0, "seed {seed}: told of a loss that was none");
+            let emptied = fates.iter().filter(|fate| **fate == Fate::Emptied).count();
+            if !cuts && memory > 0 && fates.is_empty() {
+                assert_eq!(member.lost + member.ended, 0, "seed {seed}: told of no loss");
+            }
+            if !cuts && memory > 0 && emptied == fates.len() {
+                assert_eq!(member.ended, 0, "seed {seed}: nothing of the epoch was left");
             }
         }
+    }
+
+    #[test]
+    fn members_hear_one_gap_where_an_epoch_ended_and_nothing_twice() {
+        let now = Instant::now();
+        let publish = |log: &mut Log| {
+            let next = log.top().offset + 1;
+            log.append(Publication::numbered(next), None, LIMITS, now)
+        };
+        let mut log = Log::new(Epoch::new(1), now);
+        (0..3).for_each(|_| drop(publish(&mut log)));
+        let behind = log.clone();
+        let mut track = Track::default();
+        track.make_due();
+        let range = track.ask();
+        track.answer(log.page(range, 10, now), &mut Vec::new());
+        (0..2).for_each(|_| drop(publish(&mut log)));
+        log.end_epoch(Epoch::new(2));
+        publish(&mut log);
+        log.end_epoch(Epoch::new(3));
+        publish(&mut log);
+        let told = |track: &mut Track, log: &Log| {
+            track.make_due();
+            let mut steps = Vec::new();
+            while track.is_due() {
+                let range = track.ask();
+                track.answer(log.clone().page(range, 2, now), &mut steps);
+            }
+            let text = |step: &Step| match step {
+                Step::Deliver(offset, _) => format!("{offset}"),
+                Step::Ended(at) => format!("ended at {}:{}", at.epoch, at.offset),
+                Step::Lost(at) => format!("lost at {}:{}", at.epoch, at.offset),
+            };
+            steps.iter().map(text).collect::<Vec<_>>()
+        };
+        // Behind the end, through two ends: one gap.
+        let ended = "ended at 0000000000000003:5";
+        assert_eq!(told(&mut track, &log), ["4", "5", ended, "6", "7"]);
+        assert_eq!(told(&mut track, &log), [""; 0]);
+        // The data is older than what was delivered.
+        let mut log = behind;
+        log.end_epoch(Epoch::new(4));
+        publish(&mut log);
+        assert_eq!(told(&mut track, &log), ["lost at 0000000000000004:3", "4"]);
+        log.end_epoch(Epoch::new(5));
+        assert_eq!(told(&mut track, &log), ["ended at 0000000000000005:4"]);
+    }
+
+    #[test]
+    fn an_epoch_that_had_ended_and_is_back_is_not_delivered_again() {
+        let now = Instant::now();
+        let mut log = Log::new(Epoch::new(1), now);
+        log.append(Publication::numbered(1), None, LIMITS, now);
+        let mut loser = log.clone();
+        let mut track = Track::default();
+        let mut steps = Vec::new();
+        track.make_due();
+        let range = track.ask();
+        track.answer(log.page(range, 10, now), &mut steps);
+        log.end_epoch(Epoch::new(2));
+        log.append(Publication::numbered(2), None, LIMITS, now);
+        track.make_due();
+        let range = track.ask();
+        track.answer(log.page(range, 10, now), &mut steps);
+        loser.append(Publication::numbered(3), None, LIMITS, now);
+        track.make_due();
+        let range = track.ask();
+        steps.clear();
+        track.answer(loser.page(range, 10, now), &mut steps);
+        let back = Position {
+            epoch: Epoch::new(1),
+            offset: 1,
+        };
+        assert!(
+            matches!(steps[..], [Step::Lost(at), Step::Deliver(2, _)] if at == back),
+            "{steps:?}"
+        );
     }
 
     #[test]

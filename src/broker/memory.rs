@@ -11,7 +11,7 @@ use futures::future::{Either, select};
 
 use super::list::{List, Occupied};
 use super::notices::Notices;
-use super::{Broker, BrokerEvent, Page, Publish, Range, Read, Refused, Request, Settings};
+use super::{Broker, BrokerEvent, Page, Publish, Read, Refused, Request, Settings};
 use crate::history::{Log, Weight};
 use crate::id::{Epoch, Position, RoomName};
 use crate::notice::Ask;
@@ -263,11 +263,10 @@ impl Shared {
         let limits = self.retention.of(&name);
         let memory = self.memory;
         let (room, used) = self.room(&name, now).ok_or(Refused::Full)?;
-        let epoch = room.log.epoch();
         if let Some(key) = &key {
-            let known = room.change(used, |log| log.offset_of(key, now));
-            if let Some(offset) = known {
-                return Ok(Position { epoch, offset });
+            let known = room.change(used, |log| log.position_of(key, now));
+            if let Some(position) = known {
+                return Ok(position);
             }
             // A key is a promise for some minutes, so it does not give way as messages do.
             if used.keys + key.weight() > memory / 2 {
@@ -297,16 +296,7 @@ impl Shared {
     fn read(&mut self, read: &Read, now: Instant) -> Result<Page, Refused> {
         let fresh = Epoch::new(self.random.u64(..));
         let (room, used) = self.room(&read.room, now).ok_or(Refused::Full)?;
-        let page = room.change(used, |log| log.page(read.range, read.limit, now));
-        match read.range {
-            Range::After(since)
-                if since.epoch == page.top.epoch && since.offset > page.top.offset =>
-            {
-                room.change(used, |log| *log = Log::new(fresh, now));
-                Ok(room.log.page(read.range, read.limit, now))
-            }
-            _ => Ok(page),
-        }
+        Ok(room.change(used, |log| log.read(read.range, read.limit, fresh, now)))
     }
 
     /// Keeps all logs within their memory: each room that holds more than half of the average gives up some of its oldest

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Change, Publication, Sender};
+use crate::epochs::{Ends, MAX_ENDS};
 use crate::id::{Epoch, Incarnation, SessionId, UserName};
 
 pub mod change;
@@ -166,6 +167,18 @@ pub fn decode_epoch(bytes: &[u8]) -> Epoch {
     std::str::from_utf8(bytes).map_or(Epoch::UNKNOWN, Epoch::parse)
 }
 
+/// Reads the ended epochs of a log as a script writes them: ` EPOCH OFFSET`, any number of times. What
+/// is none of ours ends the list: older epochs that cannot be read count as forgotten.
+pub fn decode_ends(bytes: &[u8]) -> Ends {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let mut words = text.split(' ').skip(1);
+    let pairs = std::iter::from_fn(|| {
+        let (epoch, offset) = (words.next()?, words.next()?);
+        Some((Epoch::parse(epoch), decode_offset(offset.as_bytes())?))
+    });
+    pairs.take(MAX_ENDS).collect()
+}
+
 /// Reads an offset: decimal digits as a script writes them, without sign or leading zeros.
 pub fn decode_offset(bytes: &[u8]) -> Option<u64> {
     let canonical = match bytes {
@@ -275,6 +288,21 @@ mod tests {
             decode_body(long.as_bytes()).unwrap_err(),
             WireError::TooLong
         );
+    }
+
+    #[test]
+    fn ends_read_back_and_junk_is_no_end() {
+        let read = |text: &str| {
+            let ends = decode_ends(text.as_bytes());
+            (ends.end_of(Epoch::new(1)), ends.end_of(Epoch::new(2)), ends.start())
+        };
+        assert_eq!(read(""), (None, None, 0));
+        let both = " 0000000000000001 5 0000000000000002 8";
+        assert_eq!(read(both), (Some(5), Some(8), 8));
+        assert_eq!(read(" 0000000000000000 4"), (None, None, 4));
+        assert_eq!(read(" 0000000000000001 x"), (None, None, 0));
+        assert_eq!(read(" 0000000000000001"), (None, None, 0));
+        assert_eq!(read("\u{0}"), (None, None, 0));
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //! answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::desk::{Asker, Pending};
 use super::presence::Inquiry;
 use super::{Dispatcher, Now};
 use crate::api;
 use crate::broker::{Page, Publication, PublishKey, Publisher, Range, Read, Refused, Request};
+use crate::epochs::Ends;
 use crate::id::{Position, RoomName, SessionId, Ticket};
 use crate::identity::Action;
 use crate::protocol::{Code, Command, CommandError, Publish, Reply, RequestId};
@@ -318,7 +320,8 @@ impl Dispatcher {
 
     /// The messages below `before`, if all of them that were asked for are at hand.
     fn recent_page(&mut self, name: &RoomName, before: Option<u64>, limit: usize) -> Option<Page> {
-        let (room, _) = self.room_named(name)?;
+        let (room, desk) = self.room_named(name)?;
+        room.expire_recent(desk);
         let (track, recent) = (&room.state.track, &room.state.recent);
         let top = track.position().filter(|_| track.is_settled())?;
         let end = before.unwrap_or(u64::MAX).min(top.offset + 1);
@@ -332,6 +335,8 @@ impl Dispatcher {
         Some(Page {
             top,
             first,
+            ends: Ends::default(),
+            expires_in: Duration::ZERO,
             messages: messages.collect(),
         })
     }

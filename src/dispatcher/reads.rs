@@ -74,11 +74,11 @@ impl Dispatcher {
                 return;
             };
             self.compare_hand = next;
-            if let Some((room, desk)) = self.room(key)
-                && room.state.track.position().is_some()
-                && room.state.track.is_settled()
-            {
-                room.make_due(desk);
+            if let Some((room, desk)) = self.room(key) {
+                room.expire_recent(desk);
+                if room.state.track.position().is_some() && room.state.track.is_settled() {
+                    room.make_due(desk);
+                }
             }
         }
     }

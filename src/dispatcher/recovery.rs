@@ -15,6 +15,7 @@ use super::desk::{Desk, Pending};
 use super::joins::Join;
 use super::room::{Membership, PAGE, Room, RoomState, own_message};
 use crate::broker::{Page, Range, Refused, Sender};
+use crate::epochs::Standing;
 use crate::id::{Position, SessionId, Ticket};
 use crate::protocol::{Joined, Message, Push, Reply, RequestId};
 
@@ -25,6 +26,8 @@ pub struct Cursor {
     want: Want,
     /// A join that has not been answered yet.
     pub(super) join: Option<Join>,
+    /// What the answer to the join says: nothing after the position that the client named is lost.
+    recovered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +36,8 @@ enum Want {
     Now,
     /// To go on from here, if the log has it: not judged yet.
     Since(Position),
-    /// To get what comes after this, which is not above what the node has delivered.
+    /// To get what comes after this, which is not above what the node has delivered. In an ended epoch:
+    /// what is left up to its end, a gap there, and what comes after it.
     After(Position),
 }
 
@@ -51,6 +55,7 @@ impl Cursor {
             member,
             want,
             join: Some(join),
+            recovered: true,
         }
     }
 
@@ -65,6 +70,22 @@ impl Cursor {
             self.want = Want::Since(at);
         }
         self.join.is_some()
+    }
+
+    /// The epoch that the node followed has ended at this position. Whether the member is to be told
+    /// now, because it stands above the end; a join that waits is judged anew.
+    pub fn is_above_end(&mut self, end: Position) -> bool {
+        match self.want {
+            Want::After(at) if at.offset > end.offset && self.join.is_some() => {
+                self.want = Want::Since(at);
+                false
+            }
+            Want::After(at) if at.offset > end.offset => {
+                self.want = Want::After(end);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Whether another page fits into the outbox. If not, its writer is asked to tell when it has drained.
@@ -94,19 +115,17 @@ impl Cursor {
 }
 
 impl Room {
-    /// More comes at once than outboxes hold: all who are live, and thus stand at this offset, get it page by page.
-    pub fn fall_behind(&mut self, desk: &mut Desk, offset: u64) {
+    /// More comes at once than outboxes hold: all who are live, and thus stand here, get it page by page.
+    pub fn fall_behind(&mut self, desk: &mut Desk, at: Position) {
         self.seal(desk);
-        let Some(Position { epoch, .. }) = self.state.track.position() else {
-            return;
-        };
-        let want = Want::After(Position { epoch, offset });
+        let want = Want::After(at);
         for member in &self.members {
             let cursor = self.state.cursors.entry(member.session);
             cursor.or_insert_with(|| Cursor {
                 member: member.value.clone(),
                 want,
                 join: None,
+                recovered: true,
             });
         }
     }
@@ -128,31 +147,40 @@ impl Room {
     /// Lets a member that is behind have what can be had now: its answer, its next page, or its place among the
     /// live. Whoever gets less than everything is looked at again when its outbox has drained or a read has answered.
     pub fn settle(&mut self, desk: &mut Desk, session: SessionId, judge: Judge) {
+        self.expire_recent(desk);
         let Some(position) = self.state.track.position() else {
             return;
         };
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
         };
-        if let Want::Since(since) = cursor.want
-            && since.epoch == position.epoch
-            && since.offset <= position.offset
-        {
-            cursor.want = Want::After(since);
+        if let Want::Since(since) = cursor.want {
+            match self.state.track.standing(since) {
+                Standing::Valid => cursor.want = Want::After(since),
+                Standing::AboveEnd(offset) => {
+                    // What the client saw there was lost, and the offsets are given away anew.
+                    cursor.want = Want::After(Position { offset, ..position });
+                    cursor.recovered = false;
+                }
+                Standing::Unknown => {}
+            }
         }
+        let recovered = cursor.recovered;
         match cursor.want {
             Want::Now => self.become_live(desk, session, position, None),
             Want::After(at) if at == position => {
-                self.become_live(desk, session, position, Some(true));
+                self.become_live(desk, session, position, Some(recovered));
             }
             Want::After(_) if !cursor.has_room(desk.quarter()) => {}
-            Want::After(at) if self.state.recent.run_at(at.offset + 1).is_some() => {
-                self.give(desk, session, position);
+            Want::After(at) if at.epoch != position.epoch => {
+                match self.state.track.end_of(at.epoch) {
+                    Some(end) if at.offset >= end => self.pass_end(desk, session, position, end),
+                    Some(_) => self.give_or_seek(desk, session, position),
+                    // So many epochs have ended meanwhile that this one is forgotten.
+                    None => self.lose_place(desk, session, position),
+                }
             }
-            Want::After(_) => {
-                self.state.seek = true;
-                desk.line_up(self.key);
-            }
+            Want::After(_) => self.give_or_seek(desk, session, position),
             // Another epoch, or ahead of this node: perhaps the node itself is behind, so its own read decides.
             Want::Since(_) if judge == Judge::NotYet => self.make_due(desk),
             Want::Since(_) => self.become_live(desk, session, position, Some(false)),
@@ -185,16 +213,69 @@ impl Room {
         }
     }
 
+    /// Gives a member its next page, if it is at hand; else it is read.
+    fn give_or_seek(&mut self, desk: &mut Desk, session: SessionId, top: Position) {
+        let want = self.state.cursors.get(&session).map(|cursor| cursor.want);
+        let next = want.and_then(|want| match want {
+            Want::After(at) => Some(at.offset + 1),
+            Want::Now | Want::Since(_) => None,
+        });
+        if next.is_some_and(|next| self.state.recent.run_at(next).is_some()) {
+            self.give(desk, session, top);
+        } else {
+            self.state.seek = true;
+            desk.line_up(self.key);
+        }
+    }
+
+    /// The member has everything that is left of its epoch: it is told where the present one goes on.
+    /// If its join still waits, that is answered first.
+    fn pass_end(&mut self, desk: &mut Desk, session: SessionId, top: Position, end: u64) {
+        let Some(cursor) = self.state.cursors.get_mut(&session) else {
+            return;
+        };
+        let Want::After(at) = cursor.want else { return };
+        let next = Position {
+            epoch: top.epoch,
+            offset: end,
+        };
+        cursor.want = Want::After(next);
+        if let Some(join) = cursor.join.take() {
+            desk.arrived.push((self.key, session));
+            let joined = Joined {
+                room: &self.name,
+                position: at,
+                top: top.offset,
+                recovered: Some(cursor.recovered),
+            };
+            cursor.welcome(desk, session, &join, joined);
+        }
+        let Membership {
+            outbox, protocol, ..
+        } = &cursor.member;
+        let gap = Push::Gap {
+            room: &self.name,
+            position: next,
+        };
+        desk.say(session, outbox, protocol.push(&gap));
+        self.settle(desk, session, Judge::NotYet);
+    }
+
     /// Gives a member its next page, from the messages at hand that follow its place: at most a quarter of an outbox, the
     /// rest when that has drained. If its join still waits, it is told first that all of it comes.
     fn give(&mut self, desk: &mut Desk, session: SessionId, top: Position) {
         let RoomState {
-            cursors, recent, ..
+            cursors,
+            recent,
+            track,
+            ..
         } = &mut self.state;
         let Some(cursor) = cursors.get_mut(&session) else {
             return;
         };
         let Want::After(at) = cursor.want else { return };
+        // A page does not cross the end of an epoch: a gap comes there.
+        let end = track.end_of(at.epoch).filter(|_| at.epoch != top.epoch);
         let Some(run) = recent.run_at(at.offset + 1) else {
             return;
         };
@@ -204,7 +285,7 @@ impl Room {
                 room: &self.name,
                 position: at,
                 top: top.offset,
-                recovered: Some(true),
+                recovered: Some(cursor.recovered),
             };
             cursor.welcome(desk, session, &join, joined);
         }
@@ -218,7 +299,7 @@ impl Room {
         let mut frames = BytesMut::new();
         let mut last = at;
         for (offset, publication) in run.after(at.offset, usize::MAX) {
-            if frames.len() >= desk.quarter() {
+            if frames.len() >= desk.quarter() || end.is_some_and(|end| offset > end) {
                 break;
             }
             let message = Message {
@@ -241,6 +322,8 @@ impl Room {
         desk.say(session, outbox, frames.freeze());
         if last == top {
             self.become_live(desk, session, top, None);
+        } else if let Some(end) = end.filter(|end| last.offset >= *end) {
+            self.pass_end(desk, session, top, end);
         }
     }
 
@@ -313,6 +396,7 @@ impl Room {
         if page.top.epoch != position.epoch {
             return;
         }
+        self.note_expiry(desk, page.top, page.expires_in);
         // At the end of the turn it is given up again where there is no memory for it; until then all have their part.
         self.change_recent(desk, |recent| {
             recent.insert(&page.messages, position.offset)

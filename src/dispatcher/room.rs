@@ -2,7 +2,7 @@
 //! what a room does, is in [`recovery`](super::recovery).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -13,6 +13,7 @@ use crate::broker::{Page, Publication, Refused};
 use crate::history::Recent;
 use crate::id::{NumberMap, Position, SessionId, Ticket, UserName};
 use crate::protocol::{Message, Protocol, Push};
+use crate::retention::LogLimits;
 use crate::rooms;
 use crate::session::Outbox;
 use crate::track::{Step, Track};
@@ -176,7 +177,11 @@ impl Room {
             return;
         };
         let mut steps = Vec::new();
+        let former = self.state.track.position();
+        let (top, expires_in) = (page.top, page.expires_in);
         self.change_track(desk, |track| track.answer(page, &mut steps));
+        // Where those stand who are live: the track itself is at the end of the steps already.
+        let mut epoch = former.or(self.state.track.position()).map(|at| at.epoch);
         let judge = if self.state.track.is_settled() {
             Judge::Now
         } else {
@@ -188,14 +193,22 @@ impl Room {
         for step in steps {
             match step {
                 Step::Deliver(offset, publication) if much => {
-                    if !std::mem::replace(&mut lag, true) {
-                        self.fall_behind(desk, offset - 1);
+                    if !std::mem::replace(&mut lag, true)
+                        && let Some(epoch) = epoch
+                    {
+                        let offset = offset - 1;
+                        self.fall_behind(desk, Position { epoch, offset });
                     }
                     self.keep(desk, offset, publication);
+                }
+                Step::Ended(at) | Step::Lost(at) => {
+                    epoch = Some(at.epoch);
+                    self.step(desk, step);
                 }
                 step => self.step(desk, step),
             }
         }
+        self.note_expiry(desk, top, expires_in);
         self.settle_all(desk, judge);
         self.line_up_if_due(desk);
     }
@@ -203,6 +216,7 @@ impl Room {
     fn step(&mut self, desk: &mut Desk, step: Step) {
         match step {
             Step::Deliver(offset, publication) => self.deliver(desk, offset, publication),
+            Step::Ended(position) => self.end_epoch(desk, position),
             Step::Lost(position) => self.lose(desk, position),
         }
     }
@@ -214,11 +228,29 @@ impl Room {
     }
 
     fn keep(&mut self, desk: &mut Desk, offset: u64, publication: Arc<Publication>) {
-        let size = desk.settings.retention.of(&self.name).size;
+        let LogLimits { size, age } = desk.settings.retention.of(&self.name);
+        let expires = desk.now + age;
         self.change_recent(desk, |recent| {
             recent.push(offset, publication);
             recent.truncate(size);
+            recent.expires = Some(expires);
         });
+    }
+
+    /// The log has told how long it is kept: the recent messages are kept as long. If the page is
+    /// older than what was delivered, they already have a later time.
+    pub fn note_expiry(&mut self, desk: &Desk, top: Position, expires_in: Duration) {
+        if self.state.track.position() == Some(top) {
+            self.state.recent.expires = Some(desk.now + expires_in);
+        }
+    }
+
+    /// Gives up the recent messages when the log no longer has them either, so that every node gives
+    /// the same answer.
+    pub fn expire_recent(&mut self, desk: &mut Desk) {
+        if self.state.recent.is_expired(desk.now) {
+            self.change_recent(desk, Recent::clear);
+        }
     }
 
     /// Keeps count of the memory that messages ahead of a hole take.
@@ -319,6 +351,32 @@ impl Room {
             }
         }
         desk.metrics.delivered_total.add(live * open.messages);
+    }
+
+    /// The epoch has ended here, and the present one goes on: each live member is told its new place.
+    /// Members that are behind get what is left of the epoch first, those above the end are told now.
+    fn end_epoch(&mut self, desk: &mut Desk, position: Position) {
+        self.seal(desk);
+        // What lies above was lost; its offsets are given away anew.
+        self.change_recent(desk, |recent| recent.cut(position.offset));
+        // A store that has lost messages may have lost who is here.
+        self.make_roll_due(desk);
+        let epoch = position.epoch.to_string();
+        log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset;
+            "the epoch of the log has ended: what was published last may be lost");
+        for member in &self.members {
+            let cursor = self.state.cursors.get_mut(&member.session);
+            if cursor.is_none_or(|cursor| cursor.is_above_end(position)) {
+                let Membership {
+                    outbox, protocol, ..
+                } = &member.value;
+                let gap = protocol.push(&Push::Gap {
+                    room: &self.name,
+                    position,
+                });
+                desk.say(member.session, outbox, gap);
+            }
+        }
     }
 
     /// The log no longer has what the members are to get next: each that stands in the room is told its new place. A join that

@@ -19,6 +19,7 @@ use super::*;
 use crate::api;
 use crate::broker::{Page, Publication, Range, Refused};
 use crate::disconnect::Disconnect;
+use crate::epochs::Ends;
 use crate::id::Epoch;
 use crate::id::Ticket;
 use crate::identity::Identity;
@@ -250,6 +251,8 @@ fn page(ticket: Ticket, top: u64, first: u64, messages: Vec<u64>) -> Event {
         result: Ok(Page {
             top,
             first,
+            ends: Ends::default(),
+            expires_in: std::time::Duration::from_secs(60),
             messages,
         }),
     })

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Run;
 use crate::publication::Publication;
@@ -14,9 +15,16 @@ pub struct Recent {
     /// Ascending; none is empty, and between two of them at least one message is missing. The last one grows with what is
     /// delivered.
     runs: Vec<Run>,
+    /// When the log gives them up, unless something is published before.
+    pub expires: Option<Instant>,
 }
 
 impl Recent {
+    /// Whether the log no longer has these messages.
+    pub fn is_expired(&self, now: Instant) -> bool {
+        !self.runs.is_empty() && self.expires.is_some_and(|expires| expires <= now)
+    }
+
     /// Bytes held, as far as [`Publication::weight`] knows.
     pub fn weight(&self) -> usize {
         self.runs.iter().map(Run::weight).sum()
@@ -97,6 +105,18 @@ impl Recent {
         }
     }
 
+    /// Gives up what is above this offset.
+    pub fn cut(&mut self, offset: u64) {
+        while let Some(newest) = self.runs.last_mut()
+            && newest.end() > offset + 1
+        {
+            newest.pop_newest();
+            if newest.is_empty() {
+                self.runs.pop();
+            }
+        }
+    }
+
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -172,6 +192,12 @@ mod tests {
                         recent.shrink();
                         let newer = model.iter().skip(model.len().div_ceil(2));
                         model = newer.copied().collect();
+                    }
+                    5 if random.bool() => {
+                        let offset = random.u64(0..=delivered);
+                        recent.cut(offset);
+                        model.retain(|held| *held <= offset);
+                        delivered = delivered.min(offset);
                     }
                     5 => {
                         let size = random.usize(0..40);

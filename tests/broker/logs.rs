@@ -2,9 +2,10 @@
 //! nothing was missed, and whoever looks first begins the one new epoch.
 
 use switchboard::broker::Range;
-use switchboard::id::Position;
+use switchboard::epochs::MAX_ENDS;
+use switchboard::id::{Epoch, Position};
 
-use super::node::{BrokerNode, offsets, said};
+use super::node::{BrokerNode, Form, offsets, said};
 use crate::support::redis_server::RedisServer;
 
 /// Two nodes that stand at offset 5 of the lobby.
@@ -18,58 +19,68 @@ fn scene() -> (RedisServer, BrokerNode, BrokerNode, Position) {
     (server, a, b, stands)
 }
 
-/// Both nodes ask, and are told of the same new epoch; then it holds.
-fn one_new_epoch(a: &mut BrokerNode, b: &mut BrokerNode, stands: Position) {
+/// Both nodes read, and find the same new epoch, which goes on behind `end`; then it holds.
+fn one_new_epoch(a: &mut BrokerNode, b: &mut BrokerNode, stands: Position, end: u64) -> Position {
     let page = a.read("lobby", Range::After(stands), 10);
     assert_ne!(page.top.epoch, stands.epoch);
-    assert_eq!(
-        (page.top.offset, page.first, page.messages.len()),
-        (0, 1, 0)
-    );
+    assert_eq!((page.top.offset, page.messages.len()), (end, 0));
     assert_eq!(b.read("lobby", Range::After(stands), 10).top, page.top);
     let first = b.publish("lobby", "new");
-    assert_eq!((first.epoch, first.offset), (page.top.epoch, 1));
+    assert_eq!((first.epoch, first.offset), (page.top.epoch, end + 1));
     let page = a.read("lobby", Range::After(stands), 10);
-    assert_eq!((page.top, said(&page)), (first, vec![(1, "new".into())]));
+    assert_eq!((page.top, said(&page)), (first, vec![(end + 1, "new".into())]));
+    first
+}
+
+/// What is left in the log after the new epoch's first message.
+fn history_is(node: &mut BrokerNode, expected: &[&str]) {
+    let page = node.read("lobby", Range::Before(None), 10);
+    let texts: Vec<_> = said(&page).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts, expected);
 }
 
 #[test]
 fn everything_is_deleted() {
     let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["FLUSHALL"]);
-    one_new_epoch(&mut a, &mut b, stands);
+    one_new_epoch(&mut a, &mut b, stands, 0);
 }
 
 #[test]
-fn the_position_is_deleted() {
+fn a_deleted_position_keeps_the_entries() {
     let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["DEL", "sb:{lobby}:meta"]);
-    one_new_epoch(&mut a, &mut b, stands);
+    one_new_epoch(&mut a, &mut b, stands, 5);
+    history_is(&mut a, &["1", "2", "3", "4", "5", "new"]);
 }
 
 #[test]
-fn the_position_is_deleted_and_somebody_publishes_first() {
+fn a_deleted_position_keeps_the_entries_when_a_publish_comes_first() {
     let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["DEL", "sb:{lobby}:meta"]);
     let first = b.publish("lobby", "new");
     assert_ne!(first.epoch, stands.epoch);
-    assert_eq!(first.offset, 1, "the old log does not go on");
+    assert_eq!(first.offset, 6, "offsets go on");
     let page = a.read("lobby", Range::After(stands), 10);
-    assert_eq!(said(&page), [(1, "new".into())]);
+    assert_eq!(said(&page), [(6, "new".into())], "nothing comes again");
+    history_is(&mut a, &["1", "2", "3", "4", "5", "new"]);
 }
 
 #[test]
-fn position_and_log_are_set_back_together() {
+fn position_and_log_set_back_together_end_where_the_stream_ended() {
     let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", "3"]);
     server.query::<()>(&["XDEL", "sb:{lobby}:log", "5-0", "4-0"]);
     let top = b.top("lobby");
     assert_eq!((top.epoch, top.offset), (stands.epoch, 3), "it looks well");
-    one_new_epoch(&mut a, &mut b, stands);
+    one_new_epoch(&mut a, &mut b, stands, 5);
+    history_is(&mut a, &["new"]);
+    let page = a.read("lobby", Range::After(Position { offset: 3, ..stands }), 10);
+    assert_eq!((page.first, offsets(&page)), (6, vec![6]), "4 and 5 are lost, and it shows");
 }
 
 #[test]
-fn the_position_is_set_back_and_somebody_publishes_first() {
+fn a_position_set_back_ends_where_the_log_ends_when_a_publish_comes_first() {
     let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", "3"]);
     let first = b.publish("lobby", "new");
@@ -77,19 +88,25 @@ fn the_position_is_set_back_and_somebody_publishes_first() {
         first.epoch, stands.epoch,
         "the log is ahead of the position"
     );
-    assert_eq!(first.offset, 1);
+    assert_eq!(first.offset, 6);
     assert_eq!(a.read("lobby", Range::After(stands), 10).top, first);
+    history_is(&mut a, &["1", "2", "3", "4", "5", "new"]);
 }
 
 #[test]
-fn the_log_lost_its_end() {
+fn a_log_that_lost_its_end_begins_one_epoch_and_not_one_with_each_read() {
     let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["XDEL", "sb:{lobby}:log", "5-0"]);
-    one_new_epoch(&mut a, &mut b, stands);
+    let top = a.top("lobby");
+    assert_ne!(top.epoch, stands.epoch);
+    assert_eq!(b.top("lobby"), top, "found once");
+    one_new_epoch(&mut a, &mut b, stands, 5);
+    let page = a.read("lobby", Range::After(Position { offset: 4, ..stands }), 10);
+    assert_eq!((page.first, offsets(&page)), (6, vec![6]));
 }
 
 #[test]
-fn a_position_that_is_nonsense_begins_anew() {
+fn a_position_that_is_nonsense_begins_an_epoch_behind_the_entries() {
     for (field, value) in [
         ("offset", "x"),
         ("offset", "1e3"),
@@ -98,8 +115,70 @@ fn a_position_that_is_nonsense_begins_anew() {
     ] {
         let (server, mut a, mut b, stands) = scene();
         server.query::<()>(&["HSET", "sb:{lobby}:meta", field, value]);
-        one_new_epoch(&mut a, &mut b, stands);
+        one_new_epoch(&mut a, &mut b, stands, 5);
+        history_is(&mut a, &["1", "2", "3", "4", "5", "new"]);
     }
+}
+
+/// The data set becomes another one, as after a restart, without losing anything.
+fn change_data_set(server: &RedisServer) {
+    server.query::<()>(&["HSET", "sb:{lobby}:meta", "replid", "another"]);
+}
+
+#[test]
+fn ended_epochs_are_remembered_with_their_ends_and_the_oldest_is_forgotten() {
+    let (server, mut a, mut b, stands) = scene();
+    for round in 1..=MAX_ENDS as u64 + 1 {
+        change_data_set(&server);
+        let at = b.publish("lobby", &format!("after {round}"));
+        assert_eq!(at.offset, 5 + round);
+        let page = a.read("lobby", Range::After(Position { offset: 3, ..stands }), 100);
+        let is_known = round <= MAX_ENDS as u64;
+        assert_eq!(page.ends.end_of(stands.epoch), is_known.then_some(5), "round {round}");
+        let begins = if is_known { 4 } else { at.offset };
+        assert_eq!(offsets(&page), (begins..=at.offset).collect::<Vec<_>>());
+        // Ahead of the end of the ended epoch, and absurd positions of it and of none.
+        for (epoch, offset) in [(stands.epoch, 7), (stands.epoch, u64::MAX), (Epoch::new(7), 99)] {
+            let page = a.read("lobby", Range::After(Position { epoch, offset }), 100);
+            let begins = if is_known && epoch == stands.epoch { 6 } else { at.offset };
+            assert_eq!(offsets(&page), (begins..=at.offset).collect::<Vec<_>>());
+            assert_eq!(page.top, at, "no position of an epoch that ended ends another");
+        }
+    }
+}
+
+#[test]
+fn ends_of_another_epoch_are_not_believed() {
+    let (server, mut a, mut b, stands) = scene();
+    change_data_set(&server);
+    b.publish("lobby", "6");
+    // As a node of the version before does it when the data set changes: it knows no ends.
+    let epoch = "00000000000000aa";
+    server.query::<()>(&["HSET", "sb:{lobby}:meta", "epoch", epoch, "offset", "0"]);
+    server.query::<()>(&["DEL", "sb:{lobby}:log"]);
+    b.publish("lobby", "new");
+    let page = a.read("lobby", Range::After(stands), 10);
+    assert_eq!((page.ends.end_of(stands.epoch), said(&page)), (None, vec![(1, "new".into())]));
+}
+
+#[test]
+fn keys_are_found_across_ended_epochs_unless_their_message_was_lost() {
+    let (server, mut a, mut b, _) = scene();
+    let keyed = |node: &mut BrokerNode, key: &str| {
+        node.try_publish("lobby", key, Form::keyed("ada", key)).unwrap()
+    };
+    let kept = keyed(&mut a, "kept");
+    change_data_set(&server);
+    assert_eq!(keyed(&mut b, "kept"), kept, "its first position, in the ended epoch");
+    assert_eq!(keyed(&mut a, "kept"), kept);
+    let lost = keyed(&mut a, "lost");
+    // The key is there, and the end of the log is not.
+    server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", &kept.offset.to_string()]);
+    server.query::<()>(&["DEL", "sb:{lobby}:log"]);
+    change_data_set(&server);
+    let again = keyed(&mut b, "lost");
+    assert_ne!(again, lost);
+    assert_eq!(again.offset, kept.offset + 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use switchboard::broker::{Range, Refused};
+use switchboard::id::Position;
 
 use super::node::{BrokerNode, Form, said, settings};
 use crate::support::redis_server::{Options, RedisServer};
@@ -71,16 +72,23 @@ fn a_redis_that_comes_back_empty_begins_a_new_epoch_and_is_used_within_a_second(
 }
 
 #[test]
-fn a_redis_that_comes_back_with_its_data_begins_a_new_epoch_too() {
+fn a_redis_that_comes_back_with_its_data_begins_a_new_epoch_and_keeps_everything() {
     let options = Options::default().arg("--appendonly yes --appendfsync always");
     let mut server = RedisServer::with(options);
     let mut node = BrokerNode::on(&server);
-    let stands = node.publish("lobby", "one");
+    let keyed = |node: &mut BrokerNode| {
+        node.try_publish("lobby", "one", Form::keyed("ada", "k"))
+    };
+    let first = keyed(&mut node).unwrap();
 
     server.restart();
-    let top = node.read("lobby", Range::After(stands), 10).top;
-    assert_ne!(top.epoch, stands.epoch, "its last second may be lost");
-    assert_eq!(node.publish("lobby", "two").epoch, top.epoch);
+    let page = node.read("lobby", Range::After(Position { offset: 0, ..first }), 10);
+    assert_ne!(page.top.epoch, first.epoch, "its last second may be lost");
+    assert_eq!(page.ends.end_of(first.epoch), Some(1));
+    assert_eq!(said(&page), [(1, "one".into())]);
+    assert_eq!(keyed(&mut node), Ok(first), "the key is honoured");
+    let next = node.publish("lobby", "two");
+    assert_eq!((next.epoch, next.offset), (page.top.epoch, 2));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use switchboard::broker::{BrokerEvent, Page, Publication, Range, Read, Refused, Request, Sender};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings, TICK};
+use switchboard::epochs::Ends;
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket};
 use switchboard::metrics::Metrics;
 use switchboard::presence::PresenceSettings;
@@ -57,6 +58,8 @@ fn page(top: Position, first: u64, from: u64, to: u64) -> Page {
     Page {
         top,
         first,
+        ends: Ends::default(),
+        expires_in: std::time::Duration::from_secs(60),
         messages,
     }
 }

@@ -2,6 +2,9 @@
 //! seed.
 
 use super::node::Sizes;
+use super::redis::Left;
+
+const LEFT: &[Left] = &[Left::All, Left::Older, Left::Nothing];
 
 /// Something that happens at a moment of a schedule.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +78,11 @@ pub enum Fault {
     /// Emptied, restarted or restored: every room begins a new epoch.
     EndEpochs {
         away: bool,
+        left: Left,
     },
     EndEpoch {
         room: usize,
+        left: Left,
     },
     LoseTail {
         room: usize,
@@ -280,8 +285,12 @@ impl Plan {
             12 => Fault::DrainNode { node, down },
             13 => Fault::EndEpochs {
                 away: random.bool(),
+                left: *pick(random, LEFT),
             },
-            14 => Fault::EndEpoch { room },
+            14 => Fault::EndEpoch {
+                room,
+                left: *pick(random, LEFT),
+            },
             15 => Fault::LoseTail { room },
             16 => Fault::StallClient { client, time: down },
             17 => Fault::DropClient { client },

@@ -133,7 +133,10 @@ impl Client {
         at.offset = offset;
         room.hole = None;
         let value = if frame.own == Some(true) { None } else { value };
-        scene.oracle.sees(client, index, *at, value);
+        let former = value.and_then(|value| scene.oracle.seen_at(client, index, value));
+        // What a lost tail held may be published again, by a retry with the same key.
+        let again = former.is_some_and(|former| !scene.redis.is_lost(index, former));
+        scene.oracle.sees(client, index, *at, value, again);
     }
 
     pub fn hole(&mut self, index: usize, scene: &mut Scene<'_>) {
@@ -178,6 +181,18 @@ impl Client {
                 self.id
             );
             scene.oracle.violate(Kind::FalseAlarm, text);
+            return;
+        }
+        let gap_at = scene.redis.gap_at(index, former, scene.instant);
+        if let Some(expected) = gap_at.filter(|gap| gap.epoch == at.epoch)
+            && (at != expected || former.offset < at.offset)
+        {
+            let text = format!(
+                "client {} in r{index} at {former:?} was told {at:?}, not {expected:?}: more than \
+                 what was lost",
+                self.id
+            );
+            scene.oracle.violate(Kind::Lost, text);
         }
     }
 
@@ -202,15 +217,19 @@ impl Client {
     }
 
     pub fn history(&mut self, room: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
-        let (Some(epoch), Some(messages)) = (frame.epoch, &frame.messages) else {
+        let (Some(_), Some(messages)) = (frame.epoch, &frame.messages) else {
             return;
         };
         let ascending = messages
             .windows(2)
             .all(|pair| pair[1].offset == pair[0].offset + 1);
-        let wrong = messages.iter().find(|past| {
-            scene.redis.rooms[room].truth.get(&(epoch, past.offset)) != Some(&past.data.0)
-        });
+        // They may be of an epoch that has ended.
+        let truth = &scene.redis.rooms[room].truth;
+        let is_at = |past: &Past<'_>| {
+            let mut said = truth.iter().filter(|((_, offset), _)| *offset == past.offset);
+            said.any(|(_, value)| *value == past.data.0)
+        };
+        let wrong = messages.iter().find(|past| !is_at(past));
         if !ascending || wrong.is_some() {
             scene
                 .oracle

@@ -84,8 +84,8 @@ impl Figures {
 /// What one client knows of one room, as its callbacks saw it.
 #[derive(Debug, Default)]
 struct View {
-    /// Values since the last told loss.
-    seen: HashSet<u64>,
+    /// Where each value was seen.
+    seen: HashMap<u64, Position>,
     at: Option<Position>,
     /// Values of this epoch, to be compared with the truth.
     places: Vec<(Epoch, u64, Option<u64>)>,
@@ -128,24 +128,38 @@ impl Oracle {
     /// A client stands in a room now, for the first time or told of a loss.
     pub fn stands(&mut self, client: usize, room: usize, at: Position) {
         let view = self.views.entry((client, room)).or_default();
-        view.seen.clear();
         view.at = Some(at);
     }
 
+    /// Where a client has seen a value before.
+    pub fn seen_at(&self, client: usize, room: usize, value: u64) -> Option<Position> {
+        self.views.get(&(client, room))?.seen.get(&value).copied()
+    }
+
     /// A client's callback got a message; `None` stands for its own, which it did not want back.
-    pub fn sees(&mut self, client: usize, room: usize, at: Position, value: Option<u64>) {
+    /// `again`: it got it before, and the log has not lost it meanwhile.
+    pub fn sees(
+        &mut self,
+        client: usize,
+        room: usize,
+        at: Position,
+        value: Option<u64>,
+        again: bool,
+    ) {
         self.figures.seen += 1;
         let view = self.views.entry((client, room)).or_default();
         let former = view.at.replace(at);
         view.places.push((at.epoch, at.offset, value));
-        let double = value.is_some_and(|value| !view.seen.insert(value));
+        if let Some(value) = value {
+            view.seen.insert(value, at);
+        }
         let text = format!("client {client} in r{room}: {value:?} at {at:?} after {former:?}");
         let kind = match former {
             Some(former) if former.epoch != at.epoch => Kind::Lost,
             Some(former) if at.offset <= former.offset => Kind::Disordered,
             Some(former) if at.offset != former.offset + 1 => Kind::Lost,
             None => Kind::Unexpected,
-            Some(_) if double => Kind::Duplicated,
+            Some(_) if again => Kind::Duplicated,
             Some(_) => return,
         };
         self.violate(kind, text);
@@ -156,8 +170,6 @@ impl Oracle {
             .sayings
             .get(value as usize)
             .is_some_and(|saying| saying.room == room && saying.ephemeral);
-        let view = self.views.entry((client, room)).or_default();
-        view.seen.insert(value);
         if !fits || again {
             self.violate(
                 Kind::Duplicated,

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use switchboard::broker::{Page, Publish, Range, Read, Refused};
+use switchboard::epochs::Standing;
 use switchboard::history::Log;
 use switchboard::id::{Epoch, Position, RoomName, UserName};
 use switchboard::retention::LogLimits;
@@ -12,6 +13,17 @@ use switchboard::retention::LogLimits;
 use super::client::USERS;
 use super::node::Sizes;
 use super::presence::Presence;
+
+/// What is left of a log whose epoch ends.
+#[derive(Clone, Copy, Debug)]
+pub enum Left {
+    /// Restarted, or failed over to a replica that had everything.
+    All,
+    /// Restored from a snapshot, or failed over to a replica that lagged.
+    Older,
+    /// Emptied.
+    Nothing,
+}
 
 /// A connection that is subscribed: the node, its life, and the life of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +62,7 @@ pub struct Redis {
     limits: LogLimits,
     page: usize,
     epochs: u64,
-    /// A place that was given to two values.
+    /// A place that was given to two values, or a key that was not honoured.
     pub reused: Option<String>,
 }
 
@@ -107,10 +119,19 @@ impl Redis {
         if room.tail_lost {
             return nothing(Err(Refused::Unavailable));
         }
-        let epoch = room.log.epoch();
         let known = publish.key.as_ref();
-        if let Some(offset) = known.and_then(|key| room.log.offset_of(key, now)) {
-            return nothing(Ok(Position { epoch, offset }));
+        if let Some(position) = known.and_then(|key| room.log.position_of(key, now)) {
+            return nothing(Ok(position));
+        }
+        let mut places = room.truth.iter().filter(|(_, said)| **said == value);
+        let is_kept = |place: (Epoch, u64)| {
+            let (epoch, offset) = place;
+            room.log.standing(Position { epoch, offset }) == Standing::Valid
+        };
+        if publish.key.is_some()
+            && let Some((place, _)) = places.find(|(place, _)| is_kept(**place))
+        {
+            self.reused = Some(format!("{value} is at {place:?} and was published again"));
         }
         room.old.push(room.log.clone());
         if room.old.len() > 4 {
@@ -131,16 +152,12 @@ impl Redis {
     pub fn read(&mut self, read: &Read, now: Instant) -> Page {
         let index = self.index(&read.room);
         let limit = read.limit.min(self.page);
-        let page = self.rooms[index].log.page(read.range, limit, now);
-        match read.range {
-            Range::After(since)
-                if since.epoch == page.top.epoch && since.offset > page.top.offset =>
-            {
-                self.end_epoch(index, now);
-                self.rooms[index].log.page(read.range, limit, now)
-            }
-            _ => page,
-        }
+        self.epochs += 1;
+        let room = &mut self.rooms[index];
+        let former = room.log.epoch();
+        let page = room.log.read(read.range, limit, Epoch::new(self.epochs), now);
+        room.tail_lost &= room.log.epoch() == former;
+        page
     }
 
     /// Where the room stands, and the oldest offset it still has.
@@ -155,19 +172,49 @@ impl Redis {
         top.epoch != at.epoch || first > at.offset + 1 || self.rooms[room].torn.contains(&at.epoch)
     }
 
+    /// Whether a message that was at this place is gone, for whatever reason but its age.
+    pub fn is_lost(&self, room: usize, at: Position) -> bool {
+        self.rooms[room].log.standing(at) != Standing::Valid
+    }
+
+    /// Where someone who stood in an ended epoch must be told of the gap, if that is certain: the
+    /// log has everything from its beginning and remembers the epoch.
+    pub fn gap_at(&mut self, room: usize, former: Position, now: Instant) -> Option<Position> {
+        let page = self.rooms[room].log.page(Range::Top, 0, now);
+        let end = page.ends.end_of(former.epoch);
+        let offset = end.filter(|_| page.first == 1 && former.epoch != page.top.epoch)?;
+        Some(Position { offset, ..page.top })
+    }
+
     /// Emptied, restarted, restored from old data, failed over: the next who looks finds a new epoch.
-    pub fn end_epoch(&mut self, room: usize, now: Instant) {
-        let log = self.fresh(now);
+    pub fn end_epoch(&mut self, room: usize, left: Left, now: Instant) {
+        let fresh = self.fresh(now);
         let room = &mut self.rooms[room];
-        room.log = log;
-        room.old.clear();
         room.tail_lost = false;
+        match left {
+            Left::All => {}
+            Left::Older => {
+                if let Some(old) = room.old.first().cloned() {
+                    room.log = old;
+                }
+                room.old.clear();
+            }
+            Left::Nothing => {
+                room.log = fresh;
+                room.old.clear();
+                return;
+            }
+        }
+        room.log.end_epoch(fresh.epoch());
     }
 
     /// The log loses its newest entries, and its epoch does not tell.
     pub fn lose_tail(&mut self, room: usize) -> bool {
         let room = &mut self.rooms[room];
-        let Some(old) = room.old.first().cloned() else {
+        // Of the same epoch: a log that is older than its epoch has another one.
+        let epoch = room.log.epoch();
+        let mut old = room.old.iter().filter(|old| old.epoch() == epoch);
+        let Some(old) = old.next().cloned() else {
             return false;
         };
         room.torn.push(old.epoch());

@@ -6,6 +6,7 @@ use switchboard::dispatcher::Event;
 
 use super::faults::{Fault, Step};
 use super::node::{Input, Node, PUBLISHES, READS};
+use super::redis::Left;
 use super::world::{Delivery, Happening, World};
 
 /// The end of something that a fault began.
@@ -87,16 +88,16 @@ impl World {
             }
             Fault::FreezeStore { time } => self.redis.frozen_until = self.now + time,
             Fault::StoreAway { down } => self.store_away(down),
-            Fault::EndEpochs { away } => {
+            Fault::EndEpochs { away, left } => {
                 if away {
                     self.store_away(500);
                 }
                 for room in 0..self.names.len() {
-                    self.redis.end_epoch(room, now);
+                    self.redis.end_epoch(room, left, now);
                 }
                 self.redis.presence.clear();
             }
-            Fault::EndEpoch { room } => self.redis.end_epoch(room, now),
+            Fault::EndEpoch { room, left } => self.redis.end_epoch(room, left, now),
             Fault::LoseTail { room } => {
                 if self.redis.lose_tail(room) {
                     self.judge_torn_rooms();
@@ -282,7 +283,7 @@ impl World {
                 node.alive && at.is_some_and(|at| at.epoch == top.epoch && at.offset > top.offset)
             };
             if !self.nodes.iter().any(knows) {
-                self.redis.end_epoch(room, now);
+                self.redis.end_epoch(room, Left::All, now);
             }
         }
     }

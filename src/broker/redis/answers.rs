@@ -1,6 +1,7 @@
 //! What Redis' answers mean: each as an event for whoever asked, or as what to do about the failure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{ServerError, Value};
 
@@ -132,7 +133,7 @@ fn read_page(read: &Read, answer: Value) -> Option<(Page, usize)> {
     let Value::Array(parts) = answer else {
         return None;
     };
-    let [epoch, top, first, entries] = <[Value; 4]>::try_from(parts).ok()?;
+    let [epoch, top, first, ends, expires_in, entries] = <[Value; 6]>::try_from(parts).ok()?;
     let top = Position {
         epoch: read_epoch(&epoch)?,
         offset: read_offset(&top)?,
@@ -147,16 +148,23 @@ fn read_page(read: &Read, answer: Value) -> Option<(Page, usize)> {
     if backwards {
         entries.reverse();
     }
-    // A log with a hole reaches back only to the hole's end, for whoever stands before it.
-    if let (Range::After(since), Some((offset, _))) = (read.range, entries.first())
-        && since.epoch == top.epoch
-        && *offset > since.offset + 1
+    let ends = wire::decode_ends(bytes(&ends)?);
+    // A log with a hole reaches back only to the end of the hole, for a position before it.
+    if let Range::After(delivered) = read.range
+        && delivered.epoch != Epoch::UNKNOWN
+        && read.limit > 0
     {
-        first = first.max(*offset);
+        let next = ends.page_begins_behind(delivered, top) + 1;
+        let found = entries.first().map_or(top.offset + 1, |(offset, _)| *offset);
+        if found > next && next <= top.offset {
+            first = first.max(found);
+        }
     }
     let page = Page {
         top,
         first,
+        ends,
+        expires_in: Duration::from_millis(read_offset(&expires_in)?),
         messages: entries,
     };
     Some((page, junk))
@@ -247,6 +255,8 @@ mod tests {
             text("000000000000002a"),
             text("9"),
             text("1"),
+            text(" 0000000000000001 3"),
+            text("5000"),
             Value::Array(entries.collect()),
         ])
     }
@@ -275,7 +285,21 @@ mod tests {
         });
         assert_eq!(read_back(after, &["5-0", "6-0", "8-0"]), (1, vec![5, 6]));
         assert_eq!(read_back(after, &["7-0", "8-0"]), (7, vec![7, 8]));
-        assert_eq!(read_back(after, &[]), (1, vec![]));
+        assert_eq!(read_back(after, &[]), (10, vec![]), "up to the top all is missing");
+        let at_the_top = Range::After(Position {
+            epoch: Epoch::new(0x2a),
+            offset: 9,
+        });
+        assert_eq!(read_back(at_the_top, &[]), (1, vec![]));
+        let ended = |offset| {
+            Range::After(Position {
+                epoch: Epoch::new(1),
+                offset,
+            })
+        };
+        assert_eq!(read_back(ended(2), &["3-0", "4-0"]), (1, vec![3, 4]));
+        assert_eq!(read_back(ended(7), &["4-0", "5-0"]), (1, vec![4, 5]));
+        assert_eq!(read_back(ended(2), &["5-0"]), (5, vec![5]));
         let newest = Range::Before(None);
         assert_eq!(read_back(newest, &["9-0", "8-0", "6-0"]), (1, vec![8, 9]));
     }

@@ -4,16 +4,21 @@
 --         ('' for the newest); how many messages and bytes the page may have; an epoch in case a
 --         new one is needed; and in milliseconds how long the meta lives when the room has messages
 --         and when it never had any
--- Answers epoch, newest offset, oldest offset in the log, and a list of identifier, body,
+-- A position of 'after' is one that a node has delivered. In the present epoch the page begins
+-- behind it; in an ended one behind it or behind the end of that epoch, whichever comes first; in an
+-- epoch that is not remembered where the present epoch began, and for the epoch of zeros at the
+-- oldest entry.
+-- Answers epoch, newest offset, oldest offset in the log, the ended epochs (" EPOCH OFFSET" each),
+-- in milliseconds how long the log lives unless somebody publishes, and a list of identifier, body,
 -- identifier, body ...
 
 local log, meta = KEYS[1], KEYS[2]
 local range, since_epoch, since, limit, bytes, candidate, meta_ttl, idle_ttl = unpack(ARGV)
 limit, bytes = tonumber(limit), tonumber(bytes)
 
-local epoch, top, replid = standing(meta)
-if epoch == false then
-  return top
+local room, failure = position_of(meta)
+if not room then
+  return failure
 end
 
 local function offset_of(entry)
@@ -24,25 +29,24 @@ local last = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
 if last.err and not is_foreign(last) then
   return last
 end
-local newest = last[1]
--- What was delivered was there: a top below it has lost its tail, and so has a log whose last entry
--- is another than the newest.
-local behind = range == 'after' and since_epoch == epoch and tonumber(since) > top
-if not epoch or behind or last.err or (newest and offset_of(newest) ~= top) then
-  begin(meta, log, candidate, replid, idle_ttl)
-  return { candidate, '0', '1', {} }
+local newest = last[1] and offset_of(last[1]) or nil
+-- What was delivered was there: a newest offset below it shows that the log has lost its end. So does
+-- a last entry that is another than the newest, unless it was already so when the epoch began.
+local behind = range == 'after' and since_epoch == room.epoch and tonumber(since) > room.offset
+local torn = newest and (newest > room.offset or newest < room.offset and start_of(room) < room.offset)
+if room.is_over or behind or torn or last.err then
+  begin(meta, log, room, candidate, room.offset > 0 and meta_ttl or idle_ttl)
+else
+  local ttl = tonumber(room.offset > 0 and meta_ttl or idle_ttl)
+  if redis.call('PTTL', meta) < ttl / 2 then
+    redis.call('PEXPIRE', meta, ttl)
+  end
 end
-
-local ttl = tonumber(top > 0 and meta_ttl or idle_ttl)
-if redis.call('PTTL', meta) < ttl / 2 then
-  redis.call('PEXPIRE', meta, ttl)
+local page, top = {}, room.offset
+local oldest = newest and redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+if not oldest then
+  return { room.epoch, digits(top), digits(top + 1), room.ends, '0', page }
 end
-if not newest then
-  return { epoch, digits(top), digits(top + 1), {} }
-end
-
-local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-local page = {}
 
 -- Entries are fetched a few at a time, as many as fit by the greatest so far, because a page's worth
 -- of great ones could be a gigabyte.
@@ -71,11 +75,19 @@ local function fetch(command, from, to, step)
 end
 
 if range == 'after' then
-  fetch('XRANGE', since_epoch == epoch and digits(tonumber(since) + 1) or '-', '+', 1)
+  local delivered = tonumber(since)
+  if since_epoch == UNKNOWN then
+    delivered = 0
+  elseif since_epoch ~= room.epoch then
+    local ended = end_of(room, since_epoch)
+    delivered = ended and math.min(delivered, ended) or start_of(room)
+  end
+  fetch('XRANGE', digits(delivered + 1), '+', 1)
 elseif range == 'before' then
   local below = tonumber(since) or top + 1
   if below > 1 then
     fetch('XREVRANGE', digits(below - 1), '-', -1)
   end
 end
-return { epoch, digits(top), digits(offset_of(oldest)), page }
+local left = digits(math.max(redis.call('PTTL', log), 0))
+return { room.epoch, digits(top), digits(offset_of(oldest)), room.ends, left, page }

@@ -3,6 +3,7 @@
 use super::identity::{holder, identified, secured};
 use super::*;
 use crate::control::{Deed, Order};
+use crate::epochs::Ends;
 use crate::id::UserName;
 
 const REVOKED: &str = "$control.revoked";
@@ -28,6 +29,8 @@ fn log(ticket: Ticket, epoch: u64, said: Vec<Arc<Publication>>) -> Event {
     let result = Ok(Page {
         top: Position { epoch, offset },
         first: 1,
+        ends: Ends::default(),
+        expires_in: std::time::Duration::from_secs(60),
         messages: (1..).zip(said).collect(),
     });
     Event::Broker(BrokerEvent::Page { ticket, result })
@@ -123,6 +126,8 @@ fn nobody_with_a_token_is_let_in_before_the_node_has_read_which_were_revoked() {
     let result = Ok(Page {
         top,
         first: 1,
+        ends: Ends::default(),
+        expires_in: std::time::Duration::from_secs(60),
         messages: vec![(1, ordered("eve", Deed::Revoke, expires))],
     });
     let requests = bench.turn([Event::Broker(BrokerEvent::Page { ticket, result })]);
@@ -130,6 +135,8 @@ fn nobody_with_a_token_is_let_in_before_the_node_has_read_which_were_revoked() {
     let result = Ok(Page {
         top,
         first: 1,
+        ends: Ends::default(),
+        expires_in: std::time::Duration::from_secs(60),
         messages: vec![(2, said)],
     });
     let ticket = read_ticket(&requests);

@@ -160,6 +160,8 @@ fn one_who_does_not_read_does_not_decide_what_the_others_wait_for() {
         result: Ok(Page {
             top,
             first: 1,
+            ends: Ends::default(),
+            expires_in: std::time::Duration::from_secs(60),
             messages,
         }),
     };
@@ -172,4 +174,5 @@ fn one_who_does_not_read_does_not_decide_what_the_others_wait_for() {
         panic!("{read:?}")
     };
     assert_eq!(from.offset, 400, "the read begins where somebody can go on");
-}
+}use crate::epochs::Ends;
+

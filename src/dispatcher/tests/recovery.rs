@@ -170,3 +170,202 @@ fn what_waits_behind_holes_is_bounded_in_bytes_and_comes_with_a_later_read() {
     bench.turn([leave(1, "lobby"), leave(1000, "other")]);
     assert_eq!(bench.dispatcher.desk.ahead_used, 0);
 }
+
+/// The epoch that follows [`EPOCH`].
+const NEXT: u64 = 8;
+
+/// A page of a log whose epoch [`EPOCH`] ended at `end`.
+fn page_after_end(ticket: Ticket, end: u64, top: u64, messages: Vec<u64>) -> Event {
+    let Event::Broker(BrokerEvent::Page { result, .. }) = page(ticket, top, 1, messages) else {
+        unreachable!("it makes a page")
+    };
+    let result = result.map(|mut page| {
+        page.top.epoch = Epoch::new(NEXT);
+        page.ends.push(Epoch::new(EPOCH), end);
+        page
+    });
+    Event::Broker(BrokerEvent::Page { ticket, result })
+}
+
+/// What a session is sent: offsets of messages, and gaps and answers in words.
+fn story(bench: &mut Bench, session: u64) -> Vec<String> {
+    let tell = |frame: &Value| {
+        let offset = &frame["offset"];
+        let epoch = frame["epoch"].as_str().map_or("", |epoch| &epoch[15..]);
+        match frame["type"].as_str() {
+            Some("message") => offset.to_string(),
+            Some("gap") => format!("gap {epoch}:{offset}"),
+            _ => format!("recovered {} {epoch}:{offset}", frame["recovered"]),
+        }
+    };
+    bench.heard(session).iter().map(tell).collect()
+}
+
+/// A room in which session 1 is live at 12, and whose epoch before ended at 10.
+fn bench_after_end() -> Bench {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([page_after_end(ticket, 10, 12, vec![11, 12])]);
+    assert_eq!(story(&mut bench, 1), ["gap 8:10", "11", "12"]);
+    bench
+}
+
+#[test]
+fn an_ended_epoch_gives_live_members_one_gap_and_no_message_twice() {
+    let mut bench = bench_after_end();
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([page_after_end(ticket, 10, 12, vec![])]);
+    assert_eq!(story(&mut bench, 1), [""; 0]);
+}
+
+#[test]
+fn an_epoch_that_ended_below_a_live_member_puts_it_at_the_end() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    // 9 and 10 were lost, and their offsets are given away anew.
+    bench.turn([page_after_end(ticket, 8, 11, vec![9, 10, 11])]);
+    assert_eq!(story(&mut bench, 1), ["gap 8:8", "9", "10", "11"]);
+    bench.open(2);
+    bench.turn([rejoin(2, "lobby", EPOCH, 10)]);
+    let expected = ["recovered false 8:8", "9", "10", "11"];
+    assert_eq!(story(&mut bench, 2), expected, "from memory, not what was lost");
+}
+
+#[test]
+fn positions_in_an_ended_epoch_recover_up_to_its_end_with_one_gap() {
+    let mut bench = bench_after_end();
+    (2..=6).for_each(|session| bench.open(session));
+    let requests = bench.turn([rejoin(2, "lobby", EPOCH, 7)]);
+    let Request::Read(read) = &requests[0] else {
+        panic!("{requests:?}")
+    };
+    let since = Position {
+        epoch: Epoch::new(EPOCH),
+        offset: 7,
+    };
+    assert_eq!(read.range, Range::After(since));
+    bench.turn([page_after_end(read.ticket, 10, 12, vec![8, 9, 10, 11, 12])]);
+    let expected = [
+        "recovered true 7:7",
+        "8",
+        "9",
+        "10",
+        "gap 8:10",
+        "11",
+        "12",
+    ];
+    bench.turn([Event::Drained(SessionId(2))]);
+    assert_eq!(story(&mut bench, 2), expected);
+    for (session, epoch, offset, expected) in [
+        (3, EPOCH, 10, ["recovered true 7:10", "gap 8:10", "11", "12"].as_slice()),
+        (4, EPOCH, 11, &["recovered false 8:10", "11", "12"]),
+        (5, EPOCH, u64::MAX, &["recovered false 8:10", "11", "12"]),
+        (6, NEXT, 11, &["recovered true 8:11", "12"]),
+    ] {
+        let requests = bench.turn([rejoin(session, "lobby", epoch, offset)]);
+        assert!(requests.is_empty(), "{requests:?}");
+        bench.turn([Event::Drained(SessionId(session))]);
+        assert_eq!(story(&mut bench, session), expected);
+    }
+    bench.turn([leave(2, "lobby")]);
+    bench.heard(2);
+    // Nobody knows this epoch: the node's own read decides.
+    let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", 99, 11)]));
+    bench.turn([page_after_end(ticket, 10, 12, vec![])]);
+    assert_eq!(story(&mut bench, 2), ["recovered false 8:12"]);
+}
+
+#[test]
+fn an_epoch_that_ends_while_members_are_behind_gives_them_the_rest_of_it_first() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    bench.open(2);
+    let requests = bench.turn([rejoin(2, "lobby", EPOCH, 5)]);
+    let seek = read_ticket(&requests);
+    let own = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([page_after_end(own, 10, 12, vec![11, 12])]);
+    // The page that was read for it is of before the end; it is asked for again.
+    let requests = bench.turn([page(seek, 10, 1, vec![6, 7, 8, 9, 10])]);
+    let reads = requests.iter().filter_map(|request| match request {
+        Request::Read(read) => Some((read.ticket, read.range)),
+        _ => None,
+    });
+    let mut reads: Vec<_> = reads.collect();
+    for _ in 0..3 {
+        for (ticket, range) in std::mem::take(&mut reads) {
+            let messages = match range {
+                Range::After(at) if at.epoch == Epoch::new(EPOCH) => (at.offset + 1..=12).collect(),
+                _ => vec![],
+            };
+            let requests = bench.turn([page_after_end(ticket, 10, 12, messages)]);
+            reads.extend(requests.iter().filter_map(|request| match request {
+                Request::Read(read) => Some((read.ticket, read.range)),
+                _ => None,
+            }));
+        }
+    }
+    bench.turn([Event::Drained(SessionId(2))]);
+    let expected = [
+        "recovered true 7:5",
+        "6",
+        "7",
+        "8",
+        "9",
+        "10",
+        "gap 8:10",
+        "11",
+        "12",
+    ];
+    assert_eq!(story(&mut bench, 2), expected);
+}
+
+#[test]
+fn recent_messages_expire_with_the_log() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    bench.turn([message("lobby", 11, "a"), message("lobby", 12, "b")]);
+    let history = || {
+        command(
+            1,
+            Command::History {
+                room: name("lobby"),
+                before: None,
+                limit: 1,
+            },
+        )
+    };
+    assert!(bench.turn([history()]).is_empty(), "answered from memory");
+    bench.now.instant += Duration::from_secs(299);
+    assert!(bench.turn([history()]).is_empty());
+    bench.open(2);
+    assert!(bench.turn([rejoin(2, "lobby", EPOCH, 11)]).is_empty());
+    bench.now.instant += Duration::from_secs(2);
+    let requests = bench.turn([history()]);
+    assert!(
+        matches!(&requests[0], Request::Read(read) if read.range == Range::Before(None)),
+        "the log is asked: {requests:?}"
+    );
+    bench.open(3);
+    let ticket = read_ticket(&bench.turn([rejoin(3, "lobby", EPOCH, 11)]));
+    bench.turn([page(ticket, 12, 13, vec![])]);
+    assert_eq!(story(&mut bench, 3), ["recovered false 7:12"]);
+}
+
+#[test]
+fn recent_messages_that_were_read_expire_when_the_page_says() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 12);
+    bench.open(2);
+    let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 9)]));
+    // The log is kept for another minute.
+    bench.turn([page(ticket, 12, 1, vec![10, 11, 12])]);
+    bench.now.instant += Duration::from_secs(59);
+    bench.open(3);
+    assert!(bench.turn([rejoin(3, "lobby", EPOCH, 9)]).is_empty());
+    bench.now.instant += Duration::from_secs(2);
+    bench.open(4);
+    let requests = bench.turn([rejoin(4, "lobby", EPOCH, 9)]);
+    assert!(matches!(requests[..], [Request::Read(_)]), "{requests:?}");
+}
