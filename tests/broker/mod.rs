@@ -14,6 +14,7 @@ macro_rules! over_every_broker {
     };
 }
 
+mod agreement;
 mod census;
 mod cuts;
 mod herd;
