@@ -42,7 +42,9 @@ impl Ends {
     /// The offset at which an epoch ended, if that is remembered.
     pub fn end_of(&self, epoch: Epoch) -> Option<u64> {
         let known = self.0.iter().rev().find(|(ended, _)| *ended == epoch);
-        known.filter(|_| epoch != Epoch::UNKNOWN).map(|(_, end)| *end)
+        known
+            .filter(|_| epoch != Epoch::UNKNOWN)
+            .map(|(_, end)| *end)
     }
 
     /// The offset behind which the present epoch began.

@@ -425,7 +425,11 @@ mod tests {
             offset: u64::MAX,
         };
         let page = log.read(Range::After(absurd), 10, Epoch::new(9), now);
-        assert_eq!(page.top.epoch, Epoch::new(2), "an unknown epoch proves nothing");
+        assert_eq!(
+            page.top.epoch,
+            Epoch::new(2),
+            "an unknown epoch proves nothing"
+        );
     }
 
     #[test]
@@ -455,7 +459,11 @@ mod tests {
         for next in 5..=2 + MAX_ENDS as u64 {
             log.end_epoch(Epoch::new(next));
         }
-        assert_eq!(log.position_of(&key("kept"), now), None, "its epoch is forgotten");
+        assert_eq!(
+            log.position_of(&key("kept"), now),
+            None,
+            "its epoch is forgotten"
+        );
     }
 
     #[test]

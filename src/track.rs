@@ -199,7 +199,9 @@ impl Track {
                     // once, and the one that lost has won. Up to its end all of it was delivered.
                     delivered = delivered.max(known);
                 }
-                end = ends.end_of(position.epoch).filter(|_| position.epoch != top.epoch);
+                end = ends
+                    .end_of(position.epoch)
+                    .filter(|_| position.epoch != top.epoch);
                 if first > delivered + 1 || (end.is_none() && position.epoch != top.epoch) {
                     end = None;
                     let start = Position {
@@ -406,12 +408,7 @@ mod tests {
                     6 => {
                         if track.is_due() {
                             epochs += 1;
-                            answers.push_back(log.read(
-                                track.ask(),
-                                5,
-                                Epoch::new(epochs),
-                                now,
-                            ));
+                            answers.push_back(log.read(track.ask(), 5, Epoch::new(epochs), now));
                             is_torn = false;
                         }
                     }
@@ -436,9 +433,9 @@ mod tests {
             for _ in 0..100 {
                 if !answers.is_empty() || track.is_due() {
                     epochs += 1;
-                    let page = answers.pop_front().unwrap_or_else(|| {
-                        log.read(track.ask(), 5, Epoch::new(epochs), now)
-                    });
+                    let page = answers
+                        .pop_front()
+                        .unwrap_or_else(|| log.read(track.ask(), 5, Epoch::new(epochs), now));
                     let mut steps = Vec::new();
                     track.answer(page, &mut steps);
                     member.take(&track, steps);
@@ -457,10 +454,17 @@ mod tests {
             // What is not held may be trimmed from the log before it is read.
             let emptied = fates.iter().filter(|fate| **fate == Fate::Emptied).count();
             if !cuts && memory > 0 && fates.is_empty() {
-                assert_eq!(member.lost + member.ended, 0, "seed {seed}: told of no loss");
+                assert_eq!(
+                    member.lost + member.ended,
+                    0,
+                    "seed {seed}: told of no loss"
+                );
             }
             if !cuts && memory > 0 && emptied == fates.len() {
-                assert_eq!(member.ended, 0, "seed {seed}: nothing of the epoch was left");
+                assert_eq!(
+                    member.ended, 0,
+                    "seed {seed}: nothing of the epoch was left"
+                );
             }
         }
     }

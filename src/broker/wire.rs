@@ -294,7 +294,11 @@ mod tests {
     fn ends_read_back_and_junk_is_no_end() {
         let read = |text: &str| {
             let ends = decode_ends(text.as_bytes());
-            (ends.end_of(Epoch::new(1)), ends.end_of(Epoch::new(2)), ends.start())
+            (
+                ends.end_of(Epoch::new(1)),
+                ends.end_of(Epoch::new(2)),
+                ends.start(),
+            )
         };
         assert_eq!(read(""), (None, None, 0));
         let both = " 0000000000000001 5 0000000000000002 8";

@@ -243,7 +243,9 @@ impl Dispatcher {
         for step in steps {
             match step {
                 Step::Deliver(_, said) => self.obey(now, log, &said),
-                Step::Ended(position) | Step::Lost(position) => self.lose_control(log, stood, position),
+                Step::Ended(position) | Step::Lost(position) => {
+                    self.lose_control(log, stood, position)
+                }
             }
         }
         self.renew(now);

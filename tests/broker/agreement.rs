@@ -54,7 +54,10 @@ impl Model {
     }
 
     fn name_of(&self, epoch: Epoch) -> Epoch {
-        self.names.get(&epoch).copied().unwrap_or(Epoch::new(0xdead))
+        self.names
+            .get(&epoch)
+            .copied()
+            .unwrap_or(Epoch::new(0xdead))
     }
 }
 
@@ -119,14 +122,17 @@ fn redis_and_memory_agree_about_epochs_keys_and_pages_whatever_befalls_the_data(
                 3..7 => {
                     let key = random.u8(..6).to_string();
                     let keyed = random.bool();
-                    let form = if keyed { Form::keyed("ada", &key) } else { Form::default() };
+                    let form = if keyed {
+                        Form::keyed("ada", &key)
+                    } else {
+                        Form::default()
+                    };
                     model.end_epoch_if_over();
                     let found = node.try_publish(&room, "x", form).expect(&why);
                     let known = model.keys.get(&key).copied().filter(|_| keyed);
                     let known = known.filter(|at| model.log.standing(*at) == Standing::Valid);
-                    let expected = known.unwrap_or_else(|| {
-                        model.log.append(publication("x"), None, LIMITS, now)
-                    });
+                    let expected = known
+                        .unwrap_or_else(|| model.log.append(publication("x"), None, LIMITS, now));
                     if keyed {
                         model.keys.insert(key, expected);
                     }

@@ -28,7 +28,10 @@ fn one_new_epoch(a: &mut BrokerNode, b: &mut BrokerNode, stands: Position, end: 
     let first = b.publish("lobby", "new");
     assert_eq!((first.epoch, first.offset), (page.top.epoch, end + 1));
     let page = a.read("lobby", Range::After(stands), 10);
-    assert_eq!((page.top, said(&page)), (first, vec![(end + 1, "new".into())]));
+    assert_eq!(
+        (page.top, said(&page)),
+        (first, vec![(end + 1, "new".into())])
+    );
     first
 }
 
@@ -75,8 +78,19 @@ fn position_and_log_set_back_together_end_where_the_stream_ended() {
     assert_eq!((top.epoch, top.offset), (stands.epoch, 3), "it looks well");
     one_new_epoch(&mut a, &mut b, stands, 5);
     history_is(&mut a, &["new"]);
-    let page = a.read("lobby", Range::After(Position { offset: 3, ..stands }), 10);
-    assert_eq!((page.first, offsets(&page)), (6, vec![6]), "4 and 5 are lost, and it shows");
+    let page = a.read(
+        "lobby",
+        Range::After(Position {
+            offset: 3,
+            ..stands
+        }),
+        10,
+    );
+    assert_eq!(
+        (page.first, offsets(&page)),
+        (6, vec![6]),
+        "4 and 5 are lost, and it shows"
+    );
 }
 
 #[test]
@@ -101,7 +115,14 @@ fn a_log_that_lost_its_end_begins_one_epoch_and_not_one_with_each_read() {
     assert_ne!(top.epoch, stands.epoch);
     assert_eq!(b.top("lobby"), top, "found once");
     one_new_epoch(&mut a, &mut b, stands, 5);
-    let page = a.read("lobby", Range::After(Position { offset: 4, ..stands }), 10);
+    let page = a.read(
+        "lobby",
+        Range::After(Position {
+            offset: 4,
+            ..stands
+        }),
+        10,
+    );
     assert_eq!((page.first, offsets(&page)), (6, vec![6]));
 }
 
@@ -132,17 +153,39 @@ fn ended_epochs_are_remembered_with_their_ends_and_the_oldest_is_forgotten() {
         change_data_set(&server);
         let at = b.publish("lobby", &format!("after {round}"));
         assert_eq!(at.offset, 5 + round);
-        let page = a.read("lobby", Range::After(Position { offset: 3, ..stands }), 100);
+        let page = a.read(
+            "lobby",
+            Range::After(Position {
+                offset: 3,
+                ..stands
+            }),
+            100,
+        );
         let is_known = round <= MAX_ENDS as u64;
-        assert_eq!(page.ends.end_of(stands.epoch), is_known.then_some(5), "round {round}");
+        assert_eq!(
+            page.ends.end_of(stands.epoch),
+            is_known.then_some(5),
+            "round {round}"
+        );
         let begins = if is_known { 4 } else { at.offset };
         assert_eq!(offsets(&page), (begins..=at.offset).collect::<Vec<_>>());
         // Ahead of the end of the ended epoch, and absurd positions of it and of none.
-        for (epoch, offset) in [(stands.epoch, 7), (stands.epoch, u64::MAX), (Epoch::new(7), 99)] {
+        for (epoch, offset) in [
+            (stands.epoch, 7),
+            (stands.epoch, u64::MAX),
+            (Epoch::new(7), 99),
+        ] {
             let page = a.read("lobby", Range::After(Position { epoch, offset }), 100);
-            let begins = if is_known && epoch == stands.epoch { 6 } else { at.offset };
+            let begins = if is_known && epoch == stands.epoch {
+                6
+            } else {
+                at.offset
+            };
             assert_eq!(offsets(&page), (begins..=at.offset).collect::<Vec<_>>());
-            assert_eq!(page.top, at, "no position of an epoch that ended ends another");
+            assert_eq!(
+                page.top, at,
+                "no position of an epoch that ended ends another"
+            );
         }
     }
 }
@@ -158,22 +201,35 @@ fn ends_of_another_epoch_are_not_believed() {
     server.query::<()>(&["DEL", "sb:{lobby}:log"]);
     b.publish("lobby", "new");
     let page = a.read("lobby", Range::After(stands), 10);
-    assert_eq!((page.ends.end_of(stands.epoch), said(&page)), (None, vec![(1, "new".into())]));
+    assert_eq!(
+        (page.ends.end_of(stands.epoch), said(&page)),
+        (None, vec![(1, "new".into())])
+    );
 }
 
 #[test]
 fn keys_are_found_across_ended_epochs_unless_their_message_was_lost() {
     let (server, mut a, mut b, _) = scene();
     let keyed = |node: &mut BrokerNode, key: &str| {
-        node.try_publish("lobby", key, Form::keyed("ada", key)).unwrap()
+        node.try_publish("lobby", key, Form::keyed("ada", key))
+            .unwrap()
     };
     let kept = keyed(&mut a, "kept");
     change_data_set(&server);
-    assert_eq!(keyed(&mut b, "kept"), kept, "its first position, in the ended epoch");
+    assert_eq!(
+        keyed(&mut b, "kept"),
+        kept,
+        "its first position, in the ended epoch"
+    );
     assert_eq!(keyed(&mut a, "kept"), kept);
     let lost = keyed(&mut a, "lost");
     // The key is there, and the end of the log is not.
-    server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", &kept.offset.to_string()]);
+    server.query::<()>(&[
+        "HSET",
+        "sb:{lobby}:meta",
+        "offset",
+        &kept.offset.to_string(),
+    ]);
     server.query::<()>(&["DEL", "sb:{lobby}:log"]);
     change_data_set(&server);
     let again = keyed(&mut b, "lost");

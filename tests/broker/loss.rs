@@ -76,9 +76,7 @@ fn a_redis_that_comes_back_with_its_data_begins_a_new_epoch_and_keeps_everything
     let options = Options::default().arg("--appendonly yes --appendfsync always");
     let mut server = RedisServer::with(options);
     let mut node = BrokerNode::on(&server);
-    let keyed = |node: &mut BrokerNode| {
-        node.try_publish("lobby", "one", Form::keyed("ada", "k"))
-    };
+    let keyed = |node: &mut BrokerNode| node.try_publish("lobby", "one", Form::keyed("ada", "k"));
     let first = keyed(&mut node).unwrap();
 
     server.restart();

@@ -220,7 +220,7 @@ impl Client {
                 queue: VecDeque::new(),
                 tries: 0,
                 hole: None,
-                view: View::default(),
+                view: View::of_stay(self.lives),
             });
             if self.is_open() {
                 self.send_join(room);

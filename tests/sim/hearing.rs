@@ -217,19 +217,16 @@ impl Client {
     }
 
     pub fn history(&mut self, room: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
-        let (Some(_), Some(messages)) = (frame.epoch, &frame.messages) else {
+        let (Some(epoch), Some(messages)) = (frame.epoch, &frame.messages) else {
             return;
         };
         let ascending = messages
             .windows(2)
             .all(|pair| pair[1].offset == pair[0].offset + 1);
-        // They may be of an epoch that has ended.
-        let truth = &scene.redis.rooms[room].truth;
-        let is_at = |past: &Past<'_>| {
-            let mut said = truth.iter().filter(|((_, offset), _)| *offset == past.offset);
-            said.any(|(_, value)| *value == past.data.0)
-        };
-        let wrong = messages.iter().find(|past| !is_at(past));
+        let wrong = messages.iter().find(|past| {
+            let offset = past.offset;
+            scene.redis.rooms[room].truth.at(Position { epoch, offset }) != Some(past.data.0)
+        });
         if !ascending || wrong.is_some() {
             scene
                 .oracle
@@ -285,7 +282,9 @@ impl Client {
         room.state = RoomState::Joined;
         room.position = Some(at);
         self.ask_members(index);
-        if since.is_none() || frame.recovered != Some(true) {
+        if since.is_none() {
+            scene.oracle.enters(self.id, index, at);
+        } else if frame.recovered != Some(true) {
             scene.oracle.stands(self.id, index, at);
         }
     }

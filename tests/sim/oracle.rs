@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use switchboard::id::{Epoch, Position};
 
+use super::redis::Truth;
+
 /// What may not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -125,7 +127,14 @@ impl Oracle {
         self.sayings[value as usize].outcome = outcome;
     }
 
-    /// A client stands in a room now, for the first time or told of a loss.
+    /// A client that has seen nothing yet enters a room. A node may be behind others.
+    pub fn enters(&mut self, client: usize, room: usize, at: Position) {
+        let view = self.views.entry((client, room)).or_default();
+        view.seen.clear();
+        view.at = Some(at);
+    }
+
+    /// A client was told of a loss and stands here now.
     pub fn stands(&mut self, client: usize, room: usize, at: Position) {
         let view = self.views.entry((client, room)).or_default();
         view.at = Some(at);
@@ -179,12 +188,13 @@ impl Oracle {
     }
 
     /// The schedule is over: everything that was seen, and everything that was answered, is compared with the truth.
-    pub fn judge(&mut self, truth: &[&HashMap<(Epoch, u64), u64>]) {
+    pub fn judge(&mut self, truth: &[&Truth]) {
         let mut wrong = Vec::new();
         let mut seen = HashSet::new();
         for ((client, room), view) in &self.views {
             for (epoch, offset, value) in &view.places {
-                let said = truth[*room].get(&(*epoch, *offset)).copied();
+                let (epoch, offset) = (*epoch, *offset);
+                let said = truth[*room].at(Position { epoch, offset });
                 let own = said.is_some_and(|said| self.sayings[said as usize].client == *client);
                 if said.is_none()
                     || (value.is_some() && said != *value)
@@ -200,7 +210,7 @@ impl Oracle {
         }
         let mut places: HashMap<u64, Vec<Epoch>> = HashMap::new();
         for truth in truth {
-            for ((epoch, _), value) in *truth {
+            for ((epoch, _), value) in &truth.values {
                 places.entry(*value).or_default().push(*epoch);
             }
         }
@@ -215,8 +225,7 @@ impl Oracle {
             }
             match saying.outcome {
                 Outcome::Acknowledged(at)
-                    if !saying.ephemeral
-                        && truth[saying.room].get(&(at.epoch, at.offset)) != Some(&value) =>
+                    if !saying.ephemeral && truth[saying.room].at(at) != Some(value) =>
                 {
                     wrong.push((
                         Kind::Lost,

@@ -26,6 +26,9 @@ pub struct Presence {
     leases: BTreeMap<Lease, u64>,
     /// The newest that each life of a node has said of someone.
     newest: BTreeMap<(usize, u32, Who), u64>,
+    /// Versions up to this one are of before the store lost its memory. A push of one that is late
+    /// contradicts the list that was read afterwards.
+    pub lost_up_to: u64,
 }
 
 /// What a node says: how many sessions of someone it has.
@@ -50,12 +53,16 @@ impl Presence {
             rooms: vec![Listing::default(); rooms],
             leases: BTreeMap::new(),
             newest: BTreeMap::new(),
+            lost_up_to: 0,
         }
     }
 
     /// The store lost its memory.
-    pub fn clear(&mut self) {
-        *self = Self::new(self.rooms.len());
+    pub fn clear(&mut self, now: u64) {
+        *self = Self {
+            lost_up_to: now * 1000,
+            ..Self::new(self.rooms.len())
+        };
     }
 
     fn is_held(&self, lease: Lease, now: u64) -> bool {

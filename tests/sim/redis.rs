@@ -43,8 +43,27 @@ pub struct Room {
     pub torn: Vec<Epoch>,
     /// Older states of the log, to be restored.
     old: Vec<Log>,
-    /// The value at each place ever given away.
-    pub truth: HashMap<(Epoch, u64), u64>,
+    pub truth: Truth,
+}
+
+/// Every place ever given away.
+#[derive(Default)]
+pub struct Truth {
+    pub values: HashMap<(Epoch, u64), u64>,
+    /// Where each epoch began, unless with an empty log: the one before it and its end.
+    began: HashMap<Epoch, Position>,
+}
+
+impl Truth {
+    /// The value at a position. Below the beginning of its epoch that of an epoch before.
+    pub fn at(&self, mut at: Position) -> Option<u64> {
+        while let Some(former) = self.began.get(&at.epoch)
+            && at.offset <= former.offset
+        {
+            at.epoch = former.epoch;
+        }
+        self.values.get(&(at.epoch, at.offset)).copied()
+    }
 }
 
 /// What publishing has come to.
@@ -93,7 +112,7 @@ impl Redis {
                 tail_lost: false,
                 torn: Vec::new(),
                 old: Vec::new(),
-                truth: HashMap::new(),
+                truth: Truth::default(),
             });
         }
         redis
@@ -123,7 +142,7 @@ impl Redis {
         if let Some(position) = known.and_then(|key| room.log.position_of(key, now)) {
             return nothing(Ok(position));
         }
-        let mut places = room.truth.iter().filter(|(_, said)| **said == value);
+        let mut places = room.truth.values.iter().filter(|(_, said)| **said == value);
         let is_kept = |place: (Epoch, u64)| {
             let (epoch, offset) = place;
             room.log.standing(Position { epoch, offset }) == Standing::Valid
@@ -139,7 +158,7 @@ impl Redis {
         }
         let said = publish.publication.clone();
         let at = room.log.append(said, publish.key.clone(), limits, now);
-        let former = room.truth.insert((at.epoch, at.offset), value);
+        let former = room.truth.values.insert((at.epoch, at.offset), value);
         if let Some(former) = former.filter(|former| *former != value) {
             self.reused = Some(format!("{at:?} was {former} and is {value}"));
         }
@@ -154,9 +173,14 @@ impl Redis {
         let limit = read.limit.min(self.page);
         self.epochs += 1;
         let room = &mut self.rooms[index];
-        let former = room.log.epoch();
-        let page = room.log.read(read.range, limit, Epoch::new(self.epochs), now);
-        room.tail_lost &= room.log.epoch() == former;
+        let former = room.log.top();
+        let page = room
+            .log
+            .read(read.range, limit, Epoch::new(self.epochs), now);
+        if room.log.epoch() != former.epoch {
+            room.tail_lost = false;
+            room.truth.began.insert(room.log.epoch(), former);
+        }
         page
     }
 
@@ -205,6 +229,7 @@ impl Redis {
                 return;
             }
         }
+        room.truth.began.insert(fresh.epoch(), room.log.top());
         room.log.end_epoch(fresh.epoch());
     }
 

@@ -95,7 +95,7 @@ impl World {
                 for room in 0..self.names.len() {
                     self.redis.end_epoch(room, left, now);
                 }
-                self.redis.presence.clear();
+                self.redis.presence.clear(self.now);
             }
             Fault::EndEpoch { room, left } => self.redis.end_epoch(room, left, now),
             Fault::LoseTail { room } => {

@@ -38,6 +38,14 @@ struct Page {
 }
 
 impl View {
+    /// The view of one stay in a room: an answer to a question of a former stay is late.
+    pub fn of_stay(stay: u64) -> Self {
+        Self {
+            number: stay << 32,
+            ..Self::default()
+        }
+    }
+
     /// Whether the user is here, and since which version that is known; `None` while the page it belongs to is not here.
     fn known(&self, user: &str) -> Option<(u64, bool)> {
         let covers = |page: &&Page| page.last.as_deref().is_none_or(|last| user <= last);
@@ -188,7 +196,8 @@ impl Client {
                 scene.oracle.violate(Kind::Disordered, text());
             }
             _ if known.is_some_and(|(since, _)| since >= version) => {}
-            // Whoever knows the list is told of nothing that it says already.
+            _ if version <= scene.redis.presence.lost_up_to => {}
+            // A client that knows the list is told of nothing that it holds already.
             _ if known.is_some_and(|(_, was_here)| was_here == is_here) => {
                 scene.oracle.violate(Kind::Ghost, text());
             }

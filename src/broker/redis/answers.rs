@@ -155,7 +155,9 @@ fn read_page(read: &Read, answer: Value) -> Option<(Page, usize)> {
         && read.limit > 0
     {
         let next = ends.page_begins_behind(delivered, top) + 1;
-        let found = entries.first().map_or(top.offset + 1, |(offset, _)| *offset);
+        let found = entries
+            .first()
+            .map_or(top.offset + 1, |(offset, _)| *offset);
         if found > next && next <= top.offset {
             first = first.max(found);
         }
@@ -285,7 +287,11 @@ mod tests {
         });
         assert_eq!(read_back(after, &["5-0", "6-0", "8-0"]), (1, vec![5, 6]));
         assert_eq!(read_back(after, &["7-0", "8-0"]), (7, vec![7, 8]));
-        assert_eq!(read_back(after, &[]), (10, vec![]), "up to the top all is missing");
+        assert_eq!(
+            read_back(after, &[]),
+            (10, vec![]),
+            "up to the top all is missing"
+        );
         let at_the_top = Range::After(Position {
             epoch: Epoch::new(0x2a),
             offset: 9,

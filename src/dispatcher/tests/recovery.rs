@@ -230,7 +230,11 @@ fn an_epoch_that_ended_below_a_live_member_puts_it_at_the_end() {
     bench.open(2);
     bench.turn([rejoin(2, "lobby", EPOCH, 10)]);
     let expected = ["recovered false 8:8", "9", "10", "11"];
-    assert_eq!(story(&mut bench, 2), expected, "from memory, not what was lost");
+    assert_eq!(
+        story(&mut bench, 2),
+        expected,
+        "from memory, not what was lost"
+    );
 }
 
 #[test]
@@ -247,19 +251,16 @@ fn positions_in_an_ended_epoch_recover_up_to_its_end_with_one_gap() {
     };
     assert_eq!(read.range, Range::After(since));
     bench.turn([page_after_end(read.ticket, 10, 12, vec![8, 9, 10, 11, 12])]);
-    let expected = [
-        "recovered true 7:7",
-        "8",
-        "9",
-        "10",
-        "gap 8:10",
-        "11",
-        "12",
-    ];
+    let expected = ["recovered true 7:7", "8", "9", "10", "gap 8:10", "11", "12"];
     bench.turn([Event::Drained(SessionId(2))]);
     assert_eq!(story(&mut bench, 2), expected);
     for (session, epoch, offset, expected) in [
-        (3, EPOCH, 10, ["recovered true 7:10", "gap 8:10", "11", "12"].as_slice()),
+        (
+            3,
+            EPOCH,
+            10,
+            ["recovered true 7:10", "gap 8:10", "11", "12"].as_slice(),
+        ),
         (4, EPOCH, 11, &["recovered false 8:10", "11", "12"]),
         (5, EPOCH, u64::MAX, &["recovered false 8:10", "11", "12"]),
         (6, NEXT, 11, &["recovered true 8:11", "12"]),
