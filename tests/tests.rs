@@ -26,6 +26,7 @@ mod rooms;
 mod run_cluster;
 mod slow_session;
 mod smuggling;
+mod survival;
 mod tokens;
 mod users;
 mod webhooks;

@@ -138,6 +138,15 @@ impl TestClient {
         .await
     }
 
+    /// The next message or gap of a room, in the order in which they came.
+    pub async fn message_or_gap(&mut self, room: &str) -> Value {
+        let what = format!("a message or gap of {room}");
+        self.take(&what, |said| {
+            (said["type"] == "message" || said["type"] == "gap") && said["room"] == room
+        })
+        .await
+    }
+
     /// The next push of this type.
     pub async fn push(&mut self, kind: &str) -> Value {
         self.take(&format!("a {kind}"), |said| {

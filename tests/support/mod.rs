@@ -16,6 +16,7 @@ pub mod process;
 pub mod receiver;
 pub mod redis_server;
 pub mod refusals;
+pub mod replica_pair;
 pub mod returning;
 pub mod tap;
 pub mod tokens;

@@ -120,6 +120,29 @@ impl RedisServer {
         }
     }
 
+    /// Ends it in good order: what it has to write to its append-only file is written.
+    pub fn shut_down(&mut self) {
+        // It answers by closing the connection.
+        let _ = self.try_query::<redis::Value>(&["SHUTDOWN"]);
+        if let Some(mut process) = self.process.take() {
+            process.wait().expect("the server is ours");
+        }
+    }
+
+    /// Writes a snapshot, which is what the next start reads if there is no append-only file.
+    pub fn save(&self) {
+        let saved: String = self.query(&["SAVE"]);
+        assert_eq!(saved, "OK");
+    }
+
+    /// A field of `INFO replication`; empty if there is none.
+    pub fn replication(&self, field: &str) -> String {
+        let info: String = self.query(&["INFO", "replication"]);
+        let mut lines = info.lines();
+        let value = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.unwrap_or_default().trim().to_owned()
+    }
+
     /// Ends it and starts it again, with what it has on disk.
     pub fn restart(&mut self) {
         self.kill();
