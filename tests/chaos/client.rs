@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::runtime;
 
-use crate::history::{Event, Position, Recorder};
+use crate::history::{Event, Kept, Position, Recorder};
 use connection::Conn;
 use room::{Entry, Room};
 
@@ -38,6 +38,10 @@ pub enum Order {
     Return,
     /// Ask who is in a room; the answer is in the glance.
     Members {
+        room: String,
+    },
+    /// Read the whole history of a room; the answer is in the glance.
+    History {
         room: String,
     },
     /// Write down where it stands, and end.
@@ -66,6 +70,8 @@ pub struct Glance {
     pub node: Option<String>,
     /// The last answer to each question who is in a room.
     pub members: BTreeMap<String, Members>,
+    /// The answer to the last question for a room's history: its epoch, and its messages.
+    pub histories: BTreeMap<String, (Option<String>, Vec<Kept>)>,
 }
 
 /// A running client, as the harness holds it.
@@ -225,7 +231,7 @@ impl Client {
                 Ok(Order::Away) => until = None,
                 Ok(Order::End) | Err(_) => return Next::End,
                 // It is asked again.
-                Ok(Order::Members { .. }) => {}
+                Ok(Order::Members { .. } | Order::History { .. }) => {}
                 Ok(publish) => self.enqueue(publish),
             }
         }

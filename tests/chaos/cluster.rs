@@ -125,6 +125,14 @@ impl Cluster {
         self.redis[index].kill();
     }
 
+    /// Ends a Redis in good order; nothing listens in its place.
+    pub fn shut_down_redis(&mut self, index: usize) {
+        for slot in &mut self.nodes {
+            slot.back[index].down();
+        }
+        self.redis[index].shut_down();
+    }
+
     /// Starts a Redis again, with what it has on disk.
     pub async fn run_redis(&mut self, index: usize) {
         self.redis[index].run();

@@ -50,11 +50,14 @@ pub enum Event {
     Load {
         on: bool,
     },
-    /// Something was done to the cluster. `loses`: Redis may have forgotten what it acknowledged, in one room or all.
+    /// Something was done to the cluster. `ends`: the epochs that it ends, if it ends any.
     Fault {
         what: String,
-        loses: Option<Loses>,
+        ends: Option<Ends>,
     },
+    /// What was acknowledged so far survives a fault that loses the tail: it is in the snapshot, or
+    /// the replica has it.
+    Saved,
     /// The last fault is over: from here on the recovery is timed.
     Healed,
     /// Redis is away, or back: in between nothing may be acknowledged.
@@ -155,6 +158,13 @@ pub enum Event {
         users: BTreeMap<String, u32>,
         anonymous: u32,
     },
+    /// When all is quiet at the end: the whole history of a room, as a client's node answers it.
+    History {
+        client: usize,
+        room: String,
+        epoch: Option<String>,
+        messages: Vec<Kept>,
+    },
     /// An attempt to connect came to nothing; the HTTP status, if there was one.
     Refused {
         client: usize,
@@ -179,12 +189,38 @@ pub enum Event {
     },
 }
 
-/// Where acknowledged publications may be gone.
+/// The epochs that a fault ends, and what of their logs may be lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    pub rooms: Rooms,
+    pub loss: Loss,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Loses {
+pub enum Rooms {
     Everywhere,
     In(String),
+}
+
+/// What may be lost of a log, from the best to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// The new epoch goes on where the former one ended, and all that was acknowledged stays.
+    Nothing,
+    /// The end of the log. What is before it stays.
+    Tail,
+    /// All of it, and the memory of the former epochs: nothing follows for who stood in them.
+    Everything,
+}
+
+/// A message of a room's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    pub offset: u64,
+    pub publisher: usize,
+    pub seq: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -3,6 +3,8 @@
 //! by one who had to see it), duplicated, unexpected (seen and never attempted), recovered (unknown outcome, seen).
 
 pub mod cases;
+mod epochs;
+mod histories;
 mod members;
 mod places;
 mod streams;
@@ -13,6 +15,7 @@ use std::path::Path;
 
 use crate::bars::{Bars, Mutation, NOISE_MS, Told};
 use crate::history::{self, Event, Line};
+use histories::Histories;
 use members::Attendance;
 use places::Places;
 use streams::Streams;
@@ -46,6 +49,9 @@ pub struct Verdict {
     /// Comings and leavings that clients heard of, and those that were not in turn.
     pub changes: usize,
     pub changes_out_of_turn: usize,
+    /// Histories of rooms that were read at the end, and those that are not what survived.
+    pub histories: usize,
+    pub wrong_histories: usize,
     /// Connections that ended and were not meant to.
     pub closes: usize,
     pub reconnects: Percentiles,
@@ -114,14 +120,16 @@ struct Judge {
     places: Places,
     streams: Streams,
     members: Attendance,
+    histories: Histories,
     times: Times,
 }
 
 impl Judge {
     fn take(&mut self, Line { at, event }: Line) {
         self.places.take(&event);
-        self.streams.take(&event);
+        self.streams.take(&event, &self.places);
         self.members.take(&event);
+        self.histories.take(&event);
         self.times.take(at, &event);
         let verdict = &mut self.verdict;
         match event {
@@ -166,11 +174,13 @@ impl Judge {
     fn verdict(self) -> Verdict {
         let Judge {
             mut verdict,
-            places,
+            mut places,
             streams,
             members,
+            histories,
             times,
         } = self;
+        places.finish();
         verdict.attempted = places.attempted();
         verdict.acknowledged = places.acknowledged().count();
         verdict.refused = places.refused();
@@ -178,7 +188,7 @@ impl Judge {
         verdict.unknown = verdict.attempted - verdict.acknowledged - verdict.refused;
         let streams = streams.finish(&places);
         verdict.memberships = streams.memberships;
-        verdict.lost = streams.lost;
+        verdict.lost = streams.lost + places.lost();
         verdict.duplicated = streams.duplicated + places.duplicated();
         verdict.disordered = streams.disordered + places.disordered();
         verdict.unexpected += streams.unexpected + places.unexpected();
@@ -192,6 +202,10 @@ impl Judge {
         verdict.changes = members.told;
         verdict.changes_out_of_turn = members.out_of_turn;
         verdict.reasons.extend(members.notes);
+        let histories = histories.finish(&places);
+        verdict.histories = histories.read;
+        verdict.wrong_histories = histories.wrong;
+        verdict.reasons.extend(histories.notes);
         times.finish(&mut verdict);
         verdict.missed_bars(streams.told_members);
         verdict
@@ -221,6 +235,7 @@ impl Verdict {
             ("unexpected", self.unexpected),
             ("false alarms", self.false_alarms),
             ("lists of members that are wrong", self.wrong_lists),
+            ("histories that are wrong", self.wrong_histories),
             ("comings and leavings out of turn", self.changes_out_of_turn),
             (
                 "acknowledged while Redis was away",

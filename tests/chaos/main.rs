@@ -31,6 +31,7 @@ mod short;
 )]
 #[path = "../support/mod.rs"]
 mod support;
+mod survivors;
 mod world;
 
 use std::process::ExitCode;

@@ -65,6 +65,11 @@ fn note(client: &Handle, room: &str, recorder: &Recorder) {
 
 type Expected = BTreeMap<String, (BTreeMap<String, u32>, u32)>;
 
+/// In each room one client of each node.
+pub fn one_of_each_node(clients: &[Handle]) -> Vec<(&Handle, String)> {
+    survey(clients).1
+}
+
 /// Who is in each room, as the clients see themselves, and one client of each node in it.
 fn survey(clients: &[Handle]) -> (Expected, Vec<(&Handle, String)>) {
     let mut expected = Expected::new();

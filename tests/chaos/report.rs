@@ -67,6 +67,10 @@ pub fn one(verdict: &Verdict, history: &Path) {
         verdict.lists, verdict.wrong_lists, verdict.changes, verdict.changes_out_of_turn
     );
     println!(
+        "   histories of rooms {}, wrong {}",
+        verdict.histories, verdict.wrong_histories
+    );
+    println!(
         "   closes {}, back {} s (p50/p99, max {:.2}); longest silence of a room {:.2} s; heard everywhere after {}",
         verdict.closes,
         reconnects(&verdict.reconnects),

@@ -9,9 +9,10 @@ use switchboard::runtime;
 
 use crate::client::{self, Handle, Order};
 use crate::cluster::Cluster;
-use crate::history::{Event, Loses, Recorder};
+use crate::history::{Ends, Event, Loss, Recorder, Rooms};
 use crate::presence;
 use crate::run::Setting;
+use crate::survivors;
 
 /// How much goes on in a run.
 #[derive(Clone, Copy, Debug)]
@@ -192,13 +193,19 @@ impl World {
         self.note_fault(what.into(), None);
     }
 
-    /// A fault after which Redis may have forgotten what it acknowledged.
-    pub fn losing_fault(&self, what: impl Into<String>, loses: Loses) {
-        self.note_fault(what.into(), Some(loses));
+    /// A fault that ends the epoch of these rooms, after which so much may be lost.
+    pub fn ending_fault(&self, what: impl Into<String>, rooms: Rooms, loss: Loss) {
+        self.note_fault(what.into(), Some(Ends { rooms, loss }));
     }
 
-    fn note_fault(&self, what: String, loses: Option<Loses>) {
-        self.recorder.note(Event::Fault { what, loses });
+    fn note_fault(&self, what: String, ends: Option<Ends>) {
+        self.recorder.note(Event::Fault { what, ends });
+    }
+
+    /// What is acknowledged up to here will survive the loss of a tail. To be noted before the
+    /// snapshot is taken, so that nothing acknowledged later counts.
+    pub fn saved(&self) {
+        self.recorder.note(Event::Saved);
     }
 
     /// Redis is away from here on, or back.
@@ -249,6 +256,7 @@ impl World {
         let rest = format!("{:.1} s", start.elapsed().as_secs_f64());
         self.recorder.figure("came to rest in", rest);
         presence::ask(&self.clients, &self.recorder, patience).await;
+        survivors::ask(&self.clients, &self.recorder, patience).await;
         for client in &self.clients {
             client.order(Order::End);
         }

@@ -15,10 +15,13 @@ use switchboard::runtime::{self, Socket};
 
 use super::room::State;
 use super::{Client, Ended, Order, STEADY_AFTER, jitter};
-use crate::history::{Event, Position};
+use crate::history::{Event, Kept, Position};
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const PONG_DEADLINE: Duration = Duration::from_secs(10);
+
+/// As many messages of a history as a node gives at once.
+const HISTORY_PAGE: usize = 100;
 
 /// Messages handled before timers and orders are looked at again.
 const TURN: usize = 64;
@@ -60,6 +63,11 @@ enum Asked {
     },
     Members {
         room: String,
+    },
+    /// A page before those that are known already.
+    History {
+        room: String,
+        known: Vec<Kept>,
     },
     Ping,
 }
@@ -220,6 +228,10 @@ impl<'a> Serving<'a> {
                 self.ask(command, Asked::Members { room });
                 None
             }
+            Order::History { room } => {
+                self.ask_history(room, Vec::new());
+                None
+            }
             Order::Publish { ref room, .. } => {
                 let room = room.clone();
                 self.client.enqueue(order);
@@ -275,6 +287,15 @@ impl<'a> Serving<'a> {
         self.outgoing.push(command.to_string());
         self.after(ANSWER_DEADLINE, Timer::Answer(self.requests));
         self.asked.insert(self.requests, asked);
+    }
+
+    /// Asks for the page of a room's history before those that are known.
+    fn ask_history(&mut self, room: String, known: Vec<Kept>) {
+        let mut command = json!({"type": "history", "room": room, "limit": HISTORY_PAGE});
+        if let Some(first) = known.first() {
+            command["before"] = json!(first.offset);
+        }
+        self.ask(command, Asked::History { room, known });
     }
 
     fn authenticate(&mut self) {

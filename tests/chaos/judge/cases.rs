@@ -2,7 +2,7 @@
 
 use super::{Verdict, judge_lines};
 use crate::bars::{Bars, Told};
-use crate::history::{Event, Fate, Line, Loses, Position};
+use crate::history::{Ends, Event, Fate, Kept, Line, Loss, Position, Rooms};
 
 /// A case: what is wrong, the history, and whether the verdict is the right one.
 type Case = (&'static str, Vec<Event>, fn(&Verdict) -> bool);
@@ -48,11 +48,8 @@ fn cases() -> Vec<Case> {
         ]
     };
     let with = |more: &[Event]| [start(), more.to_vec()].concat();
-    let forgot = || Event::Fault {
-        what: "Redis forgot".into(),
-        loses: Some(Loses::Everywhere),
-    };
-    vec![
+    let forgot = || fault(Loss::Everything);
+    let mut cases: Vec<Case> = vec![
         ("nothing is wrong", with(&[end("e", 1)]), |v| v.is_green()),
         (
             "acknowledged and never seen",
@@ -199,7 +196,275 @@ fn cases() -> Vec<Case> {
             },
             |v| v.acknowledged_in_absence == 1,
         ),
+    ];
+    cases.extend(ended_epochs(&start()));
+    cases.extend(lost_tails(&start()));
+    cases.extend(histories(&start()));
+    cases
+}
+
+/// Faults that end the epoch and lose nothing.
+fn ended_epochs(start: &[Event]) -> Vec<Case> {
+    let with = |more: &[Event]| [start, more].concat();
+    let second = [published(2), acknowledged(2, "e", 2)];
+    let restarted = || fault(Loss::Nothing);
+    let goes_on = |epoch: &str| {
+        let at = acknowledged(3, epoch, 3);
+        [published(3), at, received(3, epoch, 3), end(epoch, 3)]
+    };
+    vec![
+        (
+            "a gap at the end of the epoch, and the offsets go on",
+            with(&[
+                restarted(),
+                gap("f", 1),
+                published(2),
+                acknowledged(2, "f", 2),
+                received(2, "f", 2),
+                end("f", 2),
+            ]),
+            |v| v.is_green() && v.told == 1,
+        ),
+        (
+            "recovered in an ended epoch, then a gap at its end",
+            {
+                let back = [
+                    restarted(),
+                    rejoined("e", 1, "e", 1),
+                    received(2, "e", 2),
+                    gap("f", 2),
+                ];
+                with(&[&second[..], &back, &goes_on("f")].concat())
+            },
+            |v| v.is_green() && v.told == 1,
+        ),
+        (
+            "recovered in an ended epoch, then a gap before its end",
+            {
+                let back = [restarted(), rejoined("e", 1, "e", 1), gap("f", 2)];
+                with(&[&second[..], &back, &goes_on("f")].concat())
+            },
+            |v| v.lost == 1,
+        ),
+        (
+            "one gap for two ended epochs",
+            with(&[restarted(), restarted(), gap("g", 1), end("g", 1)]),
+            |v| v.is_green() && v.told == 1,
+        ),
+        (
+            "two gaps for one ended epoch",
+            with(&[restarted(), gap("f", 1), gap("g", 1), end("g", 1)]),
+            |v| v.false_alarms == 1,
+        ),
+        (
+            "the offsets do not go on",
+            with(&[
+                restarted(),
+                gap("f", 0),
+                published(2),
+                acknowledged(2, "f", 1),
+                received(2, "f", 1),
+                end("f", 1),
+            ]),
+            |v| v.lost == 1 && v.unexpected == 1,
+        ),
+        (
+            "sent again after the gap",
+            {
+                let again = [restarted(), gap("f", 0), received(1, "f", 1)];
+                let new = [published(2), acknowledged(2, "f", 2)];
+                let rest = [received(2, "f", 2), end("f", 2)];
+                with(&[&again[..], &new, &rest].concat())
+            },
+            |v| v.duplicated == 1,
+        ),
+        (
+            "published anew although nothing was lost",
+            {
+                let anew = [restarted(), gap("f", 1), received(1, "f", 2)];
+                with(&[&anew[..], &goes_on("f")].concat())
+            },
+            |v| v.duplicated == 1,
+        ),
+        (
+            "acknowledged with its first position after the epoch ended",
+            {
+                let seen = [published(2), received(2, "e", 2), restarted(), gap("f", 2)];
+                with(&[&seen[..], &[acknowledged(2, "e", 2)], &goes_on("f")].concat())
+            },
+            |v| v.is_green(),
+        ),
+        (
+            "told that a position before the end is not recovered",
+            {
+                let back = [restarted(), refused_at("e", 1, "f", 2)];
+                with(&[&second[..], &back, &goes_on("f")].concat())
+            },
+            |v| v.lost == 1,
+        ),
+        (
+            "what several ended epochs left, received in the first of them",
+            {
+                let f = [published(2), acknowledged(2, "f", 2), received(2, "f", 2)];
+                let g = [restarted(), gap("g", 2), end("g", 2)];
+                let other = [
+                    there(2),
+                    rejoined("e", 1, "e", 1).of(2),
+                    received(2, "e", 2).of(2),
+                    gap("g", 2).of(2),
+                    end("g", 2).of(2),
+                ];
+                with(&[&[restarted(), gap("f", 1)], &f[..], &g, &other].concat())
+            },
+            |v| v.is_green() && v.memberships == 2,
+        ),
     ]
+}
+
+/// Faults that end the epoch and lose the tail of the log.
+fn lost_tails(start: &[Event]) -> Vec<Case> {
+    let with = |more: &[Event]| [start, more].concat();
+    let restored = || fault(Loss::Tail);
+    // Seen by the client, and never acknowledged in the first epoch.
+    let tail = || [published(2), received(2, "e", 2), restored()];
+    let anew = |offset: u64| {
+        let at = acknowledged(2, "f", offset);
+        [at, received(2, "f", offset), end("f", offset)]
+    };
+    vec![
+        (
+            "lost with the tail",
+            with(&[
+                published(2),
+                acknowledged(2, "e", 2),
+                received(2, "e", 2),
+                restored(),
+                gap("f", 1),
+                published(3),
+                acknowledged(3, "f", 2),
+                received(3, "f", 2),
+                end("f", 2),
+            ]),
+            |v| v.is_green(),
+        ),
+        (
+            "saved and lost nevertheless",
+            with(&[
+                Event::Saved,
+                restored(),
+                gap("f", 0),
+                published(2),
+                acknowledged(2, "f", 1),
+                received(2, "f", 1),
+                end("f", 1),
+            ]),
+            |v| v.lost == 1,
+        ),
+        (
+            "a lost message is published anew where it stood",
+            with(&[&tail()[..], &[gap("f", 1)], &anew(2)].concat()),
+            |v| v.is_green(),
+        ),
+        (
+            "a lost message is published anew behind another",
+            {
+                let another = [published(7), acknowledged(7, "f", 2), received(7, "f", 2)];
+                let another = another.map(|event| event.by(2));
+                with(&[&tail()[..], &[gap("f", 1)], &another, &anew(3)].concat())
+            },
+            |v| v.is_green(),
+        ),
+        (
+            "a message that survived is published anew",
+            with(&[&tail()[..], &[gap("f", 2)], &anew(3)].concat()),
+            |v| v.duplicated == 1,
+        ),
+        (
+            "a message that survived is sent again after the gap",
+            {
+                let again = [restored(), gap("f", 0), received(1, "f", 1)];
+                let second = [published(2), acknowledged(2, "f", 2)];
+                let rest = [received(2, "f", 2), end("f", 2)];
+                with(&[&again[..], &second, &rest].concat())
+            },
+            |v| v.duplicated == 1 && v.lost == 0,
+        ),
+        (
+            "a lost message is published anew twice",
+            {
+                let third = [received(2, "f", 3), end("f", 3)];
+                with(&[&tail()[..], &[gap("f", 1)], &anew(2)[..2], &third].concat())
+            },
+            |v| v.duplicated == 1,
+        ),
+        (
+            "a gap skips what survived",
+            {
+                let second = [published(2), acknowledged(2, "e", 2), restored()];
+                with(&[&second[..], &[gap("f", 2), end("f", 2)]].concat())
+            },
+            |v| v.lost == 1,
+        ),
+    ]
+}
+
+/// What is read of a room's history at the end.
+fn histories(start: &[Event]) -> Vec<Case> {
+    let with = |loss, at: u64, kept: &[(u64, u64)]| {
+        let (first, next) = (gap("f", at), at + 1);
+        let second = [
+            published(2),
+            acknowledged(2, "f", next),
+            received(2, "f", next),
+        ];
+        let rest = [history(kept), end("f", next)];
+        [start, &[fault(loss), first], &second, &rest].concat()
+    };
+    vec![
+        (
+            "the history has all that survived",
+            with(Loss::Nothing, 1, &[(1, 1), (2, 2)]),
+            |v| v.is_green() && v.histories == 1,
+        ),
+        (
+            "the history lacks what survived",
+            with(Loss::Nothing, 1, &[(2, 2)]),
+            |v| v.wrong_histories == 1 && v.lost == 0,
+        ),
+        (
+            "the history lacks what is new",
+            with(Loss::Nothing, 1, &[(1, 1)]),
+            |v| v.wrong_histories == 1,
+        ),
+        (
+            "the history has a hole",
+            with(Loss::Nothing, 1, &[(1, 1), (3, 2)]),
+            |v| v.wrong_histories == 1,
+        ),
+        (
+            "the history has a message twice",
+            with(Loss::Nothing, 1, &[(1, 1), (2, 1)]),
+            |v| v.wrong_histories == 1,
+        ),
+        (
+            "the history has what was never published",
+            with(Loss::Nothing, 1, &[(1, 1), (2, 2), (3, 7)]),
+            |v| v.wrong_histories == 1,
+        ),
+        (
+            "the history begins anew when everything is lost",
+            with(Loss::Everything, 0, &[(1, 2)]),
+            |v| v.is_green() && v.histories == 1,
+        ),
+    ]
+}
+
+fn fault(loss: Loss) -> Event {
+    let rooms = Rooms::Everywhere;
+    Event::Fault {
+        what: "Redis restarts".into(),
+        ends: Some(Ends { rooms, loss }),
+    }
 }
 
 const ROOM: &str = "room";
@@ -225,6 +490,60 @@ fn rejoined(from: &str, at: u64, epoch: &str, offset: u64) -> Event {
         top: offset,
         since: Some(position(from, at)),
         recovered: Some(true),
+    }
+}
+
+/// Returned, and told that it stands elsewhere now.
+fn refused_at(from: &str, at: u64, epoch: &str, offset: u64) -> Event {
+    Event::Joined {
+        client: 1,
+        room: ROOM.into(),
+        epoch: epoch.into(),
+        offset,
+        top: offset,
+        since: Some(position(from, at)),
+        recovered: Some(false),
+    }
+}
+
+fn history(kept: &[(u64, u64)]) -> Event {
+    let kept = kept.iter().map(|(offset, seq)| Kept {
+        offset: *offset,
+        publisher: 1,
+        seq: *seq,
+    });
+    Event::History {
+        client: 1,
+        room: ROOM.into(),
+        epoch: Some("f".into()),
+        messages: kept.collect(),
+    }
+}
+
+impl Event {
+    /// The same of a publication of another client.
+    fn by(mut self, other: usize) -> Self {
+        if let Event::Invoke { client, .. }
+        | Event::Ok { client, .. }
+        | Event::Receive {
+            publisher: client, ..
+        } = &mut self
+        {
+            *client = other;
+        }
+        self
+    }
+
+    /// The same of another client.
+    fn of(mut self, other: usize) -> Self {
+        if let Event::Joined { client, .. }
+        | Event::Receive { client, .. }
+        | Event::Gap { client, .. }
+        | Event::End { client, .. } = &mut self
+        {
+            *client = other;
+        }
+        self
     }
 }
 

@@ -1,24 +1,26 @@
-//! Which publication stands where: what was attempted, acknowledged and seen, and whether all who saw a place saw the same there.
+//! Which publication stands where: what was attempted, acknowledged and seen, whether all who saw a
+//! place saw the same there, and whether what was acknowledged is still there after the faults that
+//! must not lose it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::history::{Event, Fate, Position};
+use super::epochs::Epochs;
+use crate::history::{Event, Fate, Loss, Position};
 
 /// How many single findings are told; the rest is only counted.
 const NOTES: usize = 5;
 
 /// A publication's name: who published it, and the how-manieth it was.
-type Name = (usize, u64);
+pub type Name = (usize, u64);
 
 #[derive(Default)]
 pub struct Places {
     publications: HashMap<Name, Publication>,
-    /// Room and position, and what stands there.
-    standing: HashMap<(String, Position), Name>,
-    /// The epochs of each room in the order in which they were first heard of.
-    epochs: HashMap<String, Vec<String>>,
-    losses: bool,
+    pub epochs: Epochs,
+    /// Clients and rooms in which they recover in an epoch that has ended.
+    behind: HashMap<usize, HashSet<String>>,
     unexpected: usize,
+    lost: usize,
     pub notes: Vec<String>,
 }
 
@@ -26,14 +28,23 @@ pub struct Places {
 struct Publication {
     room: String,
     acknowledged: Option<Position>,
+    /// It was acknowledged before what was there was saved.
+    saved: bool,
     refused: bool,
+    /// Where it was seen, and whether by a client that was behind.
+    seen: BTreeSet<(Position, bool)>,
+    /// Where it stands; known at the end.
     places: BTreeSet<Position>,
 }
 
 impl Places {
     pub fn take(&mut self, event: &Event) {
+        self.epochs.take(event);
         match event {
-            Event::Fault { loses: Some(_), .. } => self.losses = true,
+            Event::Saved => {
+                let acknowledged = self.publications.values_mut();
+                acknowledged.for_each(|it| it.saved = it.acknowledged.is_some());
+            }
             Event::Invoke {
                 client, room, seq, ..
             } => {
@@ -59,46 +70,58 @@ impl Places {
                     epoch: epoch.clone(),
                     offset: *offset,
                 };
-                self.stands((*client, *seq), room, at.clone());
+                self.stands((*client, *seq), room, at.clone(), false);
                 if let Some(publication) = self.publications.get_mut(&(*client, *seq)) {
                     publication.acknowledged = Some(at);
                 }
             }
             Event::Receive {
+                client,
                 room,
                 epoch,
                 offset,
                 publisher,
                 seq,
                 fate: Fate::Taken | Fate::Double | Fate::Beyond,
-                ..
             } => {
                 // Before a join is answered (`Stale`) the client cannot know of which epoch a message is.
                 let at = Position {
                     epoch: epoch.clone(),
                     offset: *offset,
                 };
-                self.stands((*publisher, *seq), room, at);
+                let behind = self.is_behind(*client, room);
+                self.stands((*publisher, *seq), room, at, behind);
             }
-            Event::Joined { room, epoch, .. } | Event::Gap { room, epoch, .. } => {
-                self.epoch(room, epoch);
+            Event::Joined {
+                client,
+                room,
+                epoch,
+                recovered,
+                ..
+            } => {
+                let rooms = self.behind.entry(*client).or_default();
+                if *recovered == Some(true) && !self.epochs.is_newest(room, epoch) {
+                    rooms.insert(room.clone());
+                } else {
+                    rooms.remove(room);
+                }
+            }
+            Event::Gap { client, room, .. } => {
+                if let Some(rooms) = self.behind.get_mut(client) {
+                    rooms.remove(room);
+                }
             }
             _ => {}
         }
     }
 
-    fn epoch(&mut self, room: &str, epoch: &str) {
-        let epochs = match self.epochs.get_mut(room) {
-            Some(epochs) => epochs,
-            None => self.epochs.entry(room.to_owned()).or_default(),
-        };
-        if !epochs.iter().any(|known| known == epoch) {
-            epochs.push(epoch.to_owned());
-        }
+    /// Whether a client recovers in an epoch of this room that has ended.
+    pub fn is_behind(&self, client: usize, room: &str) -> bool {
+        let rooms = self.behind.get(&client);
+        rooms.is_some_and(|rooms| rooms.contains(room))
     }
 
-    fn stands(&mut self, name: Name, room: &str, at: Position) {
-        self.epoch(room, &at.epoch);
+    fn stands(&mut self, name: Name, room: &str, at: Position, behind: bool) {
         let Some(publication) = self.publications.get_mut(&name) else {
             return self.is_unexpected(format!("{room} {at:?}: {name:?} was never published"));
         };
@@ -106,16 +129,50 @@ impl Places {
             return self
                 .is_unexpected(format!("{name:?} is in {room}, where it was not published"));
         }
-        publication.places.insert(at.clone());
-        let first = *self
-            .standing
-            .entry((room.to_owned(), at.clone()))
-            .or_insert(name);
-        if first != name {
-            self.is_unexpected(format!(
-                "{room} {at:?} is {first:?} for one and {name:?} for another"
-            ));
+        publication.seen.insert((at, behind));
+    }
+
+    /// Where a message stands that a client received at `at`.
+    pub fn resolve(&self, name: Name, room: &str, at: &Position, behind: bool) -> Position {
+        let publication = self.publications.get(&name);
+        let acknowledged = publication.and_then(|it| it.acknowledged.as_ref());
+        self.epochs.resolve(room, at, behind, acknowledged)
+    }
+
+    /// Judges the places when all is known.
+    pub fn finish(&mut self) {
+        let mut standing: HashMap<(String, Position), Name> = HashMap::new();
+        let (mut notes, mut lost) = (Vec::new(), Vec::new());
+        let epochs = &self.epochs;
+        for (name, publication) in &mut self.publications {
+            let (room, acknowledged) = (&publication.room, publication.acknowledged.as_ref());
+            let seen = publication.seen.iter();
+            let places = seen.map(|(at, behind)| epochs.resolve(room, at, *behind, acknowledged));
+            publication.places = places.collect();
+            for at in &publication.places {
+                let place = (room.clone(), at.clone());
+                let first = *standing.entry(place).or_insert(*name);
+                if first != *name {
+                    notes.push(format!(
+                        "{room} {at:?} is {first:?} for one and {name:?} for another"
+                    ));
+                }
+            }
+            let Some(at) = acknowledged else { continue };
+            let must_survive = match epochs.worst(room) {
+                None | Some(Loss::Nothing) => true,
+                Some(Loss::Tail) => publication.saved,
+                Some(Loss::Everything) => false,
+            };
+            if must_survive && epochs.is_lost(room, at) {
+                lost.push(format!(
+                    "{name:?} was acknowledged at {at:?} of {room}, and a later epoch begins before"
+                ));
+            }
         }
+        self.lost = lost.len();
+        self.notes.extend(lost.into_iter().take(NOTES));
+        notes.into_iter().for_each(|note| self.is_unexpected(note));
     }
 
     fn is_unexpected(&mut self, note: String) {
@@ -160,17 +217,36 @@ impl Places {
         self.unexpected + self.publications.values().filter(denied).count()
     }
 
-    /// Publications that stand in two places. Where Redis forgot what it had, the second place is a repair.
+    /// Acknowledged, and gone after faults that must not lose it.
+    pub fn lost(&self) -> usize {
+        self.lost
+    }
+
+    /// What must be in a room's history: the acknowledged publications whose places are not lost.
+    pub fn survivors(&self, room: &str) -> HashMap<u64, Name> {
+        let all = self.publications.iter();
+        let of_the_room = all.filter(|(_, publication)| publication.room == room);
+        let survivor = |(name, publication): (&Name, &Publication)| {
+            let at = publication.acknowledged.as_ref()?;
+            (!self.epochs.is_lost(room, at)).then_some((at.offset, *name))
+        };
+        of_the_room.filter_map(survivor).collect()
+    }
+
+    /// Whether this was published to this room, and not refused.
+    pub fn is_of(&self, room: &str, name: Name) -> bool {
+        let publication = self.publications.get(&name);
+        publication.is_some_and(|it| it.room == room && !it.refused)
+    }
+
+    /// Publications that stand in two places although the first is not lost.
     pub fn duplicated(&self) -> usize {
         let twice = |publication: &&Publication| {
-            let mut epochs: Vec<&str> = publication
-                .places
-                .iter()
-                .map(|at| at.epoch.as_str())
-                .collect();
-            let all = epochs.len();
-            epochs.dedup();
-            all > epochs.len() || (all > 1 && !self.losses)
+            let (room, places) = (&publication.room, &publication.places);
+            let mut places: Vec<&Position> = places.iter().collect();
+            places.sort_by_key(|at| (self.epochs.age(room, &at.epoch), at.offset));
+            let is_lost = |pair: &[&Position]| self.epochs.may_stand_anew(room, pair[0], pair[1]);
+            !places.windows(2).all(is_lost)
         };
         self.publications.values().filter(twice).count()
     }
@@ -190,13 +266,5 @@ impl Places {
             one_line && first.4 > second.4
         };
         standing.windows(2).filter(swapped).count()
-    }
-
-    /// Which of a room's epochs this is; later ones are greater.
-    pub fn age(&self, room: &str, epoch: &str) -> usize {
-        let epochs = self.epochs.get(room);
-        epochs
-            .and_then(|epochs| epochs.iter().position(|known| known == epoch))
-            .unwrap_or(0)
     }
 }

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::places::Places;
-use crate::history::{Event, Fate, Loses, Position};
+use super::places::{Name, Places};
+use crate::history::{Event, Fate, Loss, Position};
 
 const NOTES: usize = 8;
 
@@ -12,10 +12,20 @@ const NOTES: usize = 8;
 pub struct Streams {
     streams: HashMap<(usize, String), Stream>,
     found: Found,
-    /// What may have been lost so far, for everyone and by room.
-    losses: usize,
-    losses_in: HashMap<String, usize>,
+    repeats: Vec<Repeat>,
 }
+
+/// A publication that the application of a client got twice, and where. Whether it may is known at
+/// the end.
+struct Repeat {
+    client: usize,
+    room: String,
+    name: Name,
+    sightings: [Sighting; 2],
+}
+
+/// A place, and whether the client recovered in an ended epoch at the time.
+type Sighting = (Position, bool);
 
 #[derive(Default)]
 pub struct Found {
@@ -50,17 +60,14 @@ struct Stream {
     missing: BTreeSet<u64>,
     told: usize,
     end: Option<Position>,
+    /// What the application got, and where last.
+    taken: HashMap<Name, Sighting>,
 }
 
 impl Streams {
-    pub fn take(&mut self, event: &Event) {
+    /// Takes what the places have taken already.
+    pub fn take(&mut self, event: &Event, places: &Places) {
         match event {
-            Event::Fault {
-                loses: Some(loses), ..
-            } => match loses {
-                Loses::Everywhere => self.losses += 1,
-                Loses::In(room) => *self.losses_in.entry(room.clone()).or_default() += 1,
-            },
             Event::Joined {
                 client,
                 room,
@@ -74,7 +81,7 @@ impl Streams {
                     epoch: epoch.clone(),
                     offset: *offset,
                 };
-                self.joined(*client, room, answer, since.as_ref(), *recovered);
+                self.joined(*client, room, answer, since.as_ref(), *recovered, places);
             }
             Event::Gap {
                 client,
@@ -86,16 +93,27 @@ impl Streams {
                     epoch: epoch.clone(),
                     offset: *offset,
                 };
-                self.told(*client, room, position);
+                self.told(*client, room, position, places);
             }
             Event::Receive {
                 client,
                 room,
                 epoch,
                 offset,
+                publisher,
+                seq,
                 fate,
-                ..
-            } => self.receive(*client, room, epoch, *offset, *fate),
+            } => {
+                let at = Position {
+                    epoch: epoch.clone(),
+                    offset: *offset,
+                };
+                if *fate == Fate::Taken {
+                    let sighting = (at.clone(), places.is_behind(*client, room));
+                    self.taken(*client, room, (*publisher, *seq), sighting);
+                }
+                self.receive(*client, room, &at, *fate);
+            }
             Event::End {
                 client,
                 room,
@@ -116,6 +134,7 @@ impl Streams {
         answer: Position,
         since: Option<&Position>,
         recovered: Option<bool>,
+        places: &Places,
     ) {
         self.settle_wire(client, room);
         let stream = self.stream(client, room);
@@ -126,7 +145,7 @@ impl Streams {
             return;
         };
         if recovered != Some(true) {
-            return self.told(client, room, answer);
+            return self.told(client, room, answer, places);
         }
         let skipped = answer.offset.saturating_sub(since.offset);
         if answer.epoch != since.epoch {
@@ -143,9 +162,9 @@ impl Streams {
     }
 
     /// The client was told that it stands here now, whatever was before.
-    fn told(&mut self, client: usize, room: &str, position: Position) {
+    fn told(&mut self, client: usize, room: &str, position: Position, places: &Places) {
         self.settle_wire(client, room);
-        let honest = self.losses + self.losses_in.get(room).copied().unwrap_or(0);
+        let honest = places.epochs.ended(room);
         let stream = self.stream(client, room);
         stream.told += 1;
         stream.wire = Some(position.offset);
@@ -156,6 +175,40 @@ impl Streams {
             self.found.false_alarms += 1;
             self.found.note(|| {
                 format!("client {client} in {room}: told of a gap from {former:?} to {position:?}, and nothing had happened")
+            });
+        }
+        let worst = places.epochs.worst(room);
+        let Some(former) = former.filter(|_| worst != Some(Loss::Everything)) else {
+            return;
+        };
+        // What is left of an ended epoch comes before the gap, and the gap stands at its end.
+        let skipped = position.offset.saturating_sub(former.offset);
+        if skipped > 0 {
+            self.found.lost += skipped as usize;
+            self.found.note(|| {
+                format!("client {client} in {room}: a gap from {former:?} to {position:?} skips what survived")
+            });
+        }
+        if position.offset < former.offset && worst != Some(Loss::Tail) {
+            self.found.unexpected += 1;
+            self.found.note(|| {
+                format!("client {client} in {room}: a gap puts it back from {former:?} to {position:?}, and nothing was lost")
+            });
+        }
+    }
+
+    /// The application got a message: at most once, also across gaps.
+    fn taken(&mut self, client: usize, room: &str, name: Name, sighting: Sighting) {
+        let former = self
+            .stream(client, room)
+            .taken
+            .insert(name, sighting.clone());
+        if let Some(former) = former {
+            self.repeats.push(Repeat {
+                client,
+                room: room.to_owned(),
+                name,
+                sightings: [former, sighting],
             });
         }
     }
@@ -170,7 +223,9 @@ impl Streams {
         }
     }
 
-    fn receive(&mut self, client: usize, room: &str, epoch: &str, offset: u64, fate: Fate) {
+    fn receive(&mut self, client: usize, room: &str, at: &Position, fate: Fate) {
+        let Position { epoch, offset } = at;
+        let offset = *offset;
         let stream = self.streams.entry((client, room.to_owned())).or_default();
         let found = &mut self.found;
         if stream.missing.remove(&offset) {
@@ -193,11 +248,11 @@ impl Streams {
             return;
         }
         let position = stream.position.get_or_insert_with(|| Position {
-            epoch: epoch.to_owned(),
+            epoch: epoch.clone(),
             offset: 0,
         });
         let next = position.offset + 1;
-        if position.epoch != epoch || offset != next {
+        if position.epoch != *epoch || offset != next {
             let before = position.clone();
             match offset.cmp(&next) {
                 std::cmp::Ordering::Less => found.duplicated += 1,
@@ -207,17 +262,14 @@ impl Streams {
                 format!("the application of client {client} in {room} got {epoch} {offset} after {before:?}")
             });
         }
-        *position = Position {
-            epoch: epoch.to_owned(),
-            offset,
-        };
+        position.clone_from(at);
     }
 
     /// Compares where everyone stands with what was acknowledged.
     pub fn finish(mut self, places: &Places) -> Found {
         let mut acknowledged: HashMap<&str, Vec<(usize, &Position)>> = HashMap::new();
         for (room, at) in places.acknowledged() {
-            let age = places.age(room, &at.epoch);
+            let age = places.epochs.age(room, &at.epoch);
             acknowledged.entry(room).or_default().push((age, at));
         }
         let keys: Vec<(usize, String)> = self.streams.keys().cloned().collect();
@@ -239,7 +291,7 @@ impl Streams {
             let Some(end) = &stream.position else {
                 continue;
             };
-            let age = places.age(room, &end.epoch);
+            let age = places.epochs.age(room, &end.epoch);
             let all = acknowledged
                 .get(room.as_str())
                 .map_or(&[][..], Vec::as_slice);
@@ -253,6 +305,29 @@ impl Streams {
                 found.note(|| format!("client {client} in {room} ends at {end:?}, and misses {unseen} that were acknowledged"));
             }
         }
+        self.judge_repeats(places);
         self.found
+    }
+
+    /// A publication in two places is a matter of the places; here it is one place that was sent
+    /// twice, with a gap between.
+    fn judge_repeats(&mut self, places: &Places) {
+        let found = &mut self.found;
+        for repeat in &self.repeats {
+            let Repeat {
+                client, room, name, ..
+            } = repeat;
+            let sightings = repeat.sightings.each_ref();
+            let [first, second] =
+                sightings.map(|(at, behind)| places.resolve(*name, room, at, *behind));
+            if first == second {
+                found.duplicated += 1;
+                found.note(|| {
+                    format!(
+                        "client {client} in {room} got {name:?} twice: at {first:?}, across a gap"
+                    )
+                });
+            }
+        }
     }
 }

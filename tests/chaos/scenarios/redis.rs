@@ -9,7 +9,7 @@ use futures::FutureExt;
 use super::{Scenario, forgotten, unnoticed, whole};
 use crate::bars::Bars;
 use crate::cluster::{Plan, figure, http_status, info};
-use crate::history::Loses;
+use crate::history::{Loss, Rooms};
 use crate::proxy::Flow;
 use crate::world::World;
 
@@ -144,11 +144,36 @@ pub fn scenarios() -> Vec<Scenario> {
             before: |world| late(world).boxed_local(),
             ..Scenario::PLAIN
         },
+        Scenario {
+            name: "B13",
+            title: "a_clean_restart_of_redis_loses_nothing_and_is_told",
+            plan: Plan {
+                redis: &["--appendonly yes --appendfsync always"],
+                ..Plan::PLAIN
+            },
+            act: |world| restart_cleanly(world).boxed_local(),
+            ..lost_data
+        },
+        Scenario {
+            name: "B14",
+            title: "a_coordinated_failover_loses_nothing_and_is_told",
+            plan: follower,
+            bars: |_| Bars {
+                works_again: Some(5_000),
+                ..forgotten()
+            },
+            act: |world| fail_over_together(world).boxed_local(),
+            ..Scenario::PLAIN
+        },
     ]
 }
 
 async fn restart_empty(world: &mut World) {
-    world.losing_fault("Redis: SHUTDOWN NOSAVE", Loses::Everywhere);
+    world.ending_fault(
+        "Redis: SHUTDOWN NOSAVE",
+        Rooms::Everywhere,
+        Loss::Everything,
+    );
     // It answers by hanging up.
     let _ = world.cluster.redis[0].try_query::<Value>(&["SHUTDOWN", "NOSAVE"]);
     world.cluster.kill_redis(0);
@@ -161,7 +186,7 @@ async fn restart_empty(world: &mut World) {
 
 async fn restart_from_disk(world: &mut World) {
     let what = "Redis: kill -9, back with its append-only file";
-    world.losing_fault(what, Loses::Everywhere);
+    world.ending_fault(what, Rooms::Everywhere, Loss::Tail);
     world.cluster.kill_redis(0);
     world.absent(true);
     world.sleep(1.0).await;
@@ -170,11 +195,23 @@ async fn restart_from_disk(world: &mut World) {
     world.healed();
 }
 
+async fn restart_cleanly(world: &mut World) {
+    let what = "Redis: SHUTDOWN, back with its append-only file, which is synced at each write";
+    world.ending_fault(what, Rooms::Everywhere, Loss::Nothing);
+    world.cluster.shut_down_redis(0);
+    world.absent(true);
+    world.sleep(1.0).await;
+    world.absent(false);
+    world.cluster.run_redis(0).await;
+    world.healed();
+}
+
 async fn restart_from_old_data(world: &mut World) {
+    world.saved();
     world.cluster.ask::<String>(&["SAVE"]);
     world.sleep(1.5).await;
     let what = "Redis: kill -9, back with data of 1.5 s before";
-    world.losing_fault(what, Loses::Everywhere);
+    world.ending_fault(what, Rooms::Everywhere, Loss::Tail);
     world.cluster.kill_redis(0);
     world.absent(true);
     world.sleep(1.0).await;
@@ -261,7 +298,9 @@ async fn fail_over(world: &mut World) {
         let said = info(&world.cluster.redis[0], "replication");
         figure(&said, "master_repl_offset")
     };
+    world.saved();
     let before = written(world);
+    until_replicated(world, before).await;
     if let Some(link) = &world.cluster.replication {
         link.set_both(Flow::Hold);
     }
@@ -269,15 +308,48 @@ async fn fail_over(world: &mut World) {
     world.sleep(0.5).await;
     let lag = written(world) - before;
     let what = format!("the master is killed; its replica lags {lag} bytes and is promoted");
-    world.losing_fault(what, Loses::Everywhere);
+    world.ending_fault(what, Rooms::Everywhere, Loss::Tail);
     world.cluster.kill_redis(0);
     world.cluster.redis[1].query::<String>(&["REPLICAOF", "NO", "ONE"]);
     world.healed();
 }
 
+/// Waits until the replica has so much of what the master wrote.
+async fn until_replicated(world: &World, written: u64) {
+    let start = Instant::now();
+    let received = || {
+        let said = info(&world.cluster.redis[1], "replication");
+        figure(&said, "slave_repl_offset")
+    };
+    while received() < written && start.elapsed() < Duration::from_secs(10) {
+        world.sleep(0.01).await;
+    }
+    let found = received();
+    let what = "the replica has what was acknowledged before it lags";
+    world.recorder.check(what, found >= written, found);
+}
+
+/// A coordinated failover: Redis lets writes wait until the replica has everything, then exchanges
+/// the roles.
+async fn fail_over_together(world: &mut World) {
+    world.ending_fault("Redis: FAILOVER", Rooms::Everywhere, Loss::Nothing);
+    world.cluster.ask::<String>(&["FAILOVER"]);
+    let start = Instant::now();
+    let is_master = |world: &World| {
+        let said = info(&world.cluster.redis[1], "replication");
+        said.contains("role:master")
+    };
+    while !is_master(world) && start.elapsed() < Duration::from_secs(10) {
+        world.sleep(0.01).await;
+    }
+    let took = is_master(world).then(|| start.elapsed());
+    world.within("the roles are exchanged", took, Duration::from_secs(2));
+    world.healed();
+}
+
 async fn demote(world: &mut World) {
     let what = "the replica is promoted, and its master made a replica";
-    world.losing_fault(what, Loses::Everywhere);
+    world.ending_fault(what, Rooms::Everywhere, Loss::Tail);
     // Writes wait, so that nothing is lost on the way.
     world
         .cluster
@@ -349,12 +421,13 @@ fn subscribers(world: &World) -> BTreeSet<String> {
 }
 
 async fn delete_keys(world: &mut World) {
-    world.losing_fault("FLUSHALL", Loses::Everywhere);
+    world.ending_fault("FLUSHALL", Rooms::Everywhere, Loss::Everything);
     world.cluster.ask::<String>(&["FLUSHALL"]);
     world.sleep(1.0).await;
     let room = world.rooms()[0].clone();
     let what = format!("the meta key of {room} is deleted");
-    world.losing_fault(what, Loses::In(room.clone()));
+    // The former epochs are forgotten with it, although the log stays.
+    world.ending_fault(what, Rooms::In(room.clone()), Loss::Everything);
     let meta = format!("switchboard:{{{room}}}:meta");
     world.cluster.ask::<i64>(&["DEL", &meta]);
     world.healed();

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::super::Members;
 use super::{Asked, Lost, STEADY_AFTER, Serving, Timer, dropped, jitter};
-use crate::history::{Event, Fate, Position};
+use crate::history::{Event, Fate, Kept, Position};
 
 /// What a server says; which fields there are depends on the type.
 #[derive(Deserialize)]
@@ -34,6 +34,15 @@ struct Said<'a> {
     version: Option<u64>,
     members: Option<Vec<Listed>>,
     anonymous: Option<u32>,
+    messages: Option<Vec<Past>>,
+    more: Option<bool>,
+}
+
+/// A message of a room's history.
+#[derive(Clone, Copy, Deserialize)]
+struct Past {
+    offset: u64,
+    data: Data,
 }
 
 /// One of a room's members.
@@ -218,7 +227,14 @@ impl Serving<'_> {
             },
             Asked::Publish { room, seq } => self.published(room, seq, said, error),
             // It is asked again.
-            Asked::Members { .. } if passing => {}
+            Asked::Members { .. } | Asked::History { .. } if passing => {}
+            Asked::History { room, known } => match (&said.messages, said.more) {
+                (Some(page), Some(more)) => {
+                    let epoch = said.epoch.as_deref().map(str::to_owned);
+                    self.history_page(room, epoch, page, known, more);
+                }
+                _ => self.strange(text),
+            },
             Asked::Members { room } => match (&said.members, said.version, said.anonymous) {
                 (Some(members), Some(version), Some(anonymous)) => {
                     let users = members
@@ -233,6 +249,30 @@ impl Serving<'_> {
                 }
                 _ => self.strange(text),
             },
+        }
+    }
+
+    /// Puts a page before those that are known, and asks for the one before it if there is more.
+    fn history_page(
+        &mut self,
+        room: String,
+        epoch: Option<String>,
+        page: &[Past],
+        known: Vec<Kept>,
+        more: bool,
+    ) {
+        let page = page.iter().map(|past| Kept {
+            offset: past.offset,
+            publisher: past.data.p,
+            seq: past.data.n,
+        });
+        let all: Vec<Kept> = page.chain(known.iter().copied()).collect();
+        // A page without messages would be asked for again and again.
+        if more && all.len() > known.len() {
+            self.ask_history(room, all);
+        } else {
+            let histories = &mut self.client.glance().histories;
+            histories.insert(room, (epoch, all));
         }
     }
 
