@@ -149,6 +149,11 @@ pub enum Event {
         here: bool,
         version: u64,
     },
+    /// A client was told that too much has changed to tell: what it heard of the members is void.
+    AskAnew {
+        client: usize,
+        room: String,
+    },
     /// When all is quiet at the end: who is in a room, as a client's node says.
     Members {
         client: usize,

@@ -180,6 +180,16 @@ fn cases() -> Vec<Case> {
             |v| v.changes_out_of_turn == 1,
         ),
         (
+            "joined twice, and told in between to ask anew",
+            with(&[
+                told("ada", true, 3),
+                ask_anew(),
+                told("ada", true, 2),
+                end("e", 1),
+            ]),
+            |v| v.is_green() && v.changes == 2,
+        ),
+        (
             "told of an older version",
             with(&[told("ada", false, 4), told("ada", true, 3)]),
             |v| v.changes_out_of_turn == 1,
@@ -636,6 +646,13 @@ fn told(user: &str, here: bool, version: u64) -> Event {
         user: user.into(),
         here,
         version,
+    }
+}
+
+fn ask_anew() -> Event {
+    Event::AskAnew {
+        client: 1,
+        room: ROOM.into(),
     }
 }
 

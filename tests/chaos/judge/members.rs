@@ -51,6 +51,12 @@ impl Attendance {
                 here,
                 version,
             } => self.told(*client, room, user, *here, *version),
+            Event::AskAnew { client, room } => {
+                let rooms = &mut self.client(*client).rooms;
+                if let Some(heard) = rooms.get_mut(room) {
+                    *heard = Heard::default();
+                }
+            }
             Event::Members {
                 client,
                 room,

@@ -102,6 +102,7 @@ impl Serving<'_> {
             // The place in the personal room comes later where it was not known when the client signed in.
             "ok" => {}
             "joined" | "left" => self.told(&said, text),
+            "members" => self.ask_anew(&said, text),
             _ => self.strange(text),
         }
         Ok(())
@@ -169,6 +170,17 @@ impl Serving<'_> {
             user: user.to_owned(),
             here: said.kind == "joined",
             version,
+        });
+    }
+
+    /// Too much has changed among a room's members. The harness asks for the list at the end.
+    fn ask_anew(&mut self, said: &Said<'_>, text: &str) {
+        let Some(room) = said.room.as_deref().filter(|_| said.version.is_some()) else {
+            return self.strange(text);
+        };
+        self.client.recorder.note(Event::AskAnew {
+            client: self.client.number,
+            room: room.to_owned(),
         });
     }
 
