@@ -17,6 +17,9 @@
 //!   break. After each (re)subscription the broker says [`BrokerEvent::Following`]: whatever is published from then on is
 //!   delivered, or another `Following` comes later. What lies between is read by the dispatcher with [`Range::After`].
 //!   A broker whose queue overflowed lets the rooms go through the same door: it says `Following` again.
+//! - **No message in a newer format is skipped.** On a topic it leads to another `Following`, so that the log and the list are
+//!   read. A page ends before it; a page that would begin with it, and any page of [`Range::Before`] with it, is
+//!   [`Refused::Newer`]. Bytes that are no format at all are junk: counted, and `null` in a page.
 //! - **Presence is what the nodes say, while they live.** A node's [`Here`]s stand as long as its lease; each change over the whole cluster raises the room's version,
 //!   once, and is told to whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room through several nodes is one member. What was missed
 //!   shows in [`Change::from`], and is asked with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to be only a part;
@@ -178,6 +181,8 @@ pub struct Settings {
     pub publish_timeout: Duration,
     /// How long a topic stays subscribed after the last local member left.
     pub topic_linger: Duration,
+    /// The newest format this node reads and writes. All before it are read too.
+    pub newest_format: wire::Format,
     /// Rooms whose logs or positions the memory broker keeps at most.
     pub max_rooms: usize,
     /// Bytes that the logs of the memory broker may take, all together.

@@ -33,13 +33,15 @@ pub enum Disconnect {
     Expired,
     /// A backend has ended the connections of this user.
     Ended,
+    /// The next message of a room of the session is in a newer format than this node reads.
+    Unreadable,
     /// The token of the session was revoked.
     Revoked,
 }
 
 impl Disconnect {
     /// Every reason, in the order of the table in the README.
-    pub const ALL: [Disconnect; 14] = [
+    pub const ALL: [Disconnect; 15] = [
         Disconnect::BadFrame,
         Disconnect::Binary,
         Disconnect::NotUtf8,
@@ -53,6 +55,7 @@ impl Disconnect {
         Disconnect::Stalled,
         Disconnect::Expired,
         Disconnect::Ended,
+        Disconnect::Unreadable,
         Disconnect::Revoked,
     ];
 
@@ -71,6 +74,7 @@ impl Disconnect {
             Disconnect::Stalled => 3005,
             Disconnect::Expired => 3006,
             Disconnect::Ended => 3007,
+            Disconnect::Unreadable => 3009,
             Disconnect::Revoked => 3500,
         }
     }
@@ -93,6 +97,9 @@ impl Disconnect {
             Disconnect::Stalled => "a message took too long to arrive; come back and send it again",
             Disconnect::Expired => "your token has expired; come back with a new one",
             Disconnect::Ended => "the operator ended this connection; come back",
+            Disconnect::Unreadable => {
+                "this node cannot read a newer message; come back to another node"
+            }
             Disconnect::Revoked => "your token was revoked; sign in anew",
         }
     }

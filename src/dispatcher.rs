@@ -210,6 +210,11 @@ impl Dispatcher {
         while let Some(session) = self.desk.slow.pop() {
             self.disconnect(now, session, Disconnect::Slow);
         }
+        // Equal events have equal effects.
+        self.desk.stranded.sort_unstable();
+        while let Some(session) = self.desk.stranded.pop() {
+            self.disconnect(now, session, Disconnect::Unreadable);
+        }
         self.announce();
         self.ask_reads();
         self.ask_rolls();

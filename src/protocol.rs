@@ -281,7 +281,7 @@ impl From<Denied> for CommandError {
 impl From<Refused> for CommandError {
     fn from(refused: Refused) -> Self {
         let code = match refused {
-            Refused::Unavailable => Code::Unavailable,
+            Refused::Unavailable | Refused::Newer => Code::Unavailable,
             Refused::Unknown => Code::Unknown,
             Refused::Full => Code::Full,
         };

@@ -162,6 +162,10 @@ pub enum Refused {
     /// No answer came in time: it happened or it did not. Retry with the same key.
     #[error("no answer came in time, so it may or may not have happened; retry with the same key")]
     Unknown,
+    /// A node of a later version wrote what was to be read. Nothing has happened, and asking again
+    /// helps only when that is gone from the log.
+    #[error("a message in this room is in a newer format than this node reads; use another node")]
+    Newer,
     /// The store refuses to grow (Redis out of memory). Nothing has happened.
     #[error("the store is full; try again later")]
     Full,

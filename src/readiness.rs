@@ -1,4 +1,4 @@
-//! Whether this node should be given new connections: three facts, shared by whoever finds them out (the broker, the
+//! Whether this node should be given new connections: four facts, shared by whoever finds them out (the broker, the
 //! dispatcher, the drain) and whoever is asked (`/readyz`, the handshake).
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ pub struct Readiness(Arc<Facts>);
 struct Facts {
     broker: AtomicBool,
     behind: AtomicBool,
+    unreadable: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -23,6 +24,8 @@ pub enum State {
     NoBroker,
     /// The node does not know yet whose tokens were revoked.
     Behind,
+    /// A room's log or list is in a newer format than this node reads.
+    Unreadable,
     /// The node is stopping.
     Draining,
 }
@@ -34,6 +37,9 @@ impl State {
             State::NoBroker => "this node cannot reach Redis; use another node or try again",
             State::Behind => {
                 "this node has not read yet whose tokens were revoked; use another node or try again"
+            }
+            State::Unreadable => {
+                "a message in a room is in a newer format than this node reads; upgrade this node"
             }
             State::Draining => "this node is stopping; use another node",
         }
@@ -51,6 +57,12 @@ impl Readiness {
         self.0.behind.store(behind, Ordering::Relaxed);
     }
 
+    /// Something that is needed is in a newer format, or nothing is any more. Returns whether that
+    /// is news.
+    pub fn set_unreadable(&self, unreadable: bool) -> bool {
+        self.0.unreadable.swap(unreadable, Ordering::Relaxed) != unreadable
+    }
+
     /// The node begins to drain; there is no way back.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
@@ -63,6 +75,8 @@ impl Readiness {
             State::NoBroker
         } else if self.0.behind.load(Ordering::Relaxed) {
             State::Behind
+        } else if self.0.unreadable.load(Ordering::Relaxed) {
+            State::Unreadable
         } else {
             State::Ready
         }

@@ -138,6 +138,7 @@ fn word(state: State) -> &'static str {
         State::Ready => "ready",
         State::NoBroker => "no_broker",
         State::Behind => "behind",
+        State::Unreadable => "unreadable",
         State::Draining => "draining",
     }
 }

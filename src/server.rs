@@ -21,6 +21,7 @@ use futures::future::{pending, select};
 
 use crate::api::Gate;
 use crate::auth::{Auth, KeyError};
+use crate::broker::wire::Format;
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config};
 use crate::connection::{Entrance, Limits, Node};
@@ -274,6 +275,7 @@ fn start_broker(
         retention: retention(config),
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
+        newest_format: newest_format(),
         // Beside those that clients choose there is a personal one for each connection, and the nodes' own.
         max_rooms: config
             .max_rooms
@@ -299,6 +301,21 @@ fn start_broker(
         metrics.clone(),
         news,
     )?)
+}
+
+/// The newest format this node reads and writes.
+#[cfg(not(debug_assertions))]
+fn newest_format() -> Format {
+    Format::NEWEST
+}
+
+/// Debug builds take it from a variable, so that tests have nodes of two formats before there is a
+/// second one.
+#[cfg(debug_assertions)]
+fn newest_format() -> Format {
+    let text = std::env::var("SWITCHBOARD_TEST_FORMAT").ok();
+    let number = text.and_then(|text| text.parse().ok());
+    number.and_then(Format::new).unwrap_or(Format::NEWEST)
 }
 
 fn retention(config: &Config) -> Retention {

@@ -477,13 +477,17 @@ mod tests {
             log.append(Publication::numbered(next), None, LIMITS, now)
         };
         let mut log = Log::new(Epoch::new(1), now);
-        (0..3).for_each(|_| drop(publish(&mut log)));
+        for _ in 0..3 {
+            publish(&mut log);
+        }
         let behind = log.clone();
         let mut track = Track::default();
         track.make_due();
         let range = track.ask();
         track.answer(log.page(range, 10, now), &mut Vec::new());
-        (0..2).for_each(|_| drop(publish(&mut log)));
+        for _ in 0..2 {
+            publish(&mut log);
+        }
         log.end_epoch(Epoch::new(2));
         publish(&mut log);
         log.end_epoch(Epoch::new(3));

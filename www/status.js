@@ -20,6 +20,7 @@ const STATES = {
   ready: 'Ready',
   no_broker: 'No Redis',
   behind: 'Catching up',
+  unreadable: 'Must be upgraded',
   draining: 'Stopping',
   gone: 'Gone',
   stopped: 'Stopped',

@@ -1,9 +1,11 @@
 //! What nodes say to each other through Redis: the body of a publication, as it stands in a room's log, and the message
-//! that comes by a topic. Both begin with the version of their format, so that nodes of two versions can run side by side.
+//! that comes by a topic. Both begin with the version of their [`Format`], so that nodes of two versions can run side by
+//! side: a node writes the newest format that all live nodes read, and never skips a format it does not know
+//! ([`WireError::Newer`]).
 //!
 //! ```text
-//! body      = "1" JSON                      {"u":"ada","t":1764000000123,"x":"INCARNATION:SESSION","d":DATA}
-//! message   = "1 " EPOCH " " OFFSET " " body       the script's; an ephemeral one has offset 0 and an epoch of zeros
+//! body      = FORMAT JSON                      {"u":"ada","t":1764000000123,"x":"INCARNATION:SESSION","d":DATA}
+//! message   = FORMAT " " EPOCH " " OFFSET " " body     the script's; an ephemeral one has offset 0 and an epoch of zeros
 //! ```
 //!
 //! A change of who is in a room comes by the topic too: see [`change`]; what is kept of a user's connection: see [`connection`].
@@ -23,9 +25,9 @@ use crate::id::{Epoch, Incarnation, SessionId, UserName};
 
 pub mod change;
 pub mod connection;
+mod format;
 
-/// The version of body and message that this node writes, and the only one it reads.
-const VERSION: u8 = b'1';
+pub use format::Format;
 
 pub use crate::publication::MAX_OFFSET;
 
@@ -39,12 +41,17 @@ const ENVELOPE_BYTES: usize = 16 + 16 + 4;
 /// Why bytes from Redis are no publication of ours. Whoever meets one counts it and goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    #[error("written in a format of another version; run nodes of one version")]
-    Version,
+    /// Not junk: a node of a later version wrote it. It must not be skipped.
+    #[error("written in format {0}, which is newer than this node reads; upgrade this node")]
+    Newer(Format),
     #[error("longer than a publication can be")]
     TooLong,
     #[error("no publication: {0}")]
     Malformed(&'static str),
+}
+
+impl WireError {
+    const NO_VERSION: Self = WireError::Malformed("it begins with no version");
 }
 
 /// A message that came by a room's topic.
@@ -71,11 +78,20 @@ struct Body<'a> {
     d: &'a RawValue,
 }
 
-/// The body of a publication. Names need no escapes: their alphabet has no quote and no backslash.
-pub fn encode_body(publication: &Publication) -> String {
-    let data = publication.data.get();
-    let mut body = String::with_capacity(data.len() + 160);
-    body.push(VERSION as char);
+/// The body of a publication in this format.
+pub fn encode_body(publication: &Publication, format: Format) -> String {
+    let mut body = String::with_capacity(publication.data.get().len() + 160);
+    body.push(format.digit());
+    match format.number() {
+        1 => encode_json(publication, &mut body),
+        // Only tests have further formats so far: the same JSON.
+        _ => encode_json(publication, &mut body),
+    }
+    body
+}
+
+/// Names need no escapes: their alphabet has no quote and no backslash.
+fn encode_json(publication: &Publication, body: &mut String) {
     body.push('{');
     if let Some(user) = &publication.user {
         body.extend(["\"u\":\"", user.as_str(), "\","]);
@@ -89,30 +105,28 @@ pub fn encode_body(publication: &Publication) -> String {
     {
         let _ = write!(body, ",\"x\":\"{incarnation}:{session}\"");
     }
-    body.extend([",\"d\":", data, "}"]);
-    body
+    body.extend([",\"d\":", publication.data.get(), "}"]);
 }
 
 /// The message of an ephemeral publication, which no script writes.
-pub fn encode_ephemeral(publication: &Publication) -> String {
-    format!(
-        "{} {} 0 {}",
-        VERSION as char,
-        Epoch::UNKNOWN,
-        encode_body(publication)
-    )
+pub fn encode_ephemeral(publication: &Publication, format: Format) -> String {
+    let body = encode_body(publication, format);
+    format!("{format} {} 0 {body}", Epoch::UNKNOWN)
 }
 
-/// Reads a body, from a log or from a message.
-pub fn decode_body(bytes: &[u8]) -> Result<Publication, WireError> {
+/// Reads a body, from a log or from a message, in any format up to `newest`.
+pub fn decode_body(bytes: &[u8], newest: Format) -> Result<Publication, WireError> {
     if bytes.len() > MAX_BODY_BYTES {
         return Err(WireError::TooLong);
     }
-    let json = match bytes.split_first() {
-        Some((&VERSION, json)) => json,
-        Some((b'0'..=b'9', _)) => return Err(WireError::Version),
-        _ => return Err(WireError::Malformed("a body begins with a version")),
-    };
+    let (format, rest) = Format::split(bytes, newest)?;
+    match format.number() {
+        1 => decode_json(rest),
+        _ => decode_json(rest),
+    }
+}
+
+fn decode_json(json: &[u8]) -> Result<Publication, WireError> {
     let text = std::str::from_utf8(json).map_err(|_| WireError::Malformed("not UTF-8"))?;
     let body: Body<'_> = serde_json::from_str(text)
         .map_err(|_| WireError::Malformed("not the JSON of a publication"))?;
@@ -129,20 +143,21 @@ pub fn decode_body(bytes: &[u8]) -> Result<Publication, WireError> {
     })
 }
 
-/// Reads what came by a topic.
-pub fn decode_message(bytes: &[u8]) -> Result<Heard, WireError> {
+/// Reads what came by a topic, in any format up to `newest`.
+pub fn decode_message(bytes: &[u8], newest: Format) -> Result<Heard, WireError> {
     if bytes.len() > MAX_BODY_BYTES + ENVELOPE_BYTES {
         return Err(WireError::TooLong);
     }
-    if let Some(change) = bytes.strip_prefix(change::BEGIN) {
+    // Without the blank it is no message of any format.
+    if bytes.get(1) != Some(&b' ') {
+        return Err(WireError::NO_VERSION);
+    }
+    let (_, rest) = Format::split(bytes, newest)?;
+    let rest = &rest[1..];
+    if let Some(change) = rest.strip_prefix(change::BEGIN) {
         return change::decode(change).map(Heard::Changed);
     }
-    let mut parts = bytes.splitn(4, |&byte| byte == b' ');
-    match parts.next() {
-        Some([VERSION]) => {}
-        Some([b'0'..=b'9', ..]) => return Err(WireError::Version),
-        _ => return Err(WireError::Malformed("a message begins with a version")),
-    }
+    let mut parts = rest.splitn(3, |&byte| byte == b' ');
     let (Some(epoch), Some(offset), Some(body)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(WireError::Malformed(
             "a message has epoch, offset and a body",
@@ -151,13 +166,13 @@ pub fn decode_message(bytes: &[u8]) -> Result<Heard, WireError> {
     let epoch = decode_epoch(epoch);
     let offset = decode_offset(offset).ok_or(WireError::Malformed("the offset is no number"))?;
     match (epoch, offset) {
-        (Epoch::UNKNOWN, 0) => Ok(Heard::Ephemeral(decode_body(body)?)),
+        (Epoch::UNKNOWN, 0) => Ok(Heard::Ephemeral(decode_body(body, newest)?)),
         (Epoch::UNKNOWN, _) => Err(WireError::Malformed("an offset without an epoch")),
         (_, 0) => Err(WireError::Malformed("an epoch without an offset")),
         (epoch, offset) => Ok(Heard::Message {
             epoch,
             offset,
-            publication: decode_body(body)?,
+            publication: decode_body(body, newest)?,
         }),
     }
 }
@@ -242,27 +257,25 @@ mod tests {
     fn a_body_is_versioned_compact_json() {
         let full = publication(Some("ada"), 1764, Some((0x2a, 7)), r#"{"text":"hi"}"#);
         assert_eq!(
-            encode_body(&full),
+            encode_body(&full, Format::FIRST),
             r#"1{"u":"ada","t":1764,"x":"000000000000002a:7","d":{"text":"hi"}}"#
         );
         assert_eq!(
-            encode_body(&publication(None, 0, None, "1")),
+            encode_body(&publication(None, 0, None, "1"), Format::FIRST),
             r#"1{"t":0,"d":1}"#
         );
     }
 
     #[test]
     fn bodies_that_are_not_ours_are_refused() {
-        use WireError::{Malformed, Version};
+        use WireError::{Malformed, Newer};
         let json = Malformed("not the JSON of a publication");
         let sender = Malformed("the excepted session is not INCARNATION:SESSION");
         let table: &[(&[u8], WireError)] = &[
-            (b"", Malformed("a body begins with a version")),
-            (
-                b"{\"t\":1,\"d\":1}",
-                Malformed("a body begins with a version"),
-            ),
-            (b"2{\"t\":1,\"d\":1}", Version),
+            (b"", WireError::NO_VERSION),
+            (b"{\"t\":1,\"d\":1}", WireError::NO_VERSION),
+            (b"0{\"t\":1,\"d\":1}", WireError::NO_VERSION),
+            (b"2{\"t\":1,\"d\":1}", Newer(Format::new(2).unwrap())),
             (b"1", json),
             (b"1{}", json),
             (b"1{\"t\":1}", json),
@@ -281,11 +294,15 @@ mod tests {
         ];
         for (bytes, expected) in table {
             let text = String::from_utf8_lossy(bytes);
-            assert_eq!(decode_body(bytes).unwrap_err(), *expected, "{text}");
+            assert_eq!(
+                decode_body(bytes, Format::FIRST).unwrap_err(),
+                *expected,
+                "{text}"
+            );
         }
         let long = format!("1{{\"t\":1,\"d\":\"{}\"}}", "x".repeat(MAX_BODY_BYTES));
         assert_eq!(
-            decode_body(long.as_bytes()).unwrap_err(),
+            decode_body(long.as_bytes(), Format::FIRST).unwrap_err(),
             WireError::TooLong
         );
     }
@@ -310,8 +327,38 @@ mod tests {
     }
 
     #[test]
+    fn every_format_that_the_node_knows_reads_back_and_a_newer_one_is_reported() {
+        let formats = [1, 2, 3].map(|number| Format::new(number).unwrap());
+        let newest = formats[1];
+        for format in formats {
+            let said = publication(Some("ada"), 7, None, "true");
+            let body = encode_body(&said, format);
+            let messages = [
+                format!("{format} 000000000000002a 7 {body}"),
+                format!("1 000000000000002a 7 {body}"),
+                encode_ephemeral(&said, format),
+            ];
+            let read = messages.map(|it| decode_message(it.as_bytes(), newest).map(drop));
+            let change = format!("{format} here 7 8 ada 0 1 ");
+            let change = decode_message(change.as_bytes(), newest).map(drop);
+            let body = decode_body(body.as_bytes(), newest).map(|it| it.data.get().to_owned());
+            if format <= newest {
+                assert_eq!((read, change), ([Ok(()); 3], Ok(())));
+                assert_eq!(body.unwrap(), "true");
+            } else {
+                let newer = WireError::Newer(format);
+                assert_eq!((read, change), ([Err(newer); 3], Err(newer)));
+                assert_eq!(body.unwrap_err(), newer);
+            }
+        }
+        // What only begins like a version is no message of any format.
+        let junk = decode_message(b"31 000000000000002a 7 x", newest).unwrap_err();
+        assert_eq!(junk, WireError::NO_VERSION);
+    }
+
+    #[test]
     fn members_of_a_later_node_are_ignored() {
-        let read = decode_body(br#"1{"t":1,"new":[1,{"a":2}],"d":true}"#).unwrap();
+        let read = decode_body(br#"1{"t":1,"new":[1,{"a":2}],"d":true}"#, Format::FIRST).unwrap();
         assert_eq!(read.data.get(), "true");
     }
 
@@ -319,7 +366,7 @@ mod tests {
     fn messages_carry_epoch_and_offset_or_neither() {
         let body = r#"1{"t":1,"d":1}"#;
         let epoch = Epoch::new(0x2a);
-        match decode_message(format!("1 {epoch} 42 {body}").as_bytes()).unwrap() {
+        match decode_message(format!("1 {epoch} 42 {body}").as_bytes(), Format::FIRST).unwrap() {
             Heard::Message {
                 epoch: heard,
                 offset: 42,
@@ -327,15 +374,14 @@ mod tests {
             } => assert_eq!(heard, epoch),
             other => panic!("{other:?}"),
         }
-        let ephemeral = encode_ephemeral(&publication(None, 1, None, "1"));
+        let ephemeral = encode_ephemeral(&publication(None, 1, None, "1"), Format::FIRST);
         assert!(matches!(
-            decode_message(ephemeral.as_bytes()),
+            decode_message(ephemeral.as_bytes(), Format::FIRST),
             Ok(Heard::Ephemeral(_))
         ));
         for junk in [
             "".to_owned(),
             "hello".to_owned(),
-            format!("2 {epoch} 42 {body}"),
             format!("1 {epoch} 42"),
             format!("1 {epoch} 0 {body}"),
             format!("1 {epoch} 042 {body}"),
@@ -345,7 +391,8 @@ mod tests {
             format!("1 zz 42 {body}"),
             format!("1  {epoch} 42 {body}"),
         ] {
-            assert!(decode_message(junk.as_bytes()).is_err(), "{junk}");
+            let read = decode_message(junk.as_bytes(), Format::FIRST);
+            assert!(read.is_err(), "{junk}");
         }
     }
 
@@ -361,8 +408,8 @@ mod tests {
         ) {
             let data = serde_json::to_string(&text).unwrap();
             let said = publication(user.as_deref(), time, except, &data);
-            let message = format!("1 {} {offset} {}", Epoch::new(epoch), encode_body(&said));
-            match decode_message(message.as_bytes()).unwrap() {
+            let message = format!("1 {} {offset} {}", Epoch::new(epoch), encode_body(&said, Format::FIRST));
+            match decode_message(message.as_bytes(), Format::FIRST).unwrap() {
                 Heard::Message { epoch: heard, offset: at, publication } => {
                     prop_assert_eq!((heard, at), (Epoch::new(epoch), offset));
                     prop_assert_eq!(publication.user, said.user);
@@ -376,11 +423,11 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_without_panic(bytes: Vec<u8>, tail: Vec<u8>) {
-            let _ = decode_message(&bytes);
-            let _ = decode_body(&bytes);
+            let _ = decode_message(&bytes, Format::FIRST);
+            let _ = decode_body(&bytes, Format::FIRST);
             let mut message = b"1 000000000000002a 7 1{\"t\":1,\"d\":".to_vec();
             message.extend(&tail);
-            let _ = decode_message(&message);
+            let _ = decode_message(&message, Format::FIRST);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::desk::{Asker, Desk, Pending};
+use super::desk::{Asker, Desk, PAUSE, Pending};
 use super::joins::Join;
 use super::room::PAGE;
 use super::{Dispatcher, Now};
@@ -48,6 +48,8 @@ struct Follower {
     ticket: Option<Ticket>,
     /// It was read to its end once.
     known: bool,
+    /// The last read met a newer format: it is not read before.
+    paused: Option<Instant>,
 }
 
 /// What is known of a token's revocation.
@@ -105,11 +107,12 @@ impl Follower {
             track,
             ticket: None,
             known: false,
+            paused: None,
         }
     }
 
     fn ask_if_due(&mut self, desk: &mut Desk) {
-        if self.track.is_due() {
+        if self.track.is_due() && self.paused.is_none_or(|until| desk.now >= until) {
             let range = self.track.ask();
             let waiting = Pending::Control(self.log);
             self.ticket = Some(desk.read(waiting, &self.room, range, PAGE));
@@ -232,9 +235,14 @@ impl Dispatcher {
         if follower.ticket.take_if(|asked| *asked == ticket).is_none() {
             return;
         }
-        let Ok(page) = result else {
-            // Asked again at the next tick.
-            return follower.track.failed();
+        let page = match result {
+            Ok(page) => page,
+            Err(why) => {
+                // Asked again at the next tick, or after the pause.
+                follower.track.failed();
+                follower.paused = (why == Refused::Newer).then(|| now.instant + PAUSE);
+                return;
+            }
         };
         let (stood, mut steps) = (follower.stood(), Vec::new());
         follower.track.answer(page, &mut steps);

@@ -1,9 +1,9 @@
 //! The dispatcher's desk: what rooms and sessions leave behind in a turn for the dispatcher to see to. Requests to the
 //! broker and who waits for them, reads in line, sessions found slow, rooms with something to seal.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use super::Settings;
 use super::presence::Inquiry;
 use super::roll::Rolls;
 use crate::api::Caller;
-use crate::broker::{Range, Read, Request};
+use crate::broker::{Range, Read, Refused, Request};
 use crate::control::{ControlLog, Order};
 use crate::id::{NumberMap, NumberSet, RoomName, SessionId, Ticket, UserName};
 use crate::metrics::Metrics;
@@ -26,6 +26,25 @@ pub const READS: usize = 64;
 /// Bytes of messages that wait in all rooms together for the reads which close the holes before them. Enough for a usual hole
 /// in each of thousands of rooms; what does not fit comes with the next read.
 pub const AHEAD_MEMORY: usize = 16 << 20;
+
+/// How long a room waits whose read met a newer format.
+pub const PAUSE: Duration = Duration::from_secs(1);
+
+/// Rooms that must not be read before these moments.
+pub type Pauses = BTreeMap<RoomKey, Instant>;
+
+/// The rooms whose pause is over.
+pub fn take_over(pauses: &mut Pauses, now: Instant) -> Vec<RoomKey> {
+    let mut over = Vec::new();
+    pauses.retain(|room, until| {
+        let is_over = *until <= now;
+        if is_over {
+            over.push(*room);
+        }
+        !is_over
+    });
+    over
+}
 
 /// Who has asked something, and is told the reply.
 #[derive(Clone, Debug)]
@@ -94,8 +113,13 @@ pub struct Desk {
     pub reads: usize,
     /// Rooms whose read failed; they line up again at the next tick.
     pub retry: BTreeSet<RoomKey>,
+    /// Rooms whose read met a newer format, and when they may read again.
+    pub paused: Pauses,
     /// Found full during this turn; disconnected at its end.
     pub slow: Vec<SessionId>,
+    /// Members of rooms whose next message this node cannot read; disconnected at the turn's end, so that
+    /// they come back to another node.
+    pub stranded: Vec<SessionId>,
     /// Rooms with something to seal.
     pub open: Vec<RoomKey>,
     /// Bytes said in this turn, in all rooms: a session may be in each of them.
@@ -124,7 +148,9 @@ impl Desk {
             in_line: NumberSet::default(),
             reads: 0,
             retry: BTreeSet::new(),
+            paused: Pauses::default(),
             slow: Vec::new(),
+            stranded: Vec::new(),
             open: Vec::new(),
             said: 0,
             recent_used: 0,
@@ -162,10 +188,20 @@ impl Desk {
         ticket
     }
 
-    /// Puts a room into the line of those that want a read, once.
+    /// Puts a room into the line of those that want a read, once. One that is paused lines up afterwards.
     pub fn line_up(&mut self, room: RoomKey) {
-        if self.in_line.insert(room) {
+        if !self.paused.contains_key(&room) && self.in_line.insert(room) {
             self.line.push_back(room);
+        }
+    }
+
+    /// The read of a room failed: it lines up again at the next tick, or after a pause if only an upgrade
+    /// of this node or the end of the log's entry can help.
+    pub fn retry(&mut self, room: RoomKey, why: Refused) {
+        if why == Refused::Newer {
+            self.paused.insert(room, self.now + PAUSE);
+        } else {
+            self.retry.insert(room);
         }
     }
 
@@ -181,7 +217,7 @@ impl Desk {
 
     /// Rooms that wait for a read.
     pub fn due(&self) -> usize {
-        self.line.len() + self.retry.len()
+        self.line.len() + self.retry.len() + self.paused.len()
     }
 
     /// Bytes that may still be held ahead of holes.

@@ -136,6 +136,8 @@ impl Dispatcher {
             self.desk.recent_used -= room.state.recent.weight();
             self.desk.ahead_used -= room.state.track.ahead_weight();
             self.forget_roll(room.state.roll);
+            self.desk.paused.remove(&key);
+            self.desk.rolls.paused.remove(&key);
             self.desk.requests.push(Request::Unfollow(room.name));
         }
     }

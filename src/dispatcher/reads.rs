@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::desk::{Pending, READS};
+use super::desk::{Pending, READS, take_over};
 use super::{Dispatcher, Now, TICK};
 use crate::broker::{Page, Refused};
 use crate::id::Ticket;
@@ -22,7 +22,8 @@ impl Dispatcher {
     }
 
     pub(super) fn retry_reads(&mut self) {
-        for key in std::mem::take(&mut self.desk.retry) {
+        let over = take_over(&mut self.desk.paused, self.desk.now);
+        for key in std::mem::take(&mut self.desk.retry).into_iter().chain(over) {
             if let Some((room, desk)) = self.room(key) {
                 desk.line_up(room.key);
             }

@@ -357,7 +357,7 @@ impl Room {
         let hole = recent.hole_at(next);
         // Where little lies between what is at hand and what is needed, that is read along: members take pages at
         // different paces, and each small hole that is left would be a read of its own.
-        let near = next - hole.start <= PAGE as u64;
+        let near = next - hole.start <= PAGE as u64 && !self.state.seek_exactly;
         let start = if near { hole.start } else { next };
         // A whole log in one read, so that a herd costs few.
         let most = desk.settings.retention.of(&self.name).size.max(PAGE);
@@ -381,11 +381,24 @@ impl Room {
         {
             return;
         }
-        let Ok(page) = result else {
-            self.state.seek = true;
-            desk.retry.insert(self.key);
-            return;
+        let page = match result {
+            Ok(page) => page,
+            Err(why) => {
+                self.state.seek = true;
+                if why == Refused::Newer && !std::mem::replace(&mut self.state.seek_exactly, true) {
+                    desk.line_up(self.key);
+                    return;
+                }
+                desk.retry(self.key, why);
+                if why == Refused::Newer {
+                    let behind = self.state.cursors.iter();
+                    let answered = behind.filter(|(_, cursor)| cursor.is_answered());
+                    desk.stranded.extend(answered.map(|(session, _)| *session));
+                }
+                return;
+            }
         };
+        self.state.seek_exactly = false;
         let Some(position) = self.state.track.position() else {
             return;
         };

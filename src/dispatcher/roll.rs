@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::desk::{Desk, Pending};
+use super::desk::{Desk, PAUSE, Pauses, Pending, take_over};
 use super::room::Room;
 use super::{Dispatcher, Now};
 use crate::broker::{Change, Members, Refused, Request, Roll};
@@ -32,6 +32,8 @@ pub struct Rolls {
     pub under_way: usize,
     /// Rooms whose read failed; they line up again at the next tick.
     retry: BTreeSet<RoomKey>,
+    /// Rooms whose read met a newer format, and when they may read again.
+    pub paused: Pauses,
     /// Rooms where clients' questions wait for a read, looked through at each tick.
     pub waiting: BTreeSet<RoomKey>,
     /// Rooms whose waiting questions can be answered.
@@ -44,11 +46,11 @@ pub struct Rolls {
 impl Rolls {
     /// Rooms that wait for a read.
     pub fn due(&self) -> usize {
-        self.line.len() + self.retry.len()
+        self.line.len() + self.retry.len() + self.paused.len()
     }
 
     fn line_up(&mut self, room: RoomKey) {
-        if self.in_line.insert(room) {
+        if !self.paused.contains_key(&room) && self.in_line.insert(room) {
             self.line.push_back(room);
         }
     }
@@ -136,9 +138,13 @@ impl Room {
                 self.tell(desk, &told);
                 self.line_up_roll(desk);
             }
-            Err(_) => {
+            Err(why) => {
                 roll.roster.failed();
-                desk.rolls.retry.insert(self.key);
+                if why == Refused::Newer {
+                    desk.rolls.paused.insert(self.key, desk.now + PAUSE);
+                } else {
+                    desk.rolls.retry.insert(self.key);
+                }
             }
         }
         if self.state.roll.roster.is_known() || !answered {
@@ -245,7 +251,9 @@ impl Dispatcher {
 
     /// Reads that failed are asked again, and questions that wait too long are answered as well as can be.
     pub(super) fn tend_rolls(&mut self, now: Now) {
-        for key in std::mem::take(&mut self.desk.rolls.retry) {
+        let rolls = &mut self.desk.rolls;
+        let over = take_over(&mut rolls.paused, now.instant);
+        for key in std::mem::take(&mut rolls.retry).into_iter().chain(over) {
             if let Some((room, desk)) = self.room(key) {
                 room.line_up_roll(desk);
             }

@@ -55,6 +55,9 @@ pub struct RoomState {
     pub seek_ticket: Option<Ticket>,
     /// A cursor needs what the node no longer has.
     pub seek: bool,
+    /// The last such read met a newer format, perhaps before what the cursors need: the next one reads
+    /// no more than that.
+    pub seek_exactly: bool,
     /// Members by protocol, so that nothing is encoded for nobody.
     pub speakers: [usize; Protocol::COUNT],
     /// Who is here, over all nodes.
@@ -171,10 +174,16 @@ impl Room {
         {
             return;
         }
-        let Ok(page) = result else {
-            self.state.track.failed();
-            desk.retry.insert(self.key);
-            return;
+        let page = match result {
+            Ok(page) => page,
+            Err(why) => {
+                self.state.track.failed();
+                desk.retry(self.key, why);
+                if why == Refused::Newer {
+                    self.strand(desk);
+                }
+                return;
+            }
         };
         let mut steps = Vec::new();
         let former = self.state.track.position();
@@ -211,6 +220,15 @@ impl Room {
         self.note_expiry(desk, top, expires_in);
         self.settle_all(desk, judge);
         self.line_up_if_due(desk);
+    }
+
+    /// This node cannot read the next message of the room, so its members must get it from another
+    /// node. Joins that wait are refused when their time is over.
+    fn strand(&mut self, desk: &mut Desk) {
+        let cursors = &self.state.cursors;
+        let members = self.members.iter().map(|member| member.session);
+        let answered = members.filter(|it| cursors.get(it).is_none_or(Cursor::is_answered));
+        desk.stranded.extend(answered);
     }
 
     fn step(&mut self, desk: &mut Desk, step: Step) {

@@ -22,10 +22,10 @@ fn junk(stands: Position) -> Vec<(&'static str, Vec<u8>)> {
     let offset = |offset: &str| message(stands, offset, BODY);
     vec![
         (
-            "another version of the message",
-            b"2 000000000000002a 1 1{}".to_vec(),
+            "a version of two digits",
+            b"22 000000000000002a 1 1{}".to_vec(),
         ),
-        ("another version of the body", body("2{\"t\":1,\"d\":1}")),
+        ("version zero", body("0{\"t\":1,\"d\":1}")),
         ("no version", body("{\"t\":1,\"d\":1}")),
         ("zeros", vec![0; 100]),
         (
@@ -105,7 +105,7 @@ fn junk_in_a_log_is_counted_and_leaves_no_hole() {
         &b""[..],
         b"1",
         b"1{\"t\":1",
-        b"2{\"t\":1,\"d\":1}",
+        b"0{\"t\":1,\"d\":1}",
         b"1{\"t\":-1,\"d\":1}",
         b"\xff\xfe",
         &[b'['; 1 << 20],

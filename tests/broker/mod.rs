@@ -17,6 +17,7 @@ macro_rules! over_every_broker {
 mod agreement;
 mod census;
 mod cuts;
+mod formats;
 mod herd;
 mod here;
 mod junk;

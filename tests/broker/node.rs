@@ -10,7 +10,7 @@ use switchboard::broker::memory::Store;
 use switchboard::broker::redis::RedisSettings;
 use switchboard::broker::{
     Broker, BrokerEvent, Page, Publication, Publish, PublishKey, Range, Read, Refused, Request,
-    Settings, redis,
+    Settings, redis, wire,
 };
 use switchboard::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
 use switchboard::metrics::Metrics;
@@ -69,6 +69,7 @@ pub fn settings() -> Settings {
         retention: Retention::uniform(100, Duration::from_secs(60)),
         publish_timeout: Duration::from_secs(5),
         topic_linger: LINGER,
+        newest_format: wire::Format::NEWEST,
         max_rooms: 1000,
         history_memory: 1 << 20,
         webhooks: None,

@@ -144,7 +144,7 @@ fn junk_on_a_topic_is_counted_and_dropped() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     node.follow("lobby");
-    for junk in ["hello", "2 000000000000002a 1 1{}", "1 x", ""] {
+    for junk in ["hello", "0 000000000000002a 1 1{}", "1 x", ""] {
         server.query::<()>(&["PUBLISH", "sb:{lobby}", junk]);
     }
     server.query::<()>(&["PUBLISH", "sb:{unfollowed}", "junk"]);

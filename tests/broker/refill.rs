@@ -122,7 +122,7 @@ fn junk_in_a_list_is_counted_and_skipped() {
     let (mut a, _b, _) = scene(&server);
     for (user, junk) in [
         ("eve", "junk"),
-        ("fay", "2 of the future"),
+        ("fay", "0 of no format"),
         ("gus", "1000000000000000a.1 1 99:{}"),
         ("hal", "1"),
         ("ida", "100000000000000aa.1 1 3:[1]"),

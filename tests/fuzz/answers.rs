@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use switchboard::broker::redis::answers::{Outcome, judge};
 use switchboard::broker::redis::queue::Job;
+use switchboard::broker::wire::Format;
 use switchboard::broker::{BrokerEvent, Census, Members, Publish, Range, Read, wire};
 use switchboard::census::{Finding, Kind, Question};
 use switchboard::id::{Epoch, Position, RoomName, Ticket, UserName};
@@ -66,7 +67,7 @@ pub fn any_answer(input: &[u8]) {
         }),
     ];
     for job in jobs {
-        let Outcome::Done { event, junk } = judge(&job, answer.clone()) else {
+        let Outcome::Done { event, junk } = judge(&job, answer.clone(), Format::NEWEST) else {
             continue;
         };
         match event {

@@ -2,31 +2,31 @@
 //! is written again.
 
 use switchboard::broker::wire::{
-    self, Heard, decode_body, decode_epoch, decode_message, decode_offset, encode_body,
+    self, Format, Heard, decode_body, decode_epoch, decode_message, decode_offset, encode_body,
     encode_ephemeral,
 };
 use switchboard::publication::Publication;
 
 pub fn any_payload(input: &[u8]) {
-    if let Ok(publication) = decode_body(input) {
-        expect_same(
-            &publication,
-            &decode_body(encode_body(&publication).as_bytes()).expect("ours"),
-        );
+    if let Ok(publication) = decode_body(input, Format::NEWEST) {
+        let body = encode_body(&publication, Format::NEWEST);
+        let again = decode_body(body.as_bytes(), Format::NEWEST);
+        expect_same(&publication, &again.expect("ours"));
     }
-    match decode_message(input) {
+    match decode_message(input, Format::NEWEST) {
         Ok(Heard::Message {
             epoch,
             offset,
             publication,
         }) => {
             assert!((1..=wire::MAX_OFFSET).contains(&offset));
-            let message = format!("1 {epoch} {offset} {}", encode_body(&publication));
+            let body = encode_body(&publication, Format::NEWEST);
+            let message = format!("1 {epoch} {offset} {body}");
             let Ok(Heard::Message {
                 epoch: again,
                 offset: at,
                 publication: same,
-            }) = decode_message(message.as_bytes())
+            }) = decode_message(message.as_bytes(), Format::NEWEST)
             else {
                 panic!("not read again: {message}");
             };
@@ -34,8 +34,8 @@ pub fn any_payload(input: &[u8]) {
             expect_same(&publication, &same);
         }
         Ok(Heard::Ephemeral(publication)) => {
-            let message = encode_ephemeral(&publication);
-            let again = decode_message(message.as_bytes());
+            let message = encode_ephemeral(&publication, Format::NEWEST);
+            let again = decode_message(message.as_bytes(), Format::NEWEST);
             assert!(matches!(again, Ok(Heard::Ephemeral(_))), "{again:?}");
         }
         Ok(Heard::Changed(change)) => {
@@ -49,7 +49,8 @@ pub fn any_payload(input: &[u8]) {
                 change.connections,
                 change.info.as_ref().map_or("", |info| info.get()),
             );
-            let Ok(Heard::Changed(again)) = decode_message(message.as_bytes()) else {
+            let Ok(Heard::Changed(again)) = decode_message(message.as_bytes(), Format::NEWEST)
+            else {
                 panic!("not read again: {message}");
             };
             assert_eq!(format!("{change:?}"), format!("{again:?}"));

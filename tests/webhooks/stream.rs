@@ -58,7 +58,7 @@ fn junk_in_the_stream_is_counted_and_taken_away() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let junk: [&[&str]; 4] = [
-            &["b", "2 occupied lobby"],
+            &["b", "0 occupied lobby"],
             &["b", "1 occupied two words"],
             &["x", "y"],
             &["b", "1 burned lobby"],

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::formats::WriteFormat;
 use super::lease::{self, Lease, LeaseId, News, Renewal};
 use super::reaper::{Reaper, Step};
 use crate::broker::ledger::{Ask, End, Ledger, Who};
-use crate::broker::wire;
+use crate::broker::wire::{self, Format};
 use crate::broker::{Change, Connected, Here};
 use crate::id::{Incarnation, RoomName};
 
@@ -27,7 +28,8 @@ const REFILL: Duration = Duration::from_millis(1500);
 /// One command.
 #[derive(Clone, Debug)]
 pub enum Errand {
-    Lease(Renewal),
+    /// With the newest format this node reads.
+    Lease(Renewal, Format),
     /// Under this lease, which ends then as far as is known.
     Say {
         lease: LeaseId,
@@ -61,6 +63,7 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Announcer {
     lease: Lease,
+    format: WriteFormat,
     ledger: Ledger,
     reaper: Reaper,
     /// A word came too late: nothing more is said until the lease has been asked about.
@@ -75,9 +78,10 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    pub fn new(run: Incarnation, span: Duration, seed: u64, now: Instant) -> Self {
+    pub fn new(run: Incarnation, newest: Format, span: Duration, seed: u64, now: Instant) -> Self {
         Self {
             lease: Lease::new(run, span, now),
+            format: WriteFormat::new(newest, span),
             ledger: Ledger::default(),
             reaper: Reaper::default(),
             late: false,
@@ -119,7 +123,13 @@ impl Announcer {
     pub fn connected(&mut self, now: Instant) {
         self.pause = None;
         self.found = false;
+        self.format.reset();
         self.lease.hurry(now);
+    }
+
+    /// The format to write now.
+    pub fn format(&self, now: Instant) -> Format {
+        self.format.at(now)
     }
 
     /// There is no connection.
@@ -147,7 +157,9 @@ impl Announcer {
         }
         self.pause = None;
         let renewal = self.lease.ask(self.ledger.doubt(), now);
-        let mut errands: Vec<Errand> = renewal.map(Errand::Lease).into_iter().collect();
+        let newest = self.format.newest();
+        let renewal = renewal.map(|renewal| Errand::Lease(renewal, newest));
+        let mut errands: Vec<Errand> = renewal.into_iter().collect();
         if let (Some(ends), false) = (self.lease.ends(), self.late) {
             let lease = self.lease.id();
             let asks = self.ledger.take(ASKS, USERS, now);
@@ -163,7 +175,7 @@ impl Announcer {
             self.pause = Some(now + PAUSE);
         }
         match errand {
-            Errand::Lease(renewal) => self.renewed(&renewal, reply, now),
+            Errand::Lease(renewal, _) => self.renewed(&renewal, reply, now),
             Errand::Say { ends, ask, .. } => self.said(ask, ends, &reply, now),
             Errand::Reap(step) => self.stepped(step, reply),
         }
@@ -171,6 +183,7 @@ impl Announcer {
 
     fn renewed(&mut self, renewal: &Renewal, reply: Reply, now: Instant) {
         let Reply::Lease(answer, over) = reply else {
+            self.format.reset();
             return self.lease.unanswered(renewal, now);
         };
         self.late = false;
@@ -181,7 +194,9 @@ impl Announcer {
         }
         self.found = self.lease.ends().is_some();
         self.ledger.settle(answer.clock);
-        match self.lease.may_reap(now) {
+        let steady = self.lease.may_reap(now);
+        self.format.answered(answer.lowest_format, steady, now);
+        match steady {
             true => self.reaper.found(over, self.random.usize(..)),
             false => self.reaper.stop(),
         }

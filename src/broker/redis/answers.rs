@@ -7,7 +7,7 @@ use redis::{ServerError, Value};
 
 use super::queue::Job;
 use super::{census, rolls};
-use crate::broker::wire;
+use crate::broker::wire::{self, Format, WireError};
 use crate::broker::{BrokerEvent, Page, Publication, Range, Read, Refused};
 use crate::id::{Epoch, Position};
 
@@ -29,8 +29,8 @@ pub enum Outcome {
     Failed { why: Refused, error: String },
 }
 
-/// Reads the answer to a job.
-pub fn judge(job: &Job, answer: Value) -> Outcome {
+/// Reads the answer to a job of a node that reads formats up to `newest`.
+pub fn judge(job: &Job, answer: Value, newest: Format) -> Outcome {
     let answer = match answer {
         Value::ServerError(error) => return judge_error(job, &error),
         answer => answer,
@@ -74,15 +74,19 @@ pub fn judge(job: &Job, answer: Value) -> Outcome {
             },
             None => foreign(Refused::Unavailable),
         },
-        Job::Read(read) => match read_page(read, answer) {
-            Some((page, junk)) => Outcome::Done {
+        Job::Read(read) => match read_page(read, answer, newest) {
+            Ok((page, junk)) => Outcome::Done {
                 event: Some(BrokerEvent::Page {
                     ticket: read.ticket,
                     result: Ok(page),
                 }),
                 junk,
             },
-            None => foreign(Refused::Unavailable),
+            Err(Refused::Newer) => Outcome::Failed {
+                why: Refused::Newer,
+                error: Refused::Newer.to_string(),
+            },
+            Err(why) => foreign(why),
         },
     }
 }
@@ -103,6 +107,8 @@ fn judge_error(job: &Job, error: &ServerError) -> Outcome {
         "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" => return Outcome::NotYet,
         "READONLY" => return Outcome::NotMaster,
         "OOM" => Refused::Full,
+        // Raised by our scripts before their first write.
+        "NEWER" => Refused::Newer,
         "MISCONF" | "NOREPLICAS" | "NOAUTH" | "NOPERM" => Refused::Unavailable,
         _ if matches!(job, Job::Read(_) | Job::Members(_) | Job::Census(_)) => Refused::Unavailable,
         _ => Refused::Unknown,
@@ -129,65 +135,90 @@ fn read_position(answer: Value) -> Option<Position> {
 }
 
 /// The page, and how many of its entries were junk.
-fn read_page(read: &Read, answer: Value) -> Option<(Page, usize)> {
-    let Value::Array(parts) = answer else {
-        return None;
-    };
-    let [epoch, top, first, ends, expires_in, entries] = <[Value; 6]>::try_from(parts).ok()?;
-    let top = Position {
-        epoch: read_epoch(&epoch)?,
-        offset: read_offset(&top)?,
-    };
-    let mut first = read_offset(&first)?;
-    let Value::Array(entries) = entries else {
-        return None;
-    };
-    let (mut entries, junk) = read_entries(entries)?;
+fn read_page(read: &Read, answer: Value, newest: Format) -> Result<(Page, usize), Refused> {
+    let (mut page, entries) = read_frame(answer).ok_or(Refused::Unavailable)?;
+    let mut found = read_entries(entries, newest).ok_or(Refused::Unavailable)?;
     let backwards = matches!(read.range, Range::Before(_));
-    keep_contiguous(&mut entries, backwards);
+    // Without its first message nothing can follow, and a page of the newest ones must not have a hole.
+    if found.newer && (backwards || found.entries.is_empty()) {
+        return Err(Refused::Newer);
+    }
+    let entries = &mut found.entries;
+    keep_contiguous(entries, backwards);
     if backwards {
         entries.reverse();
     }
-    let ends = wire::decode_ends(bytes(&ends)?);
     // A log with a hole reaches back only to the end of the hole, for a position before it.
     if let Range::After(delivered) = read.range
         && delivered.epoch != Epoch::UNKNOWN
         && read.limit > 0
     {
-        let next = ends.page_begins_behind(delivered, top) + 1;
-        let found = entries
-            .first()
-            .map_or(top.offset + 1, |(offset, _)| *offset);
-        if found > next && next <= top.offset {
-            first = first.max(found);
+        let next = page.ends.page_begins_behind(delivered, page.top) + 1;
+        let first = entries.first().map(|(offset, _)| *offset);
+        let first = first.unwrap_or(page.top.offset + 1);
+        if first > next && next <= page.top.offset {
+            page.first = page.first.max(first);
         }
     }
-    let page = Page {
-        top,
-        first,
-        ends,
-        expires_in: Duration::from_millis(read_offset(&expires_in)?),
-        messages: entries,
+    page.messages = found.entries;
+    Ok((page, found.junk))
+}
+
+/// The page without its messages, and the entries as they are.
+fn read_frame(answer: Value) -> Option<(Page, Vec<Value>)> {
+    let Value::Array(parts) = answer else {
+        return None;
     };
-    Some((page, junk))
+    let [epoch, top, first, ends, expires_in, entries] = <[Value; 6]>::try_from(parts).ok()?;
+    let Value::Array(entries) = entries else {
+        return None;
+    };
+    let page = Page {
+        top: Position {
+            epoch: read_epoch(&epoch)?,
+            offset: read_offset(&top)?,
+        },
+        first: read_offset(&first)?,
+        ends: wire::decode_ends(bytes(&ends)?),
+        expires_in: Duration::from_millis(read_offset(&expires_in)?),
+        messages: Vec::new(),
+    };
+    Some((page, entries))
 }
 
 type Entries = Vec<(u64, Arc<Publication>)>;
 
-fn read_entries(values: Vec<Value>) -> Option<(Entries, usize)> {
-    let mut junk = 0;
-    let mut entries = Vec::with_capacity(values.len() / 2);
+/// The entries up to the first in a newer format.
+struct Found {
+    entries: Entries,
+    junk: usize,
+    newer: bool,
+}
+
+fn read_entries(values: Vec<Value>, newest: Format) -> Option<Found> {
+    let mut found = Found {
+        entries: Vec::with_capacity(values.len() / 2),
+        junk: 0,
+        newer: false,
+    };
     let mut values = values.into_iter();
     while let (Some(id), Some(body)) = (values.next(), values.next()) {
         let id = bytes(&id)?;
         let offset = wire::decode_offset(id.split(|&byte| byte == b'-').next()?)?;
-        let publication = wire::decode_body(bytes(&body)?).unwrap_or_else(|_| {
-            junk += 1;
-            wire::unreadable()
-        });
-        entries.push((offset, Arc::new(publication)));
+        let publication = match wire::decode_body(bytes(&body)?, newest) {
+            Ok(publication) => publication,
+            Err(WireError::Newer(_)) => {
+                found.newer = true;
+                break;
+            }
+            Err(_) => {
+                found.junk += 1;
+                wire::unreadable()
+            }
+        };
+        found.entries.push((offset, Arc::new(publication)));
     }
-    Some((entries, junk))
+    Some(found)
 }
 
 /// Ends the page before the first hole.
@@ -264,7 +295,7 @@ mod tests {
     }
 
     fn read_back(range: Range, entries: &[&str]) -> (u64, Vec<u64>) {
-        match judge(&read(range), page(entries)) {
+        match judge(&read(range), page(entries), Format::FIRST) {
             Outcome::Done {
                 event:
                     Some(BrokerEvent::Page {
@@ -311,11 +342,50 @@ mod tests {
     }
 
     #[test]
+    fn page_ends_before_the_first_entry_in_a_newer_format() {
+        let page = |bodies: &[&str]| {
+            let ids = (5..).zip(bodies);
+            let entries = ids.flat_map(|(id, body)| [text(&format!("{id}-0")), text(body)]);
+            let frame = ["000000000000002a", "9", "1", "", "0"].map(text);
+            let entries = Value::Array(entries.collect());
+            Value::Array(frame.into_iter().chain([entries]).collect())
+        };
+        let [one, two, junk] = ["1{\"t\":1,\"d\":1}", "2{\"t\":1,\"d\":1}", "x"];
+        let after = Range::After(Position {
+            epoch: Epoch::new(0x2a),
+            offset: 4,
+        });
+        let newest = Range::Before(None);
+        let second = Format::new(2).unwrap();
+        // What the page has: how many messages, how many of them junk; or a refusal.
+        for (range, format, bodies, expected) in [
+            (after, Format::FIRST, vec![one, junk, one], Ok((3, 1))),
+            (after, Format::FIRST, vec![one, junk, two, one], Ok((2, 1))),
+            (after, Format::FIRST, vec![two, one], Err(Refused::Newer)),
+            (newest, Format::FIRST, vec![one, two], Err(Refused::Newer)),
+            (after, second, vec![two, one, two], Ok((3, 0))),
+        ] {
+            let got = match judge(&read(range), page(&bodies), format) {
+                Outcome::Done {
+                    event:
+                        Some(BrokerEvent::Page {
+                            result: Ok(page), ..
+                        }),
+                    junk,
+                } => Ok((page.messages.len(), junk)),
+                Outcome::Failed { why, .. } => Err(why),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(got, expected, "{range:?} {bodies:?}");
+        }
+    }
+
+    #[test]
     fn answers_that_no_script_of_ours_gives_are_refused() {
         let half = Value::Array(vec![text("000000000000002a")]);
         let zeros = Value::Array(vec![text("0000000000000000"), text("1")]);
         for answer in [Value::Nil, Value::Okay, text("x"), half, zeros] {
-            let outcome = judge(&publish(), answer.clone());
+            let outcome = judge(&publish(), answer.clone(), Format::FIRST);
             assert!(
                 matches!(
                     outcome,
@@ -326,7 +396,7 @@ mod tests {
                 ),
                 "{answer:?}: {outcome:?}"
             );
-            let outcome = judge(&read(Range::Top), answer.clone());
+            let outcome = judge(&read(Range::Top), answer.clone(), Format::FIRST);
             assert!(
                 matches!(
                     outcome,
@@ -344,7 +414,7 @@ mod tests {
     fn refusals_of_redis_are_told_by_what_may_have_been_done() {
         let refusal = |line: &str| {
             let error = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
-            match judge(&publish(), error) {
+            match judge(&publish(), error, Format::FIRST) {
                 Outcome::Failed { why, .. } => format!("{why:?}"),
                 other => format!("{other:?}"),
             }

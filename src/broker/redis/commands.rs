@@ -12,7 +12,7 @@ use super::queue::Job;
 use super::reaper::{FIELDS, ROOMS, Step};
 use super::scripts::{Caller, Script};
 use crate::broker::ledger::{Ask, Said, Who};
-use crate::broker::wire;
+use crate::broker::wire::{self, Format};
 use crate::broker::{Census, KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
 use crate::census::{Kind, Question};
 use crate::id::{Epoch, Position, RoomName};
@@ -46,6 +46,8 @@ pub struct Commands {
     retention: Retention,
     /// Whether somebody wants to know that a room is occupied or vacated.
     webhooks: Option<Wanted>,
+    /// In which format publications are written.
+    format: Format,
     /// Candidates for epochs; seeded by the operating system.
     random: fastrand::Rng,
 }
@@ -57,15 +59,21 @@ impl Commands {
             names,
             retention: settings.retention.clone(),
             webhooks: settings.webhooks.clone(),
+            format: Format::FIRST,
             random: fastrand::Rng::with_seed(seed),
         }
+    }
+
+    /// Publications are written in this format from now on; before, in the first.
+    pub fn set_format(&mut self, format: Format) {
+        self.format = format;
     }
 
     /// The command of a job.
     pub fn command(&mut self, job: &Job, caller: &mut Caller) -> Cmd {
         match job {
             Job::Publish(publish) if publish.ephemeral => {
-                let message = wire::encode_ephemeral(&publish.publication);
+                let message = wire::encode_ephemeral(&publish.publication, self.format);
                 plain_publish(&self.names.topic(&publish.room), &message)
             }
             Job::Publish(publish) => self.publish(publish, caller),
@@ -87,7 +95,7 @@ impl Commands {
         let kept = self.retention.of(&publish.room);
         command
             .arg(self.names.topic(&publish.room))
-            .arg(wire::encode_body(&publish.publication))
+            .arg(wire::encode_body(&publish.publication, self.format))
             .arg(self.candidate())
             .arg(kept.size)
             .arg(millis(kept.age))
@@ -179,7 +187,7 @@ impl Commands {
     pub fn errand(&self, errand: &Errand, caller: &mut Caller) -> Cmd {
         let names = &self.names;
         match errand {
-            Errand::Lease(renewal) => self.renewal(renewal, caller),
+            Errand::Lease(renewal, newest) => self.renewal(renewal, *newest, caller),
             Errand::Say { lease, ends, ask } => {
                 let lease = lease.to_string();
                 match ask {
@@ -225,11 +233,12 @@ impl Commands {
         }
     }
 
-    fn renewal(&self, renewal: &Renewal, caller: &mut Caller) -> Cmd {
+    fn renewal(&self, renewal: &Renewal, newest: Format, caller: &mut Caller) -> Cmd {
         let mut command = caller.call(Script::Lease);
         command
-            .arg(1)
+            .arg(2)
             .arg(self.names.nodes())
+            .arg(self.names.formats())
             .arg(renewal.lease.to_string())
             .arg(u8::from(renewal.take))
             .arg(millis(renewal.span))
@@ -237,7 +246,8 @@ impl Commands {
             .arg(millis(renewal.usual))
             .arg(millis(LONGEST))
             .arg(millis(MARGIN))
-            .arg(OVER);
+            .arg(OVER)
+            .arg(newest.number());
         command
     }
 
@@ -324,6 +334,7 @@ mod tests {
                 retention: Retention::uniform(1, Duration::ZERO),
                 publish_timeout: Duration::ZERO,
                 topic_linger: Duration::ZERO,
+                newest_format: Format::NEWEST,
                 history_memory: 0,
                 max_rooms: 0,
                 webhooks: None,

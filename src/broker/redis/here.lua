@@ -21,13 +21,17 @@ clear_foreign()
 local before = version_of()
 local was_occupied = is_occupied()
 local run = string.match(lease, '^%x+%.')
+local function field_at(at)
+  return ARGV[at] == '' and '@anonymous' or ARGV[at]
+end
+-- All are read before the first is written: one may be in a newer format.
+local formers = {}
 for at = 7, #ARGV, 3 do
-  local field, connections, info = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
-  if field == '' then
-    field = '@anonymous'
-  end
-  local value = redis.call('HGET', here, field)
-  local former = parts_of(value)
+  formers[at] = parts_of(redis.call('HGET', here, field_at(at))) or false
+end
+for at = 7, #ARGV, 3 do
+  local field, connections, info = field_at(at), tonumber(ARGV[at + 1]), ARGV[at + 2]
+  local former = formers[at] or nil
   local mine = { lease = lease, connections = connections, info = info }
   local parts, same, found = {}, true, false
   for _, part in ipairs(former or {}) do

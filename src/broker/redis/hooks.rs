@@ -2,7 +2,7 @@
 //! `hooks.lua`. Without webhooks there is no such task.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, select_biased};
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
@@ -12,6 +12,8 @@ use super::link::Purpose;
 use super::names::Names;
 use super::scripts::{Caller, Script};
 use super::supervisor::{Change as Link, End, Supervisor};
+use crate::broker::Settings;
+use crate::broker::wire::{Format, WireError};
 use crate::id::{Incarnation, RoomName};
 use crate::metrics::Metrics;
 use crate::notice::{AGE, Ask, BATCH, CLAIM, Change, Notice, NoticeId, Turn, Word};
@@ -23,6 +25,10 @@ const PATIENCE: Duration = Duration::from_millis(2500);
 /// When a node that holds nothing and is silent is forgotten by the group. It costs the others next to nothing until then.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
+/// How long a node that cannot read the next notice leaves the stream to others. Longer than one of
+/// them needs to take it, and short enough that nothing is late if none of them can.
+const YIELD: Duration = Duration::from_secs(10);
+
 /// Everything the task owns. It ends when the deliverer has dropped its end of `asks`.
 pub struct Hooks {
     asks: flume::Receiver<Ask>,
@@ -33,6 +39,9 @@ pub struct Hooks {
     metrics: Arc<Metrics>,
     /// Entries that nobody can tell, to be forgotten with the next turn.
     junk: Vec<NoticeId>,
+    newest_format: Format,
+    /// The next notice is in a newer format: until then this node holds none, so that another takes it.
+    yields: Option<Instant>,
     /// The last failure that was logged; the same one is not told again and again.
     told: String,
 }
@@ -45,17 +54,19 @@ impl Hooks {
         asks: flume::Receiver<Ask>,
         supervise: impl FnOnce(Purpose) -> Supervisor,
         names: Names,
-        incarnation: Incarnation,
+        settings: &Settings,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             asks,
             supervisor: supervise(Purpose::Webhooks),
             names,
-            incarnation,
+            incarnation: settings.incarnation,
             caller: Caller::default(),
             metrics,
             junk: Vec::new(),
+            newest_format: settings.newest_format,
+            yields: None,
             told: String::new(),
         }
     }
@@ -107,12 +118,14 @@ impl Hooks {
     }
 
     fn command(&mut self, ask: &Ask) -> Cmd {
+        self.yields = self.yields.filter(|until| Instant::now() < *until);
+        let word = self.yields.map_or(ask.word, |_| Word::Leave);
         let mut command = self.caller.call(Script::Hooks);
         command
             .arg(2)
             .arg(&self.names.hooks()[..])
             .arg(self.incarnation.to_string())
-            .arg(match ask.word {
+            .arg(match word {
                 Word::Take => "take",
                 Word::Keep => "keep",
                 Word::Leave => "leave",
@@ -134,9 +147,17 @@ impl Hooks {
             let Some(id) = NoticeId::parse(&id) else {
                 continue;
             };
-            match decode(&body) {
-                Some((change, room)) => held.push(Notice { id, change, room }),
-                None => self.junk.push(id),
+            match decode(&body, self.newest_format) {
+                Ok((change, room)) => held.push(Notice { id, change, room }),
+                Err(WireError::Newer(format)) => {
+                    // Nothing behind it may be told before it.
+                    if held.is_empty() {
+                        self.yields = Some(Instant::now() + YIELD);
+                        log::warn!(id:% = id, format:% = format; "the next webhook event is in a newer format, so it is left to other nodes; upgrade this node");
+                    }
+                    break;
+                }
+                Err(_) => self.junk.push(id),
             }
         }
         self.metrics.junk_total.add(self.junk.len() as u64);
@@ -180,14 +201,18 @@ fn judge(error: RedisError) -> Failure {
     }
 }
 
-/// Reads `1 occupied ROOM` or `1 vacated ROOM`; the first word is the version of the format.
-fn decode(body: &[u8]) -> Option<(Change, RoomName)> {
-    let body = std::str::from_utf8(body).ok()?.strip_prefix("1 ")?;
-    let (word, room) = body.split_once(' ')?;
+/// Reads `1 occupied ROOM` or `1 vacated ROOM`; the digit is the version of the format.
+fn decode(body: &[u8], newest: Format) -> Result<(Change, RoomName), WireError> {
+    const JUNK: WireError = WireError::Malformed("no webhook event");
+    let (_, body) = Format::split(body, newest)?;
+    let body = std::str::from_utf8(body).ok();
+    let words = body.and_then(|body| body.strip_prefix(' ')?.split_once(' '));
+    let (word, room) = words.ok_or(JUNK)?;
     let change = [Change::Occupied, Change::Vacated]
         .into_iter()
-        .find(|change| change.word() == word)?;
-    Some((change, RoomName::new(room).ok()?))
+        .find(|change| change.word() == word)
+        .ok_or(JUNK)?;
+    Ok((change, RoomName::new(room).map_err(|_| JUNK)?))
 }
 
 #[cfg(test)]
@@ -196,19 +221,24 @@ mod tests {
 
     #[test]
     fn only_our_own_entries_are_read() {
-        let (change, room) = decode(b"1 vacated @ada").unwrap();
+        let first = Format::FIRST;
+        let (change, room) = decode(b"1 vacated @ada", first).unwrap();
         assert_eq!((change, room.as_str()), (Change::Vacated, "@ada"));
-        let junk: [&[u8]; 7] = [
+        let junk: [&[u8]; 6] = [
             b"",
             b"1 occupied",
             b"1 occupied ",
             b"1 OCCUPIED a",
-            b"2 occupied a",
             b"1 occupied a b",
             b"1 vacated \xff",
         ];
         for body in junk {
-            assert!(decode(body).is_none(), "{body:?}");
+            let read = decode(body, first);
+            assert!(matches!(read, Err(WireError::Malformed(_))), "{body:?}");
         }
+        let second = Format::new(2).unwrap();
+        let newer = decode(b"2 occupied a", first);
+        assert_eq!(newer.unwrap_err(), WireError::Newer(second));
+        assert!(decode(b"2 occupied a", second).is_ok());
     }
 }

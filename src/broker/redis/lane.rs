@@ -13,11 +13,13 @@ use redis::{Pipeline, RedisResult, Value};
 
 use super::answers::{self, Outcome};
 use super::commands::Commands;
+use super::formats::UnreadableRooms;
 use super::queue::{Job, Queue};
 use super::scripts::{Caller, Learned};
 use super::supervisor::{Change, End, Supervisor};
 use super::trust::Trust;
-use crate::broker::{BrokerEvent, Refused};
+use crate::broker::wire::Format;
+use crate::broker::{BrokerEvent, Refused, Settings};
 use crate::metrics::Metrics;
 
 /// How many batches may be unanswered: one that Redis works on, the other on the way there or back.
@@ -56,33 +58,43 @@ pub struct Lane {
     hold: Option<Hold>,
     /// Whether what is said of members can be believed; until then they are asked again.
     trust: Trust,
+    newest_format: Format,
+    unreadable: UnreadableRooms,
     metrics: Arc<Metrics>,
     /// The last failure that was logged; the same one is not told again and again.
     told: String,
 }
 
 impl Lane {
-    /// A lane whose requests wait for their answers as long as `patience`.
+    /// A lane whose requests wait for their answers as long as a publish.
     pub fn new(
         supervisor: Supervisor,
         commands: Commands,
-        patience: Duration,
+        settings: &Settings,
         trust: Trust,
+        unreadable: UnreadableRooms,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             events: Vec::new(),
             supervisor,
-            queue: Queue::new(patience),
+            queue: Queue::new(settings.publish_timeout),
             commands,
             caller: Caller::default(),
             batches: FuturesOrdered::new(),
             numbers: VecDeque::new(),
             hold: None,
             trust,
+            newest_format: settings.newest_format,
+            unreadable,
             metrics,
             told: String::new(),
         }
+    }
+
+    /// Publications are written in this format from now on.
+    pub fn set_format(&mut self, format: Format) {
+        self.commands.set_format(format);
     }
 
     /// Takes a request; it is sent by [`Lane::send`].
@@ -201,7 +213,7 @@ impl Lane {
         };
         let outcome = match job {
             Job::Members(_) | Job::Census(_) if !self.trust.get() => Outcome::NotYet,
-            job => answers::judge(job, answer),
+            job => answers::judge(job, answer, self.newest_format),
         };
         match outcome {
             Outcome::Done { event, junk } => {
@@ -215,6 +227,10 @@ impl Lane {
                 self.queue.untouched(number);
                 self.remake(End::NotMaster);
             }
+            Outcome::Failed {
+                why: Refused::Newer,
+                ..
+            } => self.met_newer(number),
             Outcome::Failed { why, error } => self.failed(number, why, error),
         }
     }
@@ -222,6 +238,17 @@ impl Lane {
     fn wait(&mut self, number: u64, hold: Hold) {
         self.queue.untouched(number);
         self.hold = Some(hold);
+    }
+
+    fn met_newer(&mut self, number: u64) {
+        let room = self.queue.job(number).and_then(Job::room);
+        if let Some(room) = room
+            && self.unreadable.met(room, Instant::now())
+        {
+            log::error!(room = room.as_str(); "a message in this room is in a newer format; upgrade this node");
+        }
+        self.events
+            .extend(self.queue.refused(number, Refused::Newer));
     }
 
     fn failed(&mut self, number: u64, why: Refused, error: String) {

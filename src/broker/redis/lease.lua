@@ -1,16 +1,19 @@
 -- Takes, renews or shortens a lease, and tells of those that are over.
 --   KEYS  nodes: a sorted set of all leases, by when they end in milliseconds of this server
+--         formats: a hash from lease to the newest format that its node reads
 --   ARGV  lease, whether it may be taken ('1') or must be there ('0'), for how long in milliseconds, but
 --         not before this moment; how long a lease is, and the longest it can be; how long after its end a
---         lease is told of, and how many are
+--         lease is told of, and how many are; the newest format this node reads
 -- Answers
 --   held   it ends then; when it would have ended otherwise ('' when it was not there)
 --   lapsed it was over and stays so; others may have reaped it
 --   lost   it is not there
--- and in any case the time, the replication id of the data set, and the leases that are over.
+-- and in any case the time, the replication id of the data set, the leases that are over, and the lowest
+-- format of the leases that are not: a node that announces none (of a version that has no such hash) reads
+-- format 1.
 
-local nodes = KEYS[1]
-local lease, take, span, earliest, usual, longest, margin, limit = unpack(ARGV)
+local nodes, formats = KEYS[1], KEYS[2]
+local lease, take, span, earliest, usual, longest, margin, limit, format = unpack(ARGV)
 
 local info = redis.call('INFO', 'replication')
 if not string.find(info, 'role:master', 1, true) then
@@ -41,4 +44,35 @@ if #over == 0 then
   local ahead = '(' .. digits(now + tonumber(longest))
   over = redis.call('ZRANGEBYSCORE', nodes, ahead, '+inf', 'LIMIT', 0, limit)
 end
-return { state, digits(now), digits(ends), former and digits(former) or '', replid, over }
+
+-- Reads all announcements, adds this node's, and deletes those whose leases are over.
+local announced = redis.pcall('HGETALL', formats)
+if announced.err then
+  -- Somebody else wrote a value of another type.
+  redis.call('DEL', formats)
+  announced = {}
+end
+local known, stale = {}, {}
+for at = 1, #announced, 2 do
+  known[announced[at]] = announced[at + 1]
+end
+if state == 'held' and known[lease] ~= format then
+  redis.call('HSET', formats, lease, format)
+  known[lease] = format
+end
+local lowest
+for _, live in ipairs(redis.call('ZRANGEBYSCORE', nodes, digits(now), '+inf')) do
+  local newest = tonumber(string.match(known[live] or '', '^[1-9]$')) or 1
+  lowest = math.min(lowest or newest, newest)
+  known[live] = nil
+end
+for ended in pairs(known) do
+  stale[#stale + 1] = ended
+end
+for at = 1, #stale, 1000 do
+  redis.call('HDEL', formats, unpack(stale, at, math.min(at + 999, #stale)))
+end
+return {
+  state, digits(now), digits(ends), former and digits(former) or '', replid, over,
+  digits(lowest or 1),
+}

@@ -15,6 +15,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::broker::wire::Format;
 use crate::id::Incarnation;
 
 /// How long a lease is: a node that is killed has left for everyone within this time, the margin and a second.
@@ -55,6 +56,8 @@ pub struct Answer {
     pub state: Answered,
     pub clock: u64,
     pub replid: String,
+    /// The lowest format of all leases that are not over.
+    pub lowest_format: Format,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +256,7 @@ mod tests {
             state,
             clock: 0,
             replid: replid.to_owned(),
+            lowest_format: Format::FIRST,
         }
     }
 

@@ -17,6 +17,7 @@ mod announcer;
 pub mod answers;
 mod census;
 mod commands;
+mod formats;
 mod hooks;
 mod lane;
 mod lease;
@@ -42,6 +43,7 @@ use std::time::{Duration, Instant};
 
 use announcer::Announcer;
 use commands::Commands;
+use formats::UnreadableRooms;
 use hooks::Hooks;
 use lane::Lane;
 pub use lease::LEASE;
@@ -120,6 +122,7 @@ pub fn start(
     let connector = Arc::new(Connector::new(redis.addresses, tls));
     let supervise = |purpose| Supervisor::new(connector.clone(), purpose, metrics.clone());
     let trust = Trust::default();
+    let unreadable = UnreadableRooms::default();
     let commands = || -> Result<Commands, StartError> {
         Ok(Commands::new(names.clone(), &settings, id::random()?))
     };
@@ -127,8 +130,9 @@ pub fn start(
         Ok(Lane::new(
             supervise(purpose),
             commands()?,
-            settings.publish_timeout,
+            &settings,
             trust.clone(),
+            unreadable.clone(),
             metrics.clone(),
         ))
     };
@@ -136,6 +140,7 @@ pub fn start(
     let pages = lane(Purpose::Reads)?;
     let announcer = Announcer::new(
         settings.incarnation,
+        settings.newest_format,
         redis.lease,
         id::random()?,
         Instant::now(),
@@ -143,8 +148,8 @@ pub fn start(
     let presence = Presence::new(announcer, commands()?, trust.clone());
 
     if let Some(wanted) = &settings.webhooks {
-        let (asks, incarnation) = (wanted.asks.clone(), settings.incarnation);
-        let hooks = Hooks::new(asks, supervise, names.clone(), incarnation, metrics.clone());
+        let asks = wanted.asks.clone();
+        let hooks = Hooks::new(asks, supervise, names.clone(), &settings, metrics.clone());
         runtime::spawn(hooks.run());
     }
     let (asked, requests) = flume::unbounded();
@@ -160,11 +165,12 @@ pub fn start(
         }),
         Topics::new(settings.topic_linger),
         names.clone(),
+        settings.newest_format,
         Reports {
             signals: signalled,
             changes: changed,
+            events: events.clone(),
         },
-        events.clone(),
         metrics.clone(),
     );
     runtime::spawn(subscription.run());
@@ -174,6 +180,7 @@ pub fn start(
             requests,
             lane: publishes,
             presence,
+            unreadable,
             changes,
             reads,
             orders,

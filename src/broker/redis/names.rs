@@ -5,6 +5,7 @@
 //! PREFIX:{room}                      topic of a room           PREFIX:{room}:log    its log (a stream)
 //! PREFIX:node:INCARNATION            topic of a node           PREFIX:{room}:meta   epoch, offset, replication id
 //! PREFIX:nodes                       all leases, by their end  PREFIX:{room}:here   who is in it, through which nodes
+//! PREFIX:nodes:formats               the newest format that the node of each lease reads
 //! PREFIX:node:LEASE:rooms            where it has members      PREFIX:{room}:names  their names, in order
 //! PREFIX:hooks, PREFIX:hooks:lost    what webhooks tell        PREFIX:{@user}:live  the user's connections, in order
 //! PREFIX:rooms, :rooms:@, :rooms:$   rooms with somebody in    PREFIX:{room}:key:WHO:HEX   a publisher's key
@@ -103,6 +104,11 @@ impl Names {
     /// All leases, by when they end.
     pub fn nodes(&self) -> String {
         format!("{}:nodes", self.keys)
+    }
+
+    /// The newest format that the node of each lease reads.
+    pub fn formats(&self) -> String {
+        format!("{}:nodes:formats", self.keys)
     }
 
     /// The rooms in which a lease has said something.

@@ -2,6 +2,8 @@
 --   here   a hash. A user's field holds the parts of all nodes that have connections of the user; a part
 --          is a lease, a number of connections, and what the user shows of itself (or nothing):
 --            "1" { LEASE " " CONNECTIONS " " LENGTH ":" INFO }
+--          The digit is the version of the format. A field in a newer one is neither counted nor changed: the
+--          script refuses the room, before its first write, until a node that can read the field has done its work.
 --          @anonymous is such a field for those without a name; @ and a session is one for a connection
 --          of the user whose personal room it is, and its "info" says what is known of it. @version says
 --          how often the list has changed, @connections how many there are in all, those without a name
@@ -23,11 +25,22 @@ local function micros()
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
--- The parts of a field; nil when it is none of ours.
+local function is_newer(value)
+  return string.find(value, '^[2-9]') ~= nil
+end
+
+local function refuse_newer()
+  error(redis.error_reply('NEWER a field of this room is in a newer format; upgrade this node'))
+end
+
+-- The parts of a field; nil when it is none of ours. Raises an error when a node of a later version wrote it.
 local function parts_of(value)
   local parts, at = {}, 2
   if not value then
     return parts
+  end
+  if is_newer(value) then
+    refuse_newer()
   end
   if string.sub(value, 1, 1) ~= '1' then
     return nil

@@ -13,6 +13,7 @@ use super::rolls;
 use super::scripts::{Caller, Learned};
 use super::supervisor::End;
 use super::trust::Trust;
+use crate::broker::wire::Format;
 use crate::broker::{Change, Connected, Here};
 use crate::id::RoomName;
 
@@ -58,6 +59,11 @@ impl Presence {
         let now = Instant::now();
         self.announcer.heard(room, change, now);
         self.trust.set(self.announcer.trusts(now));
+    }
+
+    /// The format in which this node writes now.
+    pub fn format(&self) -> Format {
+        self.announcer.format(Instant::now())
     }
 
     /// The connection is another one.

@@ -47,5 +47,6 @@ redis.call('PEXPIRE', log, log_ttl)
 if key then
   redis.call('SET', key, room.epoch .. ' ' .. at, 'PX', key_ttl)
 end
-redis.call('PUBLISH', topic, '1 ' .. room.epoch .. ' ' .. at .. ' ' .. body)
+-- The message has the format of its body.
+redis.call('PUBLISH', topic, string.sub(body, 1, 1) .. ' ' .. room.epoch .. ' ' .. at .. ' ' .. body)
 return { room.epoch, at }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use futures::{FutureExt, select_biased};
 
+use super::formats::UnreadableRooms;
 use super::lane::Lane;
 use super::presence::Presence;
 use super::pulse::{Pulse, Signal};
@@ -28,6 +29,7 @@ pub struct Publisher {
     pub requests: flume::Receiver<Request>,
     pub lane: Lane,
     pub presence: Presence,
+    pub unreadable: UnreadableRooms,
     pub changes: flume::Receiver<(RoomName, ListChange)>,
     pub reads: flume::Sender<Job>,
     pub orders: flume::Sender<Order>,
@@ -83,6 +85,7 @@ impl Publisher {
                     Err(flume::RecvError::Disconnected) => Err(Ended),
                 },
             };
+            self.lane.set_format(self.presence.format());
             self.lane.send();
             self.presence.send(self.lane.connection());
             let events = std::mem::take(&mut self.lane.events);
@@ -160,6 +163,10 @@ impl Publisher {
             pulse.publishes(false, Instant::now());
         }
         let now = Instant::now();
+        let unreadable = self.unreadable.any(now);
+        if self.readiness.set_unreadable(unreadable) && !unreadable {
+            log::info!("no message that is needed is in a newer format any more");
+        }
         let verdict = pulse.verdict(now);
         // Zero would say that it is not known.
         let time = pulse.round_trip(now).map(|time| time.as_micros().max(1));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::shares::Shares;
 use crate::broker::{BrokerEvent, Census, Members, Publish, Read, Refused};
 use crate::census::Question;
-use crate::id::SessionId;
+use crate::id::{RoomName, SessionId};
 
 /// How many requests may wait for their answers. A guess: three seconds of a busy node's publishes, so that a short absence of
 /// Redis costs nothing.
@@ -34,6 +34,16 @@ impl Job {
             Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
             Job::Read(_) | Job::Members(_) | Job::Census(_) => true,
             Job::Probe => false,
+        }
+    }
+
+    /// The room it reads or writes; `None` if it concerns no single one.
+    pub fn room(&self) -> Option<&RoomName> {
+        match self {
+            Job::Publish(publish) => Some(&publish.room),
+            Job::Read(read) => Some(&read.room),
+            Job::Members(members) => Some(&members.room),
+            Job::Census(_) | Job::Probe => None,
         }
     }
 

@@ -12,6 +12,12 @@ clear_foreign()
 local page = redis.call('HSCAN', here, cursor, 'COUNT', count)
 local fields = page[2]
 for at = 1, #fields, 2 do
+  local is_number = fields[at] == '@version' or fields[at] == '@connections'
+  if not is_number and is_newer(fields[at + 1]) then
+    refuse_newer()
+  end
+end
+for at = 1, #fields, 2 do
   local field, value = fields[at], fields[at + 1]
   if string.find(value, lease .. ' ', 1, true) then
     local former, parts = parts_of(value), {}

@@ -8,7 +8,7 @@ use super::lease::{Answer, Answered};
 use super::reaper::Step;
 use crate::broker::Roll;
 use crate::broker::ledger::Ask;
-use crate::broker::wire;
+use crate::broker::wire::{self, Format};
 
 /// As many fields as the script looks at for one page: what says more is not the script.
 const MOST_JUNK: u64 = 1001;
@@ -88,7 +88,7 @@ pub fn judge(errand: &Errand, answer: Value) -> (Reply, Option<String>) {
         return judge_error(error);
     }
     let reply = match errand {
-        Errand::Lease(_) => read_lease(answer),
+        Errand::Lease(..) => read_lease(answer),
         Errand::Say {
             ask: Ask::Say { .. },
             ..
@@ -131,7 +131,7 @@ fn read_lease(answer: Value) -> Option<Reply> {
     let Value::Array(parts) = answer else {
         return None;
     };
-    let [state, clock, ends, former, replid, over] = <[Value; 6]>::try_from(parts).ok()?;
+    let [state, clock, ends, former, replid, over, lowest] = <[Value; 7]>::try_from(parts).ok()?;
     let state = match bytes(&state)? {
         b"held" => Answered::Held {
             ends: read_offset(&ends)?,
@@ -148,6 +148,7 @@ fn read_lease(answer: Value) -> Option<Reply> {
         state,
         clock: read_offset(&clock)?,
         replid: text(&replid)?,
+        lowest_format: Format::new(read_offset(&lowest)?.try_into().ok()?)?,
     };
     Some(Reply::Lease(answer, over.iter().filter_map(text).collect()))
 }
@@ -204,6 +205,7 @@ mod tests {
         for (state, expected) in [("held", true), ("lapsed", true), ("x", false)] {
             let mut answer: Vec<Value> = [state, "5", "10", "", "abc"].map(bulk).into();
             answer.push(bulks(&["a", "b"]));
+            answer.push(bulk("1"));
             assert_eq!(read_lease(Value::Array(answer)).is_some(), expected);
         }
     }

@@ -14,7 +14,7 @@ use super::pushes::{Push, Pushes};
 use super::supervisor::{Change, End, Supervisor};
 use super::{Ended, TICK, emit};
 use crate::broker::topics::{Ask, Topics};
-use crate::broker::wire::{self, Heard};
+use crate::broker::wire::{self, Format, Heard, WireError};
 use crate::broker::{BrokerEvent, Change as ListChange};
 use crate::id::RoomName;
 use crate::metrics::Metrics;
@@ -35,11 +35,14 @@ pub enum Order {
     Remake,
 }
 
-/// What the publishing task is told.
+/// Where the task reports.
 pub struct Reports {
+    /// To the publishing task.
     pub signals: flume::Sender<Signal>,
-    /// It compares them with what it has said.
+    /// Also to the publishing task, which compares them with what it has said.
     pub changes: flume::Sender<(RoomName, ListChange)>,
+    /// To the dispatcher.
+    pub events: flume::Sender<BrokerEvent>,
 }
 
 /// Everything the task owns. It ends when `orders` or the dispatcher's inbox does.
@@ -48,11 +51,11 @@ pub struct Subscription {
     supervisor: Supervisor,
     topics: Topics,
     names: Names,
+    newest_format: Format,
     pushes: Option<Pushes>,
     /// The request under way.
     asked: Fuse<BoxFuture<'static, RedisResult<()>>>,
     reports: Reports,
-    events: flume::Sender<BrokerEvent>,
     metrics: Arc<Metrics>,
 }
 
@@ -62,8 +65,8 @@ impl Subscription {
         supervisor: Supervisor,
         topics: Topics,
         names: Names,
+        newest_format: Format,
         reports: Reports,
-        events: flume::Sender<BrokerEvent>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -71,10 +74,10 @@ impl Subscription {
             supervisor,
             topics,
             names,
+            newest_format,
             pushes: None,
             asked: Fuse::terminated(),
             reports,
-            events,
             metrics,
         }
     }
@@ -101,7 +104,7 @@ impl Subscription {
             }
             self.recover(&mut told);
             self.ask();
-            if let Err(Ended) = emit(&self.events, told).await {
+            if let Err(Ended) = emit(&self.reports.events, told).await {
                 return;
             }
         }
@@ -182,7 +185,7 @@ impl Subscription {
     fn message(&self, topic: &[u8], message: &[u8], heard: Instant) -> Option<BrokerEvent> {
         let room = self.names.room_of(topic);
         let room = room.and_then(|room| self.topics.followed(room))?.clone();
-        match wire::decode_message(message) {
+        match wire::decode_message(message, self.newest_format) {
             Ok(Heard::Message {
                 epoch,
                 offset,
@@ -207,6 +210,8 @@ impl Subscription {
                     .try_send((room.clone(), change.clone()));
                 Some(BrokerEvent::Changed { room, change })
             }
+            // Whatever it says, the room's log and list say it too, and are read now.
+            Err(WireError::Newer(_)) => Some(BrokerEvent::Following(room)),
             Err(error) => {
                 self.metrics.junk_total.add(1);
                 log::debug!(room:% = room, error:% = error; "a message is not one of ours");

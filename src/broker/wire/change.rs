@@ -1,7 +1,7 @@
 //! How a change of who is in a room is told by its topic:
 //!
 //! ```text
-//! message   = "1 here " FROM " " VERSION " " USER " " WAS " " CONNECTIONS " " INFO       the scripts'; INFO may be empty
+//! message   = FORMAT " here " FROM " " VERSION " " USER " " WAS " " CONNECTIONS " " INFO       the scripts'; INFO may be empty
 //! ```
 
 use serde_json::value::RawValue;
@@ -10,8 +10,8 @@ use super::{WireError, decode_offset};
 use crate::id::UserName;
 use crate::member::{Change, INFO_BYTES, Info, Member};
 
-/// What a message begins with that tells of a change.
-pub const BEGIN: &[u8] = b"1 here ";
+/// What stands behind the version in a message that tells of a change.
+pub const BEGIN: &[u8] = b"here ";
 
 /// Reads what follows [`BEGIN`].
 pub fn decode(bytes: &[u8]) -> Result<Change, WireError> {
@@ -85,21 +85,23 @@ pub fn decode_info(bytes: &[u8]) -> Result<Option<Info>, WireError> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Heard, decode_message};
+    use super::super::{Format, Heard, decode_message};
     use super::*;
 
     #[test]
     fn a_change_reads_back() {
-        let Ok(Heard::Changed(change)) =
-            decode_message(br#"1 here 7 1764000000000000 ada 0 2 {"name": "Ada L"}"#)
-        else {
+        let Ok(Heard::Changed(change)) = decode_message(
+            br#"1 here 7 1764000000000000 ada 0 2 {"name": "Ada L"}"#,
+            Format::FIRST,
+        ) else {
             panic!("it is one");
         };
         assert_eq!((change.from, change.version), (7, 1_764_000_000_000_000));
         assert_eq!((change.user.as_str(), change.was), ("ada", 0));
         assert_eq!(change.connections, 2);
         assert_eq!(change.info.unwrap().get(), r#"{"name": "Ada L"}"#);
-        let Ok(Heard::Changed(change)) = decode_message(b"1 here 0 1 a:b 1 0 ") else {
+        let Ok(Heard::Changed(change)) = decode_message(b"1 here 0 1 a:b 1 0 ", Format::FIRST)
+        else {
             panic!("it is one");
         };
         assert!(change.info.is_none() && change.connections == 0);

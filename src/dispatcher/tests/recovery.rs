@@ -370,3 +370,71 @@ fn recent_messages_that_were_read_expire_when_the_page_says() {
     let requests = bench.turn([rejoin(4, "lobby", EPOCH, 9)]);
     assert!(matches!(requests[..], [Request::Read(_)]), "{requests:?}");
 }
+
+fn newer(ticket: Ticket) -> Event {
+    Event::Broker(BrokerEvent::Page {
+        ticket,
+        result: Err(Refused::Newer),
+    })
+}
+
+fn codes(bench: &mut Bench, session: u64) -> Vec<u16> {
+    let chunks = bench.chunks(session);
+    let closes = chunks.iter().filter(|chunk| chunk[0] == 0x88);
+    closes
+        .map(|chunk| u16::from_be_bytes([chunk[2], chunk[3]]))
+        .collect()
+}
+
+#[test]
+fn members_of_a_room_with_a_newer_message_are_sent_to_another_node() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    bench.member(2, "other", 10);
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([newer(ticket)]);
+    assert_eq!(codes(&mut bench, 1), [3009]);
+    assert!(codes(&mut bench, 2).is_empty());
+}
+
+#[test]
+fn room_with_a_newer_message_is_read_again_once_a_second() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    // A join that needs the message keeps the room.
+    bench.open(2);
+    let mut requests = bench.turn([rejoin(2, "lobby", EPOCH, 12)]);
+    let mut reads = 0;
+    // Ends between two reads.
+    let ticks = 2750 / TICK.as_millis() as u64;
+    for tick in 0..ticks {
+        if requests.iter().any(|it| matches!(it, Request::Read(_))) {
+            reads += 1;
+            let ticket = read_ticket(&requests);
+            requests = bench.turn([newer(ticket), message("lobby", 20 + tick, "later")]);
+            assert!(requests.is_empty(), "{requests:?}");
+        }
+        bench.now.instant += TICK;
+        requests = bench.turn([Event::Tick, message("lobby", 100 + tick, "later")]);
+    }
+    assert!((2..=4).contains(&reads), "{reads} in three seconds");
+    assert_eq!(bench.dispatcher.load().due, 1, "it stays due");
+    let heard = bench.heard(2);
+    assert!(heard.is_empty(), "the join waits: {heard:?}");
+    bench.turn([leave(2, "lobby")]);
+    assert_eq!(bench.dispatcher.load().due, 0, "nobody waits any more");
+}
+
+#[test]
+fn cursors_read_what_they_need_beside_a_newer_message_that_they_do_not() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([page(ticket, 12, 1, vec![11, 12])]);
+    bench.open(2);
+    let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 5)]));
+    let again = read_ticket(&bench.turn([newer(ticket)]));
+    bench.turn([page(again, 12, 1, vec![6, 7, 8, 9, 10])]);
+    assert_eq!(bench.offsets(2), [5, 6, 7, 8, 9, 10, 11, 12]);
+    assert!(codes(&mut bench, 1).is_empty());
+}

@@ -1,0 +1,149 @@
+//! In which format this node writes: the newest one that every live node reads. And in which rooms it met a
+//! format that it does not read itself. Plain logic; `lease.lua` finds the lowest format of all leases.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::broker::wire::Format;
+use crate::id::RoomName;
+
+/// Decides the format to write.
+///
+/// A lease that is over does not prove that its node is gone: after an outage of Redis all leases are
+/// over, and the first node to return would find itself alone. So a format above the first needs what
+/// taking out a dead node's members needs ([`may_reap`](super::lease::Lease::may_reap)): this node has
+/// renewed its lease for one lease's time without a pause. An answer counts only for as long as a pause
+/// may be, because a node that was stopped meanwhile may have missed that an older one came.
+#[derive(Debug)]
+pub struct WriteFormat {
+    newest: Format,
+    /// How long an answer counts.
+    valid: Duration,
+    agreed: Option<(Format, Instant)>,
+}
+
+impl WriteFormat {
+    /// For a node that reads up to `newest`, and leases of this length.
+    pub fn new(newest: Format, lease: Duration) -> Self {
+        Self {
+            newest,
+            valid: lease * 3 / 10,
+            agreed: None,
+        }
+    }
+
+    /// The newest format this node reads: what its lease announces.
+    pub fn newest(&self) -> Format {
+        self.newest
+    }
+
+    /// The lease was answered. `steady`: it was renewed for one lease's time without a pause.
+    pub fn answered(&mut self, lowest: Format, steady: bool, now: Instant) {
+        self.agreed = steady.then_some((lowest, now));
+    }
+
+    /// The lease was not answered, or it is over.
+    pub fn reset(&mut self) {
+        self.agreed = None;
+    }
+
+    /// The format to write now.
+    pub fn at(&self, now: Instant) -> Format {
+        match self.agreed {
+            Some((lowest, answered)) if now < answered + self.valid => lowest.min(self.newest),
+            _ => Format::FIRST,
+        }
+    }
+}
+
+/// How long a room counts as unreadable after a read met the newer format. While members of the room wait
+/// for it, the room is read about once a second.
+const MEMORY: Duration = Duration::from_secs(5);
+
+/// How many rooms are remembered; with any more the node is not ready either.
+const MOST: usize = 1024;
+
+/// The rooms in which reads met a newer format, and when last. Shared by the broker's tasks; clones are
+/// the same.
+#[derive(Clone, Debug, Default)]
+pub struct UnreadableRooms(Arc<Mutex<BTreeMap<RoomName, Instant>>>);
+
+impl UnreadableRooms {
+    /// A read of this room met a newer format. Returns whether that is news.
+    pub fn met(&self, room: &RoomName, now: Instant) -> bool {
+        let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(met) = rooms.get_mut(room) {
+            *met = now;
+            return false;
+        }
+        let is_new = rooms.len() < MOST;
+        if is_new {
+            rooms.insert(room.clone(), now);
+        }
+        is_new
+    }
+
+    /// Forgets the rooms that were read since, or that nobody reads any more. Returns whether any is left.
+    pub fn any(&self, now: Instant) -> bool {
+        let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.retain(|_, met| now < *met + MEMORY);
+        !rooms.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    fn format(number: u8) -> Format {
+        Format::new(number).unwrap()
+    }
+
+    #[test]
+    fn write_format_is_the_lowest_of_all_leases_capped_by_its_own() {
+        let now = Instant::now();
+        for (newest, lowest, expected) in [(1, 1, 1), (2, 1, 1), (2, 2, 2), (3, 2, 2), (2, 3, 2)] {
+            let mut rule = WriteFormat::new(format(newest), LEASE);
+            rule.answered(format(lowest), true, now);
+            assert_eq!(rule.at(now), format(expected), "{newest} {lowest}");
+        }
+    }
+
+    #[test]
+    fn write_format_is_the_first_until_the_lease_is_answered_and_steady() {
+        let now = Instant::now();
+        let mut rule = WriteFormat::new(format(2), LEASE);
+        assert_eq!(rule.at(now), Format::FIRST);
+        rule.answered(format(2), false, now);
+        assert_eq!(rule.at(now), Format::FIRST, "others may only be away");
+        rule.answered(format(2), true, now);
+        assert_eq!(rule.at(now), format(2));
+        rule.reset();
+        assert_eq!(rule.at(now), Format::FIRST);
+    }
+
+    #[test]
+    fn write_format_falls_back_when_the_answer_is_old() {
+        let now = Instant::now();
+        let mut rule = WriteFormat::new(format(2), LEASE);
+        rule.answered(format(2), true, now);
+        assert_eq!(rule.at(now + Duration::from_millis(2999)), format(2));
+        assert_eq!(rule.at(now + Duration::from_secs(3)), Format::FIRST);
+    }
+
+    #[test]
+    fn unreadable_rooms_are_news_once_and_end_when_no_read_meets_them() {
+        let (rooms, now) = (UnreadableRooms::default(), Instant::now());
+        let room = RoomName::new("r").unwrap();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert!(!rooms.any(now));
+        assert!(rooms.met(&room, now));
+        assert!(!rooms.met(&room, after(1)));
+        assert!(rooms.any(after(5)));
+        assert!(!rooms.any(after(6)));
+        assert!(rooms.met(&room, after(7)));
+    }
+}
