@@ -28,6 +28,7 @@ mod slow_session;
 mod smuggling;
 mod survival;
 mod tokens;
+mod upgrades;
 mod users;
 mod webhooks;
 mod writer;

@@ -20,7 +20,9 @@ const JOIN: u64 = 2;
 
 /// A member of one room.
 pub struct ReturningClient {
-    address: SocketAddr,
+    /// It tries them in turn, beginning with the first.
+    addresses: Vec<SocketAddr>,
+    attempts: usize,
     user: String,
     room: String,
     stream: Option<WebSocketStream<Socket>>,
@@ -42,8 +44,14 @@ enum Next {
 impl ReturningClient {
     /// Joins the room, at the end of its log.
     pub async fn join(address: SocketAddr, user: &str, room: &str) -> Self {
+        Self::join_one_of(&[address], user, room).await
+    }
+
+    /// The same with several nodes, or ways to them.
+    pub async fn join_one_of(addresses: &[SocketAddr], user: &str, room: &str) -> Self {
         let mut client = Self {
-            address,
+            addresses: addresses.into(),
+            attempts: 0,
             user: user.to_owned(),
             room: room.to_owned(),
             stream: None,
@@ -135,15 +143,19 @@ impl ReturningClient {
         while self.stream.is_none() {
             match self.connect().await {
                 Some(stream) => self.stream = Some(stream),
-                None => runtime::sleep(RETRY).await,
+                None => {
+                    self.attempts += 1;
+                    runtime::sleep(RETRY).await;
+                }
             }
         }
     }
 
     /// One attempt; nothing if the node went away in between or has no Redis.
     async fn connect(&mut self) -> Option<WebSocketStream<Socket>> {
-        let socket = runtime::connect(self.address, DEADLINE).await.ok()?;
-        let url = format!("ws://{}/ws", self.address);
+        let address = self.addresses[self.attempts % self.addresses.len()];
+        let socket = runtime::connect(address, DEADLINE).await.ok()?;
+        let url = format!("ws://{address}/ws");
         let (mut stream, _) = async_tungstenite::client_async(url, socket).await.ok()?;
         let welcome = hear(&mut stream).await?;
         let auth = json!({"type": "auth", "id": 1, "user": self.user});
