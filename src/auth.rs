@@ -51,6 +51,8 @@ pub enum TokenError {
     NoExpiry,
     Expired,
     Early,
+    /// Issued later than the clocks of the issuer and this node can explain.
+    Future,
     Lasting,
     Audience,
     Issuer,
@@ -87,6 +89,9 @@ impl TokenError {
             TokenError::NoExpiry => "the token needs `exp`, when it expires",
             TokenError::Expired => "the token has expired; get a new one",
             TokenError::Early => "the token is not valid yet",
+            TokenError::Future => {
+                "the token's `iat` is more than 5 seconds ahead of this server's clock; `iat` is in seconds since 1970"
+            }
             TokenError::Lasting => {
                 "the token lives longer than this server allows; give it an earlier `exp`"
             }

@@ -8,6 +8,15 @@ use crate::member::Info;
 use crate::pattern::Pattern;
 use crate::secret::Secret;
 
+/// By how much the clocks of issuers and nodes may differ, in milliseconds.
+pub const LEEWAY: u64 = 5_000;
+
+/// A date of a token (RFC 7519 section 2), which is a number of seconds, perhaps with a fraction, in milliseconds. The
+/// conversion saturates; what is no number becomes 0.
+pub fn milliseconds(seconds: f64) -> u64 {
+    (seconds * 1000.0) as u64
+}
+
 /// What a client shows to say who it is.
 #[derive(Debug)]
 pub enum Credentials {

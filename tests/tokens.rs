@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_tungstenite::tungstenite::Error;
 use serde_json::{Value, json};
+use switchboard::dispatcher::Now;
 
 use crate::support::process::{NodeProcess, run_to_end};
 use crate::support::redis_server::{Options, RedisServer};
@@ -99,6 +100,31 @@ fn a_bad_token_is_refused_before_the_upgrade_and_in_a_message_with_a_code() {
         assert_eq!(client.sign_in(&expired).await["expires"], 0);
         let other = client.sign_in(&issuer.token("bob", &["lobby"])).await;
         assert_eq!(other["code"], "forbidden", "{other}");
+    });
+}
+
+#[test]
+fn a_token_from_the_future_is_refused_before_the_upgrade_and_in_a_message() {
+    run(async {
+        let issuer = Issuer::new();
+        let node = TestNode::with(|config| issuer.secures(config)).await;
+        let now = Now::read().unix_ms;
+        let hour = Duration::from_secs(3600);
+        // The clock of the issuer may be ahead by five seconds; the token's is in whole seconds.
+        let ahead = issuer.signed_at(now + 4_000, "ada", hour, [&["lobby"]; 4]);
+        node.client().await.sign_in(&ahead).await;
+        // By the test's deadline and more; and in milliseconds where seconds are meant.
+        for issued in [now + 600_000, now * 1000] {
+            let token = issuer.signed_at(issued, "ada", hour, [&["lobby"]; 4]);
+            let bearer = format!("Bearer {token}");
+            let headers = [("authorization", bearer.as_str())];
+            let refused = TestClient::with(node.address, "", &headers).await;
+            assert_eq!(refusal(refused), Some(401));
+            let refused = node.client().await.sign_in(&token).await;
+            assert_eq!(refused["code"], "unauthorized", "{refused}");
+            let reason = refused["reason"].as_str().expect("a sentence");
+            assert!(reason.contains("`iat` is in seconds"), "{reason}");
+        }
     });
 }
 

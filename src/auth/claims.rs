@@ -9,12 +9,9 @@ use serde_json::value::RawValue;
 use super::TokenError;
 use crate::config::TokenOrder;
 use crate::id::UserName;
-use crate::identity::{Grants, Identity, Times};
+use crate::identity::{Grants, Identity, LEEWAY, Times, milliseconds};
 use crate::member::INFO_BYTES;
 use crate::pattern::Pattern;
-
-/// By how much the clocks of issuers and nodes may differ, in milliseconds.
-const LEEWAY: u64 = 5_000;
 
 /// How long a connection outlives its token, in milliseconds: a second less than [`LEEWAY`], so that it is over within that.
 const LINGER: u64 = 4_000;
@@ -89,20 +86,22 @@ pub(super) fn read(claims: &RawValue, wanted: &Wanted, now: u64) -> Result<Ident
 
 /// A revocation is remembered for as long as a token may live, so none may live longer.
 fn times(claims: &Claims<'_>, lifetime: u64, now: u64) -> Result<Times, TokenError> {
-    // A date is a number of seconds, perhaps with a fraction. The conversion saturates; what is no number becomes 0.
-    let date = |seconds: f64| (seconds * 1000.0) as u64;
-    let expires = claims.exp.map(date).ok_or(TokenError::NoExpiry)?;
+    let expires = claims.exp.map(milliseconds).ok_or(TokenError::NoExpiry)?;
     if now > expires.saturating_add(LEEWAY) {
         return Err(TokenError::Expired);
     }
     if claims
         .nbf
-        .map(date)
+        .map(milliseconds)
         .is_some_and(|start| start > now + LEEWAY)
     {
         return Err(TokenError::Early);
     }
-    let issued = claims.iat.map(date);
+    let issued = claims.iat.map(milliseconds);
+    // A token from the future would outlive its revocation.
+    if issued.is_some_and(|issued| issued > now.saturating_add(LEEWAY)) {
+        return Err(TokenError::Future);
+    }
     let begins = issued.unwrap_or(now).min(now);
     if expires > begins.saturating_add(lifetime).saturating_add(LEEWAY) {
         return Err(TokenError::Lasting);

@@ -123,8 +123,14 @@ fn claims_are_taken_or_refused_row_by_row() {
             json!({"iat": NOW - 3000, "exp": NOW + 606}),
             Err(TokenError::Lasting),
         ),
+        (json!({"iat": NOW + 5}), Ok(())),
+        (json!({"iat": NOW as f64 + 5.5}), Err(TokenError::Future)),
+        (json!({"iat": NOW + 3600}), Err(TokenError::Future)),
+        // In milliseconds by mistake.
+        (json!({"iat": NOW * 1000}), Err(TokenError::Future)),
+        (json!({"iat": 1e300}), Err(TokenError::Future)),
         (
-            json!({"iat": NOW + 3600, "exp": NOW + 3606}),
+            json!({"iat": NOW + 4, "exp": NOW + 3606}),
             Err(TokenError::Lasting),
         ),
         (json!({"exp": "soon"}), Err(TokenError::Claims)),
