@@ -34,7 +34,7 @@
  */
 
 import { Outlet, Room } from './client/room.js';
-import { PASSING, SwitchboardError, call, errorOf, newKey } from './client/words.js';
+import { PASSING, SwitchboardError, call, errorOf, newKey, stopwatch } from './client/words.js';
 
 export { Members } from './client/members.js';
 export { Room, SwitchboardError, newKey };
@@ -95,7 +95,7 @@ export class Switchboard {
     this.#url = String(url ?? `${page.protocol === 'https:' ? 'wss' : 'ws'}://${page.host}/ws`);
     this.#WebSocket = WebSocket;
     this.#clock = clock ?? {
-      now: () => Date.now(),
+      now: stopwatch(),
       setTimeout: (run, ms) => setTimeout(run, ms),
       clearTimeout: (timer) => clearTimeout(timer),
     };

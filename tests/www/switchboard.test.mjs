@@ -3,7 +3,35 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { newKey } from '../../www/switchboard.js';
+import { stopwatch } from '../../www/client/words.js';
 import { exchange, outcome, settled } from './exchange.mjs';
+
+test('time never goes back when a clock is set, and counts what the machine slept', () => {
+  let [steady, wall] = [50, 1_000_000];
+  const now = stopwatch(() => steady, () => wall);
+  const after = (bySteady, byWall) => {
+    [steady, wall] = [steady + bySteady, wall + byWall];
+    return now();
+  };
+  assert.equal(after(10, 10), 10);
+  assert.equal(after(5, -3_600_000), 15, 'set back by an hour');
+  assert.equal(after(5, 5), 20);
+  assert.equal(after(0, 600_000), 600_020, 'asleep');
+  assert.equal(after(0, -1), 600_020);
+});
+
+test('a silent connection is noticed though the clock was set back', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let [steady, wall] = [0, 1_000_000_000];
+  t.mock.method(performance, 'now', () => steady);
+  t.mock.method(Date, 'now', () => wall);
+  const at = exchange({ clock: undefined });
+  at.socket.open({ heartbeat: 25 });
+  [steady, wall] = [25_000, wall + 25_000 - 3_600_000];
+  t.mock.timers.tick(25_000);
+  assert.equal(at.socket.sent.at(-1)?.type, 'ping');
+  at.board.close();
+});
 
 test('auth goes first, then joins without since, none waiting for another', () => {
   const at = exchange({ user: 'ada' });

@@ -62,7 +62,7 @@ export class Writing {
   #now;
   #last = null; // when it was said; null: it was taken back, or never said
 
-  constructor(tell, now = Date.now) {
+  constructor(tell, now = () => performance.now()) {
     this.#tell = tell;
     this.#now = now;
   }

@@ -1,6 +1,6 @@
 /**
- * The words that all files of the client module share: its types, its error, and the two small tools that keep a
- * caller's handler apart from our state and one publish apart from another.
+ * The words that all files of the client module share: its types, its error, and the small tools that keep a caller's
+ * handler apart from our state and one publish apart from another, and that measure time.
  */
 
 /**
@@ -23,7 +23,7 @@
  *   kept, once for each that was not on it, also after a time away; else each time the server says so.
  * @property {(member: {user: string, version?: number}) => void} [onLeft] A user has gone, likewise.
  * @typedef {object} Clock
- * @property {() => number} now Milliseconds; may jump forward when the machine wakes.
+ * @property {() => number} now Milliseconds; never goes back, and may jump forward when the machine wakes.
  * @property {(run: () => void, ms: number) => any} setTimeout
  * @property {(timer: any) => void} clearTimeout
  * @typedef {object} Identity Who one is. With a token the server takes the name and the info from it.
@@ -47,6 +47,22 @@ export class SwitchboardError extends Error {
 }
 
 export const errorOf = (answer) => new SwitchboardError(String(answer.code ?? 'error'), answer.reason);
+
+/**
+ * Measures time by two clocks. `performance.now()` never goes back, but may stand still while the machine sleeps; `Date.now()` does
+ * not, but can be set. The sum of the greater steps never goes back and is never short: nothing waits for a clock that was
+ * set back, and a key is never taken for younger than it is.
+ * @returns {() => number} Milliseconds since it was made.
+ */
+export function stopwatch(steady = () => performance.now(), wall = () => Date.now()) {
+  let [lastSteady, lastWall, passed] = [steady(), wall(), 0];
+  return () => {
+    const [nowSteady, nowWall] = [steady(), wall()];
+    passed += Math.max(nowSteady - lastSteady, nowWall - lastWall, 0);
+    [lastSteady, lastWall] = [nowSteady, nowWall];
+    return passed;
+  };
+}
 
 /** A fresh idempotency key. `randomUUID` is missing on pages that are served without TLS. */
 export function newKey() {
