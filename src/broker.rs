@@ -1,29 +1,41 @@
-//! The seam between a node and the others: what the dispatcher asks of a broker, what it is told, and what a broker
-//! promises. Two brokers stand behind it, [`memory`] and [`redis`]; one suite of scenarios runs over both.
+//! The seam between a node and the others: what the dispatcher asks of a broker, what it is told,
+//! and what a broker promises. Two brokers stand behind it, [`memory`] and [`redis`]; one suite of
+//! scenarios runs over both.
 //!
 //! # What every broker promises
 //!
-//! - **Asking never waits.** [`Broker::ask`] puts the request into a queue. The dispatcher bounds what it has asked
-//!   and not yet been answered; the broker adds no queue without a bound of its own.
+//! - **Asking never waits.** [`Broker::ask`] puts the request into a queue. The dispatcher bounds
+//!   what it has asked and not yet been answered; the broker adds no queue without a bound of its
+//!   own.
 //! - **Every [`Publish`] and every [`Read`] is answered exactly once**, with its ticket, within
 //!   [`Settings::publish_timeout`] and a second, whatever happens to Redis.
-//! - **Publishing is atomic per room**: key looked up, next offset taken, appended to the log, and sent to the topic, or nothing of it.
-//!   `Ok` means that the broker has it; [`Refused::Unknown`] that it may or may not have happened; every other refusal, that it
-//!   did not.
-//! - **Publishes of one [source](Publish::source) are done in the order they were asked**, and in turn with those of others.
-//! - **The publisher's node is not served first**: it hears its own publication by the topic like every other node, so
-//!   that all see one order.
-//! - **Following is at most once, and says so.** Messages of a followed room come in the order of their offsets, but a subscription can
-//!   break. After each (re)subscription the broker says [`BrokerEvent::Following`]: whatever is published from then on is
-//!   delivered, or another `Following` comes later. What lies between is read by the dispatcher with [`Range::After`].
-//!   A broker whose queue overflowed lets the rooms go through the same door: it says `Following` again.
+//! - **Publishing is atomic per room**: key looked up, next offset taken, appended to the log, and
+//!   sent to the topic, or nothing of it. `Ok` means that the broker has it; [`Refused::Unknown`]
+//!   that it may or may not have happened; every other refusal, that it did not.
+//! - **Publishes of one [source](Publish::source) are done in the order they were asked**, and in
+//!   turn with those of others.
+//! - **The publisher's node is not served first**: it hears its own publication by the topic like
+//!   every other node, so that all see one order.
+//! - **Following is at most once, and says so.** Messages of a followed room come in the order of
+//!   their offsets, but a subscription can break. After each (re)subscription the broker says
+//!   [`BrokerEvent::Following`]: whatever is published from then on is delivered, or another
+//!   `Following` comes later. What lies between is read by the dispatcher with [`Range::After`]. A
+//!   broker whose queue overflowed lets the rooms go through the same door: it says `Following`
+//!   again.
 //! - **No message in a newer format is skipped.** On a topic it leads to another `Following`, so that the log and the list are
 //!   read. A page ends before it; a page that would begin with it, and any page of [`Range::Before`] with it, is
 //!   [`Refused::Newer`]. Bytes that are no format at all are junk: counted, and `null` in a page.
-//! - **Presence is what the nodes say, while they live.** A node's [`Here`]s stand as long as its lease; each change over the whole cluster raises the room's version,
-//!   once, and is told to whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room through several nodes is one member. What was missed
-//!   shows in [`Change::from`], and is asked with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to be only a part;
-//!   likewise [`Census`]. A room is among those that are listed exactly as long as somebody is in it.
+//! - **Presence is what the nodes say, while they live.** A node's [`Here`]s stand as long as its
+//!   lease; each change over the whole cluster raises the room's version, once, and is told to
+//!   whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room
+//!   through several nodes is one member. What was missed shows in [`Change::from`], and is asked
+//!   with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to
+//!   be only a part; likewise [`Census`]. A room is among those that are listed exactly as long as
+//!   somebody is in it.
+//! - **Revocations are a set, not a log**: for each user the greatest [`Cutoff`] that was written.
+//!   Beside it stands whether the set is *confirmed*: whether every node that lives has written
+//!   what it knows since the data could last have been lost. Each [`Revoke`] and each
+//!   [`ReadRevocations`] is answered exactly once.
 //! - **An epoch ends when the end of its log may be lost; what was kept stays.** Why an offset needs an epoch: a log that lost its offset 8 gives
 //!   it away anew, and a member that stands at the old 8 must not be answered that nothing was missed. The next epoch goes on with the next offset,
 //!   and the log remembers where the last ones [ended](crate::epochs). A publish and a read find another data set; only a read with a delivered
@@ -48,6 +60,7 @@ pub use crate::publication::{
     KEY_TTL, Page, Publication, PublishKey, Publisher, Range, Refused, Sender,
 };
 use crate::retention::Retention;
+use crate::revocations::Cutoff;
 
 /// What the dispatcher asks.
 #[derive(Debug)]
@@ -62,6 +75,8 @@ pub enum Request {
     Connected(Connected),
     Members(Members),
     Census(Census),
+    Revoke(Revoke),
+    ReadRevocations(ReadRevocations),
     /// The node drains: what it has announced as here stands for this long and no longer, unless other nodes announce it too.
     Retire(Duration),
 }
@@ -127,6 +142,56 @@ pub struct Members {
     pub limit: usize,
 }
 
+/// How long revocations are kept in the set.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// The time of the node's clock, in milliseconds since 1970.
+    pub now: u64,
+    /// A cutoff is kept for so many milliseconds after its last time of issue. Redis removes it
+    /// when that is over by its own clock too: one clock that is ahead removes nothing.
+    pub lifetime: u64,
+}
+
+/// Writes revocations into the set. A cutoff that is less than the one there changes nothing, so a
+/// retry is safe.
+#[derive(Clone, Debug)]
+pub struct Revoke {
+    pub ticket: Ticket,
+    pub cutoffs: Vec<(UserName, Cutoff)>,
+    /// This node has now written all that it knows.
+    pub confirm: Option<Confirm>,
+    pub kept: Kept,
+}
+
+/// That a node has written all revocations it knows.
+#[derive(Clone, Debug)]
+pub struct Confirm {
+    /// Into this data set; into another one it confirms nothing.
+    pub data_set: Arc<str>,
+    /// The set counts as confirmed from now on, although other nodes have not confirmed.
+    pub force: bool,
+}
+
+/// Reads the set of revocations.
+#[derive(Clone, Debug)]
+pub struct ReadRevocations {
+    pub ticket: Ticket,
+    /// This node has just started: it knows nothing that others could wait for.
+    pub is_starting: bool,
+    pub kept: Kept,
+}
+
+/// The whole set of revocations.
+#[derive(Clone, Debug)]
+pub struct StoredRevocations {
+    pub cutoffs: Vec<(UserName, Cutoff)>,
+    /// Names the data set; it changes when data may have been lost.
+    pub data_set: Arc<str>,
+    pub is_confirmed: bool,
+    /// How many other live nodes have not confirmed yet.
+    pub awaited: u64,
+}
+
 /// What a broker tells the dispatcher.
 #[derive(Debug)]
 pub enum BrokerEvent {
@@ -169,6 +234,18 @@ pub enum BrokerEvent {
         ticket: Ticket,
         result: Result<Finding, Refused>,
     },
+    /// The answer to a [`Revoke`]: the users of whom the set had no cutoff, or a lesser one.
+    Revoked {
+        ticket: Ticket,
+        result: Result<Vec<UserName>, Refused>,
+    },
+    /// The answer to a [`ReadRevocations`].
+    Revocations {
+        ticket: Ticket,
+        result: Result<StoredRevocations, Refused>,
+    },
+    /// Redis may have lost data.
+    DataSetChanged,
 }
 
 /// What a broker needs to know.

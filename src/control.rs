@@ -1,21 +1,28 @@
-//! What the nodes of a cluster tell each other to do with a user, and the two logs in which they do: rooms of their own, which
-//! no client and no backend can name. Each order is one publication, and its moment is the publication's time.
+//! What the nodes of a cluster tell each other to do with a user, and the two logs in which they
+//! do: rooms of their own, which no client and no backend can name. Each order is one publication,
+//! and its moment is the publication's time.
 //!
 //! ```text
 //! $control            {"do":"disconnect"|"join"|"leave","user":"ada","room":"lobby"}      heard from now on
-//! $control.revoked    {"do":"revoke","user":"ada"}                                        read from its beginning
+//! $control.revoked    {"do":"revoke","user":"ada","moment":MS}                            read from its beginning
+//!                     {"do":"revoke","user":"ada","issued_before":MS}
 //! ```
 //!
-//! They are two, so that no number of orders pushes a revocation out.
+//! They are two, so that no number of orders pushes a revocation out. The second log only notifies:
+//! revocations are kept in a set of the broker, beside the logs. The time of a revocation's
+//! publication is the last time of issue that it covers, which is all that nodes of version 0.1
+//! read; what they publish has neither `moment` nor `issued_before`, and its time is the moment.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{RoomName, UserName};
+use crate::identity::LEEWAY;
 use crate::publication::Publication;
 use crate::retention::LogLimits;
 use crate::revocations;
+pub use crate::revocations::Cutoff;
 
 /// Orders that are kept for nodes that were away.
 const ORDERS: LogLimits = LogLimits {
@@ -80,8 +87,8 @@ pub struct Order {
 pub enum Deed {
     /// End its connections.
     Disconnect,
-    /// Refuse every token that was issued up to now, and end the connections that have one.
-    Revoke,
+    /// Refuse the tokens that the cutoff covers, and end the connections that have one.
+    Revoke(Cutoff),
     /// Make its connections members of a room.
     Join(RoomName),
     Leave(RoomName),
@@ -90,17 +97,31 @@ pub enum Deed {
 #[derive(Deserialize, Serialize)]
 #[serde(tag = "do", rename_all = "lowercase")]
 enum Wire<'a> {
-    Disconnect { user: &'a str },
-    Revoke { user: &'a str },
-    Join { user: &'a str, room: &'a str },
-    Leave { user: &'a str, room: &'a str },
+    Disconnect {
+        user: &'a str,
+    },
+    Revoke {
+        user: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        moment: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        issued_before: Option<u64>,
+    },
+    Join {
+        user: &'a str,
+        room: &'a str,
+    },
+    Leave {
+        user: &'a str,
+        room: &'a str,
+    },
 }
 
 impl Order {
     /// Where it is said.
     pub fn log(&self) -> ControlLog {
         match self.deed {
-            Deed::Revoke => ControlLog::Revocations,
+            Deed::Revoke(_) => ControlLog::Revocations,
             _ => ControlLog::Orders,
         }
     }
@@ -109,16 +130,26 @@ impl Order {
     pub fn room(&self) -> Option<&RoomName> {
         match &self.deed {
             Deed::Join(room) | Deed::Leave(room) => Some(room),
-            Deed::Disconnect | Deed::Revoke => None,
+            Deed::Disconnect | Deed::Revoke(_) => None,
         }
     }
 
-    /// As it is said at a moment, in milliseconds since 1970.
+    /// The publication of this order at a moment, in milliseconds since 1970. A revocation has its
+    /// own time.
     pub fn to_publication(&self, moment: u64) -> Publication {
         let user = self.user.as_str();
+        let mut time = moment;
         let wire = match &self.deed {
             Deed::Disconnect => Wire::Disconnect { user },
-            Deed::Revoke => Wire::Revoke { user },
+            Deed::Revoke(cutoff) => {
+                time = cutoff.through();
+                let (moment, before) = (time.saturating_sub(LEEWAY), time.saturating_add(1));
+                Wire::Revoke {
+                    user,
+                    moment: (!cutoff.is_exact()).then_some(moment),
+                    issued_before: cutoff.is_exact().then_some(before),
+                }
+            }
             Deed::Join(room) => Wire::Join {
                 user,
                 room: room.as_str(),
@@ -130,7 +161,7 @@ impl Order {
         };
         Publication {
             user: None,
-            time: moment,
+            time,
             except: None,
             // Writing to memory what has only texts cannot fail.
             data: serde_json::value::to_raw_value(&wire).unwrap_or_default(),
@@ -143,7 +174,17 @@ impl Order {
         let wire: Wire<'_> = serde_json::from_str(said.data.get()).ok()?;
         let (user, deed) = match wire {
             Wire::Disconnect { user } => (user, Deed::Disconnect),
-            Wire::Revoke { user } => (user, Deed::Revoke),
+            Wire::Revoke {
+                user,
+                moment,
+                issued_before,
+            } => {
+                let cutoff = match issued_before {
+                    Some(time) => Cutoff::issued_before(time),
+                    None => Cutoff::at(moment.unwrap_or(said.time)),
+                };
+                (user, Deed::Revoke(cutoff))
+            }
             Wire::Join { user, room } => (user, Deed::Join(ordinary(room)?)),
             Wire::Leave { user, room } => (user, Deed::Leave(ordinary(room)?)),
         };
@@ -168,7 +209,8 @@ mod tests {
         let room = RoomName::new("lobby").unwrap();
         let deeds = [
             Deed::Disconnect,
-            Deed::Revoke,
+            Deed::Revoke(Cutoff::at(7)),
+            Deed::Revoke(Cutoff::issued_before(7)),
             Deed::Join(room.clone()),
             Deed::Leave(room),
         ];
@@ -176,11 +218,43 @@ mod tests {
             let user = UserName::new("ada:1").unwrap();
             let order = Order { user, deed };
             let said = order.to_publication(7);
-            assert_eq!(said.time, 7);
             for log in ControlLog::ALL {
                 let expected = (log == order.log()).then(|| order.clone());
                 assert_eq!(Order::read(log, &said), expected, "{said:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_revocation_of_version_0_1_is_read_and_its_nodes_read_ours() {
+        let data = r#"{"do":"revoke","user":"ada"}"#;
+        let mut said = Publication {
+            user: None,
+            time: 10_000,
+            except: None,
+            data: RawValue::from_string(data.into()).unwrap(),
+        };
+        let read = |said: &Publication| Order::read(ControlLog::Revocations, said).unwrap().deed;
+        assert_eq!(read(&said), Deed::Revoke(Cutoff::at(10_000)));
+        // Nodes of version 0.1 read `do` and `user`, and revoke what was issued up to the
+        // publication's time.
+        for (cutoff, time, data) in [
+            (
+                Cutoff::at(10_000),
+                10_000 + LEEWAY,
+                r#"{"do":"revoke","user":"ada","moment":10000}"#,
+            ),
+            (
+                Cutoff::issued_before(10_000),
+                9_999,
+                r#"{"do":"revoke","user":"ada","issued_before":10000}"#,
+            ),
+        ] {
+            let user = UserName::new("ada").unwrap();
+            let deed = Deed::Revoke(cutoff);
+            said = Order { user, deed }.to_publication(1);
+            assert_eq!((said.time, said.data.get()), (time, data));
+            assert_eq!(read(&said), Deed::Revoke(cutoff));
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Disconnect {
     Expired,
     /// A backend has ended the connections of this user.
     Ended,
+    /// The token of the session may be older than its user's revocation, or newer.
+    Doubtful,
     /// The next message of a room of the session is in a newer format than this node reads.
     Unreadable,
     /// The token of the session was revoked.
@@ -41,7 +43,7 @@ pub enum Disconnect {
 
 impl Disconnect {
     /// Every reason, in the order of the table in the README.
-    pub const ALL: [Disconnect; 15] = [
+    pub const ALL: [Disconnect; 16] = [
         Disconnect::BadFrame,
         Disconnect::Binary,
         Disconnect::NotUtf8,
@@ -55,6 +57,7 @@ impl Disconnect {
         Disconnect::Stalled,
         Disconnect::Expired,
         Disconnect::Ended,
+        Disconnect::Doubtful,
         Disconnect::Unreadable,
         Disconnect::Revoked,
     ];
@@ -74,6 +77,7 @@ impl Disconnect {
             Disconnect::Stalled => 3005,
             Disconnect::Expired => 3006,
             Disconnect::Ended => 3007,
+            Disconnect::Doubtful => 3008,
             Disconnect::Unreadable => 3009,
             Disconnect::Revoked => 3500,
         }
@@ -97,6 +101,7 @@ impl Disconnect {
             Disconnect::Stalled => "a message took too long to arrive; come back and send it again",
             Disconnect::Expired => "your token has expired; come back with a new one",
             Disconnect::Ended => "the operator ended this connection; come back",
+            Disconnect::Doubtful => "your token may have been revoked; come back with a new one",
             Disconnect::Unreadable => {
                 "this node cannot read a newer message; come back to another node"
             }

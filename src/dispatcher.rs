@@ -19,6 +19,7 @@ mod members;
 mod presence;
 mod reads;
 mod recovery;
+mod revocations;
 mod roll;
 mod room;
 mod sessions;
@@ -323,6 +324,11 @@ impl Dispatcher {
             BrokerEvent::Changed { room, change } => self.on_changed(&room, change),
             BrokerEvent::Roll { ticket, result } => self.on_roll(ticket, result),
             BrokerEvent::Found { ticket, result } => self.on_found(ticket, result),
+            BrokerEvent::Revoked { ticket, result } => self.on_revoked(now, ticket, result),
+            BrokerEvent::Revocations { ticket, result } => {
+                self.on_revocations(now, ticket, result);
+            }
+            BrokerEvent::DataSetChanged => self.on_data_set_changed(now),
         }
     }
 

@@ -108,6 +108,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("protocol", "secret"),
     ("api", "control"),
     ("control", "revocations"),
+    ("broker", "revocations"),
     ("handshake", "http"),
     ("auth", "http"),
     ("pages", "http"),

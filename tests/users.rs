@@ -7,11 +7,17 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use switchboard::dispatcher::Now;
 use switchboard::readiness::State;
+use switchboard::runtime;
 
 use crate::support::backend::{key_file, keys};
 use crate::support::cluster::{answers, ready};
-use crate::support::redis_server::RedisServer;
-use crate::support::{Backend, Issuer, NodeProcess, TestClient, TestNode, eventually, run};
+use crate::support::redis_server::{Options, RedisServer};
+use crate::support::{
+    Backend, GLANCE, Issuer, NodeProcess, TestClient, TestNode, eventually, run, within,
+};
+
+/// The set of revocations.
+const SET: &str = "switchboard:revoked";
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -72,6 +78,23 @@ async fn disconnect(node: &TestNode, user: &str, query: &str) -> Value {
 
 const FORBID: &str = "?forbid_return=true";
 
+/// A token that was issued after everything that was revoked until now, by any clock; once it is
+/// good.
+async fn newer_token(issuer: &Issuer, node: &TestNode, user: &str) -> String {
+    let issued = Now::read().unix_ms + 6_000;
+    let token = issuer.signed_at(issued, user, HOUR, [&["*"]; 4]);
+    // Until then it is from the future.
+    let mut answer = Value::Null;
+    within("the newer token is good", async {
+        while answer["type"] != "ok" {
+            runtime::sleep(GLANCE).await;
+            answer = node.client().await.sign_in(&token).await;
+        }
+    })
+    .await;
+    token
+}
+
 #[test]
 fn a_user_is_disconnected_on_every_node_and_may_return() {
     run(async {
@@ -116,9 +139,7 @@ fn who_is_forbidden_to_return_is_refused_everywhere_also_by_later_nodes_and_afte
         }
         let later = start(&issuer, &redis).await;
         is_refused(&later, &ada).await;
-        // Issued later, so it counts.
-        let later_than_that = Now::read().unix_ms + 2_000;
-        let newer = issuer.signed_at(later_than_that, "ada", HOUR, [&["*"]; 4]);
+        let newer = newer_token(&issuer, &later, "ada").await;
         for node in [&nodes[0], &nodes[1], &later] {
             signed_in(node, &newer).await.join("lobby").await;
             signed_in(node, &bob).await;
@@ -129,7 +150,7 @@ fn who_is_forbidden_to_return_is_refused_everywhere_also_by_later_nodes_and_afte
             is_ready(node).await;
             is_refused(node, &ada).await;
         }
-        redis.until(&["XLEN", "switchboard:{$control.revoked}:log"], 1i64);
+        redis.until(&["ZCARD", SET], 1i64);
         let last = start(&issuer, &redis).await;
         is_refused(&last, &ada).await;
         signed_in(&last, &newer).await;
@@ -147,19 +168,94 @@ fn what_was_revoked_survives_a_redis_that_was_emptied_as_long_as_a_node_lives() 
             disconnect(&node, user, FORBID).await;
         }
         let _: String = redis.query(&["FLUSHALL"]);
-        for token in &tokens {
-            is_refused(&node, token).await;
-        }
-        // The log is found to be gone by the next word in it, or within a minute.
-        disconnect(&node, "dot", FORBID).await;
-        redis.until(&["XLEN", "switchboard:{$control.revoked}:log"], 4i64);
+        // At once, before any node can have noticed.
         let other = start(&issuer, &redis).await;
         for node in [&node, &other] {
             for token in &tokens {
                 is_refused(node, token).await;
             }
         }
+        redis.until(&["ZCARD", SET], 3i64);
+        disconnect(&other, "dot", FORBID).await;
+        redis.until(&["ZCARD", SET], 4i64);
         signed_in(&other, &issuer.token("eve", &["*"])).await;
+    });
+}
+
+#[test]
+fn what_was_revoked_survives_a_restart_of_redis_that_keeps_its_data() {
+    run(async {
+        let options = Options::default().arg("--appendonly yes --appendfsync always");
+        let (issuer, mut redis) = (Issuer::new(), RedisServer::with(options));
+        let node = start(&issuer, &redis).await;
+        let ada = issuer.token("ada", &["*"]);
+        disconnect(&node, "ada", FORBID).await;
+        // A node lives.
+        redis.restart();
+        let other = start(&issuer, &redis).await;
+        is_ready(&node).await;
+        for node in [&node, &other] {
+            is_refused(node, &ada).await;
+        }
+        // None does.
+        node.drain().await;
+        other.drain().await;
+        redis.restart();
+        let last = start(&issuer, &redis).await;
+        is_refused(&last, &ada).await;
+        signed_in(&last, &issuer.token("bob", &["*"])).await;
+    });
+}
+
+#[test]
+fn a_set_that_was_deleted_is_written_back_when_the_subscription_is_back() {
+    run(async {
+        let (issuer, redis) = (Issuer::new(), RedisServer::start());
+        let node = start(&issuer, &redis).await;
+        disconnect(&node, "ada", FORBID).await;
+        let _: i64 = redis.query(&["DEL", SET]);
+        let _: i64 = redis.query(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        redis.until(&["ZCARD", SET], 1i64);
+        // And what another node wrote while this one could not hear is applied.
+        let bob = issuer.token("bob", &["*"]);
+        let mut client = signed_in(&node, &bob).await;
+        let through = (Now::read().unix_ms + 5_000).to_string();
+        let _: i64 = redis.query(&["ZADD", SET, &through, "bob"]);
+        let _: i64 = redis.query(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        assert_eq!(code(&mut client).await, Some(3500));
+        is_refused(&node, &bob).await;
+    });
+}
+
+/// A node with the broker in memory that wants tokens and has an API.
+async fn alone(issuer: &Issuer) -> TestNode {
+    TestNode::with(|config| {
+        issuer.secures(config);
+        config.api_key_file = Some(keys());
+    })
+    .await
+}
+
+#[test]
+fn a_token_that_may_be_newer_is_refused_with_a_code_that_invites_back() {
+    run(async {
+        let (issuer, redis) = (Issuer::new(), RedisServer::start());
+        for node in [alone(&issuer).await, start(&issuer, &redis).await] {
+            // The issuer's clock is ahead by some seconds.
+            let ahead = Now::read().unix_ms + 4_000;
+            let ahead = issuer.signed_at(ahead, "ada", HOUR, [&["*"]; 4]);
+            let old = issuer.token("ada", &["*"]);
+            let mut clients = [signed_in(&node, &ahead).await, signed_in(&node, &old).await];
+            disconnect(&node, "ada", FORBID).await;
+            assert_eq!(code(&mut clients[0]).await, Some(3008));
+            assert_eq!(code(&mut clients[1]).await, Some(3500));
+            let mut client = node.client().await;
+            let refused = client.sign_in(&ahead).await;
+            assert_eq!(refused["code"], "expired", "{refused}");
+            assert_eq!(code(&mut client).await, Some(3008));
+            is_refused(&node, &old).await;
+            newer_token(&issuer, &node, "ada").await;
+        }
     });
 }
 

@@ -11,12 +11,15 @@ use futures::future::{Either, select};
 
 use super::list::{List, Occupied};
 use super::notices::Notices;
-use super::{Broker, BrokerEvent, Page, Publish, Read, Refused, Request, Settings};
+use super::{
+    Broker, BrokerEvent, Page, Publish, Read, Refused, Request, Revoke, Settings, StoredRevocations,
+};
 use crate::history::{Log, Weight};
-use crate::id::{Epoch, Position, RoomName};
+use crate::id::{Epoch, Position, RoomName, UserName};
 use crate::notice::Ask;
 use crate::readiness::Readiness;
 use crate::retention::Retention;
+use crate::revocations::{Cutoff, MOST};
 use crate::runtime;
 
 /// How often the store is tidied at most. It takes a few milliseconds for 100,000 rooms.
@@ -45,6 +48,8 @@ struct Shared {
     tidied: Option<Instant>,
     /// What webhooks are to tell.
     notices: Notices,
+    /// Whose tokens are revoked. It lives as long as its nodes, so it is always confirmed.
+    revoked: HashMap<UserName, Cutoff>,
 }
 
 struct Node {
@@ -98,6 +103,7 @@ impl Store {
             version: 0,
             tidied: None,
             notices: Notices::new(settings.webhooks.clone()),
+            revoked: HashMap::new(),
         })));
         if let Some(wanted) = &settings.webhooks {
             runtime::spawn(store.clone().hand_out(wanted.asks.clone()));
@@ -231,6 +237,21 @@ impl Shared {
                 let (ticket, result) = (census.ticket, Ok(self.find(&census.question)));
                 self.tell(node, BrokerEvent::Found { ticket, result });
             }
+            Request::Revoke(revoke) => {
+                let (ticket, result) = (revoke.ticket, Ok(self.revoke(revoke)));
+                self.tell(node, BrokerEvent::Revoked { ticket, result });
+            }
+            Request::ReadRevocations(read) => {
+                let all = self.revoked.iter();
+                let stored = StoredRevocations {
+                    cutoffs: all.map(|(user, cutoff)| (user.clone(), *cutoff)).collect(),
+                    data_set: "memory".into(),
+                    is_confirmed: true,
+                    awaited: 0,
+                };
+                let (ticket, result) = (read.ticket, Ok(stored));
+                self.tell(node, BrokerEvent::Revocations { ticket, result });
+            }
             // The store's, because it takes time.
             Request::Retire(_) => {}
         }
@@ -297,6 +318,29 @@ impl Shared {
         let fresh = Epoch::new(self.random.u64(..));
         let (room, used) = self.room(&read.room, now).ok_or(Refused::Full)?;
         Ok(room.change(used, |log| log.read(read.range, read.limit, fresh, now)))
+    }
+
+    /// Writes cutoffs, and returns the users whose cutoff is a greater one now.
+    fn revoke(&mut self, revoke: Revoke) -> Vec<UserName> {
+        let Revoke { cutoffs, kept, .. } = revoke;
+        let mut changed = Vec::new();
+        for (user, cutoff) in cutoffs {
+            let former = self.revoked.get(&user);
+            if former.is_none_or(|former| *former < cutoff) {
+                self.revoked.insert(user.clone(), cutoff);
+                changed.push(user);
+            }
+        }
+        let over = kept.now.saturating_sub(kept.lifetime);
+        self.revoked.retain(|_, cutoff| cutoff.through() >= over);
+        while self.revoked.len() > MOST {
+            let oldest = self.revoked.iter().min_by_key(|(_, cutoff)| **cutoff);
+            if let Some(user) = oldest.map(|(user, _)| user.clone()) {
+                self.revoked.remove(&user);
+            }
+        }
+        changed.retain(|user| self.revoked.contains_key(user));
+        changed
     }
 
     /// Keeps all logs within their memory: each room that holds more than half of the average gives up some of its oldest

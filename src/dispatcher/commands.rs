@@ -267,7 +267,7 @@ impl Dispatcher {
                 ephemeral,
             }) => (asker, room, ephemeral),
             Some(Pending::Order { asker, order }) => return self.ordered(&asker, &order, result),
-            Some(Pending::Renewal(user)) => return self.renewed(user, result),
+            Some(Pending::Renewal(user)) => return self.renewed(user, result.is_ok()),
             _ => return,
         };
         self.answered(&asker);

@@ -1,53 +1,51 @@
-//! What the nodes tell each other to do with users: the node follows both logs of [`control`](crate::control) for as long as it
-//! lives, mends their holes like those of any room, and does to its own sessions what it hears. What it knows of revoked
-//! tokens outlives the log: if that is lost, the node says it again.
+//! What the nodes tell each other to do with users: the node follows both logs of
+//! [`control`](crate::control) for as long as it lives, mends their holes like those of any room,
+//! and does to its own sessions what it hears. Revoked tokens are kept in a set besides, see
+//! `revocations`.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::desk::{Asker, Desk, PAUSE, Pending};
 use super::joins::Join;
+use super::revocations::RevocationSync;
 use super::room::PAGE;
 use super::{Dispatcher, Now};
 use crate::broker::{Page, Publication, Publish, PublishKey, Publisher, Refused, Request};
 use crate::control::{ControlLog, Deed, MARGIN, Order};
 use crate::disconnect::Disconnect;
-use crate::id::{Epoch, Position, RoomName, SessionId, Ticket, UserName};
+use crate::id::{Position, RoomName, SessionId, Ticket};
 use crate::identity::Identity;
 use crate::protocol::{Code, CommandError, Push, Reply};
-use crate::revocations::{MOST, Revocations};
+use crate::revocations::{MOST, Revocations, Verdict};
 use crate::track::{Step, Track};
 
 /// Bytes of one log's messages that wait for the read which closes the hole before them: orders are small.
 const AHEAD: usize = 1 << 20;
 
-/// Revocations that are said again at once.
-const RENEWALS: usize = 64;
-
-/// Both logs are compared with what was heard once in this time.
+/// Both logs and the set of revocations are compared with what was heard once in this time.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 /// What the node knows of the two logs.
 pub struct Control {
     orders: Follower,
-    revoked: Follower,
-    revocations: Revocations,
-    /// To be said again, and how many are on their way.
-    renewing: VecDeque<UserName>,
-    under_way: usize,
+    pub(super) revoked: Follower,
+    pub(super) revocations: Revocations,
+    pub(super) sync: RevocationSync,
+    /// For how many milliseconds a revocation is remembered.
+    pub(super) remembered: u64,
     compared: Instant,
 }
 
 /// One log, and where the node stands in it.
-struct Follower {
+pub(super) struct Follower {
     log: ControlLog,
     room: RoomName,
     track: Track,
     /// The read under way.
     ticket: Option<Ticket>,
     /// It was read to its end once.
-    known: bool,
+    pub(super) known: bool,
     /// The last read met a newer format: it is not read before.
     paused: Option<Instant>,
 }
@@ -55,21 +53,24 @@ struct Follower {
 /// What is known of a token's revocation.
 enum Standing {
     Good,
+    Doubtful,
     Revoked,
-    /// The log was not read yet.
+    /// The revocations were not read yet.
     Unknown,
 }
 
 impl Control {
     /// `token_lifetime`: the longest that a token may live.
     pub fn new(now: Instant, token_lifetime: Duration) -> Self {
-        let remembered = token_lifetime + MARGIN;
+        let remembered = (token_lifetime + MARGIN).as_millis() as u64;
+        let mut sync = RevocationSync::default();
+        sync.compare();
         Self {
             orders: Follower::new(ControlLog::Orders, Track::default()),
             revoked: Follower::new(ControlLog::Revocations, Track::from_the_beginning()),
-            revocations: Revocations::new(remembered.as_millis() as u64, MOST),
-            renewing: VecDeque::new(),
-            under_way: 0,
+            revocations: Revocations::new(remembered, MOST),
+            sync,
+            remembered,
             compared: now,
         }
     }
@@ -85,14 +86,13 @@ impl Control {
         match identity.times {
             // A name that is believed can be had again at once: it cannot be revoked.
             None => Standing::Good,
-            Some(_) if !self.revoked.known => Standing::Unknown,
+            Some(_) if !self.revoked.known || !self.sync.known => Standing::Unknown,
             Some(times) => {
-                let revoked = self
-                    .revocations
-                    .has(&identity.user, times.issued, now.unix_ms);
-                match revoked {
-                    true => Standing::Revoked,
-                    false => Standing::Good,
+                let (user, issued) = (&identity.user, times.issued);
+                match self.revocations.judge(user, issued, now.unix_ms) {
+                    Verdict::Valid => Standing::Good,
+                    Verdict::Doubtful => Standing::Doubtful,
+                    Verdict::Revoked => Standing::Revoked,
                 }
             }
         }
@@ -139,11 +139,6 @@ impl Dispatcher {
         }
     }
 
-    /// Whether the node has read which tokens were revoked, so that it can judge them.
-    pub fn knows_revocations(&self) -> bool {
-        self.control.revoked.known
-    }
-
     /// A backend wants something done with a user, on every node: it is done when it is heard, and answered when it is safe.
     pub(super) fn order(
         &mut self,
@@ -151,10 +146,13 @@ impl Dispatcher {
         asker: &Asker,
         order: Order,
     ) -> Result<(), CommandError> {
-        if order.deed == Deed::Revoke && self.desk.settings.rights.open {
-            let reason =
-                "this server is open and verifies no tokens, so nobody can be kept from returning";
-            return Err(CommandError::new(Code::Forbidden, reason));
+        if let Deed::Revoke(cutoff) = order.deed {
+            if self.desk.settings.rights.open {
+                let reason = "this server is open and verifies no tokens, \
+                     so nobody can be kept from returning";
+                return Err(CommandError::new(Code::Forbidden, reason));
+            }
+            return self.order_revocation(now, asker, order, cutoff);
         }
         let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
         let asker = asker.clone();
@@ -165,7 +163,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn say_in_control(
+    pub(super) fn say_in_control(
         &mut self,
         ticket: Ticket,
         room: RoomName,
@@ -206,6 +204,15 @@ impl Dispatcher {
 
     pub(super) fn on_control_following(&mut self, log: ControlLog) {
         self.control.follower(log).compare(&mut self.desk);
+        if log == ControlLog::Revocations {
+            self.control.sync.compare();
+        }
+    }
+
+    /// Redis may have lost revocations: the set is compared at once.
+    pub(super) fn on_data_set_changed(&mut self, now: Now) {
+        self.control.sync.compare();
+        self.sync_revocations(now);
     }
 
     pub(super) fn on_control_message(
@@ -256,51 +263,17 @@ impl Dispatcher {
                 }
             }
         }
-        self.renew(now);
+        self.sync_revocations(now);
     }
 
     fn lose_control(&mut self, log: ControlLog, stood: Option<Position>, position: Position) {
-        let Some(stood) = stood else { return };
+        if stood.is_none() {
+            return;
+        }
         let (room, epoch) = (log.name(), position.epoch.to_string());
         log::error!(room = room, epoch = epoch.as_str(), offset = position.offset; "orders of other nodes are lost");
-        if log == ControlLog::Revocations && stood.epoch != position.epoch {
-            let known = self.control.revocations.iter();
-            self.control.renewing = known.map(|(_, user)| user.clone()).collect();
-        }
-    }
-
-    /// Says again what the log has lost, some at a time. All nodes do, with the same keys, so each stands there once.
-    pub(super) fn renew(&mut self, now: Now) {
-        let epoch = self.control.revoked.track.position().map(|at| at.epoch);
-        while self.control.under_way < RENEWALS
-            && let Some(user) = self.control.renewing.pop_front()
-        {
-            let Some(moment) = self.control.revocations.moment(&user) else {
-                continue;
-            };
-            if !self.control.revocations.has(&user, None, now.unix_ms) {
-                continue;
-            }
-            self.control.under_way += 1;
-            let (publisher, key) = (
-                Publisher::User(user.clone()),
-                format!("{moment}-{}", epoch.unwrap_or(Epoch::UNKNOWN)),
-            );
-            let order = Order {
-                user,
-                deed: Deed::Revoke,
-            };
-            let (room, publication) = (order.log().room(), order.to_publication(moment));
-            let ticket = self.desk.ticket(Pending::Renewal(order.user));
-            self.say_in_control(ticket, room, publisher, key, publication);
-        }
-    }
-
-    /// What was said again is safe, or has to be said once more, after the next tick.
-    pub(super) fn renewed(&mut self, user: UserName, result: Result<Position, Refused>) {
-        self.control.under_way -= 1;
-        if result.is_err() {
-            self.control.renewing.push_back(user);
+        if log == ControlLog::Revocations {
+            self.control.sync.compare();
         }
     }
 
@@ -308,6 +281,7 @@ impl Dispatcher {
         let due = now.instant >= self.control.compared + COMPARE_EVERY;
         if due {
             self.control.compared = now.instant;
+            self.control.sync.compare();
         }
         for log in ControlLog::ALL {
             let follower = self.control.follower(log);
@@ -317,7 +291,7 @@ impl Dispatcher {
                 false => follower.ask_if_due(&mut self.desk),
             }
         }
-        self.renew(now);
+        self.sync_revocations(now);
     }
 
     /// Does what was said to the sessions of this node.
@@ -328,18 +302,11 @@ impl Dispatcher {
         };
         match deed {
             Deed::Disconnect => {
-                self.disconnect_user(now, &user, None, Disconnect::Ended);
-            }
-            Deed::Revoke => {
-                let forgotten = self
-                    .control
-                    .revocations
-                    .add(user.clone(), said.time, now.unix_ms);
-                if let Some(user) = forgotten {
-                    log::error!(user = user.as_str(); "too many revocations: the oldest is forgotten");
+                for session in self.sessions_of(&user) {
+                    self.disconnect(now, session, Disconnect::Ended);
                 }
-                self.disconnect_user(now, &user, Some(said.time), Disconnect::Revoked);
             }
+            Deed::Revoke(cutoff) => self.revocation_published(now, user, cutoff, said.time),
             Deed::Join(room) => {
                 for session in self.sessions_of(&user) {
                     self.bring(session, &room);
@@ -392,6 +359,12 @@ impl Dispatcher {
         };
         let (error, end) = match self.control.standing(now, identity) {
             Standing::Good => return true,
+            Standing::Doubtful => {
+                // The code by which a client gets a new token.
+                let reason = "the token may have been revoked; get a new one";
+                let error = CommandError::new(Code::Expired, reason);
+                (error, Some(Disconnect::Doubtful))
+            }
             Standing::Revoked => {
                 let reason = "the token was revoked; get a new one";
                 let error = CommandError::new(Code::Unauthorized, reason);

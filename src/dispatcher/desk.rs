@@ -74,7 +74,16 @@ pub enum Pending {
         asker: Asker,
         order: Order,
     },
-    /// The node itself: the revocation of a user is said again.
+    /// The set of revocations is written for a backend; then the order is published.
+    Revoke {
+        asker: Asker,
+        order: Order,
+    },
+    /// The node itself: it writes what the set of revocations lacks.
+    WriteBack,
+    /// The node itself: it reads the set of revocations.
+    ReadRevocations,
+    /// The node itself: the revocation of a user is published again.
     Renewal(UserName),
     /// The node itself: what it tells of itself.
     Report,

@@ -115,23 +115,4 @@ impl Dispatcher {
         sessions.sort_unstable();
         sessions
     }
-
-    /// Ends the sessions of a user on this node: all of them, or those whose tokens were issued up to a moment, in
-    /// milliseconds since 1970. A token that does not say when counts as old.
-    pub(super) fn disconnect_user(
-        &mut self,
-        now: Now,
-        user: &UserName,
-        issued_until: Option<u64>,
-        why: Disconnect,
-    ) {
-        for session in self.sessions_of(user) {
-            let speaker = self.sessions.get(&session);
-            let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
-            let issued = identity.and_then(|identity| identity.times?.issued);
-            if issued_until.is_none_or(|until| issued.is_none_or(|issued| issued <= until)) {
-                self.disconnect(now, session, why);
-            }
-        }
-    }
 }

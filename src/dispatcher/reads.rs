@@ -55,6 +55,9 @@ impl Dispatcher {
             Some(
                 Pending::Publish { .. }
                 | Pending::Order { .. }
+                | Pending::Revoke { .. }
+                | Pending::WriteBack
+                | Pending::ReadRevocations
                 | Pending::Renewal(_)
                 | Pending::Report
                 | Pending::Members(_)

@@ -30,5 +30,6 @@ mod node;
 mod presence;
 mod redis;
 mod refill;
+mod revocations;
 mod scenarios;
 mod webhooks;

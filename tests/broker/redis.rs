@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use switchboard::broker::redis::{LEASE, RedisSettings};
 use switchboard::broker::{Range, Refused};
+use switchboard::dispatcher::Now;
+use switchboard::revocations::Cutoff;
 
 use super::here::list;
 use super::node::{BrokerNode, Form, settings};
@@ -20,6 +22,9 @@ fn works(mut node: BrokerNode) {
     assert_eq!(list(&node.members("lobby")), "ada:1");
     node.here("lobby", "ada", 0);
     assert_eq!(node.change("lobby").connections, 0);
+    let cutoff = Cutoff::at(Now::read().unix_ms);
+    assert!(node.revoke("ada", cutoff));
+    assert_eq!(node.revocations(), [("ada".to_owned(), cutoff)]);
 }
 
 /// Somebody in the lobby, by a node that has died long ago.

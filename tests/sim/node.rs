@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use switchboard::broker::topics::Topics;
-use switchboard::broker::{BrokerEvent, Change, Members, Publish, Read, Refused, Roll};
+use switchboard::broker::{
+    BrokerEvent, Change, Members, Publish, Read, ReadRevocations, Refused, Revoke, Roll,
+    StoredRevocations,
+};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
 use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId, UserName};
 use switchboard::metrics::Metrics;
@@ -78,13 +81,15 @@ pub enum Answer {
     Published(Result<Position, Refused>),
     Page(Result<Page, Refused>),
     Roll(Result<Roll, Refused>),
+    Revoked(Result<Vec<UserName>, Refused>),
+    Revocations(Result<StoredRevocations, Refused>),
 }
 
 impl Answer {
     pub fn lane(&self) -> usize {
         match self {
-            Answer::Published(_) => PUBLISHES,
-            Answer::Page(_) | Answer::Roll(_) => READS,
+            Answer::Published(_) | Answer::Revoked(_) => PUBLISHES,
+            Answer::Page(_) | Answer::Roll(_) | Answer::Revocations(_) => READS,
         }
     }
 }
@@ -106,13 +111,15 @@ pub enum Job {
     Publish(Arc<Publish>),
     Read(Read),
     Members(Members),
+    Revoke(Revoke),
+    ReadRevocations(ReadRevocations),
 }
 
 impl Job {
     fn may_repeat(&self) -> bool {
         match self {
             Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
-            Job::Read(_) | Job::Members(_) => true,
+            _ => true,
         }
     }
 
@@ -130,6 +137,14 @@ impl Job {
                 ticket: members.ticket,
                 result,
             },
+            (Job::Revoke(revoke), Answer::Revoked(result)) => BrokerEvent::Revoked {
+                ticket: revoke.ticket,
+                result,
+            },
+            (Job::ReadRevocations(read), Answer::Revocations(result)) => BrokerEvent::Revocations {
+                ticket: read.ticket,
+                result,
+            },
             _ => unreachable!("an answer of the other lane"),
         }
     }
@@ -139,6 +154,8 @@ impl Job {
             Job::Publish(_) => self.answer(Answer::Published(Err(why))),
             Job::Read(_) => self.answer(Answer::Page(Err(Refused::Unavailable))),
             Job::Members(_) => self.answer(Answer::Roll(Err(Refused::Unavailable))),
+            Job::Revoke(_) => self.answer(Answer::Revoked(Err(why))),
+            Job::ReadRevocations(_) => self.answer(Answer::Revocations(Err(Refused::Unavailable))),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! The store that all nodes share, as Redis is to a cluster: each room's log, who is subscribed to its topic, and every
 //! position that was ever given away, which is the truth that the oracle judges by.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use switchboard::broker::{Page, Publish, Range, Read, Refused};
+use switchboard::broker::{Page, Publish, Range, Read, Refused, Revoke, StoredRevocations};
 use switchboard::epochs::Standing;
 use switchboard::history::Log;
 use switchboard::id::{Epoch, Position, RoomName, UserName};
 use switchboard::retention::LogLimits;
+use switchboard::revocations::Cutoff;
 
 use super::client::USERS;
 use super::node::Sizes;
@@ -81,6 +82,8 @@ pub struct Redis {
     limits: LogLimits,
     page: usize,
     epochs: u64,
+    /// Whose tokens are revoked.
+    revoked: BTreeMap<UserName, Cutoff>,
     /// A place that was given to two values, or a key that was not honoured.
     pub reused: Option<String>,
 }
@@ -101,6 +104,7 @@ impl Redis {
             limits,
             page: sizes.page,
             epochs: 0,
+            revoked: BTreeMap::new(),
             reused: None,
         };
         for name in names {
@@ -182,6 +186,28 @@ impl Redis {
             room.truth.began.insert(room.log.epoch(), former);
         }
         page
+    }
+
+    /// Writes cutoffs, and returns the users whose cutoff is a greater one now.
+    pub fn revoke(&mut self, revoke: &Revoke) -> Vec<UserName> {
+        let mut changed = Vec::new();
+        for (user, cutoff) in &revoke.cutoffs {
+            if self.revoked.get(user) < Some(cutoff) {
+                self.revoked.insert(user.clone(), *cutoff);
+                changed.push(user.clone());
+            }
+        }
+        changed
+    }
+
+    pub fn revocations(&self) -> StoredRevocations {
+        let all = self.revoked.iter();
+        StoredRevocations {
+            cutoffs: all.map(|(user, cutoff)| (user.clone(), *cutoff)).collect(),
+            data_set: "simulated".into(),
+            is_confirmed: true,
+            awaited: 0,
+        }
     }
 
     /// Where the room stands, and the oldest offset it still has.

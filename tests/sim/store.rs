@@ -38,6 +38,10 @@ impl World {
             }
             Request::Here(here) => self.say_here(index, here),
             Request::Members(members) => self.push_job(index, READS, Job::Members(members)),
+            Request::Revoke(revoke) => self.push_job(index, PUBLISHES, Job::Revoke(revoke)),
+            Request::ReadRevocations(read) => {
+                self.push_job(index, READS, Job::ReadRevocations(read));
+            }
             // Only backends ask for it, and there are none here.
             Request::Connected(_) | Request::Census(_) => {}
             Request::Retire(time) => self.retire(index, time.as_millis() as u64),
@@ -125,6 +129,8 @@ impl World {
                 Answer::Roll(Ok(self.redis.presence.roll(room, members)))
             }
             Job::Read(read) => Answer::Page(Ok(self.redis.read(read, now))),
+            Job::Revoke(revoke) => Answer::Revoked(Ok(self.redis.revoke(revoke))),
+            Job::ReadRevocations(_) => Answer::Revocations(Ok(self.redis.revocations())),
         };
         if !current {
             return;

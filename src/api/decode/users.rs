@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{Asked, bad, body, no_query, one, parameters, room};
 use crate::api::{Call, Command};
-use crate::control::{Deed, Order};
+use crate::control::{Cutoff, Deed, Order};
 use crate::id::RoomName;
 use crate::protocol::{Code, CommandError};
 
@@ -13,7 +13,7 @@ pub fn disconnect(asked: &Asked<'_>) -> Result<Call, CommandError> {
     let what = "the one parameter is `forbid_return`, true or false";
     let [forbid] = parameters(asked, ["forbid_return"], what)?;
     let deed = match forbid.as_deref() {
-        Some("true") => Deed::Revoke,
+        Some("true") => Deed::Revoke(Cutoff::at(asked.unix_ms)),
         Some("false") | None => Deed::Disconnect,
         Some(_) => return Err(bad(what)),
     };

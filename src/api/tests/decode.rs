@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{publishes, read};
 use crate::api::*;
 use crate::census::Kind;
-use crate::control::Deed;
+use crate::control::{Cutoff, Deed};
 use crate::http::Method;
 use crate::protocol::Code;
 use crate::publication::Sender;
@@ -272,7 +272,7 @@ fn what_is_to_be_done_with_a_user_is_read_from_path_and_query() {
             Delete,
             "connections",
             Some("forbid_return=true"),
-            Deed::Revoke,
+            Deed::Revoke(Cutoff::at(1_764_000_000_123)),
         ),
         (Put, "rooms/lobby", None, Deed::Join(lobby())),
         (Delete, "rooms/lobby", None, Deed::Leave(lobby())),

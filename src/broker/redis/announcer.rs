@@ -72,6 +72,8 @@ pub struct Announcer {
     pause: Option<Instant>,
     /// On this connection the lease was found as it should be.
     found: bool,
+    /// The lease was lost, and nobody has asked yet.
+    loss: bool,
     /// Until then the nodes say again what Redis has lost.
     refill: Option<Instant>,
     random: fastrand::Rng,
@@ -87,6 +89,7 @@ impl Announcer {
             late: false,
             pause: None,
             found: false,
+            loss: false,
             refill: None,
             random: fastrand::Rng::with_seed(seed),
         }
@@ -144,6 +147,11 @@ impl Announcer {
         }
     }
 
+    /// Whether the lease was lost since this was last asked: other data may be lost too.
+    pub fn take_loss(&mut self) -> bool {
+        std::mem::take(&mut self.loss)
+    }
+
     /// Whether the lists in Redis are whole, as far as this node can know.
     pub fn trusts(&self, now: Instant) -> bool {
         let known = self.found || self.lease.is_retiring();
@@ -190,6 +198,7 @@ impl Announcer {
         if self.lease.answered(renewal, &answer, now) == News::Over {
             log::warn!(lease:% = renewal.lease, state:? = answer.state; "the lease is over; announcing all members anew");
             self.ledger.anew();
+            self.loss = true;
             self.refill = Some(now + REFILL);
         }
         self.found = self.lease.ends().is_some();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{ServerError, Value};
 
 use super::queue::Job;
-use super::{census, rolls};
+use super::{census, revoked, rolls};
 use crate::broker::wire::{self, Format, WireError};
 use crate::broker::{BrokerEvent, Page, Publication, Range, Read, Refused};
 use crate::id::{Epoch, Position};
@@ -74,6 +74,23 @@ pub fn judge(job: &Job, answer: Value, newest: Format) -> Outcome {
             },
             None => foreign(Refused::Unavailable),
         },
+        Job::Revoke(asked) => match revoked::read_written(answer) {
+            Some(users) => done(Some(BrokerEvent::Revoked {
+                ticket: asked.ticket,
+                result: Ok(users),
+            })),
+            None => foreign(Refused::Unknown),
+        },
+        Job::ReadRevocations(asked) => match revoked::read_all(answer) {
+            Some((stored, junk)) => Outcome::Done {
+                event: Some(BrokerEvent::Revocations {
+                    ticket: asked.ticket,
+                    result: Ok(stored),
+                }),
+                junk,
+            },
+            None => foreign(Refused::Unavailable),
+        },
         Job::Read(read) => match read_page(read, answer, newest) {
             Ok((page, junk)) => Outcome::Done {
                 event: Some(BrokerEvent::Page {
@@ -110,7 +127,7 @@ fn judge_error(job: &Job, error: &ServerError) -> Outcome {
         // Raised by our scripts before their first write.
         "NEWER" => Refused::Newer,
         "MISCONF" | "NOREPLICAS" | "NOAUTH" | "NOPERM" => Refused::Unavailable,
-        _ if matches!(job, Job::Read(_) | Job::Members(_) | Job::Census(_)) => Refused::Unavailable,
+        _ if job.is_read() => Refused::Unavailable,
         _ => Refused::Unknown,
     };
     let why = match why {

@@ -10,12 +10,13 @@ use super::lease::{LONGEST, Renewal};
 use super::names::Names;
 use super::queue::Job;
 use super::reaper::{FIELDS, ROOMS, Step};
+use super::revoked;
 use super::scripts::{Caller, Script};
 use crate::broker::ledger::{Ask, Said, Who};
 use crate::broker::wire::{self, Format};
 use crate::broker::{Census, KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
 use crate::census::{Kind, Question};
-use crate::id::{Epoch, Position, RoomName};
+use crate::id::{Epoch, Incarnation, Position, RoomName};
 use crate::notice::{LENGTH, Wanted};
 use crate::retention::Retention;
 
@@ -42,6 +43,7 @@ const OVER: usize = 16;
 #[derive(Debug)]
 pub struct Commands {
     pub names: Names,
+    run: Incarnation,
     node_topic: String,
     retention: Retention,
     /// Whether somebody wants to know that a room is occupied or vacated.
@@ -55,6 +57,7 @@ pub struct Commands {
 impl Commands {
     pub fn new(names: Names, settings: &Settings, seed: u64) -> Self {
         Self {
+            run: settings.incarnation,
             node_topic: names.node_topic(settings.incarnation),
             names,
             retention: settings.retention.clone(),
@@ -80,6 +83,8 @@ impl Commands {
             Job::Read(read) => self.read(read, caller),
             Job::Members(members) => self.members(members, caller),
             Job::Census(census) => self.census(census, caller),
+            Job::Revoke(asked) => revoked::write(asked, self.run, &self.names, caller),
+            Job::ReadRevocations(asked) => revoked::read(asked, self.run, &self.names, caller),
             Job::Probe => plain_publish(&self.node_topic, "1"),
         }
     }
@@ -323,7 +328,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::id::{Incarnation, RoomName, Ticket};
+    use crate::id::Ticket;
 
     #[test]
     fn ephemeral_publications_and_probes_need_no_script() {

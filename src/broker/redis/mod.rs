@@ -1,9 +1,9 @@
 //! The broker over Redis, and the only place that names it. Three tasks, each with a connection of its own:
 //!
 //! ```text
-//!  dispatcher ─Request─▶ publisher ──(Lane)── publishes ──▶ publish.lua   and, once a second, the node's own topic
+//!  dispatcher ─Request─▶ publisher ──(Lane)── publishes ──▶ publish.lua, revoke.lua, and once a second the node's topic
 //!                          │ │ └──────(Presence)──────────▶ lease.lua, here.lua, reap.lua
-//!                          │ └─Job─▶ reader ──(Lane)──▶ read.lua, members.lua       │
+//!                          │ └─Job─▶ reader ──(Lane)──▶ read.lua, members.lua …     │
 //!                          └─Order─▶ subscription ◀── messages, confirmations ──────┘
 //!  dispatcher ◀─BrokerEvent─ all three
 //! ```
@@ -30,6 +30,7 @@ mod pushes;
 pub mod queue;
 mod reader;
 mod reaper;
+mod revoked;
 mod rolls;
 mod scripts;
 mod shares;

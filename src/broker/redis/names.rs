@@ -9,6 +9,7 @@
 //! PREFIX:node:LEASE:rooms            where it has members      PREFIX:{room}:names  their names, in order
 //! PREFIX:hooks, PREFIX:hooks:lost    what webhooks tell        PREFIX:{@user}:live  the user's connections, in order
 //! PREFIX:rooms, :rooms:@, :rooms:$   rooms with somebody in    PREFIX:{room}:key:WHO:HEX   a publisher's key
+//! PREFIX:revoked                     revocations, a set        PREFIX:revoked:confirmed   who wrote it
 //! ```
 //!
 //! The braces keep all of a room on one shard. Topics, unlike keys, are common to all databases of a Redis; in database 3
@@ -109,6 +110,14 @@ impl Names {
     /// The newest format that the node of each lease reads.
     pub fn formats(&self) -> String {
         format!("{}:nodes:formats", self.keys)
+    }
+
+    /// The set of revocations, and which nodes have written what they know.
+    pub fn revoked(&self) -> [String; 2] {
+        [
+            format!("{}:revoked", self.keys),
+            format!("{}:revoked:confirmed", self.keys),
+        ]
     }
 
     /// The rooms in which a lease has said something.

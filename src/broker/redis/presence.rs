@@ -66,6 +66,11 @@ impl Presence {
         self.announcer.format(Instant::now())
     }
 
+    /// Whether the lease was lost since this was last asked, and with it perhaps other data.
+    pub fn take_loss(&mut self) -> bool {
+        self.announcer.take_loss()
+    }
+
     /// The connection is another one.
     pub fn connected(&mut self, learned: Learned) {
         self.lost();

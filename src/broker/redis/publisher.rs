@@ -58,6 +58,9 @@ impl Publisher {
                     if let Err(end) = end {
                         self.lane.remake(end);
                     }
+                    if self.presence.take_loss() {
+                        self.lane.events.push(BrokerEvent::DataSetChanged);
+                    }
                     Ok(())
                 }
                 change = self.changes.recv_async().fuse() => match change {
@@ -113,6 +116,11 @@ impl Publisher {
                 self.lane.push(Job::Publish(publish));
                 Ok(())
             }
+            Request::Revoke(revoke) => {
+                self.lane.push(Job::Revoke(revoke));
+                Ok(())
+            }
+            Request::ReadRevocations(read) => self.read(Job::ReadRevocations(read)),
             Request::Read(read) => self.read(Job::Read(read)),
             Request::Members(members) => {
                 // It may be asked because of a change that shows a loss; that comes first.

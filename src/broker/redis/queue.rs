@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::shares::Shares;
-use crate::broker::{BrokerEvent, Census, Members, Publish, Read, Refused};
+use crate::broker::{
+    BrokerEvent, Census, Members, Publish, Read, ReadRevocations, Refused, Revoke,
+};
 use crate::census::Question;
 use crate::id::{RoomName, SessionId};
 
@@ -16,6 +18,10 @@ const MAX_JOBS: usize = 16_384;
 /// How many bytes they may hold.
 const MAX_BYTES: usize = 32 << 20;
 
+/// What reading all revocations costs, in entries of a page, when there are as many as there may
+/// be: an entry is far smaller than a message.
+const ENTRIES_OF_REVOCATIONS: usize = 256;
+
 /// Something to be done by Redis.
 #[derive(Debug)]
 pub enum Job {
@@ -23,6 +29,8 @@ pub enum Job {
     Read(Read),
     Members(Members),
     Census(Census),
+    Revoke(Revoke),
+    ReadRevocations(ReadRevocations),
     /// A word to the node itself, to hear whether publishing and the subscription work. Nobody waits for its answer.
     Probe,
 }
@@ -32,8 +40,9 @@ impl Job {
     fn may_repeat(&self) -> bool {
         match self {
             Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
-            Job::Read(_) | Job::Members(_) | Job::Census(_) => true,
-            Job::Probe => false,
+            Job::Revoke(_) => true,
+            job if job.is_read() => true,
+            _ => false,
         }
     }
 
@@ -43,15 +52,23 @@ impl Job {
             Job::Publish(publish) => Some(&publish.room),
             Job::Read(read) => Some(&read.room),
             Job::Members(members) => Some(&members.room),
-            Job::Census(_) | Job::Probe => None,
+            Job::Census(_) | Job::Revoke(_) | Job::ReadRevocations(_) | Job::Probe => None,
         }
+    }
+
+    /// Whether it leaves nothing behind that anybody could miss.
+    pub fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Job::Read(_) | Job::Members(_) | Job::Census(_) | Job::ReadRevocations(_)
+        )
     }
 
     /// Whose share of the line it takes.
     fn source(&self) -> Option<SessionId> {
         match self {
             Job::Publish(publish) => publish.source,
-            Job::Read(_) | Job::Members(_) | Job::Census(_) | Job::Probe => None,
+            _ => None,
         }
     }
 
@@ -59,7 +76,8 @@ impl Job {
     fn weight(&self) -> usize {
         match self {
             Job::Publish(publish) => publish.publication.weight() + 256,
-            Job::Read(_) | Job::Members(_) | Job::Census(_) | Job::Probe => 256,
+            Job::Revoke(revoke) => revoke.cutoffs.len() * 96 + 256,
+            _ => 256,
         }
     }
 
@@ -72,7 +90,8 @@ impl Job {
                 Question::Rooms { limit, .. } | Question::Connections { limit, .. } => *limit,
                 Question::Room(_) => 0,
             },
-            Job::Publish(_) | Job::Probe => 0,
+            Job::ReadRevocations(_) => ENTRIES_OF_REVOCATIONS,
+            Job::Publish(_) | Job::Revoke(_) | Job::Probe => 0,
         };
         self.weight().saturating_add(entries.saturating_mul(1024))
     }
@@ -94,6 +113,14 @@ impl Job {
             }),
             Job::Census(census) => Some(BrokerEvent::Found {
                 ticket: census.ticket,
+                result: Err(unless_unknown(why)),
+            }),
+            Job::Revoke(revoke) => Some(BrokerEvent::Revoked {
+                ticket: revoke.ticket,
+                result: Err(why),
+            }),
+            Job::ReadRevocations(read) => Some(BrokerEvent::Revocations {
+                ticket: read.ticket,
                 result: Err(unless_unknown(why)),
             }),
             Job::Probe => None,

@@ -19,13 +19,28 @@ pub enum Script {
     Reap,
     /// What is done makes room.
     Hooks,
+    Revoke,
+    /// Can be read when memory is short.
+    Revocations,
 }
 
 /// What the connection for publishes calls.
-pub const PUBLISHES: &[Script] = &[Script::Publish, Script::Lease, Script::Here, Script::Reap];
+pub const PUBLISHES: &[Script] = &[
+    Script::Publish,
+    Script::Lease,
+    Script::Here,
+    Script::Reap,
+    Script::Revoke,
+];
 
 /// What the connection for reads calls.
-pub const READS: &[Script] = &[Script::Read, Script::Members, Script::Count, Script::Rooms];
+pub const READS: &[Script] = &[
+    Script::Read,
+    Script::Members,
+    Script::Count,
+    Script::Rooms,
+    Script::Revocations,
+];
 
 /// What the connection for webhooks calls.
 pub const WEBHOOKS: &[Script] = &[Script::Hooks];
@@ -65,6 +80,14 @@ impl Script {
                 include_str!("change.lua"),
                 include_str!("reap.lua")
             ),
+            Script::Revoke => concat!(
+                "#!lua\n",
+                include_str!("revoked.lua"),
+                include_str!("revoke.lua")
+            ),
+            Script::Revocations => {
+                concat!(include_str!("revoked.lua"), include_str!("revocations.lua"))
+            }
             Script::Hooks => concat!("#!lua flags=allow-oom\n", include_str!("hooks.lua")),
         }
     }

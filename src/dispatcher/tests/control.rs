@@ -2,11 +2,64 @@
 
 use super::identity::{holder, identified, secured};
 use super::*;
-use crate::control::{Deed, Order};
+use crate::broker::{Revoke, StoredRevocations};
+use crate::control::{Cutoff, Deed, Order};
 use crate::epochs::Ends;
 use crate::id::UserName;
+use crate::identity::LEEWAY;
 
 const REVOKED: &str = "$control.revoked";
+
+/// Tokens that were issued up to this moment by any clock that is not ahead.
+fn revoked(user: &str, moment: u64) -> Arc<Publication> {
+    ordered(user, Deed::Revoke(Cutoff::at(moment)), 1)
+}
+
+fn user(name: &str) -> UserName {
+    UserName::new(name).unwrap()
+}
+
+/// The answer to the read of the set of revocations among these requests: it is confirmed.
+pub(super) fn stored(requests: &[Request], cutoffs: &[(&str, Cutoff)]) -> Event {
+    stored_as(requests, cutoffs, true, 0)
+}
+
+fn stored_as(
+    requests: &[Request],
+    cutoffs: &[(&str, Cutoff)],
+    is_confirmed: bool,
+    awaited: u64,
+) -> Event {
+    let read = requests.iter().find_map(|request| match request {
+        Request::ReadRevocations(read) => Some(read.ticket),
+        _ => None,
+    });
+    let ticket = read.unwrap_or_else(|| panic!("the set is not read in {requests:?}"));
+    let cutoffs = cutoffs.iter().map(|(name, cutoff)| (user(name), *cutoff));
+    let result = Ok(StoredRevocations {
+        cutoffs: cutoffs.collect(),
+        data_set: "id".into(),
+        is_confirmed,
+        awaited,
+    });
+    Event::Broker(BrokerEvent::Revocations { ticket, result })
+}
+
+fn writes(requests: Vec<Request>) -> Vec<Revoke> {
+    let writes = requests.into_iter().filter_map(|request| match request {
+        Request::Revoke(revoke) => Some(revoke),
+        _ => None,
+    });
+    writes.collect()
+}
+
+/// The set took it; these users are new in it.
+fn written(write: &Revoke, new: &[&str]) -> Event {
+    Event::Broker(BrokerEvent::Revoked {
+        ticket: write.ticket,
+        result: Ok(new.iter().map(|name| user(name)).collect()),
+    })
+}
 
 fn ordered(user: &str, deed: Deed, moment: u64) -> Arc<Publication> {
     let user = UserName::new(user).unwrap();
@@ -63,43 +116,90 @@ impl Bench {
 fn a_revocation_ends_the_sessions_with_older_tokens_and_refuses_them_from_then_on() {
     let mut bench = secured();
     let expires = bench.expires_in(60);
-    let (old, new) = (
-        holder("ada", "*", expires),
-        holder("ada", "*", expires + 1_000),
-    );
+    let moment = expires - 60_000;
+    let issued = |after: u64| holder("ada", "*", expires + after);
+    let (old, doubtful, new) = (issued(0), issued(1), issued(LEEWAY + 1));
     let mut silent = Identity::clone(&old);
     silent.times.as_mut().unwrap().issued = None;
+    let silent = Arc::new(silent);
     bench.signed_in(1, &old, 0);
     bench.signed_in(2, &new, 0);
     bench.signed_in(3, &holder("bob", "*", expires), 0);
-    bench.signed_in(4, &Arc::new(silent.clone()), 0);
-    // Issued at this very moment is not after it.
-    let moment = expires - 60_000;
-    bench.turn([heard_order(
-        REVOKED,
-        1,
-        ordered("ada", Deed::Revoke, moment),
-    )]);
-    let codes = [1, 2, 3, 4].map(|session| bench.closed(session));
-    assert_eq!(codes, [Some(3500), None, None, Some(3500)]);
-    for (session, identity) in [(5, old), (6, Arc::new(silent))] {
+    bench.signed_in(4, &silent, 0);
+    bench.signed_in(5, &doubtful, 0);
+    // What was issued at this very moment is not after it.
+    bench.turn([heard_order(REVOKED, 1, revoked("ada", moment))]);
+    let codes = [1, 2, 3, 4, 5].map(|session| bench.closed(session));
+    assert_eq!(codes, [Some(3500), None, None, Some(3500), Some(3008)]);
+    for (session, identity, code, close) in [
+        (6, old, "unauthorized", 3500),
+        (7, silent, "unauthorized", 3500),
+        (8, doubtful, "expired", 3008),
+    ] {
         bench.open(session);
         bench.turn([identified(session, identity)]);
         let reader = &bench.outboxes[&session];
         let Some(Chunk::Frames(frames)) = reader.try_recv() else {
             panic!("no answer");
         };
-        assert_eq!(messages(&frames)[0]["code"], "unauthorized");
-        assert_eq!(bench.closed(session), Some(3500));
+        assert_eq!(messages(&frames)[0]["code"], code);
+        assert_eq!(bench.closed(session), Some(close));
     }
-    bench.signed_in(7, &new, 0);
+    bench.signed_in(9, &new, 0);
     // An older word about the same user changes nothing.
-    bench.turn([heard_order(
-        REVOKED,
-        2,
-        ordered("ada", Deed::Revoke, moment - 9),
-    )]);
-    assert_eq!(bench.closed(7), None);
+    bench.turn([heard_order(REVOKED, 2, revoked("ada", moment - 9))]);
+    assert_eq!(bench.closed(9), None);
+}
+
+#[test]
+fn a_revocation_by_the_issuers_clock_leaves_the_new_token_alone() {
+    let mut bench = secured();
+    let expires = bench.expires_in(60);
+    let time = expires - 60_000;
+    let (old, new) = (holder("ada", "*", expires - 1), holder("ada", "*", expires));
+    bench.signed_in(1, &old, 0);
+    bench.signed_in(2, &new, 0);
+    let deed = Deed::Revoke(Cutoff::issued_before(time));
+    bench.turn([heard_order(REVOKED, 1, ordered("ada", deed, 1))]);
+    let codes = [1, 2].map(|session| bench.closed(session));
+    assert_eq!(codes, [Some(3500), None]);
+    bench.signed_in(3, &new, 0);
+    // A node of the former version publishes it again, and has kept the time alone.
+    let data = RawValue::from_string(r#"{"do":"revoke","user":"ada"}"#.into()).unwrap();
+    let again = Publication {
+        user: None,
+        time: time - 1,
+        except: None,
+        data,
+    };
+    let requests = bench.turn([heard_order(REVOKED, 2, Arc::new(again))]);
+    assert!(requests.is_empty(), "{requests:?}");
+    assert_eq!([2, 3].map(|session| bench.closed(session)), [None, None]);
+}
+
+#[test]
+fn a_revocation_of_a_former_version_is_written_into_the_set() {
+    let mut bench = secured();
+    let moment = bench.now.unix_ms;
+    let data = RawValue::from_string(r#"{"do":"revoke","user":"ada"}"#.into()).unwrap();
+    let said = Publication {
+        user: None,
+        time: moment,
+        except: None,
+        data,
+    };
+    bench.turn([heard_order(REVOKED, 1, Arc::new(said))]);
+    let writes = writes(bench.turn([Event::Tick]));
+    let [write] = &writes[..] else {
+        panic!("{writes:?}");
+    };
+    assert_eq!(write.cutoffs, [(user("ada"), Cutoff::at(moment))]);
+    // All nodes hear it, so it is not published again.
+    let requests = bench.turn([written(write, &["ada"])]);
+    assert!(publishes(requests).is_empty());
+    // One of this version is in the set before it is heard.
+    bench.turn([heard_order(REVOKED, 2, revoked("bob", moment))]);
+    assert!(bench.turn([Event::Tick]).is_empty());
 }
 
 #[test]
@@ -118,7 +218,6 @@ fn nobody_with_a_token_is_let_in_before_the_node_has_read_which_were_revoked() {
     assert!(!bench.dispatcher.knows_revocations());
     let ticket = read_ticket(&bench.turn([Event::Tick]));
     // More than a page: the first is not the end.
-    let said = ordered("ada", Deed::Revoke, expires);
     let top = Position {
         epoch: Epoch::new(EPOCH),
         offset: 2,
@@ -128,62 +227,174 @@ fn nobody_with_a_token_is_let_in_before_the_node_has_read_which_were_revoked() {
         first: 1,
         ends: Ends::default(),
         expires_in: std::time::Duration::from_secs(60),
-        messages: vec![(1, ordered("eve", Deed::Revoke, expires))],
+        messages: vec![(1, revoked("eve", expires))],
     });
     let requests = bench.turn([Event::Broker(BrokerEvent::Page { ticket, result })]);
-    assert!(!bench.dispatcher.knows_revocations());
     let result = Ok(Page {
         top,
         first: 1,
         ends: Ends::default(),
         expires_in: std::time::Duration::from_secs(60),
-        messages: vec![(2, said)],
+        messages: vec![(2, revoked("ada", expires))],
     });
     let ticket = read_ticket(&requests);
-    bench.turn([Event::Broker(BrokerEvent::Page { ticket, result })]);
+    let requests = bench.turn([Event::Broker(BrokerEvent::Page { ticket, result })]);
+    assert!(!bench.dispatcher.knows_revocations(), "the set is not read");
+    // What only the log has, as a former version left it, is written into the set.
+    let cutoff = Cutoff::at(expires);
+    let in_set = [("eve", cutoff), ("zoe", cutoff)];
+    let requests = bench.turn([stored(&requests, &in_set)]);
     assert!(bench.dispatcher.knows_revocations());
-    bench.turn([identified(1, ada)]);
-    assert_eq!(bench.closed(1), Some(3500));
-    bench.signed_in(2, &holder("bob", "*", expires), 0);
+    let writes = writes(requests);
+    assert_eq!(writes[0].cutoffs, [(user("ada"), cutoff)]);
+    for (session, name) in [(1, "ada"), (2, "zoe")] {
+        if session > 1 {
+            bench.open(session);
+        }
+        bench.turn([identified(session, holder(name, "*", expires))]);
+        assert_eq!(bench.closed(session), Some(3500), "{name}");
+    }
+    bench.signed_in(3, &holder("bob", "*", expires), 0);
+}
+
+/// A node that has read an empty log, and the requests of that turn: the set is read next.
+fn starting() -> (Bench, Vec<Request>) {
+    let mut bench = Bench::behind();
+    let ticket = read_ticket(&bench.turn([following(REVOKED)]));
+    let requests = bench.turn([log(ticket, EPOCH, vec![])]);
+    (bench, requests)
+}
+
+impl Bench {
+    fn passes(&mut self, millis: u64) -> Vec<Request> {
+        self.now.instant += Duration::from_millis(millis);
+        self.now.unix_ms += millis;
+        self.turn([Event::Tick])
+    }
 }
 
 #[test]
-fn what_was_revoked_is_said_again_when_the_log_is_lost_and_counts_all_the_while() {
+fn a_node_that_starts_waits_until_the_others_have_confirmed() {
+    let (mut bench, requests) = starting();
+    let is_starting = |requests: &[Request]| {
+        let read = |it: &Request| matches!(it, Request::ReadRevocations(read) if read.is_starting);
+        requests.iter().any(read)
+    };
+    assert!(is_starting(&requests));
+    bench.turn([stored_as(&requests, &[], false, 1)]);
+    let requests = bench.passes(3_000);
+    assert!(is_starting(&requests), "it looks again");
+    let requests = bench.turn([stored_as(&requests, &[], false, 1)]);
+    assert!(!bench.dispatcher.knows_revocations(), "{requests:?}");
+    let requests = bench.passes(1_000);
+    let cutoff = Cutoff::at(bench.now.unix_ms);
+    let requests = bench.turn([stored_as(&requests, &[("ada", cutoff)], true, 0)]);
+    assert!(bench.dispatcher.knows_revocations());
+    assert!(writes(requests).is_empty(), "it is confirmed");
+}
+
+#[test]
+fn a_node_that_waited_ten_seconds_goes_on_and_confirms_in_the_others_place() {
+    let (mut bench, mut requests) = starting();
+    for _ in 0..10 {
+        bench.turn([stored_as(&requests, &[], false, 1)]);
+        assert!(!bench.dispatcher.knows_revocations());
+        requests = bench.passes(1_000);
+    }
+    let writes = writes(bench.turn([stored_as(&requests, &[], false, 1)]));
+    assert!(bench.dispatcher.knows_revocations());
+    let confirm = writes[0].confirm.as_ref().unwrap();
+    assert_eq!((&*confirm.data_set, confirm.force), ("id", true));
+}
+
+#[test]
+fn a_node_that_starts_alone_waits_two_seconds_for_nodes_that_lost_their_leases() {
+    let (mut bench, requests) = starting();
+    bench.turn([stored_as(&requests, &[], false, 0)]);
+    let requests = bench.passes(1_999);
+    bench.turn([stored_as(&requests, &[], false, 0)]);
+    assert!(!bench.dispatcher.knows_revocations());
+    let requests = bench.passes(250);
+    let writes = writes(bench.turn([stored_as(&requests, &[], false, 0)]));
+    assert!(bench.dispatcher.knows_revocations());
+    assert!(!writes[0].confirm.as_ref().unwrap().force);
+}
+
+#[test]
+fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
     let mut bench = secured();
     let expires = bench.expires_in(60);
-    let moment = bench.now.unix_ms;
-    for (offset, user) in (1..).zip(["ada", "bob"]) {
-        let said = ordered(user, Deed::Revoke, moment + offset);
+    let cutoffs = [("ada", 1), ("bob", 2)].map(|(name, after)| {
+        let cutoff = Cutoff::at(bench.now.unix_ms + after);
+        (name, cutoff)
+    });
+    for (offset, (name, cutoff)) in (1..).zip(cutoffs) {
+        let said = ordered(name, Deed::Revoke(cutoff), 1);
         bench.turn([heard_order(REVOKED, offset, said)]);
     }
-    let ticket = read_ticket(&bench.turn([following(REVOKED)]));
-    let again = publishes(bench.turn([log(ticket, EPOCH + 1, vec![])]));
-    let said: Vec<_> = again
-        .iter()
-        .map(|publish| (publish.publication.time, publish.room.as_str()))
-        .collect();
-    assert_eq!(said, [(moment + 1, REVOKED), (moment + 2, REVOKED)]);
-    let key = again[0].key.as_ref().unwrap();
-    assert_eq!(key.publisher.as_str(), "ada");
-    let epoch = Epoch::new(EPOCH + 1);
-    assert_eq!(*key.key, *format!("{}-{epoch}", moment + 1));
-    bench.open(1);
-    bench.turn([identified(1, holder("ada", "*", expires))]);
-    assert_eq!(bench.closed(1), Some(3500));
-    // What is refused is said once more, what is safe is not.
+    let requests = bench.turn([Event::Broker(BrokerEvent::DataSetChanged)]);
+    let requests = bench.turn([stored_as(&requests, &[("zoe", cutoffs[0].1)], false, 0)]);
+    assert!(
+        bench.dispatcher.knows_revocations(),
+        "it knows what it knew"
+    );
+    let wrote = writes(requests);
+    let [write] = &wrote[..] else {
+        panic!("{wrote:?}");
+    };
+    assert_eq!(
+        write.cutoffs,
+        cutoffs.map(|(name, cutoff)| (user(name), cutoff))
+    );
+    assert_eq!(&*write.confirm.as_ref().unwrap().data_set, "id");
+    // What counts, counts all the while; and so does what another node has written.
+    for (session, name) in [(1, "ada"), (2, "zoe")] {
+        bench.open(session);
+        bench.turn([identified(session, holder(name, "*", expires))]);
+        assert_eq!(bench.closed(session), Some(3500));
+    }
+    // The write fails, and is asked again, once.
+    let result = Err(Refused::Unavailable);
+    let ticket = write.ticket;
+    let requests = bench.turn([Event::Broker(BrokerEvent::Revoked { ticket, result })]);
+    assert!(requests.is_empty());
+    let wrote = writes(bench.turn([Event::Tick]));
+    assert_eq!(
+        (wrote[0].cutoffs.len(), wrote[0].confirm.is_some()),
+        (2, true)
+    );
+    // Another node was first with Bob: it publishes that.
+    let again = publishes(bench.turn([written(&wrote[0], &["ada"])]));
+    let [said] = &again[..] else {
+        panic!("{again:?}");
+    };
+    let order = Order::read(crate::control::ControlLog::Revocations, &said.publication);
+    assert_eq!(order.unwrap().deed, Deed::Revoke(cutoffs[0].1));
     let published = |ticket, result| Event::Broker(BrokerEvent::Published { ticket, result });
-    let position = Position { epoch, offset: 1 };
-    bench.turn([
-        published(again[0].ticket, Ok(position)),
-        published(again[1].ticket, Err(Refused::Unavailable)),
-    ]);
+    bench.turn([published(said.ticket, Err(Refused::Unavailable))]);
     let once_more = publishes(bench.turn([Event::Tick]));
-    assert_eq!(once_more.len(), 1);
-    assert_eq!(once_more[0].key, again[1].key);
+    let position = Position {
+        epoch: Epoch::new(EPOCH),
+        offset: 3,
+    };
     bench.turn([published(once_more[0].ticket, Ok(position))]);
-    assert!(publishes(bench.turn([Event::Tick])).is_empty());
+    assert!(bench.turn([Event::Tick]).is_empty());
     let load = bench.dispatcher.load();
     assert_eq!((load.commands, load.reads), (0, 0));
+}
+
+#[test]
+fn the_set_is_compared_once_a_minute_and_after_each_resubscription() {
+    let mut bench = secured();
+    let requests = bench.passes(61_000);
+    bench.signed_in(1, &holder("ada", "*", bench.expires_in(60)), 0);
+    let cutoff = Cutoff::at(bench.now.unix_ms);
+    let requests = bench.turn([stored(&requests, &[("ada", cutoff)])]);
+    assert!(writes(requests).is_empty());
+    assert_eq!(bench.closed(1), Some(3500), "the notification was missed");
+    let mut requests = bench.turn([following(REVOKED)]);
+    requests.extend(bench.turn([Event::Tick]));
+    bench.turn([stored(&requests, &[("ada", cutoff)])]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Signing in and out of rights: the personal room, newer tokens, expiry, and who is disconnected by name.
 
+use super::control::stored;
 use super::*;
 use crate::identity::{Grants, Times};
 use crate::pattern::Pattern;
@@ -41,7 +42,9 @@ pub(super) fn secured() -> Bench {
     bench.dispatcher.follow_control();
     bench.turn([]);
     let ticket = read_ticket(&bench.turn([following("$control.revoked")]));
-    bench.turn([page(ticket, 0, 1, vec![])]);
+    let requests = bench.turn([page(ticket, 0, 1, vec![])]);
+    let requests = bench.turn([stored(&requests, &[])]);
+    assert!(requests.is_empty(), "{requests:?}");
     bench
 }
 

@@ -1,0 +1,362 @@
+//! Keeps the revocations that this node knows equal to the set in the broker. The node reads the
+//! set when it starts, once a minute, after each loss of its subscription and when data may have
+//! been lost; it applies what it did not know and writes back what the set lacks. A write that
+//! added something is published in the log of revocations, so that all nodes apply it at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::desk::{Asker, Pending};
+use super::{Dispatcher, Now};
+use crate::broker::{
+    Confirm, Kept, Publisher, ReadRevocations, Refused, Request, Revoke, StoredRevocations,
+};
+use crate::control::{Deed, Order};
+use crate::disconnect::Disconnect;
+use crate::id::{Ticket, UserName};
+use crate::protocol::{CommandError, Reply};
+use crate::revocations::{Cutoff, Verdict};
+
+/// How long a node that starts waits for the others to write what they know, if the set may be
+/// incomplete.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it waits at least, since after a loss of all data it cannot see the others: they have
+/// to connect, take their leases anew (each asks for its own once a second) and write.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How often it looks meanwhile.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Users that are written at once: a few milliseconds of Redis' time.
+const BATCH: usize = 1000;
+
+/// Notifications that are under way at once.
+const NOTICES: usize = 64;
+
+/// What this node does about the set.
+///
+/// ```text
+///            the set is confirmed, nobody is left to wait for, or PATIENCE is over
+/// starting ────────────────────────────────────────────────────────────────────────▶ known
+/// ```
+#[derive(Default)]
+pub struct RevocationSync {
+    /// The node knows which tokens are revoked.
+    pub known: bool,
+    /// The set is to be read.
+    due: bool,
+    reading: Option<Ticket>,
+    /// When the set was first found unconfirmed by a node that starts, and when it is read again.
+    unconfirmed: Option<Instant>,
+    next_look: Option<Instant>,
+    /// It went on before the others had confirmed.
+    force: bool,
+    /// What the set may lack, and whether other nodes may not know it either.
+    unwritten: VecDeque<(UserName, bool)>,
+    /// To be said once all of that is written.
+    confirm: Option<Confirm>,
+    writing: Option<Writing>,
+    /// Users whose revocations are to be published again, and how many are under way.
+    unpublished: VecDeque<UserName>,
+    under_way: usize,
+}
+
+/// A write that is under way.
+struct Writing {
+    ticket: Ticket,
+    users: Vec<(UserName, bool)>,
+    confirm: Option<Confirm>,
+}
+
+impl RevocationSync {
+    /// The set is to be compared with what this node knows.
+    pub fn compare(&mut self) {
+        self.due = true;
+    }
+}
+
+impl Dispatcher {
+    /// Whether the node has read which tokens were revoked, so that it can judge them.
+    pub fn knows_revocations(&self) -> bool {
+        self.control.revoked.known && self.control.sync.known
+    }
+
+    /// A backend revokes tokens: first the set is written, then all nodes are notified, then it is
+    /// answered.
+    pub(super) fn order_revocation(
+        &mut self,
+        now: Now,
+        asker: &Asker,
+        order: Order,
+        cutoff: Cutoff,
+    ) -> Result<(), CommandError> {
+        let cutoffs = vec![(order.user.clone(), cutoff)];
+        let asker = asker.clone();
+        let ticket = self.wait(&asker.clone(), Pending::Revoke { asker, order })?;
+        let kept = self.kept(now);
+        self.desk.requests.push(Request::Revoke(Revoke {
+            ticket,
+            cutoffs,
+            confirm: None,
+            kept,
+        }));
+        Ok(())
+    }
+
+    /// The answer to a write.
+    pub(super) fn on_revoked(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        result: Result<Vec<UserName>, Refused>,
+    ) {
+        match (self.desk.pending.remove(&ticket), result) {
+            (Some(Pending::Revoke { asker, order }), Ok(_)) => {
+                let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
+                let ticket = self.desk.ticket(Pending::Order { asker, order });
+                let key = format!("{}-{}", self.desk.settings.incarnation, ticket.0);
+                self.say_in_control(ticket, room, Publisher::Backend, key, publication);
+            }
+            (Some(Pending::Revoke { asker, .. }), Err(refused)) => {
+                self.answered(&asker);
+                self.reply(&asker, &Reply::Error(&refused.into()));
+            }
+            (Some(Pending::WriteBack), result) => self.written_back(now, ticket, result),
+            _ => {}
+        }
+    }
+
+    fn written_back(&mut self, now: Now, ticket: Ticket, result: Result<Vec<UserName>, Refused>) {
+        let sync = &mut self.control.sync;
+        let Some(writing) = sync.writing.take_if(|writing| writing.ticket == ticket) else {
+            return;
+        };
+        match result {
+            Ok(changed) => {
+                let untold = writing.users.into_iter().filter(|(_, untold)| *untold);
+                let untold = untold.map(|(user, _)| user);
+                let untold = untold.filter(|user| changed.contains(user));
+                sync.unpublished.extend(untold);
+                self.sync_revocations(now);
+            }
+            // Tried again at the next tick.
+            Err(_) => {
+                for user in writing.users.into_iter().rev() {
+                    sync.unwritten.push_front(user);
+                }
+                sync.confirm = sync.confirm.take().or(writing.confirm);
+            }
+        }
+    }
+
+    /// Asks what is to be asked now.
+    pub(super) fn sync_revocations(&mut self, now: Now) {
+        let is_open = self.desk.settings.rights.open;
+        let sync = &mut self.control.sync;
+        if is_open || !self.control.revoked.known {
+            // A node in open mode judges no tokens. Any other reads the log first.
+            sync.known |= is_open;
+            return;
+        }
+        let looks = sync.next_look.is_some_and(|at| now.instant >= at);
+        if (sync.due || looks) && sync.reading.is_none() {
+            (sync.due, sync.next_look) = (false, None);
+            let is_starting = !sync.known;
+            let ticket = self.desk.ticket(Pending::ReadRevocations);
+            self.control.sync.reading = Some(ticket);
+            let kept = self.kept(now);
+            let read = ReadRevocations {
+                ticket,
+                is_starting,
+                kept,
+            };
+            self.desk.requests.push(Request::ReadRevocations(read));
+        }
+        self.write_back(now);
+        self.publish_again(now);
+    }
+
+    fn write_back(&mut self, now: Now) {
+        let kept = self.kept(now);
+        let control = &mut self.control;
+        if control.sync.writing.is_some() {
+            return;
+        }
+        let (mut users, mut cutoffs) = (Vec::new(), Vec::new());
+        while users.len() < BATCH
+            && let Some((user, untold)) = control.sync.unwritten.pop_front()
+        {
+            if let Some(cutoff) = control.revocations.cutoff(&user, now.unix_ms) {
+                cutoffs.push((user.clone(), cutoff));
+                users.push((user, untold));
+            }
+        }
+        let is_last = control.sync.unwritten.is_empty();
+        let confirm = control.sync.confirm.take_if(|_| is_last);
+        if users.is_empty() && confirm.is_none() {
+            return;
+        }
+        let ticket = self.desk.ticket(Pending::WriteBack);
+        control.sync.writing = Some(Writing {
+            ticket,
+            users,
+            confirm: confirm.clone(),
+        });
+        self.desk.requests.push(Request::Revoke(Revoke {
+            ticket,
+            cutoffs,
+            confirm,
+            kept,
+        }));
+    }
+
+    /// The answer to a read.
+    pub(super) fn on_revocations(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        result: Result<StoredRevocations, Refused>,
+    ) {
+        self.desk.pending.remove(&ticket);
+        let sync = &mut self.control.sync;
+        if sync.reading.take_if(|asked| *asked == ticket).is_none() {
+            return;
+        }
+        let Ok(stored) = result else {
+            // Asked again at the next tick.
+            sync.due = true;
+            return;
+        };
+        for (user, cutoff) in &stored.cutoffs {
+            self.revoke(now, user, *cutoff);
+        }
+        let was_known = self.control.sync.known;
+        if was_known || stored.is_confirmed || self.stops_waiting(now, &stored) {
+            self.control.sync.known = true;
+            self.compare_with(now, stored, was_known);
+        }
+        self.sync_revocations(now);
+    }
+
+    /// Whether a node that starts goes on with an unconfirmed set.
+    fn stops_waiting(&mut self, now: Now, stored: &StoredRevocations) -> bool {
+        let sync = &mut self.control.sync;
+        let since = *sync.unconfirmed.get_or_insert(now.instant);
+        let waited = now.instant.saturating_duration_since(since);
+        if waited >= PATIENCE && stored.awaited > 0 {
+            log::warn!(
+                nodes = stored.awaited;
+                "Redis may have lost revocations, and other nodes have not written theirs in time; \
+                 going on without them"
+            );
+            sync.force = true;
+            return true;
+        }
+        if waited >= SETTLE && stored.awaited == 0 {
+            return true;
+        }
+        sync.next_look = Some(now.instant + POLL);
+        false
+    }
+
+    /// Writes back what the set lacks, and confirms it if that is wanted. `was_known`: other nodes
+    /// may have lost it too.
+    fn compare_with(&mut self, now: Now, stored: StoredRevocations, was_known: bool) {
+        let control = &mut self.control;
+        let there: HashMap<&UserName, Cutoff> = stored
+            .cutoffs
+            .iter()
+            .map(|(user, cutoff)| (user, *cutoff))
+            .collect();
+        control.sync.unwritten.clear();
+        for (user, cutoff) in control.revocations.iter(now.unix_ms) {
+            if there.get(user).is_none_or(|there| *there < cutoff) {
+                control.sync.unwritten.push_back((user.clone(), was_known));
+            }
+        }
+        let force = std::mem::take(&mut control.sync.force);
+        control.sync.confirm = (!stored.is_confirmed).then_some(Confirm {
+            data_set: stored.data_set,
+            force,
+        });
+    }
+
+    /// Applies a revocation to the tokens and sessions of this node.
+    pub(super) fn revoke(&mut self, now: Now, user: &UserName, cutoff: Cutoff) {
+        let known = self.control.revocations.cutoff(user, now.unix_ms);
+        if known.is_some_and(|known| known >= cutoff) {
+            return;
+        }
+        let added = (self.control.revocations).add(user.clone(), cutoff, now.unix_ms);
+        if let Some(forgotten) = added.forgotten {
+            log::error!(user = forgotten.as_str(); "too many revocations: the oldest is forgotten");
+        }
+        for session in self.sessions_of(user) {
+            let speaker = self.sessions.get(&session);
+            let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
+            let issued = identity.and_then(|identity| identity.times?.issued);
+            match cutoff.judge(issued) {
+                Verdict::Valid => {}
+                Verdict::Doubtful => self.disconnect(now, session, Disconnect::Doubtful),
+                Verdict::Revoked => self.disconnect(now, session, Disconnect::Revoked),
+            }
+        }
+    }
+
+    /// Applies a revocation that was published in the log.
+    pub(super) fn revocation_published(
+        &mut self,
+        now: Now,
+        user: UserName,
+        cutoff: Cutoff,
+        time: u64,
+    ) {
+        let known = self.control.revocations.cutoff(&user, now.unix_ms);
+        let by_former_version = cutoff.through() != time;
+        // A node of version 0.1 that publishes again what it knows has kept the time alone.
+        if by_former_version && known.is_some_and(|known| known.through() == time) {
+            return;
+        }
+        self.revoke(now, &user, cutoff);
+        // Nodes of version 0.1 write no set. What is heard before the set was read is compared with
+        // it then.
+        if self.control.sync.known && by_former_version && known.is_none_or(|known| known < cutoff)
+        {
+            self.control.sync.unwritten.push_back((user, false));
+        }
+    }
+
+    /// Publishes what had to be written back, some at a time: other nodes may not know it.
+    fn publish_again(&mut self, now: Now) {
+        while self.control.sync.under_way < NOTICES
+            && let Some(user) = self.control.sync.unpublished.pop_front()
+        {
+            let Some(cutoff) = self.control.revocations.cutoff(&user, now.unix_ms) else {
+                continue;
+            };
+            self.control.sync.under_way += 1;
+            let deed = Deed::Revoke(cutoff);
+            let order = Order { user, deed };
+            let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
+            let ticket = self.desk.ticket(Pending::Renewal(order.user));
+            let key = format!("{}-{}", self.desk.settings.incarnation, ticket.0);
+            self.say_in_control(ticket, room, Publisher::Backend, key, publication);
+        }
+    }
+
+    /// What was published again is safe, or is to be published once more at the next tick.
+    pub(super) fn renewed(&mut self, user: UserName, is_safe: bool) {
+        self.control.sync.under_way -= 1;
+        if !is_safe {
+            self.control.sync.unpublished.push_back(user);
+        }
+    }
+
+    fn kept(&self, now: Now) -> Kept {
+        Kept {
+            now: now.unix_ms,
+            lifetime: self.control.remembered,
+        }
+    }
+}
