@@ -260,6 +260,37 @@ fn a_token_that_may_be_newer_is_refused_with_a_code_that_invites_back() {
 }
 
 #[test]
+fn other_devices_are_logged_out_by_the_issuers_clock_and_the_new_token_is_not_hit() {
+    run(async {
+        let (issuer, redis) = (Issuer::new(), RedisServer::start());
+        for node in [alone(&issuer).await, start(&issuer, &redis).await] {
+            for behind in [0, 3_000, -3_000] {
+                let user = format!("ada{behind}");
+                let time = (Now::read().unix_ms.saturating_add_signed(behind)) / 1000;
+                let token =
+                    |seconds: u64| issuer.signed_at(seconds * 1000, &user, HOUR, [&["*"]; 4]);
+                let (old, new) = (token(time - 1), token(time));
+                let (mut others, mut own) =
+                    (signed_in(&node, &old).await, signed_in(&node, &new).await);
+                let query = format!("{FORBID}&issued_before={time}");
+                disconnect(&node, &user, &query).await;
+                assert_eq!(code(&mut others).await, Some(3500));
+                is_there(&mut own).await;
+                is_refused(&node, &old).await;
+                signed_in(&node, &new).await;
+            }
+            let mut backend = Backend::connect(node.address).await;
+            let now = Now::read().unix_ms;
+            for time in [(now / 1000 + 600).to_string(), now.to_string(), "x".into()] {
+                let path = format!("/users/ada/connections{FORBID}&issued_before={time}");
+                let refused = backend.call("DELETE", &path, Value::Null).await;
+                assert_eq!(refused.status, 400, "{refused:?}");
+            }
+        }
+    });
+}
+
+#[test]
 fn the_call_is_answered_in_time_though_a_node_has_just_died() {
     run(async {
         let (issuer, redis) = (Issuer::new(), RedisServer::start());

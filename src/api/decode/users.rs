@@ -6,18 +6,49 @@ use super::{Asked, bad, body, no_query, one, parameters, room};
 use crate::api::{Call, Command};
 use crate::control::{Cutoff, Deed, Order};
 use crate::id::RoomName;
+use crate::identity::{LEEWAY, milliseconds};
 use crate::protocol::{Code, CommandError};
 
 /// `DELETE /users/{user}/connections`
 pub fn disconnect(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    let what = "the one parameter is `forbid_return`, true or false";
-    let [forbid] = parameters(asked, ["forbid_return"], what)?;
-    let deed = match forbid.as_deref() {
-        Some("true") => Deed::Revoke(Cutoff::at(asked.unix_ms)),
-        Some("false") | None => Deed::Disconnect,
+    let what = "the parameters are `forbid_return`, true or false, and with true `issued_before`";
+    let [forbid, before] = parameters(asked, ["forbid_return", "issued_before"], what)?;
+    let forbids = match forbid.as_deref() {
+        Some("true") => true,
+        Some("false") | None => false,
         Some(_) => return Err(bad(what)),
     };
+    let deed = match before {
+        Some(_) if !forbids => {
+            return Err(bad("`issued_before` goes with `forbid_return=true` only"));
+        }
+        Some(time) => Deed::Revoke(Cutoff::issued_before(issued_before(&time, asked.unix_ms)?)),
+        None if forbids => Deed::Revoke(Cutoff::at(asked.unix_ms)),
+        None => Deed::Disconnect,
+    };
     order(asked, deed)
+}
+
+/// A time of the issuer's clock, as tokens have it in `iat`, in milliseconds.
+fn issued_before(text: &str, now: u64) -> Result<u64, CommandError> {
+    let what = "`issued_before` is a time in seconds since 1970, like a token's `iat`; it may have a fraction";
+    let is_decimal = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds: f64 = text
+        .parse()
+        .ok()
+        .filter(|_| is_decimal)
+        .ok_or_else(|| bad(what))?;
+    let time = milliseconds(seconds);
+    if time == 0 {
+        return Err(bad(what));
+    }
+    if time > now.saturating_add(LEEWAY) {
+        let reason = "`issued_before` is more than 5 seconds ahead of this server's clock; it is in seconds since 1970";
+        return Err(bad(reason));
+    }
+    Ok(time)
 }
 
 /// `PUT /users/{user}/rooms/{room}`
