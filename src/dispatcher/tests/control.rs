@@ -203,6 +203,48 @@ fn a_revocation_of_a_former_version_is_written_into_the_set() {
 }
 
 #[test]
+fn a_revocation_is_answered_when_the_set_and_the_notification_are_safe() {
+    let mut bench = secured();
+    let cutoff = Cutoff::at(bench.now.unix_ms);
+    let mut revoke = || {
+        let (telling, answers) = flume::bounded(1);
+        let (user, deed) = (user("ada"), Deed::Revoke(cutoff));
+        let event = Event::Call {
+            caller: api::Caller::new(0, telling),
+            command: api::Command::Order(Order { user, deed }),
+        };
+        let wrote = writes(bench.turn([event]));
+        assert_eq!(wrote[0].cutoffs.len(), 1);
+        (wrote[0].clone(), answers)
+    };
+    let calls = [revoke(), revoke(), revoke()];
+    let position = Position {
+        epoch: Epoch::new(EPOCH),
+        offset: 1,
+    };
+    let outcomes = [
+        (Err(Refused::Full), None),
+        (Ok(vec![]), Some(Err(Refused::Unavailable))),
+        (Ok(vec![user("ada")]), Some(Ok(position))),
+    ];
+    for ((write, answers), (result, published)) in calls.into_iter().zip(outcomes) {
+        let is_done = published == Some(Ok(position));
+        let ticket = write.ticket;
+        let requests = bench.turn([Event::Broker(BrokerEvent::Revoked { ticket, result })]);
+        let publishes = publishes(requests);
+        assert_eq!(publishes.len(), usize::from(published.is_some()));
+        for (publish, result) in publishes.iter().zip(published) {
+            assert!(answers.is_empty(), "not before it is published");
+            let ticket = publish.ticket;
+            bench.turn([Event::Broker(BrokerEvent::Published { ticket, result })]);
+        }
+        let (_, answer) = answers.try_recv().expect("an answer");
+        assert_eq!(answer.is_ok(), is_done);
+    }
+    assert!(bench.dispatcher.load().is_idle());
+}
+
+#[test]
 fn nobody_with_a_token_is_let_in_before_the_node_has_read_which_were_revoked() {
     let mut bench = Bench::behind();
     let expires = bench.expires_in(60);
