@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 use switchboard::broker::{BrokerEvent, Page, Publication, Request};
+use switchboard::dispatcher::outbox::{self, Chunk, OutboxLimits, OutboxReader};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
-use switchboard::epochs::Ends;
-use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId};
 use switchboard::metrics::Metrics;
+use switchboard::model::epochs::Ends;
+use switchboard::model::id::{Epoch, Incarnation, Position, RoomName, SessionId};
+use switchboard::model::retention::Retention;
+use switchboard::model::rights::Rights;
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
-use switchboard::retention::Retention;
-use switchboard::rights::Rights;
-use switchboard::session::{self, Chunk, OutboxLimits, OutboxReader};
 
 use crate::support::table::Table;
 use crate::support::{Outcome, machine, size};
@@ -130,7 +130,7 @@ impl House {
     }
 
     fn opened(&mut self, session: usize) -> Event {
-        let (outbox, reader) = session::outbox(LIMITS, || ());
+        let (outbox, reader) = outbox::outbox(LIMITS, || ());
         self.readers.push(reader);
         Event::Opened {
             session: SessionId(session as u64),

@@ -17,11 +17,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::census::{Finding, Question};
-use crate::control::Order;
-use crate::id::{RoomName, UserName};
+use crate::model::cluster_query::{Finding, Question};
+use crate::model::control::Order;
+use crate::model::id::{RoomName, UserName};
+use crate::model::publication::Publication;
 use crate::protocol::{CommandError, Reply, native};
-use crate::publication::Publication;
 
 pub use answer::{Waiting, refused, status};
 pub use decode::Asked;

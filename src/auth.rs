@@ -6,9 +6,9 @@ mod jwt;
 mod request;
 
 use crate::config::{Config, TokenOrder};
-use crate::identity::{Credentials, Identity};
+use crate::model::identity::{Credentials, Identity};
+use crate::model::secret::Secret;
 use crate::protocol::{Code, CommandError};
-use crate::secret::Secret;
 
 use claims::Wanted;
 pub use jwt::{KeyError, KeyProblem, SignError};

@@ -38,29 +38,25 @@
 //!   [`ReadRevocations`] is answered exactly once.
 //! - **An epoch ends when the end of its log may be lost; what was kept stays.** Why an offset needs an epoch: a log that lost its offset 8 gives
 //!   it away anew, and a member that stands at the old 8 must not be answered that nothing was missed. The next epoch goes on with the next offset,
-//!   and the log remembers where the last ones [ended](crate::epochs). A publish and a read find another data set; only a read with a delivered
+//!   and the log remembers where the last ones [ended](crate::model::epochs). A publish and a read find another data set; only a read with a delivered
 //!   position finds a log that is shorter than it was.
 
-pub mod ledger;
-pub mod list;
 pub mod memory;
-pub mod notices;
 pub mod redis;
-pub mod topics;
-pub mod wire;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::census::{Connection, Finding, Question};
-use crate::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket, UserName};
-pub use crate::member::{Change, Info, Member, Roll};
-use crate::notice::Wanted;
-pub use crate::publication::{
+use crate::model::cluster_query::{Connection, Finding, Question};
+use crate::model::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket, UserName};
+pub use crate::model::member::{Change, Info, Member, Roll};
+pub use crate::model::publication::{
     KEY_TTL, Page, Publication, PublishKey, Publisher, Range, Refused, Sender,
 };
-use crate::retention::Retention;
-use crate::revocations::Cutoff;
+use crate::model::retention::Retention;
+use crate::model::revocations::Cutoff;
+use crate::model::webhook_event::Wanted;
+use crate::model::wire_format::Format;
 
 /// What the dispatcher asks.
 #[derive(Debug)]
@@ -259,7 +255,7 @@ pub struct Settings {
     /// How long a topic stays subscribed after the last local member left.
     pub topic_linger: Duration,
     /// The newest format this node reads and writes. All before it are read too.
-    pub newest_format: wire::Format,
+    pub newest_format: Format,
     /// Rooms whose logs or positions the memory broker keeps at most.
     pub max_rooms: usize,
     /// Bytes that the logs of the memory broker may take, all together.

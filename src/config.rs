@@ -2,6 +2,7 @@
 //! `SWITCHBOARD_*` variable, a key of the TOML file given by `--config` and a field of [`Config`];
 //! the first of these four that says something wins, the default being the last.
 
+pub mod api_keys;
 mod identity;
 mod kinds;
 mod options;
@@ -19,10 +20,10 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::keys::KeysFile;
-use crate::pattern::{self, Pattern};
-use crate::retention::Rule;
-use crate::rights;
+use crate::config::api_keys::KeysFile;
+use crate::model::pattern::{self, Pattern};
+use crate::model::retention::Rule;
+use crate::model::rights;
 
 pub use identity::{SECRET_BYTES, SecretFile, TokenKey};
 pub use redis_url::{RedisUrl, RedisUrlError};

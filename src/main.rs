@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use switchboard::auth::{self, Auth};
 use switchboard::config::{Config, ConfigError, Parsed, TokenOrder};
 use switchboard::dispatcher::Now;
-use switchboard::{logger, runtime, server, shutdown};
+use switchboard::server::shutdown;
+use switchboard::{logger, runtime, server};
 
 /// Gives the memory of those who have left back to the system, which the C library's allocator does not, and takes less time
 /// per message: bench/README.md has the figures.

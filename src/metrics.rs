@@ -3,6 +3,9 @@
 //! them.
 
 mod delays;
+pub mod exposition;
+pub mod process;
+pub mod report;
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -11,8 +14,8 @@ use std::time::Duration;
 
 pub use delays::{Counts, Delays};
 
-use crate::disconnect::Disconnect;
 use crate::protocol::Code;
+use crate::protocol::disconnect::Disconnect;
 
 /// One figure. The order of changes to different figures is not kept.
 #[derive(Debug, Default)]

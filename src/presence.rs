@@ -9,8 +9,8 @@ use std::time::Duration;
 pub use attendance::Attendance;
 pub use roster::{Question, Roster, Told, fit};
 
-use crate::id::RoomName;
-use crate::pattern::Switches;
+use crate::model::id::RoomName;
+use crate::model::pattern::Switches;
 
 /// What the node does about presence.
 #[derive(Clone, Debug)]

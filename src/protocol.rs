@@ -2,6 +2,7 @@
 //! [`Protocol`] is a codec between these and WebSocket frames; the dispatcher knows the words here and no codec.
 
 pub mod depth;
+pub mod disconnect;
 pub mod frame;
 pub mod native;
 
@@ -12,11 +13,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 
-use crate::id::{NameError, Position, RoomName, UserName};
-use crate::identity::Credentials;
-use crate::member::{Info, Roll};
-use crate::publication::{Publication, Refused};
-use crate::rights::Denied;
+use crate::model::id::{NameError, Position, RoomName, UserName};
+use crate::model::identity::Credentials;
+use crate::model::member::{Info, Roll};
+use crate::model::publication::{Publication, Refused};
+use crate::model::rights::Denied;
 
 /// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader keeps it whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 
 mod acceptor;
 mod reporter;
+pub mod shutdown;
 mod site;
 
 use std::io;
@@ -21,26 +22,26 @@ use futures::future::{pending, select};
 
 use crate::api::Gate;
 use crate::auth::{Auth, KeyError};
-use crate::broker::wire::Format;
+use crate::broker::redis::wire::Format;
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config};
-use crate::connection::{Entrance, Limits, Node};
-use crate::control::ControlLog;
+use crate::dispatcher::outbox::OutboxLimits;
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::http::HeadLimits;
-use crate::id::{self, Incarnation};
-use crate::limits::{Addresses, IntakeLimits, Rate};
 use crate::metrics::Metrics;
-use crate::notice::Wanted;
-use crate::pages::Assets;
-use crate::pattern::Switches;
+use crate::metrics::report::Reporter;
+use crate::model::control::ControlLog;
+use crate::model::id::{self, Incarnation};
+use crate::model::pattern::Switches;
+use crate::model::readiness::Readiness;
+use crate::model::retention::{LogLimits, Retention};
+use crate::model::rights::Rights;
+use crate::model::webhook_event::Wanted;
 use crate::presence::PresenceSettings;
-use crate::readiness::Readiness;
-use crate::report::Reporter;
-use crate::retention::{LogLimits, Retention};
-use crate::rights::Rights;
 use crate::runtime::{self, Listener};
-use crate::session::OutboxLimits;
+use crate::transport::limits::{Addresses, IntakeLimits, Rate};
+use crate::transport::pages::Assets;
+use crate::transport::{Entrance, Limits, Node};
 use crate::webhooks::{self, Webhooks};
 
 /// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with. Where fewer than twice as many

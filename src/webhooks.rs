@@ -4,7 +4,7 @@
 //! # What is promised
 //!
 //! - **At least once**, under one id, whatever node dies: the broker keeps a notice until a node has said that it was told, or
-//!   until it is dropped by [`LENGTH`](crate::notice::LENGTH) or [`AGE`](crate::notice::AGE), which is counted and logged. After a crash, a freeze or a cut a notice may be told twice.
+//!   until it is dropped by [`LENGTH`](crate::model::webhook_event::LENGTH) or [`AGE`](crate::model::webhook_event::AGE), which is counted and logged. After a crash, a freeze or a cut a notice may be told twice.
 //! - **In order**, since one node at a time holds notices, and sends one request at a time. Only a repetition can come late: a receiver that
 //!   keeps the greatest id it has seen of a room or user knows it by its lesser one.
 //! - **No node is needed.** One that dies or stops loses what it held to another, and so does one that failed three times in a row:
@@ -27,16 +27,16 @@ use futures::{FutureExt, select_biased};
 
 use crate::config::WebhookUrl;
 use crate::metrics::Metrics;
-use crate::notice::{Ask, BATCH, Notice, NoticeId, Turn, Word};
+use crate::model::secret::Secret;
+use crate::model::webhook_event::{Ask, BATCH, Notice, NoticeId, Turn, Word};
 use crate::runtime;
-use crate::secret::Secret;
-use crate::tls::{self, TlsError};
+use crate::runtime::tls::{self, TlsError};
 use plan::Plan;
 use post::{PostError, Receiver};
 use signature::Key;
 
 /// How often the broker is asked. It is also how long notices gather before they leave as one batch, and far more often
-/// than [`CLAIM`](crate::notice::CLAIM) needs.
+/// than [`CLAIM`](crate::model::webhook_event::CLAIM) needs.
 const TICK: Duration = Duration::from_millis(200);
 
 /// How long the broker may take to answer: its own bound, twice for a script to be learnt anew, and a little.

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use switchboard::disconnect::Disconnect;
+use switchboard::protocol::disconnect::Disconnect;
 use switchboard::runtime;
 
 use crate::support::{Backend, DEADLINE, NodeProcess, TestNode, http, run};
@@ -58,7 +58,7 @@ fn a_draining_node_says_so_and_takes_nobody_in() {
         let readiness = node.server().readiness().clone();
         let newcomers = async {
             crate::support::eventually("the drain begins", || {
-                readiness.state() == switchboard::readiness::State::Draining
+                readiness.state() == switchboard::model::readiness::State::Draining
             })
             .await;
             let ready = http::get(address, "/readyz").await;

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
 use switchboard::config::Config;
-use switchboard::connection::{Counted, Entrance, Socket, serve};
-use switchboard::disconnect::Disconnect;
 use switchboard::dispatcher::Event;
+use switchboard::protocol::disconnect::Disconnect;
 use switchboard::runtime::{self, Listener};
+use switchboard::transport::{Counted, Entrance, Socket, serve};
 
 use crate::support::bare_node::node_of;
 use crate::support::frames::{

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_tungstenite::tungstenite::Message;
 use futures::StreamExt;
-use switchboard::disconnect::Disconnect;
+use switchboard::protocol::disconnect::Disconnect;
 
 use crate::support::frames::{FrameClient, PING};
 use crate::support::{TestNode, eventually, run, within};

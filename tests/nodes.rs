@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::pattern::Pattern;
-use switchboard::rights::{Policy, Rule};
+use switchboard::model::pattern::Pattern;
+use switchboard::model::rights::{Policy, Rule};
 use switchboard::runtime;
 
 use crate::support::backend::keys;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use switchboard::config::Config;
-use switchboard::pattern::{Pattern, Switch};
+use switchboard::model::pattern::{Pattern, Switch};
 use switchboard::runtime;
 
 use crate::support::redis_server::RedisServer;

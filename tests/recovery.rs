@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::pattern::Pattern;
-use switchboard::retention::{LogLimits, Rule};
+use switchboard::model::pattern::Pattern;
+use switchboard::model::retention::{LogLimits, Rule};
 
 use crate::support::{TestClient, TestNode, run};
 

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 use switchboard::config::Config;
-use switchboard::pattern::Pattern;
-use switchboard::rights::{Policy, Rule};
+use switchboard::model::pattern::Pattern;
+use switchboard::model::rights::{Policy, Rule};
 
 use crate::support::process::NodeProcess;
 use crate::support::redis_server::RedisServer;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use switchboard::disconnect::Disconnect;
+use switchboard::protocol::disconnect::Disconnect;
 
 use crate::support::{TestNode, eventually, run};
 

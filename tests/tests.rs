@@ -4,6 +4,7 @@
 mod support;
 
 mod api;
+mod architecture;
 mod broker;
 mod browser;
 mod cluster;
@@ -13,7 +14,6 @@ mod dependencies;
 mod drain;
 mod handshake;
 mod heartbeat;
-mod house;
 mod http_door;
 mod isolation;
 mod limits;

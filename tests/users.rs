@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::dispatcher::Now;
-use switchboard::readiness::State;
+use switchboard::model::readiness::State;
 use switchboard::runtime;
 
 use crate::support::backend::{key_file, keys};

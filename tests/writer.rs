@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite};
-use switchboard::connection::{Counted, Entrance, Socket, serve};
-use switchboard::disconnect::Disconnect;
 use switchboard::dispatcher::Event;
+use switchboard::dispatcher::outbox::Offer;
+use switchboard::protocol::disconnect::Disconnect;
 use switchboard::protocol::frame;
-use switchboard::session::Offer;
+use switchboard::transport::{Counted, Entrance, Socket, serve};
 
 use crate::support::bare_node::node_of;
 use crate::support::frames::upgrade;

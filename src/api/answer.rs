@@ -4,11 +4,11 @@
 use bytes::Bytes;
 
 use super::{Answer, Command, Form};
-use crate::census::Question;
 use crate::http::{Response, Status};
-use crate::id::RoomName;
+use crate::model::cluster_query::Question;
+use crate::model::id::RoomName;
+use crate::model::publication::Refused;
 use crate::protocol::{Code, CommandError};
-use crate::publication::Refused;
 
 /// How soon asking again makes sense when a room cannot be reached, in seconds.
 const RETRY_AFTER: &str = "1";

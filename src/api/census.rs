@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::census::{Connection, Count, Finding};
-use crate::id::{Epoch, Position};
+use crate::model::cluster_query::{Connection, Count, Finding};
+use crate::model::id::{Epoch, Position};
 
 /// A finding as one JSON object.
 pub fn encode(finding: &Finding) -> Bytes {

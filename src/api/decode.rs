@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use super::routes::Route;
 use super::{Call, Command, Form};
-use crate::id::{RoomName, UserName};
+use crate::model::id::{RoomName, UserName};
+use crate::model::publication::Sender;
 use crate::protocol::{Code, CommandError, depth};
-use crate::publication::Sender;
 
 /// What is told of an error of JSON at most, in characters.
 const REASON_CHARS: usize = 200;

@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
+use crate::config::api_keys::Keys;
 use crate::http::{Authority, Method, Refusal, Request, Status};
-use crate::keys::Keys;
 
 /// What the field of a 401 says (RFC 6750 section 3): nothing was shown, or something that is no key.
 const NOTHING_SHOWN: &str = "Bearer realm=\"switchboard\"";

@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 
 use super::TokenError;
 use crate::config::TokenOrder;
-use crate::id::UserName;
-use crate::identity::{Grants, Identity, LEEWAY, Times, milliseconds};
-use crate::member::INFO_BYTES;
-use crate::pattern::Pattern;
+use crate::model::id::UserName;
+use crate::model::identity::{Grants, Identity, LEEWAY, Times, milliseconds};
+use crate::model::member::INFO_BYTES;
+use crate::model::pattern::Pattern;
 
 /// How long a connection outlives its token, in milliseconds: a second less than [`LEEWAY`], so that it is over within that.
 const LINGER: u64 = 4_000;

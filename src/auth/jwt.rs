@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{TOKEN_BYTES, TokenError};
 use crate::config::TokenKey;
-use crate::secret::Secret;
+use crate::model::secret::Secret;
 
 /// An RSA key of 2048 bits, the least that is verified with, has a modulus of so many bytes.
 const RSA_BYTES: usize = 256;

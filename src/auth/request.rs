@@ -5,8 +5,8 @@ use percent_encoding::percent_decode_str;
 
 use super::Auth;
 use crate::http::{Refusal, Request, Status};
-use crate::identity::Identity;
-use crate::secret::Secret;
+use crate::model::identity::Identity;
+use crate::model::secret::Secret;
 
 /// What an offered subprotocol begins with when the rest of it is a token.
 const OFFERED: &str = "bearer.";
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, SecretFile};
     use crate::http::{HeadLimits, Parsed, parse_head};
-    use crate::identity::Credentials;
+    use crate::model::identity::Credentials;
 
     const NOW: u64 = 1_764_000_000_000;
 
@@ -105,7 +105,7 @@ mod tests {
     fn token() -> String {
         let order = crate::config::TokenOrder {
             secret: config(false).token_secret_file.unwrap(),
-            user: crate::id::UserName::new("ada").unwrap(),
+            user: crate::model::id::UserName::new("ada").unwrap(),
             lifetime: std::time::Duration::from_secs(60),
             audience: None,
             issuer: None,

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::TokenKey;
-use crate::id::{RoomName, UserName};
-use crate::identity::Action;
+use crate::model::id::{RoomName, UserName};
+use crate::model::identity::Action;
 
 #[path = "../../tests/support/base64url.rs"]
 mod base64url;

@@ -1,7 +1,9 @@
 //! The embedded broker: the logs of all rooms in this process's memory, and who is in them. One node needs nothing else; in tests several
 //! nodes share one [`Store`], which is then what Redis is to a cluster.
 
+mod list;
 mod presence;
+mod webhook_queue;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,18 +11,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::{Either, select};
 
-use super::list::{List, Occupied};
-use super::notices::Notices;
 use super::{
     Broker, BrokerEvent, Page, Publish, Read, Refused, Request, Revoke, Settings, StoredRevocations,
 };
-use crate::history::{Log, Weight};
-use crate::id::{Epoch, Position, RoomName, UserName};
-use crate::notice::Ask;
-use crate::readiness::Readiness;
-use crate::retention::Retention;
-use crate::revocations::{Cutoff, MOST};
+use crate::model::history::{Log, Weight};
+use crate::model::id::{Epoch, Position, RoomName, UserName};
+use crate::model::readiness::Readiness;
+use crate::model::retention::Retention;
+use crate::model::revocations::{Cutoff, MOST};
+use crate::model::webhook_event::Ask;
 use crate::runtime;
+use list::{List, Occupied};
+use webhook_queue::Notices;
 
 /// How often the store is tidied at most. It takes a few milliseconds for 100,000 rooms.
 const TIDY: Duration = Duration::from_secs(5);

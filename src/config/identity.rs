@@ -6,9 +6,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::kinds::Kind;
-use crate::pattern::Pattern;
-use crate::rights::{Policy, Rule};
-use crate::secret::Secret;
+use crate::model::pattern::Pattern;
+use crate::model::rights::{Policy, Rule};
+use crate::model::secret::Secret;
 
 /// The shortest secret, in bytes: as long as what HS256 makes of it (RFC 7518 section 3.2).
 pub const SECRET_BYTES: usize = 32;

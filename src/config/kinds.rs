@@ -10,9 +10,9 @@ use url::Url;
 
 use super::redis_url::{self, RedisUrl};
 use super::webhook_url::{self, WebhookUrl};
-use crate::keys::{Keys, KeysFile};
-use crate::pattern::{self, Pattern};
-use crate::retention::{LogLimits, Rule};
+use crate::config::api_keys::{Keys, KeysFile};
+use crate::model::pattern::{self, Pattern};
+use crate::model::retention::{LogLimits, Rule};
 
 pub(super) const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;

@@ -9,8 +9,8 @@ use super::identity::{Claim, SecretFile, SecretIn};
 use super::kinds::{HOUR, Kind, SECOND, Time};
 use super::options::variable;
 use super::sources::{ConfigError, Problem};
-use crate::id::UserName;
-use crate::pattern::Pattern;
+use crate::model::id::UserName;
+use crate::model::pattern::Pattern;
 
 const SECRET: &str = "token-secret-file";
 

@@ -5,8 +5,8 @@ use super::Dispatcher;
 use super::desk::{Asker, Pending};
 use super::presence::Inquiry;
 use crate::broker::{Census, Connected, Refused, Request};
-use crate::census::{Connection, Finding, Question};
-use crate::id::{RoomName, SessionId, Ticket, UserName};
+use crate::model::cluster_query::{Connection, Finding, Question};
+use crate::model::id::{RoomName, SessionId, Ticket, UserName};
 use crate::protocol::{CommandError, Reply};
 
 impl Dispatcher {

@@ -9,9 +9,9 @@ use super::presence::Inquiry;
 use super::{Dispatcher, Now};
 use crate::api;
 use crate::broker::{Page, Publication, PublishKey, Publisher, Range, Read, Refused, Request};
-use crate::epochs::Ends;
-use crate::id::{Position, RoomName, SessionId, Ticket};
-use crate::identity::Action;
+use crate::model::epochs::Ends;
+use crate::model::id::{Position, RoomName, SessionId, Ticket};
+use crate::model::identity::Action;
 use crate::protocol::{Code, Command, CommandError, Publish, Reply, RequestId};
 
 /// Commands of one session that wait for the broker at most. Far more than a client needs in flight; it bounds what a stranger

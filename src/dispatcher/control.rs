@@ -1,5 +1,5 @@
 //! What the nodes tell each other to do with users: the node follows both logs of
-//! [`control`](crate::control) for as long as it lives, mends their holes like those of any room,
+//! [`control`](crate::model::control) for as long as it lives, mends their holes like those of any room,
 //! and does to its own sessions what it hears. Revoked tokens are kept in a set besides, see
 //! `revocations`.
 
@@ -12,13 +12,13 @@ use super::revocations::RevocationSync;
 use super::room::PAGE;
 use super::{Dispatcher, Now};
 use crate::broker::{Page, Publication, Publish, PublishKey, Publisher, Refused, Request};
-use crate::control::{ControlLog, Deed, MARGIN, Order};
-use crate::disconnect::Disconnect;
-use crate::id::{Position, RoomName, SessionId, Ticket};
-use crate::identity::Identity;
+use crate::dispatcher::sequencer::{Step, Track};
+use crate::model::control::{ControlLog, Deed, MARGIN, Order};
+use crate::model::id::{Position, RoomName, SessionId, Ticket};
+use crate::model::identity::Identity;
+use crate::model::revocations::{MOST, Revocations, Verdict};
+use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Code, CommandError, Push, Reply};
-use crate::revocations::{MOST, Revocations, Verdict};
-use crate::track::{Step, Track};
 
 /// Bytes of one log's messages that wait for the read which closes the hole before them: orders are small.
 const AHEAD: usize = 1 << 20;

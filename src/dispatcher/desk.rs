@@ -12,12 +12,12 @@ use super::presence::Inquiry;
 use super::roll::Rolls;
 use crate::api::Caller;
 use crate::broker::{Range, Read, Refused, Request};
-use crate::control::{ControlLog, Order};
-use crate::id::{NumberMap, NumberSet, RoomName, SessionId, Ticket, UserName};
+use crate::dispatcher::outbox::{Offer, Outbox};
+use crate::dispatcher::rooms::RoomKey;
 use crate::metrics::Metrics;
+use crate::model::control::{ControlLog, Order};
+use crate::model::id::{NumberMap, NumberSet, RoomName, SessionId, Ticket, UserName};
 use crate::protocol::RequestId;
-use crate::rooms::RoomKey;
-use crate::session::{Offer, Outbox};
 
 /// Reads that the node has under way at most for the sake of its own positions and of those who come back. A resubscription
 /// of 100,000 rooms then costs Redis a steady stream, not a wall.

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::{Dispatcher, Now, TICK};
 use crate::broker::Request;
-use crate::disconnect::Disconnect;
-use crate::id::SessionId;
+use crate::model::id::SessionId;
 use crate::protocol::Push;
+use crate::protocol::disconnect::Disconnect;
 
 /// How fast sessions are sent away at most: a node takes about three times as many in.
 const PER_SESSION: Duration = Duration::from_millis(1);

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::api;
 use crate::broker::BrokerEvent;
-use crate::disconnect::Disconnect;
-use crate::id::SessionId;
-use crate::identity::Identity;
+use crate::dispatcher::outbox::Outbox;
+use crate::model::id::SessionId;
+use crate::model::identity::Identity;
+use crate::model::publication::Publication;
+use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Command, Protocol, RequestId};
-use crate::publication::Publication;
-use crate::session::Outbox;
 
 /// How often the server sends [`Event::Tick`]; deadlines are kept to this precision.
 pub const TICK: Duration = Duration::from_millis(250);

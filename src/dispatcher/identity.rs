@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::desk::Asker;
 use super::joins::{Join, SignIn};
 use super::{Dispatcher, Now};
-use crate::disconnect::Disconnect;
-use crate::id::{RoomName, SessionId, UserName};
-use crate::identity::{Action, Identity};
+use crate::model::id::{RoomName, SessionId, UserName};
+use crate::model::identity::{Action, Identity};
+use crate::model::rights::Denied;
+use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Code, CommandError, Reply, RequestId};
-use crate::rights::Denied;
 
 impl Dispatcher {
     /// A client has shown who it is, in the handshake (without a request) or later.

@@ -55,7 +55,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::RoomName;
+    use crate::model::id::RoomName;
     use crate::runtime;
 
     fn news() -> BrokerEvent {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::desk::Desk;
 use super::recovery::Cursor;
 use super::room::Room;
-use crate::id::{Position, RoomName, SessionId, UserName};
+use crate::model::id::{Position, RoomName, SessionId, UserName};
 use crate::protocol::{Authenticated, Code, CommandError, Joined, Reply, RequestId};
 
 /// A join that waits for its answer.

@@ -9,10 +9,10 @@ use super::recovery::{Cursor, Judge};
 use super::room::{Membership, Present, Room, RoomState};
 use super::{Dispatcher, Now};
 use crate::broker::{Publication, Refused, Request};
-use crate::id::{Position, RoomName, SessionId};
-use crate::identity::Action;
+use crate::dispatcher::rooms::{Joined, Left, RoomKey};
+use crate::model::id::{Position, RoomName, SessionId};
+use crate::model::identity::Action;
 use crate::protocol::{Code, CommandError, Reply, RequestId};
-use crate::rooms::{Joined, Left, RoomKey};
 
 impl Dispatcher {
     pub(super) fn on_join(

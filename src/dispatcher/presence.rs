@@ -6,11 +6,11 @@ use super::roll::RoomRoll;
 use super::room::Present;
 use super::{Dispatcher, Now};
 use crate::broker::{Members, Refused, Request, Roll};
-use crate::id::{RoomName, SessionId, Ticket, UserName};
-use crate::identity::{Action, Identity};
+use crate::dispatcher::rooms::RoomKey;
+use crate::model::id::{RoomName, SessionId, Ticket, UserName};
+use crate::model::identity::{Action, Identity};
 use crate::presence::fit;
 use crate::protocol::{CommandError, Reply};
-use crate::rooms::RoomKey;
 
 /// A client's question for the members of a room.
 #[derive(Clone, Debug)]

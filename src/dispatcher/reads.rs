@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::desk::{Pending, READS, take_over};
 use super::{Dispatcher, Now, TICK};
 use crate::broker::{Page, Refused};
-use crate::id::Ticket;
+use crate::model::id::Ticket;
 
 /// Every room is compared with its log once in this time, however quiet it is.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);

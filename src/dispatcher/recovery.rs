@@ -4,7 +4,7 @@
 //! cursor meets the delivered offset.
 //!
 //! What cursors cost is counted per room, not per client. A read brings a page (with Redis half a megabyte, in memory the
-//! whole log), and stays at hand in [`Recent`](crate::history::Recent) within the one bound for all rooms. A log of up to
+//! whole log), and stays at hand in [`Recent`](crate::model::history::Recent) within the one bound for all rooms. A log of up to
 //! a page therefore costs at most three reads: where the room stands, the page, and one for whoever stood before it; a
 //! longer one costs each of its pages about once, and never more than twice. Where memory is too short for that, what was
 //! read is given up at the end of the turn, after everyone has had a part of it: each read brings the lowest cursor on.
@@ -15,8 +15,8 @@ use super::desk::{Desk, Pending};
 use super::joins::Join;
 use super::room::{Membership, PAGE, Room, RoomState, own_message};
 use crate::broker::{Page, Range, Refused, Sender};
-use crate::epochs::Standing;
-use crate::id::{Position, SessionId, Ticket};
+use crate::model::epochs::Standing;
+use crate::model::id::{Position, SessionId, Ticket};
 use crate::protocol::{Joined, Message, Push, Reply, RequestId};
 
 /// A member that is behind.

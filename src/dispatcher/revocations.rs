@@ -11,11 +11,11 @@ use super::{Dispatcher, Now};
 use crate::broker::{
     Confirm, Kept, Publisher, ReadRevocations, Refused, Request, Revoke, StoredRevocations,
 };
-use crate::control::{Deed, Order};
-use crate::disconnect::Disconnect;
-use crate::id::{Ticket, UserName};
+use crate::model::control::{Deed, Order};
+use crate::model::id::{Ticket, UserName};
+use crate::model::revocations::{Cutoff, Verdict};
+use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{CommandError, Reply};
-use crate::revocations::{Cutoff, Verdict};
 
 /// How long a node that starts waits for the others to write what they know, if the set may be
 /// incomplete.

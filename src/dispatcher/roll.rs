@@ -10,10 +10,10 @@ use super::desk::{Desk, PAUSE, Pauses, Pending, take_over};
 use super::room::Room;
 use super::{Dispatcher, Now};
 use crate::broker::{Change, Members, Refused, Request, Roll};
-use crate::id::{NumberSet, RoomName, Ticket};
+use crate::dispatcher::rooms::RoomKey;
+use crate::model::id::{NumberSet, RoomName, Ticket};
 use crate::presence::{Question, Roster, Told};
 use crate::protocol::{Protocol, Push};
-use crate::rooms::RoomKey;
 
 /// Lists that the node reads at once at most. Fewer than its reads of logs: nobody misses a message for want of a list.
 pub const ROLLS: usize = 16;

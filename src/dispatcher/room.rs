@@ -10,13 +10,13 @@ use super::desk::{Desk, Pending};
 use super::recovery::{Cursor, Judge};
 use super::roll::RoomRoll;
 use crate::broker::{Page, Publication, Refused};
-use crate::history::Recent;
-use crate::id::{NumberMap, Position, SessionId, Ticket, UserName};
+use crate::dispatcher::outbox::Outbox;
+use crate::dispatcher::rooms;
+use crate::dispatcher::sequencer::{Step, Track};
+use crate::model::history::Recent;
+use crate::model::id::{NumberMap, Position, SessionId, Ticket, UserName};
+use crate::model::retention::LogLimits;
 use crate::protocol::{Message, Protocol, Push};
-use crate::retention::LogLimits;
-use crate::rooms;
-use crate::session::Outbox;
-use crate::track::{Step, Track};
 
 /// Messages of one read at most.
 pub const PAGE: usize = 256;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use super::desk::Asker;
 use super::{Dispatcher, Now};
-use crate::disconnect::Disconnect;
-use crate::id::{RoomName, SessionId};
-use crate::identity::Identity;
+use crate::dispatcher::heartbeats::Beat;
+use crate::dispatcher::outbox::{Offer, Outbox};
+use crate::model::id::{RoomName, SessionId};
+use crate::model::identity::Identity;
+use crate::model::publication::Sender;
+use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Protocol, Push, Reply, frame};
-use crate::publication::Sender;
-use crate::session::{Beat, Offer, Outbox};
 
 /// What the dispatcher knows of one connection.
 pub(super) struct Session {

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::broker::Here;
-use crate::id::{RoomName, UserName};
-use crate::member::Info;
+use crate::model::id::{RoomName, UserName};
+use crate::model::member::Info;
 
 /// How many may be in their grace at once, about 40 MiB; beyond, whoever left first is announced early. Far more than leave a node
 /// within seconds; it bounds what those who come and go can make the node remember.

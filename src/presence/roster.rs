@@ -16,8 +16,8 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
-use crate::id::UserName;
-use crate::member::{Change, Info, Member, Roll};
+use crate::model::id::UserName;
+use crate::model::member::{Change, Info, Member, Roll};
 
 /// Members of one read at most.
 const PAGE: usize = 1000;

@@ -3,7 +3,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::disconnect::Disconnect;
+use crate::protocol::disconnect::Disconnect;
 
 const FIN: u8 = 0x80;
 const TEXT: u8 = 0x1;

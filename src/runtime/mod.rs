@@ -19,6 +19,8 @@ use futures::stream::{Stream, StreamExt};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 
+pub mod tls;
+
 #[cfg(not(any(feature = "rt-async-std", feature = "rt-smol")))]
 compile_error!("a runtime is needed: enable the feature `rt-async-std` (the default) or `rt-smol`");
 

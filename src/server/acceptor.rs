@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{Either, select};
 
-use crate::connection::{self, Counted, Entrance, Node};
 use crate::metrics::Refused;
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
+use crate::transport::{self, Counted, Entrance, Node};
 
 /// How long accepting pauses when there are no descriptors or no memory for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -113,23 +113,17 @@ impl Acceptor {
         let node = self.node.clone();
         if node.metrics.connections_open.get() < self.max {
             let counted = Counted::new(node.metrics.clone());
-            return runtime::spawn(connection::serve(
-                node,
-                socket,
-                peer,
-                self.entrance,
-                counted,
-            ));
+            return runtime::spawn(transport::serve(node, socket, peer, self.entrance, counted));
         }
         self.tell("as many connections as there may be");
         // One of the clones is our own.
         if Arc::strong_count(&self.seat) <= SEATS {
             let seat = self.seat.clone();
-            return runtime::spawn(connection::serve_full(node, socket, seat));
+            return runtime::spawn(transport::serve_full(node, socket, seat));
         }
         node.metrics.refused_total.count(Refused::Connections);
         let time = node.limits.close_timeout;
-        runtime::spawn(connection::http_phase::turn_away(socket, time));
+        runtime::spawn(transport::http_phase::turn_away(socket, time));
     }
 
     /// Logs why newcomers are not taken in, once a second at most.
@@ -153,13 +147,13 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::Limits;
     use crate::dispatcher::Event;
+    use crate::dispatcher::outbox::OutboxLimits;
     use crate::http::HeadLimits;
-    use crate::limits::IntakeLimits;
-    use crate::pages::Assets;
-    use crate::readiness::Readiness;
-    use crate::session::OutboxLimits;
+    use crate::model::readiness::Readiness;
+    use crate::transport::Limits;
+    use crate::transport::limits::IntakeLimits;
+    use crate::transport::pages::Assets;
     use futures::{AsyncReadExt, AsyncWriteExt};
     use std::sync::atomic::AtomicU64;
 

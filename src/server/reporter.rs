@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::connection::Node;
 use crate::dispatcher::{Event, Now};
-use crate::process;
-use crate::report::{INTERVAL, Reporter};
+use crate::metrics::process;
+use crate::metrics::report::{INTERVAL, Reporter};
 use crate::runtime;
+use crate::transport::Node;
 
 /// Reports until the dispatcher has ended.
 pub async fn run(node: Arc<Node>, mut reporter: Reporter) {

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::pages::Assets;
+use crate::transport::pages::Assets;
 
 /// Reads the files of a directory and of those in it. Links are passed over, so that nothing from elsewhere is served and no
 /// circle is walked; so are names that are not UTF-8, which no request could ask for.

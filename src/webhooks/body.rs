@@ -8,8 +8,8 @@
 
 use serde::Serialize;
 
-use crate::id::UserName;
-use crate::notice::{Change, Notice};
+use crate::model::id::UserName;
+use crate::model::webhook_event::{Change, Notice};
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -62,8 +62,8 @@ fn event(notice: &Notice) -> Event<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ROOM_NAME_BYTES, RoomName};
-    use crate::notice::{BATCH, NoticeId};
+    use crate::model::id::{ROOM_NAME_BYTES, RoomName};
+    use crate::model::webhook_event::{BATCH, NoticeId};
 
     fn notice(change: Change, room: &str) -> Notice {
         Notice {

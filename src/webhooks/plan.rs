@@ -4,13 +4,13 @@
 use std::time::{Duration, Instant};
 
 use super::backoff;
-use crate::notice::{Notice, NoticeId};
+use crate::model::webhook_event::{Notice, NoticeId};
 
 /// After so many failures in a row a node lets others try: perhaps it alone cannot reach the receiver.
 const STUBBORN: u32 = 3;
 
 /// So long after it has asked a node is sure that what it holds is its own: a request that begins in this time ends before
-/// [`CLAIM`](crate::notice::CLAIM), when another node may take it. A node that was frozen, or is cut off from the broker, asks first.
+/// [`CLAIM`](crate::model::webhook_event::CLAIM), when another node may take it. A node that was frozen, or is cut off from the broker, asks first.
 const SURE: Duration = Duration::from_secs(5);
 
 /// See the head of this file.
@@ -80,8 +80,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::RoomName;
-    use crate::notice::{CLAIM, Change};
+    use crate::model::id::RoomName;
+    use crate::model::webhook_event::{CLAIM, Change};
     use crate::webhooks::post;
 
     fn notices(times: std::ops::Range<u64>) -> Vec<Notice> {

@@ -16,8 +16,8 @@ use hyper::{Request, StatusCode};
 
 use super::signature;
 use crate::config::WebhookUrl;
+use crate::runtime::tls::{self, TlsConnector};
 use crate::runtime::{self, Elapsed, Socket};
-use crate::tls::{self, TlsConnector};
 
 /// How long a request may take, from resolving the name to the status.
 pub const PATIENCE: Duration = Duration::from_secs(5);

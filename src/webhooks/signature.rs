@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 
-use crate::secret::Secret;
+use crate::model::secret::Secret;
 
 /// The name of the header.
 pub const HEADER: &str = "switchboard-signature";

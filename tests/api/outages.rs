@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::connection::{Counted, Entrance, Node, serve};
 use switchboard::dispatcher::Event;
-use switchboard::id::RoomName;
 use switchboard::metrics::Refused;
+use switchboard::model::id::RoomName;
 use switchboard::protocol::Reply;
 use switchboard::runtime::{self, Listener};
+use switchboard::transport::{Counted, Entrance, Node, serve};
 
 use crate::support::bare_node::node_of;
 use crate::support::cluster::answers;

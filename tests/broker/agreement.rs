@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use switchboard::broker::{Publication, Range};
-use switchboard::epochs::Standing;
-use switchboard::history::Log;
-use switchboard::id::{Epoch, Position};
-use switchboard::retention::{LogLimits, Retention};
+use switchboard::model::epochs::Standing;
+use switchboard::model::history::Log;
+use switchboard::model::id::{Epoch, Position};
+use switchboard::model::retention::{LogLimits, Retention};
 
 use super::node::{BrokerNode, Form, offsets};
 use crate::support::redis_server::RedisServer;

@@ -4,9 +4,11 @@
 use std::time::{Duration, Instant};
 
 use switchboard::broker::{BrokerEvent, Census, Connected, Refused, Request};
-use switchboard::census::{Connection, Connections, Count, Finding, Kind, Question, Rooms};
-use switchboard::id::{Incarnation, Position, SessionId};
-use switchboard::publication::Sender;
+use switchboard::model::cluster_query::{
+    Connection, Connections, Count, Finding, Kind, Question, Rooms,
+};
+use switchboard::model::id::{Incarnation, Position, SessionId};
+use switchboard::model::publication::Sender;
 
 use super::here::{SOON, info, user};
 use super::node::{BrokerNode, SHORT_LEASE, World, name};

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use switchboard::broker::{BrokerEvent, Range, Refused, Settings};
-use switchboard::id::{Position, Ticket};
+use switchboard::model::id::{Position, Ticket};
 
 use super::node::{BrokerNode, Form, said, text};
 use crate::support::redis_server::RedisServer;

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use switchboard::broker::wire::Format;
+use switchboard::broker::redis::wire::Format;
 use switchboard::broker::{BrokerEvent, Range, Refused};
-use switchboard::readiness::State;
+use switchboard::model::readiness::State;
 
 use super::node::{BrokerNode, SHORT_LEASE, offsets};
 use crate::support::redis_server::RedisServer;

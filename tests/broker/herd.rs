@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use switchboard::broker::Request;
+use switchboard::dispatcher::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
-use switchboard::id::{Epoch, Incarnation, Position, SessionId};
+use switchboard::model::id::{Epoch, Incarnation, Position, SessionId};
+use switchboard::model::retention::Retention;
+use switchboard::model::rights::Rights;
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
-use switchboard::retention::Retention;
-use switchboard::rights::Rights;
-use switchboard::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 
 use super::node::{BrokerNode, name};
 use crate::support::DEADLINE;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use switchboard::broker::{BrokerEvent, Change, Here, Info, Members, Refused, Request, Roll};
-use switchboard::id::UserName;
+use switchboard::model::id::UserName;
 
 use super::node::{BrokerNode, name};
 

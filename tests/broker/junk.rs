@@ -1,9 +1,10 @@
 //! Redis is a stranger: whatever somebody else writes to a room's topic, log, position or key is counted where it is read, or
 //! ends the log's epoch, and never a room or a node.
 
-use switchboard::broker::{Range, wire};
+use switchboard::broker::Range;
+use switchboard::broker::redis::wire;
 use switchboard::config::RedisUrl;
-use switchboard::id::Position;
+use switchboard::model::id::Position;
 
 use super::node::{BrokerNode, Form, offsets, said};
 use crate::support::redis_server::RedisServer;

@@ -2,8 +2,8 @@
 //! nothing was missed, and whoever looks first begins the one new epoch.
 
 use switchboard::broker::Range;
-use switchboard::epochs::MAX_ENDS;
-use switchboard::id::{Epoch, Position};
+use switchboard::model::epochs::MAX_ENDS;
+use switchboard::model::id::{Epoch, Position};
 
 use super::node::{BrokerNode, Form, offsets, said};
 use crate::support::redis_server::RedisServer;

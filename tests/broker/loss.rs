@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use switchboard::broker::{Range, Refused};
-use switchboard::id::Position;
+use switchboard::model::id::Position;
 
 use super::node::{BrokerNode, Form, said, settings};
 use crate::support::redis_server::{Options, RedisServer};

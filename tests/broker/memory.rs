@@ -1,7 +1,7 @@
 //! What the memory broker may spend on all rooms together.
 
 use switchboard::broker::{Range, Refused};
-use switchboard::id::Position;
+use switchboard::model::id::Position;
 
 use super::node::{BrokerNode, Form, World, offsets};
 

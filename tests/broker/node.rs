@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use switchboard::broker::memory::Store;
-use switchboard::broker::redis::RedisSettings;
+use switchboard::broker::redis::{RedisSettings, wire};
 use switchboard::broker::{
     Broker, BrokerEvent, Page, Publication, Publish, PublishKey, Range, Read, Refused, Request,
-    Settings, redis, wire,
+    Settings, redis,
 };
-use switchboard::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
 use switchboard::metrics::Metrics;
-use switchboard::readiness::{Readiness, State};
-use switchboard::retention::Retention;
+use switchboard::model::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
+use switchboard::model::readiness::{Readiness, State};
+use switchboard::model::retention::Retention;
 
 use crate::support::redis_server::RedisServer;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use switchboard::broker::redis::{LEASE, RedisSettings};
 use switchboard::broker::{Range, Refused};
 use switchboard::dispatcher::Now;
-use switchboard::revocations::Cutoff;
+use switchboard::model::revocations::Cutoff;
 
 use super::here::list;
 use super::node::{BrokerNode, Form, settings};

@@ -10,8 +10,8 @@ use switchboard::broker::{
     StoredRevocations,
 };
 use switchboard::dispatcher::Now;
-use switchboard::id::UserName;
-use switchboard::revocations::{Cutoff, MOST};
+use switchboard::model::id::UserName;
+use switchboard::model::revocations::{Cutoff, MOST};
 
 use super::node::{BrokerNode, World, name, settings};
 use crate::support::redis_server::{Options, RedisServer};

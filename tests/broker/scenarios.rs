@@ -1,7 +1,7 @@
 //! The scenarios that run over every broker.
 
 use switchboard::broker::{BrokerEvent, Range};
-use switchboard::id::{Epoch, Position};
+use switchboard::model::id::{Epoch, Position};
 
 use super::node::{Form, LINGER, World, name, offsets, said};
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use switchboard::broker::redis::RedisSettings;
 use switchboard::broker::{Here, Request};
-use switchboard::id::UserName;
-use switchboard::notice::{Ask, Notice, Turn, Wanted, Word};
-use switchboard::pattern::Pattern;
+use switchboard::model::id::UserName;
+use switchboard::model::pattern::Pattern;
+use switchboard::model::webhook_event::{Ask, Notice, Turn, Wanted, Word};
 
 use super::node::{BrokerNode, World, name, settings};
 use crate::support::DEADLINE;

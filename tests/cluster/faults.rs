@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::{Value, json};
-use switchboard::disconnect::Disconnect;
+use switchboard::protocol::disconnect::Disconnect;
 use switchboard::runtime;
 
 use crate::support::cluster::answers;

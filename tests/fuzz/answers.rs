@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use switchboard::broker::redis::answers::{Outcome, judge};
 use switchboard::broker::redis::queue::Job;
-use switchboard::broker::wire::Format;
-use switchboard::broker::{BrokerEvent, Census, Members, Publish, Range, Read, wire};
-use switchboard::census::{Finding, Kind, Question};
-use switchboard::id::{Epoch, Position, RoomName, Ticket, UserName};
+use switchboard::broker::redis::wire;
+use switchboard::broker::redis::wire::Format;
+use switchboard::broker::{BrokerEvent, Census, Members, Publish, Range, Read};
+use switchboard::model::cluster_query::{Finding, Kind, Question};
+use switchboard::model::id::{Epoch, Position, RoomName, Ticket, UserName};
 
 pub fn any_answer(input: &[u8]) {
     let Ok(answer) = redis::parse_redis_value(input) else {

@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
-use switchboard::connection::{Counted, Entrance, Socket, serve};
 use switchboard::dispatcher::Event;
 use switchboard::runtime;
+use switchboard::transport::{Counted, Entrance, Socket, serve};
 
 use crate::bare_node::node_of;
 

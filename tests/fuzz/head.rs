@@ -3,10 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use switchboard::handshake::{self, Rules};
 use switchboard::http::{
     HeadLimits, HeadReader, Method, Parsed, Request, client_address, parse_head,
 };
+use switchboard::transport::handshake::{self, Rules};
 
 /// The first byte says how the rest is cut: into pieces of so many bytes.
 pub fn any_head_in_any_pieces(input: &[u8]) {

@@ -2,8 +2,8 @@
 //! nothing in it that means something to Redis, JSON or a log; passwords are never shown.
 
 use switchboard::config::RedisUrl;
-use switchboard::id::{Epoch, RoomName, UserName};
-use switchboard::pattern::Pattern;
+use switchboard::model::id::{Epoch, RoomName, UserName};
+use switchboard::model::pattern::Pattern;
 
 /// A pattern, a line end and a name; and both together as an address of Redis.
 pub fn any_name(input: &[u8]) {

@@ -2,7 +2,7 @@
 //! written again.
 
 use serde_json::{Map, Value, json};
-use switchboard::identity::Credentials;
+use switchboard::model::identity::Credentials;
 use switchboard::protocol::native::{decode, reply};
 use switchboard::protocol::{Asked, Command, Reply, RequestId};
 

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use switchboard::auth::Auth;
 use switchboard::config::{Config, SecretFile};
-use switchboard::identity::Credentials;
-use switchboard::secret::Secret;
+use switchboard::model::identity::Credentials;
+use switchboard::model::secret::Secret;
 
 use crate::base64url::base64url;
 

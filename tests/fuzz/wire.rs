@@ -1,11 +1,11 @@
 //! What comes out of Redis by a room's topic or log: a publication or a reason, and what is accepted is read the same when it
 //! is written again.
 
-use switchboard::broker::wire::{
+use switchboard::broker::redis::wire::{
     self, Format, Heard, decode_body, decode_epoch, decode_message, decode_offset, encode_body,
     encode_ephemeral,
 };
-use switchboard::publication::Publication;
+use switchboard::model::publication::Publication;
 
 pub fn any_payload(input: &[u8]) {
     if let Ok(publication) = decode_body(input, Format::NEWEST) {

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use switchboard::config::Config;
-use switchboard::disconnect::Disconnect;
 use switchboard::metrics::Metrics;
+use switchboard::protocol::disconnect::Disconnect;
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

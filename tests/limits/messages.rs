@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use switchboard::config::Config;
-use switchboard::disconnect::Disconnect;
 use switchboard::protocol::Code;
+use switchboard::protocol::disconnect::Disconnect;
 use switchboard::runtime;
 
 use crate::support::frames::{

@@ -7,7 +7,7 @@ use async_tungstenite::tungstenite::Message;
 use futures::{AsyncWriteExt, StreamExt};
 use serde_json::json;
 use switchboard::config::Config;
-use switchboard::disconnect::Disconnect;
+use switchboard::protocol::disconnect::Disconnect;
 use switchboard::runtime;
 
 use crate::support::frames::{CLOSE, FrameClient, PING, PONG, TEXT, frame, upgrade};

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use switchboard::id::{Position, RoomName, UserName};
+use switchboard::model::id::{Position, RoomName, UserName};
 use switchboard::protocol::{Command, Publish};
 
 use super::oracle::{Kind, Oracle, Outcome};

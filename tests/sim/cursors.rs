@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use switchboard::broker::{BrokerEvent, Page, Publication, Range, Read, Refused, Request, Sender};
+use switchboard::dispatcher::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings, TICK};
-use switchboard::epochs::Ends;
-use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket};
 use switchboard::metrics::Metrics;
+use switchboard::model::epochs::Ends;
+use switchboard::model::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket};
+use switchboard::model::retention::Retention;
+use switchboard::model::rights::Rights;
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol, RequestId};
-use switchboard::retention::Retention;
-use switchboard::rights::Rights;
-use switchboard::session::{Chunk, OutboxLimits, OutboxReader, outbox};
 
 use super::transport::{Frame, Transport};
 

@@ -1,7 +1,7 @@
 //! The client at the other end of its connection: what it makes of each frame, and what it tells the oracle of it.
 
 use serde::Deserialize;
-use switchboard::id::{Epoch, Position};
+use switchboard::model::id::{Epoch, Position};
 
 use super::client::{Act, Ask, Client, RoomState, STEADY_AFTER, Scene, Timer, jitter};
 use super::oracle::{Kind, Outcome};

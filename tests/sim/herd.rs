@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::Value;
 use switchboard::broker::{BrokerEvent, Read, Request};
 use switchboard::dispatcher::Event;
-use switchboard::history::Log;
-use switchboard::id::{Epoch, Position, SessionId};
+use switchboard::dispatcher::outbox::Chunk;
+use switchboard::model::history::Log;
+use switchboard::model::id::{Epoch, Position, SessionId};
+use switchboard::model::retention::LogLimits;
 use switchboard::protocol::Command;
-use switchboard::retention::LogLimits;
-use switchboard::session::Chunk;
 
 use super::cursors::{Desk, command_of, room, said};
 use super::transport::{Frame, Transport};

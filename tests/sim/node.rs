@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use switchboard::broker::topics::Topics;
+use switchboard::broker::redis::topics::Topics;
 use switchboard::broker::{
     BrokerEvent, Change, Members, Publish, Read, ReadRevocations, Refused, Revoke, Roll,
     StoredRevocations,
 };
+use switchboard::dispatcher::outbox::{Chunk, Outbox, OutboxLimits, OutboxReader, outbox};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
-use switchboard::id::{Epoch, Incarnation, Position, RoomName, SessionId, UserName};
 use switchboard::metrics::Metrics;
+use switchboard::model::id::{Epoch, Incarnation, Position, RoomName, SessionId, UserName};
+use switchboard::model::publication::{Page, Publication};
+use switchboard::model::retention::Retention;
+use switchboard::model::rights::Rights;
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
-use switchboard::publication::{Page, Publication};
-use switchboard::retention::Retention;
-use switchboard::rights::Rights;
-use switchboard::session::{Chunk, Outbox, OutboxLimits, OutboxReader, outbox};
 
 use super::presence::Announcer;
 

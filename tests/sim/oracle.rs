@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use switchboard::id::{Epoch, Position};
+use switchboard::model::id::{Epoch, Position};
 
 use super::redis::Truth;
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use switchboard::broker::{Change, Here, Member, Members, Roll};
-use switchboard::id::UserName;
+use switchboard::model::id::UserName;
 
 use super::node::{PUBLISHES, Push};
 use super::world::{Happening, World};

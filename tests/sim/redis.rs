@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use switchboard::broker::{Page, Publish, Range, Read, Refused, Revoke, StoredRevocations};
-use switchboard::epochs::Standing;
-use switchboard::history::Log;
-use switchboard::id::{Epoch, Position, RoomName, UserName};
-use switchboard::retention::LogLimits;
-use switchboard::revocations::Cutoff;
+use switchboard::model::epochs::Standing;
+use switchboard::model::history::Log;
+use switchboard::model::id::{Epoch, Position, RoomName, UserName};
+use switchboard::model::retention::LogLimits;
+use switchboard::model::revocations::Cutoff;
 
 use super::client::USERS;
 use super::node::Sizes;

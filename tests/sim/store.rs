@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use switchboard::broker::topics::Ask;
+use switchboard::broker::redis::topics::Ask;
 use switchboard::broker::{BrokerEvent, Publish, Refused, Request};
 use switchboard::dispatcher::Event;
 
@@ -154,15 +154,18 @@ impl World {
         );
     }
 
-    pub fn publish(&mut self, publish: &Publish) -> Result<switchboard::id::Position, Refused> {
+    pub fn publish(
+        &mut self,
+        publish: &Publish,
+    ) -> Result<switchboard::model::id::Position, Refused> {
         let said = &publish.publication;
         let (value, _): (u64, &str) = serde_json::from_str(said.data.get()).expect("our own data");
         let room = self.redis.index(&publish.room);
         let name = publish.room.clone();
         if publish.ephemeral {
             self.broadcast(room, |_| Push::Ephemeral(name.clone(), said.clone()));
-            let epoch = switchboard::id::Epoch::UNKNOWN;
-            return Ok(switchboard::id::Position { epoch, offset: 0 });
+            let epoch = switchboard::model::id::Epoch::UNKNOWN;
+            return Ok(switchboard::model::id::Position { epoch, offset: 0 });
         }
         let published = self.redis.publish(publish, value, self.instant());
         if let (true, Ok(at)) = (published.is_new, published.result) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use switchboard::broker::Request;
 use switchboard::dispatcher::{Event, Flow};
-use switchboard::id::SessionId;
-use switchboard::identity::Identity;
+use switchboard::model::id::SessionId;
+use switchboard::model::identity::Identity;
 use switchboard::protocol::RequestId;
 
 use super::node::{Input, Node, PUBLISHES};

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use switchboard::id::UserName;
+use switchboard::model::id::UserName;
 use switchboard::protocol::Command;
 
 use super::client::{ANSWER_DEADLINE, Act, Ask, Client, RoomState, Scene, Timer, USERS, jitter};

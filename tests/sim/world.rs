@@ -5,9 +5,9 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use switchboard::broker::topics::Ask;
+use switchboard::broker::redis::topics::Ask;
 use switchboard::dispatcher::Now;
-use switchboard::id::RoomName;
+use switchboard::model::id::RoomName;
 
 use super::client::{Act, Client, Scene, Timer};
 use super::faults::{Plan, Step};

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use switchboard::keys::{Keys, KeysFile};
+use switchboard::config::api_keys::{Keys, KeysFile};
 
 use super::http::{Answer, Caller};
 

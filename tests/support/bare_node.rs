@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use switchboard::api::Gate;
 use switchboard::auth::Auth;
-use switchboard::connection::{Limits, Node};
 use switchboard::dispatcher::Event;
+use switchboard::dispatcher::outbox::OutboxLimits;
 use switchboard::http::HeadLimits;
-use switchboard::limits::IntakeLimits;
 use switchboard::metrics::Metrics;
-use switchboard::pages::Assets;
-use switchboard::readiness::Readiness;
-use switchboard::session::OutboxLimits;
+use switchboard::model::readiness::Readiness;
+use switchboard::transport::limits::IntakeLimits;
+use switchboard::transport::pages::Assets;
+use switchboard::transport::{Limits, Node};
 
 /// The shared part of a node whose dispatcher is the test itself.
 pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {

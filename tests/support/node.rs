@@ -6,7 +6,7 @@ use switchboard::config::Config;
 use switchboard::server::{self, Server};
 
 use super::{TestClient, eventually, within};
-use switchboard::readiness::State;
+use switchboard::model::readiness::State;
 
 /// A node that ends without ceremony when it is dropped, or with [`TestNode::drain`].
 pub struct TestNode {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use switchboard::auth;
 use switchboard::config::{Config, SecretFile, TokenOrder};
 use switchboard::dispatcher::Now;
-use switchboard::id::UserName;
-use switchboard::pattern::Pattern;
-use switchboard::secret::Secret;
+use switchboard::model::id::UserName;
+use switchboard::model::pattern::Pattern;
+use switchboard::model::secret::Secret;
 use tempfile::TempDir;
 
 pub const SECRET: &str = "correct-horse-battery-staple-0123456789";

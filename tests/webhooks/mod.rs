@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use switchboard::config::{Config, SecretFile};
-use switchboard::notice::{BATCH, CLAIM};
+use switchboard::model::secret::Secret;
+use switchboard::model::webhook_event::{BATCH, CLAIM};
 use switchboard::runtime;
-use switchboard::secret::Secret;
 
 use crate::support::receiver::{Answer, Receiver, SECRET};
 use crate::support::redis_server::{Options, RedisServer, free_port};

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::{Asked, bad, body, object, one, room, session};
 use crate::api::{COMMANDS_PER_CALL, Call, Command, Form, Publish};
-use crate::id::{RoomName, UserName};
+use crate::model::id::{RoomName, UserName};
+use crate::model::publication::{KEY_BYTES, Publication};
 use crate::protocol::CommandError;
-use crate::publication::{KEY_BYTES, Publication};
 
 /// The fields that bodies have; each route takes some.
 #[derive(Deserialize)]

@@ -2,10 +2,10 @@
 
 use super::{Asked, bad, no_query, one, parameters, room, session};
 use crate::api::{Call, Command};
-use crate::census::{Kind, PAGE_DEFAULT, PAGE_LIMIT, Question};
-use crate::id::{RoomName, UserName};
+use crate::model::cluster_query::{Kind, PAGE_DEFAULT, PAGE_LIMIT, Question};
+use crate::model::id::{RoomName, UserName};
+use crate::model::publication::MAX_OFFSET;
 use crate::protocol::{CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
-use crate::publication::MAX_OFFSET;
 
 /// `GET /rooms/{room}/messages`
 pub fn history(asked: &Asked<'_>) -> Result<Call, CommandError> {

@@ -4,9 +4,9 @@ use serde::Deserialize;
 
 use super::{Asked, bad, body, no_query, one, parameters, room};
 use crate::api::{Call, Command};
-use crate::control::{Cutoff, Deed, Order};
-use crate::id::RoomName;
-use crate::identity::{LEEWAY, milliseconds};
+use crate::model::control::{Cutoff, Deed, Order};
+use crate::model::id::RoomName;
+use crate::model::identity::{LEEWAY, milliseconds};
 use crate::protocol::{Code, CommandError};
 
 /// `DELETE /users/{user}/connections`

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::{asked, body};
 use crate::api::*;
-use crate::census::{Connection, Connections, Count, Rooms};
 use crate::http::{Method, Response};
-use crate::id::{Epoch, Position};
+use crate::model::cluster_query::{Connection, Connections, Count, Rooms};
+use crate::model::id::{Epoch, Position};
+use crate::model::publication::Sender;
 use crate::protocol::Code;
-use crate::publication::Sender;
 
 #[test]
 fn each_code_has_its_status_and_only_unavailable_says_when_to_return() {
@@ -82,7 +82,11 @@ fn results_stand_in_order_and_fail_as_a_whole_only_when_all_have_failed() {
             br#"{"room":"a","epoch":"e","offset":1}"#,
         )))
     };
-    let full = || Some(Err(CommandError::from(crate::publication::Refused::Full)));
+    let full = || {
+        Some(Err(CommandError::from(
+            crate::model::publication::Refused::Full,
+        )))
+    };
     let batch = r#"{"publishes":[{"room":"a","data":1},{"room":"b","data":1}]}"#;
     let some = answered(Method::Post, "/batch", batch, &[ok(), full()]);
     assert_eq!(some.status.code(), 200);

@@ -4,11 +4,11 @@ use serde_json::json;
 
 use super::{publishes, read};
 use crate::api::*;
-use crate::census::Kind;
-use crate::control::{Cutoff, Deed};
 use crate::http::Method;
+use crate::model::cluster_query::Kind;
+use crate::model::control::{Cutoff, Deed};
+use crate::model::publication::Sender;
 use crate::protocol::Code;
-use crate::publication::Sender;
 
 #[test]
 fn a_publish_is_read_with_all_its_fields() {

@@ -2,8 +2,8 @@
 
 use super::KEY;
 use crate::api::{Gate, check_type};
+use crate::config::api_keys::{Keys, KeysError};
 use crate::http::{HeadLimits, Parsed, Refusal, Request, Response, parse_head};
-use crate::keys::{Keys, KeysError};
 
 fn request(fields: &str) -> Request {
     let head = format!("POST /batch HTTP/1.1\r\n{fields}Content-Length: 0\r\n\r\n");

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::{Shared, unix_millis};
-use crate::broker::list::List;
+use crate::broker::memory::list::List;
 use crate::broker::{BrokerEvent, Change, Connected, Here, Members, Roll};
-use crate::census::{Connections, Count, Finding, Question, Rooms};
-use crate::id::RoomName;
-use crate::notice;
+use crate::model::cluster_query::{Connections, Count, Finding, Question, Rooms};
+use crate::model::id::RoomName;
+use crate::model::webhook_event;
 
 impl Shared {
     pub(super) fn here(&mut self, node: usize, here: Here, now: Instant) {
@@ -131,8 +131,8 @@ impl Shared {
     /// After all changes of a room: whoever wants to know whether anybody is in it is told when that is no longer as it was.
     fn settled(&mut self, room: &RoomName, was_empty: bool, is_empty: bool) {
         let change = match (was_empty, is_empty) {
-            (true, false) => notice::Change::Occupied,
-            (false, true) => notice::Change::Vacated,
+            (true, false) => webhook_event::Change::Occupied,
+            (false, true) => webhook_event::Change::Vacated,
             _ => return,
         };
         self.occupied.set(room, !is_empty);

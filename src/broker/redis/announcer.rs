@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use super::formats::WriteFormat;
 use super::lease::{self, Lease, LeaseId, News, Renewal};
 use super::reaper::{Reaper, Step};
-use crate::broker::ledger::{Ask, End, Ledger, Who};
-use crate::broker::wire::{self, Format};
+use crate::broker::redis::reconciler::{Ask, End, Ledger, Who};
+use crate::broker::redis::wire::{self, Format};
 use crate::broker::{Change, Connected, Here};
-use crate::id::{Incarnation, RoomName};
+use crate::model::id::{Incarnation, RoomName};
 
 /// How many asks go into one batch, and about how many users: some milliseconds of Redis' time at most.
 const ASKS: usize = 64;

@@ -7,9 +7,9 @@ use redis::{ServerError, Value};
 
 use super::queue::Job;
 use super::{census, revoked, rolls};
-use crate::broker::wire::{self, Format, WireError};
+use crate::broker::redis::wire::{self, Format, WireError};
 use crate::broker::{BrokerEvent, Page, Publication, Range, Read, Refused};
-use crate::id::{Epoch, Position};
+use crate::model::id::{Epoch, Position};
 
 /// What an answer to a job asks for.
 #[derive(Debug)]
@@ -271,7 +271,7 @@ pub fn bytes(value: &Value) -> Option<&[u8]> {
 mod tests {
     use super::*;
     use crate::broker::Publish;
-    use crate::id::{RoomName, Ticket};
+    use crate::model::id::{RoomName, Ticket};
 
     fn publish() -> Job {
         Job::Publish(Publish {

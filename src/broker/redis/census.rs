@@ -4,9 +4,9 @@ use redis::Value;
 
 use super::answers::{bytes, read_offset};
 use super::rolls::read_list;
-use crate::broker::wire;
-use crate::census::{Connections, Count, Finding, Question, Rooms};
-use crate::id::{Epoch, Position, RoomName};
+use crate::broker::redis::wire;
+use crate::model::cluster_query::{Connections, Count, Finding, Question, Rooms};
+use crate::model::id::{Epoch, Position, RoomName};
 
 /// Reads the answer to a question, and how many of its entries were junk.
 pub fn read(question: &Question, answer: Value) -> Option<(Finding, usize)> {
@@ -75,8 +75,8 @@ fn read_count(room: RoomName, numbers: &[Value]) -> Option<Count> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::census::Kind;
-    use crate::id::UserName;
+    use crate::model::cluster_query::Kind;
+    use crate::model::id::UserName;
 
     fn bulks(texts: &[&str]) -> Vec<Value> {
         let bulk = |text: &&str| Value::BulkString((*text).into());

@@ -12,13 +12,13 @@ use super::queue::Job;
 use super::reaper::{FIELDS, ROOMS, Step};
 use super::revoked;
 use super::scripts::{Caller, Script};
-use crate::broker::ledger::{Ask, Said, Who};
-use crate::broker::wire::{self, Format};
+use crate::broker::redis::reconciler::{Ask, Said, Who};
+use crate::broker::redis::wire::{self, Format};
 use crate::broker::{Census, KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
-use crate::census::{Kind, Question};
-use crate::id::{Epoch, Incarnation, Position, RoomName};
-use crate::notice::{LENGTH, Wanted};
-use crate::retention::Retention;
+use crate::model::cluster_query::{Kind, Question};
+use crate::model::id::{Epoch, Incarnation, Position, RoomName};
+use crate::model::retention::Retention;
+use crate::model::webhook_event::{LENGTH, Wanted};
 
 /// How long the position of a room is kept in which nothing was ever said. Anyone can join rooms by the thousand.
 const IDLE_META_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -328,7 +328,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::id::Ticket;
+    use crate::model::id::Ticket;
 
     #[test]
     fn ephemeral_publications_and_probes_need_no_script() {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::broker::wire::Format;
-use crate::id::RoomName;
+use crate::broker::redis::wire::Format;
+use crate::model::id::RoomName;
 
 /// Decides the format to write.
 ///

@@ -13,10 +13,10 @@ use super::names::Names;
 use super::scripts::{Caller, Script};
 use super::supervisor::{Change as Link, End, Supervisor};
 use crate::broker::Settings;
-use crate::broker::wire::{Format, WireError};
-use crate::id::{Incarnation, RoomName};
+use crate::broker::redis::wire::{Format, WireError, split_version};
 use crate::metrics::Metrics;
-use crate::notice::{AGE, Ask, BATCH, CLAIM, Change, Notice, NoticeId, Turn, Word};
+use crate::model::id::{Incarnation, RoomName};
+use crate::model::webhook_event::{AGE, Ask, BATCH, CLAIM, Change, Notice, NoticeId, Turn, Word};
 use crate::runtime;
 
 /// How long a turn may take in Redis, and there and back.
@@ -204,7 +204,7 @@ fn judge(error: RedisError) -> Failure {
 /// Reads `1 occupied ROOM` or `1 vacated ROOM`; the digit is the version of the format.
 fn decode(body: &[u8], newest: Format) -> Result<(Change, RoomName), WireError> {
     const JUNK: WireError = WireError::Malformed("no webhook event");
-    let (_, body) = Format::split(body, newest)?;
+    let (_, body) = split_version(body, newest)?;
     let body = std::str::from_utf8(body).ok();
     let words = body.and_then(|body| body.strip_prefix(' ')?.split_once(' '));
     let (word, room) = words.ok_or(JUNK)?;

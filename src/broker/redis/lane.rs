@@ -18,7 +18,7 @@ use super::queue::{Job, Queue};
 use super::scripts::{Caller, Learned};
 use super::supervisor::{Change, End, Supervisor};
 use super::trust::Trust;
-use crate::broker::wire::Format;
+use crate::broker::redis::wire::Format;
 use crate::broker::{BrokerEvent, Refused, Settings};
 use crate::metrics::Metrics;
 

@@ -15,8 +15,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::broker::wire::Format;
-use crate::id::Incarnation;
+use crate::broker::redis::wire::Format;
+use crate::model::id::Incarnation;
 
 /// How long a lease is: a node that is killed has left for everyone within this time, the margin and a second.
 pub const LEASE: Duration = Duration::from_secs(10);

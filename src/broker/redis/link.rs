@@ -16,8 +16,8 @@ use super::pulse::Signal;
 use super::pushes::{self, Pushes};
 use super::scripts::{self, Learned, Script};
 use crate::config::RedisUrl;
+use crate::runtime::tls::{self, TlsConnector};
 use crate::runtime::{self, Elapsed, Socket};
-use crate::tls::{self, TlsConnector};
 
 /// How long resolving may take, and TCP, and TLS.
 const STEP: Duration = Duration::from_secs(1);

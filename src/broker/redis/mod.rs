@@ -8,7 +8,7 @@
 //!  dispatcher ◀─BrokerEvent─ all three
 //! ```
 //!
-//! A `supervisor` keeps each connection; [`topics`](super::topics) and `queue` decide what to ask and what to ask again;
+//! A `supervisor` keeps each connection; `topics` and `queue` decide what to ask and what to ask again;
 //! `pulse` decides whether the node is ready; `announcer` decides what is said of who is here, and `lease` tells why that
 //! is safe. A user of an access list needs, on the keys and topics under the prefix,
 //! the commands of the test `password_user_and_database_come_from_the_address`.
@@ -30,13 +30,16 @@ mod pushes;
 pub mod queue;
 mod reader;
 mod reaper;
+pub mod reconciler;
 mod revoked;
 mod rolls;
 mod scripts;
 mod shares;
 mod subscription;
 mod supervisor;
+pub mod topics;
 mod trust;
+pub mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,14 +59,14 @@ use subscription::{Reports, Subscription};
 use supervisor::Supervisor;
 use trust::Trust;
 
-use super::topics::Topics;
 use super::{Broker, BrokerEvent, Settings};
 use crate::config::RedisUrl;
-use crate::id;
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::model::id;
+use crate::model::readiness::Readiness;
 use crate::runtime;
-use crate::tls::{self, TlsError};
+use crate::runtime::tls::{self, TlsError};
+use topics::Topics;
 
 /// How often each task looks at the clock: deadlines and the pulse are that exact.
 const TICK: Duration = Duration::from_millis(100);

@@ -18,8 +18,8 @@
 use std::fmt::Write as _;
 
 use crate::broker::PublishKey;
-use crate::census::Kind;
-use crate::id::{Incarnation, RoomName};
+use crate::model::cluster_query::Kind;
+use crate::model::id::{Incarnation, RoomName};
 
 /// The names of one cluster.
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ impl Names {
 mod tests {
     use super::*;
     use crate::broker::Publisher;
-    use crate::id::UserName;
+    use crate::model::id::UserName;
 
     #[test]
     fn a_topic_tells_its_room_and_nothing_else_does() {

@@ -13,9 +13,9 @@ use super::rolls;
 use super::scripts::{Caller, Learned};
 use super::supervisor::End;
 use super::trust::Trust;
-use crate::broker::wire::Format;
+use crate::broker::redis::wire::Format;
 use crate::broker::{Change, Connected, Here};
-use crate::id::RoomName;
+use crate::model::id::RoomName;
 
 /// See the head of this file.
 pub struct Presence {

@@ -15,9 +15,9 @@ use super::subscription::Order;
 use super::supervisor::{Change, End};
 use super::{Ended, TICK, emit};
 use crate::broker::{BrokerEvent, Change as ListChange, Request};
-use crate::id::RoomName;
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::model::id::RoomName;
+use crate::model::readiness::Readiness;
 use crate::runtime;
 
 /// How many requests are taken before they are sent: what the dispatcher asked for in one turn leaves as one batch.

@@ -8,8 +8,8 @@ use super::shares::Shares;
 use crate::broker::{
     BrokerEvent, Census, Members, Publish, Read, ReadRevocations, Refused, Revoke,
 };
-use crate::census::Question;
-use crate::id::{RoomName, SessionId};
+use crate::model::cluster_query::Question;
+use crate::model::id::{RoomName, SessionId};
 
 /// How many requests may wait for their answers. A guess: three seconds of a busy node's publishes, so that a short absence of
 /// Redis costs nothing.
@@ -278,7 +278,7 @@ mod tests {
 
     use super::*;
     use crate::broker::{Publication, PublishKey, Publisher, Range};
-    use crate::id::{RoomName, Ticket};
+    use crate::model::id::{RoomName, Ticket};
 
     fn publish(ticket: u64, key: Option<&str>) -> Job {
         Job::Publish(Publish {

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use crate::id::RoomName;
+use crate::model::id::RoomName;
 
 /// How many rooms of a lease are taken up at once.
 pub const ROOMS: usize = 64;

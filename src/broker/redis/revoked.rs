@@ -10,10 +10,10 @@ use super::commands::millis;
 use super::lease::LONGEST;
 use super::names::Names;
 use super::scripts::{Caller, Script};
-use crate::broker::wire;
+use crate::broker::redis::wire;
 use crate::broker::{Kept, ReadRevocations, Revoke, StoredRevocations};
-use crate::id::{Incarnation, UserName};
-use crate::revocations::{Cutoff, MOST};
+use crate::model::id::{Incarnation, UserName};
+use crate::model::revocations::{Cutoff, MOST};
 
 /// The command that writes.
 pub fn write(asked: &Revoke, run: Incarnation, names: &Names, caller: &mut Caller) -> Cmd {

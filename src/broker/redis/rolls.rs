@@ -7,8 +7,8 @@ use super::answers::{bytes, read_offset};
 use super::lease::{Answer, Answered};
 use super::reaper::Step;
 use crate::broker::Roll;
-use crate::broker::ledger::Ask;
-use crate::broker::wire::{self, Format};
+use crate::broker::redis::reconciler::Ask;
+use crate::broker::redis::wire::{self, Format};
 
 /// As many fields as the script looks at for one page: what says more is not the script.
 const MOST_JUNK: u64 = 1001;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::id::SessionId;
+use crate::model::id::SessionId;
 
 /// Requests of one source in one round.
 const TURN: u32 = 4;

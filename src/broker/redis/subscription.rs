@@ -13,11 +13,11 @@ use super::pulse::Signal;
 use super::pushes::{Push, Pushes};
 use super::supervisor::{Change, End, Supervisor};
 use super::{Ended, TICK, emit};
-use crate::broker::topics::{Ask, Topics};
-use crate::broker::wire::{self, Format, Heard, WireError};
+use crate::broker::redis::topics::{Ask, Topics};
+use crate::broker::redis::wire::{self, Format, Heard, WireError};
 use crate::broker::{BrokerEvent, Change as ListChange};
-use crate::id::RoomName;
 use crate::metrics::Metrics;
+use crate::model::id::RoomName;
 use crate::runtime;
 
 /// How many topics go into one request.

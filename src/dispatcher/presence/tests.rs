@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::broker::{Change, Here, Info, Member, Members, Roll};
-use crate::id::UserName;
-use crate::identity::Identity;
+use crate::model::id::UserName;
+use crate::model::identity::Identity;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -323,8 +323,8 @@ fn a_question_that_the_broker_leaves_open_is_answered_in_time_from_what_is_known
 #[test]
 fn where_events_are_off_nobody_is_told_and_whoever_asks_is_answered_by_the_broker() {
     let mut bench = Bench::new();
-    let rooms = crate::pattern::Pattern::new("big*").unwrap();
-    let off = crate::pattern::Switch { rooms, on: false };
+    let rooms = crate::model::pattern::Pattern::new("big*").unwrap();
+    let off = crate::model::pattern::Switch { rooms, on: false };
     bench.dispatcher.desk.settings.presence.events.0.push(off);
     bench.member(1, "big", 0);
     assert!(bench.asked().is_empty(), "no list is read");

@@ -40,7 +40,7 @@ fn a_call_is_answered_by_the_broker_and_its_keys_are_no_clients() {
         panic!("{requests:?}")
     };
     let publisher = &publish.key.as_ref().unwrap().publisher;
-    assert_eq!(*publisher, crate::publication::Publisher::Backend);
+    assert_eq!(*publisher, crate::model::publication::Publisher::Backend);
     assert!(answers.is_empty());
     bench.turn([published(publish.ticket, 4)]);
     let (place, answer) = answers.try_recv().unwrap();

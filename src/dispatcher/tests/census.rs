@@ -3,10 +3,10 @@
 use super::identity::{holder, secured};
 use super::*;
 use crate::api;
-use crate::broker::wire::change::decode_info;
+use crate::broker::redis::wire::change::decode_info;
 use crate::broker::{Members, Refused, Roll};
-use crate::census::{Count, Finding, Question};
-use crate::identity::Identity;
+use crate::model::cluster_query::{Count, Finding, Question};
+use crate::model::identity::Identity;
 use crate::protocol::Code;
 
 impl Bench {

@@ -3,10 +3,10 @@
 use super::identity::{holder, identified, secured};
 use super::*;
 use crate::broker::{Revoke, StoredRevocations};
-use crate::control::{Cutoff, Deed, Order};
-use crate::epochs::Ends;
-use crate::id::UserName;
-use crate::identity::LEEWAY;
+use crate::model::control::{Cutoff, Deed, Order};
+use crate::model::epochs::Ends;
+use crate::model::id::UserName;
+use crate::model::identity::LEEWAY;
 
 const REVOKED: &str = "$control.revoked";
 
@@ -410,7 +410,10 @@ fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
     let [said] = &again[..] else {
         panic!("{again:?}");
     };
-    let order = Order::read(crate::control::ControlLog::Revocations, &said.publication);
+    let order = Order::read(
+        crate::model::control::ControlLog::Revocations,
+        &said.publication,
+    );
     assert_eq!(order.unwrap().deed, Deed::Revoke(cutoffs[0].1));
     let published = |ticket, result| Event::Broker(BrokerEvent::Published { ticket, result });
     bench.turn([published(said.ticket, Err(Refused::Unavailable))]);

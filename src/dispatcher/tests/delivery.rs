@@ -175,4 +175,4 @@ fn one_who_does_not_read_does_not_decide_what_the_others_wait_for() {
     };
     assert_eq!(from.offset, 400, "the read begins where somebody can go on");
 }
-use crate::epochs::Ends;
+use crate::model::epochs::Ends;

@@ -2,15 +2,15 @@
 
 use super::control::stored;
 use super::*;
-use crate::identity::{Grants, Times};
-use crate::pattern::Pattern;
-use crate::rights::{Policy, Rule};
+use crate::model::identity::{Grants, Times};
+use crate::model::pattern::Pattern;
+use crate::model::rights::{Policy, Rule};
 
 /// A token that lets its user do everything in rooms of this pattern.
 pub(super) fn holder(user: &str, pattern: &str, expires: u64) -> Arc<Identity> {
     let patterns: Arc<[Pattern]> = [Pattern::new(pattern).unwrap()].into();
     Arc::new(Identity {
-        user: crate::id::UserName::new(user).unwrap(),
+        user: crate::model::id::UserName::new(user).unwrap(),
         grants: Grants::new([(); 4].map(|()| patterns.clone())),
         info: None,
         times: Some(Times {

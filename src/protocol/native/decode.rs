@@ -5,15 +5,15 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::id::{Position, RoomName, UserName};
-use crate::identity::Credentials;
-use crate::member::{INFO_BYTES, Info};
+use crate::model::id::{Position, RoomName, UserName};
+use crate::model::identity::Credentials;
+use crate::model::member::{INFO_BYTES, Info};
+use crate::model::publication::KEY_BYTES;
+use crate::model::secret::Secret;
 use crate::protocol::{
     Asked, Code, Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, Incoming, Publish,
     RequestId,
 };
-use crate::publication::KEY_BYTES;
-use crate::secret::Secret;
 
 /// The largest `id`: what a double holds exactly.
 const MAX_ID: u64 = (1 << 53) - 1;

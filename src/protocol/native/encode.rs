@@ -4,10 +4,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::id::{Epoch, Position, RoomName, UserName};
-use crate::member::Member;
+use crate::model::id::{Epoch, Position, RoomName, UserName};
+use crate::model::member::Member;
+use crate::model::publication::Publication;
 use crate::protocol::{Message, Push, Reply, RequestId, frame};
-use crate::publication::Publication;
 
 /// What the server says, as serde sees it; messages are written by hand below.
 #[derive(Serialize)]

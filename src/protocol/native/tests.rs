@@ -4,13 +4,13 @@ use bytes::BytesMut;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::id::{Epoch, Position, RoomName, UserName};
-use crate::identity::Credentials;
-use crate::member::{Info, Member};
+use crate::model::id::{Epoch, Position, RoomName, UserName};
+use crate::model::identity::Credentials;
+use crate::model::member::{Info, Member};
+use crate::model::publication::Publication;
 use crate::protocol::{
     Asked, Code, Command, CommandError, HISTORY_DEFAULT, Joined, Message, Push, Reply, RequestId,
 };
-use crate::publication::Publication;
 use proptest::prelude::*;
 
 fn json(frame: &[u8]) -> serde_json::Value {
@@ -271,7 +271,7 @@ fn presence_is_flat_too() {
         connections: 2,
         info,
     };
-    let roll = crate::member::Roll {
+    let roll = crate::model::member::Roll {
         version: 9,
         members: vec![member("ada", Some(info)), member("bob", None)],
         count: 5,

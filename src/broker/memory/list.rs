@@ -1,0 +1,295 @@
+//! Who is in a room, through which nodes, as one process keeps it: the memory broker's list, with the same rules that the scripts
+//! follow in Redis. Plain logic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use crate::broker::{Change, Info, Member, Roll};
+use crate::model::cluster_query::{Connection, Count, Kind};
+use crate::model::id::{RoomName, UserName};
+
+/// The list of a room over nodes `N`.
+#[derive(Debug)]
+pub struct List<N> {
+    version: u64,
+    users: BTreeMap<UserName, Vec<Part<N>>>,
+    anonymous: Vec<(N, u32)>,
+    /// Connections of all users.
+    connections: u64,
+    /// In a personal room: the user's connections by their names, and through which node each is.
+    live: BTreeMap<String, (N, Connection)>,
+}
+
+/// What one node has said of a user.
+#[derive(Clone, Debug)]
+struct Part<N> {
+    node: N,
+    connections: u32,
+    info: Option<Info>,
+}
+
+impl<N> Default for List<N> {
+    fn default() -> Self {
+        Self {
+            version: 0,
+            users: BTreeMap::new(),
+            anonymous: Vec::new(),
+            connections: 0,
+            live: BTreeMap::new(),
+        }
+    }
+}
+
+impl<N: Copy + PartialEq> List<N> {
+    /// A node has so many connections of a user from now on. A change gets the next version after `last`, which counts for all
+    /// lists, so that no list ever repeats one.
+    pub fn set(
+        &mut self,
+        node: N,
+        user: Option<&UserName>,
+        connections: u32,
+        info: Option<Info>,
+        last: &mut u64,
+    ) -> Option<Change> {
+        let Some(user) = user else {
+            self.anonymous.retain(|(other, _)| *other != node);
+            if connections > 0 {
+                self.anonymous.push((node, connections));
+            }
+            return None;
+        };
+        let former = self.users.get(user).map_or(&[][..], Vec::as_slice);
+        let mut parts = former.to_vec();
+        let mine = Part {
+            node,
+            connections,
+            info,
+        };
+        match parts.iter().position(|part| part.node == node) {
+            // It keeps its place: what is said again is not the newest.
+            Some(at) if connections > 0 && text(&parts[at].info) == text(&mine.info) => {
+                parts[at] = mine;
+            }
+            known => {
+                known.map(|at| parts.remove(at));
+                parts.extend((connections > 0).then_some(mine));
+            }
+        }
+        let ((was, shown), (connections, info)) = (sum(former), sum(&parts));
+        self.connections = self.connections - u64::from(was) + u64::from(connections);
+        let same = was == connections && text(&shown) == text(&info);
+        match parts.is_empty() {
+            true => self.users.remove(user),
+            false => self.users.insert(user.clone(), parts),
+        };
+        if same {
+            return None;
+        }
+        *last += 1;
+        let from = std::mem::replace(&mut self.version, *last);
+        Some(Change {
+            from,
+            version: self.version,
+            user: user.clone(),
+            was,
+            connections,
+            info,
+        })
+    }
+
+    /// A connection of the user whose room it is is there from now on, or no more.
+    pub fn set_connection(&mut self, node: N, connection: Connection, live: bool) {
+        let name = connection.session.to_string();
+        match live {
+            true => self.live.insert(name, (node, connection)),
+            false => self.live.remove(&name),
+        };
+    }
+
+    /// The node is gone, and everything it has said.
+    pub fn forget(&mut self, node: N, last: &mut u64) -> Vec<Change> {
+        self.anonymous.retain(|(other, _)| *other != node);
+        self.live.retain(|_, (other, _)| *other != node);
+        let users = self.users.iter();
+        let of_node = |parts: &[Part<N>]| parts.iter().any(|part| part.node == node);
+        let users: Vec<UserName> = users
+            .filter(|(_, parts)| of_node(parts))
+            .map(|(user, _)| user.clone())
+            .collect();
+        let gone = |user| self.set(node, Some(user), 0, None, last);
+        users.iter().filter_map(gone).collect()
+    }
+
+    /// A page of the list: the members behind a name, at most so many.
+    pub fn roll(&self, after: Option<&UserName>, limit: usize) -> Roll {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.users.range::<UserName, _>((from, Bound::Unbounded));
+        let members = rest.by_ref().take(limit).map(|(user, parts)| {
+            let (connections, info) = sum(parts);
+            Member {
+                user: user.clone(),
+                connections,
+                info,
+            }
+        });
+        Roll {
+            version: self.version,
+            members: members.collect(),
+            count: self.users.len() as u64,
+            anonymous: self.nameless(),
+            more: rest.next().is_some(),
+        }
+    }
+
+    fn nameless(&self) -> u64 {
+        self.anonymous.iter().map(|(_, it)| u64::from(*it)).sum()
+    }
+
+    /// How many are in it.
+    pub fn census(&self, room: RoomName) -> Count {
+        let anonymous = self.nameless();
+        Count {
+            room,
+            connections: self.connections + anonymous,
+            users: self.users.len() as u64,
+            anonymous,
+        }
+    }
+
+    /// A page of the connections of the user whose room it is: those behind a name, at most so many; how many there are, and whether
+    /// there are more.
+    pub fn connections(&self, after: Option<&str>, limit: usize) -> (Vec<Connection>, u64, bool) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.live.range::<str, _>((from, Bound::Unbounded));
+        let page = rest.by_ref().take(limit);
+        let page = page.map(|(_, (_, connection))| connection.clone());
+        (
+            page.collect(),
+            self.live.len() as u64,
+            rest.next().is_some(),
+        )
+    }
+
+    /// Whether nobody is in it.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.anonymous.is_empty() && self.live.is_empty()
+    }
+}
+
+/// The rooms in which somebody is.
+#[derive(Debug, Default)]
+pub struct Occupied(BTreeMap<Kind, BTreeSet<RoomName>>);
+
+impl Occupied {
+    /// Somebody is in the room from now on, or nobody.
+    pub fn set(&mut self, room: &RoomName, occupied: bool) {
+        let rooms = self.0.entry(Kind::of(room)).or_default();
+        match occupied {
+            true => rooms.insert(room.clone()),
+            false => rooms.remove(room),
+        };
+    }
+
+    /// The rooms of a kind whose names begin with `prefix`, behind `after`, in order.
+    pub fn page<'a>(
+        &'a self,
+        kind: Kind,
+        prefix: Option<&'a RoomName>,
+        after: Option<&'a RoomName>,
+    ) -> impl Iterator<Item = &'a RoomName> {
+        let prefix = prefix.map_or("", RoomName::as_str);
+        let from = match after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(prefix),
+        };
+        let rooms = self.0.get(&kind).into_iter();
+        let rest = rooms.flat_map(move |rooms| rooms.range::<str, _>((from, Bound::Unbounded)));
+        rest.take_while(move |room| room.as_str().starts_with(prefix))
+    }
+}
+
+/// What everyone sees of the parts: all connections, and the newest info.
+fn sum<N>(parts: &[Part<N>]) -> (u32, Option<Info>) {
+    let connections = parts.iter().map(|part| part.connections);
+    let info = parts.iter().rev().find_map(|part| part.info.clone());
+    (connections.fold(0, u32::saturating_add), info)
+}
+
+fn text(info: &Option<Info>) -> Option<&str> {
+    info.as_deref().map(serde_json::value::RawValue::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn name(user: &str) -> UserName {
+        UserName::new(user).unwrap()
+    }
+
+    fn info(text: &str) -> Option<Info> {
+        (!text.is_empty()).then(|| RawValue::from_string(text.to_owned()).unwrap().into())
+    }
+
+    #[test]
+    fn a_user_is_one_member_over_all_nodes_and_shows_the_newest_info() {
+        let (mut list, mut last) = (List::default(), 0);
+        let mut seen = Vec::new();
+        for (node, connections, shown) in [
+            (1, 1, r#"{"n":1}"#),
+            (2, 1, ""),
+            (2, 1, ""),
+            (2, 1, r#"{"n":2}"#),
+            (1, 2, r#"{"n":1}"#),
+            (2, 0, ""),
+            (1, 0, ""),
+            (1, 0, ""),
+        ] {
+            let change = list.set(
+                node,
+                Some(&name("ada")),
+                connections,
+                info(shown),
+                &mut last,
+            );
+            seen.extend(change.map(|it| {
+                let shown = text(&it.info).unwrap_or_default().to_owned();
+                (it.from, it.version, it.was, it.connections, shown)
+            }));
+        }
+        let one = || r#"{"n":1}"#.to_owned();
+        let two = || r#"{"n":2}"#.to_owned();
+        assert_eq!(
+            seen,
+            [
+                (0, 1, 0, 1, one()),
+                (1, 2, 1, 2, one()),
+                (2, 3, 2, 2, two()),
+                (3, 4, 2, 3, two()),
+                (4, 5, 3, 2, one()),
+                (5, 6, 2, 0, String::new()),
+            ]
+        );
+        assert!(list.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_is_forgotten_takes_its_members_along_and_no_others() {
+        let (mut list, mut last) = (List::default(), 0);
+        for (node, user) in [(1, "ada"), (1, "bob"), (2, "bob"), (2, "cy")] {
+            list.set(node, Some(&name(user)), 1, None, &mut last);
+        }
+        list.set(1, None, 3, None, &mut last);
+        list.set(2, None, 1, None, &mut last);
+        let gone = list.forget(1, &mut last);
+        let gone: Vec<_> = gone.iter().map(|it| it.connections).collect();
+        assert_eq!(gone, [0, 1], "ada has left, bob has one connection less");
+        let roll = list.roll(None, 1);
+        assert_eq!((roll.count, roll.anonymous, roll.more), (2, 1, true));
+        let roll = list.roll(Some(&name("bob")), 1);
+        assert_eq!(roll.members[0].user, name("cy"));
+        assert!(!roll.more);
+    }
+}

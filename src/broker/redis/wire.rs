@@ -1,0 +1,434 @@
+//! What nodes say to each other through Redis: the body of a publication, as it stands in a room's log, and the message
+//! that comes by a topic. Both begin with the version of their [`Format`], so that nodes of two versions can run side by
+//! side: a node writes the newest format that all live nodes read, and never skips a format it does not know
+//! ([`WireError::Newer`]).
+//!
+//! ```text
+//! body      = FORMAT JSON                      {"u":"ada","t":1764000000123,"x":"INCARNATION:SESSION","d":DATA}
+//! message   = FORMAT " " EPOCH " " OFFSET " " body     the script's; an ephemeral one has offset 0 and an epoch of zeros
+//! ```
+//!
+//! A change of who is in a room comes by the topic too: see [`change`]; what is kept of a user's connection: see [`connection`].
+//!
+//! `u` and `x` are absent when there is no user and nobody to except. Members that a later node adds to the JSON are ignored. Redis is
+//! a stranger here: whatever comes out of it is checked like a client's bytes.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::broker::{Change, Publication, Sender};
+use crate::model::epochs::{Ends, MAX_ENDS};
+use crate::model::id::{Epoch, Incarnation, SessionId, UserName};
+
+pub mod change;
+pub mod connection;
+mod format;
+
+pub use crate::model::wire_format::Format;
+pub use format::split_version;
+
+pub use crate::model::publication::MAX_OFFSET;
+
+/// The longest body, in bytes: what is accepted from a client must be accepted from Redis, and `--max-message` goes up to 16 MiB;
+/// what is put around it takes less than 256 bytes.
+pub const MAX_BODY_BYTES: usize = (16 << 20) + 4096;
+
+/// `EPOCH` and `OFFSET` at their longest, the version and three blanks.
+const ENVELOPE_BYTES: usize = 16 + 16 + 4;
+
+/// Why bytes from Redis are no publication of ours. Whoever meets one counts it and goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Not junk: a node of a later version wrote it. It must not be skipped.
+    #[error("written in format {0}, which is newer than this node reads; upgrade this node")]
+    Newer(Format),
+    #[error("longer than a publication can be")]
+    TooLong,
+    #[error("no publication: {0}")]
+    Malformed(&'static str),
+}
+
+impl WireError {
+    const NO_VERSION: Self = WireError::Malformed("it begins with no version");
+}
+
+/// A message that came by a room's topic.
+#[derive(Debug)]
+pub enum Heard {
+    Message {
+        epoch: Epoch,
+        offset: u64,
+        publication: Publication,
+    },
+    Ephemeral(Publication),
+    Changed(Change),
+}
+
+/// The members of a body; data stays the text it was.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    u: Option<Cow<'a, str>>,
+    t: u64,
+    #[serde(borrow, default)]
+    x: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    d: &'a RawValue,
+}
+
+/// The body of a publication in this format.
+pub fn encode_body(publication: &Publication, format: Format) -> String {
+    let mut body = String::with_capacity(publication.data.get().len() + 160);
+    body.push(format.digit());
+    match format.number() {
+        1 => encode_json(publication, &mut body),
+        // Only tests have further formats so far: the same JSON.
+        _ => encode_json(publication, &mut body),
+    }
+    body
+}
+
+/// Names need no escapes: their alphabet has no quote and no backslash.
+fn encode_json(publication: &Publication, body: &mut String) {
+    body.push('{');
+    if let Some(user) = &publication.user {
+        body.extend(["\"u\":\"", user.as_str(), "\","]);
+    }
+    // Writing into a String cannot fail.
+    let _ = write!(body, "\"t\":{}", publication.time);
+    if let Some(Sender {
+        incarnation,
+        session,
+    }) = publication.except
+    {
+        let _ = write!(body, ",\"x\":\"{incarnation}:{session}\"");
+    }
+    body.extend([",\"d\":", publication.data.get(), "}"]);
+}
+
+/// The message of an ephemeral publication, which no script writes.
+pub fn encode_ephemeral(publication: &Publication, format: Format) -> String {
+    let body = encode_body(publication, format);
+    format!("{format} {} 0 {body}", Epoch::UNKNOWN)
+}
+
+/// Reads a body, from a log or from a message, in any format up to `newest`.
+pub fn decode_body(bytes: &[u8], newest: Format) -> Result<Publication, WireError> {
+    if bytes.len() > MAX_BODY_BYTES {
+        return Err(WireError::TooLong);
+    }
+    let (format, rest) = split_version(bytes, newest)?;
+    match format.number() {
+        1 => decode_json(rest),
+        _ => decode_json(rest),
+    }
+}
+
+fn decode_json(json: &[u8]) -> Result<Publication, WireError> {
+    let text = std::str::from_utf8(json).map_err(|_| WireError::Malformed("not UTF-8"))?;
+    let body: Body<'_> = serde_json::from_str(text)
+        .map_err(|_| WireError::Malformed("not the JSON of a publication"))?;
+    let user = body
+        .u
+        .map(|name| UserName::new(&name))
+        .transpose()
+        .map_err(|_| WireError::Malformed("a user name breaks the rules"))?;
+    Ok(Publication {
+        user,
+        time: body.t,
+        except: body.x.map(|text| decode_sender(&text)).transpose()?,
+        data: body.d.to_owned(),
+    })
+}
+
+/// Reads what came by a topic, in any format up to `newest`.
+pub fn decode_message(bytes: &[u8], newest: Format) -> Result<Heard, WireError> {
+    if bytes.len() > MAX_BODY_BYTES + ENVELOPE_BYTES {
+        return Err(WireError::TooLong);
+    }
+    // Without the blank it is no message of any format.
+    if bytes.get(1) != Some(&b' ') {
+        return Err(WireError::NO_VERSION);
+    }
+    let (_, rest) = split_version(bytes, newest)?;
+    let rest = &rest[1..];
+    if let Some(change) = rest.strip_prefix(change::BEGIN) {
+        return change::decode(change).map(Heard::Changed);
+    }
+    let mut parts = rest.splitn(3, |&byte| byte == b' ');
+    let (Some(epoch), Some(offset), Some(body)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(WireError::Malformed(
+            "a message has epoch, offset and a body",
+        ));
+    };
+    let epoch = decode_epoch(epoch);
+    let offset = decode_offset(offset).ok_or(WireError::Malformed("the offset is no number"))?;
+    match (epoch, offset) {
+        (Epoch::UNKNOWN, 0) => Ok(Heard::Ephemeral(decode_body(body, newest)?)),
+        (Epoch::UNKNOWN, _) => Err(WireError::Malformed("an offset without an epoch")),
+        (_, 0) => Err(WireError::Malformed("an epoch without an offset")),
+        (epoch, offset) => Ok(Heard::Message {
+            epoch,
+            offset,
+            publication: decode_body(body, newest)?,
+        }),
+    }
+}
+
+/// Reads an epoch; other bytes are [`Epoch::UNKNOWN`].
+pub fn decode_epoch(bytes: &[u8]) -> Epoch {
+    std::str::from_utf8(bytes).map_or(Epoch::UNKNOWN, Epoch::parse)
+}
+
+/// Reads the ended epochs of a log as a script writes them: ` EPOCH OFFSET`, any number of times. What
+/// is none of ours ends the list: older epochs that cannot be read count as forgotten.
+pub fn decode_ends(bytes: &[u8]) -> Ends {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let mut words = text.split(' ').skip(1);
+    let pairs = std::iter::from_fn(|| {
+        let (epoch, offset) = (words.next()?, words.next()?);
+        Some((Epoch::parse(epoch), decode_offset(offset.as_bytes())?))
+    });
+    pairs.take(MAX_ENDS).collect()
+}
+
+/// Reads an offset: decimal digits as a script writes them, without sign or leading zeros.
+pub fn decode_offset(bytes: &[u8]) -> Option<u64> {
+    let canonical = match bytes {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let offset = std::str::from_utf8(bytes).ok()?.parse().ok()?;
+    (canonical && offset <= MAX_OFFSET).then_some(offset)
+}
+
+/// What stands in a page for an entry that cannot be read: `null`, so that the room has no hole for ever.
+pub fn unreadable() -> Publication {
+    Publication {
+        user: None,
+        time: 0,
+        except: None,
+        data: RawValue::NULL.to_owned(),
+    }
+}
+
+fn decode_sender(text: &str) -> Result<Sender, WireError> {
+    let wrong = WireError::Malformed("the excepted session is not INCARNATION:SESSION");
+    let (incarnation, session) = text.split_once(':').ok_or(wrong)?;
+    if incarnation.len() != 16 || !incarnation.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(wrong);
+    }
+    if session.is_empty() || !session.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong);
+    }
+    Ok(Sender {
+        incarnation: Incarnation(u64::from_str_radix(incarnation, 16).map_err(|_| wrong)?),
+        session: SessionId(session.parse().map_err(|_| wrong)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn publication(
+        user: Option<&str>,
+        time: u64,
+        except: Option<(u64, u64)>,
+        data: &str,
+    ) -> Publication {
+        Publication {
+            user: user.map(|name| UserName::new(name).unwrap()),
+            time,
+            except: except.map(|(incarnation, session)| Sender {
+                incarnation: Incarnation(incarnation),
+                session: SessionId(session),
+            }),
+            data: RawValue::from_string(data.to_owned()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_body_is_versioned_compact_json() {
+        let full = publication(Some("ada"), 1764, Some((0x2a, 7)), r#"{"text":"hi"}"#);
+        assert_eq!(
+            encode_body(&full, Format::FIRST),
+            r#"1{"u":"ada","t":1764,"x":"000000000000002a:7","d":{"text":"hi"}}"#
+        );
+        assert_eq!(
+            encode_body(&publication(None, 0, None, "1"), Format::FIRST),
+            r#"1{"t":0,"d":1}"#
+        );
+    }
+
+    #[test]
+    fn bodies_that_are_not_ours_are_refused() {
+        use WireError::{Malformed, Newer};
+        let json = Malformed("not the JSON of a publication");
+        let sender = Malformed("the excepted session is not INCARNATION:SESSION");
+        let table: &[(&[u8], WireError)] = &[
+            (b"", WireError::NO_VERSION),
+            (b"{\"t\":1,\"d\":1}", WireError::NO_VERSION),
+            (b"0{\"t\":1,\"d\":1}", WireError::NO_VERSION),
+            (b"2{\"t\":1,\"d\":1}", Newer(Format::new(2).unwrap())),
+            (b"1", json),
+            (b"1{}", json),
+            (b"1{\"t\":1}", json),
+            (b"1{\"t\":-1,\"d\":1}", json),
+            (b"1{\"t\":1,\"d\":}", json),
+            (b"1{\"t\":1,\"d\":1}x", json),
+            (b"1{\"t\":1,\"t\":2,\"d\":1}", json),
+            (b"1{\"t\":1,\"d\":\"\xff\"}", Malformed("not UTF-8")),
+            (
+                b"1{\"u\":\"a b\",\"t\":1,\"d\":1}",
+                Malformed("a user name breaks the rules"),
+            ),
+            (b"1{\"x\":\"7\",\"t\":1,\"d\":1}", sender),
+            (b"1{\"x\":\"2a:7\",\"t\":1,\"d\":1}", sender),
+            (b"1{\"x\":\"000000000000002a:+7\",\"t\":1,\"d\":1}", sender),
+        ];
+        for (bytes, expected) in table {
+            let text = String::from_utf8_lossy(bytes);
+            assert_eq!(
+                decode_body(bytes, Format::FIRST).unwrap_err(),
+                *expected,
+                "{text}"
+            );
+        }
+        let long = format!("1{{\"t\":1,\"d\":\"{}\"}}", "x".repeat(MAX_BODY_BYTES));
+        assert_eq!(
+            decode_body(long.as_bytes(), Format::FIRST).unwrap_err(),
+            WireError::TooLong
+        );
+    }
+
+    #[test]
+    fn ends_read_back_and_junk_is_no_end() {
+        let read = |text: &str| {
+            let ends = decode_ends(text.as_bytes());
+            (
+                ends.end_of(Epoch::new(1)),
+                ends.end_of(Epoch::new(2)),
+                ends.start(),
+            )
+        };
+        assert_eq!(read(""), (None, None, 0));
+        let both = " 0000000000000001 5 0000000000000002 8";
+        assert_eq!(read(both), (Some(5), Some(8), 8));
+        assert_eq!(read(" 0000000000000000 4"), (None, None, 4));
+        assert_eq!(read(" 0000000000000001 x"), (None, None, 0));
+        assert_eq!(read(" 0000000000000001"), (None, None, 0));
+        assert_eq!(read("\u{0}"), (None, None, 0));
+    }
+
+    #[test]
+    fn every_format_that_the_node_knows_reads_back_and_a_newer_one_is_reported() {
+        let formats = [1, 2, 3].map(|number| Format::new(number).unwrap());
+        let newest = formats[1];
+        for format in formats {
+            let said = publication(Some("ada"), 7, None, "true");
+            let body = encode_body(&said, format);
+            let messages = [
+                format!("{format} 000000000000002a 7 {body}"),
+                format!("1 000000000000002a 7 {body}"),
+                encode_ephemeral(&said, format),
+            ];
+            let read = messages.map(|it| decode_message(it.as_bytes(), newest).map(drop));
+            let change = format!("{format} here 7 8 ada 0 1 ");
+            let change = decode_message(change.as_bytes(), newest).map(drop);
+            let body = decode_body(body.as_bytes(), newest).map(|it| it.data.get().to_owned());
+            if format <= newest {
+                assert_eq!((read, change), ([Ok(()); 3], Ok(())));
+                assert_eq!(body.unwrap(), "true");
+            } else {
+                let newer = WireError::Newer(format);
+                assert_eq!((read, change), ([Err(newer); 3], Err(newer)));
+                assert_eq!(body.unwrap_err(), newer);
+            }
+        }
+        // What only begins like a version is no message of any format.
+        let junk = decode_message(b"31 000000000000002a 7 x", newest).unwrap_err();
+        assert_eq!(junk, WireError::NO_VERSION);
+    }
+
+    #[test]
+    fn members_of_a_later_node_are_ignored() {
+        let read = decode_body(br#"1{"t":1,"new":[1,{"a":2}],"d":true}"#, Format::FIRST).unwrap();
+        assert_eq!(read.data.get(), "true");
+    }
+
+    #[test]
+    fn messages_carry_epoch_and_offset_or_neither() {
+        let body = r#"1{"t":1,"d":1}"#;
+        let epoch = Epoch::new(0x2a);
+        match decode_message(format!("1 {epoch} 42 {body}").as_bytes(), Format::FIRST).unwrap() {
+            Heard::Message {
+                epoch: heard,
+                offset: 42,
+                ..
+            } => assert_eq!(heard, epoch),
+            other => panic!("{other:?}"),
+        }
+        let ephemeral = encode_ephemeral(&publication(None, 1, None, "1"), Format::FIRST);
+        assert!(matches!(
+            decode_message(ephemeral.as_bytes(), Format::FIRST),
+            Ok(Heard::Ephemeral(_))
+        ));
+        for junk in [
+            "".to_owned(),
+            "hello".to_owned(),
+            format!("1 {epoch} 42"),
+            format!("1 {epoch} 0 {body}"),
+            format!("1 {epoch} 042 {body}"),
+            format!("1 {epoch} +42 {body}"),
+            format!("1 {epoch} 99999999999999999999 {body}"),
+            format!("1 {} 42 {body}", Epoch::UNKNOWN),
+            format!("1 zz 42 {body}"),
+            format!("1  {epoch} 42 {body}"),
+        ] {
+            let read = decode_message(junk.as_bytes(), Format::FIRST);
+            assert!(read.is_err(), "{junk}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_reads_back(
+            user in proptest::option::of("[A-Za-z0-9_.:-]{1,64}"),
+            time: u64,
+            except: Option<(u64, u64)>,
+            text: String,
+            epoch in 1..u64::MAX,
+            offset in 1..=MAX_OFFSET,
+        ) {
+            let data = serde_json::to_string(&text).unwrap();
+            let said = publication(user.as_deref(), time, except, &data);
+            let message = format!("1 {} {offset} {}", Epoch::new(epoch), encode_body(&said, Format::FIRST));
+            match decode_message(message.as_bytes(), Format::FIRST).unwrap() {
+                Heard::Message { epoch: heard, offset: at, publication } => {
+                    prop_assert_eq!((heard, at), (Epoch::new(epoch), offset));
+                    prop_assert_eq!(publication.user, said.user);
+                    prop_assert_eq!(publication.time, time);
+                    prop_assert_eq!(publication.except, said.except);
+                    prop_assert_eq!(publication.data.get(), data);
+                }
+                other => prop_assert!(false, "an offset got lost: {other:?}"),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, tail: Vec<u8>) {
+            let _ = decode_message(&bytes, Format::FIRST);
+            let _ = decode_body(&bytes, Format::FIRST);
+            let mut message = b"1 000000000000002a 7 1{\"t\":1,\"d\":".to_vec();
+            message.extend(&tail);
+            let _ = decode_message(&message, Format::FIRST);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! When each session is due a ping, and which sessions have not answered theirs. No socket is known
+//! here; closing is a function that the connection gives.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::model::id::SessionId;
+
+/// Says which sessions are due a ping and which have let one pass: a wheel of slots that turns once per heartbeat,
+/// so that ten thousand sessions need no timer of their own.
+///
+/// A session is pinged once per turn, at its slot, and must have been heard `pong_timeout` later.
+#[derive(Debug)]
+pub struct Heartbeats {
+    slots: Vec<Vec<SessionId>>,
+    /// The slot that is pinged next, and when.
+    next: usize,
+    due: Instant,
+    step: Duration,
+    /// Slots that were pinged and are to be judged, oldest first.
+    judged: VecDeque<(Instant, usize)>,
+    pong_timeout: Duration,
+    /// Where the next newcomer is put: sessions are dealt evenly.
+    deal: usize,
+}
+
+/// What is due at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    Ping(SessionId),
+    /// A ping was sent `pong_timeout` ago: whoever was not heard since is gone.
+    Judge(SessionId),
+}
+
+impl Heartbeats {
+    /// Slots of a turn: with a heartbeat of 25 s, one a second.
+    const SLOTS: usize = 25;
+
+    pub fn new(now: Instant, heartbeat: Duration, pong_timeout: Duration) -> Self {
+        let step = (heartbeat / Self::SLOTS as u32).max(Duration::from_millis(1));
+        Self {
+            slots: vec![Vec::new(); Self::SLOTS],
+            next: 0,
+            due: now + step,
+            step,
+            judged: VecDeque::new(),
+            pong_timeout,
+            deal: 0,
+        }
+    }
+
+    /// Takes a session in; its first ping comes within one heartbeat. The slot is needed to remove it.
+    pub fn add(&mut self, session: SessionId) -> usize {
+        let slot = self.deal;
+        self.deal = (self.deal + 1) % Self::SLOTS;
+        self.slots[slot].push(session);
+        slot
+    }
+
+    pub fn remove(&mut self, session: SessionId, slot: usize) {
+        let sessions = &mut self.slots[slot];
+        if let Some(index) = sessions.iter().position(|other| *other == session) {
+            sessions.swap_remove(index);
+            if sessions.capacity() > 4 * sessions.len() + 16 {
+                sessions.shrink_to(2 * sessions.len());
+            }
+        }
+    }
+
+    /// Puts out what has become due up to `now`. Each ping is judged before its session is pinged again.
+    pub fn advance(&mut self, now: Instant, beats: &mut Vec<Beat>) {
+        while self.judged.front().is_some_and(|(when, _)| *when <= now) {
+            self.judge(beats);
+        }
+        // After a pause of the whole process pings are made up for only so far that whoever is pinged late still has the pong
+        // timeout, or half a turn, until its next ping.
+        let turn = self.step * Self::SLOTS as u32;
+        let most = turn.saturating_sub(self.pong_timeout).max(turn / 2);
+        self.due = self.due.max(now.checked_sub(most).unwrap_or(now));
+        while self.due <= now {
+            let slot = self.next;
+            if self.judged.front().is_some_and(|(_, other)| *other == slot) {
+                self.judge(beats);
+            }
+            beats.extend(self.slots[slot].iter().map(|session| Beat::Ping(*session)));
+            self.judged.push_back((now + self.pong_timeout, slot));
+            self.next = (slot + 1) % Self::SLOTS;
+            self.due += self.step;
+        }
+    }
+
+    /// Judges the slot that was pinged the longest ago.
+    fn judge(&mut self, beats: &mut Vec<Beat>) {
+        if let Some((_, slot)) = self.judged.pop_front() {
+            beats.extend(self.slots[slot].iter().map(|session| Beat::Judge(*session)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_session_is_pinged_once_a_heartbeat_and_judged_after_the_pong_timeout() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut wheel = Heartbeats::new(start, 25 * second, 10 * second);
+        let slots: Vec<usize> = (0..50).map(|n| wheel.add(SessionId(n))).collect();
+        wheel.remove(SessionId(0), slots[0]);
+        let mut pinged = vec![Vec::new(); 50];
+        let mut judged = vec![Vec::new(); 50];
+        for tick in 1..=100 {
+            let mut beats = Vec::new();
+            wheel.advance(start + tick * second, &mut beats);
+            for beat in beats {
+                match beat {
+                    Beat::Ping(session) => pinged[session.0 as usize].push(tick),
+                    Beat::Judge(session) => judged[session.0 as usize].push(tick),
+                }
+            }
+        }
+        assert!(pinged[0].is_empty() && judged[0].is_empty());
+        for session in 1..50 {
+            assert_eq!(pinged[session].len(), 4);
+            assert!(
+                pinged[session]
+                    .windows(2)
+                    .all(|pair| pair[1] - pair[0] == 25)
+            );
+            assert!(
+                judged[session]
+                    .iter()
+                    .zip(&pinged[session])
+                    .all(|(judge, ping)| judge - ping == 10)
+            );
+        }
+    }
+
+    #[test]
+    fn however_long_the_process_was_frozen_each_ping_is_judged_before_the_next() {
+        let tick = Duration::from_millis(250);
+        let settings = [(25_000, 10_000), (500, 250), (25_000, 24_900), (1_000, 900)];
+        for (heartbeat, pong_timeout) in settings {
+            let [heartbeat, pong_timeout] = [heartbeat, pong_timeout].map(Duration::from_millis);
+            let mut now = Instant::now();
+            let mut wheel = Heartbeats::new(now, heartbeat, pong_timeout);
+            for n in 0..50 {
+                wheel.add(SessionId(n));
+            }
+            let mut pinged = [None; 50];
+            let mut pass = |time| {
+                now += time;
+                let (mut beats, mut pings) = (Vec::new(), 0);
+                wheel.advance(now, &mut beats);
+                for beat in beats {
+                    match beat {
+                        Beat::Ping(session) => {
+                            let before = pinged[session.0 as usize].replace(now);
+                            assert_eq!(before, None, "{session:?} is pinged twice");
+                            pings += 1;
+                        }
+                        Beat::Judge(session) => {
+                            let since = pinged[session.0 as usize].take().expect("a ping");
+                            assert!(now - since >= pong_timeout.min(heartbeat / 2));
+                        }
+                    }
+                }
+                pings
+            };
+            let mut random = fastrand::Rng::with_seed(7);
+            for _ in 0..10_000 {
+                // Mostly a tick, at times as much as a few turns.
+                pass(match random.u8(0..20) {
+                    0 => heartbeat.mul_f64(3.0 * random.f64()),
+                    _ => tick,
+                });
+            }
+            let ticks = heartbeat.as_millis() / tick.as_millis();
+            let pings: usize = (0..ticks).map(|_| pass(tick)).sum();
+            assert_eq!(pings, 50, "everyone once in a heartbeat");
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! The outbox: the bounded queue between a session and the writer of its connection.
+//!
+//! It is one lock and not a channel of flume's, because every connection has one and every delivery goes through it: a queue
+//! with one reader, which is empty most of the time and mostly holds one buffer otherwise, needs neither a list of waiting readers nor
+//! memory of its own. Measured against flume: 430 bytes less of each idle connection, and no allocation per delivery where it was
+//! one.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::frame;
+
+/// What became of frames offered to an outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    Queued,
+    /// The bound is or was reached: the session is to be disconnected as slow, once the present work is done. From now on
+    /// nothing fits, so that no client sees what comes behind a hole.
+    Full,
+    /// The writer has ended, and the session's `Closed` is on its way; or the last frame is queued, and nothing goes behind it.
+    Gone,
+}
+
+/// How much may wait in one outbox.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxLimits {
+    pub bytes: usize,
+    /// Queued buffers; each holds one frame or more.
+    pub frames: usize,
+}
+
+/// The dispatcher's and the reader's end of a connection's queue to its writer.
+///
+/// Clones share the queue. It ends with [`end`](Outbox::end), or when all clones are dropped; either way the
+/// writer first writes what was queued before.
+pub struct Outbox(Arc<Shared>);
+
+/// The writer's end.
+pub struct OutboxReader(Arc<Shared>);
+
+/// Chunks of one batch at most.
+pub const BATCH: usize = 64;
+
+/// What is taken from an outbox at once, to be written together. One chunk, which is the usual case when little is said, needs
+/// no memory besides.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Whole frames each; whoever has written a part may advance them.
+    pub chunks: SmallVec<[Bytes; 1]>,
+    /// What they had when they were taken.
+    bytes: usize,
+}
+
+/// What a writer does next.
+#[derive(Debug)]
+pub enum Next {
+    /// The batch is to be written.
+    Write,
+    /// The dispatcher is to be told that what it asked about is written.
+    TellDrained,
+    /// The last frame of the connection: a close frame, or nothing when the client has closed.
+    End(Bytes),
+    /// The outbox was dropped without a farewell.
+    Gone,
+}
+
+/// One thing taken from an outbox.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Whole frames, to be written as they are.
+    Frames(Bytes),
+    /// The last frame of the connection: a close frame, or nothing when the client has closed.
+    End(Bytes),
+}
+
+/// What both ends of an outbox and the connection's reader share.
+struct Shared {
+    queue: Mutex<Queue>,
+    limits: OutboxLimits,
+    /// The ends that offer.
+    handles: AtomicUsize,
+    /// Give up what is queued: only the close frame still matters.
+    discard: AtomicBool,
+    /// The reader got bytes since the last ping.
+    heard: AtomicBool,
+    /// The reader reads nothing at present, for reasons of its own.
+    paused: AtomicBool,
+    /// Ends the connection from outside, whatever its tasks wait for.
+    hang_up: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Nobody holds its lock for longer than it takes to move a buffer, and never while waking.
+#[derive(Default)]
+struct Queue {
+    /// The oldest chunk has its place here: when little is said, queueing allocates nothing.
+    first: Option<Bytes>,
+    /// Those behind it; empty while there is no first.
+    rest: VecDeque<Bytes>,
+    /// The writer, while it waits.
+    waker: Option<Waker>,
+    /// Bytes that are queued and not yet written, and in how many chunks.
+    bytes: usize,
+    chunks: u32,
+    ending: Ending,
+    /// The bound was reached: nothing fits any more.
+    overflown: bool,
+    /// The dispatcher wants to hear when the queue has been written.
+    drained_wanted: bool,
+    /// The writer wrote something since the last ping.
+    progressed: bool,
+}
+
+/// How the queue ends, once it was told to.
+///
+/// ```text
+///        end, finish           taken by the writer, or the writer is gone
+///  Open ─────────────▶ Queued ───────────────────────────────────────────▶ Over
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Ending {
+    #[default]
+    Open,
+    /// Behind what waits, with this farewell.
+    Queued(Option<Disconnect>),
+    Over,
+}
+
+/// Makes the two ends of an outbox. `hang_up` must end both directions of the socket without waiting.
+pub fn outbox(
+    limits: OutboxLimits,
+    hang_up: impl Fn() + Send + Sync + 'static,
+) -> (Outbox, OutboxReader) {
+    let shared = Arc::new(Shared {
+        queue: Mutex::default(),
+        limits,
+        handles: AtomicUsize::new(1),
+        discard: AtomicBool::new(false),
+        heard: AtomicBool::new(false),
+        paused: AtomicBool::new(false),
+        hang_up: Box::new(hang_up),
+    });
+    (Outbox(shared.clone()), OutboxReader(shared))
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing is left half done by who holds it.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(&self, farewell: Option<Disconnect>) {
+        let mut queue = self.queue();
+        if queue.ending == Ending::Open {
+            queue.ending = Ending::Queued(farewell);
+            let discards = farewell.is_some_and(Disconnect::discards_outbox);
+            self.discard.store(discards, Ordering::Release);
+            queue.wake();
+        }
+    }
+}
+
+/// The lock is given back before anybody is woken: they would only wait for it.
+trait Wake {
+    fn wake(self);
+}
+
+impl Wake for MutexGuard<'_, Queue> {
+    fn wake(mut self) {
+        let waker = self.waker.take();
+        drop(self);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, frames: Bytes) {
+        match self.first {
+            None => self.first = Some(frames),
+            Some(_) => self.rest.push_back(frames),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let oldest = self.first.take();
+        if self.rest.capacity() > 0 {
+            self.first = self.rest.pop_front();
+            if self.rest.is_empty() {
+                // A burst does not stay in the memory of an idle connection.
+                self.rest = VecDeque::new();
+            }
+        }
+        oldest
+    }
+
+    fn pop_end(&mut self) -> Option<Bytes> {
+        let Ending::Queued(farewell) = self.ending else {
+            return None;
+        };
+        self.ending = Ending::Over;
+        Some(farewell.map_or_else(Bytes::new, frame::close))
+    }
+
+    fn written(&mut self, bytes: usize, chunks: usize) {
+        self.bytes -= bytes;
+        self.chunks -= chunks as u32;
+        self.progressed = true;
+    }
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox")
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Clone for Outbox {
+    fn clone(&self) -> Self {
+        self.0.handles.fetch_add(1, Ordering::Relaxed);
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        if self.0.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // The writer looks at the number under the lock before it waits: it has seen this, or is woken.
+            self.0.queue().wake();
+        }
+    }
+}
+
+impl Outbox {
+    /// Queues whole frames, without waiting.
+    pub fn offer(&self, frames: Bytes) -> Offer {
+        let limits = &self.0.limits;
+        let mut queue = self.0.queue();
+        queue.overflown |=
+            queue.bytes + frames.len() > limits.bytes || queue.chunks as usize >= limits.frames;
+        if queue.overflown {
+            return Offer::Full;
+        }
+        if queue.ending != Ending::Open {
+            return Offer::Gone;
+        }
+        queue.bytes += frames.len();
+        queue.chunks += 1;
+        queue.push(frames);
+        queue.wake();
+        Offer::Queued
+    }
+
+    /// Queues the close frame behind everything else, or instead of it, and ends the queue.
+    pub fn end(&self, why: Disconnect) {
+        self.0.finish(Some(why));
+    }
+
+    /// Ends the queue behind what waits, without a farewell: the client has closed.
+    pub fn finish(&self) {
+        self.0.finish(None);
+    }
+
+    /// Whether the connection has ended: its reader and its writer hold the outbox no more, and this is the last handle.
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// Asks the writer to tell when all that is queued from now on has been written.
+    pub fn want_drained(&self) {
+        self.0.queue().drained_wanted = true;
+    }
+
+    /// Bytes that are queued and not yet written.
+    pub fn waiting(&self) -> u64 {
+        self.0.queue().bytes as u64
+    }
+
+    /// The reader got something from the client.
+    pub fn note_heard(&self) {
+        self.0.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// The reader does not listen for a while, or listens again: until then nobody can tell whether the client is silent.
+    pub fn note_paused(&self, paused: bool) {
+        self.0.paused.store(paused, Ordering::Relaxed);
+        self.note_heard();
+    }
+
+    /// Begins to look for signs of life: a ping is on its way.
+    pub fn expect_life(&self) {
+        self.0.heard.store(false, Ordering::Relaxed);
+        self.0.queue().progressed = false;
+    }
+
+    /// Whether the client was heard since, or was not listened to, or may not have got the ping yet, because it stands behind what the client is
+    /// taking bit by bit.
+    pub fn shows_life(&self) -> bool {
+        let reads = || {
+            let queue = self.0.queue();
+            queue.bytes > 0 && queue.progressed
+        };
+        let paused = || self.0.paused.load(Ordering::Relaxed);
+        self.0.heard.load(Ordering::Relaxed) || reads() || paused()
+    }
+
+    /// Ends the connection at once, without a close frame.
+    pub fn hang_up(&self) {
+        (self.0.hang_up)();
+    }
+}
+
+impl OutboxReader {
+    /// Waits for what is to be done. What was in the batch counts as written, and is given up: one lock does for the end of
+    /// one batch and the beginning of the next.
+    pub fn poll_next(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Next> {
+        let Batch { chunks, bytes } = std::mem::take(batch);
+        let written = chunks.len();
+        drop(chunks);
+        let mut queue = self.0.queue();
+        if written > 0 {
+            queue.written(bytes, written);
+            if std::mem::take(&mut queue.drained_wanted) {
+                return Poll::Ready(Next::TellDrained);
+            }
+        }
+        while batch.chunks.len() < BATCH {
+            match queue.pop() {
+                Some(frames) if self.discards() => queue.written(frames.len(), 1),
+                Some(frames) => {
+                    batch.bytes += frames.len();
+                    batch.chunks.push(frames);
+                }
+                None => break,
+            }
+        }
+        if !batch.chunks.is_empty() {
+            return Poll::Ready(Next::Write);
+        }
+        if let Some(farewell) = queue.pop_end() {
+            return Poll::Ready(Next::End(farewell));
+        }
+        if queue.ending == Ending::Over || self.0.handles.load(Ordering::Acquire) == 0 {
+            return Poll::Ready(Next::Gone);
+        }
+        queue.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Takes one thing, if there is one, as those do who write by hand; what they have taken they tell by
+    /// [`written`](Self::written).
+    pub fn try_recv(&self) -> Option<Chunk> {
+        let mut queue = self.0.queue();
+        let frames = queue.pop().map(Chunk::Frames);
+        frames.or_else(|| queue.pop_end().map(Chunk::End))
+    }
+
+    /// These bytes in so many chunks are written.
+    pub fn written(&self, bytes: usize, chunks: usize) {
+        self.0.queue().written(bytes, chunks);
+    }
+
+    /// Whether the dispatcher waits to hear that the queue is written; asked when it is.
+    pub fn take_drained_wanted(&self) -> bool {
+        std::mem::take(&mut self.0.queue().drained_wanted)
+    }
+
+    pub fn discards(&self) -> bool {
+        self.0.discard.load(Ordering::Acquire)
+    }
+
+    pub fn hang_up(&self) {
+        (self.0.hang_up)();
+    }
+}
+
+impl Drop for OutboxReader {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        queue.ending = Ending::Over;
+        let rest = std::mem::take(&mut queue.rest);
+        let given_up = (queue.first.take(), rest, queue.waker.take());
+        drop(queue);
+        drop(given_up);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: OutboxLimits = OutboxLimits {
+        bytes: 100,
+        frames: 3,
+    };
+
+    #[test]
+    fn an_outbox_is_bounded_by_bytes_and_by_frames_and_the_farewell_still_fits() {
+        let (by_bytes, reader) = outbox(LIMITS, || ());
+        assert_eq!(by_bytes.offer(Bytes::from(vec![0; 100])), Offer::Queued);
+        assert!(matches!(reader.try_recv(), Some(Chunk::Frames(_))));
+        reader.written(100, 1);
+        assert_eq!(by_bytes.offer(Bytes::from(vec![0; 100])), Offer::Queued);
+        assert_eq!(by_bytes.offer(Bytes::from(vec![0; 1])), Offer::Full);
+        let (by_frames, reader) = outbox(LIMITS, || ());
+        for _ in 0..3 {
+            assert_eq!(by_frames.offer(Bytes::from_static(b"x")), Offer::Queued);
+        }
+        assert_eq!(by_frames.offer(Bytes::from_static(b"x")), Offer::Full);
+        assert_eq!(by_frames.waiting(), 3);
+        by_frames.end(Disconnect::Slow);
+        assert!(reader.discards());
+        drop(reader);
+        assert_eq!(by_frames.offer(Bytes::new()), Offer::Full);
+    }
+
+    #[test]
+    fn nothing_fits_behind_what_did_not_fit() {
+        let (outbox, reader) = outbox(LIMITS, || ());
+        assert_eq!(outbox.offer(Bytes::from(vec![0; 90])), Offer::Queued);
+        assert_eq!(outbox.offer(Bytes::from(vec![0; 90])), Offer::Full);
+        reader.written(90, 1);
+        assert_eq!(outbox.offer(Bytes::from_static(b"x")), Offer::Full);
+        assert_eq!(outbox.waiting(), 0);
+    }
+
+    #[test]
+    fn who_takes_what_lies_before_the_ping_is_alive_and_who_takes_nothing_is_not() {
+        let (outbox, reader) = outbox(LIMITS, || ());
+        outbox.expect_life();
+        assert!(!outbox.shows_life());
+        outbox.note_heard();
+        assert!(outbox.shows_life());
+        outbox.offer(Bytes::from_static(b"before"));
+        outbox.expect_life();
+        outbox.offer(Bytes::from_static(b"ping"));
+        assert!(!outbox.shows_life(), "nothing was written");
+        reader.written(6, 1);
+        assert!(outbox.shows_life(), "it may not have got the ping yet");
+        reader.written(4, 1);
+        assert!(!outbox.shows_life(), "it got the ping and did not answer");
+    }
+
+    #[test]
+    fn who_is_not_listened_to_is_not_silent() {
+        let (outbox, _reader) = outbox(LIMITS, || ());
+        outbox.note_paused(true);
+        outbox.expect_life();
+        assert!(outbox.shows_life());
+        outbox.note_paused(false);
+        assert!(outbox.shows_life(), "it may have answered meanwhile");
+        outbox.expect_life();
+        assert!(!outbox.shows_life());
+    }
+
+    #[test]
+    fn offers_to_a_writer_that_has_ended_are_gone() {
+        let (outbox, reader) = outbox(LIMITS, || ());
+        drop(reader);
+        assert_eq!(outbox.offer(Bytes::from_static(b"x")), Offer::Gone);
+    }
+
+    #[test]
+    fn chunks_come_out_as_they_went_in_and_nothing_goes_behind_the_end() {
+        let (outbox, reader) = outbox(LIMITS, || ());
+        for text in ["a", "b", "c"] {
+            assert_eq!(
+                outbox.offer(Bytes::from_static(text.as_bytes())),
+                Offer::Queued
+            );
+        }
+        outbox.end(Disconnect::Draining);
+        outbox.finish();
+        let mut heard = Vec::new();
+        while let Some(chunk) = reader.try_recv() {
+            match chunk {
+                Chunk::Frames(frames) => {
+                    reader.written(frames.len(), 1);
+                    heard.push(frames);
+                    assert_eq!(outbox.offer(Bytes::from_static(b"late")), Offer::Gone);
+                }
+                Chunk::End(farewell) => heard.push(farewell),
+            }
+        }
+        assert_eq!(heard[..3], ["a", "b", "c"]);
+        assert_eq!(heard[3..], [frame::close(Disconnect::Draining)]);
+    }
+
+    #[test]
+    fn a_writer_that_waits_is_woken_by_an_offer_by_the_end_and_by_the_last_drop() {
+        use futures::task::ArcWake;
+        struct Count(AtomicUsize);
+        impl ArcWake for Count {
+            fn wake_by_ref(count: &Arc<Self>) {
+                count.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = futures::task::waker(count.clone());
+        let woken = || count.0.load(Ordering::Relaxed);
+        let poll = |reader: &OutboxReader| {
+            let mut batch = Batch::default();
+            reader.poll_next(&mut Context::from_waker(&waker), &mut batch)
+        };
+        let (outbox, reader) = outbox(LIMITS, || ());
+        assert!(poll(&reader).is_pending());
+        outbox.offer(Bytes::from_static(b"x"));
+        outbox.offer(Bytes::from_static(b"y"));
+        assert_eq!(woken(), 1, "once is enough");
+        assert!(matches!(poll(&reader), Poll::Ready(Next::Write)));
+        assert!(poll(&reader).is_pending());
+        let other = outbox.clone();
+        drop(outbox);
+        assert_eq!(woken(), 1);
+        drop(other);
+        assert_eq!(woken(), 2);
+        assert!(matches!(poll(&reader), Poll::Ready(Next::Gone)));
+
+        let (outbox, reader) = super::outbox(LIMITS, || ());
+        assert!(poll(&reader).is_pending());
+        outbox.end(Disconnect::Ended);
+        assert_eq!(woken(), 3);
+        assert!(matches!(poll(&reader), Poll::Ready(Next::End(_))));
+        assert!(
+            matches!(poll(&reader), Poll::Ready(Next::Gone)),
+            "the end is the end"
+        );
+    }
+
+    #[test]
+    fn what_was_in_a_batch_counts_as_written_when_the_next_is_asked_for() {
+        let (outbox, reader) = outbox(LIMITS, || ());
+        let mut batch = Batch::default();
+        let mut cx = Context::from_waker(futures::task::noop_waker_ref());
+        outbox.offer(Bytes::from_static(b"ab"));
+        outbox.offer(Bytes::from_static(b"c"));
+        outbox.want_drained();
+        let next = reader.poll_next(&mut cx, &mut batch);
+        assert!(matches!(next, Poll::Ready(Next::Write)));
+        assert_eq!(batch.chunks[..], ["ab", "c"]);
+        outbox.expect_life();
+        assert_eq!((outbox.waiting(), outbox.shows_life()), (3, false));
+        // It is written, and whatever is left of its buffers does not matter.
+        batch.chunks[0].clear();
+        outbox.offer(Bytes::from_static(b"d"));
+        let next = reader.poll_next(&mut cx, &mut batch);
+        assert!(matches!(next, Poll::Ready(Next::TellDrained)));
+        assert_eq!((outbox.waiting(), outbox.shows_life()), (1, true));
+        outbox.end(Disconnect::Slow);
+        let next = reader.poll_next(&mut cx, &mut batch);
+        assert!(
+            matches!(next, Poll::Ready(Next::End(_))),
+            "the rest is discarded"
+        );
+        assert_eq!(outbox.waiting(), 0);
+    }
+
+    #[test]
+    fn it_is_small_because_every_connection_has_one() {
+        assert!(size_of::<Shared>() <= 192, "{}", size_of::<Shared>());
+    }
+}

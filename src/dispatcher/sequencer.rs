@@ -1,0 +1,595 @@
+//! Where a node itself stands in a room: the position it has delivered, and the one read that mends a hole. Plain
+//! logic: messages and pages go in, what is to be delivered or told comes out, in order, whatever the subscription did.
+//!
+//! ```text
+//!    hole, other epoch,
+//!   following, a minute over        ask               following
+//!  settled ──────────────▶ due ───────────▶ asked ───────────────▶ asked and due
+//!     ▲                     ▲                 │ │                      │
+//!     │                     └── failed, hole ─┘ │   answer, failed     │
+//!     │                     └───────────────────┼──────────────────────┘
+//!     └────────── answer reaches the top ───────┘
+//! ```
+//! A message that is next is delivered in every state; one that is not above the position is a double and dropped.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::model::epochs::{Ends, Standing};
+use crate::model::id::{Epoch, Position};
+use crate::model::publication::{Page, Publication, Range};
+
+/// How many messages of a room wait for the read that closes the hole before them. Beyond it, and beyond what all rooms may
+/// hold in bytes, the newest are dropped: they are in the log, and another read will bring them.
+const AHEAD: usize = 1024;
+
+/// What the members of the room are to get.
+#[derive(Debug)]
+pub enum Step {
+    Deliver(u64, Arc<Publication>),
+    /// The epoch has ended, and what is left of it was delivered: members at the end of it or above
+    /// stand here now, where the present epoch goes on. What lies above was lost.
+    Ended(Position),
+    /// The log no longer has what comes next: everyone now stands here.
+    Lost(Position),
+}
+
+impl Step {
+    /// Bytes that it occupies, as far as [`Publication::weight`] knows.
+    pub fn weight(&self) -> usize {
+        match self {
+            Step::Deliver(_, publication) => publication.weight(),
+            Step::Ended(_) | Step::Lost(_) => 0,
+        }
+    }
+}
+
+/// The node's own place in one room.
+#[derive(Debug, Default)]
+pub struct Track {
+    /// What was delivered last; `None` until the first read has answered.
+    position: Option<Position>,
+    /// The ended epochs before the position's.
+    ends: Ends,
+    read: Reading,
+    /// Heard but not next, in the order heard.
+    ahead: VecDeque<(Epoch, u64, Arc<Publication>)>,
+    ahead_weight: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reading {
+    #[default]
+    Settled,
+    Due,
+    Asked,
+    /// Asked, and since then something happened that the answer may not cover.
+    AskedAndDue,
+}
+
+impl Track {
+    /// For a room whose log is delivered from its beginning, rather than from where the first read finds it.
+    pub fn from_the_beginning() -> Self {
+        let position = Position {
+            epoch: Epoch::UNKNOWN,
+            offset: 0,
+        };
+        Self {
+            position: Some(position),
+            ..Self::default()
+        }
+    }
+
+    /// The position delivered last, once it is known.
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// What a position that a client names means here. One that is above what was delivered is not
+    /// known, however much the log may have.
+    pub fn standing(&self, at: Position) -> Standing {
+        let Some(position) = self.position else {
+            return Standing::Unknown;
+        };
+        match self.ends.standing(at, position) {
+            Standing::Valid if at.offset > position.offset => Standing::Unknown,
+            Standing::AboveEnd(end) if end > position.offset => Standing::Unknown,
+            standing => standing,
+        }
+    }
+
+    /// The offset at which an epoch before the present one ended, if that is remembered.
+    pub fn end_of(&self, epoch: Epoch) -> Option<u64> {
+        self.ends.end_of(epoch)
+    }
+
+    /// Whether a read is wanted and none is under way.
+    pub fn is_due(&self) -> bool {
+        self.read == Reading::Due
+    }
+
+    /// Whether nothing is known to be missing.
+    pub fn is_settled(&self) -> bool {
+        self.read == Reading::Settled
+    }
+
+    /// The log is to be compared with what was delivered: the topic was (re)subscribed, or it is time.
+    pub fn make_due(&mut self) {
+        self.read = match self.read {
+            Reading::Settled | Reading::Due => Reading::Due,
+            Reading::Asked | Reading::AskedAndDue => Reading::AskedAndDue,
+        };
+    }
+
+    /// The question to ask the log now; the caller asks it.
+    pub fn ask(&mut self) -> Range {
+        self.read = Reading::Asked;
+        self.position.map_or(Range::Top, Range::After)
+    }
+
+    /// The question was not answered; it stays due.
+    pub fn failed(&mut self) {
+        self.read = Reading::Due;
+    }
+
+    /// Bytes of the messages that wait for a read, as far as [`Publication::weight`] knows.
+    pub fn ahead_weight(&self) -> usize {
+        self.ahead_weight
+    }
+
+    /// A message came by the topic. `Some` is to be delivered now; one that is not next is held if it has no more bytes than
+    /// there is `memory`.
+    pub fn hear(
+        &mut self,
+        epoch: Epoch,
+        offset: u64,
+        publication: Arc<Publication>,
+        memory: usize,
+    ) -> Option<Step> {
+        if let Some(position) = self
+            .position
+            .as_mut()
+            .filter(|position| position.epoch == epoch)
+        {
+            if offset <= position.offset {
+                return None;
+            }
+            if offset == position.offset + 1 {
+                position.offset = offset;
+                return Some(Step::Deliver(offset, publication));
+            }
+        }
+        // An answer under way may close the hole; whether it did is judged when it is here.
+        let weight = publication.weight();
+        let fits = self.ahead.len() < AHEAD && weight <= memory;
+        if !fits || self.read == Reading::Settled {
+            self.make_due();
+        }
+        if fits {
+            self.ahead_weight += weight;
+            self.ahead.push_back((epoch, offset, publication));
+        }
+        None
+    }
+
+    /// The log has answered. The steps are put out in order.
+    pub fn answer(&mut self, page: Page, steps: &mut Vec<Step>) {
+        self.read = match self.read {
+            Reading::AskedAndDue => Reading::Due,
+            _ => Reading::Settled,
+        };
+        let Page {
+            top,
+            first,
+            ends,
+            messages,
+            ..
+        } = page;
+        // Where the position's epoch ended, while what is left of it is delivered.
+        let mut end = None;
+        let mut position = match self.position {
+            // The first look: nobody stands anywhere yet, so nothing is missed.
+            None => top,
+            Some(position) => {
+                let mut delivered = ends.page_begins_behind(position, top);
+                if position.epoch != top.epoch
+                    && let Some(known) = self.ends.end_of(top.epoch)
+                {
+                    // An epoch that had ended is the present one again: two servers were masters at
+                    // once, and the one that lost has won. Up to its end all of it was delivered.
+                    delivered = delivered.max(known);
+                }
+                end = ends
+                    .end_of(position.epoch)
+                    .filter(|_| position.epoch != top.epoch);
+                if first > delivered + 1 || (end.is_none() && position.epoch != top.epoch) {
+                    end = None;
+                    let start = Position {
+                        epoch: top.epoch,
+                        offset: delivered.max(first.saturating_sub(1)),
+                    };
+                    steps.push(Step::Lost(start));
+                    start
+                } else {
+                    position
+                }
+            }
+        };
+        let end_epoch = |position: &mut Position, end: &mut Option<u64>, steps: &mut Vec<Step>| {
+            if let Some(offset) = end.take_if(|end| position.offset >= *end) {
+                *position = Position {
+                    epoch: top.epoch,
+                    offset,
+                };
+                steps.push(Step::Ended(*position));
+            }
+        };
+        end_epoch(&mut position, &mut end, steps);
+        for (offset, publication) in messages {
+            if offset == position.offset + 1 {
+                position.offset = offset;
+                steps.push(Step::Deliver(offset, publication));
+                end_epoch(&mut position, &mut end, steps);
+            }
+        }
+        if position.epoch == top.epoch {
+            self.ends = ends;
+        }
+        self.position = Some(position);
+        let complete = position.epoch == top.epoch && position.offset >= top.offset;
+        if !complete {
+            self.make_due();
+        }
+        self.catch_up(complete, steps);
+    }
+
+    /// Delivers what was waiting, as far as it goes on without a hole. `complete`: the page reached the top.
+    fn catch_up(&mut self, complete: bool, steps: &mut Vec<Step>) {
+        let Some(position) = self.position.as_mut() else {
+            return;
+        };
+        let mut missing = false;
+        while let Some((epoch, offset, _)) = self.ahead.front() {
+            let same_epoch = *epoch == position.epoch;
+            if same_epoch && *offset > position.offset + 1 {
+                missing = true;
+                break;
+            }
+            missing |= !same_epoch;
+            let next = same_epoch && *offset == position.offset + 1;
+            if let Some((_, offset, publication)) = self.ahead.pop_front() {
+                self.ahead_weight -= publication.weight();
+                if next {
+                    position.offset = offset;
+                    steps.push(Step::Deliver(offset, publication));
+                }
+            }
+        }
+        if missing && complete {
+            // Whatever is true of this is in the log, where the next read finds it. Keeping it could mean to
+            // ask for ever about something that a log which lost its tail no longer has.
+            self.ahead.clear();
+            self.ahead_weight = 0;
+        }
+        if missing {
+            self.make_due();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::history::Log;
+    use crate::model::retention::LogLimits;
+    use std::time::{Duration, Instant};
+
+    const LIMITS: LogLimits = LogLimits {
+        size: 20,
+        age: Duration::from_secs(3600),
+    };
+
+    /// A member of the room: checks what it is told, step by step.
+    #[derive(Default)]
+    struct Member {
+        at: Option<Position>,
+        got: Vec<u64>,
+        ended: usize,
+        lost: usize,
+    }
+
+    impl Member {
+        fn take(&mut self, track: &Track, steps: Vec<Step>) {
+            for step in steps {
+                match step {
+                    Step::Deliver(offset, said) => {
+                        if let Some(at) = &mut self.at {
+                            assert_eq!(offset, at.offset + 1, "a hole or a double");
+                            at.offset = offset;
+                        }
+                        self.got.push(said.time);
+                    }
+                    Step::Ended(position) => {
+                        let is_new = self.at.is_none_or(|at| at.epoch != position.epoch);
+                        assert!(is_new, "the end of an epoch is told once");
+                        self.at = Some(position);
+                        self.ended += 1;
+                    }
+                    Step::Lost(position) => {
+                        self.at = Some(position);
+                        self.lost += 1;
+                    }
+                }
+            }
+            self.at = self.at.or(track.position());
+        }
+    }
+
+    /// What befalls the log.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Fate {
+        /// The epoch ends and nothing is lost.
+        Restarted,
+        /// The epoch ends and with it the newest messages go.
+        Restored,
+        /// The newest messages go, and only a delivered position proves it.
+        Torn,
+        Emptied,
+    }
+
+    /// Messages are published while the subscription drops some, reads are answered late, and the
+    /// log is trimmed, ended, restored or emptied; the member must see no hole and no double, lose
+    /// only with a gap, hear of each end at most once, and end at the top.
+    #[test]
+    fn members_see_every_message_once_and_in_order_or_are_told() {
+        let now = Instant::now();
+        for seed in 0..4000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut log = Log::new(Epoch::new(1), now);
+            let mut snapshot = log.clone();
+            let (mut track, mut member) = (Track::default(), Member::default());
+            let mut answers: VecDeque<Page> = VecDeque::new();
+            let (mut heard, mut number, mut epochs) = (VecDeque::new(), 0, 1);
+            let (cuts, ends) = (random.bool(), random.bool());
+            let (mut fates, mut is_torn) = (Vec::new(), false);
+            // Enough for everything, or for nothing.
+            let memory = if random.bool() { 1 << 20 } else { 0 };
+            track.make_due();
+            for round in 0..200 {
+                let calm = round > 150;
+                match random.u8(..8) {
+                    // Redis changes its replication id whenever it may have lost something, so a
+                    // publish to a log that has lost its end and does not show it is not to be had.
+                    0..3 if !calm && !is_torn => {
+                        number += 1;
+                        let at = log.append(Publication::numbered(number), None, LIMITS, now);
+                        if !cuts || random.u8(..4) > 0 {
+                            heard.push_back((at, Publication::numbered(number)));
+                        }
+                        if random.u8(..6) == 0 {
+                            snapshot = log.clone();
+                        }
+                    }
+                    3 if !calm && ends && !is_torn && random.u8(..10) == 0 => {
+                        let delivered = track.position();
+                        let is_evident = |log: &Log| {
+                            let above = |at: Position| at.offset > log.top().offset;
+                            delivered.is_some_and(|at| at.epoch == log.epoch() && above(at))
+                        };
+                        let fate = match random.u8(..4) {
+                            0 => Fate::Restarted,
+                            1 => Fate::Restored,
+                            2 if is_evident(&snapshot) => Fate::Torn,
+                            _ => Fate::Emptied,
+                        };
+                        if matches!(fate, Fate::Restored | Fate::Torn) {
+                            log = snapshot.clone();
+                        }
+                        epochs += 1;
+                        match fate {
+                            Fate::Restarted | Fate::Restored => log.end_epoch(Epoch::new(epochs)),
+                            Fate::Torn => is_torn = true,
+                            Fate::Emptied => log = Log::new(Epoch::new(epochs), now),
+                        }
+                        if fate == Fate::Emptied {
+                            snapshot = log.clone();
+                        }
+                        // The connection was lost with it: what was under way does not arrive.
+                        heard.clear();
+                        fates.push(fate);
+                        track.make_due();
+                    }
+                    4..6 => {
+                        if let Some((at, said)) = heard.pop_front() {
+                            let step = track.hear(at.epoch, at.offset, said, memory);
+                            member.take(&track, step.into_iter().collect());
+                        }
+                    }
+                    6 => {
+                        if track.is_due() {
+                            epochs += 1;
+                            answers.push_back(log.read(track.ask(), 5, Epoch::new(epochs), now));
+                            is_torn = false;
+                        }
+                    }
+                    _ => {
+                        if let Some(page) = answers.pop_front() {
+                            let mut steps = Vec::new();
+                            if random.u8(..5) == 0 {
+                                track.failed();
+                            } else {
+                                track.answer(page, &mut steps);
+                            }
+                            member.take(&track, steps);
+                        }
+                    }
+                }
+            }
+            while let Some((at, said)) = heard.pop_front() {
+                let step = track.hear(at.epoch, at.offset, said, memory);
+                member.take(&track, step.into_iter().collect());
+            }
+            track.make_due();
+            for _ in 0..100 {
+                if !answers.is_empty() || track.is_due() {
+                    epochs += 1;
+                    let page = answers
+                        .pop_front()
+                        .unwrap_or_else(|| log.read(track.ask(), 5, Epoch::new(epochs), now));
+                    let mut steps = Vec::new();
+                    track.answer(page, &mut steps);
+                    member.take(&track, steps);
+                }
+            }
+            let top = log.page(Range::Top, 0, now).top;
+            assert!(track.is_settled(), "seed {seed}");
+            assert_eq!(track.position(), Some(top), "seed {seed}");
+            assert_eq!(member.at, Some(top), "seed {seed}");
+            assert!(
+                member.got.windows(2).all(|pair| pair[0] < pair[1]),
+                "seed {seed}: a message came again: {:?}",
+                member.got
+            );
+            assert!(member.ended <= fates.len(), "seed {seed}");
+            // What is not held may be trimmed from the log before it is read.
+            let emptied = fates.iter().filter(|fate| **fate == Fate::Emptied).count();
+            if !cuts && memory > 0 && fates.is_empty() {
+                assert_eq!(
+                    member.lost + member.ended,
+                    0,
+                    "seed {seed}: told of no loss"
+                );
+            }
+            if !cuts && memory > 0 && emptied == fates.len() {
+                assert_eq!(
+                    member.ended, 0,
+                    "seed {seed}: nothing of the epoch was left"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn members_hear_one_gap_where_an_epoch_ended_and_nothing_twice() {
+        let now = Instant::now();
+        let publish = |log: &mut Log| {
+            let next = log.top().offset + 1;
+            log.append(Publication::numbered(next), None, LIMITS, now)
+        };
+        let mut log = Log::new(Epoch::new(1), now);
+        for _ in 0..3 {
+            publish(&mut log);
+        }
+        let behind = log.clone();
+        let mut track = Track::default();
+        track.make_due();
+        let range = track.ask();
+        track.answer(log.page(range, 10, now), &mut Vec::new());
+        for _ in 0..2 {
+            publish(&mut log);
+        }
+        log.end_epoch(Epoch::new(2));
+        publish(&mut log);
+        log.end_epoch(Epoch::new(3));
+        publish(&mut log);
+        let told = |track: &mut Track, log: &Log| {
+            track.make_due();
+            let mut steps = Vec::new();
+            while track.is_due() {
+                let range = track.ask();
+                track.answer(log.clone().page(range, 2, now), &mut steps);
+            }
+            let text = |step: &Step| match step {
+                Step::Deliver(offset, _) => format!("{offset}"),
+                Step::Ended(at) => format!("ended at {}:{}", at.epoch, at.offset),
+                Step::Lost(at) => format!("lost at {}:{}", at.epoch, at.offset),
+            };
+            steps.iter().map(text).collect::<Vec<_>>()
+        };
+        // Behind the end, through two ends: one gap.
+        let ended = "ended at 0000000000000003:5";
+        assert_eq!(told(&mut track, &log), ["4", "5", ended, "6", "7"]);
+        assert_eq!(told(&mut track, &log), [""; 0]);
+        // The data is older than what was delivered.
+        let mut log = behind;
+        log.end_epoch(Epoch::new(4));
+        publish(&mut log);
+        assert_eq!(told(&mut track, &log), ["lost at 0000000000000004:3", "4"]);
+        log.end_epoch(Epoch::new(5));
+        assert_eq!(told(&mut track, &log), ["ended at 0000000000000005:4"]);
+    }
+
+    #[test]
+    fn an_epoch_that_had_ended_and_is_back_is_not_delivered_again() {
+        let now = Instant::now();
+        let mut log = Log::new(Epoch::new(1), now);
+        log.append(Publication::numbered(1), None, LIMITS, now);
+        let mut loser = log.clone();
+        let mut track = Track::default();
+        let mut steps = Vec::new();
+        track.make_due();
+        let range = track.ask();
+        track.answer(log.page(range, 10, now), &mut steps);
+        log.end_epoch(Epoch::new(2));
+        log.append(Publication::numbered(2), None, LIMITS, now);
+        track.make_due();
+        let range = track.ask();
+        track.answer(log.page(range, 10, now), &mut steps);
+        loser.append(Publication::numbered(3), None, LIMITS, now);
+        track.make_due();
+        let range = track.ask();
+        steps.clear();
+        track.answer(loser.page(range, 10, now), &mut steps);
+        let back = Position {
+            epoch: Epoch::new(1),
+            offset: 1,
+        };
+        assert!(
+            matches!(steps[..], [Step::Lost(at), Step::Deliver(2, _)] if at == back),
+            "{steps:?}"
+        );
+    }
+
+    #[test]
+    fn a_message_that_overtakes_the_first_read_is_delivered_after_it() {
+        let now = Instant::now();
+        let mut log = Log::new(Epoch::new(1), now);
+        log.append(Publication::numbered(1), None, LIMITS, now);
+        let mut track = Track::default();
+        track.make_due();
+        let range = track.ask();
+        let page = log.page(range, 10, now);
+        let at = log.append(Publication::numbered(2), None, LIMITS, now);
+        assert!(
+            track
+                .hear(at.epoch, at.offset, Publication::numbered(2), 1 << 20)
+                .is_none()
+        );
+        let mut steps = Vec::new();
+        track.answer(page, &mut steps);
+        assert!(matches!(steps[..], [Step::Deliver(2, _)]), "{steps:?}");
+        assert!(track.is_settled());
+    }
+
+    #[test]
+    fn contradictions_of_a_log_that_lost_its_tail_do_not_ask_for_ever() {
+        let now = Instant::now();
+        let mut log = Log::new(Epoch::new(1), now);
+        log.append(Publication::numbered(1), None, LIMITS, now);
+        let mut track = Track::default();
+        track.make_due();
+        let range = track.ask();
+        track.answer(log.page(range, 10, now), &mut Vec::new());
+        assert!(
+            track
+                .hear(Epoch::new(1), 9, Publication::numbered(9), 1 << 20)
+                .is_none()
+        );
+        for _ in 0..2 {
+            assert!(track.is_due());
+            let range = track.ask();
+            track.answer(log.page(range, 10, now), &mut Vec::new());
+        }
+        assert!(track.is_settled());
+    }
+}

@@ -1,0 +1,223 @@
+//! What a node tells of itself once a second in the room `$nodes`, so that the cluster shows itself to whoever may join there.
+//! `docs/nodes.md` has the fields with their units. What is not known is `null`, never a number.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::metrics::{Counts, Metrics};
+use crate::model::id::Incarnation;
+use crate::model::publication::Publication;
+use crate::model::readiness::State;
+
+/// How often a node tells.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Over how many reports the delay of deliveries is told: long enough for a percentile of what is rare, short enough to see
+/// a bad moment end.
+const WINDOW: usize = 5;
+
+/// The part of all deliveries that the delay is told of.
+const PERCENTILE: f64 = 0.99;
+
+/// What is told, in this order.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    node: &'a str,
+    incarnation: String,
+    version: &'static str,
+    state: &'static str,
+    uptime_s: u64,
+    connections: u64,
+    sessions: u64,
+    rooms: u64,
+    messages_in_per_s: f64,
+    messages_out_per_s: f64,
+    delivery_p99_ms: Option<f64>,
+    redis_round_trip_ms: Option<f64>,
+    resident_bytes: Option<u64>,
+}
+
+/// Makes a node's reports; each tells of the time since the one before.
+#[derive(Debug)]
+pub struct Reporter {
+    node: String,
+    incarnation: Incarnation,
+    started: Instant,
+    former: Former,
+    /// The delays as they were, the oldest first.
+    delays: VecDeque<Counts>,
+}
+
+/// What had been counted when the last report was made.
+#[derive(Debug)]
+struct Former {
+    at: Instant,
+    published: u64,
+    delivered: u64,
+}
+
+impl Former {
+    fn read(at: Instant, metrics: &Metrics) -> Self {
+        Self {
+            at,
+            published: metrics.published_total.get(),
+            delivered: metrics.delivered_total.get(),
+        }
+    }
+}
+
+impl Reporter {
+    /// For a node that starts now.
+    pub fn new(now: Instant, node: &str, incarnation: Incarnation, metrics: &Metrics) -> Self {
+        Self {
+            node: node.into(),
+            incarnation,
+            started: now,
+            former: Former::read(now, metrics),
+            delays: [metrics.deliveries.counts()].into(),
+        }
+    }
+
+    /// The next report. `unix_ms`: milliseconds since 1970; `resident_bytes`: memory held in RAM.
+    pub fn report(
+        &mut self,
+        now: Instant,
+        unix_ms: u64,
+        metrics: &Metrics,
+        state: State,
+        resident_bytes: Option<u64>,
+    ) -> Publication {
+        let current = Former::read(now, metrics);
+        let former = std::mem::replace(&mut self.former, current);
+        let seconds = now.duration_since(former.at).as_secs_f64();
+        let per_second = |count: u64| round(count as f64 / seconds.max(f64::MIN_POSITIVE), 10.0);
+        let delay = self.delay(metrics);
+        let report = Report {
+            node: &self.node,
+            incarnation: self.incarnation.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            state: word(state),
+            uptime_s: now.duration_since(self.started).as_secs(),
+            connections: metrics.connections_open.get(),
+            sessions: metrics.sessions_open.get(),
+            rooms: metrics.rooms_open.get(),
+            messages_in_per_s: per_second(self.former.published - former.published),
+            messages_out_per_s: per_second(self.former.delivered - former.delivered),
+            delivery_p99_ms: delay.map(milliseconds),
+            redis_round_trip_ms: match metrics.redis_round_trip_microseconds.get() {
+                0 => None,
+                time => Some(milliseconds(Duration::from_micros(time))),
+            },
+            resident_bytes,
+        };
+        Publication {
+            user: None,
+            time: unix_ms,
+            except: None,
+            // Writing to memory what has only texts and finite numbers cannot fail.
+            data: serde_json::value::to_raw_value(&report).unwrap_or_default(),
+        }
+    }
+
+    fn delay(&mut self, metrics: &Metrics) -> Option<Duration> {
+        let counts = metrics.deliveries.counts();
+        let oldest = match self.delays.len() < WINDOW {
+            true => self.delays.front().cloned(),
+            false => self.delays.pop_front(),
+        };
+        let delay = counts.percentile_since(&oldest?, PERCENTILE);
+        self.delays.push_back(counts);
+        delay
+    }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Ready => "ready",
+        State::NoBroker => "no_broker",
+        State::Behind => "behind",
+        State::Unreadable => "unreadable",
+        State::Draining => "draining",
+    }
+}
+
+/// To a thousandth.
+fn milliseconds(time: Duration) -> f64 {
+    round(time.as_secs_f64() * 1000.0, 1000.0)
+}
+
+fn round(number: f64, parts: f64) -> f64 {
+    (number * parts).round() / parts
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn reporter(now: Instant, metrics: &Metrics) -> Reporter {
+        Reporter::new(now, "a", Incarnation(0xa1), metrics)
+    }
+
+    fn told(reporter: &mut Reporter, now: Instant, metrics: &Metrics) -> Value {
+        let said = reporter.report(now, 7, metrics, State::Ready, Some(4096));
+        assert_eq!((said.time, said.user), (7, None));
+        serde_json::from_str(said.data.get()).unwrap()
+    }
+
+    #[test]
+    fn a_report_tells_what_was_counted_since_the_former_one_per_second() {
+        let (start, metrics) = (Instant::now(), Metrics::default());
+        metrics.published_total.add(1000);
+        let mut reporter = reporter(start, &metrics);
+        metrics.published_total.add(3);
+        metrics.delivered_total.add(45);
+        metrics.connections_open.set(5);
+        metrics.sessions_open.set(4);
+        metrics.rooms_open.set(2);
+        metrics.redis_round_trip_microseconds.set(420);
+        metrics.deliveries.observe(Duration::from_micros(100));
+        let first = told(&mut reporter, start + Duration::from_millis(1500), &metrics);
+        assert_eq!(
+            first,
+            json!({
+                "node": "a", "incarnation": "00000000000000a1", "version": env!("CARGO_PKG_VERSION"),
+                "state": "ready", "uptime_s": 1, "connections": 5, "sessions": 4, "rooms": 2,
+                "messages_in_per_s": 2.0, "messages_out_per_s": 30.0, "delivery_p99_ms": 0.104,
+                "redis_round_trip_ms": 0.42, "resident_bytes": 4096,
+            })
+        );
+        let second = told(&mut reporter, start + Duration::from_millis(2500), &metrics);
+        assert_eq!(second["messages_in_per_s"], 0.0);
+        assert_eq!(second["messages_out_per_s"], 0.0);
+        assert_eq!(second["uptime_s"], 2);
+    }
+
+    #[test]
+    fn what_is_not_known_is_null() {
+        let (start, metrics) = (Instant::now(), Metrics::default());
+        let mut reporter = reporter(start, &metrics);
+        let said = reporter.report(start, 7, &metrics, State::NoBroker, None);
+        let told: Value = serde_json::from_str(said.data.get()).unwrap();
+        for field in ["delivery_p99_ms", "redis_round_trip_ms", "resident_bytes"] {
+            assert_eq!(told.get(field), Some(&Value::Null), "{told}");
+        }
+        assert_eq!(told["state"], "no_broker");
+        assert_eq!(told["messages_in_per_s"], 0.0, "in no time at all");
+    }
+
+    #[test]
+    fn a_slow_delivery_is_told_for_five_seconds_and_no_longer() {
+        let (start, metrics) = (Instant::now(), Metrics::default());
+        let mut reporter = reporter(start, &metrics);
+        metrics.deliveries.observe(Duration::from_millis(80));
+        let delays: Vec<bool> = (1..=7)
+            .map(|second| told(&mut reporter, start + second * INTERVAL, &metrics))
+            .map(|told| !told["delivery_p99_ms"].is_null())
+            .collect();
+        assert_eq!(delays, [true, true, true, true, true, false, false]);
+    }
+}

@@ -1,0 +1,19 @@
+//! The domain types that all other modules share, and the rules that need no I/O: names, positions,
+//! publications, members, who may do what, and how much of a room is kept.
+
+pub mod cluster_query;
+pub mod control;
+pub mod epochs;
+pub mod history;
+pub mod id;
+pub mod identity;
+pub mod member;
+pub mod pattern;
+pub mod publication;
+pub mod readiness;
+pub mod retention;
+pub mod revocations;
+pub mod rights;
+pub mod secret;
+pub mod webhook_event;
+pub mod wire_format;

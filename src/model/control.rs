@@ -1,0 +1,299 @@
+//! What the nodes of a cluster tell each other to do with a user, and the two logs in which they
+//! do: rooms of their own, which no client and no backend can name. Each order is one publication,
+//! and its moment is the publication's time.
+//!
+//! ```text
+//! $control            {"do":"disconnect"|"join"|"leave","user":"ada","room":"lobby"}      heard from now on
+//! $control.revoked    {"do":"revoke","user":"ada","moment":MS}                            read from its beginning
+//!                     {"do":"revoke","user":"ada","issued_before":MS}
+//! ```
+//!
+//! They are two, so that no number of orders pushes a revocation out. The second log only notifies:
+//! revocations are kept in a set of the broker, beside the logs. The time of a revocation's
+//! publication is the last time of issue that it covers, which is all that nodes of version 0.1
+//! read; what they publish has neither `moment` nor `issued_before`, and its time is the moment.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::id::{RoomName, UserName};
+use crate::model::identity::LEEWAY;
+use crate::model::publication::Publication;
+use crate::model::retention::LogLimits;
+use crate::model::revocations;
+pub use crate::model::revocations::Cutoff;
+
+/// Orders that are kept for nodes that were away.
+const ORDERS: LogLimits = LogLimits {
+    size: 10_000,
+    age: Duration::from_secs(3600),
+};
+
+/// How much longer than a token may live its revocation is remembered: clocks differ by some seconds, at both ends.
+pub const MARGIN: Duration = Duration::from_secs(60);
+
+/// One of the logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlLog {
+    Orders,
+    Revocations,
+}
+
+impl ControlLog {
+    pub const ALL: [ControlLog; 2] = [ControlLog::Orders, ControlLog::Revocations];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ControlLog::Orders => "$control",
+            ControlLog::Revocations => "$control.revoked",
+        }
+    }
+
+    pub fn room(self) -> RoomName {
+        RoomName::of_the_nodes(match self {
+            ControlLog::Orders => "",
+            ControlLog::Revocations => ".revoked",
+        })
+    }
+
+    /// The log of a room, if it is one.
+    pub fn of(room: &RoomName) -> Option<Self> {
+        // Asked for each message: nearly all rooms are ruled out by their first letter.
+        let mut all = Self::ALL.into_iter();
+        all.find(|log| room.is_the_servers() && log.name() == room.as_str())
+    }
+
+    /// How much is kept, where a token may live so long.
+    pub fn limits(self, token_lifetime: Duration) -> LogLimits {
+        match self {
+            ControlLog::Orders => ORDERS,
+            ControlLog::Revocations => LogLimits {
+                size: revocations::MOST,
+                age: token_lifetime + MARGIN,
+            },
+        }
+    }
+}
+
+/// What is to be done with a user, on every node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    pub user: UserName,
+    pub deed: Deed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// End its connections.
+    Disconnect,
+    /// Refuse the tokens that the cutoff covers, and end the connections that have one.
+    Revoke(Cutoff),
+    /// Make its connections members of a room.
+    Join(RoomName),
+    Leave(RoomName),
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(tag = "do", rename_all = "lowercase")]
+enum Wire<'a> {
+    Disconnect {
+        user: &'a str,
+    },
+    Revoke {
+        user: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        moment: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        issued_before: Option<u64>,
+    },
+    Join {
+        user: &'a str,
+        room: &'a str,
+    },
+    Leave {
+        user: &'a str,
+        room: &'a str,
+    },
+}
+
+impl Order {
+    /// Where it is said.
+    pub fn log(&self) -> ControlLog {
+        match self.deed {
+            Deed::Revoke(_) => ControlLog::Revocations,
+            _ => ControlLog::Orders,
+        }
+    }
+
+    /// The room it is about, if it is about one.
+    pub fn room(&self) -> Option<&RoomName> {
+        match &self.deed {
+            Deed::Join(room) | Deed::Leave(room) => Some(room),
+            Deed::Disconnect | Deed::Revoke(_) => None,
+        }
+    }
+
+    /// The publication of this order at a moment, in milliseconds since 1970. A revocation has its
+    /// own time.
+    pub fn to_publication(&self, moment: u64) -> Publication {
+        let user = self.user.as_str();
+        let mut time = moment;
+        let wire = match &self.deed {
+            Deed::Disconnect => Wire::Disconnect { user },
+            Deed::Revoke(cutoff) => {
+                time = cutoff.through();
+                let (moment, before) = (time.saturating_sub(LEEWAY), time.saturating_add(1));
+                Wire::Revoke {
+                    user,
+                    moment: (!cutoff.is_exact()).then_some(moment),
+                    issued_before: cutoff.is_exact().then_some(before),
+                }
+            }
+            Deed::Join(room) => Wire::Join {
+                user,
+                room: room.as_str(),
+            },
+            Deed::Leave(room) => Wire::Leave {
+                user,
+                room: room.as_str(),
+            },
+        };
+        Publication {
+            user: None,
+            time,
+            except: None,
+            // Writing to memory what has only texts cannot fail.
+            data: serde_json::value::to_raw_value(&wire).unwrap_or_default(),
+        }
+    }
+
+    /// What was said in one of the logs. `None`: it is no order that this node knows, or none for that log.
+    pub fn read(log: ControlLog, said: &Publication) -> Option<Self> {
+        // Names have no character that JSON escapes, so the text holds them as they are.
+        let wire: Wire<'_> = serde_json::from_str(said.data.get()).ok()?;
+        let (user, deed) = match wire {
+            Wire::Disconnect { user } => (user, Deed::Disconnect),
+            Wire::Revoke {
+                user,
+                moment,
+                issued_before,
+            } => {
+                let cutoff = match issued_before {
+                    Some(time) => Cutoff::issued_before(time),
+                    None => Cutoff::at(moment.unwrap_or(said.time)),
+                };
+                (user, Deed::Revoke(cutoff))
+            }
+            Wire::Join { user, room } => (user, Deed::Join(ordinary(room)?)),
+            Wire::Leave { user, room } => (user, Deed::Leave(ordinary(room)?)),
+        };
+        let user = UserName::new(user).ok()?;
+        Some(Self { user, deed }).filter(|order| order.log() == log)
+    }
+}
+
+fn ordinary(name: &str) -> Option<RoomName> {
+    let room = RoomName::new(name).ok()?;
+    (!room.is_reserved()).then_some(room)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_as_it_was_said_and_only_in_its_own_log() {
+        let room = RoomName::new("lobby").unwrap();
+        let deeds = [
+            Deed::Disconnect,
+            Deed::Revoke(Cutoff::at(7)),
+            Deed::Revoke(Cutoff::issued_before(7)),
+            Deed::Join(room.clone()),
+            Deed::Leave(room),
+        ];
+        for deed in deeds {
+            let user = UserName::new("ada:1").unwrap();
+            let order = Order { user, deed };
+            let said = order.to_publication(7);
+            for log in ControlLog::ALL {
+                let expected = (log == order.log()).then(|| order.clone());
+                assert_eq!(Order::read(log, &said), expected, "{said:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_revocation_of_version_0_1_is_read_and_its_nodes_read_ours() {
+        let data = r#"{"do":"revoke","user":"ada"}"#;
+        let mut said = Publication {
+            user: None,
+            time: 10_000,
+            except: None,
+            data: RawValue::from_string(data.into()).unwrap(),
+        };
+        let read = |said: &Publication| Order::read(ControlLog::Revocations, said).unwrap().deed;
+        assert_eq!(read(&said), Deed::Revoke(Cutoff::at(10_000)));
+        // Nodes of version 0.1 read `do` and `user`, and revoke what was issued up to the
+        // publication's time.
+        for (cutoff, time, data) in [
+            (
+                Cutoff::at(10_000),
+                10_000 + LEEWAY,
+                r#"{"do":"revoke","user":"ada","moment":10000}"#,
+            ),
+            (
+                Cutoff::issued_before(10_000),
+                9_999,
+                r#"{"do":"revoke","user":"ada","issued_before":10000}"#,
+            ),
+        ] {
+            let user = UserName::new("ada").unwrap();
+            let deed = Deed::Revoke(cutoff);
+            said = Order { user, deed }.to_publication(1);
+            assert_eq!((said.time, said.data.get()), (time, data));
+            assert_eq!(read(&said), Deed::Revoke(cutoff));
+        }
+    }
+
+    #[test]
+    fn whatever_else_stands_in_a_log_is_no_order() {
+        for text in [
+            "null",
+            "[]",
+            r#"{"do":"revoke"}"#,
+            r#"{"do":"dance","user":"ada"}"#,
+            r#"{"do":"disconnect","user":"@ada"}"#,
+            r#"{"do":"join","user":"ada"}"#,
+            r#"{"do":"join","user":"ada","room":"@bob"}"#,
+            r#"{"do":"leave","user":"ada","room":"$nodes"}"#,
+        ] {
+            let data = RawValue::from_string(text.into()).unwrap();
+            let said = Publication {
+                user: None,
+                time: 1,
+                except: None,
+                data,
+            };
+            for log in ControlLog::ALL {
+                assert_eq!(Order::read(log, &said), None, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_logs_are_found_by_their_names_and_nothing_else_is() {
+        for log in ControlLog::ALL {
+            let room = log.room();
+            assert_eq!(room.as_str(), log.name());
+            assert_eq!(ControlLog::of(&room), Some(log));
+            assert!(room.is_the_nodes(), "{room}");
+        }
+        for name in ["control", "$nodes", "$controls", "$control.x"] {
+            let room = RoomName::new(name).unwrap();
+            assert_eq!(ControlLog::of(&room), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The messages of a room that a node keeps for those who come back: the newest ones, and beside them the pages that were
+//! read for a herd, so that whoever of it comes later, or takes a page more slowly, costs no read of its own.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Run;
+use crate::model::publication::Publication;
+
+/// Messages of a room up to the one that the node delivered last, in runs with holes between them. What is here serves
+/// clients that come back without a read; what was given up for memory is read again.
+#[derive(Debug, Default)]
+pub struct Recent {
+    /// Ascending; none is empty, and between two of them at least one message is missing. The last one grows with what is
+    /// delivered.
+    runs: Vec<Run>,
+    /// When the log gives them up, unless something is published before.
+    pub expires: Option<Instant>,
+}
+
+impl Recent {
+    /// Whether the log no longer has these messages.
+    pub fn is_expired(&self, now: Instant) -> bool {
+        !self.runs.is_empty() && self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Bytes held, as far as [`Publication::weight`] knows.
+    pub fn weight(&self) -> usize {
+        self.runs.iter().map(Run::weight).sum()
+    }
+
+    /// The run that holds the message with this offset.
+    pub fn run_at(&self, offset: u64) -> Option<&Run> {
+        let behind = self.runs.partition_point(|run| run.first <= offset);
+        let run = self.runs[..behind].last()?;
+        run.covers(offset).then_some(run)
+    }
+
+    /// The offsets around this one, which is not held, that are not held either: from the run before, or from this one when
+    /// there is none before, to the run behind.
+    pub fn hole_at(&self, offset: u64) -> Range<u64> {
+        let behind = self.runs.partition_point(|run| run.first <= offset);
+        let start = self.runs[..behind].last().map_or(offset, Run::end);
+        let end = self.runs.get(behind).map_or(u64::MAX, |run| run.first);
+        start..end
+    }
+
+    /// Adds the message that was delivered.
+    pub fn push(&mut self, offset: u64, publication: Arc<Publication>) {
+        match self.runs.last_mut() {
+            Some(newest) if newest.end() == offset => newest.push(publication),
+            _ => {
+                // Most rooms never have another.
+                self.runs.reserve_exact(1);
+                self.insert(&[(offset, publication)], offset);
+            }
+        }
+    }
+
+    /// Adds a page of the log, which is ascending and without holes, as far as it was `delivered`. What it touches becomes
+    /// one run with it.
+    pub fn insert(&mut self, page: &[(u64, Arc<Publication>)], delivered: u64) {
+        let page = &page[..page.partition_point(|(offset, _)| *offset <= delivered)];
+        let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else {
+            return;
+        };
+        let from = self.runs.partition_point(|run| run.end() < *first);
+        let to = self.runs.partition_point(|run| run.first <= last + 1);
+        let mut touched = self.runs.drain(from..to).peekable();
+        let mut joined = touched
+            .next_if(|run| run.first <= *first)
+            .unwrap_or_else(|| Run::at(*first));
+        for mut run in touched.chain([Run::at(last + 1)]) {
+            let missing = (joined.end() - first) as usize..(run.first - first) as usize;
+            for (_, publication) in page.get(missing).unwrap_or_default() {
+                joined.push(publication.clone());
+            }
+            joined.entries.append(&mut run.entries);
+            joined.weight += run.weight;
+        }
+        self.runs.insert(from, joined);
+    }
+
+    /// Gives up the older half, at least one message.
+    pub fn shrink(&mut self) {
+        let held: usize = self.runs.iter().map(Run::len).sum();
+        for _ in 0..held.div_ceil(2) {
+            self.pop();
+        }
+        if let Some(oldest) = self.runs.first_mut() {
+            oldest.entries.shrink_to_fit();
+        }
+    }
+
+    /// Keeps what is among the newest `size` messages of the room.
+    pub fn truncate(&mut self, size: usize) {
+        let end = self.runs.last().map_or(0, Run::end);
+        while self
+            .runs
+            .first()
+            .is_some_and(|oldest| oldest.first + (size as u64) < end)
+        {
+            self.pop();
+        }
+    }
+
+    /// Gives up what is above this offset.
+    pub fn cut(&mut self, offset: u64) {
+        while let Some(newest) = self.runs.last_mut()
+            && newest.end() > offset + 1
+        {
+            newest.pop_newest();
+            if newest.is_empty() {
+                self.runs.pop();
+            }
+        }
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn pop(&mut self) {
+        let Some(oldest) = self.runs.first_mut() else {
+            return;
+        };
+        oldest.pop();
+        if oldest.is_empty() {
+            self.runs.remove(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn page(offsets: std::ops::RangeInclusive<u64>) -> Vec<(u64, Arc<Publication>)> {
+        offsets
+            .map(|offset| (offset, Publication::numbered(offset)))
+            .collect()
+    }
+
+    /// Everything held, looked up message by message.
+    fn held(recent: &Recent) -> BTreeSet<u64> {
+        let held = |offset: &u64| {
+            let run = recent.run_at(*offset)?;
+            let (found, said) = run.after(offset - 1, 1).next()?;
+            assert_eq!((found, said.time), (*offset, *offset));
+            Some(())
+        };
+        (1..200).filter(|offset| held(offset).is_some()).collect()
+    }
+
+    #[test]
+    fn pages_of_a_herd_become_one_run_with_the_newest_when_they_meet() {
+        let mut recent = Recent::default();
+        recent.push(90, Publication::numbered(90));
+        recent.insert(&page(10..=19), 90);
+        recent.insert(&page(40..=49), 90);
+        assert_eq!(recent.runs.len(), 3);
+        assert_eq!(recent.hole_at(30), 20..40);
+        assert_eq!(recent.hole_at(5), 5..10);
+        recent.insert(&page(20..=95), 90);
+        assert_eq!(recent.runs.len(), 1, "{:?}", recent.runs);
+        assert_eq!(
+            held(&recent),
+            (10..=90).collect(),
+            "and no more than was delivered"
+        );
+        recent.push(91, Publication::numbered(91));
+        assert_eq!(recent.runs[0].len(), 82);
+    }
+
+    /// Against a naive model, a set of offsets.
+    #[test]
+    fn what_is_held_is_what_was_added_and_not_given_up_whatever_the_order() {
+        for seed in 0..500 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut recent, mut model) = (Recent::default(), BTreeSet::new());
+            let mut delivered = random.u64(1..60);
+            for _ in 0..60 {
+                match random.u8(..10) {
+                    0..4 => {
+                        delivered += 1;
+                        recent.push(delivered, Publication::numbered(delivered));
+                        model.insert(delivered);
+                    }
+                    4 => {
+                        recent.shrink();
+                        let newer = model.iter().skip(model.len().div_ceil(2));
+                        model = newer.copied().collect();
+                    }
+                    5 if random.bool() => {
+                        let offset = random.u64(0..=delivered);
+                        recent.cut(offset);
+                        model.retain(|held| *held <= offset);
+                        delivered = delivered.min(offset);
+                    }
+                    5 => {
+                        let size = random.usize(0..40);
+                        recent.truncate(size);
+                        let newest = model.last().copied().unwrap_or(0);
+                        model.retain(|offset| offset + size as u64 > newest);
+                    }
+                    _ => {
+                        let first = random.u64(1..=delivered + 2);
+                        let last = first + random.u64(0..12);
+                        recent.insert(&page(first..=last), delivered);
+                        model.extend(first..=last.min(delivered));
+                    }
+                }
+                assert_eq!(held(&recent), model, "seed {seed}");
+                let weight: usize = model
+                    .iter()
+                    .map(|offset| Publication::numbered(*offset).weight())
+                    .sum();
+                assert_eq!(recent.weight(), weight, "seed {seed}");
+                let apart = |pair: &[Run]| pair[0].end() < pair[1].first;
+                assert!(recent.runs.windows(2).all(apart), "seed {seed}");
+                assert!(recent.runs.iter().all(|run| !run.is_empty()), "seed {seed}");
+            }
+        }
+    }
+}

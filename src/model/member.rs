@@ -1,0 +1,51 @@
+//! Who is in a room, over all nodes: the words of presence that the dispatcher, the client's protocols and the brokers share.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::model::id::UserName;
+
+/// The longest `info`, in bytes of JSON.
+pub const INFO_BYTES: usize = 512;
+
+/// What a user shows of itself to the others of a room (a name, an avatar): a JSON object of at most [`INFO_BYTES`].
+pub type Info = Arc<RawValue>;
+
+/// A user in a room.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub user: UserName,
+    /// The user's connections in the room, over all nodes; 1 or more.
+    pub connections: u32,
+    pub info: Option<Info>,
+}
+
+/// A part of the list of a room's members, at one version.
+#[derive(Clone, Debug, Default)]
+pub struct Roll {
+    /// Raised with every change. It compares only with others of the same room: equal versions are equal lists.
+    pub version: u64,
+    /// In the order of names.
+    pub members: Vec<Member>,
+    /// All users in the room, those on other pages included.
+    pub count: u64,
+    /// Sessions in the room that have not said who they are.
+    pub anonymous: u64,
+    /// Whether there are more members behind these.
+    pub more: bool,
+}
+
+/// One change of a room's list.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The version that it changes, and the one it makes. Whoever stands at another version than `from` has missed something.
+    pub from: u64,
+    pub version: u64,
+    pub user: UserName,
+    /// The user's connections before, over all nodes; 0: the user was not in the room.
+    pub was: u32,
+    /// The user's connections now, over all nodes; 0: the user has left.
+    pub connections: u32,
+    pub info: Option<Info>,
+}

@@ -1,0 +1,137 @@
+//! Patterns of room names: plain text in which `*` stands for any number of characters, also none. Nothing else is
+//! special, so that a pattern reads as what it means.
+
+use std::fmt;
+
+use crate::model::id::RoomName;
+
+/// See the head of this file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// A pattern of the characters that room names have, and `*`. `None` for any other text.
+    pub fn new(text: &str) -> Option<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@$-*".contains(&byte);
+        let sound = (1..=crate::model::id::ROOM_NAME_BYTES).contains(&text.len())
+            && text.bytes().all(allowed);
+        sound.then(|| Self(text.into()))
+    }
+
+    /// Whether a room's name fits. A star never stands for the sign of the server's rooms (`$`) or of a user's (`@`): a
+    /// pattern for those begins with it, so that `*` means the ordinary rooms.
+    pub fn fits_room(&self, room: &RoomName) -> bool {
+        let name = room.as_str();
+        (!room.is_reserved() || self.0.starts_with(&name[..1])) && self.fits(name)
+    }
+
+    /// Whether the whole name fits. Linear but for the stars, of which each is tried once per place: names are short.
+    pub fn fits(&self, name: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else {
+            return false;
+        };
+        let Some(last) = parts.next_back() else {
+            return rest.is_empty();
+        };
+        for part in parts {
+            // The first place is as good as any: what follows may be anything up to the next part.
+            let Some(at) = rest.find(part) else {
+                return false;
+            };
+            rest = &rest[at + part.len()..];
+        }
+        rest.ends_with(last)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A rule that turns something on or off in the rooms that fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    pub rooms: Pattern,
+    pub on: bool,
+}
+
+/// What is on unless a rule says otherwise; the first that fits holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Switches(pub Vec<Switch>);
+
+impl Switches {
+    /// Whether it is on in the room: as the first rule that fits says, else in all but the server's own rooms and users'
+    /// personal ones.
+    pub fn is_on(&self, room: &RoomName) -> bool {
+        let rule = self.0.iter().find(|rule| rule.rooms.fits_room(room));
+        rule.map_or(!room.is_reserved(), |rule| rule.on)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The naive model: try every length for the star.
+    fn naive(pattern: &[u8], name: &[u8]) -> bool {
+        match (pattern, name) {
+            ([], name) => name.is_empty(),
+            ([b'*', rest @ ..], name) => (0..=name.len()).any(|skip| naive(rest, &name[skip..])),
+            ([first, rest @ ..], [head, tail @ ..]) => first == head && naive(rest, tail),
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn patterns_agree_with_a_naive_model() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..20_000 {
+            let mut text = |alphabet: &[u8], length| -> String {
+                (0..length)
+                    .map(|_| char::from(*random.choice(alphabet).unwrap()))
+                    .collect()
+            };
+            let pattern = text(b"ab*", 5);
+            let name = text(b"ab", 6);
+            for end in 0..=name.len() {
+                let (pattern, name) = (&pattern, &name[..end]);
+                let expected = naive(pattern.as_bytes(), name.as_bytes());
+                assert_eq!(
+                    Pattern::new(pattern).unwrap().fits(name),
+                    expected,
+                    "{pattern} {name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_switch_that_fits_holds_and_without_one_it_is_on_in_ordinary_rooms() {
+        let switch = |text: &str, on| {
+            let rooms = Pattern::new(text).unwrap();
+            Switch { rooms, on }
+        };
+        let switches = Switches(vec![switch("big.vip", true), switch("big.*", false)]);
+        let ordinary = [("big.vip", true), ("big.x", false), ("small", true)];
+        for (name, on) in ordinary
+            .into_iter()
+            .chain([("@ada", false), ("$nodes", false)])
+        {
+            let room = RoomName::new(name).unwrap();
+            assert_eq!(switches.is_on(&room), on, "{name}");
+        }
+        let personal = Switches(vec![switch("*", false), switch("@*", true)]);
+        assert!(personal.is_on(&RoomName::new("@ada").unwrap()));
+    }
+
+    #[test]
+    fn text_that_no_room_name_could_have_is_no_pattern() {
+        for text in ["", "a b", "a{b}", "ä", "[a]", "a?"] {
+            assert_eq!(Pattern::new(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What is said in a room, how it is found again in the room's log, and why it may be refused: the words that the logic
+//! of rooms, the client's protocols and the brokers share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use crate::model::epochs::Ends;
+use crate::model::id::{Incarnation, Position, SessionId, UserName};
+
+/// One datum of a room, as said by its publisher; shared by everything that holds it.
+#[derive(Debug)]
+pub struct Publication {
+    /// Who said it; `None` for an anonymous session.
+    pub user: Option<UserName>,
+    /// When the publisher's node received it: milliseconds since 1970, by that node's clock.
+    pub time: u64,
+    /// The session that does not want its own words back (`others:true`).
+    pub except: Option<Sender>,
+    /// Any JSON value, passed on as it was written.
+    pub data: Box<RawValue>,
+}
+
+impl Publication {
+    /// One that says a number, and has it as its time.
+    #[cfg(test)]
+    pub fn numbered(n: u64) -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Self {
+            user: None,
+            time: n,
+            except: None,
+            data: RawValue::from_string(n.to_string()).expect("JSON"),
+        })
+    }
+
+    /// What it occupies in memory, in bytes, near enough to keep a bound.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.data.get().len() + 64
+    }
+}
+
+/// A session, named so that every node can tell whether it is its own. Shown as `INCARNATION-SESSION`, which is what
+/// `welcome` tells its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sender {
+    pub incarnation: Incarnation,
+    pub session: SessionId,
+}
+
+impl Sender {
+    /// Reads the name back as it is shown; `None` for any other text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (incarnation, session) = text.split_once('-')?;
+        let sender = Self {
+            incarnation: Incarnation(u64::from_str_radix(incarnation, 16).ok()?),
+            session: SessionId(session.parse().ok()?),
+        };
+        // Every name has one spelling: signs and further zeros would be others.
+        (sender.to_string() == text).then_some(sender)
+    }
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.incarnation, self.session)
+    }
+}
+
+/// The name a publisher gives to one publication (1 to 64 bytes, any text).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PublishKey {
+    pub publisher: Publisher,
+    pub key: Arc<str>,
+}
+
+/// Whose keys are meant: those of different publishers never meet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Publisher {
+    User(UserName),
+    /// All anonymous sessions together.
+    Anonymous,
+    /// All that hold a key of the HTTP API, together.
+    Backend,
+}
+
+impl Publisher {
+    /// Distinct for each: a user's name is neither empty nor has it a `$`.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Publisher::User(user) => user.as_str(),
+            Publisher::Anonymous => "",
+            Publisher::Backend => "$",
+        }
+    }
+}
+
+impl From<Option<UserName>> for Publisher {
+    fn from(user: Option<UserName>) -> Self {
+        user.map_or(Publisher::Anonymous, Publisher::User)
+    }
+}
+
+/// The greatest offset: scripts and JSON count in doubles, which are exact up to here.
+pub const MAX_OFFSET: u64 = 1 << 53;
+
+/// The longest key of a publication, in bytes.
+pub const KEY_BYTES: usize = 64;
+
+impl PublishKey {
+    /// What remembering it occupies in memory, in bytes, near enough to keep a bound: it stands in two places.
+    pub fn weight(&self) -> usize {
+        2 * size_of::<Self>() + self.key.len() + 96
+    }
+}
+
+/// How long the key of a publication is remembered.
+pub const KEY_TTL: Duration = Duration::from_secs(300);
+
+/// Which part of a log is wanted. Pages are always ascending and without holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// Where the room stands, and no messages.
+    Top,
+    /// The messages after this position, oldest first. Of an ended epoch the page goes on across its
+    /// end; see [`Ends::page_begins_behind`] for where it begins. If the log no longer reaches back so
+    /// far, it begins at the oldest message there is; [`Page::first`] tells.
+    ///
+    /// The position is one that this node has *delivered*, so it is evidence: if the log of the same
+    /// epoch has a top below it, the end of the log is lost and the broker ends the epoch, once,
+    /// whichever node asks first. Positions that clients name are never asked with before the node has
+    /// found them to be at or below its own.
+    After(Position),
+    /// The newest messages below this offset (`None`: below the top + 1).
+    Before(Option<u64>),
+}
+
+/// A part of a room's log.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Epoch and newest offset at the moment of reading.
+    pub top: Position,
+    /// The oldest offset the log still has; `top + 1` when it has none. Of a page [`Range::After`] a
+    /// position: the oldest one behind the position, if entries right behind it are missing.
+    pub first: u64,
+    /// The epochs of the log that have ended.
+    pub ends: Ends,
+    /// How long the log is kept from the moment of reading unless something is published; zero when
+    /// it has no messages.
+    pub expires_in: Duration,
+    /// Ascending, contiguous.
+    pub messages: Vec<(u64, Arc<Publication>)>,
+}
+
+/// Why a publication or a read was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Nothing has happened; trying again later is right.
+    #[error("the room cannot be reached at the moment; try again")]
+    Unavailable,
+    /// No answer came in time: it happened or it did not. Retry with the same key.
+    #[error("no answer came in time, so it may or may not have happened; retry with the same key")]
+    Unknown,
+    /// A node of a later version wrote what was to be read. Nothing has happened, and asking again
+    /// helps only when that is gone from the log.
+    #[error("a message in this room is in a newer format than this node reads; use another node")]
+    Newer,
+    /// The store refuses to grow (Redis out of memory). Nothing has happened.
+    #[error("the store is full; try again later")]
+    Full,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_one_name_and_reads_back() {
+        let sender = Sender {
+            incarnation: Incarnation(0xa1),
+            session: SessionId(7),
+        };
+        assert_eq!(sender.to_string(), "00000000000000a1-7");
+        assert_eq!(Sender::parse("00000000000000a1-7"), Some(sender));
+        for other in [
+            "",
+            "-",
+            "00000000000000a1",
+            "a1-7",
+            "00000000000000A1-7",
+            "+0000000000000a1-7",
+            "00000000000000a1-+7",
+            "00000000000000a1-07",
+            "00000000000000a1-7-7",
+            "00000000000000a1:7",
+            "00000000000000a1-18446744073709551616",
+        ] {
+            assert_eq!(Sender::parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What one session may send: commands and bytes by their rates, frames of a message by number, a message by time. The
+//! reader tells of every piece it got before it asks for the next, and is told whether to go on, to wait, or to end.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::{Bucket, Fragments, Rate};
+use crate::protocol::disconnect::Disconnect;
+
+/// The limits that all sessions of a node have in common.
+#[derive(Clone, Debug)]
+pub struct IntakeLimits {
+    /// Commands and control frames; `None` for no limit.
+    pub commands: Option<Rate>,
+    pub bytes: Option<Rate>,
+    /// How long a session may stay over its rate.
+    pub rate_timeout: Duration,
+    /// Frames of one message.
+    pub fragments: u32,
+    /// From the first byte of a message to its last.
+    pub message_timeout: Duration,
+}
+
+/// What the reader does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Go,
+    /// Read nothing for so long.
+    Pause(Duration),
+    End(Disconnect),
+}
+
+/// What is known of one session. Times are nanoseconds of one clock for all sessions.
+///
+/// ```text
+///           bucket in debt                       still in debt after `rate_timeout`
+///   within ───────────────▶ over (reads, pauses) ────────────────────────────────▶ ended
+///      ▲                      │
+///      └──────────────────────┘ everything the client has sent is read
+/// ```
+///
+/// So a client that sends a lot, or that always waits for an answer before it goes on, is slowed down for as long as it likes;
+/// only one that has more to say all the time, however often it is made to wait, is ended.
+#[derive(Debug, Default)]
+pub struct Intake {
+    commands: Bucket,
+    bytes: Bucket,
+    /// Since when the session is over its rate.
+    over: Since,
+    /// Since when a message is under way.
+    begun: Since,
+    frames: Fragments,
+}
+
+impl Intake {
+    /// Looks at what came from the socket. The reason to end, if it has one.
+    pub fn follow(&mut self, limits: &IntakeLimits, bytes: &[u8]) -> Option<Disconnect> {
+        let seen = self.frames.follow(bytes);
+        if seen.ended {
+            self.begun = Since::default();
+        }
+        (seen.most > limits.fragments).then_some(Disconnect::Fragments)
+    }
+
+    /// Whether a message or a control frame has begun and not ended.
+    pub fn is_under_way(&self) -> bool {
+        self.frames.is_under_way()
+    }
+
+    /// Charges what has been read, and the commands that were found in it.
+    pub fn charge(
+        &mut self,
+        limits: &IntakeLimits,
+        commands: u32,
+        bytes: u32,
+        now: u64,
+    ) -> Verdict {
+        if self.frames.is_under_way() && self.begun.at(now) >= limits.message_timeout {
+            return Verdict::End(Disconnect::Stalled);
+        }
+        let wait = |bucket: &mut Bucket, rate: &Option<Rate>, units| match rate {
+            Some(rate) => bucket.take(rate, units, now),
+            None => Duration::ZERO,
+        };
+        let wait = wait(&mut self.commands, &limits.commands, commands).max(wait(
+            &mut self.bytes,
+            &limits.bytes,
+            bytes,
+        ));
+        if wait.is_zero() {
+            return Verdict::Go;
+        }
+        match limits.rate_timeout.saturating_sub(self.over.at(now)) {
+            Duration::ZERO => Verdict::End(Disconnect::TooFast),
+            left => Verdict::Pause(wait.min(left)),
+        }
+    }
+
+    /// Nothing that the client has sent is left to read.
+    pub fn caught_up(&mut self) {
+        self.over = Since::default();
+    }
+}
+
+/// A moment, or none, to the tenth of a second: every connection keeps two, and most keep them for nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Since(Option<NonZeroU32>);
+
+impl Since {
+    const TENTH: u64 = 100_000_000;
+
+    /// How long ago it was, at least; it begins with the first question.
+    fn at(&mut self, now: u64) -> Duration {
+        let tenths = u32::try_from(now.div_ceil(Self::TENTH)).unwrap_or(u32::MAX);
+        let since = *self.0.get_or_insert(NonZeroU32::MIN.saturating_add(tenths));
+        Duration::from_nanos(now.saturating_sub((u64::from(since.get()) - 1) * Self::TENTH))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: u64 = 1_000_000;
+
+    fn limits() -> IntakeLimits {
+        IntakeLimits {
+            commands: Rate::new(100, 2),
+            bytes: Rate::new(1000, 4),
+            rate_timeout: Duration::from_secs(10),
+            fragments: 3,
+            message_timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// A client that always has more to say: when it is ended, and how much it got through.
+    fn flood(mut charge: impl FnMut(u64) -> Verdict) -> (u64, u64) {
+        let (mut now, mut turns) = (0, 0);
+        loop {
+            turns += 1;
+            match charge(now) {
+                Verdict::Go => now += MILLI,
+                Verdict::Pause(time) => now += time.as_nanos() as u64,
+                Verdict::End(why) => {
+                    assert_eq!(why, Disconnect::TooFast);
+                    return (now / MILLI, turns);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_at_its_rate_never_waits_and_one_over_it_waits_and_is_ended_after_the_timeout() {
+        let limits = limits();
+        let mut intake = Intake::default();
+        for second in 0..1000 {
+            for tenth in 0..10 {
+                let now = (second * 1000 + tenth * 100) * MILLI;
+                assert_eq!(intake.charge(&limits, 10, 100, now), Verdict::Go);
+            }
+        }
+        let mut intake = Intake::default();
+        let (ended, turns) = flood(|now| intake.charge(&limits, 1, 1, now));
+        // The burst lasts 0.2 s at one a millisecond, then come ten seconds at the rate.
+        assert!((10_100..10_400).contains(&ended), "{ended} ms");
+        assert!((1200..1260).contains(&turns), "{turns}");
+        let mut intake = Intake::default();
+        let (ended, _) = flood(|now| intake.charge(&limits, 0, 1000, now));
+        assert!((10_000..10_200).contains(&ended), "{ended} ms");
+    }
+
+    #[test]
+    fn who_is_read_to_the_end_is_slowed_for_as_long_as_it_likes() {
+        let limits = limits();
+        let mut intake = Intake::default();
+        let mut now = 0;
+        let mut commands = 0;
+        while now < 100_000 * MILLI {
+            commands += 1;
+            intake.caught_up();
+            match intake.charge(&limits, 1, 1, now) {
+                Verdict::Go => now += MILLI,
+                Verdict::Pause(time) => now += time.as_nanos() as u64,
+                end => panic!("{end:?}"),
+            }
+        }
+        assert!((10_000..10_300).contains(&commands), "{commands}");
+    }
+
+    #[test]
+    fn no_pause_is_longer_than_what_is_left_to_the_session() {
+        let limits = limits();
+        let mut intake = Intake::default();
+        let pause = intake.charge(&limits, 1_000_000, 0, 0);
+        assert_eq!(pause, Verdict::Pause(Duration::from_secs(10)));
+        let ended = intake.charge(&limits, 1, 0, 10_000 * MILLI);
+        assert_eq!(ended, Verdict::End(Disconnect::TooFast));
+    }
+
+    #[test]
+    fn without_rates_only_frames_and_time_count() {
+        let limits = IntakeLimits {
+            commands: None,
+            bytes: None,
+            ..limits()
+        };
+        let mut intake = Intake::default();
+        assert_eq!(intake.charge(&limits, u32::MAX, u32::MAX, 0), Verdict::Go);
+        let [start, more] = [[0x01, 0x80, 0, 0, 0, 0], [0x00, 0x80, 0, 0, 0, 0]];
+        for frame in [start, more, more] {
+            assert_eq!(intake.follow(&limits, &frame), None);
+        }
+        let fourth = intake.follow(&limits, &more);
+        assert_eq!(fourth, Some(Disconnect::Fragments));
+    }
+
+    #[test]
+    fn a_message_that_drips_in_is_given_up_and_one_that_follows_it_has_its_own_time() {
+        let limits = limits();
+        let mut intake = Intake::default();
+        let minute = 60_000 * MILLI;
+        for tenth in 0..600 {
+            intake.follow(&limits, if tenth == 0 { &[0x81] } else { &[] });
+            assert_eq!(
+                intake.charge(&limits, 0, 1, tenth * minute / 600),
+                Verdict::Go
+            );
+        }
+        let late = intake.charge(&limits, 0, 1, minute);
+        assert_eq!(late, Verdict::End(Disconnect::Stalled));
+        // Its end, and the beginning of the next one.
+        intake.follow(&limits, &[0x80, 0, 0, 0, 0, 0x81]);
+        assert_eq!(intake.charge(&limits, 0, 1, minute), Verdict::Go);
+    }
+
+    #[test]
+    fn it_is_small_because_every_connection_has_one() {
+        assert!(size_of::<Intake>() <= 40, "{}", size_of::<Intake>());
+    }
+}

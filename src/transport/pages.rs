@@ -1,0 +1,200 @@
+//! The pages a node serves by itself: the chat page and its scripts, and the two health checks. Files are embedded in the
+//! binary or handed in by whoever read a directory; browsers keep them and ask with If-None-Match whether they are current.
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use crate::http::{LIVE_PATH, Method, READY_PATH, Request, Response, Status};
+
+/// Only our own files run; sockets may go anywhere, since the page can be pointed at another node.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; \
+                                       base-uri 'none'; form-action 'self'";
+
+/// Whether this node wants clients. That it lives is proven by answering at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    Ready,
+    /// A sentence on what is missing, and the seconds after which asking again makes sense.
+    NotReady {
+        reason: Cow<'static, str>,
+        retry_after: u32,
+    },
+}
+
+/// The files of the site, by path.
+#[derive(Debug, Clone, Default)]
+pub struct Assets {
+    files: HashMap<String, Asset>,
+}
+
+#[derive(Debug, Clone)]
+struct Asset {
+    content_type: &'static str,
+    /// A strong validator, quotes included.
+    etag: String,
+    body: Bytes,
+}
+
+impl Assets {
+    /// The files that are part of the binary.
+    pub fn embedded() -> Self {
+        let files: [(&str, &'static [u8]); 23] = [
+            ("index.html", include_bytes!("../../www/index.html")),
+            ("board.css", include_bytes!("../../www/board.css")),
+            ("chat.css", include_bytes!("../../www/chat.css")),
+            ("chat.js", include_bytes!("../../www/chat.js")),
+            (
+                "chat/conversation.js",
+                include_bytes!("../../www/chat/conversation.js"),
+            ),
+            ("chat/desk.js", include_bytes!("../../www/chat/desk.js")),
+            ("chat/direct.js", include_bytes!("../../www/chat/direct.js")),
+            (
+                "chat/identity.js",
+                include_bytes!("../../www/chat/identity.js"),
+            ),
+            ("chat/log.js", include_bytes!("../../www/chat/log.js")),
+            ("chat/people.js", include_bytes!("../../www/chat/people.js")),
+            ("chat/room.js", include_bytes!("../../www/chat/room.js")),
+            ("chat/typing.js", include_bytes!("../../www/chat/typing.js")),
+            ("chat/view.js", include_bytes!("../../www/chat/view.js")),
+            ("chat/words.js", include_bytes!("../../www/chat/words.js")),
+            (
+                "client/members.js",
+                include_bytes!("../../www/client/members.js"),
+            ),
+            ("client/room.js", include_bytes!("../../www/client/room.js")),
+            (
+                "client/words.js",
+                include_bytes!("../../www/client/words.js"),
+            ),
+            ("status.html", include_bytes!("../../www/status.html")),
+            ("status.css", include_bytes!("../../www/status.css")),
+            ("status.js", include_bytes!("../../www/status.js")),
+            ("nodes.js", include_bytes!("../../www/nodes.js")),
+            ("switchboard.js", include_bytes!("../../www/switchboard.js")),
+            ("icon.svg", include_bytes!("../../www/icon.svg")),
+        ];
+        Self::from_files(files)
+    }
+
+    /// Files by their name relative to the site, as in `index.html` or `img/logo.png`. `index.html` is also the page `/`.
+    pub fn from_files<N, B>(files: impl IntoIterator<Item = (N, B)>) -> Self
+    where
+        N: AsRef<str>,
+        B: Into<Bytes>,
+    {
+        let files = files.into_iter().map(|(name, body)| {
+            let (name, body) = (name.as_ref(), body.into());
+            let asset = Asset {
+                content_type: content_type(name),
+                etag: etag(&body),
+                body,
+            };
+            (format!("/{name}"), asset)
+        });
+        Self {
+            files: files.collect(),
+        }
+    }
+
+    fn find(&self, path: &str) -> Option<&Asset> {
+        let path = if path == "/" { "/index.html" } else { path };
+        self.files.get(path)
+    }
+}
+
+enum Page<'a> {
+    Live,
+    Ready,
+    File(&'a Asset),
+}
+
+/// Whether a request asks how the node is, which even a node without room for clients answers.
+pub fn is_health_check(request: &Request) -> bool {
+    matches!(request.path.as_str(), LIVE_PATH | READY_PATH)
+}
+
+/// Answers what is no WebSocket and no call. The body of the answer to a HEAD is left out where the response is encoded.
+pub fn answer(request: &Request, assets: &Assets, health: &Health) -> Response {
+    let page = match request.path.as_str() {
+        LIVE_PATH => Some(Page::Live),
+        READY_PATH => Some(Page::Ready),
+        path => assets.find(path).map(Page::File),
+    };
+    match (page, request.method) {
+        (None, _) => Response::error(Status::NotFound, "Nothing is here: the chat page is at / ."),
+        (Some(Page::Live), Method::Get | Method::Head) => check_passed(),
+        (Some(Page::Ready), Method::Get | Method::Head) => readiness(health),
+        (Some(Page::File(asset)), Method::Get | Method::Head) => file(request, asset),
+        _ => Response::error(Status::MethodNotAllowed, "Read this page with GET or HEAD.")
+            .with("Allow", "GET, HEAD"),
+    }
+}
+
+fn file(request: &Request, asset: &Asset) -> Response {
+    let response = if is_current(request, &asset.etag) {
+        Response::empty(Status::NotModified)
+    } else {
+        Response::new(Status::Ok, asset.content_type, asset.body.clone())
+    };
+    response
+        .with("ETag", asset.etag.clone())
+        .with("Cache-Control", "no-cache")
+        .with("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        .with("Referrer-Policy", "no-referrer")
+}
+
+fn readiness(health: &Health) -> Response {
+    match health {
+        Health::Ready => check_passed(),
+        Health::NotReady {
+            reason,
+            retry_after,
+        } => Response::error(Status::ServiceUnavailable, reason)
+            .with("Retry-After", retry_after.to_string())
+            .with("Cache-Control", "no-store"),
+    }
+}
+
+fn check_passed() -> Response {
+    Response::new(Status::Ok, "text/plain; charset=utf-8", "ok\n").with("Cache-Control", "no-store")
+}
+
+/// If-None-Match compares weakly (RFC 9110 section 13.1.2). Our tags hold no comma, so cutting at commas finds them.
+fn is_current(request: &Request, etag: &str) -> bool {
+    request
+        .elements("if-none-match")
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+/// Length and FNV-1a hash. The files are the operator's own, so a hash that an adversary could collide will do, and it is
+/// the same on every node, so a browser moved to another node need not load the page again.
+fn etag(body: &[u8]) -> String {
+    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let hash = body.iter().fold(0xcbf2_9ce4_8422_2325, fnv);
+    format!("\"{:x}-{hash:016x}\"", body.len())
+}
+
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
+        "html" => "text/html; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "js" | "mjs" => "text/javascript; charset=utf-8",
+        "json" | "map" => "application/json",
+        "webmanifest" => "application/manifest+json",
+        "txt" | "md" => "text/plain; charset=utf-8",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "webp" => "image/webp",
+        "ico" => "image/x-icon",
+        "woff2" => "font/woff2",
+        _ => "application/octet-stream",
+    }
+}
