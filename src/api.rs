@@ -2,11 +2,11 @@
 //! what there is, `decode` makes a [`Call`] of a request, `answer` makes a response of what came back (`census` writes what only backends ask for), `gate` judges
 //! who asks. The shapes and the codes of errors are those of the native protocol.
 //!
-//! A call is one command or several. The door gives each to the dispatcher with a [`Caller`], on which the answer comes back;
+//! A call is one command or several. The door gives each to the dispatcher with a [`ApiCaller`], on which the answer comes back;
 //! a caller that has gone costs nothing but the answer.
 
 mod answer;
-mod census;
+mod cluster_queries;
 mod decode;
 mod gate;
 mod routes;
@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::cluster_query::{Finding, Question};
-use crate::model::control::Order;
+use crate::model::cluster_query::{ClusterQuery, QueryResult};
+use crate::model::control::ControlCommand;
 use crate::model::id::{RoomName, UserName};
 use crate::model::publication::Publication;
 use crate::protocol::{CommandError, Reply, native};
@@ -51,9 +51,9 @@ pub enum Command {
         limit: usize,
     },
     /// What the whole cluster has to say together.
-    Census(Question),
+    Census(ClusterQuery),
     /// Do something with a user, on every node.
-    Order(Order),
+    ControlCommand(ControlCommand),
 }
 
 /// Something to be said in a room.
@@ -97,13 +97,13 @@ pub type Answer = Result<Bytes, CommandError>;
 
 /// Where the answer to one command of a call goes.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct ApiCaller {
     /// Which command of the call it is.
     place: usize,
     answers: flume::Sender<(usize, Answer)>,
 }
 
-impl Caller {
+impl ApiCaller {
     /// For one command of a call; the other end of `answers` must hold as many as the call has commands.
     pub fn new(place: usize, answers: flume::Sender<(usize, Answer)>) -> Self {
         Self { place, answers }
@@ -119,8 +119,8 @@ impl Caller {
     }
 
     /// Answers a question for the whole cluster.
-    pub fn tell_found(&self, finding: &Finding) {
-        self.answer(Ok(census::encode(finding)));
+    pub fn tell_found(&self, finding: &QueryResult) {
+        self.answer(Ok(cluster_queries::encode(finding)));
     }
 
     fn answer(&self, answer: Answer) {

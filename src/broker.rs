@@ -25,7 +25,7 @@
 //! - **No message in a newer format is skipped.** On a topic it leads to another `Following`, so that the log and the list are
 //!   read. A page ends before it; a page that would begin with it, and any page of [`Range::Before`] with it, is
 //!   [`Refused::Newer`]. Bytes that are no format at all are junk: counted, and `null` in a page.
-//! - **Presence is what the nodes say, while they live.** A node's [`Here`]s stand as long as its
+//! - **Presence is what the nodes say, while they live.** A node's [`SetPresence`]s stand as long as its
 //!   lease; each change over the whole cluster raises the room's version, once, and is told to
 //!   whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room
 //!   through several nodes is one member. What was missed shows in [`Change::from`], and is asked
@@ -47,9 +47,9 @@ pub mod redis;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::cluster_query::{Connection, Finding, Question};
+use crate::model::cluster_query::{ClusterQuery, Connection, QueryResult};
 use crate::model::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket, UserName};
-pub use crate::model::member::{Change, Info, Member, Roll};
+pub use crate::model::member::{Change, Info, Member, MemberPage};
 pub use crate::model::publication::{
     KEY_TTL, Page, Publication, PublishKey, Publisher, Range, Refused, Sender,
 };
@@ -67,7 +67,7 @@ pub enum Request {
     Unfollow(RoomName),
     Publish(Publish),
     Read(Read),
-    Here(Here),
+    SetPresence(SetPresence),
     Connected(Connected),
     Members(Members),
     Census(Census),
@@ -104,14 +104,14 @@ pub struct Read {
 /// How many connections of a user (`None`: anonymous ones) this node has in a room, from now on; 0: none any more. It is
 /// not answered: the broker remembers it and announces it again whenever the others may have lost it.
 #[derive(Clone, Debug)]
-pub struct Here {
+pub struct SetPresence {
     pub room: RoomName,
     pub user: Option<UserName>,
     pub connections: u32,
     pub info: Option<Info>,
 }
 
-/// One of a user's connections on this node is there from now on, or no more. Like [`Here`] it is not answered, and stands as long
+/// One of a user's connections on this node is there from now on, or no more. Like [`SetPresence`] it is not answered, and stands as long
 /// as the node's lease. The user's personal room is where it is kept.
 #[derive(Clone, Debug)]
 pub struct Connected {
@@ -124,7 +124,7 @@ pub struct Connected {
 #[derive(Clone, Debug)]
 pub struct Census {
     pub ticket: Ticket,
-    pub question: Question,
+    pub question: ClusterQuery,
 }
 
 /// A question for a part of the list of a room's members.
@@ -221,14 +221,14 @@ pub enum BrokerEvent {
     /// Somebody's connections in a followed room are more or fewer; in order with the messages of the room.
     Changed { room: RoomName, change: Change },
     /// The answer to a [`Members`].
-    Roll {
+    MemberPage {
         ticket: Ticket,
-        result: Result<Roll, Refused>,
+        result: Result<MemberPage, Refused>,
     },
     /// The answer to a [`Census`].
     Found {
         ticket: Ticket,
-        result: Result<Finding, Refused>,
+        result: Result<QueryResult, Refused>,
     },
     /// The answer to a [`Revoke`]: the users of whom the set had no cutoff, or a lesser one.
     Revoked {

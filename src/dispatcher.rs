@@ -6,29 +6,29 @@
 //! live member) before anything that concerns the room is told to one of them, and at the end of the turn; so
 //! everyone sees inbox order, and a burst costs one write per member.
 
-mod census;
+mod cluster_queries;
 mod commands;
 mod control;
-mod desk;
 mod drain;
 mod event;
 pub mod heartbeats;
 mod identity;
 mod inbox;
 mod joins;
+mod member_reads;
 mod members;
 pub mod outbox;
 mod presence;
 mod reads;
 mod recovery;
 mod revocations;
-mod roll;
 mod room;
 pub mod rooms;
 pub mod sequencer;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -42,19 +42,19 @@ use crate::model::id::{Incarnation, NumberMap, Position, RoomName, SessionId};
 use crate::model::readiness::Readiness;
 use crate::model::retention::Retention;
 use crate::model::rights::Rights;
-use crate::presence::{Attendance, PresenceSettings};
+use crate::presence::{LocalPresence, PresenceSettings};
 use crate::protocol::disconnect::Disconnect;
 use crate::runtime;
 use heartbeats::Heartbeats;
 use outbox::Outbox;
 
 use control::Control;
-use desk::{Asker, Desk};
 use drain::Drain;
 pub use event::{Event, Now, TICK};
 pub use inbox::{Inbox, inbox};
 use room::{Membership, RoomState};
 use sessions::Session;
+use turn::{ReplyTo, Turn};
 
 /// Events of one turn at most, so that writers get their turn too.
 const TURN: usize = 1024;
@@ -119,12 +119,12 @@ impl Load {
 
 /// See the head of this file.
 pub struct Dispatcher {
-    desk: Desk,
+    desk: Turn,
     /// What the nodes tell each other.
     control: Control,
     sessions: NumberMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
-    attendance: Attendance,
+    attendance: LocalPresence,
     /// How many of the rooms are personal ones. They are no more than sessions, and count for no other bound.
     personal: usize,
     heartbeats: Heartbeats,
@@ -180,8 +180,8 @@ impl Dispatcher {
             heartbeats: Heartbeats::new(now.instant, settings.heartbeat, settings.pong_timeout),
             random: fastrand::Rng::with_seed(settings.seed),
             control: Control::new(now.instant, settings.token_lifetime),
-            attendance: Attendance::new(settings.presence.grace),
-            desk: Desk::new(now.instant, settings, metrics),
+            attendance: LocalPresence::new(settings.presence.grace),
+            desk: Turn::new(now.instant, settings, metrics),
             sessions: NumberMap::default(),
             rooms: Rooms::default(),
             personal: 0,
@@ -290,7 +290,7 @@ impl Dispatcher {
                 id,
                 command,
             } => self.on_command(now, session, id, command),
-            Event::Call { caller, command } => self.on_call(now, Asker::Call(caller), command),
+            Event::Call { caller, command } => self.on_call(now, ReplyTo::Call(caller), command),
             Event::Drained(session) => self.on_drained(session),
             Event::Closed { session, farewell } => self.on_closed(now, session, farewell),
             Event::Broker(event) => self.on_broker(now, event),
@@ -327,7 +327,7 @@ impl Dispatcher {
             BrokerEvent::Published { ticket, result } => self.on_published(ticket, result),
             BrokerEvent::Page { ticket, result } => self.on_page(now, ticket, result),
             BrokerEvent::Changed { room, change } => self.on_changed(&room, change),
-            BrokerEvent::Roll { ticket, result } => self.on_roll(ticket, result),
+            BrokerEvent::MemberPage { ticket, result } => self.on_roll(ticket, result),
             BrokerEvent::Found { ticket, result } => self.on_found(ticket, result),
             BrokerEvent::Revoked { ticket, result } => self.on_revoked(now, ticket, result),
             BrokerEvent::Revocations { ticket, result } => {

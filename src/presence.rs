@@ -1,13 +1,13 @@
-//! Who is here. [`Attendance`] knows which users have sessions of this node in which rooms, and what of it must be announced;
-//! [`Roster`] knows who is in one room over all nodes, and what of its changes the room's members must be told.
+//! Who is here. [`LocalPresence`] knows which users have sessions of this node in which rooms, and what of it must be announced;
+//! [`MemberList`] knows who is in one room over all nodes, and what of its changes the room's members must be told.
 
-mod attendance;
-mod roster;
+mod local;
+mod member_list;
 
 use std::time::Duration;
 
-pub use attendance::Attendance;
-pub use roster::{Question, Roster, Told, fit};
+pub use local::LocalPresence;
+pub use member_list::{ListQuery, MemberChange, MemberList, fit};
 
 use crate::model::id::RoomName;
 use crate::model::pattern::Switches;

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::model::id::{NameError, Position, RoomName, UserName};
 use crate::model::identity::Credentials;
-use crate::model::member::{Info, Roll};
+use crate::model::member::{Info, MemberPage};
 use crate::model::publication::{Publication, Refused};
 use crate::model::rights::Denied;
 
@@ -129,7 +129,7 @@ pub enum Reply<'a> {
     },
     Members {
         room: &'a RoomName,
-        roll: &'a Roll,
+        roll: &'a MemberPage,
     },
     Pong,
     Error(&'a CommandError),

@@ -39,7 +39,7 @@ use crate::model::rights::Rights;
 use crate::model::webhook_event::Wanted;
 use crate::presence::PresenceSettings;
 use crate::runtime::{self, Listener};
-use crate::transport::limits::{Addresses, IntakeLimits, Rate};
+use crate::transport::limits::{Addresses, IngressLimits, Rate};
 use crate::transport::pages::Assets;
 use crate::transport::{Entrance, Limits, Node};
 use crate::webhooks::{self, Webhooks};
@@ -258,7 +258,7 @@ fn gate(config: &Config) -> Gate {
     let address = config.api_listen.unwrap_or(config.listen);
     match &config.api_key_file {
         Some(file) => Gate::Keys(file.keys.clone()),
-        None if config.is_open() && address.ip().to_canonical().is_loopback() => Gate::Desk,
+        None if config.is_open() && address.ip().to_canonical().is_loopback() => Gate::Turn,
         None => Gate::Closed,
     }
 }
@@ -378,7 +378,7 @@ fn limits(config: &Config) -> Limits {
         close_timeout: config.close_timeout,
         message: config.max_message,
         depth: config.max_depth,
-        intake: IntakeLimits {
+        intake: IngressLimits {
             commands: Rate::new(config.session_commands(), config::COMMAND_BURST),
             bytes: Rate::new(config.session_bytes(), config::BYTE_BURST),
             rate_timeout: config.rate_timeout,

@@ -8,7 +8,7 @@ pub mod http_phase;
 pub mod limits;
 pub mod pages;
 mod reader;
-mod tap;
+mod throttled_reader;
 mod writer;
 
 use std::future::Future;
@@ -38,7 +38,7 @@ use crate::model::identity::Identity;
 use crate::model::readiness::Readiness;
 use crate::protocol::{Protocol, frame};
 use crate::runtime;
-use crate::transport::limits::{Addresses, Claim, IntakeLimits, TooMany};
+use crate::transport::limits::{Addresses, Claim, IngressLimits, TooMany};
 use crate::transport::pages::Assets;
 
 /// Where the native protocol is spoken.
@@ -130,7 +130,7 @@ pub struct Limits {
     pub message: usize,
     /// How deeply a command may be nested.
     pub depth: usize,
-    pub intake: IntakeLimits,
+    pub intake: IngressLimits,
     pub outbox: OutboxLimits,
 }
 

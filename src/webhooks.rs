@@ -28,7 +28,7 @@ use futures::{FutureExt, select_biased};
 use crate::config::WebhookUrl;
 use crate::metrics::Metrics;
 use crate::model::secret::Secret;
-use crate::model::webhook_event::{Ask, BATCH, Notice, NoticeId, Turn, Word};
+use crate::model::webhook_event::{Ask, BATCH, ClaimMode, Turn, WebhookEvent, WebhookEventId};
 use crate::runtime;
 use crate::runtime::tls::{self, TlsError};
 use plan::Plan;
@@ -127,7 +127,7 @@ pub fn start(
 }
 
 /// A request on its way: what it tells, and how it went.
-type Posting = Fuse<BoxFuture<'static, (Vec<NoticeId>, Result<(), PostError>)>>;
+type Posting = Fuse<BoxFuture<'static, (Vec<WebhookEventId>, Result<(), PostError>)>>;
 
 /// A question on its way, and the answer, if there is one.
 type Asking = Fuse<BoxFuture<'static, (Asked, Option<Turn>)>>;
@@ -135,8 +135,8 @@ type Asking = Fuse<BoxFuture<'static, (Asked, Option<Turn>)>>;
 /// What was asked, and when.
 struct Asked {
     time: Instant,
-    word: Word,
-    done: Vec<NoticeId>,
+    word: ClaimMode,
+    done: Vec<WebhookEventId>,
 }
 
 /// What the task owns.
@@ -158,7 +158,7 @@ struct Deliverer {
 impl Deliverer {
     async fn run(mut self, stop: flume::Receiver<()>) {
         let mut posting: Posting = Fuse::terminated();
-        let mut asking = self.ask(Word::Take);
+        let mut asking = self.ask(ClaimMode::Take);
         let mut tick = Fuse::terminated();
         let mut stopping = stop.into_recv_async().fuse();
         loop {
@@ -198,7 +198,7 @@ impl Deliverer {
                     let (ids, outcome) = posting.await;
                     self.posted(&ids, outcome);
                 }
-                let (asked, turn) = self.ask(Word::Take).await;
+                let (asked, turn) = self.ask(ClaimMode::Take).await;
                 if !self.turned(&asked, turn) || self.plan.is_failing() {
                     return;
                 }
@@ -209,31 +209,31 @@ impl Deliverer {
             }
         };
         let _ = runtime::timeout(FLUSH, telling).await;
-        self.ask(Word::Leave).await;
+        self.ask(ClaimMode::Leave).await;
     }
 
     /// What it wants of the broker now. What gathers for a [`TICK`] leaves as one batch, unless more is waiting than a batch holds.
-    fn word(&self) -> Word {
+    fn word(&self) -> ClaimMode {
         let gathers = !self.full && !self.plan.done().is_empty();
         match self.plan.gives_way(Instant::now()) {
-            Some(_) => Word::Leave,
-            None if gathers => Word::Keep,
-            None => Word::Take,
+            Some(_) => ClaimMode::Leave,
+            None if gathers => ClaimMode::Keep,
+            None => ClaimMode::Take,
         }
     }
 
     /// How long it waits after this question, which was answered or not, until the next.
-    fn pause(&self, word: Word, answered: bool) -> Duration {
+    fn pause(&self, word: ClaimMode, answered: bool) -> Duration {
         match (word, self.plan.gives_way(Instant::now())) {
             _ if !answered => TICK,
-            (Word::Leave, Some(rest)) => rest,
+            (ClaimMode::Leave, Some(rest)) => rest,
             _ if !self.plan.done().is_empty() => Duration::ZERO,
             _ => TICK,
         }
     }
 
     /// Asks the broker.
-    fn ask(&self, word: Word) -> Asking {
+    fn ask(&self, word: ClaimMode) -> Asking {
         let asked = Asked {
             time: Instant::now(),
             word,
@@ -282,7 +282,7 @@ impl Deliverer {
         let Some(batch) = self.plan.batch(Instant::now()) else {
             return Fuse::terminated();
         };
-        let ids: Vec<NoticeId> = batch.iter().map(|Notice { id, .. }| *id).collect();
+        let ids: Vec<WebhookEventId> = batch.iter().map(|WebhookEvent { id, .. }| *id).collect();
         self.full = ids.len() >= BATCH;
         // A clock before 1970 is wrong anyway.
         let now = SystemTime::now()
@@ -296,7 +296,7 @@ impl Deliverer {
         posting.boxed().fuse()
     }
 
-    fn posted(&mut self, ids: &[NoticeId], outcome: Result<(), PostError>) {
+    fn posted(&mut self, ids: &[WebhookEventId], outcome: Result<(), PostError>) {
         let url = &self.receiver.url;
         match outcome {
             Ok(()) => {

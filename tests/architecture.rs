@@ -182,7 +182,7 @@ fn runtimes_are_named_in_one_module() {
         );
         file.expect_only_in(&["runtime"], &["smol", "async_signal", "tokio::"]);
         // The driver of Redis wants tokio's traits of reading and writing, which need no runtime.
-        file.expect_only_in(&["broker/redis/link"], &["tokio_util"]);
+        file.expect_only_in(&["broker/redis/connection"], &["tokio_util"]);
     }
 }
 

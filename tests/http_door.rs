@@ -12,7 +12,7 @@ use switchboard::config::Config;
 use switchboard::metrics::Refused;
 use switchboard::runtime;
 
-use crate::support::http::{Caller, get, status};
+use crate::support::http::{ApiCaller, get, status};
 use crate::support::refusals::refusals;
 use crate::support::{TestNode, eventually, run};
 
@@ -65,7 +65,7 @@ fn every_hostile_request_is_refused_with_its_status_and_the_connection_ends() {
     run(async {
         let node = TestNode::with(patient).await;
         for row in refusals() {
-            let mut caller = Caller::connect(node.address).await;
+            let mut caller = ApiCaller::connect(node.address).await;
             // What stands behind a refused request is never answered.
             caller.send([&row.bytes, HEALTH.as_bytes()].concat()).await;
             let answer = caller.answer().await;
@@ -83,7 +83,7 @@ fn refusals_are_the_same_when_the_bytes_come_one_by_one() {
         let node = TestNode::with(patient).await;
         let short = refusals().into_iter().filter(|row| row.bytes.len() < 200);
         for row in short {
-            let mut caller = Caller::connect(node.address).await;
+            let mut caller = ApiCaller::connect(node.address).await;
             caller.dribble(&row.bytes).await;
             let answer = caller.answer().await;
             assert_eq!(answer.status, row.status, "{}: {answer:?}", row.name);
@@ -97,7 +97,7 @@ fn a_refused_client_that_does_not_hang_up_is_left_after_the_close_timeout() {
     run(async {
         let short = |config: &mut Config| config.close_timeout = Duration::from_millis(100);
         let node = TestNode::with(short).await;
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         caller.send("no HTTP\r\n").await;
         assert_eq!(caller.answer().await.status, 400);
         let open = || node.server().metrics().connections_open.get();
@@ -109,7 +109,7 @@ fn a_refused_client_that_does_not_hang_up_is_left_after_the_close_timeout() {
 fn several_requests_on_one_connection_are_answered_in_order() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         for _ in 0..3 {
             caller.send(HEALTH).await;
             let answer = caller.answer().await;
@@ -148,7 +148,7 @@ fn several_requests_on_one_connection_are_answered_in_order() {
 fn a_good_request_may_come_one_byte_at_a_time() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         for _ in 0..2 {
             caller.dribble(HEALTH.as_bytes()).await;
             assert_eq!(caller.answer().await.status, 200);
@@ -160,7 +160,7 @@ fn a_good_request_may_come_one_byte_at_a_time() {
 fn a_body_is_read_away_by_its_length_whatever_it_looks_like() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         for body in ["", HEALTH, "\r\n\r\n"] {
             let length = format!("Content-Length: {}\r\n", body.len());
             caller.send(request("POST", "/nothing", &length)).await;
@@ -180,7 +180,7 @@ fn a_body_is_read_away_by_its_length_whatever_it_looks_like() {
 fn a_client_that_asks_first_is_told_to_go_on() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         let asking = "Content-Length: 5\r\nExpect: 100-continue\r\n";
         caller.send(request("POST", "/nothing", asking)).await;
         assert_eq!(caller.head().await.status, 100);
@@ -207,7 +207,7 @@ fn a_head_or_a_body_that_does_not_come_is_answered_408() {
             HEALTH.to_owned() + "GET /healthz",
         ];
         for half in halves {
-            let mut caller = Caller::connect(node.address).await;
+            let mut caller = ApiCaller::connect(node.address).await;
             caller.send(&half).await;
             if half.starts_with(HEALTH) {
                 assert_eq!(caller.answer().await.status, 200);
@@ -223,7 +223,7 @@ fn a_head_or_a_body_that_does_not_come_is_answered_408() {
 fn a_slow_head_has_one_deadline_that_its_bytes_do_not_move() {
     run(async {
         let node = TestNode::with(impatient).await;
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         caller.send("GET /healthz HTTP/1.1\r\nHost: a\r\nX: ").await;
         let mut socket = caller.socket();
         let dribbling = async {
@@ -243,14 +243,14 @@ fn a_slow_head_has_one_deadline_that_its_bytes_do_not_move() {
 fn a_connection_that_says_nothing_is_closed_without_a_word() {
     run(async {
         let node = TestNode::with(impatient).await;
-        Caller::connect(node.address).await.expect_end().await;
+        ApiCaller::connect(node.address).await.expect_end().await;
 
-        let mut idle = Caller::connect(node.address).await;
+        let mut idle = ApiCaller::connect(node.address).await;
         idle.send(HEALTH).await;
         assert_eq!(idle.answer().await.status, 200);
         idle.expect_end().await;
 
-        let mut gone = Caller::connect(node.address).await;
+        let mut gone = ApiCaller::connect(node.address).await;
         gone.send("GET /heal").await;
         gone.finish().await;
         gone.expect_end().await;
@@ -279,7 +279,7 @@ fn what_is_at_the_bound_passes_and_what_is_over_it_does_not() {
     run(async move {
         let node = TestNode::with(patient).await;
         for (what, bytes, status) in rows {
-            let mut caller = Caller::connect(node.address).await;
+            let mut caller = ApiCaller::connect(node.address).await;
             caller.send(&bytes).await;
             let answer = caller.answer().await;
             assert_eq!(answer.status, status, "{what} of {} bytes", bytes.len());
@@ -291,7 +291,7 @@ fn what_is_at_the_bound_passes_and_what_is_over_it_does_not() {
 fn pages_are_served_and_asked_for_again_by_their_tag() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         for path in ["/", "/index.html", "/chat.js", "/switchboard.js", "/?a=b"] {
             caller.send(request("GET", path, "")).await;
             let page = caller.answer().await;
@@ -319,7 +319,7 @@ fn pages_are_served_and_asked_for_again_by_their_tag() {
 fn unknown_paths_and_methods_are_told_apart_and_the_connection_goes_on() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         let empty = "Content-Length: 0\r\n";
         let rows = [
             ("GET", "/nothing", "", 404),
@@ -351,7 +351,7 @@ fn health_checks_are_answered_in_http_1_0_too() {
     run(async {
         let node = TestNode::with(patient).await;
         for path in ["/healthz", "/readyz"] {
-            let mut caller = Caller::connect(node.address).await;
+            let mut caller = ApiCaller::connect(node.address).await;
             caller.send(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
             assert_eq!(caller.answer().await.status, 200, "{path}");
             caller.expect_end().await;
@@ -369,7 +369,7 @@ fn a_node_without_its_redis_lives_but_is_not_ready_and_takes_no_clients() {
             patient(config);
             config.redis = vec![format!("redis://127.0.0.1:{port}").parse().expect("a URL")];
         });
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         caller.send(HEALTH).await;
         assert_eq!(caller.answer().await.status, 200);
         caller.send(request("GET", "/", "")).await;
@@ -395,7 +395,7 @@ fn a_node_without_its_redis_lives_but_is_not_ready_and_takes_no_clients() {
 fn a_page_asked_for_with_an_upgrade_is_the_last_answer_on_its_connection() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
         caller
             .send(request("GET", "/healthz", upgrade) + HEALTH)
@@ -418,12 +418,12 @@ fn one_connection_too_many_is_told_so_and_the_others_go_on() {
         };
         let node = TestNode::with(full).await;
         let mut client = node.client().await;
-        let mut caller = Caller::connect(node.address).await;
+        let mut caller = ApiCaller::connect(node.address).await;
         caller.send(HEALTH).await;
         assert_eq!(caller.answer().await.status, 200);
 
         for refused in 1..=3 {
-            let mut third = Caller::connect(node.address).await;
+            let mut third = ApiCaller::connect(node.address).await;
             let answer = third.answer().await;
             assert_eq!(
                 (answer.status, answer.field("Retry-After")),

@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use futures::AsyncWriteExt;
 
 use crate::support::handshakes::HANDSHAKES;
-use crate::support::http::{Answer, Caller, exchange};
+use crate::support::http::{Answer, ApiCaller, exchange};
 use crate::support::nginx::Nginx;
 use crate::support::refusals::refusals;
-use crate::support::tap::{Exchange, Tap};
+use crate::support::tap::{Exchange, ThrottledReader};
 use crate::support::{TestNode, eventually, run};
 
 /// Said behind each request on its connection. Its answer shows that nothing was said in between.
@@ -56,14 +56,14 @@ const MENDED: &[&str] = &[
 
 struct Wire {
     nginx: Nginx,
-    tap: Tap,
+    tap: ThrottledReader,
     _node: TestNode,
 }
 
 impl Wire {
     async fn start() -> Self {
         let node = TestNode::start().await;
-        let tap = Tap::before(node.address);
+        let tap = ThrottledReader::before(node.address);
         let nginx = Nginx::before(&[tap.address]).await;
         Self {
             nginx,
@@ -74,7 +74,7 @@ impl Wire {
 
     /// Sends bytes that hold one request, and says what its answer was. There is no other.
     async fn answer_to(&self, name: &str, bytes: &[u8]) -> Answer {
-        let mut caller = Caller::connect(self.nginx.address).await;
+        let mut caller = ApiCaller::connect(self.nginx.address).await;
         caller.send(bytes).await;
         // The answer to HEAD tells the length of a body that does not come.
         let is_head = bytes.starts_with(b"HEAD");
@@ -185,7 +185,7 @@ fn a_wrong_handshake_through_nginx_never_opens_a_tunnel() {
         let wire = Wire::start().await;
         for row in HANDSHAKES {
             let bytes = [&row.bytes("/ws"), HIDDEN.as_bytes()].concat();
-            let mut caller = Caller::connect(wire.nginx.address).await;
+            let mut caller = ApiCaller::connect(wire.nginx.address).await;
             caller.send(&bytes).await;
             let answer = match row.name {
                 "HEAD" => caller.head().await,
@@ -307,7 +307,7 @@ fn no_request_is_hidden_in_another_on_its_way_through_nginx() {
     run(async {
         let wire = Wire::start().await;
         for (name, request) in deceptions() {
-            let mut caller = Caller::connect(wire.nginx.address).await;
+            let mut caller = ApiCaller::connect(wire.nginx.address).await;
             caller.send(request + LAST).await;
             let statuses = caller.statuses().await;
             // The request, what may follow it on the connection, and the last.
@@ -323,7 +323,7 @@ fn no_request_is_hidden_in_another_on_its_way_to_a_node() {
     run(async {
         let node = TestNode::start().await;
         for (name, request) in deceptions() {
-            let mut caller = Caller::connect(node.address).await;
+            let mut caller = ApiCaller::connect(node.address).await;
             caller.send(request + LAST).await;
             let statuses = caller.statuses().await;
             // Either it is refused and nothing behind it is answered, or all that follows its head is its body.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{Answer, Command, Form};
 use crate::http::{Response, Status};
-use crate::model::cluster_query::Question;
+use crate::model::cluster_query::ClusterQuery;
 use crate::model::id::RoomName;
 use crate::model::publication::Refused;
 use crate::protocol::{Code, CommandError};
@@ -65,9 +65,9 @@ impl Waiting {
                 Command::History { room, .. } | Command::Members { room, .. } => {
                     (Some(room.clone()), false)
                 }
-                Command::Census(Question::Room(room)) => (Some(room.clone()), false),
+                Command::Census(ClusterQuery::Room(room)) => (Some(room.clone()), false),
                 Command::Census(_) => (None, false),
-                Command::Order(order) => (order.room().cloned(), true),
+                Command::ControlCommand(order) => (order.room().cloned(), true),
             };
             One {
                 room,

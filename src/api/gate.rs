@@ -19,7 +19,7 @@ pub enum Gate {
     /// Whoever shows a key is let in.
     Keys(Keys),
     /// Programs of the same machine are let in: open mode, on the loopback interface.
-    Desk,
+    Turn,
     /// Nobody is: the operator has given no keys.
     Closed,
 }
@@ -36,7 +36,7 @@ impl Gate {
                     "The HTTP API is off here: the operator must give it keys with --api-key-file.";
                 Err(Refusal::new(Status::NotFound, reason))
             }
-            Gate::Desk => desk(request),
+            Gate::Turn => desk(request),
             Gate::Keys(keys) => shown(request, keys),
         }
     }

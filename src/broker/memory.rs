@@ -22,7 +22,7 @@ use crate::model::revocations::{Cutoff, MOST};
 use crate::model::webhook_event::Ask;
 use crate::runtime;
 use list::{List, Occupied};
-use webhook_queue::Notices;
+use webhook_queue::WebhookQueue;
 
 /// How often the store is tidied at most. It takes a few milliseconds for 100,000 rooms.
 const TIDY: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ struct Shared {
     version: u64,
     tidied: Option<Instant>,
     /// What webhooks are to tell.
-    notices: Notices,
+    notices: WebhookQueue,
     /// Whose tokens are revoked. It lives as long as its nodes, so it is always confirmed.
     revoked: HashMap<UserName, Cutoff>,
 }
@@ -104,7 +104,7 @@ impl Store {
             nodes: Vec::new(),
             version: 0,
             tidied: None,
-            notices: Notices::new(settings.webhooks.clone()),
+            notices: WebhookQueue::new(settings.webhooks.clone()),
             revoked: HashMap::new(),
         })));
         if let Some(wanted) = &settings.webhooks {
@@ -228,12 +228,12 @@ impl Shared {
                 let result = self.read(&read, now);
                 self.tell(node, BrokerEvent::Page { ticket, result });
             }
-            Request::Here(here) => self.here(node, here, now),
+            Request::SetPresence(here) => self.here(node, here, now),
             Request::Connected(connected) => self.connected(node, connected, now),
             Request::Members(members) => {
                 let ticket = members.ticket;
                 let result = Ok(self.roll(&members));
-                self.tell(node, BrokerEvent::Roll { ticket, result });
+                self.tell(node, BrokerEvent::MemberPage { ticket, result });
             }
             Request::Census(census) => {
                 let (ticket, result) = (census.ticket, Ok(self.find(&census.question)));

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::{Asker, Pending};
-use super::presence::Inquiry;
+use super::presence::MembersQuery;
+use super::turn::{Pending, ReplyTo};
 use super::{Dispatcher, Now};
 use crate::api;
 use crate::broker::{Page, Publication, PublishKey, Publisher, Range, Read, Refused, Request};
@@ -44,7 +44,7 @@ impl Dispatcher {
         let Some(speaker) = self.sessions.get(&session) else {
             return;
         };
-        let asker = Asker::Session { session, id };
+        let asker = ReplyTo::Session { session, id };
         let outcome = match command {
             Command::Ping => {
                 self.reply(&asker, &Reply::Pong);
@@ -70,7 +70,7 @@ impl Dispatcher {
                 Err(denied) => Err(denied.into()),
             },
             Command::Members { room, after, limit } => {
-                let asked = Inquiry {
+                let asked = MembersQuery {
                     asker: asker.clone(),
                     room,
                     after,
@@ -85,7 +85,7 @@ impl Dispatcher {
     }
 
     /// What a backend asks was judged where it came in: by its key it may do anything.
-    pub(super) fn on_call(&mut self, now: Now, asker: Asker, command: api::Command) {
+    pub(super) fn on_call(&mut self, now: Now, asker: ReplyTo, command: api::Command) {
         let outcome = match command {
             api::Command::Publish(publish) => {
                 let api::Publish {
@@ -110,7 +110,7 @@ impl Dispatcher {
             } => self.history(&asker, room, before, limit),
             api::Command::Members { room, after, limit } => {
                 let asker = asker.clone();
-                self.list_members(Inquiry {
+                self.list_members(MembersQuery {
                     asker,
                     room,
                     after,
@@ -118,7 +118,7 @@ impl Dispatcher {
                 })
             }
             api::Command::Census(question) => self.census(&asker, question),
-            api::Command::Order(order) => self.order(now, &asker, order),
+            api::Command::ControlCommand(order) => self.order(now, &asker, order),
         };
         if let Err(error) = outcome {
             self.reply(&asker, &Reply::Error(&error));
@@ -130,7 +130,7 @@ impl Dispatcher {
         &mut self,
         now: Now,
         session: SessionId,
-        asker: &Asker,
+        asker: &ReplyTo,
         publish: Publish,
     ) -> Result<(), CommandError> {
         self.judge(session, Action::Publish, &publish.room)?;
@@ -153,7 +153,7 @@ impl Dispatcher {
         self.publish(asker, said)
     }
 
-    fn publish(&mut self, asker: &Asker, said: Said) -> Result<(), CommandError> {
+    fn publish(&mut self, asker: &ReplyTo, said: Said) -> Result<(), CommandError> {
         let Said {
             room,
             key,
@@ -167,8 +167,8 @@ impl Dispatcher {
         };
         let ticket = self.wait(asker, waiting)?;
         let source = match asker {
-            Asker::Session { session, .. } => Some(*session),
-            Asker::Call(_) => None,
+            ReplyTo::Session { session, .. } => Some(*session),
+            ReplyTo::Call(_) => None,
         };
         let publish = crate::broker::Publish {
             ticket,
@@ -184,7 +184,7 @@ impl Dispatcher {
 
     fn history(
         &mut self,
-        asker: &Asker,
+        asker: &ReplyTo,
         room: RoomName,
         before: Option<u64>,
         limit: usize,
@@ -209,12 +209,16 @@ impl Dispatcher {
     }
 
     /// Remembers who waits for an answer of the broker, within the bounds.
-    pub(super) fn wait(&mut self, asker: &Asker, waiting: Pending) -> Result<Ticket, CommandError> {
+    pub(super) fn wait(
+        &mut self,
+        asker: &ReplyTo,
+        waiting: Pending,
+    ) -> Result<Ticket, CommandError> {
         if self.desk.pending.len() >= PENDING {
             return Err(Refused::Unavailable.into());
         }
         match asker {
-            Asker::Session { session, .. } => {
+            ReplyTo::Session { session, .. } => {
                 let pending = self.sessions.get_mut(session).map(|own| &mut own.pending);
                 if let Some(pending) = pending {
                     if *pending >= PENDING_PER_SESSION {
@@ -225,23 +229,23 @@ impl Dispatcher {
                     *pending += 1;
                 }
             }
-            Asker::Call(_) if self.desk.calls >= PENDING_OF_CALLS => {
+            ReplyTo::Call(_) if self.desk.calls >= PENDING_OF_CALLS => {
                 return Err(Refused::Unavailable.into());
             }
-            Asker::Call(_) => self.desk.calls += 1,
+            ReplyTo::Call(_) => self.desk.calls += 1,
         }
         Ok(self.desk.ticket(waiting))
     }
 
     /// One that has waited has its answer.
-    pub(super) fn answered(&mut self, asker: &Asker) {
+    pub(super) fn answered(&mut self, asker: &ReplyTo) {
         match asker {
-            Asker::Session { session, .. } => {
+            ReplyTo::Session { session, .. } => {
                 if let Some(speaker) = self.sessions.get_mut(session) {
                     speaker.pending -= 1;
                 }
             }
-            Asker::Call(_) => self.desk.calls -= 1,
+            ReplyTo::Call(_) => self.desk.calls -= 1,
         }
     }
 
@@ -266,7 +270,9 @@ impl Dispatcher {
                 room,
                 ephemeral,
             }) => (asker, room, ephemeral),
-            Some(Pending::Order { asker, order }) => return self.ordered(&asker, &order, result),
+            Some(Pending::ControlCommand { asker, order }) => {
+                return self.ordered(&asker, &order, result);
+            }
             Some(Pending::Renewal(user)) => return self.renewed(user, result.is_ok()),
             _ => return,
         };
@@ -286,7 +292,7 @@ impl Dispatcher {
 
     pub(super) fn reply_history(
         &mut self,
-        asker: &Asker,
+        asker: &ReplyTo,
         room: &RoomName,
         result: Result<Page, Refused>,
     ) {

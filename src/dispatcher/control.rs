@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::desk::{Asker, Desk, PAUSE, Pending};
 use super::joins::Join;
 use super::revocations::RevocationSync;
 use super::room::PAGE;
+use super::turn::{PAUSE, Pending, ReplyTo, Turn};
 use super::{Dispatcher, Now};
 use crate::broker::{Page, Publication, Publish, PublishKey, Publisher, Refused, Request};
-use crate::dispatcher::sequencer::{Step, Track};
-use crate::model::control::{ControlLog, Deed, MARGIN, Order};
+use crate::dispatcher::sequencer::{Sequencer, Step};
+use crate::model::control::{ControlAction, ControlCommand, ControlLog, MARGIN};
 use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Identity;
 use crate::model::revocations::{MOST, Revocations, Verdict};
@@ -41,7 +41,7 @@ pub struct Control {
 pub(super) struct Follower {
     log: ControlLog,
     room: RoomName,
-    track: Track,
+    track: Sequencer,
     /// The read under way.
     ticket: Option<Ticket>,
     /// It was read to its end once.
@@ -66,8 +66,8 @@ impl Control {
         let mut sync = RevocationSync::default();
         sync.compare();
         Self {
-            orders: Follower::new(ControlLog::Orders, Track::default()),
-            revoked: Follower::new(ControlLog::Revocations, Track::from_the_beginning()),
+            orders: Follower::new(ControlLog::Orders, Sequencer::default()),
+            revoked: Follower::new(ControlLog::Revocations, Sequencer::from_the_beginning()),
             revocations: Revocations::new(remembered, MOST),
             sync,
             remembered,
@@ -100,7 +100,7 @@ impl Control {
 }
 
 impl Follower {
-    fn new(log: ControlLog, track: Track) -> Self {
+    fn new(log: ControlLog, track: Sequencer) -> Self {
         Self {
             log,
             room: log.room(),
@@ -111,7 +111,7 @@ impl Follower {
         }
     }
 
-    fn ask_if_due(&mut self, desk: &mut Desk) {
+    fn ask_if_due(&mut self, desk: &mut Turn) {
         if self.track.is_due() && self.paused.is_none_or(|until| desk.now >= until) {
             let range = self.track.ask();
             let waiting = Pending::Control(self.log);
@@ -119,7 +119,7 @@ impl Follower {
         }
     }
 
-    fn compare(&mut self, desk: &mut Desk) {
+    fn compare(&mut self, desk: &mut Turn) {
         self.track.make_due();
         self.ask_if_due(desk);
     }
@@ -143,10 +143,10 @@ impl Dispatcher {
     pub(super) fn order(
         &mut self,
         now: Now,
-        asker: &Asker,
-        order: Order,
+        asker: &ReplyTo,
+        order: ControlCommand,
     ) -> Result<(), CommandError> {
-        if let Deed::Revoke(cutoff) = order.deed {
+        if let ControlAction::Revoke(cutoff) = order.deed {
             if self.desk.settings.rights.open {
                 let reason = "this server is open and verifies no tokens, \
                      so nobody can be kept from returning";
@@ -156,7 +156,7 @@ impl Dispatcher {
         }
         let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
         let asker = asker.clone();
-        let ticket = self.wait(&asker.clone(), Pending::Order { asker, order })?;
+        let ticket = self.wait(&asker.clone(), Pending::ControlCommand { asker, order })?;
         // With a key the broker itself can try again.
         let key = format!("{}-{}", self.desk.settings.incarnation, ticket.0);
         self.say_in_control(ticket, room, Publisher::Backend, key, publication);
@@ -185,8 +185,8 @@ impl Dispatcher {
     /// An order is safe with the broker, or was refused.
     pub(super) fn ordered(
         &mut self,
-        asker: &Asker,
-        order: &Order,
+        asker: &ReplyTo,
+        order: &ControlCommand,
         result: Result<Position, Refused>,
     ) {
         self.answered(asker);
@@ -296,23 +296,25 @@ impl Dispatcher {
 
     /// Does what was said to the sessions of this node.
     fn obey(&mut self, now: Now, log: ControlLog, said: &Publication) {
-        let Some(Order { user, deed }) = Order::read(log, said) else {
+        let Some(ControlCommand { user, deed }) = ControlCommand::read(log, said) else {
             log::warn!(room = log.name(); "not understood; run nodes of one version");
             return;
         };
         match deed {
-            Deed::Disconnect => {
+            ControlAction::Disconnect => {
                 for session in self.sessions_of(&user) {
                     self.disconnect(now, session, Disconnect::Ended);
                 }
             }
-            Deed::Revoke(cutoff) => self.revocation_published(now, user, cutoff, said.time),
-            Deed::Join(room) => {
+            ControlAction::Revoke(cutoff) => {
+                self.revocation_published(now, user, cutoff, said.time)
+            }
+            ControlAction::Join(room) => {
                 for session in self.sessions_of(&user) {
                     self.bring(session, &room);
                 }
             }
-            Deed::Leave(room) => {
+            ControlAction::Leave(room) => {
                 for session in self.sessions_of(&user) {
                     self.remove(session, &room, "the operator took you out of this room");
                 }
@@ -353,8 +355,8 @@ impl Dispatcher {
     }
 
     /// Whether a session may be who it shows to be. Otherwise it is told, and ends unless it may try again.
-    pub(super) fn stands_by(&mut self, now: Now, asker: &Asker, identity: &Identity) -> bool {
-        let Asker::Session { session, id } = asker else {
+    pub(super) fn stands_by(&mut self, now: Now, asker: &ReplyTo, identity: &Identity) -> bool {
+        let ReplyTo::Session { session, id } = asker else {
             return false;
         };
         let (error, end) = match self.control.standing(now, identity) {

@@ -39,7 +39,7 @@ pub enum Event {
     },
     /// A backend asks one thing of its call.
     Call {
-        caller: api::Caller,
+        caller: api::ApiCaller,
         command: api::Command,
     },
     /// The writer has written everything, as was asked by [`Outbox::want_drained`].

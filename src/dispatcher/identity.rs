@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::Asker;
 use super::joins::{Join, SignIn};
+use super::turn::ReplyTo;
 use super::{Dispatcher, Now};
 use crate::model::id::{RoomName, SessionId, UserName};
 use crate::model::identity::{Action, Identity};
@@ -30,9 +30,9 @@ impl Dispatcher {
         {
             let reason = "the user of a connection never changes; open another one";
             let error = CommandError::new(Code::Forbidden, reason);
-            return self.reply(&Asker::Session { session, id }, &Reply::Error(&error));
+            return self.reply(&ReplyTo::Session { session, id }, &Reply::Error(&error));
         }
-        if !self.stands_by(now, &Asker::Session { session, id }, &identity) {
+        if !self.stands_by(now, &ReplyTo::Session { session, id }, &identity) {
             return;
         }
         let Some(speaker) = self.sessions.get_mut(&session) else {
@@ -64,7 +64,7 @@ impl Dispatcher {
             self.admit(session, &room, None, join);
         } else {
             let told = Reply::Authenticated(sign_in.told(&room, None));
-            self.reply(&Asker::Session { session, id }, &told);
+            self.reply(&ReplyTo::Session { session, id }, &told);
         }
         self.leave_what_is_denied(session);
     }

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::desk::Desk;
 use super::recovery::Cursor;
 use super::room::Room;
+use super::turn::Turn;
 use crate::model::id::{Position, RoomName, SessionId, UserName};
 use crate::protocol::{Authenticated, Code, CommandError, Joined, Reply, RequestId};
 
@@ -48,7 +48,7 @@ impl Cursor {
     }
 
     /// Answers a join with the place where the session now stands.
-    pub fn welcome(&self, desk: &mut Desk, session: SessionId, join: &Join, joined: Joined<'_>) {
+    pub fn welcome(&self, desk: &mut Turn, session: SessionId, join: &Join, joined: Joined<'_>) {
         let reply = match &join.sign_in {
             Some(sign_in) => Reply::Authenticated(sign_in.told(joined.room, Some(joined.position))),
             None => Reply::Joined(joined),
@@ -59,7 +59,7 @@ impl Cursor {
 
 impl Room {
     /// A join that another join or a leave of its session overtakes is refused: every join is answered.
-    pub fn supersede(&mut self, desk: &mut Desk, session: SessionId) {
+    pub fn supersede(&mut self, desk: &mut Turn, session: SessionId) {
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
         };
@@ -87,7 +87,7 @@ impl Room {
     /// without a place, which follows, unasked, when it is known.
     pub fn give_up_join(
         &mut self,
-        desk: &mut Desk,
+        desk: &mut Turn,
         session: SessionId,
     ) -> Option<Option<RequestId>> {
         let cursor = self.state.cursors.get_mut(&session)?;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::desk::{Asker, Desk};
 use super::joins::Join;
 use super::recovery::{Cursor, Judge};
 use super::room::{Membership, Present, Room, RoomState};
+use super::turn::{ReplyTo, Turn};
 use super::{Dispatcher, Now};
 use crate::broker::{Publication, Refused, Request};
 use crate::dispatcher::rooms::{Joined, Left, RoomKey};
@@ -200,7 +200,7 @@ impl Dispatcher {
                     continue;
                 };
                 self.leave(key, session);
-                let asker = Asker::Session { session, id };
+                let asker = ReplyTo::Session { session, id };
                 self.reply(&asker, &Reply::Error(&Refused::Unavailable.into()));
             }
         }
@@ -215,12 +215,12 @@ impl Dispatcher {
     }
 
     /// The room and the desk that it leaves things on. Keys outlive their rooms in the lines, so there may be none.
-    pub(super) fn room(&mut self, key: RoomKey) -> Option<(&mut Room, &mut Desk)> {
+    pub(super) fn room(&mut self, key: RoomKey) -> Option<(&mut Room, &mut Turn)> {
         let room = self.rooms.get_mut(key)?;
         Some((room, &mut self.desk))
     }
 
-    pub(super) fn room_named(&mut self, name: &RoomName) -> Option<(&mut Room, &mut Desk)> {
+    pub(super) fn room_named(&mut self, name: &RoomName) -> Option<(&mut Room, &mut Turn)> {
         self.rooms.find(name).and_then(|key| self.room(key))
     }
 }

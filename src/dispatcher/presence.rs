@@ -1,11 +1,11 @@
 //! Who is here: which sessions count as present in which rooms, what of it is announced to the other nodes, and clients' questions
 //! for the members of a room.
 
-use super::desk::{Asker, Pending};
-use super::roll::RoomRoll;
+use super::member_reads::RoomPresence;
 use super::room::Present;
+use super::turn::{Pending, ReplyTo};
 use super::{Dispatcher, Now};
-use crate::broker::{Members, Refused, Request, Roll};
+use crate::broker::{MemberPage, Members, Refused, Request};
 use crate::dispatcher::rooms::RoomKey;
 use crate::model::id::{RoomName, SessionId, Ticket, UserName};
 use crate::model::identity::{Action, Identity};
@@ -14,14 +14,14 @@ use crate::protocol::{CommandError, Reply};
 
 /// A client's question for the members of a room.
 #[derive(Clone, Debug)]
-pub struct Inquiry {
-    pub asker: Asker,
+pub struct MembersQuery {
+    pub asker: ReplyTo,
     pub room: RoomName,
     pub after: Option<UserName>,
     pub limit: usize,
 }
 
-impl Inquiry {
+impl MembersQuery {
     pub fn request(self, ticket: Ticket) -> Request {
         Request::Members(Members {
             ticket,
@@ -97,14 +97,14 @@ impl Dispatcher {
     pub(super) fn announce(&mut self) {
         let requests = &mut self.desk.requests;
         self.attendance
-            .announce(|here| requests.push(Request::Here(here)));
+            .announce(|here| requests.push(Request::SetPresence(here)));
     }
 
     pub(super) fn on_members(
         &mut self,
         now: Now,
         session: SessionId,
-        asked: Inquiry,
+        asked: MembersQuery,
     ) -> Result<(), CommandError> {
         self.judge(session, Action::Members, &asked.room)?;
         let ticket = self.wait(&asked.asker, Pending::Members(asked.clone()))?;
@@ -160,14 +160,18 @@ impl Dispatcher {
     }
 
     /// A room is gone, and with it its list: the questions that waited for it are those of former members.
-    pub(super) fn forget_roll(&mut self, roll: RoomRoll) {
+    pub(super) fn forget_roll(&mut self, roll: RoomPresence) {
         self.desk.rolls.forget(&roll.roster);
         for (_, ticket) in roll.waiting {
             self.on_roll(ticket, Err(Refused::Unavailable));
         }
     }
 
-    pub(super) fn reply_members(&mut self, asked: &Inquiry, result: Result<Roll, Refused>) {
+    pub(super) fn reply_members(
+        &mut self,
+        asked: &MembersQuery,
+        result: Result<MemberPage, Refused>,
+    ) {
         self.answered(&asked.asker);
         let mut roll = match result {
             Ok(roll) => roll,

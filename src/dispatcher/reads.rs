@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::desk::{Pending, READS, take_over};
+use super::turn::{Pending, READS, take_over};
 use super::{Dispatcher, Now, TICK};
 use crate::broker::{Page, Refused};
 use crate::model::id::Ticket;
@@ -36,7 +36,7 @@ impl Dispatcher {
                 self.answered(&asker);
                 self.reply_history(&asker, &room, result);
             }
-            Some(Pending::Track(key)) => {
+            Some(Pending::Sequencer(key)) => {
                 self.desk.reads -= 1;
                 if let Some((room, desk)) = self.room(key) {
                     room.answer(desk, ticket, result);
@@ -54,7 +54,7 @@ impl Dispatcher {
             }
             Some(
                 Pending::Publish { .. }
-                | Pending::Order { .. }
+                | Pending::ControlCommand { .. }
                 | Pending::Revoke { .. }
                 | Pending::WriteBack
                 | Pending::ReadRevocations
@@ -62,7 +62,7 @@ impl Dispatcher {
                 | Pending::Report
                 | Pending::Members(_)
                 | Pending::Census(_)
-                | Pending::Roll(_),
+                | Pending::MemberPage(_),
             )
             | None => {}
         }

@@ -11,9 +11,9 @@
 
 use bytes::BytesMut;
 
-use super::desk::{Desk, Pending};
 use super::joins::Join;
 use super::room::{Membership, PAGE, Room, RoomState, own_message};
+use super::turn::{Pending, Turn};
 use crate::broker::{Page, Range, Refused, Sender};
 use crate::model::epochs::Standing;
 use crate::model::id::{Position, SessionId, Ticket};
@@ -101,7 +101,7 @@ impl Cursor {
 
     pub(super) fn say(
         &self,
-        desk: &mut Desk,
+        desk: &mut Turn,
         session: SessionId,
         id: Option<RequestId>,
         reply: &Reply<'_>,
@@ -116,7 +116,7 @@ impl Cursor {
 
 impl Room {
     /// More comes at once than outboxes hold: all who are live, and thus stand here, get it page by page.
-    pub fn fall_behind(&mut self, desk: &mut Desk, at: Position) {
+    pub fn fall_behind(&mut self, desk: &mut Turn, at: Position) {
         self.seal(desk);
         let want = Want::After(at);
         for member in &self.members {
@@ -132,7 +132,7 @@ impl Room {
 
     /// Lets everyone who is behind have what can be had now, in the order they came, so that equal events have equal
     /// effects.
-    pub fn settle_all(&mut self, desk: &mut Desk, judge: Judge) {
+    pub fn settle_all(&mut self, desk: &mut Turn, judge: Judge) {
         for session in self.behind() {
             self.settle(desk, session, judge);
         }
@@ -146,7 +146,7 @@ impl Room {
 
     /// Lets a member that is behind have what can be had now: its answer, its next page, or its place among the
     /// live. Whoever gets less than everything is looked at again when its outbox has drained or a read has answered.
-    pub fn settle(&mut self, desk: &mut Desk, session: SessionId, judge: Judge) {
+    pub fn settle(&mut self, desk: &mut Turn, session: SessionId, judge: Judge) {
         self.expire_recent(desk);
         let Some(position) = self.state.track.position() else {
             return;
@@ -190,7 +190,7 @@ impl Room {
     /// The member stands where the room stands, and is told so if its join still waits for it.
     fn become_live(
         &mut self,
-        desk: &mut Desk,
+        desk: &mut Turn,
         session: SessionId,
         position: Position,
         recovered: Option<bool>,
@@ -214,7 +214,7 @@ impl Room {
     }
 
     /// Gives a member its next page, if it is at hand; else it is read.
-    fn give_or_seek(&mut self, desk: &mut Desk, session: SessionId, top: Position) {
+    fn give_or_seek(&mut self, desk: &mut Turn, session: SessionId, top: Position) {
         let want = self.state.cursors.get(&session).map(|cursor| cursor.want);
         let next = want.and_then(|want| match want {
             Want::After(at) => Some(at.offset + 1),
@@ -230,7 +230,7 @@ impl Room {
 
     /// The member has everything that is left of its epoch: it is told where the present one goes on.
     /// If its join still waits, that is answered first.
-    fn pass_end(&mut self, desk: &mut Desk, session: SessionId, top: Position, end: u64) {
+    fn pass_end(&mut self, desk: &mut Turn, session: SessionId, top: Position, end: u64) {
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
         };
@@ -263,7 +263,7 @@ impl Room {
 
     /// Gives a member its next page, from the messages at hand that follow its place: at most a quarter of an outbox, the
     /// rest when that has drained. If its join still waits, it is told first that all of it comes.
-    fn give(&mut self, desk: &mut Desk, session: SessionId, top: Position) {
+    fn give(&mut self, desk: &mut Turn, session: SessionId, top: Position) {
         let RoomState {
             cursors,
             recent,
@@ -330,7 +330,7 @@ impl Room {
     /// Reads what the room's cursors need and the node does not have, for all of them: from the lowest one on, up to what
     /// is at hand again. What is read stays at hand while there is memory, so however many come back, each part of the
     /// log is read once.
-    pub fn ask_seek(&mut self, desk: &mut Desk) {
+    pub fn ask_seek(&mut self, desk: &mut Turn) {
         if self.state.seek_ticket.is_some() || !std::mem::take(&mut self.state.seek) {
             return;
         }
@@ -372,7 +372,7 @@ impl Room {
     }
 
     /// The answer to what was read for the cursors.
-    pub fn sought(&mut self, desk: &mut Desk, ticket: Ticket, result: Result<Page, Refused>) {
+    pub fn sought(&mut self, desk: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
             .seek_ticket
@@ -431,7 +431,7 @@ impl Room {
     }
 
     /// Tells a member that is behind where it stands now: its join by the answer, all others by a gap.
-    fn lose_place(&mut self, desk: &mut Desk, session: SessionId, top: Position) {
+    fn lose_place(&mut self, desk: &mut Turn, session: SessionId, top: Position) {
         let Some(cursor) = self.state.cursors.get(&session) else {
             return;
         };

@@ -6,12 +6,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::desk::{Asker, Pending};
+use super::turn::{Pending, ReplyTo};
 use super::{Dispatcher, Now};
 use crate::broker::{
     Confirm, Kept, Publisher, ReadRevocations, Refused, Request, Revoke, StoredRevocations,
 };
-use crate::model::control::{Deed, Order};
+use crate::model::control::{ControlAction, ControlCommand};
 use crate::model::id::{Ticket, UserName};
 use crate::model::revocations::{Cutoff, Verdict};
 use crate::protocol::disconnect::Disconnect;
@@ -87,8 +87,8 @@ impl Dispatcher {
     pub(super) fn order_revocation(
         &mut self,
         now: Now,
-        asker: &Asker,
-        order: Order,
+        asker: &ReplyTo,
+        order: ControlCommand,
         cutoff: Cutoff,
     ) -> Result<(), CommandError> {
         let cutoffs = vec![(order.user.clone(), cutoff)];
@@ -114,7 +114,7 @@ impl Dispatcher {
         match (self.desk.pending.remove(&ticket), result) {
             (Some(Pending::Revoke { asker, order }), Ok(_)) => {
                 let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
-                let ticket = self.desk.ticket(Pending::Order { asker, order });
+                let ticket = self.desk.ticket(Pending::ControlCommand { asker, order });
                 let key = format!("{}-{}", self.desk.settings.incarnation, ticket.0);
                 self.say_in_control(ticket, room, Publisher::Backend, key, publication);
             }
@@ -336,8 +336,8 @@ impl Dispatcher {
                 continue;
             };
             self.control.sync.under_way += 1;
-            let deed = Deed::Revoke(cutoff);
-            let order = Order { user, deed };
+            let deed = ControlAction::Revoke(cutoff);
+            let order = ControlCommand { user, deed };
             let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
             let ticket = self.desk.ticket(Pending::Renewal(order.user));
             let key = format!("{}-{}", self.desk.settings.incarnation, ticket.0);

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::desk::{Desk, Pending};
+use super::member_reads::RoomPresence;
 use super::recovery::{Cursor, Judge};
-use super::roll::RoomRoll;
+use super::turn::{Pending, Turn};
 use crate::broker::{Page, Publication, Refused};
 use crate::dispatcher::outbox::Outbox;
 use crate::dispatcher::rooms;
-use crate::dispatcher::sequencer::{Step, Track};
+use crate::dispatcher::sequencer::{Sequencer, Step};
 use crate::model::history::Recent;
 use crate::model::id::{NumberMap, Position, SessionId, Ticket, UserName};
 use crate::model::retention::LogLimits;
@@ -44,10 +44,10 @@ pub enum Present {
 /// What the node knows of a room.
 #[derive(Debug, Default)]
 pub struct RoomState {
-    pub track: Track,
+    pub track: Sequencer,
     pub recent: Recent,
     /// What was said in this turn and is not sealed yet.
-    open: Open,
+    open: Batch,
     /// The members that are behind; all others are live.
     pub cursors: NumberMap<SessionId, Cursor>,
     /// The reads under way: the node's own, and the one that all cursors share.
@@ -61,22 +61,22 @@ pub struct RoomState {
     /// Members by protocol, so that nothing is encoded for nobody.
     pub speakers: [usize; Protocol::COUNT],
     /// Who is here, over all nodes.
-    pub roll: RoomRoll,
+    pub roll: RoomPresence,
 }
 
 /// A room's publications of this turn, encoded once per protocol and not offered yet.
 #[derive(Debug, Default)]
-struct Open {
+struct Batch {
     frames: [BytesMut; Protocol::COUNT],
     messages: u64,
     /// The part of the frames that is no messages.
     notices: [BytesMut; Protocol::COUNT],
     /// Parts that their senders do not want back.
-    except: Vec<Except>,
+    except: Vec<Excluded>,
 }
 
 #[derive(Debug)]
-struct Except {
+struct Excluded {
     session: SessionId,
     protocol: Protocol,
     /// The part of the protocol's frames, and what stands for it.
@@ -84,7 +84,7 @@ struct Except {
     own: Bytes,
 }
 
-impl Open {
+impl Batch {
     fn bytes(&self) -> usize {
         self.frames.iter().map(BytesMut::len).max().unwrap_or(0)
     }
@@ -96,7 +96,7 @@ impl Open {
     /// The frames for each sender that did not want its own words back.
     fn for_senders(&self) -> NumberMap<SessionId, Bytes> {
         let mut senders = NumberMap::default();
-        for Except {
+        for Excluded {
             session, protocol, ..
         } in &self.except
         {
@@ -126,13 +126,13 @@ impl Room {
     /// A message came by the topic.
     pub fn hear(
         &mut self,
-        desk: &mut Desk,
+        desk: &mut Turn,
         at: Position,
         publication: Arc<Publication>,
         heard: Instant,
     ) {
         let memory = desk.ahead_left();
-        let hear = |track: &mut Track| track.hear(at.epoch, at.offset, publication, memory);
+        let hear = |track: &mut Sequencer| track.hear(at.epoch, at.offset, publication, memory);
         match self.change_track(desk, hear) {
             Some(step) => {
                 desk.heard.push(heard);
@@ -143,29 +143,29 @@ impl Room {
     }
 
     /// The room is to be compared with its log.
-    pub fn make_due(&mut self, desk: &mut Desk) {
+    pub fn make_due(&mut self, desk: &mut Turn) {
         self.state.track.make_due();
         self.line_up_if_due(desk);
     }
 
-    fn line_up_if_due(&mut self, desk: &mut Desk) {
+    fn line_up_if_due(&mut self, desk: &mut Turn) {
         if self.state.track.is_due() {
             desk.line_up(self.key);
         }
     }
 
     /// It is this room's turn to read what it wants to know.
-    pub fn ask(&mut self, desk: &mut Desk) {
+    pub fn ask(&mut self, desk: &mut Turn) {
         if self.state.track.is_due() {
             let range = self.state.track.ask();
-            let ticket = desk.read(Pending::Track(self.key), &self.name, range, PAGE);
+            let ticket = desk.read(Pending::Sequencer(self.key), &self.name, range, PAGE);
             self.state.track_ticket = Some(ticket);
         }
         self.ask_seek(desk);
     }
 
     /// The answer to the node's own question. An answer to another one, of a room that was here before, changes nothing.
-    pub fn answer(&mut self, desk: &mut Desk, ticket: Ticket, result: Result<Page, Refused>) {
+    pub fn answer(&mut self, desk: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
             .track_ticket
@@ -224,14 +224,14 @@ impl Room {
 
     /// This node cannot read the next message of the room, so its members must get it from another
     /// node. Joins that wait are refused when their time is over.
-    fn strand(&mut self, desk: &mut Desk) {
+    fn strand(&mut self, desk: &mut Turn) {
         let cursors = &self.state.cursors;
         let members = self.members.iter().map(|member| member.session);
         let answered = members.filter(|it| cursors.get(it).is_none_or(Cursor::is_answered));
         desk.stranded.extend(answered);
     }
 
-    fn step(&mut self, desk: &mut Desk, step: Step) {
+    fn step(&mut self, desk: &mut Turn, step: Step) {
         match step {
             Step::Deliver(offset, publication) => self.deliver(desk, offset, publication),
             Step::Ended(position) => self.end_epoch(desk, position),
@@ -240,12 +240,12 @@ impl Room {
     }
 
     /// The next message: kept for those who are behind, and put into the open buffer for those who are live.
-    fn deliver(&mut self, desk: &mut Desk, offset: u64, publication: Arc<Publication>) {
+    fn deliver(&mut self, desk: &mut Turn, offset: u64, publication: Arc<Publication>) {
         self.encode(desk, Some(offset), &publication);
         self.keep(desk, offset, publication);
     }
 
-    fn keep(&mut self, desk: &mut Desk, offset: u64, publication: Arc<Publication>) {
+    fn keep(&mut self, desk: &mut Turn, offset: u64, publication: Arc<Publication>) {
         let LogLimits { size, age } = desk.settings.retention.of(&self.name);
         let expires = desk.now + age;
         self.change_recent(desk, |recent| {
@@ -257,7 +257,7 @@ impl Room {
 
     /// The log has told how long it is kept: the recent messages are kept as long. If the page is
     /// older than what was delivered, they already have a later time.
-    pub fn note_expiry(&mut self, desk: &Desk, top: Position, expires_in: Duration) {
+    pub fn note_expiry(&mut self, desk: &Turn, top: Position, expires_in: Duration) {
         if self.state.track.position() == Some(top) {
             self.state.recent.expires = Some(desk.now + expires_in);
         }
@@ -265,14 +265,14 @@ impl Room {
 
     /// Gives up the recent messages when the log no longer has them either, so that every node gives
     /// the same answer.
-    pub fn expire_recent(&mut self, desk: &mut Desk) {
+    pub fn expire_recent(&mut self, desk: &mut Turn) {
         if self.state.recent.is_expired(desk.now) {
             self.change_recent(desk, Recent::clear);
         }
     }
 
     /// Keeps count of the memory that messages ahead of a hole take.
-    fn change_track<T>(&mut self, desk: &mut Desk, change: impl FnOnce(&mut Track) -> T) -> T {
+    fn change_track<T>(&mut self, desk: &mut Turn, change: impl FnOnce(&mut Sequencer) -> T) -> T {
         desk.ahead_used -= self.state.track.ahead_weight();
         let changed = change(&mut self.state.track);
         desk.ahead_used += self.state.track.ahead_weight();
@@ -280,14 +280,14 @@ impl Room {
     }
 
     /// Keeps count of the memory that recent messages take.
-    pub fn change_recent(&mut self, desk: &mut Desk, change: impl FnOnce(&mut Recent)) {
+    pub fn change_recent(&mut self, desk: &mut Turn, change: impl FnOnce(&mut Recent)) {
         desk.recent_used -= self.state.recent.weight();
         change(&mut self.state.recent);
         desk.recent_used += self.state.recent.weight();
     }
 
     /// Puts a publication into the open buffer, for each protocol that is spoken here.
-    pub fn encode(&mut self, desk: &mut Desk, offset: Option<u64>, publication: &Publication) {
+    pub fn encode(&mut self, desk: &mut Turn, offset: Option<u64>, publication: &Publication) {
         let RoomState { open, speakers, .. } = &mut self.state;
         if open.is_empty() {
             desk.open.push(self.key);
@@ -312,7 +312,7 @@ impl Room {
             if let Some(sender) = own {
                 let (session, part) = (sender.session, start..frames.len());
                 let own = own_message(&message, protocol);
-                open.except.push(Except {
+                open.except.push(Excluded {
                     session,
                     protocol,
                     part,
@@ -325,7 +325,7 @@ impl Room {
 
     /// Puts into the open buffer what is no message: those who are behind hear it too, at once, because it has no place in the
     /// order of offsets.
-    pub fn notice(&mut self, desk: &mut Desk, frames: impl Fn(Protocol) -> Bytes) {
+    pub fn notice(&mut self, desk: &mut Turn, frames: impl Fn(Protocol) -> Bytes) {
         let RoomState { open, speakers, .. } = &mut self.state;
         let (was_empty, before) = (open.is_empty(), open.bytes());
         for protocol in Protocol::ALL {
@@ -342,7 +342,7 @@ impl Room {
     }
 
     /// Offers what was said to every live member, as one buffer that all share.
-    pub fn seal(&mut self, desk: &mut Desk) {
+    pub fn seal(&mut self, desk: &mut Turn) {
         if self.state.open.is_empty() {
             return;
         }
@@ -373,7 +373,7 @@ impl Room {
 
     /// The epoch has ended here, and the present one goes on: each live member is told its new place.
     /// Members that are behind get what is left of the epoch first, those above the end are told now.
-    fn end_epoch(&mut self, desk: &mut Desk, position: Position) {
+    fn end_epoch(&mut self, desk: &mut Turn, position: Position) {
         self.seal(desk);
         // What lies above was lost; its offsets are given away anew.
         self.change_recent(desk, |recent| recent.cut(position.offset));
@@ -399,7 +399,7 @@ impl Room {
 
     /// The log no longer has what the members are to get next: each that stands in the room is told its new place. A join that
     /// waits is told by its answer.
-    fn lose(&mut self, desk: &mut Desk, position: Position) {
+    fn lose(&mut self, desk: &mut Turn, position: Position) {
         self.seal(desk);
         self.change_recent(desk, Recent::clear);
         // A store that has lost messages may have lost who is here.

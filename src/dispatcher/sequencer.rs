@@ -46,7 +46,7 @@ impl Step {
 
 /// The node's own place in one room.
 #[derive(Debug, Default)]
-pub struct Track {
+pub struct Sequencer {
     /// What was delivered last; `None` until the first read has answered.
     position: Option<Position>,
     /// The ended epochs before the position's.
@@ -67,7 +67,7 @@ enum Reading {
     AskedAndDue,
 }
 
-impl Track {
+impl Sequencer {
     /// For a room whose log is delivered from its beginning, rather than from where the first read finds it.
     pub fn from_the_beginning() -> Self {
         let position = Position {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     impl Member {
-        fn take(&mut self, track: &Track, steps: Vec<Step>) {
+        fn take(&mut self, track: &Sequencer, steps: Vec<Step>) {
             for step in steps {
                 match step {
                     Step::Deliver(offset, said) => {
@@ -347,7 +347,7 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut log = Log::new(Epoch::new(1), now);
             let mut snapshot = log.clone();
-            let (mut track, mut member) = (Track::default(), Member::default());
+            let (mut track, mut member) = (Sequencer::default(), Member::default());
             let mut answers: VecDeque<Page> = VecDeque::new();
             let (mut heard, mut number, mut epochs) = (VecDeque::new(), 0, 1);
             let (cuts, ends) = (random.bool(), random.bool());
@@ -481,7 +481,7 @@ mod tests {
             publish(&mut log);
         }
         let behind = log.clone();
-        let mut track = Track::default();
+        let mut track = Sequencer::default();
         track.make_due();
         let range = track.ask();
         track.answer(log.page(range, 10, now), &mut Vec::new());
@@ -492,7 +492,7 @@ mod tests {
         publish(&mut log);
         log.end_epoch(Epoch::new(3));
         publish(&mut log);
-        let told = |track: &mut Track, log: &Log| {
+        let told = |track: &mut Sequencer, log: &Log| {
             track.make_due();
             let mut steps = Vec::new();
             while track.is_due() {
@@ -525,7 +525,7 @@ mod tests {
         let mut log = Log::new(Epoch::new(1), now);
         log.append(Publication::numbered(1), None, LIMITS, now);
         let mut loser = log.clone();
-        let mut track = Track::default();
+        let mut track = Sequencer::default();
         let mut steps = Vec::new();
         track.make_due();
         let range = track.ask();
@@ -555,7 +555,7 @@ mod tests {
         let now = Instant::now();
         let mut log = Log::new(Epoch::new(1), now);
         log.append(Publication::numbered(1), None, LIMITS, now);
-        let mut track = Track::default();
+        let mut track = Sequencer::default();
         track.make_due();
         let range = track.ask();
         let page = log.page(range, 10, now);
@@ -576,7 +576,7 @@ mod tests {
         let now = Instant::now();
         let mut log = Log::new(Epoch::new(1), now);
         log.append(Publication::numbered(1), None, LIMITS, now);
-        let mut track = Track::default();
+        let mut track = Sequencer::default();
         track.make_due();
         let range = track.ask();
         track.answer(log.page(range, 10, now), &mut Vec::new());

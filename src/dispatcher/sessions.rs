@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::desk::Asker;
+use super::turn::ReplyTo;
 use super::{Dispatcher, Now};
 use crate::dispatcher::heartbeats::Beat;
 use crate::dispatcher::outbox::{Offer, Outbox};
@@ -160,13 +160,13 @@ impl Dispatcher {
     }
 
     /// Answers whoever asked. A session that is too slow even for this is noted; who is gone needs no answer.
-    pub(super) fn reply(&mut self, asker: &Asker, reply: &Reply<'_>) {
+    pub(super) fn reply(&mut self, asker: &ReplyTo, reply: &Reply<'_>) {
         if let Reply::Error(error) = reply {
             self.desk.metrics.errors_total.count(error.code);
         }
         let (session, id) = match asker {
-            Asker::Session { session, id } => (*session, *id),
-            Asker::Call(caller) => return caller.tell(reply),
+            ReplyTo::Session { session, id } => (*session, *id),
+            ReplyTo::Call(caller) => return caller.tell(reply),
         };
         let Some(speaker) = self.sessions.get(&session) else {
             return;

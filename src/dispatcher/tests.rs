@@ -3,7 +3,7 @@
 
 mod bounds;
 mod calls;
-mod census;
+mod cluster_queries;
 mod control;
 mod delivery;
 mod endings;
@@ -80,7 +80,10 @@ impl Bench {
         let is_presence = |request: &Request| {
             matches!(
                 request,
-                Request::Here(_) | Request::Connected(_) | Request::Members(_) | Request::Retire(_)
+                Request::SetPresence(_)
+                    | Request::Connected(_)
+                    | Request::Members(_)
+                    | Request::Retire(_)
             )
         };
         let requests = self.dispatcher.take_requests();

@@ -11,7 +11,7 @@ pub const PAGE_DEFAULT: usize = 100;
 
 /// What is asked. Pages go by the order of names (bytes), behind `after`, which itself need not be there any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum ClusterQuery {
     /// How many are in a room, and where it stands.
     Room(RoomName),
     /// The rooms in which somebody is.
@@ -51,9 +51,9 @@ impl Kind {
     }
 }
 
-/// The answer to a [`Question`].
+/// The answer to a [`ClusterQuery`].
 #[derive(Clone, Debug)]
-pub enum Finding {
+pub enum QueryResult {
     Room(Count, Option<Position>),
     Rooms(Rooms),
     Connections(Connections),

@@ -78,13 +78,13 @@ impl ControlLog {
 
 /// What is to be done with a user, on every node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct ControlCommand {
     pub user: UserName,
-    pub deed: Deed,
+    pub deed: ControlAction,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum ControlAction {
     /// End its connections.
     Disconnect,
     /// Refuse the tokens that the cutoff covers, and end the connections that have one.
@@ -117,11 +117,11 @@ enum Wire<'a> {
     },
 }
 
-impl Order {
+impl ControlCommand {
     /// Where it is said.
     pub fn log(&self) -> ControlLog {
         match self.deed {
-            Deed::Revoke(_) => ControlLog::Revocations,
+            ControlAction::Revoke(_) => ControlLog::Revocations,
             _ => ControlLog::Orders,
         }
     }
@@ -129,8 +129,8 @@ impl Order {
     /// The room it is about, if it is about one.
     pub fn room(&self) -> Option<&RoomName> {
         match &self.deed {
-            Deed::Join(room) | Deed::Leave(room) => Some(room),
-            Deed::Disconnect | Deed::Revoke(_) => None,
+            ControlAction::Join(room) | ControlAction::Leave(room) => Some(room),
+            ControlAction::Disconnect | ControlAction::Revoke(_) => None,
         }
     }
 
@@ -140,8 +140,8 @@ impl Order {
         let user = self.user.as_str();
         let mut time = moment;
         let wire = match &self.deed {
-            Deed::Disconnect => Wire::Disconnect { user },
-            Deed::Revoke(cutoff) => {
+            ControlAction::Disconnect => Wire::Disconnect { user },
+            ControlAction::Revoke(cutoff) => {
                 time = cutoff.through();
                 let (moment, before) = (time.saturating_sub(LEEWAY), time.saturating_add(1));
                 Wire::Revoke {
@@ -150,11 +150,11 @@ impl Order {
                     issued_before: cutoff.is_exact().then_some(before),
                 }
             }
-            Deed::Join(room) => Wire::Join {
+            ControlAction::Join(room) => Wire::Join {
                 user,
                 room: room.as_str(),
             },
-            Deed::Leave(room) => Wire::Leave {
+            ControlAction::Leave(room) => Wire::Leave {
                 user,
                 room: room.as_str(),
             },
@@ -173,7 +173,7 @@ impl Order {
         // Names have no character that JSON escapes, so the text holds them as they are.
         let wire: Wire<'_> = serde_json::from_str(said.data.get()).ok()?;
         let (user, deed) = match wire {
-            Wire::Disconnect { user } => (user, Deed::Disconnect),
+            Wire::Disconnect { user } => (user, ControlAction::Disconnect),
             Wire::Revoke {
                 user,
                 moment,
@@ -183,10 +183,10 @@ impl Order {
                     Some(time) => Cutoff::issued_before(time),
                     None => Cutoff::at(moment.unwrap_or(said.time)),
                 };
-                (user, Deed::Revoke(cutoff))
+                (user, ControlAction::Revoke(cutoff))
             }
-            Wire::Join { user, room } => (user, Deed::Join(ordinary(room)?)),
-            Wire::Leave { user, room } => (user, Deed::Leave(ordinary(room)?)),
+            Wire::Join { user, room } => (user, ControlAction::Join(ordinary(room)?)),
+            Wire::Leave { user, room } => (user, ControlAction::Leave(ordinary(room)?)),
         };
         let user = UserName::new(user).ok()?;
         Some(Self { user, deed }).filter(|order| order.log() == log)
@@ -208,19 +208,19 @@ mod tests {
     fn an_order_is_read_as_it_was_said_and_only_in_its_own_log() {
         let room = RoomName::new("lobby").unwrap();
         let deeds = [
-            Deed::Disconnect,
-            Deed::Revoke(Cutoff::at(7)),
-            Deed::Revoke(Cutoff::issued_before(7)),
-            Deed::Join(room.clone()),
-            Deed::Leave(room),
+            ControlAction::Disconnect,
+            ControlAction::Revoke(Cutoff::at(7)),
+            ControlAction::Revoke(Cutoff::issued_before(7)),
+            ControlAction::Join(room.clone()),
+            ControlAction::Leave(room),
         ];
         for deed in deeds {
             let user = UserName::new("ada:1").unwrap();
-            let order = Order { user, deed };
+            let order = ControlCommand { user, deed };
             let said = order.to_publication(7);
             for log in ControlLog::ALL {
                 let expected = (log == order.log()).then(|| order.clone());
-                assert_eq!(Order::read(log, &said), expected, "{said:?}");
+                assert_eq!(ControlCommand::read(log, &said), expected, "{said:?}");
             }
         }
     }
@@ -234,8 +234,12 @@ mod tests {
             except: None,
             data: RawValue::from_string(data.into()).unwrap(),
         };
-        let read = |said: &Publication| Order::read(ControlLog::Revocations, said).unwrap().deed;
-        assert_eq!(read(&said), Deed::Revoke(Cutoff::at(10_000)));
+        let read = |said: &Publication| {
+            ControlCommand::read(ControlLog::Revocations, said)
+                .unwrap()
+                .deed
+        };
+        assert_eq!(read(&said), ControlAction::Revoke(Cutoff::at(10_000)));
         // Nodes of version 0.1 read `do` and `user`, and revoke what was issued up to the
         // publication's time.
         for (cutoff, time, data) in [
@@ -251,10 +255,10 @@ mod tests {
             ),
         ] {
             let user = UserName::new("ada").unwrap();
-            let deed = Deed::Revoke(cutoff);
-            said = Order { user, deed }.to_publication(1);
+            let deed = ControlAction::Revoke(cutoff);
+            said = ControlCommand { user, deed }.to_publication(1);
             assert_eq!((said.time, said.data.get()), (time, data));
-            assert_eq!(read(&said), Deed::Revoke(cutoff));
+            assert_eq!(read(&said), ControlAction::Revoke(cutoff));
         }
     }
 
@@ -278,7 +282,7 @@ mod tests {
                 data,
             };
             for log in ControlLog::ALL {
-                assert_eq!(Order::read(log, &said), None, "{text}");
+                assert_eq!(ControlCommand::read(log, &said), None, "{text}");
             }
         }
     }

@@ -23,7 +23,7 @@ pub struct Member {
 
 /// A part of the list of a room's members, at one version.
 #[derive(Clone, Debug, Default)]
-pub struct Roll {
+pub struct MemberPage {
     /// Raised with every change. It compares only with others of the same room: equal versions are equal lists.
     pub version: u64,
     /// In the order of names.

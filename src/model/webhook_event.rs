@@ -29,12 +29,12 @@ pub const CLAIM: Duration = Duration::from_secs(10);
 /// Shown as `1764000000000-0`: when it happened, in milliseconds since 1970 by the broker's clock, and a number among those of
 /// that millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NoticeId {
+pub struct WebhookEventId {
     pub time: u64,
     pub number: u64,
 }
 
-impl NoticeId {
+impl WebhookEventId {
     /// Reads what `Display` shows; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (time, number) = text.split_once('-')?;
@@ -56,7 +56,7 @@ impl NoticeId {
     }
 }
 
-impl fmt::Display for NoticeId {
+impl fmt::Display for WebhookEventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.time, self.number)
     }
@@ -83,8 +83,8 @@ impl Change {
 
 /// One thing that is told. A user comes online when the personal room `@user` is occupied, and goes offline when it is vacated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    pub id: NoticeId,
+pub struct WebhookEvent {
+    pub id: WebhookEventId,
     pub change: Change,
     pub room: RoomName,
 }
@@ -110,15 +110,15 @@ impl Wanted {
 #[derive(Debug)]
 pub struct Ask {
     /// These were told, and are to be forgotten.
-    pub done: Vec<NoticeId>,
-    pub word: Word,
+    pub done: Vec<WebhookEventId>,
+    pub word: ClaimMode,
     /// Where the answer goes. It is dropped when there is none: the broker could not be reached.
     pub answer: flume::Sender<Turn>,
 }
 
 /// What a deliverer wants beside saying what it has delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum ClaimMode {
     /// What there is to tell, if it holds nothing yet.
     Take,
     /// No more than it holds.
@@ -131,8 +131,8 @@ pub enum Word {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Ascending, at most [`BATCH`]. It is this node's until it says that they are done, and is repeated until then.
-    pub held: Vec<Notice>,
-    /// Notices that were given up since the last turn, by length or age.
+    pub held: Vec<WebhookEvent>,
+    /// WebhookQueue that were given up since the last turn, by length or age.
     pub dropped: u64,
 }
 
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn ids_read_as_they_are_shown_and_ascend_whatever_the_clock_does() {
-        let id = NoticeId::parse("1764000000000-7").unwrap();
+        let id = WebhookEventId::parse("1764000000000-7").unwrap();
         assert_eq!(id.to_string(), "1764000000000-7");
         let ids = [id.following(1), id.following(id.time)];
         assert_eq!(ids.map(|next| next.to_string()), ["1764000000000-8"; 2]);
@@ -158,7 +158,7 @@ mod tests {
             "1-1-1",
             "18446744073709551616-0",
         ] {
-            assert_eq!(NoticeId::parse(text), None, "{text}");
+            assert_eq!(WebhookEventId::parse(text), None, "{text}");
         }
     }
 

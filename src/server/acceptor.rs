@@ -152,7 +152,7 @@ mod tests {
     use crate::http::HeadLimits;
     use crate::model::readiness::Readiness;
     use crate::transport::Limits;
-    use crate::transport::limits::IntakeLimits;
+    use crate::transport::limits::IngressLimits;
     use crate::transport::pages::Assets;
     use futures::{AsyncReadExt, AsyncWriteExt};
     use std::sync::atomic::AtomicU64;
@@ -183,7 +183,7 @@ mod tests {
             close_timeout: LONG,
             message: 1024,
             depth: 64,
-            intake: IntakeLimits {
+            intake: IngressLimits {
                 commands: None,
                 bytes: None,
                 rate_timeout: LONG,

@@ -135,7 +135,7 @@ async fn carry_out(node: &Node, call: api::Call) -> Response {
 async fn ask(node: &Node, commands: Vec<api::Command>, waiting: &mut Waiting) {
     let (telling, answers) = flume::bounded(commands.len());
     for (place, command) in commands.into_iter().enumerate() {
-        let caller = api::Caller::new(place, telling.clone());
+        let caller = api::ApiCaller::new(place, telling.clone());
         // Noted first: when the time is over while the inbox takes it, nobody knows whether it did.
         waiting.asked(place);
         let event = Event::Call { caller, command };

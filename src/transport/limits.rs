@@ -3,10 +3,10 @@
 
 mod addresses;
 mod fragments;
-mod intake;
+mod ingress;
 mod rate;
 
 pub use addresses::{Addresses, Claim, TooMany};
 pub use fragments::{Fragments, Seen};
-pub use intake::{Intake, IntakeLimits, Verdict};
+pub use ingress::{IngressLimits, IngressMeter, Verdict};
 pub use rate::{Bucket, Rate};

@@ -11,7 +11,7 @@ use async_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use async_tungstenite::tungstenite::{Error, Message};
 
 use super::codec::Codec;
-use super::tap::Tap;
+use super::throttled_reader::ThrottledReader;
 use super::{Node, READ_BUFFER, Socket, linger};
 use crate::dispatcher::outbox::Outbox;
 use crate::dispatcher::{Event, Now};
@@ -83,7 +83,7 @@ impl Reader<'_> {
         socket: S,
         rest: Vec<u8>,
     ) -> impl Future<Output = Option<Disconnect>> {
-        let mut tap = Tap::new(self, socket, &rest);
+        let mut tap = ThrottledReader::new(self, socket, &rest);
         let mut codec = Codec::new(rest, self.node.websocket_config());
         async move {
             let mut found = self.digest(&mut tap, &mut codec, &[]);
@@ -100,7 +100,7 @@ impl Reader<'_> {
     fn look<S: Socket>(
         &self,
         cx: &mut Context<'_>,
-        tap: &mut Tap<'_, S>,
+        tap: &mut ThrottledReader<'_, S>,
         codec: &mut Codec,
     ) -> Poll<Found> {
         // On the stack, during the look only: never in the task.
@@ -112,7 +112,12 @@ impl Reader<'_> {
     }
 
     /// Makes commands of what was read.
-    fn digest<S: Socket>(&self, tap: &mut Tap<'_, S>, codec: &mut Codec, bytes: &[u8]) -> Found {
+    fn digest<S: Socket>(
+        &self,
+        tap: &mut ThrottledReader<'_, S>,
+        codec: &mut Codec,
+        bytes: &[u8],
+    ) -> Found {
         let mut found = Found::default();
         let mut controls = 0;
         let (answer, outcome) = codec.feed(bytes, self.node.websocket_config(), |message| {

@@ -9,7 +9,7 @@
 use serde::Serialize;
 
 use crate::model::id::UserName;
-use crate::model::webhook_event::{Change, Notice};
+use crate::model::webhook_event::{Change, WebhookEvent};
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -30,7 +30,7 @@ struct Event<'a> {
 }
 
 /// The body that tells these notices; `node` is the sender's label, `sent` the time in milliseconds since 1970.
-pub fn encode(node: &str, sent: u64, notices: &[Notice]) -> String {
+pub fn encode(node: &str, sent: u64, notices: &[WebhookEvent]) -> String {
     let body = Body {
         node,
         sent,
@@ -40,7 +40,7 @@ pub fn encode(node: &str, sent: u64, notices: &[Notice]) -> String {
     serde_json::to_string(&body).unwrap_or_default()
 }
 
-fn event(notice: &Notice) -> Event<'_> {
+fn event(notice: &WebhookEvent) -> Event<'_> {
     let room = notice.room.as_str();
     let user = room.strip_prefix('@');
     let user = user.filter(|name| UserName::new(name).is_ok());
@@ -63,11 +63,11 @@ fn event(notice: &Notice) -> Event<'_> {
 mod tests {
     use super::*;
     use crate::model::id::{ROOM_NAME_BYTES, RoomName};
-    use crate::model::webhook_event::{BATCH, NoticeId};
+    use crate::model::webhook_event::{BATCH, WebhookEventId};
 
-    fn notice(change: Change, room: &str) -> Notice {
-        Notice {
-            id: NoticeId {
+    fn notice(change: Change, room: &str) -> WebhookEvent {
+        WebhookEvent {
+            id: WebhookEventId {
                 time: 1_764_000_000_000,
                 number: 3,
             },
@@ -98,7 +98,7 @@ mod tests {
     fn the_largest_batch_is_less_than_32_kib() {
         let room = "r".repeat(ROOM_NAME_BYTES);
         let mut longest = notice(Change::Occupied, &room);
-        longest.id = NoticeId {
+        longest.id = WebhookEventId {
             time: u64::MAX,
             number: u64::MAX,
         };

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::backoff;
-use crate::model::webhook_event::{Notice, NoticeId};
+use crate::model::webhook_event::{WebhookEvent, WebhookEventId};
 
 /// After so many failures in a row a node lets others try: perhaps it alone cannot reach the receiver.
 const STUBBORN: u32 = 3;
@@ -16,11 +16,11 @@ const SURE: Duration = Duration::from_secs(5);
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct Plan {
-    held: Vec<Notice>,
+    held: Vec<WebhookEvent>,
     /// When the question was asked whose answer `held` is.
     asked: Option<Instant>,
     /// Told, and not yet forgotten by the broker; never more than one batch.
-    done: Vec<NoticeId>,
+    done: Vec<WebhookEventId>,
     /// Attempts that failed in a row.
     failures: u32,
     /// No attempt before this.
@@ -29,13 +29,18 @@ pub struct Plan {
 
 impl Plan {
     /// What the broker may forget.
-    pub fn done(&self) -> &[NoticeId] {
+    pub fn done(&self) -> &[WebhookEventId] {
         &self.done
     }
 
     /// The broker, when it was asked, has forgotten these and says what this node holds. That counts: what it says no more
     /// has been given to another node, or given up.
-    pub fn turned(&mut self, asked: Instant, forgotten: &[NoticeId], mut held: Vec<Notice>) {
+    pub fn turned(
+        &mut self,
+        asked: Instant,
+        forgotten: &[WebhookEventId],
+        mut held: Vec<WebhookEvent>,
+    ) {
         self.asked = Some(asked);
         self.done.retain(|id| !forgotten.contains(id));
         held.retain(|notice| !self.done.contains(&notice.id));
@@ -43,14 +48,14 @@ impl Plan {
     }
 
     /// What is to be told now, if it is time.
-    pub fn batch(&self, now: Instant) -> Option<&[Notice]> {
+    pub fn batch(&self, now: Instant) -> Option<&[WebhookEvent]> {
         let resting = self.rest.is_some_and(|end| now < end);
         let sure = self.asked.is_some_and(|asked| now < asked + SURE);
         (sure && !resting && !self.held.is_empty()).then_some(&self.held)
     }
 
     /// The receiver has these.
-    pub fn delivered(&mut self, ids: &[NoticeId]) {
+    pub fn delivered(&mut self, ids: &[WebhookEventId]) {
         self.held.retain(|notice| !ids.contains(&notice.id));
         self.done.extend(ids);
         self.failures = 0;
@@ -84,16 +89,16 @@ mod tests {
     use crate::model::webhook_event::{CLAIM, Change};
     use crate::webhooks::post;
 
-    fn notices(times: std::ops::Range<u64>) -> Vec<Notice> {
-        let notice = |time| Notice {
-            id: NoticeId { time, number: 0 },
+    fn notices(times: std::ops::Range<u64>) -> Vec<WebhookEvent> {
+        let notice = |time| WebhookEvent {
+            id: WebhookEventId { time, number: 0 },
             change: Change::Occupied,
             room: RoomName::new("r").unwrap(),
         };
         times.map(notice).collect()
     }
 
-    fn ids(notices: &[Notice]) -> Vec<NoticeId> {
+    fn ids(notices: &[WebhookEvent]) -> Vec<WebhookEventId> {
         notices.iter().map(|notice| notice.id).collect()
     }
 

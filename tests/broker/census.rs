@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::broker::{BrokerEvent, Census, Connected, Refused, Request};
 use switchboard::model::cluster_query::{
-    Connection, Connections, Count, Finding, Kind, Question, Rooms,
+    ClusterQuery, Connection, Connections, Count, Kind, QueryResult, Rooms,
 };
 use switchboard::model::id::{Incarnation, Position, SessionId};
 use switchboard::model::publication::Sender;
@@ -25,7 +25,7 @@ over_every_broker! {
 }
 
 impl BrokerNode {
-    fn try_find(&mut self, question: Question) -> Result<Finding, Refused> {
+    fn try_find(&mut self, question: ClusterQuery) -> Result<QueryResult, Refused> {
         let asked = self.ask(|ticket| Request::Census(Census { ticket, question }));
         self.wait("finding", |event| match event {
             BrokerEvent::Found { ticket, result } if *ticket == asked => Some(result.clone()),
@@ -34,31 +34,31 @@ impl BrokerNode {
     }
 
     fn count(&mut self, room: &str) -> (Count, Option<Position>) {
-        match self.try_find(Question::Room(name(room))) {
-            Ok(Finding::Room(count, position)) => (count, position),
+        match self.try_find(ClusterQuery::Room(name(room))) {
+            Ok(QueryResult::Room(count, position)) => (count, position),
             other => panic!("{other:?}"),
         }
     }
 
     fn page(&mut self, prefix: &str, after: &str, limit: usize) -> Rooms {
         let prefix = (!prefix.is_empty()).then(|| name(prefix));
-        let question = Question::Rooms {
+        let question = ClusterQuery::Rooms {
             kind: prefix.as_ref().map_or(Kind::Chosen, Kind::of),
             prefix,
             after: (!after.is_empty()).then(|| name(after)),
             limit,
         };
         match self.try_find(question) {
-            Ok(Finding::Rooms(page)) => page,
+            Ok(QueryResult::Rooms(page)) => page,
             other => panic!("{other:?}"),
         }
     }
 
     fn connections(&mut self, of: &str, after: Option<Sender>, limit: usize) -> Connections {
         let user = user(of);
-        let question = Question::Connections { user, after, limit };
+        let question = ClusterQuery::Connections { user, after, limit };
         match self.try_find(question) {
-            Ok(Finding::Connections(page)) => page,
+            Ok(QueryResult::Connections(page)) => page,
             other => panic!("{other:?}"),
         }
     }
@@ -339,13 +339,13 @@ fn a_redis_that_comes_back_empty_is_asked_only_when_it_is_full_again() {
     server.run();
     for node in [&mut a, &mut b] {
         // Whatever is answered is whole: it waits until it can be.
-        let answer = node.try_find(Question::Rooms {
+        let answer = node.try_find(ClusterQuery::Rooms {
             kind: Kind::Chosen,
             prefix: None,
             after: None,
             limit: 9,
         });
-        if let Ok(Finding::Rooms(page)) = answer {
+        if let Ok(QueryResult::Rooms(page)) = answer {
             assert_eq!(rooms(&page), "lobby 2=1+0, tea 1=0+1");
         }
         full(node);
@@ -358,7 +358,7 @@ fn a_redis_that_stays_away_is_told_as_unavailable_in_time() {
     let (mut a, _b) = scene(&server);
     server.kill();
     let start = Instant::now();
-    let answer = a.try_find(Question::Room(name("lobby")));
+    let answer = a.try_find(ClusterQuery::Room(name("lobby")));
     assert_eq!(answer.err(), Some(Refused::Unavailable));
     assert!(start.elapsed() < Duration::from_secs(7));
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
-use switchboard::broker::{BrokerEvent, Change, Here, Info, Members, Refused, Request, Roll};
+use switchboard::broker::{
+    BrokerEvent, Change, Info, MemberPage, Members, Refused, Request, SetPresence,
+};
 use switchboard::model::id::UserName;
 
 use super::node::{BrokerNode, name};
@@ -28,13 +30,13 @@ impl BrokerNode {
     }
 
     pub fn here_with(&self, room: &str, who: &str, connections: u32, shown: &str) {
-        let here = Here {
+        let here = SetPresence {
             room: name(room),
             user: (!who.is_empty()).then(|| user(who)),
             connections,
             info: info(shown),
         };
-        assert!(self.broker.ask(Request::Here(here)));
+        assert!(self.broker.ask(Request::SetPresence(here)));
     }
 
     pub fn retire(&self, span: Duration) {
@@ -46,7 +48,7 @@ impl BrokerNode {
         room: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Roll, Refused> {
+    ) -> Result<MemberPage, Refused> {
         let asked = self.ask(|ticket| {
             Request::Members(Members {
                 ticket,
@@ -56,12 +58,12 @@ impl BrokerNode {
             })
         });
         self.wait("page of members", |event| match event {
-            BrokerEvent::Roll { ticket, result } if *ticket == asked => Some(result.clone()),
+            BrokerEvent::MemberPage { ticket, result } if *ticket == asked => Some(result.clone()),
             _ => None,
         })
     }
 
-    pub fn members(&mut self, room: &str) -> Roll {
+    pub fn members(&mut self, room: &str) -> MemberPage {
         self.try_members(room, None, 1000).expect("a page")
     }
 
@@ -90,7 +92,7 @@ impl BrokerNode {
 }
 
 /// A page as a line of text.
-pub fn list(roll: &Roll) -> String {
+pub fn list(roll: &MemberPage) -> String {
     let members = roll.members.iter();
     let words: Vec<_> = members
         .map(|it| format!("{}:{}", it.user, it.connections))

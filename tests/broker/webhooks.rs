@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use switchboard::broker::redis::RedisSettings;
-use switchboard::broker::{Here, Request};
+use switchboard::broker::{Request, SetPresence};
 use switchboard::model::id::UserName;
 use switchboard::model::pattern::Pattern;
-use switchboard::model::webhook_event::{Ask, Notice, Turn, Wanted, Word};
+use switchboard::model::webhook_event::{Ask, ClaimMode, Turn, Wanted, WebhookEvent};
 
 use super::node::{BrokerNode, World, name, settings};
 use crate::support::DEADLINE;
@@ -25,7 +25,7 @@ fn deliverer(rooms: &[&str]) -> (Deliverer, Wanted) {
 
 impl Deliverer {
     /// Asks until there is an answer.
-    fn ask(&self, done: &[Notice], word: Word) -> Turn {
+    fn ask(&self, done: &[WebhookEvent], word: ClaimMode) -> Turn {
         let start = Instant::now();
         loop {
             let (answer, answered) = flume::bounded(1);
@@ -45,8 +45,8 @@ impl Deliverer {
         let (start, mut heard) = (Instant::now(), Vec::new());
         while heard.len() < count {
             assert!(start.elapsed() < 2 * DEADLINE, "only {heard:?}");
-            let turn = self.ask(&[], Word::Take);
-            self.ask(&turn.held, Word::Keep);
+            let turn = self.ask(&[], ClaimMode::Take);
+            self.ask(&turn.held, ClaimMode::Keep);
             heard.extend(turn.held);
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -55,19 +55,22 @@ impl Deliverer {
     }
 }
 
-fn words(notice: &Notice) -> String {
+fn words(notice: &WebhookEvent) -> String {
     format!("{} {}", notice.change.word(), notice.room)
 }
 
 /// A node has so many connections of a user (`""`: without a name) in a room.
 fn here(node: &BrokerNode, room: &str, user: &str, connections: u32) {
-    let here = Here {
+    let here = SetPresence {
         room: name(room),
         user: UserName::new(user).ok(),
         connections,
         info: None,
     };
-    assert!(node.broker.ask(Request::Here(here)), "the broker runs");
+    assert!(
+        node.broker.ask(Request::SetPresence(here)),
+        "the broker runs"
+    );
 }
 
 fn a_room_is_told_of_when_its_first_comes_and_its_last_goes(world: World) {
@@ -94,7 +97,7 @@ fn a_room_is_told_of_when_its_first_comes_and_its_last_goes(world: World) {
     assert_eq!(deliverer.hear(1), ["vacated lobby"]);
     here(&second, "lobby", "", 1);
     assert_eq!(deliverer.hear(1), ["occupied lobby"]);
-    assert_eq!(deliverer.ask(&[], Word::Take), Turn::default());
+    assert_eq!(deliverer.ask(&[], ClaimMode::Take), Turn::default());
 }
 
 fn what_is_held_is_repeated_until_it_is_done_or_left(world: World) {
@@ -103,7 +106,7 @@ fn what_is_held_is_repeated_until_it_is_done_or_left(world: World) {
     here(&node, "a", "ada", 1);
     let start = Instant::now();
     let first = loop {
-        let turn = deliverer.ask(&[], Word::Take);
+        let turn = deliverer.ask(&[], ClaimMode::Take);
         if !turn.held.is_empty() {
             break turn;
         }
@@ -111,12 +114,12 @@ fn what_is_held_is_repeated_until_it_is_done_or_left(world: World) {
     };
     here(&node, "b", "ada", 1);
     // However long it takes until the second is there.
-    assert_eq!(deliverer.ask(&[], Word::Take), first);
-    assert_eq!(deliverer.ask(&[], Word::Keep), first);
-    assert_eq!(deliverer.ask(&[], Word::Leave), Turn::default());
-    let again = deliverer.ask(&[], Word::Take);
+    assert_eq!(deliverer.ask(&[], ClaimMode::Take), first);
+    assert_eq!(deliverer.ask(&[], ClaimMode::Keep), first);
+    assert_eq!(deliverer.ask(&[], ClaimMode::Leave), Turn::default());
+    let again = deliverer.ask(&[], ClaimMode::Take);
     assert_eq!(again.held[0], first.held[0], "the same id");
-    assert_eq!(deliverer.ask(&again.held, Word::Keep), Turn::default());
+    assert_eq!(deliverer.ask(&again.held, ClaimMode::Keep), Turn::default());
 }
 
 mod over_memory {

@@ -26,7 +26,7 @@ const QUEUE: usize = 100;
 
 /// What the harness asks of a client.
 #[derive(Debug)]
-pub enum Order {
+pub enum ControlCommand {
     Publish {
         room: String,
         seq: u64,
@@ -80,7 +80,7 @@ pub struct Handle {
     pub number: usize,
     /// Who it signs in as; none for a visitor.
     pub user: Option<String>,
-    orders: flume::Sender<Order>,
+    orders: flume::Sender<ControlCommand>,
     glance: Arc<Mutex<Glance>>,
     recorder: Recorder,
 }
@@ -100,7 +100,7 @@ impl Handle {
             seq,
             key: key.clone(),
         });
-        self.order(Order::Publish {
+        self.order(ControlCommand::Publish {
             room,
             seq,
             key,
@@ -118,7 +118,7 @@ impl Handle {
         self.orders.is_disconnected()
     }
 
-    pub fn order(&self, order: Order) {
+    pub fn order(&self, order: ControlCommand) {
         // A client ends only when it is told to; then nothing more is asked of it.
         let _ = self.orders.send(order);
     }
@@ -165,7 +165,7 @@ struct Client {
     user: Option<String>,
     address: SocketAddr,
     rooms: BTreeMap<String, Room>,
-    ordered: flume::Receiver<Order>,
+    ordered: flume::Receiver<ControlCommand>,
     glance: Arc<Mutex<Glance>>,
     recorder: Recorder,
     random: fastrand::Rng,
@@ -226,19 +226,19 @@ impl Client {
                 }
             };
             match order {
-                Ok(Order::Return) if until.is_none() => return Next::Connect,
-                Ok(Order::Return) => {}
-                Ok(Order::Away) => until = None,
-                Ok(Order::End) | Err(_) => return Next::End,
+                Ok(ControlCommand::Return) if until.is_none() => return Next::Connect,
+                Ok(ControlCommand::Return) => {}
+                Ok(ControlCommand::Away) => until = None,
+                Ok(ControlCommand::End) | Err(_) => return Next::End,
                 // It is asked again.
-                Ok(Order::Members { .. } | Order::History { .. }) => {}
+                Ok(ControlCommand::Members { .. } | ControlCommand::History { .. }) => {}
                 Ok(publish) => self.enqueue(publish),
             }
         }
     }
 
-    fn enqueue(&mut self, order: Order) {
-        let Order::Publish {
+    fn enqueue(&mut self, order: ControlCommand) {
+        let ControlCommand::Publish {
             room,
             seq,
             key,

@@ -16,7 +16,7 @@ use std::path::Path;
 use crate::bars::{Bars, Mutation, NOISE_MS, Told};
 use crate::history::{self, Event, Line};
 use histories::Histories;
-use members::Attendance;
+use members::LocalPresence;
 use places::Places;
 use streams::Streams;
 use times::Times;
@@ -119,7 +119,7 @@ struct Judge {
     verdict: Verdict,
     places: Places,
     streams: Streams,
-    members: Attendance,
+    members: LocalPresence,
     histories: Histories,
     times: Times,
 }

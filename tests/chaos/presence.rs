@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::runtime;
 
-use crate::client::{Handle, Members, Order};
+use crate::client::{ControlCommand, Handle, Members};
 use crate::history::{Event, Recorder};
 
 /// Between two questions.
@@ -31,7 +31,7 @@ pub async fn until_listed(clients: &[Handle], patience: Duration) -> Option<Dura
         let (expected, asked) = survey(clients);
         for (client, room) in &asked {
             client.glance().members.remove(room);
-            client.order(Order::Members { room: room.clone() });
+            client.order(ControlCommand::Members { room: room.clone() });
         }
         runtime::sleep(PAUSE).await;
         let is_right = |(client, room): &(&Handle, String)| {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::runtime;
 
-use crate::client::{Handle, Order};
+use crate::client::{ControlCommand, Handle};
 use crate::history::{Event, Recorder};
 use crate::presence::one_of_each_node;
 
@@ -24,7 +24,7 @@ pub async fn ask(clients: &[Handle], recorder: &Recorder, patience: Duration) {
     while !unanswered.is_empty() && start.elapsed() < patience {
         if ask_at <= Instant::now() {
             for (client, room) in &unanswered {
-                client.order(Order::History { room: room.clone() });
+                client.order(ControlCommand::History { room: room.clone() });
             }
             ask_at = Instant::now() + REPEAT;
         }

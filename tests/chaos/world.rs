@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::runtime;
 
-use crate::client::{self, Handle, Order};
+use crate::client::{self, ControlCommand, Handle};
 use crate::cluster::Cluster;
 use crate::history::{Ends, Event, Loss, Recorder, Rooms};
 use crate::presence;
@@ -258,7 +258,7 @@ impl World {
         presence::ask(&self.clients, &self.recorder, patience).await;
         survivors::ask(&self.clients, &self.recorder, patience).await;
         for client in &self.clients {
-            client.order(Order::End);
+            client.order(ControlCommand::End);
         }
         let start = Instant::now();
         while !self.clients.iter().all(Handle::is_over) && start.elapsed() < ENDED {

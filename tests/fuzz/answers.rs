@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use switchboard::broker::redis::answers::{Outcome, judge};
-use switchboard::broker::redis::queue::Job;
+use switchboard::broker::redis::request_queue::RedisRequest;
 use switchboard::broker::redis::wire;
 use switchboard::broker::redis::wire::Format;
 use switchboard::broker::{BrokerEvent, Census, Members, Publish, Range, Read};
-use switchboard::model::cluster_query::{Finding, Kind, Question};
+use switchboard::model::cluster_query::{ClusterQuery, Kind, QueryResult};
 use switchboard::model::id::{Epoch, Position, RoomName, Ticket, UserName};
 
 pub fn any_answer(input: &[u8]) {
@@ -17,7 +17,7 @@ pub fn any_answer(input: &[u8]) {
     };
     let room = RoomName::new("room").expect("a name");
     let read = |range| {
-        Job::Read(Read {
+        RedisRequest::Read(Read {
             ticket: Ticket(1),
             room: room.clone(),
             range,
@@ -28,7 +28,7 @@ pub fn any_answer(input: &[u8]) {
         epoch: Epoch::new(42),
         offset: 4,
     };
-    let publish = Job::Publish(Publish {
+    let publish = RedisRequest::Publish(Publish {
         ticket: Ticket(2),
         source: None,
         room: room.clone(),
@@ -37,21 +37,21 @@ pub fn any_answer(input: &[u8]) {
         publication: Arc::new(wire::unreadable()),
     });
     let census = |question| {
-        Job::Census(Census {
+        RedisRequest::Census(Census {
             ticket: Ticket(4),
             question,
         })
     };
     let jobs = [
-        Job::Probe,
-        census(Question::Room(room.clone())),
-        census(Question::Rooms {
+        RedisRequest::Probe,
+        census(ClusterQuery::Room(room.clone())),
+        census(ClusterQuery::Rooms {
             kind: Kind::Chosen,
             prefix: None,
             after: None,
             limit: 10,
         }),
-        census(Question::Connections {
+        census(ClusterQuery::Connections {
             user: UserName::new("ada").expect("a name"),
             after: None,
             limit: 10,
@@ -60,7 +60,7 @@ pub fn any_answer(input: &[u8]) {
         read(Range::Top),
         read(Range::After(since)),
         read(Range::Before(None)),
-        Job::Members(Members {
+        RedisRequest::Members(Members {
             ticket: Ticket(3),
             room: room.clone(),
             after: None,
@@ -82,19 +82,19 @@ pub fn any_answer(input: &[u8]) {
             Some(BrokerEvent::Published { result, .. }) => {
                 assert!(result.is_ok_and(|position| position.offset <= wire::MAX_OFFSET));
             }
-            Some(BrokerEvent::Roll { result, .. }) => {
+            Some(BrokerEvent::MemberPage { result, .. }) => {
                 let roll = result.expect("a page");
                 assert!(roll.version <= wire::MAX_OFFSET && junk <= 1001 + input.len());
                 assert!(roll.members.iter().all(|member| member.connections > 0));
             }
             Some(BrokerEvent::Found { result, .. }) => {
                 assert!(junk <= 1001 + input.len());
-                if let Finding::Room(count, position) = result.expect("a finding") {
+                if let QueryResult::Room(count, position) = result.expect("a finding") {
                     assert!(count.connections <= wire::MAX_OFFSET);
                     assert!(position.is_none_or(|it| it.epoch != Epoch::UNKNOWN));
                 }
             }
-            _ => assert!(matches!(job, Job::Probe)),
+            _ => assert!(matches!(job, RedisRequest::Probe)),
         }
     }
 }

@@ -63,7 +63,7 @@ fn frames_that_came_with_the_head_count_too() {
         })
         .await;
         for (count, expected) in [(4, None), (5, Some(1008))] {
-            let mut caller = crate::support::http::Caller::connect(node.address).await;
+            let mut caller = crate::support::http::ApiCaller::connect(node.address).await;
             let mut bytes = crate::support::frames::upgrade("/ws", "").into_bytes();
             bytes.extend(in_frames(count));
             caller.send(bytes).await;

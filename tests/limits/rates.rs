@@ -11,7 +11,7 @@ use switchboard::protocol::disconnect::Disconnect;
 use switchboard::runtime;
 
 use crate::support::frames::{CLOSE, FrameClient, PING, PONG, TEXT, frame, upgrade};
-use crate::support::http::Caller;
+use crate::support::http::ApiCaller;
 use crate::support::{TestNode, eventually, run, within};
 
 const PING_COMMAND: &[u8] = br#"{"type":"ping","id":99}"#;
@@ -151,13 +151,13 @@ fn a_join_counts_as_four_commands_and_a_frame_that_is_not_understood_as_one() {
 }
 
 /// Sends for as long as the node takes it, as a task of its own.
-fn flood(caller: &Caller, bytes: Vec<u8>) {
+fn flood(caller: &ApiCaller, bytes: Vec<u8>) {
     let mut socket = caller.socket();
     runtime::spawn(async move { while socket.write_all(&bytes).await.is_ok() {} });
 }
 
 async fn flooding(node: &TestNode, bytes: Vec<u8>) -> FrameClient {
-    let mut caller = Caller::connect(node.address).await;
+    let mut caller = ApiCaller::connect(node.address).await;
     caller.send(upgrade("/ws", "")).await;
     assert_eq!(caller.head().await.status, 101);
     flood(&caller, bytes);

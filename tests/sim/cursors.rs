@@ -23,7 +23,7 @@ const OUTBOX: usize = 4_096;
 const INCARNATION: Incarnation = Incarnation(7);
 
 /// A dispatcher, and the clients' ends of its outboxes.
-pub struct Desk {
+pub struct Turn {
     pub dispatcher: Dispatcher,
     pub now: Instant,
     pub clients: Vec<OutboxReader>,
@@ -64,7 +64,7 @@ fn page(top: Position, first: u64, from: u64, to: u64) -> Page {
     }
 }
 
-impl Desk {
+impl Turn {
     pub fn new(clients: u64, recent_memory: usize) -> Self {
         let now = Instant::now();
         let settings = Settings {
@@ -197,7 +197,7 @@ fn reads(requests: Vec<Request>) -> Vec<Read> {
 
 #[test]
 fn a_join_that_a_leave_overtakes_is_answered() {
-    let mut desk = Desk::new(1, 1 << 20);
+    let mut desk = Turn::new(1, 1 << 20);
     desk.join(0, "r", None);
     desk.turn([command_of(0, Command::Leave { room: room("r") })]);
     let kinds: Vec<Value> = desk
@@ -210,7 +210,7 @@ fn a_join_that_a_leave_overtakes_is_answered() {
 
 #[test]
 fn a_read_that_takes_long_is_asked_once_however_many_wait() {
-    let mut desk = Desk::new(10, 0);
+    let mut desk = Turn::new(10, 0);
     desk.join(0, "r", None);
     desk.settle("r", page(at(1, 50), 1, 1, 0));
     let asked: usize = (1..10)
@@ -230,7 +230,7 @@ fn a_read_that_takes_long_is_asked_once_however_many_wait() {
 
 #[test]
 fn a_refused_read_is_asked_again() {
-    let mut desk = Desk::new(2, 0);
+    let mut desk = Turn::new(2, 0);
     desk.join(0, "r", None);
     desk.settle("r", page(at(1, 10), 1, 1, 0));
     let asked = desk.join(1, "r", Some(at(1, 9)));
@@ -247,7 +247,7 @@ fn a_refused_read_is_asked_again() {
 
 #[test]
 fn a_page_that_knows_more_than_the_node_leaves_nobody_behind() {
-    let mut desk = Desk::new(2, 0);
+    let mut desk = Turn::new(2, 0);
     desk.join(0, "r", None);
     desk.settle("r", page(at(1, 10), 1, 1, 0));
     let asked = desk.join(1, "r", Some(at(1, 8)));
@@ -266,7 +266,7 @@ fn a_page_that_knows_more_than_the_node_leaves_nobody_behind() {
 
 #[test]
 fn a_recovery_under_way_does_not_pass_into_another_epoch() {
-    let mut desk = Desk::new(2, 0);
+    let mut desk = Turn::new(2, 0);
     desk.join(0, "r", None);
     desk.settle("r", page(at(1, 10), 1, 1, 0));
     desk.join(1, "r", Some(at(1, 3)));
@@ -286,7 +286,7 @@ fn a_recovery_under_way_does_not_pass_into_another_epoch() {
 
 #[test]
 fn coming_back_to_many_rooms_at_once_overflows_no_outbox() {
-    let mut desk = Desk::new(2, 1 << 20);
+    let mut desk = Turn::new(2, 1 << 20);
     let names: Vec<String> = (0..8).map(|n| format!("r{n}")).collect();
     for name in &names {
         desk.join(0, name, None);
@@ -315,7 +315,7 @@ fn coming_back_to_many_rooms_at_once_overflows_no_outbox() {
 
 #[test]
 fn a_repair_of_more_than_an_outbox_closes_nobody() {
-    let mut desk = Desk::new(1, 1 << 20);
+    let mut desk = Turn::new(1, 1 << 20);
     desk.join(0, "r", None);
     desk.settle("r", page(at(1, 0), 1, 1, 0));
     desk.hear(0);
@@ -325,7 +325,7 @@ fn a_repair_of_more_than_an_outbox_closes_nobody() {
 
 #[test]
 fn recovery_spares_a_session_its_own_words_as_live_delivery_does() {
-    let mut desk = Desk::new(1, 1 << 20);
+    let mut desk = Turn::new(1, 1 << 20);
     desk.join(0, "r", None);
     desk.settle("r", page(at(1, 0), 1, 1, 0));
     desk.told(BrokerEvent::Message {

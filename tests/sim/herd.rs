@@ -13,7 +13,7 @@ use switchboard::model::id::{Epoch, Position, SessionId};
 use switchboard::model::retention::LogLimits;
 use switchboard::protocol::Command;
 
-use super::cursors::{Desk, command_of, room, said};
+use super::cursors::{Turn, command_of, room, said};
 use super::transport::{Frame, Transport};
 
 const CLIENTS: u64 = 1_000;
@@ -26,7 +26,7 @@ const LIMITS: LogLimits = LogLimits {
 
 /// The room, its log, and where each client stands, if it has joined.
 struct Herd {
-    desk: Desk,
+    desk: Turn,
     random: fastrand::Rng,
     log: Log,
     asked: VecDeque<Read>,
@@ -38,7 +38,7 @@ struct Herd {
 impl Herd {
     /// One member, who has followed the room from its beginning, and nothing else is known of it.
     fn new(seed: u64, memory: usize) -> Self {
-        let desk = Desk::new(CLIENTS + 1, memory);
+        let desk = Turn::new(CLIENTS + 1, memory);
         let mut log = Log::new(Epoch::new(1), desk.now);
         for value in 1..=TOP {
             log.append(said(value, None), None, LIMITS, desk.now);
@@ -73,7 +73,7 @@ impl Herd {
                     self.reads += 1;
                     self.asked.push_back(read);
                 }
-                Request::Here(_) | Request::Connected(_) | Request::Members(_) => {}
+                Request::SetPresence(_) | Request::Connected(_) | Request::Members(_) => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use switchboard::broker::redis::topics::Topics;
 use switchboard::broker::{
-    BrokerEvent, Change, Members, Publish, Read, ReadRevocations, Refused, Revoke, Roll,
+    BrokerEvent, Change, MemberPage, Members, Publish, Read, ReadRevocations, Refused, Revoke,
     StoredRevocations,
 };
 use switchboard::dispatcher::outbox::{Chunk, Outbox, OutboxLimits, OutboxReader, outbox};
@@ -21,7 +21,7 @@ use switchboard::model::rights::Rights;
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 
-use super::presence::Announcer;
+use super::presence::PresenceAgent;
 
 /// Buffers of one write, as the real writer has it.
 const BATCH: usize = 64;
@@ -80,7 +80,7 @@ pub enum Input {
 pub enum Answer {
     Published(Result<Position, Refused>),
     Page(Result<Page, Refused>),
-    Roll(Result<Roll, Refused>),
+    MemberPage(Result<MemberPage, Refused>),
     Revoked(Result<Vec<UserName>, Refused>),
     Revocations(Result<StoredRevocations, Refused>),
 }
@@ -89,7 +89,7 @@ impl Answer {
     pub fn lane(&self) -> usize {
         match self {
             Answer::Published(_) | Answer::Revoked(_) => PUBLISHES,
-            Answer::Page(_) | Answer::Roll(_) | Answer::Revocations(_) => READS,
+            Answer::Page(_) | Answer::MemberPage(_) | Answer::Revocations(_) => READS,
         }
     }
 }
@@ -133,7 +133,7 @@ impl Job {
                 ticket: read.ticket,
                 result,
             },
-            (Job::Members(members), Answer::Roll(result)) => BrokerEvent::Roll {
+            (Job::Members(members), Answer::MemberPage(result)) => BrokerEvent::MemberPage {
                 ticket: members.ticket,
                 result,
             },
@@ -153,7 +153,7 @@ impl Job {
         match self {
             Job::Publish(_) => self.answer(Answer::Published(Err(why))),
             Job::Read(_) => self.answer(Answer::Page(Err(Refused::Unavailable))),
-            Job::Members(_) => self.answer(Answer::Roll(Err(Refused::Unavailable))),
+            Job::Members(_) => self.answer(Answer::MemberPage(Err(Refused::Unavailable))),
             Job::Revoke(_) => self.answer(Answer::Revoked(Err(why))),
             Job::ReadRevocations(_) => self.answer(Answer::Revocations(Err(Refused::Unavailable))),
         }
@@ -167,7 +167,7 @@ pub struct Waiting {
 }
 
 /// A connection for requests: what is under way on it, and when the last of each direction arrives.
-pub struct Lane {
+pub struct Pipeline {
     pub up: bool,
     pub link: u32,
     pub waiting: BTreeMap<u64, Waiting>,
@@ -178,7 +178,7 @@ pub struct Lane {
     pub delay: u64,
 }
 
-impl Lane {
+impl Pipeline {
     fn new(delay: u64) -> Self {
         Self {
             up: true,
@@ -326,11 +326,11 @@ pub struct Node {
     pub inbox: VecDeque<Event>,
     pub turn_scheduled: bool,
     pub dispatcher: Dispatcher,
-    pub lanes: [Lane; 2],
+    pub lanes: [Pipeline; 2],
     pub sub: Subscription,
     pub sessions: BTreeMap<u64, Session>,
     pub next_session: u64,
-    pub announcer: Announcer,
+    pub announcer: PresenceAgent,
     /// Reads that the store will refuse.
     pub fail_reads: u32,
     sizes: Sizes,
@@ -368,7 +368,7 @@ impl Node {
             inbox: VecDeque::new(),
             turn_scheduled: false,
             dispatcher: Dispatcher::new(now, settings, Arc::new(Metrics::default())),
-            lanes: [Lane::new(sizes.delay), Lane::new(sizes.delay)],
+            lanes: [Pipeline::new(sizes.delay), Pipeline::new(sizes.delay)],
             sub: Subscription {
                 up: true,
                 link: 0,
@@ -383,7 +383,7 @@ impl Node {
             },
             sessions: BTreeMap::new(),
             next_session: 1,
-            announcer: Announcer::default(),
+            announcer: PresenceAgent::default(),
             fail_reads: 0,
             sizes: sizes.clone(),
         }

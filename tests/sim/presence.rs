@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use switchboard::broker::{Change, Here, Member, Members, Roll};
+use switchboard::broker::{Change, Member, MemberPage, Members, SetPresence};
 use switchboard::model::id::UserName;
 
 use super::node::{PUBLISHES, Push};
@@ -100,7 +100,7 @@ impl Presence {
         changes
     }
 
-    pub fn roll(&self, room: usize, members: &Members) -> Roll {
+    pub fn roll(&self, room: usize, members: &Members) -> MemberPage {
         let listing = &self.rooms[room];
         let users = listing.users();
         let behind = |user: &&UserName| members.after.as_ref().is_none_or(|after| *user > after);
@@ -112,7 +112,7 @@ impl Presence {
         };
         // Short pages, so that there are several.
         let limit = members.limit.min(2);
-        Roll {
+        MemberPage {
             version: listing.version,
             members: rest.iter().take(limit).map(member).collect(),
             count: users.len() as u64,
@@ -166,7 +166,7 @@ impl Listing {
 
 /// What a node's broker remembers of presence.
 #[derive(Default)]
-pub struct Announcer {
+pub struct PresenceAgent {
     said: BTreeMap<Who, u32>,
     number: u64,
     lease: u32,
@@ -176,7 +176,7 @@ pub struct Announcer {
 }
 
 impl World {
-    pub fn say_here(&mut self, index: usize, here: Here) {
+    pub fn say_here(&mut self, index: usize, here: SetPresence) {
         let who = (self.redis.index(&here.room), here.user);
         let node = &mut self.nodes[index];
         node.announcer.said.insert(who.clone(), here.connections);
@@ -199,7 +199,7 @@ impl World {
             link: lane.link,
             number: node.announcer.number,
         };
-        self.at(at, Happening::Here(saying));
+        self.at(at, Happening::SetPresence(saying));
     }
 
     /// Says again all that was said, because some of it may not have been heard.
@@ -213,7 +213,7 @@ impl World {
     pub fn hear_here(&mut self, saying: Saying) {
         if self.redis.frozen_until > self.now {
             let at = self.redis.frozen_until;
-            return self.at(at, Happening::Here(saying));
+            return self.at(at, Happening::SetPresence(saying));
         }
         let node = &self.nodes[saying.lease.0];
         let lane = &node.lanes[PUBLISHES];

@@ -8,7 +8,7 @@ use switchboard::dispatcher::Event;
 
 use super::node::{Answer, Input, Job, PUBLISHES, Push, READS, Waiting};
 use super::redis::Subscriber;
-use super::world::{Errand, Happening, World};
+use super::world::{Happening, PresenceCommand, World};
 
 /// How long a publish or a read waits for its answer.
 const PATIENCE: u64 = 2_000;
@@ -36,7 +36,7 @@ impl World {
                 self.oracle.figures.reads += 1;
                 self.push_job(index, READS, Job::Read(read));
             }
-            Request::Here(here) => self.say_here(index, here),
+            Request::SetPresence(here) => self.say_here(index, here),
             Request::Members(members) => self.push_job(index, READS, Job::Members(members)),
             Request::Revoke(revoke) => self.push_job(index, PUBLISHES, Job::Revoke(revoke)),
             Request::ReadRevocations(read) => {
@@ -84,7 +84,7 @@ impl World {
             let node = index;
             self.at(
                 at,
-                Happening::Do(Errand {
+                Happening::Do(PresenceCommand {
                     node,
                     life,
                     lane,
@@ -97,11 +97,11 @@ impl World {
     }
 
     /// The store does what it was asked. What was on a connection that has been cut may have reached it, or not.
-    pub fn work(&mut self, errand: Errand) {
+    pub fn work(&mut self, errand: PresenceCommand) {
         if self.redis.frozen_until > self.now {
             return self.at(self.redis.frozen_until, Happening::Do(errand));
         }
-        let Errand {
+        let PresenceCommand {
             node,
             life,
             lane,
@@ -122,11 +122,11 @@ impl World {
             }
             Job::Members(_) if self.nodes[node].fail_reads > 0 => {
                 self.nodes[node].fail_reads -= 1;
-                Answer::Roll(Err(Refused::Unavailable))
+                Answer::MemberPage(Err(Refused::Unavailable))
             }
             Job::Members(members) => {
                 let room = self.redis.index(&members.room);
-                Answer::Roll(Ok(self.redis.presence.roll(room, members)))
+                Answer::MemberPage(Ok(self.redis.presence.roll(room, members)))
             }
             Job::Read(read) => Answer::Page(Ok(self.redis.read(read, now))),
             Job::Revoke(revoke) => Answer::Revoked(Ok(self.redis.revoke(revoke))),

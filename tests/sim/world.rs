@@ -25,7 +25,7 @@ pub enum Happening {
     Node(usize, u32, Input),
     Turn(usize, u32),
     Writer(usize, u32, u64),
-    Do(Errand),
+    Do(PresenceCommand),
     Subscribe {
         node: usize,
         life: u32,
@@ -38,13 +38,13 @@ pub enum Happening {
     Thaw(usize),
     Restart(usize, u32),
     /// What a node says of its sessions reaches the store.
-    Here(Saying),
+    SetPresence(Saying),
     /// The end of something that a fault began.
     Over(super::trouble::Over),
 }
 
 /// A job on its way to the store, by one of a node's connections.
-pub struct Errand {
+pub struct PresenceCommand {
     pub node: usize,
     pub life: u32,
     pub lane: usize,
@@ -277,7 +277,7 @@ impl World {
             Happening::Step(step) => self.step(step),
             Happening::Thaw(node) => self.thaw(node),
             Happening::Restart(node, life) => self.restart(node, life),
-            Happening::Here(saying) => self.hear_here(saying),
+            Happening::SetPresence(saying) => self.hear_here(saying),
             Happening::Over(over) => self.over(over),
         }
     }

@@ -11,7 +11,7 @@ use switchboard::dispatcher::outbox::OutboxLimits;
 use switchboard::http::HeadLimits;
 use switchboard::metrics::Metrics;
 use switchboard::model::readiness::Readiness;
-use switchboard::transport::limits::IntakeLimits;
+use switchboard::transport::limits::IngressLimits;
 use switchboard::transport::pages::Assets;
 use switchboard::transport::{Limits, Node};
 
@@ -34,7 +34,7 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
             close_timeout: time,
             message: 65_536,
             depth: 64,
-            intake: IntakeLimits {
+            intake: IngressLimits {
                 commands: None,
                 bytes: None,
                 rate_timeout: time,
@@ -52,7 +52,7 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
         trusted_proxies: Vec::new(),
         addresses: None,
         echo_path: Some("/echo".into()),
-        gate: Gate::Desk,
+        gate: Gate::Turn,
         api_apart: false,
         calls: flume::bounded(1).0.downgrade(),
         sessions: AtomicU64::new(1),

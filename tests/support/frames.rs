@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::http::Caller;
+use super::http::ApiCaller;
 
 pub const CONTINUATION: u8 = 0x0;
 pub const TEXT: u8 = 0x1;
@@ -71,13 +71,13 @@ fn head(first: u8, mask: u8, length: u64) -> Vec<u8> {
 
 /// A client after its handshake.
 pub struct FrameClient {
-    caller: Caller,
+    caller: ApiCaller,
 }
 
 impl FrameClient {
     /// Shakes hands on this path.
     pub async fn open(address: SocketAddr, path: &str) -> Self {
-        let mut caller = Caller::connect(address).await;
+        let mut caller = ApiCaller::connect(address).await;
         caller.send(upgrade(path, "")).await;
         let answer = caller.head().await;
         assert_eq!(answer.status, 101, "{answer:?}");
@@ -93,7 +93,7 @@ impl FrameClient {
     }
 
     /// Who has shaken hands by hand.
-    pub fn of(caller: Caller) -> Self {
+    pub fn of(caller: ApiCaller) -> Self {
         Self { caller }
     }
 

@@ -1,5 +1,5 @@
 //! Raw bytes to a door and what comes back, for what no HTTP client would send: one exchange that ends with the connection,
-//! or a [`Caller`] that asks several times on one.
+//! or a [`ApiCaller`] that asks several times on one.
 
 use std::net::SocketAddr;
 
@@ -57,13 +57,13 @@ impl Answer {
 }
 
 /// A connection on which answers are read one by one.
-pub struct Caller {
+pub struct ApiCaller {
     socket: Socket,
     /// Read and not yet used.
     buffer: Vec<u8>,
 }
 
-impl Caller {
+impl ApiCaller {
     pub async fn connect(address: SocketAddr) -> Self {
         Self {
             socket: connect(address).await,

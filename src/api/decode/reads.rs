@@ -2,7 +2,7 @@
 
 use super::{Asked, bad, no_query, one, parameters, room, session};
 use crate::api::{Call, Command};
-use crate::model::cluster_query::{Kind, PAGE_DEFAULT, PAGE_LIMIT, Question};
+use crate::model::cluster_query::{ClusterQuery, Kind, PAGE_DEFAULT, PAGE_LIMIT};
 use crate::model::id::{RoomName, UserName};
 use crate::model::publication::MAX_OFFSET;
 use crate::protocol::{CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
@@ -35,7 +35,7 @@ pub fn count(asked: &Asked<'_>) -> Result<Call, CommandError> {
     if asked.query.is_some() {
         return Err(no_query());
     }
-    one(Command::Census(Question::Room(asked.room()?)))
+    one(Command::Census(ClusterQuery::Room(asked.room()?)))
 }
 
 /// `GET /rooms`
@@ -43,7 +43,7 @@ pub fn rooms(asked: &Asked<'_>) -> Result<Call, CommandError> {
     let what = "the parameters are `prefix`, `after` and `limit`";
     let [prefix, after, limit] = parameters(asked, ["prefix", "after", "limit"], what)?;
     let prefix = prefix.as_deref().map(room).transpose()?;
-    one(Command::Census(Question::Rooms {
+    one(Command::Census(ClusterQuery::Rooms {
         kind: prefix.as_ref().map_or(Kind::Chosen, Kind::of),
         prefix,
         after: after.as_deref().map(RoomName::new).transpose()?,
@@ -56,7 +56,7 @@ pub fn connections(asked: &Asked<'_>) -> Result<Call, CommandError> {
     let user = asked.user()?;
     let [after, limit] = page(asked)?;
     let after = after.as_deref().map(|name| session("after", name));
-    one(Command::Census(Question::Connections {
+    one(Command::Census(ClusterQuery::Connections {
         user,
         after: after.transpose()?,
         limit: limited(limit.as_deref(), PAGE_DEFAULT, PAGE_LIMIT)?,

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{Asked, bad, body, no_query, one, parameters, room};
 use crate::api::{Call, Command};
-use crate::model::control::{Cutoff, Deed, Order};
+use crate::model::control::{ControlAction, ControlCommand, Cutoff};
 use crate::model::id::RoomName;
 use crate::model::identity::{LEEWAY, milliseconds};
 use crate::protocol::{Code, CommandError};
@@ -22,9 +22,11 @@ pub fn disconnect(asked: &Asked<'_>) -> Result<Call, CommandError> {
         Some(_) if !forbids => {
             return Err(bad("`issued_before` goes with `forbid_return=true` only"));
         }
-        Some(time) => Deed::Revoke(Cutoff::issued_before(issued_before(&time, asked.unix_ms)?)),
-        None if forbids => Deed::Revoke(Cutoff::at(asked.unix_ms)),
-        None => Deed::Disconnect,
+        Some(time) => {
+            ControlAction::Revoke(Cutoff::issued_before(issued_before(&time, asked.unix_ms)?))
+        }
+        None if forbids => ControlAction::Revoke(Cutoff::at(asked.unix_ms)),
+        None => ControlAction::Disconnect,
     };
     order(asked, deed)
 }
@@ -56,12 +58,12 @@ pub fn join(asked: &Asked<'_>) -> Result<Call, CommandError> {
     if !asked.body.is_empty() {
         let Nothing {} = body(asked)?;
     }
-    order(asked, Deed::Join(chosen_room(asked)?))
+    order(asked, ControlAction::Join(chosen_room(asked)?))
 }
 
 /// `DELETE /users/{user}/rooms/{room}`
 pub fn leave(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    order(asked, Deed::Leave(chosen_room(asked)?))
+    order(asked, ControlAction::Leave(chosen_room(asked)?))
 }
 
 /// The body of what has none: nothing, or an empty object.
@@ -69,9 +71,9 @@ pub fn leave(asked: &Asked<'_>) -> Result<Call, CommandError> {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-fn order(asked: &Asked<'_>, deed: Deed) -> Result<Call, CommandError> {
+fn order(asked: &Asked<'_>, deed: ControlAction) -> Result<Call, CommandError> {
     let user = asked.user()?;
-    one(Command::Order(Order { user, deed }))
+    one(Command::ControlCommand(ControlCommand { user, deed }))
 }
 
 /// The room in the path, which is its second part in braces: one that a user can be brought into or taken out of.

@@ -111,7 +111,7 @@ fn an_answer_finds_its_place_and_one_too_late_is_dropped() {
         room: &room,
         position,
     };
-    let caller = Caller::new(1, telling);
+    let caller = ApiCaller::new(1, telling);
     caller.tell(&reply);
     let (place, answer) = answers.try_recv().unwrap();
     let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
@@ -124,9 +124,9 @@ fn an_answer_finds_its_place_and_one_too_late_is_dropped() {
     caller.tell(&reply);
 }
 
-fn told(finding: &Finding) -> Value {
+fn told(finding: &QueryResult) -> Value {
     let (telling, answers) = flume::bounded(1);
-    Caller::new(0, telling).tell_found(finding);
+    ApiCaller::new(0, telling).tell_found(finding);
     let (_, answer) = answers.try_recv().unwrap();
     serde_json::from_slice(&answer.unwrap()).unwrap()
 }
@@ -146,9 +146,9 @@ fn what_the_cluster_says_is_told_without_what_is_not_known() {
     let lobby = json!({"room": "lobby", "connections": 3, "users": 2, "anonymous": 1});
     let mut here = lobby.clone();
     (here["epoch"], here["offset"]) = (json!("000000000000002a"), json!(0));
-    assert_eq!(told(&Finding::Room(count("lobby", 1), None)), lobby);
+    assert_eq!(told(&QueryResult::Room(count("lobby", 1), None)), lobby);
     assert_eq!(
-        told(&Finding::Room(count("lobby", 1), Some(position))),
+        told(&QueryResult::Room(count("lobby", 1), Some(position))),
         here
     );
 
@@ -158,8 +158,8 @@ fn what_the_cluster_says_is_told_without_what_is_not_known() {
     };
     let tea = json!({"room": "tea", "connections": 3, "users": 2, "anonymous": 0});
     let wanted = json!({"rooms": [lobby, tea], "more": true});
-    assert_eq!(told(&Finding::Rooms(page)), wanted);
-    let none = Finding::Rooms(Rooms::default());
+    assert_eq!(told(&QueryResult::Rooms(page)), wanted);
+    let none = QueryResult::Rooms(Rooms::default());
     assert_eq!(told(&none), json!({"rooms": [], "more": false}));
 
     let info: Box<serde_json::value::RawValue> = serde_json::from_str(r#"{"n":1}"#).unwrap();
@@ -182,5 +182,5 @@ fn what_the_cluster_says_is_told_without_what_is_not_known() {
         {"session": "713ea423d53a9559-2", "node": "a"},
     ]);
     let wanted = json!({"user": "ada", "connections": listed, "count": 7, "more": true});
-    assert_eq!(told(&Finding::Connections(page)), wanted);
+    assert_eq!(told(&QueryResult::Connections(page)), wanted);
 }

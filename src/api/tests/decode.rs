@@ -6,7 +6,7 @@ use super::{publishes, read};
 use crate::api::*;
 use crate::http::Method;
 use crate::model::cluster_query::Kind;
-use crate::model::control::{Cutoff, Deed};
+use crate::model::control::{ControlAction, Cutoff};
 use crate::model::publication::Sender;
 use crate::protocol::Code;
 
@@ -90,13 +90,13 @@ fn history_is_read_from_its_parameters() {
 #[test]
 fn questions_for_the_whole_cluster_are_read_from_path_and_parameters() {
     let room = |name: &str| RoomName::new(name).unwrap();
-    let rooms = |kind, prefix: &str, after: &str, limit| Question::Rooms {
+    let rooms = |kind, prefix: &str, after: &str, limit| ClusterQuery::Rooms {
         kind,
         prefix: (!prefix.is_empty()).then(|| room(prefix)),
         after: (!after.is_empty()).then(|| room(after)),
         limit,
     };
-    let connections = |after: &str, limit| Question::Connections {
+    let connections = |after: &str, limit| ClusterQuery::Connections {
         user: UserName::new("ada").unwrap(),
         after: Sender::parse(after),
         limit,
@@ -104,8 +104,8 @@ fn questions_for_the_whole_cluster_are_read_from_path_and_parameters() {
     let of_ada = "/users/ada/connections";
     let (session, behind) = ("00000000000000a1-7", "after=00000000000000a1-7&limit=1000");
     for (path, query, wanted) in [
-        ("/rooms/a", None, Question::Room(room("a"))),
-        ("/rooms/@ada", None, Question::Room(room("@ada"))),
+        ("/rooms/a", None, ClusterQuery::Room(room("a"))),
+        ("/rooms/@ada", None, ClusterQuery::Room(room("@ada"))),
         ("/rooms", None, rooms(Kind::Chosen, "", "", 100)),
         (
             "/rooms",
@@ -270,38 +270,38 @@ fn what_is_to_be_done_with_a_user_is_read_from_path_and_query() {
     use Method::{Delete, Put};
     let lobby = || RoomName::new("lobby").unwrap();
     let table = [
-        (Delete, "connections", None, Deed::Disconnect),
+        (Delete, "connections", None, ControlAction::Disconnect),
         (
             Delete,
             "connections",
             Some("forbid_return=false"),
-            Deed::Disconnect,
+            ControlAction::Disconnect,
         ),
         (
             Delete,
             "connections",
             Some("forbid_return=true"),
-            Deed::Revoke(Cutoff::at(1_764_000_000_123)),
+            ControlAction::Revoke(Cutoff::at(1_764_000_000_123)),
         ),
         (
             Delete,
             "connections",
             Some("issued_before=1763999999&forbid_return=true"),
-            Deed::Revoke(Cutoff::issued_before(1_763_999_999_000)),
+            ControlAction::Revoke(Cutoff::issued_before(1_763_999_999_000)),
         ),
         // The issuer's clock may be a little ahead.
         (
             Delete,
             "connections",
             Some("forbid_return=true&issued_before=1764000005.123"),
-            Deed::Revoke(Cutoff::issued_before(1_764_000_005_123)),
+            ControlAction::Revoke(Cutoff::issued_before(1_764_000_005_123)),
         ),
-        (Put, "rooms/lobby", None, Deed::Join(lobby())),
-        (Delete, "rooms/lobby", None, Deed::Leave(lobby())),
+        (Put, "rooms/lobby", None, ControlAction::Join(lobby())),
+        (Delete, "rooms/lobby", None, ControlAction::Leave(lobby())),
     ];
     for (method, path, query, wanted) in table {
         let commands = read(method, &format!("/users/ada/{path}"), query, "").unwrap();
-        let [Command::Order(order)] = &commands[..] else {
+        let [Command::ControlCommand(order)] = &commands[..] else {
             panic!("{commands:?}");
         };
         assert_eq!((order.user.as_str(), &order.deed), ("ada", &wanted));

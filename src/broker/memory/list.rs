@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use crate::broker::{Change, Info, Member, Roll};
+use crate::broker::{Change, Info, Member, MemberPage};
 use crate::model::cluster_query::{Connection, Count, Kind};
 use crate::model::id::{RoomName, UserName};
 
@@ -121,7 +121,7 @@ impl<N: Copy + PartialEq> List<N> {
     }
 
     /// A page of the list: the members behind a name, at most so many.
-    pub fn roll(&self, after: Option<&UserName>, limit: usize) -> Roll {
+    pub fn roll(&self, after: Option<&UserName>, limit: usize) -> MemberPage {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.users.range::<UserName, _>((from, Bound::Unbounded));
         let members = rest.by_ref().take(limit).map(|(user, parts)| {
@@ -132,7 +132,7 @@ impl<N: Copy + PartialEq> List<N> {
                 info,
             }
         });
-        Roll {
+        MemberPage {
             version: self.version,
             members: members.collect(),
             count: self.users.len() as u64,

@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use super::{Shared, unix_millis};
 use crate::broker::memory::list::List;
-use crate::broker::{BrokerEvent, Change, Connected, Here, Members, Roll};
-use crate::model::cluster_query::{Connections, Count, Finding, Question, Rooms};
+use crate::broker::{BrokerEvent, Change, Connected, MemberPage, Members, SetPresence};
+use crate::model::cluster_query::{ClusterQuery, Connections, Count, QueryResult, Rooms};
 use crate::model::id::RoomName;
 use crate::model::webhook_event;
 
 impl Shared {
-    pub(super) fn here(&mut self, node: usize, here: Here, now: Instant) {
-        let Here {
+    pub(super) fn here(&mut self, node: usize, here: SetPresence, now: Instant) {
+        let SetPresence {
             room: name,
             user,
             connections,
@@ -33,10 +33,12 @@ impl Shared {
         self.changed(&name, change.into_iter().collect());
     }
 
-    pub(super) fn roll(&self, members: &Members) -> Roll {
+    pub(super) fn roll(&self, members: &Members) -> MemberPage {
         let room = self.rooms.get(&members.room);
         let after = members.after.as_ref();
-        room.map_or_else(Roll::default, |room| room.list.roll(after, members.limit))
+        room.map_or_else(MemberPage::default, |room| {
+            room.list.roll(after, members.limit)
+        })
     }
 
     pub(super) fn connected(&mut self, node: usize, connected: Connected, now: Instant) {
@@ -59,17 +61,17 @@ impl Shared {
         self.settled(&name, was_empty, is_empty);
     }
 
-    pub(super) fn find(&self, question: &Question) -> Finding {
+    pub(super) fn find(&self, question: &ClusterQuery) -> QueryResult {
         let room = |name: &RoomName| self.rooms.get(name);
         let count = |name: &RoomName| match room(name) {
             Some(room) => room.list.census(name.clone()),
             None => List::<usize>::default().census(name.clone()),
         };
         match question {
-            Question::Room(name) => {
-                Finding::Room(count(name), room(name).map(|room| room.log.top()))
+            ClusterQuery::Room(name) => {
+                QueryResult::Room(count(name), room(name).map(|room| room.log.top()))
             }
-            Question::Rooms {
+            ClusterQuery::Rooms {
                 kind,
                 prefix,
                 after,
@@ -78,18 +80,18 @@ impl Shared {
                 let rooms = self.occupied.page(*kind, prefix.as_ref(), after.as_ref());
                 let mut names = rooms.take(limit.saturating_add(1));
                 let rooms: Vec<Count> = names.by_ref().take(*limit).map(count).collect();
-                Finding::Rooms(Rooms {
+                QueryResult::Rooms(Rooms {
                     rooms,
                     more: names.next().is_some(),
                 })
             }
-            Question::Connections { user, after, limit } => {
+            ClusterQuery::Connections { user, after, limit } => {
                 let after = after.map(|session| session.to_string());
                 let list = room(&user.room()).map(|room| &room.list);
                 let (connections, count, more) = list.map_or_else(Default::default, |list| {
                     list.connections(after.as_deref(), *limit)
                 });
-                Finding::Connections(Connections {
+                QueryResult::Connections(Connections {
                     user: user.clone(),
                     connections,
                     count,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use redis::{ServerError, Value};
 
-use super::queue::Job;
-use super::{census, revoked, rolls};
+use super::request_queue::RedisRequest;
+use super::{cluster_queries, member_pages, revoked};
 use crate::broker::redis::wire::{self, Format, WireError};
 use crate::broker::{BrokerEvent, Page, Publication, Range, Read, Refused};
 use crate::model::id::{Epoch, Position};
@@ -30,15 +30,15 @@ pub enum Outcome {
 }
 
 /// Reads the answer to a job of a node that reads formats up to `newest`.
-pub fn judge(job: &Job, answer: Value, newest: Format) -> Outcome {
+pub fn judge(job: &RedisRequest, answer: Value, newest: Format) -> Outcome {
     let answer = match answer {
         Value::ServerError(error) => return judge_error(job, &error),
         answer => answer,
     };
     let done = |event| Outcome::Done { event, junk: 0 };
     match job {
-        Job::Probe => done(None),
-        Job::Publish(publish) => {
+        RedisRequest::Probe => done(None),
+        RedisRequest::Publish(publish) => {
             let position = match publish.ephemeral {
                 true => Some(Position {
                     epoch: Epoch::UNKNOWN,
@@ -54,9 +54,9 @@ pub fn judge(job: &Job, answer: Value, newest: Format) -> Outcome {
                 None => foreign(Refused::Unknown),
             }
         }
-        Job::Members(members) => match rolls::read(answer) {
+        RedisRequest::Members(members) => match member_pages::read(answer) {
             Some((roll, junk)) => Outcome::Done {
-                event: Some(BrokerEvent::Roll {
+                event: Some(BrokerEvent::MemberPage {
                     ticket: members.ticket,
                     result: Ok(roll),
                 }),
@@ -64,7 +64,7 @@ pub fn judge(job: &Job, answer: Value, newest: Format) -> Outcome {
             },
             None => foreign(Refused::Unavailable),
         },
-        Job::Census(asked) => match census::read(&asked.question, answer) {
+        RedisRequest::Census(asked) => match cluster_queries::read(&asked.question, answer) {
             Some((finding, junk)) => Outcome::Done {
                 event: Some(BrokerEvent::Found {
                     ticket: asked.ticket,
@@ -74,14 +74,14 @@ pub fn judge(job: &Job, answer: Value, newest: Format) -> Outcome {
             },
             None => foreign(Refused::Unavailable),
         },
-        Job::Revoke(asked) => match revoked::read_written(answer) {
+        RedisRequest::Revoke(asked) => match revoked::read_written(answer) {
             Some(users) => done(Some(BrokerEvent::Revoked {
                 ticket: asked.ticket,
                 result: Ok(users),
             })),
             None => foreign(Refused::Unknown),
         },
-        Job::ReadRevocations(asked) => match revoked::read_all(answer) {
+        RedisRequest::ReadRevocations(asked) => match revoked::read_all(answer) {
             Some((stored, junk)) => Outcome::Done {
                 event: Some(BrokerEvent::Revocations {
                     ticket: asked.ticket,
@@ -91,7 +91,7 @@ pub fn judge(job: &Job, answer: Value, newest: Format) -> Outcome {
             },
             None => foreign(Refused::Unavailable),
         },
-        Job::Read(read) => match read_page(read, answer, newest) {
+        RedisRequest::Read(read) => match read_page(read, answer, newest) {
             Ok((page, junk)) => Outcome::Done {
                 event: Some(BrokerEvent::Page {
                     ticket: read.ticket,
@@ -117,7 +117,7 @@ fn foreign(why: Refused) -> Outcome {
 
 /// Codes by which Redis refuses a command before it runs. An error raised inside a script may have left a part of its work, except
 /// those that its first lines meet.
-fn judge_error(job: &Job, error: &ServerError) -> Outcome {
+fn judge_error(job: &RedisRequest, error: &ServerError) -> Outcome {
     let details = error.details().unwrap_or_default();
     let why = match error.code() {
         "NOSCRIPT" => return Outcome::ScriptMissing,
@@ -273,8 +273,8 @@ mod tests {
     use crate::broker::Publish;
     use crate::model::id::{RoomName, Ticket};
 
-    fn publish() -> Job {
-        Job::Publish(Publish {
+    fn publish() -> RedisRequest {
+        RedisRequest::Publish(Publish {
             ticket: Ticket(1),
             source: None,
             room: RoomName::new("r").unwrap(),
@@ -284,8 +284,8 @@ mod tests {
         })
     }
 
-    fn read(range: Range) -> Job {
-        Job::Read(Read {
+    fn read(range: Range) -> RedisRequest {
+        RedisRequest::Read(Read {
             ticket: Ticket(2),
             room: RoomName::new("r").unwrap(),
             range,

@@ -1,21 +1,21 @@
-//! What is said to Redis: each [`Job`] and each errand of presence as a command.
+//! What is said to Redis: each [`RedisRequest`] and each errand of presence as a command.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use redis::Cmd;
 
-use super::announcer::Errand;
 use super::lease::{LONGEST, Renewal};
 use super::names::Names;
-use super::queue::Job;
+use super::presence_agent::PresenceCommand;
 use super::reaper::{FIELDS, ROOMS, Step};
+use super::request_queue::RedisRequest;
 use super::revoked;
-use super::scripts::{Caller, Script};
+use super::scripts::{Script, ScriptCaller};
 use crate::broker::redis::reconciler::{Ask, Said, Who};
 use crate::broker::redis::wire::{self, Format};
 use crate::broker::{Census, KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
-use crate::model::cluster_query::{Kind, Question};
+use crate::model::cluster_query::{ClusterQuery, Kind};
 use crate::model::id::{Epoch, Incarnation, Position, RoomName};
 use crate::model::retention::Retention;
 use crate::model::webhook_event::{LENGTH, Wanted};
@@ -73,23 +73,25 @@ impl Commands {
     }
 
     /// The command of a job.
-    pub fn command(&mut self, job: &Job, caller: &mut Caller) -> Cmd {
+    pub fn command(&mut self, job: &RedisRequest, caller: &mut ScriptCaller) -> Cmd {
         match job {
-            Job::Publish(publish) if publish.ephemeral => {
+            RedisRequest::Publish(publish) if publish.ephemeral => {
                 let message = wire::encode_ephemeral(&publish.publication, self.format);
                 plain_publish(&self.names.topic(&publish.room), &message)
             }
-            Job::Publish(publish) => self.publish(publish, caller),
-            Job::Read(read) => self.read(read, caller),
-            Job::Members(members) => self.members(members, caller),
-            Job::Census(census) => self.census(census, caller),
-            Job::Revoke(asked) => revoked::write(asked, self.run, &self.names, caller),
-            Job::ReadRevocations(asked) => revoked::read(asked, self.run, &self.names, caller),
-            Job::Probe => plain_publish(&self.node_topic, "1"),
+            RedisRequest::Publish(publish) => self.publish(publish, caller),
+            RedisRequest::Read(read) => self.read(read, caller),
+            RedisRequest::Members(members) => self.members(members, caller),
+            RedisRequest::Census(census) => self.census(census, caller),
+            RedisRequest::Revoke(asked) => revoked::write(asked, self.run, &self.names, caller),
+            RedisRequest::ReadRevocations(asked) => {
+                revoked::read(asked, self.run, &self.names, caller)
+            }
+            RedisRequest::Probe => plain_publish(&self.node_topic, "1"),
         }
     }
 
-    fn publish(&mut self, publish: &Publish, caller: &mut Caller) -> Cmd {
+    fn publish(&mut self, publish: &Publish, caller: &mut ScriptCaller) -> Cmd {
         let mut command = caller.call(Script::Publish);
         let keys = 2 + usize::from(publish.key.is_some());
         command.arg(keys).arg(self.names.log(&publish.room));
@@ -109,7 +111,7 @@ impl Commands {
         command
     }
 
-    fn read(&mut self, read: &Read, caller: &mut Caller) -> Cmd {
+    fn read(&mut self, read: &Read, caller: &mut ScriptCaller) -> Cmd {
         let mut command = caller.call(Script::Read);
         command.arg(2).arg(self.names.log(&read.room));
         command.arg(self.names.meta(&read.room));
@@ -137,7 +139,7 @@ impl Commands {
         command
     }
 
-    fn members(&self, members: &Members, caller: &mut Caller) -> Cmd {
+    fn members(&self, members: &Members, caller: &mut ScriptCaller) -> Cmd {
         let mut command = caller.call(Script::Members);
         let after = members.after.as_ref().map_or("", |name| name.as_str());
         command.arg(2).arg(&self.names.here(&members.room)[..]);
@@ -145,15 +147,15 @@ impl Commands {
         command
     }
 
-    fn census(&self, census: &Census, caller: &mut Caller) -> Cmd {
+    fn census(&self, census: &Census, caller: &mut ScriptCaller) -> Cmd {
         match &census.question {
-            Question::Room(room) => {
+            ClusterQuery::Room(room) => {
                 let mut command = caller.call(Script::Count);
                 command.arg(3).arg(&self.names.here(room)[..]);
                 command.arg(self.names.meta(room));
                 command
             }
-            Question::Rooms {
+            ClusterQuery::Rooms {
                 kind,
                 prefix,
                 after,
@@ -176,7 +178,7 @@ impl Commands {
                 command.arg(&self.names.around()[..]);
                 command
             }
-            Question::Connections { user, after, limit } => {
+            ClusterQuery::Connections { user, after, limit } => {
                 let room = user.room();
                 let [here, _] = self.names.here(&room);
                 let after = after.map_or(String::new(), wire::connection::field);
@@ -189,11 +191,11 @@ impl Commands {
     }
 
     /// The command of an errand.
-    pub fn errand(&self, errand: &Errand, caller: &mut Caller) -> Cmd {
+    pub fn errand(&self, errand: &PresenceCommand, caller: &mut ScriptCaller) -> Cmd {
         let names = &self.names;
         match errand {
-            Errand::Lease(renewal, newest) => self.renewal(renewal, *newest, caller),
-            Errand::Say { lease, ends, ask } => {
+            PresenceCommand::Lease(renewal, newest) => self.renewal(renewal, *newest, caller),
+            PresenceCommand::Say { lease, ends, ask } => {
                 let lease = lease.to_string();
                 match ask {
                     Ask::Enter { number, room } => {
@@ -209,12 +211,12 @@ impl Commands {
                     Ask::Say { room, said } => self.say(&lease, *ends, room, said, caller),
                 }
             }
-            Errand::Reap(Step::Rooms { lease }) => {
+            PresenceCommand::Reap(Step::Rooms { lease }) => {
                 let mut command = plain("ZRANDMEMBER", &names.rooms(lease));
                 command.arg(ROOMS);
                 command
             }
-            Errand::Reap(Step::Reap {
+            PresenceCommand::Reap(Step::Reap {
                 lease,
                 room,
                 cursor,
@@ -225,12 +227,12 @@ impl Commands {
                 command.arg(FIELDS).arg(millis(VERSION_TTL)).arg(LENGTH);
                 command
             }
-            Errand::Reap(Step::Strike { lease, room }) => {
+            PresenceCommand::Reap(Step::Strike { lease, room }) => {
                 let mut command = plain("ZREM", &names.rooms(lease));
                 command.arg(room);
                 command
             }
-            Errand::Reap(Step::Bury { lease }) => {
+            PresenceCommand::Reap(Step::Bury { lease }) => {
                 let mut command = plain("ZREM", &names.nodes());
                 command.arg(lease);
                 command
@@ -238,7 +240,7 @@ impl Commands {
         }
     }
 
-    fn renewal(&self, renewal: &Renewal, newest: Format, caller: &mut Caller) -> Cmd {
+    fn renewal(&self, renewal: &Renewal, newest: Format, caller: &mut ScriptCaller) -> Cmd {
         let mut command = caller.call(Script::Lease);
         command
             .arg(2)
@@ -262,9 +264,9 @@ impl Commands {
         ends: u64,
         room: &RoomName,
         said: &[Said],
-        caller: &mut Caller,
+        caller: &mut ScriptCaller,
     ) -> Cmd {
-        let mut command = caller.call(Script::Here);
+        let mut command = caller.call(Script::SetPresence);
         self.room_keys(room, &mut command);
         command.arg(self.names.topic(room)).arg(lease).arg(ends);
         command
@@ -347,9 +349,9 @@ mod tests {
             1,
         );
         let packed = |command: Cmd| String::from_utf8(command.get_packed_command()).unwrap();
-        let probe = packed(commands.command(&Job::Probe, &mut Caller::default()));
+        let probe = packed(commands.command(&RedisRequest::Probe, &mut ScriptCaller::default()));
         assert!(probe.contains("PUBLISH") && probe.contains("sb:node:0000000000000001"));
-        let durable = Job::Publish(Publish {
+        let durable = RedisRequest::Publish(Publish {
             ticket: Ticket(1),
             source: None,
             room: RoomName::new("r").unwrap(),
@@ -357,7 +359,7 @@ mod tests {
             ephemeral: false,
             publication: Arc::new(wire::unreadable()),
         });
-        let durable = packed(commands.command(&durable, &mut Caller::default()));
+        let durable = packed(commands.command(&durable, &mut ScriptCaller::default()));
         assert!(durable.contains("EVAL\r\n") && durable.contains("#!lua"));
     }
 }

@@ -1,10 +1,10 @@
 //! The broker over Redis, and the only place that names it. Three tasks, each with a connection of its own:
 //!
 //! ```text
-//!  dispatcher ─Request─▶ publisher ──(Lane)── publishes ──▶ publish.lua, revoke.lua, and once a second the node's topic
+//!  dispatcher ─Request─▶ publisher ──(Pipeline)── publishes ──▶ publish.lua, revoke.lua, and once a second the node's topic
 //!                          │ │ └──────(Presence)──────────▶ lease.lua, here.lua, reap.lua
-//!                          │ └─Job─▶ reader ──(Lane)──▶ read.lua, members.lua …     │
-//!                          └─Order─▶ subscription ◀── messages, confirmations ──────┘
+//!                          │ └─RedisRequest─▶ reader ──(Pipeline)──▶ read.lua, members.lua …     │
+//!                          └─ControlCommand─▶ subscription ◀── messages, confirmations ──────┘
 //!  dispatcher ◀─BrokerEvent─ all three
 //! ```
 //!
@@ -13,51 +13,51 @@
 //! is safe. A user of an access list needs, on the keys and topics under the prefix,
 //! the commands of the test `password_user_and_database_come_from_the_address`.
 
-mod announcer;
 pub mod answers;
-mod census;
+mod cluster_queries;
 mod commands;
+mod connection;
+mod fair_queue;
 mod formats;
-mod hooks;
-mod lane;
 mod lease;
-mod link;
+mod liveness;
+mod member_pages;
 mod names;
+mod pipeline;
 mod presence;
+mod presence_agent;
+mod presence_synced;
 mod publisher;
-mod pulse;
-mod pushes;
-pub mod queue;
+mod push_queue;
 mod reader;
 mod reaper;
 pub mod reconciler;
+mod reconnector;
+pub mod request_queue;
 mod revoked;
-mod rolls;
 mod scripts;
-mod shares;
 mod subscription;
-mod supervisor;
 pub mod topics;
-mod trust;
+mod webhook_stream;
 pub mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use announcer::Announcer;
 use commands::Commands;
+use connection::{Connector, Purpose};
 use formats::UnreadableRooms;
-use hooks::Hooks;
-use lane::Lane;
 pub use lease::LEASE;
-use link::{Connector, Purpose};
 use names::Names;
+use pipeline::Pipeline;
 use presence::Presence;
+use presence_agent::PresenceAgent;
+use presence_synced::PresenceSynced;
 use publisher::Publisher;
+use reconnector::Reconnector;
 use subscription::{Reports, Subscription};
-use supervisor::Supervisor;
-use trust::Trust;
+use webhook_stream::WebhookStream;
 
 use super::{Broker, BrokerEvent, Settings};
 use crate::config::RedisUrl;
@@ -124,14 +124,14 @@ pub fn start(
     };
     let names = Names::new(&redis.prefix, db);
     let connector = Arc::new(Connector::new(redis.addresses, tls));
-    let supervise = |purpose| Supervisor::new(connector.clone(), purpose, metrics.clone());
-    let trust = Trust::default();
+    let supervise = |purpose| Reconnector::new(connector.clone(), purpose, metrics.clone());
+    let trust = PresenceSynced::default();
     let unreadable = UnreadableRooms::default();
     let commands = || -> Result<Commands, StartError> {
         Ok(Commands::new(names.clone(), &settings, id::random()?))
     };
-    let lane = |purpose| -> Result<Lane, StartError> {
-        Ok(Lane::new(
+    let lane = |purpose| -> Result<Pipeline, StartError> {
+        Ok(Pipeline::new(
             supervise(purpose),
             commands()?,
             &settings,
@@ -142,7 +142,7 @@ pub fn start(
     };
     let publishes = lane(Purpose::Publishes)?;
     let pages = lane(Purpose::Reads)?;
-    let announcer = Announcer::new(
+    let announcer = PresenceAgent::new(
         settings.incarnation,
         settings.newest_format,
         redis.lease,
@@ -153,7 +153,7 @@ pub fn start(
 
     if let Some(wanted) = &settings.webhooks {
         let asks = wanted.asks.clone();
-        let hooks = Hooks::new(asks, supervise, names.clone(), &settings, metrics.clone());
+        let hooks = WebhookStream::new(asks, supervise, names.clone(), &settings, metrics.clone());
         runtime::spawn(hooks.run());
     }
     let (asked, requests) = flume::unbounded();

@@ -7,35 +7,35 @@ use futures::future::{BoxFuture, Fuse};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Pipeline, RedisResult, Value};
 
-use super::announcer::{Announcer, Errand, Reply};
 use super::commands::Commands;
-use super::rolls;
-use super::scripts::{Caller, Learned};
-use super::supervisor::End;
-use super::trust::Trust;
+use super::member_pages;
+use super::presence_agent::{PresenceAgent, PresenceCommand, Reply};
+use super::presence_synced::PresenceSynced;
+use super::reconnector::End;
+use super::scripts::{Learned, ScriptCaller};
 use crate::broker::redis::wire::Format;
-use crate::broker::{Change, Connected, Here};
+use crate::broker::{Change, Connected, SetPresence};
 use crate::model::id::RoomName;
 
 /// See the head of this file.
 pub struct Presence {
-    announcer: Announcer,
+    announcer: PresenceAgent,
     commands: Commands,
-    caller: Caller,
+    caller: ScriptCaller,
     /// The batch under way, and its answers to come.
-    errands: Vec<Errand>,
+    errands: Vec<PresenceCommand>,
     answers: Fuse<BoxFuture<'static, RedisResult<Vec<Value>>>>,
-    trust: Trust,
+    trust: PresenceSynced,
     /// The last failure that was logged.
     told: String,
 }
 
 impl Presence {
-    pub fn new(announcer: Announcer, commands: Commands, trust: Trust) -> Self {
+    pub fn new(announcer: PresenceAgent, commands: Commands, trust: PresenceSynced) -> Self {
         Self {
             announcer,
             commands,
-            caller: Caller::default(),
+            caller: ScriptCaller::default(),
             errands: Vec::new(),
             answers: Fuse::terminated(),
             trust,
@@ -43,7 +43,7 @@ impl Presence {
         }
     }
 
-    pub fn here(&mut self, here: Here) {
+    pub fn here(&mut self, here: SetPresence) {
         self.announcer.here(here);
     }
 
@@ -74,7 +74,7 @@ impl Presence {
     /// The connection is another one.
     pub fn connected(&mut self, learned: Learned) {
         self.lost();
-        self.caller = Caller::new(learned);
+        self.caller = ScriptCaller::new(learned);
         self.announcer.connected(Instant::now());
     }
 
@@ -127,7 +127,7 @@ impl Presence {
     fn landed(&mut self, answers: Vec<Value>) {
         let (now, mut teach) = (Instant::now(), false);
         for (errand, answer) in std::mem::take(&mut self.errands).into_iter().zip(answers) {
-            let (reply, error) = rolls::judge(&errand, answer);
+            let (reply, error) = member_pages::judge(&errand, answer);
             teach |= matches!(reply, Reply::Again);
             if let Some(error) = error.filter(|error| *error != self.told) {
                 log::warn!(error = error.as_str(); "Redis refuses what is said of members");

@@ -7,12 +7,12 @@ use std::time::Instant;
 use futures::{FutureExt, select_biased};
 
 use super::formats::UnreadableRooms;
-use super::lane::Lane;
+use super::liveness::{LivenessProbe, Signal};
+use super::pipeline::Pipeline;
 use super::presence::Presence;
-use super::pulse::{Pulse, Signal};
-use super::queue::Job;
-use super::subscription::Order;
-use super::supervisor::{Change, End};
+use super::reconnector::{Change, End};
+use super::request_queue::RedisRequest;
+use super::subscription::SubscriptionCommand;
 use super::{Ended, TICK, emit};
 use crate::broker::{BrokerEvent, Change as ListChange, Request};
 use crate::metrics::Metrics;
@@ -27,12 +27,12 @@ const TURN: usize = 256;
 /// tasks has ended; dropping `reads` and `orders` ends those.
 pub struct Publisher {
     pub requests: flume::Receiver<Request>,
-    pub lane: Lane,
+    pub lane: Pipeline,
     pub presence: Presence,
     pub unreadable: UnreadableRooms,
     pub changes: flume::Receiver<(RoomName, ListChange)>,
-    pub reads: flume::Sender<Job>,
-    pub orders: flume::Sender<Order>,
+    pub reads: flume::Sender<RedisRequest>,
+    pub orders: flume::Sender<SubscriptionCommand>,
     pub signals: flume::Receiver<Signal>,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
@@ -42,7 +42,7 @@ pub struct Publisher {
 impl Publisher {
     /// Serves until someone ends.
     pub async fn run(mut self) {
-        let mut pulse = Pulse::new(Instant::now());
+        let mut pulse = LivenessProbe::new(Instant::now());
         let mut tick = Box::pin(runtime::sleep(TICK).fuse());
         loop {
             // `fuse`, because a bare flume future would not be polled once the other end is gone.
@@ -113,25 +113,25 @@ impl Publisher {
     fn pass_on(&mut self, request: Request) -> Result<(), Ended> {
         match request {
             Request::Publish(publish) => {
-                self.lane.push(Job::Publish(publish));
+                self.lane.push(RedisRequest::Publish(publish));
                 Ok(())
             }
             Request::Revoke(revoke) => {
-                self.lane.push(Job::Revoke(revoke));
+                self.lane.push(RedisRequest::Revoke(revoke));
                 Ok(())
             }
-            Request::ReadRevocations(read) => self.read(Job::ReadRevocations(read)),
-            Request::Read(read) => self.read(Job::Read(read)),
+            Request::ReadRevocations(read) => self.read(RedisRequest::ReadRevocations(read)),
+            Request::Read(read) => self.read(RedisRequest::Read(read)),
             Request::Members(members) => {
                 // It may be asked because of a change that shows a loss; that comes first.
                 self.hear();
-                self.read(Job::Members(members))
+                self.read(RedisRequest::Members(members))
             }
             Request::Census(census) => {
                 self.hear();
-                self.read(Job::Census(census))
+                self.read(RedisRequest::Census(census))
             }
-            Request::Here(here) => {
+            Request::SetPresence(here) => {
                 self.presence.here(here);
                 Ok(())
             }
@@ -143,8 +143,8 @@ impl Publisher {
                 self.presence.retire(span);
                 Ok(())
             }
-            Request::Follow(room) => self.order(Order::Follow(room)),
-            Request::Unfollow(room) => self.order(Order::Unfollow(room)),
+            Request::Follow(room) => self.order(SubscriptionCommand::Follow(room)),
+            Request::Unfollow(room) => self.order(SubscriptionCommand::Unfollow(room)),
         }
     }
 
@@ -154,15 +154,15 @@ impl Publisher {
         }
     }
 
-    fn read(&self, job: Job) -> Result<(), Ended> {
+    fn read(&self, job: RedisRequest) -> Result<(), Ended> {
         self.reads.send(job).map_err(|_| Ended)
     }
 
-    fn order(&self, order: Order) -> Result<(), Ended> {
+    fn order(&self, order: SubscriptionCommand) -> Result<(), Ended> {
         self.orders.send(order).map_err(|_| Ended)
     }
 
-    fn feel(&mut self, pulse: &mut Pulse) -> Result<(), Ended> {
+    fn feel(&mut self, pulse: &mut LivenessProbe) -> Result<(), Ended> {
         // Whatever was heard while this task waited for the dispatcher counts first.
         while let Ok(signal) = self.signals.try_recv() {
             pulse.signal(signal, Instant::now());
@@ -182,9 +182,9 @@ impl Publisher {
         gauge.set(time.unwrap_or_default() as u64);
         if verdict.remake {
             self.lane.remake(End::Unheard);
-            self.order(Order::Remake)?;
+            self.order(SubscriptionCommand::Remake)?;
         } else if verdict.probe {
-            self.lane.push(Job::Probe);
+            self.lane.push(RedisRequest::Probe);
         }
         if self.readiness.set_broker(verdict.ready) {
             match verdict.ready {

@@ -2,8 +2,8 @@
 
 use futures::{FutureExt, select_biased};
 
-use super::lane::Lane;
-use super::queue::Job;
+use super::pipeline::Pipeline;
+use super::request_queue::RedisRequest;
 use super::{TICK, emit};
 use crate::broker::BrokerEvent;
 use crate::runtime;
@@ -12,7 +12,11 @@ use crate::runtime;
 const TURN: usize = 256;
 
 /// Serves until `reads` or the dispatcher's inbox ends.
-pub async fn run(reads: flume::Receiver<Job>, mut lane: Lane, events: flume::Sender<BrokerEvent>) {
+pub async fn run(
+    reads: flume::Receiver<RedisRequest>,
+    mut lane: Pipeline,
+    events: flume::Sender<BrokerEvent>,
+) {
     let mut tick = Box::pin(runtime::sleep(TICK).fuse());
     loop {
         select_biased! {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use room::{Entry, Record, Room};
 
-use crate::broker::{Change, Here, Info, Sender};
+use crate::broker::{Change, Info, Sender, SetPresence};
 use crate::model::id::{RoomName, UserName};
 
 /// How many users one ask is about at most, so that none keeps the store busy for long.
@@ -72,7 +72,7 @@ pub enum End {
 
 /// See the head of this file.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct PresenceReconciler {
     rooms: HashMap<RoomName, Room>,
     /// Rooms of which something is to be asked, each once.
     queue: VecDeque<RoomName>,
@@ -85,10 +85,10 @@ pub struct Ledger {
     entered: u64,
 }
 
-impl Ledger {
+impl PresenceReconciler {
     /// From now on this is wanted.
-    pub fn here(&mut self, here: Here) {
-        let Here {
+    pub fn here(&mut self, here: SetPresence) {
+        let SetPresence {
             room,
             user,
             connections,

@@ -9,14 +9,14 @@ use super::answers::{bytes, read_offset};
 use super::commands::millis;
 use super::lease::LONGEST;
 use super::names::Names;
-use super::scripts::{Caller, Script};
+use super::scripts::{Script, ScriptCaller};
 use crate::broker::redis::wire;
 use crate::broker::{Kept, ReadRevocations, Revoke, StoredRevocations};
 use crate::model::id::{Incarnation, UserName};
 use crate::model::revocations::{Cutoff, MOST};
 
 /// The command that writes.
-pub fn write(asked: &Revoke, run: Incarnation, names: &Names, caller: &mut Caller) -> Cmd {
+pub fn write(asked: &Revoke, run: Incarnation, names: &Names, caller: &mut ScriptCaller) -> Cmd {
     let mut command = begin(Script::Revoke, run, asked.kept, names, caller);
     let confirm = asked.confirm.as_ref();
     command
@@ -30,13 +30,24 @@ pub fn write(asked: &Revoke, run: Incarnation, names: &Names, caller: &mut Calle
 }
 
 /// The command that reads.
-pub fn read(asked: &ReadRevocations, run: Incarnation, names: &Names, caller: &mut Caller) -> Cmd {
+pub fn read(
+    asked: &ReadRevocations,
+    run: Incarnation,
+    names: &Names,
+    caller: &mut ScriptCaller,
+) -> Cmd {
     let mut command = begin(Script::Revocations, run, asked.kept, names, caller);
     command.arg(u8::from(asked.is_starting));
     command
 }
 
-fn begin(script: Script, run: Incarnation, kept: Kept, names: &Names, caller: &mut Caller) -> Cmd {
+fn begin(
+    script: Script,
+    run: Incarnation,
+    kept: Kept,
+    names: &Names,
+    caller: &mut ScriptCaller,
+) -> Cmd {
     let mut command = caller.call(script);
     command.arg(3).arg(&names.revoked()[..]).arg(names.nodes());
     command

@@ -15,10 +15,10 @@ pub enum Script {
     Rooms,
     /// A short memory ends no lease, and taking out makes room.
     Lease,
-    Here,
+    SetPresence,
     Reap,
     /// What is done makes room.
-    Hooks,
+    WebhookStream,
     Revoke,
     /// Can be read when memory is short.
     Revocations,
@@ -28,7 +28,7 @@ pub enum Script {
 pub const PUBLISHES: &[Script] = &[
     Script::Publish,
     Script::Lease,
-    Script::Here,
+    Script::SetPresence,
     Script::Reap,
     Script::Revoke,
 ];
@@ -43,7 +43,7 @@ pub const READS: &[Script] = &[
 ];
 
 /// What the connection for webhooks calls.
-pub const WEBHOOKS: &[Script] = &[Script::Hooks];
+pub const WEBHOOKS: &[Script] = &[Script::WebhookStream];
 
 impl Script {
     pub fn text(self) -> &'static str {
@@ -66,7 +66,7 @@ impl Script {
                 include_str!("rooms.lua")
             ),
             Script::Lease => concat!("#!lua flags=allow-oom\n", include_str!("lease.lua")),
-            Script::Here => concat!(
+            Script::SetPresence => concat!(
                 "#!lua\n",
                 include_str!("parts.lua"),
                 include_str!("notice.lua"),
@@ -88,7 +88,7 @@ impl Script {
             Script::Revocations => {
                 concat!(include_str!("revoked.lua"), include_str!("revocations.lua"))
             }
-            Script::Hooks => concat!("#!lua flags=allow-oom\n", include_str!("hooks.lua")),
+            Script::WebhookStream => concat!("#!lua flags=allow-oom\n", include_str!("hooks.lua")),
         }
     }
 }
@@ -105,13 +105,13 @@ impl Learned {
 
 /// Calls scripts on one connection.
 #[derive(Debug, Default)]
-pub struct Caller {
+pub struct ScriptCaller {
     learned: Learned,
     /// The server has forgotten these: the next call brings the text.
     forgotten: Vec<Script>,
 }
 
-impl Caller {
+impl ScriptCaller {
     /// For a new connection.
     pub fn new(learned: Learned) -> Self {
         Self {
@@ -147,7 +147,7 @@ impl Caller {
 mod tests {
     use super::*;
 
-    fn is_by_digest(caller: &mut Caller, script: Script) -> bool {
+    fn is_by_digest(caller: &mut ScriptCaller, script: Script) -> bool {
         let packed = caller.call(script).get_packed_command();
         !packed.windows(6).any(|part| part == b"EVAL\r\n")
     }
@@ -157,7 +157,7 @@ mod tests {
         let mut learned = Learned::default();
         learned.add(Script::Read, "d".into());
         learned.add(Script::Members, "e".into());
-        let mut caller = Caller::new(learned);
+        let mut caller = ScriptCaller::new(learned);
         assert!(is_by_digest(&mut caller, Script::Read));
         assert!(
             !is_by_digest(&mut caller, Script::Publish),

@@ -8,10 +8,10 @@ use futures::future::{BoxFuture, Fuse};
 use futures::{FutureExt, select};
 use redis::RedisResult;
 
+use super::liveness::Signal;
 use super::names::Names;
-use super::pulse::Signal;
-use super::pushes::{Push, Pushes};
-use super::supervisor::{Change, End, Supervisor};
+use super::push_queue::{Push, PushQueue};
+use super::reconnector::{Change, End, Reconnector};
 use super::{Ended, TICK, emit};
 use crate::broker::redis::topics::{Ask, Topics};
 use crate::broker::redis::wire::{self, Format, Heard, WireError};
@@ -28,7 +28,7 @@ const TURN: usize = 256;
 
 /// What the publishing task orders.
 #[derive(Debug)]
-pub enum Order {
+pub enum SubscriptionCommand {
     Follow(RoomName),
     Unfollow(RoomName),
     /// The pulse is gone: make the connection anew.
@@ -47,12 +47,12 @@ pub struct Reports {
 
 /// Everything the task owns. It ends when `orders` or the dispatcher's inbox does.
 pub struct Subscription {
-    orders: flume::Receiver<Order>,
-    supervisor: Supervisor,
+    orders: flume::Receiver<SubscriptionCommand>,
+    supervisor: Reconnector,
     topics: Topics,
     names: Names,
     newest_format: Format,
-    pushes: Option<Pushes>,
+    pushes: Option<PushQueue>,
     /// The request under way.
     asked: Fuse<BoxFuture<'static, RedisResult<()>>>,
     reports: Reports,
@@ -61,8 +61,8 @@ pub struct Subscription {
 
 impl Subscription {
     pub fn new(
-        orders: flume::Receiver<Order>,
-        supervisor: Supervisor,
+        orders: flume::Receiver<SubscriptionCommand>,
+        supervisor: Reconnector,
         topics: Topics,
         names: Names,
         newest_format: Format,
@@ -110,15 +110,15 @@ impl Subscription {
         }
     }
 
-    fn obey(&mut self, order: Order, told: &mut Vec<BrokerEvent>) {
+    fn obey(&mut self, order: SubscriptionCommand, told: &mut Vec<BrokerEvent>) {
         match order {
-            Order::Follow(room) => {
+            SubscriptionCommand::Follow(room) => {
                 if self.topics.follow(&room) {
                     told.push(BrokerEvent::Following(room));
                 }
             }
-            Order::Unfollow(room) => self.topics.unfollow(&room, Instant::now()),
-            Order::Remake => self.remake(End::Unheard, told),
+            SubscriptionCommand::Unfollow(room) => self.topics.unfollow(&room, Instant::now()),
+            SubscriptionCommand::Remake => self.remake(End::Unheard, told),
         }
     }
 
@@ -158,7 +158,7 @@ impl Subscription {
         let now = Instant::now();
         self.one(first, now, told);
         for _ in 1..TURN {
-            let Some(push) = self.pushes.as_ref().and_then(Pushes::try_next) else {
+            let Some(push) = self.pushes.as_ref().and_then(PushQueue::try_next) else {
                 return;
             };
             self.one(push, now, told);
@@ -261,7 +261,7 @@ impl Subscription {
 }
 
 /// The next push; never, while there is no connection.
-async fn next(pushes: &Option<Pushes>) -> Push {
+async fn next(pushes: &Option<PushQueue>) -> Push {
     match pushes {
         Some(pushes) => pushes.next().await,
         None => std::future::pending().await,

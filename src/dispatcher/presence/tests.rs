@@ -1,7 +1,7 @@
 //! Presence, turn by turn: what is announced and when, what members are told, and how they are answered who ask.
 
 use super::*;
-use crate::broker::{Change, Here, Info, Member, Members, Roll};
+use crate::broker::{Change, Info, Member, MemberPage, Members, SetPresence};
 use crate::model::id::UserName;
 use crate::model::identity::Identity;
 
@@ -53,7 +53,7 @@ fn rolled(ticket: Ticket, version: u64, users: &[&str]) -> Event {
         info: None,
     };
     let members: Vec<Member> = users.iter().map(member).collect();
-    let roll = Roll {
+    let roll = MemberPage {
         version,
         count: members.len() as u64,
         members,
@@ -61,7 +61,7 @@ fn rolled(ticket: Ticket, version: u64, users: &[&str]) -> Event {
         more: false,
     };
     let result = Ok(roll);
-    Event::Broker(BrokerEvent::Roll { ticket, result })
+    Event::Broker(BrokerEvent::MemberPage { ticket, result })
 }
 
 fn one(room: &str, user: &str, connections: u32) -> (String, String, u32) {
@@ -73,7 +73,7 @@ impl Bench {
     fn announced(&mut self) -> Vec<(String, String, u32)> {
         let mut announced = Vec::new();
         self.presence.retain(|request| {
-            let Request::Here(here) = request else {
+            let Request::SetPresence(here) = request else {
                 return true;
             };
             let user = here.user.as_ref();
@@ -187,10 +187,10 @@ fn the_info_of_a_user_is_announced_once() {
         bench.turn([identified(1, "ada", Some(info.clone()))]);
     }
     let named = |request: &Request| match request {
-        Request::Here(here) if here.user.is_some() => Some(here.clone()),
+        Request::SetPresence(here) if here.user.is_some() => Some(here.clone()),
         _ => None,
     };
-    let heres: Vec<Here> = bench.presence.iter().filter_map(named).collect();
+    let heres: Vec<SetPresence> = bench.presence.iter().filter_map(named).collect();
     assert_eq!(heres.len(), 1, "the same is not told twice");
     assert_eq!(heres[0].info.as_ref().unwrap().get(), info.get());
 }
@@ -295,7 +295,7 @@ fn questions_share_the_read_they_wait_for_and_a_failure_answers_them_all() {
     assert_eq!(asked.len(), 1, "the room's own");
     let ticket = asked[0].ticket;
     let result = Err(Refused::Unavailable);
-    bench.turn([Event::Broker(BrokerEvent::Roll { ticket, result })]);
+    bench.turn([Event::Broker(BrokerEvent::MemberPage { ticket, result })]);
     for session in [1, 2] {
         assert_eq!(bench.heard(session)[0]["code"], "unavailable");
     }
@@ -418,13 +418,13 @@ fn lists_are_read_a_bounded_number_at_a_time() {
     bench.turn(rooms.iter().map(|room| join(1, room)));
     bench.turn(rooms.iter().map(|room| following(room)));
     let mut asked = bench.asked();
-    assert_eq!(asked.len(), roll::ROLLS);
+    assert_eq!(asked.len(), member_reads::ROLLS);
     let mut answered = 0;
     while let Some(question) = asked.pop() {
         answered += 1;
         bench.turn([rolled(question.ticket, 1, &[])]);
         asked.extend(bench.asked());
-        assert!(asked.len() <= roll::ROLLS);
+        assert!(asked.len() <= member_reads::ROLLS);
     }
     assert_eq!(answered, 100);
 }
@@ -439,7 +439,7 @@ fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
         bench.chunks(1);
     }
     let rolls = &bench.dispatcher.desk.rolls;
-    assert!(rolls.due() <= 1 && rolls.waiting.len() <= 1 && rolls.under_way <= roll::ROLLS);
+    assert!(rolls.due() <= 1 && rolls.waiting.len() <= 1 && rolls.under_way <= member_reads::ROLLS);
     assert!(bench.dispatcher.attendance.in_grace() <= 1);
 }
 

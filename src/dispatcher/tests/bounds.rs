@@ -108,14 +108,14 @@ fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
     bench.dispatcher.desk.settings.max_rooms = 1000;
     bench.dispatcher.desk.settings.rooms_per_session = 1000;
     bench.open(1);
-    let rooms: Vec<String> = (0..desk::READS).map(|n| format!("r{n}")).collect();
+    let rooms: Vec<String> = (0..turn::READS).map(|n| format!("r{n}")).collect();
     bench.turn(rooms.iter().map(|room| join(1, room)));
     let asked = bench.turn(rooms.iter().map(|room| following(room)));
-    assert_eq!(asked.len(), desk::READS, "no further read may be asked");
+    assert_eq!(asked.len(), turn::READS, "no further read may be asked");
     for _ in 0..100 {
         bench.turn([join(1, "again"), following("again"), leave(1, "again")]);
         bench.heard(1);
     }
     assert_eq!(bench.dispatcher.desk.due(), 1);
-    assert_eq!(bench.dispatcher.joins.len(), desk::READS + 1);
+    assert_eq!(bench.dispatcher.joins.len(), turn::READS + 1);
 }

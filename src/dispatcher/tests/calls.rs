@@ -12,7 +12,7 @@ fn call(room: &str) -> (Event, flume::Receiver<(usize, api::Answer)>) {
         publication: said("hi"),
     };
     let event = Event::Call {
-        caller: api::Caller::new(0, telling),
+        caller: api::ApiCaller::new(0, telling),
         command: api::Command::Publish(publish),
     };
     (event, answers)

@@ -3,7 +3,7 @@
 use super::identity::{holder, identified, secured};
 use super::*;
 use crate::broker::{Revoke, StoredRevocations};
-use crate::model::control::{Cutoff, Deed, Order};
+use crate::model::control::{ControlAction, ControlCommand, Cutoff};
 use crate::model::epochs::Ends;
 use crate::model::id::UserName;
 use crate::model::identity::LEEWAY;
@@ -12,7 +12,7 @@ const REVOKED: &str = "$control.revoked";
 
 /// Tokens that were issued up to this moment by any clock that is not ahead.
 fn revoked(user: &str, moment: u64) -> Arc<Publication> {
-    ordered(user, Deed::Revoke(Cutoff::at(moment)), 1)
+    ordered(user, ControlAction::Revoke(Cutoff::at(moment)), 1)
 }
 
 fn user(name: &str) -> UserName {
@@ -61,9 +61,9 @@ fn written(write: &Revoke, new: &[&str]) -> Event {
     })
 }
 
-fn ordered(user: &str, deed: Deed, moment: u64) -> Arc<Publication> {
+fn ordered(user: &str, deed: ControlAction, moment: u64) -> Arc<Publication> {
     let user = UserName::new(user).unwrap();
-    Arc::new(Order { user, deed }.to_publication(moment))
+    Arc::new(ControlCommand { user, deed }.to_publication(moment))
 }
 
 fn heard_order(room: &str, offset: u64, said: Arc<Publication>) -> Event {
@@ -159,7 +159,7 @@ fn a_revocation_by_the_issuers_clock_leaves_the_new_token_alone() {
     let (old, new) = (holder("ada", "*", expires - 1), holder("ada", "*", expires));
     bench.signed_in(1, &old, 0);
     bench.signed_in(2, &new, 0);
-    let deed = Deed::Revoke(Cutoff::issued_before(time));
+    let deed = ControlAction::Revoke(Cutoff::issued_before(time));
     bench.turn([heard_order(REVOKED, 1, ordered("ada", deed, 1))]);
     let codes = [1, 2].map(|session| bench.closed(session));
     assert_eq!(codes, [Some(3500), None]);
@@ -208,10 +208,10 @@ fn a_revocation_is_answered_when_the_set_and_the_notification_are_safe() {
     let cutoff = Cutoff::at(bench.now.unix_ms);
     let mut revoke = || {
         let (telling, answers) = flume::bounded(1);
-        let (user, deed) = (user("ada"), Deed::Revoke(cutoff));
+        let (user, deed) = (user("ada"), ControlAction::Revoke(cutoff));
         let event = Event::Call {
-            caller: api::Caller::new(0, telling),
-            command: api::Command::Order(Order { user, deed }),
+            caller: api::ApiCaller::new(0, telling),
+            command: api::Command::ControlCommand(ControlCommand { user, deed }),
         };
         let wrote = writes(bench.turn([event]));
         assert_eq!(wrote[0].cutoffs.len(), 1);
@@ -371,7 +371,7 @@ fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
         (name, cutoff)
     });
     for (offset, (name, cutoff)) in (1..).zip(cutoffs) {
-        let said = ordered(name, Deed::Revoke(cutoff), 1);
+        let said = ordered(name, ControlAction::Revoke(cutoff), 1);
         bench.turn([heard_order(REVOKED, offset, said)]);
     }
     let requests = bench.turn([Event::Broker(BrokerEvent::DataSetChanged)]);
@@ -410,11 +410,11 @@ fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
     let [said] = &again[..] else {
         panic!("{again:?}");
     };
-    let order = Order::read(
+    let order = ControlCommand::read(
         crate::model::control::ControlLog::Revocations,
         &said.publication,
     );
-    assert_eq!(order.unwrap().deed, Deed::Revoke(cutoffs[0].1));
+    assert_eq!(order.unwrap().deed, ControlAction::Revoke(cutoffs[0].1));
     let published = |ticket, result| Event::Broker(BrokerEvent::Published { ticket, result });
     bench.turn([published(said.ticket, Err(Refused::Unavailable))]);
     let once_more = publishes(bench.turn([Event::Tick]));
@@ -454,7 +454,7 @@ fn orders_concern_the_users_sessions_alone_and_those_said_before_are_past() {
     bench.turn([log(
         ticket,
         EPOCH,
-        vec![ordered("ada", Deed::Disconnect, 1)],
+        vec![ordered("ada", ControlAction::Disconnect, 1)],
     )]);
     assert_eq!(bench.closed(1), None);
     bench.turn([join(2, "lobby")]);
@@ -465,7 +465,7 @@ fn orders_concern_the_users_sessions_alone_and_those_said_before_are_past() {
     bench.turn([heard_order(
         "$control",
         2,
-        ordered("ada", Deed::Join(lobby()), 1),
+        ordered("ada", ControlAction::Join(lobby()), 1),
     )]);
     let told = bench.heard(1);
     assert_eq!(
@@ -483,7 +483,7 @@ fn orders_concern_the_users_sessions_alone_and_those_said_before_are_past() {
     bench.turn([heard_order(
         "$control",
         3,
-        ordered("ada", Deed::Leave(lobby()), 1),
+        ordered("ada", ControlAction::Leave(lobby()), 1),
     )]);
     for session in [1, 2] {
         let heard = bench.heard(session);
@@ -492,7 +492,7 @@ fn orders_concern_the_users_sessions_alone_and_those_said_before_are_past() {
     bench.turn([heard_order(
         "$control",
         4,
-        ordered("ada", Deed::Disconnect, 1),
+        ordered("ada", ControlAction::Disconnect, 1),
     )]);
     let codes = [1, 2, 3].map(|session| bench.closed(session));
     assert_eq!(codes, [Some(3007), Some(3007), None]);
@@ -505,11 +505,11 @@ fn a_hole_among_the_orders_is_read_and_they_are_done_in_their_order() {
     bench.signed_in(1, &holder("ada", "*", bench.expires_in(60)), 0);
     let ticket = read_ticket(&bench.turn([following("$control")]));
     bench.turn([log(ticket, EPOCH, vec![])]);
-    let leave = ordered("ada", Deed::Leave(name("lobby")), 1);
+    let leave = ordered("ada", ControlAction::Leave(name("lobby")), 1);
     let requests = bench.turn([heard_order("$control", 2, leave.clone())]);
     assert!(bench.heard(1).is_empty());
     let ticket = read_ticket(&requests);
-    let come = ordered("ada", Deed::Join(name("lobby")), 1);
+    let come = ordered("ada", ControlAction::Join(name("lobby")), 1);
     let requests = bench.turn([log(ticket, EPOCH, vec![come, leave])]);
     assert!(
         matches!(&requests[..], [Request::Follow(_), Request::Unfollow(_)]),
@@ -533,6 +533,6 @@ fn a_session_that_is_in_as_many_rooms_as_it_may_is_not_brought_into_more() {
     bench.turn([join(1, "a")]);
     let ticket = read_ticket(&bench.turn([following("$control")]));
     bench.turn([log(ticket, EPOCH, vec![])]);
-    let come = ordered("ada", Deed::Join(name("lobby")), 1);
+    let come = ordered("ada", ControlAction::Join(name("lobby")), 1);
     assert!(bench.turn([heard_order("$control", 1, come)]).is_empty());
 }

@@ -131,7 +131,7 @@ fn a_resubscription_of_many_rooms_reads_a_bounded_number_at_a_time() {
     let rooms: Vec<String> = (0..200).map(|n| format!("r{n}")).collect();
     bench.turn(rooms.iter().map(|room| join(1, room)));
     let mut asked = bench.turn(rooms.iter().map(|room| following(room)));
-    assert_eq!(asked.len(), desk::READS);
+    assert_eq!(asked.len(), turn::READS);
     let mut answered = 0;
     while let Some(request) = asked.pop() {
         let Request::Read(read) = request else {
@@ -139,7 +139,7 @@ fn a_resubscription_of_many_rooms_reads_a_bounded_number_at_a_time() {
         };
         answered += 1;
         asked.extend(bench.turn([page(read.ticket, 0, 1, vec![])]));
-        assert!(asked.len() <= desk::READS);
+        assert!(asked.len() <= turn::READS);
         bench.chunks(1);
     }
     assert_eq!(answered, 200);
@@ -155,10 +155,10 @@ fn what_waits_behind_holes_is_bounded_in_bytes_and_comes_with_a_later_read() {
     for offset in 2..=1000 {
         let requests = bench.turn(["lobby", "other"].map(|room| message(room, offset, &text)));
         ticket = ticket.or_else(|| (!requests.is_empty()).then(|| read_ticket(&requests)));
-        assert!(bench.dispatcher.desk.ahead_used <= desk::AHEAD_MEMORY);
+        assert!(bench.dispatcher.desk.ahead_used <= turn::AHEAD_MEMORY);
     }
     let held = bench.dispatcher.desk.ahead_used;
-    assert!(held > desk::AHEAD_MEMORY / 2, "{held}");
+    assert!(held > turn::AHEAD_MEMORY / 2, "{held}");
     let requests = bench.turn([page(ticket.unwrap(), 1000, 1, (1..=100).collect())]);
     let position = bench.dispatcher.position(&name("lobby")).unwrap();
     assert!((101..1000).contains(&position.offset), "{position:?}");

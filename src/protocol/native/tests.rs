@@ -271,7 +271,7 @@ fn presence_is_flat_too() {
         connections: 2,
         info,
     };
-    let roll = crate::model::member::Roll {
+    let roll = crate::model::member::MemberPage {
         version: 9,
         members: vec![member("ada", Some(info)), member("bob", None)],
         count: 5,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use switchboard::runtime::{self, Socket};
 
 use super::room::State;
-use super::{Client, Ended, Order, STEADY_AFTER, jitter};
+use super::{Client, ControlCommand, Ended, STEADY_AFTER, jitter};
 use crate::history::{Event, Kept, Position};
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
@@ -195,7 +195,7 @@ impl<'a> Serving<'a> {
         let first = select_biased! {
             said = self.conn.stream.next().fuse() => Some(said),
             order = self.client.ordered.recv_async().fuse() => {
-                return Ok(self.obey(order.unwrap_or(Order::End)));
+                return Ok(self.obey(order.unwrap_or(ControlCommand::End)));
             }
             () = runtime::sleep(left).fuse() => None,
         };
@@ -218,21 +218,21 @@ impl<'a> Serving<'a> {
     }
 
     /// What it means for the connection, if anything.
-    fn obey(&mut self, order: Order) -> Option<Ended> {
+    fn obey(&mut self, order: ControlCommand) -> Option<Ended> {
         match order {
-            Order::Away => Some(Ended::Away),
-            Order::End => Some(Ended::Over),
-            Order::Return => None,
-            Order::Members { room } => {
+            ControlCommand::Away => Some(Ended::Away),
+            ControlCommand::End => Some(Ended::Over),
+            ControlCommand::Return => None,
+            ControlCommand::Members { room } => {
                 let command = json!({"type": "members", "room": room, "limit": 1000});
                 self.ask(command, Asked::Members { room });
                 None
             }
-            Order::History { room } => {
+            ControlCommand::History { room } => {
                 self.ask_history(room, Vec::new());
                 None
             }
-            Order::Publish { ref room, .. } => {
+            ControlCommand::Publish { ref room, .. } => {
                 let room = room.clone();
                 self.client.enqueue(order);
                 self.pump(&room);

@@ -8,7 +8,7 @@ use crate::history::Event;
 const NOTES: usize = 8;
 
 #[derive(Default)]
-pub struct Attendance {
+pub struct LocalPresence {
     clients: HashMap<usize, Client>,
     /// Lists that were asked for, and those that were wrong.
     pub lists: usize,
@@ -33,7 +33,7 @@ struct Heard {
     version: u64,
 }
 
-impl Attendance {
+impl LocalPresence {
     pub fn take(&mut self, event: &Event) {
         match event {
             Event::Open { client, .. } | Event::Closed { client, .. } => {

@@ -7,7 +7,7 @@ use switchboard::runtime;
 
 use super::{Scenario, unnoticed};
 use crate::bars::Bars;
-use crate::client::{Glance, Order};
+use crate::client::{ControlCommand, Glance};
 use crate::cluster::{Plan, info};
 use crate::raw::Raw;
 use crate::world::World;
@@ -167,7 +167,7 @@ async fn recover(world: &mut World) {
         herd.iter().all(|client| holds(&client.glance()))
     };
     for client in &world.clients[all.clone()] {
-        client.order(Order::Away);
+        client.order(ControlCommand::Away);
     }
     while !glances(world, |glance| !glance.joined) {
         world.sleep(0.05).await;
@@ -181,7 +181,7 @@ async fn recover(world: &mut World) {
     ));
     let start = Instant::now();
     for client in &world.clients[all.clone()] {
-        client.order(Order::Return);
+        client.order(ControlCommand::Return);
     }
     let whole = |glance: &Glance| {
         let mut positions = glance.positions.values().flatten();

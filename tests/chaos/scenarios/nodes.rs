@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::{Scenario, unnoticed, whole};
 use crate::bars::Bars;
-use crate::client::{Handle, Order};
+use crate::client::{ControlCommand, Handle};
 use crate::presence;
 use crate::world::World;
 
@@ -89,10 +89,12 @@ async fn kill_with_clients(world: &mut World) {
         gone.len()
     ));
     world.cluster.nodes[victim].kill();
-    gone.iter().for_each(|client| client.order(Order::Away));
+    gone.iter()
+        .for_each(|client| client.order(ControlCommand::Away));
     let took = presence::until_listed(&world.clients, Duration::from_secs(30)).await;
     world.within("they are listed nowhere", took, Duration::from_secs(15));
-    gone.iter().for_each(|client| client.order(Order::Return));
+    gone.iter()
+        .for_each(|client| client.order(ControlCommand::Return));
     world.cluster.start_node(victim).await;
     world.healed();
 }

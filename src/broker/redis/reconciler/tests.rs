@@ -32,8 +32,8 @@ fn user(number: u8) -> Option<UserName> {
     (number > 0).then(|| UserName::new(&format!("u{number}")).unwrap())
 }
 
-fn here(in_room: u8, of: u8, connections: u32) -> Here {
-    Here {
+fn here(in_room: u8, of: u8, connections: u32) -> SetPresence {
+    SetPresence {
         room: room(in_room),
         user: user(of),
         connections,
@@ -53,7 +53,7 @@ enum Fate {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Here(u8, u8, u32),
+    SetPresence(u8, u8, u32),
     Batch(usize, Vec<Fate>),
     /// Time goes on, for the store and for the node.
     Wait(u64),
@@ -75,7 +75,7 @@ fn fate() -> impl Strategy<Value = Fate> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0..3u8, 0..4u8, 0..3u32).prop_map(|(room, user, count)| Step::Here(room, user, count)),
+        8 => (0..3u8, 0..4u8, 0..3u32).prop_map(|(room, user, count)| Step::SetPresence(room, user, count)),
         8 => (1..4usize, proptest::collection::vec(fate(), 4)).prop_map(|(max, fates)| Step::Batch(max, fates)),
         3 => (1..5u64).prop_map(Step::Wait),
         3 => any::<usize>().prop_map(Step::Late),
@@ -86,7 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
 const LEASE: u64 = 10;
 
 struct World {
-    ledger: Ledger,
+    ledger: PresenceReconciler,
     start: Instant,
     /// In seconds, of the store and of the node.
     clock: u64,
@@ -101,7 +101,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            ledger: Ledger::default(),
+            ledger: PresenceReconciler::default(),
             start: Instant::now(),
             clock: 1,
             wanted: BTreeMap::new(),
@@ -118,7 +118,7 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Here(in_room, user, connections) => {
+            Step::SetPresence(in_room, user, connections) => {
                 self.wanted.insert((room(in_room), who(user)), connections);
                 self.ledger
                     .want(room(in_room), who(user), connections, None);
@@ -253,7 +253,7 @@ fn asked(asks: &[Ask]) -> Vec<String> {
 }
 
 /// Takes what there is, and it is done.
-fn turn(ledger: &mut Ledger, now: Instant) -> Vec<String> {
+fn turn(ledger: &mut PresenceReconciler, now: Instant) -> Vec<String> {
     let asks = ledger.take(64, 512, now);
     let words = asked(&asks);
     for ask in asks {
@@ -271,7 +271,7 @@ fn turn(ledger: &mut Ledger, now: Instant) -> Vec<String> {
 
 #[test]
 fn a_room_is_entered_before_anyone_in_it_is_named_and_quit_after_the_last() {
-    let (mut ledger, now) = (Ledger::default(), Instant::now());
+    let (mut ledger, now) = (PresenceReconciler::default(), Instant::now());
     ledger.here(here(0, 1, 1));
     ledger.here(here(0, 2, 1));
     assert_eq!(turn(&mut ledger, now), ["enter r0 1"]);
@@ -292,7 +292,7 @@ fn a_room_is_entered_before_anyone_in_it_is_named_and_quit_after_the_last() {
 
 #[test]
 fn the_anonymous_are_counted_once_a_second_and_delay_nobody() {
-    let (mut ledger, start) = (Ledger::default(), Instant::now());
+    let (mut ledger, start) = (PresenceReconciler::default(), Instant::now());
     let after = |millis| start + Duration::from_millis(millis);
     ledger.here(here(0, 0, 1));
     turn(&mut ledger, start);
@@ -309,7 +309,7 @@ fn the_anonymous_are_counted_once_a_second_and_delay_nobody() {
 
 #[test]
 fn a_batch_is_bounded_by_asks_and_by_users() {
-    let (mut ledger, now) = (Ledger::default(), Instant::now());
+    let (mut ledger, now) = (PresenceReconciler::default(), Instant::now());
     for user in 1..=200 {
         ledger.here(here(0, user, 1));
     }
@@ -328,7 +328,7 @@ fn a_batch_is_bounded_by_asks_and_by_users() {
 
 #[test]
 fn who_comes_and_goes_while_the_store_is_away_leaves_nothing_behind() {
-    let mut ledger = Ledger::default();
+    let mut ledger = PresenceReconciler::default();
     for number in 0..10_000 {
         let mut it = here(0, 1, 1);
         it.room = RoomName::new(&format!("r{number}")).unwrap();
@@ -343,7 +343,7 @@ fn who_comes_and_goes_while_the_store_is_away_leaves_nothing_behind() {
 
 #[test]
 fn what_a_change_contradicts_is_said_again() {
-    let (mut ledger, now) = (Ledger::default(), Instant::now());
+    let (mut ledger, now) = (PresenceReconciler::default(), Instant::now());
     ledger.here(here(0, 1, 2));
     ledger.here(here(0, 2, 1));
     turn(&mut ledger, now);
@@ -383,7 +383,7 @@ fn what_a_change_contradicts_is_said_again() {
 
 #[test]
 fn an_info_that_changes_is_said() {
-    let (mut ledger, now) = (Ledger::default(), Instant::now());
+    let (mut ledger, now) = (PresenceReconciler::default(), Instant::now());
     let mut it = here(0, 1, 1);
     ledger.here(it.clone());
     turn(&mut ledger, now);

@@ -11,16 +11,16 @@ use super::reader::Reader;
 use super::{READS_IN_A_ROW, Socket};
 use crate::protocol::disconnect::Disconnect;
 use crate::runtime;
-use crate::transport::limits::{Intake, Verdict};
+use crate::transport::limits::{IngressMeter, Verdict};
 
 /// Bytes that one read counts as at least: many small pieces cost the node more than a few large ones.
 const LEAST_READ: u16 = 64;
 
-pub(super) struct Tap<'a, S> {
+pub(super) struct ThrottledReader<'a, S> {
     /// Its outbox is told of every byte: a long message may take longer than a ping.
     reader: &'a Reader<'a>,
     socket: S,
-    intake: Intake,
+    intake: IngressMeter,
     /// Read, and found in it, since the session was last charged. One read brings a kilobyte.
     bytes: u16,
     commands: u16,
@@ -30,13 +30,13 @@ pub(super) struct Tap<'a, S> {
     reads: u8,
 }
 
-impl<'a, S: Socket> Tap<'a, S> {
+impl<'a, S: Socket> ThrottledReader<'a, S> {
     /// `rest` was read before, and is not seen here otherwise.
     pub(super) fn new(reader: &'a Reader<'a>, socket: S, rest: &[u8]) -> Self {
         let mut tap = Self {
             reader,
             socket,
-            intake: Intake::default(),
+            intake: IngressMeter::default(),
             bytes: 0,
             commands: 0,
             pause: None,
@@ -150,7 +150,7 @@ mod tests {
     fn what_every_connection_has_for_its_limits_is_small() {
         // Without limits it was a socket, a vector and the outbox.
         let before = size_of::<(runtime::Socket, Vec<u8>, &())>();
-        let now = size_of::<Tap<'_, runtime::Socket>>();
+        let now = size_of::<ThrottledReader<'_, runtime::Socket>>();
         assert!(now <= before + 48, "{before} bytes became {now}");
     }
 }

@@ -1,14 +1,14 @@
 //! What the node does for presence in Redis, as errands: it keeps its lease, says who is here, and takes out what dead nodes have said.
-//! Plain logic that joins [`Lease`], [`Ledger`] and [`Reaper`]; `presence` carries the errands out.
+//! Plain logic that joins [`Lease`], [`PresenceReconciler`] and [`Reaper`]; `presence` carries the errands out.
 
 use std::time::{Duration, Instant};
 
 use super::formats::WriteFormat;
 use super::lease::{self, Lease, LeaseId, News, Renewal};
 use super::reaper::{Reaper, Step};
-use crate::broker::redis::reconciler::{Ask, End, Ledger, Who};
+use crate::broker::redis::reconciler::{Ask, End, PresenceReconciler, Who};
 use crate::broker::redis::wire::{self, Format};
-use crate::broker::{Change, Connected, Here};
+use crate::broker::{Change, Connected, SetPresence};
 use crate::model::id::{Incarnation, RoomName};
 
 /// How many asks go into one batch, and about how many users: some milliseconds of Redis' time at most.
@@ -27,7 +27,7 @@ const REFILL: Duration = Duration::from_millis(1500);
 
 /// One command.
 #[derive(Clone, Debug)]
-pub enum Errand {
+pub enum PresenceCommand {
     /// With the newest format this node reads.
     Lease(Renewal, Format),
     /// Under this lease, which ends then as far as is known.
@@ -61,10 +61,10 @@ pub enum Reply {
 
 /// See the head of this file.
 #[derive(Debug)]
-pub struct Announcer {
+pub struct PresenceAgent {
     lease: Lease,
     format: WriteFormat,
-    ledger: Ledger,
+    ledger: PresenceReconciler,
     reaper: Reaper,
     /// A word came too late: nothing more is said until the lease has been asked about.
     late: bool,
@@ -79,12 +79,12 @@ pub struct Announcer {
     random: fastrand::Rng,
 }
 
-impl Announcer {
+impl PresenceAgent {
     pub fn new(run: Incarnation, newest: Format, span: Duration, seed: u64, now: Instant) -> Self {
         Self {
             lease: Lease::new(run, span, now),
             format: WriteFormat::new(newest, span),
-            ledger: Ledger::default(),
+            ledger: PresenceReconciler::default(),
             reaper: Reaper::default(),
             late: false,
             pause: None,
@@ -95,14 +95,14 @@ impl Announcer {
         }
     }
 
-    /// The dispatcher says who is here. Not after [`Announcer::retire`].
-    pub fn here(&mut self, here: Here) {
+    /// The dispatcher says who is here. Not after [`PresenceAgent::retire`].
+    pub fn here(&mut self, here: SetPresence) {
         if !self.lease.is_retiring() {
             self.ledger.here(here);
         }
     }
 
-    /// The dispatcher says that one of a user's connections is there, or no more. Not after [`Announcer::retire`].
+    /// The dispatcher says that one of a user's connections is there, or no more. Not after [`PresenceAgent::retire`].
     pub fn is_connected(&mut self, connected: Connected) {
         let Connected {
             user,
@@ -159,33 +159,41 @@ impl Announcer {
     }
 
     /// What is to be asked now; nothing else may be under way.
-    pub fn take(&mut self, now: Instant) -> Vec<Errand> {
+    pub fn take(&mut self, now: Instant) -> Vec<PresenceCommand> {
         if self.pause.is_some_and(|until| now < until) {
             return Vec::new();
         }
         self.pause = None;
         let renewal = self.lease.ask(self.ledger.doubt(), now);
         let newest = self.format.newest();
-        let renewal = renewal.map(|renewal| Errand::Lease(renewal, newest));
-        let mut errands: Vec<Errand> = renewal.into_iter().collect();
+        let renewal = renewal.map(|renewal| PresenceCommand::Lease(renewal, newest));
+        let mut errands: Vec<PresenceCommand> = renewal.into_iter().collect();
         if let (Some(ends), false) = (self.lease.ends(), self.late) {
             let lease = self.lease.id();
             let asks = self.ledger.take(ASKS, USERS, now);
-            errands.extend(asks.into_iter().map(|ask| Errand::Say { lease, ends, ask }));
+            errands.extend(
+                asks.into_iter()
+                    .map(|ask| PresenceCommand::Say { lease, ends, ask }),
+            );
         }
-        errands.extend(self.reaper.take(STEPS).into_iter().map(Errand::Reap));
+        errands.extend(
+            self.reaper
+                .take(STEPS)
+                .into_iter()
+                .map(PresenceCommand::Reap),
+        );
         errands
     }
 
     /// An errand has ended so.
-    pub fn ended(&mut self, errand: Errand, reply: Reply, now: Instant) {
+    pub fn ended(&mut self, errand: PresenceCommand, reply: Reply, now: Instant) {
         if matches!(reply, Reply::Refused) {
             self.pause = Some(now + PAUSE);
         }
         match errand {
-            Errand::Lease(renewal, _) => self.renewed(&renewal, reply, now),
-            Errand::Say { ends, ask, .. } => self.said(ask, ends, &reply, now),
-            Errand::Reap(step) => self.stepped(step, reply),
+            PresenceCommand::Lease(renewal, _) => self.renewed(&renewal, reply, now),
+            PresenceCommand::Say { ends, ask, .. } => self.said(ask, ends, &reply, now),
+            PresenceCommand::Reap(step) => self.stepped(step, reply),
         }
     }
 

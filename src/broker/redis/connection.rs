@@ -12,8 +12,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
-use super::pulse::Signal;
-use super::pushes::{self, Pushes};
+use super::liveness::Signal;
+use super::push_queue::{self, PushQueue};
 use super::scripts::{self, Learned, Script};
 use crate::config::RedisUrl;
 use crate::runtime::tls::{self, TlsConnector};
@@ -91,20 +91,20 @@ pub struct Server {
 
 /// A live connection. Dropping it ends the driver and closes the socket, whatever is unanswered.
 #[derive(Debug)]
-pub struct Link {
+pub struct RedisConnection {
     pub connection: MultiplexedConnection,
     pub address: RedisUrl,
     pub server: Server,
     /// The purpose's scripts; none for the subscription.
     pub learned: Learned,
     /// The subscription's queue.
-    pub pushes: Option<Pushes>,
+    pub pushes: Option<PushQueue>,
     /// Disconnected when the driver has ended.
     pub ended: flume::Receiver<()>,
     driver: AbortHandle,
 }
 
-impl Drop for Link {
+impl Drop for RedisConnection {
     fn drop(&mut self) {
         self.driver.abort();
     }
@@ -137,11 +137,11 @@ impl Connector {
     ///
     /// # Errors
     /// The first address' own, when none is the master.
-    pub async fn connect(&self, purpose: &Purpose) -> Result<Link, ConnectError> {
+    pub async fn connect(&self, purpose: &Purpose) -> Result<RedisConnection, ConnectError> {
         let mut attempts: FuturesUnordered<_> = (self.addresses.iter().enumerate())
             .map(async |(index, address)| (index, self.open(address, purpose).await))
             .collect();
-        let mut best: Option<Link> = None;
+        let mut best: Option<RedisConnection> = None;
         let mut errors = Vec::new();
         loop {
             let next = match &best {
@@ -161,9 +161,9 @@ impl Connector {
         best.ok_or_else(|| first.unwrap_or(ConnectError::NoAddress))
     }
 
-    fn better(&self, best: Option<Link>, other: Link) -> Link {
+    fn better(&self, best: Option<RedisConnection>, other: RedisConnection) -> RedisConnection {
         let home = self.home();
-        let rank = |link: &Link| {
+        let rank = |link: &RedisConnection| {
             let at_home = home.as_deref() == Some(link.server.replid.as_str());
             (at_home, link.server.written)
         };
@@ -173,7 +173,11 @@ impl Connector {
         }
     }
 
-    async fn open(&self, address: &RedisUrl, purpose: &Purpose) -> Result<Link, ConnectError> {
+    async fn open(
+        &self,
+        address: &RedisUrl,
+        purpose: &Purpose,
+    ) -> Result<RedisConnection, ConnectError> {
         let socket = dial(address).await?;
         let late = |Elapsed| ConnectError::Silent(address.clone());
         match &self.tls {
@@ -211,7 +215,7 @@ async fn introduce<S>(
     stream: S,
     address: &RedisUrl,
     purpose: &Purpose,
-) -> Result<Link, ConnectError>
+) -> Result<RedisConnection, ConnectError>
 where
     S: futures::io::AsyncRead + futures::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -223,7 +227,7 @@ where
         signals,
     } = purpose
     {
-        let (inlet, outlet) = pushes::queue(node_topic.clone(), signals.clone());
+        let (inlet, outlet) = push_queue::queue(node_topic.clone(), signals.clone());
         pushes = Some(outlet);
         config = config.set_push_sender(move |info: PushInfo| -> Result<(), ()> {
             inlet.take(info);
@@ -241,7 +245,7 @@ where
             let _ = driver.await;
             drop(alive);
         });
-        let mut link = Link {
+        let mut link = RedisConnection {
             server: Server::default(),
             learned: Learned::default(),
             address: address.clone(),

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set by the publishing task, asked by the reading one; clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Trust(Arc<AtomicBool>);
+pub struct PresenceSynced(Arc<AtomicBool>);
 
-impl Trust {
+impl PresenceSynced {
     pub fn set(&self, trusted: bool) {
         self.0.store(trusted, Ordering::SeqCst);
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use redis::{PushInfo, PushKind, Value};
 
-use super::pulse::Signal;
+use super::liveness::Signal;
 
 /// How many messages may wait.
 const MAX_MESSAGES: usize = 65_536;
@@ -33,7 +33,7 @@ struct Shared {
 
 /// The driver's end.
 #[derive(Debug)]
-pub struct Inlet {
+pub struct PushSender {
     pushes: flume::Sender<Push>,
     shared: Arc<Shared>,
     /// The node's own topic: its messages end here, as a sign of life that no full queue delays.
@@ -43,30 +43,30 @@ pub struct Inlet {
 
 /// The task's end.
 #[derive(Debug)]
-pub struct Pushes {
+pub struct PushQueue {
     pushes: flume::Receiver<Push>,
     shared: Arc<Shared>,
 }
 
 /// A new queue, for a new connection.
-pub fn queue(node_topic: String, signals: flume::Sender<Signal>) -> (Inlet, Pushes) {
+pub fn queue(node_topic: String, signals: flume::Sender<Signal>) -> (PushSender, PushQueue) {
     // Only messages are counted against the bounds: confirmations are as few as our requests, and none may be lost.
     let (sender, receiver) = flume::unbounded();
     let shared = Arc::new(Shared::default());
-    let inlet = Inlet {
+    let inlet = PushSender {
         pushes: sender,
         shared: shared.clone(),
         node_topic: node_topic.into_bytes(),
         signals,
     };
-    let pushes = Pushes {
+    let pushes = PushQueue {
         pushes: receiver,
         shared,
     };
     (inlet, pushes)
 }
 
-impl Inlet {
+impl PushSender {
     /// Takes what came; never waits.
     pub fn take(&self, info: PushInfo) {
         let mut data = info.data.into_iter();
@@ -102,7 +102,7 @@ impl Inlet {
     }
 }
 
-impl Pushes {
+impl PushQueue {
     /// What came next; never, once the connection is gone and the queue is empty.
     pub async fn next(&self) -> Push {
         match self.pushes.recv_async().await {

@@ -2,37 +2,41 @@
 //! just died is waited for. And what this node says for it: which connections its users have.
 
 use super::Dispatcher;
-use super::desk::{Asker, Pending};
-use super::presence::Inquiry;
+use super::presence::MembersQuery;
+use super::turn::{Pending, ReplyTo};
 use crate::broker::{Census, Connected, Refused, Request};
-use crate::model::cluster_query::{Connection, Finding, Question};
+use crate::model::cluster_query::{ClusterQuery, Connection, QueryResult};
 use crate::model::id::{RoomName, SessionId, Ticket, UserName};
 use crate::protocol::{CommandError, Reply};
 
 impl Dispatcher {
     /// Asks for members as the broker knows them, whatever this node keeps: every node answers the same.
-    pub(super) fn list_members(&mut self, asked: Inquiry) -> Result<(), CommandError> {
+    pub(super) fn list_members(&mut self, asked: MembersQuery) -> Result<(), CommandError> {
         let ticket = self.wait(&asked.asker, Pending::Members(asked.clone()))?;
         self.desk.requests.push(asked.request(ticket));
         Ok(())
     }
 
-    pub(super) fn census(&mut self, asker: &Asker, question: Question) -> Result<(), CommandError> {
+    pub(super) fn census(
+        &mut self,
+        asker: &ReplyTo,
+        question: ClusterQuery,
+    ) -> Result<(), CommandError> {
         let ticket = self.wait(asker, Pending::Census(asker.clone()))?;
         let census = Census { ticket, question };
         self.desk.requests.push(Request::Census(census));
         Ok(())
     }
 
-    pub(super) fn on_found(&mut self, ticket: Ticket, result: Result<Finding, Refused>) {
+    pub(super) fn on_found(&mut self, ticket: Ticket, result: Result<QueryResult, Refused>) {
         let Some(Pending::Census(asker)) = self.desk.pending.remove(&ticket) else {
             return;
         };
         self.answered(&asker);
         match (result, &asker) {
-            (Ok(finding), Asker::Call(caller)) => caller.tell_found(&finding),
+            (Ok(finding), ReplyTo::Call(caller)) => caller.tell_found(&finding),
             // No client can ask.
-            (Ok(_), Asker::Session { .. }) => {}
+            (Ok(_), ReplyTo::Session { .. }) => {}
             (Err(refused), asker) => self.reply(asker, &Reply::Error(&refused.into())),
         }
     }

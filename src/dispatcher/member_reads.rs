@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::desk::{Desk, PAUSE, Pauses, Pending, take_over};
 use super::room::Room;
+use super::turn::{PAUSE, Pauses, Pending, Turn, take_over};
 use super::{Dispatcher, Now};
-use crate::broker::{Change, Members, Refused, Request, Roll};
+use crate::broker::{Change, MemberPage, Members, Refused, Request};
 use crate::dispatcher::rooms::RoomKey;
 use crate::model::id::{NumberSet, RoomName, Ticket};
-use crate::presence::{Question, Roster, Told};
+use crate::presence::{ListQuery, MemberChange, MemberList};
 use crate::protocol::{Protocol, Push};
 
 /// Lists that the node reads at once at most. Fewer than its reads of logs: nobody misses a message for want of a list.
@@ -23,7 +23,7 @@ const AHEAD_MEMORY: usize = 16 << 20;
 
 /// The part of the desk that concerns the lists of all rooms.
 #[derive(Default)]
-pub struct Rolls {
+pub struct MemberReads {
     /// Rooms that want to read, and the same as a set: each key stands here once, also when its room has gone and another has come
     /// in its place.
     line: VecDeque<RoomKey>,
@@ -43,7 +43,7 @@ pub struct Rolls {
     ahead_used: usize,
 }
 
-impl Rolls {
+impl MemberReads {
     /// Rooms that wait for a read.
     pub fn due(&self) -> usize {
         self.line.len() + self.retry.len() + self.paused.len()
@@ -66,7 +66,7 @@ impl Rolls {
     }
 
     /// A room is gone, and what it kept.
-    pub fn forget(&mut self, roster: &Roster) {
+    pub fn forget(&mut self, roster: &MemberList) {
         self.used -= roster.weight();
         self.ahead_used -= roster.ahead_weight();
     }
@@ -74,8 +74,8 @@ impl Rolls {
 
 /// What a room knows of its members over all nodes.
 #[derive(Debug, Default)]
-pub struct RoomRoll {
-    pub roster: Roster,
+pub struct RoomPresence {
+    pub roster: MemberList,
     /// The read under way.
     ticket: Option<Ticket>,
     /// Clients' questions that wait for it, and how long at most, oldest first.
@@ -84,7 +84,7 @@ pub struct RoomRoll {
 
 impl Room {
     /// The room's topic was (re)subscribed: changes may have been missed.
-    pub fn make_roll_due(&mut self, desk: &mut Desk) {
+    pub fn make_roll_due(&mut self, desk: &mut Turn) {
         if desk.settings.presence.has_events(&self.name) {
             self.state.roll.roster.make_due();
             self.line_up_roll(desk);
@@ -92,25 +92,25 @@ impl Room {
     }
 
     /// Whether a question for the members can be answered from the list, now or soon.
-    pub fn keeps_roll(&self, desk: &Desk) -> bool {
+    pub fn keeps_roll(&self, desk: &Turn) -> bool {
         let roster = &self.state.roll.roster;
         desk.settings.presence.has_events(&self.name) && (roster.has_list() || !roster.is_known())
     }
 
     /// Puts the room into the line of those that want to read their list, if it does.
-    pub fn line_up_roll(&mut self, desk: &mut Desk) {
+    pub fn line_up_roll(&mut self, desk: &mut Turn) {
         if self.state.roll.roster.is_due() {
             desk.rolls.line_up(self.key);
         }
     }
 
-    fn ask_roll(&mut self, desk: &mut Desk) {
+    fn ask_roll(&mut self, desk: &mut Turn) {
         let roll = &mut self.state.roll;
         if !roll.roster.is_due() {
             return;
         }
-        let Question { after, limit } = roll.roster.ask();
-        let ticket = desk.ticket(Pending::Roll(self.key));
+        let ListQuery { after, limit } = roll.roster.ask();
+        let ticket = desk.ticket(Pending::MemberPage(self.key));
         desk.rolls.under_way += 1;
         self.state.roll.ticket = Some(ticket);
         let room = self.name.clone();
@@ -123,7 +123,12 @@ impl Room {
     }
 
     /// The answer to the room's own question. One to a question of a room that was here before changes nothing.
-    fn answer_roll(&mut self, desk: &mut Desk, ticket: Ticket, result: Result<Roll, Refused>) {
+    fn answer_roll(
+        &mut self,
+        desk: &mut Turn,
+        ticket: Ticket,
+        result: Result<MemberPage, Refused>,
+    ) {
         let roll = &mut self.state.roll;
         if roll.ticket.take_if(|asked| *asked == ticket).is_none() {
             return;
@@ -153,7 +158,7 @@ impl Room {
     }
 
     /// Somebody's connections in the room are more or fewer.
-    pub fn hear_change(&mut self, desk: &mut Desk, change: Change) {
+    pub fn hear_change(&mut self, desk: &mut Turn, change: Change) {
         if !desk.settings.presence.has_events(&self.name) {
             return;
         }
@@ -161,14 +166,14 @@ impl Room {
         let may_wait = desk.rolls.ahead_used < AHEAD_MEMORY;
         self.change_roster(desk, |roster| roster.hear(change, may_wait, &mut told));
         if desk.rolls.used > desk.settings.presence.memory {
-            self.change_roster(desk, Roster::give_up);
+            self.change_roster(desk, MemberList::give_up);
         }
         self.tell(desk, &told);
         self.line_up_roll(desk);
     }
 
     /// Keeps count of the memory that lists take.
-    fn change_roster(&mut self, desk: &mut Desk, change: impl FnOnce(&mut Roster)) {
+    fn change_roster(&mut self, desk: &mut Turn, change: impl FnOnce(&mut MemberList)) {
         let roster = &mut self.state.roll.roster;
         desk.rolls.forget(roster);
         change(roster);
@@ -177,10 +182,10 @@ impl Room {
     }
 
     /// Tells the members who has joined and left. More than an outbox takes at once is not told one by one.
-    fn tell(&mut self, desk: &mut Desk, told: &[Told]) {
+    fn tell(&mut self, desk: &mut Turn, told: &[MemberChange]) {
         let Some(last) = told.last() else { return };
         let (name, quarter) = (self.name.clone(), desk.quarter());
-        let anew = Told::Anew {
+        let anew = MemberChange::Anew {
             version: last.version(),
         };
         self.notice(desk, |protocol| {
@@ -196,9 +201,9 @@ impl Room {
     }
 }
 
-fn encode(protocol: Protocol, room: &RoomName, told: &Told) -> Bytes {
+fn encode(protocol: Protocol, room: &RoomName, told: &MemberChange) -> Bytes {
     protocol.push(&match told {
-        Told::Joined {
+        MemberChange::Joined {
             user,
             info,
             version,
@@ -208,12 +213,12 @@ fn encode(protocol: Protocol, room: &RoomName, told: &Told) -> Bytes {
             info: info.as_ref(),
             version: *version,
         },
-        Told::Left { user, version } => Push::Left {
+        MemberChange::Left { user, version } => Push::Left {
             room,
             user,
             version: *version,
         },
-        Told::Anew { version } => Push::Members {
+        MemberChange::Anew { version } => Push::Members {
             room,
             version: *version,
         },
@@ -227,9 +232,9 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn on_roll(&mut self, ticket: Ticket, result: Result<Roll, Refused>) {
+    pub(super) fn on_roll(&mut self, ticket: Ticket, result: Result<MemberPage, Refused>) {
         match self.desk.pending.remove(&ticket) {
-            Some(Pending::Roll(key)) => {
+            Some(Pending::MemberPage(key)) => {
                 self.desk.rolls.under_way -= 1;
                 if let Some((room, desk)) = self.room(key) {
                     room.answer_roll(desk, ticket, result);

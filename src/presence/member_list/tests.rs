@@ -22,14 +22,14 @@ fn change(from: u64, n: u64, was: u32, connections: u32) -> Change {
     }
 }
 
-fn roll(version: u64, users: impl IntoIterator<Item = u64>) -> Roll {
+fn roll(version: u64, users: impl IntoIterator<Item = u64>) -> MemberPage {
     let member = |n| Member {
         user: user(n),
         connections: 1,
         info: None,
     };
     let members: Vec<Member> = users.into_iter().map(member).collect();
-    Roll {
+    MemberPage {
         version,
         count: members.len() as u64,
         members,
@@ -39,22 +39,22 @@ fn roll(version: u64, users: impl IntoIterator<Item = u64>) -> Roll {
 }
 
 /// `+u0001@3` for joined, `-` for left, `?@3` for a list to be asked anew.
-fn told(told: Vec<Told>) -> Vec<String> {
+fn told(told: Vec<MemberChange>) -> Vec<String> {
     let text = |one| match one {
-        Told::Joined { user, version, .. } => format!("+{user}@{version}"),
-        Told::Left { user, version } => format!("-{user}@{version}"),
-        Told::Anew { version } => format!("?@{version}"),
+        MemberChange::Joined { user, version, .. } => format!("+{user}@{version}"),
+        MemberChange::Left { user, version } => format!("-{user}@{version}"),
+        MemberChange::Anew { version } => format!("?@{version}"),
     };
     told.into_iter().map(text).collect()
 }
 
 /// A roster that knows who is there.
-fn settled(version: u64, users: impl IntoIterator<Item = u64>, memory: usize) -> Roster {
-    let mut roster = Roster::default();
+fn settled(version: u64, users: impl IntoIterator<Item = u64>, memory: usize) -> MemberList {
+    let mut roster = MemberList::default();
     roster.make_due();
     assert_eq!(
         roster.ask(),
-        Question {
+        ListQuery {
             after: None,
             limit: PAGE
         }
@@ -65,13 +65,13 @@ fn settled(version: u64, users: impl IntoIterator<Item = u64>, memory: usize) ->
     roster
 }
 
-fn hear(roster: &mut Roster, change: Change) -> Vec<String> {
+fn hear(roster: &mut MemberList, change: Change) -> Vec<String> {
     let mut heard = Vec::new();
     roster.hear(change, true, &mut heard);
     told(heard)
 }
 
-fn answer(roster: &mut Roster, roll: Roll) -> Vec<String> {
+fn answer(roster: &mut MemberList, roll: MemberPage) -> Vec<String> {
     let mut heard = Vec::new();
     roster.answer(roll, MEMORY, &mut heard);
     told(heard)
@@ -124,7 +124,7 @@ fn a_resubscription_makes_the_list_under_way_begin_again() {
     let mut roster = settled(5, [1], MEMORY);
     hear(&mut roster, change(8, 9, 0, 1));
     roster.ask();
-    let first = Roll {
+    let first = MemberPage {
         more: true,
         ..roll(9, [1])
     };
@@ -152,10 +152,10 @@ fn a_store_that_went_back_is_believed_and_members_ask_anew() {
 
 #[test]
 fn a_list_that_does_not_fit_costs_one_page_and_changes_are_told_without_it() {
-    let mut roster = Roster::default();
+    let mut roster = MemberList::default();
     roster.make_due();
     roster.ask();
-    let first = Roll {
+    let first = MemberPage {
         count: 1_000_000,
         more: true,
         ..roll(7, [1])
@@ -168,7 +168,7 @@ fn a_list_that_does_not_fit_costs_one_page_and_changes_are_told_without_it() {
     assert_eq!(hear(&mut roster, change(9, 4, 2, 0)), ["-u0004@10"]);
     assert_eq!(hear(&mut roster, change(12, 4, 0, 1)), [""; 0]);
     roster.ask();
-    let again = Roll {
+    let again = MemberPage {
         count: 1_000_000,
         more: true,
         ..roll(13, [1])
@@ -244,7 +244,7 @@ impl Store {
         change(self.version - 1, n, was, connections)
     }
 
-    fn roll(&self, question: &Question) -> Roll {
+    fn roll(&self, question: &ListQuery) -> MemberPage {
         let behind = |n: &u64| {
             question
                 .after
@@ -259,7 +259,7 @@ impl Store {
             connections: **connections,
             info: None,
         };
-        Roll {
+        MemberPage {
             version: self.version,
             members: rest.iter().take(limit).map(member).collect(),
             count: self.users.len() as u64,
@@ -286,20 +286,20 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
             .unwrap();
         let (mut store, mut roster, mut client) = (
             Store::default(),
-            Roster::default(),
+            MemberList::default(),
             Client {
                 lost: true,
                 ..Client::default()
             },
         );
         let mut pushes: VecDeque<Change> = VecDeque::new();
-        let mut answers: VecDeque<Roll> = VecDeque::new();
+        let mut answers: VecDeque<MemberPage> = VecDeque::new();
         roster.make_due();
         let mut last = 0;
-        let mut take = |client: &mut Client, roster: &Roster, heard: Vec<Told>| {
+        let mut take = |client: &mut Client, roster: &MemberList, heard: Vec<MemberChange>| {
             for one in heard {
                 match one {
-                    Told::Joined { user, version, .. } => {
+                    MemberChange::Joined { user, version, .. } => {
                         assert!(version >= last, "seed {seed}");
                         last = version;
                         assert!(
@@ -307,7 +307,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
                             "seed {seed}: twice"
                         );
                     }
-                    Told::Left { user, version } => {
+                    MemberChange::Left { user, version } => {
                         assert!(version >= last, "seed {seed}");
                         last = version;
                         assert!(
@@ -315,7 +315,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
                             "seed {seed}: twice"
                         );
                     }
-                    Told::Anew { .. } => client.lost = true,
+                    MemberChange::Anew { .. } => client.lost = true,
                 }
             }
             if client.lost

@@ -14,7 +14,7 @@ const TURN: u32 = 4;
 
 /// The sources that have something in the line, and the round that is served.
 #[derive(Debug, Default)]
-pub struct Shares {
+pub struct FairQueue {
     round: u64,
     waiting: HashMap<SessionId, Share>,
 }
@@ -28,7 +28,7 @@ struct Share {
     requests: usize,
 }
 
-impl Shares {
+impl FairQueue {
     /// The round in which a new request is served. Those of one source come in rounds that do not fall; what is nobody's (`None`)
     /// belongs to the present one.
     pub fn enter(&mut self, source: Option<SessionId>) -> u64 {
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_late_with_little_is_served_in_the_present_round() {
-        let mut shares = Shares::default();
+        let mut shares = FairQueue::default();
         let turn = u64::from(TURN);
         let crowd: Vec<u64> = (0..100).map(|_| shares.enter(ADA)).collect();
         assert_eq!(crowd, (0..100).map(|n| n / turn).collect::<Vec<u64>>());
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn only_those_who_wait_are_remembered() {
-        let mut shares = Shares::default();
+        let mut shares = FairQueue::default();
         for source in [ADA, ADA, BOB] {
             shares.enter(source);
         }

@@ -8,8 +8,8 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select};
 use redis::aio::MultiplexedConnection;
 
-use super::link::{self, Connector, Link, Purpose};
-use super::pushes::Pushes;
+use super::connection::{self, Connector, Purpose, RedisConnection};
+use super::push_queue::PushQueue;
 use super::scripts::Learned;
 use crate::metrics::Metrics;
 use crate::runtime::{self, Elapsed};
@@ -47,7 +47,7 @@ pub enum End {
     Refused,
 }
 
-/// What [`Supervisor::change`] tells.
+/// What [`Reconnector::change`] tells.
 #[derive(Debug)]
 pub enum Change {
     Up,
@@ -55,7 +55,7 @@ pub enum Change {
 }
 
 /// One connection of a node, now up or being made.
-pub struct Supervisor {
+pub struct Reconnector {
     connector: Arc<Connector>,
     purpose: Arc<Purpose>,
     metrics: Arc<Metrics>,
@@ -65,15 +65,15 @@ pub struct Supervisor {
 }
 
 enum State {
-    Dialing(BoxFuture<'static, Box<Link>>),
+    Dialing(BoxFuture<'static, Box<RedisConnection>>),
     Up {
-        link: Box<Link>,
+        link: Box<RedisConnection>,
         since: Instant,
         end: BoxFuture<'static, End>,
     },
 }
 
-impl Supervisor {
+impl Reconnector {
     pub fn new(connector: Arc<Connector>, purpose: Purpose, metrics: Arc<Metrics>) -> Self {
         let purpose = Arc::new(purpose);
         Self {
@@ -102,7 +102,7 @@ impl Supervisor {
     }
 
     /// The queue of a subscription that has just come up.
-    pub fn take_pushes(&mut self) -> Option<Pushes> {
+    pub fn take_pushes(&mut self) -> Option<PushQueue> {
         match &mut self.state {
             State::Up { link, .. } => link.pushes.take(),
             State::Dialing(_) => None,
@@ -125,7 +125,7 @@ impl Supervisor {
         }
     }
 
-    fn up(&mut self, link: Box<Link>) {
+    fn up(&mut self, link: Box<RedisConnection>) {
         if self.leads() {
             self.connector.set_home(Some(link.server.replid.clone()));
         }
@@ -165,7 +165,11 @@ impl Supervisor {
 
 /// Tries until it succeeds. The first attempt of all waits for nothing; each other one, in the mean, half its bound ("full
 /// jitter"), so that the nodes of a cluster do not come back in step. A reason is logged once.
-async fn dial(connector: Arc<Connector>, purpose: Arc<Purpose>, mut attempts: u32) -> Box<Link> {
+async fn dial(
+    connector: Arc<Connector>,
+    purpose: Arc<Purpose>,
+    mut attempts: u32,
+) -> Box<RedisConnection> {
     let mut told = String::new();
     loop {
         if attempts > 0 {
@@ -196,7 +200,7 @@ fn wait(attempts: u32, part: f64) -> Duration {
 /// Ready when the connection has ended or should end.
 fn watch(
     connector: Arc<Connector>,
-    link: &Link,
+    link: &RedisConnection,
     leads: bool,
 ) -> impl Future<Output = End> + Send + 'static {
     let ended = link.ended.clone();
@@ -218,7 +222,8 @@ async fn ask_for_life(
 ) -> End {
     loop {
         runtime::sleep(INTERVAL).await;
-        let server = match runtime::timeout(SILENCE, link::ask_server(&mut connection)).await {
+        let server = match runtime::timeout(SILENCE, connection::ask_server(&mut connection)).await
+        {
             Err(Elapsed) => return End::Silent,
             Ok(Err(error)) if error.is_unrecoverable_error() => return End::Closed,
             Ok(Err(_)) => return End::Refused,

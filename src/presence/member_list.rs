@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use crate::model::id::UserName;
-use crate::model::member::{Change, Info, Member, Roll};
+use crate::model::member::{Change, Info, Member, MemberPage};
 
 /// Members of one read at most.
 const PAGE: usize = 1000;
@@ -30,7 +30,7 @@ const OVERHEAD: usize = 128;
 
 /// What the members of the room are to be told. The version is that of the change, or of the list in which it was found.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub enum MemberChange {
     Joined {
         user: UserName,
         info: Option<Info>,
@@ -46,26 +46,26 @@ pub enum Told {
     },
 }
 
-impl Told {
+impl MemberChange {
     pub fn version(&self) -> u64 {
         match self {
-            Told::Joined { version, .. } | Told::Left { version, .. } | Told::Anew { version } => {
-                *version
-            }
+            MemberChange::Joined { version, .. }
+            | MemberChange::Left { version, .. }
+            | MemberChange::Anew { version } => *version,
         }
     }
 }
 
 /// What is to be read next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct ListQuery {
     pub after: Option<UserName>,
     pub limit: usize,
 }
 
 /// See the head of this file.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct MemberList {
     /// What the members were told last; `None` until the first list is here.
     version: Option<u64>,
     /// The list at `version`; `None` if it is not here or does not fit.
@@ -135,19 +135,19 @@ impl Table {
     }
 
     /// What has to be told to those who know the older list.
-    fn tell_since(&self, old: &Table, version: u64, told: &mut Vec<Told>) {
+    fn tell_since(&self, old: &Table, version: u64, told: &mut Vec<MemberChange>) {
         for user in old
             .members
             .keys()
             .filter(|user| !self.members.contains_key(*user))
         {
             let user = user.clone();
-            told.push(Told::Left { user, version });
+            told.push(MemberChange::Left { user, version });
         }
         for (user, (_, info)) in &self.members {
             if !old.members.contains_key(user) {
                 let (user, info) = (user.clone(), info.clone());
-                told.push(Told::Joined {
+                told.push(MemberChange::Joined {
                     user,
                     info,
                     version,
@@ -157,7 +157,7 @@ impl Table {
     }
 }
 
-impl Roster {
+impl MemberList {
     /// The topic was (re)subscribed: something may have been missed.
     pub fn make_due(&mut self) {
         let want = self.version.map_or(Want::List, |_| Want::Compare);
@@ -205,13 +205,13 @@ impl Roster {
     }
 
     /// The question to ask now; the caller asks it.
-    pub fn ask(&mut self) -> Question {
+    pub fn ask(&mut self) -> ListQuery {
         self.asked = Asked::Yes(self.want);
         let last = self
             .pages
             .as_ref()
             .and_then(|(_, table)| table.members.last_key_value());
-        Question {
+        ListQuery {
             after: last.map(|(user, _)| user.clone()),
             limit: if self.want == Want::List { PAGE } else { 0 },
         }
@@ -231,7 +231,7 @@ impl Roster {
     }
 
     /// Somebody's connections are more or fewer. `may_wait`: whether there is memory for changes that wait for a list.
-    pub fn hear(&mut self, change: Change, may_wait: bool, told: &mut Vec<Told>) {
+    pub fn hear(&mut self, change: Change, may_wait: bool, told: &mut Vec<MemberChange>) {
         match self.version {
             Some(version) if self.want != Want::List => {
                 if change.from == version {
@@ -251,7 +251,7 @@ impl Roster {
         }
     }
 
-    fn apply(&mut self, change: Change, told: &mut Vec<Told>) {
+    fn apply(&mut self, change: Change, told: &mut Vec<MemberChange>) {
         let Change {
             version,
             user,
@@ -268,7 +268,7 @@ impl Roster {
         match (was, connections) {
             (0, 1..) => {
                 self.count += 1;
-                told.push(Told::Joined {
+                told.push(MemberChange::Joined {
                     user,
                     info,
                     version,
@@ -276,14 +276,14 @@ impl Roster {
             }
             (1.., 0) => {
                 self.count = self.count.saturating_sub(1);
-                told.push(Told::Left { user, version });
+                told.push(MemberChange::Left { user, version });
             }
             _ => {}
         }
     }
 
     /// A read was answered. What is to be told is put out in order. `memory`: how many bytes more it may occupy.
-    pub fn answer(&mut self, roll: Roll, memory: usize, told: &mut Vec<Told>) {
+    pub fn answer(&mut self, roll: MemberPage, memory: usize, told: &mut Vec<MemberChange>) {
         let asked = std::mem::take(&mut self.asked);
         self.anonymous = roll.anonymous;
         let Asked::Yes(asked) = asked else { return };
@@ -327,7 +327,7 @@ impl Roster {
             (Some(former), Some(old)) if fits && former <= version => {
                 pages.tell_since(old, version, told);
             }
-            (Some(former), _) if former != version => told.push(Told::Anew { version }),
+            (Some(former), _) if former != version => told.push(MemberChange::Anew { version }),
             _ => {}
         }
         self.version = Some(version);
@@ -337,7 +337,7 @@ impl Roster {
     }
 
     /// Lets come what waited for the list, as far as it goes on without a hole.
-    fn catch_up(&mut self, told: &mut Vec<Told>) {
+    fn catch_up(&mut self, told: &mut Vec<MemberChange>) {
         while let Some(change) = self.ahead.pop_front() {
             match self.version {
                 Some(version) if change.from == version => self.apply(change, told),
@@ -366,7 +366,7 @@ impl Roster {
 
     /// A part of the list, if it is here: the members behind `after`, at most `limit`, and no more than `bytes` of them but for the
     /// first.
-    pub fn page(&self, after: Option<&UserName>, limit: usize, bytes: usize) -> Option<Roll> {
+    pub fn page(&self, after: Option<&UserName>, limit: usize, bytes: usize) -> Option<MemberPage> {
         let (version, table) = (self.version?, self.table.as_ref()?);
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = table
@@ -380,7 +380,7 @@ impl Roster {
                 connections: *connections,
                 info: info.clone(),
             });
-        let mut roll = Roll {
+        let mut roll = MemberPage {
             version,
             members: members.collect(),
             count: self.count,
@@ -393,7 +393,7 @@ impl Roster {
 }
 
 /// Leaves out the members that are more than fit into so many bytes; one always stays.
-pub fn fit(roll: &mut Roll, bytes: usize) {
+pub fn fit(roll: &mut MemberPage, bytes: usize) {
     let mut used = 0;
     let fits = |member: &&Member| {
         let info = member.info.as_ref().map_or(0, |info| info.get().len());

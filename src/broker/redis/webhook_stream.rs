@@ -8,15 +8,17 @@ use futures::{FutureExt, select_biased};
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 
 use super::commands::millis;
-use super::link::Purpose;
+use super::connection::Purpose;
 use super::names::Names;
-use super::scripts::{Caller, Script};
-use super::supervisor::{Change as Link, End, Supervisor};
+use super::reconnector::{Change as RedisConnection, End, Reconnector};
+use super::scripts::{Script, ScriptCaller};
 use crate::broker::Settings;
 use crate::broker::redis::wire::{Format, WireError, split_version};
 use crate::metrics::Metrics;
 use crate::model::id::{Incarnation, RoomName};
-use crate::model::webhook_event::{AGE, Ask, BATCH, CLAIM, Change, Notice, NoticeId, Turn, Word};
+use crate::model::webhook_event::{
+    AGE, Ask, BATCH, CLAIM, Change, ClaimMode, Turn, WebhookEvent, WebhookEventId,
+};
 use crate::runtime;
 
 /// How long a turn may take in Redis, and there and back.
@@ -30,15 +32,15 @@ const FORGOTTEN: Duration = Duration::from_secs(3600);
 const YIELD: Duration = Duration::from_secs(10);
 
 /// Everything the task owns. It ends when the deliverer has dropped its end of `asks`.
-pub struct Hooks {
+pub struct WebhookStream {
     asks: flume::Receiver<Ask>,
-    supervisor: Supervisor,
+    supervisor: Reconnector,
     names: Names,
     incarnation: Incarnation,
-    caller: Caller,
+    caller: ScriptCaller,
     metrics: Arc<Metrics>,
     /// Entries that nobody can tell, to be forgotten with the next turn.
-    junk: Vec<NoticeId>,
+    junk: Vec<WebhookEventId>,
     newest_format: Format,
     /// The next notice is in a newer format: until then this node holds none, so that another takes it.
     yields: Option<Instant>,
@@ -49,10 +51,10 @@ pub struct Hooks {
 /// What the script answers: how many were dropped, and entries.
 type Answer = (u64, Vec<(String, Vec<u8>)>);
 
-impl Hooks {
+impl WebhookStream {
     pub fn new(
         asks: flume::Receiver<Ask>,
-        supervise: impl FnOnce(Purpose) -> Supervisor,
+        supervise: impl FnOnce(Purpose) -> Reconnector,
         names: Names,
         settings: &Settings,
         metrics: Arc<Metrics>,
@@ -62,7 +64,7 @@ impl Hooks {
             supervisor: supervise(Purpose::Webhooks),
             names,
             incarnation: settings.incarnation,
-            caller: Caller::default(),
+            caller: ScriptCaller::default(),
             metrics,
             junk: Vec::new(),
             newest_format: settings.newest_format,
@@ -76,8 +78,8 @@ impl Hooks {
         loop {
             select_biased! {
                 change = self.supervisor.change().fuse() => {
-                    if let Link::Up = change {
-                        self.caller = Caller::new(self.supervisor.learned());
+                    if let RedisConnection::Up = change {
+                        self.caller = ScriptCaller::new(self.supervisor.learned());
                     }
                 }
                 ask = self.asks.recv_async().fuse() => match ask {
@@ -119,16 +121,16 @@ impl Hooks {
 
     fn command(&mut self, ask: &Ask) -> Cmd {
         self.yields = self.yields.filter(|until| Instant::now() < *until);
-        let word = self.yields.map_or(ask.word, |_| Word::Leave);
-        let mut command = self.caller.call(Script::Hooks);
+        let word = self.yields.map_or(ask.word, |_| ClaimMode::Leave);
+        let mut command = self.caller.call(Script::WebhookStream);
         command
             .arg(2)
             .arg(&self.names.hooks()[..])
             .arg(self.incarnation.to_string())
             .arg(match word {
-                Word::Take => "take",
-                Word::Keep => "keep",
-                Word::Leave => "leave",
+                ClaimMode::Take => "take",
+                ClaimMode::Keep => "keep",
+                ClaimMode::Leave => "leave",
             })
             .arg(BATCH)
             .arg(millis(CLAIM))
@@ -144,11 +146,11 @@ impl Hooks {
         self.junk.clear();
         let mut held = Vec::with_capacity(entries.len());
         for (id, body) in entries {
-            let Some(id) = NoticeId::parse(&id) else {
+            let Some(id) = WebhookEventId::parse(&id) else {
                 continue;
             };
             match decode(&body, self.newest_format) {
-                Ok((change, room)) => held.push(Notice { id, change, room }),
+                Ok((change, room)) => held.push(WebhookEvent { id, change, room }),
                 Err(WireError::Newer(format)) => {
                     // Nothing behind it may be told before it.
                     if held.is_empty() {

@@ -9,7 +9,7 @@ use crate::protocol::disconnect::Disconnect;
 
 /// The limits that all sessions of a node have in common.
 #[derive(Clone, Debug)]
-pub struct IntakeLimits {
+pub struct IngressLimits {
     /// Commands and control frames; `None` for no limit.
     pub commands: Option<Rate>,
     pub bytes: Option<Rate>,
@@ -42,7 +42,7 @@ pub enum Verdict {
 /// So a client that sends a lot, or that always waits for an answer before it goes on, is slowed down for as long as it likes;
 /// only one that has more to say all the time, however often it is made to wait, is ended.
 #[derive(Debug, Default)]
-pub struct Intake {
+pub struct IngressMeter {
     commands: Bucket,
     bytes: Bucket,
     /// Since when the session is over its rate.
@@ -52,9 +52,9 @@ pub struct Intake {
     frames: Fragments,
 }
 
-impl Intake {
+impl IngressMeter {
     /// Looks at what came from the socket. The reason to end, if it has one.
-    pub fn follow(&mut self, limits: &IntakeLimits, bytes: &[u8]) -> Option<Disconnect> {
+    pub fn follow(&mut self, limits: &IngressLimits, bytes: &[u8]) -> Option<Disconnect> {
         let seen = self.frames.follow(bytes);
         if seen.ended {
             self.begun = Since::default();
@@ -70,7 +70,7 @@ impl Intake {
     /// Charges what has been read, and the commands that were found in it.
     pub fn charge(
         &mut self,
-        limits: &IntakeLimits,
+        limits: &IngressLimits,
         commands: u32,
         bytes: u32,
         now: u64,
@@ -123,8 +123,8 @@ mod tests {
 
     const MILLI: u64 = 1_000_000;
 
-    fn limits() -> IntakeLimits {
-        IntakeLimits {
+    fn limits() -> IngressLimits {
+        IngressLimits {
             commands: Rate::new(100, 2),
             bytes: Rate::new(1000, 4),
             rate_timeout: Duration::from_secs(10),
@@ -152,19 +152,19 @@ mod tests {
     #[test]
     fn a_session_at_its_rate_never_waits_and_one_over_it_waits_and_is_ended_after_the_timeout() {
         let limits = limits();
-        let mut intake = Intake::default();
+        let mut intake = IngressMeter::default();
         for second in 0..1000 {
             for tenth in 0..10 {
                 let now = (second * 1000 + tenth * 100) * MILLI;
                 assert_eq!(intake.charge(&limits, 10, 100, now), Verdict::Go);
             }
         }
-        let mut intake = Intake::default();
+        let mut intake = IngressMeter::default();
         let (ended, turns) = flood(|now| intake.charge(&limits, 1, 1, now));
         // The burst lasts 0.2 s at one a millisecond, then come ten seconds at the rate.
         assert!((10_100..10_400).contains(&ended), "{ended} ms");
         assert!((1200..1260).contains(&turns), "{turns}");
-        let mut intake = Intake::default();
+        let mut intake = IngressMeter::default();
         let (ended, _) = flood(|now| intake.charge(&limits, 0, 1000, now));
         assert!((10_000..10_200).contains(&ended), "{ended} ms");
     }
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn who_is_read_to_the_end_is_slowed_for_as_long_as_it_likes() {
         let limits = limits();
-        let mut intake = Intake::default();
+        let mut intake = IngressMeter::default();
         let mut now = 0;
         let mut commands = 0;
         while now < 100_000 * MILLI {
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn no_pause_is_longer_than_what_is_left_to_the_session() {
         let limits = limits();
-        let mut intake = Intake::default();
+        let mut intake = IngressMeter::default();
         let pause = intake.charge(&limits, 1_000_000, 0, 0);
         assert_eq!(pause, Verdict::Pause(Duration::from_secs(10)));
         let ended = intake.charge(&limits, 1, 0, 10_000 * MILLI);
@@ -199,12 +199,12 @@ mod tests {
 
     #[test]
     fn without_rates_only_frames_and_time_count() {
-        let limits = IntakeLimits {
+        let limits = IngressLimits {
             commands: None,
             bytes: None,
             ..limits()
         };
-        let mut intake = Intake::default();
+        let mut intake = IngressMeter::default();
         assert_eq!(intake.charge(&limits, u32::MAX, u32::MAX, 0), Verdict::Go);
         let [start, more] = [[0x01, 0x80, 0, 0, 0, 0], [0x00, 0x80, 0, 0, 0, 0]];
         for frame in [start, more, more] {
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_message_that_drips_in_is_given_up_and_one_that_follows_it_has_its_own_time() {
         let limits = limits();
-        let mut intake = Intake::default();
+        let mut intake = IngressMeter::default();
         let minute = 60_000 * MILLI;
         for tenth in 0..600 {
             intake.follow(&limits, if tenth == 0 { &[0x81] } else { &[] });
@@ -235,6 +235,10 @@ mod tests {
 
     #[test]
     fn it_is_small_because_every_connection_has_one() {
-        assert!(size_of::<Intake>() <= 40, "{}", size_of::<Intake>());
+        assert!(
+            size_of::<IngressMeter>() <= 40,
+            "{}",
+            size_of::<IngressMeter>()
+        );
     }
 }

@@ -28,7 +28,7 @@ pub enum Signal {
 
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Liveness {
     /// Send a word.
     pub probe: bool,
     /// What is published comes back.
@@ -52,7 +52,7 @@ impl Side {
 
 /// The state of the two connections and of the word between them.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct LivenessProbe {
     publishes: Side,
     subscription: Side,
     heard: Option<Instant>,
@@ -63,7 +63,7 @@ pub struct Pulse {
     took: Option<Duration>,
 }
 
-impl Pulse {
+impl LivenessProbe {
     pub fn new(now: Instant) -> Self {
         let down = Side {
             up: false,
@@ -123,7 +123,7 @@ impl Pulse {
             && !self.subscription.is_away(now)
     }
 
-    pub fn verdict(&mut self, now: Instant) -> Verdict {
+    pub fn verdict(&mut self, now: Instant) -> Liveness {
         let both = self.publishes.up && self.subscription.up;
         let probe = both && is_due(self.probed, INTERVAL, now);
         if probe {
@@ -134,7 +134,7 @@ impl Pulse {
             self.sent.push_back(now);
         }
         let patient_since = self.publishes.since.max(self.subscription.since);
-        Verdict {
+        Liveness {
             probe,
             ready: self.is_ready(now),
             remake: both
@@ -152,8 +152,8 @@ fn is_due(last: Option<Instant>, time: Duration, now: Instant) -> bool {
 mod tests {
     use super::*;
 
-    fn verdict(probe: bool, ready: bool, remake: bool) -> Verdict {
-        Verdict {
+    fn verdict(probe: bool, ready: bool, remake: bool) -> Liveness {
+        Liveness {
             probe,
             ready,
             remake,
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_node_is_ready_when_its_word_comes_back() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut pulse = LivenessProbe::new(start);
         assert_eq!(pulse.verdict(start), verdict(false, false, false));
         pulse.publishes(true, start);
         assert_eq!(pulse.verdict(start), verdict(false, false, false));
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn three_missed_words_remake_both_connections_once() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut pulse = LivenessProbe::new(start);
         pulse.publishes(true, start);
         pulse.signal(Signal::Up, start);
         pulse.signal(Signal::Heard, after(1.0, start));
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_short_absence_is_not_told() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut pulse = LivenessProbe::new(start);
         pulse.publishes(true, start);
         pulse.signal(Signal::Up, start);
         pulse.signal(Signal::Heard, start);
@@ -216,13 +216,13 @@ mod tests {
     #[test]
     fn the_round_trip_is_that_of_the_last_word_or_the_wait_for_the_next() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut pulse = LivenessProbe::new(start);
         pulse.publishes(true, start);
         pulse.signal(Signal::Up, start);
         assert_eq!(pulse.round_trip(start), None);
         assert!(pulse.verdict(start).probe);
         pulse.signal(Signal::Heard, after(0.25, start));
-        let told = |pulse: &Pulse, seconds| {
+        let told = |pulse: &LivenessProbe, seconds| {
             let time = pulse.round_trip(after(seconds, start));
             time.map(|time| time.as_secs_f64())
         };

@@ -3,20 +3,20 @@
 use redis::Value;
 
 use super::answers::{bytes, read_offset};
-use super::rolls::read_list;
+use super::member_pages::read_list;
 use crate::broker::redis::wire;
-use crate::model::cluster_query::{Connections, Count, Finding, Question, Rooms};
+use crate::model::cluster_query::{ClusterQuery, Connections, Count, QueryResult, Rooms};
 use crate::model::id::{Epoch, Position, RoomName};
 
 /// Reads the answer to a question, and how many of its entries were junk.
-pub fn read(question: &Question, answer: Value) -> Option<(Finding, usize)> {
+pub fn read(question: &ClusterQuery, answer: Value) -> Option<(QueryResult, usize)> {
     let Value::Array(parts) = answer else {
         return None;
     };
     match question {
-        Question::Room(room) => Some((read_room(room, &parts)?, 0)),
-        Question::Rooms { .. } => read_rooms(&parts),
-        Question::Connections { user, .. } => {
+        ClusterQuery::Room(room) => Some((read_room(room, &parts)?, 0)),
+        ClusterQuery::Rooms { .. } => read_rooms(&parts),
+        ClusterQuery::Connections { user, .. } => {
             let (list, junk) = read_list(parts, |field, _, json| {
                 wire::connection::decode(field, json).ok()
             })?;
@@ -26,12 +26,12 @@ pub fn read(question: &Question, answer: Value) -> Option<(Finding, usize)> {
                 count: list.count,
                 more: list.more,
             };
-            Some((Finding::Connections(page), junk))
+            Some((QueryResult::Connections(page), junk))
         }
     }
 }
 
-fn read_room(room: &RoomName, parts: &[Value]) -> Option<Finding> {
+fn read_room(room: &RoomName, parts: &[Value]) -> Option<QueryResult> {
     let [numbers @ .., epoch, offset] = parts else {
         return None;
     };
@@ -41,10 +41,10 @@ fn read_room(room: &RoomName, parts: &[Value]) -> Option<Finding> {
         (Epoch::UNKNOWN, _) | (_, None) => None,
         (epoch, Some(offset)) => Some(Position { epoch, offset }),
     };
-    Some(Finding::Room(count, position))
+    Some(QueryResult::Room(count, position))
 }
 
-fn read_rooms(parts: &[Value]) -> Option<(Finding, usize)> {
+fn read_rooms(parts: &[Value]) -> Option<(QueryResult, usize)> {
     let [more, Value::Array(page)] = parts else {
         return None;
     };
@@ -57,7 +57,7 @@ fn read_rooms(parts: &[Value]) -> Option<(Finding, usize)> {
         }
     }
     let more = read_offset(more)? > 0;
-    Some((Finding::Rooms(Rooms { rooms, more }), junk))
+    Some((QueryResult::Rooms(Rooms { rooms, more }), junk))
 }
 
 fn read_count(room: RoomName, numbers: &[Value]) -> Option<Count> {
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_room_has_a_position_or_none() {
-        let question = Question::Room(room("lobby"));
+        let question = ClusterQuery::Room(room("lobby"));
         for (epoch, offset, wanted) in [
             ("000000000000002a", "9", Some(9)),
             ("000000000000002a", "0", Some(0)),
@@ -98,7 +98,7 @@ mod tests {
             ("0000000000000000", "9", None),
         ] {
             let answer = Value::Array(bulks(&["3", "2", "1", epoch, offset]));
-            let Some((Finding::Room(count, position), 0)) = read(&question, answer) else {
+            let Some((QueryResult::Room(count, position), 0)) = read(&question, answer) else {
                 panic!("{epoch} {offset}");
             };
             assert_eq!((count.connections, count.users, count.anonymous), (3, 2, 1));
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn rooms_whose_names_are_none_are_left_out_and_counted() {
-        let question = Question::Rooms {
+        let question = ClusterQuery::Rooms {
             kind: Kind::Chosen,
             prefix: None,
             after: None,
@@ -117,7 +117,7 @@ mod tests {
         let page = bulks(&["a", "2", "1", "1", "b b", "0", "0", "0", "c", "1", "1", "0"]);
         let mut parts = bulks(&["1"]);
         parts.push(Value::Array(page));
-        let Some((Finding::Rooms(page), 1)) = read(&question, Value::Array(parts)) else {
+        let Some((QueryResult::Rooms(page), 1)) = read(&question, Value::Array(parts)) else {
             panic!("it is a page");
         };
         let names: Vec<_> = page.rooms.iter().map(|it| it.room.as_str()).collect();
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn connections_that_cannot_be_read_are_left_out_and_counted() {
         let user = UserName::new("ada").unwrap();
-        let question = Question::Connections {
+        let question = ClusterQuery::Connections {
             user,
             after: None,
             limit: 9,
@@ -146,7 +146,7 @@ mod tests {
             "",
         ]);
         parts.push(Value::Array(page));
-        let Some((Finding::Connections(page), 2)) = read(&question, Value::Array(parts)) else {
+        let Some((QueryResult::Connections(page), 2)) = read(&question, Value::Array(parts)) else {
             panic!("it is a page");
         };
         assert_eq!(
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn answers_that_no_script_of_ours_gives_are_none() {
-        let question = Question::Room(room("lobby"));
+        let question = ClusterQuery::Room(room("lobby"));
         for parts in [
             bulks(&[]),
             bulks(&["1"; 4]),

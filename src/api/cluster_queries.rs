@@ -4,21 +4,21 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::model::cluster_query::{Connection, Count, Finding};
+use crate::model::cluster_query::{Connection, Count, QueryResult};
 use crate::model::id::{Epoch, Position};
 
 /// A finding as one JSON object.
-pub fn encode(finding: &Finding) -> Bytes {
+pub fn encode(finding: &QueryResult) -> Bytes {
     let json = match finding {
-        Finding::Room(count, position) => serde_json::to_vec(&Room {
+        QueryResult::Room(count, position) => serde_json::to_vec(&Room {
             at: position.map(At::from),
             ..Room::from(count)
         }),
-        Finding::Rooms(page) => serde_json::to_vec(&Rooms {
+        QueryResult::Rooms(page) => serde_json::to_vec(&Rooms {
             rooms: page.rooms.iter().map(Room::from).collect(),
             more: page.more,
         }),
-        Finding::Connections(page) => serde_json::to_vec(&Connections {
+        QueryResult::Connections(page) => serde_json::to_vec(&Connections {
             user: page.user.as_str(),
             connections: page.connections.iter().map(Listed::from).collect(),
             count: page.count,

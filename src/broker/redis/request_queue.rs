@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::shares::Shares;
+use super::fair_queue::FairQueue;
 use crate::broker::{
     BrokerEvent, Census, Members, Publish, Read, ReadRevocations, Refused, Revoke,
 };
-use crate::model::cluster_query::Question;
+use crate::model::cluster_query::ClusterQuery;
 use crate::model::id::{RoomName, SessionId};
 
 /// How many requests may wait for their answers. A guess: three seconds of a busy node's publishes, so that a short absence of
@@ -24,7 +24,7 @@ const ENTRIES_OF_REVOCATIONS: usize = 256;
 
 /// Something to be done by Redis.
 #[derive(Debug)]
-pub enum Job {
+pub enum RedisRequest {
     Publish(Publish),
     Read(Read),
     Members(Members),
@@ -35,12 +35,12 @@ pub enum Job {
     Probe,
 }
 
-impl Job {
+impl RedisRequest {
     /// Whether doing it twice is the same as doing it once.
     fn may_repeat(&self) -> bool {
         match self {
-            Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
-            Job::Revoke(_) => true,
+            RedisRequest::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
+            RedisRequest::Revoke(_) => true,
             job if job.is_read() => true,
             _ => false,
         }
@@ -49,10 +49,13 @@ impl Job {
     /// The room it reads or writes; `None` if it concerns no single one.
     pub fn room(&self) -> Option<&RoomName> {
         match self {
-            Job::Publish(publish) => Some(&publish.room),
-            Job::Read(read) => Some(&read.room),
-            Job::Members(members) => Some(&members.room),
-            Job::Census(_) | Job::Revoke(_) | Job::ReadRevocations(_) | Job::Probe => None,
+            RedisRequest::Publish(publish) => Some(&publish.room),
+            RedisRequest::Read(read) => Some(&read.room),
+            RedisRequest::Members(members) => Some(&members.room),
+            RedisRequest::Census(_)
+            | RedisRequest::Revoke(_)
+            | RedisRequest::ReadRevocations(_)
+            | RedisRequest::Probe => None,
         }
     }
 
@@ -60,14 +63,17 @@ impl Job {
     pub fn is_read(&self) -> bool {
         matches!(
             self,
-            Job::Read(_) | Job::Members(_) | Job::Census(_) | Job::ReadRevocations(_)
+            RedisRequest::Read(_)
+                | RedisRequest::Members(_)
+                | RedisRequest::Census(_)
+                | RedisRequest::ReadRevocations(_)
         )
     }
 
     /// Whose share of the line it takes.
     fn source(&self) -> Option<SessionId> {
         match self {
-            Job::Publish(publish) => publish.source,
+            RedisRequest::Publish(publish) => publish.source,
             _ => None,
         }
     }
@@ -75,8 +81,8 @@ impl Job {
     /// What it occupies, in bytes, near enough.
     fn weight(&self) -> usize {
         match self {
-            Job::Publish(publish) => publish.publication.weight() + 256,
-            Job::Revoke(revoke) => revoke.cutoffs.len() * 96 + 256,
+            RedisRequest::Publish(publish) => publish.publication.weight() + 256,
+            RedisRequest::Revoke(revoke) => revoke.cutoffs.len() * 96 + 256,
             _ => 256,
         }
     }
@@ -85,13 +91,16 @@ impl Job {
     /// what came on one connection before it turns to the next, and 100 entries take it 40 µs, in which it hears nobody else.
     fn cost(&self) -> usize {
         let entries = match self {
-            Job::Read(Read { limit, .. }) | Job::Members(Members { limit, .. }) => *limit,
-            Job::Census(Census { question, .. }) => match question {
-                Question::Rooms { limit, .. } | Question::Connections { limit, .. } => *limit,
-                Question::Room(_) => 0,
+            RedisRequest::Read(Read { limit, .. })
+            | RedisRequest::Members(Members { limit, .. }) => *limit,
+            RedisRequest::Census(Census { question, .. }) => match question {
+                ClusterQuery::Rooms { limit, .. } | ClusterQuery::Connections { limit, .. } => {
+                    *limit
+                }
+                ClusterQuery::Room(_) => 0,
             },
-            Job::ReadRevocations(_) => ENTRIES_OF_REVOCATIONS,
-            Job::Publish(_) | Job::Revoke(_) | Job::Probe => 0,
+            RedisRequest::ReadRevocations(_) => ENTRIES_OF_REVOCATIONS,
+            RedisRequest::Publish(_) | RedisRequest::Revoke(_) | RedisRequest::Probe => 0,
         };
         self.weight().saturating_add(entries.saturating_mul(1024))
     }
@@ -99,31 +108,31 @@ impl Job {
     /// The answer to whoever asked, if there is anyone.
     pub fn refuse(&self, why: Refused) -> Option<BrokerEvent> {
         match self {
-            Job::Publish(publish) => Some(BrokerEvent::Published {
+            RedisRequest::Publish(publish) => Some(BrokerEvent::Published {
                 ticket: publish.ticket,
                 result: Err(why),
             }),
-            Job::Read(read) => Some(BrokerEvent::Page {
+            RedisRequest::Read(read) => Some(BrokerEvent::Page {
                 ticket: read.ticket,
                 result: Err(unless_unknown(why)),
             }),
-            Job::Members(members) => Some(BrokerEvent::Roll {
+            RedisRequest::Members(members) => Some(BrokerEvent::MemberPage {
                 ticket: members.ticket,
                 result: Err(unless_unknown(why)),
             }),
-            Job::Census(census) => Some(BrokerEvent::Found {
+            RedisRequest::Census(census) => Some(BrokerEvent::Found {
                 ticket: census.ticket,
                 result: Err(unless_unknown(why)),
             }),
-            Job::Revoke(revoke) => Some(BrokerEvent::Revoked {
+            RedisRequest::Revoke(revoke) => Some(BrokerEvent::Revoked {
                 ticket: revoke.ticket,
                 result: Err(why),
             }),
-            Job::ReadRevocations(read) => Some(BrokerEvent::Revocations {
+            RedisRequest::ReadRevocations(read) => Some(BrokerEvent::Revocations {
                 ticket: read.ticket,
                 result: Err(unless_unknown(why)),
             }),
-            Job::Probe => None,
+            RedisRequest::Probe => None,
         }
     }
 }
@@ -138,7 +147,7 @@ fn unless_unknown(why: Refused) -> Refused {
 
 #[derive(Debug)]
 struct Entry {
-    job: Job,
+    job: RedisRequest,
     /// When its turn is; those of one round go in the order they came.
     round: u64,
     deadline: Instant,
@@ -150,23 +159,23 @@ struct Entry {
 
 /// All requests of one connection, numbered in the order they came.
 #[derive(Debug)]
-pub struct Queue {
+pub struct RequestQueue {
     entries: BTreeMap<u64, Entry>,
     /// Those to be sent, by round and number.
     unsent: BTreeSet<(u64, u64)>,
-    shares: Shares,
+    shares: FairQueue,
     next: u64,
     bytes: usize,
     patience: Duration,
 }
 
-impl Queue {
+impl RequestQueue {
     /// A queue in which a request waits for its answer so long.
     pub fn new(patience: Duration) -> Self {
         Self {
             entries: BTreeMap::new(),
             unsent: BTreeSet::new(),
-            shares: Shares::default(),
+            shares: FairQueue::default(),
             next: 0,
             bytes: 0,
             patience,
@@ -174,7 +183,7 @@ impl Queue {
     }
 
     /// Takes a request, or gives back its refusal when too many wait.
-    pub fn push(&mut self, job: Job, now: Instant) -> Option<BrokerEvent> {
+    pub fn push(&mut self, job: RedisRequest, now: Instant) -> Option<BrokerEvent> {
         let weight = job.weight();
         if self.entries.len() >= MAX_JOBS || self.bytes + weight > MAX_BYTES {
             return job.refuse(Refused::Unavailable);
@@ -212,7 +221,7 @@ impl Queue {
         numbers
     }
 
-    pub fn job(&self, number: u64) -> Option<&Job> {
+    pub fn job(&self, number: u64) -> Option<&RedisRequest> {
         self.entries.get(&number).map(|entry| &entry.job)
     }
 
@@ -224,7 +233,7 @@ impl Queue {
     }
 
     /// The request has its answer. `None`: it was given up before.
-    pub fn done(&mut self, number: u64) -> Option<Job> {
+    pub fn done(&mut self, number: u64) -> Option<RedisRequest> {
         let entry = self.entries.remove(&number)?;
         if self.unsent.remove(&(entry.round, number)) {
             self.shares.leave(entry.job.source());
@@ -280,8 +289,8 @@ mod tests {
     use crate::broker::{Publication, PublishKey, Publisher, Range};
     use crate::model::id::{RoomName, Ticket};
 
-    fn publish(ticket: u64, key: Option<&str>) -> Job {
-        Job::Publish(Publish {
+    fn publish(ticket: u64, key: Option<&str>) -> RedisRequest {
+        RedisRequest::Publish(Publish {
             ticket: Ticket(ticket),
             source: None,
             room: RoomName::new("r").unwrap(),
@@ -313,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_waits_too_long_is_refused_by_what_may_have_happened() {
-        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
         for (ticket, key) in [(0, None), (1, Some("k")), (2, None), (3, None)] {
             assert!(queue.push(publish(ticket, key), now).is_none());
         }
@@ -339,7 +348,7 @@ mod tests {
 
     #[test]
     fn what_goes_back_stands_before_what_came_later() {
-        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
         for ticket in 0..5 {
             queue.push(publish(ticket, None), now);
         }
@@ -353,13 +362,13 @@ mod tests {
 
     #[test]
     fn whoever_says_little_does_not_wait_for_all_that_another_says() {
-        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
         let mut push = |ticket, session| {
-            let Job::Publish(mut said) = publish(ticket, None) else {
+            let RedisRequest::Publish(mut said) = publish(ticket, None) else {
                 unreachable!()
             };
             said.source = Some(SessionId(session));
-            assert!(queue.push(Job::Publish(said), now).is_none());
+            assert!(queue.push(RedisRequest::Publish(said), now).is_none());
         };
         (0..100).for_each(|ticket| push(ticket, 1));
         (100..106).for_each(|ticket| push(ticket, 2));
@@ -373,9 +382,9 @@ mod tests {
 
     #[test]
     fn pages_that_are_read_together_are_few() {
-        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
         for ticket in 0..9 {
-            let read = Job::Read(Read {
+            let read = RedisRequest::Read(Read {
                 ticket: Ticket(ticket),
                 room: RoomName::new("r").unwrap(),
                 range: Range::Top,
@@ -388,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_bounded_by_bytes_and_never_empty() {
-        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
         for ticket in 0..3 {
             queue.push(publish(ticket, None), now);
         }
@@ -397,7 +406,7 @@ mod tests {
 
     #[test]
     fn the_waiting_are_bounded() {
-        let (mut queue, now) = (Queue::new(PATIENCE), Instant::now());
+        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
         let refused = (0..MAX_JOBS as u64 + 1)
             .filter_map(|ticket| queue.push(publish(ticket, None), now))
             .map(|event| refusal(&event))
@@ -408,7 +417,7 @@ mod tests {
     #[test]
     fn a_refusal_after_an_attempt_in_doubt_is_unknown() {
         let now = Instant::now();
-        let mut queue = Queue::new(Duration::from_secs(5));
+        let mut queue = RequestQueue::new(Duration::from_secs(5));
         assert!(queue.push(publish(1, Some("k")), now).is_none());
         assert_eq!(queue.take(1, usize::MAX), [0]);
         assert!(queue.lost(0).is_none(), "it has a key and is sent again");

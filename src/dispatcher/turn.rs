@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Settings;
-use super::presence::Inquiry;
-use super::roll::Rolls;
-use crate::api::Caller;
+use super::member_reads::MemberReads;
+use super::presence::MembersQuery;
+use crate::api::ApiCaller;
 use crate::broker::{Range, Read, Refused, Request};
 use crate::dispatcher::outbox::{Offer, Outbox};
 use crate::dispatcher::rooms::RoomKey;
 use crate::metrics::Metrics;
-use crate::model::control::{ControlLog, Order};
+use crate::model::control::{ControlCommand, ControlLog};
 use crate::model::id::{NumberMap, NumberSet, RoomName, SessionId, Ticket, UserName};
 use crate::protocol::RequestId;
 
@@ -48,36 +48,36 @@ pub fn take_over(pauses: &mut Pauses, now: Instant) -> Vec<RoomKey> {
 
 /// Who has asked something, and is told the reply.
 #[derive(Clone, Debug)]
-pub enum Asker {
+pub enum ReplyTo {
     /// A client, by the number it gave its command.
     Session {
         session: SessionId,
         id: Option<RequestId>,
     },
     /// A backend, by the HTTP API.
-    Call(Caller),
+    Call(ApiCaller),
 }
 
 /// Who waits for an answer of the broker.
 pub enum Pending {
     Publish {
-        asker: Asker,
+        asker: ReplyTo,
         room: RoomName,
         ephemeral: bool,
     },
     History {
-        asker: Asker,
+        asker: ReplyTo,
         room: RoomName,
     },
     /// What is to be done with a user.
-    Order {
-        asker: Asker,
-        order: Order,
+    ControlCommand {
+        asker: ReplyTo,
+        order: ControlCommand,
     },
     /// The set of revocations is written for a backend; then the order is published.
     Revoke {
-        asker: Asker,
-        order: Order,
+        asker: ReplyTo,
+        order: ControlCommand,
     },
     /// The node itself: it writes what the set of revocations lacks.
     WriteBack,
@@ -89,19 +89,19 @@ pub enum Pending {
     Report,
     /// The node itself: a hole in what the nodes tell each other.
     Control(ControlLog),
-    Members(Inquiry),
+    Members(MembersQuery),
     /// A backend's question for the whole cluster.
-    Census(Asker),
+    Census(ReplyTo),
     /// The node itself: a hole in the room is to be closed, or its position looked up.
-    Track(RoomKey),
+    Sequencer(RoomKey),
     /// Sessions that come back to the room, and whose messages the node no longer has.
     Seek(RoomKey),
     /// The node itself: who is in the room.
-    Roll(RoomKey),
+    MemberPage(RoomKey),
 }
 
 /// See the head of this file.
-pub struct Desk {
+pub struct Turn {
     /// The time of this turn.
     pub now: Instant,
     pub settings: Settings,
@@ -139,10 +139,10 @@ pub struct Desk {
     pub ahead_used: usize,
     /// Whose joins were answered.
     pub arrived: Vec<(RoomKey, SessionId)>,
-    pub rolls: Rolls,
+    pub rolls: MemberReads,
 }
 
-impl Desk {
+impl Turn {
     pub fn new(now: Instant, settings: Settings, metrics: Arc<Metrics>) -> Self {
         Self {
             now,
@@ -165,7 +165,7 @@ impl Desk {
             recent_used: 0,
             ahead_used: 0,
             arrived: Vec::new(),
-            rolls: Rolls::default(),
+            rolls: MemberReads::default(),
         }
     }
 

@@ -4,8 +4,8 @@ use super::identity::{holder, secured};
 use super::*;
 use crate::api;
 use crate::broker::redis::wire::change::decode_info;
-use crate::broker::{Members, Refused, Roll};
-use crate::model::cluster_query::{Count, Finding, Question};
+use crate::broker::{MemberPage, Members, Refused};
+use crate::model::cluster_query::{ClusterQuery, Count, QueryResult};
 use crate::model::identity::Identity;
 use crate::protocol::Code;
 
@@ -33,7 +33,7 @@ impl Bench {
         command: api::Command,
     ) -> (Vec<Request>, flume::Receiver<(usize, api::Answer)>) {
         let (telling, answers) = flume::bounded(1);
-        let caller = api::Caller::new(0, telling);
+        let caller = api::ApiCaller::new(0, telling);
         (self.turn([Event::Call { caller, command }]), answers)
     }
 }
@@ -91,13 +91,13 @@ fn a_backend_is_answered_by_the_broker_even_where_this_node_keeps_the_list() {
         .iter()
         .find_map(ask)
         .expect("the node reads the list");
-    let roll = |version| Roll {
+    let roll = |version| MemberPage {
         version,
-        ..Roll::default()
+        ..MemberPage::default()
     };
     let rolled = |ticket, version| {
         let result = Ok(roll(version));
-        Event::Broker(BrokerEvent::Roll { ticket, result })
+        Event::Broker(BrokerEvent::MemberPage { ticket, result })
     };
     bench.turn([rolled(own, 3)]);
     bench.presence.clear();
@@ -128,12 +128,12 @@ fn a_question_for_the_cluster_is_passed_on_and_its_answer_or_refusal_passed_back
     };
     for (result, wanted) in [
         (
-            Ok(Finding::Room(counted("lobby"), None)),
+            Ok(QueryResult::Room(counted("lobby"), None)),
             Ok("\"connections\":3"),
         ),
         (Err(Refused::Unavailable), Err(Code::Unavailable)),
     ] {
-        let question = Question::Room(name("lobby"));
+        let question = ClusterQuery::Room(name("lobby"));
         let (requests, answers) = bench.call(api::Command::Census(question.clone()));
         let [Request::Census(asked)] = &requests[..] else {
             panic!("{requests:?}")

@@ -9,15 +9,15 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt};
 use futures::{FutureExt, select_biased};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{Pipeline, RedisResult, Value};
+use redis::{RedisResult, Value};
 
 use super::answers::{self, Outcome};
 use super::commands::Commands;
 use super::formats::UnreadableRooms;
-use super::queue::{Job, Queue};
-use super::scripts::{Caller, Learned};
-use super::supervisor::{Change, End, Supervisor};
-use super::trust::Trust;
+use super::presence_synced::PresenceSynced;
+use super::reconnector::{Change, End, Reconnector};
+use super::request_queue::{RedisRequest, RequestQueue};
+use super::scripts::{Learned, ScriptCaller};
 use crate::broker::redis::wire::Format;
 use crate::broker::{BrokerEvent, Refused, Settings};
 use crate::metrics::Metrics;
@@ -45,19 +45,19 @@ enum Hold {
     Until(Instant),
 }
 
-/// See the head of this file. The task that owns it calls [`Lane::turn`] in its loop and passes on what is in `events`.
-pub struct Lane {
+/// See the head of this file. The task that owns it calls [`Pipeline::turn`] in its loop and passes on what is in `events`.
+pub struct Pipeline {
     pub events: Vec<BrokerEvent>,
-    supervisor: Supervisor,
-    queue: Queue,
+    supervisor: Reconnector,
+    queue: RequestQueue,
     commands: Commands,
-    caller: Caller,
+    caller: ScriptCaller,
     /// Batches on their way, oldest first, and the requests in each.
     batches: FuturesOrdered<BoxFuture<'static, RedisResult<Vec<Value>>>>,
     numbers: VecDeque<Vec<u64>>,
     hold: Option<Hold>,
     /// Whether what is said of members can be believed; until then they are asked again.
-    trust: Trust,
+    trust: PresenceSynced,
     newest_format: Format,
     unreadable: UnreadableRooms,
     metrics: Arc<Metrics>,
@@ -65,22 +65,22 @@ pub struct Lane {
     told: String,
 }
 
-impl Lane {
+impl Pipeline {
     /// A lane whose requests wait for their answers as long as a publish.
     pub fn new(
-        supervisor: Supervisor,
+        supervisor: Reconnector,
         commands: Commands,
         settings: &Settings,
-        trust: Trust,
+        trust: PresenceSynced,
         unreadable: UnreadableRooms,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             events: Vec::new(),
             supervisor,
-            queue: Queue::new(settings.publish_timeout),
+            queue: RequestQueue::new(settings.publish_timeout),
             commands,
-            caller: Caller::default(),
+            caller: ScriptCaller::default(),
             batches: FuturesOrdered::new(),
             numbers: VecDeque::new(),
             hold: None,
@@ -97,8 +97,8 @@ impl Lane {
         self.commands.set_format(format);
     }
 
-    /// Takes a request; it is sent by [`Lane::send`].
-    pub fn push(&mut self, job: Job) {
+    /// Takes a request; it is sent by [`Pipeline::send`].
+    pub fn push(&mut self, job: RedisRequest) {
         self.events.extend(self.queue.push(job, Instant::now()));
     }
 
@@ -138,7 +138,7 @@ impl Lane {
             change = self.supervisor.change().fuse() => {
                 self.all_lost();
                 if matches!(change, Change::Up) {
-                    self.caller = Caller::new(self.supervisor.learned());
+                    self.caller = ScriptCaller::new(self.supervisor.learned());
                 }
                 Some(change)
             }
@@ -170,8 +170,8 @@ impl Lane {
         }
     }
 
-    fn batch(&mut self, numbers: &[u64]) -> Pipeline {
-        let mut pipeline = Pipeline::with_capacity(numbers.len());
+    fn batch(&mut self, numbers: &[u64]) -> redis::Pipeline {
+        let mut pipeline = redis::Pipeline::with_capacity(numbers.len());
         for job in numbers.iter().filter_map(|number| self.queue.job(*number)) {
             pipeline.add_command(self.commands.command(job, &mut self.caller));
         }
@@ -212,7 +212,9 @@ impl Lane {
             return;
         };
         let outcome = match job {
-            Job::Members(_) | Job::Census(_) if !self.trust.get() => Outcome::NotYet,
+            RedisRequest::Members(_) | RedisRequest::Census(_) if !self.trust.get() => {
+                Outcome::NotYet
+            }
             job => answers::judge(job, answer, self.newest_format),
         };
         match outcome {
@@ -241,7 +243,7 @@ impl Lane {
     }
 
     fn met_newer(&mut self, number: u64) {
-        let room = self.queue.job(number).and_then(Job::room);
+        let room = self.queue.job(number).and_then(RedisRequest::room);
         if let Some(room) = room
             && self.unreadable.met(room, Instant::now())
         {

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::broker::Here;
+use crate::broker::SetPresence;
 use crate::model::id::{RoomName, UserName};
 use crate::model::member::Info;
 
@@ -24,13 +24,13 @@ type Who = (RoomName, Option<UserName>);
 
 /// See the head of this file.
 #[derive(Debug)]
-pub struct Attendance {
+pub struct LocalPresence {
     grace: Duration,
     stays: HashMap<Who, Stay>,
     /// Who is in their grace, by its end. The number tells apart those of one moment.
     leaving: BTreeMap<Leaving, Who>,
     last_number: u64,
-    /// Whose stays have changed since [`announce`](Attendance::announce), each once.
+    /// Whose stays have changed since [`announce`](LocalPresence::announce), each once.
     changed: Vec<Who>,
 }
 
@@ -50,7 +50,7 @@ struct Stay {
     grace: Option<Leaving>,
 }
 
-impl Attendance {
+impl LocalPresence {
     /// `grace`: how long a user without sessions still counts; zero: not at all.
     pub fn new(grace: Duration) -> Self {
         Self {
@@ -162,7 +162,7 @@ impl Attendance {
     }
 
     /// Puts out what the others must hear since this was last asked, each user of a room once.
-    pub fn announce(&mut self, mut tell: impl FnMut(Here)) {
+    pub fn announce(&mut self, mut tell: impl FnMut(SetPresence)) {
         for who in self.changed.drain(..) {
             let Some(stay) = self.stays.get_mut(&who) else {
                 continue;
@@ -176,7 +176,7 @@ impl Attendance {
                 stay.announced = connections;
                 let (room, user) = who.clone();
                 let info = stay.info.clone().filter(|_| connections > 0);
-                tell(Here {
+                tell(SetPresence {
                     room,
                     user,
                     connections,
@@ -205,7 +205,7 @@ mod tests {
         (n > 0).then(|| UserName::new(&format!("u{n}")).unwrap())
     }
 
-    fn told(attendance: &mut Attendance) -> Vec<(String, u32)> {
+    fn told(attendance: &mut LocalPresence) -> Vec<(String, u32)> {
         let mut told = Vec::new();
         attendance.announce(|here| {
             let name = here.user.map_or("nobody".into(), |user| user.to_string());
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_reload_within_the_grace_makes_no_noise_and_a_longer_absence_is_told_once() {
         let start = Instant::now();
-        let mut attendance = Attendance::new(5 * SECOND);
+        let mut attendance = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
         attendance.arrive(&room, ada.as_ref(), None);
         assert_eq!(told(&mut attendance), [("u1".into(), 1)]);
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_second_device_is_told_at_once_both_ways() {
         let now = Instant::now();
-        let mut attendance = Attendance::new(5 * SECOND);
+        let mut attendance = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
         attendance.arrive(&room, ada.as_ref(), None);
         told(&mut attendance);
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn whoever_takes_a_name_leaves_the_anonymous_at_once() {
-        let mut attendance = Attendance::new(5 * SECOND);
+        let mut attendance = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
         attendance.arrive(&room, None, None);
         assert_eq!(told(&mut attendance), [("nobody".into(), 1)]);
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_newest_info_holds_and_the_same_one_is_not_told_twice() {
-        let mut attendance = Attendance::new(5 * SECOND);
+        let mut attendance = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
         let info = |text: &str| -> Info { RawValue::from_string(text.into()).unwrap().into() };
         let mut heard = Vec::new();
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn those_in_their_grace_are_bounded_and_the_first_is_told_early() {
         let now = Instant::now();
-        let mut attendance = Attendance::new(5 * SECOND);
+        let mut attendance = LocalPresence::new(5 * SECOND);
         let room = room(1);
         let users = (0..=IN_GRACE).map(|n| UserName::new(&n.to_string()).unwrap());
         for user in users.clone() {
@@ -298,7 +298,7 @@ mod tests {
         for seed in 0..300 {
             let mut random = fastrand::Rng::with_seed(seed);
             let grace = random.u32(..3) * SECOND;
-            let mut attendance = Attendance::new(grace);
+            let mut attendance = LocalPresence::new(grace);
             let mut now = Instant::now();
             // Who sits where, and since when nobody of a name does.
             let mut sessions: Vec<(u8, u8)> = Vec::new();

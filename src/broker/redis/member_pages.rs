@@ -2,11 +2,11 @@
 
 use redis::{ServerError, Value};
 
-use super::announcer::{Errand, Reply};
 use super::answers::{bytes, read_offset};
 use super::lease::{Answer, Answered};
+use super::presence_agent::{PresenceCommand, Reply};
 use super::reaper::Step;
-use crate::broker::Roll;
+use crate::broker::MemberPage;
 use crate::broker::redis::reconciler::Ask;
 use crate::broker::redis::wire::{self, Format};
 
@@ -14,14 +14,14 @@ use crate::broker::redis::wire::{self, Format};
 const MOST_JUNK: u64 = 1001;
 
 /// Reads a page of members, and how many fields of the room were junk.
-pub fn read(answer: Value) -> Option<(Roll, usize)> {
+pub fn read(answer: Value) -> Option<(MemberPage, usize)> {
     let Value::Array(parts) = answer else {
         return None;
     };
     let (list, junk) = read_list(parts, |name, connections, info| {
         wire::change::decode_member(name, connections, info).ok()
     })?;
-    let roll = Roll {
+    let roll = MemberPage {
         version: list.version,
         members: list.entries,
         count: list.count,
@@ -77,7 +77,7 @@ pub fn read_list<T>(
 }
 
 /// Reads how an errand went. The error, if there is one, is for the log.
-pub fn judge(errand: &Errand, answer: Value) -> (Reply, Option<String>) {
+pub fn judge(errand: &PresenceCommand, answer: Value) -> (Reply, Option<String>) {
     let foreign = || {
         (
             Reply::Refused,
@@ -88,8 +88,8 @@ pub fn judge(errand: &Errand, answer: Value) -> (Reply, Option<String>) {
         return judge_error(error);
     }
     let reply = match errand {
-        Errand::Lease(..) => read_lease(answer),
-        Errand::Say {
+        PresenceCommand::Lease(..) => read_lease(answer),
+        PresenceCommand::Say {
             ask: Ask::Say { .. },
             ..
         } => match answer {
@@ -102,15 +102,15 @@ pub fn judge(errand: &Errand, answer: Value) -> (Reply, Option<String>) {
             },
             _ => None,
         },
-        Errand::Reap(Step::Rooms { .. }) => match answer {
+        PresenceCommand::Reap(Step::Rooms { .. }) => match answer {
             Value::Array(rooms) => {
                 let rooms = rooms.iter().map(|room| bytes(room).map(<[u8]>::to_vec));
                 rooms.collect::<Option<_>>().map(Reply::Rooms)
             }
             _ => None,
         },
-        Errand::Reap(Step::Reap { .. }) => text(&answer).map(Reply::Cursor),
-        Errand::Say { .. } | Errand::Reap(_) => Some(Reply::Done),
+        PresenceCommand::Reap(Step::Reap { .. }) => text(&answer).map(Reply::Cursor),
+        PresenceCommand::Say { .. } | PresenceCommand::Reap(_) => Some(Reply::Done),
     };
     reply.map_or_else(foreign, |reply| (reply, None))
 }
