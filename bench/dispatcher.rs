@@ -211,7 +211,7 @@ impl House {
                 except: None,
                 data: self.data.clone(),
             }),
-            heard: Instant::now(),
+            received_at: Instant::now(),
         })
     }
 

@@ -200,13 +200,13 @@ pub enum BrokerEvent {
         offset: u64,
         publication: Arc<Publication>,
         /// When the broker had it in hand.
-        heard: Instant,
+        received_at: Instant,
     },
     /// An ephemeral publication in a followed room.
     Ephemeral {
         room: RoomName,
         publication: Arc<Publication>,
-        heard: Instant,
+        received_at: Instant,
     },
     /// The answer to a [`Publish`]: where the publication stands.
     Published {

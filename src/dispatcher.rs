@@ -119,7 +119,7 @@ impl Load {
 
 /// See the head of this file.
 pub struct Dispatcher {
-    desk: Turn,
+    turn: Turn,
     /// What the nodes tell each other.
     control: Control,
     sessions: NumberMap<SessionId, Session>,
@@ -181,7 +181,7 @@ impl Dispatcher {
             random: fastrand::Rng::with_seed(settings.seed),
             control: Control::new(now.instant, settings.token_lifetime),
             attendance: LocalPresence::new(settings.presence.grace),
-            desk: Turn::new(now.instant, settings, metrics),
+            turn: Turn::new(now.instant, settings, metrics),
             sessions: NumberMap::default(),
             rooms: Rooms::default(),
             personal: 0,
@@ -198,33 +198,33 @@ impl Dispatcher {
     /// Handles events in order, up to the bound of a turn; what is left stays in the iterator. What the broker is to
     /// be asked is in [`take_requests`](Self::take_requests) afterwards.
     pub fn turn(&mut self, now: Now, events: impl IntoIterator<Item = Event>) -> Flow {
-        self.desk.now = now.instant;
-        self.desk.heard.clear();
+        self.turn.now = now.instant;
+        self.turn.received_at.clear();
         let mut handled = 0;
         for event in events {
             self.on(now, event);
             self.settle_presence();
             handled += 1;
             // Looked at before the next event is taken from the inbox: what is taken is handled.
-            if self.desk.is_enough() || handled == TURN {
+            if self.turn.is_enough() || handled == TURN {
                 break;
             }
         }
-        self.desk.said = 0;
-        self.seal_all();
+        self.turn.said = 0;
+        self.flush_all();
         self.give_up_recent();
-        while let Some(session) = self.desk.slow.pop() {
+        while let Some(session) = self.turn.slow.pop() {
             self.disconnect(now, session, Disconnect::Slow);
         }
         // Equal events have equal effects.
-        self.desk.stranded.sort_unstable();
-        while let Some(session) = self.desk.stranded.pop() {
+        self.turn.stranded.sort_unstable();
+        while let Some(session) = self.turn.stranded.pop() {
             self.disconnect(now, session, Disconnect::Unreadable);
         }
         self.announce();
         self.ask_reads();
         self.ask_rolls();
-        let metrics = &self.desk.metrics;
+        let metrics = &self.turn.metrics;
         metrics.sessions_open.set(self.sessions.len() as u64);
         metrics.rooms_open.set(self.rooms.len() as u64);
         if self.is_drained(now) {
@@ -235,32 +235,32 @@ impl Dispatcher {
 
     /// Counts how long the turn took, and how long what was delivered in it was under way within this node.
     fn turn_has_ended(&mut self, began: Instant, now: Instant) {
-        let metrics = &self.desk.metrics;
+        let metrics = &self.turn.metrics;
         metrics.turns.observe(now - began);
-        for heard in self.desk.heard.drain(..) {
-            metrics.deliveries.observe(now.duration_since(heard));
+        for received_at in self.turn.received_at.drain(..) {
+            metrics.deliveries.observe(now.duration_since(received_at));
         }
     }
 
     /// `false`: the broker has ended.
     fn ask(&mut self, broker: &Broker) -> bool {
-        let mut requests = self.desk.requests.drain(..);
+        let mut requests = self.turn.requests.drain(..);
         requests.all(|request| broker.ask(request))
     }
 
     /// What the broker is asked since this was last taken.
     pub fn take_requests(&mut self) -> impl Iterator<Item = Request> {
-        self.desk.requests.drain(..)
+        self.turn.requests.drain(..)
     }
 
     /// What waits for the broker at this moment.
     pub fn load(&self) -> Load {
         Load {
-            commands: self.desk.pending.len() - self.desk.reads - self.desk.rolls.under_way,
-            reads: self.desk.reads + self.desk.rolls.under_way,
-            due: self.desk.due() + self.desk.rolls.due(),
+            commands: self.turn.pending.len() - self.turn.reads - self.turn.rolls.under_way,
+            reads: self.turn.reads + self.turn.rolls.under_way,
+            due: self.turn.due() + self.turn.rolls.due(),
             closing: self.closing.len(),
-            recent: self.desk.recent_used,
+            recent: self.turn.recent_used,
         }
     }
 
@@ -311,19 +311,19 @@ impl Dispatcher {
                 epoch,
                 offset,
                 publication,
-                heard,
+                received_at,
             } => {
                 let at = Position { epoch, offset };
                 match ControlLog::of(&room) {
                     Some(log) => self.on_control_message(now, log, at, publication),
-                    None => self.on_message(&room, at, publication, heard),
+                    None => self.on_message(&room, at, publication, received_at),
                 }
             }
             BrokerEvent::Ephemeral {
                 room,
                 publication,
-                heard,
-            } => self.on_ephemeral(&room, &publication, heard),
+                received_at,
+            } => self.on_ephemeral(&room, &publication, received_at),
             BrokerEvent::Published { ticket, result } => self.on_published(ticket, result),
             BrokerEvent::Page { ticket, result } => self.on_page(now, ticket, result),
             BrokerEvent::Changed { room, change } => self.on_changed(&room, change),

@@ -273,12 +273,12 @@ impl Shared {
             let followers = room.map_or(&[][..], |room| &room.followers);
             for node in followers {
                 let (room, publication) = (name.clone(), publication.clone());
-                let heard = BrokerEvent::Ephemeral {
+                let received_at = BrokerEvent::Ephemeral {
                     room,
                     publication,
-                    heard: now,
+                    received_at: now,
                 };
-                self.tell(*node, heard);
+                self.tell(*node, received_at);
             }
             let epoch = Epoch::UNKNOWN;
             return Ok(Position { epoch, offset: 0 });
@@ -308,7 +308,7 @@ impl Shared {
                     epoch,
                     offset,
                     publication,
-                    heard: now,
+                    received_at: now,
                 },
             );
         }

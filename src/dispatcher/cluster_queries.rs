@@ -12,32 +12,32 @@ use crate::protocol::{CommandError, Reply};
 impl Dispatcher {
     /// Asks for members as the broker knows them, whatever this node keeps: every node answers the same.
     pub(super) fn list_members(&mut self, asked: MembersQuery) -> Result<(), CommandError> {
-        let ticket = self.wait(&asked.asker, Pending::Members(asked.clone()))?;
-        self.desk.requests.push(asked.request(ticket));
+        let ticket = self.wait(&asked.reply_to, Pending::Members(asked.clone()))?;
+        self.turn.requests.push(asked.request(ticket));
         Ok(())
     }
 
     pub(super) fn census(
         &mut self,
-        asker: &ReplyTo,
+        reply_to: &ReplyTo,
         question: ClusterQuery,
     ) -> Result<(), CommandError> {
-        let ticket = self.wait(asker, Pending::Census(asker.clone()))?;
+        let ticket = self.wait(reply_to, Pending::Census(reply_to.clone()))?;
         let census = Census { ticket, question };
-        self.desk.requests.push(Request::Census(census));
+        self.turn.requests.push(Request::Census(census));
         Ok(())
     }
 
     pub(super) fn on_found(&mut self, ticket: Ticket, result: Result<QueryResult, Refused>) {
-        let Some(Pending::Census(asker)) = self.desk.pending.remove(&ticket) else {
+        let Some(Pending::Census(reply_to)) = self.turn.pending.remove(&ticket) else {
             return;
         };
-        self.answered(&asker);
-        match (result, &asker) {
+        self.answered(&reply_to);
+        match (result, &reply_to) {
             (Ok(finding), ReplyTo::Call(caller)) => caller.tell_found(&finding),
             // No client can ask.
             (Ok(_), ReplyTo::Session { .. }) => {}
-            (Err(refused), asker) => self.reply(asker, &Reply::Error(&refused.into())),
+            (Err(refused), reply_to) => self.reply(reply_to, &Reply::Error(&refused.into())),
         }
     }
 
@@ -51,7 +51,7 @@ impl Dispatcher {
         let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
         let connection = Connection {
             session: self.sender(session),
-            node: self.desk.settings.node.clone(),
+            node: self.turn.settings.node.clone(),
             info: identity.and_then(|identity| identity.info.clone()),
         };
         let connected = Connected {
@@ -59,6 +59,6 @@ impl Dispatcher {
             connection,
             live,
         };
-        self.desk.requests.push(Request::Connected(connected));
+        self.turn.requests.push(Request::Connected(connected));
     }
 }

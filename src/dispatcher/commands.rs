@@ -44,10 +44,10 @@ impl Dispatcher {
         let Some(speaker) = self.sessions.get(&session) else {
             return;
         };
-        let asker = ReplyTo::Session { session, id };
+        let reply_to = ReplyTo::Session { session, id };
         let outcome = match command {
             Command::Ping => {
-                self.reply(&asker, &Reply::Pong);
+                self.reply(&reply_to, &Reply::Pong);
                 Ok(())
             }
             Command::Join { room, since } => self.on_join(now, session, id, &room, since),
@@ -57,21 +57,21 @@ impl Dispatcher {
             )),
             Command::Leave { room } => {
                 self.on_leave(session, &room);
-                self.reply(&asker, &Reply::Left { room: &room });
+                self.reply(&reply_to, &Reply::Left { room: &room });
                 Ok(())
             }
-            Command::Publish(publish) => self.on_publish(now, session, &asker, publish),
+            Command::Publish(publish) => self.on_publish(now, session, &reply_to, publish),
             Command::History {
                 room,
                 before,
                 limit,
             } => match self.judge(session, Action::History, &room) {
-                Ok(()) => self.history(&asker, room, before, limit),
+                Ok(()) => self.history(&reply_to, room, before, limit),
                 Err(denied) => Err(denied.into()),
             },
             Command::Members { room, after, limit } => {
                 let asked = MembersQuery {
-                    asker: asker.clone(),
+                    reply_to: reply_to.clone(),
                     room,
                     after,
                     limit,
@@ -80,12 +80,12 @@ impl Dispatcher {
             }
         };
         if let Err(error) = outcome {
-            self.reply(&asker, &Reply::Error(&error));
+            self.reply(&reply_to, &Reply::Error(&error));
         }
     }
 
     /// What a backend asks was judged where it came in: by its key it may do anything.
-    pub(super) fn on_call(&mut self, now: Now, asker: ReplyTo, command: api::Command) {
+    pub(super) fn on_call(&mut self, now: Now, reply_to: ReplyTo, command: api::Command) {
         let outcome = match command {
             api::Command::Publish(publish) => {
                 let api::Publish {
@@ -101,27 +101,27 @@ impl Dispatcher {
                     ephemeral,
                     publication,
                 };
-                self.publish(&asker, said)
+                self.publish(&reply_to, said)
             }
             api::Command::History {
                 room,
                 before,
                 limit,
-            } => self.history(&asker, room, before, limit),
+            } => self.history(&reply_to, room, before, limit),
             api::Command::Members { room, after, limit } => {
-                let asker = asker.clone();
+                let reply_to = reply_to.clone();
                 self.list_members(MembersQuery {
-                    asker,
+                    reply_to,
                     room,
                     after,
                     limit,
                 })
             }
-            api::Command::Census(question) => self.census(&asker, question),
-            api::Command::ControlCommand(order) => self.order(now, &asker, order),
+            api::Command::Census(question) => self.census(&reply_to, question),
+            api::Command::ControlCommand(order) => self.order(now, &reply_to, order),
         };
         if let Err(error) = outcome {
-            self.reply(&asker, &Reply::Error(&error));
+            self.reply(&reply_to, &Reply::Error(&error));
         }
     }
 
@@ -130,7 +130,7 @@ impl Dispatcher {
         &mut self,
         now: Now,
         session: SessionId,
-        asker: &ReplyTo,
+        reply_to: &ReplyTo,
         publish: Publish,
     ) -> Result<(), CommandError> {
         self.judge(session, Action::Publish, &publish.room)?;
@@ -150,10 +150,10 @@ impl Dispatcher {
             ephemeral: publish.ephemeral,
             publication: Arc::new(publication),
         };
-        self.publish(asker, said)
+        self.publish(reply_to, said)
     }
 
-    fn publish(&mut self, asker: &ReplyTo, said: Said) -> Result<(), CommandError> {
+    fn publish(&mut self, reply_to: &ReplyTo, said: Said) -> Result<(), CommandError> {
         let Said {
             room,
             key,
@@ -161,12 +161,12 @@ impl Dispatcher {
             publication,
         } = said;
         let waiting = Pending::Publish {
-            asker: asker.clone(),
+            reply_to: reply_to.clone(),
             room: room.clone(),
             ephemeral,
         };
-        let ticket = self.wait(asker, waiting)?;
-        let source = match asker {
+        let ticket = self.wait(reply_to, waiting)?;
+        let source = match reply_to {
             ReplyTo::Session { session, .. } => Some(*session),
             ReplyTo::Call(_) => None,
         };
@@ -178,46 +178,46 @@ impl Dispatcher {
             ephemeral,
             publication,
         };
-        self.desk.requests.push(Request::Publish(publish));
+        self.turn.requests.push(Request::Publish(publish));
         Ok(())
     }
 
     fn history(
         &mut self,
-        asker: &ReplyTo,
+        reply_to: &ReplyTo,
         room: RoomName,
         before: Option<u64>,
         limit: usize,
     ) -> Result<(), CommandError> {
         if let Some(page) = self.recent_page(&room, before, limit) {
-            self.reply_history(asker, &room, Ok(page));
+            self.reply_history(reply_to, &room, Ok(page));
             return Ok(());
         }
         let waiting = Pending::History {
-            asker: asker.clone(),
+            reply_to: reply_to.clone(),
             room: room.clone(),
         };
-        let ticket = self.wait(asker, waiting)?;
+        let ticket = self.wait(reply_to, waiting)?;
         let read = Read {
             ticket,
             room,
             range: Range::Before(before),
             limit,
         };
-        self.desk.requests.push(Request::Read(read));
+        self.turn.requests.push(Request::Read(read));
         Ok(())
     }
 
     /// Remembers who waits for an answer of the broker, within the bounds.
     pub(super) fn wait(
         &mut self,
-        asker: &ReplyTo,
+        reply_to: &ReplyTo,
         waiting: Pending,
     ) -> Result<Ticket, CommandError> {
-        if self.desk.pending.len() >= PENDING {
+        if self.turn.pending.len() >= PENDING {
             return Err(Refused::Unavailable.into());
         }
-        match asker {
+        match reply_to {
             ReplyTo::Session { session, .. } => {
                 let pending = self.sessions.get_mut(session).map(|own| &mut own.pending);
                 if let Some(pending) = pending {
@@ -229,29 +229,29 @@ impl Dispatcher {
                     *pending += 1;
                 }
             }
-            ReplyTo::Call(_) if self.desk.calls >= PENDING_OF_CALLS => {
+            ReplyTo::Call(_) if self.turn.calls >= PENDING_OF_CALLS => {
                 return Err(Refused::Unavailable.into());
             }
-            ReplyTo::Call(_) => self.desk.calls += 1,
+            ReplyTo::Call(_) => self.turn.calls += 1,
         }
-        Ok(self.desk.ticket(waiting))
+        Ok(self.turn.ticket(waiting))
     }
 
     /// One that has waited has its answer.
-    pub(super) fn answered(&mut self, asker: &ReplyTo) {
-        match asker {
+    pub(super) fn answered(&mut self, reply_to: &ReplyTo) {
+        match reply_to {
             ReplyTo::Session { session, .. } => {
                 if let Some(speaker) = self.sessions.get_mut(session) {
                     speaker.pending -= 1;
                 }
             }
-            ReplyTo::Call(_) => self.desk.calls -= 1,
+            ReplyTo::Call(_) => self.turn.calls -= 1,
         }
     }
 
     /// The node tells of itself. Whether that was heard nobody waits to know.
     pub(super) fn on_report(&mut self, publication: Arc<Publication>) {
-        let ticket = self.desk.ticket(Pending::Report);
+        let ticket = self.turn.ticket(Pending::Report);
         let publish = crate::broker::Publish {
             ticket,
             room: RoomName::of_reports(),
@@ -260,54 +260,54 @@ impl Dispatcher {
             ephemeral: true,
             publication,
         };
-        self.desk.requests.push(Request::Publish(publish));
+        self.turn.requests.push(Request::Publish(publish));
     }
 
     pub(super) fn on_published(&mut self, ticket: Ticket, result: Result<Position, Refused>) {
-        let (asker, room, ephemeral) = match self.desk.pending.remove(&ticket) {
+        let (reply_to, room, ephemeral) = match self.turn.pending.remove(&ticket) {
             Some(Pending::Publish {
-                asker,
+                reply_to,
                 room,
                 ephemeral,
-            }) => (asker, room, ephemeral),
-            Some(Pending::ControlCommand { asker, order }) => {
-                return self.ordered(&asker, &order, result);
+            }) => (reply_to, room, ephemeral),
+            Some(Pending::ControlCommand { reply_to, order }) => {
+                return self.ordered(&reply_to, &order, result);
             }
             Some(Pending::Renewal(user)) => return self.renewed(user, result.is_ok()),
             _ => return,
         };
-        self.answered(&asker);
+        self.answered(&reply_to);
         match result {
             Ok(position) => {
-                self.desk.metrics.published_total.add(1);
+                self.turn.metrics.published_total.add(1);
                 let published = Reply::Published {
                     room: &room,
                     position: (!ephemeral).then_some(position),
                 };
-                self.reply(&asker, &published);
+                self.reply(&reply_to, &published);
             }
-            Err(refused) => self.reply(&asker, &Reply::Error(&refused.into())),
+            Err(refused) => self.reply(&reply_to, &Reply::Error(&refused.into())),
         }
     }
 
     pub(super) fn reply_history(
         &mut self,
-        asker: &ReplyTo,
+        reply_to: &ReplyTo,
         room: &RoomName,
         result: Result<Page, Refused>,
     ) {
         let mut page = match result {
             Ok(page) => page,
-            Err(refused) => return self.reply(asker, &Reply::Error(&refused.into())),
+            Err(refused) => return self.reply(reply_to, &Reply::Error(&refused.into())),
         };
         // What does not fit into one answer is left out at the older end: the client pages backwards.
         let mut bytes = 0;
         let fits = |(_, publication): &&(u64, Arc<Publication>)| {
             bytes += publication.weight();
-            bytes <= self.desk.settings.outbox_bytes / 4
+            bytes <= self.turn.settings.outbox_bytes / 4
         };
         let kept = page.messages.iter().rev().take_while(fits).count().max(1);
-        self.desk.said += bytes;
+        self.turn.said += bytes;
         page.messages
             .drain(..page.messages.len().saturating_sub(kept));
         let oldest = page
@@ -321,13 +321,13 @@ impl Dispatcher {
             messages: &page.messages,
             more,
         };
-        self.reply(asker, &history);
+        self.reply(reply_to, &history);
     }
 
     /// The messages below `before`, if all of them that were asked for are at hand.
     fn recent_page(&mut self, name: &RoomName, before: Option<u64>, limit: usize) -> Option<Page> {
-        let (room, desk) = self.room_named(name)?;
-        room.expire_recent(desk);
+        let (room, turn) = self.room_named(name)?;
+        room.expire_recent(turn);
         let (track, recent) = (&room.state.track, &room.state.recent);
         let top = track.position().filter(|_| track.is_settled())?;
         let end = before.unwrap_or(u64::MAX).min(top.offset + 1);

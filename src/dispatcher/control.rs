@@ -111,17 +111,17 @@ impl Follower {
         }
     }
 
-    fn ask_if_due(&mut self, desk: &mut Turn) {
-        if self.track.is_due() && self.paused.is_none_or(|until| desk.now >= until) {
+    fn ask_if_due(&mut self, turn: &mut Turn) {
+        if self.track.is_due() && self.paused.is_none_or(|until| turn.now >= until) {
             let range = self.track.ask();
             let waiting = Pending::Control(self.log);
-            self.ticket = Some(desk.read(waiting, &self.room, range, PAGE));
+            self.ticket = Some(turn.read(waiting, &self.room, range, PAGE));
         }
     }
 
-    fn compare(&mut self, desk: &mut Turn) {
+    fn compare(&mut self, turn: &mut Turn) {
         self.track.make_due();
-        self.ask_if_due(desk);
+        self.ask_if_due(turn);
     }
 
     /// Whether something was heard from it and is gone: a log in which nothing was said may end and begin at will.
@@ -135,7 +135,7 @@ impl Dispatcher {
     pub(super) fn follow_control(&mut self) {
         for log in ControlLog::ALL {
             let room = self.control.follower(log).room.clone();
-            self.desk.requests.push(Request::Follow(room));
+            self.turn.requests.push(Request::Follow(room));
         }
     }
 
@@ -143,22 +143,25 @@ impl Dispatcher {
     pub(super) fn order(
         &mut self,
         now: Now,
-        asker: &ReplyTo,
+        reply_to: &ReplyTo,
         order: ControlCommand,
     ) -> Result<(), CommandError> {
         if let ControlAction::Revoke(cutoff) = order.deed {
-            if self.desk.settings.rights.open {
+            if self.turn.settings.rights.open {
                 let reason = "this server is open and verifies no tokens, \
                      so nobody can be kept from returning";
                 return Err(CommandError::new(Code::Forbidden, reason));
             }
-            return self.order_revocation(now, asker, order, cutoff);
+            return self.order_revocation(now, reply_to, order, cutoff);
         }
         let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
-        let asker = asker.clone();
-        let ticket = self.wait(&asker.clone(), Pending::ControlCommand { asker, order })?;
+        let reply_to = reply_to.clone();
+        let ticket = self.wait(
+            &reply_to.clone(),
+            Pending::ControlCommand { reply_to, order },
+        )?;
         // With a key the broker itself can try again.
-        let key = format!("{}-{}", self.desk.settings.incarnation, ticket.0);
+        let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
         self.say_in_control(ticket, room, Publisher::Backend, key, publication);
         Ok(())
     }
@@ -172,7 +175,7 @@ impl Dispatcher {
         publication: Publication,
     ) {
         let key = key.into();
-        self.desk.requests.push(Request::Publish(Publish {
+        self.turn.requests.push(Request::Publish(Publish {
             ticket,
             source: None,
             room,
@@ -185,25 +188,25 @@ impl Dispatcher {
     /// An order is safe with the broker, or was refused.
     pub(super) fn ordered(
         &mut self,
-        asker: &ReplyTo,
+        reply_to: &ReplyTo,
         order: &ControlCommand,
         result: Result<Position, Refused>,
     ) {
-        self.answered(asker);
+        self.answered(reply_to);
         match result {
             Ok(_) => {
                 let ordered = Reply::Ordered {
                     user: &order.user,
                     room: order.room(),
                 };
-                self.reply(asker, &ordered);
+                self.reply(reply_to, &ordered);
             }
-            Err(refused) => self.reply(asker, &Reply::Error(&refused.into())),
+            Err(refused) => self.reply(reply_to, &Reply::Error(&refused.into())),
         }
     }
 
     pub(super) fn on_control_following(&mut self, log: ControlLog) {
-        self.control.follower(log).compare(&mut self.desk);
+        self.control.follower(log).compare(&mut self.turn);
         if log == ControlLog::Revocations {
             self.control.sync.compare();
         }
@@ -224,10 +227,10 @@ impl Dispatcher {
     ) {
         let follower = self.control.follower(log);
         let memory = AHEAD.saturating_sub(follower.track.ahead_weight());
-        let step = follower.track.hear(at.epoch, at.offset, said, memory);
-        follower.ask_if_due(&mut self.desk);
+        let step = follower.track.receive(at.epoch, at.offset, said, memory);
+        follower.ask_if_due(&mut self.turn);
         if let Some(Step::Deliver(_, said)) = step {
-            self.obey(now, log, &said);
+            self.apply_command(now, log, &said);
         }
     }
 
@@ -254,10 +257,10 @@ impl Dispatcher {
         let (stood, mut steps) = (follower.stood(), Vec::new());
         follower.track.answer(page, &mut steps);
         follower.known |= follower.track.is_settled();
-        follower.ask_if_due(&mut self.desk);
+        follower.ask_if_due(&mut self.turn);
         for step in steps {
             match step {
-                Step::Deliver(_, said) => self.obey(now, log, &said),
+                Step::Deliver(_, said) => self.apply_command(now, log, &said),
                 Step::Ended(position) | Step::Lost(position) => {
                     self.lose_control(log, stood, position)
                 }
@@ -287,15 +290,15 @@ impl Dispatcher {
             let follower = self.control.follower(log);
             // Before it is followed there is nothing to compare with.
             match due && follower.known {
-                true => follower.compare(&mut self.desk),
-                false => follower.ask_if_due(&mut self.desk),
+                true => follower.compare(&mut self.turn),
+                false => follower.ask_if_due(&mut self.turn),
             }
         }
         self.sync_revocations(now);
     }
 
     /// Does what was said to the sessions of this node.
-    fn obey(&mut self, now: Now, log: ControlLog, said: &Publication) {
+    fn apply_command(&mut self, now: Now, log: ControlLog, said: &Publication) {
         let Some(ControlCommand { user, deed }) = ControlCommand::read(log, said) else {
             log::warn!(room = log.name(); "not understood; run nodes of one version");
             return;
@@ -350,13 +353,18 @@ impl Dispatcher {
         self.on_leave(session, room);
         if let Some(speaker) = self.sessions.get(&session) {
             let frames = speaker.protocol.push(&Push::Removed { room, reason });
-            self.desk.say(session, &speaker.outbox, frames);
+            self.turn.send(session, &speaker.outbox, frames);
         }
     }
 
     /// Whether a session may be who it shows to be. Otherwise it is told, and ends unless it may try again.
-    pub(super) fn stands_by(&mut self, now: Now, asker: &ReplyTo, identity: &Identity) -> bool {
-        let ReplyTo::Session { session, id } = asker else {
+    pub(super) fn check_revocation(
+        &mut self,
+        now: Now,
+        reply_to: &ReplyTo,
+        identity: &Identity,
+    ) -> bool {
+        let ReplyTo::Session { session, id } = reply_to else {
             return false;
         };
         let (error, end) = match self.control.standing(now, identity) {
@@ -379,7 +387,7 @@ impl Dispatcher {
                 (error, id.is_none().then_some(Disconnect::Internal))
             }
         };
-        self.reply(asker, &Reply::Error(&error));
+        self.reply(reply_to, &Reply::Error(&error));
         if let Some(why) = end {
             self.disconnect(now, *session, why);
         }

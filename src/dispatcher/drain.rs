@@ -32,8 +32,8 @@ impl Dispatcher {
         let spread = (PER_SESSION * left.len() as u32).min(time / 2);
         let patience = now.instant + time / 2;
         // By then everyone was sent away; whoever is back elsewhere within the grace has not left.
-        let grace = self.desk.settings.presence.grace;
-        self.desk.requests.push(Request::Retire(time / 2 + grace));
+        let grace = self.turn.settings.presence.grace;
+        self.turn.requests.push(Request::Retire(time / 2 + grace));
         let total = left.len();
         self.draining = Some(Drain {
             started: now.instant,
@@ -79,7 +79,7 @@ impl Dispatcher {
         let Some(drain) = &self.draining else {
             return false;
         };
-        let calls_are_over = self.desk.calls == 0 || now.instant >= drain.patience;
+        let calls_are_over = self.turn.calls == 0 || now.instant >= drain.patience;
         self.sessions.is_empty() && self.closing.is_empty() && calls_are_over
     }
 

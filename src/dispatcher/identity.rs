@@ -32,7 +32,7 @@ impl Dispatcher {
             let error = CommandError::new(Code::Forbidden, reason);
             return self.reply(&ReplyTo::Session { session, id }, &Reply::Error(&error));
         }
-        if !self.stands_by(now, &ReplyTo::Session { session, id }, &identity) {
+        if !self.check_revocation(now, &ReplyTo::Session { session, id }, &identity) {
             return;
         }
         let Some(speaker) = self.sessions.get_mut(&session) else {
@@ -54,7 +54,7 @@ impl Dispatcher {
         };
         let room = identity.user.room();
         if former.is_none() {
-            let deadline = now.instant + self.desk.settings.join_timeout;
+            let deadline = now.instant + self.turn.settings.join_timeout;
             let sign_in = Some(sign_in);
             let join = Join {
                 id,
@@ -78,7 +78,7 @@ impl Dispatcher {
     ) -> Result<(), Denied> {
         let speaker = self.sessions.get(&session);
         let who = speaker.and_then(|speaker| speaker.identity.as_deref());
-        self.desk.settings.rights.judge(who, action, room)
+        self.turn.settings.rights.judge(who, action, room)
     }
 
     /// Rights have changed: the session is taken out of each room that it may no longer join.

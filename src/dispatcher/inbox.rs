@@ -17,14 +17,14 @@ pub struct Inbox {
 
 /// Makes an inbox for so many events of connections and as many of the broker. Whoever sends waits while its queue is full.
 pub fn inbox(capacity: usize) -> (flume::Sender<Event>, flume::Sender<BrokerEvent>, Inbox) {
-    let (say, events) = flume::bounded(capacity);
+    let (send, events) = flume::bounded(capacity);
     let (tell, news) = flume::bounded(capacity);
     let inbox = Inbox {
         events,
         news,
         is_brokers_turn: true,
     };
-    (say, tell, inbox)
+    (send, tell, inbox)
 }
 
 impl Inbox {
@@ -68,13 +68,13 @@ mod tests {
 
     #[test]
     fn a_batch_of_the_broker_waits_for_no_more_others_than_it_is_long_whoever_floods() {
-        let (say, tell, mut inbox) = inbox(1_000);
+        let (send, tell, mut inbox) = inbox(1_000);
         (0..500).for_each(|_| tell.send(news()).unwrap());
-        let (mut heard, mut others) = (0, 0);
-        while heard < 500 && others <= 500 {
-            while say.try_send(Event::Tick).is_ok() {}
+        let (mut received_at, mut others) = (0, 0);
+        while received_at < 500 && others <= 500 {
+            while send.try_send(Event::Tick).is_ok() {}
             match inbox.try_next() {
-                Some(event) if is_news(&event) => heard += 1,
+                Some(event) if is_news(&event) => received_at += 1,
                 Some(_) => others += 1,
                 None => panic!("both have something"),
             }
@@ -84,27 +84,27 @@ mod tests {
 
     #[test]
     fn a_flood_of_the_broker_leaves_every_second_place_to_the_others() {
-        let (say, tell, mut inbox) = inbox(1_000);
-        (0..500).for_each(|_| say.send(Event::Tick).unwrap());
-        let mut heard = 0;
-        while !say.is_empty() && heard <= 500 {
+        let (send, tell, mut inbox) = inbox(1_000);
+        (0..500).for_each(|_| send.send(Event::Tick).unwrap());
+        let mut received_at = 0;
+        while !send.is_empty() && received_at <= 500 {
             while tell.try_send(news()).is_ok() {}
-            heard += usize::from(is_news(&inbox.try_next().unwrap()));
+            received_at += usize::from(is_news(&inbox.try_next().unwrap()));
         }
-        assert!(heard <= 500, "{heard}");
+        assert!(received_at <= 500, "{received_at}");
     }
 
     #[test]
     fn whoever_waits_hears_either_side_and_the_end_of_it() {
         runtime::block_on(async {
-            let (say, tell, mut inbox) = inbox(1);
-            let sayer = say.clone();
+            let (send, tell, mut inbox) = inbox(1);
+            let sayer = send.clone();
             runtime::spawn(async move { sayer.send_async(Event::Tick).await.unwrap() });
             assert!(matches!(inbox.next().await, Some(Event::Tick)));
             runtime::spawn(async move { tell.send_async(news()).await.unwrap() });
             assert!(matches!(inbox.next().await, Some(Event::Broker(_))));
             assert!(inbox.next().await.is_none(), "the broker has ended");
-            drop(say);
+            drop(send);
         });
     }
 }

@@ -48,18 +48,18 @@ impl Cursor {
     }
 
     /// Answers a join with the place where the session now stands.
-    pub fn welcome(&self, desk: &mut Turn, session: SessionId, join: &Join, joined: Joined<'_>) {
+    pub fn welcome(&self, turn: &mut Turn, session: SessionId, join: &Join, joined: Joined<'_>) {
         let reply = match &join.sign_in {
             Some(sign_in) => Reply::Authenticated(sign_in.told(joined.room, Some(joined.position))),
             None => Reply::Joined(joined),
         };
-        self.say(desk, session, join.id, &reply);
+        self.send(turn, session, join.id, &reply);
     }
 }
 
 impl Room {
     /// A join that another join or a leave of its session overtakes is refused: every join is answered.
-    pub fn supersede(&mut self, desk: &mut Turn, session: SessionId) {
+    pub fn supersede(&mut self, turn: &mut Turn, session: SessionId) {
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
         };
@@ -70,15 +70,15 @@ impl Room {
             Some(_) if join.id.is_none() => {}
             Some(sign_in) => {
                 let told = Reply::Authenticated(sign_in.told(&self.name, None));
-                cursor.say(desk, session, join.id, &told);
+                cursor.send(turn, session, join.id, &told);
             }
             None if join.deadline.is_none() => {}
             None => {
                 let reason =
                     "another join or leave of this room came before the answer; join again";
                 let error = CommandError::new(Code::Unavailable, reason);
-                desk.metrics.errors_total.count(error.code);
-                cursor.say(desk, session, join.id, &Reply::Error(&error));
+                turn.metrics.errors_total.count(error.code);
+                cursor.send(turn, session, join.id, &Reply::Error(&error));
             }
         }
     }
@@ -87,7 +87,7 @@ impl Room {
     /// without a place, which follows, unasked, when it is known.
     pub fn give_up_join(
         &mut self,
-        desk: &mut Turn,
+        turn: &mut Turn,
         session: SessionId,
     ) -> Option<Option<RequestId>> {
         let cursor = self.state.cursors.get_mut(&session)?;
@@ -97,7 +97,7 @@ impl Room {
             return Some(id);
         };
         let told = Reply::Authenticated(sign_in.told(&self.name, None));
-        cursor.say(desk, session, id, &told);
+        cursor.send(turn, session, id, &told);
         None
     }
 }

@@ -27,7 +27,7 @@ pub struct MemberReads {
     /// Rooms that want to read, and the same as a set: each key stands here once, also when its room has gone and another has come
     /// in its place.
     line: VecDeque<RoomKey>,
-    in_line: NumberSet<RoomKey>,
+    queued: NumberSet<RoomKey>,
     /// How many reads are under way.
     pub under_way: usize,
     /// Rooms whose read failed; they line up again at the next tick.
@@ -49,19 +49,19 @@ impl MemberReads {
         self.line.len() + self.retry.len() + self.paused.len()
     }
 
-    fn line_up(&mut self, room: RoomKey) {
-        if !self.paused.contains_key(&room) && self.in_line.insert(room) {
+    fn queue_read(&mut self, room: RoomKey) {
+        if !self.paused.contains_key(&room) && self.queued.insert(room) {
             self.line.push_back(room);
         }
     }
 
     /// The room that has waited longest, if another may read now. It may have gone.
-    fn next_in_line(&mut self) -> Option<RoomKey> {
+    fn next_queued(&mut self) -> Option<RoomKey> {
         if self.under_way >= ROLLS {
             return None;
         }
         let room = self.line.pop_front()?;
-        self.in_line.remove(&room);
+        self.queued.remove(&room);
         Some(room)
     }
 
@@ -84,37 +84,37 @@ pub struct RoomPresence {
 
 impl Room {
     /// The room's topic was (re)subscribed: changes may have been missed.
-    pub fn make_roll_due(&mut self, desk: &mut Turn) {
-        if desk.settings.presence.has_events(&self.name) {
+    pub fn make_roll_due(&mut self, turn: &mut Turn) {
+        if turn.settings.presence.has_events(&self.name) {
             self.state.roll.roster.make_due();
-            self.line_up_roll(desk);
+            self.line_up_roll(turn);
         }
     }
 
     /// Whether a question for the members can be answered from the list, now or soon.
-    pub fn keeps_roll(&self, desk: &Turn) -> bool {
+    pub fn keeps_roll(&self, turn: &Turn) -> bool {
         let roster = &self.state.roll.roster;
-        desk.settings.presence.has_events(&self.name) && (roster.has_list() || !roster.is_known())
+        turn.settings.presence.has_events(&self.name) && (roster.has_list() || !roster.is_known())
     }
 
     /// Puts the room into the line of those that want to read their list, if it does.
-    pub fn line_up_roll(&mut self, desk: &mut Turn) {
+    pub fn line_up_roll(&mut self, turn: &mut Turn) {
         if self.state.roll.roster.is_due() {
-            desk.rolls.line_up(self.key);
+            turn.rolls.queue_read(self.key);
         }
     }
 
-    fn ask_roll(&mut self, desk: &mut Turn) {
+    fn ask_roll(&mut self, turn: &mut Turn) {
         let roll = &mut self.state.roll;
         if !roll.roster.is_due() {
             return;
         }
         let ListQuery { after, limit } = roll.roster.ask();
-        let ticket = desk.ticket(Pending::MemberPage(self.key));
-        desk.rolls.under_way += 1;
+        let ticket = turn.ticket(Pending::MemberPage(self.key));
+        turn.rolls.under_way += 1;
         self.state.roll.ticket = Some(ticket);
         let room = self.name.clone();
-        desk.requests.push(Request::Members(Members {
+        turn.requests.push(Request::Members(Members {
             ticket,
             room,
             after,
@@ -125,7 +125,7 @@ impl Room {
     /// The answer to the room's own question. One to a question of a room that was here before changes nothing.
     fn answer_roll(
         &mut self,
-        desk: &mut Turn,
+        turn: &mut Turn,
         ticket: Ticket,
         result: Result<MemberPage, Refused>,
     ) {
@@ -136,59 +136,59 @@ impl Room {
         let answered = result.is_ok();
         match result {
             Ok(answer) => {
-                let others = desk.rolls.used - roll.roster.weight();
-                let memory = desk.settings.presence.memory.saturating_sub(others);
+                let others = turn.rolls.used - roll.roster.weight();
+                let memory = turn.settings.presence.memory.saturating_sub(others);
                 let mut told = Vec::new();
-                self.change_roster(desk, |roster| roster.answer(answer, memory, &mut told));
-                self.tell(desk, &told);
-                self.line_up_roll(desk);
+                self.change_roster(turn, |roster| roster.answer(answer, memory, &mut told));
+                self.tell(turn, &told);
+                self.line_up_roll(turn);
             }
             Err(why) => {
                 roll.roster.failed();
                 if why == Refused::Newer {
-                    desk.rolls.paused.insert(self.key, desk.now + PAUSE);
+                    turn.rolls.paused.insert(self.key, turn.now + PAUSE);
                 } else {
-                    desk.rolls.retry.insert(self.key);
+                    turn.rolls.retry.insert(self.key);
                 }
             }
         }
         if self.state.roll.roster.is_known() || !answered {
-            desk.rolls.ready.push(self.key);
+            turn.rolls.ready.push(self.key);
         }
     }
 
     /// Somebody's connections in the room are more or fewer.
-    pub fn hear_change(&mut self, desk: &mut Turn, change: Change) {
-        if !desk.settings.presence.has_events(&self.name) {
+    pub fn hear_change(&mut self, turn: &mut Turn, change: Change) {
+        if !turn.settings.presence.has_events(&self.name) {
             return;
         }
         let mut told = Vec::new();
-        let may_wait = desk.rolls.ahead_used < AHEAD_MEMORY;
-        self.change_roster(desk, |roster| roster.hear(change, may_wait, &mut told));
-        if desk.rolls.used > desk.settings.presence.memory {
-            self.change_roster(desk, MemberList::give_up);
+        let may_wait = turn.rolls.ahead_used < AHEAD_MEMORY;
+        self.change_roster(turn, |roster| roster.receive(change, may_wait, &mut told));
+        if turn.rolls.used > turn.settings.presence.memory {
+            self.change_roster(turn, MemberList::give_up);
         }
-        self.tell(desk, &told);
-        self.line_up_roll(desk);
+        self.tell(turn, &told);
+        self.line_up_roll(turn);
     }
 
     /// Keeps count of the memory that lists take.
-    fn change_roster(&mut self, desk: &mut Turn, change: impl FnOnce(&mut MemberList)) {
+    fn change_roster(&mut self, turn: &mut Turn, change: impl FnOnce(&mut MemberList)) {
         let roster = &mut self.state.roll.roster;
-        desk.rolls.forget(roster);
+        turn.rolls.forget(roster);
         change(roster);
-        desk.rolls.used += roster.weight();
-        desk.rolls.ahead_used += roster.ahead_weight();
+        turn.rolls.used += roster.weight();
+        turn.rolls.ahead_used += roster.ahead_weight();
     }
 
     /// Tells the members who has joined and left. More than an outbox takes at once is not told one by one.
-    fn tell(&mut self, desk: &mut Turn, told: &[MemberChange]) {
+    fn tell(&mut self, turn: &mut Turn, told: &[MemberChange]) {
         let Some(last) = told.last() else { return };
-        let (name, quarter) = (self.name.clone(), desk.quarter());
+        let (name, quarter) = (self.name.clone(), turn.quarter());
         let anew = MemberChange::Anew {
             version: last.version(),
         };
-        self.notice(desk, |protocol| {
+        self.notice(turn, |protocol| {
             let mut frames = BytesMut::new();
             for one in told {
                 frames.extend_from_slice(&encode(protocol, &name, one));
@@ -227,17 +227,17 @@ fn encode(protocol: Protocol, room: &RoomName, told: &MemberChange) -> Bytes {
 
 impl Dispatcher {
     pub(super) fn on_changed(&mut self, name: &RoomName, change: Change) {
-        if let Some((room, desk)) = self.room_named(name) {
-            room.hear_change(desk, change);
+        if let Some((room, turn)) = self.room_named(name) {
+            room.hear_change(turn, change);
         }
     }
 
     pub(super) fn on_roll(&mut self, ticket: Ticket, result: Result<MemberPage, Refused>) {
-        match self.desk.pending.remove(&ticket) {
+        match self.turn.pending.remove(&ticket) {
             Some(Pending::MemberPage(key)) => {
-                self.desk.rolls.under_way -= 1;
-                if let Some((room, desk)) = self.room(key) {
-                    room.answer_roll(desk, ticket, result);
+                self.turn.rolls.under_way -= 1;
+                if let Some((room, turn)) = self.room(key) {
+                    room.answer_roll(turn, ticket, result);
                 }
             }
             Some(Pending::Members(asked)) => self.reply_members(&asked, result),
@@ -247,30 +247,30 @@ impl Dispatcher {
 
     /// Asks the broker for the lists of the rooms in line.
     pub(super) fn ask_rolls(&mut self) {
-        while let Some(key) = self.desk.rolls.next_in_line() {
-            if let Some((room, desk)) = self.room(key) {
-                room.ask_roll(desk);
+        while let Some(key) = self.turn.rolls.next_queued() {
+            if let Some((room, turn)) = self.room(key) {
+                room.ask_roll(turn);
             }
         }
     }
 
     /// Reads that failed are asked again, and questions that wait too long are answered as well as can be.
     pub(super) fn tend_rolls(&mut self, now: Now) {
-        let rolls = &mut self.desk.rolls;
+        let rolls = &mut self.turn.rolls;
         let over = take_over(&mut rolls.paused, now.instant);
         for key in std::mem::take(&mut rolls.retry).into_iter().chain(over) {
-            if let Some((room, desk)) = self.room(key) {
-                room.line_up_roll(desk);
+            if let Some((room, turn)) = self.room(key) {
+                room.line_up_roll(turn);
             }
         }
-        for key in std::mem::take(&mut self.desk.rolls.waiting) {
-            let Some((room, desk)) = self.room(key) else {
+        for key in std::mem::take(&mut self.turn.rolls.waiting) {
+            let Some((room, turn)) = self.room(key) else {
                 continue;
             };
             match room.state.roll.waiting.first() {
                 Some((deadline, _)) if *deadline <= now.instant => self.answer_waiting(key),
                 Some(_) => {
-                    desk.rolls.waiting.insert(key);
+                    turn.rolls.waiting.insert(key);
                 }
                 None => {}
             }

@@ -25,7 +25,7 @@ impl Dispatcher {
     ) -> Result<(), CommandError> {
         self.judge(session, Action::Join, name)?;
         self.check_bounds(session, name)?;
-        let deadline = now.instant + self.desk.settings.join_timeout;
+        let deadline = now.instant + self.turn.settings.join_timeout;
         let join = Join {
             id,
             deadline: Some(deadline),
@@ -55,21 +55,21 @@ impl Dispatcher {
         let joined = self.rooms.join(key, session, member.clone());
         if joined == Joined::First {
             self.personal += usize::from(name.owner().is_some());
-            self.desk.requests.push(Request::Follow(name.clone()));
+            self.turn.requests.push(Request::Follow(name.clone()));
         }
-        let Some((room, desk)) = self.room(key) else {
+        let Some((room, turn)) = self.room(key) else {
             return;
         };
         if joined == Joined::Already {
             // It has lost its place, or forgot that it has one: it starts afresh, behind what was said before.
-            room.seal(desk);
-            room.supersede(desk, session);
+            room.flush(turn);
+            room.supersede(turn, session);
         } else {
             room.state.speakers[member.protocol.index()] += 1;
         }
         let cursor = Cursor::new(member, since, join);
         room.state.cursors.insert(session, cursor);
-        room.settle(desk, session, Judge::NotYet);
+        room.settle(turn, session, Judge::NotYet);
         if room.state.cursors.contains_key(&session) {
             self.joins.insert(key);
         }
@@ -83,7 +83,7 @@ impl Dispatcher {
         let limit = |reason| Err(CommandError::new(Code::Limit, reason));
         let known = self.rooms.find(name);
         let chosen = self.rooms.len() - self.personal;
-        if known.is_none() && chosen >= self.desk.settings.max_rooms {
+        if known.is_none() && chosen >= self.turn.settings.max_rooms {
             return limit("this node has as many rooms as it may; leave one, or try another node");
         }
         let again = known.is_some_and(|key| self.rooms.has(key, session));
@@ -94,7 +94,7 @@ impl Dispatcher {
             .rooms
             .count_of(session)
             .saturating_sub(usize::from(personal));
-        if !again && count >= self.desk.settings.rooms_per_session {
+        if !again && count >= self.turn.settings.rooms_per_session {
             return limit("you are in as many rooms as one client may be; leave one first");
         }
         Ok(())
@@ -104,8 +104,8 @@ impl Dispatcher {
         let Some(key) = self.rooms.find(name) else {
             return;
         };
-        if let Some((room, desk)) = self.room(key) {
-            room.supersede(desk, session);
+        if let Some((room, turn)) = self.room(key) {
+            room.supersede(turn, session);
         }
         self.leave(key, session);
     }
@@ -118,8 +118,8 @@ impl Dispatcher {
     }
 
     fn leave(&mut self, key: RoomKey, session: SessionId) {
-        if let Some((room, desk)) = self.room(key) {
-            room.seal(desk);
+        if let Some((room, turn)) = self.room(key) {
+            room.flush(turn);
         }
         let (left, member) = self.rooms.leave(key, session);
         let (Some(member), Some((room, _))) = (member, self.room(key)) else {
@@ -133,19 +133,19 @@ impl Dispatcher {
             && let Some(room) = self.rooms.remove(key)
         {
             self.personal -= usize::from(room.name.owner().is_some());
-            self.desk.recent_used -= room.state.recent.weight();
-            self.desk.ahead_used -= room.state.track.ahead_weight();
+            self.turn.recent_used -= room.state.recent.weight();
+            self.turn.ahead_used -= room.state.track.ahead_weight();
             self.forget_roll(room.state.roll);
-            self.desk.paused.remove(&key);
-            self.desk.rolls.paused.remove(&key);
-            self.desk.requests.push(Request::Unfollow(room.name));
+            self.turn.paused.remove(&key);
+            self.turn.rolls.paused.remove(&key);
+            self.turn.requests.push(Request::Unfollow(room.name));
         }
     }
 
     pub(super) fn on_following(&mut self, name: &RoomName) {
-        if let Some((room, desk)) = self.room_named(name) {
-            room.make_due(desk);
-            room.make_roll_due(desk);
+        if let Some((room, turn)) = self.room_named(name) {
+            room.make_due(turn);
+            room.make_roll_due(turn);
         }
     }
 
@@ -154,25 +154,30 @@ impl Dispatcher {
         name: &RoomName,
         at: Position,
         said: Arc<Publication>,
-        heard: Instant,
+        received_at: Instant,
     ) {
-        if let Some((room, desk)) = self.room_named(name) {
-            room.hear(desk, at, said, heard);
+        if let Some((room, turn)) = self.room_named(name) {
+            room.receive(turn, at, said, received_at);
         }
     }
 
-    pub(super) fn on_ephemeral(&mut self, name: &RoomName, said: &Publication, heard: Instant) {
-        if let Some((room, desk)) = self.room_named(name) {
-            desk.heard.push(heard);
-            room.encode(desk, None, said);
+    pub(super) fn on_ephemeral(
+        &mut self,
+        name: &RoomName,
+        said: &Publication,
+        received_at: Instant,
+    ) {
+        if let Some((room, turn)) = self.room_named(name) {
+            turn.received_at.push(received_at);
+            room.encode(turn, None, said);
         }
     }
 
     /// A member's outbox has been written: it gets its next page in each room where it is behind.
     pub(super) fn on_drained(&mut self, session: SessionId) {
         for key in self.rooms.rooms_of(session) {
-            if let Some((room, desk)) = self.room(key) {
-                room.settle(desk, session, Judge::NotYet);
+            if let Some((room, turn)) = self.room(key) {
+                room.settle(turn, session, Judge::NotYet);
             }
         }
     }
@@ -193,23 +198,23 @@ impl Dispatcher {
                 self.joins.insert(key);
             }
             for (session, _) in late {
-                let Some((room, desk)) = self.room(key) else {
+                let Some((room, turn)) = self.room(key) else {
                     break;
                 };
-                let Some(id) = room.give_up_join(desk, session) else {
+                let Some(id) = room.give_up_join(turn, session) else {
                     continue;
                 };
                 self.leave(key, session);
-                let asker = ReplyTo::Session { session, id };
-                self.reply(&asker, &Reply::Error(&Refused::Unavailable.into()));
+                let reply_to = ReplyTo::Session { session, id };
+                self.reply(&reply_to, &Reply::Error(&Refused::Unavailable.into()));
             }
         }
     }
 
-    pub(super) fn seal_all(&mut self) {
-        for key in std::mem::take(&mut self.desk.open) {
-            if let Some((room, desk)) = self.room(key) {
-                room.seal(desk);
+    pub(super) fn flush_all(&mut self) {
+        for key in std::mem::take(&mut self.turn.open) {
+            if let Some((room, turn)) = self.room(key) {
+                room.flush(turn);
             }
         }
     }
@@ -217,7 +222,7 @@ impl Dispatcher {
     /// The room and the desk that it leaves things on. Keys outlive their rooms in the lines, so there may be none.
     pub(super) fn room(&mut self, key: RoomKey) -> Option<(&mut Room, &mut Turn)> {
         let room = self.rooms.get_mut(key)?;
-        Some((room, &mut self.desk))
+        Some((room, &mut self.turn))
     }
 
     pub(super) fn room_named(&mut self, name: &RoomName) -> Option<(&mut Room, &mut Turn)> {

@@ -88,7 +88,7 @@ struct Shared {
     /// Give up what is queued: only the close frame still matters.
     discard: AtomicBool,
     /// The reader got bytes since the last ping.
-    heard: AtomicBool,
+    received_at: AtomicBool,
     /// The reader reads nothing at present, for reasons of its own.
     paused: AtomicBool,
     /// Ends the connection from outside, whatever its tasks wait for.
@@ -141,7 +141,7 @@ pub fn outbox(
         limits,
         handles: AtomicUsize::new(1),
         discard: AtomicBool::new(false),
-        heard: AtomicBool::new(false),
+        received_at: AtomicBool::new(false),
         paused: AtomicBool::new(false),
         hang_up: Box::new(hang_up),
     });
@@ -286,7 +286,7 @@ impl Outbox {
 
     /// The reader got something from the client.
     pub fn note_heard(&self) {
-        self.0.heard.store(true, Ordering::Relaxed);
+        self.0.received_at.store(true, Ordering::Relaxed);
     }
 
     /// The reader does not listen for a while, or listens again: until then nobody can tell whether the client is silent.
@@ -297,7 +297,7 @@ impl Outbox {
 
     /// Begins to look for signs of life: a ping is on its way.
     pub fn expect_life(&self) {
-        self.0.heard.store(false, Ordering::Relaxed);
+        self.0.received_at.store(false, Ordering::Relaxed);
         self.0.queue().progressed = false;
     }
 
@@ -309,7 +309,7 @@ impl Outbox {
             queue.bytes > 0 && queue.progressed
         };
         let paused = || self.0.paused.load(Ordering::Relaxed);
-        self.0.heard.load(Ordering::Relaxed) || reads() || paused()
+        self.0.received_at.load(Ordering::Relaxed) || reads() || paused()
     }
 
     /// Ends the connection at once, without a close frame.
@@ -479,19 +479,19 @@ mod tests {
         }
         outbox.end(Disconnect::Draining);
         outbox.finish();
-        let mut heard = Vec::new();
+        let mut received_at = Vec::new();
         while let Some(chunk) = reader.try_recv() {
             match chunk {
                 Chunk::Frames(frames) => {
                     reader.written(frames.len(), 1);
-                    heard.push(frames);
+                    received_at.push(frames);
                     assert_eq!(outbox.offer(Bytes::from_static(b"late")), Offer::Gone);
                 }
-                Chunk::End(farewell) => heard.push(farewell),
+                Chunk::End(farewell) => received_at.push(farewell),
             }
         }
-        assert_eq!(heard[..3], ["a", "b", "c"]);
-        assert_eq!(heard[3..], [frame::close(Disconnect::Draining)]);
+        assert_eq!(received_at[..3], ["a", "b", "c"]);
+        assert_eq!(received_at[3..], [frame::close(Disconnect::Draining)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::protocol::{CommandError, Reply};
 /// A client's question for the members of a room.
 #[derive(Clone, Debug)]
 pub struct MembersQuery {
-    pub asker: ReplyTo,
+    pub reply_to: ReplyTo,
     pub room: RoomName,
     pub after: Option<UserName>,
     pub limit: usize,
@@ -63,7 +63,7 @@ impl Dispatcher {
 
     /// Sees to what an event has left behind: members whose joins are answered, questions that can be.
     pub(super) fn settle_presence(&mut self) {
-        while let Some((key, session)) = self.desk.arrived.pop() {
+        while let Some((key, session)) = self.turn.arrived.pop() {
             let (Some(speaker), Some(room)) = (self.sessions.get(&session), self.rooms.get(key))
             else {
                 continue;
@@ -80,7 +80,7 @@ impl Dispatcher {
                 self.tell_connection(session, &name, true);
             }
         }
-        while let Some(key) = self.desk.rolls.ready.pop() {
+        while let Some(key) = self.turn.rolls.ready.pop() {
             self.answer_waiting(key);
         }
     }
@@ -89,13 +89,13 @@ impl Dispatcher {
     pub(super) fn absent(&mut self, session: SessionId, room: &RoomName, present: &Present) {
         if let Present::As(user) = present {
             self.tell_connection(session, room, false);
-            self.attendance.leave(self.desk.now, room, user.as_ref());
+            self.attendance.leave(self.turn.now, room, user.as_ref());
         }
     }
 
     /// Tells the broker what the other nodes must hear of who is here.
     pub(super) fn announce(&mut self) {
-        let requests = &mut self.desk.requests;
+        let requests = &mut self.turn.requests;
         self.attendance
             .announce(|here| requests.push(Request::SetPresence(here)));
     }
@@ -107,32 +107,32 @@ impl Dispatcher {
         asked: MembersQuery,
     ) -> Result<(), CommandError> {
         self.judge(session, Action::Members, &asked.room)?;
-        let ticket = self.wait(&asked.asker, Pending::Members(asked.clone()))?;
-        let deadline = now.instant + self.desk.settings.join_timeout;
+        let ticket = self.wait(&asked.reply_to, Pending::Members(asked.clone()))?;
+        let deadline = now.instant + self.turn.settings.join_timeout;
         let key = self.rooms.find(&asked.room);
         // Whoever is not told what changes is told what is.
         let key = key.filter(|key| self.rooms.has(*key, session));
-        let Some((room, desk)) = key.and_then(|key| self.room(key)) else {
-            self.desk.requests.push(asked.request(ticket));
+        let Some((room, turn)) = key.and_then(|key| self.room(key)) else {
+            self.turn.requests.push(asked.request(ticket));
             return Ok(());
         };
-        if !room.keeps_roll(desk) {
-            desk.requests.push(asked.request(ticket));
+        if !room.keeps_roll(turn) {
+            turn.requests.push(asked.request(ticket));
             return Ok(());
         }
         let key = room.key;
         let roll = &mut room.state.roll;
         roll.waiting.push((deadline, ticket));
         if asked.after.is_some() && roll.roster.has_list() {
-            desk.rolls.ready.push(key);
+            turn.rolls.ready.push(key);
             return Ok(());
         }
         // The list is here, or about to be; the number of the anonymous only a read knows.
         if roll.roster.is_known() {
             roll.roster.want_counts();
         }
-        desk.rolls.waiting.insert(key);
-        room.line_up_roll(desk);
+        turn.rolls.waiting.insert(key);
+        room.line_up_roll(turn);
         Ok(())
     }
 
@@ -142,17 +142,17 @@ impl Dispatcher {
             return;
         };
         for (_, ticket) in std::mem::take(&mut room.state.roll.waiting) {
-            let Some(Pending::Members(asked)) = self.desk.pending.get(&ticket) else {
+            let Some(Pending::Members(asked)) = self.turn.pending.get(&ticket) else {
                 continue;
             };
             let Some(room) = self.rooms.get(key) else {
                 return;
             };
             let roster = &room.state.roll.roster;
-            let page = roster.page(asked.after.as_ref(), asked.limit, self.desk.quarter());
+            let page = roster.page(asked.after.as_ref(), asked.limit, self.turn.quarter());
             if page.is_none() && roster.is_known() {
                 let request = asked.clone().request(ticket);
-                self.desk.requests.push(request);
+                self.turn.requests.push(request);
                 continue;
             }
             self.on_roll(ticket, page.ok_or(Refused::Unavailable));
@@ -161,7 +161,7 @@ impl Dispatcher {
 
     /// A room is gone, and with it its list: the questions that waited for it are those of former members.
     pub(super) fn forget_roll(&mut self, roll: RoomPresence) {
-        self.desk.rolls.forget(&roll.roster);
+        self.turn.rolls.forget(&roll.roster);
         for (_, ticket) in roll.waiting {
             self.on_roll(ticket, Err(Refused::Unavailable));
         }
@@ -172,20 +172,20 @@ impl Dispatcher {
         asked: &MembersQuery,
         result: Result<MemberPage, Refused>,
     ) {
-        self.answered(&asked.asker);
+        self.answered(&asked.reply_to);
         let mut roll = match result {
             Ok(roll) => roll,
             Err(refused) => {
-                return self.reply(&asked.asker, &Reply::Error(&refused.into()));
+                return self.reply(&asked.reply_to, &Reply::Error(&refused.into()));
             }
         };
-        fit(&mut roll, self.desk.quarter());
+        fit(&mut roll, self.turn.quarter());
         // What was told before lies before the answer.
-        if let Some((room, desk)) = self.room_named(&asked.room) {
-            room.seal(desk);
+        if let Some((room, turn)) = self.room_named(&asked.room) {
+            room.flush(turn);
         }
         let room = &asked.room;
         let reply = Reply::Members { room, roll: &roll };
-        self.reply(&asked.asker, &reply);
+        self.reply(&asked.reply_to, &reply);
     }
 }

@@ -14,42 +14,42 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 impl Dispatcher {
     /// Asks the broker for what the rooms in line want to know.
     pub(super) fn ask_reads(&mut self) {
-        while let Some(key) = self.desk.next_in_line() {
-            if let Some((room, desk)) = self.room(key) {
-                room.ask(desk);
+        while let Some(key) = self.turn.next_queued() {
+            if let Some((room, turn)) = self.room(key) {
+                room.ask(turn);
             }
         }
     }
 
     pub(super) fn retry_reads(&mut self) {
-        let over = take_over(&mut self.desk.paused, self.desk.now);
-        for key in std::mem::take(&mut self.desk.retry).into_iter().chain(over) {
-            if let Some((room, desk)) = self.room(key) {
-                desk.line_up(room.key);
+        let over = take_over(&mut self.turn.paused, self.turn.now);
+        for key in std::mem::take(&mut self.turn.retry).into_iter().chain(over) {
+            if let Some((room, turn)) = self.room(key) {
+                turn.queue_read(room.key);
             }
         }
     }
 
     pub(super) fn on_page(&mut self, now: Now, ticket: Ticket, result: Result<Page, Refused>) {
-        match self.desk.pending.remove(&ticket) {
-            Some(Pending::History { asker, room }) => {
-                self.answered(&asker);
-                self.reply_history(&asker, &room, result);
+        match self.turn.pending.remove(&ticket) {
+            Some(Pending::History { reply_to, room }) => {
+                self.answered(&reply_to);
+                self.reply_history(&reply_to, &room, result);
             }
             Some(Pending::Sequencer(key)) => {
-                self.desk.reads -= 1;
-                if let Some((room, desk)) = self.room(key) {
-                    room.answer(desk, ticket, result);
+                self.turn.reads -= 1;
+                if let Some((room, turn)) = self.room(key) {
+                    room.answer(turn, ticket, result);
                 }
             }
             Some(Pending::Seek(key)) => {
-                self.desk.reads -= 1;
-                if let Some((room, desk)) = self.room(key) {
-                    room.sought(desk, ticket, result);
+                self.turn.reads -= 1;
+                if let Some((room, turn)) = self.room(key) {
+                    room.sought(turn, ticket, result);
                 }
             }
             Some(Pending::Control(log)) => {
-                self.desk.reads -= 1;
+                self.turn.reads -= 1;
                 self.on_control_page(now, log, ticket, result);
             }
             Some(
@@ -78,10 +78,10 @@ impl Dispatcher {
                 return;
             };
             self.compare_hand = next;
-            if let Some((room, desk)) = self.room(key) {
-                room.expire_recent(desk);
+            if let Some((room, turn)) = self.room(key) {
+                room.expire_recent(turn);
                 if room.state.track.position().is_some() && room.state.track.is_settled() {
-                    room.make_due(desk);
+                    room.make_due(turn);
                 }
             }
         }
@@ -89,13 +89,13 @@ impl Dispatcher {
 
     /// Keeps all rooms' recent messages within their memory: rooms give up their older half in turn.
     pub(super) fn give_up_recent(&mut self) {
-        while self.desk.recent_used > self.desk.settings.recent_memory {
+        while self.turn.recent_used > self.turn.settings.recent_memory {
             let Some((key, next)) = self.rooms.next_key(self.recent_hand) else {
                 return;
             };
             self.recent_hand = next;
-            if let Some((room, desk)) = self.room(key) {
-                room.change_recent(desk, |recent| recent.shrink());
+            if let Some((room, turn)) = self.room(key) {
+                room.change_recent(turn, |recent| recent.shrink());
             }
         }
     }

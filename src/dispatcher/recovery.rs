@@ -99,14 +99,14 @@ impl Cursor {
         fits()
     }
 
-    pub(super) fn say(
+    pub(super) fn send(
         &self,
-        desk: &mut Turn,
+        turn: &mut Turn,
         session: SessionId,
         id: Option<RequestId>,
         reply: &Reply<'_>,
     ) {
-        desk.say(
+        turn.send(
             session,
             &self.member.outbox,
             self.member.protocol.reply(id, reply),
@@ -116,8 +116,8 @@ impl Cursor {
 
 impl Room {
     /// More comes at once than outboxes hold: all who are live, and thus stand here, get it page by page.
-    pub fn fall_behind(&mut self, desk: &mut Turn, at: Position) {
-        self.seal(desk);
+    pub fn fall_behind(&mut self, turn: &mut Turn, at: Position) {
+        self.flush(turn);
         let want = Want::After(at);
         for member in &self.members {
             let cursor = self.state.cursors.entry(member.session);
@@ -132,9 +132,9 @@ impl Room {
 
     /// Lets everyone who is behind have what can be had now, in the order they came, so that equal events have equal
     /// effects.
-    pub fn settle_all(&mut self, desk: &mut Turn, judge: Judge) {
+    pub fn settle_all(&mut self, turn: &mut Turn, judge: Judge) {
         for session in self.behind() {
-            self.settle(desk, session, judge);
+            self.settle(turn, session, judge);
         }
     }
 
@@ -146,8 +146,8 @@ impl Room {
 
     /// Lets a member that is behind have what can be had now: its answer, its next page, or its place among the
     /// live. Whoever gets less than everything is looked at again when its outbox has drained or a read has answered.
-    pub fn settle(&mut self, desk: &mut Turn, session: SessionId, judge: Judge) {
-        self.expire_recent(desk);
+    pub fn settle(&mut self, turn: &mut Turn, session: SessionId, judge: Judge) {
+        self.expire_recent(turn);
         let Some(position) = self.state.track.position() else {
             return;
         };
@@ -167,41 +167,41 @@ impl Room {
         }
         let recovered = cursor.recovered;
         match cursor.want {
-            Want::Now => self.become_live(desk, session, position, None),
+            Want::Now => self.become_live(turn, session, position, None),
             Want::After(at) if at == position => {
-                self.become_live(desk, session, position, Some(recovered));
+                self.become_live(turn, session, position, Some(recovered));
             }
-            Want::After(_) if !cursor.has_room(desk.quarter()) => {}
+            Want::After(_) if !cursor.has_room(turn.quarter()) => {}
             Want::After(at) if at.epoch != position.epoch => {
                 match self.state.track.end_of(at.epoch) {
-                    Some(end) if at.offset >= end => self.pass_end(desk, session, position, end),
-                    Some(_) => self.give_or_seek(desk, session, position),
+                    Some(end) if at.offset >= end => self.pass_end(turn, session, position, end),
+                    Some(_) => self.give_or_seek(turn, session, position),
                     // So many epochs have ended meanwhile that this one is forgotten.
-                    None => self.lose_place(desk, session, position),
+                    None => self.lose_place(turn, session, position),
                 }
             }
-            Want::After(_) => self.give_or_seek(desk, session, position),
+            Want::After(_) => self.give_or_seek(turn, session, position),
             // Another epoch, or ahead of this node: perhaps the node itself is behind, so its own read decides.
-            Want::Since(_) if judge == Judge::NotYet => self.make_due(desk),
-            Want::Since(_) => self.become_live(desk, session, position, Some(false)),
+            Want::Since(_) if judge == Judge::NotYet => self.make_due(turn),
+            Want::Since(_) => self.become_live(turn, session, position, Some(false)),
         }
     }
 
     /// The member stands where the room stands, and is told so if its join still waits for it.
     fn become_live(
         &mut self,
-        desk: &mut Turn,
+        turn: &mut Turn,
         session: SessionId,
         position: Position,
         recovered: Option<bool>,
     ) {
         // What was delivered in this turn lies before its place.
-        self.seal(desk);
+        self.flush(turn);
         let Some(cursor) = self.state.cursors.remove(&session) else {
             return;
         };
         if let Some(join) = &cursor.join {
-            desk.arrived.push((self.key, session));
+            turn.arrived.push((self.key, session));
             let top = position.offset;
             let joined = Joined {
                 room: &self.name,
@@ -209,28 +209,28 @@ impl Room {
                 top,
                 recovered,
             };
-            cursor.welcome(desk, session, join, joined);
+            cursor.welcome(turn, session, join, joined);
         }
     }
 
     /// Gives a member its next page, if it is at hand; else it is read.
-    fn give_or_seek(&mut self, desk: &mut Turn, session: SessionId, top: Position) {
+    fn give_or_seek(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let want = self.state.cursors.get(&session).map(|cursor| cursor.want);
         let next = want.and_then(|want| match want {
             Want::After(at) => Some(at.offset + 1),
             Want::Now | Want::Since(_) => None,
         });
         if next.is_some_and(|next| self.state.recent.run_at(next).is_some()) {
-            self.give(desk, session, top);
+            self.give(turn, session, top);
         } else {
             self.state.seek = true;
-            desk.line_up(self.key);
+            turn.queue_read(self.key);
         }
     }
 
     /// The member has everything that is left of its epoch: it is told where the present one goes on.
     /// If its join still waits, that is answered first.
-    fn pass_end(&mut self, desk: &mut Turn, session: SessionId, top: Position, end: u64) {
+    fn pass_end(&mut self, turn: &mut Turn, session: SessionId, top: Position, end: u64) {
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
         };
@@ -241,14 +241,14 @@ impl Room {
         };
         cursor.want = Want::After(next);
         if let Some(join) = cursor.join.take() {
-            desk.arrived.push((self.key, session));
+            turn.arrived.push((self.key, session));
             let joined = Joined {
                 room: &self.name,
                 position: at,
                 top: top.offset,
                 recovered: Some(cursor.recovered),
             };
-            cursor.welcome(desk, session, &join, joined);
+            cursor.welcome(turn, session, &join, joined);
         }
         let Membership {
             outbox, protocol, ..
@@ -257,13 +257,13 @@ impl Room {
             room: &self.name,
             position: next,
         };
-        desk.say(session, outbox, protocol.push(&gap));
-        self.settle(desk, session, Judge::NotYet);
+        turn.send(session, outbox, protocol.push(&gap));
+        self.settle(turn, session, Judge::NotYet);
     }
 
     /// Gives a member its next page, from the messages at hand that follow its place: at most a quarter of an outbox, the
     /// rest when that has drained. If its join still waits, it is told first that all of it comes.
-    fn give(&mut self, desk: &mut Turn, session: SessionId, top: Position) {
+    fn give(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let RoomState {
             cursors,
             recent,
@@ -280,17 +280,17 @@ impl Room {
             return;
         };
         if let Some(join) = cursor.join.take() {
-            desk.arrived.push((self.key, session));
+            turn.arrived.push((self.key, session));
             let joined = Joined {
                 room: &self.name,
                 position: at,
                 top: top.offset,
                 recovered: Some(cursor.recovered),
             };
-            cursor.welcome(desk, session, &join, joined);
+            cursor.welcome(turn, session, &join, joined);
         }
         let own = Sender {
-            incarnation: desk.settings.incarnation,
+            incarnation: turn.settings.incarnation,
             session,
         };
         let Membership {
@@ -299,7 +299,7 @@ impl Room {
         let mut frames = BytesMut::new();
         let mut last = at;
         for (offset, publication) in run.after(at.offset, usize::MAX) {
-            if frames.len() >= desk.quarter() || end.is_some_and(|end| offset > end) {
+            if frames.len() >= turn.quarter() || end.is_some_and(|end| offset > end) {
                 break;
             }
             let message = Message {
@@ -316,26 +316,26 @@ impl Room {
             last.offset = offset;
         }
         cursor.want = Want::After(last);
-        desk.metrics.delivered_total.add(last.offset - at.offset);
+        turn.metrics.delivered_total.add(last.offset - at.offset);
         // Asked for before the offer: the writer may be done with it at any moment.
         outbox.want_drained();
-        desk.say(session, outbox, frames.freeze());
+        turn.send(session, outbox, frames.freeze());
         if last == top {
-            self.become_live(desk, session, top, None);
+            self.become_live(turn, session, top, None);
         } else if let Some(end) = end.filter(|end| last.offset >= *end) {
-            self.pass_end(desk, session, top, end);
+            self.pass_end(turn, session, top, end);
         }
     }
 
     /// Reads what the room's cursors need and the node does not have, for all of them: from the lowest one on, up to what
     /// is at hand again. What is read stays at hand while there is memory, so however many come back, each part of the
     /// log is read once.
-    pub fn ask_seek(&mut self, desk: &mut Turn) {
+    pub fn ask_seek(&mut self, turn: &mut Turn) {
         if self.state.seek_ticket.is_some() || !std::mem::take(&mut self.state.seek) {
             return;
         }
         let recent = &self.state.recent;
-        let quarter = desk.quarter() as u64;
+        let quarter = turn.quarter() as u64;
         let needed = self
             .state
             .cursors
@@ -360,19 +360,19 @@ impl Room {
         let near = next - hole.start <= PAGE as u64 && !self.state.seek_exactly;
         let start = if near { hole.start } else { next };
         // A whole log in one read, so that a herd costs few.
-        let most = desk.settings.retention.of(&self.name).size.max(PAGE);
+        let most = turn.settings.retention.of(&self.name).size.max(PAGE);
         let limit = (hole.end - start).min(most as u64) as usize;
         let from = Position {
             offset: start - 1,
             ..lowest
         };
         let range = Range::After(from);
-        let ticket = desk.read(Pending::Seek(self.key), &self.name, range, limit);
+        let ticket = turn.read(Pending::Seek(self.key), &self.name, range, limit);
         self.state.seek_ticket = Some(ticket);
     }
 
     /// The answer to what was read for the cursors.
-    pub fn sought(&mut self, desk: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
+    pub fn sought(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
             .seek_ticket
@@ -386,14 +386,14 @@ impl Room {
             Err(why) => {
                 self.state.seek = true;
                 if why == Refused::Newer && !std::mem::replace(&mut self.state.seek_exactly, true) {
-                    desk.line_up(self.key);
+                    turn.queue_read(self.key);
                     return;
                 }
-                desk.retry(self.key, why);
+                turn.retry(self.key, why);
                 if why == Refused::Newer {
                     let behind = self.state.cursors.iter();
                     let answered = behind.filter(|(_, cursor)| cursor.is_answered());
-                    desk.stranded.extend(answered.map(|(session, _)| *session));
+                    turn.stranded.extend(answered.map(|(session, _)| *session));
                 }
                 return;
             }
@@ -404,21 +404,21 @@ impl Room {
         };
         if page.top.epoch != position.epoch || page.top.offset < position.offset {
             // The epoch is over, or the log has lost its tail, or the page is merely old: the node's own read tells.
-            self.make_due(desk);
+            self.make_due(turn);
         }
         if page.top.epoch != position.epoch {
             return;
         }
-        self.note_expiry(desk, page.top, page.expires_in);
+        self.note_expiry(turn, page.top, page.expires_in);
         // At the end of the turn it is given up again where there is no memory for it; until then all have their part.
-        self.change_recent(desk, |recent| {
+        self.change_recent(turn, |recent| {
             recent.insert(&page.messages, position.offset)
         });
         for session in self.behind() {
             if self.is_unreached(session, &page) {
-                self.lose_place(desk, session, position);
+                self.lose_place(turn, session, position);
             } else {
-                self.settle(desk, session, Judge::NotYet);
+                self.settle(turn, session, Judge::NotYet);
             }
         }
     }
@@ -431,7 +431,7 @@ impl Room {
     }
 
     /// Tells a member that is behind where it stands now: its join by the answer, all others by a gap.
-    fn lose_place(&mut self, desk: &mut Turn, session: SessionId, top: Position) {
+    fn lose_place(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let Some(cursor) = self.state.cursors.get(&session) else {
             return;
         };
@@ -443,8 +443,8 @@ impl Room {
                 room: &self.name,
                 position: top,
             };
-            desk.say(session, outbox, protocol.push(&gap));
+            turn.send(session, outbox, protocol.push(&gap));
         }
-        self.become_live(desk, session, top, Some(false));
+        self.become_live(turn, session, top, Some(false));
     }
 }

@@ -87,15 +87,15 @@ impl Dispatcher {
     pub(super) fn order_revocation(
         &mut self,
         now: Now,
-        asker: &ReplyTo,
+        reply_to: &ReplyTo,
         order: ControlCommand,
         cutoff: Cutoff,
     ) -> Result<(), CommandError> {
         let cutoffs = vec![(order.user.clone(), cutoff)];
-        let asker = asker.clone();
-        let ticket = self.wait(&asker.clone(), Pending::Revoke { asker, order })?;
+        let reply_to = reply_to.clone();
+        let ticket = self.wait(&reply_to.clone(), Pending::Revoke { reply_to, order })?;
         let kept = self.kept(now);
-        self.desk.requests.push(Request::Revoke(Revoke {
+        self.turn.requests.push(Request::Revoke(Revoke {
             ticket,
             cutoffs,
             confirm: None,
@@ -111,16 +111,18 @@ impl Dispatcher {
         ticket: Ticket,
         result: Result<Vec<UserName>, Refused>,
     ) {
-        match (self.desk.pending.remove(&ticket), result) {
-            (Some(Pending::Revoke { asker, order }), Ok(_)) => {
+        match (self.turn.pending.remove(&ticket), result) {
+            (Some(Pending::Revoke { reply_to, order }), Ok(_)) => {
                 let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
-                let ticket = self.desk.ticket(Pending::ControlCommand { asker, order });
-                let key = format!("{}-{}", self.desk.settings.incarnation, ticket.0);
+                let ticket = self
+                    .turn
+                    .ticket(Pending::ControlCommand { reply_to, order });
+                let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
                 self.say_in_control(ticket, room, Publisher::Backend, key, publication);
             }
-            (Some(Pending::Revoke { asker, .. }), Err(refused)) => {
-                self.answered(&asker);
-                self.reply(&asker, &Reply::Error(&refused.into()));
+            (Some(Pending::Revoke { reply_to, .. }), Err(refused)) => {
+                self.answered(&reply_to);
+                self.reply(&reply_to, &Reply::Error(&refused.into()));
             }
             (Some(Pending::WriteBack), result) => self.written_back(now, ticket, result),
             _ => {}
@@ -152,7 +154,7 @@ impl Dispatcher {
 
     /// Asks what is to be asked now.
     pub(super) fn sync_revocations(&mut self, now: Now) {
-        let is_open = self.desk.settings.rights.open;
+        let is_open = self.turn.settings.rights.open;
         let sync = &mut self.control.sync;
         if is_open || !self.control.revoked.known {
             // A node in open mode judges no tokens. Any other reads the log first.
@@ -163,7 +165,7 @@ impl Dispatcher {
         if (sync.due || looks) && sync.reading.is_none() {
             (sync.due, sync.next_look) = (false, None);
             let is_starting = !sync.known;
-            let ticket = self.desk.ticket(Pending::ReadRevocations);
+            let ticket = self.turn.ticket(Pending::ReadRevocations);
             self.control.sync.reading = Some(ticket);
             let kept = self.kept(now);
             let read = ReadRevocations {
@@ -171,7 +173,7 @@ impl Dispatcher {
                 is_starting,
                 kept,
             };
-            self.desk.requests.push(Request::ReadRevocations(read));
+            self.turn.requests.push(Request::ReadRevocations(read));
         }
         self.write_back(now);
         self.publish_again(now);
@@ -197,13 +199,13 @@ impl Dispatcher {
         if users.is_empty() && confirm.is_none() {
             return;
         }
-        let ticket = self.desk.ticket(Pending::WriteBack);
+        let ticket = self.turn.ticket(Pending::WriteBack);
         control.sync.writing = Some(Writing {
             ticket,
             users,
             confirm: confirm.clone(),
         });
-        self.desk.requests.push(Request::Revoke(Revoke {
+        self.turn.requests.push(Request::Revoke(Revoke {
             ticket,
             cutoffs,
             confirm,
@@ -218,7 +220,7 @@ impl Dispatcher {
         ticket: Ticket,
         result: Result<StoredRevocations, Refused>,
     ) {
-        self.desk.pending.remove(&ticket);
+        self.turn.pending.remove(&ticket);
         let sync = &mut self.control.sync;
         if sync.reading.take_if(|asked| *asked == ticket).is_none() {
             return;
@@ -339,8 +341,8 @@ impl Dispatcher {
             let deed = ControlAction::Revoke(cutoff);
             let order = ControlCommand { user, deed };
             let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
-            let ticket = self.desk.ticket(Pending::Renewal(order.user));
-            let key = format!("{}-{}", self.desk.settings.incarnation, ticket.0);
+            let ticket = self.turn.ticket(Pending::Renewal(order.user));
+            let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
             self.say_in_control(ticket, room, Publisher::Backend, key, publication);
         }
     }

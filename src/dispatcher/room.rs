@@ -124,48 +124,49 @@ impl Batch {
 
 impl Room {
     /// A message came by the topic.
-    pub fn hear(
+    pub fn receive(
         &mut self,
-        desk: &mut Turn,
+        turn: &mut Turn,
         at: Position,
         publication: Arc<Publication>,
-        heard: Instant,
+        received_at: Instant,
     ) {
-        let memory = desk.ahead_left();
-        let hear = |track: &mut Sequencer| track.hear(at.epoch, at.offset, publication, memory);
-        match self.change_track(desk, hear) {
+        let memory = turn.ahead_left();
+        let receive =
+            |track: &mut Sequencer| track.receive(at.epoch, at.offset, publication, memory);
+        match self.change_track(turn, receive) {
             Some(step) => {
-                desk.heard.push(heard);
-                self.step(desk, step);
+                turn.received_at.push(received_at);
+                self.step(turn, step);
             }
-            None => self.line_up_if_due(desk),
+            None => self.queue_read_if_due(turn),
         }
     }
 
     /// The room is to be compared with its log.
-    pub fn make_due(&mut self, desk: &mut Turn) {
+    pub fn make_due(&mut self, turn: &mut Turn) {
         self.state.track.make_due();
-        self.line_up_if_due(desk);
+        self.queue_read_if_due(turn);
     }
 
-    fn line_up_if_due(&mut self, desk: &mut Turn) {
+    fn queue_read_if_due(&mut self, turn: &mut Turn) {
         if self.state.track.is_due() {
-            desk.line_up(self.key);
+            turn.queue_read(self.key);
         }
     }
 
     /// It is this room's turn to read what it wants to know.
-    pub fn ask(&mut self, desk: &mut Turn) {
+    pub fn ask(&mut self, turn: &mut Turn) {
         if self.state.track.is_due() {
             let range = self.state.track.ask();
-            let ticket = desk.read(Pending::Sequencer(self.key), &self.name, range, PAGE);
+            let ticket = turn.read(Pending::Sequencer(self.key), &self.name, range, PAGE);
             self.state.track_ticket = Some(ticket);
         }
-        self.ask_seek(desk);
+        self.ask_seek(turn);
     }
 
     /// The answer to the node's own question. An answer to another one, of a room that was here before, changes nothing.
-    pub fn answer(&mut self, desk: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
+    pub fn answer(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
             .track_ticket
@@ -178,9 +179,9 @@ impl Room {
             Ok(page) => page,
             Err(why) => {
                 self.state.track.failed();
-                desk.retry(self.key, why);
+                turn.retry(self.key, why);
                 if why == Refused::Newer {
-                    self.strand(desk);
+                    self.strand(turn);
                 }
                 return;
             }
@@ -188,7 +189,7 @@ impl Room {
         let mut steps = Vec::new();
         let former = self.state.track.position();
         let (top, expires_in) = (page.top, page.expires_in);
-        self.change_track(desk, |track| track.answer(page, &mut steps));
+        self.change_track(turn, |track| track.answer(page, &mut steps));
         // Where those stand who are live: the track itself is at the end of the steps already.
         let mut epoch = former.or(self.state.track.position()).map(|at| at.epoch);
         let judge = if self.state.track.is_settled() {
@@ -197,7 +198,7 @@ impl Room {
             Judge::NotYet
         };
         let weight: usize = steps.iter().map(Step::weight).sum();
-        let much = weight > desk.quarter();
+        let much = weight > turn.quarter();
         let mut lag = false;
         for step in steps {
             match step {
@@ -206,49 +207,49 @@ impl Room {
                         && let Some(epoch) = epoch
                     {
                         let offset = offset - 1;
-                        self.fall_behind(desk, Position { epoch, offset });
+                        self.fall_behind(turn, Position { epoch, offset });
                     }
-                    self.keep(desk, offset, publication);
+                    self.keep(turn, offset, publication);
                 }
                 Step::Ended(at) | Step::Lost(at) => {
                     epoch = Some(at.epoch);
-                    self.step(desk, step);
+                    self.step(turn, step);
                 }
-                step => self.step(desk, step),
+                step => self.step(turn, step),
             }
         }
-        self.note_expiry(desk, top, expires_in);
-        self.settle_all(desk, judge);
-        self.line_up_if_due(desk);
+        self.note_expiry(turn, top, expires_in);
+        self.settle_all(turn, judge);
+        self.queue_read_if_due(turn);
     }
 
     /// This node cannot read the next message of the room, so its members must get it from another
     /// node. Joins that wait are refused when their time is over.
-    fn strand(&mut self, desk: &mut Turn) {
+    fn strand(&mut self, turn: &mut Turn) {
         let cursors = &self.state.cursors;
         let members = self.members.iter().map(|member| member.session);
         let answered = members.filter(|it| cursors.get(it).is_none_or(Cursor::is_answered));
-        desk.stranded.extend(answered);
+        turn.stranded.extend(answered);
     }
 
-    fn step(&mut self, desk: &mut Turn, step: Step) {
+    fn step(&mut self, turn: &mut Turn, step: Step) {
         match step {
-            Step::Deliver(offset, publication) => self.deliver(desk, offset, publication),
-            Step::Ended(position) => self.end_epoch(desk, position),
-            Step::Lost(position) => self.lose(desk, position),
+            Step::Deliver(offset, publication) => self.deliver(turn, offset, publication),
+            Step::Ended(position) => self.end_epoch(turn, position),
+            Step::Lost(position) => self.lose(turn, position),
         }
     }
 
     /// The next message: kept for those who are behind, and put into the open buffer for those who are live.
-    fn deliver(&mut self, desk: &mut Turn, offset: u64, publication: Arc<Publication>) {
-        self.encode(desk, Some(offset), &publication);
-        self.keep(desk, offset, publication);
+    fn deliver(&mut self, turn: &mut Turn, offset: u64, publication: Arc<Publication>) {
+        self.encode(turn, Some(offset), &publication);
+        self.keep(turn, offset, publication);
     }
 
-    fn keep(&mut self, desk: &mut Turn, offset: u64, publication: Arc<Publication>) {
-        let LogLimits { size, age } = desk.settings.retention.of(&self.name);
-        let expires = desk.now + age;
-        self.change_recent(desk, |recent| {
+    fn keep(&mut self, turn: &mut Turn, offset: u64, publication: Arc<Publication>) {
+        let LogLimits { size, age } = turn.settings.retention.of(&self.name);
+        let expires = turn.now + age;
+        self.change_recent(turn, |recent| {
             recent.push(offset, publication);
             recent.truncate(size);
             recent.expires = Some(expires);
@@ -257,40 +258,40 @@ impl Room {
 
     /// The log has told how long it is kept: the recent messages are kept as long. If the page is
     /// older than what was delivered, they already have a later time.
-    pub fn note_expiry(&mut self, desk: &Turn, top: Position, expires_in: Duration) {
+    pub fn note_expiry(&mut self, turn: &Turn, top: Position, expires_in: Duration) {
         if self.state.track.position() == Some(top) {
-            self.state.recent.expires = Some(desk.now + expires_in);
+            self.state.recent.expires = Some(turn.now + expires_in);
         }
     }
 
     /// Gives up the recent messages when the log no longer has them either, so that every node gives
     /// the same answer.
-    pub fn expire_recent(&mut self, desk: &mut Turn) {
-        if self.state.recent.is_expired(desk.now) {
-            self.change_recent(desk, Recent::clear);
+    pub fn expire_recent(&mut self, turn: &mut Turn) {
+        if self.state.recent.is_expired(turn.now) {
+            self.change_recent(turn, Recent::clear);
         }
     }
 
     /// Keeps count of the memory that messages ahead of a hole take.
-    fn change_track<T>(&mut self, desk: &mut Turn, change: impl FnOnce(&mut Sequencer) -> T) -> T {
-        desk.ahead_used -= self.state.track.ahead_weight();
+    fn change_track<T>(&mut self, turn: &mut Turn, change: impl FnOnce(&mut Sequencer) -> T) -> T {
+        turn.ahead_used -= self.state.track.ahead_weight();
         let changed = change(&mut self.state.track);
-        desk.ahead_used += self.state.track.ahead_weight();
+        turn.ahead_used += self.state.track.ahead_weight();
         changed
     }
 
     /// Keeps count of the memory that recent messages take.
-    pub fn change_recent(&mut self, desk: &mut Turn, change: impl FnOnce(&mut Recent)) {
-        desk.recent_used -= self.state.recent.weight();
+    pub fn change_recent(&mut self, turn: &mut Turn, change: impl FnOnce(&mut Recent)) {
+        turn.recent_used -= self.state.recent.weight();
         change(&mut self.state.recent);
-        desk.recent_used += self.state.recent.weight();
+        turn.recent_used += self.state.recent.weight();
     }
 
     /// Puts a publication into the open buffer, for each protocol that is spoken here.
-    pub fn encode(&mut self, desk: &mut Turn, offset: Option<u64>, publication: &Publication) {
+    pub fn encode(&mut self, turn: &mut Turn, offset: Option<u64>, publication: &Publication) {
         let RoomState { open, speakers, .. } = &mut self.state;
         if open.is_empty() {
-            desk.open.push(self.key);
+            turn.open.push(self.key);
         }
         open.messages += 1;
         let before = open.bytes();
@@ -301,7 +302,7 @@ impl Room {
         };
         let own = publication
             .except
-            .filter(|who| who.incarnation == desk.settings.incarnation);
+            .filter(|who| who.incarnation == turn.settings.incarnation);
         for protocol in Protocol::ALL {
             if speakers[protocol.index()] == 0 {
                 continue;
@@ -320,12 +321,12 @@ impl Room {
                 });
             }
         }
-        desk.said += open.bytes() - before;
+        turn.said += open.bytes() - before;
     }
 
     /// Puts into the open buffer what is no message: those who are behind hear it too, at once, because it has no place in the
     /// order of offsets.
-    pub fn notice(&mut self, desk: &mut Turn, frames: impl Fn(Protocol) -> Bytes) {
+    pub fn notice(&mut self, turn: &mut Turn, frames: impl Fn(Protocol) -> Bytes) {
         let RoomState { open, speakers, .. } = &mut self.state;
         let (was_empty, before) = (open.is_empty(), open.bytes());
         for protocol in Protocol::ALL {
@@ -336,13 +337,13 @@ impl Room {
             }
         }
         if was_empty && !open.is_empty() {
-            desk.open.push(self.key);
+            turn.open.push(self.key);
         }
-        desk.said += open.bytes() - before;
+        turn.said += open.bytes() - before;
     }
 
     /// Offers what was said to every live member, as one buffer that all share.
-    pub fn seal(&mut self, desk: &mut Turn) {
+    pub fn flush(&mut self, turn: &mut Turn) {
         if self.state.open.is_empty() {
             return;
         }
@@ -357,7 +358,7 @@ impl Room {
             if let Some(cursor) = cursors.get(&member.session) {
                 let notices = &notices[member.value.protocol.index()];
                 if cursor.is_answered() && !notices.is_empty() {
-                    desk.say(member.session, &member.value.outbox, notices.clone());
+                    turn.send(member.session, &member.value.outbox, notices.clone());
                 }
                 continue;
             }
@@ -365,20 +366,20 @@ impl Room {
             let all = &frames[member.value.protocol.index()];
             let frames = senders.get(&member.session).unwrap_or(all);
             if !frames.is_empty() {
-                desk.say(member.session, &member.value.outbox, frames.clone());
+                turn.send(member.session, &member.value.outbox, frames.clone());
             }
         }
-        desk.metrics.delivered_total.add(live * open.messages);
+        turn.metrics.delivered_total.add(live * open.messages);
     }
 
     /// The epoch has ended here, and the present one goes on: each live member is told its new place.
     /// Members that are behind get what is left of the epoch first, those above the end are told now.
-    fn end_epoch(&mut self, desk: &mut Turn, position: Position) {
-        self.seal(desk);
+    fn end_epoch(&mut self, turn: &mut Turn, position: Position) {
+        self.flush(turn);
         // What lies above was lost; its offsets are given away anew.
-        self.change_recent(desk, |recent| recent.cut(position.offset));
+        self.change_recent(turn, |recent| recent.cut(position.offset));
         // A store that has lost messages may have lost who is here.
-        self.make_roll_due(desk);
+        self.make_roll_due(turn);
         let epoch = position.epoch.to_string();
         log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset;
             "the epoch of the log has ended: what was published last may be lost");
@@ -392,18 +393,18 @@ impl Room {
                     room: &self.name,
                     position,
                 });
-                desk.say(member.session, outbox, gap);
+                turn.send(member.session, outbox, gap);
             }
         }
     }
 
     /// The log no longer has what the members are to get next: each that stands in the room is told its new place. A join that
     /// waits is told by its answer.
-    fn lose(&mut self, desk: &mut Turn, position: Position) {
-        self.seal(desk);
-        self.change_recent(desk, Recent::clear);
+    fn lose(&mut self, turn: &mut Turn, position: Position) {
+        self.flush(turn);
+        self.change_recent(turn, Recent::clear);
         // A store that has lost messages may have lost who is here.
-        self.make_roll_due(desk);
+        self.make_roll_due(turn);
         let epoch = position.epoch.to_string();
         log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset; "messages lost");
         self.state
@@ -418,7 +419,7 @@ impl Room {
                     room: &self.name,
                     position,
                 });
-                desk.say(member.session, outbox, gap);
+                turn.send(member.session, outbox, gap);
             }
         }
     }

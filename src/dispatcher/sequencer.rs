@@ -139,7 +139,7 @@ impl Sequencer {
 
     /// A message came by the topic. `Some` is to be delivered now; one that is not next is held if it has no more bytes than
     /// there is `memory`.
-    pub fn hear(
+    pub fn receive(
         &mut self,
         epoch: Epoch,
         offset: u64,
@@ -349,7 +349,7 @@ mod tests {
             let mut snapshot = log.clone();
             let (mut track, mut member) = (Sequencer::default(), Member::default());
             let mut answers: VecDeque<Page> = VecDeque::new();
-            let (mut heard, mut number, mut epochs) = (VecDeque::new(), 0, 1);
+            let (mut received_at, mut number, mut epochs) = (VecDeque::new(), 0, 1);
             let (cuts, ends) = (random.bool(), random.bool());
             let (mut fates, mut is_torn) = (Vec::new(), false);
             // Enough for everything, or for nothing.
@@ -364,7 +364,7 @@ mod tests {
                         number += 1;
                         let at = log.append(Publication::numbered(number), None, LIMITS, now);
                         if !cuts || random.u8(..4) > 0 {
-                            heard.push_back((at, Publication::numbered(number)));
+                            received_at.push_back((at, Publication::numbered(number)));
                         }
                         if random.u8(..6) == 0 {
                             snapshot = log.clone();
@@ -395,13 +395,13 @@ mod tests {
                             snapshot = log.clone();
                         }
                         // The connection was lost with it: what was under way does not arrive.
-                        heard.clear();
+                        received_at.clear();
                         fates.push(fate);
                         track.make_due();
                     }
                     4..6 => {
-                        if let Some((at, said)) = heard.pop_front() {
-                            let step = track.hear(at.epoch, at.offset, said, memory);
+                        if let Some((at, said)) = received_at.pop_front() {
+                            let step = track.receive(at.epoch, at.offset, said, memory);
                             member.take(&track, step.into_iter().collect());
                         }
                     }
@@ -425,8 +425,8 @@ mod tests {
                     }
                 }
             }
-            while let Some((at, said)) = heard.pop_front() {
-                let step = track.hear(at.epoch, at.offset, said, memory);
+            while let Some((at, said)) = received_at.pop_front() {
+                let step = track.receive(at.epoch, at.offset, said, memory);
                 member.take(&track, step.into_iter().collect());
             }
             track.make_due();
@@ -562,7 +562,7 @@ mod tests {
         let at = log.append(Publication::numbered(2), None, LIMITS, now);
         assert!(
             track
-                .hear(at.epoch, at.offset, Publication::numbered(2), 1 << 20)
+                .receive(at.epoch, at.offset, Publication::numbered(2), 1 << 20)
                 .is_none()
         );
         let mut steps = Vec::new();
@@ -582,7 +582,7 @@ mod tests {
         track.answer(log.page(range, 10, now), &mut Vec::new());
         assert!(
             track
-                .hear(Epoch::new(1), 9, Publication::numbered(9), 1 << 20)
+                .receive(Epoch::new(1), 9, Publication::numbered(9), 1 << 20)
                 .is_none()
         );
         for _ in 0..2 {

@@ -49,9 +49,9 @@ impl Dispatcher {
         let name = self.sender(id).to_string();
         outbox.offer(protocol.push(&Push::Welcome {
             session: &name,
-            node: &self.desk.settings.node,
+            node: &self.turn.settings.node,
             user: identity.as_ref().map(|identity| &identity.user),
-            heartbeat: self.desk.settings.heartbeat,
+            heartbeat: self.turn.settings.heartbeat,
         }));
         let beat = self.heartbeats.add(id);
         self.sessions.insert(
@@ -87,7 +87,7 @@ impl Dispatcher {
     /// A client that reads nothing any more, or never closes, must not hold its connection: writer and reader have so much
     /// time and no more.
     fn await_end(&mut self, now: Now, session: SessionId, outbox: Outbox) {
-        let deadline = now.instant + self.desk.settings.close_timeout;
+        let deadline = now.instant + self.turn.settings.close_timeout;
         self.closing.insert(session, (deadline, outbox));
     }
 
@@ -113,7 +113,7 @@ impl Dispatcher {
                     };
                     pinged.outbox.expect_life();
                     if pinged.outbox.offer(frame::EMPTY_PING) == Offer::Full {
-                        self.desk.slow.push(session);
+                        self.turn.slow.push(session);
                     }
                 }
                 Beat::Judge(session) => {
@@ -132,7 +132,7 @@ impl Dispatcher {
             return;
         };
         log::debug!(session = session.0, code = why.code(); "disconnected");
-        self.desk.metrics.disconnected_total.count(why);
+        self.turn.metrics.disconnected_total.count(why);
         ended.outbox.end(why);
         self.await_end(now, session, ended.outbox);
     }
@@ -154,17 +154,17 @@ impl Dispatcher {
     /// What every node knows one of this node's sessions by.
     pub(super) fn sender(&self, session: SessionId) -> Sender {
         Sender {
-            incarnation: self.desk.settings.incarnation,
+            incarnation: self.turn.settings.incarnation,
             session,
         }
     }
 
     /// Answers whoever asked. A session that is too slow even for this is noted; who is gone needs no answer.
-    pub(super) fn reply(&mut self, asker: &ReplyTo, reply: &Reply<'_>) {
+    pub(super) fn reply(&mut self, reply_to: &ReplyTo, reply: &Reply<'_>) {
         if let Reply::Error(error) = reply {
-            self.desk.metrics.errors_total.count(error.code);
+            self.turn.metrics.errors_total.count(error.code);
         }
-        let (session, id) = match asker {
+        let (session, id) = match reply_to {
             ReplyTo::Session { session, id } => (*session, *id),
             ReplyTo::Call(caller) => return caller.tell(reply),
         };
@@ -172,7 +172,7 @@ impl Dispatcher {
             return;
         };
         if speaker.outbox.offer(speaker.protocol.reply(id, reply)) == Offer::Full {
-            self.desk.slow.push(session);
+            self.turn.slow.push(session);
         }
     }
 }

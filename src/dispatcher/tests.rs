@@ -236,7 +236,7 @@ fn message(room: &str, offset: u64, text: &str) -> Event {
         epoch,
         offset,
         publication,
-        heard: Instant::now(),
+        received_at: Instant::now(),
     })
 }
 

@@ -61,22 +61,22 @@ pub enum ReplyTo {
 /// Who waits for an answer of the broker.
 pub enum Pending {
     Publish {
-        asker: ReplyTo,
+        reply_to: ReplyTo,
         room: RoomName,
         ephemeral: bool,
     },
     History {
-        asker: ReplyTo,
+        reply_to: ReplyTo,
         room: RoomName,
     },
     /// What is to be done with a user.
     ControlCommand {
-        asker: ReplyTo,
+        reply_to: ReplyTo,
         order: ControlCommand,
     },
     /// The set of revocations is written for a backend; then the order is published.
     Revoke {
-        asker: ReplyTo,
+        reply_to: ReplyTo,
         order: ControlCommand,
     },
     /// The node itself: it writes what the set of revocations lacks.
@@ -107,7 +107,7 @@ pub struct Turn {
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
     /// When the broker had in hand what is delivered in this turn.
-    pub heard: Vec<Instant>,
+    pub received_at: Vec<Instant>,
     /// What the broker is asked in this turn.
     pub requests: Vec<Request>,
     pub pending: NumberMap<Ticket, Pending>,
@@ -117,7 +117,7 @@ pub struct Turn {
     /// Rooms that want a read, and the same as a set: each key stands here once, also when its room has gone and another has
     /// come in its place, so there are no more of them than there may be rooms.
     line: VecDeque<RoomKey>,
-    in_line: NumberSet<RoomKey>,
+    queued: NumberSet<RoomKey>,
     /// How many reads are under way.
     pub reads: usize,
     /// Rooms whose read failed; they line up again at the next tick.
@@ -148,13 +148,13 @@ impl Turn {
             now,
             settings,
             metrics,
-            heard: Vec::new(),
+            received_at: Vec::new(),
             requests: Vec::new(),
             pending: NumberMap::default(),
             calls: 0,
             last_ticket: 0,
             line: VecDeque::new(),
-            in_line: NumberSet::default(),
+            queued: NumberSet::default(),
             reads: 0,
             retry: BTreeSet::new(),
             paused: Pauses::default(),
@@ -198,8 +198,8 @@ impl Turn {
     }
 
     /// Puts a room into the line of those that want a read, once. One that is paused lines up afterwards.
-    pub fn line_up(&mut self, room: RoomKey) {
-        if !self.paused.contains_key(&room) && self.in_line.insert(room) {
+    pub fn queue_read(&mut self, room: RoomKey) {
+        if !self.paused.contains_key(&room) && self.queued.insert(room) {
             self.line.push_back(room);
         }
     }
@@ -215,12 +215,12 @@ impl Turn {
     }
 
     /// The room that has waited longest for a read, if another may be asked now. It may have gone.
-    pub fn next_in_line(&mut self) -> Option<RoomKey> {
+    pub fn next_queued(&mut self) -> Option<RoomKey> {
         if self.reads >= READS {
             return None;
         }
         let room = self.line.pop_front()?;
-        self.in_line.remove(&room);
+        self.queued.remove(&room);
         Some(room)
     }
 
@@ -245,7 +245,7 @@ impl Turn {
     }
 
     /// Offers frames to a session. One that is too slow for them is noted; one that is gone needs none.
-    pub fn say(&mut self, session: SessionId, outbox: &Outbox, frames: Bytes) {
+    pub fn send(&mut self, session: SessionId, outbox: &Outbox, frames: Bytes) {
         if outbox.offer(frames) == Offer::Full {
             self.slow.push(session);
         }

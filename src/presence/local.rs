@@ -264,15 +264,15 @@ mod tests {
         let mut attendance = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
         let info = |text: &str| -> Info { RawValue::from_string(text.into()).unwrap().into() };
-        let mut heard = Vec::new();
+        let mut received_at = Vec::new();
         for text in ["{\"a\":1}", "{\"a\":1}", "{\"a\":2}"] {
             attendance.inform(&room, ada.as_ref().unwrap(), Some(&info(text)));
-            if heard.is_empty() {
+            if received_at.is_empty() {
                 attendance.arrive(&room, ada.as_ref(), Some(&info(text)));
             }
-            attendance.announce(|here| heard.push(here.info.unwrap().get().to_owned()));
+            attendance.announce(|here| received_at.push(here.info.unwrap().get().to_owned()));
         }
-        assert_eq!(heard, ["{\"a\":1}", "{\"a\":2}"]);
+        assert_eq!(received_at, ["{\"a\":1}", "{\"a\":2}"]);
     }
 
     #[test]

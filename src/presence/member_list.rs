@@ -231,7 +231,7 @@ impl MemberList {
     }
 
     /// Somebody's connections are more or fewer. `may_wait`: whether there is memory for changes that wait for a list.
-    pub fn hear(&mut self, change: Change, may_wait: bool, told: &mut Vec<MemberChange>) {
+    pub fn receive(&mut self, change: Change, may_wait: bool, told: &mut Vec<MemberChange>) {
         match self.version {
             Some(version) if self.want != Want::List => {
                 if change.from == version {

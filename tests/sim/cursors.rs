@@ -258,7 +258,7 @@ fn a_page_that_knows_more_than_the_node_leaves_nobody_behind() {
             epoch: Epoch::new(1),
             offset,
             publication: said(offset, None),
-            heard: Instant::now(),
+            received_at: Instant::now(),
         });
     }
     assert_eq!(desk.offsets(1), [9, 10, 11, 12, 13]);
@@ -297,7 +297,7 @@ fn coming_back_to_many_rooms_at_once_overflows_no_outbox() {
                 epoch: Epoch::new(1),
                 offset,
                 publication: said(offset, None),
-                heard: Instant::now(),
+                received_at: Instant::now(),
             });
             desk.hear(0);
         }
@@ -333,7 +333,7 @@ fn recovery_spares_a_session_its_own_words_as_live_delivery_does() {
         epoch: Epoch::new(1),
         offset: 1,
         publication: said(1, Some(0)),
-        heard: Instant::now(),
+        received_at: Instant::now(),
     });
     desk.hear(0);
     desk.join(0, "r", Some(at(1, 0)));

@@ -459,7 +459,7 @@ impl Node {
                     epoch,
                     offset,
                     publication,
-                    heard: now,
+                    received_at: now,
                 };
                 (followed && !sub.overflowing).then_some(event)
             }
@@ -468,7 +468,7 @@ impl Node {
                 let event = BrokerEvent::Ephemeral {
                     room,
                     publication,
-                    heard: now,
+                    received_at: now,
                 };
                 (followed && !sub.overflowing).then_some(event)
             }

@@ -1,4 +1,4 @@
-//! What is said to Redis: each [`RedisRequest`] and each errand of presence as a command.
+//! What is said to Redis: each [`RedisRequest`] and each command of presence as a command.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -190,10 +190,10 @@ impl Commands {
         }
     }
 
-    /// The command of an errand.
-    pub fn errand(&self, errand: &PresenceCommand, caller: &mut ScriptCaller) -> Cmd {
+    /// The command of an command.
+    pub fn presence_command(&self, command: &PresenceCommand, caller: &mut ScriptCaller) -> Cmd {
         let names = &self.names;
-        match errand {
+        match command {
             PresenceCommand::Lease(renewal, newest) => self.renewal(renewal, *newest, caller),
             PresenceCommand::Say { lease, ends, ask } => {
                 let lease = lease.to_string();

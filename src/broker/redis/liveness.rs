@@ -55,7 +55,7 @@ impl Side {
 pub struct LivenessProbe {
     publishes: Side,
     subscription: Side,
-    heard: Option<Instant>,
+    received_at: Option<Instant>,
     probed: Option<Instant>,
     /// When the words were sent that have not come back, the oldest first: they come in order.
     sent: VecDeque<Instant>,
@@ -72,7 +72,7 @@ impl LivenessProbe {
         Self {
             publishes: down,
             subscription: down,
-            heard: None,
+            received_at: None,
             probed: None,
             sent: VecDeque::with_capacity(SENT),
             took: None,
@@ -91,7 +91,7 @@ impl LivenessProbe {
     pub fn signal(&mut self, signal: Signal, now: Instant) {
         match signal {
             Signal::Heard => {
-                self.heard = Some(now);
+                self.received_at = Some(now);
                 if let Some(sent) = self.sent.pop_front() {
                     self.took = Some(now.duration_since(sent));
                 }
@@ -118,7 +118,7 @@ impl LivenessProbe {
     }
 
     fn is_ready(&self, now: Instant) -> bool {
-        !is_due(self.heard, MISSED, now)
+        !is_due(self.received_at, MISSED, now)
             && !self.publishes.is_away(now)
             && !self.subscription.is_away(now)
     }
@@ -138,7 +138,7 @@ impl LivenessProbe {
             probe,
             ready: self.is_ready(now),
             remake: both
-                && is_due(self.heard, MISSED, now)
+                && is_due(self.received_at, MISSED, now)
                 && now.duration_since(patient_since) >= MISSED,
         }
     }

@@ -125,23 +125,23 @@ pub fn start(
     let names = Names::new(&redis.prefix, db);
     let connector = Arc::new(Connector::new(redis.addresses, tls));
     let supervise = |purpose| Reconnector::new(connector.clone(), purpose, metrics.clone());
-    let trust = PresenceSynced::default();
+    let presence_synced = PresenceSynced::default();
     let unreadable = UnreadableRooms::default();
     let commands = || -> Result<Commands, StartError> {
         Ok(Commands::new(names.clone(), &settings, id::random()?))
     };
-    let lane = |purpose| -> Result<Pipeline, StartError> {
+    let pipeline = |purpose| -> Result<Pipeline, StartError> {
         Ok(Pipeline::new(
             supervise(purpose),
             commands()?,
             &settings,
-            trust.clone(),
+            presence_synced.clone(),
             unreadable.clone(),
             metrics.clone(),
         ))
     };
-    let publishes = lane(Purpose::Publishes)?;
-    let pages = lane(Purpose::Reads)?;
+    let publishes = pipeline(Purpose::Publishes)?;
+    let pages = pipeline(Purpose::Reads)?;
     let announcer = PresenceAgent::new(
         settings.incarnation,
         settings.newest_format,
@@ -149,7 +149,7 @@ pub fn start(
         id::random()?,
         Instant::now(),
     );
-    let presence = Presence::new(announcer, commands()?, trust.clone());
+    let presence = Presence::new(announcer, commands()?, presence_synced.clone());
 
     if let Some(wanted) = &settings.webhooks {
         let asks = wanted.asks.clone();
@@ -182,7 +182,7 @@ pub fn start(
     runtime::spawn(
         Publisher {
             requests,
-            lane: publishes,
+            pipeline: publishes,
             presence,
             unreadable,
             changes,

@@ -48,7 +48,7 @@ enum Hold {
 /// See the head of this file. The task that owns it calls [`Pipeline::turn`] in its loop and passes on what is in `events`.
 pub struct Pipeline {
     pub events: Vec<BrokerEvent>,
-    supervisor: Reconnector,
+    reconnector: Reconnector,
     queue: RequestQueue,
     commands: Commands,
     caller: ScriptCaller,
@@ -57,7 +57,7 @@ pub struct Pipeline {
     numbers: VecDeque<Vec<u64>>,
     hold: Option<Hold>,
     /// Whether what is said of members can be believed; until then they are asked again.
-    trust: PresenceSynced,
+    presence_synced: PresenceSynced,
     newest_format: Format,
     unreadable: UnreadableRooms,
     metrics: Arc<Metrics>,
@@ -68,23 +68,23 @@ pub struct Pipeline {
 impl Pipeline {
     /// A lane whose requests wait for their answers as long as a publish.
     pub fn new(
-        supervisor: Reconnector,
+        reconnector: Reconnector,
         commands: Commands,
         settings: &Settings,
-        trust: PresenceSynced,
+        presence_synced: PresenceSynced,
         unreadable: UnreadableRooms,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             events: Vec::new(),
-            supervisor,
+            reconnector,
             queue: RequestQueue::new(settings.publish_timeout),
             commands,
             caller: ScriptCaller::default(),
             batches: FuturesOrdered::new(),
             numbers: VecDeque::new(),
             hold: None,
-            trust,
+            presence_synced,
             newest_format: settings.newest_format,
             unreadable,
             metrics,
@@ -109,22 +109,22 @@ impl Pipeline {
 
     /// Whether there is a connection.
     pub fn is_up(&self) -> bool {
-        self.supervisor.connection().is_some()
+        self.reconnector.connection().is_some()
     }
 
     /// The connection, if there is one, for others who use it too.
     pub fn connection(&self) -> Option<&MultiplexedConnection> {
-        self.supervisor.connection()
+        self.reconnector.connection()
     }
 
     /// What the scripts are called on the connection.
     pub fn learned(&self) -> Learned {
-        self.supervisor.learned()
+        self.reconnector.learned()
     }
 
     /// Makes the connection anew.
     pub fn remake(&mut self, why: End) {
-        self.supervisor.remake(why);
+        self.reconnector.remake(why);
         self.all_lost();
     }
 
@@ -135,10 +135,10 @@ impl Pipeline {
                 self.landed(answers);
                 None
             }
-            change = self.supervisor.change().fuse() => {
+            change = self.reconnector.change().fuse() => {
                 self.all_lost();
                 if matches!(change, Change::Up) {
-                    self.caller = ScriptCaller::new(self.supervisor.learned());
+                    self.caller = ScriptCaller::new(self.reconnector.learned());
                 }
                 Some(change)
             }
@@ -151,7 +151,7 @@ impl Pipeline {
             return;
         }
         while self.batches.len() < MAX_BATCHES
-            && let Some(connection) = self.supervisor.connection()
+            && let Some(connection) = self.reconnector.connection()
         {
             let numbers = self.queue.take(BATCH, BATCH_BYTES);
             if numbers.is_empty() {
@@ -212,7 +212,7 @@ impl Pipeline {
             return;
         };
         let outcome = match job {
-            RedisRequest::Members(_) | RedisRequest::Census(_) if !self.trust.get() => {
+            RedisRequest::Members(_) | RedisRequest::Census(_) if !self.presence_synced.get() => {
                 Outcome::NotYet
             }
             job => answers::judge(job, answer, self.newest_format),

@@ -23,22 +23,26 @@ pub struct Presence {
     commands: Commands,
     caller: ScriptCaller,
     /// The batch under way, and its answers to come.
-    errands: Vec<PresenceCommand>,
+    sent: Vec<PresenceCommand>,
     answers: Fuse<BoxFuture<'static, RedisResult<Vec<Value>>>>,
-    trust: PresenceSynced,
+    presence_synced: PresenceSynced,
     /// The last failure that was logged.
     told: String,
 }
 
 impl Presence {
-    pub fn new(announcer: PresenceAgent, commands: Commands, trust: PresenceSynced) -> Self {
+    pub fn new(
+        announcer: PresenceAgent,
+        commands: Commands,
+        presence_synced: PresenceSynced,
+    ) -> Self {
         Self {
             announcer,
             commands,
             caller: ScriptCaller::default(),
-            errands: Vec::new(),
+            sent: Vec::new(),
             answers: Fuse::terminated(),
-            trust,
+            presence_synced,
             told: String::new(),
         }
     }
@@ -55,10 +59,10 @@ impl Presence {
         self.announcer.retire(span, Instant::now());
     }
 
-    pub fn heard(&mut self, room: &RoomName, change: &Change) {
+    pub fn on_change(&mut self, room: &RoomName, change: &Change) {
         let now = Instant::now();
-        self.announcer.heard(room, change, now);
-        self.trust.set(self.announcer.trusts(now));
+        self.announcer.on_change(room, change, now);
+        self.presence_synced.set(self.announcer.trusts(now));
     }
 
     /// The format in which this node writes now.
@@ -84,7 +88,7 @@ impl Presence {
     /// The connection should be made anew.
     pub async fn turn(&mut self) -> Result<(), End> {
         match (&mut self.answers).await {
-            Ok(answers) if answers.len() == self.errands.len() => {
+            Ok(answers) if answers.len() == self.sent.len() => {
                 self.landed(answers);
                 Ok(())
             }
@@ -100,22 +104,23 @@ impl Presence {
         let Some(connection) = connection else {
             self.lost();
             self.announcer.disconnected();
-            return self.trust.set(false);
+            return self.presence_synced.set(false);
         };
-        self.trust.set(self.announcer.trusts(Instant::now()));
-        if !self.errands.is_empty() {
+        self.presence_synced
+            .set(self.announcer.trusts(Instant::now()));
+        if !self.sent.is_empty() {
             return;
         }
-        let errands = self.announcer.take(Instant::now());
-        if errands.is_empty() {
+        let sent = self.announcer.take(Instant::now());
+        if sent.is_empty() {
             return;
         }
-        let mut pipeline = Pipeline::with_capacity(errands.len());
-        for errand in &errands {
-            pipeline.add_command(self.commands.errand(errand, &mut self.caller));
+        let mut pipeline = Pipeline::with_capacity(sent.len());
+        for command in &sent {
+            pipeline.add_command(self.commands.presence_command(command, &mut self.caller));
         }
         let mut connection = connection.clone();
-        self.errands = errands;
+        self.sent = sent;
         self.answers = async move {
             let count = pipeline.len();
             connection.req_packed_commands(&pipeline, 0, count).await
@@ -126,14 +131,14 @@ impl Presence {
 
     fn landed(&mut self, answers: Vec<Value>) {
         let (now, mut teach) = (Instant::now(), false);
-        for (errand, answer) in std::mem::take(&mut self.errands).into_iter().zip(answers) {
-            let (reply, error) = member_pages::judge(&errand, answer);
+        for (command, answer) in std::mem::take(&mut self.sent).into_iter().zip(answers) {
+            let (reply, error) = member_pages::judge(&command, answer);
             teach |= matches!(reply, Reply::Again);
             if let Some(error) = error.filter(|error| *error != self.told) {
                 log::warn!(error = error.as_str(); "Redis refuses what is said of members");
                 self.told = error;
             }
-            self.announcer.ended(errand, reply, now);
+            self.announcer.ended(command, reply, now);
         }
         if teach {
             self.caller.teach();
@@ -144,8 +149,8 @@ impl Presence {
     fn lost(&mut self) {
         self.answers = Fuse::terminated();
         let now = Instant::now();
-        for errand in std::mem::take(&mut self.errands) {
-            self.announcer.ended(errand, Reply::Lost, now);
+        for command in std::mem::take(&mut self.sent) {
+            self.announcer.ended(command, Reply::Lost, now);
         }
     }
 }

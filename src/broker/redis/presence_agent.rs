@@ -141,8 +141,8 @@ impl PresenceAgent {
     }
 
     /// A change was told in a room.
-    pub fn heard(&mut self, room: &RoomName, change: &Change, now: Instant) {
-        if self.ledger.heard(room, change) {
+    pub fn on_change(&mut self, room: &RoomName, change: &Change, now: Instant) {
+        if self.ledger.on_change(room, change) {
             self.refill = Some(now + REFILL);
         }
     }
@@ -167,22 +167,22 @@ impl PresenceAgent {
         let renewal = self.lease.ask(self.ledger.doubt(), now);
         let newest = self.format.newest();
         let renewal = renewal.map(|renewal| PresenceCommand::Lease(renewal, newest));
-        let mut errands: Vec<PresenceCommand> = renewal.into_iter().collect();
+        let mut commands: Vec<PresenceCommand> = renewal.into_iter().collect();
         if let (Some(ends), false) = (self.lease.ends(), self.late) {
             let lease = self.lease.id();
             let asks = self.ledger.take(ASKS, USERS, now);
-            errands.extend(
+            commands.extend(
                 asks.into_iter()
                     .map(|ask| PresenceCommand::Say { lease, ends, ask }),
             );
         }
-        errands.extend(
+        commands.extend(
             self.reaper
                 .take(STEPS)
                 .into_iter()
                 .map(PresenceCommand::Reap),
         );
-        errands
+        commands
     }
 
     /// An errand has ended so.

@@ -27,7 +27,7 @@ const TURN: usize = 256;
 /// tasks has ended; dropping `reads` and `orders` ends those.
 pub struct Publisher {
     pub requests: flume::Receiver<Request>,
-    pub lane: Pipeline,
+    pub pipeline: Pipeline,
     pub presence: Presence,
     pub unreadable: UnreadableRooms,
     pub changes: flume::Receiver<(RoomName, ListChange)>,
@@ -47,25 +47,25 @@ impl Publisher {
         loop {
             // `fuse`, because a bare flume future would not be polled once the other end is gone.
             let turn = select_biased! {
-                change = self.lane.turn().fuse() => {
+                change = self.pipeline.turn().fuse() => {
                     if let Some(Change::Up) = change {
                         pulse.publishes(true, Instant::now());
-                        self.presence.connected(self.lane.learned());
+                        self.presence.connected(self.pipeline.learned());
                     }
                     self.feel(&mut pulse)
                 }
                 end = self.presence.turn().fuse() => {
                     if let Err(end) = end {
-                        self.lane.remake(end);
+                        self.pipeline.remake(end);
                     }
                     if self.presence.take_loss() {
-                        self.lane.events.push(BrokerEvent::DataSetChanged);
+                        self.pipeline.events.push(BrokerEvent::DataSetChanged);
                     }
                     Ok(())
                 }
                 change = self.changes.recv_async().fuse() => match change {
                     Ok((room, change)) => {
-                        self.presence.heard(&room, &change);
+                        self.presence.on_change(&room, &change);
                         self.hear();
                         Ok(())
                     }
@@ -80,7 +80,7 @@ impl Publisher {
                 },
                 () = tick => {
                     tick = Box::pin(runtime::sleep(TICK).fuse());
-                    self.lane.expire();
+                    self.pipeline.expire();
                     self.feel(&mut pulse)
                 }
                 request = self.requests.recv_async().fuse() => match request {
@@ -88,10 +88,10 @@ impl Publisher {
                     Err(flume::RecvError::Disconnected) => Err(Ended),
                 },
             };
-            self.lane.set_format(self.presence.format());
-            self.lane.send();
-            self.presence.send(self.lane.connection());
-            let events = std::mem::take(&mut self.lane.events);
+            self.pipeline.set_format(self.presence.format());
+            self.pipeline.send();
+            self.presence.send(self.pipeline.connection());
+            let events = std::mem::take(&mut self.pipeline.events);
             if turn.is_err() || emit(&self.events, events).await.is_err() {
                 break;
             }
@@ -113,11 +113,11 @@ impl Publisher {
     fn pass_on(&mut self, request: Request) -> Result<(), Ended> {
         match request {
             Request::Publish(publish) => {
-                self.lane.push(RedisRequest::Publish(publish));
+                self.pipeline.push(RedisRequest::Publish(publish));
                 Ok(())
             }
             Request::Revoke(revoke) => {
-                self.lane.push(RedisRequest::Revoke(revoke));
+                self.pipeline.push(RedisRequest::Revoke(revoke));
                 Ok(())
             }
             Request::ReadRevocations(read) => self.read(RedisRequest::ReadRevocations(read)),
@@ -150,7 +150,7 @@ impl Publisher {
 
     fn hear(&mut self) {
         for (room, change) in self.changes.try_iter() {
-            self.presence.heard(&room, &change);
+            self.presence.on_change(&room, &change);
         }
     }
 
@@ -167,7 +167,7 @@ impl Publisher {
         while let Ok(signal) = self.signals.try_recv() {
             pulse.signal(signal, Instant::now());
         }
-        if !self.lane.is_up() {
+        if !self.pipeline.is_up() {
             pulse.publishes(false, Instant::now());
         }
         let now = Instant::now();
@@ -181,10 +181,10 @@ impl Publisher {
         let gauge = &self.metrics.redis_round_trip_microseconds;
         gauge.set(time.unwrap_or_default() as u64);
         if verdict.remake {
-            self.lane.remake(End::Unheard);
+            self.pipeline.remake(End::Unheard);
             self.order(SubscriptionCommand::Remake)?;
         } else if verdict.probe {
-            self.lane.push(RedisRequest::Probe);
+            self.pipeline.push(RedisRequest::Probe);
         }
         if self.readiness.set_broker(verdict.ready) {
             match verdict.ready {

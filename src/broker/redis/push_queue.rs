@@ -180,11 +180,11 @@ mod tests {
 
     #[test]
     fn the_nodes_own_topic_is_a_signal_even_when_the_queue_is_full() {
-        let (signals, heard) = flume::unbounded();
+        let (signals, received_at) = flume::unbounded();
         let (inlet, pushes) = queue("node".into(), signals);
         inlet.take(message("a", vec![0; MAX_BYTES - 10]));
         inlet.take(message("node", b"1".to_vec()));
-        assert!(matches!(heard.try_recv(), Ok(Signal::Heard)));
+        assert!(matches!(received_at.try_recv(), Ok(Signal::Heard)));
         assert!(matches!(pushes.try_next(), Some(Push::Message { .. })));
         assert!(pushes.try_next().is_none());
     }

@@ -14,27 +14,27 @@ const TURN: usize = 256;
 /// Serves until `reads` or the dispatcher's inbox ends.
 pub async fn run(
     reads: flume::Receiver<RedisRequest>,
-    mut lane: Pipeline,
+    mut pipeline: Pipeline,
     events: flume::Sender<BrokerEvent>,
 ) {
     let mut tick = Box::pin(runtime::sleep(TICK).fuse());
     loop {
         select_biased! {
-            _ = lane.turn().fuse() => {}
+            _ = pipeline.turn().fuse() => {}
             () = tick => {
                 tick = Box::pin(runtime::sleep(TICK).fuse());
-                lane.expire();
+                pipeline.expire();
             }
             read = reads.recv_async().fuse() => match read {
                 Ok(read) => {
-                    lane.push(read);
-                    reads.try_iter().take(TURN - 1).for_each(|read| lane.push(read));
+                    pipeline.push(read);
+                    reads.try_iter().take(TURN - 1).for_each(|read| pipeline.push(read));
                 }
                 Err(flume::RecvError::Disconnected) => return,
             },
         }
-        lane.send();
-        if emit(&events, std::mem::take(&mut lane.events))
+        pipeline.send();
+        if emit(&events, std::mem::take(&mut pipeline.events))
             .await
             .is_err()
         {

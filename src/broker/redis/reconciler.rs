@@ -206,7 +206,7 @@ impl PresenceReconciler {
 
     /// The store has told of a change. What contradicts what was said is said again. Tells whether the list was lost: then a later
     /// change begins at an earlier version than one it has had.
-    pub fn heard(&mut self, name: &RoomName, change: &Change) -> bool {
+    pub fn on_change(&mut self, name: &RoomName, change: &Change) -> bool {
         let Some(room) = self.rooms.get_mut(name) else {
             return false;
         };

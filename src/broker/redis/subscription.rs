@@ -48,7 +48,7 @@ pub struct Reports {
 /// Everything the task owns. It ends when `orders` or the dispatcher's inbox does.
 pub struct Subscription {
     orders: flume::Receiver<SubscriptionCommand>,
-    supervisor: Reconnector,
+    reconnector: Reconnector,
     topics: Topics,
     names: Names,
     newest_format: Format,
@@ -62,7 +62,7 @@ pub struct Subscription {
 impl Subscription {
     pub fn new(
         orders: flume::Receiver<SubscriptionCommand>,
-        supervisor: Reconnector,
+        reconnector: Reconnector,
         topics: Topics,
         names: Names,
         newest_format: Format,
@@ -71,7 +71,7 @@ impl Subscription {
     ) -> Self {
         Self {
             orders,
-            supervisor,
+            reconnector,
             topics,
             names,
             newest_format,
@@ -96,7 +96,7 @@ impl Subscription {
                 result = &mut self.asked => if result.is_err() {
                     self.remake(End::Refused, &mut told);
                 },
-                change = self.supervisor.change().fuse() => self.changed(&change, &mut told),
+                change = self.reconnector.change().fuse() => self.changed(&change, &mut told),
                 () = tick => {
                     tick = Box::pin(runtime::sleep(TICK).fuse());
                     self.topics.tick(Instant::now());
@@ -125,7 +125,7 @@ impl Subscription {
     fn changed(&mut self, change: &Change, told: &mut Vec<BrokerEvent>) {
         match change {
             Change::Up => {
-                self.pushes = self.supervisor.take_pushes();
+                self.pushes = self.reconnector.take_pushes();
                 // An error means that the publishing task has ended; so will this one.
                 let _ = self.reports.signals.send(Signal::Up);
             }
@@ -134,8 +134,8 @@ impl Subscription {
     }
 
     fn remake(&mut self, why: End, told: &mut Vec<BrokerEvent>) {
-        if self.supervisor.connection().is_some() {
-            self.supervisor.remake(why);
+        if self.reconnector.connection().is_some() {
+            self.reconnector.remake(why);
             self.down(told);
         }
     }
@@ -182,7 +182,7 @@ impl Subscription {
     }
 
     /// The event of a message, if its room is followed and it is one of ours.
-    fn message(&self, topic: &[u8], message: &[u8], heard: Instant) -> Option<BrokerEvent> {
+    fn message(&self, topic: &[u8], message: &[u8], received_at: Instant) -> Option<BrokerEvent> {
         let room = self.names.room_of(topic);
         let room = room.and_then(|room| self.topics.followed(room))?.clone();
         match wire::decode_message(message, self.newest_format) {
@@ -195,12 +195,12 @@ impl Subscription {
                 epoch,
                 offset,
                 publication: Arc::new(publication),
-                heard,
+                received_at,
             }),
             Ok(Heard::Ephemeral(publication)) => Some(BrokerEvent::Ephemeral {
                 room,
                 publication: Arc::new(publication),
-                heard,
+                received_at,
             }),
             Ok(Heard::Changed(change)) => {
                 // When it is full, somebody else's next change does as well.
@@ -236,7 +236,7 @@ impl Subscription {
         if !futures::future::FusedFuture::is_terminated(&self.asked) {
             return;
         }
-        let Some(connection) = self.supervisor.connection() else {
+        let Some(connection) = self.reconnector.connection() else {
             return;
         };
         let Some(ask) = self.topics.ask(ASK) else {

@@ -34,7 +34,7 @@ const YIELD: Duration = Duration::from_secs(10);
 /// Everything the task owns. It ends when the deliverer has dropped its end of `asks`.
 pub struct WebhookStream {
     asks: flume::Receiver<Ask>,
-    supervisor: Reconnector,
+    reconnector: Reconnector,
     names: Names,
     incarnation: Incarnation,
     caller: ScriptCaller,
@@ -61,7 +61,7 @@ impl WebhookStream {
     ) -> Self {
         Self {
             asks,
-            supervisor: supervise(Purpose::Webhooks),
+            reconnector: supervise(Purpose::Webhooks),
             names,
             incarnation: settings.incarnation,
             caller: ScriptCaller::default(),
@@ -77,9 +77,9 @@ impl WebhookStream {
     pub async fn run(mut self) {
         loop {
             select_biased! {
-                change = self.supervisor.change().fuse() => {
+                change = self.reconnector.change().fuse() => {
                     if let RedisConnection::Up = change {
-                        self.caller = ScriptCaller::new(self.supervisor.learned());
+                        self.caller = ScriptCaller::new(self.reconnector.learned());
                     }
                 }
                 ask = self.asks.recv_async().fuse() => match ask {
@@ -110,7 +110,7 @@ impl WebhookStream {
 
     /// The future holds nothing of the task, which could not be sent with it.
     fn call(&mut self, ask: &Ask) -> impl Future<Output = Result<Answer, Failure>> + use<> {
-        let connection = self.supervisor.connection().cloned();
+        let connection = self.reconnector.connection().cloned();
         let command = self.command(ask);
         async move {
             let mut connection = connection.ok_or(Failure::Away)?;
@@ -170,9 +170,9 @@ impl WebhookStream {
     fn failed(&mut self, failure: &Failure) {
         let error = match failure {
             Failure::Away => return,
-            Failure::Silent => return self.supervisor.remake(End::Silent),
-            Failure::Closed => return self.supervisor.remake(End::Closed),
-            Failure::NotMaster => return self.supervisor.remake(End::NotMaster),
+            Failure::Silent => return self.reconnector.remake(End::Silent),
+            Failure::Closed => return self.reconnector.remake(End::Closed),
+            Failure::NotMaster => return self.reconnector.remake(End::NotMaster),
             Failure::ScriptMissing => "it forgets the script at once".to_owned(),
             Failure::Refused(error) => error.to_string(),
         };

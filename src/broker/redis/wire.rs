@@ -369,10 +369,10 @@ mod tests {
         let epoch = Epoch::new(0x2a);
         match decode_message(format!("1 {epoch} 42 {body}").as_bytes(), Format::FIRST).unwrap() {
             Heard::Message {
-                epoch: heard,
+                epoch: received_at,
                 offset: 42,
                 ..
-            } => assert_eq!(heard, epoch),
+            } => assert_eq!(received_at, epoch),
             other => panic!("{other:?}"),
         }
         let ephemeral = encode_ephemeral(&publication(None, 1, None, "1"), Format::FIRST);
@@ -411,8 +411,8 @@ mod tests {
             let said = publication(user.as_deref(), time, except, &data);
             let message = format!("1 {} {offset} {}", Epoch::new(epoch), encode_body(&said, Format::FIRST));
             match decode_message(message.as_bytes(), Format::FIRST).unwrap() {
-                Heard::Message { epoch: heard, offset: at, publication } => {
-                    prop_assert_eq!((heard, at), (Epoch::new(epoch), offset));
+                Heard::Message { epoch: received_at, offset: at, publication } => {
+                    prop_assert_eq!((received_at, at), (Epoch::new(epoch), offset));
                     prop_assert_eq!(publication.user, said.user);
                     prop_assert_eq!(publication.time, time);
                     prop_assert_eq!(publication.except, said.except);

@@ -223,7 +223,7 @@ fn members_hear_who_joins_and_leaves_between_the_messages_as_one_buffer() {
 #[test]
 fn those_who_wait_for_the_answer_to_their_join_hear_of_nobody_and_those_behind_do() {
     let mut bench = Bench::new();
-    bench.dispatcher.desk.settings.recent_memory = 0;
+    bench.dispatcher.turn.settings.recent_memory = 0;
     bench.listed(1, "lobby", 7, &[]);
     bench.turn((1..=5).map(|n| message("lobby", n, "old")));
     bench.open(2);
@@ -279,7 +279,7 @@ fn whoever_may_see_the_members_need_not_be_one_and_nobody_else_may_ask() {
     assert_eq!(bench.heard(2)[0]["count"], 2, "the broker has answered");
     bench.turn([members(2, "@ada", None)]);
     assert_eq!(bench.heard(2)[0]["code"], "forbidden");
-    bench.dispatcher.desk.settings.rights.open = false;
+    bench.dispatcher.turn.settings.rights.open = false;
     bench.turn([members(1, "lobby", None)]);
     assert_eq!(bench.heard(1)[0]["code"], "forbidden");
     assert!(bench.asked().is_empty());
@@ -325,7 +325,7 @@ fn where_events_are_off_nobody_is_told_and_whoever_asks_is_answered_by_the_broke
     let mut bench = Bench::new();
     let rooms = crate::model::pattern::Pattern::new("big*").unwrap();
     let off = crate::model::pattern::Switch { rooms, on: false };
-    bench.dispatcher.desk.settings.presence.events.0.push(off);
+    bench.dispatcher.turn.settings.presence.events.0.push(off);
     bench.member(1, "big", 0);
     assert!(bench.asked().is_empty(), "no list is read");
     assert_eq!(bench.announced(), [one("big", "", 1)], "but it counts");
@@ -355,7 +355,7 @@ fn in_a_personal_room_nobody_is_told_and_its_user_counts_as_here() {
 #[test]
 fn rooms_beyond_the_memory_are_told_of_changes_and_answered_by_the_broker() {
     let mut bench = Bench::new();
-    bench.dispatcher.desk.settings.presence.memory = 200;
+    bench.dispatcher.turn.settings.presence.memory = 200;
     bench.member(1, "lobby", 0);
     let ticket = bench.asked()[0].ticket;
     bench.turn([
@@ -374,22 +374,22 @@ fn rooms_beyond_the_memory_are_told_of_changes_and_answered_by_the_broker() {
     let heard = bench.heard(1);
     let kinds: Vec<_> = heard.iter().map(|said| &said["type"]).collect();
     assert_eq!(kinds, ["joined", "left"]);
-    assert_eq!(bench.dispatcher.desk.rolls.used, 0);
+    assert_eq!(bench.dispatcher.turn.rolls.used, 0);
 }
 
 #[test]
 fn lists_are_given_up_when_they_outgrow_the_memory_and_freed_with_their_rooms() {
     let mut bench = Bench::new();
-    bench.dispatcher.desk.settings.presence.memory = 1000;
+    bench.dispatcher.turn.settings.presence.memory = 1000;
     bench.listed(1, "lobby", 0, &[]);
     bench.turn((0..20).map(|n| changed("lobby", n, &format!("u{n}"), 0, 1)));
     assert_eq!(bench.heard(1).len(), 20, "each is told");
-    assert_eq!(bench.dispatcher.desk.rolls.used, 0);
-    bench.dispatcher.desk.settings.presence.memory = 1 << 20;
+    assert_eq!(bench.dispatcher.turn.rolls.used, 0);
+    bench.dispatcher.turn.settings.presence.memory = 1 << 20;
     bench.listed(2, "other", 0, &["ada"]);
-    assert!(bench.dispatcher.desk.rolls.used > 0);
+    assert!(bench.dispatcher.turn.rolls.used > 0);
     bench.turn([closed(2)]);
-    assert_eq!(bench.dispatcher.desk.rolls.used, 0);
+    assert_eq!(bench.dispatcher.turn.rolls.used, 0);
 }
 
 #[test]
@@ -411,8 +411,8 @@ fn a_difference_that_no_outbox_takes_at_once_is_told_in_one_word() {
 #[test]
 fn lists_are_read_a_bounded_number_at_a_time() {
     let mut bench = Bench::new();
-    bench.dispatcher.desk.settings.max_rooms = 1000;
-    bench.dispatcher.desk.settings.rooms_per_session = 1000;
+    bench.dispatcher.turn.settings.max_rooms = 1000;
+    bench.dispatcher.turn.settings.rooms_per_session = 1000;
     bench.open(1);
     let rooms: Vec<String> = (0..100).map(|n| format!("r{n}")).collect();
     bench.turn(rooms.iter().map(|room| join(1, room)));
@@ -438,7 +438,7 @@ fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
         bench.turn([members(1, "lobby", None), leave(1, "lobby")]);
         bench.chunks(1);
     }
-    let rolls = &bench.dispatcher.desk.rolls;
+    let rolls = &bench.dispatcher.turn.rolls;
     assert!(rolls.due() <= 1 && rolls.waiting.len() <= 1 && rolls.under_way <= member_reads::ROLLS);
     assert!(bench.dispatcher.attendance.in_grace() <= 1);
 }

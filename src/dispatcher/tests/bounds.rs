@@ -105,8 +105,8 @@ fn readers_that_flood_do_not_delay_what_the_broker_brings() {
 #[test]
 fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
     let mut bench = Bench::new();
-    bench.dispatcher.desk.settings.max_rooms = 1000;
-    bench.dispatcher.desk.settings.rooms_per_session = 1000;
+    bench.dispatcher.turn.settings.max_rooms = 1000;
+    bench.dispatcher.turn.settings.rooms_per_session = 1000;
     bench.open(1);
     let rooms: Vec<String> = (0..turn::READS).map(|n| format!("r{n}")).collect();
     bench.turn(rooms.iter().map(|room| join(1, room)));
@@ -116,6 +116,6 @@ fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
         bench.turn([join(1, "again"), following("again"), leave(1, "again")]);
         bench.heard(1);
     }
-    assert_eq!(bench.dispatcher.desk.due(), 1);
+    assert_eq!(bench.dispatcher.turn.due(), 1);
     assert_eq!(bench.dispatcher.joins.len(), turn::READS + 1);
 }

@@ -20,7 +20,7 @@ impl Bench {
                 let sign = if it.live { '+' } else { '-' };
                 let shown = it.connection.info.as_ref().map_or("", |info| info.get());
                 let (session, node) = (it.connection.session.session, &it.connection.node);
-                assert_eq!(node, &self.dispatcher.desk.settings.node);
+                assert_eq!(node, &self.dispatcher.turn.settings.node);
                 format!("{sign}{} {session} {shown}", it.user)
             }
             other => panic!("{other:?}"),

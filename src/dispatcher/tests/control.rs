@@ -72,7 +72,7 @@ fn heard_order(room: &str, offset: u64, said: Arc<Publication>) -> Event {
         epoch: Epoch::new(EPOCH),
         offset,
         publication: said,
-        heard: Instant::now(),
+        received_at: Instant::now(),
     })
 }
 
@@ -101,7 +101,7 @@ impl Bench {
     /// A node that has not read yet what the others said.
     fn behind() -> Self {
         let mut bench = Bench::new();
-        bench.dispatcher.desk.settings.rights.open = false;
+        bench.dispatcher.turn.settings.rights.open = false;
         bench.dispatcher.follow_control();
         let follows = bench.turn([]);
         assert!(matches!(
@@ -528,7 +528,7 @@ fn a_hole_among_the_orders_is_read_and_they_are_done_in_their_order() {
 #[test]
 fn a_session_that_is_in_as_many_rooms_as_it_may_is_not_brought_into_more() {
     let mut bench = secured();
-    bench.dispatcher.desk.settings.rooms_per_session = 1;
+    bench.dispatcher.turn.settings.rooms_per_session = 1;
     bench.signed_in(1, &holder("ada", "*", bench.expires_in(60)), 0);
     bench.turn([join(1, "a")]);
     let ticket = read_ticket(&bench.turn([following("$control")]));

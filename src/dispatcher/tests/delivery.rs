@@ -143,7 +143,7 @@ fn rooms_share_the_quarter_of_an_outbox_that_ends_a_turn() {
 #[test]
 fn one_who_does_not_read_does_not_decide_what_the_others_wait_for() {
     let mut bench = Bench::new();
-    bench.dispatcher.desk.settings.recent_memory = 0;
+    bench.dispatcher.turn.settings.recent_memory = 0;
     bench.member(1, "lobby", 500);
     bench.open(2);
     bench.open(3);

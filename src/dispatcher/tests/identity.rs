@@ -32,7 +32,7 @@ pub(super) fn identified(session: u64, identity: Arc<Identity>) -> Event {
 /// A dispatcher that wants tokens, and knows that none was revoked.
 pub(super) fn secured() -> Bench {
     let mut bench = Bench::new();
-    bench.dispatcher.desk.settings.rights = Rights {
+    bench.dispatcher.turn.settings.rights = Rights {
         rules: vec![Rule {
             rooms: Pattern::new("public.*").unwrap(),
             policy: Policy::Public,
@@ -239,7 +239,7 @@ fn a_newer_token_replaces_the_rights_and_ends_what_it_no_longer_allows() {
     let first = holder("ada", "a.*", bench.expires_in(60));
     bench.signed_in(1, &first, 0);
     for room in ["a.1", "public.1"] {
-        bench.dispatcher.desk.settings.max_rooms += 1;
+        bench.dispatcher.turn.settings.max_rooms += 1;
         bench.turn([join(1, room)]);
         let requests = bench.turn([following(room)]);
         let ticket = read_ticket(&requests);
@@ -272,7 +272,7 @@ fn a_newer_token_replaces_the_rights_and_ends_what_it_no_longer_allows() {
 #[test]
 fn an_expired_token_ends_its_session_unless_a_newer_one_came() {
     let mut bench = secured();
-    bench.dispatcher.desk.settings.max_rooms = 10;
+    bench.dispatcher.turn.settings.max_rooms = 10;
     let expires = bench.expires_in(60);
     for (session, user) in [(1, "ada"), (2, "bob"), (3, "eve")] {
         bench.signed_in(session, &holder(user, "*", expires), 0);
@@ -298,8 +298,8 @@ fn an_expired_token_ends_its_session_unless_a_newer_one_came() {
 #[test]
 fn the_personal_room_takes_no_place_of_those_a_client_chooses() {
     let mut bench = secured();
-    bench.dispatcher.desk.settings.rooms_per_session = 1;
-    bench.dispatcher.desk.settings.max_rooms = 1;
+    bench.dispatcher.turn.settings.rooms_per_session = 1;
+    bench.dispatcher.turn.settings.max_rooms = 1;
     bench.signed_in(1, &holder("ada", "*", bench.expires_in(60)), 0);
     bench.signed_in(2, &holder("bob", "*", bench.expires_in(60)), 0);
     assert!(!bench.turn([join(1, "a")]).is_empty());

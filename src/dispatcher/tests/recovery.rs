@@ -125,8 +125,8 @@ fn a_page_for_a_room_that_is_gone_changes_nothing_in_the_one_in_its_place() {
 #[test]
 fn a_resubscription_of_many_rooms_reads_a_bounded_number_at_a_time() {
     let mut bench = Bench::new();
-    bench.dispatcher.desk.settings.max_rooms = 1000;
-    bench.dispatcher.desk.settings.rooms_per_session = 1000;
+    bench.dispatcher.turn.settings.max_rooms = 1000;
+    bench.dispatcher.turn.settings.rooms_per_session = 1000;
     bench.open(1);
     let rooms: Vec<String> = (0..200).map(|n| format!("r{n}")).collect();
     bench.turn(rooms.iter().map(|room| join(1, room)));
@@ -155,20 +155,20 @@ fn what_waits_behind_holes_is_bounded_in_bytes_and_comes_with_a_later_read() {
     for offset in 2..=1000 {
         let requests = bench.turn(["lobby", "other"].map(|room| message(room, offset, &text)));
         ticket = ticket.or_else(|| (!requests.is_empty()).then(|| read_ticket(&requests)));
-        assert!(bench.dispatcher.desk.ahead_used <= turn::AHEAD_MEMORY);
+        assert!(bench.dispatcher.turn.ahead_used <= turn::AHEAD_MEMORY);
     }
-    let held = bench.dispatcher.desk.ahead_used;
+    let held = bench.dispatcher.turn.ahead_used;
     assert!(held > turn::AHEAD_MEMORY / 2, "{held}");
     let requests = bench.turn([page(ticket.unwrap(), 1000, 1, (1..=100).collect())]);
     let position = bench.dispatcher.position(&name("lobby")).unwrap();
     assert!((101..1000).contains(&position.offset), "{position:?}");
-    assert!(bench.dispatcher.desk.ahead_used < held);
+    assert!(bench.dispatcher.turn.ahead_used < held);
     let Some(Request::Read(read)) = requests.first() else {
         panic!("{requests:?}")
     };
     assert_eq!(read.range, Range::After(position));
     bench.turn([leave(1, "lobby"), leave(1000, "other")]);
-    assert_eq!(bench.dispatcher.desk.ahead_used, 0);
+    assert_eq!(bench.dispatcher.turn.ahead_used, 0);
 }
 
 /// The epoch that follows [`EPOCH`].

@@ -24,7 +24,7 @@ fn a_report_is_published_once_and_its_answer_concerns_nobody() {
         let asked = bench.turn([Event::Broker(BrokerEvent::Published { ticket, result })]);
         assert!(asked.is_empty() && bench.heard(1).is_empty());
         assert!(bench.dispatcher.load().is_idle());
-        assert_eq!(bench.dispatcher.desk.metrics.published_total.get(), 0);
+        assert_eq!(bench.dispatcher.turn.metrics.published_total.get(), 0);
     }
 }
 
@@ -33,7 +33,7 @@ fn each_publication_that_is_delivered_is_timed_once() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     let began = Instant::now();
-    let former = bench.dispatcher.desk.metrics.deliveries.counts();
+    let former = bench.dispatcher.turn.metrics.deliveries.counts();
     bench.turn([
         message("lobby", 1, "delivered"),
         message("lobby", 1, "a double"),
@@ -42,12 +42,12 @@ fn each_publication_that_is_delivered_is_timed_once() {
         Event::Broker(BrokerEvent::Ephemeral {
             room: name("lobby"),
             publication: said("ephemeral"),
-            heard: began,
+            received_at: began,
         }),
     ]);
     let ended = Instant::now() + Duration::from_millis(20);
     bench.dispatcher.turn_has_ended(began, ended);
-    let metrics = bench.dispatcher.desk.metrics.clone();
+    let metrics = bench.dispatcher.turn.metrics.clone();
     let timed: u64 = metrics.deliveries.read().map(|(_, count)| count).sum();
     assert_eq!(timed, 2);
     let slowest = metrics.deliveries.counts().percentile_since(&former, 1.0);

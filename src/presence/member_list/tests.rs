@@ -65,9 +65,9 @@ fn settled(version: u64, users: impl IntoIterator<Item = u64>, memory: usize) ->
     roster
 }
 
-fn hear(roster: &mut MemberList, change: Change) -> Vec<String> {
+fn receive(roster: &mut MemberList, change: Change) -> Vec<String> {
     let mut heard = Vec::new();
-    roster.hear(change, true, &mut heard);
+    roster.receive(change, true, &mut heard);
     told(heard)
 }
 
@@ -80,11 +80,15 @@ fn answer(roster: &mut MemberList, roll: MemberPage) -> Vec<String> {
 #[test]
 fn a_first_connection_is_a_joining_and_a_last_a_leaving_and_what_is_between_is_neither() {
     let mut roster = settled(5, [1], MEMORY);
-    assert_eq!(hear(&mut roster, change(5, 2, 0, 1)), ["+u0002@6"]);
-    assert_eq!(hear(&mut roster, change(6, 2, 1, 2)), [""; 0]);
-    assert_eq!(hear(&mut roster, change(7, 2, 2, 1)), [""; 0]);
-    assert_eq!(hear(&mut roster, change(6, 3, 0, 1)), [""; 0], "a double");
-    assert_eq!(hear(&mut roster, change(8, 2, 1, 0)), ["-u0002@9"]);
+    assert_eq!(receive(&mut roster, change(5, 2, 0, 1)), ["+u0002@6"]);
+    assert_eq!(receive(&mut roster, change(6, 2, 1, 2)), [""; 0]);
+    assert_eq!(receive(&mut roster, change(7, 2, 2, 1)), [""; 0]);
+    assert_eq!(
+        receive(&mut roster, change(6, 3, 0, 1)),
+        [""; 0],
+        "a double"
+    );
+    assert_eq!(receive(&mut roster, change(8, 2, 1, 0)), ["-u0002@9"]);
     let page = roster.page(None, 10, MEMORY).unwrap();
     assert_eq!((page.version, page.count, page.members.len()), (9, 1, 1));
 }
@@ -93,13 +97,17 @@ fn a_first_connection_is_a_joining_and_a_last_a_leaving_and_what_is_between_is_n
 fn a_hole_is_mended_by_one_list_and_told_as_the_difference() {
     let mut roster = settled(5, [1, 2], MEMORY);
     assert_eq!(
-        hear(&mut roster, change(8, 9, 0, 1)),
+        receive(&mut roster, change(8, 9, 0, 1)),
         [""; 0],
         "something is missing"
     );
     assert!(roster.is_due());
     roster.ask();
-    assert_eq!(hear(&mut roster, change(9, 4, 0, 1)), [""; 0], "it waits");
+    assert_eq!(
+        receive(&mut roster, change(9, 4, 0, 1)),
+        [""; 0],
+        "it waits"
+    );
     let heard = answer(&mut roster, roll(9, [2, 3, 9]));
     assert_eq!(heard, ["-u0001@9", "+u0003@9", "+u0009@9", "+u0004@10"]);
     assert!(!roster.is_due());
@@ -122,7 +130,7 @@ fn after_a_resubscription_equal_versions_cost_no_list() {
 #[test]
 fn a_resubscription_makes_the_list_under_way_begin_again() {
     let mut roster = settled(5, [1], MEMORY);
-    hear(&mut roster, change(8, 9, 0, 1));
+    receive(&mut roster, change(8, 9, 0, 1));
     roster.ask();
     let first = MemberPage {
         more: true,
@@ -147,7 +155,7 @@ fn a_store_that_went_back_is_believed_and_members_ask_anew() {
     answer(&mut roster, roll(3, []));
     roster.ask();
     assert_eq!(answer(&mut roster, roll(3, [2])), ["?@3"]);
-    assert_eq!(hear(&mut roster, change(3, 5, 0, 1)), ["+u0005@4"]);
+    assert_eq!(receive(&mut roster, change(3, 5, 0, 1)), ["+u0005@4"]);
 }
 
 #[test]
@@ -163,10 +171,10 @@ fn a_list_that_does_not_fit_costs_one_page_and_changes_are_told_without_it() {
     assert_eq!(answer(&mut roster, first), [""; 0]);
     assert!(roster.is_known() && !roster.has_list() && !roster.is_due());
     assert!(roster.page(None, 1, MEMORY).is_none());
-    assert_eq!(hear(&mut roster, change(7, 4, 0, 1)), ["+u0004@8"]);
-    assert_eq!(hear(&mut roster, change(8, 4, 1, 2)), [""; 0]);
-    assert_eq!(hear(&mut roster, change(9, 4, 2, 0)), ["-u0004@10"]);
-    assert_eq!(hear(&mut roster, change(12, 4, 0, 1)), [""; 0]);
+    assert_eq!(receive(&mut roster, change(7, 4, 0, 1)), ["+u0004@8"]);
+    assert_eq!(receive(&mut roster, change(8, 4, 1, 2)), [""; 0]);
+    assert_eq!(receive(&mut roster, change(9, 4, 2, 0)), ["-u0004@10"]);
+    assert_eq!(receive(&mut roster, change(12, 4, 0, 1)), [""; 0]);
     roster.ask();
     let again = MemberPage {
         count: 1_000_000,
@@ -184,10 +192,10 @@ fn a_list_that_does_not_fit_costs_one_page_and_changes_are_told_without_it() {
 #[test]
 fn changes_that_wait_for_a_list_are_bounded() {
     let mut roster = settled(0, [], MEMORY);
-    hear(&mut roster, change(5, 1, 0, 1));
+    receive(&mut roster, change(5, 1, 0, 1));
     roster.ask();
     for from in 6..6 + 2 * AHEAD as u64 {
-        hear(&mut roster, change(from, 1, 1, 1));
+        receive(&mut roster, change(from, 1, 1, 1));
         assert!(roster.ahead.len() <= AHEAD);
     }
     answer(&mut roster, roll(9_000, [1]));
@@ -202,7 +210,7 @@ fn pages_are_bounded_by_number_and_by_bytes_and_weights_return_to_nothing() {
     let mut roster = settled(0, [], MEMORY);
     for n in 0..10 {
         let info = Some(info.clone());
-        hear(
+        receive(
             &mut roster,
             Change {
                 info,
@@ -221,7 +229,7 @@ fn pages_are_bounded_by_number_and_by_bytes_and_weights_return_to_nothing() {
     assert_eq!((page.members.len(), page.more, page.count), (2, true, 10));
     assert_eq!(roster.page(None, 100, 1).unwrap().members.len(), 1);
     for n in 0..10 {
-        hear(&mut roster, change(10 + n, n, 1, 0));
+        receive(&mut roster, change(10 + n, n, 1, 0));
     }
     assert_eq!(roster.weight(), 0);
 }
@@ -342,7 +350,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
                 }
                 3 => {
                     if let Some(change) = pushes.pop_front() {
-                        roster.hear(change, true, &mut heard);
+                        roster.receive(change, true, &mut heard);
                     }
                 }
                 4 if roster.is_due() => {
@@ -362,7 +370,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
         // The last change may be among those that were lost: a resubscription tells.
         for change in pushes {
             let mut heard = Vec::new();
-            roster.hear(change, true, &mut heard);
+            roster.receive(change, true, &mut heard);
             take(&mut client, &roster, heard);
         }
         roster.make_due();

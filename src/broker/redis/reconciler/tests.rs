@@ -365,7 +365,7 @@ fn what_a_change_contradicts_is_said_again() {
         (0, 8, 1, true, Some("say r0 u1:2 u2:1")),
         (6, 8, 2, true, Some("say r0 u1:2 u2:1")),
     ] {
-        let heard = ledger.heard(&room(0), &change(from, version, connections));
+        let heard = ledger.on_change(&room(0), &change(from, version, connections));
         assert_eq!(heard, lost, "{from} {version}");
         assert_eq!(turn(&mut ledger, now), Vec::from_iter(said));
     }
