@@ -1,5 +1,6 @@
-//! The dispatcher alone: no socket, no task, no kernel. What it costs to put a publication into every member's outbox, and
-//! to let a session join and leave. The outboxes are drained by the bench itself, outside the time that counts.
+//! The dispatcher alone: no socket, no task, no kernel. What it costs to put a publication into
+//! every member's outbox, and to let a session join and leave. The outboxes are drained by the
+//! bench itself, outside the time that counts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -175,8 +176,9 @@ impl House {
         start.elapsed()
     }
 
-    /// Nanoseconds per delivery in a middling turn, when so many publications come in each. The median, because a turn in
-    /// which the kernel ran something else says nothing about the dispatcher.
+    /// Nanoseconds per delivery in a middling turn, when so many publications come in each. The
+    /// median, because a turn in which the kernel ran something else says nothing about the
+    /// dispatcher.
     fn publish(&mut self, members: usize, count: u64) -> Outcome<f64> {
         let mut turns = Vec::new();
         let delivered = self.metrics.delivered_total.get();
@@ -215,7 +217,8 @@ impl House {
         })
     }
 
-    /// Nanoseconds for one more to join a room of so many, and to leave it: as many as a turn takes, again and again.
+    /// Nanoseconds for one more to join a room of so many, and to leave it: as many as a turn
+    /// takes, again and again.
     fn come_and_go(&mut self, members: usize) -> Outcome<(f64, f64)> {
         let (mut joins, mut leaves) = (Vec::new(), Vec::new());
         for _ in 0..size(15, 50) {

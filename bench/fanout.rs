@@ -1,5 +1,5 @@
-//! Fan-out latency over loopback, in an open loop, for rooms of several sizes: beside the plain limit on one node, then on two nodes
-//! through one Redis.
+//! Fan-out latency over loopback, in an open loop, for rooms of several sizes: beside the plain
+//! limit on one node, then on two nodes through one Redis.
 
 use crate::support::machine::{self, Role};
 use crate::support::open_loop::{Measured, measure};
@@ -7,8 +7,8 @@ use crate::support::server::{Kind, Server};
 use crate::support::table::{Table, ratio};
 use crate::support::{Outcome, wanted};
 
-/// Members, and messages a second: few enough that one core is idle most of the time, because latency under overload is
-/// the length of a queue.
+/// Members, and messages a second: few enough that one core is idle most of the time, because
+/// latency under overload is the length of a queue.
 const ROOMS: [(usize, u32); 4] = [(10, 100), (100, 100), (1000, 20), (5000, 4)];
 
 const COLUMNS: [&str; 12] = [

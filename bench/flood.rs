@@ -1,5 +1,5 @@
-//! Throughput: a fixed number of messages in flight per room. One in flight shows what a single delivery costs; many show what
-//! merging them saves.
+//! Throughput: a fixed number of messages in flight per room. One in flight shows what a single
+//! delivery costs; many show what merging them saves.
 
 use crate::support::closed_loop::{Case, Measured, measure};
 use crate::support::machine::{self, Role};

@@ -1,5 +1,6 @@
-//! Whether a delivery costs the same in large rooms, beside many rooms, and on many nodes. Each figure is divided by the plain limit's, for
-//! the kernel's own share grows too; the last column tells by how much that ratio has grown since the first row.
+//! Whether a delivery costs the same in large rooms, beside many rooms, and on many nodes. Each
+//! figure is divided by the plain limit's, for the kernel's own share grows too; the last column
+//! tells by how much that ratio has grown since the first row.
 
 use crate::support::closed_loop::{self, Case, Measured};
 use crate::support::load::Load;

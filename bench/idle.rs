@@ -1,5 +1,5 @@
-//! What a connection costs that says nothing: to be made (upgrade, welcome, join and its answer), to be kept, and what of it is given
-//! back in the end.
+//! What a connection costs that says nothing: to be made (upgrade, welcome, join and its answer),
+//! to be kept, and what of it is given back in the end.
 
 use std::time::{Duration, Instant};
 

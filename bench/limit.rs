@@ -1,9 +1,11 @@
-//! The physical limit: what a server made for nothing but this can do on this machine with this kernel. One thread, bare epoll, no
-//! heartbeats, no history, no limits, no checks. It speaks the native dialogue with frames of a node's length.
+//! The physical limit: what a server made for nothing but this can do on this machine with this
+//! kernel. One thread, bare epoll, no heartbeats, no history, no limits, no checks. It speaks the
+//! native dialogue with frames of a node's length.
 //!
-//! *Plain* sends each message to each member at once, in one `send`. *Merging* reads what all its sockets hold, then
-//! sends each member what its room was told in that pass, in one `send`. Two of either are tied by a `relay` through Redis. *Logging*
-//! is plain, and its relay also writes the log that a node writes.
+//! *Plain* sends each message to each member at once, in one `send`. *Merging* reads what all its
+//! sockets hold, then sends each member what its room was told in that pass, in one `send`. Two of
+//! either are tied by a `relay` through Redis. *Logging* is plain, and its relay also writes the
+//! log that a node writes.
 
 mod relay;
 

@@ -1,5 +1,5 @@
-//! What it costs to know who is where while nobody comes or goes: signed-in members in a thousand rooms over two nodes, and beside them the
-//! same nodes with nobody.
+//! What it costs to know who is where while nobody comes or goes: signed-in members in a thousand
+//! rooms over two nodes, and beside them the same nodes with nobody.
 
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,8 @@ const COLUMNS: [&str; 9] = [
     "others' CPU",
 ];
 
-/// Commands that only the scripts of presence and of leases give. The others are publishes, and each node comparing the rooms that it
-/// follows with their logs, once a minute.
+/// Commands that only the scripts of presence and of leases give. The others are publishes, and
+/// each node comparing the rooms that it follows with their logs, once a minute.
 const OF_PRESENCE: [&str; 11] = [
     "hdel",
     "hexists",

@@ -1,5 +1,6 @@
-//! What a publish costs Redis, and how near a node comes to what Redis can do at all: rooms with one member each, through a node, and
-//! beside it the bare script as `redis-benchmark` calls it from the node's core.
+//! What a publish costs Redis, and how near a node comes to what Redis can do at all: rooms with
+//! one member each, through a node, and beside it the bare script as `redis-benchmark` calls it
+//! from the node's core.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
-//! Whether a second thread for the node's tasks costs anything: the same node with one and with two, at a fixed rate, in turn and several
-//! times. Both may use every core, so only the number of threads differs.
+//! Whether a second thread for the node's tasks costs anything: the same node with one and with
+//! two, at a fixed rate, in turn and several times. Both may use every core, so only the number of
+//! threads differs.
 
 use crate::support::machine::{self, Role};
 use crate::support::open_loop::{Measured, measure};

@@ -1,9 +1,10 @@
-//! The HTTP API as plain logic: what a backend may ask, who is let in, and how the answers look. `routes` is the table of
-//! what there is, `decode` makes a [`Call`] of a request, `answer` makes a response of what came back (`census` writes what only backends ask for), `gate` judges
-//! who asks. The shapes and the codes of errors are those of the native protocol.
+//! The HTTP API as plain logic: what a backend may ask, who is let in, and how the answers look.
+//! `routes` is the table of what there is, `decode` makes a [`Call`] of a request, `answer` makes a
+//! response of what came back (`census` writes what only backends ask for), `gate` judges who asks.
+//! The shapes and the codes of errors are those of the native protocol.
 //!
-//! A call is one command or several. The door gives each to the dispatcher with a [`ApiCaller`], on which the answer comes back;
-//! a caller that has gone costs nothing but the answer.
+//! A call is one command or several. The door gives each to the dispatcher with a [`ApiCaller`], on
+//! which the answer comes back; a caller that has gone costs nothing but the answer.
 
 mod answer;
 mod cluster_queries;
@@ -104,7 +105,8 @@ pub struct ApiCaller {
 }
 
 impl ApiCaller {
-    /// For one command of a call; the other end of `answers` must hold as many as the call has commands.
+    /// For one command of a call; the other end of `answers` must hold as many as the call has
+    /// commands.
     pub fn new(place: usize, answers: flume::Sender<(usize, Answer)>) -> Self {
         Self { place, answers }
     }

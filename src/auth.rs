@@ -1,5 +1,6 @@
-//! From what a client shows to who it is: names that are believed in open mode, tokens that are verified otherwise. All of it
-//! is done in the tasks of the client's own connection; the dispatcher learns only what has come of it.
+//! From what a client shows to who it is: names that are believed in open mode, tokens that are
+//! verified otherwise. All of it is done in the tasks of the client's own connection; the
+//! dispatcher learns only what has come of it.
 
 mod claims;
 mod jwt;

@@ -22,12 +22,13 @@
 //!   `Following` comes later. What lies between is read by the dispatcher with [`Range::After`]. A
 //!   broker whose queue overflowed lets the rooms go through the same door: it says `Following`
 //!   again.
-//! - **No message in a newer format is skipped.** On a topic it leads to another `Following`, so that the log and the list are
-//!   read. A page ends before it; a page that would begin with it, and any page of [`Range::Before`] with it, is
-//!   [`Refused::Newer`]. Bytes that are no format at all are junk: counted, and `null` in a page.
-//! - **Presence is what the nodes say, while they live.** A node's [`SetPresence`]s stand as long as its
-//!   lease; each change over the whole cluster raises the room's version, once, and is told to
-//!   whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room
+//! - **No message in a newer format is skipped.** On a topic it leads to another `Following`, so
+//!   that the log and the list are read. A page ends before it; a page that would begin with it,
+//!   and any page of [`Range::Before`] with it, is [`Refused::Newer`]. Bytes that are no format at
+//!   all are junk: counted, and `null` in a page.
+//! - **Presence is what the nodes say, while they live.** A node's [`SetPresence`]s stand as long
+//!   as its lease; each change over the whole cluster raises the room's version, once, and is told
+//!   to whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room
 //!   through several nodes is one member. What was missed shows in [`Change::from`], and is asked
 //!   with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to
 //!   be only a part; likewise [`Census`]. A room is among those that are listed exactly as long as
@@ -36,10 +37,12 @@
 //!   Beside it stands whether the set is *confirmed*: whether every node that lives has written
 //!   what it knows since the data could last have been lost. Each [`Revoke`] and each
 //!   [`ReadRevocations`] is answered exactly once.
-//! - **An epoch ends when the end of its log may be lost; what was kept stays.** Why an offset needs an epoch: a log that lost its offset 8 gives
-//!   it away anew, and a member that stands at the old 8 must not be answered that nothing was missed. The next epoch goes on with the next offset,
-//!   and the log remembers where the last ones [ended](crate::model::epochs). A publish and a read find another data set; only a read with a delivered
-//!   position finds a log that is shorter than it was.
+//! - **An epoch ends when the end of its log may be lost; what was kept stays.** Why an offset
+//!   needs an epoch: a log that lost its offset 8 gives it away anew, and a member that stands at
+//!   the old 8 must not be answered that nothing was missed. The next epoch goes on with the next
+//!   offset, and the log remembers where the last ones [ended](crate::model::epochs). A publish and
+//!   a read find another data set; only a read with a delivered position finds a log that is
+//!   shorter than it was.
 
 pub mod memory;
 pub mod redis;
@@ -61,7 +64,8 @@ use crate::model::wire_format::Format;
 /// What the dispatcher asks.
 #[derive(Debug)]
 pub enum Request {
-    /// Follow the room's topic until [`Request::Unfollow`]; answered by [`BrokerEvent::Following`], again after every loss.
+    /// Follow the room's topic until [`Request::Unfollow`]; answered by [`BrokerEvent::Following`],
+    /// again after every loss.
     Follow(RoomName),
     /// The last local member has left. The broker may linger before it unsubscribes.
     Unfollow(RoomName),
@@ -73,7 +77,8 @@ pub enum Request {
     Census(Census),
     Revoke(Revoke),
     ReadRevocations(ReadRevocations),
-    /// The node drains: what it has announced as here stands for this long and no longer, unless other nodes announce it too.
+    /// The node drains: what it has announced as here stands for this long and no longer, unless
+    /// other nodes announce it too.
     Retire(Duration),
 }
 
@@ -81,10 +86,12 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Publish {
     pub ticket: Ticket,
-    /// Whose it is, for a fair share of the broker's time: of two sessions neither waits for all that the other has to say.
+    /// Whose it is, for a fair share of the broker's time: of two sessions neither waits for all
+    /// that the other has to say.
     pub source: Option<SessionId>,
     pub room: RoomName,
-    /// Makes a retry harmless: the same key of the same publisher in the same room answers the first position for 5 minutes.
+    /// Makes a retry harmless: the same key of the same publisher in the same room answers the
+    /// first position for 5 minutes.
     pub key: Option<PublishKey>,
     /// Skips the log: no offset, at most once, answered with offset 0.
     pub ephemeral: bool,
@@ -101,8 +108,9 @@ pub struct Read {
     pub limit: usize,
 }
 
-/// How many connections of a user (`None`: anonymous ones) this node has in a room, from now on; 0: none any more. It is
-/// not answered: the broker remembers it and announces it again whenever the others may have lost it.
+/// How many connections of a user (`None`: anonymous ones) this node has in a room, from now on; 0:
+/// none any more. It is not answered: the broker remembers it and announces it again whenever the
+/// others may have lost it.
 #[derive(Clone, Debug)]
 pub struct SetPresence {
     pub room: RoomName,
@@ -111,8 +119,9 @@ pub struct SetPresence {
     pub info: Option<Info>,
 }
 
-/// One of a user's connections on this node is there from now on, or no more. Like [`SetPresence`] it is not answered, and stands as long
-/// as the node's lease. The user's personal room is where it is kept.
+/// One of a user's connections on this node is there from now on, or no more. Like [`SetPresence`]
+/// it is not answered, and stands as long as the node's lease. The user's personal room is where it
+/// is kept.
 #[derive(Clone, Debug)]
 pub struct Connected {
     pub user: UserName,
@@ -218,7 +227,8 @@ pub enum BrokerEvent {
         ticket: Ticket,
         result: Result<Page, Refused>,
     },
-    /// Somebody's connections in a followed room are more or fewer; in order with the messages of the room.
+    /// Somebody's connections in a followed room are more or fewer; in order with the messages of
+    /// the room.
     Changed { room: RoomName, change: Change },
     /// The answer to a [`Members`].
     MemberPage {

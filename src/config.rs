@@ -79,8 +79,8 @@ options::options! {
         /// --listen, and /metrics needs no key. By default they are served there.
         api_listen: Option<SocketAddr> = Maybe(Address), "HOST:PORT", "";
 
-        /// How many calls of the HTTP API the node carries out at once. One more is answered at once:
-        /// 503, try again or use another node. While Redis does not answer, calls pile up.
+        /// How many calls of the HTTP API the node carries out at once. One more is answered at
+        /// once: 503, try again or use another node. While Redis does not answer, calls pile up.
         api_calls: usize = One(Count(1, 1_000_000)), "COUNT", "1024";
     }
 
@@ -121,10 +121,10 @@ options::options! {
 
     "Redis" {
         /// The Redis (7 or later) or Valkey that joins the nodes, as
-        /// `redis://USER:PASSWORD@HOST:PORT/DB`, or `rediss://` for TLS. Give several addresses and the
-        /// one that is the master is used. Without any, the node stands alone and keeps everything
-        /// in memory. Other users of the machine can read flags: give a password by variable or
-        /// file. Repeat it, or separate by commas.
+        /// `redis://USER:PASSWORD@HOST:PORT/DB`, or `rediss://` for TLS. Give several addresses and
+        /// the one that is the master is used. Without any, the node stands alone and keeps
+        /// everything in memory. Other users of the machine can read flags: give a password by
+        /// variable or file. Repeat it, or separate by commas.
         redis: Vec<RedisUrl> = Many(Redis), "URL", "";
 
         /// A PEM file with the authorities that may have signed the server's certificate, instead
@@ -153,9 +153,9 @@ options::options! {
         max_connections: usize = One(Count(0, 10_000_000)), "COUNT", "0";
 
         /// How many connections one client address may have at once; IPv6 addresses count by their
-        /// /64. Zero is no limit. By default 1024, which is enough for a company or a mobile network
-        /// behind one address, and no limit in open mode. Behind a proxy give --trusted-proxy, or all
-        /// clients share the proxy's address.
+        /// /64. Zero is no limit. By default 1024, which is enough for a company or a mobile
+        /// network behind one address, and no limit in open mode. Behind a proxy give
+        /// --trusted-proxy, or all clients share the proxy's address.
         max_connections_per_address: Option<usize> = Maybe(Count(0, 10_000_000)), "COUNT", "";
 
         /// How long a client may take to send the head of a request.
@@ -182,18 +182,18 @@ options::options! {
         /// only if all members can read as much.
         max_depth: usize = One(Count(2, 1000)), "COUNT", "64";
 
-        /// How many commands and pings a client may send per second, and twice as many at once; a join,
-        /// a page of history or of members or an auth counts as four. Above it the node reads more slowly. Zero is no
-        /// limit. By default 100, and no limit in open mode.
+        /// How many commands and pings a client may send per second, and twice as many at once; a
+        /// join, a page of history or of members or an auth counts as four. Above it the node reads
+        /// more slowly. Zero is no limit. By default 100, and no limit in open mode.
         commands_per_second: Option<usize> = Maybe(Count(0, 1_000_000)), "COUNT", "";
 
-        /// How many bytes a client may send per second, and four times as many at once, which must be
-        /// enough for the largest message. Above it the node reads more slowly. Zero is no limit. By
-        /// default 256KiB, and no limit in open mode.
+        /// How many bytes a client may send per second, and four times as many at once, which must
+        /// be enough for the largest message. Above it the node reads more slowly. Zero is no
+        /// limit. By default 256KiB, and no limit in open mode.
         bytes_per_second: Option<usize> = Maybe(Size(0, GIB)), "SIZE", "";
 
-        /// How long a client may go on sending more than its rate before it is disconnected. Those that
-        /// wait for answers are only slowed down.
+        /// How long a client may go on sending more than its rate before it is disconnected. Those
+        /// that wait for answers are only slowed down.
         rate_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "10s";
 
         /// How often a silent client is pinged. It must be shorter than any timeout of the proxies
@@ -226,8 +226,8 @@ options::options! {
         /// How many rooms a node may have members in at once; joining further ones is refused.
         max_rooms: usize = One(Count(1, 10_000_000)), "COUNT", "100000";
 
-        /// How many messages a room keeps for those who come back. Whoever was away for more is told
-        /// of a gap.
+        /// How many messages a room keeps for those who come back. Whoever was away for more is
+        /// told of a gap.
         history_size: usize = One(Count(1, 100_000)), "COUNT", "1000";
 
         /// How long a room in which nothing is published keeps its messages.
@@ -238,9 +238,9 @@ options::options! {
         /// separate by commas.
         history: Vec<Rule> = Many(Keep(Count(1, 100_000), Time(SECOND, 720 * HOUR))), "RULE", "";
 
-        /// How much memory a node without Redis spends on the messages of all rooms together. Beyond it the
-        /// oldest messages of the rooms that hold most go first, and whoever comes back for them is told
-        /// of a gap.
+        /// How much memory a node without Redis spends on the messages of all rooms together.
+        /// Beyond it the oldest messages of the rooms that hold most go first, and whoever comes
+        /// back for them is told of a gap.
         history_memory: usize = One(Size(MIB, 1024 * GIB)), "SIZE", "256MiB";
 
         /// How much memory the node spends on the newest messages of its rooms, from which clients
@@ -282,8 +282,8 @@ options::options! {
     }
 
     "Node" {
-        /// How many events may wait for the node's dispatcher before readers pause; the broker has as many
-        /// places of its own. Larger smooths bursts and costs memory.
+        /// How many events may wait for the node's dispatcher before readers pause; the broker has
+        /// as many places of its own. Larger smooths bursts and costs memory.
         inbox: usize = One(Count(64, 1_000_000)), "COUNT", "8192";
 
         /// The least important kind of log line written to standard output: off, error, warn,
@@ -366,8 +366,8 @@ impl Config {
         ))
     }
 
-    /// Whether every client is who it says it is: no keys to check tokens with are configured. Then nobody is limited
-    /// who does not ask for it.
+    /// Whether every client is who it says it is: no keys to check tokens with are configured. Then
+    /// nobody is limited who does not ask for it.
     pub fn is_open(&self) -> bool {
         self.token_secret_file.is_none() && self.token_key.is_empty()
     }
@@ -392,8 +392,8 @@ impl Config {
         if self.is_open() { 0 } else { limit }
     }
 
-    /// The limits that nothing was said of, and what they are. They are not said of now either: whoever adds keys to the
-    /// printed file wants the limits that belong to keys.
+    /// The limits that nothing was said of, and what they are. They are not said of now either:
+    /// whoever adds keys to the printed file wants the limits that belong to keys.
     fn unsaid_limits(&self) -> impl Iterator<Item = String> {
         let address = self.address_connections().to_string();
         let commands = self.session_commands().to_string();

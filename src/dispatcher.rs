@@ -1,10 +1,12 @@
-//! The dispatcher: the single owner of sessions, rooms and positions. Its logic is plain code, [`Dispatcher::turn`], which
-//! takes what the inbox holds and puts out frames into outboxes and requests to the broker; [`run`] is the task
-//! around it. It waits on its inbox and on nothing else.
+//! The dispatcher: the single owner of sessions, rooms and positions. Its logic is plain code,
+//! [`Dispatcher::turn`], which takes what the inbox holds and puts out frames into outboxes and
+//! requests to the broker; [`run`] is the task around it. It waits on its inbox and on nothing
+//! else.
 //!
-//! A turn handles its events in order. What is said in a room during a turn becomes one shared buffer, *sealed* (offered to every
-//! live member) before anything that concerns the room is told to one of them, and at the end of the turn; so
-//! everyone sees inbox order, and a burst costs one write per member.
+//! A turn handles its events in order. What is said in a room during a turn becomes one shared
+//! buffer, *sealed* (offered to every live member) before anything that concerns the room is told
+//! to one of them, and at the end of the turn; so everyone sees inbox order, and a burst costs one
+//! write per member.
 
 mod cluster_queries;
 mod commands;
@@ -125,13 +127,14 @@ pub struct Dispatcher {
     sessions: NumberMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     attendance: LocalPresence,
-    /// How many of the rooms are personal ones. They are no more than sessions, and count for no other bound.
+    /// How many of the rooms are personal ones. They are no more than sessions, and count for no
+    /// other bound.
     personal: usize,
     heartbeats: Heartbeats,
     /// When sessions end whose tokens are not renewed, in milliseconds since 1970, the next first.
     expiring: BTreeSet<(u64, SessionId)>,
-    /// Rooms where joins wait for the broker, looked through at each tick. Keys, of which there are no more than there may be
-    /// rooms: whoever joins and leaves for ever adds nothing.
+    /// Rooms where joins wait for the broker, looked through at each tick. Keys, of which there are
+    /// no more than there may be rooms: whoever joins and leaves for ever adds nothing.
     joins: BTreeSet<RoomKey>,
     /// Ended sessions whose connections have not ended yet, and when they are hung up on.
     closing: NumberMap<SessionId, (Instant, Outbox)>,
@@ -144,8 +147,8 @@ pub struct Dispatcher {
     random: fastrand::Rng,
 }
 
-/// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is gone.
-/// The node is behind until it has read what the others know of revoked tokens.
+/// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is
+/// gone. The node is behind until it has read what the others know of revoked tokens.
 pub async fn run(
     mut dispatcher: Dispatcher,
     mut inbox: Inbox,
@@ -195,8 +198,8 @@ impl Dispatcher {
         }
     }
 
-    /// Handles events in order, up to the bound of a turn; what is left stays in the iterator. What the broker is to
-    /// be asked is in [`take_requests`](Self::take_requests) afterwards.
+    /// Handles events in order, up to the bound of a turn; what is left stays in the iterator. What
+    /// the broker is to be asked is in [`take_requests`](Self::take_requests) afterwards.
     pub fn turn(&mut self, now: Now, events: impl IntoIterator<Item = Event>) -> Flow {
         self.turn.now = now.instant;
         self.turn.received_at.clear();
@@ -233,7 +236,8 @@ impl Dispatcher {
         Flow::On
     }
 
-    /// Counts how long the turn took, and how long what was delivered in it was under way within this node.
+    /// Counts how long the turn took, and how long what was delivered in it was under way within
+    /// this node.
     fn turn_has_ended(&mut self, began: Instant, now: Instant) {
         let metrics = &self.turn.metrics;
         metrics.turns.observe(now - began);

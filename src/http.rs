@@ -1,8 +1,8 @@
-//! The HTTP/1.1 door as plain logic: what a request is, and how far a stranger may go (RFC 9110, RFC 9112).
-//! `head` finds the end of a head, `rules` makes it a [`Request`] or a [`Refusal`], `target` reads paths and hosts, `answer`
-//! writes what goes back.
-//! The door is stricter than the RFCs where leniency is how requests are smuggled past a proxy: no transfer codings, no
-//! bare line feeds, one Host, one length; and every refusal closes the connection.
+//! The HTTP/1.1 door as plain logic: what a request is, and how far a stranger may go (RFC 9110,
+//! RFC 9112). `head` finds the end of a head, `rules` makes it a [`Request`] or a [`Refusal`],
+//! `target` reads paths and hosts, `answer` writes what goes back. The door is stricter than the
+//! RFCs where leniency is how requests are smuggled past a proxy: no transfer codings, no bare line
+//! feeds, one Host, one length; and every refusal closes the connection.
 
 mod answer;
 mod head;
@@ -25,8 +25,8 @@ pub const READY_PATH: &str = "/readyz";
 /// How much of a request the door reads before it refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes of a head, request line and blank line included; above it 431. Browsers with full cookie jars send about
-    /// 8 KiB, hence 16 KiB.
+    /// Bytes of a head, request line and blank line included; above it 431. Browsers with full
+    /// cookie jars send about 8 KiB, hence 16 KiB.
     pub bytes: usize,
     /// Header fields of a head; above it 431. Browsers behind two proxies send about 30, hence 64.
     pub fields: usize,
@@ -93,31 +93,37 @@ impl Method {
     }
 }
 
-/// The versions the door speaks. 1.0 is there for the health checks of old balancers and for nothing else.
+/// The versions the door speaks. 1.0 is there for the health checks of old balancers and for
+/// nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     Http10,
     Http11,
 }
 
-/// A head that passed every check. It owns what it holds, so the read buffer is free for what comes next.
+/// A head that passed every check. It owns what it holds, so the read buffer is free for what comes
+/// next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub method: Method,
     pub version: Version,
     /// The request target as sent: visible ASCII, origin-form.
     pub target: String,
-    /// The path, percent-decoded once: UTF-8, begins with `/`, without control characters, backslashes and dot segments.
-    /// An escaped `/` was refused, so its segments are those a proxy saw.
+    /// The path, percent-decoded once: UTF-8, begins with `/`, without control characters,
+    /// backslashes and dot segments. An escaped `/` was refused, so its segments are those a proxy
+    /// saw.
     pub path: String,
-    /// What follows the first `?`, as sent; its escapes are valid and none stands for a control character.
+    /// What follows the first `?`, as sent; its escapes are valid and none stands for a control
+    /// character.
     pub query: Option<String>,
-    /// Host and port as the client named them, in lower case; empty only for HTTP/1.0 without a Host field.
+    /// Host and port as the client named them, in lower case; empty only for HTTP/1.0 without a
+    /// Host field.
     pub host: String,
-    /// Bytes of body behind the head, at most [`HeadLimits::body`]; zero for methods without a body.
+    /// Bytes of body behind the head, at most [`HeadLimits::body`]; zero for methods without a
+    /// body.
     pub content_length: u64,
-    /// Whether the connection may carry another request: HTTP/1.1, no `Connection: close`, and no `Upgrade`, because a
-    /// proxy in between may take what follows a failed upgrade for a tunnel.
+    /// Whether the connection may carry another request: HTTP/1.1, no `Connection: close`, and no
+    /// `Upgrade`, because a proxy in between may take what follows a failed upgrade for a tunnel.
     pub keep_alive: bool,
     /// The client waits for [`CONTINUE`] before it sends the body, and there is one.
     pub expects_continue: bool,
@@ -125,8 +131,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// The first value of a field, by its lower-case name. Bytes that are not UTF-8 were replaced by U+FFFD: such a value
-    /// is still there, and equals nothing that anyone compares it with.
+    /// The first value of a field, by its lower-case name. Bytes that are not UTF-8 were replaced
+    /// by U+FFFD: such a value is still there, and equals nothing that anyone compares it with.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers(name).next()
     }
@@ -139,7 +145,8 @@ impl Request {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The elements of a list field (RFC 9110 section 5.6.1) over all its lines, without empty ones.
+    /// The elements of a list field (RFC 9110 section 5.6.1) over all its lines, without empty
+    /// ones.
     pub fn elements(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
         self.headers(name)
             .flat_map(|value| value.split(','))
@@ -154,9 +161,10 @@ impl Request {
     }
 }
 
-/// The address of the client, for limits and logs. `X-Forwarded-For` counts only if the peer is one of the `trusted`
-/// proxies: then it is the right-most hop that is not trusted, or the left-most if all are. A hop that is no address makes
-/// the list worthless, and the peer itself is the answer. IPv4 addresses in IPv6 clothes compare as IPv4.
+/// The address of the client, for limits and logs. `X-Forwarded-For` counts only if the peer is one
+/// of the `trusted` proxies: then it is the right-most hop that is not trusted, or the left-most if
+/// all are. A hop that is no address makes the list worthless, and the peer itself is the answer.
+/// IPv4 addresses in IPv6 clothes compare as IPv4.
 pub fn client_address(peer: IpAddr, request: &Request, trusted: &[IpAddr]) -> IpAddr {
     let peer = peer.to_canonical();
     let is_trusted = |address| trusted.iter().any(|proxy| proxy.to_canonical() == address);

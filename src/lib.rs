@@ -1,6 +1,6 @@
-//! Switchboard is a distributed WebSocket server: a client connects to any node and reaches everyone,
-//! and nothing acknowledged is lost, doubled or out of order. This page is the map of the crate; each
-//! file says at its head what it contains.
+//! Switchboard is a distributed WebSocket server: a client connects to any node and reaches
+//! everyone, and nothing acknowledged is lost, doubled or out of order. This page is the map of the
+//! crate; each file says at its head what it contains.
 //!
 //! # The path of a message
 //!
@@ -48,15 +48,15 @@
 //! 6. Stopping is dropping, in order: the drain empties the outboxes; then go the listener, the
 //!    dispatcher with its handle of the broker, the inbox. Each task ends because what it waits for
 //!    is gone.
-//! 7. A failure in one connection ends that connection; a failure of the dispatcher, a broker or the
-//!    webhook delivery ends the process with an error.
+//! 7. A failure in one connection ends that connection; a failure of the dispatcher, a broker or
+//!    the webhook delivery ends the process with an error.
 //!
 //! # Absent on purpose
 //!
 //! A web framework (the HTTP phase reads heads and refuses), compression and TLS towards clients (a
-//! proxy's work), a lock or a queue per room (the dispatcher is one task), local delivery before the
-//! broker (two nodes would see two orders), and a fallback to memory when Redis is away (a cluster
-//! would split in silence).
+//! proxy's work), a lock or a queue per room (the dispatcher is one task), local delivery before
+//! the broker (two nodes would see two orders), and a fallback to memory when Redis is away (a
+//! cluster would split in silence).
 
 #![forbid(unsafe_code)]
 // The documentation is for those who work on the crate: it is built with its private parts.

@@ -1,12 +1,12 @@
 //! The log: femme's ndjson lines (`level`, `time`, `msg`, then keys and values) on standard output.
 //!
 //! femme writes to stdout under its lock and unwraps each write: a closed stdout would panic the
-//! task that logs, and one that nobody reads would stall all of them. femme lets no other writer in,
-//! so the descriptor is changed under it: file descriptor 1 becomes a pipe which a thread of ours
-//! always reads; it keeps up to [`WAITING_LIMIT`] for a second thread, which alone writes to the
-//! real stdout. What does not fit, or cannot be written, is dropped and counted. In `Cargo.toml`
-//! femme is built without debug assertions in every profile, because with them it writes an
-//! unescaped, coloured format.
+//! task that logs, and one that nobody reads would stall all of them. femme lets no other writer
+//! in, so the descriptor is changed under it: file descriptor 1 becomes a pipe which a thread of
+//! ours always reads; it keeps up to [`WAITING_LIMIT`] for a second thread, which alone writes to
+//! the real stdout. What does not fit, or cannot be written, is dropped and counted. In
+//! `Cargo.toml` femme is built without debug assertions in every profile, because with them it
+//! writes an unescaped, coloured format.
 //!
 //! ```text
 //! log::info! ─▶ femme ─▶ fd 1, a pipe ─▶ drain ─▶ waiting lines, bounded ─▶ print ─▶ real stdout
@@ -35,7 +35,8 @@ pub const LAST_LINES: Duration = Duration::from_secs(1);
 const MARK: &[u8] = b"\0\n";
 
 /// The log while it is open. When it is dropped, lines logged before are on stdout, unless that
-/// takes longer than [`LAST_LINES`]; later ones are accepted, but may be lost when the process ends.
+/// takes longer than [`LAST_LINES`]; later ones are accepted, but may be lost when the process
+/// ends.
 #[derive(Debug)]
 pub struct Logger {
     shared: Arc<Shared>,

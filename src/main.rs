@@ -1,5 +1,6 @@
-//! The command `switchboard`: reads the configuration, starts the log, runs a node, and turns the outcome into an
-//! exit code: 0 after a drain, 2 for a configuration that is refused, 1 when the node cannot start, 70 when it failed.
+//! The command `switchboard`: reads the configuration, starts the log, runs a node, and turns the
+//! outcome into an exit code: 0 after a drain, 2 for a configuration that is refused, 1 when the
+//! node cannot start, 70 when it failed.
 
 #![forbid(unsafe_code)]
 
@@ -13,8 +14,8 @@ use switchboard::dispatcher::Now;
 use switchboard::server::shutdown;
 use switchboard::{logger, runtime, server};
 
-/// Gives the memory of those who have left back to the system, which the C library's allocator does not, and takes less time
-/// per message: bench/README.md has the figures.
+/// Gives the memory of those who have left back to the system, which the C library's allocator does
+/// not, and takes less time per message: bench/README.md has the figures.
 #[cfg(all(feature = "jemalloc", target_os = "linux"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -1,6 +1,6 @@
-//! What a node counts about itself. Counters and gauges are plain atomics, shared by `Arc`, that any
-//! task may change without waiting; nobody decides anything by them. [`Metrics::figures`] names them all, for whoever shows
-//! them.
+//! What a node counts about itself. Counters and gauges are plain atomics, shared by `Arc`, that
+//! any task may change without waiting; nobody decides anything by them. [`Metrics::figures`] names
+//! them all, for whoever shows them.
 
 mod delays;
 pub mod exposition;
@@ -230,9 +230,9 @@ pub struct Figure {
     pub value: u64,
 }
 
-/// Makes of the list of figures the struct and the iterator over all. An item is `/// help`, then a field like any other: a
-/// [`Metric`], after a semicolon those [`By`] reason, after another times, which the iterator leaves out. Those that end in
-/// `total` only grow.
+/// Makes of the list of figures the struct and the iterator over all. An item is `/// help`, then a
+/// field like any other: a [`Metric`], after a semicolon those [`By`] reason, after another times,
+/// which the iterator leaves out. Those that end in `total` only grow.
 macro_rules! metrics {
     (
         $( $(#[doc = $help:literal])+ pub $name:ident: Metric, )+;
@@ -280,7 +280,8 @@ metrics! {
     pub paused_total: Metric,
     /// Panics that ended one connection each.
     pub panics_total: Metric,
-    /// Microseconds until the node's last word to itself came back through Redis; 0 while none does, and without Redis.
+    /// Microseconds until the node's last word to itself came back through Redis; 0 while none
+    /// does, and without Redis.
     pub redis_round_trip_microseconds: Metric,
     /// Connections to Redis that were made anew after one was lost.
     pub redis_reconnects_total: Metric,
@@ -288,7 +289,8 @@ metrics! {
     pub webhooks_sent_total: Metric,
     /// Requests that the receiver of webhooks did not take; they are repeated.
     pub webhooks_failed_total: Metric,
-    /// Events that were given up before the receiver of webhooks had taken them: too many, or too old.
+    /// Events that were given up before the receiver of webhooks had taken them: too many, or too
+    /// old.
     pub webhooks_dropped_total: Metric,
     /// Entries found in Redis, or heard from it, that no node of ours can have written.
     pub junk_total: Metric,
@@ -302,7 +304,8 @@ metrics! {
     ;
     /// How long the dispatcher's turns took.
     pub turns: Histogram,
-    /// From when the broker had a publication in hand until all outboxes of this node's members had been offered it.
+    /// From when the broker had a publication in hand until all outboxes of this node's members had
+    /// been offered it.
     pub deliveries: Delays,
 }
 

@@ -1,5 +1,6 @@
-//! Who is here. [`LocalPresence`] knows which users have sessions of this node in which rooms, and what of it must be announced;
-//! [`MemberList`] knows who is in one room over all nodes, and what of its changes the room's members must be told.
+//! Who is here. [`LocalPresence`] knows which users have sessions of this node in which rooms, and
+//! what of it must be announced; [`MemberList`] knows who is in one room over all nodes, and what
+//! of its changes the room's members must be told.
 
 mod local;
 mod member_list;

@@ -1,5 +1,6 @@
-//! What clients say and hear, whatever protocol they speak: commands, replies and pushes, and the codes of errors. A
-//! [`Protocol`] is a codec between these and WebSocket frames; the dispatcher knows the words here and no codec.
+//! What clients say and hear, whatever protocol they speak: commands, replies and pushes, and the
+//! codes of errors. A [`Protocol`] is a codec between these and WebSocket frames; the dispatcher
+//! knows the words here and no codec.
 
 pub mod depth;
 pub mod disconnect;
@@ -19,7 +20,8 @@ use crate::model::member::{Info, MemberPage};
 use crate::model::publication::{Publication, Refused};
 use crate::model::rights::Denied;
 
-/// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader keeps it whole.
+/// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader
+/// keeps it whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId(pub u64);
 
@@ -27,7 +29,8 @@ pub struct RequestId(pub u64);
 pub const HISTORY_LIMIT: usize = 100;
 pub const HISTORY_DEFAULT: usize = 50;
 
-/// What a client asks. Who it is, is settled before the dispatcher hears of it; it hears all else as it is.
+/// What a client asks. Who it is, is settled before the dispatcher hears of it; it hears all else
+/// as it is.
 #[derive(Debug)]
 pub enum Asked {
     /// Says who one is.
@@ -36,8 +39,8 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// How many commands it counts as against the rate of its session. A signature costs more than a message, and signing in
-    /// joins a room.
+    /// How many commands it counts as against the rate of its session. A signature costs more than
+    /// a message, and signing in joins a room.
     pub fn cost(&self) -> u32 {
         match self {
             Asked::Auth(_) => 4,
@@ -46,7 +49,8 @@ impl Asked {
     }
 }
 
-/// What a page has for each command that it counts as besides: to write one down takes as long as a command.
+/// What a page has for each command that it counts as besides: to write one down takes as long as a
+/// command.
 const PAGE_PER_COMMAND: usize = 16;
 
 /// What a client asks of the dispatcher.
@@ -77,8 +81,9 @@ pub enum Command {
 }
 
 impl Command {
-    /// How many commands it counts as against the rate of its session. A join may make the node subscribe, read a log and
-    /// unsubscribe again, all in Redis; a page of history is read and encoded for one client alone.
+    /// How many commands it counts as against the rate of its session. A join may make the node
+    /// subscribe, read a log and unsubscribe again, all in Redis; a page of history is read and
+    /// encoded for one client alone.
     pub fn cost(&self) -> u32 {
         match self {
             Command::Join { .. } => 4,
@@ -135,8 +140,9 @@ pub enum Reply<'a> {
     Error(&'a CommandError),
 }
 
-/// Who a session now is. Said again, without being asked, when it took long to learn where the session stands in its user's
-/// room; and said first in that way to who showed a token in the handshake.
+/// Who a session now is. Said again, without being asked, when it took long to learn where the
+/// session stands in its user's room; and said first in that way to who showed a token in the
+/// handshake.
 #[derive(Debug)]
 pub struct Authenticated<'a> {
     pub user: &'a UserName,
@@ -187,7 +193,8 @@ pub enum Push<'a> {
         user: &'a UserName,
         version: u64,
     },
-    /// Who is in the room has changed in ways that cannot be told one by one: whoever wants to know asks anew.
+    /// Who is in the room has changed in ways that cannot be told one by one: whoever wants to know
+    /// asks anew.
     Members { room: &'a RoomName, version: u64 },
     /// The session is no longer in the room, though it did not ask to leave.
     Removed { room: &'a RoomName, reason: &'a str },
@@ -312,8 +319,8 @@ impl Protocol {
         self as usize
     }
 
-    /// Reads a text frame's payload; what it holds is put behind `incoming`. What is nested more than `depth` deep is not
-    /// understood.
+    /// Reads a text frame's payload; what it holds is put behind `incoming`. What is nested more
+    /// than `depth` deep is not understood.
     pub fn decode(self, text: &str, depth: usize, incoming: &mut Vec<Incoming>) {
         match self {
             Protocol::Native if depth::is_deeper(text, depth) => {
@@ -337,8 +344,8 @@ impl Protocol {
         }
     }
 
-    /// Appends the message as one frame. This is the hot path: it is called once for all members that speak
-    /// the protocol.
+    /// Appends the message as one frame. This is the hot path: it is called once for all members
+    /// that speak the protocol.
     pub fn message(self, message: &Message<'_>, frames: &mut BytesMut) {
         match self {
             Protocol::Native => native::message(message, frames),

@@ -1,8 +1,9 @@
-//! The listening part of a node, and the wiring of all the rest: [`start`] builds the channels and tasks of a node, and
-//! a [`Server`] is what its owner holds to wait for its end or to drain it.
+//! The listening part of a node, and the wiring of all the rest: [`start`] builds the channels and
+//! tasks of a node, and a [`Server`] is what its owner holds to wait for its end or to drain it.
 //!
-//! Stopping is dropping, in order: the drain empties the outboxes, then the listener, the dispatcher with the
-//! broker's handle, and the inbox go; each task ends because what it waited for is gone.
+//! Stopping is dropping, in order: the drain empties the outboxes, then the listener, the
+//! dispatcher with the broker's handle, and the inbox go; each task ends because what it waited for
+//! is gone.
 
 mod acceptor;
 mod reporter;
@@ -44,15 +45,16 @@ use crate::transport::pages::Assets;
 use crate::transport::{Entrance, Limits, Node};
 use crate::webhooks::{self, Webhooks};
 
-/// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with. Where fewer than twice as many
-/// are allowed, half of them.
+/// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with.
+/// Where fewer than twice as many are allowed, half of them.
 const FILE_RESERVE: u64 = 256;
 
-/// Connections that backends may have besides all those of clients, so that a full node can still be asked and watched. They come
-/// out of the reserve of files.
+/// Connections that backends may have besides all those of clients, so that a full node can still
+/// be asked and watched. They come out of the reserve of files.
 const BACKENDS: u64 = 64;
 
-/// How much longer than its publish timeout the broker may take to answer, and a second for the way.
+/// How much longer than its publish timeout the broker may take to answer, and a second for the
+/// way.
 const CALL_SLACK: Duration = Duration::from_secs(2);
 
 /// Fields of one head at most.
@@ -253,7 +255,8 @@ fn bind(address: SocketAddr) -> Result<Listener, StartError> {
     Listener::bind(address).map_err(|source| StartError::Listen { address, source })
 }
 
-/// Who may call the HTTP API: whoever has a key; in open mode without keys, programs of this machine, if no others can connect.
+/// Who may call the HTTP API: whoever has a key; in open mode without keys, programs of this
+/// machine, if no others can connect.
 fn gate(config: &Config) -> Gate {
     let address = config.api_listen.unwrap_or(config.listen);
     match &config.api_key_file {
@@ -277,7 +280,8 @@ fn start_broker(
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
         newest_format: newest_format(),
-        // Beside those that clients choose there is a personal one for each connection, and the nodes' own.
+        // Beside those that clients choose there is a personal one for each connection, and the
+        // nodes' own.
         max_rooms: config
             .max_rooms
             .saturating_add(max_connections(config) as usize)

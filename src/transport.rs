@@ -1,5 +1,6 @@
-//! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a `reader` that makes events of
-//! frames and a `writer` that drains the session's outbox. They are two so that a delivery costs no useless look at the reading side.
+//! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a
+//! `reader` that makes events of frames and a `writer` that drains the session's outbox. They are
+//! two so that a delivery costs no useless look at the reading side.
 
 mod calls;
 mod codec;
@@ -44,11 +45,12 @@ use crate::transport::pages::Assets;
 /// Where the native protocol is spoken.
 pub const NATIVE_PATH: &str = "/ws";
 
-/// The subprotocol that a client may offer for it: a browser that offers its token as one wants another one chosen.
+/// The subprotocol that a client may offer for it: a browser that offers its token as one wants
+/// another one chosen.
 const SUBPROTOCOL: &str = "switchboard";
 
-/// Bytes of one read at most, by which a session may be ahead of its rate; and what tungstenite has while a message is
-/// coming. Most messages are shorter; a longer one is taken in several pieces.
+/// Bytes of one read at most, by which a session may be ahead of its rate; and what tungstenite has
+/// while a message is coming. Most messages are shorter; a longer one is taken in several pieces.
 const READ_BUFFER: usize = 1024;
 
 /// By which of the node's listeners a connection came in.
@@ -60,15 +62,16 @@ pub enum Entrance {
     Backends,
 }
 
-/// Reads in a row after which the other tasks of the thread have their turn: a peer that never stops sending would
-/// otherwise keep the thread for itself.
+/// Reads in a row after which the other tasks of the thread have their turn: a peer that never
+/// stops sending would otherwise keep the thread for itself.
 const READS_IN_A_ROW: u8 = 32;
 
-/// Reads until a closed connection is cut off: a megabyte, more than an honest client has under way when it hears of the end.
+/// Reads until a closed connection is cut off: a megabyte, more than an honest client has under way
+/// when it hears of the end.
 const LINGER_READS: u16 = 2048;
 
-/// How long a closed connection is left alone between two looks at what still comes: being woken for every few bytes would
-/// cost the node more than it costs whoever sends them.
+/// How long a closed connection is left alone between two looks at what still comes: being woken
+/// for every few bytes would cost the node more than it costs whoever sends them.
 const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
 /// A stream whose clones are one socket, and which can be ended from outside.
@@ -116,7 +119,8 @@ pub struct Node {
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub head: HeadLimits,
-    /// For a whole head, from its first byte (of the first request: from the accept), and for a whole body.
+    /// For a whole head, from its first byte (of the first request: from the accept), and for a
+    /// whole body.
     pub head_timeout: Duration,
     /// Between two requests.
     pub idle_timeout: Duration,
@@ -157,8 +161,8 @@ impl Node {
         Ok(claim.transpose()?.map(Box::new))
     }
 
-    /// Hands an event to the dispatcher, and waits while its inbox is full: then the wait has a place of its own, which is seldom,
-    /// instead of one in each task.
+    /// Hands an event to the dispatcher, and waits while its inbox is full: then the wait has a
+    /// place of its own, which is seldom, instead of one in each task.
     fn tell(&self, event: Event) -> impl Future<Output = ()> {
         let full = match self.inbox.try_send(event) {
             Err(TrySendError::Full(event)) => Some(Box::pin(self.inbox.send_async(event))),
@@ -174,8 +178,8 @@ impl Node {
 
     /// Counts and logs a panic; `None` tells that there was one.
     ///
-    /// Not an `async fn`: that would keep the task twice, as its argument and as what it awaits, for as long as a
-    /// connection lives.
+    /// Not an `async fn`: that would keep the task twice, as its argument and as what it awaits,
+    /// for as long as a connection lives.
     fn guarded<T>(&self, task: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
         AssertUnwindSafe(task).catch_unwind().map(|outcome| {
             if outcome.is_err() {
@@ -212,7 +216,8 @@ impl Drop for Counted {
 
 /// Serves one accepted socket to its end, or hands it to its session's tasks.
 ///
-/// The connections of a trusted proxy are counted for its clients, once a head has told which; those of backends are not.
+/// The connections of a trusted proxy are counted for its clients, once a head has told which;
+/// those of backends are not.
 pub async fn serve<S: Socket>(
     node: Arc<Node>,
     socket: S,
@@ -279,12 +284,14 @@ async fn start_session<S: Socket>(
 ) {
     let session = node.next_session();
     let hung_up = socket.clone();
-    // The count lives in here because this is what all parts of the connection share, and the last drops.
+    // The count lives in here because this is what all parts of the connection share, and the last
+    // drops.
     let (outbox, outgoing) = outbox(node.limits.outbox, move || {
         let _lives_with_the_connection = &counted;
         hung_up.shutdown();
     });
-    // It goes out together with the welcome, if the dispatcher is quick. The bound has room for a head, whatever it is.
+    // It goes out together with the welcome, if the dispatcher is quick. The bound has room for a
+    // head, whatever it is.
     outbox.offer(upgraded.answer.into());
     let client = upgraded.client.to_string();
     log::debug!(session = session.0, client = client.as_str(); "connected");
@@ -345,8 +352,9 @@ async fn finish<S: Socket>(mut socket: S, time: Duration) {
     }
 }
 
-/// Reads until the peer ends or the time is over, and forgets what comes: closing with unread bytes would reset the
-/// connection, and the peer might lose the answer that was just written. Who goes on sending all the same is cut off.
+/// Reads until the peer ends or the time is over, and forgets what comes: closing with unread bytes
+/// would reset the connection, and the peer might lose the answer that was just written. Who goes
+/// on sending all the same is cut off.
 async fn linger<S: Socket>(mut socket: S, time: Duration) {
     let mut scrap = [0; 512];
     let reading = async {

@@ -1,16 +1,21 @@
-//! Webhooks: a backend is told by HTTP that rooms are occupied or vacated, and users online or offline. One task per node asks the broker
-//! for what is to be told and posts it in signed batches until the receiver takes it.
+//! Webhooks: a backend is told by HTTP that rooms are occupied or vacated, and users online or
+//! offline. One task per node asks the broker for what is to be told and posts it in signed batches
+//! until the receiver takes it.
 //!
 //! # What is promised
 //!
-//! - **At least once**, under one id, whatever node dies: the broker keeps a notice until a node has said that it was told, or
-//!   until it is dropped by [`LENGTH`](crate::model::webhook_event::LENGTH) or [`AGE`](crate::model::webhook_event::AGE), which is counted and logged. After a crash, a freeze or a cut a notice may be told twice.
-//! - **In order**, since one node at a time holds notices, and sends one request at a time. Only a repetition can come late: a receiver that
-//!   keeps the greatest id it has seen of a room or user knows it by its lesser one.
-//! - **No node is needed.** One that dies or stops loses what it held to another, and so does one that failed three times in a row:
-//!   perhaps it alone cannot reach the receiver.
-//! - **Nobody waits for it.** A receiver that is away costs a node one request at a time, and rooms nothing. Everything waits behind
-//!   a batch that a receiver refuses for ever, until it is too old.
+//! - **At least once**, under one id, whatever node dies: the broker keeps a notice until a node
+//!   has said that it was told, or until it is dropped by
+//!   [`LENGTH`](crate::model::webhook_event::LENGTH) or [`AGE`](crate::model::webhook_event::AGE),
+//!   which is counted and logged. After a crash, a freeze or a cut a notice may be told twice.
+//! - **In order**, since one node at a time holds notices, and sends one request at a time. Only a
+//!   repetition can come late: a receiver that keeps the greatest id it has seen of a room or user
+//!   knows it by its lesser one.
+//! - **No node is needed.** One that dies or stops loses what it held to another, and so does one
+//!   that failed three times in a row: perhaps it alone cannot reach the receiver.
+//! - **Nobody waits for it.** A receiver that is away costs a node one request at a time, and rooms
+//!   nothing. Everything waits behind a batch that a receiver refuses for ever, until it is too
+//!   old.
 
 pub mod backoff;
 pub mod body;
@@ -35,11 +40,12 @@ use plan::Plan;
 use post::{PostError, Receiver};
 use signature::Key;
 
-/// How often the broker is asked. It is also how long notices gather before they leave as one batch, and far more often
-/// than [`CLAIM`](crate::model::webhook_event::CLAIM) needs.
+/// How often the broker is asked. It is also how long notices gather before they leave as one
+/// batch, and far more often than [`CLAIM`](crate::model::webhook_event::CLAIM) needs.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How long the broker may take to answer: its own bound, twice for a script to be learnt anew, and a little.
+/// How long the broker may take to answer: its own bound, twice for a script to be learnt anew, and
+/// a little.
 const PATIENCE: Duration = Duration::from_secs(6);
 
 /// How long a node that stops goes on telling what there is to tell.
@@ -67,21 +73,23 @@ pub enum StartError {
     Tls(#[from] TlsError),
 }
 
-/// What the owner of a node holds of its deliverer. Dropping it ends the deliverer at once; what it held is told by another node, or
-/// by the next one that starts.
+/// What the owner of a node holds of its deliverer. Dropping it ends the deliverer at once; what it
+/// held is told by another node, or by the next one that starts.
 pub struct Webhooks {
     stop: flume::Sender<()>,
     ended: flume::Receiver<()>,
 }
 
 impl Webhooks {
-    /// Ready when the deliverer has ended by itself, which it does only for a fault, its own or the broker's.
+    /// Ready when the deliverer has ended by itself, which it does only for a fault, its own or the
+    /// broker's.
     pub async fn ended(&self) {
         // Nothing is ever said there.
         let _ = self.ended.recv_async().await;
     }
 
-    /// Tells what there is still to tell, within [`FLUSH`] and a little, unless the receiver is away.
+    /// Tells what there is still to tell, within [`FLUSH`] and a little, unless the receiver is
+    /// away.
     pub async fn finish(self) {
         // Errors mean that it has ended already.
         let _ = self.stop.send(());
@@ -189,7 +197,8 @@ impl Deliverer {
         }
     }
 
-    /// Lets the request on its way end, tells what is left while it is taken, and gives up what it holds.
+    /// Lets the request on its way end, tells what is left while it is taken, and gives up what it
+    /// holds.
     async fn leave(mut self, posting: Posting) {
         let telling = async {
             let mut posting = posting;
@@ -212,7 +221,8 @@ impl Deliverer {
         self.ask(ClaimMode::Leave).await;
     }
 
-    /// What it wants of the broker now. What gathers for a [`TICK`] leaves as one batch, unless more is waiting than a batch holds.
+    /// What it wants of the broker now. What gathers for a [`TICK`] leaves as one batch, unless
+    /// more is waiting than a batch holds.
     fn word(&self) -> ClaimMode {
         let gathers = !self.full && !self.plan.done().is_empty();
         match self.plan.gives_way(Instant::now()) {

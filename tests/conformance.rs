@@ -1,6 +1,6 @@
-//! RFC 6455 to the letter, as the cases of the Autobahn suite have it: all 301 of groups 1 to 7, 9 and 10 against the echo
-//! endpoint, directly and through nginx with the configuration that is shipped. `.ci/autobahn` plays them; its reports are
-//! left under `target/conformance`.
+//! RFC 6455 to the letter, as the cases of the Autobahn suite have it: all 301 of groups 1 to 7, 9
+//! and 10 against the echo endpoint, directly and through nginx with the configuration that is
+//! shipped. `.ci/autobahn` plays them; its reports are left under `target/conformance`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use std::process::Command;
 use crate::support::nginx::Nginx;
 use crate::support::{TestNode, run};
 
-/// Framing, pings, reserved bits and opcodes, fragmentation, UTF-8, close and auto-fragmentation have 247 cases, limits and
-/// performance have 54.
+/// Framing, pings, reserved bits and opcodes, fragmentation, UTF-8, close and auto-fragmentation
+/// have 247 cases, limits and performance have 54.
 const CASES: usize = 247 + 54;
 
 async fn echo_node() -> TestNode {

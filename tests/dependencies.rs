@@ -1,5 +1,5 @@
-//! What may stand in Cargo.lock: versions above those with known holes, one TLS library, nothing that was banned. `make audit`
-//! checks more, and takes longer.
+//! What may stand in Cargo.lock: versions above those with known holes, one TLS library, nothing
+//! that was banned. `make audit` checks more, and takes longer.
 
 const LOCK: &str = include_str!("../Cargo.lock");
 

@@ -1,6 +1,7 @@
-//! How a WebSocket begins and what its frames may be: every check of the handshake over a socket, Origin, what comes with the
-//! head, the refusal of frames that break RFC 6455, the close handshake, the echo endpoint, and the end of a connection that
-//! panics. What is said in the frames is tested in `rooms` and its sisters.
+//! How a WebSocket begins and what its frames may be: every check of the handshake over a socket,
+//! Origin, what comes with the head, the refusal of frames that break RFC 6455, the close
+//! handshake, the echo endpoint, and the end of a connection that panics. What is said in the
+//! frames is tested in `rooms` and its sisters.
 
 use std::io::{self, Read};
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! Pings and their answers: a peer that answers stays, one that has vanished goes, and the connection is given back.
+//! Pings and their answers: a peer that answers stays, one that has vanished goes, and the
+//! connection is given back.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! The HTTP/1.1 door over real sockets: what is refused and how the connection ends, several requests on one connection,
-//! bodies, deadlines, limits, and the pages and health checks. The parsing itself is tested beside it, in `src/http`; how a
-//! WebSocket begins, in `handshake`.
+//! The HTTP/1.1 door over real sockets: what is refused and how the connection ends, several
+//! requests on one connection, bodies, deadlines, limits, and the pages and health checks. The
+//! parsing itself is tested beside it, in `src/http`; how a WebSocket begins, in `handshake`.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::pin::pin;
@@ -18,7 +18,8 @@ use crate::support::{TestNode, eventually, run};
 
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// Longer than a test waits: what ends in such a node ends because of what was said, not because time passed.
+/// Longer than a test waits: what ends in such a node ends because of what was said, not because
+/// time passed.
 fn patient(config: &mut Config) {
     let long = Duration::from_secs(60);
     config.head_timeout = long;

@@ -1,5 +1,6 @@
-//! What nodes tell of themselves in `$nodes`: the reports of one node and of two over Redis, what becomes of them when a node
-//! dies, restarts or stops or Redis is away, who may read them, and that nobody else says anything there.
+//! What nodes tell of themselves in `$nodes`: the reports of one node and of two over Redis, what
+//! becomes of them when a node dies, restarts or stops or Redis is away, who may read them, and
+//! that nobody else says anything there.
 
 use std::time::Duration;
 
@@ -261,7 +262,8 @@ fn in_open_mode_everyone_reads_unless_a_rule_forbids_it() {
     });
 }
 
-/// A guess at what is practically idle: a hundredth of a processor would be noticed on a small machine.
+/// A guess at what is practically idle: a hundredth of a processor would be noticed on a small
+/// machine.
 #[test]
 fn a_node_with_nothing_to_do_is_practically_idle() {
     run(async {

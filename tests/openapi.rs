@@ -1,5 +1,6 @@
-//! The HTTP API held against its descriptions. By schemathesis against `docs/openapi.yaml`: what that allows is carried out, what
-//! it forbids is refused, and every answer is one that it names. And the examples of `docs/api.md` are run as they stand there.
+//! The HTTP API held against its descriptions. By schemathesis against `docs/openapi.yaml`: what
+//! that allows is carried out, what it forbids is refused, and every answer is one that it names.
+//! And the examples of `docs/api.md` are run as they stand there.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -78,7 +79,8 @@ fn the_examples_of_the_guide_answer_what_it_says() {
     });
 }
 
-/// An answer without what differs each time: epochs, sessions, times and versions, and what the guide leaves out.
+/// An answer without what differs each time: epochs, sessions, times and versions, and what the
+/// guide leaves out.
 fn shape(answer: &str) -> String {
     let shown = answer.split('…').next().unwrap_or_default();
     let shown = shown.split("expected one of").next().unwrap_or_default();

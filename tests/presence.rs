@@ -1,5 +1,5 @@
-//! Who is here: the same on every node, however one comes and goes, and told to those who are there. Each scenario runs on one node
-//! with its broker in memory, and on two that share a Redis.
+//! Who is here: the same on every node, however one comes and goes, and told to those who are
+//! there. Each scenario runs on one node with its broker in memory, and on two that share a Redis.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Coming back: what a client missed while it was away follows from the position it names, in order and without a hole or a
-//! double, or it is told that its place is lost.
+//! Coming back: what a client missed while it was away follows from the position it names, in order
+//! and without a hole or a double, or it is told that its place is lost.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Who may do what in which room, over real sockets: rules of the node, grants of tokens, and the personal rooms of users,
-//! on one node and over two.
+//! Who may do what in which room, over real sockets: rules of the node, grants of tokens, and the
+//! personal rooms of users, on one node and over two.
 
 use serde_json::{Value, json};
 use switchboard::config::Config;

@@ -1,5 +1,5 @@
-//! Joining, leaving, publishing and hearing, on one node with the memory broker: what the native protocol promises when
-//! nothing breaks.
+//! Joining, leaving, publishing and hearing, on one node with the memory broker: what the native
+//! protocol promises when nothing breaks.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! `deploy/cluster`, the script behind `make run-cluster`: it says when all is ready, ends what it started and nothing else, and
-//! starts nothing when a port is taken.
+//! `deploy/cluster`, the script behind `make run-cluster`: it says when all is ready, ends what it
+//! started and nothing else, and starts nothing when a port is taken.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};

@@ -1,5 +1,5 @@
-//! Clients that read too slowly or not at all: each is ended alone, with a code that invites it back, and nobody else
-//! notices.
+//! Clients that read too slowly or not at all: each is ended alone, with a code that invites it
+//! back, and nobody else notices.
 
 use std::time::Duration;
 

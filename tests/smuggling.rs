@@ -1,6 +1,7 @@
-//! Hostile requests on their way through nginx, with the configuration that is shipped, to a node. Whoever refuses first,
-//! a client gets one answer to one request and never a tunnel; and the node sees in what nginx sends exactly the
-//! requests that nginx meant. What the node alone says to the same bytes is tested in `http_door`.
+//! Hostile requests on their way through nginx, with the configuration that is shipped, to a node.
+//! Whoever refuses first, a client gets one answer to one request and never a tunnel; and the node
+//! sees in what nginx sends exactly the requests that nginx meant. What the node alone says to the
+//! same bytes is tested in `http_door`.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +20,8 @@ const LAST: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\
 /// A request within another: whoever answers it by itself was deceived.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// Requests of the table that the node would refuse, but that nginx makes plain before the node sees them: it writes the lines,
-/// the version and the length itself.
+/// Requests of the table that the node would refuse, but that nginx makes plain before the node
+/// sees them: it writes the lines, the version and the length itself.
 const MENDED: &[&str] = &[
     "leading CR LF",
     "leading LF",
@@ -197,8 +198,8 @@ fn a_wrong_handshake_through_nginx_never_opens_a_tunnel() {
     });
 }
 
-/// Requests in which two readers could see two. Each ends where a body by its one reading ends, so that the hidden request is
-/// either the body or the next request of the connection.
+/// Requests in which two readers could see two. Each ends where a body by its one reading ends, so
+/// that the hidden request is either the body or the next request of the connection.
 fn deceptions() -> Vec<(String, String)> {
     let chunk = format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len());
     let ended = format!("0\r\n\r\n{HIDDEN}");
@@ -326,7 +327,8 @@ fn no_request_is_hidden_in_another_on_its_way_to_a_node() {
             let mut caller = ApiCaller::connect(node.address).await;
             caller.send(request + LAST).await;
             let statuses = caller.statuses().await;
-            // Either it is refused and nothing behind it is answered, or all that follows its head is its body.
+            // Either it is refused and nothing behind it is answered, or all that follows its head
+            // is its body.
             let alone = statuses.len() == 1;
             assert!(alone || statuses == [404, 200], "{name}: {statuses:?}");
             assert!(!statuses.contains(&101), "{name}");

@@ -1,5 +1,6 @@
-//! Signing in with tokens: where one may come, what is refused before the upgrade, when a connection ends with its token,
-//! the command that makes one, and that neither a token nor a secret is ever written down.
+//! Signing in with tokens: where one may come, what is refused before the upgrade, when a
+//! connection ends with its token, the command that makes one, and that neither a token nor a
+//! secret is ever written down.
 
 use std::time::Duration;
 

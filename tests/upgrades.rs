@@ -1,5 +1,5 @@
-//! Nodes of two versions on one Redis, as processes: while they are replaced one by one, in either order, no acknowledged
-//! message is lost, doubled or out of order at any client.
+//! Nodes of two versions on one Redis, as processes: while they are replaced one by one, in either
+//! order, no acknowledged message is lost, doubled or out of order at any client.
 
 use std::net::SocketAddr;
 use std::pin::pin;

@@ -1,6 +1,6 @@
-//! What a backend does with users, over the whole cluster and whichever node it asks: ends their connections, keeps them
-//! from returning with the tokens they have, brings them into rooms and takes them out. And that nobody else can do so, or
-//! listen.
+//! What a backend does with users, over the whole cluster and whichever node it asks: ends their
+//! connections, keeps them from returning with the tokens they have, brings them into rooms and
+//! takes them out. And that nobody else can do so, or listen.
 
 use std::time::Duration;
 

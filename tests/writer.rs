@@ -1,5 +1,5 @@
-//! A session's writer before a socket that takes a few bytes at a time: what was offered comes out once and in order, the dispatcher
-//! hears when it is drained, and the close frame is the last.
+//! A session's writer before a socket that takes a few bytes at a time: what was offered comes out
+//! once and in order, the dispatcher hears when it is drained, and the close frame is the last.
 
 use std::io;
 use std::pin::Pin;
@@ -21,7 +21,8 @@ use crate::support::{eventually, run, within};
 /// Bytes that the socket takes at once.
 const SIP: usize = 7;
 
-/// A socket in memory that asks to upgrade and is silent. Every other time it is not ready to be written.
+/// A socket in memory that asks to upgrade and is silent. Every other time it is not ready to be
+/// written.
 #[derive(Clone, Default)]
 struct Trickle(Arc<Mutex<Ends>>);
 

@@ -1,7 +1,7 @@
 /**
- * The chat page: puts its parts together. All that concerns the connection lives in `switchboard.js`; `chat/` has a
- * file for each thing that is seen: the desk with its conversations, in rooms and with persons, the log, the people,
- * who is typing, who one is.
+ * The chat page: puts its parts together. All that concerns the connection lives in
+ * `switchboard.js`; `chat/` has a file for each thing that is seen: the desk with its
+ * conversations, in rooms and with persons, the log, the people, who is typing, who one is.
  */
 
 import { Switchboard } from './switchboard.js';

@@ -1,7 +1,7 @@
 /**
- * What is known of the nodes from their reports in the room `$nodes`: which are alive, which have gone, stopped or begun
- * anew, and their figures over the last minute. No page is known here, and no clock: `now` (ms, never going back) is an
- * argument. `docs/nodes.md` describes the reports.
+ * What is known of the nodes from their reports in the room `$nodes`: which are alive, which have
+ * gone, stopped or begun anew, and their figures over the last minute. No page is known here, and
+ * no clock: `now` (ms, never going back) is an argument. `docs/nodes.md` describes the reports.
  */
 
 /** ms; reports come every second, so two are missing by then. */
@@ -16,18 +16,16 @@ const ASLEEP = 3_000;
 const BLUR = 1_500;
 
 /**
- * @typedef {'connections'|'sessions'|'rooms'|'messages_in_per_s'|'messages_out_per_s'|'delivery_p99_ms'|'redis_round_trip_ms'|'resident_bytes'|'uptime_s'} FigureName
- * @typedef {Record<FigureName, ?number>} Figures Null: not known.
- * @typedef {object} Line One run of a node.
- * @property {string} node Its label.
- * @property {string} incarnation
- * @property {?string} version
- * @property {string} state As reported, or `gone`, `stopped` (gone after it said that it would), `silent` (no news of any node).
- * @property {number} silence ms since its last report.
- * @property {Figures} figures The last report's; all null while it is not heard.
- * @property {?number} restarted ms since it began, if it came in the place of another run.
- * @property {{at: number, figures: Figures}[]} points Of the last minute, the oldest first.
- * @typedef {{node: string, what: 'gone'|'stopped'|'back'|'restarted'}} News
+ * @typedef
+ * {'connections'|'sessions'|'rooms'|'messages_in_per_s'|'messages_out_per_s'|'delivery_p99_ms'|'redis_round_trip_ms'|'resident_bytes'|'uptime_s'}
+ * FigureName @typedef {Record<FigureName, ?number>} Figures Null: not known. @typedef {object} Line
+ * One run of a node. @property {string} node Its label. @property {string} incarnation @property
+ * {?string} version @property {string} state As reported, or `gone`, `stopped` (gone after it said
+ * that it would), `silent` (no news of any node). @property {number} silence ms since its last
+ * report. @property {Figures} figures The last report's; all null while it is not heard. @property
+ * {?number} restarted ms since it began, if it came in the place of another run. @property {{at:
+ * number, figures: Figures}[]} points Of the last minute, the oldest first. @typedef {{node:
+ * string, what: 'gone'|'stopped'|'back'|'restarted'}} News
  */
 
 const FIGURES = [
@@ -85,8 +83,8 @@ export class Nodes {
   }
 
   /**
-   * How things stand.
-   * @returns {{lines: Line[], news: News[], isSilent: boolean}} `isSilent`: no report of any node comes, although they could be heard.
+   * How things stand. @returns {{lines: Line[], news: News[], isSilent: boolean}} `isSilent`: no
+   * report of any node comes, although they could be heard.
    */
   look(now) {
     if (this.#since !== null && now - this.#looked > ASLEEP) this.#since = now;
@@ -150,9 +148,9 @@ export class Nodes {
 }
 
 /**
- * The cluster as a whole. Sums are of what is known; delays are the worst of any node. Null: nobody knows.
- * @param {Line[]} lines
- * @returns {Figures & {nodes: number, ready: number}} `nodes`: those that have not gone.
+ * The cluster as a whole. Sums are of what is known; delays are the worst of any node. Null: nobody
+ * knows. @param {Line[]} lines @returns {Figures & {nodes: number, ready: number}} `nodes`: those
+ * that have not gone.
  */
 export function totals(lines) {
   const alive = lines.filter(({ state }) => state !== 'gone' && state !== 'stopped');
@@ -212,11 +210,10 @@ export function seconds(value) {
 }
 
 /**
- * The line of a figure over the last minute, as the `d` of an SVG path. It is broken where the figure was not known or no
- * report came.
- * @param {Line['points']} points
- * @param {FigureName} name
- * @param {{now: number, width: number, height: number, most: number}} frame `most`: the value at the upper edge.
+ * The line of a figure over the last minute, as the `d` of an SVG path. It is broken where the
+ * figure was not known or no report came. @param {Line['points']} points @param {FigureName} name
+ * @param {{now: number, width: number, height: number, most: number}} frame `most`: the value at
+ * the upper edge.
  */
 export function path(points, name, { now, width, height, most }) {
   let d = '';

@@ -1,6 +1,7 @@
 /**
- * The status page: joins `$nodes` and draws what the nodes report. What is known of them lives in `nodes.js`, all that
- * concerns the connection in `switchboard.js`; here is only what is seen. Text from others reaches the page as textContent.
+ * The status page: joins `$nodes` and draws what the nodes report. What is known of them lives in
+ * `nodes.js`, all that concerns the connection in `switchboard.js`; here is only what is seen. Text
+ * from others reaches the page as textContent.
  */
 
 import { Nodes, bytes, count, highest, milliseconds, path, seconds, totals } from './nodes.js';
@@ -54,7 +55,8 @@ function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// The table. On a phone its rows are cards, for which CSS takes the display of a table away: the roles keep it one.
+// The table. On a phone its rows are cards, for which CSS takes the display of a table away: the
+// roles keep it one.
 
 const rows = new Map(); // incarnation → the parts of its row
 

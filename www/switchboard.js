@@ -1,25 +1,25 @@
 /**
- * The client of Switchboard's native protocol: one WebSocket that returns by itself, rooms that stay joined over
- * reconnects, and publishes that arrive exactly once. It needs no build step and no package; it runs in browsers and
- * in any runtime with a global `WebSocket` (or one handed in as an option). This file is the board: the connection,
- * who one is, and what is asked; `client/` has the room, its list of members, and the types.
+ * The client of Switchboard's native protocol: one WebSocket that returns by itself, rooms that
+ * stay joined over reconnects, and publishes that arrive exactly once. It needs no build step and
+ * no package; it runs in browsers and in any runtime with a global `WebSocket` (or one handed in as
+ * an option). This file is the board: the connection, who one is, and what is asked; `client/` has
+ * the room, its list of members, and the types.
  *
- * What it promises to `onMessage`: a room's messages in offset order, none twice, none missing; where the server can
- * no longer supply some, `onGap` is called instead of a silence. And to `onMembers`: after every reconnect, change of
- * node and fault the list comes to be who is there.
+ * What it promises to `onMessage`: a room's messages in offset order, none twice, none missing;
+ * where the server can no longer supply some, `onGap` is called instead of a silence. And to
+ * `onMembers`: after every reconnect, change of node and fault the list comes to be who is there.
  *
  * @example
  * const board = new Switchboard('wss://chat.example/ws', { user: 'ada', info: { name: 'Ada' } });
  * const room = board.join('lobby', {
  *   onMessage: ({ user, data }) => console.log(user, data),
  *   onMembers: (members) => console.log(members.count, members.list().map(({ user }) => user)),
- * });
- * await room.publish({ text: 'hello' });
- * await room.publish({ typing: true }, { ephemeral: true, others: true });      // not kept, at most once
+ * }); await room.publish({ text: 'hello' }); await room.publish({ typing: true }, { ephemeral:
+ * true, others: true }); // not kept, at most once
  *
- * @example <caption>Direct messages: each connection of Ada's hears her personal room, and nobody else does.</caption>
- * board.personal({ onMessage: ({ user, data }) => console.log('to me alone, from', user, data) });
- * await board.publish('@bob', { text: 'psst' });
+ * @example <caption>Direct messages: each connection of Ada's hears her personal room, and nobody
+ * else does.</caption> board.personal({ onMessage: ({ user, data }) => console.log('to me alone,
+ * from', user, data) }); await board.publish('@bob', { text: 'psst' });
  *
  * @typedef {import('./client/words.js').Identity} Identity
  * @typedef {import('./client/words.js').Status} Status
@@ -116,11 +116,10 @@ export class Switchboard {
   }
 
   /**
-   * Listens for 'state' ({@link Status}), 'user' (the name the server now knows us by, or null) or 'error'
-   * ({@link SwitchboardError}: a refused sign-in, or an error that answers nothing we asked).
-   * @param {'state'|'user'|'error'} event
-   * @param {(what: any) => void} listener
-   * @returns {() => void} Stops listening.
+   * Listens for 'state' ({@link Status}), 'user' (the name the server now knows us by, or null) or
+   * 'error' ({@link SwitchboardError}: a refused sign-in, or an error that answers nothing we
+   * asked). @param {'state'|'user'|'error'} event @param {(what: any) => void} listener @returns
+   * {() => void} Stops listening.
    */
   on(event, listener) {
     const all = this.#listeners.get(event) ?? new Set();
@@ -144,11 +143,11 @@ export class Switchboard {
   }
 
   /**
-   * The room of one's own, `@name`, in which every connection of the user is from the start: what others publish there
-   * are direct messages, with history and recovery. Its `name` is null while one is signed out, and another user's room
-   * begins without a position. It can be left only in the sense that nothing is heard of it any more.
-   * @param {RoomHandlers} [handlers]
-   * @returns {Room}
+   * The room of one's own, `@name`, in which every connection of the user is from the start: what
+   * others publish there are direct messages, with history and recovery. Its `name` is null while
+   * one is signed out, and another user's room begins without a position. It can be left only in
+   * the sense that nothing is heard of it any more. @param {RoomHandlers} [handlers] @returns
+   * {Room}
    */
   personal(handlers = {}) {
     if (this.#personal) throw new SwitchboardError('already_joined', 'the personal room has its handlers already; leave it first');
@@ -156,7 +155,8 @@ export class Switchboard {
     const conn = this.#conn;
     if (conn?.place) {
       this.#namePersonal(conn.place.room);
-      // What was said since signing in was not heard by this room: it comes back from where one stood then.
+      // What was said since signing in was not heard by this room: it comes back from where one
+      // stood then.
       if (conn.place.epoch !== undefined) this.#personal.position = { epoch: conn.place.epoch, offset: conn.place.offset };
       this.#enterPersonal(conn);
     }
@@ -164,11 +164,10 @@ export class Switchboard {
   }
 
   /**
-   * Publishes to a room, joined or not: `@bob` for a direct message. Everything {@link Room#publish} says holds.
-   * @param {string} name
-   * @param {any} data
-   * @param {{key?: string, others?: boolean, ephemeral?: boolean}} [options]
-   * @returns {Promise<?import('./client/words.js').Position>}
+   * Publishes to a room, joined or not: `@bob` for a direct message. Everything {@link
+   * Room#publish} says holds. @param {string} name @param {any} data @param {{key?: string,
+   * others?: boolean, ephemeral?: boolean}} [options] @returns
+   * {Promise<?import('./client/words.js').Position>}
    */
   async publish(name, data, options) {
     if (typeof name !== 'string' || !name) throw new TypeError('a room needs a name');
@@ -182,9 +181,9 @@ export class Switchboard {
   }
 
   /**
-   * Becomes somebody else, on a new connection where the server asks for one, or nobody (without an argument). What was
-   * published before and is on its way is still from who one was.
-   * @param {Identity} [identity]
+   * Becomes somebody else, on a new connection where the server asks for one, or nobody (without an
+   * argument). What was published before and is on its way is still from who one was. @param
+   * {Identity} [identity]
    */
   signIn({ user = null, info = null, token = null } = {}) {
     this.#wanted = { user, info, token };
@@ -627,7 +626,8 @@ export class Switchboard {
     ask();
   }
 
-  // Publishes: the first of each room's queue is on its way, or waits for a connection or its next try.
+  // Publishes: the first of each room's queue is on its way, or waits for a connection or its next
+  // try.
 
   #ways() {
     return [...this.#rooms.values(), ...this.#outlets.values()];

@@ -1,5 +1,6 @@
-//! What carries the limit's messages between two of it: a PUBLISH, or the node's script that writes the log too; and one subscription to
-//! all rooms, on a connection of its own. It ends the server when Redis goes away.
+//! What carries the limit's messages between two of it: a PUBLISH, or the node's script that writes
+//! the log too; and one subscription to all rooms, on a connection of its own. It ends the server
+//! when Redis goes away.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -14,7 +15,8 @@ const TOPIC: &str = "room:";
 /// A Redis that takes longer is broken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Both connections block, but are only read when they have something, and Redis takes in all that is written.
+/// Both connections block, but are only read when they have something, and Redis takes in all that
+/// is written.
 pub struct Relay {
     pub publishes: TcpStream,
     pub subscription: TcpStream,
@@ -110,7 +112,8 @@ impl Relay {
         if read == 0 || buffer[0] == b'-' {
             return Err("Redis refused a PUBLISH or hung up".into());
         }
-        // An answer is a number, or an array of two strings with their lengths in front; one cut in two is counted when its end comes.
+        // An answer is a number, or an array of two strings with their lengths in front; one cut in
+        // two is counted when its end comes.
         let each = if self.script.is_some() { 5 } else { 1 };
         self.lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count();
         let ends = (self.lines / each).min(self.unanswered.len());
@@ -128,7 +131,8 @@ impl Relay {
         }
     }
 
-    /// How many words the script says in front of the data: how they are written, the epoch and the offset.
+    /// How many words the script says in front of the data: how they are written, the epoch and the
+    /// offset.
     pub fn words(&self) -> usize {
         if self.script.is_some() { 3 } else { 0 }
     }
@@ -140,7 +144,8 @@ impl Relay {
     }
 }
 
-/// The first message from `at` on, if it is whole: an array of "pmessage", the pattern, the topic, and the data behind so many words.
+/// The first message from `at` on, if it is whole: an array of "pmessage", the pattern, the topic,
+/// and the data behind so many words.
 pub fn said(bytes: &[u8], at: usize, words: usize) -> Option<Said> {
     let (_, at) = number(bytes, at)?;
     let (_, at) = bulk(bytes, at)?;

@@ -1,5 +1,5 @@
-//! Centrifugo on one processor, as `install` has built it or as it is on the PATH, by `centrifugo/config.json.in`: with history and
-//! positions, like a node.
+//! Centrifugo on one processor, as `install` has built it or as it is on the PATH, by
+//! `centrifugo/config.json.in`: with history and positions, like a node.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,5 +1,6 @@
-//! The table as a picture for the README: a panel for each measure, a bar for each contender, each panel to its own scale from zero. It
-//! brings its own background, light or dark as the reader's browser is, so that it can stand on any page.
+//! The table as a picture for the README: a panel for each measure, a bar for each contender, each
+//! panel to its own scale from zero. It brings its own background, light or dark as the reader's
+//! browser is, so that it can stand on any page.
 
 use std::fmt::Write as _;
 

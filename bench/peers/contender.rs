@@ -19,7 +19,8 @@ pub enum Contender {
 pub struct Peer {
     pub name: &'static str,
     pub dialogue: Dialogue,
-    /// How it is started on a port, alone or with the Redis on another port; an error, if it is not installed.
+    /// How it is started on a port, alone or with the Redis on another port; an error, if it is not
+    /// installed.
     pub command: fn(u16, Option<u16>) -> Outcome<Command>,
 }
 

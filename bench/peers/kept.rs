@@ -1,6 +1,7 @@
-//! What was measured, kept in `target/peers/results`: a file for each measure, which the next taking of it replaces. It begins with the
-//! machine; what was measured on another, or in another size, is nothing to compare with. Then a line for each contender: its name,
-//! and its figures or why there are none, with tabs between.
+//! What was measured, kept in `target/peers/results`: a file for each measure, which the next
+//! taking of it replaces. It begins with the machine; what was measured on another, or in another
+//! size, is nothing to compare with. Then a line for each contender: its name, and its figures or
+//! why there are none, with tabs between.
 
 use std::fs;
 

@@ -1,5 +1,6 @@
-//! What is asked of everyone. Each figure is taken of servers started for it alone: a processor's microseconds, bytes, milliseconds, of
-//! which less is better, and thousands of deliveries a second.
+//! What is asked of everyone. Each figure is taken of servers started for it alone: a processor's
+//! microseconds, bytes, milliseconds, of which less is better, and thousands of deliveries a
+//! second.
 
 use super::{Contender, Figure};
 use crate::idle;
@@ -39,11 +40,14 @@ pub struct Measure {
 }
 
 enum What {
-    /// Processor time per delivery on so many nodes, in microseconds; then thousands of deliveries a second.
+    /// Processor time per delivery on so many nodes, in microseconds; then thousands of deliveries
+    /// a second.
     Flood(usize, Case),
-    /// Processor time to let a connection in and into a room, in microseconds; then its bytes while it is idle.
+    /// Processor time to let a connection in and into a room, in microseconds; then its bytes while
+    /// it is idle.
     Connections,
-    /// The middle and the tail of the latency on two nodes, in milliseconds: so many members, so many messages a second.
+    /// The middle and the tail of the latency on two nodes, in milliseconds: so many members, so
+    /// many messages a second.
     Latency(usize, u32),
 }
 

@@ -1,6 +1,7 @@
-//! The peers, measured beside a node and the limit by the same load on the same cores: what their users would run, each with its own
-//! rooms and its own way through Redis. `install` brings them; one that is missing is left out, with a sentence. What is measured is
-//! kept, so that the measures need not be taken in one go.
+//! The peers, measured beside a node and the limit by the same load on the same cores: what their
+//! users would run, each with its own rooms and its own way through Redis. `install` brings them;
+//! one that is missing is left out, with a sentence. What is measured is kept, so that the measures
+//! need not be taken in one go.
 
 mod centrifugo;
 mod chart;
@@ -114,7 +115,8 @@ fn answers(measure: &Measure, contenders: &[&Contender]) -> Answers {
     let mut rounds: Vec<Result<Vec<Vec<Figure>>, String>> = vec![Ok(Vec::new()); contenders.len()];
     for _ in 0..ROUNDS {
         for (rounds, contender) in rounds.iter_mut().zip(contenders) {
-            // One that fails must neither take the others' figures with it nor their time, and shows no figure.
+            // One that fails must neither take the others' figures with it nor their time, and
+            // shows no figure.
             let Ok(taken) = rounds else { continue };
             match measure.take(contender) {
                 Ok(figures) => taken.push(figures),

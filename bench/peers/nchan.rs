@@ -1,5 +1,5 @@
-//! nchan: this machine's nginx with the module that Debian ships, on one worker, by `nchan/nginx.conf.in`, with its own storage
-//! in Redis between two.
+//! nchan: this machine's nginx with the module that Debian ships, on one worker, by
+//! `nchan/nginx.conf.in`, with its own storage in Redis between two.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! The peers that come from npm, each a small server in `npm/`: uWebSockets.js and ws speak a node's dialogue, socket.io its own.
+//! The peers that come from npm, each a small server in `npm/`: uWebSockets.js and ws speak a
+//! node's dialogue, socket.io its own.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! What Redis tells of its work: how often each command was called, and how often it read from a client.
+//! What Redis tells of its work: how often each command was called, and how often it read from a
+//! client.
 
 use std::collections::BTreeMap;
 

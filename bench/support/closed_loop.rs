@@ -1,5 +1,5 @@
-//! A closed loop: a fixed number of messages is in flight in each room, and the next is published when one has reached every
-//! member.
+//! A closed loop: a fixed number of messages is in flight in each room, and the next is published
+//! when one has reached every member.
 
 use std::time::{Duration, Instant};
 

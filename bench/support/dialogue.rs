@@ -1,5 +1,5 @@
-//! What clients and servers say to each other within WebSocket's messages: a node's own dialogue, which the limit speaks too, and those
-//! of the peers that have one.
+//! What clients and servers say to each other within WebSocket's messages: a node's own dialogue,
+//! which the limit speaks too, and those of the peers that have one.
 
 use super::message;
 

@@ -1,5 +1,6 @@
-//! WebSocket frames (RFC 6455 section 5.2), and how they begin, as plainly as they can be made and read: no fragments, no extensions. Both the
-//! load and the limit use it, so that neither measures a library.
+//! WebSocket frames (RFC 6455 section 5.2), and how they begin, as plainly as they can be made and
+//! read: no fragments, no extensions. Both the load and the limit use it, so that neither measures
+//! a library.
 
 pub const PONG: u8 = 0xA;
 const TEXT: u8 = 1;

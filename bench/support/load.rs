@@ -1,5 +1,6 @@
-//! The load: thousands of clients on one thread over bare epoll, reading with one `recv` whatever one wake-up finds. It must cost
-//! less than what it measures, so it is no example of how to write a client.
+//! The load: thousands of clients on one thread over bare epoll, reading with one `recv` whatever
+//! one wake-up finds. It must cost less than what it measures, so it is no example of how to write
+//! a client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -53,7 +54,8 @@ impl Load {
         self.seat(server, count, |_| Seat::Guest)
     }
 
-    /// Connects clients that want what `seat` says of each, by its place among them; ready when they may speak.
+    /// Connects clients that want what `seat` says of each, by its place among them; ready when
+    /// they may speak.
     pub fn seat(
         &mut self,
         server: &Server,
@@ -89,7 +91,8 @@ impl Load {
         Ok(())
     }
 
-    /// Connects clients and lets each join the room that `room` names for it, by its place among them.
+    /// Connects clients and lets each join the room that `room` names for it, by its place among
+    /// them.
     pub fn members(
         &mut self,
         server: &Server,
@@ -155,8 +158,8 @@ impl Load {
         write_all(&self.clients[client].socket, frames)
     }
 
-    /// Waits until something comes, but not beyond `until`, and reads once from every client that has something. `heard` gets
-    /// the client, what it heard, and when that was read.
+    /// Waits until something comes, but not beyond `until`, and reads once from every client that
+    /// has something. `heard` gets the client, what it heard, and when that was read.
     pub fn poll(
         &mut self,
         until: Instant,
@@ -247,8 +250,8 @@ impl Client {
     }
 }
 
-/// The kernel's timeouts are of whole milliseconds here: the last two are spent looking again and again, so that
-/// a message due now is sent now.
+/// The kernel's timeouts are of whole milliseconds here: the last two are spent looking again and
+/// again, so that a message due now is sent now.
 fn wait_time(until: Instant) -> Timespec {
     let left = until.saturating_duration_since(Instant::now());
     let whole = left.saturating_sub(Duration::from_millis(2)).as_millis() as i64;
@@ -258,8 +261,8 @@ fn wait_time(until: Instant) -> Timespec {
     }
 }
 
-/// Writes to a socket that does not block. What a client sends fits into the kernel's buffer, unless the server
-/// does not read for a while.
+/// Writes to a socket that does not block. What a client sends fits into the kernel's buffer,
+/// unless the server does not read for a while.
 fn write_all(mut socket: &TcpStream, mut bytes: &[u8]) -> Outcome {
     let deadline = Instant::now() + PATIENCE;
     while !bytes.is_empty() {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Who gets a core. With two cores, all servers share the first; the load and Redis have the second.
+/// Who gets a core. With two cores, all servers share the first; the load and Redis have the
+/// second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Server,

@@ -1,5 +1,5 @@
-//! The message that every bench sends: 128 bytes of data, which begin with the number of the message in its room. So each
-//! receiver can check that nothing is missing, double or out of order.
+//! The message that every bench sends: 128 bytes of data, which begin with the number of the
+//! message in its room. So each receiver can check that nothing is missing, double or out of order.
 
 /// Bytes of the data, as a JSON string with its quotes.
 const DATA: usize = 128;

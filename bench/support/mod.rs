@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 /// A bench ends early only because something is broken; then its sentence is all there is to say.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// Whether the runs are long enough to be quoted (`BENCH=full`), rather than to finish in a few minutes.
+/// Whether the runs are long enough to be quoted (`BENCH=full`), rather than to finish in a few
+/// minutes.
 pub fn full() -> bool {
     std::env::var_os("BENCH").is_some_and(|value| value == "full")
 }

@@ -1,5 +1,6 @@
-//! An open loop: messages are sent when they are due, whatever became of the former, and each delivery's latency counts from the
-//! moment its message was *due*. So a server that stalls pays for all that it kept waiting (no coordinated omission).
+//! An open loop: messages are sent when they are due, whatever became of the former, and each
+//! delivery's latency counts from the moment its message was *due*. So a server that stalls pays
+//! for all that it kept waiting (no coordinated omission).
 
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-/// Processor time of all threads that live, to the nanosecond: /proc/PID/stat knows only hundredths of a second.
+/// Processor time of all threads that live, to the nanosecond: /proc/PID/stat knows only hundredths
+/// of a second.
 pub fn cpu(pid: u32) -> Duration {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Duration::ZERO;

@@ -1,4 +1,5 @@
-//! The script by which a node publishes, for those who call it without a node: as the source has it, and its arguments.
+//! The script by which a node publishes, for those who call it without a node: as the source has
+//! it, and its arguments.
 
 /// The same text as the node's.
 pub const TEXT: &str = concat!(

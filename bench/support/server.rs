@@ -81,7 +81,8 @@ impl Server {
         Self::start_node(role, &["--redis", &url], None)
     }
 
-    /// Starts a node with these options, and so many threads for its tasks; by default, one for each core it may use.
+    /// Starts a node with these options, and so many threads for its tasks; by default, one for
+    /// each core it may use.
     pub fn start_node(role: Role, options: &[&str], threads: Option<usize>) -> Outcome<Self> {
         let port = free_port()?;
         let mut command = node(port, options);
@@ -177,8 +178,8 @@ impl Drop for Server {
     }
 }
 
-/// A node as it is delivered, with its defaults, apart from what is given. `BENCH_NODE` names another binary, to compare
-/// before with after.
+/// A node as it is delivered, with its defaults, apart from what is given. `BENCH_NODE` names
+/// another binary, to compare before with after.
 fn node(port: u16, more: &[&str]) -> Command {
     let built = || env!("CARGO_BIN_EXE_switchboard").into();
     let mut command = Command::new(std::env::var_os("BENCH_NODE").unwrap_or_else(built));

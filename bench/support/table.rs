@@ -1,5 +1,5 @@
-//! Tables in Markdown, so that what a run prints can be read in a terminal and put into the README as it is, row by row as they
-//! are measured.
+//! Tables in Markdown, so that what a run prints can be read in a terminal and put into the README
+//! as it is, row by row as they are measured.
 
 /// A table's columns: as wide as their titles.
 pub struct Table {

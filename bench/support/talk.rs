@@ -1,5 +1,5 @@
-//! Rooms full of clients, and a publisher for each. Every delivery is checked: each member must hear each message of its room
-//! once and in order, or the bench ends.
+//! Rooms full of clients, and a publisher for each. Every delivery is checked: each member must
+//! hear each message of its room once and in order, or the bench ends.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -39,7 +39,8 @@ struct Member {
 }
 
 impl Talk {
-    /// Connects `members` clients for each of so many rooms, in turn to each of the servers, and a publisher for each room.
+    /// Connects `members` clients for each of so many rooms, in turn to each of the servers, and a
+    /// publisher for each room.
     pub fn begin(servers: &[&Server], rooms: usize, members: usize) -> Outcome<Self> {
         let mut load = Load::new()?;
         let mut seats = Vec::new();
@@ -94,8 +95,8 @@ impl Talk {
         self.rooms[room].published - self.rooms[room].done
     }
 
-    /// Waits for something to happen, but not beyond `until`. `delivered` gets the number of each message that reaches
-    /// a member, and when.
+    /// Waits for something to happen, but not beyond `until`. `delivered` gets the number of each
+    /// message that reaches a member, and when.
     pub fn poll(&mut self, until: Instant, mut delivered: impl FnMut(u32, Instant)) -> Outcome {
         let Self {
             load,

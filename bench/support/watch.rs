@@ -1,4 +1,5 @@
-//! How much processor time a stretch of time cost the servers, and how much of the machine others took meanwhile.
+//! How much processor time a stretch of time cost the servers, and how much of the machine others
+//! took meanwhile.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Answers put together: what the dispatcher said to each command of a call, or that it said nothing in time, becomes one
-//! response. The one table of which code is which status stands here.
+//! Answers put together: what the dispatcher said to each command of a call, or that it said
+//! nothing in time, becomes one response. The one table of which code is which status stands here.
 
 use bytes::Bytes;
 
@@ -101,8 +101,8 @@ impl Waiting {
         }
     }
 
-    /// The response, now that all answers are there or the time is over. Of several commands the status is 200 if one was
-    /// carried out, else that of the first.
+    /// The response, now that all answers are there or the time is over. Of several commands the
+    /// status is 200 if one was carried out, else that of the first.
     pub fn response(self) -> Response {
         let form = self.form;
         let mut answers: Vec<(Option<RoomName>, Answer)> =

@@ -1,4 +1,5 @@
-//! The JSON of what only backends ask for: how many are in rooms, which rooms there are, which connections a user has.
+//! The JSON of what only backends ask for: how many are in rooms, which rooms there are, which
+//! connections a user has.
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -1,5 +1,5 @@
-//! Requests read: from path, query and JSON to a [`Call`]. Unknown and doubled fields and parameters are errors, so that a
-//! misspelt option never passes for a missing one.
+//! Requests read: from path, query and JSON to a [`Call`]. Unknown and doubled fields and
+//! parameters are errors, so that a misspelt option never passes for a missing one.
 
 pub mod publishes;
 pub mod reads;
@@ -35,7 +35,8 @@ impl Route {
     /// Understands a request to this route.
     ///
     /// # Errors
-    /// [`Code::BadRequest`] with a sentence on what is wrong, [`Code::Forbidden`] for rooms of the server's own.
+    /// [`Code::BadRequest`] with a sentence on what is wrong, [`Code::Forbidden`] for rooms of the
+    /// server's own.
     pub fn read(&self, asked: &Asked<'_>) -> Result<Call, CommandError> {
         (self.read)(asked)
     }
@@ -88,7 +89,8 @@ fn body<'a, T: Deserialize<'a>>(asked: &Asked<'a>) -> Result<T, CommandError> {
     object(text)
 }
 
-/// Reads an object. A list would also do for serde, which would take its entries for the fields in order.
+/// Reads an object. A list would also do for serde, which would take its entries for the fields in
+/// order.
 fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, CommandError> {
     let what = "send one JSON object with the fields of this call";
     if !json.trim_ascii_start().starts_with('{') {

@@ -1,12 +1,14 @@
-//! Who may call the API. With keys, whoever shows one. Without, only a program on the same machine: nothing that came through
-//! a proxy, and no page in a browser, since a browser sends to this machine whatever a foreign page asks it to.
+//! Who may call the API. With keys, whoever shows one. Without, only a program on the same machine:
+//! nothing that came through a proxy, and no page in a browser, since a browser sends to this
+//! machine whatever a foreign page asks it to.
 
 use std::net::IpAddr;
 
 use crate::config::api_keys::Keys;
 use crate::http::{Authority, Method, Refusal, Request, Status};
 
-/// What the field of a 401 says (RFC 6750 section 3): nothing was shown, or something that is no key.
+/// What the field of a 401 says (RFC 6750 section 3): nothing was shown, or something that is no
+/// key.
 const NOTHING_SHOWN: &str = "Bearer realm=\"switchboard\"";
 const NO_KEY: &str = "Bearer realm=\"switchboard\", error=\"invalid_token\"";
 
@@ -42,11 +44,12 @@ impl Gate {
     }
 }
 
-/// Judges what kind of body is announced, if there is one. A POST that has none is judged all the same: see below.
+/// Judges what kind of body is announced, if there is one. A POST that has none is judged all the
+/// same: see below.
 ///
 /// # Errors
-/// 415 unless it is said to be JSON. Any other type could be sent by a page of another origin without asking first (Fetch
-/// standard, section 3.3).
+/// 415 unless it is said to be JSON. Any other type could be sent by a page of another origin
+/// without asking first (Fetch standard, section 3.3).
 pub fn check_type(request: &Request) -> Result<(), Refusal> {
     let has_type = match request.method {
         Method::Post => true,
@@ -92,8 +95,8 @@ fn desk(request: &Request) -> Result<&'static str, Refusal> {
     Ok(DESK)
 }
 
-/// Whether the host is this machine under a name that nobody else can give: a foreign name may point here too, and a page
-/// that came from it would then count as its own.
+/// Whether the host is this machine under a name that nobody else can give: a foreign name may
+/// point here too, and a page that came from it would then count as its own.
 fn is_this_machine(host: &str) -> bool {
     let Some(Authority { host, .. }) = Authority::parse(host) else {
         return false;

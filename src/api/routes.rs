@@ -1,5 +1,5 @@
-//! What the API offers, in one table: a new endpoint is a row here, a function in `decode` and a path in
-//! `docs/openapi.yaml`, which a test holds against the table.
+//! What the API offers, in one table: a new endpoint is a row here, a function in `decode` and a
+//! path in `docs/openapi.yaml`, which a test holds against the table.
 
 use super::decode::{Asked, publishes, reads, users};
 use super::{Call, METRICS_PATH};

@@ -1,5 +1,5 @@
-//! Tables of paths, requests, answers, keys and of who is let in, by subject; here the table of routes, held also against its
-//! description.
+//! Tables of paths, requests, answers, keys and of who is let in, by subject; here the table of
+//! routes, held also against its description.
 
 mod answer;
 mod decode;

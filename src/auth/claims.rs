@@ -1,5 +1,6 @@
-//! What a token claims (RFC 7519 section 4.1): `sub` the user, `exp`, `nbf` and `iat` its times, `aud` and `iss`, and of our own
-//! `rooms` (what the user may do, by patterns of room names) and `info` (what others may see of it).
+//! What a token claims (RFC 7519 section 4.1): `sub` the user, `exp`, `nbf` and `iat` its times,
+//! `aud` and `iss`, and of our own `rooms` (what the user may do, by patterns of room names) and
+//! `info` (what others may see of it).
 
 use std::sync::Arc;
 
@@ -13,13 +14,15 @@ use crate::model::identity::{Grants, Identity, LEEWAY, Times, milliseconds};
 use crate::model::member::INFO_BYTES;
 use crate::model::pattern::Pattern;
 
-/// How long a connection outlives its token, in milliseconds: a second less than [`LEEWAY`], so that it is over within that.
+/// How long a connection outlives its token, in milliseconds: a second less than [`LEEWAY`], so
+/// that it is over within that.
 const LINGER: u64 = 4_000;
 
 /// What the claims must fit besides the clock.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    /// One of these must be in `aud`. Without any, a token that names an audience is for somebody else.
+    /// One of these must be in `aud`. Without any, a token that names an audience is for somebody
+    /// else.
     pub audiences: Vec<String>,
     /// `iss` must be one of these. Without any it may be anything.
     pub issuers: Vec<String>,
@@ -48,8 +51,8 @@ enum OneOrMany {
     Many(Vec<String>),
 }
 
-/// The rights of a token that lists each action for itself. A misspelt one would silently be a right less, so unknown
-/// ones are errors.
+/// The rights of a token that lists each action for itself. A misspelt one would silently be a
+/// right less, so unknown ones are errors.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Lists {

@@ -1,5 +1,6 @@
-//! The only file that knows `jsonwebtoken`: keys from files, signatures checked and made (RFC 7515, 7517, 7518). Each key
-//! is for one algorithm, which the node's owner chose with it; what a token says of its algorithm only has to agree.
+//! The only file that knows `jsonwebtoken`: keys from files, signatures checked and made (RFC 7515,
+//! 7517, 7518). Each key is for one algorithm, which the node's owner chose with it; what a token
+//! says of its algorithm only has to agree.
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -118,7 +119,8 @@ impl Keys {
         }
     }
 
-    /// The key that a token names; else the one without a name; else, for a token that names none, the only one.
+    /// The key that a token names; else the one without a name; else, for a token that names none,
+    /// the only one.
     fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Key, TokenError> {
         let named = |key: &&Key| kid.is_some() && key.kid.as_deref() == kid;
         if let Some(key) = self.0.iter().find(named) {
@@ -212,7 +214,8 @@ fn from_pem(text: &str) -> Result<(Algorithm, DecodingKey), KeyProblem> {
     Err(KeyProblem::Kind)
 }
 
-/// A JWK set (RFC 7517 section 5). Keys for encryption are not ours and passed over; everything else must be usable.
+/// A JWK set (RFC 7517 section 5). Keys for encryption are not ours and passed over; everything
+/// else must be usable.
 fn from_jwks(text: &str) -> Result<Vec<Key>, KeyProblem> {
     #[derive(Deserialize)]
     struct Set<'a> {

@@ -1,5 +1,6 @@
-//! Tokens in a WebSocket handshake: in `Authorization`, as an offered subprotocol `bearer.TOKEN` (browsers can set no header),
-//! or in the query where that is allowed. What is wrong is refused with 401 before anything is upgraded.
+//! Tokens in a WebSocket handshake: in `Authorization`, as an offered subprotocol `bearer.TOKEN`
+//! (browsers can set no header), or in the query where that is allowed. What is wrong is refused
+//! with 401 before anything is upgraded.
 
 use percent_encoding::percent_decode_str;
 
@@ -12,8 +13,8 @@ use crate::model::secret::Secret;
 const OFFERED: &str = "bearer.";
 
 impl Auth {
-    /// Who sends this handshake, at a time in milliseconds since 1970; `None` for a client that does not say, and may do so
-    /// in its first message.
+    /// Who sends this handshake, at a time in milliseconds since 1970; `None` for a client that
+    /// does not say, and may do so in its first message.
     ///
     /// # Errors
     /// 401 for a refused token, and for one where none can be verified; 400 for more than one.
@@ -71,7 +72,8 @@ fn tokens(request: &Request) -> Vec<(Place, Secret<String>)> {
     headers.chain(offers).chain(query).collect()
 }
 
-/// RFC 6750 section 2.1; the scheme's case does not matter (RFC 9110 section 11.1). Other schemes are for a proxy in front.
+/// RFC 6750 section 2.1; the scheme's case does not matter (RFC 9110 section 11.1). Other schemes
+/// are for a proxy in front.
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

@@ -1,5 +1,6 @@
-//! The embedded broker: the logs of all rooms in this process's memory, and who is in them. One node needs nothing else; in tests several
-//! nodes share one [`Store`], which is then what Redis is to a cluster.
+//! The embedded broker: the logs of all rooms in this process's memory, and who is in them. One
+//! node needs nothing else; in tests several nodes share one [`Store`], which is then what Redis is
+//! to a cluster.
 
 mod list;
 mod presence;
@@ -42,8 +43,8 @@ struct Shared {
     used: Weight,
     /// Makes the epochs.
     random: fastrand::Rng,
-    /// What each node is to be told. A node's queue holds at most what the nodes have asked and was not yet
-    /// answered, which the dispatchers bound.
+    /// What each node is to be told. A node's queue holds at most what the nodes have asked and was
+    /// not yet answered, which the dispatchers bound.
     nodes: Vec<Node>,
     /// The last version of any list of members.
     version: u64,
@@ -179,7 +180,8 @@ impl Store {
         }
     }
 
-    /// What the node has said of its members stands for this long, even when the node has ended by then.
+    /// What the node has said of its members stands for this long, even when the node has ended by
+    /// then.
     fn retire(&self, node: usize, span: Duration, shared: &mut Shared) {
         if std::mem::replace(&mut shared.nodes[node].retired, true) {
             return;
@@ -268,7 +270,8 @@ impl Shared {
             ..
         } = publish;
         if ephemeral {
-            // It leaves no trace, so there need not be a room for it: nobody follows one that is not there.
+            // It leaves no trace, so there need not be a room for it: nobody follows one that is
+            // not there.
             let room = self.rooms.get(&name);
             let followers = room.map_or(&[][..], |room| &room.followers);
             for node in followers {
@@ -345,9 +348,10 @@ impl Shared {
         changed
     }
 
-    /// Keeps all logs within their memory: each room that holds more than half of the average gives up some of its oldest
-    /// messages. Such rooms hold at least half of everything, so one look at all rooms frees a sixteenth of it: looks are
-    /// rare, and small rooms do not pay for large ones.
+    /// Keeps all logs within their memory: each room that holds more than half of the average gives
+    /// up some of its oldest messages. Such rooms hold at least half of everything, so one look at
+    /// all rooms frees a sixteenth of it: looks are rare, and small rooms do not pay for large
+    /// ones.
     fn make_room(&mut self) {
         while self.used.messages + self.used.keys > self.memory && self.used.messages > 0 {
             let half = self.used.messages / self.rooms.len() / 2;
@@ -359,8 +363,8 @@ impl Shared {
         }
     }
 
-    /// The room, made when it is new, and what all logs take. `None`: the store has as many rooms as it may, and all are
-    /// needed.
+    /// The room, made when it is new, and what all logs take. `None`: the store has as many rooms
+    /// as it may, and all are needed.
     fn room(&mut self, name: &RoomName, now: Instant) -> Option<(&mut Room, &mut Weight)> {
         if !self.rooms.contains_key(name) {
             if self.rooms.len() >= self.max_rooms {
@@ -379,8 +383,8 @@ impl Shared {
         Some((self.rooms.get_mut(name)?, &mut self.used))
     }
 
-    /// Gives up messages and keys that are too old, now and then; and when it is crowded, also the positions of rooms that
-    /// nobody follows.
+    /// Gives up messages and keys that are too old, now and then; and when it is crowded, also the
+    /// positions of rooms that nobody follows.
     fn tidy(&mut self, now: Instant) {
         if self.tidied.is_some_and(|last| now < last + TIDY) {
             return;

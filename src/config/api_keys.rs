@@ -1,5 +1,5 @@
-//! The keys of the API: read from a file, kept as SHA-256 digests, and compared in constant time, so that neither memory nor
-//! the clock tells anything of them.
+//! The keys of the API: read from a file, kept as SHA-256 digests, and compared in constant time,
+//! so that neither memory nor the clock tells anything of them.
 
 use std::path::PathBuf;
 
@@ -49,8 +49,8 @@ pub struct KeysFile {
 }
 
 impl Keys {
-    /// Reads a file of one key per line, as `KEY` or `NAME:KEY`; empty lines and lines that begin with `#` are skipped. A key
-    /// without a name is called by its line.
+    /// Reads a file of one key per line, as `KEY` or `NAME:KEY`; empty lines and lines that begin
+    /// with `#` are skipped. A key without a name is called by its line.
     ///
     /// # Errors
     /// The first line that is wrong.

@@ -1,5 +1,6 @@
-//! The kinds of value by which a node knows who is who and who may do what: files with keys, names of issuers and audiences,
-//! rules for rooms. Files are read here, so that `--check-config` judges what is in them too.
+//! The kinds of value by which a node knows who is who and who may do what: files with keys, names
+//! of issuers and audiences, rules for rooms. Files are read here, so that `--check-config` judges
+//! what is in them too.
 
 use std::fs::File;
 use std::io::Read;

@@ -363,8 +363,8 @@ impl Kind for Rooms {
     }
 }
 
-/// How much is kept of the rooms that fit a pattern: `chat.*=500/1h`. The bounds are those of the two options
-/// for all other rooms.
+/// How much is kept of the rooms that fit a pattern: `chat.*=500/1h`. The bounds are those of the
+/// two options for all other rooms.
 pub(super) struct Keep(pub Count, pub Time);
 
 impl Kind for Keep {

@@ -1,5 +1,6 @@
 //! Where options come from: the command line, variables, the file. All three give texts under the
-//! option's name, so that each value is read and judged in one way, and an error can say its source.
+//! option's name, so that each value is read and judged in one way, and an error can say its
+//! source.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -37,7 +38,8 @@ impl fmt::Display for Source {
 pub struct Problem {
     /// The option's name, in kebab case, without dashes in front.
     pub option: String,
-    /// The value given (without passwords) and where it stands; `None` where two options do not fit.
+    /// The value given (without passwords) and where it stands; `None` where two options do not
+    /// fit.
     pub got: Option<(String, String)>,
     /// What the value must be.
     pub reason: String,

@@ -1,5 +1,5 @@
-//! The command `switchboard token`: what a token to be made shall say. It is for trying things out and for scripts; in
-//! production whoever knows the users signs tokens.
+//! The command `switchboard token`: what a token to be made shall say. It is for trying things out
+//! and for scripts; in production whoever knows the users signs tokens.
 
 use std::time::Duration;
 

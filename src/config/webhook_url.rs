@@ -1,4 +1,5 @@
-//! The address that webhooks are sent to: `http[s]://HOST[:PORT]/PATH[?QUERY]`, whose query, where some receivers want a token, is never shown.
+//! The address that webhooks are sent to: `http[s]://HOST[:PORT]/PATH[?QUERY]`, whose query, where
+//! some receivers want a token, is never shown.
 
 use std::fmt;
 use std::str::FromStr;

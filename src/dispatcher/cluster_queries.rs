@@ -1,5 +1,6 @@
-//! What backends ask about the whole cluster: the broker knows it from what all nodes say, so no node is asked, and none that has
-//! just died is waited for. And what this node says for it: which connections its users have.
+//! What backends ask about the whole cluster: the broker knows it from what all nodes say, so no
+//! node is asked, and none that has just died is waited for. And what this node says for it: which
+//! connections its users have.
 
 use super::Dispatcher;
 use super::presence::MembersQuery;
@@ -10,7 +11,8 @@ use crate::model::id::{RoomName, SessionId, Ticket, UserName};
 use crate::protocol::{CommandError, Reply};
 
 impl Dispatcher {
-    /// Asks for members as the broker knows them, whatever this node keeps: every node answers the same.
+    /// Asks for members as the broker knows them, whatever this node keeps: every node answers the
+    /// same.
     pub(super) fn list_members(&mut self, asked: MembersQuery) -> Result<(), CommandError> {
         let ticket = self.wait(&asked.reply_to, Pending::Members(asked.clone()))?;
         self.turn.requests.push(asked.request(ticket));
@@ -41,8 +43,8 @@ impl Dispatcher {
         }
     }
 
-    /// A session is in a room from now on, shows something else there, or has left it: if it is its user's own, all nodes hear of
-    /// the connection.
+    /// A session is in a room from now on, shows something else there, or has left it: if it is its
+    /// user's own, all nodes hear of the connection.
     pub(super) fn tell_connection(&mut self, session: SessionId, room: &RoomName, live: bool) {
         let Some(user) = room.owner().and_then(|name| UserName::new(name).ok()) else {
             return;

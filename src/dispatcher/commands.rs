@@ -1,5 +1,5 @@
-//! What clients and backends ask and how it is answered: most at once, publishing and older history when the broker has
-//! answered.
+//! What clients and backends ask and how it is answered: most at once, publishing and older history
+//! when the broker has answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,15 @@ use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Action;
 use crate::protocol::{Code, Command, CommandError, Publish, Reply, RequestId};
 
-/// Commands of one session that wait for the broker at most. Far more than a client needs in flight; it bounds what a stranger
-/// can make the node remember.
+/// Commands of one session that wait for the broker at most. Far more than a client needs in
+/// flight; it bounds what a stranger can make the node remember.
 const PENDING_PER_SESSION: u32 = 1024;
 
 /// Commands of all sessions and calls that wait for the broker at most: about 16 MiB.
 const PENDING: usize = 65_536;
 
-/// Commands of all calls among them at most, so that a backend's burst leaves clients room for theirs.
+/// Commands of all calls among them at most, so that a backend's burst leaves clients room for
+/// theirs.
 const PENDING_OF_CALLS: usize = PENDING / 4;
 
 /// Something to be said in a room, by whomever.
@@ -300,7 +301,8 @@ impl Dispatcher {
             Ok(page) => page,
             Err(refused) => return self.reply(reply_to, &Reply::Error(&refused.into())),
         };
-        // What does not fit into one answer is left out at the older end: the client pages backwards.
+        // What does not fit into one answer is left out at the older end: the client pages
+        // backwards.
         let mut bytes = 0;
         let fits = |(_, publication): &&(u64, Arc<Publication>)| {
             bytes += publication.weight();

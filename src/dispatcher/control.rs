@@ -1,6 +1,6 @@
 //! What the nodes tell each other to do with users: the node follows both logs of
-//! [`control`](crate::model::control) for as long as it lives, mends their holes like those of any room,
-//! and does to its own sessions what it hears. Revoked tokens are kept in a set besides, see
+//! [`control`](crate::model::control) for as long as it lives, mends their holes like those of any
+//! room, and does to its own sessions what it hears. Revoked tokens are kept in a set besides, see
 //! `revocations`.
 
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use crate::model::revocations::{MOST, Revocations, Verdict};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Code, CommandError, Push, Reply};
 
-/// Bytes of one log's messages that wait for the read which closes the hole before them: orders are small.
+/// Bytes of one log's messages that wait for the read which closes the hole before them: orders are
+/// small.
 const AHEAD: usize = 1 << 20;
 
 /// Both logs and the set of revocations are compared with what was heard once in this time.
@@ -124,7 +125,8 @@ impl Follower {
         self.ask_if_due(turn);
     }
 
-    /// Whether something was heard from it and is gone: a log in which nothing was said may end and begin at will.
+    /// Whether something was heard from it and is gone: a log in which nothing was said may end and
+    /// begin at will.
     fn stood(&self) -> Option<Position> {
         self.track.position().filter(|at| at.offset > 0)
     }
@@ -139,7 +141,8 @@ impl Dispatcher {
         }
     }
 
-    /// A backend wants something done with a user, on every node: it is done when it is heard, and answered when it is safe.
+    /// A backend wants something done with a user, on every node: it is done when it is heard, and
+    /// answered when it is safe.
     pub(super) fn order(
         &mut self,
         now: Now,
@@ -357,7 +360,8 @@ impl Dispatcher {
         }
     }
 
-    /// Whether a session may be who it shows to be. Otherwise it is told, and ends unless it may try again.
+    /// Whether a session may be who it shows to be. Otherwise it is told, and ends unless it may
+    /// try again.
     pub(super) fn check_revocation(
         &mut self,
         now: Now,

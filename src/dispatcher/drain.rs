@@ -1,5 +1,5 @@
-//! The end of a node: everyone is told to come back elsewhere, paced by their number, so that the other nodes meet
-//! a stream and not a wall.
+//! The end of a node: everyone is told to come back elsewhere, paced by their number, so that the
+//! other nodes meet a stream and not a wall.
 
 use std::time::{Duration, Instant};
 
@@ -45,8 +45,8 @@ impl Dispatcher {
         self.drain_some(now);
     }
 
-    /// Sends away those whose turn has come by the next tick. Whoever still waits for the answer to a publication
-    /// goes later.
+    /// Sends away those whose turn has come by the next tick. Whoever still waits for the answer to
+    /// a publication goes later.
     pub(super) fn drain_some(&mut self, now: Now) {
         let Some(drain) = &mut self.draining else {
             return;
@@ -74,7 +74,8 @@ impl Dispatcher {
         }
     }
 
-    /// Whether everyone is gone who is waited for: sessions, and calls within the same patience as publications.
+    /// Whether everyone is gone who is waited for: sessions, and calls within the same patience as
+    /// publications.
     pub(super) fn is_drained(&self, now: Now) -> bool {
         let Some(drain) = &self.draining else {
             return false;

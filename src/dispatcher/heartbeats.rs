@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::model::id::SessionId;
 
-/// Says which sessions are due a ping and which have let one pass: a wheel of slots that turns once per heartbeat,
-/// so that ten thousand sessions need no timer of their own.
+/// Says which sessions are due a ping and which have let one pass: a wheel of slots that turns once
+/// per heartbeat, so that ten thousand sessions need no timer of their own.
 ///
 /// A session is pinged once per turn, at its slot, and must have been heard `pong_timeout` later.
 #[derive(Debug)]
@@ -49,7 +49,8 @@ impl Heartbeats {
         }
     }
 
-    /// Takes a session in; its first ping comes within one heartbeat. The slot is needed to remove it.
+    /// Takes a session in; its first ping comes within one heartbeat. The slot is needed to remove
+    /// it.
     pub fn add(&mut self, session: SessionId) -> usize {
         let slot = self.deal;
         self.deal = (self.deal + 1) % Self::SLOTS;
@@ -67,13 +68,14 @@ impl Heartbeats {
         }
     }
 
-    /// Puts out what has become due up to `now`. Each ping is judged before its session is pinged again.
+    /// Puts out what has become due up to `now`. Each ping is judged before its session is pinged
+    /// again.
     pub fn advance(&mut self, now: Instant, beats: &mut Vec<Beat>) {
         while self.judged.front().is_some_and(|(when, _)| *when <= now) {
             self.judge(beats);
         }
-        // After a pause of the whole process pings are made up for only so far that whoever is pinged late still has the pong
-        // timeout, or half a turn, until its next ping.
+        // After a pause of the whole process pings are made up for only so far that whoever is
+        // pinged late still has the pong timeout, or half a turn, until its next ping.
         let turn = self.step * Self::SLOTS as u32;
         let most = turn.saturating_sub(self.pong_timeout).max(turn / 2);
         self.due = self.due.max(now.checked_sub(most).unwrap_or(now));

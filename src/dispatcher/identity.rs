@@ -1,5 +1,5 @@
-//! Who sessions are: signing in, with which comes the user's personal room; newer tokens, which replace the rights of the
-//! former; and the end of a session whose token has expired.
+//! Who sessions are: signing in, with which comes the user's personal room; newer tokens, which
+//! replace the rights of the former; and the end of a session whose token has expired.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
-//! What waits for the dispatcher: two bounded queues, one for what the node's own connections say and one for the
-//! broker, taken from in turn. However many readers flood the first, each of the broker's events waits for as many others as
-//! stand before it in its own queue, and no more; and the other way round.
+//! What waits for the dispatcher: two bounded queues, one for what the node's own connections say
+//! and one for the broker, taken from in turn. However many readers flood the first, each of the
+//! broker's events waits for as many others as stand before it in its own queue, and no more; and
+//! the other way round.
 
 use futures::future::{Either, select};
 
@@ -15,7 +16,8 @@ pub struct Inbox {
     is_brokers_turn: bool,
 }
 
-/// Makes an inbox for so many events of connections and as many of the broker. Whoever sends waits while its queue is full.
+/// Makes an inbox for so many events of connections and as many of the broker. Whoever sends waits
+/// while its queue is full.
 pub fn inbox(capacity: usize) -> (flume::Sender<Event>, flume::Sender<BrokerEvent>, Inbox) {
     let (send, events) = flume::bounded(capacity);
     let (tell, news) = flume::bounded(capacity);

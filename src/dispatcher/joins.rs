@@ -1,5 +1,6 @@
-//! Joins that wait for their answers: it is known where the session stands, or another command comes first, or the time is
-//! over. A join of a personal room comes with signing in and is answered as that, in every case.
+//! Joins that wait for their answers: it is known where the session stands, or another command
+//! comes first, or the time is over. A join of a personal room comes with signing in and is
+//! answered as that, in every case.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,8 @@ impl SignIn {
 }
 
 impl Cursor {
-    /// When the join that waits here must be answered at the latest. A sign-in in the handshake asked for no answer.
+    /// When the join that waits here must be answered at the latest. A sign-in in the handshake
+    /// asked for no answer.
     pub fn due(&self) -> Option<Instant> {
         let join = self.join.as_ref()?;
         let asked = join.sign_in.is_none() || join.id.is_some();
@@ -58,7 +60,8 @@ impl Cursor {
 }
 
 impl Room {
-    /// A join that another join or a leave of its session overtakes is refused: every join is answered.
+    /// A join that another join or a leave of its session overtakes is refused: every join is
+    /// answered.
     pub fn supersede(&mut self, turn: &mut Turn, session: SessionId) {
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
@@ -83,8 +86,8 @@ impl Room {
         }
     }
 
-    /// A join whose time is over is to be refused (its request comes back). One that came with signing in is answered
-    /// without a place, which follows, unasked, when it is known.
+    /// A join whose time is over is to be refused (its request comes back). One that came with
+    /// signing in is answered without a place, which follows, unasked, when it is known.
     pub fn give_up_join(
         &mut self,
         turn: &mut Turn,

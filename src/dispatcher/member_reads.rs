@@ -1,5 +1,5 @@
-//! The lists of rooms' members, over all nodes: reading them, a bounded number at a time and within one memory bound, keeping them
-//! true, and telling a room's members what has changed.
+//! The lists of rooms' members, over all nodes: reading them, a bounded number at a time and within
+//! one memory bound, keeping them true, and telling a room's members what has changed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
@@ -15,7 +15,8 @@ use crate::model::id::{NumberSet, RoomName, Ticket};
 use crate::presence::{ListQuery, MemberChange, MemberList};
 use crate::protocol::{Protocol, Push};
 
-/// Lists that the node reads at once at most. Fewer than its reads of logs: nobody misses a message for want of a list.
+/// Lists that the node reads at once at most. Fewer than its reads of logs: nobody misses a message
+/// for want of a list.
 pub const ROLLS: usize = 16;
 
 /// Bytes of changes, of all rooms together, that wait for the lists they change.
@@ -24,8 +25,8 @@ const AHEAD_MEMORY: usize = 16 << 20;
 /// The part of the desk that concerns the lists of all rooms.
 #[derive(Default)]
 pub struct MemberReads {
-    /// Rooms that want to read, and the same as a set: each key stands here once, also when its room has gone and another has come
-    /// in its place.
+    /// Rooms that want to read, and the same as a set: each key stands here once, also when its
+    /// room has gone and another has come in its place.
     line: VecDeque<RoomKey>,
     queued: NumberSet<RoomKey>,
     /// How many reads are under way.
@@ -122,7 +123,8 @@ impl Room {
         }));
     }
 
-    /// The answer to the room's own question. One to a question of a room that was here before changes nothing.
+    /// The answer to the room's own question. One to a question of a room that was here before
+    /// changes nothing.
     fn answer_roll(
         &mut self,
         turn: &mut Turn,
@@ -181,7 +183,8 @@ impl Room {
         turn.rolls.ahead_used += roster.ahead_weight();
     }
 
-    /// Tells the members who has joined and left. More than an outbox takes at once is not told one by one.
+    /// Tells the members who has joined and left. More than an outbox takes at once is not told one
+    /// by one.
     fn tell(&mut self, turn: &mut Turn, told: &[MemberChange]) {
         let Some(last) = told.last() else { return };
         let (name, quarter) = (self.name.clone(), turn.quarter());
@@ -254,7 +257,8 @@ impl Dispatcher {
         }
     }
 
-    /// Reads that failed are asked again, and questions that wait too long are answered as well as can be.
+    /// Reads that failed are asked again, and questions that wait too long are answered as well as
+    /// can be.
     pub(super) fn tend_rolls(&mut self, now: Now) {
         let rolls = &mut self.turn.rolls;
         let over = take_over(&mut rolls.paused, now.instant);

@@ -35,7 +35,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Makes the session a member, whatever the bounds. The join is answered when it is known where the room stands.
+    /// Makes the session a member, whatever the bounds. The join is answered when it is known where
+    /// the room stands.
     pub(super) fn admit(
         &mut self,
         session: SessionId,
@@ -61,7 +62,8 @@ impl Dispatcher {
             return;
         };
         if joined == Joined::Already {
-            // It has lost its place, or forgot that it has one: it starts afresh, behind what was said before.
+            // It has lost its place, or forgot that it has one: it starts afresh, behind what was
+            // said before.
             room.flush(turn);
             room.supersede(turn, session);
         } else {
@@ -219,7 +221,8 @@ impl Dispatcher {
         }
     }
 
-    /// The room and the desk that it leaves things on. Keys outlive their rooms in the lines, so there may be none.
+    /// The room and the desk that it leaves things on. Keys outlive their rooms in the lines, so
+    /// there may be none.
     pub(super) fn room(&mut self, key: RoomKey) -> Option<(&mut Room, &mut Turn)> {
         let room = self.rooms.get_mut(key)?;
         Some((room, &mut self.turn))

@@ -1,9 +1,10 @@
 //! The outbox: the bounded queue between a session and the writer of its connection.
 //!
-//! It is one lock and not a channel of flume's, because every connection has one and every delivery goes through it: a queue
-//! with one reader, which is empty most of the time and mostly holds one buffer otherwise, needs neither a list of waiting readers nor
-//! memory of its own. Measured against flume: 430 bytes less of each idle connection, and no allocation per delivery where it was
-//! one.
+//! It is one lock and not a channel of flume's, because every connection has one and every delivery
+//! goes through it: a queue with one reader, which is empty most of the time and mostly holds one
+//! buffer otherwise, needs neither a list of waiting readers nor memory of its own. Measured
+//! against flume: 430 bytes less of each idle connection, and no allocation per delivery where it
+//! was one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,10 +21,11 @@ use crate::protocol::frame;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
     Queued,
-    /// The bound is or was reached: the session is to be disconnected as slow, once the present work is done. From now on
-    /// nothing fits, so that no client sees what comes behind a hole.
+    /// The bound is or was reached: the session is to be disconnected as slow, once the present
+    /// work is done. From now on nothing fits, so that no client sees what comes behind a hole.
     Full,
-    /// The writer has ended, and the session's `Closed` is on its way; or the last frame is queued, and nothing goes behind it.
+    /// The writer has ended, and the session's `Closed` is on its way; or the last frame is queued,
+    /// and nothing goes behind it.
     Gone,
 }
 
@@ -37,8 +39,8 @@ pub struct OutboxLimits {
 
 /// The dispatcher's and the reader's end of a connection's queue to its writer.
 ///
-/// Clones share the queue. It ends with [`end`](Outbox::end), or when all clones are dropped; either way the
-/// writer first writes what was queued before.
+/// Clones share the queue. It ends with [`end`](Outbox::end), or when all clones are dropped;
+/// either way the writer first writes what was queued before.
 pub struct Outbox(Arc<Shared>);
 
 /// The writer's end.
@@ -47,8 +49,8 @@ pub struct OutboxReader(Arc<Shared>);
 /// Chunks of one batch at most.
 pub const BATCH: usize = 64;
 
-/// What is taken from an outbox at once, to be written together. One chunk, which is the usual case when little is said, needs
-/// no memory besides.
+/// What is taken from an outbox at once, to be written together. One chunk, which is the usual case
+/// when little is said, needs no memory besides.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Whole frames each; whoever has written a part may advance them.
@@ -131,7 +133,8 @@ enum Ending {
     Over,
 }
 
-/// Makes the two ends of an outbox. `hang_up` must end both directions of the socket without waiting.
+/// Makes the two ends of an outbox. `hang_up` must end both directions of the socket without
+/// waiting.
 pub fn outbox(
     limits: OutboxLimits,
     hang_up: impl Fn() + Send + Sync + 'static,
@@ -233,7 +236,8 @@ impl Clone for Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         if self.0.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // The writer looks at the number under the lock before it waits: it has seen this, or is woken.
+            // The writer looks at the number under the lock before it waits: it has seen this, or
+            // is woken.
             self.0.queue().wake();
         }
     }
@@ -269,7 +273,8 @@ impl Outbox {
         self.0.finish(None);
     }
 
-    /// Whether the connection has ended: its reader and its writer hold the outbox no more, and this is the last handle.
+    /// Whether the connection has ended: its reader and its writer hold the outbox no more, and
+    /// this is the last handle.
     pub fn is_last(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
@@ -289,7 +294,8 @@ impl Outbox {
         self.0.received_at.store(true, Ordering::Relaxed);
     }
 
-    /// The reader does not listen for a while, or listens again: until then nobody can tell whether the client is silent.
+    /// The reader does not listen for a while, or listens again: until then nobody can tell whether
+    /// the client is silent.
     pub fn note_paused(&self, paused: bool) {
         self.0.paused.store(paused, Ordering::Relaxed);
         self.note_heard();
@@ -301,8 +307,8 @@ impl Outbox {
         self.0.queue().progressed = false;
     }
 
-    /// Whether the client was heard since, or was not listened to, or may not have got the ping yet, because it stands behind what the client is
-    /// taking bit by bit.
+    /// Whether the client was heard since, or was not listened to, or may not have got the ping
+    /// yet, because it stands behind what the client is taking bit by bit.
     pub fn shows_life(&self) -> bool {
         let reads = || {
             let queue = self.0.queue();
@@ -319,8 +325,8 @@ impl Outbox {
 }
 
 impl OutboxReader {
-    /// Waits for what is to be done. What was in the batch counts as written, and is given up: one lock does for the end of
-    /// one batch and the beginning of the next.
+    /// Waits for what is to be done. What was in the batch counts as written, and is given up: one
+    /// lock does for the end of one batch and the beginning of the next.
     pub fn poll_next(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Next> {
         let Batch { chunks, bytes } = std::mem::take(batch);
         let written = chunks.len();
@@ -355,8 +361,8 @@ impl OutboxReader {
         Poll::Pending
     }
 
-    /// Takes one thing, if there is one, as those do who write by hand; what they have taken they tell by
-    /// [`written`](Self::written).
+    /// Takes one thing, if there is one, as those do who write by hand; what they have taken they
+    /// tell by [`written`](Self::written).
     pub fn try_recv(&self) -> Option<Chunk> {
         let mut queue = self.0.queue();
         let frames = queue.pop().map(Chunk::Frames);

@@ -1,5 +1,5 @@
-//! Who is here: which sessions count as present in which rooms, what of it is announced to the other nodes, and clients' questions
-//! for the members of a room.
+//! Who is here: which sessions count as present in which rooms, what of it is announced to the
+//! other nodes, and clients' questions for the members of a room.
 
 use super::member_reads::RoomPresence;
 use super::room::Present;
@@ -33,7 +33,8 @@ impl MembersQuery {
 }
 
 impl Dispatcher {
-    /// A session has said who it is, or so again: in the rooms it was in before it counts as that user from now on.
+    /// A session has said who it is, or so again: in the rooms it was in before it counts as that
+    /// user from now on.
     pub(super) fn count_as(&mut self, session: SessionId, identity: &Identity) {
         let (user, info) = (&identity.user, identity.info.as_ref());
         let mut informed = None;
@@ -61,7 +62,8 @@ impl Dispatcher {
         }
     }
 
-    /// Sees to what an event has left behind: members whose joins are answered, questions that can be.
+    /// Sees to what an event has left behind: members whose joins are answered, questions that can
+    /// be.
     pub(super) fn settle_presence(&mut self) {
         while let Some((key, session)) = self.turn.arrived.pop() {
             let (Some(speaker), Some(room)) = (self.sessions.get(&session), self.rooms.get(key))
@@ -136,7 +138,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Answers the questions that wait in a room: from its list, or by the broker if that is not kept.
+    /// Answers the questions that wait in a room: from its list, or by the broker if that is not
+    /// kept.
     pub(super) fn answer_waiting(&mut self, key: RoomKey) {
         let Some((room, _)) = self.room(key) else {
             return;
@@ -159,7 +162,8 @@ impl Dispatcher {
         }
     }
 
-    /// A room is gone, and with it its list: the questions that waited for it are those of former members.
+    /// A room is gone, and with it its list: the questions that waited for it are those of former
+    /// members.
     pub(super) fn forget_roll(&mut self, roll: RoomPresence) {
         self.turn.rolls.forget(&roll.roster);
         for (_, ticket) in roll.waiting {

@@ -1,5 +1,6 @@
-//! What the node reads from logs: for its own place in its rooms and for those who come back, a bounded number at a
-//! time; and what it need not read, because the newest messages are kept within one memory bound.
+//! What the node reads from logs: for its own place in its rooms and for those who come back, a
+//! bounded number at a time; and what it need not read, because the newest messages are kept within
+//! one memory bound.
 
 use std::time::Duration;
 
@@ -87,7 +88,8 @@ impl Dispatcher {
         }
     }
 
-    /// Keeps all rooms' recent messages within their memory: rooms give up their older half in turn.
+    /// Keeps all rooms' recent messages within their memory: rooms give up their older half in
+    /// turn.
     pub(super) fn give_up_recent(&mut self) {
         while self.turn.recent_used > self.turn.settings.recent_memory {
             let Some((key, next)) = self.rooms.next_key(self.recent_hand) else {

@@ -1,13 +1,15 @@
-//! Bringing back to a room those who were away. A member is *live*, and gets each message as it is delivered, or it is
-//! behind and has a [`Cursor`]: then it gets its next page when its outbox has drained, from the recent messages or
-//! from a read that all who are behind share. Nothing is buffered for it. It becomes live in the turn in which its
-//! cursor meets the delivered offset.
+//! Bringing back to a room those who were away. A member is *live*, and gets each message as it is
+//! delivered, or it is behind and has a [`Cursor`]: then it gets its next page when its outbox has
+//! drained, from the recent messages or from a read that all who are behind share. Nothing is
+//! buffered for it. It becomes live in the turn in which its cursor meets the delivered offset.
 //!
-//! What cursors cost is counted per room, not per client. A read brings a page (with Redis half a megabyte, in memory the
-//! whole log), and stays at hand in [`Recent`](crate::model::history::Recent) within the one bound for all rooms. A log of up to
-//! a page therefore costs at most three reads: where the room stands, the page, and one for whoever stood before it; a
-//! longer one costs each of its pages about once, and never more than twice. Where memory is too short for that, what was
-//! read is given up at the end of the turn, after everyone has had a part of it: each read brings the lowest cursor on.
+//! What cursors cost is counted per room, not per client. A read brings a page (with Redis half a
+//! megabyte, in memory the whole log), and stays at hand in
+//! [`Recent`](crate::model::history::Recent) within the one bound for all rooms. A log of up to a
+//! page therefore costs at most three reads: where the room stands, the page, and one for whoever
+//! stood before it; a longer one costs each of its pages about once, and never more than twice.
+//! Where memory is too short for that, what was read is given up at the end of the turn, after
+//! everyone has had a part of it: each read brings the lowest cursor on.
 
 use bytes::BytesMut;
 
@@ -36,12 +38,13 @@ enum Want {
     Now,
     /// To go on from here, if the log has it: not judged yet.
     Since(Position),
-    /// To get what comes after this, which is not above what the node has delivered. In an ended epoch:
-    /// what is left up to its end, a gap there, and what comes after it.
+    /// To get what comes after this, which is not above what the node has delivered. In an ended
+    /// epoch: what is left up to its end, a gap there, and what comes after it.
     After(Position),
 }
 
-/// Whether the node's own read has just told that it misses nothing, so that a position it cannot place is lost.
+/// Whether the node's own read has just told that it misses nothing, so that a position it cannot
+/// place is lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Judge {
     Now,
@@ -64,7 +67,8 @@ impl Cursor {
         self.join.is_none()
     }
 
-    /// Whether it goes on after the room has lost messages: only a join that waits does, and is judged anew.
+    /// Whether it goes on after the room has lost messages: only a join that waits does, and is
+    /// judged anew.
     pub fn survives_loss(&mut self) -> bool {
         if let Want::After(at) = self.want {
             self.want = Want::Since(at);
@@ -72,8 +76,8 @@ impl Cursor {
         self.join.is_some()
     }
 
-    /// The epoch that the node followed has ended at this position. Whether the member is to be told
-    /// now, because it stands above the end; a join that waits is judged anew.
+    /// The epoch that the node followed has ended at this position. Whether the member is to be
+    /// told now, because it stands above the end; a join that waits is judged anew.
     pub fn is_above_end(&mut self, end: Position) -> bool {
         match self.want {
             Want::After(at) if at.offset > end.offset && self.join.is_some() => {
@@ -88,7 +92,8 @@ impl Cursor {
         }
     }
 
-    /// Whether another page fits into the outbox. If not, its writer is asked to tell when it has drained.
+    /// Whether another page fits into the outbox. If not, its writer is asked to tell when it has
+    /// drained.
     fn has_room(&self, quarter: usize) -> bool {
         let fits = || self.member.outbox.waiting() <= quarter as u64;
         if fits() {
@@ -115,7 +120,8 @@ impl Cursor {
 }
 
 impl Room {
-    /// More comes at once than outboxes hold: all who are live, and thus stand here, get it page by page.
+    /// More comes at once than outboxes hold: all who are live, and thus stand here, get it page by
+    /// page.
     pub fn fall_behind(&mut self, turn: &mut Turn, at: Position) {
         self.flush(turn);
         let want = Want::After(at);
@@ -130,8 +136,8 @@ impl Room {
         }
     }
 
-    /// Lets everyone who is behind have what can be had now, in the order they came, so that equal events have equal
-    /// effects.
+    /// Lets everyone who is behind have what can be had now, in the order they came, so that equal
+    /// events have equal effects.
     pub fn settle_all(&mut self, turn: &mut Turn, judge: Judge) {
         for session in self.behind() {
             self.settle(turn, session, judge);
@@ -144,8 +150,9 @@ impl Room {
         sessions
     }
 
-    /// Lets a member that is behind have what can be had now: its answer, its next page, or its place among the
-    /// live. Whoever gets less than everything is looked at again when its outbox has drained or a read has answered.
+    /// Lets a member that is behind have what can be had now: its answer, its next page, or its
+    /// place among the live. Whoever gets less than everything is looked at again when its outbox
+    /// has drained or a read has answered.
     pub fn settle(&mut self, turn: &mut Turn, session: SessionId, judge: Judge) {
         self.expire_recent(turn);
         let Some(position) = self.state.track.position() else {
@@ -181,7 +188,8 @@ impl Room {
                 }
             }
             Want::After(_) => self.give_or_seek(turn, session, position),
-            // Another epoch, or ahead of this node: perhaps the node itself is behind, so its own read decides.
+            // Another epoch, or ahead of this node: perhaps the node itself is behind, so its own
+            // read decides.
             Want::Since(_) if judge == Judge::NotYet => self.make_due(turn),
             Want::Since(_) => self.become_live(turn, session, position, Some(false)),
         }
@@ -228,8 +236,8 @@ impl Room {
         }
     }
 
-    /// The member has everything that is left of its epoch: it is told where the present one goes on.
-    /// If its join still waits, that is answered first.
+    /// The member has everything that is left of its epoch: it is told where the present one goes
+    /// on. If its join still waits, that is answered first.
     fn pass_end(&mut self, turn: &mut Turn, session: SessionId, top: Position, end: u64) {
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
@@ -261,8 +269,9 @@ impl Room {
         self.settle(turn, session, Judge::NotYet);
     }
 
-    /// Gives a member its next page, from the messages at hand that follow its place: at most a quarter of an outbox, the
-    /// rest when that has drained. If its join still waits, it is told first that all of it comes.
+    /// Gives a member its next page, from the messages at hand that follow its place: at most a
+    /// quarter of an outbox, the rest when that has drained. If its join still waits, it is told
+    /// first that all of it comes.
     fn give(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let RoomState {
             cursors,
@@ -327,9 +336,9 @@ impl Room {
         }
     }
 
-    /// Reads what the room's cursors need and the node does not have, for all of them: from the lowest one on, up to what
-    /// is at hand again. What is read stays at hand while there is memory, so however many come back, each part of the
-    /// log is read once.
+    /// Reads what the room's cursors need and the node does not have, for all of them: from the
+    /// lowest one on, up to what is at hand again. What is read stays at hand while there is
+    /// memory, so however many come back, each part of the log is read once.
     pub fn ask_seek(&mut self, turn: &mut Turn) {
         if self.state.seek_ticket.is_some() || !std::mem::take(&mut self.state.seek) {
             return;
@@ -341,7 +350,8 @@ impl Room {
             .cursors
             .values()
             .filter_map(|cursor| match cursor.want {
-                // Whoever has no room now is looked at when it has: one slow reader must not decide what all others wait for.
+                // Whoever has no room now is looked at when it has: one slow reader must not decide
+                // what all others wait for.
                 Want::After(at)
                     if cursor.member.outbox.waiting() <= quarter
                         && recent.run_at(at.offset + 1).is_none() =>
@@ -355,8 +365,9 @@ impl Room {
         };
         let next = lowest.offset + 1;
         let hole = recent.hole_at(next);
-        // Where little lies between what is at hand and what is needed, that is read along: members take pages at
-        // different paces, and each small hole that is left would be a read of its own.
+        // Where little lies between what is at hand and what is needed, that is read along: members
+        // take pages at different paces, and each small hole that is left would be a read of its
+        // own.
         let near = next - hole.start <= PAGE as u64 && !self.state.seek_exactly;
         let start = if near { hole.start } else { next };
         // A whole log in one read, so that a herd costs few.
@@ -403,14 +414,16 @@ impl Room {
             return;
         };
         if page.top.epoch != position.epoch || page.top.offset < position.offset {
-            // The epoch is over, or the log has lost its tail, or the page is merely old: the node's own read tells.
+            // The epoch is over, or the log has lost its tail, or the page is merely old: the
+            // node's own read tells.
             self.make_due(turn);
         }
         if page.top.epoch != position.epoch {
             return;
         }
         self.note_expiry(turn, page.top, page.expires_in);
-        // At the end of the turn it is given up again where there is no memory for it; until then all have their part.
+        // At the end of the turn it is given up again where there is no memory for it; until then
+        // all have their part.
         self.change_recent(turn, |recent| {
             recent.insert(&page.messages, position.offset)
         });
@@ -423,14 +436,16 @@ impl Room {
         }
     }
 
-    /// Whether the log no longer has what comes next for a member that is behind, and the node neither.
+    /// Whether the log no longer has what comes next for a member that is behind, and the node
+    /// neither.
     fn is_unreached(&self, session: SessionId, page: &Page) -> bool {
         let want = self.state.cursors.get(&session).map(|cursor| cursor.want);
         matches!(want, Some(Want::After(at)) if at.offset + 1 < page.first
             && self.state.recent.run_at(at.offset + 1).is_none())
     }
 
-    /// Tells a member that is behind where it stands now: its join by the answer, all others by a gap.
+    /// Tells a member that is behind where it stands now: its join by the answer, all others by a
+    /// gap.
     fn lose_place(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let Some(cursor) = self.state.cursors.get(&session) else {
             return;

@@ -1,5 +1,5 @@
-//! One room: who is in it, what was said in this turn, and where the node stands. Its recovery, the other half of
-//! what a room does, is in [`recovery`](super::recovery).
+//! One room: who is in it, what was said in this turn, and where the node stands. Its recovery, the
+//! other half of what a room does, is in [`recovery`](super::recovery).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,8 +55,8 @@ pub struct RoomState {
     pub seek_ticket: Option<Ticket>,
     /// A cursor needs what the node no longer has.
     pub seek: bool,
-    /// The last such read met a newer format, perhaps before what the cursors need: the next one reads
-    /// no more than that.
+    /// The last such read met a newer format, perhaps before what the cursors need: the next one
+    /// reads no more than that.
     pub seek_exactly: bool,
     /// Members by protocol, so that nothing is encoded for nobody.
     pub speakers: [usize; Protocol::COUNT],
@@ -165,7 +165,8 @@ impl Room {
         self.ask_seek(turn);
     }
 
-    /// The answer to the node's own question. An answer to another one, of a room that was here before, changes nothing.
+    /// The answer to the node's own question. An answer to another one, of a room that was here
+    /// before, changes nothing.
     pub fn answer(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
@@ -240,7 +241,8 @@ impl Room {
         }
     }
 
-    /// The next message: kept for those who are behind, and put into the open buffer for those who are live.
+    /// The next message: kept for those who are behind, and put into the open buffer for those who
+    /// are live.
     fn deliver(&mut self, turn: &mut Turn, offset: u64, publication: Arc<Publication>) {
         self.encode(turn, Some(offset), &publication);
         self.keep(turn, offset, publication);
@@ -264,8 +266,8 @@ impl Room {
         }
     }
 
-    /// Gives up the recent messages when the log no longer has them either, so that every node gives
-    /// the same answer.
+    /// Gives up the recent messages when the log no longer has them either, so that every node
+    /// gives the same answer.
     pub fn expire_recent(&mut self, turn: &mut Turn) {
         if self.state.recent.is_expired(turn.now) {
             self.change_recent(turn, Recent::clear);
@@ -324,8 +326,8 @@ impl Room {
         turn.said += open.bytes() - before;
     }
 
-    /// Puts into the open buffer what is no message: those who are behind hear it too, at once, because it has no place in the
-    /// order of offsets.
+    /// Puts into the open buffer what is no message: those who are behind hear it too, at once,
+    /// because it has no place in the order of offsets.
     pub fn notice(&mut self, turn: &mut Turn, frames: impl Fn(Protocol) -> Bytes) {
         let RoomState { open, speakers, .. } = &mut self.state;
         let (was_empty, before) = (open.is_empty(), open.bytes());
@@ -372,8 +374,9 @@ impl Room {
         turn.metrics.delivered_total.add(live * open.messages);
     }
 
-    /// The epoch has ended here, and the present one goes on: each live member is told its new place.
-    /// Members that are behind get what is left of the epoch first, those above the end are told now.
+    /// The epoch has ended here, and the present one goes on: each live member is told its new
+    /// place. Members that are behind get what is left of the epoch first, those above the end are
+    /// told now.
     fn end_epoch(&mut self, turn: &mut Turn, position: Position) {
         self.flush(turn);
         // What lies above was lost; its offsets are given away anew.
@@ -398,8 +401,8 @@ impl Room {
         }
     }
 
-    /// The log no longer has what the members are to get next: each that stands in the room is told its new place. A join that
-    /// waits is told by its answer.
+    /// The log no longer has what the members are to get next: each that stands in the room is told
+    /// its new place. A join that waits is told by its answer.
     fn lose(&mut self, turn: &mut Turn, position: Position) {
         self.flush(turn);
         self.change_recent(turn, Recent::clear);
@@ -425,7 +428,8 @@ impl Room {
     }
 }
 
-/// What stands for a message at the sender that did not want it back. An ephemeral one has no place to tell of.
+/// What stands for a message at the sender that did not want it back. An ephemeral one has no place
+/// to tell of.
 pub fn own_message(message: &Message<'_>, protocol: Protocol) -> Bytes {
     let mut own = BytesMut::new();
     if message.offset.is_some() {

@@ -1,5 +1,6 @@
-//! Who is in which room, both ways round: the members of a room side by side for the fan-out, and the rooms of a
-//! session for its end. Joining, leaving and departing cost the same whether a room has ten members or ten thousand.
+//! Who is in which room, both ways round: the members of a room side by side for the fan-out, and
+//! the rooms of a session for its end. Joining, leaving and departing cost the same whether a room
+//! has ten members or ten thousand.
 
 use std::collections::HashMap;
 
@@ -22,7 +23,8 @@ impl RoomKey {
     }
 }
 
-/// Half as long as an address, because every membership has two. No node has as many rooms or members.
+/// Half as long as an address, because every membership has two. No node has as many rooms or
+/// members.
 fn index(place: usize) -> u32 {
     u32::try_from(place).expect("fewer than four billion")
 }
@@ -51,8 +53,8 @@ pub enum Left {
 pub struct Rooms<T, M> {
     rooms: Slab<Room<T, M>>,
     names: HashMap<RoomName, RoomKey>,
-    /// Where each session is a member; absent when it is in no room. Most are in one room besides the personal one of their user,
-    /// which takes no memory besides.
+    /// Where each session is a member; absent when it is in no room. Most are in one room besides
+    /// the personal one of their user, which takes no memory besides.
     places: NumberMap<SessionId, SmallVec<[Place; 2]>>,
 }
 
@@ -129,7 +131,8 @@ impl<T, M> Rooms<T, M> {
         self.rooms.get_mut(key.index())
     }
 
-    /// The first room at or behind a place in the structure, for walks that go on later; wraps round.
+    /// The first room at or behind a place in the structure, for walks that go on later; wraps
+    /// round.
     pub fn next_key(&self, from: usize) -> Option<(RoomKey, usize)> {
         let found = (from..self.rooms.capacity()).find(|index| self.rooms.contains(*index));
         let index = found.or_else(|| self.rooms.iter().next().map(|(index, _)| index))?;
@@ -170,7 +173,8 @@ impl<T, M> Rooms<T, M> {
         (left, Some(member))
     }
 
-    /// Forgets a room. Rooms are made by joining and go with the last member: a stranger cannot make them pile up.
+    /// Forgets a room. Rooms are made by joining and go with the last member: a stranger cannot
+    /// make them pile up.
     pub fn remove(&mut self, key: RoomKey) -> Option<Room<T, M>> {
         let room = self.rooms.try_remove(key.index())?;
         debug_assert!(room.members.is_empty());

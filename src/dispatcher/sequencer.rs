@@ -1,5 +1,6 @@
-//! Where a node itself stands in a room: the position it has delivered, and the one read that mends a hole. Plain
-//! logic: messages and pages go in, what is to be delivered or told comes out, in order, whatever the subscription did.
+//! Where a node itself stands in a room: the position it has delivered, and the one read that mends
+//! a hole. Plain logic: messages and pages go in, what is to be delivered or told comes out, in
+//! order, whatever the subscription did.
 //!
 //! ```text
 //!    hole, other epoch,
@@ -10,7 +11,8 @@
 //!     │                     └───────────────────┼──────────────────────┘
 //!     └────────── answer reaches the top ───────┘
 //! ```
-//! A message that is next is delivered in every state; one that is not above the position is a double and dropped.
+//! A message that is next is delivered in every state; one that is not above the position is a
+//! double and dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,8 +21,9 @@ use crate::model::epochs::{Ends, Standing};
 use crate::model::id::{Epoch, Position};
 use crate::model::publication::{Page, Publication, Range};
 
-/// How many messages of a room wait for the read that closes the hole before them. Beyond it, and beyond what all rooms may
-/// hold in bytes, the newest are dropped: they are in the log, and another read will bring them.
+/// How many messages of a room wait for the read that closes the hole before them. Beyond it, and
+/// beyond what all rooms may hold in bytes, the newest are dropped: they are in the log, and
+/// another read will bring them.
 const AHEAD: usize = 1024;
 
 /// What the members of the room are to get.
@@ -68,7 +71,8 @@ enum Reading {
 }
 
 impl Sequencer {
-    /// For a room whose log is delivered from its beginning, rather than from where the first read finds it.
+    /// For a room whose log is delivered from its beginning, rather than from where the first read
+    /// finds it.
     pub fn from_the_beginning() -> Self {
         let position = Position {
             epoch: Epoch::UNKNOWN,
@@ -113,7 +117,8 @@ impl Sequencer {
         self.read == Reading::Settled
     }
 
-    /// The log is to be compared with what was delivered: the topic was (re)subscribed, or it is time.
+    /// The log is to be compared with what was delivered: the topic was (re)subscribed, or it is
+    /// time.
     pub fn make_due(&mut self) {
         self.read = match self.read {
             Reading::Settled | Reading::Due => Reading::Due,
@@ -137,8 +142,8 @@ impl Sequencer {
         self.ahead_weight
     }
 
-    /// A message came by the topic. `Some` is to be delivered now; one that is not next is held if it has no more bytes than
-    /// there is `memory`.
+    /// A message came by the topic. `Some` is to be delivered now; one that is not next is held if
+    /// it has no more bytes than there is `memory`.
     pub fn receive(
         &mut self,
         epoch: Epoch,
@@ -243,7 +248,8 @@ impl Sequencer {
         self.catch_up(complete, steps);
     }
 
-    /// Delivers what was waiting, as far as it goes on without a hole. `complete`: the page reached the top.
+    /// Delivers what was waiting, as far as it goes on without a hole. `complete`: the page reached
+    /// the top.
     fn catch_up(&mut self, complete: bool, steps: &mut Vec<Step>) {
         let Some(position) = self.position.as_mut() else {
             return;
@@ -266,8 +272,9 @@ impl Sequencer {
             }
         }
         if missing && complete {
-            // Whatever is true of this is in the log, where the next read finds it. Keeping it could mean to
-            // ask for ever about something that a log which lost its tail no longer has.
+            // Whatever is true of this is in the log, where the next read finds it. Keeping it
+            // could mean to ask for ever about something that a log which lost its tail no longer
+            // has.
             self.ahead.clear();
             self.ahead_weight = 0;
         }

@@ -1,5 +1,5 @@
-//! Sessions from their first event to the end of their connection: opened, pinged, answered, told goodbye, and hung up on if
-//! they do not go.
+//! Sessions from their first event to the end of their connection: opened, pinged, answered, told
+//! goodbye, and hung up on if they do not go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,8 +84,8 @@ impl Dispatcher {
         }
     }
 
-    /// A client that reads nothing any more, or never closes, must not hold its connection: writer and reader have so much
-    /// time and no more.
+    /// A client that reads nothing any more, or never closes, must not hold its connection: writer
+    /// and reader have so much time and no more.
     fn await_end(&mut self, now: Now, session: SessionId, outbox: Outbox) {
         let deadline = now.instant + self.turn.settings.close_timeout;
         self.closing.insert(session, (deadline, outbox));
@@ -159,7 +159,8 @@ impl Dispatcher {
         }
     }
 
-    /// Answers whoever asked. A session that is too slow even for this is noted; who is gone needs no answer.
+    /// Answers whoever asked. A session that is too slow even for this is noted; who is gone needs
+    /// no answer.
     pub(super) fn reply(&mut self, reply_to: &ReplyTo, reply: &Reply<'_>) {
         if let Reply::Error(error) = reply {
             self.turn.metrics.errors_total.count(error.code);

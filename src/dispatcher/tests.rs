@@ -1,5 +1,5 @@
-//! The dispatcher's turns, one at a time: events in, frames and requests out. The broker is played by hand; no task
-//! runs and no time passes but what the test says.
+//! The dispatcher's turns, one at a time: events in, frames and requests out. The broker is played
+//! by hand; no task runs and no time passes but what the test says.
 
 mod bounds;
 mod calls;

@@ -1,5 +1,6 @@
-//! The dispatcher's desk: what rooms and sessions leave behind in a turn for the dispatcher to see to. Requests to the
-//! broker and who waits for them, reads in line, sessions found slow, rooms with something to seal.
+//! The dispatcher's desk: what rooms and sessions leave behind in a turn for the dispatcher to see
+//! to. Requests to the broker and who waits for them, reads in line, sessions found slow, rooms
+//! with something to seal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,12 +20,13 @@ use crate::model::control::{ControlCommand, ControlLog};
 use crate::model::id::{NumberMap, NumberSet, RoomName, SessionId, Ticket, UserName};
 use crate::protocol::RequestId;
 
-/// Reads that the node has under way at most for the sake of its own positions and of those who come back. A resubscription
-/// of 100,000 rooms then costs Redis a steady stream, not a wall.
+/// Reads that the node has under way at most for the sake of its own positions and of those who
+/// come back. A resubscription of 100,000 rooms then costs Redis a steady stream, not a wall.
 pub const READS: usize = 64;
 
-/// Bytes of messages that wait in all rooms together for the reads which close the holes before them. Enough for a usual hole
-/// in each of thousands of rooms; what does not fit comes with the next read.
+/// Bytes of messages that wait in all rooms together for the reads which close the holes before
+/// them. Enough for a usual hole in each of thousands of rooms; what does not fit comes with the
+/// next read.
 pub const AHEAD_MEMORY: usize = 16 << 20;
 
 /// How long a room waits whose read met a newer format.
@@ -114,8 +116,9 @@ pub struct Turn {
     /// How many of them are calls' commands.
     pub calls: usize,
     last_ticket: u64,
-    /// Rooms that want a read, and the same as a set: each key stands here once, also when its room has gone and another has
-    /// come in its place, so there are no more of them than there may be rooms.
+    /// Rooms that want a read, and the same as a set: each key stands here once, also when its room
+    /// has gone and another has come in its place, so there are no more of them than there may be
+    /// rooms.
     line: VecDeque<RoomKey>,
     queued: NumberSet<RoomKey>,
     /// How many reads are under way.
@@ -126,8 +129,8 @@ pub struct Turn {
     pub paused: Pauses,
     /// Found full during this turn; disconnected at its end.
     pub slow: Vec<SessionId>,
-    /// Members of rooms whose next message this node cannot read; disconnected at the turn's end, so that
-    /// they come back to another node.
+    /// Members of rooms whose next message this node cannot read; disconnected at the turn's end,
+    /// so that they come back to another node.
     pub stranded: Vec<SessionId>,
     /// Rooms with something to seal.
     pub open: Vec<RoomKey>,
@@ -197,15 +200,16 @@ impl Turn {
         ticket
     }
 
-    /// Puts a room into the line of those that want a read, once. One that is paused lines up afterwards.
+    /// Puts a room into the line of those that want a read, once. One that is paused lines up
+    /// afterwards.
     pub fn queue_read(&mut self, room: RoomKey) {
         if !self.paused.contains_key(&room) && self.queued.insert(room) {
             self.line.push_back(room);
         }
     }
 
-    /// The read of a room failed: it lines up again at the next tick, or after a pause if only an upgrade
-    /// of this node or the end of the log's entry can help.
+    /// The read of a room failed: it lines up again at the next tick, or after a pause if only an
+    /// upgrade of this node or the end of the log's entry can help.
     pub fn retry(&mut self, room: RoomKey, why: Refused) {
         if why == Refused::Newer {
             self.paused.insert(room, self.now + PAUSE);
@@ -244,7 +248,8 @@ impl Turn {
         self.said >= self.quarter()
     }
 
-    /// Offers frames to a session. One that is too slow for them is noted; one that is gone needs none.
+    /// Offers frames to a session. One that is too slow for them is noted; one that is gone needs
+    /// none.
     pub fn send(&mut self, session: SessionId, outbox: &Outbox, frames: Bytes) {
         if outbox.offer(frames) == Offer::Full {
             self.slow.push(session);

@@ -1,6 +1,6 @@
-//! What the door says back: statuses, refusals and responses, and their bytes on the wire (RFC 9112 section 4). A response
-//! always tells its length and whether the connection ends; a refusal always ends it, since after a head that could not be
-//! trusted nobody knows where the next one begins.
+//! What the door says back: statuses, refusals and responses, and their bytes on the wire (RFC 9112
+//! section 4). A response always tells its length and whether the connection ends; a refusal always
+//! ends it, since after a head that could not be trusted nobody knows where the next one begins.
 
 use std::borrow::Cow;
 
@@ -79,12 +79,14 @@ impl Status {
         }
     }
 
-    /// The stable `code` of an error body: the phrase in lower case with underscores, as in `bad_request`.
+    /// The stable `code` of an error body: the phrase in lower case with underscores, as in
+    /// `bad_request`.
     fn word(self) -> String {
         self.phrase().to_ascii_lowercase().replace(' ', "_")
     }
 
-    /// These end with the blank line whatever their fields say (RFC 9112 section 6.3), and are sent without a length.
+    /// These end with the blank line whatever their fields say (RFC 9112 section 6.3), and are sent
+    /// without a length.
     fn is_bodiless(self) -> bool {
         matches!(
             self,
@@ -187,8 +189,8 @@ impl Response {
         Self::new(status, "application/json", body)
     }
 
-    /// The same with one more header field. A value with a control character is never written: it would let whoever chose
-    /// it end the line and write the next.
+    /// The same with one more header field. A value with a control character is never written: it
+    /// would let whoever chose it end the line and write the next.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.fields.push((name, value.into()));
@@ -201,7 +203,8 @@ impl Response {
         field.map(|(_, value)| value.as_ref())
     }
 
-    /// Appends the response to `out`. With `head_only` (the request was a HEAD) the length is told but the body left out.
+    /// Appends the response to `out`. With `head_only` (the request was a HEAD) the length is told
+    /// but the body left out.
     pub fn encode(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
         let (code, phrase) = self.status.row();
         out.extend_from_slice(format!("HTTP/1.1 {code} {phrase}\r\n").as_bytes());

@@ -1,6 +1,7 @@
-//! Finds the end of a head in bytes that arrive in pieces (RFC 9112 sections 2 and 3). Each byte is looked at once, so a
-//! head that trickles in costs no more than one that comes at once, and what cannot be HTTP is refused at its first wrong
-//! byte instead of waiting for a deadline. `rules` reads the head when it is whole.
+//! Finds the end of a head in bytes that arrive in pieces (RFC 9112 sections 2 and 3). Each byte is
+//! looked at once, so a head that trickles in costs no more than one that comes at once, and what
+//! cannot be HTTP is refused at its first wrong byte instead of waiting for a deadline. `rules`
+//! reads the head when it is whole.
 
 use super::rules::parse_whole;
 use super::{HeadLimits, Method, Refusal, Request, Status};
@@ -13,7 +14,8 @@ const LONGEST_METHOD: usize = 32;
 pub enum Parsed {
     /// Nothing wrong yet; read more.
     Partial,
-    /// A whole head of `length` bytes. What is behind it belongs to the body, the WebSocket or the next request.
+    /// A whole head of `length` bytes. What is behind it belongs to the body, the WebSocket or the
+    /// next request.
     Complete { request: Request, length: usize },
 }
 
@@ -40,8 +42,8 @@ enum Part {
     Rest,
 }
 
-/// Reads a head from the start of `buffer`: a [`HeadReader`] that is used once. Where bytes arrive in pieces, keep a reader
-/// instead, else each piece costs the whole head again.
+/// Reads a head from the start of `buffer`: a [`HeadReader`] that is used once. Where bytes arrive
+/// in pieces, keep a reader instead, else each piece costs the whole head again.
 ///
 /// # Errors
 /// As for [`HeadReader::read`].
@@ -50,11 +52,12 @@ pub fn parse_head(buffer: &[u8], limits: &HeadLimits) -> Result<Parsed, Refusal>
 }
 
 impl HeadReader {
-    /// Looks at what is new in `buffer`, which holds everything since the head began. After `Complete` the reader is fresh,
-    /// and the next head begins `length` bytes further on.
+    /// Looks at what is new in `buffer`, which holds everything since the head began. After
+    /// `Complete` the reader is fresh, and the next head begins `length` bytes further on.
     ///
     /// # Errors
-    /// The answer to send before the connection is closed. The verdict does not depend on how the bytes were cut.
+    /// The answer to send before the connection is closed. The verdict does not depend on how the
+    /// bytes were cut.
     pub fn read(&mut self, buffer: &[u8], limits: &HeadLimits) -> Result<Parsed, Refusal> {
         let end = buffer.len().min(limits.bytes);
         while self.sought < end {
@@ -62,7 +65,8 @@ impl HeadReader {
             if let Part::Rest = self.part
                 && before.last() != Some(&b'\r')
             {
-                // Most of a head is looked at in runs: a step for each of its bytes was a twelfth of what a join cost.
+                // Most of a head is looked at in runs: a step for each of its bytes was a twelfth
+                // of what a join cost.
                 let plain = new.iter().position(u8::is_ascii_control);
                 self.sought += plain.unwrap_or(new.len());
             }

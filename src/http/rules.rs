@@ -1,5 +1,6 @@
-//! Reads a whole head: RFC 9112 sections 2 to 6, strictly. `httparse` splits it; what it lets pass although two readers
-//! could understand it differently (versions, Host, where the body ends) is judged here.
+//! Reads a whole head: RFC 9112 sections 2 to 6, strictly. `httparse` splits it; what it lets pass
+//! although two readers could understand it differently (versions, Host, where the body ends) is
+//! judged here.
 
 use super::head::{bad_request_line, too_large, unknown_method};
 use super::{
@@ -61,7 +62,8 @@ fn owned(field: &httparse::Header<'_>) -> (String, String) {
     (field.name.to_ascii_lowercase(), value)
 }
 
-/// `HTTP-version = "HTTP/" DIGIT "." DIGIT` as the last of three words: a good request line, merely not of our version.
+/// `HTTP-version = "HTTP/" DIGIT "." DIGIT` as the last of three words: a good request line, merely
+/// not of our version.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let version = line.splitn(3, |&byte| byte == b' ').nth(2);
@@ -79,7 +81,8 @@ fn version(minor: Option<u8>, method: Method, path: &str) -> Result<Version, Ref
     }
 }
 
-/// Exactly one Host, of the form `uri-host [ ":" port ]` (RFC 9112 section 3.2); HTTP/1.0 knew none.
+/// Exactly one Host, of the form `uri-host [ ":" port ]` (RFC 9112 section 3.2); HTTP/1.0 knew
+/// none.
 fn host(request: &Request) -> Result<String, Refusal> {
     let mut hosts = request.headers("host");
     match (hosts.next(), hosts.next(), request.version) {
@@ -91,8 +94,9 @@ fn host(request: &Request) -> Result<String, Refusal> {
     }
 }
 
-/// RFC 9112 section 6, without transfer codings. Two readers that disagree on where a body ends are what smuggling needs,
-/// so whatever leaves room for two opinions is refused, names with `_` for `-` included: some gateways take them for equal.
+/// RFC 9112 section 6, without transfer codings. Two readers that disagree on where a body ends are
+/// what smuggling needs, so whatever leaves room for two opinions is refused, names with `_` for
+/// `-` included: some gateways take them for equal.
 fn content_length(request: &Request, limit: u64) -> Result<u64, Refusal> {
     if ["content_length", "transfer_encoding"]
         .iter()

@@ -1,5 +1,6 @@
-//! Request targets and authorities: the two places where a stranger's text says where something is (RFC 3986). Both are
-//! read into one plain form and refused if another reader could see another place in them.
+//! Request targets and authorities: the two places where a stranger's text says where something is
+//! (RFC 3986). Both are read into one plain form and refused if another reader could see another
+//! place in them.
 
 use std::net::Ipv6Addr;
 
@@ -8,7 +9,8 @@ use super::Refusal;
 /// Splits an origin-form target into the decoded path and the query as sent.
 ///
 /// # Errors
-/// 400 for fragments, backslashes, wrong escapes, escaped control characters or slashes, and dot segments.
+/// 400 for fragments, backslashes, wrong escapes, escaped control characters or slashes, and dot
+/// segments.
 pub(super) fn split(target: &str) -> Result<(String, Option<String>), Refusal> {
     if target.contains(['#', '\\']) || !target.is_ascii() {
         return Err(Refusal::bad_request(
@@ -40,7 +42,8 @@ pub(super) fn split(target: &str) -> Result<(String, Option<String>), Refusal> {
     Ok((path, query.map(str::to_owned)))
 }
 
-/// `pct-encoded = "%" HEXDIG HEXDIG`, decoded once. `None` for a wrong escape or a control character.
+/// `pct-encoded = "%" HEXDIG HEXDIG`, decoded once. `None` for a wrong escape or a control
+/// character.
 fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
@@ -62,8 +65,8 @@ fn hex(byte: u8) -> Option<u8> {
     u8::try_from(digit).ok()
 }
 
-/// `host [ ":" port ]` of RFC 3986 section 3.2, as found in Host and Origin. Names are letters, digits, `-`, `.` and `_`:
-/// the grammar's other characters occur only in attacks.
+/// `host [ ":" port ]` of RFC 3986 section 3.2, as found in Host and Origin. Names are letters,
+/// digits, `-`, `.` and `_`: the grammar's other characters occur only in attacks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Authority {
     /// In lower case; an IPv6 address in its shortest form, without brackets.

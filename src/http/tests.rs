@@ -221,7 +221,8 @@ fn time_of_a_trickle(size: usize) -> Duration {
 #[test]
 fn a_byte_of_a_head_that_trickles_in_costs_the_same_however_many_came_before() {
     let (short, long) = (time_of_a_trickle(4 << 10), time_of_a_trickle(32 << 10));
-    // Eight times as long. Were each byte to cost the whole head again, it would be 64 times the time.
+    // Eight times as long. Were each byte to cost the whole head again, it would be 64 times the
+    // time.
     assert!(long < short * 30, "{short:?} for 4 KiB, {long:?} for 32");
 }
 

@@ -1,5 +1,6 @@
-//! How long deliveries took, in buckets an eighth as wide as what they hold, so that a percentile can be told to that
-//! exactness. Counting one is two additions; whoever wants to know about the last seconds compares two readings.
+//! How long deliveries took, in buckets an eighth as wide as what they hold, so that a percentile
+//! can be told to that exactness. Counting one is two additions; whoever wants to know about the
+//! last seconds compares two readings.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ const DOUBLINGS: u64 = 27;
 /// The first buckets are a microsecond wide each, up to the first doubling that has eight of them.
 const BUCKETS: usize = (PARTS * (DOUBLINGS - PARTS.ilog2() as u64 + 1)) as usize;
 
-/// How many doublings lie between the bounds that [`Delays::read`] tells, of which the first is 16 µs.
+/// How many doublings lie between the bounds that [`Delays::read`] tells, of which the first is 16
+/// µs.
 const COARSE: usize = 2;
 
 /// See the head of this file.
@@ -68,8 +70,8 @@ impl Delays {
 pub struct Counts(Box<[u64]>);
 
 impl Counts {
-    /// The time within which this part (0 to 1) of those stayed that were counted after `former`, at most an eighth too
-    /// long; `None` when nothing was counted.
+    /// The time within which this part (0 to 1) of those stayed that were counted after `former`,
+    /// at most an eighth too long; `None` when nothing was counted.
     pub fn percentile_since(&self, former: &Self, part: f64) -> Option<Duration> {
         let counts = || self.0.iter().zip(&former.0).map(|(now, then)| now - then);
         let all: u64 = counts().sum();

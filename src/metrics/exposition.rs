@@ -1,5 +1,6 @@
-//! The figures of the node as a page that Prometheus reads: its text format, version 0.0.4. A name that ends in `_total` is a
-//! counter; all of ours begin with `switchboard_`, those of the process have the names that every exporter gives them.
+//! The figures of the node as a page that Prometheus reads: its text format, version 0.0.4. A name
+//! that ends in `_total` is a counter; all of ours begin with `switchboard_`, those of the process
+//! have the names that every exporter gives them.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;

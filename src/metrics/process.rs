@@ -1,4 +1,5 @@
-//! What the kernel knows of this process, read from `/proc/self` (proc(5)). Where there is none, nothing is known.
+//! What the kernel knows of this process, read from `/proc/self` (proc(5)). Where there is none,
+//! nothing is known.
 
 use std::fs;
 
@@ -31,7 +32,8 @@ impl Process {
     }
 }
 
-/// Memory held in RAM, in bytes: one of the above, read alone in a few microseconds however many files are open.
+/// Memory held in RAM, in bytes: one of the above, read alone in a few microseconds however many
+/// files are open.
 pub fn resident_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
@@ -47,8 +49,8 @@ struct Stat {
 }
 
 impl Stat {
-    /// The second field is the program's name in brackets, and may itself hold brackets and blanks: the others are counted
-    /// from its end, where the state is the first.
+    /// The second field is the program's name in brackets, and may itself hold brackets and blanks:
+    /// the others are counted from its end, where the state is the first.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();

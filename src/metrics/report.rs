@@ -1,5 +1,6 @@
-//! What a node tells of itself once a second in the room `$nodes`, so that the cluster shows itself to whoever may join there.
-//! `docs/nodes.md` has the fields with their units. What is not known is `null`, never a number.
+//! What a node tells of itself once a second in the room `$nodes`, so that the cluster shows itself
+//! to whoever may join there. `docs/nodes.md` has the fields with their units. What is not known is
+//! `null`, never a number.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,8 +15,8 @@ use crate::model::readiness::State;
 /// How often a node tells.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Over how many reports the delay of deliveries is told: long enough for a percentile of what is rare, short enough to see
-/// a bad moment end.
+/// Over how many reports the delay of deliveries is told: long enough for a percentile of what is
+/// rare, short enough to see a bad moment end.
 const WINDOW: usize = 5;
 
 /// The part of all deliveries that the delay is told of.

@@ -1,15 +1,18 @@
-//! What a backend may ask of the whole cluster at once, and how it is answered: how many are in a room, which rooms there are, and
-//! which connections a user has. The words that the API, the client's protocols and the brokers share.
+//! What a backend may ask of the whole cluster at once, and how it is answered: how many are in a
+//! room, which rooms there are, and which connections a user has. The words that the API, the
+//! client's protocols and the brokers share.
 
 use crate::model::id::{Position, RoomName, UserName};
 use crate::model::member::Info;
 use crate::model::publication::Sender;
 
-/// How many members, rooms or connections one page may have, and how many it has when nothing is said.
+/// How many members, rooms or connections one page may have, and how many it has when nothing is
+/// said.
 pub const PAGE_LIMIT: usize = 1000;
 pub const PAGE_DEFAULT: usize = 100;
 
-/// What is asked. Pages go by the order of names (bytes), behind `after`, which itself need not be there any more.
+/// What is asked. Pages go by the order of names (bytes), behind `after`, which itself need not be
+/// there any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterQuery {
     /// How many are in a room, and where it stands.

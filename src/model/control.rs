@@ -30,7 +30,8 @@ const ORDERS: LogLimits = LogLimits {
     age: Duration::from_secs(3600),
 };
 
-/// How much longer than a token may live its revocation is remembered: clocks differ by some seconds, at both ends.
+/// How much longer than a token may live its revocation is remembered: clocks differ by some
+/// seconds, at both ends.
 pub const MARGIN: Duration = Duration::from_secs(60);
 
 /// One of the logs.
@@ -168,7 +169,8 @@ impl ControlCommand {
         }
     }
 
-    /// What was said in one of the logs. `None`: it is no order that this node knows, or none for that log.
+    /// What was said in one of the logs. `None`: it is no order that this node knows, or none for
+    /// that log.
     pub fn read(log: ControlLog, said: &Publication) -> Option<Self> {
         // Names have no character that JSON escapes, so the text holds them as they are.
         let wire: Wire<'_> = serde_json::from_str(said.data.get()).ok()?;

@@ -1,13 +1,15 @@
-//! What the ended epochs of a room's log still mean. A log is one sequence of offsets. When its end may
-//! have been lost, its epoch ends; the entries stay, and the next epoch goes on with the next offset:
+//! What the ended epochs of a room's log still mean. A log is one sequence of offsets. When its end
+//! may have been lost, its epoch ends; the entries stay, and the next epoch goes on with the next
+//! offset:
 //!
 //! ```text
 //! offset     1  2  3  4  5  6  7  8  9 10
 //! epoch      a  a  a  a  a  b  b  b  c  c          ends: a at 5, b at 8; c is the present one
 //! ```
 //!
-//! A position up to the end of its epoch is *valid*: nothing up to it was lost, and what comes after it
-//! follows in the log. A position above the end of its epoch names a message that was lost.
+//! A position up to the end of its epoch is *valid*: nothing up to it was lost, and what comes
+//! after it follows in the log. A position above the end of its epoch names a message that was
+//! lost.
 
 use crate::model::id::{Epoch, Position};
 
@@ -31,7 +33,8 @@ pub enum Standing {
 }
 
 impl Ends {
-    /// Remembers that an epoch ended at an offset; the oldest is forgotten where there are too many.
+    /// Remembers that an epoch ended at an offset; the oldest is forgotten where there are too
+    /// many.
     pub fn push(&mut self, epoch: Epoch, offset: u64) {
         if self.0.len() == MAX_ENDS {
             self.0.remove(0);
@@ -68,9 +71,9 @@ impl Ends {
         }
     }
 
-    /// The offset behind which a page begins that follows a delivered position. Of an epoch that is not
-    /// remembered nothing is known, so the page begins with the present one, of which a node that
-    /// stands elsewhere has delivered nothing.
+    /// The offset behind which a page begins that follows a delivered position. Of an epoch that is
+    /// not remembered nothing is known, so the page begins with the present one, of which a node
+    /// that stands elsewhere has delivered nothing.
     pub fn page_begins_behind(&self, delivered: Position, top: Position) -> u64 {
         if delivered.epoch == top.epoch {
             return delivered.offset;

@@ -1,5 +1,6 @@
-//! What was said in a room: a [`Run`] of publications without holes, the [`Log`] that the memory broker keeps of a
-//! room, and the [`Recent`] messages that a node keeps so that returning clients cost no read.
+//! What was said in a room: a [`Run`] of publications without holes, the [`Log`] that the memory
+//! broker keeps of a room, and the [`Recent`] messages that a node keeps so that returning clients
+//! cost no read.
 
 mod recent;
 
@@ -74,7 +75,8 @@ impl Run {
         offset >= self.first && offset - self.first < self.entries.len() as u64
     }
 
-    /// The messages after `offset`, ascending, at most `limit`; empty when the next one is not here.
+    /// The messages after `offset`, ascending, at most `limit`; empty when the next one is not
+    /// here.
     pub fn after(
         &self,
         offset: u64,
@@ -274,7 +276,8 @@ impl Log {
         }
     }
 
-    /// When this log was last written to, as far as its age goes: what expires first was idle longest.
+    /// When this log was last written to, as far as its age goes: what expires first was idle
+    /// longest.
     pub fn expires(&self) -> Instant {
         self.expires
     }
@@ -300,8 +303,8 @@ mod tests {
             .collect()
     }
 
-    /// The naive model of a log: what was appended and survived, each with its epoch, and the epochs
-    /// in the order they began.
+    /// The naive model of a log: what was appended and survived, each with its epoch, and the
+    /// epochs in the order they began.
     #[derive(Clone, Debug)]
     struct Naive {
         entries: Vec<(Epoch, u64)>,

@@ -1,5 +1,5 @@
-//! The names of things: rooms, users, sessions, runs of a node, and the position in a room (epoch and
-//! offset). All are checked when they are made, so that the floors above never meet a bad one.
+//! The names of things: rooms, users, sessions, runs of a node, and the position in a room (epoch
+//! and offset). All are checked when they are made, so that the floors above never meet a bad one.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A map whose keys are numbers that the node deals itself. No stranger can choose them to collide, so that hashing them needs
-/// none of the care that costs time with names: a fifth of SipHash's instructions.
+/// A map whose keys are numbers that the node deals itself. No stranger can choose them to collide,
+/// so that hashing them needs none of the care that costs time with names: a fifth of SipHash's
+/// instructions.
 pub type NumberMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// As [`NumberMap`].
@@ -38,9 +39,9 @@ pub enum NameError {
 
 /// A room's name: 1 to 128 bytes of `A-Z a-z 0-9 _ . : @ $ -`.
 ///
-/// The alphabet has no braces, blanks, quotes, globs or control characters: a name can stand in a Redis key,
-/// in JSON and in a log line as it is. A leading `$` or `@` marks the server's own rooms:
-/// see [`is_reserved`](Self::is_reserved).
+/// The alphabet has no braces, blanks, quotes, globs or control characters: a name can stand in a
+/// Redis key, in JSON and in a log line as it is. A leading `$` or `@` marks the server's own
+/// rooms: see [`is_reserved`](Self::is_reserved).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RoomName(Arc<str>);
 
@@ -126,7 +127,8 @@ impl UserName {
         &self.0
     }
 
-    /// The user's personal room: what is published there reaches each connection of the user and nobody else.
+    /// The user's personal room: what is published there reaches each connection of the user and
+    /// nobody else.
     pub fn room(&self) -> RoomName {
         RoomName(format!("@{}", self.0).into())
     }
@@ -138,10 +140,11 @@ impl fmt::Display for UserName {
     }
 }
 
-/// One life of a room's log, made at random with the log: an offset means something only within its epoch.
+/// One life of a room's log, made at random with the log: an offset means something only within its
+/// epoch.
 ///
-/// Shown as 16 hexadecimal digits. Text that is no epoch reads as [`Epoch::UNKNOWN`], which no log ever has: whoever
-/// comes back with it is told that its position is lost, rather than refused.
+/// Shown as 16 hexadecimal digits. Text that is no epoch reads as [`Epoch::UNKNOWN`], which no log
+/// ever has: whoever comes back with it is told that its position is lost, rather than refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(u64);
 
@@ -189,7 +192,8 @@ impl<'de> Deserialize<'de> for Epoch {
     }
 }
 
-/// A place in a room: whoever stands at offset 41 next receives 42. Offset 0 is before the first message.
+/// A place in a room: whoever stands at offset 41 next receives 42. Offset 0 is before the first
+/// message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
@@ -197,7 +201,8 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// One run of a node, made at random when the process starts: a restarted node is another incarnation.
+/// One run of a node, made at random when the process starts: a restarted node is another
+/// incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Incarnation(pub u64);
 

@@ -1,5 +1,5 @@
-//! Who a client is: what it shows to say so, and what has come of that. A token is shown once and forgotten; what is kept
-//! of it is the user, its rights and its times.
+//! Who a client is: what it shows to say so, and what has come of that. A token is shown once and
+//! forgotten; what is kept of it is the user, its rights and its times.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::model::secret::Secret;
 /// By how much the clocks of issuers and nodes may differ, in milliseconds.
 pub const LEEWAY: u64 = 5_000;
 
-/// A date of a token (RFC 7519 section 2), which is a number of seconds, perhaps with a fraction, in milliseconds. The
-/// conversion saturates; what is no number becomes 0.
+/// A date of a token (RFC 7519 section 2), which is a number of seconds, perhaps with a fraction,
+/// in milliseconds. The conversion saturates; what is no number becomes 0.
 pub fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1000.0) as u64
 }
@@ -30,7 +30,8 @@ pub enum Credentials {
     Token(Secret<String>),
 }
 
-/// A user that has shown who it is. The user of a session never changes; the rest does with each new token.
+/// A user that has shown who it is. The user of a session never changes; the rest does with each
+/// new token.
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub user: UserName,
@@ -47,7 +48,8 @@ pub struct Times {
     /// When it was issued, if it says.
     pub issued: Option<u64>,
     pub expires: u64,
-    /// When a connection ends that has shown nothing newer: a little after `expires`, since clocks differ.
+    /// When a connection ends that has shown nothing newer: a little after `expires`, since clocks
+    /// differ.
     pub ends: u64,
 }
 

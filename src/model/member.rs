@@ -1,4 +1,5 @@
-//! Who is in a room, over all nodes: the words of presence that the dispatcher, the client's protocols and the brokers share.
+//! Who is in a room, over all nodes: the words of presence that the dispatcher, the client's
+//! protocols and the brokers share.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use crate::model::id::UserName;
 /// The longest `info`, in bytes of JSON.
 pub const INFO_BYTES: usize = 512;
 
-/// What a user shows of itself to the others of a room (a name, an avatar): a JSON object of at most [`INFO_BYTES`].
+/// What a user shows of itself to the others of a room (a name, an avatar): a JSON object of at
+/// most [`INFO_BYTES`].
 pub type Info = Arc<RawValue>;
 
 /// A user in a room.
@@ -24,7 +26,8 @@ pub struct Member {
 /// A part of the list of a room's members, at one version.
 #[derive(Clone, Debug, Default)]
 pub struct MemberPage {
-    /// Raised with every change. It compares only with others of the same room: equal versions are equal lists.
+    /// Raised with every change. It compares only with others of the same room: equal versions are
+    /// equal lists.
     pub version: u64,
     /// In the order of names.
     pub members: Vec<Member>,
@@ -39,7 +42,8 @@ pub struct MemberPage {
 /// One change of a room's list.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The version that it changes, and the one it makes. Whoever stands at another version than `from` has missed something.
+    /// The version that it changes, and the one it makes. Whoever stands at another version than
+    /// `from` has missed something.
     pub from: u64,
     pub version: u64,
     pub user: UserName,

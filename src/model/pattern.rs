@@ -1,5 +1,5 @@
-//! Patterns of room names: plain text in which `*` stands for any number of characters, also none. Nothing else is
-//! special, so that a pattern reads as what it means.
+//! Patterns of room names: plain text in which `*` stands for any number of characters, also none.
+//! Nothing else is special, so that a pattern reads as what it means.
 
 use std::fmt;
 
@@ -18,14 +18,15 @@ impl Pattern {
         sound.then(|| Self(text.into()))
     }
 
-    /// Whether a room's name fits. A star never stands for the sign of the server's rooms (`$`) or of a user's (`@`): a
-    /// pattern for those begins with it, so that `*` means the ordinary rooms.
+    /// Whether a room's name fits. A star never stands for the sign of the server's rooms (`$`) or
+    /// of a user's (`@`): a pattern for those begins with it, so that `*` means the ordinary rooms.
     pub fn fits_room(&self, room: &RoomName) -> bool {
         let name = room.as_str();
         (!room.is_reserved() || self.0.starts_with(&name[..1])) && self.fits(name)
     }
 
-    /// Whether the whole name fits. Linear but for the stars, of which each is tried once per place: names are short.
+    /// Whether the whole name fits. Linear but for the stars, of which each is tried once per
+    /// place: names are short.
     pub fn fits(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();
@@ -64,8 +65,8 @@ pub struct Switch {
 pub struct Switches(pub Vec<Switch>);
 
 impl Switches {
-    /// Whether it is on in the room: as the first rule that fits says, else in all but the server's own rooms and users'
-    /// personal ones.
+    /// Whether it is on in the room: as the first rule that fits says, else in all but the server's
+    /// own rooms and users' personal ones.
     pub fn is_on(&self, room: &RoomName) -> bool {
         let rule = self.0.iter().find(|rule| rule.rooms.fits_room(room));
         rule.map_or(!room.is_reserved(), |rule| rule.on)

@@ -1,5 +1,5 @@
-//! What is said in a room, how it is found again in the room's log, and why it may be refused: the words that the logic
-//! of rooms, the client's protocols and the brokers share.
+//! What is said in a room, how it is found again in the room's log, and why it may be refused: the
+//! words that the logic of rooms, the client's protocols and the brokers share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ impl Publication {
     }
 }
 
-/// A session, named so that every node can tell whether it is its own. Shown as `INCARNATION-SESSION`, which is what
-/// `welcome` tells its client.
+/// A session, named so that every node can tell whether it is its own. Shown as
+/// `INCARNATION-SESSION`, which is what `welcome` tells its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sender {
     pub incarnation: Incarnation,
@@ -109,7 +109,8 @@ pub const MAX_OFFSET: u64 = 1 << 53;
 pub const KEY_BYTES: usize = 64;
 
 impl PublishKey {
-    /// What remembering it occupies in memory, in bytes, near enough to keep a bound: it stands in two places.
+    /// What remembering it occupies in memory, in bytes, near enough to keep a bound: it stands in
+    /// two places.
     pub fn weight(&self) -> usize {
         2 * size_of::<Self>() + self.key.len() + 96
     }
@@ -123,14 +124,14 @@ pub const KEY_TTL: Duration = Duration::from_secs(300);
 pub enum Range {
     /// Where the room stands, and no messages.
     Top,
-    /// The messages after this position, oldest first. Of an ended epoch the page goes on across its
-    /// end; see [`Ends::page_begins_behind`] for where it begins. If the log no longer reaches back so
-    /// far, it begins at the oldest message there is; [`Page::first`] tells.
+    /// The messages after this position, oldest first. Of an ended epoch the page goes on across
+    /// its end; see [`Ends::page_begins_behind`] for where it begins. If the log no longer reaches
+    /// back so far, it begins at the oldest message there is; [`Page::first`] tells.
     ///
-    /// The position is one that this node has *delivered*, so it is evidence: if the log of the same
-    /// epoch has a top below it, the end of the log is lost and the broker ends the epoch, once,
-    /// whichever node asks first. Positions that clients name are never asked with before the node has
-    /// found them to be at or below its own.
+    /// The position is one that this node has *delivered*, so it is evidence: if the log of the
+    /// same epoch has a top below it, the end of the log is lost and the broker ends the epoch,
+    /// once, whichever node asks first. Positions that clients name are never asked with before the
+    /// node has found them to be at or below its own.
     After(Position),
     /// The newest messages below this offset (`None`: below the top + 1).
     Before(Option<u64>),
@@ -141,8 +142,8 @@ pub enum Range {
 pub struct Page {
     /// Epoch and newest offset at the moment of reading.
     pub top: Position,
-    /// The oldest offset the log still has; `top + 1` when it has none. Of a page [`Range::After`] a
-    /// position: the oldest one behind the position, if entries right behind it are missing.
+    /// The oldest offset the log still has; `top + 1` when it has none. Of a page [`Range::After`]
+    /// a position: the oldest one behind the position, if entries right behind it are missing.
     pub first: u64,
     /// The epochs of the log that have ended.
     pub ends: Ends,

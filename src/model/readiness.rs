@@ -1,5 +1,5 @@
-//! Whether this node should be given new connections: four facts, shared by whoever finds them out (the broker, the
-//! dispatcher, the drain) and whoever is asked (`/readyz`, the handshake).
+//! Whether this node should be given new connections: four facts, shared by whoever finds them out
+//! (the broker, the dispatcher, the drain) and whoever is asked (`/readyz`, the handshake).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! How much of what was said in a room is kept for those who come back: a number of messages and a time, by the
-//! room's name.
+//! How much of what was said in a room is kept for those who come back: a number of messages and a
+//! time, by the room's name.
 
 use std::time::Duration;
 

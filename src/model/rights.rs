@@ -1,5 +1,6 @@
-//! Who may do what in which room. A token's grants add to what the node's own rules give everyone; the rooms of the server
-//! (`$nodes`) and of single users (`@ada`) have rules of their own, which no pattern for ordinary rooms touches.
+//! Who may do what in which room. A token's grants add to what the node's own rules give everyone;
+//! the rooms of the server (`$nodes`) and of single users (`@ada`) have rules of their own, which
+//! no pattern for ordinary rooms touches.
 
 use std::fmt;
 
@@ -169,7 +170,8 @@ mod tests {
         }
     }
 
-    /// What a client may do in a room, as the first letters of the actions: join, publish, history, members.
+    /// What a client may do in a room, as the first letters of the actions: join, publish, history,
+    /// members.
     fn may(rights: &Rights, who: Option<&Identity>, room: &str) -> String {
         let room = RoomName::new(room).unwrap();
         let allowed = Action::ALL.iter().zip("jphm".chars());

@@ -1,5 +1,5 @@
-//! What must never be shown: a wrapper whose `Debug` tells nothing and which has no `Display`, so that no log line, error
-//! or dump can hold what is inside by accident.
+//! What must never be shown: a wrapper whose `Debug` tells nothing and which has no `Display`, so
+//! that no log line, error or dump can hold what is inside by accident.
 
 use std::fmt;
 
@@ -26,7 +26,8 @@ impl<T> fmt::Debug for Secret<T> {
     }
 }
 
-/// Takes as long for a wrong guess as for a right one of the same length (constant time); the length itself shows.
+/// Takes as long for a wrong guess as for a right one of the same length (constant time); the
+/// length itself shows.
 impl<T: AsRef<[u8]>> PartialEq for Secret<T> {
     fn eq(&self, other: &Self) -> bool {
         self.0.as_ref().ct_eq(other.0.as_ref()).into()

@@ -1,5 +1,5 @@
-//! What webhooks tell, that a room is occupied or vacated, and the seam between whoever keeps these notices (the broker) and
-//! whoever delivers them: an [`Ask`] and its [`Turn`], over a queue.
+//! What webhooks tell, that a room is occupied or vacated, and the seam between whoever keeps these
+//! notices (the broker) and whoever delivers them: an [`Ask`] and its [`Turn`], over a queue.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::model::id::RoomName;
 use crate::model::pattern::Pattern;
 
-/// How many notices are told in one request at most. With the longest names they make less than 32 KiB.
+/// How many notices are told in one request at most. With the longest names they make less than 32
+/// KiB.
 pub const BATCH: usize = 100;
 
-/// How many notices are kept for a receiver that does not answer; of more, the oldest are dropped. In Redis they take about 10 MB,
-/// and a backend that is away for an hour may miss 25 a second.
+/// How many notices are kept for a receiver that does not answer; of more, the oldest are dropped.
+/// In Redis they take about 10 MB, and a backend that is away for an hour may miss 25 a second.
 pub const LENGTH: usize = 100_000;
 
 /// The same where the node's own memory keeps them.
@@ -20,14 +21,16 @@ pub const MEMORY_LENGTH: usize = 10_000;
 /// How long a notice is kept. Older news of who is online would mislead more than help.
 pub const AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// A node that has taken notices and asks for nothing so long is dead or frozen: another one takes them. A live one asks several
-/// times a second; this is long enough for most stalls, since a wrong guess tells a notice twice.
+/// A node that has taken notices and asks for nothing so long is dead or frozen: another one takes
+/// them. A live one asks several times a second; this is long enough for most stalls, since a wrong
+/// guess tells a notice twice.
 pub const CLAIM: Duration = Duration::from_secs(10);
 
-/// What a notice is known by, on every attempt and by every node. Ids ascend in the order in which things happened.
+/// What a notice is known by, on every attempt and by every node. Ids ascend in the order in which
+/// things happened.
 ///
-/// Shown as `1764000000000-0`: when it happened, in milliseconds since 1970 by the broker's clock, and a number among those of
-/// that millisecond.
+/// Shown as `1764000000000-0`: when it happened, in milliseconds since 1970 by the broker's clock,
+/// and a number among those of that millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WebhookEventId {
     pub time: u64,
@@ -81,7 +84,8 @@ impl Change {
     }
 }
 
-/// One thing that is told. A user comes online when the personal room `@user` is occupied, and goes offline when it is vacated.
+/// One thing that is told. A user comes online when the personal room `@user` is occupied, and goes
+/// offline when it is vacated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookEvent {
     pub id: WebhookEventId,
@@ -106,7 +110,8 @@ impl Wanted {
     }
 }
 
-/// What the deliverer says to the broker, several times a second: what it has delivered, and that it lives.
+/// What the deliverer says to the broker, several times a second: what it has delivered, and that
+/// it lives.
 #[derive(Debug)]
 pub struct Ask {
     /// These were told, and are to be forgotten.
@@ -130,7 +135,8 @@ pub enum ClaimMode {
 /// What the deliverer is to tell now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// Ascending, at most [`BATCH`]. It is this node's until it says that they are done, and is repeated until then.
+    /// Ascending, at most [`BATCH`]. It is this node's until it says that they are done, and is
+    /// repeated until then.
     pub held: Vec<WebhookEvent>,
     /// WebhookQueue that were given up since the last turn, by length or age.
     pub dropped: u64,

@@ -1,5 +1,6 @@
-//! This node's own part of presence: how many sessions each user has in each room here, and what the others are still to hear
-//! of it. Whoever leaves is in their *grace* first: a page that is reloaded makes no noise.
+//! This node's own part of presence: how many sessions each user has in each room here, and what
+//! the others are still to hear of it. Whoever leaves is in their *grace* first: a page that is
+//! reloaded makes no noise.
 //!
 //! ```text
 //!             arrive                 leave (the last)
@@ -15,8 +16,9 @@ use crate::broker::SetPresence;
 use crate::model::id::{RoomName, UserName};
 use crate::model::member::Info;
 
-/// How many may be in their grace at once, about 40 MiB; beyond, whoever left first is announced early. Far more than leave a node
-/// within seconds; it bounds what those who come and go can make the node remember.
+/// How many may be in their grace at once, about 40 MiB; beyond, whoever left first is announced
+/// early. Far more than leave a node within seconds; it bounds what those who come and go can make
+/// the node remember.
 const IN_GRACE: usize = 262_144;
 
 /// A user in a room; `None` stands for all anonymous sessions.
@@ -102,7 +104,8 @@ impl LocalPresence {
         self.depart(Some(now), room, user);
     }
 
-    /// One session less of the user is in the room, and it does not come back: it is somebody else's now.
+    /// One session less of the user is in the room, and it does not come back: it is somebody
+    /// else's now.
     pub fn hand_over(&mut self, room: &RoomName, user: Option<&UserName>) {
         self.depart(None, room, user);
     }

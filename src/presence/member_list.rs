@@ -1,6 +1,6 @@
-//! Who is in one room, over all nodes, as this node's members were told: a version, and the list that it belongs to. Plain logic:
-//! changes and pages of the list go in, what members are to be told comes out, in the order of versions, whatever the
-//! subscription missed.
+//! Who is in one room, over all nodes, as this node's members were told: a version, and the list
+//! that it belongs to. Plain logic: changes and pages of the list go in, what members are to be
+//! told comes out, in the order of versions, whatever the subscription missed.
 //!
 //! ```text
 //!             following                       versions are equal
@@ -9,8 +9,8 @@
 //!  └────────┘ ─────────▶ list (pages, from the first on) ───────────┘
 //!             a hole           changes meanwhile wait, and come behind it
 //! ```
-//! A room whose list does not fit into the node's memory has only the version. Its members are told of changes as they come, and
-//! where changes were missed, that they must ask anew.
+//! A room whose list does not fit into the node's memory has only the version. Its members are told
+//! of changes as they come, and where changes were missed, that they must ask anew.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -22,13 +22,15 @@ use crate::model::member::{Change, Info, Member, MemberPage};
 /// Members of one read at most.
 const PAGE: usize = 1000;
 
-/// How many changes wait for the list that is being read. Beyond it reading begins again: the list has them.
+/// How many changes wait for the list that is being read. Beyond it reading begins again: the list
+/// has them.
 const AHEAD: usize = 4096;
 
 /// What a member occupies besides its name and its info, in bytes, near enough to keep a bound.
 const OVERHEAD: usize = 128;
 
-/// What the members of the room are to be told. The version is that of the change, or of the list in which it was found.
+/// What the members of the room are to be told. The version is that of the change, or of the list
+/// in which it was found.
 #[derive(Clone, Debug)]
 pub enum MemberChange {
     Joined {
@@ -70,9 +72,11 @@ pub struct MemberList {
     version: Option<u64>,
     /// The list at `version`; `None` if it is not here or does not fit.
     table: Option<Table>,
-    /// The version of the list's last page: until the changes up to here have come, some of the list is ahead of `version`.
+    /// The version of the list's last page: until the changes up to here have come, some of the
+    /// list is ahead of `version`.
     last_page: u64,
-    /// How many users there are, and how many sessions that have not said who they are, by the newest read.
+    /// How many users there are, and how many sessions that have not said who they are, by the
+    /// newest read.
     count: u64,
     anonymous: u64,
     want: Want,
@@ -230,7 +234,8 @@ impl MemberList {
         self.ahead.len() * OVERHEAD
     }
 
-    /// Somebody's connections are more or fewer. `may_wait`: whether there is memory for changes that wait for a list.
+    /// Somebody's connections are more or fewer. `may_wait`: whether there is memory for changes
+    /// that wait for a list.
     pub fn receive(&mut self, change: Change, may_wait: bool, told: &mut Vec<MemberChange>) {
         match self.version {
             Some(version) if self.want != Want::List => {
@@ -282,7 +287,8 @@ impl MemberList {
         }
     }
 
-    /// A read was answered. What is to be told is put out in order. `memory`: how many bytes more it may occupy.
+    /// A read was answered. What is to be told is put out in order. `memory`: how many bytes more
+    /// it may occupy.
     pub fn answer(&mut self, roll: MemberPage, memory: usize, told: &mut Vec<MemberChange>) {
         let asked = std::mem::take(&mut self.asked);
         self.anonymous = roll.anonymous;
@@ -311,7 +317,8 @@ impl MemberList {
         {
             pages.set(user, connections, info);
         }
-        // What is known to come counts too: a room that is too large costs one page and not all of them.
+        // What is known to come counts too: a room that is too large costs one page and not all of
+        // them.
         let fits = pages.weight.max(roll.count as usize * OVERHEAD) <= memory;
         if fits && roll.more {
             self.pages = Some((version, pages));
@@ -343,8 +350,8 @@ impl MemberList {
                 Some(version) if change.from == version => self.apply(change, told),
                 Some(version) if change.version <= version => {}
                 _ => {
-                    // The next list has it. Keeping it could mean to ask for ever about something that a store which went back no
-                    // longer has.
+                    // The next list has it. Keeping it could mean to ask for ever about something
+                    // that a store which went back no longer has.
                     self.ahead.clear();
                     self.wish(Want::List);
                 }
@@ -356,7 +363,8 @@ impl MemberList {
     pub fn give_up(&mut self) {
         let is_mixed = self.version.is_some_and(|version| version < self.last_page);
         if self.table.take().is_some() && is_mixed {
-            // Without the list nobody knows any more which of the changes to come were told with it.
+            // Without the list nobody knows any more which of the changes to come were told with
+            // it.
             self.wish(Want::List);
         }
         if self.pages.is_some() {
@@ -364,8 +372,8 @@ impl MemberList {
         }
     }
 
-    /// A part of the list, if it is here: the members behind `after`, at most `limit`, and no more than `bytes` of them but for the
-    /// first.
+    /// A part of the list, if it is here: the members behind `after`, at most `limit`, and no more
+    /// than `bytes` of them but for the first.
     pub fn page(&self, after: Option<&UserName>, limit: usize, bytes: usize) -> Option<MemberPage> {
         let (version, table) = (self.version?, self.table.as_ref()?);
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);

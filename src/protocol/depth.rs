@@ -1,7 +1,8 @@
-//! How deeply a JSON text is nested, without reading it: what a room is sent must be readable by all its members, and
-//! readers differ in how deep they go (some give up at 128, some at 1,000).
+//! How deeply a JSON text is nested, without reading it: what a room is sent must be readable by
+//! all its members, and readers differ in how deep they go (some give up at 128, some at 1,000).
 
-/// Whether arrays and objects stand within each other more than `most` deep. The text need not be JSON.
+/// Whether arrays and objects stand within each other more than `most` deep. The text need not be
+/// JSON.
 pub fn is_deeper(text: &str, most: usize) -> bool {
     let opening = |byte: &u8| matches!(byte, b'[' | b'{');
     // Nearly every text has fewer brackets than that in all, and counting them is quick.

@@ -1,7 +1,8 @@
-//! Why a connection is ended by the server, and the close code it is told (RFC 6455 section 7.4). This is the one
-//! table of close codes; the range says whether the client should come back: 3000–3499 and 4000–4499 invite a
-//! return, 3500–3999 and 4500–4999 do not. Codes below 3000 are the RFC's own: 1011 is the node's fault and invites too,
-//! the others tell of a fault in the client's program, which would only be repeated.
+//! Why a connection is ended by the server, and the close code it is told (RFC 6455 section 7.4).
+//! This is the one table of close codes; the range says whether the client should come back:
+//! 3000–3499 and 4000–4499 invite a return, 3500–3999 and 4500–4999 do not. Codes below 3000 are
+//! the RFC's own: 1011 is the node's fault and invites too, the others tell of a fault in the
+//! client's program, which would only be repeated.
 
 /// A reason to end a connection. Refusing one command is another thing: see
 /// [`CommandError`](crate::protocol::CommandError).
@@ -109,13 +110,14 @@ impl Disconnect {
         }
     }
 
-    /// Whether the client should come back. A fault of the client's own program is no invitation: it would only be repeated.
+    /// Whether the client should come back. A fault of the client's own program is no invitation:
+    /// it would only be repeated.
     pub fn invites_return(self) -> bool {
         matches!(self.code(), 1011 | 3000..3500 | 4000..4500)
     }
 
-    /// Whether what is still queued for the client is given up, so that the close frame goes out next.
-    /// A slow reader would otherwise hear of it only after everything it was too slow for.
+    /// Whether what is still queued for the client is given up, so that the close frame goes out
+    /// next. A slow reader would otherwise hear of it only after everything it was too slow for.
     pub fn discards_outbox(self) -> bool {
         matches!(self, Disconnect::Slow)
     }

@@ -1,5 +1,6 @@
-//! The frames a server writes (RFC 6455 section 5.2): never masked, never fragmented. The payload is written in
-//! place behind room for the header, so that a message is encoded once and copied nowhere.
+//! The frames a server writes (RFC 6455 section 5.2): never masked, never fragmented. The payload
+//! is written in place behind room for the header, so that a message is encoded once and copied
+//! nowhere.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -1,6 +1,6 @@
-//! The native protocol: one JSON object per text frame, flat, `type` first; `id` is echoed in the reply. The JSON
-//! of clients lives in this module and nowhere else: what they ask is read in [`decode`](mod@decode), what they are told is written in
-//! [`encode`].
+//! The native protocol: one JSON object per text frame, flat, `type` first; `id` is echoed in the
+//! reply. The JSON of clients lives in this module and nowhere else: what they ask is read in
+//! [`decode`](mod@decode), what they are told is written in [`encode`].
 
 mod decode;
 mod encode;

@@ -1,4 +1,5 @@
-//! TLS towards others (`rediss://`, `https://`): rustls over the runtime's own socket. Towards clients it is a proxy's work.
+//! TLS towards others (`rediss://`, `https://`): rustls over the runtime's own socket. Towards
+//! clients it is a proxy's work.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,8 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// Speaks TLS with servers whose certificates were signed by the authorities in the file, or by the public ones.
+/// Speaks TLS with servers whose certificates were signed by the authorities in the file, or by the
+/// public ones.
 pub fn connector(authorities: Option<&Path>) -> Result<TlsConnector, TlsError> {
     let roots = match authorities {
         None => RootCertStore {

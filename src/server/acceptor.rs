@@ -1,5 +1,6 @@
-//! The accepting task: it takes connections in, paced while the dispatcher lags, and turns away those that are too many.
-//! A health check is answered all the same: a node that is busy or full is not a dead one.
+//! The accepting task: it takes connections in, paced while the dispatcher lags, and turns away
+//! those that are too many. A health check is answered all the same: a node that is busy or full is
+//! not a dead one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,20 +20,22 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is logged at most that newcomers are not taken in.
 const EXHAUSTED_LOG: Duration = Duration::from_secs(1);
 
-/// While the dispatcher lags, which shows in a half-full inbox, new connections wait in the kernel's queue: those who are here
-/// already come first. This is how often accepting looks again.
+/// While the dispatcher lags, which shows in a half-full inbox, new connections wait in the
+/// kernel's queue: those who are here already come first. This is how often accepting looks again.
 const ADMISSION_PAUSE: Duration = Duration::from_millis(5);
 
-/// After this one connection is taken in however the dispatcher lags. Ten a second are nothing beside what makes a dispatcher
-/// lag, and a health check, which needs no dispatcher, is not kept waiting for ever.
+/// After this one connection is taken in however the dispatcher lags. Ten a second are nothing
+/// beside what makes a dispatcher lag, and a health check, which needs no dispatcher, is not kept
+/// waiting for ever.
 const ADMISSION_PAUSE_MOST: Duration = Duration::from_millis(100);
 
-/// Connections at once that a full node hears out, in case they are health checks. All others are told that it is full
-/// before anything of them is read.
+/// Connections at once that a full node hears out, in case they are health checks. All others are
+/// told that it is full before anything of them is read.
 const SEATS: usize = 64;
 
-/// What the accepting task owns. It accepts until the server is dropped: one bad connection, or none left to have, never
-/// ends it. A broken listener ends the node, because nobody would find a node that takes no connections.
+/// What the accepting task owns. It accepts until the server is dropped: one bad connection, or
+/// none left to have, never ends it. A broken listener ends the node, because nobody would find a
+/// node that takes no connections.
 pub struct Acceptor {
     listener: Listener,
     entrance: Entrance,
@@ -48,7 +51,8 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// `stop` is disconnected when the server is dropped; `failed` is told when the listener is broken.
+    /// `stop` is disconnected when the server is dropped; `failed` is told when the listener is
+    /// broken.
     pub fn new(
         listener: Listener,
         entrance: Entrance,

@@ -1,4 +1,5 @@
-//! Tells once a second what the node knows of itself: the reports go to the dispatcher, which publishes them in `$nodes`.
+//! Tells once a second what the node knows of itself: the reports go to the dispatcher, which
+//! publishes them in `$nodes`.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! From the first signal to the exit code: SIGTERM or SIGINT drains the node, a second one does not wait for it, and
-//! a node that ends by itself is a failure that whoever supervises it must see.
+//! From the first signal to the exit code: SIGTERM or SIGINT drains the node, a second one does not
+//! wait for it, and a node that ends by itself is a failure that whoever supervises it must see.
 
 use std::io;
 use std::pin::pin;
@@ -14,8 +14,8 @@ use crate::server::Server;
 /// What a node that failed exits with (`EX_SOFTWARE` of sysexits.h).
 const FAILED: u8 = 70;
 
-/// The signals that stop a node. Ask for them before the node says that it listens: from then on one may come, and until
-/// somebody listens for it, it ends the process without a drain.
+/// The signals that stop a node. Ask for them before the node says that it listens: from then on
+/// one may come, and until somebody listens for it, it ends the process without a drain.
 pub fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin> {
     runtime::signals(&[Signal::Terminate, Signal::Interrupt])
 }

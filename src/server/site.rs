@@ -1,13 +1,14 @@
-//! The site that an operator gives in place of the built-in pages: a directory with all that lies in it, read once, at the
-//! start of the node.
+//! The site that an operator gives in place of the built-in pages: a directory with all that lies
+//! in it, read once, at the start of the node.
 
 use std::io;
 use std::path::Path;
 
 use crate::transport::pages::Assets;
 
-/// Reads the files of a directory and of those in it. Links are passed over, so that nothing from elsewhere is served and no
-/// circle is walked; so are names that are not UTF-8, which no request could ask for.
+/// Reads the files of a directory and of those in it. Links are passed over, so that nothing from
+/// elsewhere is served and no circle is walked; so are names that are not UTF-8, which no request
+/// could ask for.
 ///
 /// # Errors
 /// What cannot be read.

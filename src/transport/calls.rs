@@ -1,5 +1,5 @@
-//! A call of the HTTP API on its way: its commands go to the dispatcher, the answers come back, and if one does not in time the
-//! caller is told what that means.
+//! A call of the HTTP API on its way: its commands go to the dispatcher, the answers come back, and
+//! if one does not in time the caller is told what that means.
 
 use crate::api::{self, Asked, Found, Waiting};
 use crate::dispatcher::{Event, Now};
@@ -21,7 +21,8 @@ pub fn find<'a>(node: &Node, entrance: Entrance, request: &'a Request) -> Found<
     }
 }
 
-/// Judges who asks and what kind of body follows, before the body is read. The figures are free where only backends come in.
+/// Judges who asks and what kind of body follows, before the body is read. The figures are free
+/// where only backends come in.
 ///
 /// # Errors
 /// As for [`api::Gate::admit`] and [`api::check_type`].

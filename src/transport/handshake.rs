@@ -1,6 +1,6 @@
-//! The server's half of the WebSocket handshake as plain logic, RFC 6455 sections 4.2.1 and 4.2.2. Everything is judged
-//! before 101 is said, and whatever is refused ends the connection: a proxy that already believes in the tunnel would
-//! forward the next bytes unseen.
+//! The server's half of the WebSocket handshake as plain logic, RFC 6455 sections 4.2.1 and 4.2.2.
+//! Everything is judged before 101 is said, and whatever is refused ends the connection: a proxy
+//! that already believes in the tunnel would forward the next bytes unseen.
 
 #[cfg(test)]
 mod tests;
@@ -14,12 +14,13 @@ use crate::http::{Authority, Method, Refusal, Request, Status, Version};
 /// What a handshake must fit besides the RFC.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rules<'a> {
-    /// Foreign pages that may connect: whole origins such as `https://chat.example`, compared in any case, since scheme and
-    /// host have none. Pages of the node's own host need no entry; `null` is never let in.
+    /// Foreign pages that may connect: whole origins such as `https://chat.example`, compared in
+    /// any case, since scheme and host have none. Pages of the node's own host need no entry;
+    /// `null` is never let in.
     pub origins: &'a [String],
-    /// Where this is set, pages of the node's own host are let in only if that host is this address or another of this
-    /// machine alone. A page can have its name point to the reader's machine (DNS rebinding), and would then be of the same
-    /// host as a node there that believes everyone.
+    /// Where this is set, pages of the node's own host are let in only if that host is this address
+    /// or another of this machine alone. A page can have its name point to the reader's machine
+    /// (DNS rebinding), and would then be of the same host as a node there that believes everyone.
     pub own_hosts: Option<IpAddr>,
     /// The subprotocols spoken on this path; the client's order decides.
     pub protocols: &'a [&'static str],
@@ -51,7 +52,8 @@ impl Accepted {
     }
 }
 
-/// Whether the request asks to become a WebSocket. HTTP/1.0 cannot, whatever it says (RFC 9110 section 7.8).
+/// Whether the request asks to become a WebSocket. HTTP/1.0 cannot, whatever it says (RFC 9110
+/// section 7.8).
 pub fn wants_upgrade(request: &Request) -> bool {
     request.version == Version::Http11 && request.lists("upgrade", "websocket")
 }
@@ -59,8 +61,8 @@ pub fn wants_upgrade(request: &Request) -> bool {
 /// Judges a request to a WebSocket path. Extension offers are ignored.
 ///
 /// # Errors
-/// 405 for other methods than GET, 505 for HTTP/1.0, 426 without a wish for WebSocket version 13, 403 for a page of a
-/// foreign origin, 400 for the rest.
+/// 405 for other methods than GET, 505 for HTTP/1.0, 426 without a wish for WebSocket version 13,
+/// 403 for a page of a foreign origin, 400 for the rest.
 pub fn judge(request: &Request, rules: &Rules<'_>) -> Result<Accepted, Refusal> {
     if request.method != Method::Get {
         let refusal = Refusal::new(Status::MethodNotAllowed, "Open a WebSocket with GET.");
@@ -109,8 +111,9 @@ fn only<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Sixteen bytes in base64 (RFC 4648 section 4) are 22 characters and two of padding. The four idle bits of the last
-/// character may be anything: they do not reach the bytes, and some clients set them.
+/// Sixteen bytes in base64 (RFC 4648 section 4) are 22 characters and two of padding. The four idle
+/// bits of the last character may be anything: they do not reach the bytes, and some clients set
+/// them.
 fn is_key(key: &str) -> bool {
     let alphabet = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24
@@ -119,8 +122,8 @@ fn is_key(key: &str) -> bool {
             .is_some_and(|digits| digits.bytes().all(alphabet))
 }
 
-/// Origin tells which page a browser runs (RFC 6455 section 10.2); programs send none, or lie, so a missing one passes
-/// and a right one proves nothing about the user.
+/// Origin tells which page a browser runs (RFC 6455 section 10.2); programs send none, or lie, so a
+/// missing one passes and a right one proves nothing about the user.
 fn check_origin(request: &Request, rules: &Rules<'_>) -> Result<(), Refusal> {
     let mut sent = request.headers("origin");
     let Some(origin) = sent.next() else {
@@ -150,8 +153,8 @@ fn check_origin(request: &Request, rules: &Rules<'_>) -> Result<(), Refusal> {
     ))
 }
 
-/// Whether a host can only be this machine: `localhost` and what is below it (RFC 6761 section 6.3), a loopback address, or
-/// the one given.
+/// Whether a host can only be this machine: `localhost` and what is below it (RFC 6761 section
+/// 6.3), a loopback address, or the one given.
 fn is_own_host(host: &str, listen: IpAddr) -> bool {
     let Some(Authority { host, .. }) = Authority::parse(host) else {
         return false;
@@ -162,8 +165,8 @@ fn is_own_host(host: &str, listen: IpAddr) -> bool {
         || ip.is_ok_and(|ip| ip.is_loopback() || ip == listen.to_canonical())
 }
 
-/// Whether an origin of the web names the host and port that the request was sent to. TLS ends at a proxy, so the scheme
-/// is not known here; it only tells which port a missing one stands for.
+/// Whether an origin of the web names the host and port that the request was sent to. TLS ends at a
+/// proxy, so the scheme is not known here; it only tells which port a missing one stands for.
 fn is_same_host(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else {
         return false;
@@ -181,8 +184,8 @@ fn is_same_host(origin: &str, host: &str) -> bool {
     origin.is_some() && origin == place(host)
 }
 
-/// The answer is our own spelling of a known name: nothing of the client's is echoed. Each offer is looked at once, however
-/// many there are.
+/// The answer is our own spelling of a known name: nothing of the client's is echoed. Each offer is
+/// looked at once, however many there are.
 fn choose_protocol(request: &Request, known: &[&'static str]) -> Option<&'static str> {
     let mut offers = request.elements("sec-websocket-protocol");
     offers.find_map(|offer| known.iter().copied().find(|name| *name == offer))

@@ -1,5 +1,6 @@
-//! A connection while it speaks HTTP: heads under a limit and a deadline, bodies by their length, answers in order,
-//! and the upgrade, before which everything is checked and after which nothing is HTTP any more.
+//! A connection while it speaks HTTP: heads under a limit and a deadline, bodies by their length,
+//! answers in order, and the upgrade, before which everything is checked and after which nothing is
+//! HTTP any more.
 
 use std::future::poll_fn;
 use std::io;
@@ -36,7 +37,8 @@ const FULL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon a client that was refused for the moment may come back, in seconds.
 const RETRY_AFTER: u32 = 1;
 
-/// The same, in seconds, for a client whose address has too many connections: others have to go first.
+/// The same, in seconds, for a client whose address has too many connections: others have to go
+/// first.
 const ADDRESS_RETRY_AFTER: &str = "5";
 
 /// Answers requests until one upgrades (`Some`) or the connection is over (`None`).
@@ -79,7 +81,8 @@ pub async fn serve<S: Socket>(
         let keep_alive = request.keep_alive && node.readiness.state() != State::Draining;
         door.answer(&request, &response, keep_alive).await?;
         drop(under_way);
-        // Requests that come without a pause need not wait for the socket: the others have their turn all the same.
+        // Requests that come without a pause need not wait for the socket: the others have their
+        // turn all the same.
         runtime::yield_now().await;
         if !keep_alive {
             finish(door.socket, node.limits.close_timeout).await;
@@ -144,7 +147,8 @@ impl<S: Socket> Door<'_, S> {
         }
     }
 
-    /// The room for what comes is made and taken away within each look, so that a read that is given up leaves nothing behind.
+    /// The room for what comes is made and taken away within each look, so that a read that is
+    /// given up leaves nothing behind.
     async fn read_some(&mut self) -> io::Result<usize> {
         poll_fn(|cx| {
             let start = self.buffer.len();
@@ -160,7 +164,8 @@ impl<S: Socket> Door<'_, S> {
         .await
     }
 
-    /// Reads the body. What takes none has one all the same, because the next request begins behind it.
+    /// Reads the body. What takes none has one all the same, because the next request begins behind
+    /// it.
     async fn body(&mut self, request: &Request) -> io::Result<Result<Vec<u8>, Expired>> {
         let length = request.content_length as usize;
         let time = self.node.limits.head_timeout;
@@ -235,7 +240,8 @@ impl<S: Socket> Door<'_, S> {
         let Ok(claim) = claim else {
             return self.refuse(one_of_many(), false).await;
         };
-        // The WebSocket reads on into this buffer for as long as it lives: it need not be as large as a head.
+        // The WebSocket reads on into this buffer for as long as it lives: it need not be as large
+        // as a head.
         self.buffer.shrink_to_fit();
         Ok(Some(Upgraded {
             speaks,
@@ -303,7 +309,8 @@ fn health(node: &Node) -> Health {
     }
 }
 
-/// Answers a health check on a node that is full, so that it is not taken for a dead one, and turns everything else away.
+/// Answers a health check on a node that is full, so that it is not taken for a dead one, and turns
+/// everything else away.
 pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
     let mut door = Door {
         node,

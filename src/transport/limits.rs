@@ -1,5 +1,6 @@
-//! How far a stranger may go, as plain logic: token buckets, the frames of one message, what one session may send, and the
-//! connections of one address. `docs/limits.md` lists every limit with its option, its answer and its figure.
+//! How far a stranger may go, as plain logic: token buckets, the frames of one message, what one
+//! session may send, and the connections of one address. `docs/limits.md` lists every limit with
+//! its option, its answer and its figure.
 
 mod addresses;
 mod fragments;

@@ -1,5 +1,6 @@
-//! The pages a node serves by itself: the chat page and its scripts, and the two health checks. Files are embedded in the
-//! binary or handed in by whoever read a directory; browsers keep them and ask with If-None-Match whether they are current.
+//! The pages a node serves by itself: the chat page and its scripts, and the two health checks.
+//! Files are embedded in the binary or handed in by whoever read a directory; browsers keep them
+//! and ask with If-None-Match whether they are current.
 
 #[cfg(test)]
 mod tests;
@@ -83,7 +84,8 @@ impl Assets {
         Self::from_files(files)
     }
 
-    /// Files by their name relative to the site, as in `index.html` or `img/logo.png`. `index.html` is also the page `/`.
+    /// Files by their name relative to the site, as in `index.html` or `img/logo.png`. `index.html`
+    /// is also the page `/`.
     pub fn from_files<N, B>(files: impl IntoIterator<Item = (N, B)>) -> Self
     where
         N: AsRef<str>,
@@ -120,7 +122,8 @@ pub fn is_health_check(request: &Request) -> bool {
     matches!(request.path.as_str(), LIVE_PATH | READY_PATH)
 }
 
-/// Answers what is no WebSocket and no call. The body of the answer to a HEAD is left out where the response is encoded.
+/// Answers what is no WebSocket and no call. The body of the answer to a HEAD is left out where the
+/// response is encoded.
 pub fn answer(request: &Request, assets: &Assets, health: &Health) -> Response {
     let page = match request.path.as_str() {
         LIVE_PATH => Some(Page::Live),
@@ -166,15 +169,17 @@ fn check_passed() -> Response {
     Response::new(Status::Ok, "text/plain; charset=utf-8", "ok\n").with("Cache-Control", "no-store")
 }
 
-/// If-None-Match compares weakly (RFC 9110 section 13.1.2). Our tags hold no comma, so cutting at commas finds them.
+/// If-None-Match compares weakly (RFC 9110 section 13.1.2). Our tags hold no comma, so cutting at
+/// commas finds them.
 fn is_current(request: &Request, etag: &str) -> bool {
     request
         .elements("if-none-match")
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
-/// Length and FNV-1a hash. The files are the operator's own, so a hash that an adversary could collide will do, and it is
-/// the same on every node, so a browser moved to another node need not load the page again.
+/// Length and FNV-1a hash. The files are the operator's own, so a hash that an adversary could
+/// collide will do, and it is the same on every node, so a browser moved to another node need not
+/// load the page again.
 fn etag(body: &[u8]) -> String {
     let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     let hash = body.iter().fold(0xcbf2_9ce4_8422_2325, fnv);

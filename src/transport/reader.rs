@@ -1,6 +1,6 @@
-//! The reading half of a session: tungstenite turns bytes into messages, the protocol's codec turns messages into commands, and
-//! these go into the dispatcher's inbox. When the inbox is full the reader waits, and so does its client: that is
-//! the backpressure.
+//! The reading half of a session: tungstenite turns bytes into messages, the protocol's codec turns
+//! messages into commands, and these go into the dispatcher's inbox. When the inbox is full the
+//! reader waits, and so does its client: that is the backpressure.
 
 use std::future::{Future, poll_fn};
 use std::ops::ControlFlow;
@@ -19,7 +19,8 @@ use crate::model::id::SessionId;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Asked, CommandError, Incoming, Protocol, Reply, RequestId};
 
-/// Reads to the end of the connection. The last thing it does, whatever happened, is to tell the dispatcher.
+/// Reads to the end of the connection. The last thing it does, whatever happened, is to tell the
+/// dispatcher.
 #[expect(
     clippy::manual_async_fn,
     reason = "an `async fn` keeps its arguments twice, for as long as the connection lives"
@@ -134,7 +135,8 @@ impl Reader<'_> {
             ControlFlow::Continue(())
         });
         if !answer.is_empty() {
-            // What does not fit is for a client that reads too slowly; the dispatcher finds that out by itself.
+            // What does not fit is for a client that reads too slowly; the dispatcher finds that
+            // out by itself.
             self.outbox.offer(answer);
         }
         tap.charge(cost(&found.commands).saturating_add(controls));
@@ -155,7 +157,8 @@ impl Reader<'_> {
                 Ok(event) => self.node.tell(event).await,
                 Err(error) => {
                     self.node.metrics.errors_total.count(error.code);
-                    // What does not fit is for a client that reads too slowly; the dispatcher finds that out by itself.
+                    // What does not fit is for a client that reads too slowly; the dispatcher finds
+                    // that out by itself.
                     let reply = self.protocol.reply(id, &Reply::Error(&error));
                     self.outbox.offer(reply);
                 }
@@ -190,7 +193,8 @@ fn cost(commands: &[Incoming]) -> u32 {
     commands.iter().map(cost).sum()
 }
 
-/// Who is to blame for the end of the stream, and how the client is told. `None`: there is nobody to tell.
+/// Who is to blame for the end of the stream, and how the client is told. `None`: there is nobody
+/// to tell.
 pub(super) fn blame(error: &Error) -> Option<Disconnect> {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Disconnect::TooBig),

@@ -1,5 +1,5 @@
-//! The socket as a session reads it: what comes is counted against the limits of the session, and a session that is over its rate is
-//! not read until it has waited.
+//! The socket as a session reads it: what comes is counted against the limits of the session, and a
+//! session that is over its rate is not read until it has waited.
 
 use std::future::Future;
 use std::io;
@@ -13,7 +13,8 @@ use crate::protocol::disconnect::Disconnect;
 use crate::runtime;
 use crate::transport::limits::{IngressMeter, Verdict};
 
-/// Bytes that one read counts as at least: many small pieces cost the node more than a few large ones.
+/// Bytes that one read counts as at least: many small pieces cost the node more than a few large
+/// ones.
 const LEAST_READ: u16 = 64;
 
 pub(super) struct ThrottledReader<'a, S> {
@@ -116,7 +117,8 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
         Poll::Ready(())
     }
 
-    /// Reads what has come, when the session may be read. An error tells that a limit or the connection has ended it.
+    /// Reads what has come, when the session may be read. An error tells that a limit or the
+    /// connection has ended it.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,5 @@
-//! The writing half of a session: drains the outbox into the socket, many buffers to one vectored write.
+//! The writing half of a session: drains the outbox into the socket, many buffers to one vectored
+//! write.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -32,8 +33,9 @@ pub fn run<S: Socket>(
     };
     async move {
         match node.guarded(poll_fn(|cx| writer.poll(cx, &node))).await {
-            // Everything is said, and the client hears the end behind the last frame: it is the server that closes first (RFC
-            // 6455 section 7.1.1). The reader goes on for the client's own close.
+            // Everything is said, and the client hears the end behind the last frame: it is the
+            // server that closes first (RFC 6455 section 7.1.1). The reader goes on for the
+            // client's own close.
             Some(Ok(())) => {
                 let _ = writer.socket.close().await;
             }
@@ -42,9 +44,10 @@ pub fn run<S: Socket>(
     }
 }
 
-/// One small structure that is polled by hand, instead of `async fn`s in each other: every delivery passes here, and the kernel's work on
-/// the one before has driven it out of the caches. Measured: a fifth of the delivery's time outside of the kernel, and 280 bytes of
-/// each connection (bench/README.md, flood).
+/// One small structure that is polled by hand, instead of `async fn`s in each other: every delivery
+/// passes here, and the kernel's work on the one before has driven it out of the caches. Measured:
+/// a fifth of the delivery's time outside of the kernel, and 280 bytes of each connection
+/// (bench/README.md, flood).
 struct Writer<S> {
     session: SessionId,
     socket: S,
@@ -88,7 +91,8 @@ impl<S: Socket> Writer<S> {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let rest = &mut self.batch.chunks[usize::from(self.done)..];
         let written = if let [only] = rest {
-            // The usual case when little is said; a plain `send` costs the kernel less than a vectored write.
+            // The usual case when little is said; a plain `send` costs the kernel less than a
+            // vectored write.
             ready!(Pin::new(&mut self.socket).poll_write(cx, only))?
         } else {
             // On the stack, during the call only: never in the task.

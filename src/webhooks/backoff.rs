@@ -1,5 +1,6 @@
-//! How long a receiver that did not take a batch is left alone: part of a bound that doubles from attempt to attempt ("full
-//! jitter"), so that it is neither flooded nor met by many senders in step.
+//! How long a receiver that did not take a batch is left alone: part of a bound that doubles from
+//! attempt to attempt ("full jitter"), so that it is neither flooded nor met by many senders in
+//! step.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The greatest bound: a receiver that is back hears of it within a minute.
 const LAST: Duration = Duration::from_secs(60);
 
-/// The wait that follows a number of failures in a row (1 or more): a part (0 to 1) of their bound, and never nothing at all.
+/// The wait that follows a number of failures in a row (1 or more): a part (0 to 1) of their bound,
+/// and never nothing at all.
 pub fn wait(failures: u32, part: f64) -> Duration {
     let bound = FIRST
         .saturating_mul(1 << failures.saturating_sub(1).min(10))

@@ -29,7 +29,8 @@ struct Event<'a> {
     time: u64,
 }
 
-/// The body that tells these notices; `node` is the sender's label, `sent` the time in milliseconds since 1970.
+/// The body that tells these notices; `node` is the sender's label, `sent` the time in milliseconds
+/// since 1970.
 pub fn encode(node: &str, sent: u64, notices: &[WebhookEvent]) -> String {
     let body = Body {
         node,

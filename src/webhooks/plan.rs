@@ -1,16 +1,18 @@
-//! What a deliverer is about to do: what it holds, what it has told and the broker does not know yet, and when it may try
-//! again. Plain logic; the task around it waits and sends.
+//! What a deliverer is about to do: what it holds, what it has told and the broker does not know
+//! yet, and when it may try again. Plain logic; the task around it waits and sends.
 
 use std::time::{Duration, Instant};
 
 use super::backoff;
 use crate::model::webhook_event::{WebhookEvent, WebhookEventId};
 
-/// After so many failures in a row a node lets others try: perhaps it alone cannot reach the receiver.
+/// After so many failures in a row a node lets others try: perhaps it alone cannot reach the
+/// receiver.
 const STUBBORN: u32 = 3;
 
-/// So long after it has asked a node is sure that what it holds is its own: a request that begins in this time ends before
-/// [`CLAIM`](crate::model::webhook_event::CLAIM), when another node may take it. A node that was frozen, or is cut off from the broker, asks first.
+/// So long after it has asked a node is sure that what it holds is its own: a request that begins
+/// in this time ends before [`CLAIM`](crate::model::webhook_event::CLAIM), when another node may
+/// take it. A node that was frozen, or is cut off from the broker, asks first.
 const SURE: Duration = Duration::from_secs(5);
 
 /// See the head of this file.
@@ -33,8 +35,8 @@ impl Plan {
         &self.done
     }
 
-    /// The broker, when it was asked, has forgotten these and says what this node holds. That counts: what it says no more
-    /// has been given to another node, or given up.
+    /// The broker, when it was asked, has forgotten these and says what this node holds. That
+    /// counts: what it says no more has been given to another node, or given up.
     pub fn turned(
         &mut self,
         asked: Instant,
@@ -62,7 +64,8 @@ impl Plan {
         self.rest = None;
     }
 
-    /// The receiver did not take the batch. `part` (0 to 1) is the jitter; answers how long it is left alone.
+    /// The receiver did not take the batch. `part` (0 to 1) is the jitter; answers how long it is
+    /// left alone.
     pub fn failed(&mut self, now: Instant, part: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let wait = backoff::wait(self.failures, part);
@@ -70,7 +73,8 @@ impl Plan {
         wait
     }
 
-    /// How long it still leaves the receiver alone, when it has failed so often that another node should try meanwhile.
+    /// How long it still leaves the receiver alone, when it has failed so often that another node
+    /// should try meanwhile.
     pub fn gives_way(&self, now: Instant) -> Option<Duration> {
         let rest = self.rest?.saturating_duration_since(now);
         (self.failures >= STUBBORN && !rest.is_zero()).then_some(rest)

@@ -1,5 +1,5 @@
-//! One request to the receiver: the only place that names hyper. Each has a connection of its own, over the runtime's socket
-//! or TLS, and one deadline for everything; redirects are not followed.
+//! One request to the receiver: the only place that names hyper. Each has a connection of its own,
+//! over the runtime's socket or TLS, and one deadline for everything; redirects are not followed.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -25,7 +25,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one address of a name may take to accept: two get their chance.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How much of an answer is read, so that a receiver that says something meets no reset; nobody looks at it.
+/// How much of an answer is read, so that a receiver that says something meets no reset; nobody
+/// looks at it.
 const ANSWER_BYTES: usize = 64 << 10;
 
 /// The largest head of an answer, in bytes (hyper's least is 8 KiB).

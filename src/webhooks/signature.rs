@@ -1,5 +1,6 @@
-//! How a receiver knows that a request is ours: HMAC-SHA256 (RFC 2104) over the time of sending, a full stop and the body, under a secret
-//! that both know. The time lets it refuse what somebody has recorded and sends again later.
+//! How a receiver knows that a request is ours: HMAC-SHA256 (RFC 2104) over the time of sending, a
+//! full stop and the body, under a secret that both know. The time lets it refuse what somebody has
+//! recorded and sends again later.
 
 use std::fmt::Write as _;
 
@@ -19,7 +20,8 @@ impl Key {
         Self(hmac::Key::new(HMAC_SHA256, secret.expose()))
     }
 
-    /// The header's value, `t=SECONDS,v1=HEX`, for a body that is sent at `time`, in seconds since 1970.
+    /// The header's value, `t=SECONDS,v1=HEX`, for a body that is sent at `time`, in seconds since
+    /// 1970.
     pub fn sign(&self, time: u64, body: &str) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(format!("{time}.").as_bytes());

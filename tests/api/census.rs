@@ -1,5 +1,6 @@
-//! Who is where: members, counts, rooms and connections, the same on every node, also when another has just died or Redis has lost
-//! everything. Each scenario without a fault runs on one node with its broker in memory, and on two that share a Redis.
+//! Who is where: members, counts, rooms and connections, the same on every node, also when another
+//! has just died or Redis has lost everything. Each scenario without a fault runs on one node with
+//! its broker in memory, and on two that share a Redis.
 
 use std::time::{Duration, Instant};
 
@@ -62,7 +63,8 @@ fn quiet(config: &mut Config) {
     config.heartbeat = Duration::from_secs(600);
 }
 
-/// What all of them are answered, once it is the same and fits. Meanwhile these clients listen, so that they answer pings.
+/// What all of them are answered, once it is the same and fits. Meanwhile these clients listen, so
+/// that they answer pings.
 async fn agreed(
     backends: &mut [Backend],
     listening: &mut [TestClient],

@@ -1,4 +1,5 @@
-//! The HTTP API on running nodes, by subject. Paths, fields and codes are tabled beside the code, in `src/api`.
+//! The HTTP API on running nodes, by subject. Paths, fields and codes are tabled beside the code,
+//! in `src/api`.
 
 mod access;
 mod census;

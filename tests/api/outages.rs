@@ -1,4 +1,5 @@
-//! What a caller is told while Redis is away or the dispatcher does not answer, and that nothing is lost while nodes are restarted.
+//! What a caller is told while Redis is away or the dispatcher does not answer, and that nothing is
+//! lost while nodes are restarted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What backends say: in one room, in many, in batches, for a client; and calls that share a connection.
+//! What backends say: in one room, in many, in batches, for a client; and calls that share a
+//! connection.
 
 use serde_json::{Value, json};
 
@@ -176,7 +177,8 @@ fn calls_share_a_connection_in_order_however_their_bytes_come() {
         let bytes = post(&backend, 4);
         backend.caller().dribble(bytes.as_bytes()).await;
         assert_eq!(backend.caller().answer().await.json()["offset"], 4);
-        // The head is answered before the body is sent, and the length of a HEAD is that of the GET.
+        // The head is answered before the body is sent, and the length of a HEAD is that of the
+        // GET.
         let waits =
             post(&backend, 5).replace("Content-Type", "Expect: 100-continue\r\nContent-Type");
         let (head, body) = waits.split_once("\r\n\r\n").unwrap();

@@ -1,5 +1,5 @@
-//! The scripts and the log of the memory broker follow one rule: random publishes, restarts, restored
-//! snapshots and reads have the same results in both.
+//! The scripts and the log of the memory broker follow one rule: random publishes, restarts,
+//! restored snapshots and reads have the same results in both.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -28,7 +28,8 @@ struct Model {
     /// The data set has changed: the next request ends the epoch.
     is_over: bool,
     names: HashMap<Epoch, Epoch>,
-    /// What each publish key got. Redis keeps them apart from the log: they are not restored with it.
+    /// What each publish key got. Redis keeps them apart from the log: they are not restored with
+    /// it.
     keys: HashMap<String, Position>,
 }
 
@@ -45,8 +46,8 @@ impl Model {
         }
     }
 
-    /// A position of Redis must be this one of the model. An epoch that is met for the first time gets
-    /// its name.
+    /// A position of Redis must be this one of the model. An epoch that is met for the first time
+    /// gets its name.
     fn agree(&mut self, expected: Position, found: Position, why: &str) {
         let name = *self.names.entry(expected.epoch).or_insert(found.epoch);
         assert_eq!(name, found.epoch, "{why}: the epoch of {expected:?}");

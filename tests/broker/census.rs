@@ -1,5 +1,6 @@
-//! What is asked about the whole cluster, over every broker: how many are in a room, which rooms there are, which connections a user
-//! has. Then what becomes of it when Redis loses or spoils something.
+//! What is asked about the whole cluster, over every broker: how many are in a room, which rooms
+//! there are, which connections a user has. Then what becomes of it when Redis loses or spoils
+//! something.
 
 use std::time::{Duration, Instant};
 

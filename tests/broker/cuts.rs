@@ -1,5 +1,5 @@
-//! Many small faults under load: what is acknowledged is there once, and a follower that reads after each `Following`
-//! gets everything in order.
+//! Many small faults under load: what is acknowledged is there once, and a follower that reads
+//! after each `Following` gets everything in order.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ fn long(settings: &mut Settings) {
     settings.retention.otherwise.size = 100_000;
 }
 
-/// A member of the lobby, as a dispatcher would be: it delivers what comes next, drops doubles, and reads holes.
+/// A member of the lobby, as a dispatcher would be: it delivers what comes next, drops doubles, and
+/// reads holes.
 struct Follower {
     node: BrokerNode,
     stands: Position,

@@ -1,5 +1,5 @@
-//! Nodes that know formats of different versions on one Redis: each writes the newest format that all live nodes read, and
-//! never skips one that it does not know.
+//! Nodes that know formats of different versions on one Redis: each writes the newest format that
+//! all live nodes read, and never skips one that it does not know.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! A thousand sessions that come back to one room at once: a real dispatcher over a real Redis, whose pages are bounded in
-//! bytes, and the test in the place of the sockets.
+//! A thousand sessions that come back to one room at once: a real dispatcher over a real Redis,
+//! whose pages are bounded in bytes, and the test in the place of the sockets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -157,7 +157,8 @@ fn a_thousand_sessions_that_return_cost_redis_a_read_for_each_page_of_the_log() 
         for client in 0..CLIENTS {
             heard |= house.hear(client, &mut stands[client as usize]);
         }
-        // Whoever has heard something may be in need of more; only then is there nothing to do but to wait.
+        // Whoever has heard something may be in need of more; only then is there nothing to do but
+        // to wait.
         let news = match heard {
             true => house.node.events.try_recv().ok(),
             false => house.node.events.recv_deadline(deadline).ok(),

@@ -1,5 +1,5 @@
-//! What the tests of presence say and see: who is here, by the broker's requests, and a table of a room as a dispatcher would
-//! keep it, which notices whatever it missed.
+//! What the tests of presence say and see: who is here, by the broker's requests, and a table of a
+//! room as a dispatcher would keep it, which notices whatever it missed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

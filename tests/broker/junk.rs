@@ -1,5 +1,5 @@
-//! Redis is a stranger: whatever somebody else writes to a room's topic, log, position or key is counted where it is read, or
-//! ends the log's epoch, and never a room or a node.
+//! Redis is a stranger: whatever somebody else writes to a room's topic, log, position or key is
+//! counted where it is read, or ends the log's epoch, and never a room or a node.
 
 use switchboard::broker::Range;
 use switchboard::broker::redis::wire;

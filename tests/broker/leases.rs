@@ -1,4 +1,5 @@
-//! Leases: who is gone is taken out once, who only seemed to be gone comes back once, and nobody is taken out because Redis was away.
+//! Leases: who is gone is taken out once, who only seemed to be gone comes back once, and nobody is
+//! taken out because Redis was away.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Logs that lost something: deleted, emptied, set back, or changed by someone else. Who stood there is never told that
-//! nothing was missed, and whoever looks first begins the one new epoch.
+//! Logs that lost something: deleted, emptied, set back, or changed by someone else. Who stood
+//! there is never told that nothing was missed, and whoever looks first begins the one new epoch.
 
 use switchboard::broker::Range;
 use switchboard::model::epochs::MAX_ENDS;

@@ -1,5 +1,5 @@
-//! What every broker promises: the same scenarios over each of them, through the seam alone; then what only Redis can
-//! do to us.
+//! What every broker promises: the same scenarios over each of them, through the seam alone; then
+//! what only Redis can do to us.
 
 /// Each scenario becomes a test of each broker.
 macro_rules! over_every_broker {

@@ -293,7 +293,8 @@ impl BrokerNode {
         }
     }
 
-    /// Waits until a publish is known not to have been sent: until then one that was is answered at once.
+    /// Waits until a publish is known not to have been sent: until then one that was is answered at
+    /// once.
     pub fn until_link_lost(&mut self) {
         self.until_ready(false, DEADLINE);
     }

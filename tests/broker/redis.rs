@@ -1,4 +1,5 @@
-//! How Redis is reached, and what it may refuse: addresses, passwords, TLS, prefixes, scripts, memory, junk.
+//! How Redis is reached, and what it may refuse: addresses, passwords, TLS, prefixes, scripts,
+//! memory, junk.
 
 use std::time::{Duration, Instant};
 

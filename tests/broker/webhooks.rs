@@ -1,5 +1,5 @@
-//! What brokers keep for webhooks: that a room is occupied, and vacated again, over all nodes together, once each; and what a
-//! deliverer is answered.
+//! What brokers keep for webhooks: that a room is occupied, and vacated again, over all nodes
+//! together, once each; and what a deliverer is answered.
 
 use std::time::{Duration, Instant};
 

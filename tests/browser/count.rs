@@ -1,5 +1,5 @@
-//! The client module in a real browser, counting: what was acknowledged is seen once and in order through the death of a
-//! node and of Redis, or a gap is told.
+//! The client module in a real browser, counting: what was acknowledged is seen once and in order
+//! through the death of a node and of Redis, or a gap is told.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,7 +8,8 @@ use crate::support::Cluster;
 use crate::support::browser::{Browser, Page, browse};
 use crate::support::redis_server::{Options, RedisServer};
 
-/// Joins the room `count` and publishes 1, 2, 3 … one after the other, until `counter.ending` is set.
+/// Joins the room `count` and publishes 1, 2, 3 … one after the other, until `counter.ending` is
+/// set.
 const COUNT: &str = "
     const [user, publishes, done] = arguments;
     import('/switchboard.js').then(({ Switchboard }) => {
@@ -91,8 +92,8 @@ async fn end(publisher: &Page, listener: &Page) -> [Counter; 2] {
     [counter(publisher).await, counter(listener).await]
 }
 
-/// What a counter may say for itself: all numbers in order and once, except where a gap was told. There some may be missing,
-/// and one whose answer was lost with Redis may come again.
+/// What a counter may say for itself: all numbers in order and once, except where a gap was told.
+/// There some may be missing, and one whose answer was lost with Redis may come again.
 fn judge(counter: &Counter) {
     assert_eq!(counter.refused, [] as [Value; 0], "{counter:?}");
     assert_eq!(counter.seen.first(), Some(&1), "{counter:?}");

@@ -1,6 +1,6 @@
-//! Real browsers on real nodes: in `chat` the page as people use it, in `people` whom they see and write to there, in `safety`
-//! what a page must not do or be made to do, in `tokens` signing in, in `status` the cluster as it shows itself, and in `count`
-//! the client module alone, counting.
+//! Real browsers on real nodes: in `chat` the page as people use it, in `people` whom they see and
+//! write to there, in `safety` what a page must not do or be made to do, in `tokens` signing in, in
+//! `status` the cluster as it shows itself, and in `count` the client module alone, counting.
 
 mod chat;
 mod count;

@@ -75,7 +75,8 @@ const OFFER: &str = "
 async fn serve_blank_pages(listener: Listener) {
     loop {
         let (mut socket, _) = listener.accept().await.expect("a connection");
-        // One read holds a browser's small request; some connections are opened ahead and say nothing.
+        // One read holds a browser's small request; some connections are opened ahead and say
+        // nothing.
         let answering = async {
             let _ = socket.read(&mut [0; 4096]).await;
             let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 15\r\n\
@@ -163,7 +164,8 @@ fn hostile_messages_are_shown_as_the_text_they_are() {
         wanted.push(("eve".to_owned(), "the end".to_owned()));
         shows(&page, "eve", "the end").await;
         assert_eq!(shown(&page).await, wanted);
-        // A name for show, in the list of people, a direct message, and what has no text there either.
+        // A name for show, in the list of people, a direct message, and what has no text there
+        // either.
         let name = "<img src=x onerror=\"window.hacked = true\">\u{202e}";
         stranger
             .call(json!({"type": "auth", "user": "eve", "info": {"name": name}}))

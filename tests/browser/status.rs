@@ -1,4 +1,5 @@
-//! The status page: a cluster as it shows itself to people, and what the page does without the right to see it.
+//! The status page: a cluster as it shows itself to people, and what the page does without the
+//! right to see it.
 
 use std::time::{Duration, Instant};
 

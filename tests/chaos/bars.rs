@@ -1,4 +1,5 @@
-//! What a scenario must achieve. The bars stand in the first line of its history, so that a run can be judged again.
+//! What a scenario must achieve. The bars stand in the first line of its history, so that a run can
+//! be judged again.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,7 @@
-//! A client that keeps the rules of the SDK (`www/switchboard.js`): it returns with its positions, retries a publish with the
-//! same key until it is answered, has one unanswered per room, and backs off with full jitter. Unlike the SDK it writes
-//! down all that reaches its socket before it judges it, so that a fault which the SDK would mend is still seen.
+//! A client that keeps the rules of the SDK (`www/switchboard.js`): it returns with its positions,
+//! retries a publish with the same key until it is answered, has one unanswered per room, and backs
+//! off with full jitter. Unlike the SDK it writes down all that reaches its socket before it judges
+//! it, so that a fault which the SDK would mend is still seen.
 
 mod connection;
 mod room;

@@ -1,5 +1,5 @@
-//! What is broken: node processes, nginx before them, Redis behind them, and a proxy on each way between. All of it is on free
-//! ports of this machine and ends, by process id, when it is dropped.
+//! What is broken: node processes, nginx before them, Redis behind them, and a proxy on each way
+//! between. All of it is on free ports of this machine and ends, by process id, when it is dropped.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,8 +28,9 @@ pub struct Plan {
     /// Redis is not there yet.
     pub redis_absent: bool,
     pub node: &'static [&'static str],
-    /// No proxies. Then no node or Redis can be started again, but ten thousand clients fit into this process' open files, and
-    /// do not take from the nodes' way to Redis the time that they themselves need.
+    /// No proxies. Then no node or Redis can be started again, but ten thousand clients fit into
+    /// this process' open files, and do not take from the nodes' way to Redis the time that they
+    /// themselves need.
     pub direct: bool,
 }
 

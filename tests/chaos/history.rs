@@ -1,5 +1,6 @@
-//! The history of a run: one JSON object per line, written while the run goes on and read again by the judge, who sees nothing
-//! else. Times are microseconds since the run began, on the monotonic clock.
+//! The history of a run: one JSON object per line, written while the run goes on and read again by
+//! the judge, who sees nothing else. Times are microseconds since the run began, on the monotonic
+//! clock.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,6 +1,7 @@
-//! The judge: reads a history, and nothing else, and says what was lost, doubled or disordered, and which bars were missed.
-//! The terms are those of Jepsen's `set` and `total-queue` checkers: attempted, acknowledged, lost (acknowledged and not seen
-//! by one who had to see it), duplicated, unexpected (seen and never attempted), recovered (unknown outcome, seen).
+//! The judge: reads a history, and nothing else, and says what was lost, doubled or disordered, and
+//! which bars were missed. The terms are those of Jepsen's `set` and `total-queue` checkers:
+//! attempted, acknowledged, lost (acknowledged and not seen by one who had to see it), duplicated,
+//! unexpected (seen and never attempted), recovered (unknown outcome, seen).
 
 pub mod cases;
 mod epochs;
@@ -61,7 +62,8 @@ pub struct Verdict {
     pub acknowledged_in_absence: usize,
     /// Seconds.
     pub silence: f64,
-    /// From the last fault's end until something was heard in every room, in seconds; none if that never was.
+    /// From the last fault's end until something was heard in every room, in seconds; none if that
+    /// never was.
     pub works_again: Option<f64>,
     pub before: Percentiles,
     pub during: Percentiles,

@@ -1,13 +1,14 @@
-//! The outside checker: real node processes, nginx, Redis and clients that keep the SDK's rules, faults in all of them, and a
-//! judge who reads the history of the run and nothing else.
+//! The outside checker: real node processes, nginx, Redis and clients that keep the SDK's rules,
+//! faults in all of them, and a judge who reads the history of the run and nothing else.
 //!
 //! ```text
 //! clients ──▶ nginx ──▶ proxy ──▶ node a ──▶ proxy ──▶ Redis ──▶ proxy ──▶ its replica
 //!                  └──▶ proxy ──▶ node b ──▶ proxy ──┘
 //! ```
 //!
-//! Without arguments, as the test runner calls it, it makes a short run: a few scenarios under a small load, and three in
-//! which the harness itself breaks frames, so that the judge is judged. `run` and `judge` are for people; see [`args`].
+//! Without arguments, as the test runner calls it, it makes a short run: a few scenarios under a
+//! small load, and three in which the harness itself breaks frames, so that the judge is judged.
+//! `run` and `judge` are for people; see [`args`].
 
 mod args;
 mod bars;

@@ -1,5 +1,6 @@
-//! Faults that no node has: of the messages a node sends, one in so many is dropped, doubled, or swapped with the next of its
-//! room, as whole WebSocket frames (RFC 6455 section 5.2). The judge must notice each.
+//! Faults that no node has: of the messages a node sends, one in so many is dropped, doubled, or
+//! swapped with the next of its room, as whole WebSocket frames (RFC 6455 section 5.2). The judge
+//! must notice each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

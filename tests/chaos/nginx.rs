@@ -1,4 +1,5 @@
-//! nginx as it is deployed, from `deploy/nginx.conf.in`, on a free port and in a directory of its own.
+//! nginx as it is deployed, from `deploy/nginx.conf.in`, on a free port and in a directory of its
+//! own.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

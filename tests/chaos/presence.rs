@@ -1,5 +1,6 @@
-//! At the end of a run, when no fault is left: on every node, in every room, somebody asks who is here, again and again until
-//! the answers are those that the harness expects. Only the last answers go into the history; the judge has a count of its own.
+//! At the end of a run, when no fault is left: on every node, in every room, somebody asks who is
+//! here, again and again until the answers are those that the harness expects. Only the last
+//! answers go into the history; the judge has a count of its own.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

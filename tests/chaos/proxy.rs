@@ -1,6 +1,6 @@
-//! A TCP proxy that breaks what the scenario wants broken: it cuts, delays, holds one direction or both (a black hole, as far as
-//! TCP shows one), and ends a connection in the middle of what was said. Between nginx and a node it can also drop, double or swap
-//! whole WebSocket frames.
+//! A TCP proxy that breaks what the scenario wants broken: it cuts, delays, holds one direction or
+//! both (a black hole, as far as TCP shows one), and ends a connection in the middle of what was
+//! said. Between nginx and a node it can also drop, double or swap whole WebSocket frames.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};

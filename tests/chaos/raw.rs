@@ -1,5 +1,5 @@
-//! Clients that misbehave: they join a room, and then read slowly, or not at all, and never answer a ping. Each has a thread and
-//! a blocking socket, whose buffer is small, so that it is soon full.
+//! Clients that misbehave: they join a room, and then read slowly, or not at all, and never answer
+//! a ping. Each has a thread and a blocking socket, whose buffer is small, so that it is soon full.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -23,10 +23,12 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How long clients may take to come in before anything is broken.
 const COME_IN: Duration = Duration::from_secs(60);
 
-/// How long everything may take to come to rest at the end: the SDK waits up to twenty seconds between two tries.
+/// How long everything may take to come to rest at the end: the SDK waits up to twenty seconds
+/// between two tries.
 const REST: Duration = Duration::from_secs(45);
 
-/// The same where the last frame of a room may have been taken away, so that it never comes to rest.
+/// The same where the last frame of a room may have been taken away, so that it never comes to
+/// rest.
 const BROKEN_REST: Duration = Duration::from_secs(2);
 
 /// What is the same for all scenarios of a call.

@@ -1,5 +1,6 @@
-//! The scenarios, by the numbers they have in the project's list of faults: A for nodes, B for Redis, C for the network, D for
-//! herds and slow readers, M for the checker itself. Each does its faults and says what it expects; all else is the runner's.
+//! The scenarios, by the numbers they have in the project's list of faults: A for nodes, B for
+//! Redis, C for the network, D for herds and slow readers, M for the checker itself. Each does its
+//! faults and says what it expects; all else is the runner's.
 
 mod herds;
 mod network;

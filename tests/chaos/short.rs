@@ -1,5 +1,5 @@
-//! The short run, as a test: a few scenarios at once, each with its own cluster, and the three in which frames are broken. Its
-//! output is that of the standard test harness, which scripts count.
+//! The short run, as a test: a few scenarios at once, each with its own cluster, and the three in
+//! which frames are broken. Its output is that of the standard test harness, which scripts count.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -19,7 +19,8 @@ const SELECTED: [&str; 12] = [
 /// So many at once: they mostly wait.
 const AT_ONCE: usize = 3;
 
-/// Smaller than the small load, because the clusters share the processors with each other and with unoptimised nodes.
+/// Smaller than the small load, because the clusters share the processors with each other and with
+/// unoptimised nodes.
 const LOAD: Load = Load {
     name: "small",
     clients: 40,

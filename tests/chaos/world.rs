@@ -106,8 +106,9 @@ impl World {
         (0..self.load.rooms).map(|n| format!("room{n}")).collect()
     }
 
-    /// Starts the clients of the load. Half of the publishers are in every room, half in none but publish to all; the others are
-    /// in one room each: most of them users with two connections there, a fifth of them visitors.
+    /// Starts the clients of the load. Half of the publishers are in every room, half in none but
+    /// publish to all; the others are in one room each: most of them users with two connections
+    /// there, a fifth of them visitors.
     pub fn start_clients(&mut self) {
         let rooms = self.rooms();
         for number in 0..self.load.clients {
@@ -238,8 +239,8 @@ impl World {
         self.clients.iter().filter(on).count()
     }
 
-    /// Waits until every publish is answered and all members of a room stand at one place; then lets every client write down
-    /// where it stands. After `patience` they do so anyway.
+    /// Waits until every publish is answered and all members of a room stand at one place; then
+    /// lets every client write down where it stands. After `patience` they do so anyway.
     pub async fn end(&mut self, patience: Duration) {
         self.stop_publishing();
         let start = Instant::now();

@@ -1,4 +1,5 @@
-//! A node is killed, cut off from Redis or told to stop, Redis is frozen: the clients are served on, and miss nothing.
+//! A node is killed, cut off from Redis or told to stop, Redis is frozen: the clients are served
+//! on, and miss nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

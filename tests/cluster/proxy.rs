@@ -1,4 +1,5 @@
-//! What nginx and the nodes tell each other: whose page asks, where a client comes from, and what is not written down.
+//! What nginx and the nodes tell each other: whose page asks, where a client comes from, and what
+//! is not written down.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -1,5 +1,6 @@
-//! The real binary as an operator meets it: what it prints, which values it refuses and how, where values come from, signals
-//! and exit codes, what happens when stdout or the files run out, and that no secret is told.
+//! The real binary as an operator meets it: what it prints, which values it refuses and how, where
+//! values come from, signals and exit codes, what happens when stdout or the files run out, and
+//! that no secret is told.
 
 mod logs;
 mod process;

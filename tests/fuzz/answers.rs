@@ -1,5 +1,5 @@
-//! What Redis answers, from its bytes (RESP) to what the broker makes of them: pages are contiguous and ascending, offsets such as a
-//! script can count.
+//! What Redis answers, from its bytes (RESP) to what the broker makes of them: pages are contiguous
+//! and ascending, offsets such as a script can count.
 
 use std::sync::Arc;
 

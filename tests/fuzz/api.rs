@@ -1,5 +1,6 @@
-//! A request to the HTTP API behind its head: `METHOD PATH?QUERY`, a line end, and the body. It is understood or refused with a
-//! sentence of bounded length, and what is understood is answered, whatever is said to it.
+//! A request to the HTTP API behind its head: `METHOD PATH?QUERY`, a line end, and the body. It is
+//! understood or refused with a sentence of bounded length, and what is understood is answered,
+//! whatever is said to it.
 
 use switchboard::api::{self, Asked, Command, Found};
 use switchboard::http::Method;

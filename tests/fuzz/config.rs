@@ -1,5 +1,5 @@
-//! What an operator may mistype: the TOML file and the flags. They are read or refused with sentences; what is in force is
-//! shown as a file that means the same.
+//! What an operator may mistype: the TOML file and the flags. They are read or refused with
+//! sentences; what is in force is shown as a file that means the same.
 
 use std::ffi::OsString;
 
@@ -13,7 +13,8 @@ pub fn any_configuration(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else {
         return;
     };
-    // Host names are asked of the network, and names of files of the machine: not here. An escape could spell them.
+    // Host names are asked of the network, and names of files of the machine: not here. An escape
+    // could spell them.
     if ["listen", "www", "redis-ca", "redis_ca", "token", "\\"]
         .iter()
         .any(|word| text.contains(word))

@@ -1,5 +1,6 @@
-//! What feeds the targets. In an ordinary build: the corpus, then mutations of it from a fixed seed, which is said when a
-//! target fails, with the input. In a build for fuzzing: libFuzzer, by way of bolero.
+//! What feeds the targets. In an ordinary build: the corpus, then mutations of it from a fixed
+//! seed, which is said when a target fails, with the input. In a build for fuzzing: libFuzzer, by
+//! way of bolero.
 
 #[cfg(not(fuzzing))]
 pub use plain::feed;

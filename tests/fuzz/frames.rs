@@ -1,5 +1,6 @@
-//! Frames, as a connection sees them from its handshake to its end: over a socket in memory, to the native protocol's path and to
-//! the echo path. What comes of them does not depend on how the bytes are cut, and is never more than was sent.
+//! Frames, as a connection sees them from its handshake to its end: over a socket in memory, to the
+//! native protocol's path and to the echo path. What comes of them does not depend on how the bytes
+//! are cut, and is never more than was sent.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,7 +25,8 @@ pub fn any_frames_in_any_pieces(input: &[u8]) {
     let whole = heard(path, frames, usize::MAX);
     let cut = heard(path, frames, usize::from(*piece).max(1));
     assert_eq!(whole.0, cut.0, "{path}");
-    // A pong is as long as its ping, an error a sentence, and an echo has a shorter header than what it answers.
+    // A pong is as long as its ping, an error a sentence, and an echo has a shorter header than
+    // what it answers.
     let bound = 512 + 600 * frames.len();
     assert!(whole.1 <= bound && cut.1 <= bound, "{whole:?} {cut:?}");
 }

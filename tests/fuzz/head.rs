@@ -1,5 +1,6 @@
-//! Request heads: the verdict is the same wherever the bytes are cut, what is accepted is as plain as the door promises, and what
-//! is made of it (the handshake, the client's address) reads it without harm.
+//! Request heads: the verdict is the same wherever the bytes are cut, what is accepted is as plain
+//! as the door promises, and what is made of it (the handshake, the client's address) reads it
+//! without harm.
 
 use std::net::{IpAddr, Ipv4Addr};
 

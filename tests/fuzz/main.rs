@@ -1,8 +1,9 @@
-//! Whatever bytes a stranger sends, nothing panics, hangs or grows: one file per place where such bytes are read. In
-//! `cargo test` each target gets its corpus and a bounded number of mutations of it, the same each time; `make fuzz` lets
-//! coverage guide them for as long as one likes.
+//! Whatever bytes a stranger sends, nothing panics, hangs or grows: one file per place where such
+//! bytes are read. In `cargo test` each target gets its corpus and a bounded number of mutations of
+//! it, the same each time; `make fuzz` lets coverage guide them for as long as one likes.
 //!
-//! To add a target: a file with a function of bytes, a line in the list below, and a few inputs in `corpus/NAME`.
+//! To add a target: a file with a function of bytes, a line in the list below, and a few inputs in
+//! `corpus/NAME`.
 
 mod answers;
 mod api;

@@ -1,5 +1,6 @@
-//! Short texts that decide where things go: rooms, users, patterns, origins' hosts in addresses of Redis. What is accepted has
-//! nothing in it that means something to Redis, JSON or a log; passwords are never shown.
+//! Short texts that decide where things go: rooms, users, patterns, origins' hosts in addresses of
+//! Redis. What is accepted has nothing in it that means something to Redis, JSON or a log;
+//! passwords are never shown.
 
 use switchboard::config::RedisUrl;
 use switchboard::model::id::{Epoch, RoomName, UserName};

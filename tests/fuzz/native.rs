@@ -1,5 +1,5 @@
-//! The text of a frame from a client: a command or an error that can be told, and what is accepted is read the same when it is
-//! written again.
+//! The text of a frame from a client: a command or an error that can be told, and what is accepted
+//! is read the same when it is written again.
 
 use serde_json::{Map, Value, json};
 use switchboard::model::identity::Credentials;

@@ -1,5 +1,6 @@
-//! Tokens: any text where one belongs, and any claims under a good signature, since an issuer's library may be odd. What is
-//! accepted names a user and its times; nothing that is told of a refusal holds a piece of the token.
+//! Tokens: any text where one belongs, and any claims under a good signature, since an issuer's
+//! library may be odd. What is accepted names a user and its times; nothing that is told of a
+//! refusal holds a piece of the token.
 
 use std::sync::OnceLock;
 

@@ -1,5 +1,5 @@
-//! What comes out of Redis by a room's topic or log: a publication or a reason, and what is accepted is read the same when it
-//! is written again.
+//! What comes out of Redis by a room's topic or log: a publication or a reason, and what is
+//! accepted is read the same when it is written again.
 
 use switchboard::broker::redis::wire::{
     self, Format, Heard, decode_body, decode_epoch, decode_message, decode_offset, encode_body,

@@ -1,5 +1,5 @@
-//! The hostile cases: plain threads with plain sockets, so that they take nothing from the tasks that measure. Each goes on,
-//! with a new connection whenever it lost one, until it is stopped.
+//! The hostile cases: plain threads with plain sockets, so that they take nothing from the tasks
+//! that measure. Each goes on, with a new connection whenever it lost one, until it is stopped.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -29,7 +29,8 @@ pub struct Case {
 
 pub type Stop = AtomicBool;
 
-/// Between two connections of one thread. A whole core for making connections would measure the machine and not the node.
+/// Between two connections of one thread. A whole core for making connections would measure the
+/// machine and not the node.
 const PACE: Duration = Duration::from_millis(5);
 
 /// A case that is going on.
@@ -44,7 +45,8 @@ impl Hostile {
         let threads = (0..case.threads).map(|_| {
             let (stop, target, act) = (stop.clone(), target.clone(), case.act);
             thread::spawn(move || {
-                // What an attacker's own machine has to do must not delay those who share only the node with it.
+                // What an attacker's own machine has to do must not delay those who share only the
+                // node with it.
                 rustix::process::setpriority_process(None, 19).expect("anyone may be nicer");
                 while !stop.load(Ordering::Relaxed) {
                     act(&target, &stop);
@@ -127,8 +129,8 @@ pub const CASES: &[Case] = &[
         flood(target, stop, frame(TEXT, &command), Take::All);
     }),
     case("huge frames", 4, |target, stop| {
-        // Many to a write: whoever makes a system call for each holds a processor that the room needs, too, and the node gets the
-        // same bytes.
+        // Many to a write: whoever makes a system call for each holds a processor that the room
+        // needs, too, and the node gets the same bytes.
         let headers = header(TEXT, 1 << 62).repeat(100);
         flood(target, stop, headers, Take::All);
     }),

@@ -1,5 +1,5 @@
-//! The figures themselves: by how much each hostile case delays others. `make isolation` measures them, in an optimized build on a
-//! machine that does nothing else.
+//! The figures themselves: by how much each hostile case delays others. `make isolation` measures
+//! them, in an optimized build on a machine that does nothing else.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use super::hostile::CASES;
 use super::{Scene, phase};
 use crate::support::run;
 
-/// How often a case is measured, each time beside a quiet phase of its own. One round is too short to tell the case from whatever
-/// else the machine does for a moment: the medians are compared.
+/// How often a case is measured, each time beside a quiet phase of its own. One round is too short
+/// to tell the case from whatever else the machine does for a moment: the medians are compared.
 const ROUNDS: usize = 5;
 
 /// What the phases of one kind took, the quickest first.

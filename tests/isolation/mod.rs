@@ -1,6 +1,7 @@
-//! What others notice of one who goes too far. Beside a room of twenty members, in which two sessions publish at a steady pace,
-//! each hostile case has its way with the node for a while. Every delivery of the room must arrive, in order and once; and 99
-//! of 100 must be about as quick as without the hostile ones.
+//! What others notice of one who goes too far. Beside a room of twenty members, in which two
+//! sessions publish at a steady pace, each hostile case has its way with the node for a while.
+//! Every delivery of the room must arrive, in order and once; and 99 of 100 must be about as quick
+//! as without the hostile ones.
 
 mod hostile;
 mod measured;
@@ -22,8 +23,9 @@ const PUBLISHERS: u64 = 2;
 const PUBLISHES: u64 = 60;
 const PACE: Duration = Duration::from_millis(20);
 
-/// The slowest of 100 deliveries may take twice as long as in quiet, or this long where quiet is quicker: the machine is
-/// shared with the hostile threads and with other tests. What harms others shows as seconds.
+/// The slowest of 100 deliveries may take twice as long as in quiet, or this long where quiet is
+/// quicker: the machine is shared with the hostile threads and with other tests. What harms others
+/// shows as seconds.
 const FLOOR: Duration = Duration::from_millis(1500);
 
 /// How often a case may be measured anew: somebody else may have been busy.

@@ -1,5 +1,6 @@
-//! `docs/limits.md` against the code: every option that is a limit stands there with its default, every figure exists, and the
-//! table of close codes is the code's own. The README's table names the same codes.
+//! `docs/limits.md` against the code: every option that is a limit stands there with its default,
+//! every figure exists, and the table of close codes is the code's own. The README's table names
+//! the same codes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

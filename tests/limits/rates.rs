@@ -1,5 +1,5 @@
-//! Commands and bytes per second of one session: what is over the rate waits and is lost no more than anything else, and only
-//! who never lets the node catch up is ended.
+//! Commands and bytes per second of one session: what is over the rate waits and is lost no more
+//! than anything else, and only who never lets the node catch up is ended.
 
 use std::time::{Duration, Instant};
 
@@ -137,7 +137,8 @@ fn a_join_counts_as_four_commands_and_a_frame_that_is_not_understood_as_one() {
                 send(&mut client, n).await;
             }
             assert_eq!(paused(&node), before, "{cost}");
-            // The bucket refills while we speak: as much again must be too much, unless that took two seconds.
+            // The bucket refills while we speak: as much again must be too much, unless that took
+            // two seconds.
             let start = Instant::now();
             for n in fits..2 * fits {
                 send(&mut client, n).await;

@@ -1,6 +1,7 @@
-//! A client with the rules of `www/switchboard.js`: rooms that stay joined over connections, one unanswered publish per
-//! room, retried with the same key, positions and no doubles. Plain logic: it is told what happens and leaves in
-//! `acts` what it does. Times are milliseconds, and shorter than a browser's.
+//! A client with the rules of `www/switchboard.js`: rooms that stay joined over connections, one
+//! unanswered publish per room, retried with the same key, positions and no doubles. Plain logic:
+//! it is told what happens and leaves in `acts` what it does. Times are milliseconds, and shorter
+//! than a browser's.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
@@ -103,8 +104,8 @@ pub struct Conn {
     pub pinged: Option<u64>,
     pub return_at: Option<u64>,
     pub wire: Vec<Option<Position>>,
-    /// Ephemeral messages, which come at most once on a connection. They have no place, so whoever moves to a node that hears
-    /// late may hear one there again.
+    /// Ephemeral messages, which come at most once on a connection. They have no place, so whoever
+    /// moves to a node that hears late may hear one there again.
     pub ephemerals: HashSet<u64>,
     /// It was stalled or black-holed: what is late is not the node's fault.
     disturbed: bool,

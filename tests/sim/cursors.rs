@@ -1,5 +1,5 @@
-//! What schedules have found out about members that are behind, told again as small stories: one dispatcher, and a broker
-//! that is played by hand.
+//! What schedules have found out about members that are behind, told again as small stories: one
+//! dispatcher, and a broker that is played by hand.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What a schedule is made of: its sizes, what clients do and when, and which faults befall them. All of it comes from the
-//! seed.
+//! What a schedule is made of: its sizes, what clients do and when, and which faults befall them.
+//! All of it comes from the seed.
 
 use super::node::Sizes;
 use super::redis::Left;
@@ -202,7 +202,8 @@ impl Plan {
 
     fn add(&mut self, at: u64, fault: Fault) {
         if fault.is_silent() {
-            // A minute until a node finds out, and one more until the others hear of it in the same way.
+            // A minute until a node finds out, and one more until the others hear of it in the same
+            // way.
             self.patience = 130_000;
         }
         self.healed_at = self.healed_at.max(at + fault.lasts());

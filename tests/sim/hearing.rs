@@ -1,4 +1,5 @@
-//! The client at the other end of its connection: what it makes of each frame, and what it tells the oracle of it.
+//! The client at the other end of its connection: what it makes of each frame, and what it tells
+//! the oracle of it.
 
 use serde::Deserialize;
 use switchboard::model::id::{Epoch, Position};

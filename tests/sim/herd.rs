@@ -1,5 +1,5 @@
-//! A herd comes back to one room, whose log takes many pages, each client from a place of its own and at a pace of its own.
-//! What is counted is what the store is asked.
+//! A herd comes back to one room, whose log takes many pages, each client from a place of its own
+//! and at a pace of its own. What is counted is what the store is asked.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,6 +1,7 @@
-//! The deterministic simulation: real dispatchers over a model of Redis, in virtual time, under seeded faults, with clients
-//! that keep the rules of the SDK, judged by an oracle. A schedule is a seed: `make sim SEED=…` plays one again and tells
-//! what happened, line by line; `make sim` plays many new ones.
+//! The deterministic simulation: real dispatchers over a model of Redis, in virtual time, under
+//! seeded faults, with clients that keep the rules of the SDK, judged by an oracle. A schedule is a
+//! seed: `make sim SEED=…` plays one again and tells what happened, line by line; `make sim` plays
+//! many new ones.
 
 mod client;
 mod cursors;
@@ -100,7 +101,8 @@ struct Batch {
 }
 
 impl Batch {
-    /// Plays the next one until there is none, or enough have failed to see what they have in common.
+    /// Plays the next one until there is none, or enough have failed to see what they have in
+    /// common.
     fn play(&self, first: u64, count: u64) {
         let mut sum = Figures::default();
         loop {
@@ -132,7 +134,8 @@ impl Batch {
     }
 }
 
-/// Plays schedules in which one message is tampered with on its way to a client: the oracle must notice each.
+/// Plays schedules in which one message is tampered with on its way to a client: the oracle must
+/// notice each.
 fn all_are_noticed(what: Tampering) {
     let mut tampered = 0;
     for seed in 0..400 {

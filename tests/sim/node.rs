@@ -1,5 +1,6 @@
-//! A node: a real dispatcher, and a model of the tasks around it. The broker's tasks keep three connections to the store,
-//! each in order within itself and in no order between them; the writers drain real outboxes.
+//! A node: a real dispatcher, and a model of the tasks around it. The broker's tasks keep three
+//! connections to the store, each in order within itself and in no order between them; the writers
+//! drain real outboxes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -191,7 +192,8 @@ impl Pipeline {
         }
     }
 
-    /// The connection is gone: what may be repeated waits for the next one, the rest is in doubt for ever.
+    /// The connection is gone: what may be repeated waits for the next one, the rest is in doubt
+    /// for ever.
     pub fn cut(&mut self) -> Vec<BrokerEvent> {
         self.up = false;
         self.link += 1;

@@ -1,5 +1,6 @@
-//! The judge. It is told what clients attempt, what they are answered and what they see, knows the truth of the store, and
-//! speaks in Jepsen's terms: lost, duplicated, disordered, unexpected, unknown but seen, told gaps, false alarms.
+//! The judge. It is told what clients attempt, what they are answered and what they see, knows the
+//! truth of the store, and speaks in Jepsen's terms: lost, duplicated, disordered, unexpected,
+//! unknown but seen, told gaps, false alarms.
 
 use std::collections::{HashMap, HashSet};
 
@@ -187,7 +188,8 @@ impl Oracle {
         }
     }
 
-    /// The schedule is over: everything that was seen, and everything that was answered, is compared with the truth.
+    /// The schedule is over: everything that was seen, and everything that was answered, is
+    /// compared with the truth.
     pub fn judge(&mut self, truth: &[&Truth]) {
         let mut wrong = Vec::new();
         let mut seen = HashSet::new();

@@ -1,6 +1,7 @@
-//! Presence in the store, in its simplest honest form: what each node says of its sessions stands while its lease does, a lapsed
-//! lease is reaped by a node that has held its own unbroken, and each change raises the room's version. And the part of a node's
-//! broker that says it: it remembers what was announced, and says it all again when the connection or the lease was lost.
+//! Presence in the store, in its simplest honest form: what each node says of its sessions stands
+//! while its lease does, a lapsed lease is reaped by a node that has held its own unbroken, and
+//! each change raises the room's version. And the part of a node's broker that says it: it
+//! remembers what was announced, and says it all again when the connection or the lease was lost.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +70,8 @@ impl Presence {
         self.leases.get(&lease).is_some_and(|end| *end >= now)
     }
 
-    /// A late write under a lease that is over changes nothing, nor does one that a later one of its node has overtaken.
+    /// A late write under a lease that is over changes nothing, nor does one that a later one of
+    /// its node has overtaken.
     fn set(&mut self, saying: &Saying, now: u64) -> Option<Change> {
         let Saying { who, lease, .. } = saying;
         let order = (lease.0, lease.1, who.clone());
@@ -218,7 +220,8 @@ impl World {
         let node = &self.nodes[saying.lease.0];
         let lane = &node.lanes[PUBLISHES];
         let is_current = node.life == saying.lease.1 && lane.link == saying.link;
-        // What was on a connection that has been cut may have reached the store, but not behind the next one.
+        // What was on a connection that has been cut may have reached the store, but not behind the
+        // next one.
         let is_last = node.life != saying.lease.1 || !lane.up;
         if is_current || (is_last && self.random.bool()) {
             let change = self.redis.presence.set(&saying, self.now);
@@ -243,7 +246,8 @@ impl World {
         }
     }
 
-    /// Renews the node's lease, or takes a new one and says all anew; and reaps, if it has held its own long enough.
+    /// Renews the node's lease, or takes a new one and says all anew; and reaps, if it has held its
+    /// own long enough.
     pub fn tend_lease(&mut self, index: usize) {
         let now = self.now;
         let node = &mut self.nodes[index];

@@ -1,5 +1,6 @@
-//! The store that all nodes share, as Redis is to a cluster: each room's log, who is subscribed to its topic, and every
-//! position that was ever given away, which is the truth that the oracle judges by.
+//! The store that all nodes share, as Redis is to a cluster: each room's log, who is subscribed to
+//! its topic, and every position that was ever given away, which is the truth that the oracle
+//! judges by.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -236,7 +237,8 @@ impl Redis {
         Some(Position { offset, ..page.top })
     }
 
-    /// Emptied, restarted, restored from old data, failed over: the next who looks finds a new epoch.
+    /// Emptied, restarted, restored from old data, failed over: the next who looks finds a new
+    /// epoch.
     pub fn end_epoch(&mut self, room: usize, left: Left, now: Instant) {
         let fresh = self.fresh(now);
         let room = &mut self.rooms[room];

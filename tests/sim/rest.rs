@@ -1,4 +1,5 @@
-//! The end of a schedule: whether everyone has come to rest, and what is told of those who have not.
+//! The end of a schedule: whether everyone has come to rest, and what is told of those who have
+//! not.
 
 use super::client::Client;
 use super::oracle::Kind;

@@ -1,4 +1,5 @@
-//! The world between the nodes and the store: requests on their connections, what the store does, and what it pushes.
+//! The world between the nodes and the store: requests on their connections, what the store does,
+//! and what it pushes.
 
 use std::sync::Arc;
 
@@ -96,7 +97,8 @@ impl World {
         }
     }
 
-    /// The store does what it was asked. What was on a connection that has been cut may have reached it, or not.
+    /// The store does what it was asked. What was on a connection that has been cut may have
+    /// reached it, or not.
     pub fn work(&mut self, errand: PresenceCommand) {
         if self.redis.frozen_until > self.now {
             return self.at(self.redis.frozen_until, Happening::Do(errand));
@@ -239,7 +241,8 @@ impl World {
             Ask::Subscribe(rooms) => (rooms, true),
             Ask::Unsubscribe(rooms) => (rooms, false),
         };
-        // After a loss they are asked for in the order of a hash map, which is another one in each process.
+        // After a loss they are asked for in the order of a hash map, which is another one in each
+        // process.
         rooms.sort_unstable();
         for room in rooms {
             let index = self.redis.index(&room);

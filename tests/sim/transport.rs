@@ -1,5 +1,5 @@
-//! What lies between a node and its clients: frames as they are on the wire, and a switch that drops, doubles or swaps one
-//! of them, to see whether the oracle notices.
+//! What lies between a node and its clients: frames as they are on the wire, and a switch that
+//! drops, doubles or swaps one of them, to see whether the oracle notices.
 
 use std::collections::VecDeque;
 
@@ -38,8 +38,8 @@ impl Transport {
         }
     }
 
-    /// Whether something was done that a client could see. A message that still waits for the next one is as good as
-    /// dropped.
+    /// Whether something was done that a client could see. A message that still waits for the next
+    /// one is as good as dropped.
     pub fn was_tampered(&self) -> bool {
         self.tampered || self.held.is_some()
     }

@@ -269,8 +269,8 @@ impl World {
         self.later(phase, Happening::Node(index, life, Input::Tick));
     }
 
-    /// A log that lost its tail is judged by a node that delivered what it lost. When there is none left, the operator
-    /// who did this does the rest.
+    /// A log that lost its tail is judged by a node that delivered what it lost. When there is none
+    /// left, the operator who did this does the rest.
     pub fn judge_torn_rooms(&mut self) {
         let now = self.instant();
         for room in 0..self.names.len() {

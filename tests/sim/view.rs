@@ -1,5 +1,6 @@
-//! What a client knows of who is in a room, by the rule of the protocol: each page of the list is true at its version, and each
-//! `joined` and `left` of a higher version changes it, also one that came before the page.
+//! What a client knows of who is in a room, by the rule of the protocol: each page of the list is
+//! true at its version, and each `joined` and `left` of a higher version changes it, also one that
+//! came before the page.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +47,8 @@ impl View {
         }
     }
 
-    /// Whether the user is here, and since which version that is known; `None` while the page it belongs to is not here.
+    /// Whether the user is here, and since which version that is known; `None` while the page it
+    /// belongs to is not here.
     fn known(&self, user: &str) -> Option<(u64, bool)> {
         let covers = |page: &&Page| page.last.as_deref().is_none_or(|last| user <= last);
         let page = self.pages.iter().find(covers)?;
@@ -79,7 +81,8 @@ impl View {
 }
 
 impl Client {
-    /// The names are few, so that some have several devices; some say theirs only after their joins, some never.
+    /// The names are few, so that some have several devices; some say theirs only after their
+    /// joins, some never.
     pub fn user(&self) -> Option<UserName> {
         let name = USERS[self.id % USERS.len()];
         (self.id % 4 != 3).then(|| UserName::new(name).expect("a name"))

@@ -1,5 +1,5 @@
-//! The world of a schedule: virtual time, the nodes, the store between them and the clients around them. Everything that
-//! happens is an event with a moment; equal seeds make equal worlds.
+//! The world of a schedule: virtual time, the nodes, the store between them and the clients around
+//! them. Everything that happens is an event with a moment; equal seeds make equal worlds.
 
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
@@ -190,7 +190,8 @@ impl World {
         )
     }
 
-    /// Goes on until `done`, which is looked at four times a second, or that moment. Whether it is done.
+    /// Goes on until `done`, which is looked at four times a second, or that moment. Whether it is
+    /// done.
     pub fn run_until(&mut self, end: u64, done: fn(&mut World) -> bool) -> bool {
         let mut look_at = self.now;
         while let Some(entry) = self.heap.peek() {

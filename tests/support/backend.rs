@@ -1,5 +1,5 @@
-//! A backend that calls the HTTP API, one request after the other, with a key, and on one connection for as long as the server keeps
-//! it.
+//! A backend that calls the HTTP API, one request after the other, with a key, and on one
+//! connection for as long as the server keeps it.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
-//! A node without its upper floors: connections are served, and what they tell their dispatcher comes to the test.
+//! A node without its upper floors: connections are served, and what they tell their dispatcher
+//! comes to the test.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

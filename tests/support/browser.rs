@@ -1,5 +1,5 @@
-//! Real browsers: Chromium without a screen, driven over WebDriver. The driver leads a process group in which its browsers are
-//! too, so that all of them end with it, however a test ends.
+//! Real browsers: Chromium without a screen, driven over WebDriver. The driver leads a process
+//! group in which its browsers are too, so that all of them end with it, however a test ends.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
@@ -221,7 +221,8 @@ impl Page {
         self.script("return document.body.innerText", vec![]).await
     }
 
-    /// What the page's console has shown since the last look, as objects with `level` and `message`.
+    /// What the page's console has shown since the last look, as objects with `level` and
+    /// `message`.
     pub async fn console(&self) -> Vec<Value> {
         let entries = within("the browser answers", self.client.issue_cmd(ConsoleLog)).await;
         let entries = entries.expect("the driver keeps the console");

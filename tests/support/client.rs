@@ -1,4 +1,5 @@
-//! A client of the native protocol that checks what it is told and says what did arrive when something else was expected.
+//! A client of the native protocol that checks what it is told and says what did arrive when
+//! something else was expected.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! A client made of frames (RFC 6455 section 5.2), for what a WebSocket library would not send or not show.
+//! A client made of frames (RFC 6455 section 5.2), for what a WebSocket library would not send or
+//! not show.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,6 @@
-//! A gate before a server: while it is shut, what either side says waits in it, and comes late when it is opened, even when the
-//! sender has given up meanwhile. So a process looks frozen to the other, and its last words outlive it.
+//! A gate before a server: while it is shut, what either side says waits in it, and comes late when
+//! it is opened, even when the sender has given up meanwhile. So a process looks frozen to the
+//! other, and its last words outlive it.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +10,8 @@ use std::thread;
 
 use super::GLANCE;
 
-/// A gate on a port of its own. Its threads end with the connections through it, and at the latest with the tests.
+/// A gate on a port of its own. Its threads end with the connections through it, and at the latest
+/// with the tests.
 pub struct Gate {
     pub address: SocketAddr,
     shut: Arc<AtomicBool>,

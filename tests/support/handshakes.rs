@@ -1,12 +1,14 @@
-//! WebSocket handshakes that must be refused on a path that speaks WebSocket, with the status the node must say, for the
-//! unit tests of `handshake` and for tests that send them over a socket. Each connection is closed after its refusal.
+//! WebSocket handshakes that must be refused on a path that speaks WebSocket, with the status the
+//! node must say, for the unit tests of `handshake` and for tests that send them over a socket.
+//! Each connection is closed after its refusal.
 
 const CONNECTION: &str = "Connection: Upgrade";
 const UPGRADE: &str = "Upgrade: websocket";
 const VERSION: &str = "Sec-WebSocket-Version: 13";
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 
-/// One wrong handshake: what is wrong, its method, its fields after Host, and the status of the refusal.
+/// One wrong handshake: what is wrong, its method, its fields after Host, and the status of the
+/// refusal.
 pub struct Handshake {
     pub name: &'static str,
     pub status: u16,

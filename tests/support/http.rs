@@ -1,5 +1,5 @@
-//! Raw bytes to a door and what comes back, for what no HTTP client would send: one exchange that ends with the connection,
-//! or a [`ApiCaller`] that asks several times on one.
+//! Raw bytes to a door and what comes back, for what no HTTP client would send: one exchange that
+//! ends with the connection, or a [`ApiCaller`] that asks several times on one.
 
 use std::net::SocketAddr;
 

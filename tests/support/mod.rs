@@ -1,5 +1,5 @@
-//! What the tests are made of: nodes in this process or as processes, clients, a Redis, nginx and browsers of one's own, and
-//! waiting with a deadline.
+//! What the tests are made of: nodes in this process or as processes, clients, a Redis, nginx and
+//! browsers of one's own, and waiting with a deadline.
 
 pub mod backend;
 pub mod bare_node;
@@ -33,7 +33,8 @@ pub use returning::ReturningClient;
 use switchboard::runtime;
 pub use tokens::Issuer;
 
-/// How long anything may take that must happen. Long enough for a busy machine; nothing waits for it to pass.
+/// How long anything may take that must happen. Long enough for a busy machine; nothing waits for
+/// it to pass.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// How often something is looked at that wakes nobody when it changes.
@@ -48,7 +49,8 @@ pub fn run(test: impl Future<Output = ()>) {
 
 /// The output of what must be ready in time; `what` is said when it is not.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    // Boxed, because each function that takes a future by value doubles its size, and tests nest deeply.
+    // Boxed, because each function that takes a future by value doubles its size, and tests nest
+    // deeply.
     match runtime::timeout(DEADLINE, Box::pin(future)).await {
         Ok(output) => output,
         Err(_) => panic!("not within {DEADLINE:?}: {what}"),

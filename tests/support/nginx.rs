@@ -1,5 +1,5 @@
-//! The nginx of a test: its own process, port and directory, with the configuration that is shipped in `deploy/`. It ends when
-//! it is dropped.
+//! The nginx of a test: its own process, port and directory, with the configuration that is shipped
+//! in `deploy/`. It ends when it is dropped.
 
 use std::fs::File;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! A node as a process of its own, the real binary on a free port, with its log at hand. It is killed, by its process id, when
-//! it is dropped.
+//! A node as a process of its own, the real binary on a free port, with its log at hand. It is
+//! killed, by its process id, when it is dropped.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -26,7 +26,8 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Takes the variables of the node away from a command, for a shell or another program that starts it.
+/// Takes the variables of the node away from a command, for a shell or another program that starts
+/// it.
 pub fn without_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SWITCHBOARD_") {
@@ -179,7 +180,8 @@ impl NodeProcess {
     pub fn cpu_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.id());
         let stat = std::fs::read_to_string(path).expect("the node runs");
-        // Behind the name in brackets, utime and stime are the 12th and 13th fields (proc(5)), in hundredths.
+        // Behind the name in brackets, utime and stime are the 12th and 13th fields (proc(5)), in
+        // hundredths.
         let (_, fields) = stat.rsplit_once(')').expect("the name is in brackets");
         let ticks = fields.split_whitespace().skip(11).take(2);
         let ticks: u64 = ticks.map(|n| n.parse::<u64>().expect("a number")).sum();

@@ -1,5 +1,5 @@
-//! A backend that is told by webhooks: it answers each request as it was told to, and remembers what it read. It checks every
-//! signature in its own way, by the openssl command.
+//! A backend that is told by webhooks: it answers each request as it was told to, and remembers
+//! what it read. It checks every signature in its own way, by the openssl command.
 
 use std::collections::VecDeque;
 use std::io::Write;

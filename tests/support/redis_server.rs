@@ -31,7 +31,8 @@ impl Options {
     }
 }
 
-/// A running server, or one that is away for a while. Nothing is kept on disk unless the options say so.
+/// A running server, or one that is away for a while. Nothing is kept on disk unless the options
+/// say so.
 #[derive(Debug)]
 pub struct RedisServer {
     options: Options,
@@ -227,8 +228,9 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port that was free a moment ago. It lies below those that the kernel gives to connections on their way out, of which the tests
-/// make thousands, so none of them takes it before the server does, nor while the server is away.
+/// A port that was free a moment ago. It lies below those that the kernel gives to connections on
+/// their way out, of which the tests make thousands, so none of them takes it before the server
+/// does, nor while the server is away.
 pub fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(10_000..32_000);

@@ -1,5 +1,6 @@
-//! A client that comes back, as the SDK does: it names its position, repeats a publish with the same key until it is answered,
-//! and takes it as a failure of the test when a message is missing, doubled or out of order.
+//! A client that comes back, as the SDK does: it names its position, repeats a publish with the
+//! same key until it is answered, and takes it as a failure of the test when a message is missing,
+//! doubled or out of order.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A wire between nginx and a node that keeps what passes, for what neither of them tells: which requests nginx has made of a
-//! client's bytes, and how many the node saw in them.
+//! A wire between nginx and a node that keeps what passes, for what neither of them tells: which
+//! requests nginx has made of a client's bytes, and how many the node saw in them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

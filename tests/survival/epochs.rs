@@ -89,8 +89,8 @@ fn epochs_of_three_clean_restarts_are_recovered_with_one_gap() {
         }
         world.publish(ROOM, "last").await;
         let last = vec![Event::Message(top + 1, "last".into())];
-        // The gap comes at the end of the epoch that the client names, and leads into the present one:
-        // a client that breaks off behind it and returns again gets no message twice.
+        // The gap comes at the end of the epoch that the client names, and leads into the present
+        // one: a client that breaks off behind it and returns again gets no message twice.
         for (mut member, offset, end) in returned {
             member.until_message(ROOM, "last").await;
             let gap = vec![Event::gap(&epochs[3], end)];

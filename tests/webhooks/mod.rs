@@ -1,5 +1,6 @@
-//! What a backend is told of rooms and users: batches, signatures, repetition, and that no node's death, no cut and no
-//! receiver that is away loses or disorders anything. The events are put into the stream as the presence scripts do it.
+//! What a backend is told of rooms and users: batches, signatures, repetition, and that no node's
+//! death, no cut and no receiver that is away loses or disorders anything. The events are put into
+//! the stream as the presence scripts do it.
 
 mod nodes;
 mod receiver;

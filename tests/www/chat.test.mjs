@@ -1,5 +1,5 @@
-// What the chat page says in words of its own, and who it believes to be typing: the parts of www/chat/ that know no
-// element of the page.
+// What the chat page says in words of its own, and who it believes to be typing: the parts of
+// www/chat/ that know no element of the page.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,4 +1,5 @@
-// A server that exists only here: a fake WebSocket whose other end is the test, and a clock that moves when told.
+// A server that exists only here: a fake WebSocket whose other end is the test, and a clock that
+// moves when told.
 
 import assert from 'node:assert/strict';
 import { Switchboard } from '../../www/switchboard.js';

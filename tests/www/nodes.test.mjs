@@ -1,5 +1,5 @@
-// The rules of www/nodes.js: who is alive, gone, stopped or begun anew, and how figures are written. Time is an argument.
-// Run with `node --test tests/www/*.test.mjs`.
+// The rules of www/nodes.js: who is alive, gone, stopped or begun anew, and how figures are
+// written. Time is an argument. Run with `node --test tests/www/*.test.mjs`.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

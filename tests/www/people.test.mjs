@@ -1,5 +1,5 @@
-// Who is here and who one is, as www/switchboard.js knows it: the list of members against seeded disorder, the personal
-// room, and publishing to rooms one is not in.
+// Who is here and who one is, as www/switchboard.js knows it: the list of members against seeded
+// disorder, the personal room, and publishing to rooms one is not in.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

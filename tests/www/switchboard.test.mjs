@@ -1,4 +1,5 @@
-// The rules of www/switchboard.js, against a server that exists only here. Run with `node --test tests/www/*.test.mjs`.
+// The rules of www/switchboard.js, against a server that exists only here. Run with
+// `node --test tests/www/*.test.mjs`.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

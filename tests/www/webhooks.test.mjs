@@ -1,4 +1,5 @@
-// The example in docs/webhooks.md by which a backend knows our requests: it is run as it stands there.
+// The example in docs/webhooks.md by which a backend knows our requests: it is run as it stands
+// there.
 
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';

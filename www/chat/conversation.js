@@ -1,6 +1,7 @@
 /**
- * One conversation as the page knows it, in a room or with a person: its part of the log, what waits to be shown or
- * sent, its draft. Where its messages come from and go to is for the two kinds, in `room.js` and `direct.js`.
+ * One conversation as the page knows it, in a room or with a person: its part of the log, what
+ * waits to be shown or sent, its draft. Where its messages come from and go to is for the two
+ * kinds, in `room.js` and `direct.js`.
  */
 
 import { newKey } from '../switchboard.js';
@@ -70,7 +71,8 @@ export class Conversation {
     const last = this.arrived.at(-1);
     if (last instanceof Comings && entry instanceof Comings) last.merge(entry);
     else this.arrived.push(entry);
-    // What is left out here would push all older messages out of the page too, so no hole can be seen.
+    // What is left out here would push all older messages out of the page too, so no hole can be
+    // seen.
     if (this.arrived.length > 2 * KEEP) {
       this.arrived.splice(0, this.arrived.length - KEEP);
       this.showEarlier(true);

@@ -1,6 +1,7 @@
 /**
- * The desk: which conversations there are, which one is looked at, and how much is unread in the others. It knows no
- * conversation from inside; what changes with the one that is looked at is told to those who listen.
+ * The desk: which conversations there are, which one is looked at, and how much is unread in the
+ * others. It knows no conversation from inside; what changes with the one that is looked at is told
+ * to those who listen.
  */
 
 import { following, log, quietly, showFrom, toEnd } from './log.js';

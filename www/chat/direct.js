@@ -1,7 +1,8 @@
 /**
- * Direct messages. All that others write to one comes by one's personal room, `@ada`; what one writes to Bob goes to
- * `@bob`, and when it is safe there, a copy with `to` goes to one's own room, so that all devices of both show the
- * same. The server says whom each is from, so nobody else can make such a copy.
+ * Direct messages. All that others write to one comes by one's personal room, `@ada`; what one
+ * writes to Bob goes to `@bob`, and when it is safe there, a copy with `to` goes to one's own room,
+ * so that all devices of both show the same. The server says whom each is from, so nobody else can
+ * make such a copy.
  *
  *     ada ──{text, id}──────────▶ @bob   each device of Bob's
  *         └─ok─▶ {text, id, to} ─▶ @ada   each device of Ada's

@@ -1,6 +1,7 @@
 /**
- * Who one is: a name, where the server believes it, or a token. A token may come with the address, as `#token=…`, which
- * browsers do not send to anybody; it is taken out of the address at once and stays in this tab.
+ * Who one is: a name, where the server believes it, or a token. A token may come with the address,
+ * as `#token=…`, which browsers do not send to anybody; it is taken out of the address at once and
+ * stays in this tab.
  */
 
 import { desk } from './desk.js';

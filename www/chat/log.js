@@ -1,6 +1,6 @@
 /**
- * The log on the page: messages as elements, the days and senders they stand under, and the reader's place among them
- * while it grows above and below.
+ * The log on the page: messages as elements, the days and senders they stand under, and the
+ * reader's place among them while it grows above and below.
  */
 
 import { $, make } from './view.js';

@@ -1,6 +1,6 @@
 /**
- * Who is in the room one looks at: everyone once, however many devices they are on, and those without a name as a
- * number. A person is a button that leads to a conversation with them.
+ * Who is in the room one looks at: everyone once, however many devices they are on, and those
+ * without a name as a number. A person is a button that leads to a conversation with them.
  */
 
 import { cover, desk, openPeople } from './desk.js';
@@ -100,8 +100,9 @@ function refreshNowAndThen() {
 }
 
 /**
- * @param {{write: (user: string) => void, unread: (user: string) => number}} actions What a person's row does and shows.
- * @returns {(conversation: object) => void} To be called when the members of a conversation's room have changed.
+ * @param {{write: (user: string) => void, unread: (user: string) => number}} actions What a
+ * person's row does and shows. @returns {(conversation: object) => void} To be called when the
+ * members of a conversation's room have changed.
  */
 export function showPeople({ write, unread }) {
   onWrite = write;

@@ -1,7 +1,7 @@
 /**
- * Who is writing at the moment, told by messages that nobody keeps. Whoever writes says so now and then; whoever hears
- * it believes it for a little longer than that, so that it ends by itself, however the writer went away. No element of
- * the page is known here.
+ * Who is writing at the moment, told by messages that nobody keeps. Whoever writes says so now and
+ * then; whoever hears it believes it for a little longer than that, so that it ends by itself,
+ * however the writer went away. No element of the page is known here.
  */
 
 import { enumerate } from './words.js';

@@ -1,6 +1,6 @@
 /**
- * What every part of the page is made with: elements, names, times, and what the browser keeps for us. Text from others
- * reaches the page as textContent and in no other way.
+ * What every part of the page is made with: elements, names, times, and what the browser keeps for
+ * us. Text from others reaches the page as textContent and in no other way.
  */
 
 export const $ = (id) => document.getElementById(id);

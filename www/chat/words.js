@@ -9,8 +9,8 @@ export function enumerate(names, most) {
 }
 
 /**
- * Who has come and gone between two messages, as one line. Whoever came and went meanwhile, or went and came back, is
- * not in it: nothing has changed.
+ * Who has come and gone between two messages, as one line. Whoever came and went meanwhile, or went
+ * and came back, is not in it: nothing has changed.
  */
 export class Comings {
   #changes = new Map(); // user → true: came, false: went

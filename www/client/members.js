@@ -1,7 +1,8 @@
 /**
- * Who is in a room, over all nodes: a list that is read in pages and kept true by what is pushed between them. Of each
- * user holds whatever has the higher version, the page its name belongs to or the last push, whichever came first.
- * Plain logic: frames go in; who has come and gone by them comes out.
+ * Who is in a room, over all nodes: a list that is read in pages and kept true by what is pushed
+ * between them. Of each user holds whatever has the higher version, the page its name belongs to or
+ * the last push, whichever came first. Plain logic: frames go in; who has come and gone by them
+ * comes out.
  *
  *     unknown ──begin()──▶ reading ──last page──▶ fresh ──outdate()──▶ known, not fresh
  *                             ▲                     │                     │

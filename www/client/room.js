@@ -1,6 +1,7 @@
 /**
- * A room as its client stands in it: the position that makes messages come in order and once, the list of who is here,
- * and the publishes that wait their turn. It does not know the connection; the board gives it a link to ask by.
+ * A room as its client stands in it: the position that makes messages come in order and once, the
+ * list of who is here, and the publishes that wait their turn. It does not know the connection; the
+ * board gives it a link to ask by.
  */
 
 import { Members } from './members.js';
@@ -16,12 +17,12 @@ export class Outlet {
   }
 
   /**
-   * Publishes to the room, after what was published before. Retried with the same key until it is answered, over
-   * any number of connections, so it is in the log exactly once. An `ephemeral` publish (typing …) is sent at most
-   * once and has no position.
-   * @param {any} data Anything JSON can say. It is encoded now; later changes do not count.
-   * @param {{key?: string, others?: boolean, ephemeral?: boolean}} [options] `others`: do not send it back to me.
-   * @returns {Promise<?import('./words.js').Position>} Rejects with a {@link SwitchboardError}.
+   * Publishes to the room, after what was published before. Retried with the same key until it is
+   * answered, over any number of connections, so it is in the log exactly once. An `ephemeral`
+   * publish (typing …) is sent at most once and has no position. @param {any} data Anything JSON
+   * can say. It is encoded now; later changes do not count. @param {{key?: string, others?:
+   * boolean, ephemeral?: boolean}} [options] `others`: do not send it back to me. @returns
+   * {Promise<?import('./words.js').Position>} Rejects with a {@link SwitchboardError}.
    */
   async publish(data, { key = newKey(), others = false, ephemeral = false } = {}) {
     const json = JSON.stringify(data);
@@ -55,8 +56,8 @@ export class Outlet {
 }
 
 /**
- * A room one has joined. Made by `Switchboard.join` and `Switchboard.personal`; fields and methods that begin with `_`
- * belong to those.
+ * A room one has joined. Made by `Switchboard.join` and `Switchboard.personal`; fields and methods
+ * that begin with `_` belong to those.
  *
  *     waiting ──connection──▶ joining ──ok──▶ joined ──hole──▶ joining …
  *        ▲                       └──error──▶ refused            (any of them ──leave()──▶ left)
@@ -75,9 +76,9 @@ export class Room extends Outlet {
   }
 
   /**
-   * One page of the room's log, ascending by offset.
-   * @param {{before?: number, limit?: number}} [page] The `limit` messages that come just before the offset `before`.
-   * @returns {Promise<{epoch: string, messages: import('./words.js').Message[], more: boolean}>}
+   * One page of the room's log, ascending by offset. @param {{before?: number, limit?: number}}
+   * [page] The `limit` messages that come just before the offset `before`. @returns
+   * {Promise<{epoch: string, messages: import('./words.js').Message[], more: boolean}>}
    */
   async history({ before, limit } = {}) {
     const { epoch, messages = [], more = false } = await this._link.ask({ type: 'history', room: this.name, limit, before });
@@ -85,8 +86,9 @@ export class Room extends Outlet {
   }
 
   /**
-   * Reads anew who is here; `onMembers` tells when that is known. Not needed to know who comes and goes, but for what is
-   * not pushed: how many connections each user has, how many are anonymous, and everything in rooms whose events are off.
+   * Reads anew who is here; `onMembers` tells when that is known. Not needed to know who comes and
+   * goes, but for what is not pushed: how many connections each user has, how many are anonymous,
+   * and everything in rooms whose events are off.
    */
   refreshMembers() {
     if (this.members && this.state === 'joined' && !this.members._isReading()) this._link.readMembers(this);
@@ -123,7 +125,8 @@ export class Room extends Outlet {
   _joined({ epoch, offset, top, recovered }, since) {
     this._tries = 0;
     const whole = !this._forgotten && (!since || recovered === true);
-    // Standing lower than we said would show us old messages again, so our own position keeps the upper hand.
+    // Standing lower than we said would show us old messages again, so our own position keeps the
+    // upper hand.
     const stands = since && whole && since.epoch === epoch ? Math.max(offset, since.offset) : offset;
     this.position = { epoch, offset: stands };
     this._forgotten = false;
@@ -141,7 +144,8 @@ export class Room extends Outlet {
       if (!message.own) call(this._handlers.onMessage, this._seen(message, null));
       return false;
     }
-    // While a join is on its way only its answer tells where we stand; what comes before it comes again after it.
+    // While a join is on its way only its answer tells where we stand; what comes before it comes
+    // again after it.
     if (this.state !== 'joined' || message.offset <= this.position.offset) return false;
     if (message.offset > this.position.offset + 1) return true;
     this.position = { epoch: this.position.epoch, offset: message.offset };

@@ -76,7 +76,8 @@ fn order(asked: &Asked<'_>, deed: ControlAction) -> Result<Call, CommandError> {
     one(Command::ControlCommand(ControlCommand { user, deed }))
 }
 
-/// The room in the path, which is its second part in braces: one that a user can be brought into or taken out of.
+/// The room in the path, which is its second part in braces: one that a user can be brought into or
+/// taken out of.
 fn chosen_room(asked: &Asked<'_>) -> Result<RoomName, CommandError> {
     if asked.query.is_some() {
         return Err(no_query());

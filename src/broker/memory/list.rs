@@ -1,5 +1,5 @@
-//! Who is in a room, through which nodes, as one process keeps it: the memory broker's list, with the same rules that the scripts
-//! follow in Redis. Plain logic.
+//! Who is in a room, through which nodes, as one process keeps it: the memory broker's list, with
+//! the same rules that the scripts follow in Redis. Plain logic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -41,8 +41,8 @@ impl<N> Default for List<N> {
 }
 
 impl<N: Copy + PartialEq> List<N> {
-    /// A node has so many connections of a user from now on. A change gets the next version after `last`, which counts for all
-    /// lists, so that no list ever repeats one.
+    /// A node has so many connections of a user from now on. A change gets the next version after
+    /// `last`, which counts for all lists, so that no list ever repeats one.
     pub fn set(
         &mut self,
         node: N,
@@ -156,8 +156,8 @@ impl<N: Copy + PartialEq> List<N> {
         }
     }
 
-    /// A page of the connections of the user whose room it is: those behind a name, at most so many; how many there are, and whether
-    /// there are more.
+    /// A page of the connections of the user whose room it is: those behind a name, at most so
+    /// many; how many there are, and whether there are more.
     pub fn connections(&self, after: Option<&str>, limit: usize) -> (Vec<Connection>, u64, bool) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.live.range::<str, _>((from, Bound::Unbounded));

@@ -130,7 +130,8 @@ impl Shared {
         }
     }
 
-    /// After all changes of a room: whoever wants to know whether anybody is in it is told when that is no longer as it was.
+    /// After all changes of a room: whoever wants to know whether anybody is in it is told when
+    /// that is no longer as it was.
     fn settled(&mut self, room: &RoomName, was_empty: bool, is_empty: bool) {
         let change = match (was_empty, is_empty) {
             (true, false) => webhook_event::Change::Occupied,

@@ -1,5 +1,5 @@
-//! The notices that a node without Redis keeps in its own memory until they are delivered: what the stream is to a cluster. Plain logic;
-//! [`memory`](super) appends and answers.
+//! The notices that a node without Redis keeps in its own memory until they are delivered: what the
+//! stream is to a cluster. Plain logic; [`memory`](super) appends and answers.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
-//! What Redis' answers mean: each as an event for whoever asked, or as what to do about the failure.
+//! What Redis' answers mean: each as an event for whoever asked, or as what to do about the
+//! failure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::model::id::{Epoch, Position};
 /// What an answer to a job asks for.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is done; the event is for whoever asked. `junk`: how many entries of the page could not be read.
+    /// It is done; the event is for whoever asked. `junk`: how many entries of the page could not
+    /// be read.
     Done {
         event: Option<BrokerEvent>,
         junk: usize,
@@ -115,8 +117,8 @@ fn foreign(why: Refused) -> Outcome {
     }
 }
 
-/// Codes by which Redis refuses a command before it runs. An error raised inside a script may have left a part of its work, except
-/// those that its first lines meet.
+/// Codes by which Redis refuses a command before it runs. An error raised inside a script may have
+/// left a part of its work, except those that its first lines meet.
 fn judge_error(job: &RedisRequest, error: &ServerError) -> Outcome {
     let details = error.details().unwrap_or_default();
     let why = match error.code() {
@@ -156,7 +158,8 @@ fn read_page(read: &Read, answer: Value, newest: Format) -> Result<(Page, usize)
     let (mut page, entries) = read_frame(answer).ok_or(Refused::Unavailable)?;
     let mut found = read_entries(entries, newest).ok_or(Refused::Unavailable)?;
     let backwards = matches!(read.range, Range::Before(_));
-    // Without its first message nothing can follow, and a page of the newest ones must not have a hole.
+    // Without its first message nothing can follow, and a page of the newest ones must not have a
+    // hole.
     if found.newer && (backwards || found.entries.is_empty()) {
         return Err(Refused::Newer);
     }

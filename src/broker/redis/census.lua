@@ -1,7 +1,7 @@
 -- What the scripts know that count rooms.
 
--- How many connections there are in a room, how many users, and how many connections without a name. What is none of ours counts as
--- nobody.
+-- How many connections there are in a room, how many users, and how many connections without a
+-- name. What is none of ours counts as nobody.
 local function count(here, names)
   local own = redis.pcall('HMGET', here, '@connections', '@anonymous')
   local users = redis.pcall('ZCARD', names)

@@ -1,5 +1,5 @@
--- The part of the scripts that change a room. Their keys are those of the room, and if anybody wants to know
--- whether it is occupied: hooks, lost.
+-- The part of the scripts that change a room. Their keys are those of the room, and if anybody
+-- wants to know whether it is occupied: hooks, lost.
 
 local here, names, live, rooms, hooks, lost = unpack(KEYS)
 
@@ -49,8 +49,8 @@ local function count_more(more)
   redis.call('HSET', here, '@connections', digits(math.max(all, 0)))
 end
 
--- Writes the parts of a field in the place of the former ones. When that changes what everyone sees of a
--- user, the version is raised and everyone who follows the room is told.
+-- Writes the parts of a field in the place of the former ones. When that changes what everyone sees
+-- of a user, the version is raised and everyone who follows the room is told.
 local function write(topic, field, former, parts)
   local texts = { '1' }
   for _, part in ipairs(parts) do
@@ -88,8 +88,9 @@ local function is_occupied()
   return listed > 0 or redis.call('HEXISTS', here, '@anonymous') == 1
 end
 
--- After all changes: a room in which nobody is left is forgotten after a while and is listed no more, and whoever wants to
--- know whether anybody is in it is told when that is no longer as it was.
+-- After all changes: a room in which nobody is left is forgotten after a while and is listed no
+-- more, and whoever wants to know whether anybody is in it is told when that is no longer as it
+-- was.
 local function settle(tail, was_occupied, limit)
   local occupied, room = is_occupied(), string.match(here, '{(.*)}')
   if occupied then

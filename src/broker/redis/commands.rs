@@ -20,20 +20,24 @@ use crate::model::id::{Epoch, Incarnation, Position, RoomName};
 use crate::model::retention::Retention;
 use crate::model::webhook_event::{LENGTH, Wanted};
 
-/// How long the position of a room is kept in which nothing was ever said. Anyone can join rooms by the thousand.
+/// How long the position of a room is kept in which nothing was ever said. Anyone can join rooms by
+/// the thousand.
 const IDLE_META_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// How many bytes of bodies a page holds at most, so that one read neither stalls Redis nor fills memory.
+/// How many bytes of bodies a page holds at most, so that one read neither stalls Redis nor fills
+/// memory.
 const PAGE_BYTES: usize = 512 << 10;
 
 /// How many members, rooms or connections a page holds at most, for the same reason.
 const PAGE_MEMBERS: usize = 1000;
 
-/// How long the version of a room's list of members is kept when nobody is in it: whoever follows the room sees at the next
-/// change that nothing was missed. A guess; after it a follower reads once for nothing.
+/// How long the version of a room's list of members is kept when nobody is in it: whoever follows
+/// the room sees at the next change that nothing was missed. A guess; after it a follower reads
+/// once for nothing.
 const VERSION_TTL: Duration = Duration::from_secs(3600);
 
-/// How long after its end a lease counts as over for others: more than the clocks of several servers differ.
+/// How long after its end a lease counts as over for others: more than the clocks of several
+/// servers differ.
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// Of how many leases that are over a node is told at once.

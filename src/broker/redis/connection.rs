@@ -1,6 +1,6 @@
-//! One connection to Redis: found among the addresses, made over the runtime's own sockets, checked to be the
-//! master's, and ended when dropped. The driver is the crate's, spawned here; its own supervision is not used, because it gives up
-//! and forgets subscriptions.
+//! One connection to Redis: found among the addresses, made over the runtime's own sockets, checked
+//! to be the master's, and ended when dropped. The driver is the crate's, spawned here; its own
+//! supervision is not used, because it gives up and forgets subscriptions.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,7 +22,8 @@ use crate::runtime::{self, Elapsed, Socket};
 /// How long resolving may take, and TCP, and TLS.
 const STEP: Duration = Duration::from_secs(1);
 
-/// How long everything may take that is said before the first request: eight questions, over a slow line too.
+/// How long everything may take that is said before the first request: eight questions, over a slow
+/// line too.
 const INTRODUCTION: Duration = Duration::from_secs(2);
 
 /// How long the other addresses may still answer once one has said that it is the master.
@@ -131,9 +132,9 @@ impl Connector {
         *self.home.lock().unwrap_or_else(PoisonError::into_inner) = replid;
     }
 
-    /// Connects to the master. All addresses are asked at once, so that a dead one delays nobody. If several say that they are
-    /// the master (one has come back from the dead), the publishes' one is taken, else the one with the longest history:
-    /// so all nodes choose alike.
+    /// Connects to the master. All addresses are asked at once, so that a dead one delays nobody.
+    /// If several say that they are the master (one has come back from the dead), the publishes'
+    /// one is taken, else the one with the longest history: so all nodes choose alike.
     ///
     /// # Errors
     /// The first address' own, when none is the master.
@@ -219,7 +220,8 @@ async fn introduce<S>(
 where
     S: futures::io::AsyncRead + futures::io::AsyncWrite + Unpin + Send + 'static,
 {
-    // Our own deadlines stand around every request; the crate's timer would belong to another runtime.
+    // Our own deadlines stand around every request; the crate's timer would belong to another
+    // runtime.
     let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
     let mut pushes = None;
     if let Purpose::Subscription {
@@ -324,7 +326,8 @@ async fn teach(
     Ok(learned)
 }
 
-/// A Redis that evicts when memory is short takes rooms' positions with it; clients are then told of gaps.
+/// A Redis that evicts when memory is short takes rooms' positions with it; clients are then told
+/// of gaps.
 async fn warn_of_eviction(connection: &mut MultiplexedConnection) -> redis::RedisResult<()> {
     let info = ask_info(connection, "memory").await?;
     let policy = field(&info, "maxmemory_policy");

@@ -1,9 +1,9 @@
-//! Fair shares of a line (start-time fair queuing): whoever has one request waiting waits for about one turn of everybody
-//! else's, however many requests these have. Plain logic.
+//! Fair shares of a line (start-time fair queuing): whoever has one request waiting waits for about
+//! one turn of everybody else's, however many requests these have. Plain logic.
 //!
-//! A turn is a few requests, not one, because what is published in a room together is delivered together: in 200 rooms of 10 over two
-//! nodes, with four messages in flight, a delivery took 11.2 µs of processor time with turns of one and 3.65 with turns of four
-//! (`make bench-peers`).
+//! A turn is a few requests, not one, because what is published in a room together is delivered
+//! together: in 200 rooms of 10 over two nodes, with four messages in flight, a delivery took 11.2
+//! µs of processor time with turns of one and 3.65 with turns of four (`make bench-peers`).
 
 use std::collections::HashMap;
 
@@ -29,8 +29,8 @@ struct Share {
 }
 
 impl FairQueue {
-    /// The round in which a new request is served. Those of one source come in rounds that do not fall; what is nobody's (`None`)
-    /// belongs to the present one.
+    /// The round in which a new request is served. Those of one source come in rounds that do not
+    /// fall; what is nobody's (`None`) belongs to the present one.
     pub fn enter(&mut self, source: Option<SessionId>) -> u64 {
         let Some(source) = source else {
             return self.round;
@@ -48,7 +48,8 @@ impl FairQueue {
         round
     }
 
-    /// A request that was served waits again, in its old round: later ones of its source are in no earlier one.
+    /// A request that was served waits again, in its old round: later ones of its source are in no
+    /// earlier one.
     pub fn enter_again(&mut self, source: Option<SessionId>) {
         if let Some(source) = source {
             self.waiting.entry(source).or_default().requests += 1;

@@ -1,5 +1,6 @@
-//! In which format this node writes: the newest one that every live node reads. And in which rooms it met a
-//! format that it does not read itself. Plain logic; `lease.lua` finds the lowest format of all leases.
+//! In which format this node writes: the newest one that every live node reads. And in which rooms
+//! it met a format that it does not read itself. Plain logic; `lease.lua` finds the lowest format
+//! of all leases.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +11,12 @@ use crate::model::id::RoomName;
 
 /// Decides the format to write.
 ///
-/// A lease that is over does not prove that its node is gone: after an outage of Redis all leases are
-/// over, and the first node to return would find itself alone. So a format above the first needs what
-/// taking out a dead node's members needs ([`may_reap`](super::lease::Lease::may_reap)): this node has
-/// renewed its lease for one lease's time without a pause. An answer counts only for as long as a pause
-/// may be, because a node that was stopped meanwhile may have missed that an older one came.
+/// A lease that is over does not prove that its node is gone: after an outage of Redis all leases
+/// are over, and the first node to return would find itself alone. So a format above the first
+/// needs what taking out a dead node's members needs ([`may_reap`](super::lease::Lease::may_reap)):
+/// this node has renewed its lease for one lease's time without a pause. An answer counts only for
+/// as long as a pause may be, because a node that was stopped meanwhile may have missed that an
+/// older one came.
 #[derive(Debug)]
 pub struct WriteFormat {
     newest: Format,
@@ -57,15 +59,15 @@ impl WriteFormat {
     }
 }
 
-/// How long a room counts as unreadable after a read met the newer format. While members of the room wait
-/// for it, the room is read about once a second.
+/// How long a room counts as unreadable after a read met the newer format. While members of the
+/// room wait for it, the room is read about once a second.
 const MEMORY: Duration = Duration::from_secs(5);
 
 /// How many rooms are remembered; with any more the node is not ready either.
 const MOST: usize = 1024;
 
-/// The rooms in which reads met a newer format, and when last. Shared by the broker's tasks; clones are
-/// the same.
+/// The rooms in which reads met a newer format, and when last. Shared by the broker's tasks; clones
+/// are the same.
 #[derive(Clone, Debug, Default)]
 pub struct UnreadableRooms(Arc<Mutex<BTreeMap<RoomName, Instant>>>);
 
@@ -84,7 +86,8 @@ impl UnreadableRooms {
         is_new
     }
 
-    /// Forgets the rooms that were read since, or that nobody reads any more. Returns whether any is left.
+    /// Forgets the rooms that were read since, or that nobody reads any more. Returns whether any
+    /// is left.
     pub fn any(&self, now: Instant) -> bool {
         let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rooms.retain(|_, met| now < *met + MEMORY);

@@ -1,13 +1,13 @@
--- Sets how many connections of some users a node has in a room, in the place of whatever the same run of the
--- node has said of them before, under this lease or a former one; likewise for a user's single connections.
--- Doing it twice is doing it once.
---   KEYS  here, names, live, rooms, and if anybody wants to know: hooks, lost
---   ARGV  topic, lease (INCARNATION.COUNT), when it ends as far as the node knows and how long a lease is (in
+-- Sets how many connections of some users a node has in a room, in the place of whatever the same
+-- run of the node has said of them before, under this lease or a former one; likewise for a user's
+-- single connections. Doing it twice is doing it once.
+--   KEYS here, names, live, rooms, and if anybody wants to know: hooks, lost ARGV topic, lease
+--   (INCARNATION.COUNT), when it ends as far as the node knows and how long a lease is (in
 --         milliseconds of this server), how long the version of an empty room is kept; how many
 --         entries the stream keeps; then for each user name (or '' for those without one, or the field of a
 --         connection), connections, info (or '')
--- Answers the versions of the list before and after; or false, and nothing is done, when the lease may be over: then others may
--- have reaped it, and would not do so again.
+-- Answers the versions of the list before and after; or false, and nothing is done, when the lease
+-- may be over: then others may have reaped it, and would not do so again.
 
 local topic, lease, ends, span, tail, limit = unpack(ARGV, 1, 6)
 

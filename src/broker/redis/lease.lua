@@ -1,16 +1,17 @@
 -- Takes, renews or shortens a lease, and tells of those that are over.
 --   KEYS  nodes: a sorted set of all leases, by when they end in milliseconds of this server
 --         formats: a hash from lease to the newest format that its node reads
---   ARGV  lease, whether it may be taken ('1') or must be there ('0'), for how long in milliseconds, but
+--   ARGV lease, whether it may be taken ('1') or must be there ('0'), for how long in milliseconds,
+--   but
 --         not before this moment; how long a lease is, and the longest it can be; how long after its end a
 --         lease is told of, and how many are; the newest format this node reads
 -- Answers
 --   held   it ends then; when it would have ended otherwise ('' when it was not there)
 --   lapsed it was over and stays so; others may have reaped it
 --   lost   it is not there
--- and in any case the time, the replication id of the data set, the leases that are over, and the lowest
--- format of the leases that are not: a node that announces none (of a version that has no such hash) reads
--- format 1.
+-- and in any case the time, the replication id of the data set, the leases that are over, and the
+-- lowest format of the leases that are not: a node that announces none (of a version that has no
+-- such hash) reads format 1.
 
 local nodes, formats = KEYS[1], KEYS[2]
 local lease, take, span, earliest, usual, longest, margin, limit, format = unpack(ARGV)

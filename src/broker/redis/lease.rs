@@ -1,16 +1,20 @@
-//! The lease of this node: while it is held, what the node says of its members stands. Plain logic; the times of Redis are
-//! milliseconds of its own clock, which judges alone when a lease is over.
+//! The lease of this node: while it is held, what the node says of its members stands. Plain logic;
+//! the times of Redis are milliseconds of its own clock, which judges alone when a lease is over.
 //!
-//! **Why a late word of a dead lease changes nothing.** A lease is taken once; its end only moves forward, and only by a script that
-//! finds it still held. So once the end is past, that lease is over for ever, and its node takes another (the count in its name tells them
-//! apart). Every word about members carries the end that the node knew when it sent it, which is not later than the real one, and the
-//! script refuses it when that end is past. Others take out what a lease has said a margin after its real end. So whatever comes
-//! after the taking out comes after the end it carries. A shortened lease ends no earlier than words whose answers were lost
-//! ([`Lease::retire`]). It is assumed that the clock of Redis goes forward, and on several servers that their clocks differ
-//! by less than the margin; a clock that is set back ends all leases, instead of prolonging them.
+//! **Why a late word of a dead lease changes nothing.** A lease is taken once; its end only moves
+//! forward, and only by a script that finds it still held. So once the end is past, that lease is
+//! over for ever, and its node takes another (the count in its name tells them apart). Every word
+//! about members carries the end that the node knew when it sent it, which is not later than the
+//! real one, and the script refuses it when that end is past. Others take out what a lease has said
+//! a margin after its real end. So whatever comes after the taking out comes after the end it
+//! carries. A shortened lease ends no earlier than words whose answers were lost
+//! ([`Lease::retire`]). It is assumed that the clock of Redis goes forward, and on several servers
+//! that their clocks differ by less than the margin; a clock that is set back ends all leases,
+//! instead of prolonging them.
 //!
-//! **Why an outage empties no room.** Only a node takes out that has renewed its own lease for one lease's time without
-//! a pause; after an outage of Redis nobody has, until everybody has come back.
+//! **Why an outage empties no room.** Only a node takes out that has renewed its own lease for one
+//! lease's time without a pause; after an outage of Redis nobody has, until everybody has come
+//! back.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -18,10 +22,12 @@ use std::time::{Duration, Instant};
 use crate::broker::redis::wire::Format;
 use crate::model::id::Incarnation;
 
-/// How long a lease is: a node that is killed has left for everyone within this time, the margin and a second.
+/// How long a lease is: a node that is killed has left for everyone within this time, the margin
+/// and a second.
 pub const LEASE: Duration = Duration::from_secs(10);
 
-/// The longest time that [`Lease::retire`] may ask for. Ends further ahead are from before the clock was set back.
+/// The longest time that [`Lease::retire`] may ask for. Ends further ahead are from before the
+/// clock was set back.
 pub const LONGEST: Duration = Duration::from_secs(60);
 
 /// The name of a lease: the run of the node, and which of its leases.
@@ -124,8 +130,8 @@ impl Lease {
         self.id
     }
 
-    /// When it ends as far as is known; `None`: there is none at the moment, or it is being shortened and nothing may be said with
-    /// a later end.
+    /// When it ends as far as is known; `None`: there is none at the moment, or it is being
+    /// shortened and nothing may be said with a later end.
     pub fn ends(&self) -> Option<u64> {
         match self.state {
             State::Held { ends, .. } => Some(ends),
@@ -138,12 +144,14 @@ impl Lease {
         matches!(self.state, State::Retiring { .. } | State::Retired { .. })
     }
 
-    /// Whether this node has renewed long enough without a pause to know that others who have not are gone.
+    /// Whether this node has renewed long enough without a pause to know that others who have not
+    /// are gone.
     pub fn may_reap(&self, now: Instant) -> bool {
         matches!(self.state, State::Held { since, .. } if now >= since + self.span)
     }
 
-    /// What is to be asked now. `doubt`: until when something may yet be done under this lease whose answer was lost.
+    /// What is to be asked now. `doubt`: until when something may yet be done under this lease
+    /// whose answer was lost.
     pub fn ask(&mut self, doubt: u64, now: Instant) -> Option<Renewal> {
         if now < self.due {
             return None;
@@ -208,7 +216,8 @@ impl Lease {
         }
     }
 
-    /// What was asked was not answered. It may have been done, so this lease is not taken twice: others may know it as over.
+    /// What was asked was not answered. It may have been done, so this lease is not taken twice:
+    /// others may know it as over.
     pub fn unanswered(&mut self, asked: &Renewal, now: Instant) {
         if asked.take && asked.lease == self.id {
             self.id.count = self.id.count.wrapping_add(1);
@@ -290,7 +299,8 @@ mod tests {
             renew(&mut lease, &answer, after(second, start));
         }
         assert!(lease.may_reap(after(10, start)));
-        // Redis was away for eight seconds: others that are a little older are over, and nobody is dead.
+        // Redis was away for eight seconds: others that are a little older are over, and nobody is
+        // dead.
         renew(&mut lease, &held(28_000, Some(20_000)), after(18, start));
         assert!(!lease.may_reap(after(18, start)));
         assert!(!lease.may_reap(after(27, start)));

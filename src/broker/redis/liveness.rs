@@ -1,5 +1,6 @@
-//! Whether this node reaches everyone: once a second it publishes a word to its own topic, and the subscription must hear
-//! it. Plain logic; the publishing task asks it what to do and tells it what happened.
+//! Whether this node reaches everyone: once a second it publishes a word to its own topic, and the
+//! subscription must hear it. Plain logic; the publishing task asks it what to do and tells it what
+//! happened.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,10 +11,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Three words without an echo: something is dead, however alive its socket looks.
 const MISSED: Duration = Duration::from_secs(3);
 
-/// Words on their way of which the times are kept: more than there can be before both connections are made anew.
+/// Words on their way of which the times are kept: more than there can be before both connections
+/// are made anew.
 const SENT: usize = 8;
 
-/// How long a connection may be away before the node says so; a shorter absence is healed without anyone noticing.
+/// How long a connection may be away before the node says so; a shorter absence is healed without
+/// anyone noticing.
 const ABSENCE: Duration = Duration::from_secs(1);
 
 /// What the subscription's task tells the publishing one.
@@ -110,8 +113,8 @@ impl LivenessProbe {
         self.sent.clear();
     }
 
-    /// How long a word takes at present: as long as the last one did, or as one has not come back for. `None` while the node
-    /// is not ready.
+    /// How long a word takes at present: as long as the last one did, or as one has not come back
+    /// for. `None` while the node is not ready.
     pub fn round_trip(&self, now: Instant) -> Option<Duration> {
         let awaited = self.sent.front().map(|sent| now.duration_since(*sent));
         self.took.max(awaited).filter(|_| self.is_ready(now))

@@ -40,7 +40,8 @@ pub struct List<T> {
     pub more: bool,
 }
 
-/// Reads a page whose entries are a name, a number of connections and an info; those that cannot be read are junk and do not count.
+/// Reads a page whose entries are a name, a number of connections and an info; those that cannot be
+/// read are junk and do not count.
 pub fn read_list<T>(
     parts: Vec<Value>,
     entry: impl Fn(&[u8], &[u8], &[u8]) -> Option<T>,
@@ -115,7 +116,8 @@ pub fn judge(errand: &PresenceCommand, answer: Value) -> (Reply, Option<String>)
     reply.map_or_else(foreign, |reply| (reply, None))
 }
 
-/// An error raised by our script itself may have left a part of its work; asking again completes it.
+/// An error raised by our script itself may have left a part of its work; asking again completes
+/// it.
 fn judge_error(error: &ServerError) -> (Reply, Option<String>) {
     let details = error.details().unwrap_or_default();
     match error.code() {

@@ -1,4 +1,5 @@
-//! The broker over Redis, and the only place that names it. Three tasks, each with a connection of its own:
+//! The broker over Redis, and the only place that names it. Three tasks, each with a connection of
+//! its own:
 //!
 //! ```text
 //!  dispatcher ─Request─▶ publisher ──(Pipeline)── publishes ──▶ publish.lua, revoke.lua, and once a second the node's topic
@@ -8,10 +9,10 @@
 //!  dispatcher ◀─BrokerEvent─ all three
 //! ```
 //!
-//! A `supervisor` keeps each connection; `topics` and `queue` decide what to ask and what to ask again;
-//! `pulse` decides whether the node is ready; `announcer` decides what is said of who is here, and `lease` tells why that
-//! is safe. A user of an access list needs, on the keys and topics under the prefix,
-//! the commands of the test `password_user_and_database_come_from_the_address`.
+//! A `supervisor` keeps each connection; `topics` and `queue` decide what to ask and what to ask
+//! again; `pulse` decides whether the node is ready; `announcer` decides what is said of who is
+//! here, and `lease` tells why that is safe. A user of an access list needs, on the keys and topics
+//! under the prefix, the commands of the test `password_user_and_database_come_from_the_address`.
 
 pub mod answers;
 mod cluster_queries;
@@ -83,11 +84,13 @@ pub struct RedisSettings {
     pub prefix: String,
     /// The authorities to trust with `rediss://`, in PEM form, instead of the public ones.
     pub authorities: Option<PathBuf>,
-    /// How long the members of a node that is gone stay: [`LEASE`], or less where a test must not wait.
+    /// How long the members of a node that is gone stay: [`LEASE`], or less where a test must not
+    /// wait.
     pub lease: Duration,
 }
 
-/// Why the broker cannot start. That Redis is away is no reason: it starts, and is ready when Redis comes.
+/// Why the broker cannot start. That Redis is away is no reason: it starts, and is ready when Redis
+/// comes.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("--redis: give at least one address")]
@@ -102,8 +105,9 @@ pub enum StartError {
     Random(#[from] getrandom::Error),
 }
 
-/// Starts the broker. It ends, and closes its connections, when the last [`Broker`] handle or the other end of `events` is
-/// dropped. `events` should have a bound: the broker waits while it is full.
+/// Starts the broker. It ends, and closes its connections, when the last [`Broker`] handle or the
+/// other end of `events` is dropped. `events` should have a bound: the broker waits while it is
+/// full.
 ///
 /// # Errors
 /// Only for settings that can never work.

@@ -1,5 +1,6 @@
-//! What things are called in Redis. Room names, users and prefixes come from checked alphabets without braces or
-//! slashes; a publisher's key is any text and is written in hexadecimal, so that no two things share a name.
+//! What things are called in Redis. Room names, users and prefixes come from checked alphabets
+//! without braces or slashes; a publisher's key is any text and is written in hexadecimal, so that
+//! no two things share a name.
 //!
 //! ```text
 //! PREFIX:{room}                      topic of a room           PREFIX:{room}:log    its log (a stream)
@@ -12,8 +13,8 @@
 //! PREFIX:revoked                     revocations, a set        PREFIX:revoked:confirmed   who wrote it
 //! ```
 //!
-//! The braces keep all of a room on one shard. Topics, unlike keys, are common to all databases of a Redis; in database 3
-//! they therefore begin with `PREFIX/3`.
+//! The braces keep all of a room on one shard. Topics, unlike keys, are common to all databases of
+//! a Redis; in database 3 they therefore begin with `PREFIX/3`.
 
 use std::fmt::Write as _;
 
@@ -65,7 +66,8 @@ impl Names {
         format!("{}:{{{room}}}:meta", self.keys)
     }
 
-    /// The stream of what webhooks are to tell, and where it is counted how much it had no room for.
+    /// The stream of what webhooks are to tell, and where it is counted how much it had no room
+    /// for.
     pub fn hooks(&self) -> [String; 2] {
         [
             format!("{}:hooks", self.keys),
@@ -92,7 +94,8 @@ impl Names {
         format!("{}:{{{room}}}:live", self.keys)
     }
 
-    /// The rooms in which somebody is. Each kind has its own, so that a list of some need not step over the others.
+    /// The rooms in which somebody is. Each kind has its own, so that a list of some need not step
+    /// over the others.
     pub fn occupied(&self, kind: Kind) -> String {
         let rest = match kind {
             Kind::Chosen => "",

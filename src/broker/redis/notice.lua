@@ -1,6 +1,6 @@
--- What webhooks are to tell: that a room is 'occupied', or 'vacated' again. The scripts that change a room are given
--- two keys more for it, `hooks`, a stream, and `lost`, where it is counted what the stream had no room for;
--- or none, when nobody wants to know of the room. hooks.lua reads them.
+-- What webhooks are to tell: that a room is 'occupied', or 'vacated' again. The scripts that change
+-- a room are given two keys more for it, `hooks`, a stream, and `lost`, where it is counted what
+-- the stream had no room for; or none, when nobody wants to know of the room. hooks.lua reads them.
 -- A stream that is spoilt or full must not spoil the change itself: nothing here can fail.
 
 local function notice(hooks, lost, limit, change, room)

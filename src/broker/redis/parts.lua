@@ -1,5 +1,6 @@
 -- What the scripts of presence know of a room: three keys with the room's tag, and a list of rooms.
---   here   a hash. A user's field holds the parts of all nodes that have connections of the user; a part
+--   here a hash. A user's field holds the parts of all nodes that have connections of the user; a
+--   part
 --          is a lease, a number of connections, and what the user shows of itself (or nothing):
 --            "1" { LEASE " " CONNECTIONS " " LENGTH ":" INFO }
 --          The digit is the version of the format. A field in a newer one is neither counted nor changed: the
@@ -11,9 +12,9 @@
 --   names  a sorted set of the users in it, all with score 0: pages go by the order of names
 --   live   likewise the fields of the connections of the user whose personal room it is
 --   rooms  likewise the rooms in which somebody is
--- A room in which nobody is keeps its version alone, for a while: so whoever followed it meanwhile sees
--- that nothing was missed. Later versions begin above the time in microseconds, which is above any
--- version that ever was, even when Redis has lost everything.
+-- A room in which nobody is keeps its version alone, for a while: so whoever followed it meanwhile
+-- sees that nothing was missed. Later versions begin above the time in microseconds, which is above
+-- any version that ever was, even when Redis has lost everything.
 
 -- Whole numbers below 2^53; Lua would write the greater ones like 1e+15.
 local function digits(number)
@@ -33,7 +34,8 @@ local function refuse_newer()
   error(redis.error_reply('NEWER a field of this room is in a newer format; upgrade this node'))
 end
 
--- The parts of a field; nil when it is none of ours. Raises an error when a node of a later version wrote it.
+-- The parts of a field; nil when it is none of ours. Raises an error when a node of a later version
+-- wrote it.
 local function parts_of(value)
   local parts, at = {}, 2
   if not value then

@@ -1,5 +1,6 @@
-//! A lane: one connection to Redis and the requests that travel on it, in order, in batches, each answered once.
-//! Publishes have a lane and reads have another, so that a big page never delays a publish.
+//! A lane: one connection to Redis and the requests that travel on it, in order, in batches, each
+//! answered once. Publishes have a lane and reads have another, so that a big page never delays a
+//! publish.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,8 +26,8 @@ use crate::metrics::Metrics;
 /// How many batches may be unanswered: one that Redis works on, the other on the way there or back.
 const MAX_BATCHES: usize = 2;
 
-/// How many requests make a batch, at most. What is with Redis already is overtaken by nobody, however fair the queue is: two
-/// batches of publishes are two or three milliseconds.
+/// How many requests make a batch, at most. What is with Redis already is overtaken by nobody,
+/// however fair the queue is: two batches of publishes are two or three milliseconds.
 const BATCH: usize = 64;
 
 /// How many bytes make a batch, about: so much is written at once.
@@ -35,8 +36,8 @@ const BATCH_BYTES: usize = 256 << 10;
 /// How long to wait after Redis has said that it is not ready yet.
 const NOT_YET: Duration = Duration::from_millis(100);
 
-/// Why nothing is sent at the moment although the connection is up. It ends when all batches have landed, so that what goes
-/// back to the queue keeps its place before what came later.
+/// Why nothing is sent at the moment although the connection is up. It ends when all batches have
+/// landed, so that what goes back to the queue keeps its place before what came later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
     /// Redis has forgotten the script.
@@ -45,7 +46,8 @@ enum Hold {
     Until(Instant),
 }
 
-/// See the head of this file. The task that owns it calls [`Pipeline::turn`] in its loop and passes on what is in `events`.
+/// See the head of this file. The task that owns it calls [`Pipeline::turn`] in its loop and passes
+/// on what is in `events`.
 pub struct Pipeline {
     pub events: Vec<BrokerEvent>,
     reconnector: Reconnector,
@@ -198,7 +200,8 @@ impl Pipeline {
                     self.answered(number, answer);
                 }
             }
-            // The connection has ended, or talks nonsense; then every later batch is lost with this one.
+            // The connection has ended, or talks nonsense; then every later batch is lost with this
+            // one.
             _ => {
                 self.numbers.push_front(numbers);
                 self.remake(End::Closed);

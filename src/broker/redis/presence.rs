@@ -1,4 +1,5 @@
-//! Carries out the errands of presence on the connection for publishes, one batch at a time, beside the publishes.
+//! Carries out the errands of presence on the connection for publishes, one batch at a time, beside
+//! the publishes.
 
 use std::time::{Duration, Instant};
 
@@ -82,7 +83,8 @@ impl Presence {
         self.announcer.connected(Instant::now());
     }
 
-    /// Waits until the batch under way has its answers; for ever when there is none. May be dropped and called again.
+    /// Waits until the batch under way has its answers; for ever when there is none. May be dropped
+    /// and called again.
     ///
     /// # Errors
     /// The connection should be made anew.

@@ -1,5 +1,6 @@
-//! What the node does for presence in Redis, as errands: it keeps its lease, says who is here, and takes out what dead nodes have said.
-//! Plain logic that joins [`Lease`], [`PresenceReconciler`] and [`Reaper`]; `presence` carries the errands out.
+//! What the node does for presence in Redis, as errands: it keeps its lease, says who is here, and
+//! takes out what dead nodes have said. Plain logic that joins [`Lease`], [`PresenceReconciler`]
+//! and [`Reaper`]; `presence` carries the errands out.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use crate::broker::redis::wire::{self, Format};
 use crate::broker::{Change, Connected, SetPresence};
 use crate::model::id::{Incarnation, RoomName};
 
-/// How many asks go into one batch, and about how many users: some milliseconds of Redis' time at most.
+/// How many asks go into one batch, and about how many users: some milliseconds of Redis' time at
+/// most.
 const ASKS: usize = 64;
 const USERS: usize = 512;
 
@@ -21,8 +23,9 @@ const STEPS: usize = 32;
 /// How long to wait after a refusal.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// How long after a loss the lists in Redis are not believed. Its first change in a room tells every node that has members
-/// there, and they say them again at once; a node that must connect first may take a second.
+/// How long after a loss the lists in Redis are not believed. Its first change in a room tells
+/// every node that has members there, and they say them again at once; a node that must connect
+/// first may take a second.
 const REFILL: Duration = Duration::from_millis(1500);
 
 /// One command.
@@ -102,7 +105,8 @@ impl PresenceAgent {
         }
     }
 
-    /// The dispatcher says that one of a user's connections is there, or no more. Not after [`PresenceAgent::retire`].
+    /// The dispatcher says that one of a user's connections is there, or no more. Not after
+    /// [`PresenceAgent::retire`].
     pub fn is_connected(&mut self, connected: Connected) {
         let Connected {
             user,

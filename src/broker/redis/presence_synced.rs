@@ -1,5 +1,6 @@
-//! Whether what Redis says of the members of rooms can be believed. After it has lost something, and until the nodes have said it
-//! again, its lists are only a part; whoever compared them with what they were would tell that users have left who have not.
+//! Whether what Redis says of the members of rooms can be believed. After it has lost something,
+//! and until the nodes have said it again, its lists are only a part; whoever compared them with
+//! what they were would tell that users have left who have not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,6 @@
-//! The first of the broker's three tasks: takes what the dispatcher asks, passes reads and follows on to the other two, and
-//! publishes. On the same connection it says who is here. It also feels the node's pulse, and says whether the node is ready.
+//! The first of the broker's three tasks: takes what the dispatcher asks, passes reads and follows
+//! on to the other two, and publishes. On the same connection it says who is here. It also feels
+//! the node's pulse, and says whether the node is ready.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,11 +21,12 @@ use crate::model::id::RoomName;
 use crate::model::readiness::Readiness;
 use crate::runtime;
 
-/// How many requests are taken before they are sent: what the dispatcher asked for in one turn leaves as one batch.
+/// How many requests are taken before they are sent: what the dispatcher asked for in one turn
+/// leaves as one batch.
 const TURN: usize = 256;
 
-/// Everything the task owns. It ends when the dispatcher has dropped its end of `requests`, or when one of the other
-/// tasks has ended; dropping `reads` and `orders` ends those.
+/// Everything the task owns. It ends when the dispatcher has dropped its end of `requests`, or when
+/// one of the other tasks has ended; dropping `reads` and `orders` ends those.
 pub struct Publisher {
     pub requests: flume::Receiver<Request>,
     pub pipeline: Pipeline,

@@ -1,6 +1,6 @@
-//! The queue between the driver of the subscribing connection and its task. The driver must never wait, so the queue has
-//! a bound, and what does not fit is dropped; but the names of the topics that lost something are kept, and whoever empties
-//! the queue learns them.
+//! The queue between the driver of the subscribing connection and its task. The driver must never
+//! wait, so the queue has a bound, and what does not fit is dropped; but the names of the topics
+//! that lost something are kept, and whoever empties the queue learns them.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,7 +50,8 @@ pub struct PushQueue {
 
 /// A new queue, for a new connection.
 pub fn queue(node_topic: String, signals: flume::Sender<Signal>) -> (PushSender, PushQueue) {
-    // Only messages are counted against the bounds: confirmations are as few as our requests, and none may be lost.
+    // Only messages are counted against the bounds: confirmations are as few as our requests, and
+    // none may be lost.
     let (sender, receiver) = flume::unbounded();
     let shared = Arc::new(Shared::default());
     let inlet = PushSender {
@@ -116,8 +117,8 @@ impl PushQueue {
         self.pushes.try_recv().ok().map(|push| self.taken(push))
     }
 
-    /// The topics that have lost messages since the last call, as soon as the queue has room again (before, they would only
-    /// lose more). Everything they lost came before this call.
+    /// The topics that have lost messages since the last call, as soon as the queue has room again
+    /// (before, they would only lose more). Everything they lost came before this call.
     pub fn lost(&self) -> HashSet<Vec<u8>> {
         let bytes = self.shared.bytes.load(Ordering::Relaxed);
         if self.pushes.len() > MAX_MESSAGES / 4 || bytes > MAX_BYTES / 4 {

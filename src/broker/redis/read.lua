@@ -5,12 +5,11 @@
 --         new one is needed; and in milliseconds how long the meta lives when the room has messages
 --         and when it never had any
 -- A position of 'after' is one that a node has delivered. In the present epoch the page begins
--- behind it; in an ended one behind it or behind the end of that epoch, whichever comes first; in an
--- epoch that is not remembered where the present epoch began, and for the epoch of zeros at the
--- oldest entry.
--- Answers epoch, newest offset, oldest offset in the log, the ended epochs (" EPOCH OFFSET" each),
--- in milliseconds how long the log lives unless somebody publishes, and a list of identifier, body,
--- identifier, body ...
+-- behind it; in an ended one behind it or behind the end of that epoch, whichever comes first; in
+-- an epoch that is not remembered where the present epoch began, and for the epoch of zeros at the
+-- oldest entry. Answers epoch, newest offset, oldest offset in the log, the ended epochs (" EPOCH
+-- OFFSET" each), in milliseconds how long the log lives unless somebody publishes, and a list of
+-- identifier, body, identifier, body ...
 
 local log, meta = KEYS[1], KEYS[2]
 local range, since_epoch, since, limit, bytes, candidate, meta_ttl, idle_ttl = unpack(ARGV)
@@ -30,8 +29,8 @@ if last.err and not is_foreign(last) then
   return last
 end
 local newest = last[1] and offset_of(last[1]) or nil
--- What was delivered was there: a newest offset below it shows that the log has lost its end. So does
--- a last entry that is another than the newest, unless it was already so when the epoch began.
+-- What was delivered was there: a newest offset below it shows that the log has lost its end. So
+-- does a last entry that is another than the newest, unless it was already so when the epoch began.
 local behind = range == 'after' and since_epoch == room.epoch and tonumber(since) > room.offset
 local torn = newest and (newest > room.offset or newest < room.offset and start_of(room) < room.offset)
 if room.is_over or behind or torn or last.err then
@@ -48,8 +47,8 @@ if not oldest then
   return { room.epoch, digits(top), digits(top + 1), room.ends, '0', page }
 end
 
--- Entries are fetched a few at a time, as many as fit by the greatest so far, because a page's worth
--- of great ones could be a gigabyte.
+-- Entries are fetched a few at a time, as many as fit by the greatest so far, because a page's
+-- worth of great ones could be a gigabyte.
 local function fetch(command, from, to, step)
   local count, greatest = 8, 1
   while limit > 0 and bytes > 0 do

@@ -1,4 +1,5 @@
-//! The broker's task for reads: pages of logs, of members and of rooms, on a connection of their own.
+//! The broker's task for reads: pages of logs, of members and of rooms, on a connection of their
+//! own.
 
 use futures::{FutureExt, select_biased};
 

@@ -1,7 +1,7 @@
--- Takes the parts of a lease that is over out of a room, a few fields at a time. Doing it twice is doing it
--- once, whoever does it.
---   KEYS  here, names, live, rooms, and if anybody wants to know: hooks, lost
---   ARGV  topic, lease, where to go on ('0' to begin), about how many fields, how long the version of
+-- Takes the parts of a lease that is over out of a room, a few fields at a time. Doing it twice is
+-- doing it once, whoever does it.
+--   KEYS here, names, live, rooms, and if anybody wants to know: hooks, lost ARGV topic, lease,
+--   where to go on ('0' to begin), about how many fields, how long the version of
 --         an empty room is kept in milliseconds, how many entries the stream keeps
 -- Answers where to go on; '0': the room is done.
 

@@ -1,6 +1,6 @@
-//! Takes out what the leases that are over have said, room by room, a few at a time. Plain logic. Several nodes may do it at
-//! once: each begins with rooms chosen at random and strikes out what is done, so that they share the work, and doing a room twice is
-//! doing it once.
+//! Takes out what the leases that are over have said, room by room, a few at a time. Plain logic.
+//! Several nodes may do it at once: each begins with rooms chosen at random and strikes out what is
+//! done, so that they share the work, and doing a room twice is doing it once.
 
 use std::collections::VecDeque;
 
@@ -107,7 +107,8 @@ impl Reaper {
         }
     }
 
-    /// The lease is done with; or something went wrong, or this node may no longer do it. Whoever finds it again begins again.
+    /// The lease is done with; or something went wrong, or this node may no longer do it. Whoever
+    /// finds it again begins again.
     pub fn stop(&mut self) {
         *self = Self::default();
     }

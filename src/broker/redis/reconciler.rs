@@ -1,9 +1,12 @@
-//! What a node has to announce of who is in its rooms: what is wanted, what the others' store has confirmed, and what is still to be
-//! said. Plain logic: a task takes [`Ask`]s from it and reports how they ended.
+//! What a node has to announce of who is in its rooms: what is wanted, what the others' store has
+//! confirmed, and what is still to be said. Plain logic: a task takes [`Ask`]s from it and reports
+//! how they ended.
 //!
-//! Two things are said of a room: that this node is in it ([`Ask::Enter`]), and who is ([`Ask::Say`]). The first is confirmed before
-//! the second is asked, so whoever finds a dead node's records finds all its members. An ask whose answer was lost may be
-//! done later than one asked after it; so what it was about is said again at once, and once more when it can no longer be done.
+//! Two things are said of a room: that this node is in it ([`Ask::Enter`]), and who is
+//! ([`Ask::Say`]). The first is confirmed before the second is asked, so whoever finds a dead
+//! node's records finds all its members. An ask whose answer was lost may be done later than one
+//! asked after it; so what it was about is said again at once, and once more when it can no longer
+//! be done.
 
 mod room;
 
@@ -191,7 +194,8 @@ impl PresenceReconciler {
         false
     }
 
-    /// The store has lost everything, or all was said in a name that no longer counts: everything is said anew.
+    /// The store has lost everything, or all was said in a name that no longer counts: everything
+    /// is said anew.
     pub fn anew(&mut self) {
         self.over.clear();
         let names: Vec<RoomName> = self.rooms.keys().cloned().collect();
@@ -204,8 +208,8 @@ impl PresenceReconciler {
         }
     }
 
-    /// The store has told of a change. What contradicts what was said is said again. Tells whether the list was lost: then a later
-    /// change begins at an earlier version than one it has had.
+    /// The store has told of a change. What contradicts what was said is said again. Tells whether
+    /// the list was lost: then a later change begins at an earlier version than one it has had.
     pub fn on_change(&mut self, name: &RoomName, change: &Change) -> bool {
         let Some(room) = self.rooms.get_mut(name) else {
             return false;
@@ -243,7 +247,8 @@ impl PresenceReconciler {
         }
     }
 
-    /// Until when anything may yet be done that was asked before its answer was lost; 0: nothing is in doubt.
+    /// Until when anything may yet be done that was asked before its answer was lost; 0: nothing is
+    /// in doubt.
     pub fn doubt(&self) -> u64 {
         let rooms = self.doubtful.iter();
         let untils = rooms.filter_map(|name| self.rooms.get(name));

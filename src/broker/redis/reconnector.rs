@@ -1,5 +1,5 @@
-//! Keeps one connection to Redis: makes it, watches it, and makes it anew without end. All three connections of a
-//! node live by this one mechanism.
+//! Keeps one connection to Redis: makes it, watches it, and makes it anew without end. All three
+//! connections of a node live by this one mechanism.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +17,8 @@ use crate::runtime::{self, Elapsed};
 /// How often a connection is asked whether it lives.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long it may be silent then. Less than two and a half seconds would take `CLIENT PAUSE 2000` for death; with the
-/// interval it is found dead within three and a half.
+/// How long it may be silent then. Less than two and a half seconds would take `CLIENT PAUSE 2000`
+/// for death; with the interval it is found dead within three and a half.
 const SILENCE: Duration = Duration::from_millis(2500);
 
 /// The first wait before another attempt; it doubles from attempt to attempt.
@@ -163,8 +163,9 @@ impl Reconnector {
     }
 }
 
-/// Tries until it succeeds. The first attempt of all waits for nothing; each other one, in the mean, half its bound ("full
-/// jitter"), so that the nodes of a cluster do not come back in step. A reason is logged once.
+/// Tries until it succeeds. The first attempt of all waits for nothing; each other one, in the
+/// mean, half its bound ("full jitter"), so that the nodes of a cluster do not come back in step. A
+/// reason is logged once.
 async fn dial(
     connector: Arc<Connector>,
     purpose: Arc<Purpose>,

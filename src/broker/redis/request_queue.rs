@@ -1,5 +1,6 @@
-//! The requests of one connection that have no answer yet: which are to be sent next (each session in turn), which may be sent again when the
-//! connection is lost, and which have waited too long. Plain logic, with invented clocks in its tests.
+//! The requests of one connection that have no answer yet: which are to be sent next (each session
+//! in turn), which may be sent again when the connection is lost, and which have waited too long.
+//! Plain logic, with invented clocks in its tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use crate::broker::{
 use crate::model::cluster_query::ClusterQuery;
 use crate::model::id::{RoomName, SessionId};
 
-/// How many requests may wait for their answers. A guess: three seconds of a busy node's publishes, so that a short absence of
-/// Redis costs nothing.
+/// How many requests may wait for their answers. A guess: three seconds of a busy node's publishes,
+/// so that a short absence of Redis costs nothing.
 const MAX_JOBS: usize = 16_384;
 
 /// How many bytes they may hold.
@@ -31,7 +32,8 @@ pub enum RedisRequest {
     Census(Census),
     Revoke(Revoke),
     ReadRevocations(ReadRevocations),
-    /// A word to the node itself, to hear whether publishing and the subscription work. Nobody waits for its answer.
+    /// A word to the node itself, to hear whether publishing and the subscription work. Nobody
+    /// waits for its answer.
     Probe,
 }
 
@@ -87,8 +89,9 @@ impl RedisRequest {
         }
     }
 
-    /// What it costs Redis, as bytes on the wire, there or back. An entry of a page counts as a KiB, though most are smaller: Redis works off
-    /// what came on one connection before it turns to the next, and 100 entries take it 40 µs, in which it hears nobody else.
+    /// What it costs Redis, as bytes on the wire, there or back. An entry of a page counts as a
+    /// KiB, though most are smaller: Redis works off what came on one connection before it turns to
+    /// the next, and 100 entries take it 40 µs, in which it hears nobody else.
     fn cost(&self) -> usize {
         let entries = match self {
             RedisRequest::Read(Read { limit, .. })
@@ -203,7 +206,8 @@ impl RequestQueue {
         None
     }
 
-    /// The numbers of the next requests to send, at most `max` and about `bytes` on the wire. They count as sent.
+    /// The numbers of the next requests to send, at most `max` and about `bytes` on the wire. They
+    /// count as sent.
     pub fn take(&mut self, max: usize, bytes: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
         let mut taken = 0;
@@ -225,7 +229,8 @@ impl RequestQueue {
         self.entries.get(&number).map(|entry| &entry.job)
     }
 
-    /// Redis has refused the request at last. If an earlier attempt may have succeeded, nobody knows what has happened.
+    /// Redis has refused the request at last. If an earlier attempt may have succeeded, nobody
+    /// knows what has happened.
     pub fn refused(&mut self, number: u64, why: Refused) -> Option<BrokerEvent> {
         let in_doubt = self.entries.get(&number)?.in_doubt;
         let why = if in_doubt { Refused::Unknown } else { why };
@@ -252,7 +257,8 @@ impl RequestQueue {
         }
     }
 
-    /// The connection was lost before the answer: what may be repeated waits again, anything else is refused as unknown.
+    /// The connection was lost before the answer: what may be repeated waits again, anything else
+    /// is refused as unknown.
     pub fn lost(&mut self, number: u64) -> Option<BrokerEvent> {
         let entry = self.entries.get_mut(&number)?;
         if entry.job.may_repeat() {

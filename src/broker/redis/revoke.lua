@@ -1,6 +1,6 @@
 -- Writes revocations, and that the node has written all that it knows.
---   KEYS  see revoked.lua
---   ARGV  see there; then how many users the set has at most; the replication id under which the node
+--   KEYS see revoked.lua ARGV see there; then how many users the set has at most; the replication
+--   id under which the node
 --         has written all ('' if it has not), and '1' if the set is complete with that although other
 --         nodes have not; then for each revocation user and time
 -- Answers the users of whom the set had nothing, or a lesser time.

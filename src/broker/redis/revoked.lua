@@ -1,13 +1,14 @@
 -- What both scripts of revocations know. Their keys:
---   revoked    a sorted set: each user, and the last time of issue (ms since 1970) of its tokens that
+--   revoked a sorted set: each user, and the last time of issue (ms since 1970) of its tokens that
 --              are revoked; with half a millisecond more when that time is exact
---   confirmed  a hash. `complete` is the replication id under which every live node had written what it
+--   confirmed a hash. `complete` is the replication id under which every live node had written what
+--   it
 --              knows. Until it is the present one, each node has a field with its incarnation: the
 --              replication id under which it has written all, or '~' and that id when it has just started
 --              and nobody need wait for it.
 --   nodes      all leases, by when they end
--- Their first arguments: the node's incarnation, the longest time that a lease can have (ms), the node's
--- clock (ms since 1970), and for how long a revocation is kept after its time (ms).
+-- Their first arguments: the node's incarnation, the longest time that a lease can have (ms), the
+-- node's clock (ms since 1970), and for how long a revocation is kept after its time (ms).
 
 local revoked, confirmed, nodes = unpack(KEYS)
 local me, longest, node_clock, kept = unpack(ARGV, 1, 4)
@@ -24,7 +25,8 @@ local replid = string.match(info, 'master_replid:(%w+)') or '-'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
--- Somebody else has written values of another type: they go, and the nodes write again what they know.
+-- Somebody else has written values of another type: they go, and the nodes write again what they
+-- know.
 local function is_foreign(reply)
   return type(reply) == 'table' and reply.err and string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
 end

@@ -29,8 +29,8 @@ local function offset_in(text)
 end
 
 -- The position of a room: epoch (nil if the hash has none), offset, ends (a text), the replication
--- id of this moment, and whether the epoch is over because the data set is another one. Or false and
--- an error.
+-- id of this moment, and whether the epoch is over because the data set is another one. Or false
+-- and an error.
 local function position_of(meta)
   local info = redis.call('INFO', 'replication')
   if not string.find(info, 'role:master', 1, true) then
@@ -47,7 +47,8 @@ local function position_of(meta)
   local epoch = string.match(known[1] or '', EPOCH)
   local offset = offset_in(known[2])
   local ends = ''
-  -- A node of the version before this one begins an epoch without them: then they are of another log.
+  -- A node of the version before this one begins an epoch without them: then they are of another
+  -- log.
   if epoch and known[4] and string.sub(known[4], 1, 16) == epoch then
     ends = string.sub(known[4], 17)
   end

@@ -2,8 +2,8 @@
 --   KEYS  rooms
 --   ARGV  where to begin and to end, as ZRANGEBYLEX takes it; how many; and what stands before and
 --         behind a room's name in its keys here and names: they are not known before the list is
--- Answers whether there are more ('0' or '1'), and a list of name, connections in all, users, connections
--- without a name, name ...
+-- Answers whether there are more ('0' or '1'), and a list of name, connections in all, users,
+-- connections without a name, name ...
 
 local rooms = KEYS[1]
 local from, to, limit, before, here, names = unpack(ARGV)

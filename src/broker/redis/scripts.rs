@@ -1,10 +1,10 @@
-//! The scripts, and how they are called: by the digest under which Redis has learned them, or with their text, by which it
-//! learns them. What each promises is written at its head.
+//! The scripts, and how they are called: by the digest under which Redis has learned them, or with
+//! their text, by which it learns them. What each promises is written at its head.
 
 use redis::Cmd;
 
-/// A script. Its texts begin with `#!lua` where Redis shall look, before it starts, whether a script that writes may run at all
-/// (memory, master, enough replicas).
+/// A script. Its texts begin with `#!lua` where Redis shall look, before it starts, whether a
+/// script that writes may run at all (memory, master, enough replicas).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
     Publish,

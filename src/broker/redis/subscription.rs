@@ -1,5 +1,5 @@
-//! The broker's task for the subscription: one connection for every room that has a local member. What to ask is
-//! decided by [`Topics`]; this file carries it out, and passes on what comes.
+//! The broker's task for the subscription: one connection for every room that has a local member.
+//! What to ask is decided by [`Topics`]; this file carries it out, and passes on what comes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -220,8 +220,8 @@ impl Subscription {
         }
     }
 
-    /// Rooms that lost messages to a full queue are begun anew: whatever is published from here on is delivered or makes this
-    /// happen again.
+    /// Rooms that lost messages to a full queue are begun anew: whatever is published from here on
+    /// is delivered or makes this happen again.
     fn recover(&mut self, told: &mut Vec<BrokerEvent>) {
         let Some(pushes) = &self.pushes else { return };
         for topic in pushes.lost() {

@@ -1,12 +1,13 @@
-//! Which topics this node is subscribed to, and what must be asked of Redis to make that true. Plain logic: the
-//! subscription's task asks it what to send and tells it what was confirmed.
+//! Which topics this node is subscribed to, and what must be asked of Redis to make that true.
+//! Plain logic: the subscription's task asks it what to send and tells it what was confirmed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::model::id::RoomName;
 
-/// How many topics linger at most: whoever joins and leaves ever new rooms does not make them pile up.
+/// How many topics linger at most: whoever joins and leaves ever new rooms does not make them pile
+/// up.
 const MAX_LINGERING: usize = 10_000;
 
 /// The state of one topic. A topic that is off is not listed.
@@ -40,7 +41,8 @@ pub enum Ask {
 #[derive(Debug)]
 pub struct Topics {
     topics: HashMap<RoomName, Topic>,
-    /// Rooms in `Subscribing { asked: false }`, in the order of their follows; others may stand in it and are skipped.
+    /// Rooms in `Subscribing { asked: false }`, in the order of their follows; others may stand in
+    /// it and are skipped.
     to_subscribe: VecDeque<RoomName>,
     /// Likewise for `Unsubscribing`.
     to_unsubscribe: VecDeque<RoomName>,
@@ -61,7 +63,8 @@ impl Topics {
         }
     }
 
-    /// The room has members. `true`: the topic is subscribed already, and `Following` can be said at once.
+    /// The room has members. `true`: the topic is subscribed already, and `Following` can be said
+    /// at once.
     pub fn follow(&mut self, room: &RoomName) -> bool {
         match self.topics.get_mut(room) {
             None => {
@@ -88,7 +91,8 @@ impl Topics {
     pub fn unfollow(&mut self, room: &RoomName, now: Instant) {
         match self.topics.get_mut(room) {
             Some(Topic::On) => self.start_linger(room, now),
-            // Not asked for yet: as if it had never been wanted. While Redis is away clients may come and go as they like.
+            // Not asked for yet: as if it had never been wanted. While Redis is away clients may
+            // come and go as they like.
             Some(Topic::Subscribing { asked: false, .. }) => {
                 self.topics.remove(room);
                 self.forget_stale();

@@ -1,5 +1,5 @@
-//! The broker's task for webhooks: answers the deliverer's [`Ask`]s from the stream of notices, on a connection of its own, by the script
-//! `hooks.lua`. Without webhooks there is no such task.
+//! The broker's task for webhooks: answers the deliverer's [`Ask`]s from the stream of notices, on
+//! a connection of its own, by the script `hooks.lua`. Without webhooks there is no such task.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,8 @@ use crate::runtime;
 /// How long a turn may take in Redis, and there and back.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
-/// When a node that holds nothing and is silent is forgotten by the group. It costs the others next to nothing until then.
+/// When a node that holds nothing and is silent is forgotten by the group. It costs the others next
+/// to nothing until then.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
 /// How long a node that cannot read the next notice leaves the stream to others. Longer than one of
@@ -42,7 +43,8 @@ pub struct WebhookStream {
     /// Entries that nobody can tell, to be forgotten with the next turn.
     junk: Vec<WebhookEventId>,
     newest_format: Format,
-    /// The next notice is in a newer format: until then this node holds none, so that another takes it.
+    /// The next notice is in a newer format: until then this node holds none, so that another takes
+    /// it.
     yields: Option<Instant>,
     /// The last failure that was logged; the same one is not told again and again.
     told: String,

@@ -1,17 +1,19 @@
-//! What nodes say to each other through Redis: the body of a publication, as it stands in a room's log, and the message
-//! that comes by a topic. Both begin with the version of their [`Format`], so that nodes of two versions can run side by
-//! side: a node writes the newest format that all live nodes read, and never skips a format it does not know
-//! ([`WireError::Newer`]).
+//! What nodes say to each other through Redis: the body of a publication, as it stands in a room's
+//! log, and the message that comes by a topic. Both begin with the version of their [`Format`], so
+//! that nodes of two versions can run side by side: a node writes the newest format that all live
+//! nodes read, and never skips a format it does not know ([`WireError::Newer`]).
 //!
 //! ```text
 //! body      = FORMAT JSON                      {"u":"ada","t":1764000000123,"x":"INCARNATION:SESSION","d":DATA}
 //! message   = FORMAT " " EPOCH " " OFFSET " " body     the script's; an ephemeral one has offset 0 and an epoch of zeros
 //! ```
 //!
-//! A change of who is in a room comes by the topic too: see [`change`]; what is kept of a user's connection: see [`connection`].
+//! A change of who is in a room comes by the topic too: see [`change`]; what is kept of a user's
+//! connection: see [`connection`].
 //!
-//! `u` and `x` are absent when there is no user and nobody to except. Members that a later node adds to the JSON are ignored. Redis is
-//! a stranger here: whatever comes out of it is checked like a client's bytes.
+//! `u` and `x` are absent when there is no user and nobody to except. Members that a later node
+//! adds to the JSON are ignored. Redis is a stranger here: whatever comes out of it is checked like
+//! a client's bytes.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -32,8 +34,8 @@ pub use format::split_version;
 
 pub use crate::model::publication::MAX_OFFSET;
 
-/// The longest body, in bytes: what is accepted from a client must be accepted from Redis, and `--max-message` goes up to 16 MiB;
-/// what is put around it takes less than 256 bytes.
+/// The longest body, in bytes: what is accepted from a client must be accepted from Redis, and
+/// `--max-message` goes up to 16 MiB; what is put around it takes less than 256 bytes.
 pub const MAX_BODY_BYTES: usize = (16 << 20) + 4096;
 
 /// `EPOCH` and `OFFSET` at their longest, the version and three blanks.
@@ -183,8 +185,8 @@ pub fn decode_epoch(bytes: &[u8]) -> Epoch {
     std::str::from_utf8(bytes).map_or(Epoch::UNKNOWN, Epoch::parse)
 }
 
-/// Reads the ended epochs of a log as a script writes them: ` EPOCH OFFSET`, any number of times. What
-/// is none of ours ends the list: older epochs that cannot be read count as forgotten.
+/// Reads the ended epochs of a log as a script writes them: ` EPOCH OFFSET`, any number of times.
+/// What is none of ours ends the list: older epochs that cannot be read count as forgotten.
 pub fn decode_ends(bytes: &[u8]) -> Ends {
     let text = std::str::from_utf8(bytes).unwrap_or_default();
     let mut words = text.split(' ').skip(1);
@@ -206,7 +208,8 @@ pub fn decode_offset(bytes: &[u8]) -> Option<u64> {
     (canonical && offset <= MAX_OFFSET).then_some(offset)
 }
 
-/// What stands in a page for an entry that cannot be read: `null`, so that the room has no hole for ever.
+/// What stands in a page for an entry that cannot be read: `null`, so that the room has no hole for
+/// ever.
 pub fn unreadable() -> Publication {
     Publication {
         user: None,

@@ -1,4 +1,5 @@
-//! Presence, turn by turn: what is announced and when, what members are told, and how they are answered who ask.
+//! Presence, turn by turn: what is announced and when, what members are told, and how they are
+//! answered who ask.
 
 use super::*;
 use crate::broker::{Change, Info, Member, MemberPage, Members, SetPresence};

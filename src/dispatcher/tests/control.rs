@@ -1,4 +1,5 @@
-//! What nodes tell each other to do with users: revoked tokens, rooms joined and left from outside, and logs that are lost.
+//! What nodes tell each other to do with users: revoked tokens, rooms joined and left from outside,
+//! and logs that are lost.
 
 use super::identity::{holder, identified, secured};
 use super::*;

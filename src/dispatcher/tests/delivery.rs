@@ -1,4 +1,5 @@
-//! What is said reaches the outboxes: once, in order, and nobody pays for another who does not read.
+//! What is said reaches the outboxes: once, in order, and nobody pays for another who does not
+//! read.
 
 use super::*;
 

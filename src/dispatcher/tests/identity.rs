@@ -1,4 +1,5 @@
-//! Signing in and out of rights: the personal room, newer tokens, expiry, and who is disconnected by name.
+//! Signing in and out of rights: the personal room, newer tokens, expiry, and who is disconnected
+//! by name.
 
 use super::control::stored;
 use super::*;
@@ -49,7 +50,8 @@ pub(super) fn secured() -> Bench {
 }
 
 impl Bench {
-    /// Opens a session that signs in, in a personal room of which nobody else here is a member and which is at `offset`.
+    /// Opens a session that signs in, in a personal room of which nobody else here is a member and
+    /// which is at `offset`.
     pub(super) fn signed_in(&mut self, session: u64, identity: &Arc<Identity>, offset: u64) {
         self.open(session);
         let requests = self.turn([identified(session, identity.clone())]);

@@ -1,5 +1,6 @@
-//! The messages of a room that a node keeps for those who come back: the newest ones, and beside them the pages that were
-//! read for a herd, so that whoever of it comes later, or takes a page more slowly, costs no read of its own.
+//! The messages of a room that a node keeps for those who come back: the newest ones, and beside
+//! them the pages that were read for a herd, so that whoever of it comes later, or takes a page
+//! more slowly, costs no read of its own.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,12 +9,13 @@ use std::time::Instant;
 use super::Run;
 use crate::model::publication::Publication;
 
-/// Messages of a room up to the one that the node delivered last, in runs with holes between them. What is here serves
-/// clients that come back without a read; what was given up for memory is read again.
+/// Messages of a room up to the one that the node delivered last, in runs with holes between them.
+/// What is here serves clients that come back without a read; what was given up for memory is read
+/// again.
 #[derive(Debug, Default)]
 pub struct Recent {
-    /// Ascending; none is empty, and between two of them at least one message is missing. The last one grows with what is
-    /// delivered.
+    /// Ascending; none is empty, and between two of them at least one message is missing. The last
+    /// one grows with what is delivered.
     runs: Vec<Run>,
     /// When the log gives them up, unless something is published before.
     pub expires: Option<Instant>,
@@ -37,8 +39,8 @@ impl Recent {
         run.covers(offset).then_some(run)
     }
 
-    /// The offsets around this one, which is not held, that are not held either: from the run before, or from this one when
-    /// there is none before, to the run behind.
+    /// The offsets around this one, which is not held, that are not held either: from the run
+    /// before, or from this one when there is none before, to the run behind.
     pub fn hole_at(&self, offset: u64) -> Range<u64> {
         let behind = self.runs.partition_point(|run| run.first <= offset);
         let start = self.runs[..behind].last().map_or(offset, Run::end);
@@ -58,8 +60,8 @@ impl Recent {
         }
     }
 
-    /// Adds a page of the log, which is ascending and without holes, as far as it was `delivered`. What it touches becomes
-    /// one run with it.
+    /// Adds a page of the log, which is ascending and without holes, as far as it was `delivered`.
+    /// What it touches becomes one run with it.
     pub fn insert(&mut self, page: &[(u64, Arc<Publication>)], delivered: u64) {
         let page = &page[..page.partition_point(|(offset, _)| *offset <= delivered)];
         let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else {

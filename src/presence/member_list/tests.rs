@@ -1,5 +1,5 @@
-//! A roster over a store that is played by hand: changes are lost and late, lists are read in pages, and what members are told must
-//! still be the truth in the end.
+//! A roster over a store that is played by hand: changes are lost and late, lists are read in
+//! pages, and what members are told must still be the truth in the end.
 
 use super::*;
 use serde_json::value::RawValue;

@@ -1,4 +1,5 @@
-//! What clients ask, read: one object of known fields makes one command, or an error that says what to send instead.
+//! What clients ask, read: one object of known fields makes one command, or an error that says what
+//! to send instead.
 
 use std::borrow::Cow;
 
@@ -22,8 +23,8 @@ const MAX_ID: u64 = (1 << 53) - 1;
 const MEMBERS_LIMIT: usize = 1000;
 const MEMBERS_DEFAULT: usize = 100;
 
-/// A frame from a client: every field that any command has. Unknown and doubled fields are errors, so
-/// that a misspelt option never passes for a missing one.
+/// A frame from a client: every field that any command has. Unknown and doubled fields are errors,
+/// so that a misspelt option never passes for a missing one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields<'a> {
@@ -100,7 +101,8 @@ fn bad(reason: impl Into<Cow<'static, str>>) -> CommandError {
     CommandError::new(Code::BadRequest, reason)
 }
 
-/// Reads an object. A list would also do for serde, which would take its entries for the fields in order.
+/// Reads an object. A list would also do for serde, which would take its entries for the fields in
+/// order.
 fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CommandError> {
     let what = "send one JSON object with a known `type` and its fields";
     if !text.trim_ascii_start().starts_with('{') {

@@ -1,4 +1,5 @@
-//! What clients are told, written as whole frames: replies and pushes by serde, messages, of which there are most, by hand.
+//! What clients are told, written as whole frames: replies and pushes by serde, messages, of which
+//! there are most, by hand.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
@@ -297,15 +298,16 @@ pub fn push(push: &Push<'_>) -> Bytes {
 fn said(said: &Said<'_>) -> Bytes {
     let mut frames = BytesMut::with_capacity(192);
     frame::text(&mut frames, |out| {
-        // Writing to memory what we composed ourselves cannot fail: no map has a key that is not text.
+        // Writing to memory what we composed ourselves cannot fail: no map has a key that is not
+        // text.
         let written = serde_json::to_writer(out.writer(), said);
         debug_assert!(written.is_ok());
     });
     frames.freeze()
 }
 
-/// Appends a message as one frame. Written by hand because every delivery in the house passes here; names
-/// need no escapes, by their alphabets.
+/// Appends a message as one frame. Written by hand because every delivery in the house passes here;
+/// names need no escapes, by their alphabets.
 pub fn message(message: &Message<'_>, frames: &mut BytesMut) {
     let publication = message.publication;
     frames.reserve(publication.data.get().len() + 192);

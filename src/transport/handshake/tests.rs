@@ -1,4 +1,5 @@
-//! The handshake as tables: what is refused, which keys, origins and subprotocols pass, and the bytes of the 101.
+//! The handshake as tables: what is refused, which keys, origins and subprotocols pass, and the
+//! bytes of the 101.
 
 use super::*;
 use crate::http::{HeadLimits, Parsed, parse_head};
@@ -98,7 +99,8 @@ fn only_pages_of_the_same_host_or_on_the_list_may_connect() {
     };
     #[rustfmt::skip]
     let table = [
-        // S1 to S7: none, null, the listed one as a prefix or as a pattern, upper case, another port, a file.
+        // S1 to S7: none, null, the listed one as a prefix or as a pattern, upper case, another
+        // port, a file.
         ("node.example", None, true),
         ("node.example", Some("null"), false),
         ("node.example", Some("NULL"), false),

@@ -1,5 +1,6 @@
-//! Connections by client address. An IPv6 address counts by its /64, which is what one subscriber gets; a table holds
-//! no address without a connection, so it is never larger than the number of connections.
+//! Connections by client address. An IPv6 address counts by its /64, which is what one subscriber
+//! gets; a table holds no address without a connection, so it is never larger than the number of
+//! connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,7 +13,8 @@ pub struct Addresses(Arc<Table>);
 #[derive(Debug)]
 struct Table {
     most: usize,
-    /// A lock, because connections begin and end in tasks of their own; it is held for one look into the map.
+    /// A lock, because connections begin and end in tasks of their own; it is held for one look
+    /// into the map.
     open: Mutex<HashMap<Subscriber, usize>>,
 }
 

@@ -1,12 +1,13 @@
-//! Follows the frames in a stream of bytes (RFC 6455 section 5.2) without keeping any of it, to count the frames of the
-//! message that is under way: the codec behind it bounds a message's bytes, but empty frames have none. What breaks
-//! the rules is not judged here; the codec does that.
+//! Follows the frames in a stream of bytes (RFC 6455 section 5.2) without keeping any of it, to
+//! count the frames of the message that is under way: the codec behind it bounds a message's bytes,
+//! but empty frames have none. What breaks the rules is not judged here; the codec does that.
 
-/// Where the stream stands: how much of the present frame is still to come, and how many frames its message has had.
+/// Where the stream stands: how much of the present frame is still to come, and how many frames its
+/// message has had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fragments {
-    /// Bytes of the present frame still to come: of its length field, or, when that is read, of its mask and payload. A
-    /// frame longer than this can tell is refused by the codec before its end.
+    /// Bytes of the present frame still to come: of its length field, or, when that is read, of its
+    /// mask and payload. A frame longer than this can tell is refused by the codec before its end.
     left: u32,
     /// Frames of the message under way; 0 between two messages.
     count: u32,

@@ -1,5 +1,6 @@
-//! What one session may send: commands and bytes by their rates, frames of a message by number, a message by time. The
-//! reader tells of every piece it got before it asks for the next, and is told whether to go on, to wait, or to end.
+//! What one session may send: commands and bytes by their rates, frames of a message by number, a
+//! message by time. The reader tells of every piece it got before it asks for the next, and is told
+//! whether to go on, to wait, or to end.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -39,8 +40,9 @@ pub enum Verdict {
 ///      └──────────────────────┘ everything the client has sent is read
 /// ```
 ///
-/// So a client that sends a lot, or that always waits for an answer before it goes on, is slowed down for as long as it likes;
-/// only one that has more to say all the time, however often it is made to wait, is ended.
+/// So a client that sends a lot, or that always waits for an answer before it goes on, is slowed
+/// down for as long as it likes; only one that has more to say all the time, however often it is
+/// made to wait, is ended.
 #[derive(Debug, Default)]
 pub struct IngressMeter {
     commands: Bucket,
@@ -102,7 +104,8 @@ impl IngressMeter {
     }
 }
 
-/// A moment, or none, to the tenth of a second: every connection keeps two, and most keep them for nothing.
+/// A moment, or none, to the tenth of a second: every connection keeps two, and most keep them for
+/// nothing.
 #[derive(Clone, Copy, Debug, Default)]
 struct Since(Option<NonZeroU32>);
 

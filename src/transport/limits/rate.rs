@@ -1,5 +1,6 @@
-//! A token bucket that is one number: the moment at which it will be full again. What is taken moves that moment on; what
-//! lies further ahead than a whole burst is a debt, and the time until it is paid is the time to wait.
+//! A token bucket that is one number: the moment at which it will be full again. What is taken
+//! moves that moment on; what lies further ahead than a whole burst is a debt, and the time until
+//! it is paid is the time to wait.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many units a second, and at once as many as come together in `seconds`. `None`, which is no limit, for zero units.
+    /// So many units a second, and at once as many as come together in `seconds`. `None`, which is
+    /// no limit, for zero units.
     pub fn new(per_second: usize, seconds: u64) -> Option<Self> {
         (per_second > 0).then_some(Self {
             per_second: per_second as u64,
@@ -30,7 +32,8 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Takes `units`, always, and tells how long to wait before more is taken: not at all, unless the bucket is now in debt.
+    /// Takes `units`, always, and tells how long to wait before more is taken: not at all, unless
+    /// the bucket is now in debt.
     pub fn take(&mut self, rate: &Rate, units: u32, now: u64) -> Duration {
         let time = u64::from(units) * SECOND / rate.per_second;
         self.full_at = self.full_at.max(now) + time;

@@ -102,8 +102,8 @@ pub struct Serving<'a> {
     back: bool,
 }
 
-/// Why the connection is ended from this side or the other: the code, the reason, and the time to return, if it is not the
-/// jitter's to say.
+/// Why the connection is ended from this side or the other: the code, the reason, and the time to
+/// return, if it is not the jitter's to say.
 struct Lost {
     code: u16,
     reason: String,

@@ -1,4 +1,5 @@
-//! Small histories, each with one thing wrong that no scenario brings about at will, and what the judge must say.
+//! Small histories, each with one thing wrong that no scenario brings about at will, and what the
+//! judge must say.
 
 use super::{Verdict, judge_lines};
 use crate::bars::{Bars, Told};

@@ -1,5 +1,5 @@
-//! Who was where: counted from the connections and joins in the history, and compared with what the nodes said at the end; and
-//! whether each client heard of everyone's coming and leaving in turn.
+//! Who was where: counted from the connections and joins in the history, and compared with what the
+//! nodes said at the end; and whether each client heard of everyone's coming and leaving in turn.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

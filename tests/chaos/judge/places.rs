@@ -84,7 +84,8 @@ impl Places {
                 seq,
                 fate: Fate::Taken | Fate::Double | Fate::Beyond,
             } => {
-                // Before a join is answered (`Stale`) the client cannot know of which epoch a message is.
+                // Before a join is answered (`Stale`) the client cannot know of which epoch a
+                // message is.
                 let at = Position {
                     epoch: epoch.clone(),
                     offset: *offset,
@@ -251,7 +252,8 @@ impl Places {
         self.publications.values().filter(twice).count()
     }
 
-    /// Publications of one publisher to one room that stand before an earlier one: it waits for each answer before the next.
+    /// Publications of one publisher to one room that stand before an earlier one: it waits for
+    /// each answer before the next.
     pub fn disordered(&self) -> usize {
         let mut standing: Vec<(usize, &str, &str, u64, u64)> = Vec::new();
         for ((publisher, seq), publication) in &self.publications {

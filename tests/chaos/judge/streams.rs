@@ -1,5 +1,6 @@
-//! What each client got in each of its rooms, looked at twice: as it came through the socket, where the server promised order
-//! without holes, and as the application got it, after the client had mended what it could.
+//! What each client got in each of its rooms, looked at twice: as it came through the socket, where
+//! the server promised order without holes, and as the application got it, after the client had
+//! mended what it could.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,4 +1,5 @@
-//! How long things took: from publish call to callback, from a lost connection to being back, and the silence in the rooms.
+//! How long things took: from publish call to callback, from a lost connection to being back, and
+//! the silence in the rooms.
 
 use std::collections::HashMap;
 

@@ -12,7 +12,8 @@ use crate::cluster::{Plan, info};
 use crate::raw::Raw;
 use crate::world::World;
 
-/// Bytes of one publication in the room for great messages, and how many there are in a second: a megabyte.
+/// Bytes of one publication in the room for great messages, and how many there are in a second: a
+/// megabyte.
 const BULK: usize = 20_000;
 const BULK_RATE: u32 = 50;
 
@@ -98,8 +99,8 @@ async fn never_reads(world: &mut World) {
     until_freed(world, "a client never reads in a room of 1 MB/s", 0).await;
 }
 
-/// Lets a client in that reads at this rate, and speaks until the node has freed its file. The client itself would hear of its
-/// end only after all that nginx and the kernel have for it.
+/// Lets a client in that reads at this rate, and speaks until the node has freed its file. The
+/// client itself would hear of its end only after all that nginx and the kernel have for it.
 async fn until_freed(world: &World, what: &str, rate: usize) {
     let files = || -> usize { world.cluster.nodes.iter().map(|slot| slot.files()).sum() };
     let memory = || {
@@ -120,7 +121,8 @@ async fn until_freed(world: &World, what: &str, rate: usize) {
     })
     .await;
     world.healed();
-    // At this rate the kernel's and nginx's buffers take a dozen seconds, the outbox one, and a close waits five.
+    // At this rate the kernel's and nginx's buffers take a dozen seconds, the outbox one, and a
+    // close waits five.
     world.within("its file is freed", freed, Duration::from_secs(25));
     let found = format!("{memory_before} MiB, {peak} MiB");
     world
@@ -172,7 +174,8 @@ async fn recover(world: &mut World) {
     while !glances(world, |glance| !glance.joined) {
         world.sleep(0.05).await;
     }
-    // The nodes unsubscribe from rooms without members after five seconds, and forget what was said there.
+    // The nodes unsubscribe from rooms without members after five seconds, and forget what was said
+    // there.
     world.sleep(6.0).await;
     publish_missed(world).await;
     let before = log_reads(world);
@@ -220,7 +223,8 @@ async fn publish_missed(world: &World) {
     }
 }
 
-/// How often Redis has read a log: no other script asks how long a key has to live, and this one asks once.
+/// How often Redis has read a log: no other script asks how long a key has to live, and this one
+/// asks once.
 fn log_reads(world: &World) -> u64 {
     let stats = info(&world.cluster.redis[0], "commandstats");
     let line = |line: &str| {

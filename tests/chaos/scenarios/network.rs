@@ -1,5 +1,5 @@
-//! What happens to the network: a node cut off from Redis, wholly or in one direction, clients that vanish, nginx reloaded or
-//! killed, and connections that end in the middle of a word.
+//! What happens to the network: a node cut off from Redis, wholly or in one direction, clients that
+//! vanish, nginx reloaded or killed, and connections that end in the middle of a word.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! What happens to Redis: emptied, restarted, frozen, busy, failed over, out of memory, and away from the start.
+//! What happens to Redis: emptied, restarted, frozen, busy, failed over, out of memory, and away
+//! from the start.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

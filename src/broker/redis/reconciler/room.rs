@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::{Said, Who};
 use crate::model::member::Info;
 
-/// How often a room's anonymous connections are counted anew at most: nobody is told of them, so they need not be exact.
+/// How often a room's anonymous connections are counted anew at most: nobody is told of them, so
+/// they need not be exact.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]

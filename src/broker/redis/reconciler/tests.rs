@@ -1,5 +1,6 @@
-//! The ledger against a naive store: whatever is refused, lost or done late, the store ends up with what is wanted, and a
-//! node that dies at any moment leaves no member in a room that its records do not name.
+//! The ledger against a naive store: whatever is refused, lost or done late, the store ends up with
+//! what is wanted, and a node that dies at any moment leaves no member in a room that its records
+//! do not name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -356,7 +357,8 @@ fn what_a_change_contradicts_is_said_again() {
         connections,
         info: None,
     };
-    // What was said is at version 7, so an earlier change knows nothing of it, and nor does whoever begins there.
+    // What was said is at version 7, so an earlier change knows nothing of it, and nor does whoever
+    // begins there.
     for (from, version, connections, lost, said) in [
         (0, 6, 1, false, None),
         (6, 7, 1, false, None),

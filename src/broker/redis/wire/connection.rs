@@ -1,10 +1,12 @@
-//! What stands in Redis of a user's connection: a name that no user has, and what is known of it as JSON.
+//! What stands in Redis of a user's connection: a name that no user has, and what is known of it as
+//! JSON.
 //!
 //! ```text
 //! field = "@" INCARNATION "-" SESSION            JSON = {"node":"a","info":{"name":"Ada L"}}
 //! ```
 //!
-//! `info` is absent when the client shows nothing of itself. Members that a later node adds are ignored.
+//! `info` is absent when the client shows nothing of itself. Members that a later node adds are
+//! ignored.
 
 use std::borrow::Cow;
 

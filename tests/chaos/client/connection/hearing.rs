@@ -87,7 +87,8 @@ impl Serving<'_> {
         match &*said.kind {
             "welcome" => self.welcomed(&said),
             "message" => return self.message(&said, text),
-            // Nothing is ever said in the personal rooms here, so that nothing in them is lost to anyone.
+            // Nothing is ever said in the personal rooms here, so that nothing in them is lost to
+            // anyone.
             "gap"
                 if said
                     .room
@@ -99,7 +100,8 @@ impl Serving<'_> {
                 self.return_at = Some(Instant::now() + wait);
                 self.after(wait, Timer::Leave);
             }
-            // The place in the personal room comes later where it was not known when the client signed in.
+            // The place in the personal room comes later where it was not known when the client
+            // signed in.
             "ok" => {}
             "joined" | "left" => self.told(&said, text),
             "members" => self.ask_anew(&said, text),
