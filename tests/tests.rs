@@ -21,6 +21,7 @@ mod nodes;
 mod openapi;
 mod presence;
 mod recovery;
+mod retention;
 mod rights;
 mod rooms;
 mod run_cluster;
