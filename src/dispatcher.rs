@@ -126,7 +126,7 @@ pub struct Dispatcher {
     control: Control,
     sessions: NumberMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
-    attendance: LocalPresence,
+    local_presence: LocalPresence,
     /// How many of the rooms are personal ones. They are no more than sessions, and count for no
     /// other bound.
     personal: usize,
@@ -139,9 +139,9 @@ pub struct Dispatcher {
     /// Ended sessions whose connections have not ended yet, and when they are hung up on.
     closing: NumberMap<SessionId, (Instant, Outbox)>,
     /// Where giving up recent messages goes on.
-    recent_hand: usize,
+    next_recent: usize,
     /// Where comparing goes on, and how many rooms are owed one, in parts of a room.
-    compare_hand: usize,
+    next_compare: usize,
     compare_owed: f64,
     draining: Option<Drain>,
     random: fastrand::Rng,
@@ -163,7 +163,7 @@ pub async fn run(
         let rest = std::iter::from_fn(|| inbox.try_next());
         let now = Now::read();
         let flow = dispatcher.turn(now, std::iter::once(first).chain(rest));
-        dispatcher.turn_has_ended(now.instant, Instant::now());
+        dispatcher.record_turn(now.instant, Instant::now());
         if !dispatcher.ask(&broker) {
             return;
         }
@@ -183,7 +183,7 @@ impl Dispatcher {
             heartbeats: Heartbeats::new(now.instant, settings.heartbeat, settings.pong_timeout),
             random: fastrand::Rng::with_seed(settings.seed),
             control: Control::new(now.instant, settings.token_lifetime),
-            attendance: LocalPresence::new(settings.presence.grace),
+            local_presence: LocalPresence::new(settings.presence.grace),
             turn: Turn::new(now.instant, settings, metrics),
             sessions: NumberMap::default(),
             rooms: Rooms::default(),
@@ -191,8 +191,8 @@ impl Dispatcher {
             expiring: BTreeSet::new(),
             joins: BTreeSet::new(),
             closing: NumberMap::default(),
-            recent_hand: 0,
-            compare_hand: 0,
+            next_recent: 0,
+            next_compare: 0,
             compare_owed: 0.0,
             draining: None,
         }
@@ -206,27 +206,27 @@ impl Dispatcher {
         let mut handled = 0;
         for event in events {
             self.on(now, event);
-            self.settle_presence();
+            self.finish_event();
             handled += 1;
             // Looked at before the next event is taken from the inbox: what is taken is handled.
             if self.turn.is_enough() || handled == TURN {
                 break;
             }
         }
-        self.turn.said = 0;
+        self.turn.encoded_bytes = 0;
         self.flush_all();
-        self.give_up_recent();
+        self.shrink_recent();
         while let Some(session) = self.turn.slow.pop() {
             self.disconnect(now, session, Disconnect::Slow);
         }
         // Equal events have equal effects.
-        self.turn.stranded.sort_unstable();
-        while let Some(session) = self.turn.stranded.pop() {
+        self.turn.unreadable.sort_unstable();
+        while let Some(session) = self.turn.unreadable.pop() {
             self.disconnect(now, session, Disconnect::Unreadable);
         }
         self.announce();
-        self.ask_reads();
-        self.ask_rolls();
+        self.start_reads();
+        self.read_lists();
         let metrics = &self.turn.metrics;
         metrics.sessions_open.set(self.sessions.len() as u64);
         metrics.rooms_open.set(self.rooms.len() as u64);
@@ -238,7 +238,7 @@ impl Dispatcher {
 
     /// Counts how long the turn took, and how long what was delivered in it was under way within
     /// this node.
-    fn turn_has_ended(&mut self, began: Instant, now: Instant) {
+    fn record_turn(&mut self, began: Instant, now: Instant) {
         let metrics = &self.turn.metrics;
         metrics.turns.observe(now - began);
         for received_at in self.turn.received_at.drain(..) {
@@ -260,9 +260,9 @@ impl Dispatcher {
     /// What waits for the broker at this moment.
     pub fn load(&self) -> Load {
         Load {
-            commands: self.turn.pending.len() - self.turn.reads - self.turn.rolls.under_way,
-            reads: self.turn.reads + self.turn.rolls.under_way,
-            due: self.turn.due() + self.turn.rolls.due(),
+            commands: self.turn.pending.len() - self.turn.reads - self.turn.member_reads.under_way,
+            reads: self.turn.reads + self.turn.member_reads.under_way,
+            due: self.turn.due() + self.turn.member_reads.due(),
             closing: self.closing.len(),
             recent: self.turn.recent_used,
         }
@@ -271,7 +271,7 @@ impl Dispatcher {
     /// The position that this node has delivered in a room, if it has members there and knows it.
     pub fn position(&self, room: &RoomName) -> Option<Position> {
         let room = self.rooms.get(self.rooms.find(room)?)?;
-        room.state.track.position()
+        room.state.sequencer.position()
     }
 
     fn on(&mut self, now: Now, event: Event) {
@@ -331,7 +331,7 @@ impl Dispatcher {
             BrokerEvent::Published { ticket, result } => self.on_published(ticket, result),
             BrokerEvent::Page { ticket, result } => self.on_page(now, ticket, result),
             BrokerEvent::Changed { room, change } => self.on_changed(&room, change),
-            BrokerEvent::MemberPage { ticket, result } => self.on_roll(ticket, result),
+            BrokerEvent::MemberPage { ticket, result } => self.on_member_page(ticket, result),
             BrokerEvent::Found { ticket, result } => self.on_found(ticket, result),
             BrokerEvent::Revoked { ticket, result } => self.on_revoked(now, ticket, result),
             BrokerEvent::Revocations { ticket, result } => {
@@ -344,13 +344,13 @@ impl Dispatcher {
     fn on_tick(&mut self, now: Now) {
         self.beat(now);
         self.expire(now);
-        self.tend_control(now);
-        self.give_up_joins(now);
+        self.check_control(now);
+        self.expire_joins(now);
         self.retry_reads();
-        self.tend_rolls(now);
-        self.attendance.expire(now.instant);
-        self.compare_some();
-        self.drain_some(now);
-        self.hang_up_on_the_late(now);
+        self.check_lists(now);
+        self.local_presence.expire(now.instant);
+        self.compare_rooms();
+        self.drain_next(now);
+        self.hang_up_expired(now);
     }
 }

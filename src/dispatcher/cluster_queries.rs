@@ -13,9 +13,9 @@ use crate::protocol::{CommandError, Reply};
 impl Dispatcher {
     /// Asks for members as the broker knows them, whatever this node keeps: every node answers the
     /// same.
-    pub(super) fn list_members(&mut self, asked: MembersQuery) -> Result<(), CommandError> {
-        let ticket = self.wait(&asked.reply_to, Pending::Members(asked.clone()))?;
-        self.turn.requests.push(asked.request(ticket));
+    pub(super) fn list_members(&mut self, query: MembersQuery) -> Result<(), CommandError> {
+        let ticket = self.wait(&query.reply_to, Pending::Members(query.clone()))?;
+        self.turn.requests.push(query.request(ticket));
         Ok(())
     }
 
@@ -45,12 +45,12 @@ impl Dispatcher {
 
     /// A session is in a room from now on, shows something else there, or has left it: if it is its
     /// user's own, all nodes hear of the connection.
-    pub(super) fn tell_connection(&mut self, session: SessionId, room: &RoomName, live: bool) {
+    pub(super) fn publish_connection(&mut self, session: SessionId, room: &RoomName, live: bool) {
         let Some(user) = room.owner().and_then(|name| UserName::new(name).ok()) else {
             return;
         };
-        let speaker = self.sessions.get(&session);
-        let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
+        let client = self.sessions.get(&session);
+        let identity = client.and_then(|client| client.identity.as_ref());
         let connection = Connection {
             session: self.sender(session),
             node: self.turn.settings.node.clone(),

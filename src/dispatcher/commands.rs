@@ -26,7 +26,7 @@ const PENDING: usize = 65_536;
 const PENDING_OF_CALLS: usize = PENDING / 4;
 
 /// Something to be said in a room, by whomever.
-struct Said {
+struct NewPublication {
     room: RoomName,
     key: Option<PublishKey>,
     ephemeral: bool,
@@ -42,7 +42,7 @@ impl Dispatcher {
         command: Command,
     ) {
         // A session that was disconnected may have spoken before it heard of it.
-        let Some(speaker) = self.sessions.get(&session) else {
+        let Some(client) = self.sessions.get(&session) else {
             return;
         };
         let reply_to = ReplyTo::Session { session, id };
@@ -52,7 +52,7 @@ impl Dispatcher {
                 Ok(())
             }
             Command::Join { room, since } => self.on_join(now, session, id, &room, since),
-            Command::Leave { room } if speaker.is_in_by_name(&room) => Err(CommandError::new(
+            Command::Leave { room } if client.is_in_by_name(&room) => Err(CommandError::new(
                 Code::Forbidden,
                 "your connections are in your personal room for as long as they last",
             )),
@@ -66,18 +66,18 @@ impl Dispatcher {
                 room,
                 before,
                 limit,
-            } => match self.judge(session, Action::History, &room) {
+            } => match self.authorize(session, Action::History, &room) {
                 Ok(()) => self.history(&reply_to, room, before, limit),
                 Err(denied) => Err(denied.into()),
             },
             Command::Members { room, after, limit } => {
-                let asked = MembersQuery {
+                let query = MembersQuery {
                     reply_to: reply_to.clone(),
                     room,
                     after,
                     limit,
                 };
-                self.on_members(now, session, asked)
+                self.on_members(now, session, query)
             }
         };
         if let Err(error) = outcome {
@@ -96,13 +96,13 @@ impl Dispatcher {
                     publication,
                 } = publish;
                 let publisher = Publisher::Backend;
-                let said = Said {
+                let new = NewPublication {
                     room,
                     key: key.map(|key| PublishKey { publisher, key }),
                     ephemeral,
                     publication,
                 };
-                self.publish(&reply_to, said)
+                self.publish(&reply_to, new)
             }
             api::Command::History {
                 room,
@@ -134,9 +134,9 @@ impl Dispatcher {
         reply_to: &ReplyTo,
         publish: Publish,
     ) -> Result<(), CommandError> {
-        self.judge(session, Action::Publish, &publish.room)?;
-        let speaker = self.sessions.get(&session);
-        let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
+        self.authorize(session, Action::Publish, &publish.room)?;
+        let client = self.sessions.get(&session);
+        let identity = client.and_then(|client| client.identity.as_ref());
         let user = identity.map(|identity| identity.user.clone());
         let publisher = Publisher::from(user.clone());
         let publication = Publication {
@@ -145,22 +145,22 @@ impl Dispatcher {
             except: publish.others.then(|| self.sender(session)),
             data: publish.data,
         };
-        let said = Said {
+        let new = NewPublication {
             room: publish.room,
             key: publish.key.map(|key| PublishKey { publisher, key }),
             ephemeral: publish.ephemeral,
             publication: Arc::new(publication),
         };
-        self.publish(reply_to, said)
+        self.publish(reply_to, new)
     }
 
-    fn publish(&mut self, reply_to: &ReplyTo, said: Said) -> Result<(), CommandError> {
-        let Said {
+    fn publish(&mut self, reply_to: &ReplyTo, new: NewPublication) -> Result<(), CommandError> {
+        let NewPublication {
             room,
             key,
             ephemeral,
             publication,
-        } = said;
+        } = new;
         let waiting = Pending::Publish {
             reply_to: reply_to.clone(),
             room: room.clone(),
@@ -242,8 +242,8 @@ impl Dispatcher {
     pub(super) fn answered(&mut self, reply_to: &ReplyTo) {
         match reply_to {
             ReplyTo::Session { session, .. } => {
-                if let Some(speaker) = self.sessions.get_mut(session) {
-                    speaker.pending -= 1;
+                if let Some(client) = self.sessions.get_mut(session) {
+                    client.pending -= 1;
                 }
             }
             ReplyTo::Call(_) => self.turn.calls -= 1,
@@ -309,7 +309,7 @@ impl Dispatcher {
             bytes <= self.turn.settings.outbox_bytes / 4
         };
         let kept = page.messages.iter().rev().take_while(fits).count().max(1);
-        self.turn.said += bytes;
+        self.turn.encoded_bytes += bytes;
         page.messages
             .drain(..page.messages.len().saturating_sub(kept));
         let oldest = page
@@ -330,8 +330,8 @@ impl Dispatcher {
     fn recent_page(&mut self, name: &RoomName, before: Option<u64>, limit: usize) -> Option<Page> {
         let (room, turn) = self.room_named(name)?;
         room.expire_recent(turn);
-        let (track, recent) = (&room.state.track, &room.state.recent);
-        let top = track.position().filter(|_| track.is_settled())?;
+        let (sequencer, recent) = (&room.state.sequencer, &room.state.recent);
+        let top = sequencer.position().filter(|_| sequencer.is_settled())?;
         let end = before.unwrap_or(u64::MAX).min(top.offset + 1);
         let start = end.checked_sub(limit as u64).filter(|start| *start > 1)?;
         // The one before the page is here too: then there is more, for certain.
@@ -339,7 +339,7 @@ impl Dispatcher {
         let run = recent.run_at(first).filter(|run| run.covers(end - 1))?;
         let messages = run
             .before(end, limit)
-            .map(|(offset, said)| (offset, said.clone()));
+            .map(|(offset, publication)| (offset, publication.clone()));
         Some(Page {
             top,
             first,

@@ -42,7 +42,7 @@ pub struct Control {
 pub(super) struct Follower {
     log: ControlLog,
     room: RoomName,
-    track: Sequencer,
+    sequencer: Sequencer,
     /// The read under way.
     ticket: Option<Ticket>,
     /// It was read to its end once.
@@ -52,7 +52,7 @@ pub(super) struct Follower {
 }
 
 /// What is known of a token's revocation.
-enum Standing {
+enum RevocationState {
     Good,
     Doubtful,
     Revoked,
@@ -83,17 +83,17 @@ impl Control {
         }
     }
 
-    fn standing(&self, now: Now, identity: &Identity) -> Standing {
+    fn revocation_state(&self, now: Now, identity: &Identity) -> RevocationState {
         match identity.times {
             // A name that is believed can be had again at once: it cannot be revoked.
-            None => Standing::Good,
-            Some(_) if !self.revoked.known || !self.sync.known => Standing::Unknown,
+            None => RevocationState::Good,
+            Some(_) if !self.revoked.known || !self.sync.known => RevocationState::Unknown,
             Some(times) => {
                 let (user, issued) = (&identity.user, times.issued);
                 match self.revocations.judge(user, issued, now.unix_ms) {
-                    Verdict::Valid => Standing::Good,
-                    Verdict::Doubtful => Standing::Doubtful,
-                    Verdict::Revoked => Standing::Revoked,
+                    Verdict::Valid => RevocationState::Good,
+                    Verdict::Doubtful => RevocationState::Doubtful,
+                    Verdict::Revoked => RevocationState::Revoked,
                 }
             }
         }
@@ -101,11 +101,11 @@ impl Control {
 }
 
 impl Follower {
-    fn new(log: ControlLog, track: Sequencer) -> Self {
+    fn new(log: ControlLog, sequencer: Sequencer) -> Self {
         Self {
             log,
             room: log.room(),
-            track,
+            sequencer,
             ticket: None,
             known: false,
             paused: None,
@@ -113,22 +113,22 @@ impl Follower {
     }
 
     fn ask_if_due(&mut self, turn: &mut Turn) {
-        if self.track.is_due() && self.paused.is_none_or(|until| turn.now >= until) {
-            let range = self.track.ask();
+        if self.sequencer.is_due() && self.paused.is_none_or(|until| turn.now >= until) {
+            let range = self.sequencer.ask();
             let waiting = Pending::Control(self.log);
             self.ticket = Some(turn.read(waiting, &self.room, range, PAGE));
         }
     }
 
     fn compare(&mut self, turn: &mut Turn) {
-        self.track.make_due();
+        self.sequencer.make_due();
         self.ask_if_due(turn);
     }
 
     /// Whether something was heard from it and is gone: a log in which nothing was said may end and
     /// begin at will.
     fn stood(&self) -> Option<Position> {
-        self.track.position().filter(|at| at.offset > 0)
+        self.sequencer.position().filter(|at| at.offset > 0)
     }
 }
 
@@ -165,11 +165,11 @@ impl Dispatcher {
         )?;
         // With a key the broker itself can try again.
         let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
-        self.say_in_control(ticket, room, Publisher::Backend, key, publication);
+        self.publish_control(ticket, room, Publisher::Backend, key, publication);
         Ok(())
     }
 
-    pub(super) fn say_in_control(
+    pub(super) fn publish_control(
         &mut self,
         ticket: Ticket,
         room: RoomName,
@@ -226,14 +226,16 @@ impl Dispatcher {
         now: Now,
         log: ControlLog,
         at: Position,
-        said: Arc<Publication>,
+        publication: Arc<Publication>,
     ) {
         let follower = self.control.follower(log);
-        let memory = AHEAD.saturating_sub(follower.track.ahead_weight());
-        let step = follower.track.receive(at.epoch, at.offset, said, memory);
+        let memory = AHEAD.saturating_sub(follower.sequencer.ahead_weight());
+        let step = follower
+            .sequencer
+            .receive(at.epoch, at.offset, publication, memory);
         follower.ask_if_due(&mut self.turn);
-        if let Some(Step::Deliver(_, said)) = step {
-            self.apply_command(now, log, &said);
+        if let Some(Step::Deliver(_, publication)) = step {
+            self.apply_command(now, log, &publication);
         }
     }
 
@@ -252,27 +254,27 @@ impl Dispatcher {
             Ok(page) => page,
             Err(why) => {
                 // Asked again at the next tick, or after the pause.
-                follower.track.failed();
+                follower.sequencer.failed();
                 follower.paused = (why == Refused::Newer).then(|| now.instant + PAUSE);
                 return;
             }
         };
         let (stood, mut steps) = (follower.stood(), Vec::new());
-        follower.track.answer(page, &mut steps);
-        follower.known |= follower.track.is_settled();
+        follower.sequencer.answer(page, &mut steps);
+        follower.known |= follower.sequencer.is_settled();
         follower.ask_if_due(&mut self.turn);
         for step in steps {
             match step {
-                Step::Deliver(_, said) => self.apply_command(now, log, &said),
+                Step::Deliver(_, publication) => self.apply_command(now, log, &publication),
                 Step::Ended(position) | Step::Lost(position) => {
-                    self.lose_control(log, stood, position)
+                    self.on_control_lost(log, stood, position)
                 }
             }
         }
         self.sync_revocations(now);
     }
 
-    fn lose_control(&mut self, log: ControlLog, stood: Option<Position>, position: Position) {
+    fn on_control_lost(&mut self, log: ControlLog, stood: Option<Position>, position: Position) {
         if stood.is_none() {
             return;
         }
@@ -283,7 +285,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn tend_control(&mut self, now: Now) {
+    pub(super) fn check_control(&mut self, now: Now) {
         let due = now.instant >= self.control.compared + COMPARE_EVERY;
         if due {
             self.control.compared = now.instant;
@@ -292,17 +294,18 @@ impl Dispatcher {
         for log in ControlLog::ALL {
             let follower = self.control.follower(log);
             // Before it is followed there is nothing to compare with.
-            match due && follower.known {
-                true => follower.compare(&mut self.turn),
-                false => follower.ask_if_due(&mut self.turn),
+            if due && follower.known {
+                follower.compare(&mut self.turn);
+            } else {
+                follower.ask_if_due(&mut self.turn);
             }
         }
         self.sync_revocations(now);
     }
 
     /// Does what was said to the sessions of this node.
-    fn apply_command(&mut self, now: Now, log: ControlLog, said: &Publication) {
-        let Some(ControlCommand { user, deed }) = ControlCommand::read(log, said) else {
+    fn apply_command(&mut self, now: Now, log: ControlLog, publication: &Publication) {
+        let Some(ControlCommand { user, deed }) = ControlCommand::read(log, publication) else {
             log::warn!(room = log.name(); "not understood; run nodes of one version");
             return;
         };
@@ -313,11 +316,11 @@ impl Dispatcher {
                 }
             }
             ControlAction::Revoke(cutoff) => {
-                self.revocation_published(now, user, cutoff, said.time)
+                self.revocation_published(now, user, cutoff, publication.time)
             }
             ControlAction::Join(room) => {
                 for session in self.sessions_of(&user) {
-                    self.bring(session, &room);
+                    self.join_unasked(session, &room);
                 }
             }
             ControlAction::Leave(room) => {
@@ -329,7 +332,7 @@ impl Dispatcher {
     }
 
     /// Makes a session a member, unasked; it is told where it stands when that is known.
-    fn bring(&mut self, session: SessionId, room: &RoomName) {
+    fn join_unasked(&mut self, session: SessionId, room: &RoomName) {
         let is_in = self.rooms.find(room);
         if is_in.is_some_and(|key| self.rooms.has(key, session)) {
             return;
@@ -344,7 +347,7 @@ impl Dispatcher {
             deadline: None,
             sign_in: None,
         };
-        self.admit(session, room, None, join);
+        self.add_member(session, room, None, join);
     }
 
     /// Takes a session out of a room, and tells it why.
@@ -354,9 +357,9 @@ impl Dispatcher {
             return;
         }
         self.on_leave(session, room);
-        if let Some(speaker) = self.sessions.get(&session) {
-            let frames = speaker.protocol.push(&Push::Removed { room, reason });
-            self.turn.send(session, &speaker.outbox, frames);
+        if let Some(client) = self.sessions.get(&session) {
+            let frames = client.protocol.push(&Push::Removed { room, reason });
+            self.turn.send(session, &client.outbox, frames);
         }
     }
 
@@ -371,20 +374,20 @@ impl Dispatcher {
         let ReplyTo::Session { session, id } = reply_to else {
             return false;
         };
-        let (error, end) = match self.control.standing(now, identity) {
-            Standing::Good => return true,
-            Standing::Doubtful => {
+        let (error, end) = match self.control.revocation_state(now, identity) {
+            RevocationState::Good => return true,
+            RevocationState::Doubtful => {
                 // The code by which a client gets a new token.
                 let reason = "the token may have been revoked; get a new one";
                 let error = CommandError::new(Code::Expired, reason);
                 (error, Some(Disconnect::Doubtful))
             }
-            Standing::Revoked => {
+            RevocationState::Revoked => {
                 let reason = "the token was revoked; get a new one";
                 let error = CommandError::new(Code::Unauthorized, reason);
                 (error, Some(Disconnect::Revoked))
             }
-            Standing::Unknown => {
+            RevocationState::Unknown => {
                 let reason = "this node does not know yet whose tokens were revoked; try again";
                 let error = CommandError::new(Code::Unavailable, reason);
                 // Who has shown its token in the handshake can show it again in the next one only.

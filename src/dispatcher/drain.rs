@@ -18,7 +18,7 @@ pub struct Drain {
     /// Over which time the farewells are spread.
     spread: Duration,
     /// After this no publication is waited for any more.
-    patience: Instant,
+    publish_deadline: Instant,
     total: usize,
     /// Not yet told, in the order they came.
     left: Vec<SessionId>,
@@ -30,7 +30,7 @@ impl Dispatcher {
         // Equal events have equal effects.
         left.sort_unstable();
         let spread = (PER_SESSION * left.len() as u32).min(time / 2);
-        let patience = now.instant + time / 2;
+        let publish_deadline = now.instant + time / 2;
         // By then everyone was sent away; whoever is back elsewhere within the grace has not left.
         let grace = self.turn.settings.presence.grace;
         self.turn.requests.push(Request::Retire(time / 2 + grace));
@@ -38,16 +38,16 @@ impl Dispatcher {
         self.draining = Some(Drain {
             started: now.instant,
             spread,
-            patience,
+            publish_deadline,
             total,
             left,
         });
-        self.drain_some(now);
+        self.drain_next(now);
     }
 
     /// Sends away those whose turn has come by the next tick. Whoever still waits for the answer to
     /// a publication goes later.
-    pub(super) fn drain_some(&mut self, now: Now) {
+    pub(super) fn drain_next(&mut self, now: Now) {
         let Some(drain) = &mut self.draining else {
             return;
         };
@@ -55,12 +55,12 @@ impl Dispatcher {
         let share = passed.as_secs_f64() / drain.spread.as_secs_f64().max(f64::MIN_POSITIVE);
         let due = (drain.total as f64 * share.min(1.0)).ceil() as usize;
         let mut go = due.saturating_sub(drain.total - drain.left.len());
-        let (patience, spread) = (drain.patience, drain.spread);
+        let (publish_deadline, spread) = (drain.publish_deadline, drain.spread);
         let candidates = std::mem::take(&mut drain.left);
         let mut left = Vec::new();
         for session in candidates {
-            let waits = |pending| pending > 0 && now.instant < patience;
-            match self.sessions.get(&session).map(|speaker| speaker.pending) {
+            let waits = |pending| pending > 0 && now.instant < publish_deadline;
+            match self.sessions.get(&session).map(|client| client.pending) {
                 None => go = go.saturating_sub(1),
                 Some(pending) if go == 0 || waits(pending) => left.push(session),
                 Some(_) => {
@@ -80,19 +80,19 @@ impl Dispatcher {
         let Some(drain) = &self.draining else {
             return false;
         };
-        let calls_are_over = self.turn.calls == 0 || now.instant >= drain.patience;
+        let calls_are_over = self.turn.calls == 0 || now.instant >= drain.publish_deadline;
         self.sessions.is_empty() && self.closing.is_empty() && calls_are_over
     }
 
     pub(super) fn send_away(&mut self, now: Now, session: SessionId, spread: Duration) {
         let jitter = spread.max(Duration::from_millis(50)).as_millis() as u64;
         let retry = Duration::from_millis(self.random.u64(..=jitter));
-        if let Some(speaker) = self.sessions.get(&session) {
-            let bye = speaker.protocol.push(&Push::Bye {
+        if let Some(client) = self.sessions.get(&session) {
+            let bye = client.protocol.push(&Push::Bye {
                 reason: "draining",
                 retry,
             });
-            speaker.outbox.offer(bye);
+            client.outbox.offer(bye);
         }
         self.disconnect(now, session, Disconnect::Draining);
     }

@@ -18,7 +18,7 @@ pub struct Heartbeats {
     due: Instant,
     step: Duration,
     /// Slots that were pinged and are to be judged, oldest first.
-    judged: VecDeque<(Instant, usize)>,
+    pinged_slots: VecDeque<(Instant, usize)>,
     pong_timeout: Duration,
     /// Where the next newcomer is put: sessions are dealt evenly.
     deal: usize,
@@ -29,7 +29,7 @@ pub struct Heartbeats {
 pub enum Beat {
     Ping(SessionId),
     /// A ping was sent `pong_timeout` ago: whoever was not heard since is gone.
-    Judge(SessionId),
+    Check(SessionId),
 }
 
 impl Heartbeats {
@@ -43,7 +43,7 @@ impl Heartbeats {
             next: 0,
             due: now + step,
             step,
-            judged: VecDeque::new(),
+            pinged_slots: VecDeque::new(),
             pong_timeout,
             deal: 0,
         }
@@ -71,8 +71,12 @@ impl Heartbeats {
     /// Puts out what has become due up to `now`. Each ping is judged before its session is pinged
     /// again.
     pub fn advance(&mut self, now: Instant, beats: &mut Vec<Beat>) {
-        while self.judged.front().is_some_and(|(when, _)| *when <= now) {
-            self.judge(beats);
+        while self
+            .pinged_slots
+            .front()
+            .is_some_and(|(when, _)| *when <= now)
+        {
+            self.check_oldest(beats);
         }
         // After a pause of the whole process pings are made up for only so far that whoever is
         // pinged late still has the pong timeout, or half a turn, until its next ping.
@@ -81,20 +85,24 @@ impl Heartbeats {
         self.due = self.due.max(now.checked_sub(most).unwrap_or(now));
         while self.due <= now {
             let slot = self.next;
-            if self.judged.front().is_some_and(|(_, other)| *other == slot) {
-                self.judge(beats);
+            if self
+                .pinged_slots
+                .front()
+                .is_some_and(|(_, other)| *other == slot)
+            {
+                self.check_oldest(beats);
             }
             beats.extend(self.slots[slot].iter().map(|session| Beat::Ping(*session)));
-            self.judged.push_back((now + self.pong_timeout, slot));
+            self.pinged_slots.push_back((now + self.pong_timeout, slot));
             self.next = (slot + 1) % Self::SLOTS;
             self.due += self.step;
         }
     }
 
     /// Judges the slot that was pinged the longest ago.
-    fn judge(&mut self, beats: &mut Vec<Beat>) {
-        if let Some((_, slot)) = self.judged.pop_front() {
-            beats.extend(self.slots[slot].iter().map(|session| Beat::Judge(*session)));
+    fn check_oldest(&mut self, beats: &mut Vec<Beat>) {
+        if let Some((_, slot)) = self.pinged_slots.pop_front() {
+            beats.extend(self.slots[slot].iter().map(|session| Beat::Check(*session)));
         }
     }
 }
@@ -111,18 +119,18 @@ mod tests {
         let slots: Vec<usize> = (0..50).map(|n| wheel.add(SessionId(n))).collect();
         wheel.remove(SessionId(0), slots[0]);
         let mut pinged = vec![Vec::new(); 50];
-        let mut judged = vec![Vec::new(); 50];
+        let mut checked = vec![Vec::new(); 50];
         for tick in 1..=100 {
             let mut beats = Vec::new();
             wheel.advance(start + tick * second, &mut beats);
             for beat in beats {
                 match beat {
                     Beat::Ping(session) => pinged[session.0 as usize].push(tick),
-                    Beat::Judge(session) => judged[session.0 as usize].push(tick),
+                    Beat::Check(session) => checked[session.0 as usize].push(tick),
                 }
             }
         }
-        assert!(pinged[0].is_empty() && judged[0].is_empty());
+        assert!(pinged[0].is_empty() && checked[0].is_empty());
         for session in 1..50 {
             assert_eq!(pinged[session].len(), 4);
             assert!(
@@ -131,10 +139,10 @@ mod tests {
                     .all(|pair| pair[1] - pair[0] == 25)
             );
             assert!(
-                judged[session]
+                checked[session]
                     .iter()
                     .zip(&pinged[session])
-                    .all(|(judge, ping)| judge - ping == 10)
+                    .all(|(check, ping)| check - ping == 10)
             );
         }
     }
@@ -162,7 +170,7 @@ mod tests {
                             assert_eq!(before, None, "{session:?} is pinged twice");
                             pings += 1;
                         }
-                        Beat::Judge(session) => {
+                        Beat::Check(session) => {
                             let since = pinged[session.0 as usize].take().expect("a ping");
                             assert!(now - since >= pong_timeout.min(heartbeat / 2));
                         }

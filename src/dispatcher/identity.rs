@@ -22,10 +22,10 @@ impl Dispatcher {
         id: Option<RequestId>,
         identity: Arc<Identity>,
     ) {
-        let Some(speaker) = self.sessions.get(&session) else {
+        let Some(client) = self.sessions.get(&session) else {
             return;
         };
-        if let Some(known) = &speaker.identity
+        if let Some(known) = &client.identity
             && known.user != identity.user
         {
             let reason = "the user of a connection never changes; open another one";
@@ -35,11 +35,11 @@ impl Dispatcher {
         if !self.check_revocation(now, &ReplyTo::Session { session, id }, &identity) {
             return;
         }
-        let Some(speaker) = self.sessions.get_mut(&session) else {
+        let Some(client) = self.sessions.get_mut(&session) else {
             return;
         };
-        let former = speaker.identity.replace(identity.clone());
-        self.count_as(session, &identity);
+        let former = client.identity.replace(identity.clone());
+        self.update_presence(session, &identity);
         if let Some(times) = former.as_ref().and_then(|former| former.times) {
             self.expiring.remove(&(times.ends, session));
         }
@@ -61,23 +61,23 @@ impl Dispatcher {
                 deadline: Some(deadline),
                 sign_in,
             };
-            self.admit(session, &room, None, join);
+            self.add_member(session, &room, None, join);
         } else {
-            let told = Reply::Authenticated(sign_in.told(&room, None));
-            self.reply(&ReplyTo::Session { session, id }, &told);
+            let authenticated = Reply::Authenticated(sign_in.authenticated(&room, None));
+            self.reply(&ReplyTo::Session { session, id }, &authenticated);
         }
         self.leave_what_is_denied(session);
     }
 
     /// Whether the session may do this now.
-    pub(super) fn judge(
+    pub(super) fn authorize(
         &self,
         session: SessionId,
         action: Action,
         room: &RoomName,
     ) -> Result<(), Denied> {
-        let speaker = self.sessions.get(&session);
-        let who = speaker.and_then(|speaker| speaker.identity.as_deref());
+        let client = self.sessions.get(&session);
+        let who = client.and_then(|client| client.identity.as_deref());
         self.turn.settings.rights.judge(who, action, room)
     }
 
@@ -87,7 +87,7 @@ impl Dispatcher {
             let Some(name) = self.rooms.get(key).map(|room| room.name.clone()) else {
                 continue;
             };
-            let Err(denied) = self.judge(session, Action::Join, &name) else {
+            let Err(denied) = self.authorize(session, Action::Join, &name) else {
                 continue;
             };
             self.remove(session, &name, &denied.to_string());

@@ -30,7 +30,11 @@ pub struct SignIn {
 
 impl SignIn {
     /// As its client is told.
-    pub fn told<'a>(&'a self, room: &'a RoomName, position: Option<Position>) -> Authenticated<'a> {
+    pub fn authenticated<'a>(
+        &'a self,
+        room: &'a RoomName,
+        position: Option<Position>,
+    ) -> Authenticated<'a> {
         Authenticated {
             user: &self.user,
             room,
@@ -50,9 +54,17 @@ impl Cursor {
     }
 
     /// Answers a join with the place where the session now stands.
-    pub fn welcome(&self, turn: &mut Turn, session: SessionId, join: &Join, joined: Joined<'_>) {
+    pub fn answer_join(
+        &self,
+        turn: &mut Turn,
+        session: SessionId,
+        join: &Join,
+        joined: Joined<'_>,
+    ) {
         let reply = match &join.sign_in {
-            Some(sign_in) => Reply::Authenticated(sign_in.told(joined.room, Some(joined.position))),
+            Some(sign_in) => {
+                Reply::Authenticated(sign_in.authenticated(joined.room, Some(joined.position)))
+            }
             None => Reply::Joined(joined),
         };
         self.send(turn, session, join.id, &reply);
@@ -72,8 +84,8 @@ impl Room {
         match join.sign_in {
             Some(_) if join.id.is_none() => {}
             Some(sign_in) => {
-                let told = Reply::Authenticated(sign_in.told(&self.name, None));
-                cursor.send(turn, session, join.id, &told);
+                let authenticated = Reply::Authenticated(sign_in.authenticated(&self.name, None));
+                cursor.send(turn, session, join.id, &authenticated);
             }
             None if join.deadline.is_none() => {}
             None => {
@@ -99,8 +111,8 @@ impl Room {
         let Some(sign_in) = join.sign_in.clone() else {
             return Some(id);
         };
-        let told = Reply::Authenticated(sign_in.told(&self.name, None));
-        cursor.send(turn, session, id, &told);
+        let authenticated = Reply::Authenticated(sign_in.authenticated(&self.name, None));
+        cursor.send(turn, session, id, &authenticated);
         None
     }
 }

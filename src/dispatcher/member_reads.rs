@@ -17,7 +17,7 @@ use crate::protocol::{Protocol, Push};
 
 /// Lists that the node reads at once at most. Fewer than its reads of logs: nobody misses a message
 /// for want of a list.
-pub const ROLLS: usize = 16;
+pub const LIST_READS: usize = 16;
 
 /// Bytes of changes, of all rooms together, that wait for the lists they change.
 const AHEAD_MEMORY: usize = 16 << 20;
@@ -27,7 +27,7 @@ const AHEAD_MEMORY: usize = 16 << 20;
 pub struct MemberReads {
     /// Rooms that want to read, and the same as a set: each key stands here once, also when its
     /// room has gone and another has come in its place.
-    line: VecDeque<RoomKey>,
+    queue: VecDeque<RoomKey>,
     queued: NumberSet<RoomKey>,
     /// How many reads are under way.
     pub under_way: usize,
@@ -47,36 +47,36 @@ pub struct MemberReads {
 impl MemberReads {
     /// Rooms that wait for a read.
     pub fn due(&self) -> usize {
-        self.line.len() + self.retry.len() + self.paused.len()
+        self.queue.len() + self.retry.len() + self.paused.len()
     }
 
     fn queue_read(&mut self, room: RoomKey) {
         if !self.paused.contains_key(&room) && self.queued.insert(room) {
-            self.line.push_back(room);
+            self.queue.push_back(room);
         }
     }
 
     /// The room that has waited longest, if another may read now. It may have gone.
     fn next_queued(&mut self) -> Option<RoomKey> {
-        if self.under_way >= ROLLS {
+        if self.under_way >= LIST_READS {
             return None;
         }
-        let room = self.line.pop_front()?;
+        let room = self.queue.pop_front()?;
         self.queued.remove(&room);
         Some(room)
     }
 
     /// A room is gone, and what it kept.
-    pub fn forget(&mut self, roster: &MemberList) {
-        self.used -= roster.weight();
-        self.ahead_used -= roster.ahead_weight();
+    pub fn forget(&mut self, list: &MemberList) {
+        self.used -= list.weight();
+        self.ahead_used -= list.ahead_weight();
     }
 }
 
 /// What a room knows of its members over all nodes.
 #[derive(Debug, Default)]
 pub struct RoomPresence {
-    pub roster: MemberList,
+    pub list: MemberList,
     /// The read under way.
     ticket: Option<Ticket>,
     /// Clients' questions that wait for it, and how long at most, oldest first.
@@ -85,35 +85,35 @@ pub struct RoomPresence {
 
 impl Room {
     /// The room's topic was (re)subscribed: changes may have been missed.
-    pub fn make_roll_due(&mut self, turn: &mut Turn) {
+    pub fn make_list_due(&mut self, turn: &mut Turn) {
         if turn.settings.presence.has_events(&self.name) {
-            self.state.roll.roster.make_due();
-            self.line_up_roll(turn);
+            self.state.presence.list.make_due();
+            self.queue_list_read(turn);
         }
     }
 
     /// Whether a question for the members can be answered from the list, now or soon.
-    pub fn keeps_roll(&self, turn: &Turn) -> bool {
-        let roster = &self.state.roll.roster;
-        turn.settings.presence.has_events(&self.name) && (roster.has_list() || !roster.is_known())
+    pub fn keeps_list(&self, turn: &Turn) -> bool {
+        let list = &self.state.presence.list;
+        turn.settings.presence.has_events(&self.name) && (list.has_list() || !list.is_known())
     }
 
     /// Puts the room into the line of those that want to read their list, if it does.
-    pub fn line_up_roll(&mut self, turn: &mut Turn) {
-        if self.state.roll.roster.is_due() {
-            turn.rolls.queue_read(self.key);
+    pub fn queue_list_read(&mut self, turn: &mut Turn) {
+        if self.state.presence.list.is_due() {
+            turn.member_reads.queue_read(self.key);
         }
     }
 
-    fn ask_roll(&mut self, turn: &mut Turn) {
-        let roll = &mut self.state.roll;
-        if !roll.roster.is_due() {
+    fn read_list(&mut self, turn: &mut Turn) {
+        let presence = &mut self.state.presence;
+        if !presence.list.is_due() {
             return;
         }
-        let ListQuery { after, limit } = roll.roster.ask();
+        let ListQuery { after, limit } = presence.list.ask();
         let ticket = turn.ticket(Pending::MemberPage(self.key));
-        turn.rolls.under_way += 1;
-        self.state.roll.ticket = Some(ticket);
+        turn.member_reads.under_way += 1;
+        self.state.presence.ticket = Some(ticket);
         let room = self.name.clone();
         turn.requests.push(Request::Members(Members {
             ticket,
@@ -125,75 +125,75 @@ impl Room {
 
     /// The answer to the room's own question. One to a question of a room that was here before
     /// changes nothing.
-    fn answer_roll(
+    fn answer_list(
         &mut self,
         turn: &mut Turn,
         ticket: Ticket,
         result: Result<MemberPage, Refused>,
     ) {
-        let roll = &mut self.state.roll;
-        if roll.ticket.take_if(|asked| *asked == ticket).is_none() {
+        let presence = &mut self.state.presence;
+        if presence.ticket.take_if(|asked| *asked == ticket).is_none() {
             return;
         }
         let answered = result.is_ok();
         match result {
             Ok(answer) => {
-                let others = turn.rolls.used - roll.roster.weight();
+                let others = turn.member_reads.used - presence.list.weight();
                 let memory = turn.settings.presence.memory.saturating_sub(others);
-                let mut told = Vec::new();
-                self.change_roster(turn, |roster| roster.answer(answer, memory, &mut told));
-                self.tell(turn, &told);
-                self.line_up_roll(turn);
+                let mut changes = Vec::new();
+                self.change_list(turn, |list| list.answer(answer, memory, &mut changes));
+                self.push_changes(turn, &changes);
+                self.queue_list_read(turn);
             }
             Err(why) => {
-                roll.roster.failed();
+                presence.list.failed();
                 if why == Refused::Newer {
-                    turn.rolls.paused.insert(self.key, turn.now + PAUSE);
+                    turn.member_reads.paused.insert(self.key, turn.now + PAUSE);
                 } else {
-                    turn.rolls.retry.insert(self.key);
+                    turn.member_reads.retry.insert(self.key);
                 }
             }
         }
-        if self.state.roll.roster.is_known() || !answered {
-            turn.rolls.ready.push(self.key);
+        if self.state.presence.list.is_known() || !answered {
+            turn.member_reads.ready.push(self.key);
         }
     }
 
     /// Somebody's connections in the room are more or fewer.
-    pub fn hear_change(&mut self, turn: &mut Turn, change: Change) {
+    pub fn receive_change(&mut self, turn: &mut Turn, change: Change) {
         if !turn.settings.presence.has_events(&self.name) {
             return;
         }
-        let mut told = Vec::new();
-        let may_wait = turn.rolls.ahead_used < AHEAD_MEMORY;
-        self.change_roster(turn, |roster| roster.receive(change, may_wait, &mut told));
-        if turn.rolls.used > turn.settings.presence.memory {
-            self.change_roster(turn, MemberList::give_up);
+        let mut changes = Vec::new();
+        let may_wait = turn.member_reads.ahead_used < AHEAD_MEMORY;
+        self.change_list(turn, |list| list.receive(change, may_wait, &mut changes));
+        if turn.member_reads.used > turn.settings.presence.memory {
+            self.change_list(turn, MemberList::give_up);
         }
-        self.tell(turn, &told);
-        self.line_up_roll(turn);
+        self.push_changes(turn, &changes);
+        self.queue_list_read(turn);
     }
 
     /// Keeps count of the memory that lists take.
-    fn change_roster(&mut self, turn: &mut Turn, change: impl FnOnce(&mut MemberList)) {
-        let roster = &mut self.state.roll.roster;
-        turn.rolls.forget(roster);
-        change(roster);
-        turn.rolls.used += roster.weight();
-        turn.rolls.ahead_used += roster.ahead_weight();
+    fn change_list(&mut self, turn: &mut Turn, change: impl FnOnce(&mut MemberList)) {
+        let list = &mut self.state.presence.list;
+        turn.member_reads.forget(list);
+        change(list);
+        turn.member_reads.used += list.weight();
+        turn.member_reads.ahead_used += list.ahead_weight();
     }
 
     /// Tells the members who has joined and left. More than an outbox takes at once is not told one
     /// by one.
-    fn tell(&mut self, turn: &mut Turn, told: &[MemberChange]) {
-        let Some(last) = told.last() else { return };
+    fn push_changes(&mut self, turn: &mut Turn, changes: &[MemberChange]) {
+        let Some(last) = changes.last() else { return };
         let (name, quarter) = (self.name.clone(), turn.quarter());
         let anew = MemberChange::Anew {
             version: last.version(),
         };
-        self.notice(turn, |protocol| {
+        self.encode_event(turn, |protocol| {
             let mut frames = BytesMut::new();
-            for one in told {
+            for one in changes {
                 frames.extend_from_slice(&encode(protocol, &name, one));
                 if frames.len() > quarter {
                     return encode(protocol, &name, &anew);
@@ -204,8 +204,8 @@ impl Room {
     }
 }
 
-fn encode(protocol: Protocol, room: &RoomName, told: &MemberChange) -> Bytes {
-    protocol.push(&match told {
+fn encode(protocol: Protocol, room: &RoomName, change: &MemberChange) -> Bytes {
+    protocol.push(&match change {
         MemberChange::Joined {
             user,
             info,
@@ -231,16 +231,16 @@ fn encode(protocol: Protocol, room: &RoomName, told: &MemberChange) -> Bytes {
 impl Dispatcher {
     pub(super) fn on_changed(&mut self, name: &RoomName, change: Change) {
         if let Some((room, turn)) = self.room_named(name) {
-            room.hear_change(turn, change);
+            room.receive_change(turn, change);
         }
     }
 
-    pub(super) fn on_roll(&mut self, ticket: Ticket, result: Result<MemberPage, Refused>) {
+    pub(super) fn on_member_page(&mut self, ticket: Ticket, result: Result<MemberPage, Refused>) {
         match self.turn.pending.remove(&ticket) {
             Some(Pending::MemberPage(key)) => {
-                self.turn.rolls.under_way -= 1;
+                self.turn.member_reads.under_way -= 1;
                 if let Some((room, turn)) = self.room(key) {
-                    room.answer_roll(turn, ticket, result);
+                    room.answer_list(turn, ticket, result);
                 }
             }
             Some(Pending::Members(asked)) => self.reply_members(&asked, result),
@@ -249,32 +249,35 @@ impl Dispatcher {
     }
 
     /// Asks the broker for the lists of the rooms in line.
-    pub(super) fn ask_rolls(&mut self) {
-        while let Some(key) = self.turn.rolls.next_queued() {
+    pub(super) fn read_lists(&mut self) {
+        while let Some(key) = self.turn.member_reads.next_queued() {
             if let Some((room, turn)) = self.room(key) {
-                room.ask_roll(turn);
+                room.read_list(turn);
             }
         }
     }
 
     /// Reads that failed are asked again, and questions that wait too long are answered as well as
     /// can be.
-    pub(super) fn tend_rolls(&mut self, now: Now) {
-        let rolls = &mut self.turn.rolls;
-        let over = take_over(&mut rolls.paused, now.instant);
-        for key in std::mem::take(&mut rolls.retry).into_iter().chain(over) {
+    pub(super) fn check_lists(&mut self, now: Now) {
+        let member_reads = &mut self.turn.member_reads;
+        let over = take_over(&mut member_reads.paused, now.instant);
+        for key in std::mem::take(&mut member_reads.retry)
+            .into_iter()
+            .chain(over)
+        {
             if let Some((room, turn)) = self.room(key) {
-                room.line_up_roll(turn);
+                room.queue_list_read(turn);
             }
         }
-        for key in std::mem::take(&mut self.turn.rolls.waiting) {
+        for key in std::mem::take(&mut self.turn.member_reads.waiting) {
             let Some((room, turn)) = self.room(key) else {
                 continue;
             };
-            match room.state.roll.waiting.first() {
+            match room.state.presence.waiting.first() {
                 Some((deadline, _)) if *deadline <= now.instant => self.answer_waiting(key),
                 Some(_) => {
-                    turn.rolls.waiting.insert(key);
+                    turn.member_reads.waiting.insert(key);
                 }
                 None => {}
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::joins::Join;
-use super::recovery::{Cursor, Judge};
+use super::recovery::{Cursor, LogCheck};
 use super::room::{Membership, Present, Room, RoomState};
 use super::turn::{ReplyTo, Turn};
 use super::{Dispatcher, Now};
@@ -23,7 +23,7 @@ impl Dispatcher {
         name: &RoomName,
         since: Option<Position>,
     ) -> Result<(), CommandError> {
-        self.judge(session, Action::Join, name)?;
+        self.authorize(session, Action::Join, name)?;
         self.check_bounds(session, name)?;
         let deadline = now.instant + self.turn.settings.join_timeout;
         let join = Join {
@@ -31,25 +31,25 @@ impl Dispatcher {
             deadline: Some(deadline),
             sign_in: None,
         };
-        self.admit(session, name, since, join);
+        self.add_member(session, name, since, join);
         Ok(())
     }
 
     /// Makes the session a member, whatever the bounds. The join is answered when it is known where
     /// the room stands.
-    pub(super) fn admit(
+    pub(super) fn add_member(
         &mut self,
         session: SessionId,
         name: &RoomName,
         since: Option<Position>,
         join: Join,
     ) {
-        let Some(speaker) = self.sessions.get(&session) else {
+        let Some(client) = self.sessions.get(&session) else {
             return;
         };
         let member = Membership {
-            outbox: speaker.outbox.clone(),
-            protocol: speaker.protocol,
+            outbox: client.outbox.clone(),
+            protocol: client.protocol,
             present: Present::NotYet,
         };
         let key = self.rooms.find_or_add(name, RoomState::default);
@@ -67,11 +67,11 @@ impl Dispatcher {
             room.flush(turn);
             room.supersede(turn, session);
         } else {
-            room.state.speakers[member.protocol.index()] += 1;
+            room.state.members_by_protocol[member.protocol.index()] += 1;
         }
         let cursor = Cursor::new(member, since, join);
         room.state.cursors.insert(session, cursor);
-        room.settle(turn, session, Judge::NotYet);
+        room.settle(turn, session, LogCheck::Pending);
         if room.state.cursors.contains_key(&session) {
             self.joins.insert(key);
         }
@@ -90,8 +90,8 @@ impl Dispatcher {
         }
         let again = known.is_some_and(|key| self.rooms.has(key, session));
         // The personal room was not the client's choice.
-        let speaker = self.sessions.get(&session);
-        let personal = speaker.is_some_and(|speaker| speaker.identity.is_some());
+        let client = self.sessions.get(&session);
+        let personal = client.is_some_and(|client| client.identity.is_some());
         let count = self
             .rooms
             .count_of(session)
@@ -113,7 +113,7 @@ impl Dispatcher {
     }
 
     /// Takes a session that has ended out of all its rooms.
-    pub(super) fn depart(&mut self, session: SessionId) {
+    pub(super) fn leave_all(&mut self, session: SessionId) {
         for key in self.rooms.rooms_of(session) {
             self.leave(key, session);
         }
@@ -128,18 +128,18 @@ impl Dispatcher {
             return;
         };
         room.state.cursors.remove(&session);
-        room.state.speakers[member.protocol.index()] -= 1;
+        room.state.members_by_protocol[member.protocol.index()] -= 1;
         let name = room.name.clone();
-        self.absent(session, &name, &member.present);
+        self.end_presence(session, &name, &member.present);
         if left == Left::Last
             && let Some(room) = self.rooms.remove(key)
         {
             self.personal -= usize::from(room.name.owner().is_some());
             self.turn.recent_used -= room.state.recent.weight();
-            self.turn.ahead_used -= room.state.track.ahead_weight();
-            self.forget_roll(room.state.roll);
+            self.turn.ahead_used -= room.state.sequencer.ahead_weight();
+            self.forget_list(room.state.presence);
             self.turn.paused.remove(&key);
-            self.turn.rolls.paused.remove(&key);
+            self.turn.member_reads.paused.remove(&key);
             self.turn.requests.push(Request::Unfollow(room.name));
         }
     }
@@ -147,7 +147,7 @@ impl Dispatcher {
     pub(super) fn on_following(&mut self, name: &RoomName) {
         if let Some((room, turn)) = self.room_named(name) {
             room.make_due(turn);
-            room.make_roll_due(turn);
+            room.make_list_due(turn);
         }
     }
 
@@ -155,23 +155,23 @@ impl Dispatcher {
         &mut self,
         name: &RoomName,
         at: Position,
-        said: Arc<Publication>,
+        publication: Arc<Publication>,
         received_at: Instant,
     ) {
         if let Some((room, turn)) = self.room_named(name) {
-            room.receive(turn, at, said, received_at);
+            room.receive(turn, at, publication, received_at);
         }
     }
 
     pub(super) fn on_ephemeral(
         &mut self,
         name: &RoomName,
-        said: &Publication,
+        publication: &Publication,
         received_at: Instant,
     ) {
         if let Some((room, turn)) = self.room_named(name) {
             turn.received_at.push(received_at);
-            room.encode(turn, None, said);
+            room.encode(turn, None, publication);
         }
     }
 
@@ -179,13 +179,13 @@ impl Dispatcher {
     pub(super) fn on_drained(&mut self, session: SessionId) {
         for key in self.rooms.rooms_of(session) {
             if let Some((room, turn)) = self.room(key) {
-                room.settle(turn, session, Judge::NotYet);
+                room.settle(turn, session, LogCheck::Pending);
             }
         }
     }
 
     /// Joins that the broker did not let be answered in time are refused.
-    pub(super) fn give_up_joins(&mut self, now: Now) {
+    pub(super) fn expire_joins(&mut self, now: Now) {
         for key in std::mem::take(&mut self.joins) {
             let Some((room, _)) = self.room(key) else {
                 continue;
@@ -214,7 +214,7 @@ impl Dispatcher {
     }
 
     pub(super) fn flush_all(&mut self) {
-        for key in std::mem::take(&mut self.turn.open) {
+        for key in std::mem::take(&mut self.turn.unflushed) {
             if let Some((room, turn)) = self.room(key) {
                 room.flush(turn);
             }

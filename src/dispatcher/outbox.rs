@@ -90,7 +90,7 @@ struct Shared {
     /// Give up what is queued: only the close frame still matters.
     discard: AtomicBool,
     /// The reader got bytes since the last ping.
-    received_at: AtomicBool,
+    received: AtomicBool,
     /// The reader reads nothing at present, for reasons of its own.
     paused: AtomicBool,
     /// Ends the connection from outside, whatever its tasks wait for.
@@ -144,7 +144,7 @@ pub fn outbox(
         limits,
         handles: AtomicUsize::new(1),
         discard: AtomicBool::new(false),
-        received_at: AtomicBool::new(false),
+        received: AtomicBool::new(false),
         paused: AtomicBool::new(false),
         hang_up: Box::new(hang_up),
     });
@@ -291,7 +291,7 @@ impl Outbox {
 
     /// The reader got something from the client.
     pub fn note_heard(&self) {
-        self.0.received_at.store(true, Ordering::Relaxed);
+        self.0.received.store(true, Ordering::Relaxed);
     }
 
     /// The reader does not listen for a while, or listens again: until then nobody can tell whether
@@ -303,7 +303,7 @@ impl Outbox {
 
     /// Begins to look for signs of life: a ping is on its way.
     pub fn expect_life(&self) {
-        self.0.received_at.store(false, Ordering::Relaxed);
+        self.0.received.store(false, Ordering::Relaxed);
         self.0.queue().progressed = false;
     }
 
@@ -315,7 +315,7 @@ impl Outbox {
             queue.bytes > 0 && queue.progressed
         };
         let paused = || self.0.paused.load(Ordering::Relaxed);
-        self.0.received_at.load(Ordering::Relaxed) || reads() || paused()
+        self.0.received.load(Ordering::Relaxed) || reads() || paused()
     }
 
     /// Ends the connection at once, without a close frame.
@@ -485,19 +485,19 @@ mod tests {
         }
         outbox.end(Disconnect::Draining);
         outbox.finish();
-        let mut received_at = Vec::new();
+        let mut received = Vec::new();
         while let Some(chunk) = reader.try_recv() {
             match chunk {
                 Chunk::Frames(frames) => {
                     reader.written(frames.len(), 1);
-                    received_at.push(frames);
+                    received.push(frames);
                     assert_eq!(outbox.offer(Bytes::from_static(b"late")), Offer::Gone);
                 }
-                Chunk::End(farewell) => received_at.push(farewell),
+                Chunk::End(farewell) => received.push(farewell),
             }
         }
-        assert_eq!(received_at[..3], ["a", "b", "c"]);
-        assert_eq!(received_at[3..], [frame::close(Disconnect::Draining)]);
+        assert_eq!(received[..3], ["a", "b", "c"]);
+        assert_eq!(received[3..], [frame::close(Disconnect::Draining)]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl MembersQuery {
 impl Dispatcher {
     /// A session has said who it is, or so again: in the rooms it was in before it counts as that
     /// user from now on.
-    pub(super) fn count_as(&mut self, session: SessionId, identity: &Identity) {
+    pub(super) fn update_presence(&mut self, session: SessionId, identity: &Identity) {
         let (user, info) = (&identity.user, identity.info.as_ref());
         let mut informed = None;
         for key in self.rooms.rooms_of(session) {
@@ -49,24 +49,25 @@ impl Dispatcher {
                 continue;
             };
             if former.as_ref() == Some(user) {
-                self.attendance.inform(&name, user, info);
+                self.local_presence.update_info(&name, user, info);
                 informed = name.owner().is_some().then_some(name).or(informed);
             } else {
-                self.attendance.hand_over(&name, former.as_ref());
-                self.attendance.arrive(&name, Some(user), info);
+                self.local_presence
+                    .leave_without_grace(&name, former.as_ref());
+                self.local_presence.arrive(&name, Some(user), info);
                 *former = Some(user.clone());
             }
         }
         if let Some(room) = informed {
-            self.tell_connection(session, &room, true);
+            self.publish_connection(session, &room, true);
         }
     }
 
     /// Sees to what an event has left behind: members whose joins are answered, questions that can
     /// be.
-    pub(super) fn settle_presence(&mut self) {
-        while let Some((key, session)) = self.turn.arrived.pop() {
-            let (Some(speaker), Some(room)) = (self.sessions.get(&session), self.rooms.get(key))
+    pub(super) fn finish_event(&mut self) {
+        while let Some((key, session)) = self.turn.joined.pop() {
+            let (Some(client), Some(room)) = (self.sessions.get(&session), self.rooms.get(key))
             else {
                 continue;
             };
@@ -74,31 +75,32 @@ impl Dispatcher {
             if let Some(member) = self.rooms.member_mut(key, session)
                 && matches!(member.present, Present::NotYet)
             {
-                let identity = speaker.identity.as_deref();
+                let identity = client.identity.as_deref();
                 let user = identity.map(|identity| &identity.user);
                 let info = identity.and_then(|identity| identity.info.as_ref());
                 member.present = Present::As(user.cloned());
-                self.attendance.arrive(&name, user, info);
-                self.tell_connection(session, &name, true);
+                self.local_presence.arrive(&name, user, info);
+                self.publish_connection(session, &name, true);
             }
         }
-        while let Some(key) = self.turn.rolls.ready.pop() {
+        while let Some(key) = self.turn.member_reads.ready.pop() {
             self.answer_waiting(key);
         }
     }
 
     /// A member has left a room, or its session has ended.
-    pub(super) fn absent(&mut self, session: SessionId, room: &RoomName, present: &Present) {
+    pub(super) fn end_presence(&mut self, session: SessionId, room: &RoomName, present: &Present) {
         if let Present::As(user) = present {
-            self.tell_connection(session, room, false);
-            self.attendance.leave(self.turn.now, room, user.as_ref());
+            self.publish_connection(session, room, false);
+            self.local_presence
+                .leave(self.turn.now, room, user.as_ref());
         }
     }
 
     /// Tells the broker what the other nodes must hear of who is here.
     pub(super) fn announce(&mut self) {
         let requests = &mut self.turn.requests;
-        self.attendance
+        self.local_presence
             .announce(|here| requests.push(Request::SetPresence(here)));
     }
 
@@ -106,35 +108,35 @@ impl Dispatcher {
         &mut self,
         now: Now,
         session: SessionId,
-        asked: MembersQuery,
+        query: MembersQuery,
     ) -> Result<(), CommandError> {
-        self.judge(session, Action::Members, &asked.room)?;
-        let ticket = self.wait(&asked.reply_to, Pending::Members(asked.clone()))?;
+        self.authorize(session, Action::Members, &query.room)?;
+        let ticket = self.wait(&query.reply_to, Pending::Members(query.clone()))?;
         let deadline = now.instant + self.turn.settings.join_timeout;
-        let key = self.rooms.find(&asked.room);
+        let key = self.rooms.find(&query.room);
         // Whoever is not told what changes is told what is.
         let key = key.filter(|key| self.rooms.has(*key, session));
         let Some((room, turn)) = key.and_then(|key| self.room(key)) else {
-            self.turn.requests.push(asked.request(ticket));
+            self.turn.requests.push(query.request(ticket));
             return Ok(());
         };
-        if !room.keeps_roll(turn) {
-            turn.requests.push(asked.request(ticket));
+        if !room.keeps_list(turn) {
+            turn.requests.push(query.request(ticket));
             return Ok(());
         }
         let key = room.key;
-        let roll = &mut room.state.roll;
-        roll.waiting.push((deadline, ticket));
-        if asked.after.is_some() && roll.roster.has_list() {
-            turn.rolls.ready.push(key);
+        let presence = &mut room.state.presence;
+        presence.waiting.push((deadline, ticket));
+        if query.after.is_some() && presence.list.has_list() {
+            turn.member_reads.ready.push(key);
             return Ok(());
         }
         // The list is here, or about to be; the number of the anonymous only a read knows.
-        if roll.roster.is_known() {
-            roll.roster.want_counts();
+        if presence.list.is_known() {
+            presence.list.want_counts();
         }
-        turn.rolls.waiting.insert(key);
-        room.line_up_roll(turn);
+        turn.member_reads.waiting.insert(key);
+        room.queue_list_read(turn);
         Ok(())
     }
 
@@ -144,52 +146,52 @@ impl Dispatcher {
         let Some((room, _)) = self.room(key) else {
             return;
         };
-        for (_, ticket) in std::mem::take(&mut room.state.roll.waiting) {
-            let Some(Pending::Members(asked)) = self.turn.pending.get(&ticket) else {
+        for (_, ticket) in std::mem::take(&mut room.state.presence.waiting) {
+            let Some(Pending::Members(query)) = self.turn.pending.get(&ticket) else {
                 continue;
             };
             let Some(room) = self.rooms.get(key) else {
                 return;
             };
-            let roster = &room.state.roll.roster;
-            let page = roster.page(asked.after.as_ref(), asked.limit, self.turn.quarter());
-            if page.is_none() && roster.is_known() {
-                let request = asked.clone().request(ticket);
+            let list = &room.state.presence.list;
+            let page = list.page(query.after.as_ref(), query.limit, self.turn.quarter());
+            if page.is_none() && list.is_known() {
+                let request = query.clone().request(ticket);
                 self.turn.requests.push(request);
                 continue;
             }
-            self.on_roll(ticket, page.ok_or(Refused::Unavailable));
+            self.on_member_page(ticket, page.ok_or(Refused::Unavailable));
         }
     }
 
     /// A room is gone, and with it its list: the questions that waited for it are those of former
     /// members.
-    pub(super) fn forget_roll(&mut self, roll: RoomPresence) {
-        self.turn.rolls.forget(&roll.roster);
-        for (_, ticket) in roll.waiting {
-            self.on_roll(ticket, Err(Refused::Unavailable));
+    pub(super) fn forget_list(&mut self, presence: RoomPresence) {
+        self.turn.member_reads.forget(&presence.list);
+        for (_, ticket) in presence.waiting {
+            self.on_member_page(ticket, Err(Refused::Unavailable));
         }
     }
 
     pub(super) fn reply_members(
         &mut self,
-        asked: &MembersQuery,
+        query: &MembersQuery,
         result: Result<MemberPage, Refused>,
     ) {
-        self.answered(&asked.reply_to);
-        let mut roll = match result {
-            Ok(roll) => roll,
+        self.answered(&query.reply_to);
+        let mut page = match result {
+            Ok(page) => page,
             Err(refused) => {
-                return self.reply(&asked.reply_to, &Reply::Error(&refused.into()));
+                return self.reply(&query.reply_to, &Reply::Error(&refused.into()));
             }
         };
-        fit(&mut roll, self.turn.quarter());
+        fit(&mut page, self.turn.quarter());
         // What was told before lies before the answer.
-        if let Some((room, turn)) = self.room_named(&asked.room) {
+        if let Some((room, turn)) = self.room_named(&query.room) {
             room.flush(turn);
         }
-        let room = &asked.room;
-        let reply = Reply::Members { room, roll: &roll };
-        self.reply(&asked.reply_to, &reply);
+        let room = &query.room;
+        let reply = Reply::Members { room, roll: &page };
+        self.reply(&query.reply_to, &reply);
     }
 }

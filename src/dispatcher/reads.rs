@@ -14,7 +14,7 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 impl Dispatcher {
     /// Asks the broker for what the rooms in line want to know.
-    pub(super) fn ask_reads(&mut self) {
+    pub(super) fn start_reads(&mut self) {
         while let Some(key) = self.turn.next_queued() {
             if let Some((room, turn)) = self.room(key) {
                 room.ask(turn);
@@ -46,7 +46,7 @@ impl Dispatcher {
             Some(Pending::Seek(key)) => {
                 self.turn.reads -= 1;
                 if let Some((room, turn)) = self.room(key) {
-                    room.sought(turn, ticket, result);
+                    room.answer_seek(turn, ticket, result);
                 }
             }
             Some(Pending::Control(log)) => {
@@ -70,18 +70,18 @@ impl Dispatcher {
     }
 
     /// Makes the rooms due for a comparison with their logs, evenly over time.
-    pub(super) fn compare_some(&mut self) {
+    pub(super) fn compare_rooms(&mut self) {
         let share = TICK.as_secs_f64() / COMPARE_EVERY.as_secs_f64();
         self.compare_owed = (self.compare_owed + self.rooms.len() as f64 * share).min(READS as f64);
         while self.compare_owed >= 1.0 {
             self.compare_owed -= 1.0;
-            let Some((key, next)) = self.rooms.next_key(self.compare_hand) else {
+            let Some((key, next)) = self.rooms.next_key(self.next_compare) else {
                 return;
             };
-            self.compare_hand = next;
+            self.next_compare = next;
             if let Some((room, turn)) = self.room(key) {
                 room.expire_recent(turn);
-                if room.state.track.position().is_some() && room.state.track.is_settled() {
+                if room.state.sequencer.position().is_some() && room.state.sequencer.is_settled() {
                     room.make_due(turn);
                 }
             }
@@ -90,12 +90,12 @@ impl Dispatcher {
 
     /// Keeps all rooms' recent messages within their memory: rooms give up their older half in
     /// turn.
-    pub(super) fn give_up_recent(&mut self) {
+    pub(super) fn shrink_recent(&mut self) {
         while self.turn.recent_used > self.turn.settings.recent_memory {
-            let Some((key, next)) = self.rooms.next_key(self.recent_hand) else {
+            let Some((key, next)) = self.rooms.next_key(self.next_recent) else {
                 return;
             };
-            self.recent_hand = next;
+            self.next_recent = next;
             if let Some((room, turn)) = self.room(key) {
                 room.change_recent(turn, |recent| recent.shrink());
             }

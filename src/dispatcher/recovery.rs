@@ -46,9 +46,9 @@ enum Want {
 /// Whether the node's own read has just told that it misses nothing, so that a position it cannot
 /// place is lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Judge {
-    Now,
-    NotYet,
+pub enum LogCheck {
+    Complete,
+    Pending,
 }
 
 impl Cursor {
@@ -138,9 +138,9 @@ impl Room {
 
     /// Lets everyone who is behind have what can be had now, in the order they came, so that equal
     /// events have equal effects.
-    pub fn settle_all(&mut self, turn: &mut Turn, judge: Judge) {
+    pub fn settle_all(&mut self, turn: &mut Turn, check: LogCheck) {
         for session in self.behind() {
-            self.settle(turn, session, judge);
+            self.settle(turn, session, check);
         }
     }
 
@@ -153,16 +153,16 @@ impl Room {
     /// Lets a member that is behind have what can be had now: its answer, its next page, or its
     /// place among the live. Whoever gets less than everything is looked at again when its outbox
     /// has drained or a read has answered.
-    pub fn settle(&mut self, turn: &mut Turn, session: SessionId, judge: Judge) {
+    pub fn settle(&mut self, turn: &mut Turn, session: SessionId, check: LogCheck) {
         self.expire_recent(turn);
-        let Some(position) = self.state.track.position() else {
+        let Some(position) = self.state.sequencer.position() else {
             return;
         };
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
         };
         if let Want::Since(since) = cursor.want {
-            match self.state.track.standing(since) {
+            match self.state.sequencer.standing(since) {
                 Standing::Valid => cursor.want = Want::After(since),
                 Standing::AboveEnd(offset) => {
                     // What the client saw there was lost, and the offsets are given away anew.
@@ -180,17 +180,17 @@ impl Room {
             }
             Want::After(_) if !cursor.has_room(turn.quarter()) => {}
             Want::After(at) if at.epoch != position.epoch => {
-                match self.state.track.end_of(at.epoch) {
+                match self.state.sequencer.end_of(at.epoch) {
                     Some(end) if at.offset >= end => self.pass_end(turn, session, position, end),
-                    Some(_) => self.give_or_seek(turn, session, position),
+                    Some(_) => self.send_page_or_read(turn, session, position),
                     // So many epochs have ended meanwhile that this one is forgotten.
-                    None => self.lose_place(turn, session, position),
+                    None => self.lose_position(turn, session, position),
                 }
             }
-            Want::After(_) => self.give_or_seek(turn, session, position),
+            Want::After(_) => self.send_page_or_read(turn, session, position),
             // Another epoch, or ahead of this node: perhaps the node itself is behind, so its own
             // read decides.
-            Want::Since(_) if judge == Judge::NotYet => self.make_due(turn),
+            Want::Since(_) if check == LogCheck::Pending => self.make_due(turn),
             Want::Since(_) => self.become_live(turn, session, position, Some(false)),
         }
     }
@@ -209,7 +209,7 @@ impl Room {
             return;
         };
         if let Some(join) = &cursor.join {
-            turn.arrived.push((self.key, session));
+            turn.joined.push((self.key, session));
             let top = position.offset;
             let joined = Joined {
                 room: &self.name,
@@ -217,19 +217,19 @@ impl Room {
                 top,
                 recovered,
             };
-            cursor.welcome(turn, session, join, joined);
+            cursor.answer_join(turn, session, join, joined);
         }
     }
 
     /// Gives a member its next page, if it is at hand; else it is read.
-    fn give_or_seek(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
+    fn send_page_or_read(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let want = self.state.cursors.get(&session).map(|cursor| cursor.want);
         let next = want.and_then(|want| match want {
             Want::After(at) => Some(at.offset + 1),
             Want::Now | Want::Since(_) => None,
         });
         if next.is_some_and(|next| self.state.recent.run_at(next).is_some()) {
-            self.give(turn, session, top);
+            self.send_page(turn, session, top);
         } else {
             self.state.seek = true;
             turn.queue_read(self.key);
@@ -249,14 +249,14 @@ impl Room {
         };
         cursor.want = Want::After(next);
         if let Some(join) = cursor.join.take() {
-            turn.arrived.push((self.key, session));
+            turn.joined.push((self.key, session));
             let joined = Joined {
                 room: &self.name,
                 position: at,
                 top: top.offset,
                 recovered: Some(cursor.recovered),
             };
-            cursor.welcome(turn, session, &join, joined);
+            cursor.answer_join(turn, session, &join, joined);
         }
         let Membership {
             outbox, protocol, ..
@@ -266,17 +266,17 @@ impl Room {
             position: next,
         };
         turn.send(session, outbox, protocol.push(&gap));
-        self.settle(turn, session, Judge::NotYet);
+        self.settle(turn, session, LogCheck::Pending);
     }
 
     /// Gives a member its next page, from the messages at hand that follow its place: at most a
     /// quarter of an outbox, the rest when that has drained. If its join still waits, it is told
     /// first that all of it comes.
-    fn give(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
+    fn send_page(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let RoomState {
             cursors,
             recent,
-            track,
+            sequencer,
             ..
         } = &mut self.state;
         let Some(cursor) = cursors.get_mut(&session) else {
@@ -284,19 +284,19 @@ impl Room {
         };
         let Want::After(at) = cursor.want else { return };
         // A page does not cross the end of an epoch: a gap comes there.
-        let end = track.end_of(at.epoch).filter(|_| at.epoch != top.epoch);
+        let end = sequencer.end_of(at.epoch).filter(|_| at.epoch != top.epoch);
         let Some(run) = recent.run_at(at.offset + 1) else {
             return;
         };
         if let Some(join) = cursor.join.take() {
-            turn.arrived.push((self.key, session));
+            turn.joined.push((self.key, session));
             let joined = Joined {
                 room: &self.name,
                 position: at,
                 top: top.offset,
                 recovered: Some(cursor.recovered),
             };
-            cursor.welcome(turn, session, &join, joined);
+            cursor.answer_join(turn, session, &join, joined);
         }
         let own = Sender {
             incarnation: turn.settings.incarnation,
@@ -383,7 +383,7 @@ impl Room {
     }
 
     /// The answer to what was read for the cursors.
-    pub fn sought(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
+    pub fn answer_seek(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
             .seek_ticket
@@ -404,13 +404,14 @@ impl Room {
                 if why == Refused::Newer {
                     let behind = self.state.cursors.iter();
                     let answered = behind.filter(|(_, cursor)| cursor.is_answered());
-                    turn.stranded.extend(answered.map(|(session, _)| *session));
+                    turn.unreadable
+                        .extend(answered.map(|(session, _)| *session));
                 }
                 return;
             }
         };
         self.state.seek_exactly = false;
-        let Some(position) = self.state.track.position() else {
+        let Some(position) = self.state.sequencer.position() else {
             return;
         };
         if page.top.epoch != position.epoch || page.top.offset < position.offset {
@@ -429,9 +430,9 @@ impl Room {
         });
         for session in self.behind() {
             if self.is_unreached(session, &page) {
-                self.lose_place(turn, session, position);
+                self.lose_position(turn, session, position);
             } else {
-                self.settle(turn, session, Judge::NotYet);
+                self.settle(turn, session, LogCheck::Pending);
             }
         }
     }
@@ -446,7 +447,7 @@ impl Room {
 
     /// Tells a member that is behind where it stands now: its join by the answer, all others by a
     /// gap.
-    fn lose_place(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
+    fn lose_position(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let Some(cursor) = self.state.cursors.get(&session) else {
             return;
         };

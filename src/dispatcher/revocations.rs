@@ -19,7 +19,7 @@ use crate::protocol::{CommandError, Reply};
 
 /// How long a node that starts waits for the others to write what they know, if the set may be
 /// incomplete.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long it waits at least, since after a loss of all data it cannot see the others: they have
 /// to connect, take their leases anew (each asks for its own once a second) and write.
@@ -32,7 +32,7 @@ const POLL: Duration = Duration::from_millis(250);
 const BATCH: usize = 1000;
 
 /// Notifications that are under way at once.
-const NOTICES: usize = 64;
+const NOTIFICATIONS: usize = 64;
 
 /// What this node does about the set.
 ///
@@ -118,7 +118,7 @@ impl Dispatcher {
                     .turn
                     .ticket(Pending::ControlCommand { reply_to, order });
                 let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
-                self.say_in_control(ticket, room, Publisher::Backend, key, publication);
+                self.publish_control(ticket, room, Publisher::Backend, key, publication);
             }
             (Some(Pending::Revoke { reply_to, .. }), Err(refused)) => {
                 self.answered(&reply_to);
@@ -136,10 +136,13 @@ impl Dispatcher {
         };
         match result {
             Ok(changed) => {
-                let untold = writing.users.into_iter().filter(|(_, untold)| *untold);
-                let untold = untold.map(|(user, _)| user);
-                let untold = untold.filter(|user| changed.contains(user));
-                sync.unpublished.extend(untold);
+                let unpublished = writing
+                    .users
+                    .into_iter()
+                    .filter(|(_, unpublished)| *unpublished);
+                let unpublished = unpublished.map(|(user, _)| user);
+                let unpublished = unpublished.filter(|user| changed.contains(user));
+                sync.unpublished.extend(unpublished);
                 self.sync_revocations(now);
             }
             // Tried again at the next tick.
@@ -187,11 +190,11 @@ impl Dispatcher {
         }
         let (mut users, mut cutoffs) = (Vec::new(), Vec::new());
         while users.len() < BATCH
-            && let Some((user, untold)) = control.sync.unwritten.pop_front()
+            && let Some((user, unpublished)) = control.sync.unwritten.pop_front()
         {
             if let Some(cutoff) = control.revocations.cutoff(&user, now.unix_ms) {
                 cutoffs.push((user.clone(), cutoff));
-                users.push((user, untold));
+                users.push((user, unpublished));
             }
         }
         let is_last = control.sync.unwritten.is_empty();
@@ -246,7 +249,7 @@ impl Dispatcher {
         let sync = &mut self.control.sync;
         let since = *sync.unconfirmed.get_or_insert(now.instant);
         let waited = now.instant.saturating_duration_since(since);
-        if waited >= PATIENCE && stored.awaited > 0 {
+        if waited >= CONFIRM_TIMEOUT && stored.awaited > 0 {
             log::warn!(
                 nodes = stored.awaited;
                 "Redis may have lost revocations, and other nodes have not written theirs in time; \
@@ -295,8 +298,8 @@ impl Dispatcher {
             log::error!(user = forgotten.as_str(); "too many revocations: the oldest is forgotten");
         }
         for session in self.sessions_of(user) {
-            let speaker = self.sessions.get(&session);
-            let identity = speaker.and_then(|speaker| speaker.identity.as_ref());
+            let client = self.sessions.get(&session);
+            let identity = client.and_then(|client| client.identity.as_ref());
             let issued = identity.and_then(|identity| identity.times?.issued);
             match cutoff.judge(issued) {
                 Verdict::Valid => {}
@@ -331,7 +334,7 @@ impl Dispatcher {
 
     /// Publishes what had to be written back, some at a time: other nodes may not know it.
     fn publish_again(&mut self, now: Now) {
-        while self.control.sync.under_way < NOTICES
+        while self.control.sync.under_way < NOTIFICATIONS
             && let Some(user) = self.control.sync.unpublished.pop_front()
         {
             let Some(cutoff) = self.control.revocations.cutoff(&user, now.unix_ms) else {
@@ -343,7 +346,7 @@ impl Dispatcher {
             let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
             let ticket = self.turn.ticket(Pending::Renewal(order.user));
             let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
-            self.say_in_control(ticket, room, Publisher::Backend, key, publication);
+            self.publish_control(ticket, room, Publisher::Backend, key, publication);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::member_reads::RoomPresence;
-use super::recovery::{Cursor, Judge};
+use super::recovery::{Cursor, LogCheck};
 use super::turn::{Pending, Turn};
 use crate::broker::{Page, Publication, Refused};
 use crate::dispatcher::outbox::Outbox;
@@ -44,14 +44,14 @@ pub enum Present {
 /// What the node knows of a room.
 #[derive(Debug, Default)]
 pub struct RoomState {
-    pub track: Sequencer,
+    pub sequencer: Sequencer,
     pub recent: Recent,
     /// What was said in this turn and is not sealed yet.
-    open: Batch,
+    batch: Batch,
     /// The members that are behind; all others are live.
     pub cursors: NumberMap<SessionId, Cursor>,
     /// The reads under way: the node's own, and the one that all cursors share.
-    pub track_ticket: Option<Ticket>,
+    pub sequencer_ticket: Option<Ticket>,
     pub seek_ticket: Option<Ticket>,
     /// A cursor needs what the node no longer has.
     pub seek: bool,
@@ -59,9 +59,9 @@ pub struct RoomState {
     /// reads no more than that.
     pub seek_exactly: bool,
     /// Members by protocol, so that nothing is encoded for nobody.
-    pub speakers: [usize; Protocol::COUNT],
+    pub members_by_protocol: [usize; Protocol::COUNT],
     /// Who is here, over all nodes.
-    pub roll: RoomPresence,
+    pub presence: RoomPresence,
 }
 
 /// A room's publications of this turn, encoded once per protocol and not offered yet.
@@ -70,7 +70,7 @@ struct Batch {
     frames: [BytesMut; Protocol::COUNT],
     messages: u64,
     /// The part of the frames that is no messages.
-    notices: [BytesMut; Protocol::COUNT],
+    events: [BytesMut; Protocol::COUNT],
     /// Parts that their senders do not want back.
     except: Vec<Excluded>,
 }
@@ -90,7 +90,7 @@ impl Batch {
     }
 
     fn is_empty(&self) -> bool {
-        self.messages == 0 && self.notices.iter().all(BytesMut::is_empty)
+        self.messages == 0 && self.events.iter().all(BytesMut::is_empty)
     }
 
     /// The frames for each sender that did not want its own words back.
@@ -133,8 +133,8 @@ impl Room {
     ) {
         let memory = turn.ahead_left();
         let receive =
-            |track: &mut Sequencer| track.receive(at.epoch, at.offset, publication, memory);
-        match self.change_track(turn, receive) {
+            |sequencer: &mut Sequencer| sequencer.receive(at.epoch, at.offset, publication, memory);
+        match self.change_sequencer(turn, receive) {
             Some(step) => {
                 turn.received_at.push(received_at);
                 self.step(turn, step);
@@ -145,22 +145,22 @@ impl Room {
 
     /// The room is to be compared with its log.
     pub fn make_due(&mut self, turn: &mut Turn) {
-        self.state.track.make_due();
+        self.state.sequencer.make_due();
         self.queue_read_if_due(turn);
     }
 
     fn queue_read_if_due(&mut self, turn: &mut Turn) {
-        if self.state.track.is_due() {
+        if self.state.sequencer.is_due() {
             turn.queue_read(self.key);
         }
     }
 
     /// It is this room's turn to read what it wants to know.
     pub fn ask(&mut self, turn: &mut Turn) {
-        if self.state.track.is_due() {
-            let range = self.state.track.ask();
+        if self.state.sequencer.is_due() {
+            let range = self.state.sequencer.ask();
             let ticket = turn.read(Pending::Sequencer(self.key), &self.name, range, PAGE);
-            self.state.track_ticket = Some(ticket);
+            self.state.sequencer_ticket = Some(ticket);
         }
         self.ask_seek(turn);
     }
@@ -170,7 +170,7 @@ impl Room {
     pub fn answer(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
-            .track_ticket
+            .sequencer_ticket
             .take_if(|asked| *asked == ticket)
             .is_none()
         {
@@ -179,24 +179,26 @@ impl Room {
         let page = match result {
             Ok(page) => page,
             Err(why) => {
-                self.state.track.failed();
+                self.state.sequencer.failed();
                 turn.retry(self.key, why);
                 if why == Refused::Newer {
-                    self.strand(turn);
+                    self.mark_unreadable(turn);
                 }
                 return;
             }
         };
         let mut steps = Vec::new();
-        let former = self.state.track.position();
+        let former = self.state.sequencer.position();
         let (top, expires_in) = (page.top, page.expires_in);
-        self.change_track(turn, |track| track.answer(page, &mut steps));
+        self.change_sequencer(turn, |sequencer| sequencer.answer(page, &mut steps));
         // Where those stand who are live: the track itself is at the end of the steps already.
-        let mut epoch = former.or(self.state.track.position()).map(|at| at.epoch);
-        let judge = if self.state.track.is_settled() {
-            Judge::Now
+        let mut epoch = former
+            .or(self.state.sequencer.position())
+            .map(|at| at.epoch);
+        let check = if self.state.sequencer.is_settled() {
+            LogCheck::Complete
         } else {
-            Judge::NotYet
+            LogCheck::Pending
         };
         let weight: usize = steps.iter().map(Step::weight).sum();
         let much = weight > turn.quarter();
@@ -220,17 +222,17 @@ impl Room {
             }
         }
         self.note_expiry(turn, top, expires_in);
-        self.settle_all(turn, judge);
+        self.settle_all(turn, check);
         self.queue_read_if_due(turn);
     }
 
     /// This node cannot read the next message of the room, so its members must get it from another
     /// node. Joins that wait are refused when their time is over.
-    fn strand(&mut self, turn: &mut Turn) {
+    fn mark_unreadable(&mut self, turn: &mut Turn) {
         let cursors = &self.state.cursors;
         let members = self.members.iter().map(|member| member.session);
         let answered = members.filter(|it| cursors.get(it).is_none_or(Cursor::is_answered));
-        turn.stranded.extend(answered);
+        turn.unreadable.extend(answered);
     }
 
     fn step(&mut self, turn: &mut Turn, step: Step) {
@@ -261,7 +263,7 @@ impl Room {
     /// The log has told how long it is kept: the recent messages are kept as long. If the page is
     /// older than what was delivered, they already have a later time.
     pub fn note_expiry(&mut self, turn: &Turn, top: Position, expires_in: Duration) {
-        if self.state.track.position() == Some(top) {
+        if self.state.sequencer.position() == Some(top) {
             self.state.recent.expires = Some(turn.now + expires_in);
         }
     }
@@ -275,10 +277,14 @@ impl Room {
     }
 
     /// Keeps count of the memory that messages ahead of a hole take.
-    fn change_track<T>(&mut self, turn: &mut Turn, change: impl FnOnce(&mut Sequencer) -> T) -> T {
-        turn.ahead_used -= self.state.track.ahead_weight();
-        let changed = change(&mut self.state.track);
-        turn.ahead_used += self.state.track.ahead_weight();
+    fn change_sequencer<T>(
+        &mut self,
+        turn: &mut Turn,
+        change: impl FnOnce(&mut Sequencer) -> T,
+    ) -> T {
+        turn.ahead_used -= self.state.sequencer.ahead_weight();
+        let changed = change(&mut self.state.sequencer);
+        turn.ahead_used += self.state.sequencer.ahead_weight();
         changed
     }
 
@@ -291,12 +297,16 @@ impl Room {
 
     /// Puts a publication into the open buffer, for each protocol that is spoken here.
     pub fn encode(&mut self, turn: &mut Turn, offset: Option<u64>, publication: &Publication) {
-        let RoomState { open, speakers, .. } = &mut self.state;
-        if open.is_empty() {
-            turn.open.push(self.key);
+        let RoomState {
+            batch,
+            members_by_protocol,
+            ..
+        } = &mut self.state;
+        if batch.is_empty() {
+            turn.unflushed.push(self.key);
         }
-        open.messages += 1;
-        let before = open.bytes();
+        batch.messages += 1;
+        let before = batch.bytes();
         let message = Message {
             room: &self.name,
             offset,
@@ -306,16 +316,16 @@ impl Room {
             .except
             .filter(|who| who.incarnation == turn.settings.incarnation);
         for protocol in Protocol::ALL {
-            if speakers[protocol.index()] == 0 {
+            if members_by_protocol[protocol.index()] == 0 {
                 continue;
             }
-            let frames = &mut open.frames[protocol.index()];
+            let frames = &mut batch.frames[protocol.index()];
             let start = frames.len();
             protocol.message(&message, frames);
             if let Some(sender) = own {
                 let (session, part) = (sender.session, start..frames.len());
                 let own = own_message(&message, protocol);
-                open.except.push(Excluded {
+                batch.except.push(Excluded {
                     session,
                     protocol,
                     part,
@@ -323,44 +333,48 @@ impl Room {
                 });
             }
         }
-        turn.said += open.bytes() - before;
+        turn.encoded_bytes += batch.bytes() - before;
     }
 
     /// Puts into the open buffer what is no message: those who are behind hear it too, at once,
     /// because it has no place in the order of offsets.
-    pub fn notice(&mut self, turn: &mut Turn, frames: impl Fn(Protocol) -> Bytes) {
-        let RoomState { open, speakers, .. } = &mut self.state;
-        let (was_empty, before) = (open.is_empty(), open.bytes());
+    pub fn encode_event(&mut self, turn: &mut Turn, frames: impl Fn(Protocol) -> Bytes) {
+        let RoomState {
+            batch,
+            members_by_protocol,
+            ..
+        } = &mut self.state;
+        let (was_empty, before) = (batch.is_empty(), batch.bytes());
         for protocol in Protocol::ALL {
-            if speakers[protocol.index()] > 0 {
+            if members_by_protocol[protocol.index()] > 0 {
                 let frames = frames(protocol);
-                open.frames[protocol.index()].extend_from_slice(&frames);
-                open.notices[protocol.index()].extend_from_slice(&frames);
+                batch.frames[protocol.index()].extend_from_slice(&frames);
+                batch.events[protocol.index()].extend_from_slice(&frames);
             }
         }
-        if was_empty && !open.is_empty() {
-            turn.open.push(self.key);
+        if was_empty && !batch.is_empty() {
+            turn.unflushed.push(self.key);
         }
-        turn.said += open.bytes() - before;
+        turn.encoded_bytes += batch.bytes() - before;
     }
 
     /// Offers what was said to every live member, as one buffer that all share.
     pub fn flush(&mut self, turn: &mut Turn) {
-        if self.state.open.is_empty() {
+        if self.state.batch.is_empty() {
             return;
         }
-        let mut open = std::mem::take(&mut self.state.open);
-        let senders = open.for_senders();
-        let frames = std::mem::take(&mut open.frames).map(BytesMut::freeze);
-        let notices = std::mem::take(&mut open.notices).map(BytesMut::freeze);
+        let mut batch = std::mem::take(&mut self.state.batch);
+        let senders = batch.for_senders();
+        let frames = std::mem::take(&mut batch.frames).map(BytesMut::freeze);
+        let events = std::mem::take(&mut batch.events).map(BytesMut::freeze);
         let cursors = &self.state.cursors;
         let mut live = 0;
         for member in &self.members {
             // Both maps are nearly always empty, and looking into an empty one costs nothing.
             if let Some(cursor) = cursors.get(&member.session) {
-                let notices = &notices[member.value.protocol.index()];
-                if cursor.is_answered() && !notices.is_empty() {
-                    turn.send(member.session, &member.value.outbox, notices.clone());
+                let events = &events[member.value.protocol.index()];
+                if cursor.is_answered() && !events.is_empty() {
+                    turn.send(member.session, &member.value.outbox, events.clone());
                 }
                 continue;
             }
@@ -371,7 +385,7 @@ impl Room {
                 turn.send(member.session, &member.value.outbox, frames.clone());
             }
         }
-        turn.metrics.delivered_total.add(live * open.messages);
+        turn.metrics.delivered_total.add(live * batch.messages);
     }
 
     /// The epoch has ended here, and the present one goes on: each live member is told its new
@@ -382,7 +396,7 @@ impl Room {
         // What lies above was lost; its offsets are given away anew.
         self.change_recent(turn, |recent| recent.cut(position.offset));
         // A store that has lost messages may have lost who is here.
-        self.make_roll_due(turn);
+        self.make_list_due(turn);
         let epoch = position.epoch.to_string();
         log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset;
             "the epoch of the log has ended: what was published last may be lost");
@@ -407,7 +421,7 @@ impl Room {
         self.flush(turn);
         self.change_recent(turn, Recent::clear);
         // A store that has lost messages may have lost who is here.
-        self.make_roll_due(turn);
+        self.make_list_due(turn);
         let epoch = position.epoch.to_string();
         log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset; "messages lost");
         self.state

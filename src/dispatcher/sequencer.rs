@@ -306,15 +306,15 @@ mod tests {
     }
 
     impl Member {
-        fn take(&mut self, track: &Sequencer, steps: Vec<Step>) {
+        fn take(&mut self, sequencer: &Sequencer, steps: Vec<Step>) {
             for step in steps {
                 match step {
-                    Step::Deliver(offset, said) => {
+                    Step::Deliver(offset, publication) => {
                         if let Some(at) = &mut self.at {
                             assert_eq!(offset, at.offset + 1, "a hole or a double");
                             at.offset = offset;
                         }
-                        self.got.push(said.time);
+                        self.got.push(publication.time);
                     }
                     Step::Ended(position) => {
                         let is_new = self.at.is_none_or(|at| at.epoch != position.epoch);
@@ -328,7 +328,7 @@ mod tests {
                     }
                 }
             }
-            self.at = self.at.or(track.position());
+            self.at = self.at.or(sequencer.position());
         }
     }
 
@@ -354,14 +354,14 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut log = Log::new(Epoch::new(1), now);
             let mut snapshot = log.clone();
-            let (mut track, mut member) = (Sequencer::default(), Member::default());
+            let (mut sequencer, mut member) = (Sequencer::default(), Member::default());
             let mut answers: VecDeque<Page> = VecDeque::new();
-            let (mut received_at, mut number, mut epochs) = (VecDeque::new(), 0, 1);
+            let (mut in_flight, mut number, mut epochs) = (VecDeque::new(), 0, 1);
             let (cuts, ends) = (random.bool(), random.bool());
             let (mut fates, mut is_torn) = (Vec::new(), false);
             // Enough for everything, or for nothing.
             let memory = if random.bool() { 1 << 20 } else { 0 };
-            track.make_due();
+            sequencer.make_due();
             for round in 0..200 {
                 let calm = round > 150;
                 match random.u8(..8) {
@@ -371,14 +371,14 @@ mod tests {
                         number += 1;
                         let at = log.append(Publication::numbered(number), None, LIMITS, now);
                         if !cuts || random.u8(..4) > 0 {
-                            received_at.push_back((at, Publication::numbered(number)));
+                            in_flight.push_back((at, Publication::numbered(number)));
                         }
                         if random.u8(..6) == 0 {
                             snapshot = log.clone();
                         }
                     }
                     3 if !calm && ends && !is_torn && random.u8(..10) == 0 => {
-                        let delivered = track.position();
+                        let delivered = sequencer.position();
                         let is_evident = |log: &Log| {
                             let above = |at: Position| at.offset > log.top().offset;
                             delivered.is_some_and(|at| at.epoch == log.epoch() && above(at))
@@ -402,20 +402,25 @@ mod tests {
                             snapshot = log.clone();
                         }
                         // The connection was lost with it: what was under way does not arrive.
-                        received_at.clear();
+                        in_flight.clear();
                         fates.push(fate);
-                        track.make_due();
+                        sequencer.make_due();
                     }
                     4..6 => {
-                        if let Some((at, said)) = received_at.pop_front() {
-                            let step = track.receive(at.epoch, at.offset, said, memory);
-                            member.take(&track, step.into_iter().collect());
+                        if let Some((at, publication)) = in_flight.pop_front() {
+                            let step = sequencer.receive(at.epoch, at.offset, publication, memory);
+                            member.take(&sequencer, step.into_iter().collect());
                         }
                     }
                     6 => {
-                        if track.is_due() {
+                        if sequencer.is_due() {
                             epochs += 1;
-                            answers.push_back(log.read(track.ask(), 5, Epoch::new(epochs), now));
+                            answers.push_back(log.read(
+                                sequencer.ask(),
+                                5,
+                                Epoch::new(epochs),
+                                now,
+                            ));
                             is_torn = false;
                         }
                     }
@@ -423,34 +428,34 @@ mod tests {
                         if let Some(page) = answers.pop_front() {
                             let mut steps = Vec::new();
                             if random.u8(..5) == 0 {
-                                track.failed();
+                                sequencer.failed();
                             } else {
-                                track.answer(page, &mut steps);
+                                sequencer.answer(page, &mut steps);
                             }
-                            member.take(&track, steps);
+                            member.take(&sequencer, steps);
                         }
                     }
                 }
             }
-            while let Some((at, said)) = received_at.pop_front() {
-                let step = track.receive(at.epoch, at.offset, said, memory);
-                member.take(&track, step.into_iter().collect());
+            while let Some((at, publication)) = in_flight.pop_front() {
+                let step = sequencer.receive(at.epoch, at.offset, publication, memory);
+                member.take(&sequencer, step.into_iter().collect());
             }
-            track.make_due();
+            sequencer.make_due();
             for _ in 0..100 {
-                if !answers.is_empty() || track.is_due() {
+                if !answers.is_empty() || sequencer.is_due() {
                     epochs += 1;
                     let page = answers
                         .pop_front()
-                        .unwrap_or_else(|| log.read(track.ask(), 5, Epoch::new(epochs), now));
+                        .unwrap_or_else(|| log.read(sequencer.ask(), 5, Epoch::new(epochs), now));
                     let mut steps = Vec::new();
-                    track.answer(page, &mut steps);
-                    member.take(&track, steps);
+                    sequencer.answer(page, &mut steps);
+                    member.take(&sequencer, steps);
                 }
             }
             let top = log.page(Range::Top, 0, now).top;
-            assert!(track.is_settled(), "seed {seed}");
-            assert_eq!(track.position(), Some(top), "seed {seed}");
+            assert!(sequencer.is_settled(), "seed {seed}");
+            assert_eq!(sequencer.position(), Some(top), "seed {seed}");
             assert_eq!(member.at, Some(top), "seed {seed}");
             assert!(
                 member.got.windows(2).all(|pair| pair[0] < pair[1]),
@@ -488,10 +493,10 @@ mod tests {
             publish(&mut log);
         }
         let behind = log.clone();
-        let mut track = Sequencer::default();
-        track.make_due();
-        let range = track.ask();
-        track.answer(log.page(range, 10, now), &mut Vec::new());
+        let mut sequencer = Sequencer::default();
+        sequencer.make_due();
+        let range = sequencer.ask();
+        sequencer.answer(log.page(range, 10, now), &mut Vec::new());
         for _ in 0..2 {
             publish(&mut log);
         }
@@ -499,12 +504,12 @@ mod tests {
         publish(&mut log);
         log.end_epoch(Epoch::new(3));
         publish(&mut log);
-        let told = |track: &mut Sequencer, log: &Log| {
-            track.make_due();
+        let delivered = |sequencer: &mut Sequencer, log: &Log| {
+            sequencer.make_due();
             let mut steps = Vec::new();
-            while track.is_due() {
-                let range = track.ask();
-                track.answer(log.clone().page(range, 2, now), &mut steps);
+            while sequencer.is_due() {
+                let range = sequencer.ask();
+                sequencer.answer(log.clone().page(range, 2, now), &mut steps);
             }
             let text = |step: &Step| match step {
                 Step::Deliver(offset, _) => format!("{offset}"),
@@ -515,15 +520,21 @@ mod tests {
         };
         // Behind the end, through two ends: one gap.
         let ended = "ended at 0000000000000003:5";
-        assert_eq!(told(&mut track, &log), ["4", "5", ended, "6", "7"]);
-        assert_eq!(told(&mut track, &log), [""; 0]);
+        assert_eq!(delivered(&mut sequencer, &log), ["4", "5", ended, "6", "7"]);
+        assert_eq!(delivered(&mut sequencer, &log), [""; 0]);
         // The data is older than what was delivered.
         let mut log = behind;
         log.end_epoch(Epoch::new(4));
         publish(&mut log);
-        assert_eq!(told(&mut track, &log), ["lost at 0000000000000004:3", "4"]);
+        assert_eq!(
+            delivered(&mut sequencer, &log),
+            ["lost at 0000000000000004:3", "4"]
+        );
         log.end_epoch(Epoch::new(5));
-        assert_eq!(told(&mut track, &log), ["ended at 0000000000000005:4"]);
+        assert_eq!(
+            delivered(&mut sequencer, &log),
+            ["ended at 0000000000000005:4"]
+        );
     }
 
     #[test]
@@ -532,21 +543,21 @@ mod tests {
         let mut log = Log::new(Epoch::new(1), now);
         log.append(Publication::numbered(1), None, LIMITS, now);
         let mut loser = log.clone();
-        let mut track = Sequencer::default();
+        let mut sequencer = Sequencer::default();
         let mut steps = Vec::new();
-        track.make_due();
-        let range = track.ask();
-        track.answer(log.page(range, 10, now), &mut steps);
+        sequencer.make_due();
+        let range = sequencer.ask();
+        sequencer.answer(log.page(range, 10, now), &mut steps);
         log.end_epoch(Epoch::new(2));
         log.append(Publication::numbered(2), None, LIMITS, now);
-        track.make_due();
-        let range = track.ask();
-        track.answer(log.page(range, 10, now), &mut steps);
+        sequencer.make_due();
+        let range = sequencer.ask();
+        sequencer.answer(log.page(range, 10, now), &mut steps);
         loser.append(Publication::numbered(3), None, LIMITS, now);
-        track.make_due();
-        let range = track.ask();
+        sequencer.make_due();
+        let range = sequencer.ask();
         steps.clear();
-        track.answer(loser.page(range, 10, now), &mut steps);
+        sequencer.answer(loser.page(range, 10, now), &mut steps);
         let back = Position {
             epoch: Epoch::new(1),
             offset: 1,
@@ -562,20 +573,20 @@ mod tests {
         let now = Instant::now();
         let mut log = Log::new(Epoch::new(1), now);
         log.append(Publication::numbered(1), None, LIMITS, now);
-        let mut track = Sequencer::default();
-        track.make_due();
-        let range = track.ask();
+        let mut sequencer = Sequencer::default();
+        sequencer.make_due();
+        let range = sequencer.ask();
         let page = log.page(range, 10, now);
         let at = log.append(Publication::numbered(2), None, LIMITS, now);
         assert!(
-            track
+            sequencer
                 .receive(at.epoch, at.offset, Publication::numbered(2), 1 << 20)
                 .is_none()
         );
         let mut steps = Vec::new();
-        track.answer(page, &mut steps);
+        sequencer.answer(page, &mut steps);
         assert!(matches!(steps[..], [Step::Deliver(2, _)]), "{steps:?}");
-        assert!(track.is_settled());
+        assert!(sequencer.is_settled());
     }
 
     #[test]
@@ -583,20 +594,20 @@ mod tests {
         let now = Instant::now();
         let mut log = Log::new(Epoch::new(1), now);
         log.append(Publication::numbered(1), None, LIMITS, now);
-        let mut track = Sequencer::default();
-        track.make_due();
-        let range = track.ask();
-        track.answer(log.page(range, 10, now), &mut Vec::new());
+        let mut sequencer = Sequencer::default();
+        sequencer.make_due();
+        let range = sequencer.ask();
+        sequencer.answer(log.page(range, 10, now), &mut Vec::new());
         assert!(
-            track
+            sequencer
                 .receive(Epoch::new(1), 9, Publication::numbered(9), 1 << 20)
                 .is_none()
         );
         for _ in 0..2 {
-            assert!(track.is_due());
-            let range = track.ask();
-            track.answer(log.page(range, 10, now), &mut Vec::new());
+            assert!(sequencer.is_due());
+            let range = sequencer.ask();
+            sequencer.answer(log.page(range, 10, now), &mut Vec::new());
         }
-        assert!(track.is_settled());
+        assert!(sequencer.is_settled());
     }
 }

@@ -92,7 +92,7 @@ impl Dispatcher {
     }
 
     /// Connections that are to end and have not: those whose time is over are hung up on.
-    pub(super) fn hang_up_on_the_late(&mut self, now: Now) {
+    pub(super) fn hang_up_expired(&mut self, now: Now) {
         self.closing.retain(|_, (deadline, outbox)| {
             let in_time = now.instant < *deadline;
             if !in_time {
@@ -116,9 +116,9 @@ impl Dispatcher {
                         self.turn.slow.push(session);
                     }
                 }
-                Beat::Judge(session) => {
-                    let judged = self.sessions.get(&session);
-                    if judged.is_some_and(|judged| !judged.outbox.shows_life()) {
+                Beat::Check(session) => {
+                    let client = self.sessions.get(&session);
+                    if client.is_some_and(|client| !client.outbox.shows_life()) {
                         self.disconnect(now, session, Disconnect::Silent);
                     }
                 }
@@ -144,7 +144,7 @@ impl Dispatcher {
         if let Some(times) = ended.identity.as_ref().and_then(|identity| identity.times) {
             self.expiring.remove(&(times.ends, session));
         }
-        self.depart(session);
+        self.leave_all(session);
         if self.sessions.is_empty() {
             self.sessions.shrink_to_fit();
         }
@@ -169,10 +169,10 @@ impl Dispatcher {
             ReplyTo::Session { session, id } => (*session, *id),
             ReplyTo::Call(caller) => return caller.tell(reply),
         };
-        let Some(speaker) = self.sessions.get(&session) else {
+        let Some(client) = self.sessions.get(&session) else {
             return;
         };
-        if speaker.outbox.offer(speaker.protocol.reply(id, reply)) == Offer::Full {
+        if client.outbox.offer(client.protocol.reply(id, reply)) == Offer::Full {
             self.turn.slow.push(session);
         }
     }

@@ -106,7 +106,7 @@ impl Bench {
             identity: None,
             outbox,
         }]);
-        assert_eq!(self.heard(session.0).len(), 1, "the welcome");
+        assert_eq!(self.received(session.0).len(), 1, "the welcome");
     }
 
     /// Opens a session that is a live member of the room, which stands at `offset`.
@@ -121,8 +121,8 @@ impl Bench {
             let ticket = read_ticket(&requests);
             self.turn([page(ticket, offset, offset + 1, vec![])]);
         }
-        let heard = self.heard(session);
-        assert_eq!(heard[0]["offset"], offset, "{heard:?}");
+        let received = self.received(session);
+        assert_eq!(received[0]["offset"], offset, "{received:?}");
     }
 
     fn chunks(&mut self, session: u64) -> Vec<Bytes> {
@@ -140,7 +140,7 @@ impl Bench {
         chunks
     }
 
-    fn heard(&mut self, session: u64) -> Vec<Value> {
+    fn received(&mut self, session: u64) -> Vec<Value> {
         self.chunks(session)
             .iter()
             .flat_map(|frames| messages(frames))
@@ -148,9 +148,9 @@ impl Bench {
     }
 
     fn offsets(&mut self, session: u64) -> Vec<u64> {
-        self.heard(session)
+        self.received(session)
             .iter()
-            .filter_map(|said| said["offset"].as_u64())
+            .filter_map(|frame| frame["offset"].as_u64())
             .collect()
     }
 }
@@ -219,7 +219,7 @@ fn following(room: &str) -> Event {
     Event::Broker(BrokerEvent::Following(name(room)))
 }
 
-fn said(text: &str) -> Arc<Publication> {
+fn publication(text: &str) -> Arc<Publication> {
     let data = RawValue::from_string(json!(text).to_string()).unwrap();
     Arc::new(Publication {
         user: None,
@@ -230,7 +230,7 @@ fn said(text: &str) -> Arc<Publication> {
 }
 
 fn message(room: &str, offset: u64, text: &str) -> Event {
-    let (room, epoch, publication) = (name(room), Epoch::new(EPOCH), said(text));
+    let (room, epoch, publication) = (name(room), Epoch::new(EPOCH), publication(text));
     Event::Broker(BrokerEvent::Message {
         room,
         epoch,
@@ -247,7 +247,7 @@ fn page(ticket: Ticket, top: u64, first: u64, messages: Vec<u64>) -> Event {
     };
     let messages = messages
         .into_iter()
-        .map(|offset| (offset, said("old")))
+        .map(|offset| (offset, publication("old")))
         .collect();
     Event::Broker(BrokerEvent::Page {
         ticket,

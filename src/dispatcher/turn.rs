@@ -119,7 +119,7 @@ pub struct Turn {
     /// Rooms that want a read, and the same as a set: each key stands here once, also when its room
     /// has gone and another has come in its place, so there are no more of them than there may be
     /// rooms.
-    line: VecDeque<RoomKey>,
+    queue: VecDeque<RoomKey>,
     queued: NumberSet<RoomKey>,
     /// How many reads are under way.
     pub reads: usize,
@@ -131,18 +131,18 @@ pub struct Turn {
     pub slow: Vec<SessionId>,
     /// Members of rooms whose next message this node cannot read; disconnected at the turn's end,
     /// so that they come back to another node.
-    pub stranded: Vec<SessionId>,
+    pub unreadable: Vec<SessionId>,
     /// Rooms with something to seal.
-    pub open: Vec<RoomKey>,
+    pub unflushed: Vec<RoomKey>,
     /// Bytes said in this turn, in all rooms: a session may be in each of them.
-    pub said: usize,
+    pub encoded_bytes: usize,
     /// Bytes of recent messages in all rooms.
     pub recent_used: usize,
     /// Bytes of messages in all rooms that wait for the reads which close the holes before them.
     pub ahead_used: usize,
     /// Whose joins were answered.
-    pub arrived: Vec<(RoomKey, SessionId)>,
-    pub rolls: MemberReads,
+    pub joined: Vec<(RoomKey, SessionId)>,
+    pub member_reads: MemberReads,
 }
 
 impl Turn {
@@ -156,19 +156,19 @@ impl Turn {
             pending: NumberMap::default(),
             calls: 0,
             last_ticket: 0,
-            line: VecDeque::new(),
+            queue: VecDeque::new(),
             queued: NumberSet::default(),
             reads: 0,
             retry: BTreeSet::new(),
             paused: Pauses::default(),
             slow: Vec::new(),
-            stranded: Vec::new(),
-            open: Vec::new(),
-            said: 0,
+            unreadable: Vec::new(),
+            unflushed: Vec::new(),
+            encoded_bytes: 0,
             recent_used: 0,
             ahead_used: 0,
-            arrived: Vec::new(),
-            rolls: MemberReads::default(),
+            joined: Vec::new(),
+            member_reads: MemberReads::default(),
         }
     }
 
@@ -204,7 +204,7 @@ impl Turn {
     /// afterwards.
     pub fn queue_read(&mut self, room: RoomKey) {
         if !self.paused.contains_key(&room) && self.queued.insert(room) {
-            self.line.push_back(room);
+            self.queue.push_back(room);
         }
     }
 
@@ -223,14 +223,14 @@ impl Turn {
         if self.reads >= READS {
             return None;
         }
-        let room = self.line.pop_front()?;
+        let room = self.queue.pop_front()?;
         self.queued.remove(&room);
         Some(room)
     }
 
     /// Rooms that wait for a read.
     pub fn due(&self) -> usize {
-        self.line.len() + self.retry.len() + self.paused.len()
+        self.queue.len() + self.retry.len() + self.paused.len()
     }
 
     /// Bytes that may still be held ahead of holes.
@@ -245,7 +245,7 @@ impl Turn {
 
     /// Whether a quarter of an outbox has been said: the turn ends, and the writers get theirs.
     pub fn is_enough(&self) -> bool {
-        self.said >= self.quarter()
+        self.encoded_bytes >= self.quarter()
     }
 
     /// Offers frames to a session. One that is too slow for them is noted; one that is gone needs

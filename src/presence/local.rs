@@ -77,18 +77,18 @@ impl LocalPresence {
         if let Some(leaving) = stay.grace.take() {
             self.leaving.remove(&leaving);
         }
-        self.inform_stay(who, info);
+        self.set_info(who, info);
     }
 
     /// What a user who is in the room shows of itself has changed.
-    pub fn inform(&mut self, room: &RoomName, user: &UserName, info: Option<&Info>) {
+    pub fn update_info(&mut self, room: &RoomName, user: &UserName, info: Option<&Info>) {
         let who = (room.clone(), Some(user.clone()));
         if self.stays.contains_key(&who) {
-            self.inform_stay(who, info);
+            self.set_info(who, info);
         }
     }
 
-    fn inform_stay(&mut self, who: Who, info: Option<&Info>) {
+    fn set_info(&mut self, who: Who, info: Option<&Info>) {
         let stay = self.stays.entry(who.clone()).or_default();
         if let Some(info) = info
             && stay.info.as_ref().is_none_or(|old| old.get() != info.get())
@@ -101,16 +101,16 @@ impl LocalPresence {
 
     /// One session less of the user is in the room: if it was the last, the grace begins.
     pub fn leave(&mut self, now: Instant, room: &RoomName, user: Option<&UserName>) {
-        self.depart(Some(now), room, user);
+        self.remove_session(Some(now), room, user);
     }
 
     /// One session less of the user is in the room, and it does not come back: it is somebody
     /// else's now.
-    pub fn hand_over(&mut self, room: &RoomName, user: Option<&UserName>) {
-        self.depart(None, room, user);
+    pub fn leave_without_grace(&mut self, room: &RoomName, user: Option<&UserName>) {
+        self.remove_session(None, room, user);
     }
 
-    fn depart(&mut self, now: Option<Instant>, room: &RoomName, user: Option<&UserName>) {
+    fn remove_session(&mut self, now: Option<Instant>, room: &RoomName, user: Option<&UserName>) {
         let who = (room.clone(), user.cloned());
         let Some(stay) = self.stays.get_mut(&who) else {
             return;
@@ -208,91 +208,91 @@ mod tests {
         (n > 0).then(|| UserName::new(&format!("u{n}")).unwrap())
     }
 
-    fn told(attendance: &mut LocalPresence) -> Vec<(String, u32)> {
-        let mut told = Vec::new();
-        attendance.announce(|here| {
+    fn announced(presence: &mut LocalPresence) -> Vec<(String, u32)> {
+        let mut announced = Vec::new();
+        presence.announce(|here| {
             let name = here.user.map_or("nobody".into(), |user| user.to_string());
-            told.push((name, here.connections));
+            announced.push((name, here.connections));
         });
-        told
+        announced
     }
 
     #[test]
     fn a_reload_within_the_grace_makes_no_noise_and_a_longer_absence_is_told_once() {
         let start = Instant::now();
-        let mut attendance = LocalPresence::new(5 * SECOND);
+        let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
-        attendance.arrive(&room, ada.as_ref(), None);
-        assert_eq!(told(&mut attendance), [("u1".into(), 1)]);
-        attendance.leave(start, &room, ada.as_ref());
-        attendance.expire(start + 4 * SECOND);
-        assert_eq!(told(&mut attendance), []);
-        attendance.arrive(&room, ada.as_ref(), None);
-        attendance.expire(start + 60 * SECOND);
-        assert_eq!(told(&mut attendance), [], "she came back in time");
-        attendance.leave(start + 60 * SECOND, &room, ada.as_ref());
-        attendance.expire(start + 65 * SECOND);
-        attendance.expire(start + 70 * SECOND);
-        assert_eq!(told(&mut attendance), [("u1".into(), 0)]);
-        assert!(attendance.stays.is_empty());
+        presence.arrive(&room, ada.as_ref(), None);
+        assert_eq!(announced(&mut presence), [("u1".into(), 1)]);
+        presence.leave(start, &room, ada.as_ref());
+        presence.expire(start + 4 * SECOND);
+        assert_eq!(announced(&mut presence), []);
+        presence.arrive(&room, ada.as_ref(), None);
+        presence.expire(start + 60 * SECOND);
+        assert_eq!(announced(&mut presence), [], "she came back in time");
+        presence.leave(start + 60 * SECOND, &room, ada.as_ref());
+        presence.expire(start + 65 * SECOND);
+        presence.expire(start + 70 * SECOND);
+        assert_eq!(announced(&mut presence), [("u1".into(), 0)]);
+        assert!(presence.stays.is_empty());
     }
 
     #[test]
     fn a_second_device_is_told_at_once_both_ways() {
         let now = Instant::now();
-        let mut attendance = LocalPresence::new(5 * SECOND);
+        let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
-        attendance.arrive(&room, ada.as_ref(), None);
-        told(&mut attendance);
-        attendance.arrive(&room, ada.as_ref(), None);
-        assert_eq!(told(&mut attendance), [("u1".into(), 2)]);
-        attendance.leave(now, &room, ada.as_ref());
-        assert_eq!(told(&mut attendance), [("u1".into(), 1)]);
+        presence.arrive(&room, ada.as_ref(), None);
+        announced(&mut presence);
+        presence.arrive(&room, ada.as_ref(), None);
+        assert_eq!(announced(&mut presence), [("u1".into(), 2)]);
+        presence.leave(now, &room, ada.as_ref());
+        assert_eq!(announced(&mut presence), [("u1".into(), 1)]);
     }
 
     #[test]
     fn whoever_takes_a_name_leaves_the_anonymous_at_once() {
-        let mut attendance = LocalPresence::new(5 * SECOND);
+        let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
-        attendance.arrive(&room, None, None);
-        assert_eq!(told(&mut attendance), [("nobody".into(), 1)]);
-        attendance.hand_over(&room, None);
-        attendance.arrive(&room, ada.as_ref(), None);
-        let told = told(&mut attendance);
-        assert_eq!(told, [("nobody".into(), 0), ("u1".into(), 1)]);
+        presence.arrive(&room, None, None);
+        assert_eq!(announced(&mut presence), [("nobody".into(), 1)]);
+        presence.leave_without_grace(&room, None);
+        presence.arrive(&room, ada.as_ref(), None);
+        let announced = announced(&mut presence);
+        assert_eq!(announced, [("nobody".into(), 0), ("u1".into(), 1)]);
     }
 
     #[test]
     fn the_newest_info_holds_and_the_same_one_is_not_told_twice() {
-        let mut attendance = LocalPresence::new(5 * SECOND);
+        let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
         let info = |text: &str| -> Info { RawValue::from_string(text.into()).unwrap().into() };
-        let mut received_at = Vec::new();
+        let mut infos = Vec::new();
         for text in ["{\"a\":1}", "{\"a\":1}", "{\"a\":2}"] {
-            attendance.inform(&room, ada.as_ref().unwrap(), Some(&info(text)));
-            if received_at.is_empty() {
-                attendance.arrive(&room, ada.as_ref(), Some(&info(text)));
+            presence.update_info(&room, ada.as_ref().unwrap(), Some(&info(text)));
+            if infos.is_empty() {
+                presence.arrive(&room, ada.as_ref(), Some(&info(text)));
             }
-            attendance.announce(|here| received_at.push(here.info.unwrap().get().to_owned()));
+            presence.announce(|here| infos.push(here.info.unwrap().get().to_owned()));
         }
-        assert_eq!(received_at, ["{\"a\":1}", "{\"a\":2}"]);
+        assert_eq!(infos, ["{\"a\":1}", "{\"a\":2}"]);
     }
 
     #[test]
     fn those_in_their_grace_are_bounded_and_the_first_is_told_early() {
         let now = Instant::now();
-        let mut attendance = LocalPresence::new(5 * SECOND);
+        let mut presence = LocalPresence::new(5 * SECOND);
         let room = room(1);
         let users = (0..=IN_GRACE).map(|n| UserName::new(&n.to_string()).unwrap());
         for user in users.clone() {
-            attendance.arrive(&room, Some(&user), None);
+            presence.arrive(&room, Some(&user), None);
         }
-        assert_eq!(told(&mut attendance).len(), IN_GRACE + 1);
+        assert_eq!(announced(&mut presence).len(), IN_GRACE + 1);
         for user in users {
-            attendance.leave(now, &room, Some(&user));
+            presence.leave(now, &room, Some(&user));
         }
-        assert_eq!(attendance.in_grace(), IN_GRACE);
-        assert_eq!(told(&mut attendance), [("0".into(), 0)]);
+        assert_eq!(presence.in_grace(), IN_GRACE);
+        assert_eq!(announced(&mut presence), [("0".into(), 0)]);
     }
 
     /// The naive model: every session by itself, and when each user was last here.
@@ -301,7 +301,7 @@ mod tests {
         for seed in 0..300 {
             let mut random = fastrand::Rng::with_seed(seed);
             let grace = random.u32(..3) * SECOND;
-            let mut attendance = LocalPresence::new(grace);
+            let mut presence = LocalPresence::new(grace);
             let mut now = Instant::now();
             // Who sits where, and since when nobody of a name does.
             let mut sessions: Vec<(u8, u8)> = Vec::new();
@@ -311,13 +311,13 @@ mod tests {
                 let (at, who) = (random.u8(..2), random.u8(..3));
                 match random.u8(..8) {
                     0..3 => {
-                        attendance.arrive(&room(at), user(who).as_ref(), None);
+                        presence.arrive(&room(at), user(who).as_ref(), None);
                         sessions.push((at, who));
                         empty_since.remove(&(at, who));
                     }
                     3..6 if !sessions.is_empty() => {
                         let (at, who) = sessions.swap_remove(random.usize(..sessions.len()));
-                        attendance.leave(now, &room(at), user(who).as_ref());
+                        presence.leave(now, &room(at), user(who).as_ref());
                         if !sessions.contains(&(at, who)) {
                             empty_since.insert((at, who), now);
                         }
@@ -328,8 +328,8 @@ mod tests {
                 if random.bool() {
                     continue;
                 }
-                attendance.expire(now);
-                attendance.announce(|here| {
+                presence.expire(now);
+                presence.announce(|here| {
                     let number = |text: &str| text[1..].parse::<u8>().unwrap();
                     let who = here.user.as_ref().map_or(0, |user| number(user.as_str()));
                     let key = (number(here.room.as_str()), who);
@@ -347,7 +347,7 @@ mod tests {
                         }
                     }
                 }
-                assert!(attendance.in_grace() <= empty_since.len());
+                assert!(presence.in_grace() <= empty_since.len());
             }
         }
     }

@@ -139,19 +139,19 @@ impl Table {
     }
 
     /// What has to be told to those who know the older list.
-    fn tell_since(&self, old: &Table, version: u64, told: &mut Vec<MemberChange>) {
+    fn changes_since(&self, old: &Table, version: u64, changes: &mut Vec<MemberChange>) {
         for user in old
             .members
             .keys()
             .filter(|user| !self.members.contains_key(*user))
         {
             let user = user.clone();
-            told.push(MemberChange::Left { user, version });
+            changes.push(MemberChange::Left { user, version });
         }
         for (user, (_, info)) in &self.members {
             if !old.members.contains_key(user) {
                 let (user, info) = (user.clone(), info.clone());
-                told.push(MemberChange::Joined {
+                changes.push(MemberChange::Joined {
                     user,
                     info,
                     version,
@@ -165,18 +165,18 @@ impl MemberList {
     /// The topic was (re)subscribed: something may have been missed.
     pub fn make_due(&mut self) {
         let want = self.version.map_or(Want::List, |_| Want::Compare);
-        self.wish(want);
+        self.want(want);
         self.start_over();
     }
 
     /// The counts are wanted as they are now; an answer under way is as good.
     pub fn want_counts(&mut self) {
         if !matches!(self.asked, Asked::Yes(_)) {
-            self.wish(Want::Counts);
+            self.want(Want::Counts);
         }
     }
 
-    fn wish(&mut self, want: Want) {
+    fn want(&mut self, want: Want) {
         self.want = self.want.max(want);
     }
 
@@ -236,13 +236,13 @@ impl MemberList {
 
     /// Somebody's connections are more or fewer. `may_wait`: whether there is memory for changes
     /// that wait for a list.
-    pub fn receive(&mut self, change: Change, may_wait: bool, told: &mut Vec<MemberChange>) {
+    pub fn receive(&mut self, change: Change, may_wait: bool, changes: &mut Vec<MemberChange>) {
         match self.version {
             Some(version) if self.want != Want::List => {
                 if change.from == version {
-                    self.apply(change, told);
+                    self.apply(change, changes);
                 } else if change.version > version {
-                    self.wish(Want::List);
+                    self.want(Want::List);
                     self.start_over();
                     self.ahead.push_back(change);
                 }
@@ -250,13 +250,13 @@ impl MemberList {
             _ if may_wait && self.ahead.len() < AHEAD => self.ahead.push_back(change),
             _ => {
                 self.ahead.clear();
-                self.wish(Want::List);
+                self.want(Want::List);
                 self.start_over();
             }
         }
     }
 
-    fn apply(&mut self, change: Change, told: &mut Vec<MemberChange>) {
+    fn apply(&mut self, change: Change, changes: &mut Vec<MemberChange>) {
         let Change {
             version,
             user,
@@ -273,7 +273,7 @@ impl MemberList {
         match (was, connections) {
             (0, 1..) => {
                 self.count += 1;
-                told.push(MemberChange::Joined {
+                changes.push(MemberChange::Joined {
                     user,
                     info,
                     version,
@@ -281,7 +281,7 @@ impl MemberList {
             }
             (1.., 0) => {
                 self.count = self.count.saturating_sub(1);
-                told.push(MemberChange::Left { user, version });
+                changes.push(MemberChange::Left { user, version });
             }
             _ => {}
         }
@@ -289,38 +289,38 @@ impl MemberList {
 
     /// A read was answered. What is to be told is put out in order. `memory`: how many bytes more
     /// it may occupy.
-    pub fn answer(&mut self, roll: MemberPage, memory: usize, told: &mut Vec<MemberChange>) {
+    pub fn answer(&mut self, page: MemberPage, memory: usize, changes: &mut Vec<MemberChange>) {
         let asked = std::mem::take(&mut self.asked);
-        self.anonymous = roll.anonymous;
+        self.anonymous = page.anonymous;
         let Asked::Yes(asked) = asked else { return };
         if asked != Want::List {
             if self.table.is_none() {
-                self.count = roll.count;
+                self.count = page.count;
             }
             if asked == self.want {
                 self.want = Want::Nothing;
             }
-            if asked == Want::Compare && self.version != Some(roll.version) {
-                self.wish(Want::List);
+            if asked == Want::Compare && self.version != Some(page.version) {
+                self.want(Want::List);
             }
             return;
         }
         let (version, mut pages) = self
             .pages
             .take()
-            .unwrap_or((roll.version, Table::default()));
+            .unwrap_or((page.version, Table::default()));
         for Member {
             user,
             connections,
             info,
-        } in roll.members
+        } in page.members
         {
             pages.set(user, connections, info);
         }
         // What is known to come counts too: a room that is too large costs one page and not all of
         // them.
-        let fits = pages.weight.max(roll.count as usize * OVERHEAD) <= memory;
-        if fits && roll.more {
+        let fits = pages.weight.max(page.count as usize * OVERHEAD) <= memory;
+        if fits && page.more {
             self.pages = Some((version, pages));
             return;
         }
@@ -328,32 +328,32 @@ impl MemberList {
         self.count = if fits {
             pages.members.len() as u64
         } else {
-            roll.count
+            page.count
         };
         match (self.version, &self.table) {
             (Some(former), Some(old)) if fits && former <= version => {
-                pages.tell_since(old, version, told);
+                pages.changes_since(old, version, changes);
             }
-            (Some(former), _) if former != version => told.push(MemberChange::Anew { version }),
+            (Some(former), _) if former != version => changes.push(MemberChange::Anew { version }),
             _ => {}
         }
         self.version = Some(version);
         self.table = fits.then_some(pages);
-        self.last_page = roll.version;
-        self.catch_up(told);
+        self.last_page = page.version;
+        self.catch_up(changes);
     }
 
     /// Lets come what waited for the list, as far as it goes on without a hole.
-    fn catch_up(&mut self, told: &mut Vec<MemberChange>) {
+    fn catch_up(&mut self, changes: &mut Vec<MemberChange>) {
         while let Some(change) = self.ahead.pop_front() {
             match self.version {
-                Some(version) if change.from == version => self.apply(change, told),
+                Some(version) if change.from == version => self.apply(change, changes),
                 Some(version) if change.version <= version => {}
                 _ => {
                     // The next list has it. Keeping it could mean to ask for ever about something
                     // that a store which went back no longer has.
                     self.ahead.clear();
-                    self.wish(Want::List);
+                    self.want(Want::List);
                 }
             }
         }
@@ -365,7 +365,7 @@ impl MemberList {
         if self.table.take().is_some() && is_mixed {
             // Without the list nobody knows any more which of the changes to come were told with
             // it.
-            self.wish(Want::List);
+            self.want(Want::List);
         }
         if self.pages.is_some() {
             self.start_over();
@@ -388,29 +388,29 @@ impl MemberList {
                 connections: *connections,
                 info: info.clone(),
             });
-        let mut roll = MemberPage {
+        let mut page = MemberPage {
             version,
             members: members.collect(),
             count: self.count,
             anonymous: self.anonymous,
             more: rest.next().is_some(),
         };
-        fit(&mut roll, bytes);
-        Some(roll)
+        fit(&mut page, bytes);
+        Some(page)
     }
 }
 
 /// Leaves out the members that are more than fit into so many bytes; one always stays.
-pub fn fit(roll: &mut MemberPage, bytes: usize) {
+pub fn fit(page: &mut MemberPage, bytes: usize) {
     let mut used = 0;
     let fits = |member: &&Member| {
         let info = member.info.as_ref().map_or(0, |info| info.get().len());
         used += member.user.as_str().len() + info + OVERHEAD;
         used <= bytes
     };
-    let kept = roll.members.iter().take_while(fits).count().max(1);
-    roll.more |= kept < roll.members.len();
-    roll.members.truncate(kept);
+    let kept = page.members.iter().take_while(fits).count().max(1);
+    page.more |= kept < page.members.len();
+    page.members.truncate(kept);
 }
 
 #[cfg(test)]

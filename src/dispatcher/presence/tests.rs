@@ -47,21 +47,21 @@ fn changed(room: &str, from: u64, user: &str, was: u32, connections: u32) -> Eve
     Event::Broker(BrokerEvent::Changed { room, change })
 }
 
-fn rolled(ticket: Ticket, version: u64, users: &[&str]) -> Event {
+fn member_page(ticket: Ticket, version: u64, users: &[&str]) -> Event {
     let member = |user: &&str| Member {
         user: UserName::new(user).unwrap(),
         connections: 1,
         info: None,
     };
     let members: Vec<Member> = users.iter().map(member).collect();
-    let roll = MemberPage {
+    let page = MemberPage {
         version,
         count: members.len() as u64,
         members,
         anonymous: 3,
         more: false,
     };
-    let result = Ok(roll);
+    let result = Ok(page);
     Event::Broker(BrokerEvent::MemberPage { ticket, result })
 }
 
@@ -102,8 +102,8 @@ impl Bench {
     fn listed(&mut self, session: u64, room: &str, version: u64, users: &[&str]) {
         self.member(session, room, 0);
         let asked = self.asked();
-        self.turn([rolled(asked[0].ticket, version, users)]);
-        assert!(self.heard(session).is_empty());
+        self.turn([member_page(asked[0].ticket, version, users)]);
+        assert!(self.received(session).is_empty());
         self.announced();
     }
 
@@ -210,15 +210,15 @@ fn members_hear_who_joins_and_leaves_between_the_messages_as_one_buffer() {
     ]);
     let (ada, bob) = (bench.chunks(1), bench.chunks(2));
     assert_eq!((ada.len(), ada[0].as_ptr()), (1, bob[0].as_ptr()));
-    let heard = messages(&ada[0]);
+    let received = messages(&ada[0]);
     let joined = json!({"type": "joined", "room": "lobby", "user": "bob", "version": 8});
     let left = json!({"type": "left", "room": "lobby", "user": "ada", "version": 10});
-    assert_eq!((&heard[1], &heard[3]), (&joined, &left));
+    assert_eq!((&received[1], &received[3]), (&joined, &left));
     assert_eq!(
-        (&heard[0]["offset"], &heard[2]["offset"]),
+        (&received[0]["offset"], &received[2]["offset"]),
         (&json!(1), &json!(2))
     );
-    assert_eq!(heard.len(), 4, "more devices are no news");
+    assert_eq!(received.len(), 4, "more devices are no news");
 }
 
 #[test]
@@ -230,13 +230,13 @@ fn those_who_wait_for_the_answer_to_their_join_hear_of_nobody_and_those_behind_d
     bench.open(2);
     let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 0)]));
     bench.turn([changed("lobby", 7, "bob", 0, 1)]);
-    assert!(bench.heard(2).is_empty(), "it is not in the room yet");
+    assert!(bench.received(2).is_empty(), "it is not in the room yet");
     // It gets a part of what it missed, and stays behind.
     bench.turn([page(ticket, 5, 1, vec![1, 2])]);
     bench.turn([changed("lobby", 8, "cy", 0, 1)]);
-    let heard = bench.heard(2);
-    assert_eq!(heard[0]["recovered"], true, "{heard:?}");
-    assert_eq!(heard.last().unwrap()["user"], "cy", "{heard:?}");
+    let received = bench.received(2);
+    assert_eq!(received[0]["recovered"], true, "{received:?}");
+    assert_eq!(received.last().unwrap()["user"], "cy", "{received:?}");
 }
 
 #[test]
@@ -246,10 +246,10 @@ fn a_question_for_the_members_is_answered_from_the_list_in_pages() {
     bench.turn([members(1, "lobby", None)]);
     let asked = bench.asked();
     assert_eq!(asked[0].limit, 0, "only the counts are read");
-    bench.turn([rolled(asked[0].ticket, 7, &[])]);
+    bench.turn([member_page(asked[0].ticket, 7, &[])]);
     let listed = json!([{"user": "ada", "connections": 1}, {"user": "bob", "connections": 1}]);
     assert_eq!(
-        bench.heard(1),
+        bench.received(1),
         [
             json!({"type": "ok", "id": 1, "room": "lobby", "version": 7, "members": listed, "count": 3,
             "anonymous": 3, "more": true})
@@ -260,13 +260,13 @@ fn a_question_for_the_members_is_answered_from_the_list_in_pages() {
         members(1, "lobby", Some("bob")),
     ]);
     assert!(bench.asked().is_empty());
-    let heard = bench.heard(1);
-    assert_eq!(heard[0]["type"], "joined", "told before, heard before");
+    let received = bench.received(1);
+    assert_eq!(received[0]["type"], "joined", "told before, heard before");
     assert_eq!(
-        (&heard[1]["version"], &heard[1]["more"]),
+        (&received[1]["version"], &received[1]["more"]),
         (&json!(8), &json!(false))
     );
-    assert_eq!(heard[1]["members"][1]["user"], "dot");
+    assert_eq!(received[1]["members"][1]["user"], "dot");
 }
 
 #[test]
@@ -276,13 +276,13 @@ fn whoever_may_see_the_members_need_not_be_one_and_nobody_else_may_ask() {
     bench.open(2);
     bench.turn([members(2, "lobby", None)]);
     let ticket = bench.asked()[0].ticket;
-    bench.turn([rolled(ticket, 8, &["ada", "bob"])]);
-    assert_eq!(bench.heard(2)[0]["count"], 2, "the broker has answered");
+    bench.turn([member_page(ticket, 8, &["ada", "bob"])]);
+    assert_eq!(bench.received(2)[0]["count"], 2, "the broker has answered");
     bench.turn([members(2, "@ada", None)]);
-    assert_eq!(bench.heard(2)[0]["code"], "forbidden");
+    assert_eq!(bench.received(2)[0]["code"], "forbidden");
     bench.dispatcher.turn.settings.rights.open = false;
     bench.turn([members(1, "lobby", None)]);
-    assert_eq!(bench.heard(1)[0]["code"], "forbidden");
+    assert_eq!(bench.received(1)[0]["code"], "forbidden");
     assert!(bench.asked().is_empty());
 }
 
@@ -298,12 +298,12 @@ fn questions_share_the_read_they_wait_for_and_a_failure_answers_them_all() {
     let result = Err(Refused::Unavailable);
     bench.turn([Event::Broker(BrokerEvent::MemberPage { ticket, result })]);
     for session in [1, 2] {
-        assert_eq!(bench.heard(session)[0]["code"], "unavailable");
+        assert_eq!(bench.received(session)[0]["code"], "unavailable");
     }
     bench.turn([Event::Tick]);
     let ticket = bench.asked()[0].ticket;
-    bench.turn([members(1, "lobby", None), rolled(ticket, 1, &["ada"])]);
-    assert_eq!(bench.heard(1)[0]["count"], 1);
+    bench.turn([members(1, "lobby", None), member_page(ticket, 1, &["ada"])]);
+    assert_eq!(bench.received(1)[0]["count"], 1);
     assert!(bench.dispatcher.load().is_idle());
 }
 
@@ -314,10 +314,14 @@ fn a_question_that_the_broker_leaves_open_is_answered_in_time_from_what_is_known
     bench.member(2, "other", 0);
     bench.turn([members(1, "lobby", None), members(2, "other", None)]);
     bench.pass(6 * SECOND);
-    assert_eq!(bench.heard(1)[0]["count"], 1);
-    assert_eq!(bench.heard(2)[0]["code"], "unavailable");
+    assert_eq!(bench.received(1)[0]["count"], 1);
+    assert_eq!(bench.received(2)[0]["code"], "unavailable");
     bench.turn([members(2, "other", None), leave(2, "other")]);
-    assert_eq!(bench.heard(2)[0]["code"], "unavailable", "the room is gone");
+    assert_eq!(
+        bench.received(2)[0]["code"],
+        "unavailable",
+        "the room is gone"
+    );
     assert_eq!(bench.dispatcher.load().commands, 0);
 }
 
@@ -334,11 +338,11 @@ fn where_events_are_off_nobody_is_told_and_whoever_asks_is_answered_by_the_broke
         changed("big", 3, "bob", 0, 1),
         members(1, "big", Some("ada")),
     ]);
-    assert!(bench.heard(1).is_empty());
+    assert!(bench.received(1).is_empty());
     let asked = bench.asked().remove(0);
     assert_eq!((asked.limit, asked.after.unwrap().as_str()), (2, "ada"));
-    bench.turn([rolled(asked.ticket, 4, &["bob"])]);
-    assert_eq!(bench.heard(1)[0]["members"][0]["user"], "bob");
+    bench.turn([member_page(asked.ticket, 4, &["bob"])]);
+    assert_eq!(bench.received(1)[0]["members"][0]["user"], "bob");
 }
 
 #[test]
@@ -348,7 +352,7 @@ fn in_a_personal_room_nobody_is_told_and_its_user_counts_as_here() {
     bench.turn([auth(1, "ada")]);
     let ticket = read_ticket(&bench.turn([following("@ada")]));
     bench.turn([page(ticket, 0, 1, vec![]), changed("@ada", 0, "ada", 0, 1)]);
-    assert_eq!(bench.heard(1).len(), 1, "the answer to auth");
+    assert_eq!(bench.received(1).len(), 1, "the answer to auth");
     assert!(bench.asked().is_empty(), "no list is read");
     assert_eq!(bench.announced(), [one("@ada", "ada", 1)]);
 }
@@ -361,21 +365,24 @@ fn rooms_beyond_the_memory_are_told_of_changes_and_answered_by_the_broker() {
     let ticket = bench.asked()[0].ticket;
     bench.turn([
         members(1, "lobby", None),
-        rolled(ticket, 7, &["ada", "bob"]),
+        member_page(ticket, 7, &["ada", "bob"]),
     ]);
     let asked = bench.asked();
     let limits: Vec<usize> = asked.iter().map(|asked| asked.limit).collect();
     assert_eq!(limits, [2], "the client's question goes on");
-    bench.turn([rolled(asked[0].ticket, 7, &["ada", "bob"])]);
-    assert_eq!(bench.heard(1)[0]["count"], 2);
+    bench.turn([member_page(asked[0].ticket, 7, &["ada", "bob"])]);
+    assert_eq!(bench.received(1)[0]["count"], 2);
     bench.turn([
         changed("lobby", 7, "cy", 0, 1),
         changed("lobby", 8, "cy", 1, 0),
     ]);
-    let heard = bench.heard(1);
-    let kinds: Vec<_> = heard.iter().map(|said| &said["type"]).collect();
+    let received = bench.received(1);
+    let kinds: Vec<_> = received
+        .iter()
+        .map(|publication| &publication["type"])
+        .collect();
     assert_eq!(kinds, ["joined", "left"]);
-    assert_eq!(bench.dispatcher.turn.rolls.used, 0);
+    assert_eq!(bench.dispatcher.turn.member_reads.used, 0);
 }
 
 #[test]
@@ -384,13 +391,13 @@ fn lists_are_given_up_when_they_outgrow_the_memory_and_freed_with_their_rooms() 
     bench.dispatcher.turn.settings.presence.memory = 1000;
     bench.listed(1, "lobby", 0, &[]);
     bench.turn((0..20).map(|n| changed("lobby", n, &format!("u{n}"), 0, 1)));
-    assert_eq!(bench.heard(1).len(), 20, "each is told");
-    assert_eq!(bench.dispatcher.turn.rolls.used, 0);
+    assert_eq!(bench.received(1).len(), 20, "each is told");
+    assert_eq!(bench.dispatcher.turn.member_reads.used, 0);
     bench.dispatcher.turn.settings.presence.memory = 1 << 20;
     bench.listed(2, "other", 0, &["ada"]);
-    assert!(bench.dispatcher.turn.rolls.used > 0);
+    assert!(bench.dispatcher.turn.member_reads.used > 0);
     bench.turn([closed(2)]);
-    assert_eq!(bench.dispatcher.turn.rolls.used, 0);
+    assert_eq!(bench.dispatcher.turn.member_reads.used, 0);
 }
 
 #[test]
@@ -399,14 +406,14 @@ fn a_difference_that_no_outbox_takes_at_once_is_told_in_one_word() {
     bench.listed(1, "lobby", 7, &["ada"]);
     bench.turn([following("lobby")]);
     let ticket = bench.asked()[0].ticket;
-    bench.turn([rolled(ticket, 900, &[])]);
+    bench.turn([member_page(ticket, 900, &[])]);
     let ticket = bench.asked()[0].ticket;
     let users: Vec<String> = (0..1000).map(|n| format!("user-number-{n}")).collect();
     let users: Vec<&str> = users.iter().map(String::as_str).collect();
-    bench.turn([rolled(ticket, 900, &users)]);
-    let heard = bench.heard(1);
+    bench.turn([member_page(ticket, 900, &users)]);
+    let received = bench.received(1);
     let anew = json!({"type": "members", "room": "lobby", "version": 900});
-    assert_eq!(heard, [anew]);
+    assert_eq!(received, [anew]);
 }
 
 #[test]
@@ -419,13 +426,13 @@ fn lists_are_read_a_bounded_number_at_a_time() {
     bench.turn(rooms.iter().map(|room| join(1, room)));
     bench.turn(rooms.iter().map(|room| following(room)));
     let mut asked = bench.asked();
-    assert_eq!(asked.len(), member_reads::ROLLS);
+    assert_eq!(asked.len(), member_reads::LIST_READS);
     let mut answered = 0;
     while let Some(question) = asked.pop() {
         answered += 1;
-        bench.turn([rolled(question.ticket, 1, &[])]);
+        bench.turn([member_page(question.ticket, 1, &[])]);
         asked.extend(bench.asked());
-        assert!(asked.len() <= member_reads::ROLLS);
+        assert!(asked.len() <= member_reads::LIST_READS);
     }
     assert_eq!(answered, 100);
 }
@@ -439,9 +446,13 @@ fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
         bench.turn([members(1, "lobby", None), leave(1, "lobby")]);
         bench.chunks(1);
     }
-    let rolls = &bench.dispatcher.turn.rolls;
-    assert!(rolls.due() <= 1 && rolls.waiting.len() <= 1 && rolls.under_way <= member_reads::ROLLS);
-    assert!(bench.dispatcher.attendance.in_grace() <= 1);
+    let member_reads = &bench.dispatcher.turn.member_reads;
+    assert!(
+        member_reads.due() <= 1
+            && member_reads.waiting.len() <= 1
+            && member_reads.under_way <= member_reads::LIST_READS
+    );
+    assert!(bench.dispatcher.local_presence.in_grace() <= 1);
 }
 
 #[test]
@@ -482,5 +493,5 @@ fn twenty_thousand_who_leave_at_once_are_announced_once_each() {
             .iter()
             .all(|(_, _, connections)| *connections == 0)
     );
-    assert_eq!(bench.dispatcher.attendance.in_grace(), 0);
+    assert_eq!(bench.dispatcher.local_presence.in_grace(), 0);
 }

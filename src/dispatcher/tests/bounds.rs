@@ -13,7 +13,7 @@ fn a_join_that_the_broker_does_not_answer_is_refused_in_time() {
         matches!(&requests[..], [Request::Unfollow(_)]),
         "{requests:?}"
     );
-    assert_eq!(bench.heard(1)[0]["code"], "unavailable");
+    assert_eq!(bench.received(1)[0]["code"], "unavailable");
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn a_node_has_no_more_rooms_than_it_may() {
     bench.open(1);
     let requests = bench.turn((1..=4).map(|n| join(1, &format!("r{n}"))));
     assert_eq!(requests.len(), 3);
-    assert_eq!(bench.heard(1)[0]["code"], "limit");
+    assert_eq!(bench.received(1)[0]["code"], "limit");
 }
 
 #[test]
@@ -48,9 +48,9 @@ fn commands_that_wait_for_the_broker_are_bounded_per_session_and_in_all() {
         asked += bench.turn((0..600).map(|_| publish(1))).len();
     }
     assert_eq!(asked, 1024);
-    let refused = bench.heard(1);
+    let refused = bench.received(1);
     assert!(
-        refused.iter().all(|said| said["code"] == "limit"),
+        refused.iter().all(|frame| frame["code"] == "limit"),
         "{refused:?}"
     );
     assert_eq!(bench.turn([publish(2)]).len(), 1, "nobody else notices");
@@ -65,7 +65,7 @@ fn commands_that_wait_for_the_broker_are_bounded_per_session_and_in_all() {
         65_536,
         "what all sessions together may have under way"
     );
-    assert_eq!(bench.heard(66).last().unwrap()["code"], "unavailable");
+    assert_eq!(bench.received(66).last().unwrap()["code"], "unavailable");
 }
 
 #[test]
@@ -90,14 +90,19 @@ fn readers_that_flood_do_not_delay_what_the_broker_brings() {
         Broker::new(asked),
         Readiness::default(),
     ));
-    let heard = bench.heard(1);
-    let last = heard.iter().position(|said| said["offset"] == 100).unwrap();
-    let pongs = heard[..last].iter().filter(|said| said["type"] == "pong");
+    let received = bench.received(1);
+    let last = received
+        .iter()
+        .position(|frame| frame["offset"] == 100)
+        .unwrap();
+    let pongs = received[..last]
+        .iter()
+        .filter(|frame| frame["type"] == "pong");
     // A turn's messages are offered at its end; all hundred are in the first.
     assert!(
-        last >= 99 && heard.len() == 2100,
+        last >= 99 && received.len() == 2100,
         "{last} of {}",
-        heard.len()
+        received.len()
     );
     assert!(pongs.count() <= TURN, "the last came after {last} others");
 }
@@ -114,7 +119,7 @@ fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
     assert_eq!(asked.len(), turn::READS, "no further read may be asked");
     for _ in 0..100 {
         bench.turn([join(1, "again"), following("again"), leave(1, "again")]);
-        bench.heard(1);
+        bench.received(1);
     }
     assert_eq!(bench.dispatcher.turn.due(), 1);
     assert_eq!(bench.dispatcher.joins.len(), turn::READS + 1);

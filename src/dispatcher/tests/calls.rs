@@ -4,15 +4,15 @@ use super::*;
 
 /// A backend's publish, and where its answer comes.
 fn call(room: &str) -> (Event, flume::Receiver<(usize, api::Answer)>) {
-    let (telling, answers) = flume::bounded(1);
+    let (sender, answers) = flume::bounded(1);
     let publish = api::Publish {
         room: name(room),
         key: Some("k".into()),
         ephemeral: false,
-        publication: said("hi"),
+        publication: publication("hi"),
     };
     let event = Event::Call {
-        caller: api::ApiCaller::new(0, telling),
+        caller: api::ApiCaller::new(0, sender),
         command: api::Command::Publish(publish),
     };
     (event, answers)

@@ -12,7 +12,7 @@ use crate::protocol::Code;
 impl Bench {
     /// What was said of connections since this was last asked: `+@ada 7 {"n":1}`, `-@ada 7`.
     fn connections(&mut self) -> Vec<String> {
-        let said = self
+        let requests = self
             .presence
             .extract_if(.., |it| matches!(it, Request::Connected(_)));
         let text = |request| match request {
@@ -25,15 +25,15 @@ impl Bench {
             }
             other => panic!("{other:?}"),
         };
-        said.map(text).collect()
+        requests.map(text).collect()
     }
 
     fn call(
         &mut self,
         command: api::Command,
     ) -> (Vec<Request>, flume::Receiver<(usize, api::Answer)>) {
-        let (telling, answers) = flume::bounded(1);
-        let caller = api::ApiCaller::new(0, telling);
+        let (sender, answers) = flume::bounded(1);
+        let caller = api::ApiCaller::new(0, sender);
         (self.turn([Event::Call { caller, command }]), answers)
     }
 }
@@ -91,15 +91,15 @@ fn a_backend_is_answered_by_the_broker_even_where_this_node_keeps_the_list() {
         .iter()
         .find_map(ask)
         .expect("the node reads the list");
-    let roll = |version| MemberPage {
+    let page = |version| MemberPage {
         version,
         ..MemberPage::default()
     };
-    let rolled = |ticket, version| {
-        let result = Ok(roll(version));
+    let member_page = |ticket, version| {
+        let result = Ok(page(version));
         Event::Broker(BrokerEvent::MemberPage { ticket, result })
     };
-    bench.turn([rolled(own, 3)]);
+    bench.turn([member_page(own, 3)]);
     bench.presence.clear();
     let (room, after, limit) = (name("lobby"), None, 7);
     let (_, answers) = bench.call(api::Command::Members { room, after, limit });
@@ -108,7 +108,7 @@ fn a_backend_is_answered_by_the_broker_even_where_this_node_keeps_the_list() {
         .iter()
         .find_map(ask)
         .expect("the broker is asked");
-    bench.turn([rolled(ticket, 9)]);
+    bench.turn([member_page(ticket, 9)]);
     let (0, Ok(json)) = answers.try_recv().unwrap() else {
         panic!("it is answered")
     };

@@ -67,25 +67,25 @@ fn ordered(user: &str, deed: ControlAction, moment: u64) -> Arc<Publication> {
     Arc::new(ControlCommand { user, deed }.to_publication(moment))
 }
 
-fn heard_order(room: &str, offset: u64, said: Arc<Publication>) -> Event {
+fn control_message(room: &str, offset: u64, publication: Arc<Publication>) -> Event {
     Event::Broker(BrokerEvent::Message {
         room: name(room),
         epoch: Epoch::new(EPOCH),
         offset,
-        publication: said,
+        publication,
         received_at: Instant::now(),
     })
 }
 
 /// A whole log, as a read brings it.
-fn log(ticket: Ticket, epoch: u64, said: Vec<Arc<Publication>>) -> Event {
-    let (epoch, offset) = (Epoch::new(epoch), said.len() as u64);
+fn log(ticket: Ticket, epoch: u64, publications: Vec<Arc<Publication>>) -> Event {
+    let (epoch, offset) = (Epoch::new(epoch), publications.len() as u64);
     let result = Ok(Page {
         top: Position { epoch, offset },
         first: 1,
         ends: Ends::default(),
         expires_in: std::time::Duration::from_secs(60),
-        messages: (1..).zip(said).collect(),
+        messages: (1..).zip(publications).collect(),
     });
     Event::Broker(BrokerEvent::Page { ticket, result })
 }
@@ -129,7 +129,7 @@ fn a_revocation_ends_the_sessions_with_older_tokens_and_refuses_them_from_then_o
     bench.signed_in(4, &silent, 0);
     bench.signed_in(5, &doubtful, 0);
     // What was issued at this very moment is not after it.
-    bench.turn([heard_order(REVOKED, 1, revoked("ada", moment))]);
+    bench.turn([control_message(REVOKED, 1, revoked("ada", moment))]);
     let codes = [1, 2, 3, 4, 5].map(|session| bench.closed(session));
     assert_eq!(codes, [Some(3500), None, None, Some(3500), Some(3008)]);
     for (session, identity, code, close) in [
@@ -148,7 +148,7 @@ fn a_revocation_ends_the_sessions_with_older_tokens_and_refuses_them_from_then_o
     }
     bench.signed_in(9, &new, 0);
     // An older word about the same user changes nothing.
-    bench.turn([heard_order(REVOKED, 2, revoked("ada", moment - 9))]);
+    bench.turn([control_message(REVOKED, 2, revoked("ada", moment - 9))]);
     assert_eq!(bench.closed(9), None);
 }
 
@@ -161,7 +161,7 @@ fn a_revocation_by_the_issuers_clock_leaves_the_new_token_alone() {
     bench.signed_in(1, &old, 0);
     bench.signed_in(2, &new, 0);
     let deed = ControlAction::Revoke(Cutoff::issued_before(time));
-    bench.turn([heard_order(REVOKED, 1, ordered("ada", deed, 1))]);
+    bench.turn([control_message(REVOKED, 1, ordered("ada", deed, 1))]);
     let codes = [1, 2].map(|session| bench.closed(session));
     assert_eq!(codes, [Some(3500), None]);
     bench.signed_in(3, &new, 0);
@@ -173,7 +173,7 @@ fn a_revocation_by_the_issuers_clock_leaves_the_new_token_alone() {
         except: None,
         data,
     };
-    let requests = bench.turn([heard_order(REVOKED, 2, Arc::new(again))]);
+    let requests = bench.turn([control_message(REVOKED, 2, Arc::new(again))]);
     assert!(requests.is_empty(), "{requests:?}");
     assert_eq!([2, 3].map(|session| bench.closed(session)), [None, None]);
 }
@@ -183,13 +183,13 @@ fn a_revocation_of_a_former_version_is_written_into_the_set() {
     let mut bench = secured();
     let moment = bench.now.unix_ms;
     let data = RawValue::from_string(r#"{"do":"revoke","user":"ada"}"#.into()).unwrap();
-    let said = Publication {
+    let publication = Publication {
         user: None,
         time: moment,
         except: None,
         data,
     };
-    bench.turn([heard_order(REVOKED, 1, Arc::new(said))]);
+    bench.turn([control_message(REVOKED, 1, Arc::new(publication))]);
     let writes = writes(bench.turn([Event::Tick]));
     let [write] = &writes[..] else {
         panic!("{writes:?}");
@@ -199,7 +199,7 @@ fn a_revocation_of_a_former_version_is_written_into_the_set() {
     let requests = bench.turn([written(write, &["ada"])]);
     assert!(publishes(requests).is_empty());
     // One of this version is in the set before it is heard.
-    bench.turn([heard_order(REVOKED, 2, revoked("bob", moment))]);
+    bench.turn([control_message(REVOKED, 2, revoked("bob", moment))]);
     assert!(bench.turn([Event::Tick]).is_empty());
 }
 
@@ -208,10 +208,10 @@ fn a_revocation_is_answered_when_the_set_and_the_notification_are_safe() {
     let mut bench = secured();
     let cutoff = Cutoff::at(bench.now.unix_ms);
     let mut revoke = || {
-        let (telling, answers) = flume::bounded(1);
+        let (sender, answers) = flume::bounded(1);
         let (user, deed) = (user("ada"), ControlAction::Revoke(cutoff));
         let event = Event::Call {
-            caller: api::ApiCaller::new(0, telling),
+            caller: api::ApiCaller::new(0, sender),
             command: api::Command::ControlCommand(ControlCommand { user, deed }),
         };
         let wrote = writes(bench.turn([event]));
@@ -252,7 +252,7 @@ fn nobody_with_a_token_is_let_in_before_the_node_has_read_which_were_revoked() {
     let ada = holder("ada", "*", expires);
     bench.open(1);
     bench.turn([identified(1, ada.clone())]);
-    assert_eq!(bench.heard(1)[0]["code"], "unavailable");
+    assert_eq!(bench.received(1)[0]["code"], "unavailable");
     let requests = bench.turn([following(REVOKED)]);
     let ticket = read_ticket(&requests);
     // The read fails, and is asked again.
@@ -372,8 +372,8 @@ fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
         (name, cutoff)
     });
     for (offset, (name, cutoff)) in (1..).zip(cutoffs) {
-        let said = ordered(name, ControlAction::Revoke(cutoff), 1);
-        bench.turn([heard_order(REVOKED, offset, said)]);
+        let publication = ordered(name, ControlAction::Revoke(cutoff), 1);
+        bench.turn([control_message(REVOKED, offset, publication)]);
     }
     let requests = bench.turn([Event::Broker(BrokerEvent::DataSetChanged)]);
     let requests = bench.turn([stored_as(&requests, &[("zoe", cutoffs[0].1)], false, 0)]);
@@ -408,16 +408,16 @@ fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
     );
     // Another node was first with Bob: it publishes that.
     let again = publishes(bench.turn([written(&wrote[0], &["ada"])]));
-    let [said] = &again[..] else {
+    let [publish] = &again[..] else {
         panic!("{again:?}");
     };
     let order = ControlCommand::read(
         crate::model::control::ControlLog::Revocations,
-        &said.publication,
+        &publish.publication,
     );
     assert_eq!(order.unwrap().deed, ControlAction::Revoke(cutoffs[0].1));
     let published = |ticket, result| Event::Broker(BrokerEvent::Published { ticket, result });
-    bench.turn([published(said.ticket, Err(Refused::Unavailable))]);
+    bench.turn([published(publish.ticket, Err(Refused::Unavailable))]);
     let once_more = publishes(bench.turn([Event::Tick]));
     let position = Position {
         epoch: Epoch::new(EPOCH),
@@ -461,36 +461,36 @@ fn orders_concern_the_users_sessions_alone_and_those_said_before_are_past() {
     bench.turn([join(2, "lobby")]);
     let ticket = read_ticket(&bench.turn([following("lobby")]));
     bench.turn([page(ticket, 7, 8, vec![])]);
-    bench.heard(2);
+    bench.received(2);
     let lobby = || name("lobby");
-    bench.turn([heard_order(
+    bench.turn([control_message(
         "$control",
         2,
         ordered("ada", ControlAction::Join(lobby()), 1),
     )]);
-    let told = bench.heard(1);
+    let received = bench.received(1);
     assert_eq!(
         (
-            &told[0]["type"],
-            &told[0]["id"],
-            &told[0]["room"],
-            &told[0]["offset"]
+            &received[0]["type"],
+            &received[0]["id"],
+            &received[0]["room"],
+            &received[0]["offset"]
         ),
         (&json!("ok"), &json!(null), &json!("lobby"), &json!(7))
     );
-    assert!(bench.heard(2).is_empty(), "it is there already");
+    assert!(bench.received(2).is_empty(), "it is there already");
     bench.turn([message("lobby", 8, "hi")]);
     assert_eq!((bench.offsets(1), bench.offsets(3)), (vec![8], vec![]));
-    bench.turn([heard_order(
+    bench.turn([control_message(
         "$control",
         3,
         ordered("ada", ControlAction::Leave(lobby()), 1),
     )]);
     for session in [1, 2] {
-        let heard = bench.heard(session);
-        assert_eq!(heard.last().unwrap()["type"], "removed", "{heard:?}");
+        let received = bench.received(session);
+        assert_eq!(received.last().unwrap()["type"], "removed", "{received:?}");
     }
-    bench.turn([heard_order(
+    bench.turn([control_message(
         "$control",
         4,
         ordered("ada", ControlAction::Disconnect, 1),
@@ -507,8 +507,8 @@ fn a_hole_among_the_orders_is_read_and_they_are_done_in_their_order() {
     let ticket = read_ticket(&bench.turn([following("$control")]));
     bench.turn([log(ticket, EPOCH, vec![])]);
     let leave = ordered("ada", ControlAction::Leave(name("lobby")), 1);
-    let requests = bench.turn([heard_order("$control", 2, leave.clone())]);
-    assert!(bench.heard(1).is_empty());
+    let requests = bench.turn([control_message("$control", 2, leave.clone())]);
+    assert!(bench.received(1).is_empty());
     let ticket = read_ticket(&requests);
     let come = ordered("ada", ControlAction::Join(name("lobby")), 1);
     let requests = bench.turn([log(ticket, EPOCH, vec![come, leave])]);
@@ -516,7 +516,7 @@ fn a_hole_among_the_orders_is_read_and_they_are_done_in_their_order() {
         matches!(&requests[..], [Request::Follow(_), Request::Unfollow(_)]),
         "{requests:?}"
     );
-    assert_eq!(bench.heard(1)[0]["type"], "removed");
+    assert_eq!(bench.received(1)[0]["type"], "removed");
     // And once a minute it is compared, however quiet it is.
     bench.now.instant += Duration::from_secs(61);
     let reads = bench.turn([Event::Tick]);
@@ -535,5 +535,9 @@ fn a_session_that_is_in_as_many_rooms_as_it_may_is_not_brought_into_more() {
     let ticket = read_ticket(&bench.turn([following("$control")]));
     bench.turn([log(ticket, EPOCH, vec![])]);
     let come = ordered("ada", ControlAction::Join(name("lobby")), 1);
-    assert!(bench.turn([heard_order("$control", 1, come)]).is_empty());
+    assert!(
+        bench
+            .turn([control_message("$control", 1, come)])
+            .is_empty()
+    );
 }

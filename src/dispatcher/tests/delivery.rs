@@ -59,12 +59,12 @@ fn everyone_sees_inbox_order_although_a_turn_is_one_buffer() {
     ];
     bench.turn(events);
     assert_eq!(bench.offsets(1), [1, 2], "and then the answer to leave");
-    let heard = bench.heard(2);
-    assert_eq!(heard[0]["type"], "ok");
+    let received = bench.received(2);
+    assert_eq!(received[0]["type"], "ok");
     assert_eq!(
-        heard
+        received
             .iter()
-            .map(|said| said["offset"].clone())
+            .map(|frame| frame["offset"].clone())
             .collect::<Vec<_>>(),
         [1, 2, 3]
     );
@@ -128,7 +128,7 @@ fn rooms_share_the_quarter_of_an_outbox_that_ends_a_turn() {
                 bench.turn([join]);
                 let ticket = read_ticket(&bench.turn([following(room)]));
                 bench.turn([page(ticket, 0, 1, vec![])]);
-                bench.heard(1);
+                bench.received(1);
             }
         }
     }
@@ -151,7 +151,9 @@ fn one_who_does_not_read_does_not_decide_what_the_others_wait_for() {
     let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 0)]));
     // Two takes its first page and reads nothing of it.
     let large = "x".repeat(1024);
-    let messages = (1..=100).map(|offset| (offset, said(&large))).collect();
+    let messages = (1..=100)
+        .map(|offset| (offset, publication(&large)))
+        .collect();
     let top = Position {
         epoch: Epoch::new(EPOCH),
         offset: 500,

@@ -22,8 +22,8 @@ fn a_session_that_opens_during_the_drain_is_told_to_come_back_too() {
         identity: None,
         outbox,
     }]);
-    let heard: Vec<Value> = bench.heard(2);
-    assert_eq!(heard[1]["type"], "bye", "{heard:?}");
+    let received: Vec<Value> = bench.received(2);
+    assert_eq!(received[1]["type"], "bye", "{received:?}");
 }
 
 #[test]

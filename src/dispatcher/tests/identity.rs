@@ -60,7 +60,7 @@ impl Bench {
             let ticket = read_ticket(&requests);
             self.turn([page(ticket, offset, offset + 1, vec![])]);
         }
-        assert_eq!(self.heard(session)[0]["offset"], offset);
+        assert_eq!(self.received(session)[0]["offset"], offset);
     }
 
     pub(super) fn expires_in(&self, seconds: u64) -> u64 {
@@ -85,13 +85,13 @@ fn signing_in_joins_the_personal_room_and_says_where_it_stands() {
     let requests = bench.turn([identified(1, ada.clone())]);
     assert!(matches!(&requests[..], [Request::Follow(room)] if room.as_str() == "@ada"));
     assert!(
-        bench.heard(1).is_empty(),
+        bench.received(1).is_empty(),
         "nobody knows yet where the room stands"
     );
     let requests = bench.turn([following("@ada")]);
     let ticket = read_ticket(&requests);
     bench.turn([page(ticket, 7, 8, vec![])]);
-    let answer = bench.heard(1);
+    let answer = bench.received(1);
     let expected = json!({
         "type": "ok", "id": 9, "user": "ada", "room": "@ada", "epoch": Epoch::new(EPOCH), "offset": 7, "expires": 60,
     });
@@ -121,18 +121,25 @@ fn a_token_of_the_handshake_is_answered_unasked_and_the_welcome_does_not_wait() 
         identity,
         outbox,
     }]);
-    let welcome = bench.heard(1);
-    assert_eq!((&welcome[0]["user"], welcome.len()), (&json!("ada"), 1));
+    let answer_join = bench.received(1);
+    assert_eq!(
+        (&answer_join[0]["user"], answer_join.len()),
+        (&json!("ada"), 1)
+    );
     // Redis takes longer than a join may wait: the place is told all the same.
     bench.now.instant += Duration::from_secs(60);
     bench.turn([Event::Tick]);
-    assert!(bench.heard(1).is_empty());
+    assert!(bench.received(1).is_empty());
     let requests = bench.turn([following("@ada")]);
     let ticket = read_ticket(&requests);
     bench.turn([page(ticket, 7, 8, vec![])]);
-    let told = bench.heard(1);
+    let received = bench.received(1);
     assert_eq!(
-        (&told[0]["id"], &told[0]["room"], &told[0]["offset"]),
+        (
+            &received[0]["id"],
+            &received[0]["room"],
+            &received[0]["offset"]
+        ),
         (&json!(null), &json!("@ada"), &json!(7))
     );
 }
@@ -144,7 +151,7 @@ fn a_sign_in_is_answered_in_time_and_its_place_follows() {
     bench.turn([identified(1, holder("ada", "*", bench.expires_in(60)))]);
     bench.now.instant += Duration::from_secs(6);
     bench.turn([Event::Tick]);
-    let answer = bench.heard(1);
+    let answer = bench.received(1);
     assert_eq!(
         (&answer[0]["id"], &answer[0]["user"], &answer[0]["offset"]),
         (&json!(9), &json!("ada"), &json!(null))
@@ -152,9 +159,9 @@ fn a_sign_in_is_answered_in_time_and_its_place_follows() {
     let requests = bench.turn([following("@ada")]);
     let ticket = read_ticket(&requests);
     bench.turn([page(ticket, 7, 8, vec![])]);
-    let told = bench.heard(1);
+    let received = bench.received(1);
     assert_eq!(
-        (&told[0]["id"], &told[0]["offset"]),
+        (&received[0]["id"], &received[0]["offset"]),
         (&json!(null), &json!(7))
     );
 }
@@ -165,22 +172,22 @@ fn the_personal_room_is_recovered_like_any_other_and_not_left() {
     let ada = holder("ada", "*", bench.expires_in(60));
     bench.signed_in(1, &ada, 7);
     bench.turn([message("@ada", 8, "for you")]);
-    bench.heard(1);
+    bench.received(1);
     bench.turn([rejoin(1, "@ada", EPOCH, 7)]);
-    let heard = bench.heard(1);
-    assert_eq!(heard[0]["recovered"], true, "{heard:?}");
-    assert_eq!(heard[1]["offset"], 8, "{heard:?}");
+    let received = bench.received(1);
+    assert_eq!(received[0]["recovered"], true, "{received:?}");
+    assert_eq!(received[1]["offset"], 8, "{received:?}");
     bench.turn([leave(1, "@ada")]);
-    assert_eq!(bench.heard(1)[0]["code"], "forbidden");
+    assert_eq!(bench.received(1)[0]["code"], "forbidden");
     // A join that overtakes the one of signing in: both are answered.
     bench.open(2);
     bench.turn([
         identified(2, holder("bob", "*", bench.expires_in(60))),
         join(2, "@bob"),
     ]);
-    let heard = bench.heard(2);
+    let received = bench.received(2);
     assert_eq!(
-        (&heard[0]["user"], &heard[0]["offset"]),
+        (&received[0]["user"], &received[0]["offset"]),
         (&json!("bob"), &json!(null))
     );
 }
@@ -211,7 +218,7 @@ fn nobody_else_joins_or_reads_a_personal_room_and_only_who_may_writes_to_it() {
     };
     for event in [join(1, "@bob"), history(1), publish(1, "@bob")] {
         assert!(bench.turn([event]).is_empty());
-        assert_eq!(bench.heard(1)[0]["code"], "forbidden");
+        assert_eq!(bench.received(1)[0]["code"], "forbidden");
     }
     let requests = bench.turn([publish(2, "@ada")]);
     let [Request::Publish(asked)] = &requests[..] else {
@@ -226,10 +233,10 @@ fn a_session_never_becomes_another_user() {
     let expires = bench.expires_in(60);
     bench.signed_in(1, &holder("ada", "a.*", expires), 0);
     bench.turn([identified(1, holder("bob", "*", expires))]);
-    assert_eq!(bench.heard(1)[0]["code"], "forbidden");
+    assert_eq!(bench.received(1)[0]["code"], "forbidden");
     bench.turn([join(1, "b.1")]);
     assert_eq!(
-        bench.heard(1)[0]["code"],
+        bench.received(1)[0]["code"],
         "forbidden",
         "it has none of the other's rights"
     );
@@ -247,28 +254,28 @@ fn a_newer_token_replaces_the_rights_and_ends_what_it_no_longer_allows() {
         let ticket = read_ticket(&requests);
         bench.turn([page(ticket, 0, 1, vec![])]);
     }
-    bench.heard(1);
+    bench.received(1);
     let second = holder("ada", "b.*", bench.expires_in(120));
     let requests = bench.turn([identified(1, second)]);
     assert!(matches!(&requests[..], [Request::Unfollow(room)] if room.as_str() == "a.1"));
-    let heard = bench.heard(1);
+    let received = bench.received(1);
     assert_eq!(
-        (&heard[0]["id"], &heard[0]["expires"]),
+        (&received[0]["id"], &received[0]["expires"]),
         (&json!(9), &json!(120))
     );
     assert_eq!(
-        (&heard[1]["type"], &heard[1]["room"]),
+        (&received[1]["type"], &received[1]["room"]),
         (&json!("removed"), &json!("a.1"))
     );
-    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert_eq!(received.len(), 2, "{received:?}");
     bench.turn([
         message("a.1", 1, "no longer"),
         message("public.1", 1, "still"),
         message("@ada", 1, "too"),
     ]);
-    assert_eq!(bench.heard(1).len(), 2);
+    assert_eq!(bench.received(1).len(), 2);
     bench.turn([join(1, "a.1")]);
-    assert_eq!(bench.heard(1)[0]["code"], "forbidden");
+    assert_eq!(bench.received(1)[0]["code"], "forbidden");
 }
 
 #[test]
@@ -284,7 +291,7 @@ fn an_expired_token_ends_its_session_unless_a_newer_one_came() {
         session: SessionId(3),
         farewell: None,
     }]);
-    bench.heard(2);
+    bench.received(2);
     bench.now.unix_ms = expires + 3_999;
     bench.turn([Event::Tick]);
     assert_eq!(bench.closed(1), None);
@@ -307,7 +314,7 @@ fn the_personal_room_takes_no_place_of_those_a_client_chooses() {
     assert!(!bench.turn([join(1, "a")]).is_empty());
     for session in [1, 2] {
         bench.turn([join(session, "b")]);
-        let refused = bench.heard(session);
+        let refused = bench.received(session);
         assert_eq!(refused[0]["code"], "limit", "{refused:?}");
     }
     let (session, farewell) = (SessionId(2), None);

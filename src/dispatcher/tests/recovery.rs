@@ -41,14 +41,14 @@ fn members_are_told_once_where_they_stand_when_the_log_no_longer_reaches() {
     bench.member(1, "lobby", 10);
     let ticket = read_ticket(&bench.turn([following("lobby")]));
     bench.turn([page(ticket, 30, 29, vec![29, 30])]);
-    let heard = bench.heard(1);
+    let received = bench.received(1);
     let epoch = Epoch::new(EPOCH).to_string();
     assert_eq!(
-        heard[0],
+        received[0],
         json!({"type": "gap", "room": "lobby", "epoch": epoch, "offset": 28})
     );
-    assert_eq!(heard[1]["offset"], 29);
-    assert_eq!(heard.len(), 3);
+    assert_eq!(received[1]["offset"], 29);
+    assert_eq!(received.len(), 3);
 }
 
 #[test]
@@ -96,9 +96,9 @@ fn a_position_ahead_of_this_node_is_judged_by_a_read_and_not_by_memory() {
     bench.open(2);
     // The client heard 11 and 12 from another node; they have not come here yet.
     let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 12)]));
-    assert!(bench.heard(2).is_empty());
+    assert!(bench.received(2).is_empty());
     bench.turn([page(ticket, 12, 1, vec![11, 12])]);
-    assert_eq!(bench.heard(2)[0]["recovered"], true);
+    assert_eq!(bench.received(2)[0]["recovered"], true);
     assert_eq!(bench.offsets(1), [11, 12]);
     bench.turn([message("lobby", 11, "late"), message("lobby", 13, "new")]);
     assert_eq!(bench.offsets(2), [13]);
@@ -111,10 +111,10 @@ fn a_page_for_a_room_that_is_gone_changes_nothing_in_the_one_in_its_place() {
     bench.turn([join(1, "old")]);
     let ticket = read_ticket(&bench.turn([following("old")]));
     bench.turn([leave(1, "old"), join(1, "new")]);
-    bench.heard(1);
+    bench.received(1);
     bench.turn([page(ticket, 99, 1, vec![])]);
     assert!(
-        bench.heard(1).is_empty(),
+        bench.received(1).is_empty(),
         "the join of the new room waits for its own read"
     );
     let ticket = read_ticket(&bench.turn([following("new")]));
@@ -198,7 +198,7 @@ fn story(bench: &mut Bench, session: u64) -> Vec<String> {
             _ => format!("recovered {} {epoch}:{offset}", frame["recovered"]),
         }
     };
-    bench.heard(session).iter().map(tell).collect()
+    bench.received(session).iter().map(tell).collect()
 }
 
 /// A room in which session 1 is live at 12, and whose epoch before ended at 10.
@@ -271,7 +271,7 @@ fn positions_in_an_ended_epoch_recover_up_to_its_end_with_one_gap() {
         assert_eq!(story(&mut bench, session), expected);
     }
     bench.turn([leave(2, "lobby")]);
-    bench.heard(2);
+    bench.received(2);
     // Nobody knows this epoch: the node's own read decides.
     let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", 99, 11)]));
     bench.turn([page_after_end(ticket, 10, 12, vec![])]);
@@ -419,8 +419,8 @@ fn room_with_a_newer_message_is_read_again_once_a_second() {
     }
     assert!((2..=4).contains(&reads), "{reads} in three seconds");
     assert_eq!(bench.dispatcher.load().due, 1, "it stays due");
-    let heard = bench.heard(2);
-    assert!(heard.is_empty(), "the join waits: {heard:?}");
+    let received = bench.received(2);
+    assert!(received.is_empty(), "the join waits: {received:?}");
     bench.turn([leave(2, "lobby")]);
     assert_eq!(bench.dispatcher.load().due, 0, "nobody waits any more");
 }

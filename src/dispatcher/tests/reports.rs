@@ -7,22 +7,23 @@ fn a_report_is_published_once_and_its_answer_concerns_nobody() {
     for refused in [false, true] {
         let mut bench = Bench::new();
         bench.member(1, "$nodes", 0);
-        let requests = bench.turn([Event::Report(said("well"))]);
+        let requests = bench.turn([Event::Report(publication("well"))]);
         let [Request::Publish(publish)] = &requests[..] else {
             panic!("{requests:?}");
         };
         assert_eq!(publish.room.as_str(), "$nodes");
         assert!(publish.ephemeral && publish.key.is_none());
-        let result = match refused {
-            true => Err(Refused::Unavailable),
-            false => Ok(Position {
+        let result = if refused {
+            Err(Refused::Unavailable)
+        } else {
+            Ok(Position {
                 epoch: Epoch::new(EPOCH),
                 offset: 0,
-            }),
+            })
         };
         let ticket = publish.ticket;
         let asked = bench.turn([Event::Broker(BrokerEvent::Published { ticket, result })]);
-        assert!(asked.is_empty() && bench.heard(1).is_empty());
+        assert!(asked.is_empty() && bench.received(1).is_empty());
         assert!(bench.dispatcher.load().is_idle());
         assert_eq!(bench.dispatcher.turn.metrics.published_total.get(), 0);
     }
@@ -41,12 +42,12 @@ fn each_publication_that_is_delivered_is_timed_once() {
         message("elsewhere", 1, "where nobody is"),
         Event::Broker(BrokerEvent::Ephemeral {
             room: name("lobby"),
-            publication: said("ephemeral"),
+            publication: publication("ephemeral"),
             received_at: began,
         }),
     ]);
     let ended = Instant::now() + Duration::from_millis(20);
-    bench.dispatcher.turn_has_ended(began, ended);
+    bench.dispatcher.record_turn(began, ended);
     let metrics = bench.dispatcher.turn.metrics.clone();
     let timed: u64 = metrics.deliveries.read().map(|(_, count)| count).sum();
     assert_eq!(timed, 2);

@@ -22,7 +22,7 @@ fn change(from: u64, n: u64, was: u32, connections: u32) -> Change {
     }
 }
 
-fn roll(version: u64, users: impl IntoIterator<Item = u64>) -> MemberPage {
+fn page(version: u64, users: impl IntoIterator<Item = u64>) -> MemberPage {
     let member = |n| Member {
         user: user(n),
         connections: 1,
@@ -39,167 +39,156 @@ fn roll(version: u64, users: impl IntoIterator<Item = u64>) -> MemberPage {
 }
 
 /// `+u0001@3` for joined, `-` for left, `?@3` for a list to be asked anew.
-fn told(told: Vec<MemberChange>) -> Vec<String> {
+fn lines(changes: Vec<MemberChange>) -> Vec<String> {
     let text = |one| match one {
         MemberChange::Joined { user, version, .. } => format!("+{user}@{version}"),
         MemberChange::Left { user, version } => format!("-{user}@{version}"),
         MemberChange::Anew { version } => format!("?@{version}"),
     };
-    told.into_iter().map(text).collect()
+    changes.into_iter().map(text).collect()
 }
 
 /// A roster that knows who is there.
 fn settled(version: u64, users: impl IntoIterator<Item = u64>, memory: usize) -> MemberList {
-    let mut roster = MemberList::default();
-    roster.make_due();
+    let mut list = MemberList::default();
+    list.make_due();
     assert_eq!(
-        roster.ask(),
+        list.ask(),
         ListQuery {
             after: None,
             limit: PAGE
         }
     );
-    let mut heard = Vec::new();
-    roster.answer(roll(version, users), memory, &mut heard);
-    assert!(heard.is_empty() && !roster.is_due());
-    roster
+    let mut changes = Vec::new();
+    list.answer(page(version, users), memory, &mut changes);
+    assert!(changes.is_empty() && !list.is_due());
+    list
 }
 
-fn receive(roster: &mut MemberList, change: Change) -> Vec<String> {
-    let mut heard = Vec::new();
-    roster.receive(change, true, &mut heard);
-    told(heard)
+fn receive(list: &mut MemberList, change: Change) -> Vec<String> {
+    let mut changes = Vec::new();
+    list.receive(change, true, &mut changes);
+    lines(changes)
 }
 
-fn answer(roster: &mut MemberList, roll: MemberPage) -> Vec<String> {
-    let mut heard = Vec::new();
-    roster.answer(roll, MEMORY, &mut heard);
-    told(heard)
+fn answer(list: &mut MemberList, page: MemberPage) -> Vec<String> {
+    let mut changes = Vec::new();
+    list.answer(page, MEMORY, &mut changes);
+    lines(changes)
 }
 
 #[test]
 fn a_first_connection_is_a_joining_and_a_last_a_leaving_and_what_is_between_is_neither() {
-    let mut roster = settled(5, [1], MEMORY);
-    assert_eq!(receive(&mut roster, change(5, 2, 0, 1)), ["+u0002@6"]);
-    assert_eq!(receive(&mut roster, change(6, 2, 1, 2)), [""; 0]);
-    assert_eq!(receive(&mut roster, change(7, 2, 2, 1)), [""; 0]);
-    assert_eq!(
-        receive(&mut roster, change(6, 3, 0, 1)),
-        [""; 0],
-        "a double"
-    );
-    assert_eq!(receive(&mut roster, change(8, 2, 1, 0)), ["-u0002@9"]);
-    let page = roster.page(None, 10, MEMORY).unwrap();
+    let mut list = settled(5, [1], MEMORY);
+    assert_eq!(receive(&mut list, change(5, 2, 0, 1)), ["+u0002@6"]);
+    assert_eq!(receive(&mut list, change(6, 2, 1, 2)), [""; 0]);
+    assert_eq!(receive(&mut list, change(7, 2, 2, 1)), [""; 0]);
+    assert_eq!(receive(&mut list, change(6, 3, 0, 1)), [""; 0], "a double");
+    assert_eq!(receive(&mut list, change(8, 2, 1, 0)), ["-u0002@9"]);
+    let page = list.page(None, 10, MEMORY).unwrap();
     assert_eq!((page.version, page.count, page.members.len()), (9, 1, 1));
 }
 
 #[test]
 fn a_hole_is_mended_by_one_list_and_told_as_the_difference() {
-    let mut roster = settled(5, [1, 2], MEMORY);
+    let mut list = settled(5, [1, 2], MEMORY);
     assert_eq!(
-        receive(&mut roster, change(8, 9, 0, 1)),
+        receive(&mut list, change(8, 9, 0, 1)),
         [""; 0],
         "something is missing"
     );
-    assert!(roster.is_due());
-    roster.ask();
-    assert_eq!(
-        receive(&mut roster, change(9, 4, 0, 1)),
-        [""; 0],
-        "it waits"
-    );
-    let heard = answer(&mut roster, roll(9, [2, 3, 9]));
-    assert_eq!(heard, ["-u0001@9", "+u0003@9", "+u0009@9", "+u0004@10"]);
-    assert!(!roster.is_due());
+    assert!(list.is_due());
+    list.ask();
+    assert_eq!(receive(&mut list, change(9, 4, 0, 1)), [""; 0], "it waits");
+    let changes = answer(&mut list, page(9, [2, 3, 9]));
+    assert_eq!(changes, ["-u0001@9", "+u0003@9", "+u0009@9", "+u0004@10"]);
+    assert!(!list.is_due());
 }
 
 #[test]
 fn after_a_resubscription_equal_versions_cost_no_list() {
-    let mut roster = settled(5, [1], MEMORY);
-    roster.make_due();
-    assert_eq!(roster.ask().limit, 0);
-    assert_eq!(answer(&mut roster, roll(5, [])), [""; 0]);
-    assert!(!roster.is_due());
-    roster.make_due();
-    roster.ask();
-    assert_eq!(answer(&mut roster, roll(7, [])), [""; 0]);
-    assert_eq!(roster.ask().limit, PAGE, "they differ");
-    assert_eq!(answer(&mut roster, roll(7, [2])), ["-u0001@7", "+u0002@7"]);
+    let mut list = settled(5, [1], MEMORY);
+    list.make_due();
+    assert_eq!(list.ask().limit, 0);
+    assert_eq!(answer(&mut list, page(5, [])), [""; 0]);
+    assert!(!list.is_due());
+    list.make_due();
+    list.ask();
+    assert_eq!(answer(&mut list, page(7, [])), [""; 0]);
+    assert_eq!(list.ask().limit, PAGE, "they differ");
+    assert_eq!(answer(&mut list, page(7, [2])), ["-u0001@7", "+u0002@7"]);
 }
 
 #[test]
 fn a_resubscription_makes_the_list_under_way_begin_again() {
-    let mut roster = settled(5, [1], MEMORY);
-    receive(&mut roster, change(8, 9, 0, 1));
-    roster.ask();
+    let mut list = settled(5, [1], MEMORY);
+    receive(&mut list, change(8, 9, 0, 1));
+    list.ask();
     let first = MemberPage {
         more: true,
-        ..roll(9, [1])
+        ..page(9, [1])
     };
-    assert_eq!(answer(&mut roster, first), [""; 0]);
-    assert_eq!(roster.ask().after, Some(user(1)));
-    roster.make_due();
-    assert_eq!(answer(&mut roster, roll(9, [9])), [""; 0]);
-    assert_eq!(roster.ask().after, None);
-    assert_eq!(
-        answer(&mut roster, roll(11, [9])),
-        ["-u0001@11", "+u0009@11"]
-    );
+    assert_eq!(answer(&mut list, first), [""; 0]);
+    assert_eq!(list.ask().after, Some(user(1)));
+    list.make_due();
+    assert_eq!(answer(&mut list, page(9, [9])), [""; 0]);
+    assert_eq!(list.ask().after, None);
+    assert_eq!(answer(&mut list, page(11, [9])), ["-u0001@11", "+u0009@11"]);
 }
 
 #[test]
 fn a_store_that_went_back_is_believed_and_members_ask_anew() {
-    let mut roster = settled(50, [1], MEMORY);
-    roster.make_due();
-    roster.ask();
-    answer(&mut roster, roll(3, []));
-    roster.ask();
-    assert_eq!(answer(&mut roster, roll(3, [2])), ["?@3"]);
-    assert_eq!(receive(&mut roster, change(3, 5, 0, 1)), ["+u0005@4"]);
+    let mut list = settled(50, [1], MEMORY);
+    list.make_due();
+    list.ask();
+    answer(&mut list, page(3, []));
+    list.ask();
+    assert_eq!(answer(&mut list, page(3, [2])), ["?@3"]);
+    assert_eq!(receive(&mut list, change(3, 5, 0, 1)), ["+u0005@4"]);
 }
 
 #[test]
 fn a_list_that_does_not_fit_costs_one_page_and_changes_are_told_without_it() {
-    let mut roster = MemberList::default();
-    roster.make_due();
-    roster.ask();
+    let mut list = MemberList::default();
+    list.make_due();
+    list.ask();
     let first = MemberPage {
         count: 1_000_000,
         more: true,
-        ..roll(7, [1])
+        ..page(7, [1])
     };
-    assert_eq!(answer(&mut roster, first), [""; 0]);
-    assert!(roster.is_known() && !roster.has_list() && !roster.is_due());
-    assert!(roster.page(None, 1, MEMORY).is_none());
-    assert_eq!(receive(&mut roster, change(7, 4, 0, 1)), ["+u0004@8"]);
-    assert_eq!(receive(&mut roster, change(8, 4, 1, 2)), [""; 0]);
-    assert_eq!(receive(&mut roster, change(9, 4, 2, 0)), ["-u0004@10"]);
-    assert_eq!(receive(&mut roster, change(12, 4, 0, 1)), [""; 0]);
-    roster.ask();
+    assert_eq!(answer(&mut list, first), [""; 0]);
+    assert!(list.is_known() && !list.has_list() && !list.is_due());
+    assert!(list.page(None, 1, MEMORY).is_none());
+    assert_eq!(receive(&mut list, change(7, 4, 0, 1)), ["+u0004@8"]);
+    assert_eq!(receive(&mut list, change(8, 4, 1, 2)), [""; 0]);
+    assert_eq!(receive(&mut list, change(9, 4, 2, 0)), ["-u0004@10"]);
+    assert_eq!(receive(&mut list, change(12, 4, 0, 1)), [""; 0]);
+    list.ask();
     let again = MemberPage {
         count: 1_000_000,
         more: true,
-        ..roll(13, [1])
+        ..page(13, [1])
     };
     assert_eq!(
-        answer(&mut roster, again),
+        answer(&mut list, again),
         ["?@13"],
         "what was missed is not known"
     );
-    assert_eq!(roster.weight(), 0);
+    assert_eq!(list.weight(), 0);
 }
 
 #[test]
 fn changes_that_wait_for_a_list_are_bounded() {
-    let mut roster = settled(0, [], MEMORY);
-    receive(&mut roster, change(5, 1, 0, 1));
-    roster.ask();
+    let mut list = settled(0, [], MEMORY);
+    receive(&mut list, change(5, 1, 0, 1));
+    list.ask();
     for from in 6..6 + 2 * AHEAD as u64 {
-        receive(&mut roster, change(from, 1, 1, 1));
-        assert!(roster.ahead.len() <= AHEAD);
+        receive(&mut list, change(from, 1, 1, 1));
+        assert!(list.ahead.len() <= AHEAD);
     }
-    answer(&mut roster, roll(9_000, [1]));
-    assert!(roster.is_due(), "the list is read again");
+    answer(&mut list, page(9_000, [1]));
+    assert!(list.is_due(), "the list is read again");
 }
 
 #[test]
@@ -207,31 +196,31 @@ fn pages_are_bounded_by_number_and_by_bytes_and_weights_return_to_nothing() {
     let info: Info = RawValue::from_string(format!("\"{}\"", "x".repeat(500)))
         .unwrap()
         .into();
-    let mut roster = settled(0, [], MEMORY);
+    let mut list = settled(0, [], MEMORY);
     for n in 0..10 {
         let info = Some(info.clone());
         receive(
-            &mut roster,
+            &mut list,
             Change {
                 info,
                 ..change(n, n, 0, 1)
             },
         );
     }
-    let page = roster.page(Some(&user(2)), 3, MEMORY).unwrap();
+    let page = list.page(Some(&user(2)), 3, MEMORY).unwrap();
     let names: Vec<&str> = page
         .members
         .iter()
         .map(|member| member.user.as_str())
         .collect();
     assert_eq!((names, page.more), (vec!["u0003", "u0004", "u0005"], true));
-    let page = roster.page(None, 100, 1500).unwrap();
+    let page = list.page(None, 100, 1500).unwrap();
     assert_eq!((page.members.len(), page.more, page.count), (2, true, 10));
-    assert_eq!(roster.page(None, 100, 1).unwrap().members.len(), 1);
+    assert_eq!(list.page(None, 100, 1).unwrap().members.len(), 1);
     for n in 0..10 {
-        receive(&mut roster, change(10 + n, n, 1, 0));
+        receive(&mut list, change(10 + n, n, 1, 0));
     }
-    assert_eq!(roster.weight(), 0);
+    assert_eq!(list.weight(), 0);
 }
 
 /// The naive store: who is in the room, and every change with its version.
@@ -252,7 +241,7 @@ impl Store {
         change(self.version - 1, n, was, connections)
     }
 
-    fn roll(&self, question: &ListQuery) -> MemberPage {
+    fn page(&self, question: &ListQuery) -> MemberPage {
         let behind = |n: &u64| {
             question
                 .after
@@ -292,7 +281,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
         let memory = *[MEMORY, MEMORY, 3 * OVERHEAD]
             .get(random.usize(..3))
             .unwrap();
-        let (mut store, mut roster, mut client) = (
+        let (mut store, mut list, mut client) = (
             Store::default(),
             MemberList::default(),
             Client {
@@ -302,10 +291,10 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
         );
         let mut pushes: VecDeque<Change> = VecDeque::new();
         let mut answers: VecDeque<MemberPage> = VecDeque::new();
-        roster.make_due();
+        list.make_due();
         let mut last = 0;
-        let mut take = |client: &mut Client, roster: &MemberList, heard: Vec<MemberChange>| {
-            for one in heard {
+        let mut take = |client: &mut Client, list: &MemberList, changes: Vec<MemberChange>| {
+            for one in changes {
                 match one {
                     MemberChange::Joined { user, version, .. } => {
                         assert!(version >= last, "seed {seed}");
@@ -327,7 +316,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
                 }
             }
             if client.lost
-                && let Some(page) = roster.page(None, 100, MEMORY)
+                && let Some(page) = list.page(None, 100, MEMORY)
             {
                 client.users = page.members.into_iter().map(|member| member.user).collect();
                 client.lost = false;
@@ -335,7 +324,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
         };
         for round in 0..400 {
             let calm = round > 200;
-            let mut heard = Vec::new();
+            let mut changes = Vec::new();
             match random.u8(..7) {
                 0..2 if !calm => {
                     let change = store.change(&mut random);
@@ -346,51 +335,51 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
                 2 if !calm && random.u8(..8) == 0 => {
                     // The subscription breaks: what is on its way is lost.
                     pushes.clear();
-                    roster.make_due();
+                    list.make_due();
                 }
                 3 => {
                     if let Some(change) = pushes.pop_front() {
-                        roster.receive(change, true, &mut heard);
+                        list.receive(change, true, &mut changes);
                     }
                 }
-                4 if roster.is_due() => {
-                    let question = roster.ask();
-                    answers.push_back(store.roll(&question));
+                4 if list.is_due() => {
+                    let question = list.ask();
+                    answers.push_back(store.page(&question));
                 }
                 5 => match answers.pop_front() {
-                    Some(_) if random.u8(..6) == 0 => roster.failed(),
-                    Some(roll) => roster.answer(roll, memory, &mut heard),
+                    Some(_) if random.u8(..6) == 0 => list.failed(),
+                    Some(page) => list.answer(page, memory, &mut changes),
                     None => {}
                 },
-                6 if !calm && random.u8(..10) == 0 => roster.give_up(),
+                6 if !calm && random.u8(..10) == 0 => list.give_up(),
                 _ => {}
             }
-            take(&mut client, &roster, heard);
+            take(&mut client, &list, changes);
         }
         // The last change may be among those that were lost: a resubscription tells.
         for change in pushes {
-            let mut heard = Vec::new();
-            roster.receive(change, true, &mut heard);
-            take(&mut client, &roster, heard);
+            let mut changes = Vec::new();
+            list.receive(change, true, &mut changes);
+            take(&mut client, &list, changes);
         }
-        roster.make_due();
+        list.make_due();
         for _ in 0..50 {
-            let mut heard = Vec::new();
-            if let Some(roll) = answers.pop_front() {
-                roster.answer(roll, MEMORY, &mut heard);
-            } else if roster.is_due() {
-                let question = roster.ask();
-                answers.push_back(store.roll(&question));
+            let mut changes = Vec::new();
+            if let Some(page) = answers.pop_front() {
+                list.answer(page, MEMORY, &mut changes);
+            } else if list.is_due() {
+                let question = list.ask();
+                answers.push_back(store.page(&question));
             }
-            take(&mut client, &roster, heard);
+            take(&mut client, &list, changes);
         }
         assert!(
-            !roster.is_due() && answers.is_empty(),
+            !list.is_due() && answers.is_empty(),
             "seed {seed}: it rests"
         );
         let truth: BTreeSet<UserName> = store.users.keys().map(|n| user(*n)).collect();
-        assert_eq!(roster.version, Some(store.version), "seed {seed}");
-        if let Some(page) = roster.page(None, 100, MEMORY) {
+        assert_eq!(list.version, Some(store.version), "seed {seed}");
+        if let Some(page) = list.page(None, 100, MEMORY) {
             let listed: BTreeMap<_, _> = page
                 .members
                 .iter()
@@ -408,8 +397,8 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
             assert_eq!(client.users, truth, "seed {seed}");
         }
         assert_eq!(
-            roster.weight() > 0,
-            roster.has_list() && !truth.is_empty(),
+            list.weight() > 0,
+            list.has_list() && !truth.is_empty(),
             "seed {seed}"
         );
     }
