@@ -1,12 +1,12 @@
-//! The dispatcher: the single owner of sessions, rooms and positions. Its logic is plain code,
-//! [`Dispatcher::turn`], which takes what the inbox holds and puts out frames into outboxes and
-//! requests to the broker; [`run`] is the task around it. It waits on its inbox and on nothing
-//! else.
+//! The dispatcher: the single owner of sessions, rooms and positions. Its logic is
+//! [`Dispatcher::turn`], a plain function that takes events from the inbox and produces frames for
+//! outboxes and requests to the broker. [`run`] is the task around it. It waits on its inbox and on
+//! nothing else.
 //!
-//! A turn handles its events in order. What is said in a room during a turn becomes one shared
-//! buffer, *sealed* (offered to every live member) before anything that concerns the room is told
-//! to one of them, and at the end of the turn; so everyone sees inbox order, and a burst costs one
-//! write per member.
+//! A turn handles its events in order. The publications of one room in one turn are encoded into
+//! one shared buffer. The buffer is *flushed* (offered to every live member) at the end of the
+//! turn, and before any other frame that concerns the room is sent to one of its members. So every
+//! member sees inbox order, and a burst costs one write per member.
 
 mod cluster_queries;
 mod commands;
@@ -58,62 +58,62 @@ use room::{Membership, RoomState};
 use sessions::Session;
 use turn::{ReplyTo, Turn};
 
-/// Events of one turn at most, so that writers get their turn too.
+/// Maximum number of events in one turn, so that writers get to run too.
 const TURN: usize = 1024;
 
-/// What a dispatcher needs to know.
+/// The settings of a dispatcher.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub incarnation: Incarnation,
-    /// The node's label, told to clients.
+    /// The node's label, sent to clients.
     pub node: String,
     pub heartbeat: Duration,
     pub pong_timeout: Duration,
-    /// How long a connection that is being closed may linger.
+    /// How long a closing connection may take to end.
     pub close_timeout: Duration,
     pub join_timeout: Duration,
     pub rooms_per_session: usize,
     pub max_rooms: usize,
-    /// Who may do what.
+    /// The rules that decide which user may do what.
     pub rights: Rights,
     /// How much the broker keeps of each room; the node keeps no more.
     pub retention: Retention,
-    /// The longest that a token may live.
+    /// The longest lifetime that a token may have.
     pub token_lifetime: Duration,
-    /// Bytes of recent messages kept for those who come back.
+    /// Memory for recent messages, in bytes; reconnecting clients are served from it.
     pub recent_memory: usize,
     pub presence: PresenceSettings,
-    /// The bound of an outbox; what is offered at once is at most a quarter of it.
+    /// The bound of an outbox, in bytes. One offer is at most a quarter of it.
     pub outbox_bytes: usize,
-    /// Seeds the jitter of farewells.
+    /// Seed of the jitter of reconnect delays.
     pub seed: u64,
 }
 
-/// Whether the dispatcher goes on after a turn.
+/// Whether the dispatcher continues after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     On,
-    /// The drain is complete: every session is gone.
+    /// The drain is complete: every session has ended.
     Ended,
 }
 
-/// How much a dispatcher has under way; all of it is bounded.
+/// Pending work of a dispatcher; all of it is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Commands of clients and calls that wait for an answer of the broker.
+    /// Commands of clients and API calls that wait for a broker reply.
     pub commands: usize,
-    /// The node's own reads that are under way.
+    /// The node's own reads in flight.
     pub reads: usize,
     /// Rooms that wait for a read.
     pub due: usize,
-    /// Sessions that were disconnected and whose connections have not ended.
+    /// Disconnected sessions whose connections have not ended.
     pub closing: usize,
-    /// Bytes of recent messages that are kept.
+    /// Bytes of recent messages.
     pub recent: usize,
 }
 
 impl Load {
-    /// Whether nothing is under way.
+    /// Whether nothing is pending.
     pub fn is_idle(&self) -> bool {
         self.commands + self.reads + self.due + self.closing == 0
     }
@@ -122,33 +122,36 @@ impl Load {
 /// See the head of this file.
 pub struct Dispatcher {
     turn: Turn,
-    /// What the nodes tell each other.
+    /// Commands that nodes publish to each other.
     control: Control,
     sessions: NumberMap<SessionId, Session>,
     rooms: Rooms<RoomState, Membership>,
     local_presence: LocalPresence,
-    /// How many of the rooms are personal ones. They are no more than sessions, and count for no
-    /// other bound.
+    /// How many of the rooms are personal rooms. There are at most as many as sessions, and they
+    /// count towards no other bound.
     personal: usize,
     heartbeats: Heartbeats,
-    /// When sessions end whose tokens are not renewed, in milliseconds since 1970, the next first.
+    /// When the sessions end whose tokens are not renewed, in milliseconds since 1970, the earliest
+    /// first.
     expiring: BTreeSet<(u64, SessionId)>,
-    /// Rooms where joins wait for the broker, looked through at each tick. Keys, of which there are
-    /// no more than there may be rooms: whoever joins and leaves for ever adds nothing.
+    /// Rooms with joins that wait for the broker, checked at each tick. Keys are reused and bounded
+    /// by the number of rooms, so repeated joins and leaves do not make this set grow.
     joins: BTreeSet<RoomKey>,
-    /// Ended sessions whose connections have not ended yet, and when they are hung up on.
+    /// Ended sessions whose connections are still open, and the deadlines after which they are
+    /// aborted.
     closing: NumberMap<SessionId, (Instant, Outbox)>,
-    /// Where giving up recent messages goes on.
+    /// Where the next shrinking of recent messages begins.
     next_recent: usize,
-    /// Where comparing goes on, and how many rooms are owed one, in parts of a room.
+    /// Where the next comparison with a log begins, and how many rooms are due for one (a fraction
+    /// carries over to the next tick).
     next_compare: usize,
     compare_owed: f64,
     draining: Option<Drain>,
     random: fastrand::Rng,
 }
 
-/// The dispatcher's task. Ends when the drain is complete, the inbox is closed, or the broker is
-/// gone. The node is behind until it has read what the others know of revoked tokens.
+/// Runs the dispatcher until the drain is complete, the inbox is closed, or the broker has ended.
+/// The node is not ready until it has read the revoked tokens.
 pub async fn run(
     mut dispatcher: Dispatcher,
     mut inbox: Inbox,
@@ -198,8 +201,8 @@ impl Dispatcher {
         }
     }
 
-    /// Handles events in order, up to the bound of a turn; what is left stays in the iterator. What
-    /// the broker is to be asked is in [`take_requests`](Self::take_requests) afterwards.
+    /// Handles events in order, up to the bound of a turn; the rest stays in the iterator.
+    /// [`take_requests`](Self::take_requests) then returns the requests to the broker.
     pub fn turn(&mut self, now: Now, events: impl IntoIterator<Item = Event>) -> Flow {
         self.turn.now = now.instant;
         self.turn.received_at.clear();
@@ -208,7 +211,8 @@ impl Dispatcher {
             self.on(now, event);
             self.finish_event();
             handled += 1;
-            // Looked at before the next event is taken from the inbox: what is taken is handled.
+            // Checked before the next event is taken from the inbox: an event that was taken must
+            // be handled.
             if self.turn.is_enough() || handled == TURN {
                 break;
             }
@@ -219,7 +223,7 @@ impl Dispatcher {
         while let Some(session) = self.turn.slow.pop() {
             self.disconnect(now, session, Disconnect::Slow);
         }
-        // Equal events have equal effects.
+        // Sorted, because equal events must have equal effects.
         self.turn.unreadable.sort_unstable();
         while let Some(session) = self.turn.unreadable.pop() {
             self.disconnect(now, session, Disconnect::Unreadable);
@@ -236,8 +240,8 @@ impl Dispatcher {
         Flow::On
     }
 
-    /// Counts how long the turn took, and how long what was delivered in it was under way within
-    /// this node.
+    /// Records the duration of the turn, and how long each delivered publication spent in this
+    /// node.
     fn record_turn(&mut self, began: Instant, now: Instant) {
         let metrics = &self.turn.metrics;
         metrics.turns.observe(now - began);
@@ -246,18 +250,18 @@ impl Dispatcher {
         }
     }
 
-    /// `false`: the broker has ended.
+    /// Sends the requests to the broker. Returns `false` if the broker has ended.
     fn ask(&mut self, broker: &Broker) -> bool {
         let mut requests = self.turn.requests.drain(..);
         requests.all(|request| broker.ask(request))
     }
 
-    /// What the broker is asked since this was last taken.
+    /// Takes the requests to the broker that were added since the last call.
     pub fn take_requests(&mut self) -> impl Iterator<Item = Request> {
         self.turn.requests.drain(..)
     }
 
-    /// What waits for the broker at this moment.
+    /// The work that is pending now.
     pub fn load(&self) -> Load {
         Load {
             commands: self.turn.pending.len() - self.turn.reads - self.turn.member_reads.under_way,
@@ -268,7 +272,8 @@ impl Dispatcher {
         }
     }
 
-    /// The position that this node has delivered in a room, if it has members there and knows it.
+    /// The position that this node has delivered in a room. `None` if it has no members there or
+    /// the first read is pending.
     pub fn position(&self, room: &RoomName) -> Option<Position> {
         let room = self.rooms.get(self.rooms.find(room)?)?;
         room.state.sequencer.position()

@@ -1,6 +1,6 @@
-//! Who is here. [`LocalPresence`] knows which users have sessions of this node in which rooms, and
-//! what of it must be announced; [`MemberList`] knows who is in one room over all nodes, and what
-//! of its changes the room's members must be told.
+//! Presence as plain logic. [`LocalPresence`] counts the sessions of this node per user and room,
+//! and decides what to announce. [`MemberList`] is the list of one room's members over all nodes,
+//! and decides which changes the room's members receive.
 
 mod local;
 mod member_list;
@@ -13,19 +13,20 @@ pub use member_list::{ListQuery, MemberChange, MemberList, fit};
 use crate::model::id::RoomName;
 use crate::model::pattern::Switches;
 
-/// What the node does about presence.
+/// Settings of presence.
 #[derive(Clone, Debug)]
 pub struct PresenceSettings {
-    /// How long somebody who has left may take to come back unnoticed.
+    /// How long a user without sessions still counts as present, so that a reload announces
+    /// nothing.
     pub grace: Duration,
-    /// In which rooms members are told who joins and leaves.
+    /// Rooms whose members receive joins and leaves.
     pub events: Switches,
-    /// Bytes of the lists of members that the node keeps for all its rooms.
+    /// Memory for the member lists of all rooms, in bytes.
     pub memory: usize,
 }
 
 impl Default for PresenceSettings {
-    /// As a node has it that is told nothing: a grace of 5 s, events in all rooms, 64 MiB.
+    /// The defaults of a node: a grace of 5 s, events in all rooms, 64 MiB.
     fn default() -> Self {
         Self {
             grace: Duration::from_secs(5),
@@ -36,7 +37,7 @@ impl Default for PresenceSettings {
 }
 
 impl PresenceSettings {
-    /// Whether members of the room are told who joins and leaves.
+    /// Whether members of the room receive joins and leaves.
     pub fn has_events(&self, room: &RoomName) -> bool {
         self.events.is_on(room)
     }

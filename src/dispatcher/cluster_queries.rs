@@ -1,6 +1,6 @@
-//! What backends ask about the whole cluster: the broker knows it from what all nodes say, so no
-//! node is asked, and none that has just died is waited for. And what this node says for it: which
-//! connections its users have.
+//! Queries of backends about the whole cluster. The broker answers them from what all nodes
+//! publish, so no node is queried, and no reply waits for a node that has just died. Also publishes
+//! this node's part: the connections of its users.
 
 use super::Dispatcher;
 use super::presence::MembersQuery;
@@ -11,7 +11,7 @@ use crate::model::id::{RoomName, SessionId, Ticket, UserName};
 use crate::protocol::{CommandError, Reply};
 
 impl Dispatcher {
-    /// Asks for members as the broker knows them, whatever this node keeps: every node answers the
+    /// Reads members from the broker, also where this node has the list: every node returns the
     /// same.
     pub(super) fn list_members(&mut self, query: MembersQuery) -> Result<(), CommandError> {
         let ticket = self.wait(&query.reply_to, Pending::Members(query.clone()))?;
@@ -37,14 +37,14 @@ impl Dispatcher {
         self.answered(&reply_to);
         match (result, &reply_to) {
             (Ok(finding), ReplyTo::Call(caller)) => caller.tell_found(&finding),
-            // No client can ask.
+            // Clients have no command for this.
             (Ok(_), ReplyTo::Session { .. }) => {}
             (Err(refused), reply_to) => self.reply(reply_to, &Reply::Error(&refused.into())),
         }
     }
 
-    /// A session is in a room from now on, shows something else there, or has left it: if it is its
-    /// user's own, all nodes hear of the connection.
+    /// Publishes a connection when its session has joined its user's personal room, shows another
+    /// `info` there, or has left it. In other rooms it does nothing.
     pub(super) fn publish_connection(&mut self, session: SessionId, room: &RoomName, live: bool) {
         let Some(user) = room.owner().and_then(|name| UserName::new(name).ok()) else {
             return;

@@ -1,5 +1,5 @@
-//! What clients and backends ask and how it is answered: most at once, publishing and older history
-//! when the broker has answered.
+//! Commands of clients and API calls. Most are answered at once; a publish and a read of older
+//! history are answered when the broker has replied.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,17 @@ use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Action;
 use crate::protocol::{Code, Command, CommandError, Publish, Reply, RequestId};
 
-/// Commands of one session that wait for the broker at most. Far more than a client needs in
-/// flight; it bounds what a stranger can make the node remember.
+/// Maximum number of commands of one session that wait for the broker. Far more than a client needs
+/// in flight; it bounds the memory that one client can take.
 const PENDING_PER_SESSION: u32 = 1024;
 
-/// Commands of all sessions and calls that wait for the broker at most: about 16 MiB.
+/// Maximum number of commands of all sessions and API calls that wait for the broker: about 16 MiB.
 const PENDING: usize = 65_536;
 
-/// Commands of all calls among them at most, so that a backend's burst leaves clients room for
-/// theirs.
+/// Maximum number of API calls among them, so that a backend's burst leaves room for clients.
 const PENDING_OF_CALLS: usize = PENDING / 4;
 
-/// Something to be said in a room, by whomever.
+/// A publication of a client or a backend, before it has a ticket.
 struct NewPublication {
     room: RoomName,
     key: Option<PublishKey>,
@@ -41,7 +40,7 @@ impl Dispatcher {
         id: Option<RequestId>,
         command: Command,
     ) {
-        // A session that was disconnected may have spoken before it heard of it.
+        // A command can arrive after its session was disconnected.
         let Some(client) = self.sessions.get(&session) else {
             return;
         };
@@ -85,7 +84,7 @@ impl Dispatcher {
         }
     }
 
-    /// What a backend asks was judged where it came in: by its key it may do anything.
+    /// An API call was authorized when it was received: its key permits everything.
     pub(super) fn on_call(&mut self, now: Now, reply_to: ReplyTo, command: api::Command) {
         let outcome = match command {
             api::Command::Publish(publish) => {
@@ -126,7 +125,7 @@ impl Dispatcher {
         }
     }
 
-    /// A client publishes under its own name and with its own keys.
+    /// A client publishes under its own user name, and its keys are its own.
     fn on_publish(
         &mut self,
         now: Now,
@@ -209,7 +208,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Remembers who waits for an answer of the broker, within the bounds.
+    /// Registers a request that waits for a broker reply, within the bounds.
     pub(super) fn wait(
         &mut self,
         reply_to: &ReplyTo,
@@ -238,7 +237,7 @@ impl Dispatcher {
         Ok(self.turn.ticket(waiting))
     }
 
-    /// One that has waited has its answer.
+    /// Releases the slot of a request whose reply has arrived.
     pub(super) fn answered(&mut self, reply_to: &ReplyTo) {
         match reply_to {
             ReplyTo::Session { session, .. } => {
@@ -250,7 +249,7 @@ impl Dispatcher {
         }
     }
 
-    /// The node tells of itself. Whether that was heard nobody waits to know.
+    /// Publishes the node's report. No reply target waits for the result.
     pub(super) fn on_report(&mut self, publication: Arc<Publication>) {
         let ticket = self.turn.ticket(Pending::Report);
         let publish = crate::broker::Publish {
@@ -301,7 +300,7 @@ impl Dispatcher {
             Ok(page) => page,
             Err(refused) => return self.reply(reply_to, &Reply::Error(&refused.into())),
         };
-        // What does not fit into one answer is left out at the older end: the client pages
+        // Messages that do not fit into one reply are left out at the older end: the client pages
         // backwards.
         let mut bytes = 0;
         let fits = |(_, publication): &&(u64, Arc<Publication>)| {
@@ -326,7 +325,7 @@ impl Dispatcher {
         self.reply(reply_to, &history);
     }
 
-    /// The messages below `before`, if all of them that were asked for are at hand.
+    /// The messages below `before`, if all requested ones are among the recent messages.
     fn recent_page(&mut self, name: &RoomName, before: Option<u64>, limit: usize) -> Option<Page> {
         let (room, turn) = self.room_named(name)?;
         room.expire_recent(turn);
@@ -334,7 +333,7 @@ impl Dispatcher {
         let top = sequencer.position().filter(|_| sequencer.is_settled())?;
         let end = before.unwrap_or(u64::MAX).min(top.offset + 1);
         let start = end.checked_sub(limit as u64).filter(|start| *start > 1)?;
-        // The one before the page is here too: then there is more, for certain.
+        // The message before the page is here too, so there certainly is more.
         let first = start - 1;
         let run = recent.run_at(first).filter(|run| run.covers(end - 1))?;
         let messages = run

@@ -1,6 +1,6 @@
-//! What the nodes tell each other to do with users: the node follows both logs of
-//! [`control`](crate::model::control) for as long as it lives, mends their holes like those of any
-//! room, and does to its own sessions what it hears. Revoked tokens are kept in a set besides, see
+//! Commands that nodes publish to each other about users. The node follows both logs of
+//! [`control`](crate::model::control) as long as it runs, closes their holes like those of any
+//! room, and applies each command to its own sessions. Revoked tokens are also kept in a set, see
 //! `revocations`.
 
 use std::sync::Arc;
@@ -20,48 +20,48 @@ use crate::model::revocations::{MOST, Revocations, Verdict};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Code, CommandError, Push, Reply};
 
-/// Bytes of one log's messages that wait for the read which closes the hole before them: orders are
-/// small.
+/// Maximum bytes of one log's messages that wait for the read which closes the hole before them.
+/// Commands are small.
 const AHEAD: usize = 1 << 20;
 
-/// Both logs and the set of revocations are compared with what was heard once in this time.
+/// Both logs and the set of revocations are compared with the node's state once in this time.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
-/// What the node knows of the two logs.
+/// The state of the two logs.
 pub struct Control {
     orders: Follower,
     pub(super) revoked: Follower,
     pub(super) revocations: Revocations,
     pub(super) sync: RevocationSync,
-    /// For how many milliseconds a revocation is remembered.
+    /// For how many milliseconds a revocation is kept.
     pub(super) remembered: u64,
     compared: Instant,
 }
 
-/// One log, and where the node stands in it.
+/// One log, and the node's position in it.
 pub(super) struct Follower {
     log: ControlLog,
     room: RoomName,
     sequencer: Sequencer,
-    /// The read under way.
+    /// The read in flight.
     ticket: Option<Ticket>,
     /// It was read to its end once.
     pub(super) known: bool,
-    /// The last read met a newer format: it is not read before.
+    /// The last read returned a newer format: the next read waits until this moment.
     paused: Option<Instant>,
 }
 
-/// What is known of a token's revocation.
+/// Whether a token is revoked, as far as this node has read.
 enum RevocationState {
     Good,
     Doubtful,
     Revoked,
-    /// The revocations were not read yet.
+    /// The revocations have not been read yet.
     Unknown,
 }
 
 impl Control {
-    /// `token_lifetime`: the longest that a token may live.
+    /// `token_lifetime`: the longest lifetime that a token may have.
     pub fn new(now: Instant, token_lifetime: Duration) -> Self {
         let remembered = (token_lifetime + MARGIN).as_millis() as u64;
         let mut sync = RevocationSync::default();
@@ -85,7 +85,7 @@ impl Control {
 
     fn revocation_state(&self, now: Now, identity: &Identity) -> RevocationState {
         match identity.times {
-            // A name that is believed can be had again at once: it cannot be revoked.
+            // An unverified name can be taken again at once, so it cannot be revoked.
             None => RevocationState::Good,
             Some(_) if !self.revoked.known || !self.sync.known => RevocationState::Unknown,
             Some(times) => {
@@ -125,15 +125,15 @@ impl Follower {
         self.ask_if_due(turn);
     }
 
-    /// Whether something was heard from it and is gone: a log in which nothing was said may end and
-    /// begin at will.
+    /// The position, if a message was delivered from this log. A log without messages may end and
+    /// begin again without any loss.
     fn stood(&self) -> Option<Position> {
         self.sequencer.position().filter(|at| at.offset > 0)
     }
 }
 
 impl Dispatcher {
-    /// Follows what the other nodes say, from now on.
+    /// Subscribes to both control logs.
     pub(super) fn follow_control(&mut self) {
         for log in ControlLog::ALL {
             let room = self.control.follower(log).room.clone();
@@ -141,8 +141,8 @@ impl Dispatcher {
         }
     }
 
-    /// A backend wants something done with a user, on every node: it is done when it is heard, and
-    /// answered when it is safe.
+    /// Publishes a command of a backend about a user. All nodes apply it when they receive it; the
+    /// backend is answered when the broker has stored it.
     pub(super) fn order(
         &mut self,
         now: Now,
@@ -163,7 +163,7 @@ impl Dispatcher {
             &reply_to.clone(),
             Pending::ControlCommand { reply_to, order },
         )?;
-        // With a key the broker itself can try again.
+        // The key lets the broker retry the publish.
         let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
         self.publish_control(ticket, room, Publisher::Backend, key, publication);
         Ok(())
@@ -188,7 +188,7 @@ impl Dispatcher {
         }));
     }
 
-    /// An order is safe with the broker, or was refused.
+    /// The broker has stored or refused a command.
     pub(super) fn ordered(
         &mut self,
         reply_to: &ReplyTo,
@@ -253,7 +253,7 @@ impl Dispatcher {
         let page = match result {
             Ok(page) => page,
             Err(why) => {
-                // Asked again at the next tick, or after the pause.
+                // Read again at the next tick, or after the pause.
                 follower.sequencer.failed();
                 follower.paused = (why == Refused::Newer).then(|| now.instant + PAUSE);
                 return;
@@ -293,7 +293,7 @@ impl Dispatcher {
         }
         for log in ControlLog::ALL {
             let follower = self.control.follower(log);
-            // Before it is followed there is nothing to compare with.
+            // Before the log is followed there is nothing to compare.
             if due && follower.known {
                 follower.compare(&mut self.turn);
             } else {
@@ -303,7 +303,7 @@ impl Dispatcher {
         self.sync_revocations(now);
     }
 
-    /// Does what was said to the sessions of this node.
+    /// Applies a command to the sessions of this node.
     fn apply_command(&mut self, now: Now, log: ControlLog, publication: &Publication) {
         let Some(ControlCommand { user, deed }) = ControlCommand::read(log, publication) else {
             log::warn!(room = log.name(); "not understood; run nodes of one version");
@@ -331,7 +331,8 @@ impl Dispatcher {
         }
     }
 
-    /// Makes a session a member, unasked; it is told where it stands when that is known.
+    /// Makes a session a member without a join of its client. The client receives the position when
+    /// it is known.
     fn join_unasked(&mut self, session: SessionId, room: &RoomName) {
         let is_in = self.rooms.find(room);
         if is_in.is_some_and(|key| self.rooms.has(key, session)) {
@@ -350,7 +351,7 @@ impl Dispatcher {
         self.add_member(session, room, None, join);
     }
 
-    /// Takes a session out of a room, and tells it why.
+    /// Removes a session from a room, and sends it the reason.
     pub(super) fn remove(&mut self, session: SessionId, room: &RoomName, reason: &str) {
         let key = self.rooms.find(room);
         if !key.is_some_and(|key| self.rooms.has(key, session)) {
@@ -363,8 +364,8 @@ impl Dispatcher {
         }
     }
 
-    /// Whether a session may be who it shows to be. Otherwise it is told, and ends unless it may
-    /// try again.
+    /// Whether the session may use this identity. Otherwise it receives an error, and is
+    /// disconnected unless it may try again.
     pub(super) fn check_revocation(
         &mut self,
         now: Now,
@@ -377,7 +378,7 @@ impl Dispatcher {
         let (error, end) = match self.control.revocation_state(now, identity) {
             RevocationState::Good => return true,
             RevocationState::Doubtful => {
-                // The code by which a client gets a new token.
+                // Clients react to this code by getting a new token.
                 let reason = "the token may have been revoked; get a new one";
                 let error = CommandError::new(Code::Expired, reason);
                 (error, Some(Disconnect::Doubtful))
@@ -390,7 +391,7 @@ impl Dispatcher {
             RevocationState::Unknown => {
                 let reason = "this node does not know yet whose tokens were revoked; try again";
                 let error = CommandError::new(Code::Unavailable, reason);
-                // Who has shown its token in the handshake can show it again in the next one only.
+                // A token of the handshake can be sent again only in a new handshake.
                 (error, id.is_none().then_some(Disconnect::Internal))
             }
         };

@@ -1,5 +1,6 @@
-//! The end of a node: everyone is told to come back elsewhere, paced by their number, so that the
-//! other nodes meet a stream and not a wall.
+//! The drain of a node: every client is disconnected with a reconnect delay. The disconnects are
+//! spread over a time that grows with their number, so that the other nodes receive a steady stream
+//! of reconnects.
 
 use std::time::{Duration, Instant};
 
@@ -9,29 +10,30 @@ use crate::model::id::SessionId;
 use crate::protocol::Push;
 use crate::protocol::disconnect::Disconnect;
 
-/// How fast sessions are sent away at most: a node takes about three times as many in.
+/// The fastest pace of disconnects: a node accepts about three times as many connections.
 const PER_SESSION: Duration = Duration::from_millis(1);
 
 /// The state of a drain.
 pub struct Drain {
     started: Instant,
-    /// Over which time the farewells are spread.
+    /// The time over which the disconnects are spread.
     spread: Duration,
-    /// After this no publication is waited for any more.
+    /// After this no session waits for a publish result any more.
     publish_deadline: Instant,
     total: usize,
-    /// Not yet told, in the order they came.
+    /// Sessions not yet disconnected, in the order they were opened.
     left: Vec<SessionId>,
 }
 
 impl Dispatcher {
     pub(super) fn on_drain(&mut self, now: Now, time: Duration) {
         let mut left: Vec<SessionId> = self.sessions.keys().copied().collect();
-        // Equal events have equal effects.
+        // Sorted, because equal events must have equal effects.
         left.sort_unstable();
         let spread = (PER_SESSION * left.len() as u32).min(time / 2);
         let publish_deadline = now.instant + time / 2;
-        // By then everyone was sent away; whoever is back elsewhere within the grace has not left.
+        // By then every session is disconnected, and a user who has reconnected to another node
+        // within the grace stays present.
         let grace = self.turn.settings.presence.grace;
         self.turn.requests.push(Request::Retire(time / 2 + grace));
         let total = left.len();
@@ -45,8 +47,8 @@ impl Dispatcher {
         self.drain_next(now);
     }
 
-    /// Sends away those whose turn has come by the next tick. Whoever still waits for the answer to
-    /// a publication goes later.
+    /// Disconnects the sessions that are due until the next tick. A session that waits for a
+    /// publish result goes later.
     pub(super) fn drain_next(&mut self, now: Now) {
         let Some(drain) = &mut self.draining else {
             return;
@@ -74,8 +76,8 @@ impl Dispatcher {
         }
     }
 
-    /// Whether everyone is gone who is waited for: sessions, and calls within the same patience as
-    /// publications.
+    /// Whether the drain is complete: no session is open, and no API call waits, or the deadline of
+    /// publishes has passed.
     pub(super) fn is_drained(&self, now: Now) -> bool {
         let Some(drain) = &self.draining else {
             return false;

@@ -1,4 +1,4 @@
-//! What reaches the dispatcher, and the time at which it is dealt with.
+//! The events that the dispatcher receives, and the time at which it handles them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,18 +15,18 @@ use crate::protocol::{Command, Protocol, RequestId};
 /// How often the server sends [`Event::Tick`]; deadlines are kept to this precision.
 pub const TICK: Duration = Duration::from_millis(250);
 
-/// What reaches the dispatcher.
+/// An event for the dispatcher.
 #[derive(Debug)]
 pub enum Event {
-    /// A connection has shaken hands; its writer drains the other end of `outbox`.
+    /// A handshake is complete; the connection's writer reads the other end of `outbox`.
     Opened {
         session: SessionId,
         protocol: Protocol,
-        /// Who the client is, if it said so in the handshake.
+        /// The client's identity, if the handshake carried one.
         identity: Option<Arc<Identity>>,
         outbox: Outbox,
     },
-    /// The client has shown who it is, or that it still is.
+    /// The client has authenticated, or renewed its token.
     Identified {
         session: SessionId,
         id: Option<RequestId>,
@@ -37,24 +37,24 @@ pub enum Event {
         id: Option<RequestId>,
         command: Command,
     },
-    /// A backend asks one thing of its call.
+    /// One command of a backend's API call.
     Call {
         caller: api::ApiCaller,
         command: api::Command,
     },
-    /// The writer has written everything, as was asked by [`Outbox::want_drained`].
+    /// The writer has written everything that was queued when [`Outbox::want_drained`] was called.
     Drained(SessionId),
-    /// The reader has ended. `farewell`: the reason to be told, when it was not the client's wish.
+    /// The reader has ended. `farewell`: the reason to send, if the client did not close by itself.
     Closed {
         session: SessionId,
         farewell: Option<Disconnect>,
     },
     Broker(BrokerEvent),
-    /// What the node tells of itself in `$nodes`.
+    /// The node's report for `$nodes`.
     Report(Arc<Publication>),
     /// [`TICK`] has passed.
     Tick,
-    /// The node stops: say farewell to everyone within about this time, and end.
+    /// The node stops: disconnect all clients within about this time, and end.
     Drain(Duration),
 }
 

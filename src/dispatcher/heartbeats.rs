@@ -1,15 +1,16 @@
-//! When each session is due a ping, and which sessions have not answered theirs. No socket is known
-//! here; closing is a function that the connection gives.
+//! When each session is due a ping, and which sessions are due a liveness check. This module has no
+//! I/O; the dispatcher sends the pings and closes the connections.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::model::id::SessionId;
 
-/// Says which sessions are due a ping and which have let one pass: a wheel of slots that turns once
-/// per heartbeat, so that ten thousand sessions need no timer of their own.
+/// A timing wheel of slots that turns once per heartbeat, so that ten thousand sessions need no
+/// timer of their own. It returns the sessions to ping and the sessions to check.
 ///
-/// A session is pinged once per turn, at its slot, and must have been heard `pong_timeout` later.
+/// A session is pinged once per turn of the wheel, at its slot, and is checked `pong_timeout`
+/// later.
 #[derive(Debug)]
 pub struct Heartbeats {
     slots: Vec<Vec<SessionId>>,
@@ -17,23 +18,23 @@ pub struct Heartbeats {
     next: usize,
     due: Instant,
     step: Duration,
-    /// Slots that were pinged and are to be judged, oldest first.
+    /// Slots that were pinged and are to be checked, oldest first.
     pinged_slots: VecDeque<(Instant, usize)>,
     pong_timeout: Duration,
-    /// Where the next newcomer is put: sessions are dealt evenly.
+    /// The slot of the next new session: sessions are assigned round robin.
     deal: usize,
 }
 
-/// What is due at a moment.
+/// An action that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beat {
     Ping(SessionId),
-    /// A ping was sent `pong_timeout` ago: whoever was not heard since is gone.
+    /// A ping was sent `pong_timeout` ago: a session that sent nothing since is disconnected.
     Check(SessionId),
 }
 
 impl Heartbeats {
-    /// Slots of a turn: with a heartbeat of 25 s, one a second.
+    /// Slots of the wheel: with a heartbeat of 25 s, one a second.
     const SLOTS: usize = 25;
 
     pub fn new(now: Instant, heartbeat: Duration, pong_timeout: Duration) -> Self {
@@ -49,8 +50,8 @@ impl Heartbeats {
         }
     }
 
-    /// Takes a session in; its first ping comes within one heartbeat. The slot is needed to remove
-    /// it.
+    /// Adds a session; its first ping is due within one heartbeat. Returns the slot, which is
+    /// needed to remove it.
     pub fn add(&mut self, session: SessionId) -> usize {
         let slot = self.deal;
         self.deal = (self.deal + 1) % Self::SLOTS;
@@ -68,7 +69,7 @@ impl Heartbeats {
         }
     }
 
-    /// Puts out what has become due up to `now`. Each ping is judged before its session is pinged
+    /// Adds the actions that are due at `now`. Each ping is checked before its session is pinged
     /// again.
     pub fn advance(&mut self, now: Instant, beats: &mut Vec<Beat>) {
         while self
@@ -78,8 +79,8 @@ impl Heartbeats {
         {
             self.check_oldest(beats);
         }
-        // After a pause of the whole process pings are made up for only so far that whoever is
-        // pinged late still has the pong timeout, or half a turn, until its next ping.
+        // After the whole process was paused, late pings are made up only so far that each session
+        // still has the pong timeout, or half a turn of the wheel, until its next ping.
         let turn = self.step * Self::SLOTS as u32;
         let most = turn.saturating_sub(self.pong_timeout).max(turn / 2);
         self.due = self.due.max(now.checked_sub(most).unwrap_or(now));
@@ -99,7 +100,7 @@ impl Heartbeats {
         }
     }
 
-    /// Judges the slot that was pinged the longest ago.
+    /// Checks the slot that was pinged the longest ago.
     fn check_oldest(&mut self, beats: &mut Vec<Beat>) {
         if let Some((_, slot)) = self.pinged_slots.pop_front() {
             beats.extend(self.slots[slot].iter().map(|session| Beat::Check(*session)));
@@ -180,7 +181,7 @@ mod tests {
             };
             let mut random = fastrand::Rng::with_seed(7);
             for _ in 0..10_000 {
-                // Mostly a tick, at times as much as a few turns.
+                // Mostly a tick, sometimes up to three turns of the wheel.
                 pass(match random.u8(0..20) {
                     0 => heartbeat.mul_f64(3.0 * random.f64()),
                     _ => tick,

@@ -1,5 +1,5 @@
-//! Who sessions are: signing in, with which comes the user's personal room; newer tokens, which
-//! replace the rights of the former; and the end of a session whose token has expired.
+//! Identities of sessions: authentication, which joins the user's personal room; newer tokens,
+//! which replace the rights of the former; and the end of a session whose token has expired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Code, CommandError, Reply, RequestId};
 
 impl Dispatcher {
-    /// A client has shown who it is, in the handshake (without a request) or later.
+    /// A client has authenticated, in the handshake (without a request id) or later.
     pub(super) fn on_identified(
         &mut self,
         now: Now,
@@ -69,7 +69,7 @@ impl Dispatcher {
         self.leave_what_is_denied(session);
     }
 
-    /// Whether the session may do this now.
+    /// Whether the session may perform this action now.
     pub(super) fn authorize(
         &self,
         session: SessionId,
@@ -81,7 +81,7 @@ impl Dispatcher {
         self.turn.settings.rights.judge(who, action, room)
     }
 
-    /// Rights have changed: the session is taken out of each room that it may no longer join.
+    /// The rights have changed: removes the session from each room that it may no longer join.
     fn leave_what_is_denied(&mut self, session: SessionId) {
         for key in self.rooms.rooms_of(session) {
             let Some(name) = self.rooms.get(key).map(|room| room.name.clone()) else {
@@ -94,7 +94,7 @@ impl Dispatcher {
         }
     }
 
-    /// Ends the sessions whose tokens are over.
+    /// Ends the sessions whose tokens have expired.
     pub(super) fn expire(&mut self, now: Now) {
         while let Some((ends, session)) = self.expiring.first().copied()
             && ends <= now.unix_ms
@@ -106,12 +106,13 @@ impl Dispatcher {
 
     /// The sessions of a user on this node.
     pub(super) fn sessions_of(&self, user: &UserName) -> Vec<SessionId> {
-        // Each session of the user is in its room, so the others need not be looked at.
+        // Each session of the user is in the personal room, so no other session needs to be
+        // checked.
         let room = self.rooms.find(&user.room());
         let room = room.and_then(|key| self.rooms.get(key));
         let members = room.into_iter().flat_map(|room| &room.members);
         let mut sessions: Vec<SessionId> = members.map(|member| member.session).collect();
-        // Equal events have equal effects.
+        // Sorted, because equal events must have equal effects.
         sessions.sort_unstable();
         sessions
     }

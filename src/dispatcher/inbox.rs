@@ -1,7 +1,7 @@
-//! What waits for the dispatcher: two bounded queues, one for what the node's own connections say
-//! and one for the broker, taken from in turn. However many readers flood the first, each of the
-//! broker's events waits for as many others as stand before it in its own queue, and no more; and
-//! the other way round.
+//! The dispatcher's inbox: two bounded queues, one for events of the node's connections and one for
+//! events of the broker, read alternately. However many connections flood the first queue, each
+//! event of the broker waits for as many other events as are ahead of it in its own queue, and no
+//! more; and vice versa.
 
 use futures::future::{Either, select};
 
@@ -12,12 +12,11 @@ use crate::broker::BrokerEvent;
 pub struct Inbox {
     events: flume::Receiver<Event>,
     broker_events: flume::Receiver<BrokerEvent>,
-    /// Whose turn it is, kept from turn to turn: a turn can be as short as one event.
+    /// Which queue is next. It is kept across turns, because a turn can be as short as one event.
     is_brokers_turn: bool,
 }
 
-/// Makes an inbox for so many events of connections and as many of the broker. Whoever sends waits
-/// while its queue is full.
+/// Makes an inbox whose queues each hold `capacity` events. A sender waits while its queue is full.
 pub fn inbox(capacity: usize) -> (flume::Sender<Event>, flume::Sender<BrokerEvent>, Inbox) {
     let (send, events) = flume::bounded(capacity);
     let (send_broker_event, broker_events) = flume::bounded(capacity);
@@ -30,7 +29,7 @@ pub fn inbox(capacity: usize) -> (flume::Sender<Event>, flume::Sender<BrokerEven
 }
 
 impl Inbox {
-    /// Waits for the next event; `None` when the broker or all connections have ended.
+    /// Waits for the next event. `None` if the broker has ended or all connections have.
     pub async fn next(&mut self) -> Option<Event> {
         if let Some(event) = self.try_next() {
             return Some(event);
@@ -41,7 +40,7 @@ impl Inbox {
         }
     }
 
-    /// What is there already: from either queue in turn, while both have something.
+    /// Returns an event that is already queued, alternating while both queues have events.
     pub fn try_next(&mut self) -> Option<Event> {
         let event = || self.events.try_recv().ok();
         let broker_event = || self.broker_events.try_recv().ok().map(Event::Broker);

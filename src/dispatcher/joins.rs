@@ -1,6 +1,6 @@
-//! Joins that wait for their answers: it is known where the session stands, or another command
-//! comes first, or the time is over. A join of a personal room comes with signing in and is
-//! answered as that, in every case.
+//! Joins that wait for their reply. A join is answered when the session's position is known, when
+//! another command overtakes it, or at its deadline. The join of a personal room is part of
+//! authentication and is always answered as that.
 
 use std::time::{Duration, Instant};
 
@@ -10,26 +10,26 @@ use super::turn::Turn;
 use crate::model::id::{Position, RoomName, SessionId, UserName};
 use crate::protocol::{Authenticated, Code, CommandError, Joined, Reply, RequestId};
 
-/// A join that waits for its answer.
+/// A join that waits for its reply.
 #[derive(Clone, Debug)]
 pub struct Join {
     pub id: Option<RequestId>,
-    /// `None`: nobody asked for it, so nobody waits.
+    /// `None`: no client requested the join, so none waits for a reply.
     pub deadline: Option<Instant>,
-    /// It is the join of a personal room, which comes with signing in and is answered as that.
+    /// Set for the join of a personal room, which is part of authentication and answered as that.
     pub sign_in: Option<SignIn>,
 }
 
-/// What is told of signing in besides where one stands.
+/// The part of the authentication reply besides the position.
 #[derive(Clone, Debug)]
 pub struct SignIn {
     pub user: UserName,
-    /// How long the token is good.
+    /// The remaining lifetime of the token.
     pub expires: Option<Duration>,
 }
 
 impl SignIn {
-    /// As its client is told.
+    /// The reply, with the position in the personal room if it is known.
     pub fn authenticated<'a>(
         &'a self,
         room: &'a RoomName,
@@ -45,15 +45,15 @@ impl SignIn {
 }
 
 impl Cursor {
-    /// When the join that waits here must be answered at the latest. A sign-in in the handshake
-    /// asked for no answer.
+    /// The deadline of the waiting join. An authentication in the handshake has no request to
+    /// answer, so it has no deadline.
     pub fn due(&self) -> Option<Instant> {
         let join = self.join.as_ref()?;
         let asked = join.sign_in.is_none() || join.id.is_some();
         join.deadline.filter(|_| asked)
     }
 
-    /// Answers a join with the place where the session now stands.
+    /// Answers a join with the position of the session.
     pub fn answer_join(
         &self,
         turn: &mut Turn,
@@ -72,8 +72,9 @@ impl Cursor {
 }
 
 impl Room {
-    /// A join that another join or a leave of its session overtakes is refused: every join is
-    /// answered.
+    /// Answers a join that another join or a leave of its session overtakes: every join is
+    /// answered. A join of its own is refused; one of an authentication is answered without a
+    /// position.
     pub fn supersede(&mut self, turn: &mut Turn, session: SessionId) {
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
@@ -98,8 +99,9 @@ impl Room {
         }
     }
 
-    /// A join whose time is over is to be refused (its request comes back). One that came with
-    /// signing in is answered without a place, which follows, unasked, when it is known.
+    /// Handles a join whose deadline has passed: returns its request id, for the caller to refuse
+    /// it. The join of an authentication is answered without a position, which follows as a push
+    /// when it is known.
     pub fn give_up_join(
         &mut self,
         turn: &mut Turn,

@@ -1,5 +1,5 @@
-//! The lists of rooms' members, over all nodes: reading them, a bounded number at a time and within
-//! one memory bound, keeping them true, and telling a room's members what has changed.
+//! The member lists of rooms, over all nodes: reads them, a bounded number at a time and within one
+//! memory bound, keeps them current, and sends changes to the members of a room.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
@@ -15,29 +15,29 @@ use crate::model::id::{NumberSet, RoomName, Ticket};
 use crate::presence::{ListQuery, MemberChange, MemberList};
 use crate::protocol::{Protocol, Push};
 
-/// Lists that the node reads at once at most. Fewer than its reads of logs: nobody misses a message
-/// for want of a list.
+/// Maximum number of list reads in flight. Fewer than reads of logs, because no message depends on
+/// a list.
 pub const LIST_READS: usize = 16;
 
-/// Bytes of changes, of all rooms together, that wait for the lists they change.
+/// Maximum bytes of changes, of all rooms together, that wait for the lists they change.
 const AHEAD_MEMORY: usize = 16 << 20;
 
-/// The part of the desk that concerns the lists of all rooms.
+/// The state of list reads of all rooms; a part of [`Turn`].
 #[derive(Default)]
 pub struct MemberReads {
-    /// Rooms that want to read, and the same as a set: each key stands here once, also when its
-    /// room has gone and another has come in its place.
+    /// Rooms that wait for a read, in order, and the same rooms as a set. A key is queued once,
+    /// also when its room was removed and the key reused.
     queue: VecDeque<RoomKey>,
     queued: NumberSet<RoomKey>,
-    /// How many reads are under way.
+    /// Reads in flight.
     pub under_way: usize,
-    /// Rooms whose read failed; they line up again at the next tick.
+    /// Rooms whose read failed; they are queued again at the next tick.
     retry: BTreeSet<RoomKey>,
-    /// Rooms whose read met a newer format, and when they may read again.
+    /// Rooms whose read returned a newer format, and when they may read again.
     pub paused: Pauses,
-    /// Rooms where clients' questions wait for a read, looked through at each tick.
+    /// Rooms with queries of clients that wait for a read, checked at each tick.
     pub waiting: BTreeSet<RoomKey>,
-    /// Rooms whose waiting questions can be answered.
+    /// Rooms whose waiting queries can be answered.
     pub ready: Vec<RoomKey>,
     /// Bytes of the lists of all rooms, and of the changes that wait for them.
     pub used: usize,
@@ -56,7 +56,7 @@ impl MemberReads {
         }
     }
 
-    /// The room that has waited longest, if another may read now. It may have gone.
+    /// Takes the room that has waited longest, if another read may start. The room may be gone.
     fn next_queued(&mut self) -> Option<RoomKey> {
         if self.under_way >= LIST_READS {
             return None;
@@ -66,20 +66,20 @@ impl MemberReads {
         Some(room)
     }
 
-    /// A room is gone, and what it kept.
+    /// Subtracts the memory of a list.
     pub fn forget(&mut self, list: &MemberList) {
         self.used -= list.weight();
         self.ahead_used -= list.ahead_weight();
     }
 }
 
-/// What a room knows of its members over all nodes.
+/// The members of a room over all nodes.
 #[derive(Debug, Default)]
 pub struct RoomPresence {
     pub list: MemberList,
-    /// The read under way.
+    /// The read in flight.
     ticket: Option<Ticket>,
-    /// Clients' questions that wait for it, and how long at most, oldest first.
+    /// Queries of clients that wait for it, with their deadlines, oldest first.
     pub waiting: Vec<(Instant, Ticket)>,
 }
 
@@ -92,13 +92,13 @@ impl Room {
         }
     }
 
-    /// Whether a question for the members can be answered from the list, now or soon.
+    /// Whether a members query can be answered from the list, now or after the read in flight.
     pub fn keeps_list(&self, turn: &Turn) -> bool {
         let list = &self.state.presence.list;
         turn.settings.presence.has_events(&self.name) && (list.has_list() || !list.is_known())
     }
 
-    /// Puts the room into the line of those that want to read their list, if it does.
+    /// Queues the room for a list read, if one is due.
     pub fn queue_list_read(&mut self, turn: &mut Turn) {
         if self.state.presence.list.is_due() {
             turn.member_reads.queue_read(self.key);
@@ -123,8 +123,8 @@ impl Room {
         }));
     }
 
-    /// The answer to the room's own question. One to a question of a room that was here before
-    /// changes nothing.
+    /// Handles the reply to the room's own list read. A reply to an earlier read, or of a former
+    /// room with the same key, is ignored.
     fn answer_list(
         &mut self,
         turn: &mut Turn,
@@ -159,7 +159,7 @@ impl Room {
         }
     }
 
-    /// Somebody's connections in the room are more or fewer.
+    /// The number of a user's connections in the room has changed.
     pub fn receive_change(&mut self, turn: &mut Turn, change: Change) {
         if !turn.settings.presence.has_events(&self.name) {
             return;
@@ -174,7 +174,7 @@ impl Room {
         self.queue_list_read(turn);
     }
 
-    /// Keeps count of the memory that lists take.
+    /// Changes the list and keeps the memory counters current.
     fn change_list(&mut self, turn: &mut Turn, change: impl FnOnce(&mut MemberList)) {
         let list = &mut self.state.presence.list;
         turn.member_reads.forget(list);
@@ -183,8 +183,8 @@ impl Room {
         turn.member_reads.ahead_used += list.ahead_weight();
     }
 
-    /// Tells the members who has joined and left. More than an outbox takes at once is not told one
-    /// by one.
+    /// Sends joins and leaves to the members. If they exceed a quarter of an outbox, the members
+    /// receive one push that asks them to query the list again.
     fn push_changes(&mut self, turn: &mut Turn, changes: &[MemberChange]) {
         let Some(last) = changes.last() else { return };
         let (name, quarter) = (self.name.clone(), turn.quarter());
@@ -248,7 +248,7 @@ impl Dispatcher {
         }
     }
 
-    /// Asks the broker for the lists of the rooms in line.
+    /// Starts the list reads of queued rooms.
     pub(super) fn read_lists(&mut self) {
         while let Some(key) = self.turn.member_reads.next_queued() {
             if let Some((room, turn)) = self.room(key) {
@@ -257,8 +257,7 @@ impl Dispatcher {
         }
     }
 
-    /// Reads that failed are asked again, and questions that wait too long are answered as well as
-    /// can be.
+    /// Queues failed reads again, and answers queries whose deadline has passed from what is known.
     pub(super) fn check_lists(&mut self, now: Now) {
         let member_reads = &mut self.turn.member_reads;
         let over = take_over(&mut member_reads.paused, now.instant);

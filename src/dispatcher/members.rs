@@ -1,4 +1,4 @@
-//! The dispatcher's events that concern rooms: who joins and leaves, and what the topics bring.
+//! The dispatcher's events that concern rooms: joins, leaves, and messages from topics.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,8 +35,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Makes the session a member, whatever the bounds. The join is answered when it is known where
-    /// the room stands.
+    /// Makes the session a member, whatever the bounds. The join is answered when the position of
+    /// the room is known.
     pub(super) fn add_member(
         &mut self,
         session: SessionId,
@@ -62,8 +62,8 @@ impl Dispatcher {
             return;
         };
         if joined == Joined::Already {
-            // It has lost its place, or forgot that it has one: it starts afresh, behind what was
-            // said before.
+            // Rejoin: flush the batch, then reset this session's cursor, because the client may
+            // have lost its position.
             room.flush(turn);
             room.supersede(turn, session);
         } else {
@@ -89,7 +89,7 @@ impl Dispatcher {
             return limit("this node has as many rooms as it may; leave one, or try another node");
         }
         let again = known.is_some_and(|key| self.rooms.has(key, session));
-        // The personal room was not the client's choice.
+        // The client did not choose its personal room, so that does not count.
         let client = self.sessions.get(&session);
         let personal = client.is_some_and(|client| client.identity.is_some());
         let count = self
@@ -112,7 +112,7 @@ impl Dispatcher {
         self.leave(key, session);
     }
 
-    /// Takes a session that has ended out of all its rooms.
+    /// Removes an ended session from all its rooms.
     pub(super) fn leave_all(&mut self, session: SessionId) {
         for key in self.rooms.rooms_of(session) {
             self.leave(key, session);
@@ -175,7 +175,8 @@ impl Dispatcher {
         }
     }
 
-    /// A member's outbox has been written: it gets its next page in each room where it is behind.
+    /// A member's outbox has been written: it receives its next page in each room where it is
+    /// behind.
     pub(super) fn on_drained(&mut self, session: SessionId) {
         for key in self.rooms.rooms_of(session) {
             if let Some((room, turn)) = self.room(key) {
@@ -184,7 +185,7 @@ impl Dispatcher {
         }
     }
 
-    /// Joins that the broker did not let be answered in time are refused.
+    /// Refuses joins that the broker has not let the node answer in time.
     pub(super) fn expire_joins(&mut self, now: Now) {
         for key in std::mem::take(&mut self.joins) {
             let Some((room, _)) = self.room(key) else {
@@ -194,7 +195,7 @@ impl Dispatcher {
             let waiting = waiting.filter_map(|(session, cursor)| Some((*session, cursor.due()?)));
             let (mut late, in_time): (Vec<_>, Vec<_>) =
                 waiting.partition(|(_, deadline)| *deadline <= now.instant);
-            // Equal events have equal effects.
+            // Sorted, because equal events must have equal effects.
             late.sort_unstable();
             if !in_time.is_empty() {
                 self.joins.insert(key);
@@ -221,8 +222,8 @@ impl Dispatcher {
         }
     }
 
-    /// The room and the desk that it leaves things on. Keys outlive their rooms in the lines, so
-    /// there may be none.
+    /// A room, and the turn that collects its effects. Queues may hold the keys of removed rooms,
+    /// so there may be none.
     pub(super) fn room(&mut self, key: RoomKey) -> Option<(&mut Room, &mut Turn)> {
         let room = self.rooms.get_mut(key)?;
         Some((room, &mut self.turn))

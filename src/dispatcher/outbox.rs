@@ -1,10 +1,9 @@
 //! The outbox: the bounded queue between a session and the writer of its connection.
 //!
-//! It is one lock and not a channel of flume's, because every connection has one and every delivery
-//! goes through it: a queue with one reader, which is empty most of the time and mostly holds one
-//! buffer otherwise, needs neither a list of waiting readers nor memory of its own. Measured
-//! against flume: 430 bytes less of each idle connection, and no allocation per delivery where it
-//! was one.
+//! It is one lock and not a flume channel, because every connection has one and every delivery goes
+//! through it. A queue with one reader, which is mostly empty or holds one buffer, needs neither a
+//! list of waiting readers nor memory of its own. Measured against flume: 430 bytes less per idle
+//! connection, and no allocation per delivery instead of one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,19 +16,19 @@ use smallvec::SmallVec;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::frame;
 
-/// What became of frames offered to an outbox.
+/// The result of offering frames to an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
     Queued,
-    /// The bound is or was reached: the session is to be disconnected as slow, once the present
-    /// work is done. From now on nothing fits, so that no client sees what comes behind a hole.
+    /// The bound is or was reached: the caller must disconnect the session as slow, after its
+    /// present work. From now on nothing fits, so that no client receives frames behind a hole.
     Full,
-    /// The writer has ended, and the session's `Closed` is on its way; or the last frame is queued,
-    /// and nothing goes behind it.
+    /// The writer has ended, and the session's `Closed` will follow; or the close frame is queued,
+    /// and nothing may follow it.
     Gone,
 }
 
-/// How much may wait in one outbox.
+/// Bounds of one outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimits {
     pub bytes: usize,
@@ -46,33 +45,34 @@ pub struct Outbox(Arc<Shared>);
 /// The writer's end.
 pub struct OutboxReader(Arc<Shared>);
 
-/// Chunks of one batch at most.
+/// Maximum number of chunks in one batch.
 pub const BATCH: usize = 64;
 
-/// What is taken from an outbox at once, to be written together. One chunk, which is the usual case
-/// when little is said, needs no memory besides.
+/// Chunks taken from an outbox at once, to be written together. One chunk, the usual case at low
+/// rates, needs no allocation.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Whole frames each; whoever has written a part may advance them.
+    /// Each holds whole frames; a writer that has written a part may advance them.
     pub chunks: SmallVec<[Bytes; 1]>,
-    /// What they had when they were taken.
+    /// Their size when they were taken.
     bytes: usize,
 }
 
-/// What a writer does next.
+/// What the writer must do next.
 #[derive(Debug)]
 pub enum Next {
-    /// The batch is to be written.
+    /// Write the batch.
     Write,
-    /// The dispatcher is to be told that what it asked about is written.
+    /// Notify the dispatcher that the queue has been written, as it asked.
     TellDrained,
-    /// The last frame of the connection: a close frame, or nothing when the client has closed.
+    /// Write the last frame of the connection: a close frame, or nothing when the client has
+    /// closed.
     End(Bytes),
-    /// The outbox was dropped without a farewell.
+    /// The outbox was dropped without a close frame.
     Gone,
 }
 
-/// One thing taken from an outbox.
+/// One element taken from an outbox.
 #[derive(Debug)]
 pub enum Chunk {
     /// Whole frames, to be written as they are.
@@ -81,44 +81,44 @@ pub enum Chunk {
     End(Bytes),
 }
 
-/// What both ends of an outbox and the connection's reader share.
+/// State that both ends of an outbox and the connection's reader share.
 struct Shared {
     queue: Mutex<Queue>,
     limits: OutboxLimits,
-    /// The ends that offer.
+    /// Number of [`Outbox`] handles.
     handles: AtomicUsize,
-    /// Give up what is queued: only the close frame still matters.
+    /// Drop queued frames: only the close frame still matters.
     discard: AtomicBool,
-    /// The reader got bytes since the last ping.
+    /// The reader received bytes since the last ping.
     received: AtomicBool,
-    /// The reader reads nothing at present, for reasons of its own.
+    /// The reader does not read at present, because it is throttled.
     paused: AtomicBool,
-    /// Ends the connection from outside, whatever its tasks wait for.
+    /// Aborts the connection, whatever its tasks wait for.
     hang_up: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Nobody holds its lock for longer than it takes to move a buffer, and never while waking.
+/// The lock is held no longer than it takes to move a buffer, and never while a waker runs.
 #[derive(Default)]
 struct Queue {
-    /// The oldest chunk has its place here: when little is said, queueing allocates nothing.
+    /// The oldest chunk. It is stored inline, so that at low rates queueing allocates nothing.
     first: Option<Bytes>,
-    /// Those behind it; empty while there is no first.
+    /// The chunks behind it; empty while `first` is empty.
     rest: VecDeque<Bytes>,
     /// The writer, while it waits.
     waker: Option<Waker>,
-    /// Bytes that are queued and not yet written, and in how many chunks.
+    /// Bytes that are queued and not yet written, and their number of chunks.
     bytes: usize,
     chunks: u32,
     ending: Ending,
     /// The bound was reached: nothing fits any more.
     overflown: bool,
-    /// The dispatcher wants to hear when the queue has been written.
+    /// The dispatcher asks for a notification when the queue has been written.
     drained_wanted: bool,
     /// The writer wrote something since the last ping.
     progressed: bool,
 }
 
-/// How the queue ends, once it was told to.
+/// How the queue ends, once it was ended.
 ///
 /// ```text
 ///        end, finish           taken by the writer, or the writer is gone
@@ -128,13 +128,13 @@ struct Queue {
 enum Ending {
     #[default]
     Open,
-    /// Behind what waits, with this farewell.
+    /// Behind the queued frames, with a close frame of this code, if any.
     Queued(Option<Disconnect>),
     Over,
 }
 
 /// Makes the two ends of an outbox. `hang_up` must end both directions of the socket without
-/// waiting.
+/// blocking.
 pub fn outbox(
     limits: OutboxLimits,
     hang_up: impl Fn() + Send + Sync + 'static,
@@ -153,7 +153,7 @@ pub fn outbox(
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        // Nothing is left half done by who holds it.
+        // A panic under the lock leaves no invariant broken.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,7 +168,7 @@ impl Shared {
     }
 }
 
-/// The lock is given back before anybody is woken: they would only wait for it.
+/// Releases the lock before it wakes the writer, which would otherwise wait for the lock.
 trait Wake {
     fn wake(self);
 }
@@ -196,7 +196,7 @@ impl Queue {
         if self.rest.capacity() > 0 {
             self.first = self.rest.pop_front();
             if self.rest.is_empty() {
-                // A burst does not stay in the memory of an idle connection.
+                // Idle connections must not keep the memory of a burst.
                 self.rest = VecDeque::new();
             }
         }
@@ -236,7 +236,7 @@ impl Clone for Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         if self.0.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // The writer looks at the number under the lock before it waits: it has seen this, or
+            // The writer checks this number under the lock before it waits: it sees the change or
             // is woken.
             self.0.queue().wake();
         }
@@ -268,18 +268,18 @@ impl Outbox {
         self.0.finish(Some(why));
     }
 
-    /// Ends the queue behind what waits, without a farewell: the client has closed.
+    /// Ends the queue behind the queued frames, without a close frame: the client has closed.
     pub fn finish(&self) {
         self.0.finish(None);
     }
 
-    /// Whether the connection has ended: its reader and its writer hold the outbox no more, and
+    /// Whether the connection has ended: its reader and its writer have dropped the outbox, and
     /// this is the last handle.
     pub fn is_last(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 
-    /// Asks the writer to tell when all that is queued from now on has been written.
+    /// Asks the writer for a notification when everything queued up to then has been written.
     pub fn want_drained(&self) {
         self.0.queue().drained_wanted = true;
     }
@@ -289,26 +289,25 @@ impl Outbox {
         self.0.queue().bytes as u64
     }
 
-    /// The reader got something from the client.
+    /// The reader received bytes from the client.
     pub fn note_heard(&self) {
         self.0.received.store(true, Ordering::Relaxed);
     }
 
-    /// The reader does not listen for a while, or listens again: until then nobody can tell whether
-    /// the client is silent.
+    /// The reader pauses or resumes. While it pauses, silence of the client is no evidence.
     pub fn note_paused(&self, paused: bool) {
         self.0.paused.store(paused, Ordering::Relaxed);
         self.note_heard();
     }
 
-    /// Begins to look for signs of life: a ping is on its way.
+    /// Starts a liveness check: a ping is about to be sent.
     pub fn expect_life(&self) {
         self.0.received.store(false, Ordering::Relaxed);
         self.0.queue().progressed = false;
     }
 
-    /// Whether the client was heard since, or was not listened to, or may not have got the ping
-    /// yet, because it stands behind what the client is taking bit by bit.
+    /// Whether the client is alive: bytes were received since the ping, or the reader was paused,
+    /// or the ping may still be queued behind frames that the client is reading slowly.
     pub fn shows_life(&self) -> bool {
         let reads = || {
             let queue = self.0.queue();
@@ -318,15 +317,15 @@ impl Outbox {
         self.0.received.load(Ordering::Relaxed) || reads() || paused()
     }
 
-    /// Ends the connection at once, without a close frame.
+    /// Aborts the connection at once, without a close frame.
     pub fn hang_up(&self) {
         (self.0.hang_up)();
     }
 }
 
 impl OutboxReader {
-    /// Waits for what is to be done. What was in the batch counts as written, and is given up: one
-    /// lock does for the end of one batch and the beginning of the next.
+    /// Waits for the writer's next action. The chunks in the batch count as written and are
+    /// dropped: one lock covers the end of one batch and the beginning of the next.
     pub fn poll_next(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Next> {
         let Batch { chunks, bytes } = std::mem::take(batch);
         let written = chunks.len();
@@ -361,20 +360,20 @@ impl OutboxReader {
         Poll::Pending
     }
 
-    /// Takes one thing, if there is one, as those do who write by hand; what they have taken they
-    /// tell by [`written`](Self::written).
+    /// Takes one element, if there is one. The caller must report it with
+    /// [`written`](Self::written).
     pub fn try_recv(&self) -> Option<Chunk> {
         let mut queue = self.0.queue();
         let frames = queue.pop().map(Chunk::Frames);
         frames.or_else(|| queue.pop_end().map(Chunk::End))
     }
 
-    /// These bytes in so many chunks are written.
+    /// Reports that so many bytes in so many chunks are written.
     pub fn written(&self, bytes: usize, chunks: usize) {
         self.0.queue().written(bytes, chunks);
     }
 
-    /// Whether the dispatcher waits to hear that the queue is written; asked when it is.
+    /// Whether the dispatcher asked for a notification when the queue is written; resets the flag.
     pub fn take_drained_wanted(&self) -> bool {
         std::mem::take(&mut self.0.queue().drained_wanted)
     }
@@ -554,7 +553,7 @@ mod tests {
         assert_eq!(batch.chunks[..], ["ab", "c"]);
         outbox.expect_life();
         assert_eq!((outbox.waiting(), outbox.shows_life()), (3, false));
-        // It is written, and whatever is left of its buffers does not matter.
+        // The batch counts as written, whatever is left in its buffers.
         batch.chunks[0].clear();
         outbox.offer(Bytes::from_static(b"d"));
         let next = reader.poll_next(&mut cx, &mut batch);

@@ -1,5 +1,5 @@
-//! Who is here: which sessions count as present in which rooms, what of it is announced to the
-//! other nodes, and clients' questions for the members of a room.
+//! Presence: which sessions count as present in which rooms, what is announced to the other nodes,
+//! and queries of clients for the members of a room.
 
 use super::member_reads::RoomPresence;
 use super::room::Present;
@@ -12,7 +12,7 @@ use crate::model::identity::{Action, Identity};
 use crate::presence::fit;
 use crate::protocol::{CommandError, Reply};
 
-/// A client's question for the members of a room.
+/// A query for the members of a room.
 #[derive(Clone, Debug)]
 pub struct MembersQuery {
     pub reply_to: ReplyTo,
@@ -33,8 +33,8 @@ impl MembersQuery {
 }
 
 impl Dispatcher {
-    /// A session has said who it is, or so again: in the rooms it was in before it counts as that
-    /// user from now on.
+    /// A session has authenticated, again or for the first time: in its rooms it now counts as that
+    /// user.
     pub(super) fn update_presence(&mut self, session: SessionId, identity: &Identity) {
         let (user, info) = (&identity.user, identity.info.as_ref());
         let mut informed = None;
@@ -63,8 +63,8 @@ impl Dispatcher {
         }
     }
 
-    /// Sees to what an event has left behind: members whose joins are answered, questions that can
-    /// be.
+    /// Completes the effects of an event: marks members as present whose joins were answered, and
+    /// answers queries that can be.
     pub(super) fn finish_event(&mut self) {
         while let Some((key, session)) = self.turn.joined.pop() {
             let (Some(client), Some(room)) = (self.sessions.get(&session), self.rooms.get(key))
@@ -97,7 +97,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells the broker what the other nodes must hear of who is here.
+    /// Sends the broker the presence changes for the other nodes.
     pub(super) fn announce(&mut self) {
         let requests = &mut self.turn.requests;
         self.local_presence
@@ -114,7 +114,7 @@ impl Dispatcher {
         let ticket = self.wait(&query.reply_to, Pending::Members(query.clone()))?;
         let deadline = now.instant + self.turn.settings.join_timeout;
         let key = self.rooms.find(&query.room);
-        // Whoever is not told what changes is told what is.
+        // Non-members receive no presence events, so only a member can be answered from the list.
         let key = key.filter(|key| self.rooms.has(*key, session));
         let Some((room, turn)) = key.and_then(|key| self.room(key)) else {
             self.turn.requests.push(query.request(ticket));
@@ -131,7 +131,7 @@ impl Dispatcher {
             turn.member_reads.ready.push(key);
             return Ok(());
         }
-        // The list is here, or about to be; the number of the anonymous only a read knows.
+        // The list is here or being read, but only a read returns the number of anonymous sessions.
         if presence.list.is_known() {
             presence.list.want_counts();
         }
@@ -140,7 +140,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Answers the questions that wait in a room: from its list, or by the broker if that is not
+    /// Answers the waiting queries of a room: from its list, or by the broker if the list is not
     /// kept.
     pub(super) fn answer_waiting(&mut self, key: RoomKey) {
         let Some((room, _)) = self.room(key) else {
@@ -164,8 +164,8 @@ impl Dispatcher {
         }
     }
 
-    /// A room is gone, and with it its list: the questions that waited for it are those of former
-    /// members.
+    /// A room was removed with its list. The waiting queries are those of former members; they
+    /// fail.
     pub(super) fn forget_list(&mut self, presence: RoomPresence) {
         self.turn.member_reads.forget(&presence.list);
         for (_, ticket) in presence.waiting {
@@ -186,7 +186,7 @@ impl Dispatcher {
             }
         };
         fit(&mut page, self.turn.quarter());
-        // What was told before lies before the answer.
+        // Changes that were encoded before must reach the client before the reply.
         if let Some((room, turn)) = self.room_named(&query.room) {
             room.flush(turn);
         }

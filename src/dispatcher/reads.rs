@@ -1,6 +1,5 @@
-//! What the node reads from logs: for its own place in its rooms and for those who come back, a
-//! bounded number at a time; and what it need not read, because the newest messages are kept within
-//! one memory bound.
+//! The node's reads of logs, for its own positions and for members that are behind, a bounded
+//! number at a time. Recent messages, which save reads, are kept within one memory bound.
 
 use std::time::Duration;
 
@@ -9,11 +8,11 @@ use super::{Dispatcher, Now, TICK};
 use crate::broker::{Page, Refused};
 use crate::model::id::Ticket;
 
-/// Every room is compared with its log once in this time, however quiet it is.
+/// Every room is compared with its log once in this time, even if it has no messages.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 impl Dispatcher {
-    /// Asks the broker for what the rooms in line want to know.
+    /// Starts the reads of queued rooms.
     pub(super) fn start_reads(&mut self) {
         while let Some(key) = self.turn.next_queued() {
             if let Some((room, turn)) = self.room(key) {
@@ -69,7 +68,7 @@ impl Dispatcher {
         }
     }
 
-    /// Makes the rooms due for a comparison with their logs, evenly over time.
+    /// Makes rooms due for a comparison with their logs, evenly over time.
     pub(super) fn compare_rooms(&mut self) {
         let share = TICK.as_secs_f64() / COMPARE_EVERY.as_secs_f64();
         self.compare_owed = (self.compare_owed + self.rooms.len() as f64 * share).min(READS as f64);
@@ -88,7 +87,7 @@ impl Dispatcher {
         }
     }
 
-    /// Keeps all rooms' recent messages within their memory: rooms give up their older half in
+    /// Keeps the recent messages of all rooms within their memory: rooms drop their older half in
     /// turn.
     pub(super) fn shrink_recent(&mut self) {
         while self.turn.recent_used > self.turn.settings.recent_memory {

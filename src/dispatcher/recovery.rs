@@ -1,15 +1,15 @@
-//! Bringing back to a room those who were away. A member is *live*, and gets each message as it is
-//! delivered, or it is behind and has a [`Cursor`]: then it gets its next page when its outbox has
-//! drained, from the recent messages or from a read that all who are behind share. Nothing is
-//! buffered for it. It becomes live in the turn in which its cursor meets the delivered offset.
+//! Recovery of missed messages. A member is *live* and receives each message as it is delivered, or
+//! it is behind and has a [`Cursor`]. Then it receives its next page when its outbox has drained,
+//! from the recent messages or from a read that all members behind share. Nothing is buffered for
+//! it. It becomes live in the turn in which its cursor reaches the delivered offset.
 //!
-//! What cursors cost is counted per room, not per client. A read brings a page (with Redis half a
-//! megabyte, in memory the whole log), and stays at hand in
-//! [`Recent`](crate::model::history::Recent) within the one bound for all rooms. A log of up to a
-//! page therefore costs at most three reads: where the room stands, the page, and one for whoever
-//! stood before it; a longer one costs each of its pages about once, and never more than twice.
-//! Where memory is too short for that, what was read is given up at the end of the turn, after
-//! everyone has had a part of it: each read brings the lowest cursor on.
+//! The cost of cursors grows with rooms, not with clients. A read returns a page (with Redis half a
+//! megabyte, in memory the whole log), which stays in [`Recent`](crate::model::history::Recent)
+//! within one bound for all rooms. A log of up to one page therefore costs at most three reads: the
+//! position of the room, the page, and one for members below it. A longer log costs each of its
+//! pages about once, and never more than twice. If memory is too short for that, the page is
+//! dropped at the end of the turn, after every member has received its part of it: each read moves
+//! the lowest cursor forward.
 
 use bytes::BytesMut;
 
@@ -26,25 +26,26 @@ use crate::protocol::{Joined, Message, Push, Reply, RequestId};
 pub struct Cursor {
     pub member: Membership,
     want: Want,
-    /// A join that has not been answered yet.
+    /// The join that has not been answered yet.
     pub(super) join: Option<Join>,
-    /// What the answer to the join says: nothing after the position that the client named is lost.
+    /// What the reply to the join reports: no message after the position that the client named is
+    /// lost.
     recovered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Want {
-    /// To stand wherever the room stands.
+    /// Become live at the position of the room.
     Now,
-    /// To go on from here, if the log has it: not judged yet.
+    /// Continue from here, if the log has it: not checked yet.
     Since(Position),
-    /// To get what comes after this, which is not above what the node has delivered. In an ended
-    /// epoch: what is left up to its end, a gap there, and what comes after it.
+    /// Receive what follows this position, which is not above what the node has delivered. In an
+    /// ended epoch: the rest of it up to its end, a gap there, and what follows.
     After(Position),
 }
 
-/// Whether the node's own read has just told that it misses nothing, so that a position it cannot
-/// place is lost.
+/// Whether the node's own read has just confirmed that it has every message, so that a position
+/// that it cannot place is lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum LogCheck {
     Complete,
@@ -67,8 +68,8 @@ impl Cursor {
         self.join.is_none()
     }
 
-    /// Whether it goes on after the room has lost messages: only a join that waits does, and is
-    /// judged anew.
+    /// Whether the cursor remains after the room has lost messages: only if a join waits, whose
+    /// position is then checked again.
     pub fn survives_loss(&mut self) -> bool {
         if let Want::After(at) = self.want {
             self.want = Want::Since(at);
@@ -76,8 +77,8 @@ impl Cursor {
         self.join.is_some()
     }
 
-    /// The epoch that the node followed has ended at this position. Whether the member is to be
-    /// told now, because it stands above the end; a join that waits is judged anew.
+    /// The node's epoch has ended at this position. Returns whether the member must receive the gap
+    /// now, because it is above the end. If a join waits, its position is checked again instead.
     pub fn is_above_end(&mut self, end: Position) -> bool {
         match self.want {
             Want::After(at) if at.offset > end.offset && self.join.is_some() => {
@@ -92,14 +93,14 @@ impl Cursor {
         }
     }
 
-    /// Whether another page fits into the outbox. If not, its writer is asked to tell when it has
-    /// drained.
+    /// Whether another page fits into the outbox. If not, asks its writer for a notification when
+    /// it has drained.
     fn has_room(&self, quarter: usize) -> bool {
         let fits = || self.member.outbox.waiting() <= quarter as u64;
         if fits() {
             return true;
         }
-        // Asked before the second look: the writer may be done with it between the two.
+        // Asked before the second check: the writer may have finished between the two.
         self.member.outbox.want_drained();
         fits()
     }
@@ -120,8 +121,8 @@ impl Cursor {
 }
 
 impl Room {
-    /// More comes at once than outboxes hold: all who are live, and thus stand here, get it page by
-    /// page.
+    /// More messages arrive at once than outboxes hold: all live members become members behind and
+    /// receive them page by page.
     pub fn fall_behind(&mut self, turn: &mut Turn, at: Position) {
         self.flush(turn);
         let want = Want::After(at);
@@ -136,8 +137,8 @@ impl Room {
         }
     }
 
-    /// Lets everyone who is behind have what can be had now, in the order they came, so that equal
-    /// events have equal effects.
+    /// Settles every member that is behind, in the order of sessions, so that equal events have
+    /// equal effects.
     pub fn settle_all(&mut self, turn: &mut Turn, check: LogCheck) {
         for session in self.behind() {
             self.settle(turn, session, check);
@@ -150,9 +151,9 @@ impl Room {
         sessions
     }
 
-    /// Lets a member that is behind have what can be had now: its answer, its next page, or its
-    /// place among the live. Whoever gets less than everything is looked at again when its outbox
-    /// has drained or a read has answered.
+    /// Sends a member that is behind what is available now: its reply, its next page, or both, or
+    /// makes it live. A member that has not received everything is settled again when its outbox
+    /// has drained or a read has returned.
     pub fn settle(&mut self, turn: &mut Turn, session: SessionId, check: LogCheck) {
         self.expire_recent(turn);
         let Some(position) = self.state.sequencer.position() else {
@@ -165,7 +166,8 @@ impl Room {
             match self.state.sequencer.standing(since) {
                 Standing::Valid => cursor.want = Want::After(since),
                 Standing::AboveEnd(offset) => {
-                    // What the client saw there was lost, and the offsets are given away anew.
+                    // The messages that the client received there were lost, and their offsets are
+                    // used again.
                     cursor.want = Want::After(Position { offset, ..position });
                     cursor.recovered = false;
                 }
@@ -183,7 +185,7 @@ impl Room {
                 match self.state.sequencer.end_of(at.epoch) {
                     Some(end) if at.offset >= end => self.pass_end(turn, session, position, end),
                     Some(_) => self.send_page_or_read(turn, session, position),
-                    // So many epochs have ended meanwhile that this one is forgotten.
+                    // So many epochs have ended meanwhile that this one is no longer kept.
                     None => self.lose_position(turn, session, position),
                 }
             }
@@ -195,7 +197,7 @@ impl Room {
         }
     }
 
-    /// The member stands where the room stands, and is told so if its join still waits for it.
+    /// Makes the member live at the room's position, and answers its join if that still waits.
     fn become_live(
         &mut self,
         turn: &mut Turn,
@@ -203,7 +205,7 @@ impl Room {
         position: Position,
         recovered: Option<bool>,
     ) {
-        // What was delivered in this turn lies before its place.
+        // Messages delivered in this turn come before its position.
         self.flush(turn);
         let Some(cursor) = self.state.cursors.remove(&session) else {
             return;
@@ -221,7 +223,7 @@ impl Room {
         }
     }
 
-    /// Gives a member its next page, if it is at hand; else it is read.
+    /// Sends a member its next page if it is among the recent messages; otherwise queues a read.
     fn send_page_or_read(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let want = self.state.cursors.get(&session).map(|cursor| cursor.want);
         let next = want.and_then(|want| match want {
@@ -236,8 +238,8 @@ impl Room {
         }
     }
 
-    /// The member has everything that is left of its epoch: it is told where the present one goes
-    /// on. If its join still waits, that is answered first.
+    /// The member has received the rest of its epoch: it receives a gap at which the present epoch
+    /// begins. If its join still waits, that is answered first.
     fn pass_end(&mut self, turn: &mut Turn, session: SessionId, top: Position, end: u64) {
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
@@ -269,9 +271,8 @@ impl Room {
         self.settle(turn, session, LogCheck::Pending);
     }
 
-    /// Gives a member its next page, from the messages at hand that follow its place: at most a
-    /// quarter of an outbox, the rest when that has drained. If its join still waits, it is told
-    /// first that all of it comes.
+    /// Sends a member its next page from the recent messages: at most a quarter of an outbox, the
+    /// rest when that has drained. If its join still waits, it is answered first.
     fn send_page(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let RoomState {
             cursors,
@@ -326,7 +327,7 @@ impl Room {
         }
         cursor.want = Want::After(last);
         turn.metrics.delivered_total.add(last.offset - at.offset);
-        // Asked for before the offer: the writer may be done with it at any moment.
+        // Asked for before the offer: the writer may finish at any moment.
         outbox.want_drained();
         turn.send(session, outbox, frames.freeze());
         if last == top {
@@ -336,9 +337,9 @@ impl Room {
         }
     }
 
-    /// Reads what the room's cursors need and the node does not have, for all of them: from the
-    /// lowest one on, up to what is at hand again. What is read stays at hand while there is
-    /// memory, so however many come back, each part of the log is read once.
+    /// Starts one read for all cursors of the room: from the lowest missing offset up to what is in
+    /// memory again. The result stays in memory while it fits, so each part of the log is read
+    /// once, however many members are behind.
     pub fn ask_seek(&mut self, turn: &mut Turn) {
         if self.state.seek_ticket.is_some() || !std::mem::take(&mut self.state.seek) {
             return;
@@ -350,8 +351,8 @@ impl Room {
             .cursors
             .values()
             .filter_map(|cursor| match cursor.want {
-                // Whoever has no room now is looked at when it has: one slow reader must not decide
-                // what all others wait for.
+                // A member whose outbox is full is settled when it has drained: one slow reader
+                // must not decide what all others wait for.
                 Want::After(at)
                     if cursor.member.outbox.waiting() <= quarter
                         && recent.run_at(at.offset + 1).is_none() =>
@@ -365,12 +366,12 @@ impl Room {
         };
         let next = lowest.offset + 1;
         let hole = recent.hole_at(next);
-        // Where little lies between what is at hand and what is needed, that is read along: members
-        // take pages at different paces, and each small hole that is left would be a read of its
-        // own.
+        // If only a small hole lies between the recent messages and the needed ones, it is read
+        // too: members take pages at different paces, and each small hole that is left would be a
+        // read of its own.
         let near = next - hole.start <= PAGE as u64 && !self.state.seek_exactly;
         let start = if near { hole.start } else { next };
-        // A whole log in one read, so that a herd costs few.
+        // A whole log in one read, so that many rejoining members cost few reads.
         let most = turn.settings.retention.of(&self.name).size.max(PAGE);
         let limit = (hole.end - start).min(most as u64) as usize;
         let from = Position {
@@ -382,7 +383,7 @@ impl Room {
         self.state.seek_ticket = Some(ticket);
     }
 
-    /// The answer to what was read for the cursors.
+    /// Handles the reply to the read for the cursors.
     pub fn answer_seek(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
@@ -416,15 +417,15 @@ impl Room {
         };
         if page.top.epoch != position.epoch || page.top.offset < position.offset {
             // The epoch is over, or the log has lost its tail, or the page is merely old: the
-            // node's own read tells.
+            // node's own read decides.
             self.make_due(turn);
         }
         if page.top.epoch != position.epoch {
             return;
         }
         self.note_expiry(turn, page.top, page.expires_in);
-        // At the end of the turn it is given up again where there is no memory for it; until then
-        // all have their part.
+        // If it does not fit into memory it is dropped at the end of the turn; until then every
+        // member receives its part.
         self.change_recent(turn, |recent| {
             recent.insert(&page.messages, position.offset)
         });
@@ -437,16 +438,15 @@ impl Room {
         }
     }
 
-    /// Whether the log no longer has what comes next for a member that is behind, and the node
-    /// neither.
+    /// Whether neither the log nor the node has the next message of a member that is behind.
     fn is_unreached(&self, session: SessionId, page: &Page) -> bool {
         let want = self.state.cursors.get(&session).map(|cursor| cursor.want);
         matches!(want, Some(Want::After(at)) if at.offset + 1 < page.first
             && self.state.recent.run_at(at.offset + 1).is_none())
     }
 
-    /// Tells a member that is behind where it stands now: its join by the answer, all others by a
-    /// gap.
+    /// Makes a member that is behind live at the room's position, with a loss: its join is answered
+    /// with `recovered: false`, an answered member receives a gap.
     fn lose_position(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
         let Some(cursor) = self.state.cursors.get(&session) else {
             return;

@@ -1,7 +1,7 @@
-//! Keeps the revocations that this node knows equal to the set in the broker. The node reads the
-//! set when it starts, once a minute, after each loss of its subscription and when data may have
-//! been lost; it applies what it did not know and writes back what the set lacks. A write that
-//! added something is published in the log of revocations, so that all nodes apply it at once.
+//! Keeps this node's revocations equal to the set in the broker. The node reads the set when it
+//! starts, once a minute, after each loss of its subscription and when data may have been lost. It
+//! applies the revocations it did not have and writes back those that the set lacks. A write that
+//! added some is published in the log of revocations, so that all nodes apply it at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -17,24 +17,24 @@ use crate::model::revocations::{Cutoff, Verdict};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{CommandError, Reply};
 
-/// How long a node that starts waits for the others to write what they know, if the set may be
+/// How long a starting node waits for the others to write their revocations, if the set may be
 /// incomplete.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it waits at least, since after a loss of all data it cannot see the others: they have
-/// to connect, take their leases anew (each asks for its own once a second) and write.
+/// How long it waits at least: after a loss of all data it cannot detect the others, which have to
+/// connect, renew their leases (each tries once a second) and write.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// How often it looks meanwhile.
+/// How often it reads the set meanwhile.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Users that are written at once: a few milliseconds of Redis' time.
+/// Maximum number of users in one write: a few milliseconds of Redis' time.
 const BATCH: usize = 1000;
 
-/// Notifications that are under way at once.
+/// Maximum number of notifications in flight.
 const NOTIFICATIONS: usize = 64;
 
-/// What this node does about the set.
+/// The state of this node's synchronization with the set.
 ///
 /// ```text
 ///            the set is confirmed, nobody is left to wait for, or PATIENCE is over
@@ -42,27 +42,27 @@ const NOTIFICATIONS: usize = 64;
 /// ```
 #[derive(Default)]
 pub struct RevocationSync {
-    /// The node knows which tokens are revoked.
+    /// The node has read which tokens are revoked.
     pub known: bool,
-    /// The set is to be read.
+    /// A read of the set is due.
     due: bool,
     reading: Option<Ticket>,
-    /// When the set was first found unconfirmed by a node that starts, and when it is read again.
+    /// When a starting node first found the set unconfirmed, and when it reads it again.
     unconfirmed: Option<Instant>,
     next_look: Option<Instant>,
-    /// It went on before the others had confirmed.
+    /// It continued before the other nodes had confirmed.
     force: bool,
-    /// What the set may lack, and whether other nodes may not know it either.
+    /// Users whose revocations the set may lack, and whether other nodes may lack them too.
     unwritten: VecDeque<(UserName, bool)>,
-    /// To be said once all of that is written.
+    /// To be sent once all of `unwritten` is written.
     confirm: Option<Confirm>,
     writing: Option<Writing>,
-    /// Users whose revocations are to be published again, and how many are under way.
+    /// Users whose revocations are to be published again, and how many of those are in flight.
     unpublished: VecDeque<UserName>,
     under_way: usize,
 }
 
-/// A write that is under way.
+/// A write in flight.
 struct Writing {
     ticket: Ticket,
     users: Vec<(UserName, bool)>,
@@ -70,20 +70,20 @@ struct Writing {
 }
 
 impl RevocationSync {
-    /// The set is to be compared with what this node knows.
+    /// Makes a comparison of the set with this node's revocations due.
     pub fn compare(&mut self) {
         self.due = true;
     }
 }
 
 impl Dispatcher {
-    /// Whether the node has read which tokens were revoked, so that it can judge them.
+    /// Whether the node has read which tokens are revoked, so that it can accept tokens.
     pub fn knows_revocations(&self) -> bool {
         self.control.revoked.known && self.control.sync.known
     }
 
-    /// A backend revokes tokens: first the set is written, then all nodes are notified, then it is
-    /// answered.
+    /// A backend revokes tokens: the set is written first, then all nodes are notified, then the
+    /// backend is answered.
     pub(super) fn order_revocation(
         &mut self,
         now: Now,
@@ -104,7 +104,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// The answer to a write.
+    /// Handles the reply to a write.
     pub(super) fn on_revoked(
         &mut self,
         now: Now,
@@ -145,7 +145,7 @@ impl Dispatcher {
                 sync.unpublished.extend(unpublished);
                 self.sync_revocations(now);
             }
-            // Tried again at the next tick.
+            // Written again at the next tick.
             Err(_) => {
                 for user in writing.users.into_iter().rev() {
                     sync.unwritten.push_front(user);
@@ -155,12 +155,12 @@ impl Dispatcher {
         }
     }
 
-    /// Asks what is to be asked now.
+    /// Starts the requests that are due.
     pub(super) fn sync_revocations(&mut self, now: Now) {
         let is_open = self.turn.settings.rights.open;
         let sync = &mut self.control.sync;
         if is_open || !self.control.revoked.known {
-            // A node in open mode judges no tokens. Any other reads the log first.
+            // A node in open mode verifies no tokens. Any other node reads the log first.
             sync.known |= is_open;
             return;
         }
@@ -216,7 +216,7 @@ impl Dispatcher {
         }));
     }
 
-    /// The answer to a read.
+    /// Handles the reply to a read.
     pub(super) fn on_revocations(
         &mut self,
         now: Now,
@@ -229,7 +229,7 @@ impl Dispatcher {
             return;
         }
         let Ok(stored) = result else {
-            // Asked again at the next tick.
+            // Read again at the next tick.
             sync.due = true;
             return;
         };
@@ -244,7 +244,7 @@ impl Dispatcher {
         self.sync_revocations(now);
     }
 
-    /// Whether a node that starts goes on with an unconfirmed set.
+    /// Whether a starting node continues with an unconfirmed set.
     fn stops_waiting(&mut self, now: Now, stored: &StoredRevocations) -> bool {
         let sync = &mut self.control.sync;
         let since = *sync.unconfirmed.get_or_insert(now.instant);
@@ -265,8 +265,8 @@ impl Dispatcher {
         false
     }
 
-    /// Writes back what the set lacks, and confirms it if that is wanted. `was_known`: other nodes
-    /// may have lost it too.
+    /// Writes back what the set lacks, and confirms the set if it is unconfirmed. `was_known`:
+    /// other nodes may lack it too.
     fn compare_with(&mut self, now: Now, stored: StoredRevocations, was_known: bool) {
         let control = &mut self.control;
         let there: HashMap<&UserName, Cutoff> = stored
@@ -319,20 +319,21 @@ impl Dispatcher {
     ) {
         let known = self.control.revocations.cutoff(&user, now.unix_ms);
         let by_former_version = cutoff.through() != time;
-        // A node of version 0.1 that publishes again what it knows has kept the time alone.
+        // A node of version 0.1 that publishes its revocations again has kept the time alone.
         if by_former_version && known.is_some_and(|known| known.through() == time) {
             return;
         }
         self.revoke(now, &user, cutoff);
-        // Nodes of version 0.1 write no set. What is heard before the set was read is compared with
-        // it then.
+        // Nodes of version 0.1 write no set. A revocation received before the set was read is
+        // compared with it then.
         if self.control.sync.known && by_former_version && known.is_none_or(|known| known < cutoff)
         {
             self.control.sync.unwritten.push_back((user, false));
         }
     }
 
-    /// Publishes what had to be written back, some at a time: other nodes may not know it.
+    /// Publishes the revocations that had to be written back, a bounded number at a time: other
+    /// nodes may lack them.
     fn publish_again(&mut self, now: Now) {
         while self.control.sync.under_way < NOTIFICATIONS
             && let Some(user) = self.control.sync.unpublished.pop_front()
@@ -350,7 +351,8 @@ impl Dispatcher {
         }
     }
 
-    /// What was published again is safe, or is to be published once more at the next tick.
+    /// A revocation was published again. If that failed, it is published once more at the next
+    /// tick.
     pub(super) fn renewed(&mut self, user: UserName, is_safe: bool) {
         self.control.sync.under_way -= 1;
         if !is_safe {

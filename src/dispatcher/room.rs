@@ -1,5 +1,5 @@
-//! One room: who is in it, what was said in this turn, and where the node stands. Its recovery, the
-//! other half of what a room does, is in [`recovery`](super::recovery).
+//! One room: its members, its publications of this turn, and the node's position in its log. Its
+//! recovery is in [`recovery`](super::recovery).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,13 +18,13 @@ use crate::model::id::{NumberMap, Position, SessionId, Ticket, UserName};
 use crate::model::retention::LogLimits;
 use crate::protocol::{Message, Protocol, Push};
 
-/// Messages of one read at most.
+/// Maximum number of messages in one read.
 pub const PAGE: usize = 256;
 
-/// A room with what this node knows of it.
+/// A room with this node's state of it.
 pub type Room = rooms::Room<RoomState, Membership>;
 
-/// What the node keeps of a membership: enough to deliver without looking the session up.
+/// The node's state of a membership: enough to deliver without looking up the session.
 #[derive(Clone, Debug)]
 pub struct Membership {
     pub outbox: Outbox,
@@ -32,35 +32,35 @@ pub struct Membership {
     pub present: Present,
 }
 
-/// As whom a member counts among those who are here.
+/// Whether and as which user a member counts as present.
 #[derive(Clone, Debug)]
 pub enum Present {
-    /// Its join is not answered.
+    /// Its join has not been answered.
     NotYet,
-    /// `None`: as one that has not said who it is.
+    /// `None`: as an anonymous session.
     As(Option<UserName>),
 }
 
-/// What the node knows of a room.
+/// The node's state of a room.
 #[derive(Debug, Default)]
 pub struct RoomState {
     pub sequencer: Sequencer,
     pub recent: Recent,
-    /// What was said in this turn and is not sealed yet.
+    /// Publications of this turn that have not been flushed.
     batch: Batch,
     /// The members that are behind; all others are live.
     pub cursors: NumberMap<SessionId, Cursor>,
-    /// The reads under way: the node's own, and the one that all cursors share.
+    /// The reads in flight: the node's own, and the one that all cursors share.
     pub sequencer_ticket: Option<Ticket>,
     pub seek_ticket: Option<Ticket>,
-    /// A cursor needs what the node no longer has.
+    /// A cursor needs messages that are not in memory.
     pub seek: bool,
-    /// The last such read met a newer format, perhaps before what the cursors need: the next one
-    /// reads no more than that.
+    /// The last such read returned a newer format, perhaps before what the cursors need: the next
+    /// one reads no more than that.
     pub seek_exactly: bool,
-    /// Members by protocol, so that nothing is encoded for nobody.
+    /// Members by protocol, so that no frame is encoded for a protocol without members.
     pub members_by_protocol: [usize; Protocol::COUNT],
-    /// Who is here, over all nodes.
+    /// The members over all nodes.
     pub presence: RoomPresence,
 }
 
@@ -69,9 +69,9 @@ pub struct RoomState {
 struct Batch {
     frames: [BytesMut; Protocol::COUNT],
     messages: u64,
-    /// The part of the frames that is no messages.
+    /// The presence events among the frames.
     events: [BytesMut; Protocol::COUNT],
-    /// Parts that their senders do not want back.
+    /// Parts that their senders excluded themselves from.
     except: Vec<Excluded>,
 }
 
@@ -79,7 +79,7 @@ struct Batch {
 struct Excluded {
     session: SessionId,
     protocol: Protocol,
-    /// The part of the protocol's frames, and what stands for it.
+    /// The part of the protocol's frames, and its replacement for the sender.
     part: std::ops::Range<usize>,
     own: Bytes,
 }
@@ -93,7 +93,7 @@ impl Batch {
         self.messages == 0 && self.events.iter().all(BytesMut::is_empty)
     }
 
-    /// The frames for each sender that did not want its own words back.
+    /// The frames for each sender that excluded itself from its publications.
     fn for_senders(&self) -> NumberMap<SessionId, Bytes> {
         let mut senders = NumberMap::default();
         for Excluded {
@@ -123,7 +123,7 @@ impl Batch {
 }
 
 impl Room {
-    /// A message came by the topic.
+    /// A message was received from the topic.
     pub fn receive(
         &mut self,
         turn: &mut Turn,
@@ -143,7 +143,7 @@ impl Room {
         }
     }
 
-    /// The room is to be compared with its log.
+    /// Makes a comparison of the room with its log due.
     pub fn make_due(&mut self, turn: &mut Turn) {
         self.state.sequencer.make_due();
         self.queue_read_if_due(turn);
@@ -155,7 +155,7 @@ impl Room {
         }
     }
 
-    /// It is this room's turn to read what it wants to know.
+    /// Starts the reads that the room needs.
     pub fn ask(&mut self, turn: &mut Turn) {
         if self.state.sequencer.is_due() {
             let range = self.state.sequencer.ask();
@@ -165,8 +165,8 @@ impl Room {
         self.ask_seek(turn);
     }
 
-    /// The answer to the node's own question. An answer to another one, of a room that was here
-    /// before, changes nothing.
+    /// Handles the reply to the node's own read. A reply to an earlier read, or of a former room
+    /// with the same key, is ignored.
     pub fn answer(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
@@ -191,7 +191,7 @@ impl Room {
         let former = self.state.sequencer.position();
         let (top, expires_in) = (page.top, page.expires_in);
         self.change_sequencer(turn, |sequencer| sequencer.answer(page, &mut steps));
-        // Where those stand who are live: the track itself is at the end of the steps already.
+        // The epoch of the live members: the sequencer itself is already at the end of the steps.
         let mut epoch = former
             .or(self.state.sequencer.position())
             .map(|at| at.epoch);
@@ -226,8 +226,8 @@ impl Room {
         self.queue_read_if_due(turn);
     }
 
-    /// This node cannot read the next message of the room, so its members must get it from another
-    /// node. Joins that wait are refused when their time is over.
+    /// This node cannot read the next message of the room, so its members must receive it from
+    /// another node. Waiting joins are refused at their deadline.
     fn mark_unreadable(&mut self, turn: &mut Turn) {
         let cursors = &self.state.cursors;
         let members = self.members.iter().map(|member| member.session);
@@ -243,8 +243,7 @@ impl Room {
         }
     }
 
-    /// The next message: kept for those who are behind, and put into the open buffer for those who
-    /// are live.
+    /// The next message: kept for members that are behind, and encoded for live members.
     fn deliver(&mut self, turn: &mut Turn, offset: u64, publication: Arc<Publication>) {
         self.encode(turn, Some(offset), &publication);
         self.keep(turn, offset, publication);
@@ -260,23 +259,23 @@ impl Room {
         });
     }
 
-    /// The log has told how long it is kept: the recent messages are kept as long. If the page is
-    /// older than what was delivered, they already have a later time.
+    /// A read has returned how long the log is kept; the recent messages are kept as long. If the
+    /// page is older than what was delivered, they already have a later time.
     pub fn note_expiry(&mut self, turn: &Turn, top: Position, expires_in: Duration) {
         if self.state.sequencer.position() == Some(top) {
             self.state.recent.expires = Some(turn.now + expires_in);
         }
     }
 
-    /// Gives up the recent messages when the log no longer has them either, so that every node
-    /// gives the same answer.
+    /// Drops the recent messages when the log has expired, so that every node returns the same
+    /// history.
     pub fn expire_recent(&mut self, turn: &mut Turn) {
         if self.state.recent.is_expired(turn.now) {
             self.change_recent(turn, Recent::clear);
         }
     }
 
-    /// Keeps count of the memory that messages ahead of a hole take.
+    /// Changes the sequencer and keeps count of the memory that messages ahead of a hole take.
     fn change_sequencer<T>(
         &mut self,
         turn: &mut Turn,
@@ -288,14 +287,14 @@ impl Room {
         changed
     }
 
-    /// Keeps count of the memory that recent messages take.
+    /// Changes the recent messages and keeps count of their memory.
     pub fn change_recent(&mut self, turn: &mut Turn, change: impl FnOnce(&mut Recent)) {
         turn.recent_used -= self.state.recent.weight();
         change(&mut self.state.recent);
         turn.recent_used += self.state.recent.weight();
     }
 
-    /// Puts a publication into the open buffer, for each protocol that is spoken here.
+    /// Encodes a publication into the batch, once for each protocol of the members.
     pub fn encode(&mut self, turn: &mut Turn, offset: Option<u64>, publication: &Publication) {
         let RoomState {
             batch,
@@ -336,8 +335,8 @@ impl Room {
         turn.encoded_bytes += batch.bytes() - before;
     }
 
-    /// Puts into the open buffer what is no message: those who are behind hear it too, at once,
-    /// because it has no place in the order of offsets.
+    /// Encodes a presence event into the batch. Members that are behind receive it too, at once,
+    /// because it has no offset.
     pub fn encode_event(&mut self, turn: &mut Turn, frames: impl Fn(Protocol) -> Bytes) {
         let RoomState {
             batch,
@@ -358,7 +357,7 @@ impl Room {
         turn.encoded_bytes += batch.bytes() - before;
     }
 
-    /// Offers what was said to every live member, as one buffer that all share.
+    /// Offers the batch to every live member, as one buffer that all share.
     pub fn flush(&mut self, turn: &mut Turn) {
         if self.state.batch.is_empty() {
             return;
@@ -370,7 +369,7 @@ impl Room {
         let cursors = &self.state.cursors;
         let mut live = 0;
         for member in &self.members {
-            // Both maps are nearly always empty, and looking into an empty one costs nothing.
+            // Both maps are nearly always empty, and a lookup in an empty map costs nothing.
             if let Some(cursor) = cursors.get(&member.session) {
                 let events = &events[member.value.protocol.index()];
                 if cursor.is_answered() && !events.is_empty() {
@@ -388,14 +387,14 @@ impl Room {
         turn.metrics.delivered_total.add(live * batch.messages);
     }
 
-    /// The epoch has ended here, and the present one goes on: each live member is told its new
-    /// place. Members that are behind get what is left of the epoch first, those above the end are
-    /// told now.
+    /// The epoch has ended, and the next one begins here: each live member receives a gap with its
+    /// new position. Members that are behind receive the rest of the epoch first; those above the
+    /// end receive the gap now.
     fn end_epoch(&mut self, turn: &mut Turn, position: Position) {
         self.flush(turn);
-        // What lies above was lost; its offsets are given away anew.
+        // Messages above were lost; their offsets are used again.
         self.change_recent(turn, |recent| recent.cut(position.offset));
-        // A store that has lost messages may have lost who is here.
+        // A store that has lost messages may have lost presence too.
         self.make_list_due(turn);
         let epoch = position.epoch.to_string();
         log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset;
@@ -415,12 +414,12 @@ impl Room {
         }
     }
 
-    /// The log no longer has what the members are to get next: each that stands in the room is told
-    /// its new place. A join that waits is told by its answer.
+    /// The log no longer has the next messages: each live member receives a gap with its new
+    /// position. A waiting join is answered instead.
     fn lose(&mut self, turn: &mut Turn, position: Position) {
         self.flush(turn);
         self.change_recent(turn, Recent::clear);
-        // A store that has lost messages may have lost who is here.
+        // A store that has lost messages may have lost presence too.
         self.make_list_due(turn);
         let epoch = position.epoch.to_string();
         log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset; "messages lost");
@@ -442,8 +441,8 @@ impl Room {
     }
 }
 
-/// What stands for a message at the sender that did not want it back. An ephemeral one has no place
-/// to tell of.
+/// The frame that replaces a message at the sender that excluded itself. It carries the position;
+/// an ephemeral message has none, so the frame is empty.
 pub fn own_message(message: &Message<'_>, protocol: Protocol) -> Bytes {
     let mut own = BytesMut::new();
     if message.offset.is_some() {

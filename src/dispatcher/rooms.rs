@@ -1,6 +1,6 @@
-//! Who is in which room, both ways round: the members of a room side by side for the fan-out, and
-//! the rooms of a session for its end. Joining, leaving and departing cost the same whether a room
-//! has ten members or ten thousand.
+//! An index of memberships in both directions: the members of a room, contiguous for the fan-out,
+//! and the rooms of a session. A join or leave costs the same in a room of ten members as in one of
+//! ten thousand.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::model::id::{NumberMap, RoomName, SessionId};
 
-/// A room's place in this structure, valid until the room is removed.
+/// A room's index in this structure, valid until the room is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomKey(u32);
 
@@ -23,42 +23,42 @@ impl RoomKey {
     }
 }
 
-/// Half as long as an address, because every membership has two. No node has as many rooms or
+/// Half as long as a pointer, because every membership has two. No node has four billion rooms or
 /// members.
 fn index(place: usize) -> u32 {
     u32::try_from(place).expect("fewer than four billion")
 }
 
-/// What a join has changed.
+/// The effect of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
-    /// The room's first local member: its topic is to be followed.
+    /// The room's first local member: its topic must be followed.
     First,
     Another,
-    /// The session was in the room; nothing has changed.
+    /// The session was a member already; nothing has changed.
     Already,
 }
 
-/// What a leave has changed.
+/// The effect of a leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// The room has no local member any more: its topic need not be followed.
+    /// The room has no local member any more: its topic can be unfollowed.
     Last,
     Others,
     NotMember,
 }
 
-/// All rooms of a node. `T` is what the node knows of a room, `M` what it keeps of a membership.
+/// All rooms of a node. `T` is the node's state of a room, `M` that of a membership.
 #[derive(Debug)]
 pub struct Rooms<T, M> {
     rooms: Slab<Room<T, M>>,
     names: HashMap<RoomName, RoomKey>,
-    /// Where each session is a member; absent when it is in no room. Most are in one room besides
-    /// the personal one of their user, which takes no memory besides.
+    /// The memberships of each session; absent if it is in no room. Two fit without an allocation:
+    /// the personal room and one more, which is the usual case.
     places: NumberMap<SessionId, SmallVec<[Place; 2]>>,
 }
 
-/// A room with at least one local member, or one that is about to have one.
+/// A room with at least one local member, or about to have its first.
 #[derive(Debug)]
 pub struct Room<T, M> {
     pub key: RoomKey,
@@ -91,7 +91,7 @@ impl<T, M> Default for Rooms<T, M> {
 }
 
 impl<T, M> Rooms<T, M> {
-    /// How many rooms there are.
+    /// The number of rooms.
     pub fn len(&self) -> usize {
         self.rooms.len()
     }
@@ -104,7 +104,7 @@ impl<T, M> Rooms<T, M> {
         self.names.get(name).copied()
     }
 
-    /// The room of this name, made with `state` when it is new.
+    /// The room of this name, created with `state` if it is new.
     pub fn find_or_add(&mut self, name: &RoomName, state: impl FnOnce() -> T) -> RoomKey {
         if let Some(key) = self.find(name) {
             return key;
@@ -126,13 +126,12 @@ impl<T, M> Rooms<T, M> {
         self.rooms.get(key.index())
     }
 
-    /// A room that is known to be there: keys live as long as their rooms.
+    /// The room of this key, unless it was removed.
     pub fn get_mut(&mut self, key: RoomKey) -> Option<&mut Room<T, M>> {
         self.rooms.get_mut(key.index())
     }
 
-    /// The first room at or behind a place in the structure, for walks that go on later; wraps
-    /// round.
+    /// The first room at or after an index, wrapping round, and the index at which to continue.
     pub fn next_key(&self, from: usize) -> Option<(RoomKey, usize)> {
         let found = (from..self.rooms.capacity()).find(|index| self.rooms.contains(*index));
         let index = found.or_else(|| self.rooms.iter().next().map(|(index, _)| index))?;
@@ -157,7 +156,7 @@ impl<T, M> Rooms<T, M> {
         }
     }
 
-    /// Takes a session out of a room; what was kept of its membership comes back.
+    /// Removes a session from a room and returns the state of its membership.
     pub fn leave(&mut self, key: RoomKey, session: SessionId) -> (Left, Option<M>) {
         let Some(places) = self.places.get_mut(&session) else {
             return (Left::NotMember, None);
@@ -173,8 +172,8 @@ impl<T, M> Rooms<T, M> {
         (left, Some(member))
     }
 
-    /// Forgets a room. Rooms are made by joining and go with the last member: a stranger cannot
-    /// make them pile up.
+    /// Removes a room. Rooms are created by the first join and removed after the last leave, so
+    /// clients cannot make them pile up.
     pub fn remove(&mut self, key: RoomKey) -> Option<Room<T, M>> {
         let room = self.rooms.try_remove(key.index())?;
         debug_assert!(room.members.is_empty());
@@ -186,7 +185,7 @@ impl<T, M> Rooms<T, M> {
         Some(room)
     }
 
-    /// How many rooms the session is in.
+    /// The number of rooms that the session is in.
     pub fn count_of(&self, session: SessionId) -> usize {
         self.places.get(&session).map_or(0, SmallVec::len)
     }
@@ -198,7 +197,7 @@ impl<T, M> Rooms<T, M> {
             .is_some_and(|places| places.iter().any(|place| place.room == key))
     }
 
-    /// What is kept of a session's membership.
+    /// The state of a session's membership.
     pub fn member_mut(&mut self, key: RoomKey, session: SessionId) -> Option<&mut M> {
         let places = self.places.get(&session)?;
         let place = places.iter().find(|place| place.room == key)?;
@@ -208,13 +207,13 @@ impl<T, M> Rooms<T, M> {
             .map(|member| &mut member.value)
     }
 
-    /// The rooms that the session is in now.
+    /// The rooms that the session is in.
     pub fn rooms_of(&self, session: SessionId) -> Vec<RoomKey> {
         let places = self.places.get(&session).into_iter().flatten();
         places.map(|place| place.room).collect()
     }
 
-    /// Empties a slot. The last member moves into it, and its session is told so.
+    /// Empties a slot. The last member moves into it, and the index of that member is updated.
     fn vacate(&mut self, place: Place) -> (Left, M) {
         let members = &mut self.rooms[place.room.index()].members;
         let left = members.swap_remove(place.slot as usize);

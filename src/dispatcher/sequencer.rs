@@ -1,6 +1,6 @@
-//! Where a node itself stands in a room: the position it has delivered, and the one read that mends
-//! a hole. Plain logic: messages and pages go in, what is to be delivered or told comes out, in
-//! order, whatever the subscription did.
+//! The node's own position in a room: what it has delivered, and the one read that closes a hole.
+//! Plain logic: messages and pages go in, deliveries and losses come out, in order, whatever the
+//! subscription missed.
 //!
 //! ```text
 //!    hole, other epoch,
@@ -11,8 +11,8 @@
 //!     │                     └───────────────────┼──────────────────────┘
 //!     └────────── answer reaches the top ───────┘
 //! ```
-//! A message that is next is delivered in every state; one that is not above the position is a
-//! double and dropped.
+//! The next message is delivered in every state; a message that is not above the position is a
+//! duplicate and dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,24 +21,24 @@ use crate::model::epochs::{Ends, Standing};
 use crate::model::id::{Epoch, Position};
 use crate::model::publication::{Page, Publication, Range};
 
-/// How many messages of a room wait for the read that closes the hole before them. Beyond it, and
-/// beyond what all rooms may hold in bytes, the newest are dropped: they are in the log, and
-/// another read will bring them.
+/// Maximum number of messages of a room that wait for the read which closes the hole before them.
+/// Beyond it, and beyond the bound in bytes for all rooms, the newest are dropped: they are in the
+/// log, and another read returns them.
 const AHEAD: usize = 1024;
 
-/// What the members of the room are to get.
+/// What the members of the room must receive.
 #[derive(Debug)]
 pub enum Step {
     Deliver(u64, Arc<Publication>),
-    /// The epoch has ended, and what is left of it was delivered: members at the end of it or above
-    /// stand here now, where the present epoch goes on. What lies above was lost.
+    /// The epoch has ended, and the rest of it was delivered. Members at its end or above continue
+    /// at this position in the present epoch. Messages above it were lost.
     Ended(Position),
-    /// The log no longer has what comes next: everyone now stands here.
+    /// The log no longer has the next message: all members continue at this position.
     Lost(Position),
 }
 
 impl Step {
-    /// Bytes that it occupies, as far as [`Publication::weight`] knows.
+    /// Its size in bytes, as [`Publication::weight`] estimates it.
     pub fn weight(&self) -> usize {
         match self {
             Step::Deliver(_, publication) => publication.weight(),
@@ -47,15 +47,15 @@ impl Step {
     }
 }
 
-/// The node's own place in one room.
+/// The node's own position in one room.
 #[derive(Debug, Default)]
 pub struct Sequencer {
-    /// What was delivered last; `None` until the first read has answered.
+    /// The last delivered position; `None` until the first read has returned.
     position: Option<Position>,
-    /// The ended epochs before the position's.
+    /// The epochs that ended before the position's.
     ends: Ends,
     read: Reading,
-    /// Heard but not next, in the order heard.
+    /// Messages received but not next, in the order received.
     ahead: VecDeque<(Epoch, u64, Arc<Publication>)>,
     ahead_weight: usize,
 }
@@ -66,13 +66,13 @@ enum Reading {
     Settled,
     Due,
     Asked,
-    /// Asked, and since then something happened that the answer may not cover.
+    /// A read is in flight, and something has happened since that its reply may not cover.
     AskedAndDue,
 }
 
 impl Sequencer {
-    /// For a room whose log is delivered from its beginning, rather than from where the first read
-    /// finds it.
+    /// For a room whose log is delivered from its beginning, rather than from the top at the first
+    /// read.
     pub fn from_the_beginning() -> Self {
         let position = Position {
             epoch: Epoch::UNKNOWN,
@@ -84,13 +84,13 @@ impl Sequencer {
         }
     }
 
-    /// The position delivered last, once it is known.
+    /// The last delivered position, once it is known.
     pub fn position(&self) -> Option<Position> {
         self.position
     }
 
-    /// What a position that a client names means here. One that is above what was delivered is not
-    /// known, however much the log may have.
+    /// Compares a position that a client names with the delivered one. A position above that is
+    /// unknown, even if the log has it.
     pub fn standing(&self, at: Position) -> Standing {
         let Some(position) = self.position else {
             return Standing::Unknown;
@@ -102,23 +102,23 @@ impl Sequencer {
         }
     }
 
-    /// The offset at which an epoch before the present one ended, if that is remembered.
+    /// The offset at which an earlier epoch ended, if that is kept.
     pub fn end_of(&self, epoch: Epoch) -> Option<u64> {
         self.ends.end_of(epoch)
     }
 
-    /// Whether a read is wanted and none is under way.
+    /// Whether a read is wanted and none is in flight.
     pub fn is_due(&self) -> bool {
         self.read == Reading::Due
     }
 
-    /// Whether nothing is known to be missing.
+    /// Whether no message is known to be missing.
     pub fn is_settled(&self) -> bool {
         self.read == Reading::Settled
     }
 
-    /// The log is to be compared with what was delivered: the topic was (re)subscribed, or it is
-    /// time.
+    /// Makes a comparison with the log due: the topic was (re)subscribed, or the last comparison is
+    /// too old.
     pub fn make_due(&mut self) {
         self.read = match self.read {
             Reading::Settled | Reading::Due => Reading::Due,
@@ -126,24 +126,24 @@ impl Sequencer {
         };
     }
 
-    /// The question to ask the log now; the caller asks it.
+    /// Returns the range to read, which the caller must start.
     pub fn ask(&mut self) -> Range {
         self.read = Reading::Asked;
         self.position.map_or(Range::Top, Range::After)
     }
 
-    /// The question was not answered; it stays due.
+    /// The read failed; it stays due.
     pub fn failed(&mut self) {
         self.read = Reading::Due;
     }
 
-    /// Bytes of the messages that wait for a read, as far as [`Publication::weight`] knows.
+    /// Bytes of the messages that wait for a read, as [`Publication::weight`] estimates them.
     pub fn ahead_weight(&self) -> usize {
         self.ahead_weight
     }
 
-    /// A message came by the topic. `Some` is to be delivered now; one that is not next is held if
-    /// it has no more bytes than there is `memory`.
+    /// A message was received from the topic. Returns the step to deliver now. A message that is
+    /// not next is kept if it fits into `memory` bytes.
     pub fn receive(
         &mut self,
         epoch: Epoch,
@@ -164,7 +164,7 @@ impl Sequencer {
                 return Some(Step::Deliver(offset, publication));
             }
         }
-        // An answer under way may close the hole; whether it did is judged when it is here.
+        // A read in flight may close the hole; that is decided when it returns.
         let weight = publication.weight();
         let fits = self.ahead.len() < AHEAD && weight <= memory;
         if !fits || self.read == Reading::Settled {
@@ -177,7 +177,7 @@ impl Sequencer {
         None
     }
 
-    /// The log has answered. The steps are put out in order.
+    /// Handles the reply to a read and adds the resulting steps in order.
     pub fn answer(&mut self, page: Page, steps: &mut Vec<Step>) {
         self.read = match self.read {
             Reading::AskedAndDue => Reading::Due,
@@ -190,10 +190,10 @@ impl Sequencer {
             messages,
             ..
         } = page;
-        // Where the position's epoch ended, while what is left of it is delivered.
+        // Where the position's epoch ended, while the rest of it is delivered.
         let mut end = None;
         let mut position = match self.position {
-            // The first look: nobody stands anywhere yet, so nothing is missed.
+            // The first read: no member has a position yet, so nothing is missed.
             None => top,
             Some(position) => {
                 let mut delivered = ends.page_begins_behind(position, top);
@@ -248,8 +248,7 @@ impl Sequencer {
         self.catch_up(complete, steps);
     }
 
-    /// Delivers what was waiting, as far as it goes on without a hole. `complete`: the page reached
-    /// the top.
+    /// Delivers the waiting messages up to the first hole. `complete`: the page reached the top.
     fn catch_up(&mut self, complete: bool, steps: &mut Vec<Step>) {
         let Some(position) = self.position.as_mut() else {
             return;
@@ -272,9 +271,8 @@ impl Sequencer {
             }
         }
         if missing && complete {
-            // Whatever is true of this is in the log, where the next read finds it. Keeping it
-            // could mean to ask for ever about something that a log which lost its tail no longer
-            // has.
+            // If these messages are in the log, the next read returns them. Keeping them could
+            // repeat the read for ever, if the log has lost its tail and no longer has them.
             self.ahead.clear();
             self.ahead_weight = 0;
         }
@@ -296,7 +294,7 @@ mod tests {
         age: Duration::from_secs(3600),
     };
 
-    /// A member of the room: checks what it is told, step by step.
+    /// A member of the room, which checks each step it receives.
     #[derive(Default)]
     struct Member {
         at: Option<Position>,
@@ -332,21 +330,21 @@ mod tests {
         }
     }
 
-    /// What befalls the log.
+    /// What happens to the log.
     #[derive(Clone, Copy, PartialEq)]
     enum Fate {
         /// The epoch ends and nothing is lost.
         Restarted,
-        /// The epoch ends and with it the newest messages go.
+        /// The epoch ends and the newest messages are lost.
         Restored,
-        /// The newest messages go, and only a delivered position proves it.
+        /// The newest messages are lost, and only a delivered position proves it.
         Torn,
         Emptied,
     }
 
-    /// Messages are published while the subscription drops some, reads are answered late, and the
-    /// log is trimmed, ended, restored or emptied; the member must see no hole and no double, lose
-    /// only with a gap, hear of each end at most once, and end at the top.
+    /// Messages are published while the subscription drops some, replies are late, and the log is
+    /// trimmed, ended, restored or emptied. The member must receive no hole and no duplicate, lose
+    /// only with a gap, receive each end at most once, and end at the top.
     #[test]
     fn members_see_every_message_once_and_in_order_or_are_told() {
         let now = Instant::now();
@@ -366,7 +364,7 @@ mod tests {
                 let calm = round > 150;
                 match random.u8(..8) {
                     // Redis changes its replication id whenever it may have lost something, so a
-                    // publish to a log that has lost its end and does not show it is not to be had.
+                    // publish to a log that has lost its end without a sign of it cannot occur.
                     0..3 if !calm && !is_torn => {
                         number += 1;
                         let at = log.append(Publication::numbered(number), None, LIMITS, now);
@@ -401,7 +399,7 @@ mod tests {
                         if fate == Fate::Emptied {
                             snapshot = log.clone();
                         }
-                        // The connection was lost with it: what was under way does not arrive.
+                        // The connection was lost with it: messages in flight do not arrive.
                         in_flight.clear();
                         fates.push(fate);
                         sequencer.make_due();
@@ -463,7 +461,7 @@ mod tests {
                 member.got
             );
             assert!(member.ended <= fates.len(), "seed {seed}");
-            // What is not held may be trimmed from the log before it is read.
+            // A message that is not kept may be trimmed from the log before it is read.
             let emptied = fates.iter().filter(|fate| **fate == Fate::Emptied).count();
             if !cuts && memory > 0 && fates.is_empty() {
                 assert_eq!(

@@ -1,5 +1,5 @@
-//! Sessions from their first event to the end of their connection: opened, pinged, answered, told
-//! goodbye, and hung up on if they do not go.
+//! Sessions, from opening to the end of their connection: they are pinged, answered and
+//! disconnected, and a connection that does not close in time is aborted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::model::publication::Sender;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Protocol, Push, Reply, frame};
 
-/// What the dispatcher knows of one connection.
+/// The dispatcher's state of one connection.
 pub(super) struct Session {
     pub(super) outbox: Outbox,
     pub(super) protocol: Protocol,
@@ -26,7 +26,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Whether the room is the personal one of its user.
+    /// Whether the room is the personal room of its user.
     pub(super) fn is_in_by_name(&self, room: &RoomName) -> bool {
         let user = self
             .identity
@@ -84,14 +84,14 @@ impl Dispatcher {
         }
     }
 
-    /// A client that reads nothing any more, or never closes, must not hold its connection: writer
-    /// and reader have so much time and no more.
+    /// Gives the writer and the reader a deadline: a client that reads nothing, or never closes,
+    /// must not keep its connection.
     fn await_end(&mut self, now: Now, session: SessionId, outbox: Outbox) {
         let deadline = now.instant + self.turn.settings.close_timeout;
         self.closing.insert(session, (deadline, outbox));
     }
 
-    /// Connections that are to end and have not: those whose time is over are hung up on.
+    /// Aborts the connections that have not ended by their deadline.
     pub(super) fn hang_up_expired(&mut self, now: Now) {
         self.closing.retain(|_, (deadline, outbox)| {
             let in_time = now.instant < *deadline;
@@ -126,7 +126,7 @@ impl Dispatcher {
         }
     }
 
-    /// Ends a session for a reason that it is told.
+    /// Disconnects a session with a close code.
     pub(super) fn disconnect(&mut self, now: Now, session: SessionId, why: Disconnect) {
         let Some(ended) = self.forget(session) else {
             return;
@@ -137,7 +137,7 @@ impl Dispatcher {
         self.await_end(now, session, ended.outbox);
     }
 
-    /// Takes a session out of everything.
+    /// Removes a session from all indexes.
     pub(super) fn forget(&mut self, session: SessionId) -> Option<Session> {
         let ended = self.sessions.remove(&session)?;
         self.heartbeats.remove(session, ended.beat);
@@ -151,7 +151,7 @@ impl Dispatcher {
         Some(ended)
     }
 
-    /// What every node knows one of this node's sessions by.
+    /// The identity of a session of this node in publications, unique over all nodes.
     pub(super) fn sender(&self, session: SessionId) -> Sender {
         Sender {
             incarnation: self.turn.settings.incarnation,
@@ -159,8 +159,8 @@ impl Dispatcher {
         }
     }
 
-    /// Answers whoever asked. A session that is too slow even for this is noted; who is gone needs
-    /// no answer.
+    /// Sends a reply. A session whose outbox is full is disconnected at the end of the turn; one
+    /// that is gone needs no reply.
     pub(super) fn reply(&mut self, reply_to: &ReplyTo, reply: &Reply<'_>) {
         if let Reply::Error(error) = reply {
             self.turn.metrics.errors_total.count(error.code);

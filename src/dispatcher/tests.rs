@@ -1,5 +1,5 @@
-//! The dispatcher's turns, one at a time: events in, frames and requests out. The broker is played
-//! by hand; no task runs and no time passes but what the test says.
+//! The dispatcher's turns, one at a time: events in, frames and requests out. The test takes the
+//! part of the broker; no task runs, and the test sets the time.
 
 mod bounds;
 mod calls;
@@ -34,12 +34,12 @@ use serde_json::{Value, json};
 const OUTBOX: usize = 64 * 1024;
 const EPOCH: u64 = 7;
 
-/// A dispatcher, and the writers' ends of its sessions.
+/// A dispatcher, and the writers' ends of its sessions' outboxes.
 struct Bench {
     dispatcher: Dispatcher,
     now: Now,
     outboxes: HashMap<u64, OutboxReader>,
-    /// What the broker was asked about presence, apart from all else.
+    /// The requests about presence, apart from all others.
     presence: Vec<Request>,
 }
 
@@ -109,7 +109,7 @@ impl Bench {
         assert_eq!(self.received(session.0).len(), 1, "the welcome");
     }
 
-    /// Opens a session that is a live member of the room, which stands at `offset`.
+    /// Opens a session that is a live member of the room, which is at `offset`.
     fn member(&mut self, session: u64, room: &str, offset: u64) {
         self.open(session);
         let requests = self.turn([join(session, room)]);

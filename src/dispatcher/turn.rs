@@ -1,6 +1,6 @@
-//! The dispatcher's desk: what rooms and sessions leave behind in a turn for the dispatcher to see
-//! to. Requests to the broker and who waits for them, reads in line, sessions found slow, rooms
-//! with something to seal.
+//! The effects of one turn, which rooms and sessions collect for the dispatcher: requests to the
+//! broker and the targets of their replies, queued reads, slow sessions, and rooms with an
+//! unflushed batch.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -20,22 +20,22 @@ use crate::model::control::{ControlCommand, ControlLog};
 use crate::model::id::{NumberMap, NumberSet, RoomName, SessionId, Ticket, UserName};
 use crate::protocol::RequestId;
 
-/// Reads that the node has under way at most for the sake of its own positions and of those who
-/// come back. A resubscription of 100,000 rooms then costs Redis a steady stream, not a wall.
+/// Maximum number of reads in flight for the node's own positions and for members that are behind.
+/// A resubscription of 100,000 rooms then costs Redis a steady stream of reads, not a burst.
 pub const READS: usize = 64;
 
-/// Bytes of messages that wait in all rooms together for the reads which close the holes before
-/// them. Enough for a usual hole in each of thousands of rooms; what does not fit comes with the
-/// next read.
+/// Maximum bytes of messages, of all rooms together, that wait for the reads which close the holes
+/// before them. Enough for a usual hole in each of thousands of rooms; what does not fit is
+/// returned by the next read.
 pub const AHEAD_MEMORY: usize = 16 << 20;
 
-/// How long a room waits whose read met a newer format.
+/// How long a room waits after a read that returned a newer format.
 pub const PAUSE: Duration = Duration::from_secs(1);
 
 /// Rooms that must not be read before these moments.
 pub type Pauses = BTreeMap<RoomKey, Instant>;
 
-/// The rooms whose pause is over.
+/// Removes and returns the rooms whose pause is over.
 pub fn take_over(pauses: &mut Pauses, now: Instant) -> Vec<RoomKey> {
     let mut over = Vec::new();
     pauses.retain(|room, until| {
@@ -48,10 +48,10 @@ pub fn take_over(pauses: &mut Pauses, now: Instant) -> Vec<RoomKey> {
     over
 }
 
-/// Who has asked something, and is told the reply.
+/// The target of a reply.
 #[derive(Clone, Debug)]
 pub enum ReplyTo {
-    /// A client, by the number it gave its command.
+    /// A client, by the id of its request.
     Session {
         session: SessionId,
         id: Option<RequestId>,
@@ -60,7 +60,7 @@ pub enum ReplyTo {
     Call(ApiCaller),
 }
 
-/// Who waits for an answer of the broker.
+/// The context of a request to the broker, kept until its reply arrives.
 pub enum Pending {
     Publish {
         reply_to: ReplyTo,
@@ -71,34 +71,34 @@ pub enum Pending {
         reply_to: ReplyTo,
         room: RoomName,
     },
-    /// What is to be done with a user.
+    /// A command about a user.
     ControlCommand {
         reply_to: ReplyTo,
         order: ControlCommand,
     },
-    /// The set of revocations is written for a backend; then the order is published.
+    /// The set of revocations is written for a backend; then the command is published.
     Revoke {
         reply_to: ReplyTo,
         order: ControlCommand,
     },
-    /// The node itself: it writes what the set of revocations lacks.
+    /// The node's own: writes what the set of revocations lacks.
     WriteBack,
-    /// The node itself: it reads the set of revocations.
+    /// The node's own: reads the set of revocations.
     ReadRevocations,
-    /// The node itself: the revocation of a user is published again.
+    /// The node's own: publishes the revocation of a user again.
     Renewal(UserName),
-    /// The node itself: what it tells of itself.
+    /// The node's own: publishes its report.
     Report,
-    /// The node itself: a hole in what the nodes tell each other.
+    /// The node's own: reads a control log, to close a hole.
     Control(ControlLog),
     Members(MembersQuery),
-    /// A backend's question for the whole cluster.
+    /// A backend's query about the whole cluster.
     Census(ReplyTo),
-    /// The node itself: a hole in the room is to be closed, or its position looked up.
+    /// The node's own: reads a room's log, to close a hole or to find its position.
     Sequencer(RoomKey),
-    /// Sessions that come back to the room, and whose messages the node no longer has.
+    /// The read that all members of the room that are behind share.
     Seek(RoomKey),
-    /// The node itself: who is in the room.
+    /// The node's own: reads the members of the room.
     MemberPage(RoomKey),
 }
 
@@ -108,39 +108,38 @@ pub struct Turn {
     pub now: Instant,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
-    /// When the broker had in hand what is delivered in this turn.
+    /// When the broker received what is delivered in this turn.
     pub received_at: Vec<Instant>,
-    /// What the broker is asked in this turn.
+    /// The requests to the broker of this turn.
     pub requests: Vec<Request>,
     pub pending: NumberMap<Ticket, Pending>,
-    /// How many of them are calls' commands.
+    /// How many of `pending` are commands of API calls.
     pub calls: usize,
     last_ticket: u64,
-    /// Rooms that want a read, and the same as a set: each key stands here once, also when its room
-    /// has gone and another has come in its place, so there are no more of them than there may be
-    /// rooms.
+    /// Rooms that wait for a read, in order, and the same rooms as a set. A key is queued once,
+    /// also when its room was removed and the key reused, so there are no more keys than rooms.
     queue: VecDeque<RoomKey>,
     queued: NumberSet<RoomKey>,
-    /// How many reads are under way.
+    /// Reads in flight.
     pub reads: usize,
-    /// Rooms whose read failed; they line up again at the next tick.
+    /// Rooms whose read failed; they are queued again at the next tick.
     pub retry: BTreeSet<RoomKey>,
-    /// Rooms whose read met a newer format, and when they may read again.
+    /// Rooms whose read returned a newer format, and when they may read again.
     pub paused: Pauses,
-    /// Found full during this turn; disconnected at its end.
+    /// Sessions whose outbox was full in this turn; disconnected at its end.
     pub slow: Vec<SessionId>,
     /// Members of rooms whose next message this node cannot read; disconnected at the turn's end,
-    /// so that they come back to another node.
+    /// so that they reconnect to another node.
     pub unreadable: Vec<SessionId>,
-    /// Rooms with something to seal.
+    /// Rooms with an unflushed batch.
     pub unflushed: Vec<RoomKey>,
-    /// Bytes said in this turn, in all rooms: a session may be in each of them.
+    /// Bytes encoded in this turn, in all rooms, because one session may be in all of them.
     pub encoded_bytes: usize,
     /// Bytes of recent messages in all rooms.
     pub recent_used: usize,
     /// Bytes of messages in all rooms that wait for the reads which close the holes before them.
     pub ahead_used: usize,
-    /// Whose joins were answered.
+    /// Members whose joins were answered in this turn.
     pub joined: Vec<(RoomKey, SessionId)>,
     pub member_reads: MemberReads,
 }
@@ -172,7 +171,7 @@ impl Turn {
         }
     }
 
-    /// Remembers who waits for an answer.
+    /// Registers the context of a request and returns its ticket.
     pub fn ticket(&mut self, waiting: Pending) -> Ticket {
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
@@ -180,7 +179,7 @@ impl Turn {
         ticket
     }
 
-    /// Asks for a part of a room's log on the node's own account.
+    /// Starts a read of a room's log for the node itself.
     pub fn read(
         &mut self,
         waiting: Pending,
@@ -200,15 +199,14 @@ impl Turn {
         ticket
     }
 
-    /// Puts a room into the line of those that want a read, once. One that is paused lines up
-    /// afterwards.
+    /// Queues a room for a read, once. A paused room is queued after its pause.
     pub fn queue_read(&mut self, room: RoomKey) {
         if !self.paused.contains_key(&room) && self.queued.insert(room) {
             self.queue.push_back(room);
         }
     }
 
-    /// The read of a room failed: it lines up again at the next tick, or after a pause if only an
+    /// The read of a room failed: it is queued again at the next tick, or after a pause if only an
     /// upgrade of this node or the end of the log's entry can help.
     pub fn retry(&mut self, room: RoomKey, why: Refused) {
         if why == Refused::Newer {
@@ -218,7 +216,7 @@ impl Turn {
         }
     }
 
-    /// The room that has waited longest for a read, if another may be asked now. It may have gone.
+    /// Takes the room that has waited longest, if another read may start. The room may be gone.
     pub fn next_queued(&mut self) -> Option<RoomKey> {
         if self.reads >= READS {
             return None;
@@ -233,7 +231,7 @@ impl Turn {
         self.queue.len() + self.retry.len() + self.paused.len()
     }
 
-    /// Bytes that may still be held ahead of holes.
+    /// How many more bytes may be kept ahead of holes.
     pub fn ahead_left(&self) -> usize {
         AHEAD_MEMORY.saturating_sub(self.ahead_used)
     }
@@ -243,13 +241,13 @@ impl Turn {
         self.settings.outbox_bytes / 4
     }
 
-    /// Whether a quarter of an outbox has been said: the turn ends, and the writers get theirs.
+    /// Whether a quarter of an outbox has been encoded: the turn ends, so that the writers can run.
     pub fn is_enough(&self) -> bool {
         self.encoded_bytes >= self.quarter()
     }
 
-    /// Offers frames to a session. One that is too slow for them is noted; one that is gone needs
-    /// none.
+    /// Offers frames to a session. If its outbox is full, it is disconnected at the turn's end; one
+    /// that is gone needs no frames.
     pub fn send(&mut self, session: SessionId, outbox: &Outbox, frames: Bytes) {
         if outbox.offer(frames) == Offer::Full {
             self.slow.push(session);

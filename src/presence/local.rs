@@ -1,6 +1,6 @@
-//! This node's own part of presence: how many sessions each user has in each room here, and what
-//! the others are still to hear of it. Whoever leaves is in their *grace* first: a page that is
-//! reloaded makes no noise.
+//! This node's part of presence: how many sessions each user has in each room on this node, and
+//! which changes to announce. A user without sessions is in its *grace* first, so that the reload
+//! of a page announces nothing.
 //!
 //! ```text
 //!             arrive                 leave (the last)
@@ -16,9 +16,9 @@ use crate::broker::SetPresence;
 use crate::model::id::{RoomName, UserName};
 use crate::model::member::Info;
 
-/// How many may be in their grace at once, about 40 MiB; beyond, whoever left first is announced
-/// early. Far more than leave a node within seconds; it bounds what those who come and go can make
-/// the node remember.
+/// Maximum number of users in their grace, about 40 MiB; beyond it the oldest is announced early.
+/// Far more than leave a node within seconds; it bounds the memory that clients can take by joining
+/// and leaving.
 const IN_GRACE: usize = 262_144;
 
 /// A user in a room; `None` stands for all anonymous sessions.
@@ -29,10 +29,10 @@ type Who = (RoomName, Option<UserName>);
 pub struct LocalPresence {
     grace: Duration,
     stays: HashMap<Who, Stay>,
-    /// Who is in their grace, by its end. The number tells apart those of one moment.
+    /// Users in their grace, by its end. The number makes the key unique.
     leaving: BTreeMap<Leaving, Who>,
     last_number: u64,
-    /// Whose stays have changed since [`announce`](LocalPresence::announce), each once.
+    /// Users whose state has changed since [`announce`](LocalPresence::announce), each once.
     changed: Vec<Who>,
 }
 
@@ -40,12 +40,12 @@ type Leaving = (Instant, u64);
 
 #[derive(Debug, Default)]
 struct Stay {
-    /// Sessions of this node.
+    /// Sessions on this node.
     connections: u32,
-    /// What the others were told.
+    /// The number of connections that was announced last.
     announced: u32,
     info: Option<Info>,
-    /// The others were not told this `info` yet.
+    /// This `info` has not been announced yet.
     informed: bool,
     /// It is in `changed`.
     is_changed: bool,
@@ -53,7 +53,7 @@ struct Stay {
 }
 
 impl LocalPresence {
-    /// `grace`: how long a user without sessions still counts; zero: not at all.
+    /// `grace`: how long a user without sessions still counts as present; zero: not at all.
     pub fn new(grace: Duration) -> Self {
         Self {
             grace,
@@ -64,12 +64,12 @@ impl LocalPresence {
         }
     }
 
-    /// How many are in their grace.
+    /// How many users are in their grace.
     pub fn in_grace(&self) -> usize {
         self.leaving.len()
     }
 
-    /// One more session of the user is in the room. Of differing `info` the newest holds.
+    /// One more session of the user is in the room. The newest `info` replaces older ones.
     pub fn arrive(&mut self, room: &RoomName, user: Option<&UserName>, info: Option<&Info>) {
         let who = (room.clone(), user.cloned());
         let stay = self.stays.entry(who.clone()).or_default();
@@ -80,7 +80,7 @@ impl LocalPresence {
         self.set_info(who, info);
     }
 
-    /// What a user who is in the room shows of itself has changed.
+    /// The `info` of a user in the room has changed.
     pub fn update_info(&mut self, room: &RoomName, user: &UserName, info: Option<&Info>) {
         let who = (room.clone(), Some(user.clone()));
         if self.stays.contains_key(&who) {
@@ -99,13 +99,13 @@ impl LocalPresence {
         self.note(who);
     }
 
-    /// One session less of the user is in the room: if it was the last, the grace begins.
+    /// One session of the user has left the room. If it was the last, the grace begins.
     pub fn leave(&mut self, now: Instant, room: &RoomName, user: Option<&UserName>) {
         self.remove_session(Some(now), room, user);
     }
 
-    /// One session less of the user is in the room, and it does not come back: it is somebody
-    /// else's now.
+    /// One session of the user has left the room without a grace, because it now counts as another
+    /// user.
     pub fn leave_without_grace(&mut self, room: &RoomName, user: Option<&UserName>) {
         self.remove_session(None, room, user);
     }
@@ -116,7 +116,7 @@ impl LocalPresence {
             return;
         };
         stay.connections = stay.connections.saturating_sub(1);
-        // Whoever was never announced needs no grace.
+        // A user that was never announced needs no grace.
         if stay.connections == 0
             && stay.announced > 0
             && stay.grace.is_none()
@@ -142,7 +142,7 @@ impl LocalPresence {
         }
     }
 
-    /// Ends the grace of those whose time is over.
+    /// Ends the graces that are over.
     pub fn expire(&mut self, now: Instant) {
         while let Some((leaving, _)) = self.leaving.first_key_value()
             && leaving.0 <= now
@@ -164,7 +164,7 @@ impl LocalPresence {
         self.note(who);
     }
 
-    /// Puts out what the others must hear since this was last asked, each user of a room once.
+    /// Publishes the changes since the last call, each user of a room once.
     pub fn announce(&mut self, mut tell: impl FnMut(SetPresence)) {
         for who in self.changed.drain(..) {
             let Some(stay) = self.stays.get_mut(&who) else {
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(announced(&mut presence), [("0".into(), 0)]);
     }
 
-    /// The naive model: every session by itself, and when each user was last here.
+    /// The naive model: every session by itself, and when each user had its last session.
     #[test]
     fn what_is_announced_agrees_with_a_naive_model_under_random_operations() {
         for seed in 0..300 {
@@ -303,7 +303,7 @@ mod tests {
             let grace = random.u32(..3) * SECOND;
             let mut presence = LocalPresence::new(grace);
             let mut now = Instant::now();
-            // Who sits where, and since when nobody of a name does.
+            // The sessions as (room, user), and since when a pair has none.
             let mut sessions: Vec<(u8, u8)> = Vec::new();
             let mut empty_since: BTreeMap<(u8, u8), Instant> = BTreeMap::new();
             let mut announced: BTreeMap<(u8, u8), u32> = BTreeMap::new();

@@ -1,6 +1,6 @@
-//! Who is in one room, over all nodes, as this node's members were told: a version, and the list
-//! that it belongs to. Plain logic: changes and pages of the list go in, what members are to be
-//! told comes out, in the order of versions, whatever the subscription missed.
+//! The members of one room over all nodes, as this node has sent them to its members: a version,
+//! and the list at that version. Plain logic: changes and pages of the list go in, changes for the
+//! members come out, in the order of versions, whatever the subscription missed.
 //!
 //! ```text
 //!             following                       versions are equal
@@ -9,8 +9,8 @@
 //!  └────────┘ ─────────▶ list (pages, from the first on) ───────────┘
 //!             a hole           changes meanwhile wait, and come behind it
 //! ```
-//! A room whose list does not fit into the node's memory has only the version. Its members are told
-//! of changes as they come, and where changes were missed, that they must ask anew.
+//! A room whose list does not fit into the node's memory has only the version. Its members receive
+//! changes as they come, and after a missed change a push that asks them to query the list again.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,18 +19,18 @@ use std::ops::Bound;
 use crate::model::id::UserName;
 use crate::model::member::{Change, Info, Member, MemberPage};
 
-/// Members of one read at most.
+/// Maximum number of members in one read.
 const PAGE: usize = 1000;
 
-/// How many changes wait for the list that is being read. Beyond it reading begins again: the list
-/// has them.
+/// Maximum number of changes that wait for the list being read. Beyond it the read begins again:
+/// the list contains them.
 const AHEAD: usize = 4096;
 
-/// What a member occupies besides its name and its info, in bytes, near enough to keep a bound.
+/// Approximate memory of a member besides its name and its info, in bytes.
 const OVERHEAD: usize = 128;
 
-/// What the members of the room are to be told. The version is that of the change, or of the list
-/// in which it was found.
+/// A change that the room's members receive. The version is that of the change, or of the list in
+/// which it was found.
 #[derive(Clone, Debug)]
 pub enum MemberChange {
     Joined {
@@ -42,7 +42,7 @@ pub enum MemberChange {
         user: UserName,
         version: u64,
     },
-    /// What has changed cannot be told; the list is to be asked for anew.
+    /// The changes are unknown; clients must query the list again.
     Anew {
         version: u64,
     },
@@ -58,7 +58,7 @@ impl MemberChange {
     }
 }
 
-/// What is to be read next.
+/// The next read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListQuery {
     pub after: Option<UserName>,
@@ -68,34 +68,33 @@ pub struct ListQuery {
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct MemberList {
-    /// What the members were told last; `None` until the first list is here.
+    /// The version that the members have; `None` until the first list has been read.
     version: Option<u64>,
-    /// The list at `version`; `None` if it is not here or does not fit.
+    /// The list at `version`; `None` if it has not been read or does not fit.
     table: Option<Table>,
-    /// The version of the list's last page: until the changes up to here have come, some of the
+    /// The version of the list's last page: until the changes up to it have arrived, a part of the
     /// list is ahead of `version`.
     last_page: u64,
-    /// How many users there are, and how many sessions that have not said who they are, by the
-    /// newest read.
+    /// The number of users, and of anonymous sessions, by the newest read.
     count: u64,
     anonymous: u64,
     want: Want,
-    /// A read is under way; `Stale` when what happened since makes its answer worthless.
+    /// The read in flight; `Stale` if its reply has been invalidated since.
     asked: Asked,
     /// The pages of the list so far, and the version of the first.
     pages: Option<(u64, Table)>,
-    /// Heard while a list is being read.
+    /// Changes received while a list is being read.
     ahead: VecDeque<Change>,
 }
 
-/// What is wanted of the next read, the greater including the smaller.
+/// What the next read must return; a greater value includes the smaller ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Want {
     #[default]
     Nothing,
     /// The counts.
     Counts,
-    /// Whether something was missed.
+    /// The version, to detect missed changes.
     Compare,
     List,
 }
@@ -115,7 +114,7 @@ struct Table {
 }
 
 impl Table {
-    /// What the user had before.
+    /// Sets a user's connections, and returns the former number.
     fn set(&mut self, user: UserName, connections: u32, info: Option<Info>) -> u32 {
         let weigh = |user: &UserName, info: &Option<Info>| {
             OVERHEAD + user.as_str().len() + info.as_ref().map_or(0, |info| info.get().len())
@@ -138,7 +137,7 @@ impl Table {
         former
     }
 
-    /// What has to be told to those who know the older list.
+    /// Adds the changes from an older list to this one.
     fn changes_since(&self, old: &Table, version: u64, changes: &mut Vec<MemberChange>) {
         for user in old
             .members
@@ -162,14 +161,14 @@ impl Table {
 }
 
 impl MemberList {
-    /// The topic was (re)subscribed: something may have been missed.
+    /// The topic was (re)subscribed: changes may have been missed.
     pub fn make_due(&mut self) {
         let want = self.version.map_or(Want::List, |_| Want::Compare);
         self.want(want);
         self.start_over();
     }
 
-    /// The counts are wanted as they are now; an answer under way is as good.
+    /// Asks for the present counts; a reply in flight will do.
     pub fn want_counts(&mut self) {
         if !matches!(self.asked, Asked::Yes(_)) {
             self.want(Want::Counts);
@@ -187,28 +186,28 @@ impl MemberList {
         }
     }
 
-    /// Whether a read is wanted and none is under way.
+    /// Whether a read is wanted and none is in flight.
     pub fn is_due(&self) -> bool {
         self.want != Want::Nothing && self.asked == Asked::No
     }
 
-    /// Whether the members are known, or known not to fit: a question for them can be answered.
+    /// Whether a members query can be answered: the list has been read, or it does not fit.
     pub fn is_known(&self) -> bool {
         self.version.is_some()
     }
 
-    /// Whether the list is here.
+    /// Whether the list is in memory.
     pub fn has_list(&self) -> bool {
         self.table.is_some()
     }
 
-    /// What it occupies, in bytes.
+    /// Its memory, in bytes.
     pub fn weight(&self) -> usize {
         let pages = self.pages.as_ref().map_or(0, |(_, table)| table.weight);
         pages + self.table.as_ref().map_or(0, |table| table.weight)
     }
 
-    /// The question to ask now; the caller asks it.
+    /// Returns the next read, which the caller must start.
     pub fn ask(&mut self) -> ListQuery {
         self.asked = Asked::Yes(self.want);
         let last = self
@@ -221,7 +220,7 @@ impl MemberList {
         }
     }
 
-    /// The question was not answered; what was wanted still is, but for the counts.
+    /// The read failed. What it was to return is still wanted, except the counts.
     pub fn failed(&mut self) {
         self.asked = Asked::No;
         if self.want == Want::Counts {
@@ -234,7 +233,7 @@ impl MemberList {
         self.ahead.len() * OVERHEAD
     }
 
-    /// Somebody's connections are more or fewer. `may_wait`: whether there is memory for changes
+    /// A user's number of connections has changed. `may_wait`: whether there is memory for changes
     /// that wait for a list.
     pub fn receive(&mut self, change: Change, may_wait: bool, changes: &mut Vec<MemberChange>) {
         match self.version {
@@ -287,8 +286,8 @@ impl MemberList {
         }
     }
 
-    /// A read was answered. What is to be told is put out in order. `memory`: how many bytes more
-    /// it may occupy.
+    /// Handles the reply to a read, and adds the changes for the members in order. `memory`: how
+    /// many more bytes the list may occupy.
     pub fn answer(&mut self, page: MemberPage, memory: usize, changes: &mut Vec<MemberChange>) {
         let asked = std::mem::take(&mut self.asked);
         self.anonymous = page.anonymous;
@@ -317,8 +316,8 @@ impl MemberList {
         {
             pages.set(user, connections, info);
         }
-        // What is known to come counts too: a room that is too large costs one page and not all of
-        // them.
+        // Members still to be read count too: a list that is too large costs one page and not all
+        // of them.
         let fits = pages.weight.max(page.count as usize * OVERHEAD) <= memory;
         if fits && page.more {
             self.pages = Some((version, pages));
@@ -343,15 +342,15 @@ impl MemberList {
         self.catch_up(changes);
     }
 
-    /// Lets come what waited for the list, as far as it goes on without a hole.
+    /// Applies the changes that waited for the list, up to the first hole.
     fn catch_up(&mut self, changes: &mut Vec<MemberChange>) {
         while let Some(change) = self.ahead.pop_front() {
             match self.version {
                 Some(version) if change.from == version => self.apply(change, changes),
                 Some(version) if change.version <= version => {}
                 _ => {
-                    // The next list has it. Keeping it could mean to ask for ever about something
-                    // that a store which went back no longer has.
+                    // The next list contains it. Keeping it could repeat the read for ever, if the
+                    // store has lost data and no longer has it.
                     self.ahead.clear();
                     self.want(Want::List);
                 }
@@ -359,12 +358,12 @@ impl MemberList {
         }
     }
 
-    /// Gives the list up, because it does not fit into the node's memory any more.
+    /// Drops the list, because it no longer fits into the node's memory.
     pub fn give_up(&mut self) {
         let is_mixed = self.version.is_some_and(|version| version < self.last_page);
         if self.table.take().is_some() && is_mixed {
-            // Without the list nobody knows any more which of the changes to come were told with
-            // it.
+            // Without the list the node cannot decide which of the next changes its members already
+            // have.
             self.want(Want::List);
         }
         if self.pages.is_some() {
@@ -372,8 +371,8 @@ impl MemberList {
         }
     }
 
-    /// A part of the list, if it is here: the members behind `after`, at most `limit`, and no more
-    /// than `bytes` of them but for the first.
+    /// A page of the list, if the list is in memory: the members after `after`, at most `limit`,
+    /// and at most `bytes` of them, but at least one.
     pub fn page(&self, after: Option<&UserName>, limit: usize, bytes: usize) -> Option<MemberPage> {
         let (version, table) = (self.version?, self.table.as_ref()?);
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -400,7 +399,7 @@ impl MemberList {
     }
 }
 
-/// Leaves out the members that are more than fit into so many bytes; one always stays.
+/// Removes the members that do not fit into so many bytes; one always stays.
 pub fn fit(page: &mut MemberPage, bytes: usize) {
     let mut used = 0;
     let fits = |member: &&Member| {

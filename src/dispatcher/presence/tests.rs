@@ -1,5 +1,5 @@
-//! Presence, turn by turn: what is announced and when, what members are told, and how they are
-//! answered who ask.
+//! Presence, turn by turn: announcements and their times, the pushes that members receive, and the
+//! replies to members queries.
 
 use super::*;
 use crate::broker::{Change, Info, Member, MemberPage, Members, SetPresence};
@@ -70,7 +70,7 @@ fn one(room: &str, user: &str, connections: u32) -> (String, String, u32) {
 }
 
 impl Bench {
-    /// What was announced since this was last asked: room, user, connections.
+    /// The announcements since the last call: room, user, connections.
     fn announced(&mut self) -> Vec<(String, String, u32)> {
         let mut announced = Vec::new();
         self.presence.retain(|request| {
@@ -85,7 +85,7 @@ impl Bench {
         announced
     }
 
-    /// The questions for members since this was last asked.
+    /// The list reads since the last call.
     fn asked(&mut self) -> Vec<Members> {
         let mut asked = Vec::new();
         self.presence.retain(|request| match request {
@@ -98,7 +98,7 @@ impl Bench {
         asked
     }
 
-    /// A live member of a room whose list is here.
+    /// Opens a live member of a room whose list has been read.
     fn listed(&mut self, session: u64, room: &str, version: u64, users: &[&str]) {
         self.member(session, room, 0);
         let asked = self.asked();
@@ -131,7 +131,7 @@ fn a_member_is_here_when_its_join_is_answered_and_not_before() {
     let ticket = read_ticket(&bench.turn([following("lobby")]));
     bench.turn([page(ticket, 5, 6, vec![])]);
     assert_eq!(bench.announced(), [one("lobby", "ada", 1)]);
-    // A join that is refused was never here.
+    // A refused join is not announced.
     bench.turn([join(1, "other")]);
     bench.pass(6 * SECOND);
     bench.pass(6 * SECOND);
@@ -231,7 +231,7 @@ fn those_who_wait_for_the_answer_to_their_join_hear_of_nobody_and_those_behind_d
     let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 0)]));
     bench.turn([changed("lobby", 7, "bob", 0, 1)]);
     assert!(bench.received(2).is_empty(), "it is not in the room yet");
-    // It gets a part of what it missed, and stays behind.
+    // It receives a part of the missed messages, and stays behind.
     bench.turn([page(ticket, 5, 1, vec![1, 2])]);
     bench.turn([changed("lobby", 8, "cy", 0, 1)]);
     let received = bench.received(2);

@@ -1,4 +1,4 @@
-//! What waits is bounded, and whoever takes too much is told so.
+//! Queues are bounded, and a client that exceeds a bound receives an error.
 
 use super::*;
 
@@ -80,7 +80,7 @@ fn readers_that_flood_do_not_delay_what_the_broker_brings() {
         };
         tell.send(message).unwrap();
     }
-    // Whatever is in the inbox is handled still.
+    // Events that are in the inbox are still handled.
     drop((say, tell));
     let dispatcher = std::mem::replace(&mut bench.dispatcher, Bench::new().dispatcher);
     let (asked, _requests) = flume::unbounded();

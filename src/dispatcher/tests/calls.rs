@@ -1,8 +1,8 @@
-//! What backends ask, through the same dispatcher.
+//! API calls of backends.
 
 use super::*;
 
-/// A backend's publish, and where its answer comes.
+/// A backend's publish, and the receiver of its result.
 fn call(room: &str) -> (Event, flume::Receiver<(usize, api::Answer)>) {
     let (sender, answers) = flume::bounded(1);
     let publish = api::Publish {

@@ -1,4 +1,5 @@
-//! What this node says of its users' connections, and what backends ask about the whole cluster.
+//! What this node publishes about its users' connections, and queries of backends about the whole
+//! cluster.
 
 use super::identity::{holder, secured};
 use super::*;
@@ -10,7 +11,7 @@ use crate::model::identity::Identity;
 use crate::protocol::Code;
 
 impl Bench {
-    /// What was said of connections since this was last asked: `+@ada 7 {"n":1}`, `-@ada 7`.
+    /// The connections published since the last call: `+@ada 7 {"n":1}`, `-@ada 7`.
     fn connections(&mut self) -> Vec<String> {
         let requests = self
             .presence
@@ -61,7 +62,7 @@ fn a_connection_is_named_from_when_it_is_in_its_users_room_until_it_ends() {
     bench.turn([super::identity::identified(2, Arc::new(newer))]);
     assert_eq!(bench.connections(), [r#"+ada 2 {"n":1}"#]);
 
-    // At once: there is no grace for a connection.
+    // At once: a connection has no grace.
     for session in [2, 1] {
         let (session, farewell) = (SessionId(session), None);
         bench.turn([Event::Closed { session, farewell }]);
@@ -141,7 +142,7 @@ fn a_question_for_the_cluster_is_passed_on_and_its_answer_or_refusal_passed_back
         assert_eq!(asked.question, question);
         assert!(!bench.dispatcher.load().is_idle());
         let ticket = asked.ticket;
-        // One that is not the dispatcher's changes nothing, nor does one that comes twice.
+        // A foreign ticket changes nothing, nor does a repeated one.
         for ticket in [Ticket(999), ticket, ticket] {
             let result = result.clone();
             bench.turn([Event::Broker(BrokerEvent::Found { ticket, result })]);

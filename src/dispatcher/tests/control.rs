@@ -1,5 +1,5 @@
-//! What nodes tell each other to do with users: revoked tokens, rooms joined and left from outside,
-//! and logs that are lost.
+//! Commands between nodes about users: revoked tokens, joins and leaves by a backend, and logs that
+//! are lost.
 
 use super::identity::{holder, identified, secured};
 use super::*;
@@ -11,7 +11,7 @@ use crate::model::identity::LEEWAY;
 
 const REVOKED: &str = "$control.revoked";
 
-/// Tokens that were issued up to this moment by any clock that is not ahead.
+/// Revokes the tokens issued up to this moment by any clock that is not ahead.
 fn revoked(user: &str, moment: u64) -> Arc<Publication> {
     ordered(user, ControlAction::Revoke(Cutoff::at(moment)), 1)
 }
@@ -20,7 +20,7 @@ fn user(name: &str) -> UserName {
     UserName::new(name).unwrap()
 }
 
-/// The answer to the read of the set of revocations among these requests: it is confirmed.
+/// The reply to the read of the set of revocations among these requests, with a confirmed set.
 pub(super) fn stored(requests: &[Request], cutoffs: &[(&str, Cutoff)]) -> Event {
     stored_as(requests, cutoffs, true, 0)
 }
@@ -54,7 +54,7 @@ fn writes(requests: Vec<Request>) -> Vec<Revoke> {
     writes.collect()
 }
 
-/// The set took it; these users are new in it.
+/// The reply to a write; these users are new in the set.
 fn written(write: &Revoke, new: &[&str]) -> Event {
     Event::Broker(BrokerEvent::Revoked {
         ticket: write.ticket,
@@ -77,7 +77,7 @@ fn control_message(room: &str, offset: u64, publication: Arc<Publication>) -> Ev
     })
 }
 
-/// A whole log, as a read brings it.
+/// A whole log, as a read returns it.
 fn log(ticket: Ticket, epoch: u64, publications: Vec<Arc<Publication>>) -> Event {
     let (epoch, offset) = (Epoch::new(epoch), publications.len() as u64);
     let result = Ok(Page {
@@ -99,7 +99,7 @@ fn publishes(requests: Vec<Request>) -> Vec<crate::broker::Publish> {
 }
 
 impl Bench {
-    /// A node that has not read yet what the others said.
+    /// A node that has not read the control logs yet.
     fn behind() -> Self {
         let mut bench = Bench::new();
         bench.dispatcher.turn.settings.rights.open = false;
@@ -128,7 +128,7 @@ fn a_revocation_ends_the_sessions_with_older_tokens_and_refuses_them_from_then_o
     bench.signed_in(3, &holder("bob", "*", expires), 0);
     bench.signed_in(4, &silent, 0);
     bench.signed_in(5, &doubtful, 0);
-    // What was issued at this very moment is not after it.
+    // A token issued at this very moment is not after it.
     bench.turn([control_message(REVOKED, 1, revoked("ada", moment))]);
     let codes = [1, 2, 3, 4, 5].map(|session| bench.closed(session));
     assert_eq!(codes, [Some(3500), None, None, Some(3500), Some(3008)]);
@@ -147,7 +147,7 @@ fn a_revocation_ends_the_sessions_with_older_tokens_and_refuses_them_from_then_o
         assert_eq!(bench.closed(session), Some(close));
     }
     bench.signed_in(9, &new, 0);
-    // An older word about the same user changes nothing.
+    // An older revocation of the same user changes nothing.
     bench.turn([control_message(REVOKED, 2, revoked("ada", moment - 9))]);
     assert_eq!(bench.closed(9), None);
 }
@@ -195,10 +195,10 @@ fn a_revocation_of_a_former_version_is_written_into_the_set() {
         panic!("{writes:?}");
     };
     assert_eq!(write.cutoffs, [(user("ada"), Cutoff::at(moment))]);
-    // All nodes hear it, so it is not published again.
+    // All nodes receive it, so it is not published again.
     let requests = bench.turn([written(write, &["ada"])]);
     assert!(publishes(requests).is_empty());
-    // One of this version is in the set before it is heard.
+    // A revocation of this version is in the set before it is published.
     bench.turn([control_message(REVOKED, 2, revoked("bob", moment))]);
     assert!(bench.turn([Event::Tick]).is_empty());
 }
@@ -255,7 +255,7 @@ fn nobody_with_a_token_is_let_in_before_the_node_has_read_which_were_revoked() {
     assert_eq!(bench.received(1)[0]["code"], "unavailable");
     let requests = bench.turn([following(REVOKED)]);
     let ticket = read_ticket(&requests);
-    // The read fails, and is asked again.
+    // The read fails and is repeated.
     let result = Err(Refused::Unavailable);
     bench.turn([Event::Broker(BrokerEvent::Page { ticket, result })]);
     assert!(!bench.dispatcher.knows_revocations());
@@ -283,7 +283,7 @@ fn nobody_with_a_token_is_let_in_before_the_node_has_read_which_were_revoked() {
     let ticket = read_ticket(&requests);
     let requests = bench.turn([Event::Broker(BrokerEvent::Page { ticket, result })]);
     assert!(!bench.dispatcher.knows_revocations(), "the set is not read");
-    // What only the log has, as a former version left it, is written into the set.
+    // A revocation that only the log has, from a former version, is written into the set.
     let cutoff = Cutoff::at(expires);
     let in_set = [("eve", cutoff), ("zoe", cutoff)];
     let requests = bench.turn([stored(&requests, &in_set)]);
@@ -390,13 +390,13 @@ fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
         cutoffs.map(|(name, cutoff)| (user(name), cutoff))
     );
     assert_eq!(&*write.confirm.as_ref().unwrap().data_set, "id");
-    // What counts, counts all the while; and so does what another node has written.
+    // The node applies its own revocations meanwhile, and those that another node has written.
     for (session, name) in [(1, "ada"), (2, "zoe")] {
         bench.open(session);
         bench.turn([identified(session, holder(name, "*", expires))]);
         assert_eq!(bench.closed(session), Some(3500));
     }
-    // The write fails, and is asked again, once.
+    // The write fails and is repeated, once.
     let result = Err(Refused::Unavailable);
     let ticket = write.ticket;
     let requests = bench.turn([Event::Broker(BrokerEvent::Revoked { ticket, result })]);
@@ -406,7 +406,7 @@ fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
         (wrote[0].cutoffs.len(), wrote[0].confirm.is_some()),
         (2, true)
     );
-    // Another node was first with Bob: it publishes that.
+    // Another node wrote Bob's revocation first, and publishes it.
     let again = publishes(bench.turn([written(&wrote[0], &["ada"])]));
     let [publish] = &again[..] else {
         panic!("{again:?}");
@@ -450,7 +450,7 @@ fn orders_concern_the_users_sessions_alone_and_those_said_before_are_past() {
     for (session, user) in [(1, "ada"), (2, "ada"), (3, "bob")] {
         bench.signed_in(session, &holder(user, "*", expires), 0);
     }
-    // Where the log stands is all that the first look tells.
+    // The first read returns only the position of the log.
     let ticket = read_ticket(&bench.turn([following("$control")]));
     bench.turn([log(
         ticket,
@@ -517,7 +517,7 @@ fn a_hole_among_the_orders_is_read_and_they_are_done_in_their_order() {
         "{requests:?}"
     );
     assert_eq!(bench.received(1)[0]["type"], "removed");
-    // And once a minute it is compared, however quiet it is.
+    // It is compared once a minute, without any message.
     bench.now.instant += Duration::from_secs(61);
     let reads = bench.turn([Event::Tick]);
     let reads = reads

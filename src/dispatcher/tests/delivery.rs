@@ -1,5 +1,5 @@
-//! What is said reaches the outboxes: once, in order, and nobody pays for another who does not
-//! read.
+//! Publications reach the outboxes once and in order, and a client that does not read harms no
+//! other.
 
 use super::*;
 
@@ -149,7 +149,7 @@ fn one_who_does_not_read_does_not_decide_what_the_others_wait_for() {
     bench.open(2);
     bench.open(3);
     let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 0)]));
-    // Two takes its first page and reads nothing of it.
+    // Session 2 receives its first page and reads nothing of it.
     let large = "x".repeat(1024);
     let messages = (1..=100)
         .map(|offset| (offset, publication(&large)))

@@ -1,5 +1,4 @@
-//! Signing in and out of rights: the personal room, newer tokens, expiry, and who is disconnected
-//! by name.
+//! Authentication and rights: the personal room, newer tokens, expiry, and disconnects by user.
 
 use super::control::stored;
 use super::*;
@@ -7,7 +6,7 @@ use crate::model::identity::{Grants, Times};
 use crate::model::pattern::Pattern;
 use crate::model::rights::{Policy, Rule};
 
-/// A token that lets its user do everything in rooms of this pattern.
+/// A token that permits its user everything in rooms of this pattern.
 pub(super) fn holder(user: &str, pattern: &str, expires: u64) -> Arc<Identity> {
     let patterns: Arc<[Pattern]> = [Pattern::new(pattern).unwrap()].into();
     Arc::new(Identity {
@@ -30,7 +29,7 @@ pub(super) fn identified(session: u64, identity: Arc<Identity>) -> Event {
     }
 }
 
-/// A dispatcher that wants tokens, and knows that none was revoked.
+/// A dispatcher that requires tokens, and has read that none is revoked.
 pub(super) fn secured() -> Bench {
     let mut bench = Bench::new();
     bench.dispatcher.turn.settings.rights = Rights {
@@ -50,8 +49,8 @@ pub(super) fn secured() -> Bench {
 }
 
 impl Bench {
-    /// Opens a session that signs in, in a personal room of which nobody else here is a member and
-    /// which is at `offset`.
+    /// Opens a session that authenticates. Its personal room has no other member here and is at
+    /// `offset`.
     pub(super) fn signed_in(&mut self, session: u64, identity: &Arc<Identity>, offset: u64) {
         self.open(session);
         let requests = self.turn([identified(session, identity.clone())]);
@@ -67,7 +66,7 @@ impl Bench {
         self.now.unix_ms + 1000 * seconds
     }
 
-    /// The code of the close frame that is the last thing a session hears.
+    /// The code of the close frame, if that is the last frame of a session.
     pub(super) fn closed(&mut self, session: u64) -> Option<u16> {
         let chunks = self.chunks(session);
         match chunks.last()?.as_ref() {
@@ -126,7 +125,7 @@ fn a_token_of_the_handshake_is_answered_unasked_and_the_welcome_does_not_wait() 
         (&answer_join[0]["user"], answer_join.len()),
         (&json!("ada"), 1)
     );
-    // Redis takes longer than a join may wait: the place is told all the same.
+    // Redis takes longer than a join may wait: the position is sent all the same.
     bench.now.instant += Duration::from_secs(60);
     bench.turn([Event::Tick]);
     assert!(bench.received(1).is_empty());
@@ -179,7 +178,7 @@ fn the_personal_room_is_recovered_like_any_other_and_not_left() {
     assert_eq!(received[1]["offset"], 8, "{received:?}");
     bench.turn([leave(1, "@ada")]);
     assert_eq!(bench.received(1)[0]["code"], "forbidden");
-    // A join that overtakes the one of signing in: both are answered.
+    // A join that overtakes the one of the authentication: both are answered.
     bench.open(2);
     bench.turn([
         identified(2, holder("bob", "*", bench.expires_in(60))),

@@ -1,4 +1,5 @@
-//! Holes are mended, those who come back get what they missed, and all of it by few bounded reads.
+//! Recovery: holes are closed, rejoining clients receive what they missed, and few bounded reads do
+//! both.
 
 use super::*;
 
@@ -94,7 +95,7 @@ fn a_position_ahead_of_this_node_is_judged_by_a_read_and_not_by_memory() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     bench.open(2);
-    // The client heard 11 and 12 from another node; they have not come here yet.
+    // The client received 11 and 12 from another node; this node has not received them yet.
     let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", EPOCH, 12)]));
     assert!(bench.received(2).is_empty());
     bench.turn([page(ticket, 12, 1, vec![11, 12])]);
@@ -187,7 +188,7 @@ fn page_after_end(ticket: Ticket, end: u64, top: u64, messages: Vec<u64>) -> Eve
     Event::Broker(BrokerEvent::Page { ticket, result })
 }
 
-/// What a session is sent: offsets of messages, and gaps and answers in words.
+/// The frames that a session receives, as text: offsets of messages, gaps and replies.
 fn story(bench: &mut Bench, session: u64) -> Vec<String> {
     let tell = |frame: &Value| {
         let offset = &frame["offset"];
@@ -201,7 +202,7 @@ fn story(bench: &mut Bench, session: u64) -> Vec<String> {
     bench.received(session).iter().map(tell).collect()
 }
 
-/// A room in which session 1 is live at 12, and whose epoch before ended at 10.
+/// A room with session 1 live at 12, and whose former epoch ended at 10.
 fn bench_after_end() -> Bench {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
@@ -224,7 +225,7 @@ fn an_epoch_that_ended_below_a_live_member_puts_it_at_the_end() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     let ticket = read_ticket(&bench.turn([following("lobby")]));
-    // 9 and 10 were lost, and their offsets are given away anew.
+    // 9 and 10 were lost, and their offsets are used again.
     bench.turn([page_after_end(ticket, 8, 11, vec![9, 10, 11])]);
     assert_eq!(story(&mut bench, 1), ["gap 8:8", "9", "10", "11"]);
     bench.open(2);
@@ -272,7 +273,7 @@ fn positions_in_an_ended_epoch_recover_up_to_its_end_with_one_gap() {
     }
     bench.turn([leave(2, "lobby")]);
     bench.received(2);
-    // Nobody knows this epoch: the node's own read decides.
+    // No node has this epoch: the node's own read decides.
     let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", 99, 11)]));
     bench.turn([page_after_end(ticket, 10, 12, vec![])]);
     assert_eq!(story(&mut bench, 2), ["recovered false 8:12"]);
@@ -287,7 +288,7 @@ fn an_epoch_that_ends_while_members_are_behind_gives_them_the_rest_of_it_first()
     let seek = read_ticket(&requests);
     let own = read_ticket(&bench.turn([following("lobby")]));
     bench.turn([page_after_end(own, 10, 12, vec![11, 12])]);
-    // The page that was read for it is of before the end; it is asked for again.
+    // The page that was read for it is from before the end; it is read again.
     let requests = bench.turn([page(seek, 10, 1, vec![6, 7, 8, 9, 10])]);
     let reads = requests.iter().filter_map(|request| match request {
         Request::Read(read) => Some((read.ticket, read.range)),

@@ -1,4 +1,4 @@
-//! What the node tells of itself, and how long deliveries took.
+//! The node's report, and the measured delivery times.
 
 use super::*;
 

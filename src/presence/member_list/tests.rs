@@ -1,5 +1,5 @@
-//! A roster over a store that is played by hand: changes are lost and late, lists are read in
-//! pages, and what members are told must still be the truth in the end.
+//! A list over a simulated store: changes are lost and late, lists are read in pages, and in the
+//! end the members must have the true list.
 
 use super::*;
 use serde_json::value::RawValue;
@@ -38,7 +38,7 @@ fn page(version: u64, users: impl IntoIterator<Item = u64>) -> MemberPage {
     }
 }
 
-/// `+u0001@3` for joined, `-` for left, `?@3` for a list to be asked anew.
+/// `+u0001@3` for joined, `-` for left, `?@3` for a list to be queried again.
 fn lines(changes: Vec<MemberChange>) -> Vec<String> {
     let text = |one| match one {
         MemberChange::Joined { user, version, .. } => format!("+{user}@{version}"),
@@ -48,7 +48,7 @@ fn lines(changes: Vec<MemberChange>) -> Vec<String> {
     changes.into_iter().map(text).collect()
 }
 
-/// A roster that knows who is there.
+/// A list that has been read.
 fn settled(version: u64, users: impl IntoIterator<Item = u64>, memory: usize) -> MemberList {
     let mut list = MemberList::default();
     list.make_due();
@@ -223,7 +223,7 @@ fn pages_are_bounded_by_number_and_by_bytes_and_weights_return_to_nothing() {
     assert_eq!(list.weight(), 0);
 }
 
-/// The naive store: who is in the room, and every change with its version.
+/// The naive store: the users in the room, and the version of the last change.
 #[derive(Default)]
 struct Store {
     version: u64,
@@ -266,11 +266,11 @@ impl Store {
     }
 }
 
-/// A client that keeps the rule: pages, and on top of them what has a higher version.
+/// A client that follows the protocol: it reads the pages and applies changes of a higher version.
 #[derive(Default)]
 struct Client {
     users: BTreeSet<UserName>,
-    /// The list it has is worthless.
+    /// Its list is no longer valid.
     lost: bool,
 }
 
@@ -333,7 +333,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
                     }
                 }
                 2 if !calm && random.u8(..8) == 0 => {
-                    // The subscription breaks: what is on its way is lost.
+                    // The subscription breaks: changes in flight are lost.
                     pushes.clear();
                     list.make_due();
                 }
@@ -356,7 +356,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
             }
             take(&mut client, &list, changes);
         }
-        // The last change may be among those that were lost: a resubscription tells.
+        // The last change may be among the lost ones: a resubscription detects it.
         for change in pushes {
             let mut changes = Vec::new();
             list.receive(change, true, &mut changes);
