@@ -36,7 +36,7 @@ impl Dispatcher {
         };
         self.answered(&reply_to);
         match (result, &reply_to) {
-            (Ok(finding), ReplyTo::Call(caller)) => caller.tell_found(&finding),
+            (Ok(result), ReplyTo::Call(caller)) => caller.tell_found(&result),
             // Clients have no command for this.
             (Ok(_), ReplyTo::Session { .. }) => {}
             (Err(refused), reply_to) => self.reply(reply_to, &Reply::Error(&refused.into())),

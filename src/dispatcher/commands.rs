@@ -53,7 +53,7 @@ impl Dispatcher {
             Command::Join { room, since } => self.on_join(now, session, id, &room, since),
             Command::Leave { room } if client.is_in_by_name(&room) => Err(CommandError::new(
                 Code::Forbidden,
-                "your connections are in your personal room for as long as they last",
+                "you cannot leave your personal room",
             )),
             Command::Leave { room } => {
                 self.on_leave(session, &room);
@@ -223,7 +223,7 @@ impl Dispatcher {
                 if let Some(pending) = pending {
                     if *pending >= PENDING_PER_SESSION {
                         let reason =
-                            "1024 of your commands wait for an answer; wait for some of them";
+                            "1024 of your commands wait for replies; wait for some of them";
                         return Err(CommandError::new(Code::Limit, reason));
                     }
                     *pending += 1;

@@ -152,7 +152,7 @@ impl Dispatcher {
         if let ControlAction::Revoke(cutoff) = order.deed {
             if self.turn.settings.rights.open {
                 let reason = "this server is open and verifies no tokens, \
-                     so nobody can be kept from returning";
+                     so it cannot revoke any";
                 return Err(CommandError::new(Code::Forbidden, reason));
             }
             return self.order_revocation(now, reply_to, order, cutoff);
@@ -279,7 +279,8 @@ impl Dispatcher {
             return;
         }
         let (room, epoch) = (log.name(), position.epoch.to_string());
-        log::error!(room = room, epoch = epoch.as_str(), offset = position.offset; "orders of other nodes are lost");
+        log::error!(room = room, epoch = epoch.as_str(), offset = position.offset;
+            "commands of other nodes are lost");
         if log == ControlLog::Revocations {
             self.control.sync.compare();
         }
@@ -306,7 +307,7 @@ impl Dispatcher {
     /// Applies a command to the sessions of this node.
     fn apply_command(&mut self, now: Now, log: ControlLog, publication: &Publication) {
         let Some(ControlCommand { user, deed }) = ControlCommand::read(log, publication) else {
-            log::warn!(room = log.name(); "not understood; run nodes of one version");
+            log::warn!(room = log.name(); "unknown control command; run nodes of one version");
             return;
         };
         match deed {
@@ -325,7 +326,7 @@ impl Dispatcher {
             }
             ControlAction::Leave(room) => {
                 for session in self.sessions_of(&user) {
-                    self.remove(session, &room, "the operator took you out of this room");
+                    self.remove(session, &room, "the operator removed you from this room");
                 }
             }
         }
@@ -340,7 +341,8 @@ impl Dispatcher {
         }
         if let Err(error) = self.check_bounds(session, room) {
             let reason = &*error.reason;
-            log::warn!(session = session.0, room = room.as_str(), reason = reason; "not brought into the room");
+            log::warn!(session = session.0, room = room.as_str(), reason = reason;
+                "session not added to the room");
             return;
         }
         let join = Join {
@@ -389,7 +391,7 @@ impl Dispatcher {
                 (error, Some(Disconnect::Revoked))
             }
             RevocationState::Unknown => {
-                let reason = "this node does not know yet whose tokens were revoked; try again";
+                let reason = "this node has not read the revoked tokens yet; try again";
                 let error = CommandError::new(Code::Unavailable, reason);
                 // A token of the handshake can be sent again only in a new handshake.
                 (error, id.is_none().then_some(Disconnect::Internal))

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_session_is_pinged_once_a_heartbeat_and_judged_after_the_pong_timeout() {
+    fn session_is_pinged_once_per_heartbeat_and_checked_after_the_pong_timeout() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut wheel = Heartbeats::new(start, 25 * second, 10 * second);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn however_long_the_process_was_frozen_each_ping_is_judged_before_the_next() {
+    fn ping_is_checked_before_the_next_however_long_the_process_was_frozen() {
         let tick = Duration::from_millis(250);
         let settings = [(25_000, 10_000), (500, 250), (25_000, 24_900), (1_000, 900)];
         for (heartbeat, pong_timeout) in settings {
@@ -172,7 +172,7 @@ mod tests {
                             pings += 1;
                         }
                         Beat::Check(session) => {
-                            let since = pinged[session.0 as usize].take().expect("a ping");
+                            let since = pinged[session.0 as usize].take().expect("a ping was sent");
                             assert!(now - since >= pong_timeout.min(heartbeat / 2));
                         }
                     }
@@ -189,7 +189,7 @@ mod tests {
             }
             let ticks = heartbeat.as_millis() / tick.as_millis();
             let pings: usize = (0..ticks).map(|_| pass(tick)).sum();
-            assert_eq!(pings, 50, "everyone once in a heartbeat");
+            assert_eq!(pings, 50, "each session once per heartbeat");
         }
     }
 }

@@ -28,7 +28,7 @@ impl Dispatcher {
         if let Some(known) = &client.identity
             && known.user != identity.user
         {
-            let reason = "the user of a connection never changes; open another one";
+            let reason = "a connection cannot change its user; open another one";
             let error = CommandError::new(Code::Forbidden, reason);
             return self.reply(&ReplyTo::Session { session, id }, &Reply::Error(&error));
         }

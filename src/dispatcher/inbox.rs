@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_the_broker_waits_for_no_more_others_than_it_is_long_whoever_floods() {
+    fn broker_events_wait_for_as_many_others_at_most_during_a_flood() {
         let (send, send_broker_event, mut inbox) = inbox(1_000);
         (0..500).for_each(|_| send_broker_event.send(broker_event()).unwrap());
         let (mut taken, mut others) = (0, 0);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_the_broker_leaves_every_second_place_to_the_others() {
+    fn connection_events_get_every_second_turn_during_a_broker_flood() {
         let (send, send_broker_event, mut inbox) = inbox(1_000);
         (0..500).for_each(|_| send.send(Event::Tick).unwrap());
         let mut taken = 0;
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_hears_either_side_and_the_end_of_it() {
+    fn inbox_returns_events_of_both_queues_and_the_end() {
         runtime::block_on(async {
             let (send, send_broker_event, mut inbox) = inbox(1);
             let sender = send.clone();

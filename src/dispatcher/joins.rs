@@ -49,8 +49,8 @@ impl Cursor {
     /// answer, so it has no deadline.
     pub fn due(&self) -> Option<Instant> {
         let join = self.join.as_ref()?;
-        let asked = join.sign_in.is_none() || join.id.is_some();
-        join.deadline.filter(|_| asked)
+        let has_request = join.sign_in.is_none() || join.id.is_some();
+        join.deadline.filter(|_| has_request)
     }
 
     /// Answers a join with the position of the session.
@@ -90,8 +90,7 @@ impl Room {
             }
             None if join.deadline.is_none() => {}
             None => {
-                let reason =
-                    "another join or leave of this room came before the answer; join again";
+                let reason = "another join or leave of this room overtook this join; join again";
                 let error = CommandError::new(Code::Unavailable, reason);
                 turn.metrics.errors_total.count(error.code);
                 cursor.send(turn, session, join.id, &Reply::Error(&error));

@@ -86,7 +86,7 @@ impl Dispatcher {
         let known = self.rooms.find(name);
         let chosen = self.rooms.len() - self.personal;
         if known.is_none() && chosen >= self.turn.settings.max_rooms {
-            return limit("this node has as many rooms as it may; leave one, or try another node");
+            return limit("this node has its maximum of rooms; leave one, or try another node");
         }
         let again = known.is_some_and(|key| self.rooms.has(key, session));
         // The client did not choose its personal room, so that does not count.
@@ -97,7 +97,7 @@ impl Dispatcher {
             .count_of(session)
             .saturating_sub(usize::from(personal));
         if !again && count >= self.turn.settings.rooms_per_session {
-            return limit("you are in as many rooms as one client may be; leave one first");
+            return limit("you are in the maximum number of rooms; leave one first");
         }
         Ok(())
     }

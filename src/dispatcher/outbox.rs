@@ -157,11 +157,11 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn finish(&self, farewell: Option<Disconnect>) {
+    fn finish(&self, why: Option<Disconnect>) {
         let mut queue = self.queue();
         if queue.ending == Ending::Open {
-            queue.ending = Ending::Queued(farewell);
-            let discards = farewell.is_some_and(Disconnect::discards_outbox);
+            queue.ending = Ending::Queued(why);
+            let discards = why.is_some_and(Disconnect::discards_outbox);
             self.discard.store(discards, Ordering::Release);
             queue.wake();
         }
@@ -204,11 +204,11 @@ impl Queue {
     }
 
     fn pop_end(&mut self) -> Option<Bytes> {
-        let Ending::Queued(farewell) = self.ending else {
+        let Ending::Queued(why) = self.ending else {
             return None;
         };
         self.ending = Ending::Over;
-        Some(farewell.map_or_else(Bytes::new, frame::close))
+        Some(why.map_or_else(Bytes::new, frame::close))
     }
 
     fn written(&mut self, bytes: usize, chunks: usize) {
@@ -350,8 +350,8 @@ impl OutboxReader {
         if !batch.chunks.is_empty() {
             return Poll::Ready(Next::Write);
         }
-        if let Some(farewell) = queue.pop_end() {
-            return Poll::Ready(Next::End(farewell));
+        if let Some(close) = queue.pop_end() {
+            return Poll::Ready(Next::End(close));
         }
         if queue.ending == Ending::Over || self.0.handles.load(Ordering::Acquire) == 0 {
             return Poll::Ready(Next::Gone);
@@ -408,7 +408,7 @@ mod tests {
     };
 
     #[test]
-    fn an_outbox_is_bounded_by_bytes_and_by_frames_and_the_farewell_still_fits() {
+    fn outbox_is_bounded_by_bytes_and_frames_but_takes_the_close_frame() {
         let (by_bytes, reader) = outbox(LIMITS, || ());
         assert_eq!(by_bytes.offer(Bytes::from(vec![0; 100])), Offer::Queued);
         assert!(matches!(reader.try_recv(), Some(Chunk::Frames(_))));
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_fits_behind_what_did_not_fit() {
+    fn outbox_takes_no_frames_after_an_overflow() {
         let (outbox, reader) = outbox(LIMITS, || ());
         assert_eq!(outbox.offer(Bytes::from(vec![0; 90])), Offer::Queued);
         assert_eq!(outbox.offer(Bytes::from(vec![0; 90])), Offer::Full);
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_what_lies_before_the_ping_is_alive_and_who_takes_nothing_is_not() {
+    fn liveness_counts_progress_only_before_the_ping_is_written() {
         let (outbox, reader) = outbox(LIMITS, || ());
         outbox.expect_life();
         assert!(!outbox.shows_life());
@@ -449,13 +449,16 @@ mod tests {
         outbox.offer(Bytes::from_static(b"ping"));
         assert!(!outbox.shows_life(), "nothing was written");
         reader.written(6, 1);
-        assert!(outbox.shows_life(), "it may not have got the ping yet");
+        assert!(outbox.shows_life(), "it may not have received the ping yet");
         reader.written(4, 1);
-        assert!(!outbox.shows_life(), "it got the ping and did not answer");
+        assert!(
+            !outbox.shows_life(),
+            "it received the ping and did not answer"
+        );
     }
 
     #[test]
-    fn who_is_not_listened_to_is_not_silent() {
+    fn liveness_holds_while_the_reader_is_paused() {
         let (outbox, _reader) = outbox(LIMITS, || ());
         outbox.note_paused(true);
         outbox.expect_life();
@@ -467,14 +470,14 @@ mod tests {
     }
 
     #[test]
-    fn offers_to_a_writer_that_has_ended_are_gone() {
+    fn outbox_refuses_frames_after_its_writer_ended() {
         let (outbox, reader) = outbox(LIMITS, || ());
         drop(reader);
         assert_eq!(outbox.offer(Bytes::from_static(b"x")), Offer::Gone);
     }
 
     #[test]
-    fn chunks_come_out_as_they_went_in_and_nothing_goes_behind_the_end() {
+    fn outbox_keeps_order_and_ends_with_the_close_frame() {
         let (outbox, reader) = outbox(LIMITS, || ());
         for text in ["a", "b", "c"] {
             assert_eq!(
@@ -492,7 +495,7 @@ mod tests {
                     received.push(frames);
                     assert_eq!(outbox.offer(Bytes::from_static(b"late")), Offer::Gone);
                 }
-                Chunk::End(farewell) => received.push(farewell),
+                Chunk::End(close) => received.push(close),
             }
         }
         assert_eq!(received[..3], ["a", "b", "c"]);
@@ -500,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_waits_is_woken_by_an_offer_by_the_end_and_by_the_last_drop() {
+    fn writer_is_woken_by_an_offer_an_end_and_the_last_drop() {
         use futures::task::ArcWake;
         struct Count(AtomicUsize);
         impl ArcWake for Count {
@@ -519,7 +522,7 @@ mod tests {
         assert!(poll(&reader).is_pending());
         outbox.offer(Bytes::from_static(b"x"));
         outbox.offer(Bytes::from_static(b"y"));
-        assert_eq!(woken(), 1, "once is enough");
+        assert_eq!(woken(), 1, "woken once");
         assert!(matches!(poll(&reader), Poll::Ready(Next::Write)));
         assert!(poll(&reader).is_pending());
         let other = outbox.clone();
@@ -536,12 +539,12 @@ mod tests {
         assert!(matches!(poll(&reader), Poll::Ready(Next::End(_))));
         assert!(
             matches!(poll(&reader), Poll::Ready(Next::Gone)),
-            "the end is the end"
+            "nothing follows the end"
         );
     }
 
     #[test]
-    fn what_was_in_a_batch_counts_as_written_when_the_next_is_asked_for() {
+    fn batch_counts_as_written_at_the_next_poll() {
         let (outbox, reader) = outbox(LIMITS, || ());
         let mut batch = Batch::default();
         let mut cx = Context::from_waker(futures::task::noop_waker_ref());
@@ -569,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_small_because_every_connection_has_one() {
+    fn outbox_is_at_most_192_bytes() {
         assert!(size_of::<Shared>() <= 192, "{}", size_of::<Shared>());
     }
 }

@@ -37,7 +37,7 @@ const NOTIFICATIONS: usize = 64;
 /// The state of this node's synchronization with the set.
 ///
 /// ```text
-///            the set is confirmed, nobody is left to wait for, or PATIENCE is over
+///            the set is confirmed, no node is left to wait for, or CONFIRM_TIMEOUT is over
 /// starting ────────────────────────────────────────────────────────────────────────▶ known
 /// ```
 #[derive(Default)]
@@ -253,7 +253,7 @@ impl Dispatcher {
             log::warn!(
                 nodes = stored.awaited;
                 "Redis may have lost revocations, and other nodes have not written theirs in time; \
-                 going on without them"
+                 continuing without them"
             );
             sync.force = true;
             return true;
@@ -295,7 +295,7 @@ impl Dispatcher {
         }
         let added = (self.control.revocations).add(user.clone(), cutoff, now.unix_ms);
         if let Some(forgotten) = added.forgotten {
-            log::error!(user = forgotten.as_str(); "too many revocations: the oldest is forgotten");
+            log::error!(user = forgotten.as_str(); "too many revocations: the oldest was dropped");
         }
         for session in self.sessions_of(user) {
             let client = self.sessions.get(&session);

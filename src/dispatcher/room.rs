@@ -398,7 +398,7 @@ impl Room {
         self.make_list_due(turn);
         let epoch = position.epoch.to_string();
         log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset;
-            "the epoch of the log has ended: what was published last may be lost");
+            "the epoch of the log has ended: the last publications may be lost");
         for member in &self.members {
             let cursor = self.state.cursors.get_mut(&member.session);
             if cursor.is_none_or(|cursor| cursor.is_above_end(position)) {
@@ -422,7 +422,8 @@ impl Room {
         // A store that has lost messages may have lost presence too.
         self.make_list_due(turn);
         let epoch = position.epoch.to_string();
-        log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset; "messages lost");
+        log::warn!(room = self.name.as_str(), epoch = epoch.as_str(), offset = position.offset;
+            "messages lost");
         self.state
             .cursors
             .retain(|_, cursor| cursor.survives_loss());

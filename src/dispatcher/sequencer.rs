@@ -309,14 +309,14 @@ mod tests {
                 match step {
                     Step::Deliver(offset, publication) => {
                         if let Some(at) = &mut self.at {
-                            assert_eq!(offset, at.offset + 1, "a hole or a double");
+                            assert_eq!(offset, at.offset + 1, "a hole or a duplicate");
                             at.offset = offset;
                         }
                         self.got.push(publication.time);
                     }
                     Step::Ended(position) => {
                         let is_new = self.at.is_none_or(|at| at.epoch != position.epoch);
-                        assert!(is_new, "the end of an epoch is told once");
+                        assert!(is_new, "the end of an epoch is reported once");
                         self.at = Some(position);
                         self.ended += 1;
                     }
@@ -346,7 +346,7 @@ mod tests {
     /// trimmed, ended, restored or emptied. The member must receive no hole and no duplicate, lose
     /// only with a gap, receive each end at most once, and end at the top.
     #[test]
-    fn members_see_every_message_once_and_in_order_or_are_told() {
+    fn sequencer_delivers_each_message_once_in_order_or_reports_a_loss() {
         let now = Instant::now();
         for seed in 0..4000 {
             let mut random = fastrand::Rng::with_seed(seed);
@@ -457,7 +457,7 @@ mod tests {
             assert_eq!(member.at, Some(top), "seed {seed}");
             assert!(
                 member.got.windows(2).all(|pair| pair[0] < pair[1]),
-                "seed {seed}: a message came again: {:?}",
+                "seed {seed}: a message was delivered twice: {:?}",
                 member.got
             );
             assert!(member.ended <= fates.len(), "seed {seed}");
@@ -467,7 +467,7 @@ mod tests {
                 assert_eq!(
                     member.lost + member.ended,
                     0,
-                    "seed {seed}: told of no loss"
+                    "seed {seed}: no loss is reported"
                 );
             }
             if !cuts && memory > 0 && emptied == fates.len() {
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn members_hear_one_gap_where_an_epoch_ended_and_nothing_twice() {
+    fn sequencer_reports_one_end_of_an_epoch_and_delivers_nothing_twice() {
         let now = Instant::now();
         let publish = |log: &mut Log| {
             let next = log.top().offset + 1;
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_that_had_ended_and_is_back_is_not_delivered_again() {
+    fn sequencer_does_not_deliver_an_ended_epoch_again() {
         let now = Instant::now();
         let mut log = Log::new(Epoch::new(1), now);
         log.append(Publication::numbered(1), None, LIMITS, now);
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_overtakes_the_first_read_is_delivered_after_it() {
+    fn sequencer_delivers_a_message_ahead_of_the_first_read_after_it() {
         let now = Instant::now();
         let mut log = Log::new(Epoch::new(1), now);
         log.append(Publication::numbered(1), None, LIMITS, now);
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_of_a_log_that_lost_its_tail_do_not_ask_for_ever() {
+    fn sequencer_stops_reading_after_a_log_lost_its_tail() {
         let now = Instant::now();
         let mut log = Log::new(Epoch::new(1), now);
         log.append(Publication::numbered(1), None, LIMITS, now);

@@ -72,8 +72,8 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn on_closed(&mut self, now: Now, session: SessionId, farewell: Option<Disconnect>) {
-        match farewell {
+    pub(super) fn on_closed(&mut self, now: Now, session: SessionId, why: Option<Disconnect>) {
+        match why {
             Some(why) => self.disconnect(now, session, why),
             None => {
                 if let Some(ended) = self.forget(session) {

@@ -134,7 +134,7 @@ impl Bench {
                     reader.written(frames.len(), 1);
                     chunks.push(frames);
                 }
-                Chunk::End(farewell) => chunks.push(farewell),
+                Chunk::End(close) => chunks.push(close),
             }
         }
         chunks

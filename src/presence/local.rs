@@ -5,7 +5,7 @@
 //! ```text
 //!             arrive                 leave (the last)
 //!  absent ─────────────▶ here ─────────────────────▶ in grace ──── time is over ───▶ absent
-//!                         ▲  arrive: nothing is told    │            (0 is announced)
+//!                         ▲  arrive: not announced      │            (0 is announced)
 //!                         └─────────────────────────────┘
 //! ```
 
@@ -165,7 +165,7 @@ impl LocalPresence {
     }
 
     /// Publishes the changes since the last call, each user of a room once.
-    pub fn announce(&mut self, mut tell: impl FnMut(SetPresence)) {
+    pub fn announce(&mut self, mut publish: impl FnMut(SetPresence)) {
         for who in self.changed.drain(..) {
             let Some(stay) = self.stays.get_mut(&who) else {
                 continue;
@@ -179,7 +179,7 @@ impl LocalPresence {
                 stay.announced = connections;
                 let (room, user) = who.clone();
                 let info = stay.info.clone().filter(|_| connections > 0);
-                tell(SetPresence {
+                publish(SetPresence {
                     room,
                     user,
                     connections,
@@ -211,14 +211,16 @@ mod tests {
     fn announced(presence: &mut LocalPresence) -> Vec<(String, u32)> {
         let mut announced = Vec::new();
         presence.announce(|here| {
-            let name = here.user.map_or("nobody".into(), |user| user.to_string());
+            let name = here
+                .user
+                .map_or("anonymous".into(), |user| user.to_string());
             announced.push((name, here.connections));
         });
         announced
     }
 
     #[test]
-    fn a_reload_within_the_grace_makes_no_noise_and_a_longer_absence_is_told_once() {
+    fn reload_within_the_grace_announces_nothing_and_a_longer_absence_one_leave() {
         let start = Instant::now();
         let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
@@ -229,7 +231,7 @@ mod tests {
         assert_eq!(announced(&mut presence), []);
         presence.arrive(&room, ada.as_ref(), None);
         presence.expire(start + 60 * SECOND);
-        assert_eq!(announced(&mut presence), [], "she came back in time");
+        assert_eq!(announced(&mut presence), [], "the user came back in time");
         presence.leave(start + 60 * SECOND, &room, ada.as_ref());
         presence.expire(start + 65 * SECOND);
         presence.expire(start + 70 * SECOND);
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_device_is_told_at_once_both_ways() {
+    fn second_device_is_announced_at_once_both_ways() {
         let now = Instant::now();
         let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
@@ -251,19 +253,19 @@ mod tests {
     }
 
     #[test]
-    fn whoever_takes_a_name_leaves_the_anonymous_at_once() {
+    fn authenticated_session_leaves_the_anonymous_at_once() {
         let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
         presence.arrive(&room, None, None);
-        assert_eq!(announced(&mut presence), [("nobody".into(), 1)]);
+        assert_eq!(announced(&mut presence), [("anonymous".into(), 1)]);
         presence.leave_without_grace(&room, None);
         presence.arrive(&room, ada.as_ref(), None);
         let announced = announced(&mut presence);
-        assert_eq!(announced, [("nobody".into(), 0), ("u1".into(), 1)]);
+        assert_eq!(announced, [("anonymous".into(), 0), ("u1".into(), 1)]);
     }
 
     #[test]
-    fn the_newest_info_holds_and_the_same_one_is_not_told_twice() {
+    fn newest_info_is_announced_and_an_equal_one_is_not() {
         let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
         let info = |text: &str| -> Info { RawValue::from_string(text.into()).unwrap().into() };
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn those_in_their_grace_are_bounded_and_the_first_is_told_early() {
+    fn users_in_grace_are_bounded_and_the_oldest_is_announced_early() {
         let now = Instant::now();
         let mut presence = LocalPresence::new(5 * SECOND);
         let room = room(1);
@@ -297,7 +299,7 @@ mod tests {
 
     /// The naive model: every session by itself, and when each user had its last session.
     #[test]
-    fn what_is_announced_agrees_with_a_naive_model_under_random_operations() {
+    fn announcements_agree_with_a_naive_model_under_random_operations() {
         for seed in 0..300 {
             let mut random = fastrand::Rng::with_seed(seed);
             let grace = random.u32(..3) * SECOND;

@@ -123,7 +123,7 @@ impl Bench {
 }
 
 #[test]
-fn a_member_is_here_when_its_join_is_answered_and_not_before() {
+fn presence_begins_when_the_join_is_answered() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.turn([auth(1, "ada"), join(1, "lobby")]);
@@ -139,7 +139,7 @@ fn a_member_is_here_when_its_join_is_answered_and_not_before() {
 }
 
 #[test]
-fn whoever_is_back_within_the_grace_was_never_away_though_the_room_was_gone() {
+fn presence_survives_a_reconnect_within_the_grace() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     assert_eq!(bench.announced(), [one("lobby", "", 1)]);
@@ -155,7 +155,7 @@ fn whoever_is_back_within_the_grace_was_never_away_though_the_room_was_gone() {
 }
 
 #[test]
-fn two_devices_are_one_user_and_a_new_name_moves_the_counts_in_its_rooms() {
+fn presence_counts_devices_per_user_and_moves_them_with_a_new_identity() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     bench.member(2, "lobby", 0);
@@ -178,7 +178,7 @@ fn two_devices_are_one_user_and_a_new_name_moves_the_counts_in_its_rooms() {
 }
 
 #[test]
-fn the_info_of_a_user_is_announced_once() {
+fn presence_info_is_announced_once() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     let info: Info = RawValue::from_string("{\"name\":\"Ada\"}".into())
@@ -192,12 +192,12 @@ fn the_info_of_a_user_is_announced_once() {
         _ => None,
     };
     let heres: Vec<SetPresence> = bench.presence.iter().filter_map(named).collect();
-    assert_eq!(heres.len(), 1, "the same is not told twice");
+    assert_eq!(heres.len(), 1, "an equal info is not announced twice");
     assert_eq!(heres[0].info.as_ref().unwrap().get(), info.get());
 }
 
 #[test]
-fn members_hear_who_joins_and_leaves_between_the_messages_as_one_buffer() {
+fn presence_events_and_messages_share_one_buffer_in_order() {
     let mut bench = Bench::new();
     bench.listed(1, "lobby", 7, &["ada"]);
     bench.member(2, "lobby", 0);
@@ -218,11 +218,11 @@ fn members_hear_who_joins_and_leaves_between_the_messages_as_one_buffer() {
         (&received[0]["offset"], &received[2]["offset"]),
         (&json!(1), &json!(2))
     );
-    assert_eq!(received.len(), 4, "more devices are no news");
+    assert_eq!(received.len(), 4, "a second device sends no event");
 }
 
 #[test]
-fn those_who_wait_for_the_answer_to_their_join_hear_of_nobody_and_those_behind_do() {
+fn presence_events_reach_members_behind_but_not_waiting_joins() {
     let mut bench = Bench::new();
     bench.dispatcher.turn.settings.recent_memory = 0;
     bench.listed(1, "lobby", 7, &[]);
@@ -240,7 +240,7 @@ fn those_who_wait_for_the_answer_to_their_join_hear_of_nobody_and_those_behind_d
 }
 
 #[test]
-fn a_question_for_the_members_is_answered_from_the_list_in_pages() {
+fn members_query_is_answered_from_the_list_in_pages() {
     let mut bench = Bench::new();
     bench.listed(1, "lobby", 7, &["ada", "bob", "cy"]);
     bench.turn([members(1, "lobby", None)]);
@@ -251,8 +251,8 @@ fn a_question_for_the_members_is_answered_from_the_list_in_pages() {
     assert_eq!(
         bench.received(1),
         [
-            json!({"type": "ok", "id": 1, "room": "lobby", "version": 7, "members": listed, "count": 3,
-            "anonymous": 3, "more": true})
+            json!({"type": "ok", "id": 1, "room": "lobby", "version": 7, "members": listed,
+            "count": 3, "anonymous": 3, "more": true})
         ]
     );
     bench.turn([
@@ -261,7 +261,7 @@ fn a_question_for_the_members_is_answered_from_the_list_in_pages() {
     ]);
     assert!(bench.asked().is_empty());
     let received = bench.received(1);
-    assert_eq!(received[0]["type"], "joined", "told before, heard before");
+    assert_eq!(received[0]["type"], "joined", "sent before the reply");
     assert_eq!(
         (&received[1]["version"], &received[1]["more"]),
         (&json!(8), &json!(false))
@@ -270,7 +270,7 @@ fn a_question_for_the_members_is_answered_from_the_list_in_pages() {
 }
 
 #[test]
-fn whoever_may_see_the_members_need_not_be_one_and_nobody_else_may_ask() {
+fn members_query_needs_the_right_but_no_membership() {
     let mut bench = Bench::new();
     bench.listed(1, "lobby", 7, &["ada"]);
     bench.open(2);
@@ -287,13 +287,13 @@ fn whoever_may_see_the_members_need_not_be_one_and_nobody_else_may_ask() {
 }
 
 #[test]
-fn questions_share_the_read_they_wait_for_and_a_failure_answers_them_all() {
+fn members_queries_share_one_read_and_its_failure() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     bench.member(2, "lobby", 0);
     bench.turn([members(1, "lobby", None), members(2, "lobby", None)]);
     let asked = bench.asked();
-    assert_eq!(asked.len(), 1, "the room's own");
+    assert_eq!(asked.len(), 1, "the room's own read");
     let ticket = asked[0].ticket;
     let result = Err(Refused::Unavailable);
     bench.turn([Event::Broker(BrokerEvent::MemberPage { ticket, result })]);
@@ -308,7 +308,7 @@ fn questions_share_the_read_they_wait_for_and_a_failure_answers_them_all() {
 }
 
 #[test]
-fn a_question_that_the_broker_leaves_open_is_answered_in_time_from_what_is_known() {
+fn members_query_is_answered_at_its_deadline_without_the_broker() {
     let mut bench = Bench::new();
     bench.listed(1, "lobby", 7, &["ada"]);
     bench.member(2, "other", 0);
@@ -326,7 +326,7 @@ fn a_question_that_the_broker_leaves_open_is_answered_in_time_from_what_is_known
 }
 
 #[test]
-fn where_events_are_off_nobody_is_told_and_whoever_asks_is_answered_by_the_broker() {
+fn presence_events_off_sends_no_events_and_queries_the_broker() {
     let mut bench = Bench::new();
     let rooms = crate::model::pattern::Pattern::new("big*").unwrap();
     let off = crate::model::pattern::Switch { rooms, on: false };
@@ -346,7 +346,7 @@ fn where_events_are_off_nobody_is_told_and_whoever_asks_is_answered_by_the_broke
 }
 
 #[test]
-fn in_a_personal_room_nobody_is_told_and_its_user_counts_as_here() {
+fn personal_room_has_presence_but_no_events() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.turn([auth(1, "ada")]);
@@ -358,7 +358,7 @@ fn in_a_personal_room_nobody_is_told_and_its_user_counts_as_here() {
 }
 
 #[test]
-fn rooms_beyond_the_memory_are_told_of_changes_and_answered_by_the_broker() {
+fn member_list_beyond_the_memory_still_sends_changes() {
     let mut bench = Bench::new();
     bench.dispatcher.turn.settings.presence.memory = 200;
     bench.member(1, "lobby", 0);
@@ -369,7 +369,7 @@ fn rooms_beyond_the_memory_are_told_of_changes_and_answered_by_the_broker() {
     ]);
     let asked = bench.asked();
     let limits: Vec<usize> = asked.iter().map(|asked| asked.limit).collect();
-    assert_eq!(limits, [2], "the client's question goes on");
+    assert_eq!(limits, [2], "the client's query is sent to the broker");
     bench.turn([member_page(asked[0].ticket, 7, &["ada", "bob"])]);
     assert_eq!(bench.received(1)[0]["count"], 2);
     bench.turn([
@@ -386,12 +386,12 @@ fn rooms_beyond_the_memory_are_told_of_changes_and_answered_by_the_broker() {
 }
 
 #[test]
-fn lists_are_given_up_when_they_outgrow_the_memory_and_freed_with_their_rooms() {
+fn member_list_is_dropped_beyond_the_memory_and_freed_with_its_room() {
     let mut bench = Bench::new();
     bench.dispatcher.turn.settings.presence.memory = 1000;
     bench.listed(1, "lobby", 0, &[]);
     bench.turn((0..20).map(|n| changed("lobby", n, &format!("u{n}"), 0, 1)));
-    assert_eq!(bench.received(1).len(), 20, "each is told");
+    assert_eq!(bench.received(1).len(), 20, "one event per join");
     assert_eq!(bench.dispatcher.turn.member_reads.used, 0);
     bench.dispatcher.turn.settings.presence.memory = 1 << 20;
     bench.listed(2, "other", 0, &["ada"]);
@@ -401,7 +401,7 @@ fn lists_are_given_up_when_they_outgrow_the_memory_and_freed_with_their_rooms() 
 }
 
 #[test]
-fn a_difference_that_no_outbox_takes_at_once_is_told_in_one_word() {
+fn presence_events_beyond_a_quarter_outbox_become_one_push() {
     let mut bench = Bench::new();
     bench.listed(1, "lobby", 7, &["ada"]);
     bench.turn([following("lobby")]);
@@ -417,7 +417,7 @@ fn a_difference_that_no_outbox_takes_at_once_is_told_in_one_word() {
 }
 
 #[test]
-fn lists_are_read_a_bounded_number_at_a_time() {
+fn member_list_reads_are_bounded() {
     let mut bench = Bench::new();
     bench.dispatcher.turn.settings.max_rooms = 1000;
     bench.dispatcher.turn.settings.rooms_per_session = 1000;
@@ -438,7 +438,7 @@ fn lists_are_read_a_bounded_number_at_a_time() {
 }
 
 #[test]
-fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
+fn member_list_reads_do_not_grow_with_joins_and_leaves() {
     let mut bench = Bench::new();
     bench.open(1);
     for _ in 0..100 {
@@ -456,7 +456,7 @@ fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
 }
 
 #[test]
-fn a_draining_node_says_how_long_its_members_stand() {
+fn drain_retires_presence_after_half_the_drain_and_the_grace() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     bench.turn([Event::Drain(10 * SECOND)]);
@@ -468,7 +468,7 @@ fn a_draining_node_says_how_long_its_members_stand() {
 }
 
 #[test]
-fn twenty_thousand_who_leave_at_once_are_announced_once_each() {
+fn presence_announces_twenty_thousand_leaves_once_each() {
     const COUNT: u64 = 20_000;
     let mut bench = Bench::new();
     bench.member(0, "lobby", 0);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_join_that_the_broker_does_not_answer_is_refused_in_time() {
+fn join_is_refused_at_its_deadline_without_the_broker() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.turn([join(1, "lobby")]);
@@ -17,7 +17,7 @@ fn a_join_that_the_broker_does_not_answer_is_refused_in_time() {
 }
 
 #[test]
-fn a_node_has_no_more_rooms_than_it_may() {
+fn node_rooms_are_bounded() {
     let mut bench = Bench::new();
     bench.open(1);
     let requests = bench.turn((1..=4).map(|n| join(1, &format!("r{n}"))));
@@ -53,35 +53,35 @@ fn commands_that_wait_for_the_broker_are_bounded_per_session_and_in_all() {
         refused.iter().all(|frame| frame["code"] == "limit"),
         "{refused:?}"
     );
-    assert_eq!(bench.turn([publish(2)]).len(), 1, "nobody else notices");
+    assert_eq!(
+        bench.turn([publish(2)]).len(),
+        1,
+        "no other session is affected"
+    );
     for other in 3..=66 {
         bench.open(other);
         for _ in 0..2 {
             asked += bench.turn((0..512).map(|_| publish(other))).len();
         }
     }
-    assert_eq!(
-        asked + 1,
-        65_536,
-        "what all sessions together may have under way"
-    );
+    assert_eq!(asked + 1, 65_536, "the bound of all sessions together");
     assert_eq!(bench.received(66).last().unwrap()["code"], "unavailable");
 }
 
 #[test]
-fn readers_that_flood_do_not_delay_what_the_broker_brings() {
+fn broker_events_are_not_delayed_by_a_flood_of_commands() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
-    let (say, tell, inbox) = inbox(2000);
-    (0..2000).for_each(|_| say.send(command(1, Command::Ping)).unwrap());
+    let (send, send_broker_event, inbox) = inbox(2000);
+    (0..2000).for_each(|_| send.send(command(1, Command::Ping)).unwrap());
     for offset in 1..=100 {
         let Event::Broker(message) = message("lobby", offset, "hi") else {
             unreachable!()
         };
-        tell.send(message).unwrap();
+        send_broker_event.send(message).unwrap();
     }
     // Events that are in the inbox are still handled.
-    drop((say, tell));
+    drop((send, send_broker_event));
     let dispatcher = std::mem::replace(&mut bench.dispatcher, Bench::new().dispatcher);
     let (asked, _requests) = flume::unbounded();
     runtime::block_on(run(
@@ -108,7 +108,7 @@ fn readers_that_flood_do_not_delay_what_the_broker_brings() {
 }
 
 #[test]
-fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
+fn read_queue_does_not_grow_with_joins_and_leaves() {
     let mut bench = Bench::new();
     bench.dispatcher.turn.settings.max_rooms = 1000;
     bench.dispatcher.turn.settings.rooms_per_session = 1000;
@@ -116,7 +116,7 @@ fn whoever_joins_and_leaves_for_ever_makes_no_line_longer() {
     let rooms: Vec<String> = (0..turn::READS).map(|n| format!("r{n}")).collect();
     bench.turn(rooms.iter().map(|room| join(1, room)));
     let asked = bench.turn(rooms.iter().map(|room| following(room)));
-    assert_eq!(asked.len(), turn::READS, "no further read may be asked");
+    assert_eq!(asked.len(), turn::READS, "no further read may start");
     for _ in 0..100 {
         bench.turn([join(1, "again"), following("again"), leave(1, "again")]);
         bench.received(1);

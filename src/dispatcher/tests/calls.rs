@@ -32,7 +32,7 @@ fn publish_ticket(requests: &[Request]) -> Ticket {
 }
 
 #[test]
-fn a_call_is_answered_by_the_broker_and_its_keys_are_no_clients() {
+fn api_call_is_answered_by_the_broker_and_has_its_own_keys() {
     let mut bench = Bench::new();
     let (event, answers) = call("@ada");
     let requests = bench.turn([event]);
@@ -50,7 +50,7 @@ fn a_call_is_answered_by_the_broker_and_its_keys_are_no_clients() {
 }
 
 #[test]
-fn a_caller_that_hung_up_leaves_nothing_behind() {
+fn api_call_whose_caller_hung_up_leaves_no_state() {
     let mut bench = Bench::new();
     let (event, answers) = call("lobby");
     let ticket = publish_ticket(&bench.turn([event]));
@@ -60,7 +60,7 @@ fn a_caller_that_hung_up_leaves_nothing_behind() {
 }
 
 #[test]
-fn calls_that_wait_for_the_broker_are_bounded_and_leave_room_for_clients() {
+fn api_calls_waiting_for_the_broker_are_bounded_and_leave_room_for_clients() {
     let mut bench = Bench::new();
     bench.open(1);
     let (mut asked, mut waiting) = (Vec::new(), Vec::new());
@@ -80,18 +80,22 @@ fn calls_that_wait_for_the_broker_are_bounded_and_leave_room_for_clients() {
         before: None,
         limit: 1,
     };
-    assert_eq!(bench.turn([command(1, history)]).len(), 1, "clients go on");
+    assert_eq!(
+        bench.turn([command(1, history)]).len(),
+        1,
+        "clients are not refused"
+    );
     let ticket = publish_ticket(&asked[..1]);
     bench.turn([published(ticket, 1)]);
     assert_eq!(
         bench.turn([call("lobby").0]).len(),
         1,
-        "as does the next call"
+        "nor is the next call"
     );
 }
 
 #[test]
-fn a_drain_waits_for_calls_and_not_for_ever() {
+fn drain_waits_for_api_calls_until_its_deadline() {
     let (mut bench, mut deaf) = (Bench::new(), Bench::new());
     let (event, _answers) = call("lobby");
     let ticket = publish_ticket(&bench.turn([event]));

@@ -40,7 +40,7 @@ impl Bench {
 }
 
 #[test]
-fn a_connection_is_named_from_when_it_is_in_its_users_room_until_it_ends() {
+fn connection_is_published_from_joining_the_personal_room_until_its_end() {
     let mut bench = secured();
     let expires = bench.expires_in(60);
     let ada = holder("ada", "*", expires);
@@ -52,7 +52,7 @@ fn a_connection_is_named_from_when_it_is_in_its_users_room_until_it_ends() {
     assert_eq!(
         bench.connections(),
         [""; 0],
-        "other rooms say nothing of it"
+        "other rooms publish no connection"
     );
 
     let newer = Identity {
@@ -71,7 +71,7 @@ fn a_connection_is_named_from_when_it_is_in_its_users_room_until_it_ends() {
 }
 
 #[test]
-fn who_has_no_name_is_no_users_connection() {
+fn anonymous_connection_is_not_published() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     let (session, farewell) = (SessionId(1), None);
@@ -80,7 +80,7 @@ fn who_has_no_name_is_no_users_connection() {
 }
 
 #[test]
-fn a_backend_is_answered_by_the_broker_even_where_this_node_keeps_the_list() {
+fn members_query_of_a_backend_is_answered_by_the_broker() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     let ask = |request: &Request| match request {
@@ -108,10 +108,10 @@ fn a_backend_is_answered_by_the_broker_even_where_this_node_keeps_the_list() {
         .presence
         .iter()
         .find_map(ask)
-        .expect("the broker is asked");
+        .expect("a read of the broker");
     bench.turn([member_page(ticket, 9)]);
     let (0, Ok(json)) = answers.try_recv().unwrap() else {
-        panic!("it is answered")
+        panic!("no reply")
     };
     let json = String::from_utf8_lossy(&json);
     assert!(json.contains("\"version\":9,"), "{json}");
@@ -119,7 +119,7 @@ fn a_backend_is_answered_by_the_broker_even_where_this_node_keeps_the_list() {
 }
 
 #[test]
-fn a_question_for_the_cluster_is_passed_on_and_its_answer_or_refusal_passed_back() {
+fn cluster_query_is_sent_to_the_broker_and_its_result_or_error_returned() {
     let mut bench = Bench::new();
     let counted = |room: &str| Count {
         room: name(room),

@@ -114,7 +114,7 @@ impl Bench {
 }
 
 #[test]
-fn a_revocation_ends_the_sessions_with_older_tokens_and_refuses_them_from_then_on() {
+fn revocation_ends_sessions_with_older_tokens_and_refuses_those_tokens() {
     let mut bench = secured();
     let expires = bench.expires_in(60);
     let moment = expires - 60_000;
@@ -153,7 +153,7 @@ fn a_revocation_ends_the_sessions_with_older_tokens_and_refuses_them_from_then_o
 }
 
 #[test]
-fn a_revocation_by_the_issuers_clock_leaves_the_new_token_alone() {
+fn revocation_by_the_issuers_clock_spares_the_new_token() {
     let mut bench = secured();
     let expires = bench.expires_in(60);
     let time = expires - 60_000;
@@ -179,7 +179,7 @@ fn a_revocation_by_the_issuers_clock_leaves_the_new_token_alone() {
 }
 
 #[test]
-fn a_revocation_of_a_former_version_is_written_into_the_set() {
+fn revocation_of_a_former_version_is_written_into_the_set() {
     let mut bench = secured();
     let moment = bench.now.unix_ms;
     let data = RawValue::from_string(r#"{"do":"revoke","user":"ada"}"#.into()).unwrap();
@@ -204,7 +204,7 @@ fn a_revocation_of_a_former_version_is_written_into_the_set() {
 }
 
 #[test]
-fn a_revocation_is_answered_when_the_set_and_the_notification_are_safe() {
+fn revocation_is_answered_after_the_set_and_the_notification_are_stored() {
     let mut bench = secured();
     let cutoff = Cutoff::at(bench.now.unix_ms);
     let mut revoke = || {
@@ -246,7 +246,7 @@ fn a_revocation_is_answered_when_the_set_and_the_notification_are_safe() {
 }
 
 #[test]
-fn nobody_with_a_token_is_let_in_before_the_node_has_read_which_were_revoked() {
+fn tokens_are_refused_until_the_node_has_read_the_revocations() {
     let mut bench = Bench::behind();
     let expires = bench.expires_in(60);
     let ada = holder("ada", "*", expires);
@@ -317,7 +317,7 @@ impl Bench {
 }
 
 #[test]
-fn a_node_that_starts_waits_until_the_others_have_confirmed() {
+fn starting_node_waits_until_the_others_have_confirmed() {
     let (mut bench, requests) = starting();
     let is_starting = |requests: &[Request]| {
         let read = |it: &Request| matches!(it, Request::ReadRevocations(read) if read.is_starting);
@@ -326,7 +326,7 @@ fn a_node_that_starts_waits_until_the_others_have_confirmed() {
     assert!(is_starting(&requests));
     bench.turn([stored_as(&requests, &[], false, 1)]);
     let requests = bench.passes(3_000);
-    assert!(is_starting(&requests), "it looks again");
+    assert!(is_starting(&requests), "it reads again");
     let requests = bench.turn([stored_as(&requests, &[], false, 1)]);
     assert!(!bench.dispatcher.knows_revocations(), "{requests:?}");
     let requests = bench.passes(1_000);
@@ -337,7 +337,7 @@ fn a_node_that_starts_waits_until_the_others_have_confirmed() {
 }
 
 #[test]
-fn a_node_that_waited_ten_seconds_goes_on_and_confirms_in_the_others_place() {
+fn starting_node_confirms_by_force_after_ten_seconds() {
     let (mut bench, mut requests) = starting();
     for _ in 0..10 {
         bench.turn([stored_as(&requests, &[], false, 1)]);
@@ -351,7 +351,7 @@ fn a_node_that_waited_ten_seconds_goes_on_and_confirms_in_the_others_place() {
 }
 
 #[test]
-fn a_node_that_starts_alone_waits_two_seconds_for_nodes_that_lost_their_leases() {
+fn starting_node_without_others_waits_two_seconds_for_lost_leases() {
     let (mut bench, requests) = starting();
     bench.turn([stored_as(&requests, &[], false, 0)]);
     let requests = bench.passes(1_999);
@@ -364,7 +364,7 @@ fn a_node_that_starts_alone_waits_two_seconds_for_nodes_that_lost_their_leases()
 }
 
 #[test]
-fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
+fn lost_revocations_are_written_back_confirmed_and_published_again() {
     let mut bench = secured();
     let expires = bench.expires_in(60);
     let cutoffs = [("ada", 1), ("bob", 2)].map(|(name, after)| {
@@ -379,7 +379,7 @@ fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
     let requests = bench.turn([stored_as(&requests, &[("zoe", cutoffs[0].1)], false, 0)]);
     assert!(
         bench.dispatcher.knows_revocations(),
-        "it knows what it knew"
+        "its own revocations still count"
     );
     let wrote = writes(requests);
     let [write] = &wrote[..] else {
@@ -430,7 +430,7 @@ fn what_the_set_has_lost_is_written_back_confirmed_and_published_again() {
 }
 
 #[test]
-fn the_set_is_compared_once_a_minute_and_after_each_resubscription() {
+fn revocation_set_is_compared_once_a_minute_and_after_each_resubscription() {
     let mut bench = secured();
     let requests = bench.passes(61_000);
     bench.signed_in(1, &holder("ada", "*", bench.expires_in(60)), 0);
@@ -444,7 +444,7 @@ fn the_set_is_compared_once_a_minute_and_after_each_resubscription() {
 }
 
 #[test]
-fn orders_concern_the_users_sessions_alone_and_those_said_before_are_past() {
+fn control_commands_apply_to_the_users_sessions_and_not_retroactively() {
     let mut bench = secured();
     let expires = bench.expires_in(60);
     for (session, user) in [(1, "ada"), (2, "ada"), (3, "bob")] {
@@ -478,7 +478,7 @@ fn orders_concern_the_users_sessions_alone_and_those_said_before_are_past() {
         ),
         (&json!("ok"), &json!(null), &json!("lobby"), &json!(7))
     );
-    assert!(bench.received(2).is_empty(), "it is there already");
+    assert!(bench.received(2).is_empty(), "it is a member already");
     bench.turn([message("lobby", 8, "hi")]);
     assert_eq!((bench.offsets(1), bench.offsets(3)), (vec![8], vec![]));
     bench.turn([control_message(
@@ -501,7 +501,7 @@ fn orders_concern_the_users_sessions_alone_and_those_said_before_are_past() {
 }
 
 #[test]
-fn a_hole_among_the_orders_is_read_and_they_are_done_in_their_order() {
+fn control_commands_behind_a_hole_are_read_and_applied_in_order() {
     let mut bench = secured();
     bench.signed_in(1, &holder("ada", "*", bench.expires_in(60)), 0);
     let ticket = read_ticket(&bench.turn([following("$control")]));
@@ -527,7 +527,7 @@ fn a_hole_among_the_orders_is_read_and_they_are_done_in_their_order() {
 }
 
 #[test]
-fn a_session_that_is_in_as_many_rooms_as_it_may_is_not_brought_into_more() {
+fn control_join_respects_the_room_limit_of_a_session() {
     let mut bench = secured();
     bench.dispatcher.turn.settings.rooms_per_session = 1;
     bench.signed_in(1, &holder("ada", "*", bench.expires_in(60)), 0);

@@ -4,19 +4,19 @@
 use super::*;
 
 #[test]
-fn a_publication_is_encoded_once_and_shared_by_every_outbox() {
+fn publication_is_encoded_once_and_shared_by_every_outbox() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     bench.member(2, "lobby", 0);
     bench.turn((1..=16).map(|offset| message("lobby", offset, "hi")));
     let (ada, bob) = (bench.chunks(1), bench.chunks(2));
-    assert_eq!(ada.len(), 1, "what is said in one turn is one buffer");
+    assert_eq!(ada.len(), 1, "one turn is one buffer");
     assert_eq!(ada[0].as_ptr(), bob[0].as_ptr());
     assert_eq!(messages(&ada[0]).len(), 16);
 }
 
 #[test]
-fn a_node_follows_with_the_first_local_member_and_unfollows_after_the_last() {
+fn topic_is_followed_from_the_first_local_member_to_the_last() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.open(2);
@@ -46,7 +46,7 @@ fn a_node_follows_with_the_first_local_member_and_unfollows_after_the_last() {
 }
 
 #[test]
-fn everyone_sees_inbox_order_although_a_turn_is_one_buffer() {
+fn members_receive_inbox_order_although_a_turn_is_one_buffer() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     bench.open(2);
@@ -58,7 +58,7 @@ fn everyone_sees_inbox_order_although_a_turn_is_one_buffer() {
         message("lobby", 3, "after"),
     ];
     bench.turn(events);
-    assert_eq!(bench.offsets(1), [1, 2], "and then the answer to leave");
+    assert_eq!(bench.offsets(1), [1, 2], "and then the reply to leave");
     let received = bench.received(2);
     assert_eq!(received[0]["type"], "ok");
     assert_eq!(
@@ -71,7 +71,7 @@ fn everyone_sees_inbox_order_although_a_turn_is_one_buffer() {
 }
 
 #[test]
-fn a_turn_ends_when_a_room_has_filled_a_quarter_of_an_outbox() {
+fn turn_ends_when_a_room_has_filled_a_quarter_of_an_outbox() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     let text = "x".repeat(1024);
@@ -93,7 +93,7 @@ fn a_turn_ends_when_a_room_has_filled_a_quarter_of_an_outbox() {
     );
     assert!(
         bench.dispatcher.sessions.contains_key(&SessionId(1)),
-        "and nobody is slow"
+        "the session is not slow"
     );
 }
 
@@ -108,8 +108,8 @@ fn a_full_outbox_ends_that_session_alone() {
         assert_eq!(bench.offsets(2), [offset]);
     }
     let chunks = bench.chunks(1);
-    let farewell = chunks.last().unwrap();
-    assert_eq!(farewell[2..4], Disconnect::Slow.code().to_be_bytes());
+    let close = chunks.last().unwrap();
+    assert_eq!(close[2..4], Disconnect::Slow.code().to_be_bytes());
     assert_eq!(bench.dispatcher.sessions.len(), 1);
 }
 
@@ -142,7 +142,7 @@ fn rooms_share_the_quarter_of_an_outbox_that_ends_a_turn() {
 }
 
 #[test]
-fn one_who_does_not_read_does_not_decide_what_the_others_wait_for() {
+fn slow_reader_does_not_set_the_range_of_the_shared_read() {
     let mut bench = Bench::new();
     bench.dispatcher.turn.settings.recent_memory = 0;
     bench.member(1, "lobby", 500);
@@ -176,6 +176,9 @@ fn one_who_does_not_read_does_not_decide_what_the_others_wait_for() {
     let Range::After(from) = read.range else {
         panic!("{read:?}")
     };
-    assert_eq!(from.offset, 400, "the read begins where somebody can go on");
+    assert_eq!(
+        from.offset, 400,
+        "the read begins at a cursor that can receive"
+    );
 }
 use crate::model::epochs::Ends;

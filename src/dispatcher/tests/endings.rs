@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_session_that_opens_during_the_drain_is_told_to_come_back_too() {
+fn session_that_opens_during_the_drain_receives_bye() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.turn([Event::Drain(Duration::from_secs(10))]);
@@ -27,7 +27,7 @@ fn a_session_that_opens_during_the_drain_is_told_to_come_back_too() {
 }
 
 #[test]
-fn a_connection_whose_writer_does_not_end_is_hung_up_on() {
+fn connection_whose_writer_does_not_end_is_aborted() {
     let mut bench = Bench::new();
     let hung_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let flag = hung_up.clone();

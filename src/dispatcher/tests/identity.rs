@@ -77,7 +77,7 @@ impl Bench {
 }
 
 #[test]
-fn signing_in_joins_the_personal_room_and_says_where_it_stands() {
+fn authentication_joins_the_personal_room_and_returns_its_position() {
     let mut bench = secured();
     let ada = holder("ada", "*", bench.expires_in(60));
     bench.open(1);
@@ -85,14 +85,15 @@ fn signing_in_joins_the_personal_room_and_says_where_it_stands() {
     assert!(matches!(&requests[..], [Request::Follow(room)] if room.as_str() == "@ada"));
     assert!(
         bench.received(1).is_empty(),
-        "nobody knows yet where the room stands"
+        "the position of the room is unknown"
     );
     let requests = bench.turn([following("@ada")]);
     let ticket = read_ticket(&requests);
     bench.turn([page(ticket, 7, 8, vec![])]);
     let answer = bench.received(1);
     let expected = json!({
-        "type": "ok", "id": 9, "user": "ada", "room": "@ada", "epoch": Epoch::new(EPOCH), "offset": 7, "expires": 60,
+        "type": "ok", "id": 9, "user": "ada", "room": "@ada", "epoch": Epoch::new(EPOCH),
+        "offset": 7, "expires": 60,
     });
     assert_eq!(answer, [expected]);
     bench.turn([message("@ada", 8, "for you")]);
@@ -104,7 +105,7 @@ fn signing_in_joins_the_personal_room_and_says_where_it_stands() {
 }
 
 #[test]
-fn a_token_of_the_handshake_is_answered_unasked_and_the_welcome_does_not_wait() {
+fn authentication_in_the_handshake_is_answered_after_the_welcome() {
     let mut bench = secured();
     let limits = OutboxLimits {
         bytes: OUTBOX,
@@ -144,7 +145,7 @@ fn a_token_of_the_handshake_is_answered_unasked_and_the_welcome_does_not_wait() 
 }
 
 #[test]
-fn a_sign_in_is_answered_in_time_and_its_place_follows() {
+fn authentication_is_answered_at_its_deadline_and_the_position_follows() {
     let mut bench = secured();
     bench.open(1);
     bench.turn([identified(1, holder("ada", "*", bench.expires_in(60)))]);
@@ -166,7 +167,7 @@ fn a_sign_in_is_answered_in_time_and_its_place_follows() {
 }
 
 #[test]
-fn the_personal_room_is_recovered_like_any_other_and_not_left() {
+fn personal_room_is_recovered_and_cannot_be_left() {
     let mut bench = secured();
     let ada = holder("ada", "*", bench.expires_in(60));
     bench.signed_in(1, &ada, 7);
@@ -192,7 +193,7 @@ fn the_personal_room_is_recovered_like_any_other_and_not_left() {
 }
 
 #[test]
-fn nobody_else_joins_or_reads_a_personal_room_and_only_who_may_writes_to_it() {
+fn personal_room_is_joined_and_read_by_its_user_alone_and_published_to_by_right() {
     let mut bench = secured();
     let expires = bench.expires_in(60);
     bench.signed_in(1, &holder("ada", "*", expires), 0);
@@ -242,7 +243,7 @@ fn a_session_never_becomes_another_user() {
 }
 
 #[test]
-fn a_newer_token_replaces_the_rights_and_ends_what_it_no_longer_allows() {
+fn newer_token_replaces_the_rights_and_ends_forbidden_memberships() {
     let mut bench = secured();
     let first = holder("ada", "a.*", bench.expires_in(60));
     bench.signed_in(1, &first, 0);
@@ -278,7 +279,7 @@ fn a_newer_token_replaces_the_rights_and_ends_what_it_no_longer_allows() {
 }
 
 #[test]
-fn an_expired_token_ends_its_session_unless_a_newer_one_came() {
+fn expired_token_ends_its_session_unless_it_was_renewed() {
     let mut bench = secured();
     bench.dispatcher.turn.settings.max_rooms = 10;
     let expires = bench.expires_in(60);
@@ -304,7 +305,7 @@ fn an_expired_token_ends_its_session_unless_a_newer_one_came() {
 }
 
 #[test]
-fn the_personal_room_takes_no_place_of_those_a_client_chooses() {
+fn personal_room_does_not_count_towards_the_room_limits() {
     let mut bench = secured();
     bench.dispatcher.turn.settings.rooms_per_session = 1;
     bench.dispatcher.turn.settings.max_rooms = 1;

@@ -4,7 +4,7 @@
 use super::*;
 
 #[test]
-fn a_hole_is_mended_by_one_read_before_anything_newer_is_delivered() {
+fn hole_is_closed_by_one_read_before_newer_messages() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     let requests = bench.turn([message("lobby", 13, "c"), message("lobby", 14, "d")]);
@@ -20,7 +20,7 @@ fn a_hole_is_mended_by_one_read_before_anything_newer_is_delivered() {
 }
 
 #[test]
-fn after_a_lost_subscription_the_node_reads_what_it_missed_and_members_stay() {
+fn resubscription_reads_missed_messages_and_keeps_the_members() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     let requests = bench.turn([following("lobby")]);
@@ -37,7 +37,7 @@ fn after_a_lost_subscription_the_node_reads_what_it_missed_and_members_stay() {
 }
 
 #[test]
-fn members_are_told_once_where_they_stand_when_the_log_no_longer_reaches() {
+fn gap_is_sent_once_when_the_log_no_longer_reaches() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     let ticket = read_ticket(&bench.turn([following("lobby")]));
@@ -53,7 +53,7 @@ fn members_are_told_once_where_they_stand_when_the_log_no_longer_reaches() {
 }
 
 #[test]
-fn a_read_that_fails_is_asked_again_at_the_next_tick() {
+fn failed_read_is_repeated_at_the_next_tick() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     let ticket = read_ticket(&bench.turn([following("lobby")]));
@@ -68,7 +68,7 @@ fn a_read_that_fails_is_asked_again_at_the_next_tick() {
 }
 
 #[test]
-fn clients_that_return_together_share_one_read() {
+fn rejoining_clients_share_one_read() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 500);
     for session in 2..=50 {
@@ -86,12 +86,12 @@ fn clients_that_return_together_share_one_read() {
     for session in 2..=50 {
         let offsets = bench.offsets(session);
         let expected: Vec<u64> = (400 + session..=500).collect();
-        assert_eq!(offsets, expected, "the answer, and then what it missed");
+        assert_eq!(offsets, expected, "the reply, and then the missed messages");
     }
 }
 
 #[test]
-fn a_position_ahead_of_this_node_is_judged_by_a_read_and_not_by_memory() {
+fn position_ahead_of_this_node_is_resolved_by_a_read() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     bench.open(2);
@@ -106,7 +106,7 @@ fn a_position_ahead_of_this_node_is_judged_by_a_read_and_not_by_memory() {
 }
 
 #[test]
-fn a_page_for_a_room_that_is_gone_changes_nothing_in_the_one_in_its_place() {
+fn page_of_a_removed_room_does_not_change_its_successor() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.turn([join(1, "old")]);
@@ -124,7 +124,7 @@ fn a_page_for_a_room_that_is_gone_changes_nothing_in_the_one_in_its_place() {
 }
 
 #[test]
-fn a_resubscription_of_many_rooms_reads_a_bounded_number_at_a_time() {
+fn resubscription_of_many_rooms_bounds_its_reads() {
     let mut bench = Bench::new();
     bench.dispatcher.turn.settings.max_rooms = 1000;
     bench.dispatcher.turn.settings.rooms_per_session = 1000;
@@ -147,7 +147,7 @@ fn a_resubscription_of_many_rooms_reads_a_bounded_number_at_a_time() {
 }
 
 #[test]
-fn what_waits_behind_holes_is_bounded_in_bytes_and_comes_with_a_later_read() {
+fn messages_ahead_of_holes_are_bounded_in_bytes_and_read_later() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     bench.member(1000, "other", 0);
@@ -189,8 +189,8 @@ fn page_after_end(ticket: Ticket, end: u64, top: u64, messages: Vec<u64>) -> Eve
 }
 
 /// The frames that a session receives, as text: offsets of messages, gaps and replies.
-fn story(bench: &mut Bench, session: u64) -> Vec<String> {
-    let tell = |frame: &Value| {
+fn transcript(bench: &mut Bench, session: u64) -> Vec<String> {
+    let text = |frame: &Value| {
         let offset = &frame["offset"];
         let epoch = frame["epoch"].as_str().map_or("", |epoch| &epoch[15..]);
         match frame["type"].as_str() {
@@ -199,7 +199,7 @@ fn story(bench: &mut Bench, session: u64) -> Vec<String> {
             _ => format!("recovered {} {epoch}:{offset}", frame["recovered"]),
         }
     };
-    bench.received(session).iter().map(tell).collect()
+    bench.received(session).iter().map(text).collect()
 }
 
 /// A room with session 1 live at 12, and whose former epoch ended at 10.
@@ -208,31 +208,31 @@ fn bench_after_end() -> Bench {
     bench.member(1, "lobby", 10);
     let ticket = read_ticket(&bench.turn([following("lobby")]));
     bench.turn([page_after_end(ticket, 10, 12, vec![11, 12])]);
-    assert_eq!(story(&mut bench, 1), ["gap 8:10", "11", "12"]);
+    assert_eq!(transcript(&mut bench, 1), ["gap 8:10", "11", "12"]);
     bench
 }
 
 #[test]
-fn an_ended_epoch_gives_live_members_one_gap_and_no_message_twice() {
+fn ended_epoch_sends_live_members_one_gap_and_no_duplicate() {
     let mut bench = bench_after_end();
     let ticket = read_ticket(&bench.turn([following("lobby")]));
     bench.turn([page_after_end(ticket, 10, 12, vec![])]);
-    assert_eq!(story(&mut bench, 1), [""; 0]);
+    assert_eq!(transcript(&mut bench, 1), [""; 0]);
 }
 
 #[test]
-fn an_epoch_that_ended_below_a_live_member_puts_it_at_the_end() {
+fn epoch_that_ended_below_a_live_member_moves_it_to_the_end() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     let ticket = read_ticket(&bench.turn([following("lobby")]));
     // 9 and 10 were lost, and their offsets are used again.
     bench.turn([page_after_end(ticket, 8, 11, vec![9, 10, 11])]);
-    assert_eq!(story(&mut bench, 1), ["gap 8:8", "9", "10", "11"]);
+    assert_eq!(transcript(&mut bench, 1), ["gap 8:8", "9", "10", "11"]);
     bench.open(2);
     bench.turn([rejoin(2, "lobby", EPOCH, 10)]);
     let expected = ["recovered false 8:8", "9", "10", "11"];
     assert_eq!(
-        story(&mut bench, 2),
+        transcript(&mut bench, 2),
         expected,
         "from memory, not what was lost"
     );
@@ -254,7 +254,7 @@ fn positions_in_an_ended_epoch_recover_up_to_its_end_with_one_gap() {
     bench.turn([page_after_end(read.ticket, 10, 12, vec![8, 9, 10, 11, 12])]);
     let expected = ["recovered true 7:7", "8", "9", "10", "gap 8:10", "11", "12"];
     bench.turn([Event::Drained(SessionId(2))]);
-    assert_eq!(story(&mut bench, 2), expected);
+    assert_eq!(transcript(&mut bench, 2), expected);
     for (session, epoch, offset, expected) in [
         (
             3,
@@ -269,18 +269,18 @@ fn positions_in_an_ended_epoch_recover_up_to_its_end_with_one_gap() {
         let requests = bench.turn([rejoin(session, "lobby", epoch, offset)]);
         assert!(requests.is_empty(), "{requests:?}");
         bench.turn([Event::Drained(SessionId(session))]);
-        assert_eq!(story(&mut bench, session), expected);
+        assert_eq!(transcript(&mut bench, session), expected);
     }
     bench.turn([leave(2, "lobby")]);
     bench.received(2);
     // No node has this epoch: the node's own read decides.
     let ticket = read_ticket(&bench.turn([rejoin(2, "lobby", 99, 11)]));
     bench.turn([page_after_end(ticket, 10, 12, vec![])]);
-    assert_eq!(story(&mut bench, 2), ["recovered false 8:12"]);
+    assert_eq!(transcript(&mut bench, 2), ["recovered false 8:12"]);
 }
 
 #[test]
-fn an_epoch_that_ends_while_members_are_behind_gives_them_the_rest_of_it_first() {
+fn epoch_that_ends_while_members_are_behind_is_sent_to_its_end_first() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     bench.open(2);
@@ -320,7 +320,7 @@ fn an_epoch_that_ends_while_members_are_behind_gives_them_the_rest_of_it_first()
         "11",
         "12",
     ];
-    assert_eq!(story(&mut bench, 2), expected);
+    assert_eq!(transcript(&mut bench, 2), expected);
 }
 
 #[test]
@@ -347,16 +347,16 @@ fn recent_messages_expire_with_the_log() {
     let requests = bench.turn([history()]);
     assert!(
         matches!(&requests[0], Request::Read(read) if read.range == Range::Before(None)),
-        "the log is asked: {requests:?}"
+        "the log is read: {requests:?}"
     );
     bench.open(3);
     let ticket = read_ticket(&bench.turn([rejoin(3, "lobby", EPOCH, 11)]));
     bench.turn([page(ticket, 12, 13, vec![])]);
-    assert_eq!(story(&mut bench, 3), ["recovered false 7:12"]);
+    assert_eq!(transcript(&mut bench, 3), ["recovered false 7:12"]);
 }
 
 #[test]
-fn recent_messages_that_were_read_expire_when_the_page_says() {
+fn recent_messages_that_were_read_expire_with_their_page() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 12);
     bench.open(2);
@@ -388,7 +388,7 @@ fn codes(bench: &mut Bench, session: u64) -> Vec<u16> {
 }
 
 #[test]
-fn members_of_a_room_with_a_newer_message_are_sent_to_another_node() {
+fn members_of_a_room_with_a_newer_format_are_disconnected() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     bench.member(2, "other", 10);
@@ -399,7 +399,7 @@ fn members_of_a_room_with_a_newer_message_are_sent_to_another_node() {
 }
 
 #[test]
-fn room_with_a_newer_message_is_read_again_once_a_second() {
+fn room_with_a_newer_format_is_read_again_once_a_second() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     // A join that needs the message keeps the room.
@@ -423,11 +423,11 @@ fn room_with_a_newer_message_is_read_again_once_a_second() {
     let received = bench.received(2);
     assert!(received.is_empty(), "the join waits: {received:?}");
     bench.turn([leave(2, "lobby")]);
-    assert_eq!(bench.dispatcher.load().due, 0, "nobody waits any more");
+    assert_eq!(bench.dispatcher.load().due, 0, "no join waits any more");
 }
 
 #[test]
-fn cursors_read_what_they_need_beside_a_newer_message_that_they_do_not() {
+fn cursors_read_past_a_newer_format_that_they_do_not_need() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     let ticket = read_ticket(&bench.turn([following("lobby")]));

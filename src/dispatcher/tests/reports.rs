@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_report_is_published_once_and_its_answer_concerns_nobody() {
+fn report_is_published_once_and_its_result_is_ignored() {
     for refused in [false, true] {
         let mut bench = Bench::new();
         bench.member(1, "$nodes", 0);
@@ -30,16 +30,16 @@ fn a_report_is_published_once_and_its_answer_concerns_nobody() {
 }
 
 #[test]
-fn each_publication_that_is_delivered_is_timed_once() {
+fn delivery_time_is_recorded_once_per_publication() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     let began = Instant::now();
     let former = bench.dispatcher.turn.metrics.deliveries.counts();
     bench.turn([
         message("lobby", 1, "delivered"),
-        message("lobby", 1, "a double"),
+        message("lobby", 1, "a duplicate"),
         message("lobby", 3, "behind a hole"),
-        message("elsewhere", 1, "where nobody is"),
+        message("elsewhere", 1, "a room without members"),
         Event::Broker(BrokerEvent::Ephemeral {
             room: name("lobby"),
             publication: publication("ephemeral"),

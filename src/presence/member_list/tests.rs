@@ -78,24 +78,28 @@ fn answer(list: &mut MemberList, page: MemberPage) -> Vec<String> {
 }
 
 #[test]
-fn a_first_connection_is_a_joining_and_a_last_a_leaving_and_what_is_between_is_neither() {
+fn first_connection_joins_and_last_connection_leaves() {
     let mut list = settled(5, [1], MEMORY);
     assert_eq!(receive(&mut list, change(5, 2, 0, 1)), ["+u0002@6"]);
     assert_eq!(receive(&mut list, change(6, 2, 1, 2)), [""; 0]);
     assert_eq!(receive(&mut list, change(7, 2, 2, 1)), [""; 0]);
-    assert_eq!(receive(&mut list, change(6, 3, 0, 1)), [""; 0], "a double");
+    assert_eq!(
+        receive(&mut list, change(6, 3, 0, 1)),
+        [""; 0],
+        "a duplicate"
+    );
     assert_eq!(receive(&mut list, change(8, 2, 1, 0)), ["-u0002@9"]);
     let page = list.page(None, 10, MEMORY).unwrap();
     assert_eq!((page.version, page.count, page.members.len()), (9, 1, 1));
 }
 
 #[test]
-fn a_hole_is_mended_by_one_list_and_told_as_the_difference() {
+fn hole_is_closed_by_one_list_and_sent_as_its_difference() {
     let mut list = settled(5, [1, 2], MEMORY);
     assert_eq!(
         receive(&mut list, change(8, 9, 0, 1)),
         [""; 0],
-        "something is missing"
+        "a change is missing"
     );
     assert!(list.is_due());
     list.ask();
@@ -106,7 +110,7 @@ fn a_hole_is_mended_by_one_list_and_told_as_the_difference() {
 }
 
 #[test]
-fn after_a_resubscription_equal_versions_cost_no_list() {
+fn equal_versions_after_a_resubscription_read_no_list() {
     let mut list = settled(5, [1], MEMORY);
     list.make_due();
     assert_eq!(list.ask().limit, 0);
@@ -120,7 +124,7 @@ fn after_a_resubscription_equal_versions_cost_no_list() {
 }
 
 #[test]
-fn a_resubscription_makes_the_list_under_way_begin_again() {
+fn resubscription_restarts_the_list_read() {
     let mut list = settled(5, [1], MEMORY);
     receive(&mut list, change(8, 9, 0, 1));
     list.ask();
@@ -137,7 +141,7 @@ fn a_resubscription_makes_the_list_under_way_begin_again() {
 }
 
 #[test]
-fn a_store_that_went_back_is_believed_and_members_ask_anew() {
+fn store_that_went_back_makes_members_query_again() {
     let mut list = settled(50, [1], MEMORY);
     list.make_due();
     list.ask();
@@ -148,7 +152,7 @@ fn a_store_that_went_back_is_believed_and_members_ask_anew() {
 }
 
 #[test]
-fn a_list_that_does_not_fit_costs_one_page_and_changes_are_told_without_it() {
+fn list_that_does_not_fit_costs_one_page_and_changes_are_still_sent() {
     let mut list = MemberList::default();
     list.make_due();
     list.ask();
@@ -173,7 +177,7 @@ fn a_list_that_does_not_fit_costs_one_page_and_changes_are_told_without_it() {
     assert_eq!(
         answer(&mut list, again),
         ["?@13"],
-        "what was missed is not known"
+        "the missed changes are unknown"
     );
     assert_eq!(list.weight(), 0);
 }
@@ -192,7 +196,7 @@ fn changes_that_wait_for_a_list_are_bounded() {
 }
 
 #[test]
-fn pages_are_bounded_by_number_and_by_bytes_and_weights_return_to_nothing() {
+fn pages_are_bounded_by_number_and_bytes_and_weights_return_to_zero() {
     let info: Info = RawValue::from_string(format!("\"{}\"", "x".repeat(500)))
         .unwrap()
         .into();
@@ -275,7 +279,7 @@ struct Client {
 }
 
 #[test]
-fn members_know_the_truth_in_the_end_whatever_was_missed() {
+fn members_have_the_true_list_in_the_end_whatever_was_missed() {
     for seed in 0..3000 {
         let mut random = fastrand::Rng::with_seed(seed);
         let memory = *[MEMORY, MEMORY, 3 * OVERHEAD]
@@ -375,7 +379,7 @@ fn members_know_the_truth_in_the_end_whatever_was_missed() {
         }
         assert!(
             !list.is_due() && answers.is_empty(),
-            "seed {seed}: it rests"
+            "seed {seed}: no read is due"
         );
         let truth: BTreeSet<UserName> = store.users.keys().map(|n| user(*n)).collect();
         assert_eq!(list.version, Some(store.version), "seed {seed}");
