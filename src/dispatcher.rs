@@ -11,6 +11,7 @@
 mod cluster_queries;
 mod commands;
 mod control;
+mod cursor;
 mod drain;
 mod event;
 pub mod heartbeats;
@@ -51,10 +52,11 @@ use heartbeats::Heartbeats;
 use outbox::Outbox;
 
 use control::Control;
+use cursor::Membership;
 use drain::Drain;
 pub use event::{Event, Now, TICK};
 pub use inbox::{Inbox, inbox};
-use room::{Membership, RoomState};
+use room::RoomState;
 use sessions::Session;
 use turn::{ReplyTo, Turn};
 
@@ -170,7 +172,7 @@ pub async fn run(
         if !dispatcher.ask(&broker) {
             return;
         }
-        if dispatcher.knows_revocations() {
+        if dispatcher.has_revocations() {
             readiness.set_behind(false);
         }
         if flow == Flow::Ended {

@@ -3,8 +3,7 @@
 //! this node's part: the connections of its users.
 
 use super::Dispatcher;
-use super::presence::MembersQuery;
-use super::turn::{Pending, ReplyTo};
+use super::turn::{MembersQuery, Pending, ReplyTo};
 use crate::broker::{Census, Connected, Refused, Request};
 use crate::model::cluster_query::{ClusterQuery, Connection, QueryResult};
 use crate::model::id::{RoomName, SessionId, Ticket, UserName};
@@ -19,14 +18,14 @@ impl Dispatcher {
         Ok(())
     }
 
-    pub(super) fn census(
+    pub(super) fn cluster_query(
         &mut self,
         reply_to: &ReplyTo,
         question: ClusterQuery,
     ) -> Result<(), CommandError> {
         let ticket = self.wait(reply_to, Pending::Census(reply_to.clone()))?;
-        let census = Census { ticket, question };
-        self.turn.requests.push(Request::Census(census));
+        let cluster_query = Census { ticket, question };
+        self.turn.requests.push(Request::Census(cluster_query));
         Ok(())
     }
 

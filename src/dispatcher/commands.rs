@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::presence::MembersQuery;
-use super::turn::{Pending, ReplyTo};
+use super::turn::{MembersQuery, Pending, ReplyTo};
 use super::{Dispatcher, Now};
 use crate::api;
 use crate::broker::{Page, Publication, PublishKey, Publisher, Range, Read, Refused, Request};
@@ -51,7 +50,7 @@ impl Dispatcher {
                 Ok(())
             }
             Command::Join { room, since } => self.on_join(now, session, id, &room, since),
-            Command::Leave { room } if client.is_in_by_name(&room) => Err(CommandError::new(
+            Command::Leave { room } if client.is_personal_room(&room) => Err(CommandError::new(
                 Code::Forbidden,
                 "you cannot leave your personal room",
             )),
@@ -117,8 +116,8 @@ impl Dispatcher {
                     limit,
                 })
             }
-            api::Command::Census(question) => self.census(&reply_to, question),
-            api::Command::ControlCommand(order) => self.order(now, &reply_to, order),
+            api::Command::Census(question) => self.cluster_query(&reply_to, question),
+            api::Command::ControlCommand(command) => self.command(now, &reply_to, command),
         };
         if let Err(error) = outcome {
             self.reply(&reply_to, &Reply::Error(&error));
@@ -270,10 +269,10 @@ impl Dispatcher {
                 room,
                 ephemeral,
             }) => (reply_to, room, ephemeral),
-            Some(Pending::ControlCommand { reply_to, order }) => {
-                return self.ordered(&reply_to, &order, result);
+            Some(Pending::ControlCommand { reply_to, command }) => {
+                return self.on_command_published(&reply_to, &command, result);
             }
-            Some(Pending::Renewal(user)) => return self.renewed(user, result.is_ok()),
+            Some(Pending::Republish(user)) => return self.on_republished(user, result.is_ok()),
             _ => return,
         };
         self.answered(&reply_to);

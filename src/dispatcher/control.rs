@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::joins::Join;
+use super::cursor::Join;
 use super::revocations::RevocationSync;
 use super::room::PAGE;
 use super::turn::{PAUSE, Pending, ReplyTo, Turn};
@@ -29,7 +29,7 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 /// The state of the two logs.
 pub struct Control {
-    orders: Follower,
+    commands: Follower,
     pub(super) revoked: Follower,
     pub(super) revocations: Revocations,
     pub(super) sync: RevocationSync,
@@ -67,7 +67,7 @@ impl Control {
         let mut sync = RevocationSync::default();
         sync.compare();
         Self {
-            orders: Follower::new(ControlLog::Orders, Sequencer::default()),
+            commands: Follower::new(ControlLog::Orders, Sequencer::default()),
             revoked: Follower::new(ControlLog::Revocations, Sequencer::from_the_beginning()),
             revocations: Revocations::new(remembered, MOST),
             sync,
@@ -78,7 +78,7 @@ impl Control {
 
     fn follower(&mut self, log: ControlLog) -> &mut Follower {
         match log {
-            ControlLog::Orders => &mut self.orders,
+            ControlLog::Orders => &mut self.commands,
             ControlLog::Revocations => &mut self.revoked,
         }
     }
@@ -127,7 +127,7 @@ impl Follower {
 
     /// The position, if a message was delivered from this log. A log without messages may end and
     /// begin again without any loss.
-    fn stood(&self) -> Option<Position> {
+    fn delivered(&self) -> Option<Position> {
         self.sequencer.position().filter(|at| at.offset > 0)
     }
 }
@@ -143,25 +143,25 @@ impl Dispatcher {
 
     /// Publishes a command of a backend about a user. All nodes apply it when they receive it; the
     /// backend is answered when the broker has stored it.
-    pub(super) fn order(
+    pub(super) fn command(
         &mut self,
         now: Now,
         reply_to: &ReplyTo,
-        order: ControlCommand,
+        command: ControlCommand,
     ) -> Result<(), CommandError> {
-        if let ControlAction::Revoke(cutoff) = order.deed {
+        if let ControlAction::Revoke(cutoff) = command.deed {
             if self.turn.settings.rights.open {
                 let reason = "this server is open and verifies no tokens, \
                      so it cannot revoke any";
                 return Err(CommandError::new(Code::Forbidden, reason));
             }
-            return self.order_revocation(now, reply_to, order, cutoff);
+            return self.publish_revocation(now, reply_to, command, cutoff);
         }
-        let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
+        let (room, publication) = (command.log().room(), command.to_publication(now.unix_ms));
         let reply_to = reply_to.clone();
         let ticket = self.wait(
             &reply_to.clone(),
-            Pending::ControlCommand { reply_to, order },
+            Pending::ControlCommand { reply_to, command },
         )?;
         // The key lets the broker retry the publish.
         let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
@@ -189,20 +189,20 @@ impl Dispatcher {
     }
 
     /// The broker has stored or refused a command.
-    pub(super) fn ordered(
+    pub(super) fn on_command_published(
         &mut self,
         reply_to: &ReplyTo,
-        order: &ControlCommand,
+        command: &ControlCommand,
         result: Result<Position, Refused>,
     ) {
         self.answered(reply_to);
         match result {
             Ok(_) => {
-                let ordered = Reply::Ordered {
-                    user: &order.user,
-                    room: order.room(),
+                let reply = Reply::Ordered {
+                    user: &command.user,
+                    room: command.room(),
                 };
-                self.reply(reply_to, &ordered);
+                self.reply(reply_to, &reply);
             }
             Err(refused) => self.reply(reply_to, &Reply::Error(&refused.into())),
         }
@@ -259,7 +259,7 @@ impl Dispatcher {
                 return;
             }
         };
-        let (stood, mut steps) = (follower.stood(), Vec::new());
+        let (delivered, mut steps) = (follower.delivered(), Vec::new());
         follower.sequencer.answer(page, &mut steps);
         follower.known |= follower.sequencer.is_settled();
         follower.ask_if_due(&mut self.turn);
@@ -267,15 +267,20 @@ impl Dispatcher {
             match step {
                 Step::Deliver(_, publication) => self.apply_command(now, log, &publication),
                 Step::Ended(position) | Step::Lost(position) => {
-                    self.on_control_lost(log, stood, position)
+                    self.on_control_lost(log, delivered, position)
                 }
             }
         }
         self.sync_revocations(now);
     }
 
-    fn on_control_lost(&mut self, log: ControlLog, stood: Option<Position>, position: Position) {
-        if stood.is_none() {
+    fn on_control_lost(
+        &mut self,
+        log: ControlLog,
+        delivered: Option<Position>,
+        position: Position,
+    ) {
+        if delivered.is_none() {
             return;
         }
         let (room, epoch) = (log.name(), position.epoch.to_string());

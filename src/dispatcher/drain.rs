@@ -67,7 +67,7 @@ impl Dispatcher {
                 Some(pending) if go == 0 || waits(pending) => left.push(session),
                 Some(_) => {
                     go -= 1;
-                    self.send_away(now, session, spread);
+                    self.disconnect_for_drain(now, session, spread);
                 }
             }
         }
@@ -86,7 +86,7 @@ impl Dispatcher {
         self.sessions.is_empty() && self.closing.is_empty() && calls_are_over
     }
 
-    pub(super) fn send_away(&mut self, now: Now, session: SessionId, spread: Duration) {
+    pub(super) fn disconnect_for_drain(&mut self, now: Now, session: SessionId, spread: Duration) {
         let jitter = spread.max(Duration::from_millis(50)).as_millis() as u64;
         let retry = Duration::from_millis(self.random.u64(..=jitter));
         if let Some(client) = self.sessions.get(&session) {

@@ -22,7 +22,7 @@ pub struct Heartbeats {
     pinged_slots: VecDeque<(Instant, usize)>,
     pong_timeout: Duration,
     /// The slot of the next new session: sessions are assigned round robin.
-    deal: usize,
+    next_add: usize,
 }
 
 /// An action that is due.
@@ -46,15 +46,15 @@ impl Heartbeats {
             step,
             pinged_slots: VecDeque::new(),
             pong_timeout,
-            deal: 0,
+            next_add: 0,
         }
     }
 
     /// Adds a session; its first ping is due within one heartbeat. Returns the slot, which is
     /// needed to remove it.
     pub fn add(&mut self, session: SessionId) -> usize {
-        let slot = self.deal;
-        self.deal = (self.deal + 1) % Self::SLOTS;
+        let slot = self.next_add;
+        self.next_add = (self.next_add + 1) % Self::SLOTS;
         self.slots[slot].push(session);
         slot
     }

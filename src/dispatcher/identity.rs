@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::joins::{Join, SignIn};
+use super::cursor::{Join, SignIn};
 use super::turn::ReplyTo;
 use super::{Dispatcher, Now};
 use crate::model::id::{RoomName, SessionId, UserName};

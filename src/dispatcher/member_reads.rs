@@ -1,87 +1,18 @@
 //! The member lists of rooms, over all nodes: reads them, a bounded number at a time and within one
 //! memory bound, keeps them current, and sends changes to the members of a room.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::time::Instant;
-
 use bytes::{Bytes, BytesMut};
 
 use super::room::Room;
-use super::turn::{PAUSE, Pauses, Pending, Turn, take_over};
+use super::turn::{PAUSE, Pending, Turn, take_over};
 use super::{Dispatcher, Now};
 use crate::broker::{Change, MemberPage, Members, Refused, Request};
-use crate::dispatcher::rooms::RoomKey;
-use crate::model::id::{NumberSet, RoomName, Ticket};
+use crate::model::id::{RoomName, Ticket};
 use crate::presence::{ListQuery, MemberChange, MemberList};
 use crate::protocol::{Protocol, Push};
 
-/// Maximum number of list reads in flight. Fewer than reads of logs, because no message depends on
-/// a list.
-pub const LIST_READS: usize = 16;
-
 /// Maximum bytes of changes, of all rooms together, that wait for the lists they change.
 const AHEAD_MEMORY: usize = 16 << 20;
-
-/// The state of list reads of all rooms; a part of [`Turn`].
-#[derive(Default)]
-pub struct MemberReads {
-    /// Rooms that wait for a read, in order, and the same rooms as a set. A key is queued once,
-    /// also when its room was removed and the key reused.
-    queue: VecDeque<RoomKey>,
-    queued: NumberSet<RoomKey>,
-    /// Reads in flight.
-    pub under_way: usize,
-    /// Rooms whose read failed; they are queued again at the next tick.
-    retry: BTreeSet<RoomKey>,
-    /// Rooms whose read returned a newer format, and when they may read again.
-    pub paused: Pauses,
-    /// Rooms with queries of clients that wait for a read, checked at each tick.
-    pub waiting: BTreeSet<RoomKey>,
-    /// Rooms whose waiting queries can be answered.
-    pub ready: Vec<RoomKey>,
-    /// Bytes of the lists of all rooms, and of the changes that wait for them.
-    pub used: usize,
-    ahead_used: usize,
-}
-
-impl MemberReads {
-    /// Rooms that wait for a read.
-    pub fn due(&self) -> usize {
-        self.queue.len() + self.retry.len() + self.paused.len()
-    }
-
-    fn queue_read(&mut self, room: RoomKey) {
-        if !self.paused.contains_key(&room) && self.queued.insert(room) {
-            self.queue.push_back(room);
-        }
-    }
-
-    /// Takes the room that has waited longest, if another read may start. The room may be gone.
-    fn next_queued(&mut self) -> Option<RoomKey> {
-        if self.under_way >= LIST_READS {
-            return None;
-        }
-        let room = self.queue.pop_front()?;
-        self.queued.remove(&room);
-        Some(room)
-    }
-
-    /// Subtracts the memory of a list.
-    pub fn forget(&mut self, list: &MemberList) {
-        self.used -= list.weight();
-        self.ahead_used -= list.ahead_weight();
-    }
-}
-
-/// The members of a room over all nodes.
-#[derive(Debug, Default)]
-pub struct RoomPresence {
-    pub list: MemberList,
-    /// The read in flight.
-    ticket: Option<Ticket>,
-    /// Queries of clients that wait for it, with their deadlines, oldest first.
-    pub waiting: Vec<(Instant, Ticket)>,
-}
 
 impl Room {
     /// The room's topic was (re)subscribed: changes may have been missed.

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::joins::Join;
-use super::recovery::{Cursor, LogCheck};
-use super::room::{Membership, Present, Room, RoomState};
+use super::cursor::{Cursor, Join, LogCheck, Membership, Present};
+use super::room::{Room, RoomState};
 use super::turn::{ReplyTo, Turn};
 use super::{Dispatcher, Now};
 use crate::broker::{Publication, Refused, Request};

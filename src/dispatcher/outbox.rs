@@ -301,14 +301,14 @@ impl Outbox {
     }
 
     /// Starts a liveness check: a ping is about to be sent.
-    pub fn expect_life(&self) {
+    pub fn start_liveness_check(&self) {
         self.0.received.store(false, Ordering::Relaxed);
         self.0.queue().progressed = false;
     }
 
     /// Whether the client is alive: bytes were received since the ping, or the reader was paused,
     /// or the ping may still be queued behind frames that the client is reading slowly.
-    pub fn shows_life(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         let reads = || {
             let queue = self.0.queue();
             queue.bytes > 0 && queue.progressed
@@ -440,19 +440,19 @@ mod tests {
     #[test]
     fn liveness_counts_progress_only_before_the_ping_is_written() {
         let (outbox, reader) = outbox(LIMITS, || ());
-        outbox.expect_life();
-        assert!(!outbox.shows_life());
+        outbox.start_liveness_check();
+        assert!(!outbox.is_alive());
         outbox.note_heard();
-        assert!(outbox.shows_life());
+        assert!(outbox.is_alive());
         outbox.offer(Bytes::from_static(b"before"));
-        outbox.expect_life();
+        outbox.start_liveness_check();
         outbox.offer(Bytes::from_static(b"ping"));
-        assert!(!outbox.shows_life(), "nothing was written");
+        assert!(!outbox.is_alive(), "nothing was written");
         reader.written(6, 1);
-        assert!(outbox.shows_life(), "it may not have received the ping yet");
+        assert!(outbox.is_alive(), "it may not have received the ping yet");
         reader.written(4, 1);
         assert!(
-            !outbox.shows_life(),
+            !outbox.is_alive(),
             "it received the ping and did not answer"
         );
     }
@@ -461,12 +461,12 @@ mod tests {
     fn liveness_holds_while_the_reader_is_paused() {
         let (outbox, _reader) = outbox(LIMITS, || ());
         outbox.note_paused(true);
-        outbox.expect_life();
-        assert!(outbox.shows_life());
+        outbox.start_liveness_check();
+        assert!(outbox.is_alive());
         outbox.note_paused(false);
-        assert!(outbox.shows_life(), "it may have answered meanwhile");
-        outbox.expect_life();
-        assert!(!outbox.shows_life());
+        assert!(outbox.is_alive(), "it may have answered meanwhile");
+        outbox.start_liveness_check();
+        assert!(!outbox.is_alive());
     }
 
     #[test]
@@ -554,14 +554,14 @@ mod tests {
         let next = reader.poll_next(&mut cx, &mut batch);
         assert!(matches!(next, Poll::Ready(Next::Write)));
         assert_eq!(batch.chunks[..], ["ab", "c"]);
-        outbox.expect_life();
-        assert_eq!((outbox.waiting(), outbox.shows_life()), (3, false));
+        outbox.start_liveness_check();
+        assert_eq!((outbox.waiting(), outbox.is_alive()), (3, false));
         // The batch counts as written, whatever is left in its buffers.
         batch.chunks[0].clear();
         outbox.offer(Bytes::from_static(b"d"));
         let next = reader.poll_next(&mut cx, &mut batch);
         assert!(matches!(next, Poll::Ready(Next::TellDrained)));
-        assert_eq!((outbox.waiting(), outbox.shows_life()), (1, true));
+        assert_eq!((outbox.waiting(), outbox.is_alive()), (1, true));
         outbox.end(Disconnect::Slow);
         let next = reader.poll_next(&mut cx, &mut batch);
         assert!(

@@ -1,43 +1,23 @@
 //! Presence: which sessions count as present in which rooms, what is announced to the other nodes,
 //! and queries of clients for the members of a room.
 
-use super::member_reads::RoomPresence;
-use super::room::Present;
-use super::turn::{Pending, ReplyTo};
+use super::cursor::Present;
+use super::room::RoomPresence;
+use super::turn::{MembersQuery, Pending};
 use super::{Dispatcher, Now};
-use crate::broker::{MemberPage, Members, Refused, Request};
+use crate::broker::{MemberPage, Refused, Request};
 use crate::dispatcher::rooms::RoomKey;
-use crate::model::id::{RoomName, SessionId, Ticket, UserName};
+use crate::model::id::{RoomName, SessionId};
 use crate::model::identity::{Action, Identity};
 use crate::presence::fit;
 use crate::protocol::{CommandError, Reply};
-
-/// A query for the members of a room.
-#[derive(Clone, Debug)]
-pub struct MembersQuery {
-    pub reply_to: ReplyTo,
-    pub room: RoomName,
-    pub after: Option<UserName>,
-    pub limit: usize,
-}
-
-impl MembersQuery {
-    pub fn request(self, ticket: Ticket) -> Request {
-        Request::Members(Members {
-            ticket,
-            room: self.room,
-            after: self.after,
-            limit: self.limit,
-        })
-    }
-}
 
 impl Dispatcher {
     /// A session has authenticated, again or for the first time: in its rooms it now counts as that
     /// user.
     pub(super) fn update_presence(&mut self, session: SessionId, identity: &Identity) {
         let (user, info) = (&identity.user, identity.info.as_ref());
-        let mut informed = None;
+        let mut updated_room = None;
         for key in self.rooms.rooms_of(session) {
             let Some(name) = self.rooms.get(key).map(|room| room.name.clone()) else {
                 continue;
@@ -50,15 +30,15 @@ impl Dispatcher {
             };
             if former.as_ref() == Some(user) {
                 self.local_presence.update_info(&name, user, info);
-                informed = name.owner().is_some().then_some(name).or(informed);
+                updated_room = name.owner().is_some().then_some(name).or(updated_room);
             } else {
                 self.local_presence
                     .leave_without_grace(&name, former.as_ref());
-                self.local_presence.arrive(&name, Some(user), info);
+                self.local_presence.join(&name, Some(user), info);
                 *former = Some(user.clone());
             }
         }
-        if let Some(room) = informed {
+        if let Some(room) = updated_room {
             self.publish_connection(session, &room, true);
         }
     }
@@ -79,7 +59,7 @@ impl Dispatcher {
                 let user = identity.map(|identity| &identity.user);
                 let info = identity.and_then(|identity| identity.info.as_ref());
                 member.present = Present::As(user.cloned());
-                self.local_presence.arrive(&name, user, info);
+                self.local_presence.join(&name, user, info);
                 self.publish_connection(session, &name, true);
             }
         }
@@ -101,7 +81,7 @@ impl Dispatcher {
     pub(super) fn announce(&mut self) {
         let requests = &mut self.turn.requests;
         self.local_presence
-            .announce(|here| requests.push(Request::SetPresence(here)));
+            .announce(|change| requests.push(Request::SetPresence(change)));
     }
 
     pub(super) fn on_members(

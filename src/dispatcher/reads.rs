@@ -58,7 +58,7 @@ impl Dispatcher {
                 | Pending::Revoke { .. }
                 | Pending::WriteBack
                 | Pending::ReadRevocations
-                | Pending::Renewal(_)
+                | Pending::Republish(_)
                 | Pending::Report
                 | Pending::Members(_)
                 | Pending::Census(_)

@@ -13,112 +13,13 @@
 
 use bytes::BytesMut;
 
-use super::joins::Join;
-use super::room::{Membership, PAGE, Room, RoomState, own_message};
+use super::cursor::{Cursor, LogCheck, Membership, Want};
+use super::room::{PAGE, Room, RoomState, own_message};
 use super::turn::{Pending, Turn};
 use crate::broker::{Page, Range, Refused, Sender};
 use crate::model::epochs::Standing;
 use crate::model::id::{Position, SessionId, Ticket};
-use crate::protocol::{Joined, Message, Push, Reply, RequestId};
-
-/// A member that is behind.
-#[derive(Debug)]
-pub struct Cursor {
-    pub member: Membership,
-    want: Want,
-    /// The join that has not been answered yet.
-    pub(super) join: Option<Join>,
-    /// What the reply to the join reports: no message after the position that the client named is
-    /// lost.
-    recovered: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Want {
-    /// Become live at the position of the room.
-    Now,
-    /// Continue from here, if the log has it: not checked yet.
-    Since(Position),
-    /// Receive what follows this position, which is not above what the node has delivered. In an
-    /// ended epoch: the rest of it up to its end, a gap there, and what follows.
-    After(Position),
-}
-
-/// Whether the node's own read has just confirmed that it has every message, so that a position
-/// that it cannot place is lost.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum LogCheck {
-    Complete,
-    Pending,
-}
-
-impl Cursor {
-    pub fn new(member: Membership, since: Option<Position>, join: Join) -> Self {
-        let want = since.map_or(Want::Now, Want::Since);
-        Self {
-            member,
-            want,
-            join: Some(join),
-            recovered: true,
-        }
-    }
-
-    /// Whether its join has been answered.
-    pub fn is_answered(&self) -> bool {
-        self.join.is_none()
-    }
-
-    /// Whether the cursor remains after the room has lost messages: only if a join waits, whose
-    /// position is then checked again.
-    pub fn survives_loss(&mut self) -> bool {
-        if let Want::After(at) = self.want {
-            self.want = Want::Since(at);
-        }
-        self.join.is_some()
-    }
-
-    /// The node's epoch has ended at this position. Returns whether the member must receive the gap
-    /// now, because it is above the end. If a join waits, its position is checked again instead.
-    pub fn is_above_end(&mut self, end: Position) -> bool {
-        match self.want {
-            Want::After(at) if at.offset > end.offset && self.join.is_some() => {
-                self.want = Want::Since(at);
-                false
-            }
-            Want::After(at) if at.offset > end.offset => {
-                self.want = Want::After(end);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether another page fits into the outbox. If not, asks its writer for a notification when
-    /// it has drained.
-    fn has_room(&self, quarter: usize) -> bool {
-        let fits = || self.member.outbox.waiting() <= quarter as u64;
-        if fits() {
-            return true;
-        }
-        // Asked before the second check: the writer may have finished between the two.
-        self.member.outbox.want_drained();
-        fits()
-    }
-
-    pub(super) fn send(
-        &self,
-        turn: &mut Turn,
-        session: SessionId,
-        id: Option<RequestId>,
-        reply: &Reply<'_>,
-    ) {
-        turn.send(
-            session,
-            &self.member.outbox,
-            self.member.protocol.reply(id, reply),
-        );
-    }
-}
+use crate::protocol::{Joined, Message, Push};
 
 impl Room {
     /// More messages arrive at once than outboxes hold: all live members become members behind and

@@ -78,22 +78,22 @@ impl RevocationSync {
 
 impl Dispatcher {
     /// Whether the node has read which tokens are revoked, so that it can accept tokens.
-    pub fn knows_revocations(&self) -> bool {
+    pub fn has_revocations(&self) -> bool {
         self.control.revoked.known && self.control.sync.known
     }
 
     /// A backend revokes tokens: the set is written first, then all nodes are notified, then the
     /// backend is answered.
-    pub(super) fn order_revocation(
+    pub(super) fn publish_revocation(
         &mut self,
         now: Now,
         reply_to: &ReplyTo,
-        order: ControlCommand,
+        command: ControlCommand,
         cutoff: Cutoff,
     ) -> Result<(), CommandError> {
-        let cutoffs = vec![(order.user.clone(), cutoff)];
+        let cutoffs = vec![(command.user.clone(), cutoff)];
         let reply_to = reply_to.clone();
-        let ticket = self.wait(&reply_to.clone(), Pending::Revoke { reply_to, order })?;
+        let ticket = self.wait(&reply_to.clone(), Pending::Revoke { reply_to, command })?;
         let kept = self.kept(now);
         self.turn.requests.push(Request::Revoke(Revoke {
             ticket,
@@ -112,11 +112,12 @@ impl Dispatcher {
         result: Result<Vec<UserName>, Refused>,
     ) {
         match (self.turn.pending.remove(&ticket), result) {
-            (Some(Pending::Revoke { reply_to, order }), Ok(_)) => {
-                let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
+            (Some(Pending::Revoke { reply_to, command }), Ok(_)) => {
+                let (room, publication) =
+                    (command.log().room(), command.to_publication(now.unix_ms));
                 let ticket = self
                     .turn
-                    .ticket(Pending::ControlCommand { reply_to, order });
+                    .ticket(Pending::ControlCommand { reply_to, command });
                 let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
                 self.publish_control(ticket, room, Publisher::Backend, key, publication);
             }
@@ -343,9 +344,9 @@ impl Dispatcher {
             };
             self.control.sync.under_way += 1;
             let deed = ControlAction::Revoke(cutoff);
-            let order = ControlCommand { user, deed };
-            let (room, publication) = (order.log().room(), order.to_publication(now.unix_ms));
-            let ticket = self.turn.ticket(Pending::Renewal(order.user));
+            let command = ControlCommand { user, deed };
+            let (room, publication) = (command.log().room(), command.to_publication(now.unix_ms));
+            let ticket = self.turn.ticket(Pending::Republish(command.user));
             let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
             self.publish_control(ticket, room, Publisher::Backend, key, publication);
         }
@@ -353,7 +354,7 @@ impl Dispatcher {
 
     /// A revocation was published again. If that failed, it is published once more at the next
     /// tick.
-    pub(super) fn renewed(&mut self, user: UserName, is_safe: bool) {
+    pub(super) fn on_republished(&mut self, user: UserName, is_safe: bool) {
         self.control.sync.under_way -= 1;
         if !is_safe {
             self.control.sync.unpublished.push_back(user);

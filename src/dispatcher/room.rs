@@ -1,21 +1,20 @@
 //! One room: its members, its publications of this turn, and the node's position in its log. Its
-//! recovery is in [`recovery`](super::recovery).
+//! recovery is in `recovery.rs`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::member_reads::RoomPresence;
-use super::recovery::{Cursor, LogCheck};
+use super::cursor::{Cursor, LogCheck, Membership};
 use super::turn::{Pending, Turn};
 use crate::broker::{Page, Publication, Refused};
-use crate::dispatcher::outbox::Outbox;
 use crate::dispatcher::rooms;
 use crate::dispatcher::sequencer::{Sequencer, Step};
 use crate::model::history::Recent;
-use crate::model::id::{NumberMap, Position, SessionId, Ticket, UserName};
+use crate::model::id::{NumberMap, Position, SessionId, Ticket};
 use crate::model::retention::LogLimits;
+use crate::presence::MemberList;
 use crate::protocol::{Message, Protocol, Push};
 
 /// Maximum number of messages in one read.
@@ -23,23 +22,6 @@ pub const PAGE: usize = 256;
 
 /// A room with this node's state of it.
 pub type Room = rooms::Room<RoomState, Membership>;
-
-/// The node's state of a membership: enough to deliver without looking up the session.
-#[derive(Clone, Debug)]
-pub struct Membership {
-    pub outbox: Outbox,
-    pub protocol: Protocol,
-    pub present: Present,
-}
-
-/// Whether and as which user a member counts as present.
-#[derive(Clone, Debug)]
-pub enum Present {
-    /// Its join has not been answered.
-    NotYet,
-    /// `None`: as an anonymous session.
-    As(Option<UserName>),
-}
 
 /// The node's state of a room.
 #[derive(Debug, Default)]
@@ -62,6 +44,16 @@ pub struct RoomState {
     pub members_by_protocol: [usize; Protocol::COUNT],
     /// The members over all nodes.
     pub presence: RoomPresence,
+}
+
+/// The members of a room over all nodes.
+#[derive(Debug, Default)]
+pub struct RoomPresence {
+    pub list: MemberList,
+    /// The read in flight.
+    pub ticket: Option<Ticket>,
+    /// Queries of clients that wait for it, with their deadlines, oldest first.
+    pub waiting: Vec<(Instant, Ticket)>,
 }
 
 /// A room's publications of this turn, encoded once per protocol and not offered yet.

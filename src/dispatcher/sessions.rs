@@ -27,7 +27,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Whether the room is the personal room of its user.
-    pub(super) fn is_in_by_name(&self, room: &RoomName) -> bool {
+    pub(super) fn is_personal_room(&self, room: &RoomName) -> bool {
         let user = self
             .identity
             .as_ref()
@@ -68,7 +68,7 @@ impl Dispatcher {
             self.on_identified(now, id, None, identity);
         }
         if self.draining.is_some() {
-            self.send_away(now, id, Duration::ZERO);
+            self.disconnect_for_drain(now, id, Duration::ZERO);
         }
     }
 
@@ -111,14 +111,14 @@ impl Dispatcher {
                     let Some(pinged) = self.sessions.get(&session) else {
                         continue;
                     };
-                    pinged.outbox.expect_life();
+                    pinged.outbox.start_liveness_check();
                     if pinged.outbox.offer(frame::EMPTY_PING) == Offer::Full {
                         self.turn.slow.push(session);
                     }
                 }
                 Beat::Check(session) => {
                     let client = self.sessions.get(&session);
-                    if client.is_some_and(|client| !client.outbox.shows_life()) {
+                    if client.is_some_and(|client| !client.outbox.is_alive()) {
                         self.disconnect(now, session, Disconnect::Silent);
                     }
                 }

@@ -9,15 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Settings;
-use super::member_reads::MemberReads;
-use super::presence::MembersQuery;
 use crate::api::ApiCaller;
-use crate::broker::{Range, Read, Refused, Request};
+use crate::broker::{Members, Range, Read, Refused, Request};
 use crate::dispatcher::outbox::{Offer, Outbox};
 use crate::dispatcher::rooms::RoomKey;
 use crate::metrics::Metrics;
 use crate::model::control::{ControlCommand, ControlLog};
 use crate::model::id::{NumberMap, NumberSet, RoomName, SessionId, Ticket, UserName};
+use crate::presence::MemberList;
 use crate::protocol::RequestId;
 
 /// Maximum number of reads in flight for the node's own positions and for members that are behind.
@@ -28,6 +27,10 @@ pub const READS: usize = 64;
 /// before them. Enough for a usual hole in each of thousands of rooms; what does not fit is
 /// returned by the next read.
 pub const AHEAD_MEMORY: usize = 16 << 20;
+
+/// Maximum number of list reads in flight. Fewer than reads of logs, because no message depends on
+/// a list.
+pub const LIST_READS: usize = 16;
 
 /// How long a room waits after a read that returned a newer format.
 pub const PAUSE: Duration = Duration::from_secs(1);
@@ -74,19 +77,19 @@ pub enum Pending {
     /// A command about a user.
     ControlCommand {
         reply_to: ReplyTo,
-        order: ControlCommand,
+        command: ControlCommand,
     },
     /// The set of revocations is written for a backend; then the command is published.
     Revoke {
         reply_to: ReplyTo,
-        order: ControlCommand,
+        command: ControlCommand,
     },
     /// The node's own: writes what the set of revocations lacks.
     WriteBack,
     /// The node's own: reads the set of revocations.
     ReadRevocations,
     /// The node's own: publishes the revocation of a user again.
-    Renewal(UserName),
+    Republish(UserName),
     /// The node's own: publishes its report.
     Report,
     /// The node's own: reads a control log, to close a hole.
@@ -100,6 +103,77 @@ pub enum Pending {
     Seek(RoomKey),
     /// The node's own: reads the members of the room.
     MemberPage(RoomKey),
+}
+
+/// A query for the members of a room.
+#[derive(Clone, Debug)]
+pub struct MembersQuery {
+    pub reply_to: ReplyTo,
+    pub room: RoomName,
+    pub after: Option<UserName>,
+    pub limit: usize,
+}
+
+impl MembersQuery {
+    pub fn request(self, ticket: Ticket) -> Request {
+        Request::Members(Members {
+            ticket,
+            room: self.room,
+            after: self.after,
+            limit: self.limit,
+        })
+    }
+}
+
+/// The state of list reads of all rooms.
+#[derive(Default)]
+pub struct MemberReads {
+    /// Rooms that wait for a read, in order, and the same rooms as a set. A key is queued once,
+    /// also when its room was removed and the key reused.
+    queue: VecDeque<RoomKey>,
+    queued: NumberSet<RoomKey>,
+    /// Reads in flight.
+    pub under_way: usize,
+    /// Rooms whose read failed; they are queued again at the next tick.
+    pub retry: BTreeSet<RoomKey>,
+    /// Rooms whose read returned a newer format, and when they may read again.
+    pub paused: Pauses,
+    /// Rooms with queries of clients that wait for a read, checked at each tick.
+    pub waiting: BTreeSet<RoomKey>,
+    /// Rooms whose waiting queries can be answered.
+    pub ready: Vec<RoomKey>,
+    /// Bytes of the lists of all rooms, and of the changes that wait for them.
+    pub used: usize,
+    pub ahead_used: usize,
+}
+
+impl MemberReads {
+    /// Rooms that wait for a read.
+    pub fn due(&self) -> usize {
+        self.queue.len() + self.retry.len() + self.paused.len()
+    }
+
+    pub fn queue_read(&mut self, room: RoomKey) {
+        if !self.paused.contains_key(&room) && self.queued.insert(room) {
+            self.queue.push_back(room);
+        }
+    }
+
+    /// Takes the room that has waited longest, if another read may start. The room may be gone.
+    pub fn next_queued(&mut self) -> Option<RoomKey> {
+        if self.under_way >= LIST_READS {
+            return None;
+        }
+        let room = self.queue.pop_front()?;
+        self.queued.remove(&room);
+        Some(room)
+    }
+
+    /// Subtracts the memory of a list.
+    pub fn forget(&mut self, list: &MemberList) {
+        self.used -= list.weight();
+        self.ahead_used -= list.ahead_weight();
+    }
 }
 
 /// See the head of this file.

@@ -3,9 +3,9 @@
 //! of a page announces nothing.
 //!
 //! ```text
-//!             arrive                 leave (the last)
+//!              join                  leave (the last)
 //!  absent ─────────────▶ here ─────────────────────▶ in grace ──── time is over ───▶ absent
-//!                         ▲  arrive: not announced      │            (0 is announced)
+//!                         ▲  join: not announced        │            (0 is announced)
 //!                         └─────────────────────────────┘
 //! ```
 
@@ -22,31 +22,31 @@ use crate::model::member::Info;
 const IN_GRACE: usize = 262_144;
 
 /// A user in a room; `None` stands for all anonymous sessions.
-type Who = (RoomName, Option<UserName>);
+type UserKey = (RoomName, Option<UserName>);
 
 /// See the head of this file.
 #[derive(Debug)]
 pub struct LocalPresence {
     grace: Duration,
-    stays: HashMap<Who, Stay>,
+    users: HashMap<UserKey, LocalUser>,
     /// Users in their grace, by its end. The number makes the key unique.
-    leaving: BTreeMap<Leaving, Who>,
+    leaving: BTreeMap<Leaving, UserKey>,
     last_number: u64,
     /// Users whose state has changed since [`announce`](LocalPresence::announce), each once.
-    changed: Vec<Who>,
+    changed: Vec<UserKey>,
 }
 
 type Leaving = (Instant, u64);
 
 #[derive(Debug, Default)]
-struct Stay {
+struct LocalUser {
     /// Sessions on this node.
     connections: u32,
     /// The number of connections that was announced last.
     announced: u32,
     info: Option<Info>,
     /// This `info` has not been announced yet.
-    informed: bool,
+    is_info_new: bool,
     /// It is in `changed`.
     is_changed: bool,
     grace: Option<Leaving>,
@@ -57,7 +57,7 @@ impl LocalPresence {
     pub fn new(grace: Duration) -> Self {
         Self {
             grace,
-            stays: HashMap::new(),
+            users: HashMap::new(),
             leaving: BTreeMap::new(),
             last_number: 0,
             changed: Vec::new(),
@@ -70,33 +70,36 @@ impl LocalPresence {
     }
 
     /// One more session of the user is in the room. The newest `info` replaces older ones.
-    pub fn arrive(&mut self, room: &RoomName, user: Option<&UserName>, info: Option<&Info>) {
-        let who = (room.clone(), user.cloned());
-        let stay = self.stays.entry(who.clone()).or_default();
-        stay.connections += 1;
-        if let Some(leaving) = stay.grace.take() {
+    pub fn join(&mut self, room: &RoomName, user: Option<&UserName>, info: Option<&Info>) {
+        let key = (room.clone(), user.cloned());
+        let local = self.users.entry(key.clone()).or_default();
+        local.connections += 1;
+        if let Some(leaving) = local.grace.take() {
             self.leaving.remove(&leaving);
         }
-        self.set_info(who, info);
+        self.set_info(key, info);
     }
 
     /// The `info` of a user in the room has changed.
     pub fn update_info(&mut self, room: &RoomName, user: &UserName, info: Option<&Info>) {
-        let who = (room.clone(), Some(user.clone()));
-        if self.stays.contains_key(&who) {
-            self.set_info(who, info);
+        let key = (room.clone(), Some(user.clone()));
+        if self.users.contains_key(&key) {
+            self.set_info(key, info);
         }
     }
 
-    fn set_info(&mut self, who: Who, info: Option<&Info>) {
-        let stay = self.stays.entry(who.clone()).or_default();
+    fn set_info(&mut self, key: UserKey, info: Option<&Info>) {
+        let local = self.users.entry(key.clone()).or_default();
         if let Some(info) = info
-            && stay.info.as_ref().is_none_or(|old| old.get() != info.get())
+            && local
+                .info
+                .as_ref()
+                .is_none_or(|old| old.get() != info.get())
         {
-            stay.info = Some(info.clone());
-            stay.informed = true;
+            local.info = Some(info.clone());
+            local.is_info_new = true;
         }
-        self.note(who);
+        self.mark_changed(key);
     }
 
     /// One session of the user has left the room. If it was the last, the grace begins.
@@ -111,34 +114,34 @@ impl LocalPresence {
     }
 
     fn remove_session(&mut self, now: Option<Instant>, room: &RoomName, user: Option<&UserName>) {
-        let who = (room.clone(), user.cloned());
-        let Some(stay) = self.stays.get_mut(&who) else {
+        let key = (room.clone(), user.cloned());
+        let Some(local) = self.users.get_mut(&key) else {
             return;
         };
-        stay.connections = stay.connections.saturating_sub(1);
+        local.connections = local.connections.saturating_sub(1);
         // A user that was never announced needs no grace.
-        if stay.connections == 0
-            && stay.announced > 0
-            && stay.grace.is_none()
+        if local.connections == 0
+            && local.announced > 0
+            && local.grace.is_none()
             && !self.grace.is_zero()
             && let Some(now) = now
         {
             self.last_number += 1;
             let leaving = (now + self.grace, self.last_number);
-            stay.grace = Some(leaving);
-            self.leaving.insert(leaving, who.clone());
+            local.grace = Some(leaving);
+            self.leaving.insert(leaving, key.clone());
             if self.leaving.len() > IN_GRACE {
                 self.end_first();
             }
         }
-        self.note(who);
+        self.mark_changed(key);
     }
 
-    fn note(&mut self, who: Who) {
-        if let Some(stay) = self.stays.get_mut(&who)
-            && !std::mem::replace(&mut stay.is_changed, true)
+    fn mark_changed(&mut self, key: UserKey) {
+        if let Some(local) = self.users.get_mut(&key)
+            && !std::mem::replace(&mut local.is_changed, true)
         {
-            self.changed.push(who);
+            self.changed.push(key);
         }
     }
 
@@ -149,36 +152,37 @@ impl LocalPresence {
         {
             self.end_first();
         }
-        if self.leaving.is_empty() && self.stays.is_empty() {
-            self.stays.shrink_to_fit();
+        if self.leaving.is_empty() && self.users.is_empty() {
+            self.users.shrink_to_fit();
         }
     }
 
     fn end_first(&mut self) {
-        let Some((_, who)) = self.leaving.pop_first() else {
+        let Some((_, key)) = self.leaving.pop_first() else {
             return;
         };
-        if let Some(stay) = self.stays.get_mut(&who) {
-            stay.grace = None;
+        if let Some(local) = self.users.get_mut(&key) {
+            local.grace = None;
         }
-        self.note(who);
+        self.mark_changed(key);
     }
 
     /// Publishes the changes since the last call, each user of a room once.
     pub fn announce(&mut self, mut publish: impl FnMut(SetPresence)) {
-        for who in self.changed.drain(..) {
-            let Some(stay) = self.stays.get_mut(&who) else {
+        for key in self.changed.drain(..) {
+            let Some(local) = self.users.get_mut(&key) else {
                 continue;
             };
-            stay.is_changed = false;
-            if stay.grace.is_some() {
+            local.is_changed = false;
+            if local.grace.is_some() {
                 continue;
             }
-            let (connections, informed) = (stay.connections, std::mem::take(&mut stay.informed));
-            if connections != stay.announced || (informed && connections > 0) {
-                stay.announced = connections;
-                let (room, user) = who.clone();
-                let info = stay.info.clone().filter(|_| connections > 0);
+            let (connections, is_info_new) =
+                (local.connections, std::mem::take(&mut local.is_info_new));
+            if connections != local.announced || (is_info_new && connections > 0) {
+                local.announced = connections;
+                let (room, user) = key.clone();
+                let info = local.info.clone().filter(|_| connections > 0);
                 publish(SetPresence {
                     room,
                     user,
@@ -187,7 +191,7 @@ impl LocalPresence {
                 });
             }
             if connections == 0 {
-                self.stays.remove(&who);
+                self.users.remove(&key);
             }
         }
     }
@@ -210,11 +214,11 @@ mod tests {
 
     fn announced(presence: &mut LocalPresence) -> Vec<(String, u32)> {
         let mut announced = Vec::new();
-        presence.announce(|here| {
-            let name = here
+        presence.announce(|change| {
+            let name = change
                 .user
                 .map_or("anonymous".into(), |user| user.to_string());
-            announced.push((name, here.connections));
+            announced.push((name, change.connections));
         });
         announced
     }
@@ -224,19 +228,19 @@ mod tests {
         let start = Instant::now();
         let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
-        presence.arrive(&room, ada.as_ref(), None);
+        presence.join(&room, ada.as_ref(), None);
         assert_eq!(announced(&mut presence), [("u1".into(), 1)]);
         presence.leave(start, &room, ada.as_ref());
         presence.expire(start + 4 * SECOND);
         assert_eq!(announced(&mut presence), []);
-        presence.arrive(&room, ada.as_ref(), None);
+        presence.join(&room, ada.as_ref(), None);
         presence.expire(start + 60 * SECOND);
         assert_eq!(announced(&mut presence), [], "the user came back in time");
         presence.leave(start + 60 * SECOND, &room, ada.as_ref());
         presence.expire(start + 65 * SECOND);
         presence.expire(start + 70 * SECOND);
         assert_eq!(announced(&mut presence), [("u1".into(), 0)]);
-        assert!(presence.stays.is_empty());
+        assert!(presence.users.is_empty());
     }
 
     #[test]
@@ -244,9 +248,9 @@ mod tests {
         let now = Instant::now();
         let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
-        presence.arrive(&room, ada.as_ref(), None);
+        presence.join(&room, ada.as_ref(), None);
         announced(&mut presence);
-        presence.arrive(&room, ada.as_ref(), None);
+        presence.join(&room, ada.as_ref(), None);
         assert_eq!(announced(&mut presence), [("u1".into(), 2)]);
         presence.leave(now, &room, ada.as_ref());
         assert_eq!(announced(&mut presence), [("u1".into(), 1)]);
@@ -256,10 +260,10 @@ mod tests {
     fn authenticated_session_leaves_the_anonymous_at_once() {
         let mut presence = LocalPresence::new(5 * SECOND);
         let (room, ada) = (room(1), user(1));
-        presence.arrive(&room, None, None);
+        presence.join(&room, None, None);
         assert_eq!(announced(&mut presence), [("anonymous".into(), 1)]);
         presence.leave_without_grace(&room, None);
-        presence.arrive(&room, ada.as_ref(), None);
+        presence.join(&room, ada.as_ref(), None);
         let announced = announced(&mut presence);
         assert_eq!(announced, [("anonymous".into(), 0), ("u1".into(), 1)]);
     }
@@ -273,9 +277,9 @@ mod tests {
         for text in ["{\"a\":1}", "{\"a\":1}", "{\"a\":2}"] {
             presence.update_info(&room, ada.as_ref().unwrap(), Some(&info(text)));
             if infos.is_empty() {
-                presence.arrive(&room, ada.as_ref(), Some(&info(text)));
+                presence.join(&room, ada.as_ref(), Some(&info(text)));
             }
-            presence.announce(|here| infos.push(here.info.unwrap().get().to_owned()));
+            presence.announce(|change| infos.push(change.info.unwrap().get().to_owned()));
         }
         assert_eq!(infos, ["{\"a\":1}", "{\"a\":2}"]);
     }
@@ -287,7 +291,7 @@ mod tests {
         let room = room(1);
         let users = (0..=IN_GRACE).map(|n| UserName::new(&n.to_string()).unwrap());
         for user in users.clone() {
-            presence.arrive(&room, Some(&user), None);
+            presence.join(&room, Some(&user), None);
         }
         assert_eq!(announced(&mut presence).len(), IN_GRACE + 1);
         for user in users {
@@ -313,7 +317,7 @@ mod tests {
                 let (at, who) = (random.u8(..2), random.u8(..3));
                 match random.u8(..8) {
                     0..3 => {
-                        presence.arrive(&room(at), user(who).as_ref(), None);
+                        presence.join(&room(at), user(who).as_ref(), None);
                         sessions.push((at, who));
                         empty_since.remove(&(at, who));
                     }
@@ -331,12 +335,12 @@ mod tests {
                     continue;
                 }
                 presence.expire(now);
-                presence.announce(|here| {
+                presence.announce(|change| {
                     let number = |text: &str| text[1..].parse::<u8>().unwrap();
-                    let who = here.user.as_ref().map_or(0, |user| number(user.as_str()));
-                    let key = (number(here.room.as_str()), who);
-                    let former = announced.insert(key, here.connections);
-                    assert_ne!(former.unwrap_or(0), here.connections, "seed {seed}");
+                    let who = change.user.as_ref().map_or(0, |user| number(user.as_str()));
+                    let key = (number(change.room.as_str()), who);
+                    let former = announced.insert(key, change.connections);
+                    assert_ne!(former.unwrap_or(0), change.connections, "seed {seed}");
                 });
                 for at in 0..2 {
                     for who in 0..3 {

@@ -74,12 +74,12 @@ impl Bench {
     fn announced(&mut self) -> Vec<(String, String, u32)> {
         let mut announced = Vec::new();
         self.presence.retain(|request| {
-            let Request::SetPresence(here) = request else {
+            let Request::SetPresence(change) = request else {
                 return true;
             };
-            let user = here.user.as_ref();
+            let user = change.user.as_ref();
             let user = user.map_or(String::new(), UserName::to_string);
-            announced.push((here.room.to_string(), user, here.connections));
+            announced.push((change.room.to_string(), user, change.connections));
             false
         });
         announced
@@ -188,12 +188,12 @@ fn presence_info_is_announced_once() {
         bench.turn([identified(1, "ada", Some(info.clone()))]);
     }
     let named = |request: &Request| match request {
-        Request::SetPresence(here) if here.user.is_some() => Some(here.clone()),
+        Request::SetPresence(change) if change.user.is_some() => Some(change.clone()),
         _ => None,
     };
-    let heres: Vec<SetPresence> = bench.presence.iter().filter_map(named).collect();
-    assert_eq!(heres.len(), 1, "an equal info is not announced twice");
-    assert_eq!(heres[0].info.as_ref().unwrap().get(), info.get());
+    let changes: Vec<SetPresence> = bench.presence.iter().filter_map(named).collect();
+    assert_eq!(changes.len(), 1, "an equal info is not announced twice");
+    assert_eq!(changes[0].info.as_ref().unwrap().get(), info.get());
 }
 
 #[test]
@@ -426,13 +426,13 @@ fn member_list_reads_are_bounded() {
     bench.turn(rooms.iter().map(|room| join(1, room)));
     bench.turn(rooms.iter().map(|room| following(room)));
     let mut asked = bench.asked();
-    assert_eq!(asked.len(), member_reads::LIST_READS);
+    assert_eq!(asked.len(), turn::LIST_READS);
     let mut answered = 0;
     while let Some(question) = asked.pop() {
         answered += 1;
         bench.turn([member_page(question.ticket, 1, &[])]);
         asked.extend(bench.asked());
-        assert!(asked.len() <= member_reads::LIST_READS);
+        assert!(asked.len() <= turn::LIST_READS);
     }
     assert_eq!(answered, 100);
 }
@@ -450,7 +450,7 @@ fn member_list_reads_do_not_grow_with_joins_and_leaves() {
     assert!(
         member_reads.due() <= 1
             && member_reads.waiting.len() <= 1
-            && member_reads.under_way <= member_reads::LIST_READS
+            && member_reads.under_way <= turn::LIST_READS
     );
     assert!(bench.dispatcher.local_presence.in_grace() <= 1);
 }

@@ -13,7 +13,7 @@ const REVOKED: &str = "$control.revoked";
 
 /// Revokes the tokens issued up to this moment by any clock that is not ahead.
 fn revoked(user: &str, moment: u64) -> Arc<Publication> {
-    ordered(user, ControlAction::Revoke(Cutoff::at(moment)), 1)
+    control_publication(user, ControlAction::Revoke(Cutoff::at(moment)), 1)
 }
 
 fn user(name: &str) -> UserName {
@@ -62,7 +62,7 @@ fn written(write: &Revoke, new: &[&str]) -> Event {
     })
 }
 
-fn ordered(user: &str, deed: ControlAction, moment: u64) -> Arc<Publication> {
+fn control_publication(user: &str, deed: ControlAction, moment: u64) -> Arc<Publication> {
     let user = UserName::new(user).unwrap();
     Arc::new(ControlCommand { user, deed }.to_publication(moment))
 }
@@ -161,7 +161,11 @@ fn revocation_by_the_issuers_clock_spares_the_new_token() {
     bench.signed_in(1, &old, 0);
     bench.signed_in(2, &new, 0);
     let deed = ControlAction::Revoke(Cutoff::issued_before(time));
-    bench.turn([control_message(REVOKED, 1, ordered("ada", deed, 1))]);
+    bench.turn([control_message(
+        REVOKED,
+        1,
+        control_publication("ada", deed, 1),
+    )]);
     let codes = [1, 2].map(|session| bench.closed(session));
     assert_eq!(codes, [Some(3500), None]);
     bench.signed_in(3, &new, 0);
@@ -258,7 +262,7 @@ fn tokens_are_refused_until_the_node_has_read_the_revocations() {
     // The read fails and is repeated.
     let result = Err(Refused::Unavailable);
     bench.turn([Event::Broker(BrokerEvent::Page { ticket, result })]);
-    assert!(!bench.dispatcher.knows_revocations());
+    assert!(!bench.dispatcher.has_revocations());
     let ticket = read_ticket(&bench.turn([Event::Tick]));
     // More than a page: the first is not the end.
     let top = Position {
@@ -282,12 +286,12 @@ fn tokens_are_refused_until_the_node_has_read_the_revocations() {
     });
     let ticket = read_ticket(&requests);
     let requests = bench.turn([Event::Broker(BrokerEvent::Page { ticket, result })]);
-    assert!(!bench.dispatcher.knows_revocations(), "the set is not read");
+    assert!(!bench.dispatcher.has_revocations(), "the set is not read");
     // A revocation that only the log has, from a former version, is written into the set.
     let cutoff = Cutoff::at(expires);
     let in_set = [("eve", cutoff), ("zoe", cutoff)];
     let requests = bench.turn([stored(&requests, &in_set)]);
-    assert!(bench.dispatcher.knows_revocations());
+    assert!(bench.dispatcher.has_revocations());
     let writes = writes(requests);
     assert_eq!(writes[0].cutoffs, [(user("ada"), cutoff)]);
     for (session, name) in [(1, "ada"), (2, "zoe")] {
@@ -328,11 +332,11 @@ fn starting_node_waits_until_the_others_have_confirmed() {
     let requests = bench.passes(3_000);
     assert!(is_starting(&requests), "it reads again");
     let requests = bench.turn([stored_as(&requests, &[], false, 1)]);
-    assert!(!bench.dispatcher.knows_revocations(), "{requests:?}");
+    assert!(!bench.dispatcher.has_revocations(), "{requests:?}");
     let requests = bench.passes(1_000);
     let cutoff = Cutoff::at(bench.now.unix_ms);
     let requests = bench.turn([stored_as(&requests, &[("ada", cutoff)], true, 0)]);
-    assert!(bench.dispatcher.knows_revocations());
+    assert!(bench.dispatcher.has_revocations());
     assert!(writes(requests).is_empty(), "it is confirmed");
 }
 
@@ -341,11 +345,11 @@ fn starting_node_confirms_by_force_after_ten_seconds() {
     let (mut bench, mut requests) = starting();
     for _ in 0..10 {
         bench.turn([stored_as(&requests, &[], false, 1)]);
-        assert!(!bench.dispatcher.knows_revocations());
+        assert!(!bench.dispatcher.has_revocations());
         requests = bench.passes(1_000);
     }
     let writes = writes(bench.turn([stored_as(&requests, &[], false, 1)]));
-    assert!(bench.dispatcher.knows_revocations());
+    assert!(bench.dispatcher.has_revocations());
     let confirm = writes[0].confirm.as_ref().unwrap();
     assert_eq!((&*confirm.data_set, confirm.force), ("id", true));
 }
@@ -356,10 +360,10 @@ fn starting_node_without_others_waits_two_seconds_for_lost_leases() {
     bench.turn([stored_as(&requests, &[], false, 0)]);
     let requests = bench.passes(1_999);
     bench.turn([stored_as(&requests, &[], false, 0)]);
-    assert!(!bench.dispatcher.knows_revocations());
+    assert!(!bench.dispatcher.has_revocations());
     let requests = bench.passes(250);
     let writes = writes(bench.turn([stored_as(&requests, &[], false, 0)]));
-    assert!(bench.dispatcher.knows_revocations());
+    assert!(bench.dispatcher.has_revocations());
     assert!(!writes[0].confirm.as_ref().unwrap().force);
 }
 
@@ -372,13 +376,13 @@ fn lost_revocations_are_written_back_confirmed_and_published_again() {
         (name, cutoff)
     });
     for (offset, (name, cutoff)) in (1..).zip(cutoffs) {
-        let publication = ordered(name, ControlAction::Revoke(cutoff), 1);
+        let publication = control_publication(name, ControlAction::Revoke(cutoff), 1);
         bench.turn([control_message(REVOKED, offset, publication)]);
     }
     let requests = bench.turn([Event::Broker(BrokerEvent::DataSetChanged)]);
     let requests = bench.turn([stored_as(&requests, &[("zoe", cutoffs[0].1)], false, 0)]);
     assert!(
-        bench.dispatcher.knows_revocations(),
+        bench.dispatcher.has_revocations(),
         "its own revocations still count"
     );
     let wrote = writes(requests);
@@ -411,11 +415,11 @@ fn lost_revocations_are_written_back_confirmed_and_published_again() {
     let [publish] = &again[..] else {
         panic!("{again:?}");
     };
-    let order = ControlCommand::read(
+    let command = ControlCommand::read(
         crate::model::control::ControlLog::Revocations,
         &publish.publication,
     );
-    assert_eq!(order.unwrap().deed, ControlAction::Revoke(cutoffs[0].1));
+    assert_eq!(command.unwrap().deed, ControlAction::Revoke(cutoffs[0].1));
     let published = |ticket, result| Event::Broker(BrokerEvent::Published { ticket, result });
     bench.turn([published(publish.ticket, Err(Refused::Unavailable))]);
     let once_more = publishes(bench.turn([Event::Tick]));
@@ -455,7 +459,7 @@ fn control_commands_apply_to_the_users_sessions_and_not_retroactively() {
     bench.turn([log(
         ticket,
         EPOCH,
-        vec![ordered("ada", ControlAction::Disconnect, 1)],
+        vec![control_publication("ada", ControlAction::Disconnect, 1)],
     )]);
     assert_eq!(bench.closed(1), None);
     bench.turn([join(2, "lobby")]);
@@ -466,7 +470,7 @@ fn control_commands_apply_to_the_users_sessions_and_not_retroactively() {
     bench.turn([control_message(
         "$control",
         2,
-        ordered("ada", ControlAction::Join(lobby()), 1),
+        control_publication("ada", ControlAction::Join(lobby()), 1),
     )]);
     let received = bench.received(1);
     assert_eq!(
@@ -484,7 +488,7 @@ fn control_commands_apply_to_the_users_sessions_and_not_retroactively() {
     bench.turn([control_message(
         "$control",
         3,
-        ordered("ada", ControlAction::Leave(lobby()), 1),
+        control_publication("ada", ControlAction::Leave(lobby()), 1),
     )]);
     for session in [1, 2] {
         let received = bench.received(session);
@@ -493,7 +497,7 @@ fn control_commands_apply_to_the_users_sessions_and_not_retroactively() {
     bench.turn([control_message(
         "$control",
         4,
-        ordered("ada", ControlAction::Disconnect, 1),
+        control_publication("ada", ControlAction::Disconnect, 1),
     )]);
     let codes = [1, 2, 3].map(|session| bench.closed(session));
     assert_eq!(codes, [Some(3007), Some(3007), None]);
@@ -506,11 +510,11 @@ fn control_commands_behind_a_hole_are_read_and_applied_in_order() {
     bench.signed_in(1, &holder("ada", "*", bench.expires_in(60)), 0);
     let ticket = read_ticket(&bench.turn([following("$control")]));
     bench.turn([log(ticket, EPOCH, vec![])]);
-    let leave = ordered("ada", ControlAction::Leave(name("lobby")), 1);
+    let leave = control_publication("ada", ControlAction::Leave(name("lobby")), 1);
     let requests = bench.turn([control_message("$control", 2, leave.clone())]);
     assert!(bench.received(1).is_empty());
     let ticket = read_ticket(&requests);
-    let come = ordered("ada", ControlAction::Join(name("lobby")), 1);
+    let come = control_publication("ada", ControlAction::Join(name("lobby")), 1);
     let requests = bench.turn([log(ticket, EPOCH, vec![come, leave])]);
     assert!(
         matches!(&requests[..], [Request::Follow(_), Request::Unfollow(_)]),
@@ -534,7 +538,7 @@ fn control_join_respects_the_room_limit_of_a_session() {
     bench.turn([join(1, "a")]);
     let ticket = read_ticket(&bench.turn([following("$control")]));
     bench.turn([log(ticket, EPOCH, vec![])]);
-    let come = ordered("ada", ControlAction::Join(name("lobby")), 1);
+    let come = control_publication("ada", ControlAction::Join(name("lobby")), 1);
     assert!(
         bench
             .turn([control_message("$control", 1, come)])

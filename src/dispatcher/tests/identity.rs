@@ -121,9 +121,9 @@ fn authentication_in_the_handshake_is_answered_after_the_welcome() {
         identity,
         outbox,
     }]);
-    let answer_join = bench.received(1);
+    let welcome = bench.received(1);
     assert_eq!(
-        (&answer_join[0]["user"], answer_join.len()),
+        (&welcome[0]["user"], welcome.len()),
         (&json!("ada"), 1)
     );
     // Redis takes longer than a join may wait: the position is sent all the same.
