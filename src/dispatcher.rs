@@ -161,7 +161,7 @@ pub async fn run(
     readiness: Readiness,
 ) {
     dispatcher.follow_control();
-    if !dispatcher.ask(&broker) {
+    if !dispatcher.send_requests(&broker) {
         return;
     }
     while let Some(first) = inbox.next().await {
@@ -169,7 +169,7 @@ pub async fn run(
         let now = Now::read();
         let flow = dispatcher.turn(now, std::iter::once(first).chain(rest));
         dispatcher.record_turn(now.instant, Instant::now());
-        if !dispatcher.ask(&broker) {
+        if !dispatcher.send_requests(&broker) {
             return;
         }
         if dispatcher.has_revocations() {
@@ -253,7 +253,7 @@ impl Dispatcher {
     }
 
     /// Sends the requests to the broker. Returns `false` if the broker has ended.
-    fn ask(&mut self, broker: &Broker) -> bool {
+    fn send_requests(&mut self, broker: &Broker) -> bool {
         let mut requests = self.turn.requests.drain(..);
         requests.all(|request| broker.ask(request))
     }

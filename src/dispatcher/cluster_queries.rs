@@ -33,7 +33,7 @@ impl Dispatcher {
         let Some(Pending::Census(reply_to)) = self.turn.pending.remove(&ticket) else {
             return;
         };
-        self.answered(&reply_to);
+        self.release(&reply_to);
         match (result, &reply_to) {
             (Ok(result), ReplyTo::Call(caller)) => caller.tell_found(&result),
             // Clients have no command for this.

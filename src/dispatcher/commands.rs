@@ -237,7 +237,7 @@ impl Dispatcher {
     }
 
     /// Releases the slot of a request whose reply has arrived.
-    pub(super) fn answered(&mut self, reply_to: &ReplyTo) {
+    pub(super) fn release(&mut self, reply_to: &ReplyTo) {
         match reply_to {
             ReplyTo::Session { session, .. } => {
                 if let Some(client) = self.sessions.get_mut(session) {
@@ -275,7 +275,7 @@ impl Dispatcher {
             Some(Pending::Republish(user)) => return self.on_republished(user, result.is_ok()),
             _ => return,
         };
-        self.answered(&reply_to);
+        self.release(&reply_to);
         match result {
             Ok(position) => {
                 self.turn.metrics.published_total.add(1);

@@ -114,7 +114,7 @@ impl Follower {
 
     fn ask_if_due(&mut self, turn: &mut Turn) {
         if self.sequencer.is_due() && self.paused.is_none_or(|until| turn.now >= until) {
-            let range = self.sequencer.ask();
+            let range = self.sequencer.next_read();
             let waiting = Pending::Control(self.log);
             self.ticket = Some(turn.read(waiting, &self.room, range, PAGE));
         }
@@ -195,7 +195,7 @@ impl Dispatcher {
         command: &ControlCommand,
         result: Result<Position, Refused>,
     ) {
-        self.answered(reply_to);
+        self.release(reply_to);
         match result {
             Ok(_) => {
                 let reply = Reply::Ordered {
@@ -247,7 +247,11 @@ impl Dispatcher {
         result: Result<Page, Refused>,
     ) {
         let follower = self.control.follower(log);
-        if follower.ticket.take_if(|asked| *asked == ticket).is_none() {
+        if follower
+            .ticket
+            .take_if(|expected| *expected == ticket)
+            .is_none()
+        {
             return;
         }
         let page = match result {
@@ -260,7 +264,7 @@ impl Dispatcher {
             }
         };
         let (delivered, mut steps) = (follower.delivered(), Vec::new());
-        follower.sequencer.answer(page, &mut steps);
+        follower.sequencer.on_page(page, &mut steps);
         follower.known |= follower.sequencer.is_settled();
         follower.ask_if_due(&mut self.turn);
         for step in steps {

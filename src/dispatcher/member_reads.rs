@@ -41,7 +41,7 @@ impl Room {
         if !presence.list.is_due() {
             return;
         }
-        let ListQuery { after, limit } = presence.list.ask();
+        let ListQuery { after, limit } = presence.list.next_read();
         let ticket = turn.ticket(Pending::MemberPage(self.key));
         turn.member_reads.under_way += 1;
         self.state.presence.ticket = Some(ticket);
@@ -56,23 +56,27 @@ impl Room {
 
     /// Handles the reply to the room's own list read. A reply to an earlier read, or of a former
     /// room with the same key, is ignored.
-    fn answer_list(
+    fn on_list_page(
         &mut self,
         turn: &mut Turn,
         ticket: Ticket,
         result: Result<MemberPage, Refused>,
     ) {
         let presence = &mut self.state.presence;
-        if presence.ticket.take_if(|asked| *asked == ticket).is_none() {
+        if presence
+            .ticket
+            .take_if(|expected| *expected == ticket)
+            .is_none()
+        {
             return;
         }
-        let answered = result.is_ok();
+        let has_page = result.is_ok();
         match result {
-            Ok(answer) => {
+            Ok(page) => {
                 let others = turn.member_reads.used - presence.list.weight();
                 let memory = turn.settings.presence.memory.saturating_sub(others);
                 let mut changes = Vec::new();
-                self.change_list(turn, |list| list.answer(answer, memory, &mut changes));
+                self.change_list(turn, |list| list.on_page(page, memory, &mut changes));
                 self.push_changes(turn, &changes);
                 self.queue_list_read(turn);
             }
@@ -85,7 +89,7 @@ impl Room {
                 }
             }
         }
-        if self.state.presence.list.is_known() || !answered {
+        if self.state.presence.list.is_known() || !has_page {
             turn.member_reads.ready.push(self.key);
         }
     }
@@ -171,10 +175,10 @@ impl Dispatcher {
             Some(Pending::MemberPage(key)) => {
                 self.turn.member_reads.under_way -= 1;
                 if let Some((room, turn)) = self.room(key) {
-                    room.answer_list(turn, ticket, result);
+                    room.on_list_page(turn, ticket, result);
                 }
             }
-            Some(Pending::Members(asked)) => self.reply_members(&asked, result),
+            Some(Pending::Members(query)) => self.reply_members(&query, result),
             _ => {}
         }
     }

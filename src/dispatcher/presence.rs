@@ -158,7 +158,7 @@ impl Dispatcher {
         query: &MembersQuery,
         result: Result<MemberPage, Refused>,
     ) {
-        self.answered(&query.reply_to);
+        self.release(&query.reply_to);
         let mut page = match result {
             Ok(page) => page,
             Err(refused) => {

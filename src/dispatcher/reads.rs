@@ -16,7 +16,7 @@ impl Dispatcher {
     pub(super) fn start_reads(&mut self) {
         while let Some(key) = self.turn.next_queued() {
             if let Some((room, turn)) = self.room(key) {
-                room.ask(turn);
+                room.start_reads(turn);
             }
         }
     }
@@ -33,19 +33,19 @@ impl Dispatcher {
     pub(super) fn on_page(&mut self, now: Now, ticket: Ticket, result: Result<Page, Refused>) {
         match self.turn.pending.remove(&ticket) {
             Some(Pending::History { reply_to, room }) => {
-                self.answered(&reply_to);
+                self.release(&reply_to);
                 self.reply_history(&reply_to, &room, result);
             }
             Some(Pending::Sequencer(key)) => {
                 self.turn.reads -= 1;
                 if let Some((room, turn)) = self.room(key) {
-                    room.answer(turn, ticket, result);
+                    room.on_page(turn, ticket, result);
                 }
             }
             Some(Pending::Seek(key)) => {
                 self.turn.reads -= 1;
                 if let Some((room, turn)) = self.room(key) {
-                    room.answer_seek(turn, ticket, result);
+                    room.on_seek_page(turn, ticket, result);
                 }
             }
             Some(Pending::Control(log)) => {

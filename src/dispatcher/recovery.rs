@@ -241,7 +241,7 @@ impl Room {
     /// Starts one read for all cursors of the room: from the lowest missing offset up to what is in
     /// memory again. The result stays in memory while it fits, so each part of the log is read
     /// once, however many members are behind.
-    pub fn ask_seek(&mut self, turn: &mut Turn) {
+    pub fn start_seek(&mut self, turn: &mut Turn) {
         if self.state.seek_ticket.is_some() || !std::mem::take(&mut self.state.seek) {
             return;
         }
@@ -285,11 +285,11 @@ impl Room {
     }
 
     /// Handles the reply to the read for the cursors.
-    pub fn answer_seek(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
+    pub fn on_seek_page(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
             .seek_ticket
-            .take_if(|asked| *asked == ticket)
+            .take_if(|expected| *expected == ticket)
             .is_none()
         {
             return;

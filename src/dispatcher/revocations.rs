@@ -122,7 +122,7 @@ impl Dispatcher {
                 self.publish_control(ticket, room, Publisher::Backend, key, publication);
             }
             (Some(Pending::Revoke { reply_to, .. }), Err(refused)) => {
-                self.answered(&reply_to);
+                self.release(&reply_to);
                 self.reply(&reply_to, &Reply::Error(&refused.into()));
             }
             (Some(Pending::WriteBack), result) => self.written_back(now, ticket, result),
@@ -226,7 +226,11 @@ impl Dispatcher {
     ) {
         self.turn.pending.remove(&ticket);
         let sync = &mut self.control.sync;
-        if sync.reading.take_if(|asked| *asked == ticket).is_none() {
+        if sync
+            .reading
+            .take_if(|expected| *expected == ticket)
+            .is_none()
+        {
             return;
         }
         let Ok(stored) = result else {

@@ -148,22 +148,22 @@ impl Room {
     }
 
     /// Starts the reads that the room needs.
-    pub fn ask(&mut self, turn: &mut Turn) {
+    pub fn start_reads(&mut self, turn: &mut Turn) {
         if self.state.sequencer.is_due() {
-            let range = self.state.sequencer.ask();
+            let range = self.state.sequencer.next_read();
             let ticket = turn.read(Pending::Sequencer(self.key), &self.name, range, PAGE);
             self.state.sequencer_ticket = Some(ticket);
         }
-        self.ask_seek(turn);
+        self.start_seek(turn);
     }
 
     /// Handles the reply to the node's own read. A reply to an earlier read, or of a former room
     /// with the same key, is ignored.
-    pub fn answer(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
+    pub fn on_page(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
         if self
             .state
             .sequencer_ticket
-            .take_if(|asked| *asked == ticket)
+            .take_if(|expected| *expected == ticket)
             .is_none()
         {
             return;
@@ -182,7 +182,7 @@ impl Room {
         let mut steps = Vec::new();
         let former = self.state.sequencer.position();
         let (top, expires_in) = (page.top, page.expires_in);
-        self.change_sequencer(turn, |sequencer| sequencer.answer(page, &mut steps));
+        self.change_sequencer(turn, |sequencer| sequencer.on_page(page, &mut steps));
         // The epoch of the live members: the sequencer itself is already at the end of the steps.
         let mut epoch = former
             .or(self.state.sequencer.position())

@@ -4,12 +4,12 @@
 //!
 //! ```text
 //!    hole, other epoch,
-//!   following, a minute over        ask               following
-//!  settled ──────────────▶ due ───────────▶ asked ───────────────▶ asked and due
+//!   following, a minute over      next_read             following
+//!  settled ──────────────▶ due ───────────▶ in flight ───────────▶ in flight and due
 //!     ▲                     ▲                 │ │                      │
-//!     │                     └── failed, hole ─┘ │   answer, failed     │
+//!     │                     └── failed, hole ─┘ │   page, failed       │
 //!     │                     └───────────────────┼──────────────────────┘
-//!     └────────── answer reaches the top ───────┘
+//!     └────────── page reaches the top ─────────┘
 //! ```
 //! The next message is delivered in every state; a message that is not above the position is a
 //! duplicate and dropped.
@@ -65,9 +65,9 @@ enum Reading {
     #[default]
     Settled,
     Due,
-    Asked,
+    InFlight,
     /// A read is in flight, and something has happened since that its reply may not cover.
-    AskedAndDue,
+    InFlightAndDue,
 }
 
 impl Sequencer {
@@ -122,13 +122,13 @@ impl Sequencer {
     pub fn make_due(&mut self) {
         self.read = match self.read {
             Reading::Settled | Reading::Due => Reading::Due,
-            Reading::Asked | Reading::AskedAndDue => Reading::AskedAndDue,
+            Reading::InFlight | Reading::InFlightAndDue => Reading::InFlightAndDue,
         };
     }
 
     /// Returns the range to read, which the caller must start.
-    pub fn ask(&mut self) -> Range {
-        self.read = Reading::Asked;
+    pub fn next_read(&mut self) -> Range {
+        self.read = Reading::InFlight;
         self.position.map_or(Range::Top, Range::After)
     }
 
@@ -178,9 +178,9 @@ impl Sequencer {
     }
 
     /// Handles the reply to a read and adds the resulting steps in order.
-    pub fn answer(&mut self, page: Page, steps: &mut Vec<Step>) {
+    pub fn on_page(&mut self, page: Page, steps: &mut Vec<Step>) {
         self.read = match self.read {
-            Reading::AskedAndDue => Reading::Due,
+            Reading::InFlightAndDue => Reading::Due,
             _ => Reading::Settled,
         };
         let Page {
@@ -414,7 +414,7 @@ mod tests {
                         if sequencer.is_due() {
                             epochs += 1;
                             answers.push_back(log.read(
-                                sequencer.ask(),
+                                sequencer.next_read(),
                                 5,
                                 Epoch::new(epochs),
                                 now,
@@ -428,7 +428,7 @@ mod tests {
                             if random.u8(..5) == 0 {
                                 sequencer.failed();
                             } else {
-                                sequencer.answer(page, &mut steps);
+                                sequencer.on_page(page, &mut steps);
                             }
                             member.take(&sequencer, steps);
                         }
@@ -443,11 +443,11 @@ mod tests {
             for _ in 0..100 {
                 if !answers.is_empty() || sequencer.is_due() {
                     epochs += 1;
-                    let page = answers
-                        .pop_front()
-                        .unwrap_or_else(|| log.read(sequencer.ask(), 5, Epoch::new(epochs), now));
+                    let page = answers.pop_front().unwrap_or_else(|| {
+                        log.read(sequencer.next_read(), 5, Epoch::new(epochs), now)
+                    });
                     let mut steps = Vec::new();
-                    sequencer.answer(page, &mut steps);
+                    sequencer.on_page(page, &mut steps);
                     member.take(&sequencer, steps);
                 }
             }
@@ -493,8 +493,8 @@ mod tests {
         let behind = log.clone();
         let mut sequencer = Sequencer::default();
         sequencer.make_due();
-        let range = sequencer.ask();
-        sequencer.answer(log.page(range, 10, now), &mut Vec::new());
+        let range = sequencer.next_read();
+        sequencer.on_page(log.page(range, 10, now), &mut Vec::new());
         for _ in 0..2 {
             publish(&mut log);
         }
@@ -506,8 +506,8 @@ mod tests {
             sequencer.make_due();
             let mut steps = Vec::new();
             while sequencer.is_due() {
-                let range = sequencer.ask();
-                sequencer.answer(log.clone().page(range, 2, now), &mut steps);
+                let range = sequencer.next_read();
+                sequencer.on_page(log.clone().page(range, 2, now), &mut steps);
             }
             let text = |step: &Step| match step {
                 Step::Deliver(offset, _) => format!("{offset}"),
@@ -544,18 +544,18 @@ mod tests {
         let mut sequencer = Sequencer::default();
         let mut steps = Vec::new();
         sequencer.make_due();
-        let range = sequencer.ask();
-        sequencer.answer(log.page(range, 10, now), &mut steps);
+        let range = sequencer.next_read();
+        sequencer.on_page(log.page(range, 10, now), &mut steps);
         log.end_epoch(Epoch::new(2));
         log.append(Publication::numbered(2), None, LIMITS, now);
         sequencer.make_due();
-        let range = sequencer.ask();
-        sequencer.answer(log.page(range, 10, now), &mut steps);
+        let range = sequencer.next_read();
+        sequencer.on_page(log.page(range, 10, now), &mut steps);
         loser.append(Publication::numbered(3), None, LIMITS, now);
         sequencer.make_due();
-        let range = sequencer.ask();
+        let range = sequencer.next_read();
         steps.clear();
-        sequencer.answer(loser.page(range, 10, now), &mut steps);
+        sequencer.on_page(loser.page(range, 10, now), &mut steps);
         let back = Position {
             epoch: Epoch::new(1),
             offset: 1,
@@ -573,7 +573,7 @@ mod tests {
         log.append(Publication::numbered(1), None, LIMITS, now);
         let mut sequencer = Sequencer::default();
         sequencer.make_due();
-        let range = sequencer.ask();
+        let range = sequencer.next_read();
         let page = log.page(range, 10, now);
         let at = log.append(Publication::numbered(2), None, LIMITS, now);
         assert!(
@@ -582,7 +582,7 @@ mod tests {
                 .is_none()
         );
         let mut steps = Vec::new();
-        sequencer.answer(page, &mut steps);
+        sequencer.on_page(page, &mut steps);
         assert!(matches!(steps[..], [Step::Deliver(2, _)]), "{steps:?}");
         assert!(sequencer.is_settled());
     }
@@ -594,8 +594,8 @@ mod tests {
         log.append(Publication::numbered(1), None, LIMITS, now);
         let mut sequencer = Sequencer::default();
         sequencer.make_due();
-        let range = sequencer.ask();
-        sequencer.answer(log.page(range, 10, now), &mut Vec::new());
+        let range = sequencer.next_read();
+        sequencer.on_page(log.page(range, 10, now), &mut Vec::new());
         assert!(
             sequencer
                 .receive(Epoch::new(1), 9, Publication::numbered(9), 1 << 20)
@@ -603,8 +603,8 @@ mod tests {
         );
         for _ in 0..2 {
             assert!(sequencer.is_due());
-            let range = sequencer.ask();
-            sequencer.answer(log.page(range, 10, now), &mut Vec::new());
+            let range = sequencer.next_read();
+            sequencer.on_page(log.page(range, 10, now), &mut Vec::new());
         }
         assert!(sequencer.is_settled());
     }

@@ -5,9 +5,9 @@
 //! ```text
 //!             following                       versions are equal
 //!  ┌────────┐ ─────────▶ compare (read of no members) ─────────▶ settled
-//!  │ settled│                │ they differ                          ▲
+//!  │ settled│                │ versions differ                      ▲
 //!  └────────┘ ─────────▶ list (pages, from the first on) ───────────┘
-//!             a hole           changes meanwhile wait, and come behind it
+//!             a hole           later changes wait and are applied after it
 //! ```
 //! A room whose list does not fit into the node's memory has only the version. Its members receive
 //! changes as they come, and after a missed change a push that asks them to query the list again.
@@ -80,7 +80,7 @@ pub struct MemberList {
     anonymous: u64,
     want: Want,
     /// The read in flight; `Stale` if its reply has been invalidated since.
-    asked: Asked,
+    in_flight: InFlight,
     /// The pages of the list so far, and the version of the first.
     pages: Option<(u64, Table)>,
     /// Changes received while a list is being read.
@@ -100,7 +100,7 @@ enum Want {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Asked {
+enum InFlight {
     #[default]
     No,
     Yes(Want),
@@ -170,7 +170,7 @@ impl MemberList {
 
     /// Asks for the present counts; a reply in flight will do.
     pub fn want_counts(&mut self) {
-        if !matches!(self.asked, Asked::Yes(_)) {
+        if !matches!(self.in_flight, InFlight::Yes(_)) {
             self.want(Want::Counts);
         }
     }
@@ -181,14 +181,14 @@ impl MemberList {
 
     fn start_over(&mut self) {
         self.pages = None;
-        if self.asked != Asked::No {
-            self.asked = Asked::Stale;
+        if self.in_flight != InFlight::No {
+            self.in_flight = InFlight::Stale;
         }
     }
 
     /// Whether a read is wanted and none is in flight.
     pub fn is_due(&self) -> bool {
-        self.want != Want::Nothing && self.asked == Asked::No
+        self.want != Want::Nothing && self.in_flight == InFlight::No
     }
 
     /// Whether a members query can be answered: the list has been read, or it does not fit.
@@ -208,8 +208,8 @@ impl MemberList {
     }
 
     /// Returns the next read, which the caller must start.
-    pub fn ask(&mut self) -> ListQuery {
-        self.asked = Asked::Yes(self.want);
+    pub fn next_read(&mut self) -> ListQuery {
+        self.in_flight = InFlight::Yes(self.want);
         let last = self
             .pages
             .as_ref()
@@ -222,7 +222,7 @@ impl MemberList {
 
     /// The read failed. What it was to return is still wanted, except the counts.
     pub fn failed(&mut self) {
-        self.asked = Asked::No;
+        self.in_flight = InFlight::No;
         if self.want == Want::Counts {
             self.want = Want::Nothing;
         }
@@ -288,18 +288,20 @@ impl MemberList {
 
     /// Handles the reply to a read, and adds the changes for the members in order. `memory`: how
     /// many more bytes the list may occupy.
-    pub fn answer(&mut self, page: MemberPage, memory: usize, changes: &mut Vec<MemberChange>) {
-        let asked = std::mem::take(&mut self.asked);
+    pub fn on_page(&mut self, page: MemberPage, memory: usize, changes: &mut Vec<MemberChange>) {
+        let in_flight = std::mem::take(&mut self.in_flight);
         self.anonymous = page.anonymous;
-        let Asked::Yes(asked) = asked else { return };
-        if asked != Want::List {
+        let InFlight::Yes(want) = in_flight else {
+            return;
+        };
+        if want != Want::List {
             if self.table.is_none() {
                 self.count = page.count;
             }
-            if asked == self.want {
+            if want == self.want {
                 self.want = Want::Nothing;
             }
-            if asked == Want::Compare && self.version != Some(page.version) {
+            if want == Want::Compare && self.version != Some(page.version) {
                 self.want(Want::List);
             }
             return;

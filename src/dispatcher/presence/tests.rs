@@ -86,23 +86,23 @@ impl Bench {
     }
 
     /// The list reads since the last call.
-    fn asked(&mut self) -> Vec<Members> {
-        let mut asked = Vec::new();
+    fn list_reads(&mut self) -> Vec<Members> {
+        let mut reads = Vec::new();
         self.presence.retain(|request| match request {
             Request::Members(members) => {
-                asked.push(members.clone());
+                reads.push(members.clone());
                 false
             }
             _ => true,
         });
-        asked
+        reads
     }
 
     /// Opens a live member of a room whose list has been read.
     fn listed(&mut self, session: u64, room: &str, version: u64, users: &[&str]) {
         self.member(session, room, 0);
-        let asked = self.asked();
-        self.turn([member_page(asked[0].ticket, version, users)]);
+        let reads = self.list_reads();
+        self.turn([member_page(reads[0].ticket, version, users)]);
         assert!(self.received(session).is_empty());
         self.announced();
     }
@@ -244,9 +244,9 @@ fn members_query_is_answered_from_the_list_in_pages() {
     let mut bench = Bench::new();
     bench.listed(1, "lobby", 7, &["ada", "bob", "cy"]);
     bench.turn([members(1, "lobby", None)]);
-    let asked = bench.asked();
-    assert_eq!(asked[0].limit, 0, "only the counts are read");
-    bench.turn([member_page(asked[0].ticket, 7, &[])]);
+    let reads = bench.list_reads();
+    assert_eq!(reads[0].limit, 0, "only the counts are read");
+    bench.turn([member_page(reads[0].ticket, 7, &[])]);
     let listed = json!([{"user": "ada", "connections": 1}, {"user": "bob", "connections": 1}]);
     assert_eq!(
         bench.received(1),
@@ -259,7 +259,7 @@ fn members_query_is_answered_from_the_list_in_pages() {
         changed("lobby", 7, "dot", 0, 1),
         members(1, "lobby", Some("bob")),
     ]);
-    assert!(bench.asked().is_empty());
+    assert!(bench.list_reads().is_empty());
     let received = bench.received(1);
     assert_eq!(received[0]["type"], "joined", "sent before the reply");
     assert_eq!(
@@ -275,7 +275,7 @@ fn members_query_needs_the_right_but_no_membership() {
     bench.listed(1, "lobby", 7, &["ada"]);
     bench.open(2);
     bench.turn([members(2, "lobby", None)]);
-    let ticket = bench.asked()[0].ticket;
+    let ticket = bench.list_reads()[0].ticket;
     bench.turn([member_page(ticket, 8, &["ada", "bob"])]);
     assert_eq!(bench.received(2)[0]["count"], 2, "the broker has answered");
     bench.turn([members(2, "@ada", None)]);
@@ -283,7 +283,7 @@ fn members_query_needs_the_right_but_no_membership() {
     bench.dispatcher.turn.settings.rights.open = false;
     bench.turn([members(1, "lobby", None)]);
     assert_eq!(bench.received(1)[0]["code"], "forbidden");
-    assert!(bench.asked().is_empty());
+    assert!(bench.list_reads().is_empty());
 }
 
 #[test]
@@ -292,16 +292,16 @@ fn members_queries_share_one_read_and_its_failure() {
     bench.member(1, "lobby", 0);
     bench.member(2, "lobby", 0);
     bench.turn([members(1, "lobby", None), members(2, "lobby", None)]);
-    let asked = bench.asked();
-    assert_eq!(asked.len(), 1, "the room's own read");
-    let ticket = asked[0].ticket;
+    let reads = bench.list_reads();
+    assert_eq!(reads.len(), 1, "the room's own read");
+    let ticket = reads[0].ticket;
     let result = Err(Refused::Unavailable);
     bench.turn([Event::Broker(BrokerEvent::MemberPage { ticket, result })]);
     for session in [1, 2] {
         assert_eq!(bench.received(session)[0]["code"], "unavailable");
     }
     bench.turn([Event::Tick]);
-    let ticket = bench.asked()[0].ticket;
+    let ticket = bench.list_reads()[0].ticket;
     bench.turn([members(1, "lobby", None), member_page(ticket, 1, &["ada"])]);
     assert_eq!(bench.received(1)[0]["count"], 1);
     assert!(bench.dispatcher.load().is_idle());
@@ -332,16 +332,16 @@ fn presence_events_off_sends_no_events_and_queries_the_broker() {
     let off = crate::model::pattern::Switch { rooms, on: false };
     bench.dispatcher.turn.settings.presence.events.0.push(off);
     bench.member(1, "big", 0);
-    assert!(bench.asked().is_empty(), "no list is read");
+    assert!(bench.list_reads().is_empty(), "no list is read");
     assert_eq!(bench.announced(), [one("big", "", 1)], "but it counts");
     bench.turn([
         changed("big", 3, "bob", 0, 1),
         members(1, "big", Some("ada")),
     ]);
     assert!(bench.received(1).is_empty());
-    let asked = bench.asked().remove(0);
-    assert_eq!((asked.limit, asked.after.unwrap().as_str()), (2, "ada"));
-    bench.turn([member_page(asked.ticket, 4, &["bob"])]);
+    let read = bench.list_reads().remove(0);
+    assert_eq!((read.limit, read.after.unwrap().as_str()), (2, "ada"));
+    bench.turn([member_page(read.ticket, 4, &["bob"])]);
     assert_eq!(bench.received(1)[0]["members"][0]["user"], "bob");
 }
 
@@ -353,7 +353,7 @@ fn personal_room_has_presence_but_no_events() {
     let ticket = read_ticket(&bench.turn([following("@ada")]));
     bench.turn([page(ticket, 0, 1, vec![]), changed("@ada", 0, "ada", 0, 1)]);
     assert_eq!(bench.received(1).len(), 1, "the answer to auth");
-    assert!(bench.asked().is_empty(), "no list is read");
+    assert!(bench.list_reads().is_empty(), "no list is read");
     assert_eq!(bench.announced(), [one("@ada", "ada", 1)]);
 }
 
@@ -362,15 +362,15 @@ fn member_list_beyond_the_memory_still_sends_changes() {
     let mut bench = Bench::new();
     bench.dispatcher.turn.settings.presence.memory = 200;
     bench.member(1, "lobby", 0);
-    let ticket = bench.asked()[0].ticket;
+    let ticket = bench.list_reads()[0].ticket;
     bench.turn([
         members(1, "lobby", None),
         member_page(ticket, 7, &["ada", "bob"]),
     ]);
-    let asked = bench.asked();
-    let limits: Vec<usize> = asked.iter().map(|asked| asked.limit).collect();
+    let reads = bench.list_reads();
+    let limits: Vec<usize> = reads.iter().map(|read| read.limit).collect();
     assert_eq!(limits, [2], "the client's query is sent to the broker");
-    bench.turn([member_page(asked[0].ticket, 7, &["ada", "bob"])]);
+    bench.turn([member_page(reads[0].ticket, 7, &["ada", "bob"])]);
     assert_eq!(bench.received(1)[0]["count"], 2);
     bench.turn([
         changed("lobby", 7, "cy", 0, 1),
@@ -405,9 +405,9 @@ fn presence_events_beyond_a_quarter_outbox_become_one_push() {
     let mut bench = Bench::new();
     bench.listed(1, "lobby", 7, &["ada"]);
     bench.turn([following("lobby")]);
-    let ticket = bench.asked()[0].ticket;
+    let ticket = bench.list_reads()[0].ticket;
     bench.turn([member_page(ticket, 900, &[])]);
-    let ticket = bench.asked()[0].ticket;
+    let ticket = bench.list_reads()[0].ticket;
     let users: Vec<String> = (0..1000).map(|n| format!("user-number-{n}")).collect();
     let users: Vec<&str> = users.iter().map(String::as_str).collect();
     bench.turn([member_page(ticket, 900, &users)]);
@@ -425,14 +425,14 @@ fn member_list_reads_are_bounded() {
     let rooms: Vec<String> = (0..100).map(|n| format!("r{n}")).collect();
     bench.turn(rooms.iter().map(|room| join(1, room)));
     bench.turn(rooms.iter().map(|room| following(room)));
-    let mut asked = bench.asked();
-    assert_eq!(asked.len(), turn::LIST_READS);
+    let mut reads = bench.list_reads();
+    assert_eq!(reads.len(), turn::LIST_READS);
     let mut answered = 0;
-    while let Some(question) = asked.pop() {
+    while let Some(read) = reads.pop() {
         answered += 1;
-        bench.turn([member_page(question.ticket, 1, &[])]);
-        asked.extend(bench.asked());
-        assert!(asked.len() <= turn::LIST_READS);
+        bench.turn([member_page(read.ticket, 1, &[])]);
+        reads.extend(bench.list_reads());
+        assert!(reads.len() <= turn::LIST_READS);
     }
     assert_eq!(answered, 100);
 }

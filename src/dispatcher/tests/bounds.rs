@@ -43,11 +43,11 @@ fn commands_that_wait_for_the_broker_are_bounded_per_session_and_in_all() {
         };
         command(session, Command::Publish(publish))
     };
-    let mut asked = 0;
+    let mut sent = 0;
     for _ in 0..2 {
-        asked += bench.turn((0..600).map(|_| publish(1))).len();
+        sent += bench.turn((0..600).map(|_| publish(1))).len();
     }
-    assert_eq!(asked, 1024);
+    assert_eq!(sent, 1024);
     let refused = bench.received(1);
     assert!(
         refused.iter().all(|frame| frame["code"] == "limit"),
@@ -61,10 +61,10 @@ fn commands_that_wait_for_the_broker_are_bounded_per_session_and_in_all() {
     for other in 3..=66 {
         bench.open(other);
         for _ in 0..2 {
-            asked += bench.turn((0..512).map(|_| publish(other))).len();
+            sent += bench.turn((0..512).map(|_| publish(other))).len();
         }
     }
-    assert_eq!(asked + 1, 65_536, "the bound of all sessions together");
+    assert_eq!(sent + 1, 65_536, "the bound of all sessions together");
     assert_eq!(bench.received(66).last().unwrap()["code"], "unavailable");
 }
 
@@ -83,11 +83,11 @@ fn broker_events_are_not_delayed_by_a_flood_of_commands() {
     // Events that are in the inbox are still handled.
     drop((send, send_broker_event));
     let dispatcher = std::mem::replace(&mut bench.dispatcher, Bench::new().dispatcher);
-    let (asked, _requests) = flume::unbounded();
+    let (sender, _requests) = flume::unbounded();
     runtime::block_on(run(
         dispatcher,
         inbox,
-        Broker::new(asked),
+        Broker::new(sender),
         Readiness::default(),
     ));
     let received = bench.received(1);
@@ -115,8 +115,8 @@ fn read_queue_does_not_grow_with_joins_and_leaves() {
     bench.open(1);
     let rooms: Vec<String> = (0..turn::READS).map(|n| format!("r{n}")).collect();
     bench.turn(rooms.iter().map(|room| join(1, room)));
-    let asked = bench.turn(rooms.iter().map(|room| following(room)));
-    assert_eq!(asked.len(), turn::READS, "no further read may start");
+    let requests = bench.turn(rooms.iter().map(|room| following(room)));
+    assert_eq!(requests.len(), turn::READS, "no further read may start");
     for _ in 0..100 {
         bench.turn([join(1, "again"), following("again"), leave(1, "again")]);
         bench.received(1);

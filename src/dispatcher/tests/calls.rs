@@ -63,13 +63,13 @@ fn api_call_whose_caller_hung_up_leaves_no_state() {
 fn api_calls_waiting_for_the_broker_are_bounded_and_leave_room_for_clients() {
     let mut bench = Bench::new();
     bench.open(1);
-    let (mut asked, mut waiting) = (Vec::new(), Vec::new());
+    let (mut requests, mut waiting) = (Vec::new(), Vec::new());
     for _ in 0..17 {
         let (events, answers): (Vec<_>, Vec<_>) = (0..1024).map(|_| call("lobby")).unzip();
-        asked.extend(bench.turn(events));
+        requests.extend(bench.turn(events));
         waiting.extend(answers);
     }
-    assert_eq!(asked.len(), 16_384);
+    assert_eq!(requests.len(), 16_384);
     let (_, refused) = waiting.last().unwrap().try_recv().unwrap();
     assert_eq!(
         refused.unwrap_err().code,
@@ -85,7 +85,7 @@ fn api_calls_waiting_for_the_broker_are_bounded_and_leave_room_for_clients() {
         1,
         "clients are not refused"
     );
-    let ticket = publish_ticket(&asked[..1]);
+    let ticket = publish_ticket(&requests[..1]);
     bench.turn([published(ticket, 1)]);
     assert_eq!(
         bench.turn([call("lobby").0]).len(),

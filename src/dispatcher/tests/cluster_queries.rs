@@ -83,14 +83,14 @@ fn anonymous_connection_is_not_published() {
 fn members_query_of_a_backend_is_answered_by_the_broker() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
-    let ask = |request: &Request| match request {
+    let list_read = |request: &Request| match request {
         Request::Members(Members { ticket, .. }) => Some(*ticket),
         _ => None,
     };
     let own = bench
         .presence
         .iter()
-        .find_map(ask)
+        .find_map(list_read)
         .expect("the node reads the list");
     let page = |version| MemberPage {
         version,
@@ -107,7 +107,7 @@ fn members_query_of_a_backend_is_answered_by_the_broker() {
     let ticket = bench
         .presence
         .iter()
-        .find_map(ask)
+        .find_map(list_read)
         .expect("a read of the broker");
     bench.turn([member_page(ticket, 9)]);
     let (0, Ok(json)) = answers.try_recv().unwrap() else {
@@ -136,12 +136,12 @@ fn cluster_query_is_sent_to_the_broker_and_its_result_or_error_returned() {
     ] {
         let question = ClusterQuery::Room(name("lobby"));
         let (requests, answers) = bench.call(api::Command::Census(question.clone()));
-        let [Request::Census(asked)] = &requests[..] else {
+        let [Request::Census(census)] = &requests[..] else {
             panic!("{requests:?}")
         };
-        assert_eq!(asked.question, question);
+        assert_eq!(census.question, question);
         assert!(!bench.dispatcher.load().is_idle());
-        let ticket = asked.ticket;
+        let ticket = census.ticket;
         // A foreign ticket changes nothing, nor does a repeated one.
         for ticket in [Ticket(999), ticket, ticket] {
             let result = result.clone();

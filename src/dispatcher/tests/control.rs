@@ -526,7 +526,7 @@ fn control_commands_behind_a_hole_are_read_and_applied_in_order() {
     let reads = bench.turn([Event::Tick]);
     let reads = reads
         .iter()
-        .filter(|asked| matches!(asked, Request::Read(read) if read.room.is_the_nodes()));
+        .filter(|request| matches!(request, Request::Read(read) if read.room.is_the_nodes()));
     assert_eq!(reads.count(), 2);
 }
 

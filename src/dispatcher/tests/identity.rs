@@ -122,10 +122,7 @@ fn authentication_in_the_handshake_is_answered_after_the_welcome() {
         outbox,
     }]);
     let welcome = bench.received(1);
-    assert_eq!(
-        (&welcome[0]["user"], welcome.len()),
-        (&json!("ada"), 1)
-    );
+    assert_eq!((&welcome[0]["user"], welcome.len()), (&json!("ada"), 1));
     // Redis takes longer than a join may wait: the position is sent all the same.
     bench.now.instant += Duration::from_secs(60);
     bench.turn([Event::Tick]);
@@ -221,10 +218,10 @@ fn personal_room_is_joined_and_read_by_its_user_alone_and_published_to_by_right(
         assert_eq!(bench.received(1)[0]["code"], "forbidden");
     }
     let requests = bench.turn([publish(2, "@ada")]);
-    let [Request::Publish(asked)] = &requests[..] else {
+    let [Request::Publish(publish)] = &requests[..] else {
         panic!("{requests:?}")
     };
-    assert_eq!(asked.publication.user.as_ref().unwrap().as_str(), "bob");
+    assert_eq!(publish.publication.user.as_ref().unwrap().as_str(), "bob");
 }
 
 #[test]

@@ -131,16 +131,16 @@ fn resubscription_of_many_rooms_bounds_its_reads() {
     bench.open(1);
     let rooms: Vec<String> = (0..200).map(|n| format!("r{n}")).collect();
     bench.turn(rooms.iter().map(|room| join(1, room)));
-    let mut asked = bench.turn(rooms.iter().map(|room| following(room)));
-    assert_eq!(asked.len(), turn::READS);
+    let mut requests = bench.turn(rooms.iter().map(|room| following(room)));
+    assert_eq!(requests.len(), turn::READS);
     let mut answered = 0;
-    while let Some(request) = asked.pop() {
+    while let Some(request) = requests.pop() {
         let Request::Read(read) = request else {
             panic!("{request:?}")
         };
         answered += 1;
-        asked.extend(bench.turn([page(read.ticket, 0, 1, vec![])]));
-        assert!(asked.len() <= turn::READS);
+        requests.extend(bench.turn([page(read.ticket, 0, 1, vec![])]));
+        assert!(requests.len() <= turn::READS);
         bench.chunks(1);
     }
     assert_eq!(answered, 200);

@@ -22,8 +22,8 @@ fn report_is_published_once_and_its_result_is_ignored() {
             })
         };
         let ticket = publish.ticket;
-        let asked = bench.turn([Event::Broker(BrokerEvent::Published { ticket, result })]);
-        assert!(asked.is_empty() && bench.received(1).is_empty());
+        let requests = bench.turn([Event::Broker(BrokerEvent::Published { ticket, result })]);
+        assert!(requests.is_empty() && bench.received(1).is_empty());
         assert!(bench.dispatcher.load().is_idle());
         assert_eq!(bench.dispatcher.turn.metrics.published_total.get(), 0);
     }

@@ -53,14 +53,14 @@ fn settled(version: u64, users: impl IntoIterator<Item = u64>, memory: usize) ->
     let mut list = MemberList::default();
     list.make_due();
     assert_eq!(
-        list.ask(),
+        list.next_read(),
         ListQuery {
             after: None,
             limit: PAGE
         }
     );
     let mut changes = Vec::new();
-    list.answer(page(version, users), memory, &mut changes);
+    list.on_page(page(version, users), memory, &mut changes);
     assert!(changes.is_empty() && !list.is_due());
     list
 }
@@ -71,9 +71,9 @@ fn receive(list: &mut MemberList, change: Change) -> Vec<String> {
     lines(changes)
 }
 
-fn answer(list: &mut MemberList, page: MemberPage) -> Vec<String> {
+fn on_page(list: &mut MemberList, page: MemberPage) -> Vec<String> {
     let mut changes = Vec::new();
-    list.answer(page, MEMORY, &mut changes);
+    list.on_page(page, MEMORY, &mut changes);
     lines(changes)
 }
 
@@ -102,9 +102,9 @@ fn hole_is_closed_by_one_list_and_sent_as_its_difference() {
         "a change is missing"
     );
     assert!(list.is_due());
-    list.ask();
+    list.next_read();
     assert_eq!(receive(&mut list, change(9, 4, 0, 1)), [""; 0], "it waits");
-    let changes = answer(&mut list, page(9, [2, 3, 9]));
+    let changes = on_page(&mut list, page(9, [2, 3, 9]));
     assert_eq!(changes, ["-u0001@9", "+u0003@9", "+u0009@9", "+u0004@10"]);
     assert!(!list.is_due());
 }
@@ -113,41 +113,44 @@ fn hole_is_closed_by_one_list_and_sent_as_its_difference() {
 fn equal_versions_after_a_resubscription_read_no_list() {
     let mut list = settled(5, [1], MEMORY);
     list.make_due();
-    assert_eq!(list.ask().limit, 0);
-    assert_eq!(answer(&mut list, page(5, [])), [""; 0]);
+    assert_eq!(list.next_read().limit, 0);
+    assert_eq!(on_page(&mut list, page(5, [])), [""; 0]);
     assert!(!list.is_due());
     list.make_due();
-    list.ask();
-    assert_eq!(answer(&mut list, page(7, [])), [""; 0]);
-    assert_eq!(list.ask().limit, PAGE, "they differ");
-    assert_eq!(answer(&mut list, page(7, [2])), ["-u0001@7", "+u0002@7"]);
+    list.next_read();
+    assert_eq!(on_page(&mut list, page(7, [])), [""; 0]);
+    assert_eq!(list.next_read().limit, PAGE, "they differ");
+    assert_eq!(on_page(&mut list, page(7, [2])), ["-u0001@7", "+u0002@7"]);
 }
 
 #[test]
 fn resubscription_restarts_the_list_read() {
     let mut list = settled(5, [1], MEMORY);
     receive(&mut list, change(8, 9, 0, 1));
-    list.ask();
+    list.next_read();
     let first = MemberPage {
         more: true,
         ..page(9, [1])
     };
-    assert_eq!(answer(&mut list, first), [""; 0]);
-    assert_eq!(list.ask().after, Some(user(1)));
+    assert_eq!(on_page(&mut list, first), [""; 0]);
+    assert_eq!(list.next_read().after, Some(user(1)));
     list.make_due();
-    assert_eq!(answer(&mut list, page(9, [9])), [""; 0]);
-    assert_eq!(list.ask().after, None);
-    assert_eq!(answer(&mut list, page(11, [9])), ["-u0001@11", "+u0009@11"]);
+    assert_eq!(on_page(&mut list, page(9, [9])), [""; 0]);
+    assert_eq!(list.next_read().after, None);
+    assert_eq!(
+        on_page(&mut list, page(11, [9])),
+        ["-u0001@11", "+u0009@11"]
+    );
 }
 
 #[test]
 fn store_that_went_back_makes_members_query_again() {
     let mut list = settled(50, [1], MEMORY);
     list.make_due();
-    list.ask();
-    answer(&mut list, page(3, []));
-    list.ask();
-    assert_eq!(answer(&mut list, page(3, [2])), ["?@3"]);
+    list.next_read();
+    on_page(&mut list, page(3, []));
+    list.next_read();
+    assert_eq!(on_page(&mut list, page(3, [2])), ["?@3"]);
     assert_eq!(receive(&mut list, change(3, 5, 0, 1)), ["+u0005@4"]);
 }
 
@@ -155,27 +158,27 @@ fn store_that_went_back_makes_members_query_again() {
 fn list_that_does_not_fit_costs_one_page_and_changes_are_still_sent() {
     let mut list = MemberList::default();
     list.make_due();
-    list.ask();
+    list.next_read();
     let first = MemberPage {
         count: 1_000_000,
         more: true,
         ..page(7, [1])
     };
-    assert_eq!(answer(&mut list, first), [""; 0]);
+    assert_eq!(on_page(&mut list, first), [""; 0]);
     assert!(list.is_known() && !list.has_list() && !list.is_due());
     assert!(list.page(None, 1, MEMORY).is_none());
     assert_eq!(receive(&mut list, change(7, 4, 0, 1)), ["+u0004@8"]);
     assert_eq!(receive(&mut list, change(8, 4, 1, 2)), [""; 0]);
     assert_eq!(receive(&mut list, change(9, 4, 2, 0)), ["-u0004@10"]);
     assert_eq!(receive(&mut list, change(12, 4, 0, 1)), [""; 0]);
-    list.ask();
+    list.next_read();
     let again = MemberPage {
         count: 1_000_000,
         more: true,
         ..page(13, [1])
     };
     assert_eq!(
-        answer(&mut list, again),
+        on_page(&mut list, again),
         ["?@13"],
         "the missed changes are unknown"
     );
@@ -186,12 +189,12 @@ fn list_that_does_not_fit_costs_one_page_and_changes_are_still_sent() {
 fn changes_that_wait_for_a_list_are_bounded() {
     let mut list = settled(0, [], MEMORY);
     receive(&mut list, change(5, 1, 0, 1));
-    list.ask();
+    list.next_read();
     for from in 6..6 + 2 * AHEAD as u64 {
         receive(&mut list, change(from, 1, 1, 1));
         assert!(list.ahead.len() <= AHEAD);
     }
-    answer(&mut list, page(9_000, [1]));
+    on_page(&mut list, page(9_000, [1]));
     assert!(list.is_due(), "the list is read again");
 }
 
@@ -245,16 +248,11 @@ impl Store {
         change(self.version - 1, n, was, connections)
     }
 
-    fn page(&self, question: &ListQuery) -> MemberPage {
-        let behind = |n: &u64| {
-            question
-                .after
-                .as_ref()
-                .is_none_or(|after| user(*n) > *after)
-        };
+    fn page(&self, query: &ListQuery) -> MemberPage {
+        let behind = |n: &u64| query.after.as_ref().is_none_or(|after| user(*n) > *after);
         let rest: Vec<_> = self.users.iter().filter(|(n, _)| behind(n)).collect();
         // Pages of two at most, so that there are several.
-        let limit = question.limit.min(2);
+        let limit = query.limit.min(2);
         let member = |(n, connections): &(&u64, &u32)| Member {
             user: user(**n),
             connections: **connections,
@@ -347,12 +345,12 @@ fn members_have_the_true_list_in_the_end_whatever_was_missed() {
                     }
                 }
                 4 if list.is_due() => {
-                    let question = list.ask();
-                    answers.push_back(store.page(&question));
+                    let query = list.next_read();
+                    answers.push_back(store.page(&query));
                 }
                 5 => match answers.pop_front() {
                     Some(_) if random.u8(..6) == 0 => list.failed(),
-                    Some(page) => list.answer(page, memory, &mut changes),
+                    Some(page) => list.on_page(page, memory, &mut changes),
                     None => {}
                 },
                 6 if !calm && random.u8(..10) == 0 => list.give_up(),
@@ -370,10 +368,10 @@ fn members_have_the_true_list_in_the_end_whatever_was_missed() {
         for _ in 0..50 {
             let mut changes = Vec::new();
             if let Some(page) = answers.pop_front() {
-                list.answer(page, MEMORY, &mut changes);
+                list.on_page(page, MEMORY, &mut changes);
             } else if list.is_due() {
-                let question = list.ask();
-                answers.push_back(store.page(&question));
+                let query = list.next_read();
+                answers.push_back(store.page(&query));
             }
             take(&mut client, &list, changes);
         }
