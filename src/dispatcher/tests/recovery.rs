@@ -439,3 +439,108 @@ fn cursors_read_past_a_newer_format_that_they_do_not_need() {
     assert_eq!(bench.offsets(2), [5, 6, 7, 8, 9, 10, 11, 12]);
     assert!(codes(&mut bench, 1).is_empty());
 }
+
+/// Messages that are too long for a page of an outbox.
+fn long_messages(event: Event) -> Event {
+    let Event::Broker(BrokerEvent::Page { ticket, result }) = event else {
+        unreachable!("it makes a page")
+    };
+    let result = result.map(|mut page| {
+        for (_, message) in &mut page.messages {
+            *message = publication(&"x".repeat(1000));
+        }
+        page
+    });
+    Event::Broker(BrokerEvent::Page { ticket, result })
+}
+
+/// What a session receives until its outbox stays empty.
+fn whole_transcript(bench: &mut Bench, session: u64) -> Vec<String> {
+    let mut all = Vec::new();
+    for _ in 0..50 {
+        all.extend(transcript(bench, session));
+        bench.turn([Event::Drained(SessionId(session))]);
+    }
+    all
+}
+
+fn numbers(offsets: std::ops::RangeInclusive<u64>) -> Vec<String> {
+    offsets.map(|offset| offset.to_string()).collect()
+}
+
+#[test]
+fn a_join_that_waits_when_its_epoch_ends_below_it_is_judged_anew() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    bench.open(2);
+    bench.turn([rejoin(2, "lobby", EPOCH, 9)]);
+    let own = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([page_after_end(own, 8, 9, vec![9])]);
+    assert_eq!(transcript(&mut bench, 1), ["gap 8:8", "9"]);
+    assert_eq!(transcript(&mut bench, 2), ["recovered false 8:8", "9"]);
+}
+
+#[test]
+fn a_member_that_is_behind_and_above_the_end_gets_one_gap() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([long_messages(page(ticket, 60, 1, (11..=60).collect()))]);
+    let first = transcript(&mut bench, 1);
+    assert!((6..50).contains(&first.len()), "a page: {first:?}");
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([page_after_end(ticket, 12, 13, vec![13])]);
+    assert_eq!(whole_transcript(&mut bench, 1), ["gap 8:12", "13"]);
+}
+
+#[test]
+fn what_was_lost_is_not_given_from_memory() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 8);
+    bench.turn([message("lobby", 9, "lost"), message("lobby", 10, "lost")]);
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([page_after_end(ticket, 8, 9, vec![9])]);
+    bench.open(2);
+    bench.turn([rejoin(2, "lobby", EPOCH, 8)]);
+    let received = bench.received(2);
+    let last = received.last().expect("the message");
+    assert_eq!((&last["offset"], &last["data"]), (&json!(9), &json!("old")));
+}
+
+#[test]
+fn a_long_page_across_the_end_of_an_epoch_gives_one_gap() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    let page = page_after_end(ticket, 20, 60, (11..=60).collect());
+    bench.turn([long_messages(page)]);
+    let gap = vec!["gap 8:20".to_owned()];
+    let expected = [numbers(11..=20), gap, numbers(21..=60)].concat();
+    assert_eq!(whole_transcript(&mut bench, 1), expected);
+}
+
+#[test]
+fn a_long_page_behind_the_end_of_an_epoch_gives_one_gap() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    let page = page_after_end(ticket, 10, 60, (11..=60).collect());
+    bench.turn([long_messages(page)]);
+    let expected = [vec!["gap 8:10".to_owned()], numbers(11..=60)].concat();
+    assert_eq!(whole_transcript(&mut bench, 1), expected);
+}
+
+#[test]
+fn recent_messages_that_closed_a_hole_expire_when_the_page_says() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 10);
+    let ticket = read_ticket(&bench.turn([following("lobby")]));
+    bench.turn([page(ticket, 12, 1, vec![11, 12])]);
+    bench.now.instant += Duration::from_secs(59);
+    bench.open(2);
+    assert!(bench.turn([rejoin(2, "lobby", EPOCH, 10)]).is_empty());
+    bench.now.instant += Duration::from_secs(2);
+    bench.open(3);
+    let requests = bench.turn([rejoin(3, "lobby", EPOCH, 10)]);
+    assert!(matches!(requests[..], [Request::Read(_)]), "{requests:?}");
+}
