@@ -1,6 +1,6 @@
 //! `docs/limits.md` against the code: every option that is a limit stands there with its default,
-//! every figure exists, and the table of close codes is the code's own. The README's table names
-//! the same codes.
+//! every figure exists, and the table of close codes is the code's own. The table of
+//! `docs/protocol.md` names the same codes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -140,8 +140,8 @@ fn the_tables_of_close_codes_are_the_codes_own() {
         .collect();
     assert_eq!(said, meant);
 
-    let readme = read("README.md");
-    let table = readme.split("| code | why |").nth(1).expect("the table");
+    let protocol = read("docs/protocol.md");
+    let table = protocol.split("| code | why |").nth(1).expect("the table");
     let table = table.split("\n\n").next().expect("its rows");
     let first = |row: &str| row.split('|').nth(1).unwrap_or("").to_owned();
     let cells: String = table.lines().map(first).collect::<Vec<_>>().join(",");
