@@ -170,7 +170,7 @@ fn the_documented_trial_is_taken_by_a_backend() {
         let secret = receiver.secret().to_str().expect("UTF-8").to_owned();
         let url = receiver.url();
         let (done, ended) = flume::bounded(1);
-        std::thread::spawn(move || done.send(shell("tell \"$@\"", &[&secret, &url])));
+        std::thread::spawn(move || done.send(shell("send \"$@\"", &[&secret, &url])));
         let output = within("it is sent", ended.recv_async())
             .await
             .expect("it ends");
