@@ -1,19 +1,25 @@
 /**
- * The chat page: puts its parts together. All that concerns the connection lives in
- * `switchboard.js`; `chat/` has a file for each thing that is seen: the desk with its
- * conversations, in rooms and with persons, the log, the people, who is typing, who one is.
+ * The chat page: connects its parts. The connection is in `switchboard.js`; `chat/` has a file for
+ * each part of the page: the list of conversations (rooms and direct messages), the log, the
+ * members, typing, and the identity.
  */
 
 import { Switchboard } from './switchboard.js';
-import { desk, fitBox, cover, openDrawer, openPeople } from './chat/desk.js';
+import { app, fitBox, cover, openDrawer, openPeople } from './chat/app.js';
 import { Mailbox, isDirect } from './chat/direct.js';
 import { recall, refused, takeName, takeTokenFromAddress, watchIdentity } from './chat/identity.js';
 import { log, toEnd } from './chat/log.js';
 import { peopleChanged, showPeople } from './chat/people.js';
 import { RoomConversation } from './chat/room.js';
-import { $, checked, isRoom, isUser, notice, phone, setText, storage, touch } from './chat/view.js';
+import { $, checked, isRoom, isUser, phone, setText } from './chat/view.js';
+import { showBanner, storage, touch } from './chat/view.js';
 
-const WORDS = { connecting: 'Connecting…', open: 'Connected', waiting: 'Reconnecting…', closed: 'Disconnected' };
+const STATES = {
+  connecting: 'Connecting…',
+  open: 'Connected',
+  waiting: 'Reconnecting…',
+  closed: 'Disconnected',
+};
 
 const body = document.body;
 const box = $('message');
@@ -27,7 +33,7 @@ function join(name) {
   if (!conversation) {
     conversation = new RoomConversation(board, name, membersChanged);
     rooms.set(name, conversation);
-    desk.add(conversation, $('rooms'));
+    app.add(conversation, $('rooms'));
     storage.write('rooms', [...rooms.keys()]);
   }
   return conversation;
@@ -35,26 +41,26 @@ function join(name) {
 
 function writeTo(user) {
   openPeople(false);
-  if (desk.me !== null || board.user !== null) return desk.visit(mailbox.talk(user));
+  if (app.me !== null || board.user !== null) return app.visit(mailbox.talk(user));
   const name = () => {
     if (phone.matches) openDrawer(true);
     $('name').focus();
   };
-  notice('Give yourself a name first: a direct message says whom it is from.', 'Give a name', name);
+  showBanner('Enter a name first: a direct message needs a sender.', 'Enter a name', name);
   name();
 }
 
 function leave() {
-  const { current } = desk;
+  const { current } = app;
   if (isDirect(current)) {
     mailbox.close(current);
   } else {
     current.room.leave();
     rooms.delete(current.name);
     storage.write('rooms', [...rooms.keys()]);
-    desk.remove(current);
+    app.remove(current);
   }
-  (desk.current ? log : $('room')).focus();
+  (app.current ? log : $('room')).focus();
 }
 
 /** The address names the conversation: `#lobby`, or `#@bob`. */
@@ -64,55 +70,61 @@ function openFromHash() {
   try {
     name = decodeURIComponent(location.hash.slice(1));
   } catch {
-    // Not a name then.
+    // Not a name.
   }
   if (name.startsWith('@') && isUser(name.slice(1))) {
-    desk.select(mailbox.talk(name.slice(1)));
+    app.select(mailbox.talk(name.slice(1)));
     return true;
   }
   if (!isRoom(name)) return false;
-  desk.select(join(name));
+  app.select(join(name));
   return true;
 }
 
-desk.onChange((conversation) => {
+app.onChange((conversation) => {
   const isPersonal = isDirect(conversation);
   const hash = conversation && (isPersonal ? `@${conversation.name}` : conversation.name);
-  setText($('title'), conversation ? `${isPersonal ? '' : '# '}${conversation.label}` : 'No room yet');
-  setText($('subtitle'), isPersonal && !conversation.isReadOnly ? 'Only the two of you see this' : '');
+  const isWritable = isPersonal && !conversation.isReadOnly;
+  const title = conversation && `${isPersonal ? '' : '# '}${conversation.label}`;
+  setText($('title'), title ?? 'No room yet');
+  setText($('subtitle'), isWritable ? 'Only the two of you see this' : '');
   setText($('leave'), isPersonal ? 'Close' : 'Leave');
-  box.placeholder = isPersonal && !conversation.isReadOnly ? `Write to ${conversation.label}` : 'Write a message';
+  box.placeholder = isWritable ? `Write to ${conversation.label}` : 'Write a message';
   const hashed = hash ? `#${encodeURIComponent(hash).replace('%40', '@')}` : '';
   history.replaceState(null, '', location.pathname + location.search + hashed);
 });
 
-// The connection, in words.
+// The connection state.
 
 const connect = () => board.connect();
-let noticeTimer = null;
+let bannerTimer = null;
 let hasBeenOpen = false;
 function showStatus({ state, node, reason, code }) {
   hasBeenOpen ||= state === 'open';
-  // Attempt after attempt stays one word, so that a screen reader says it once.
-  const words = WORDS[state === 'connecting' && hasBeenOpen ? 'waiting' : state];
+  // Repeated attempts keep one text, so that a screen reader reads it once.
+  const text = STATES[state === 'connecting' && hasBeenOpen ? 'waiting' : state];
   $('state').dataset.state = state;
-  setText($('state'), words);
+  setText($('state'), text);
   $('where').hidden = node === null;
   if (node !== null) $('node').textContent = node;
   if (state === 'open' || state === 'closed') {
-    clearTimeout(noticeTimer);
-    noticeTimer = null;
-    if (state === 'open') return notice('');
+    clearTimeout(bannerTimer);
+    bannerTimer = null;
+    if (state === 'open') return showBanner('');
     if (code === 3500) refused({ code: 'unauthorized', message: 'it was revoked' });
-    return notice(`The connection has ended${reason ? `: ${reason}` : ''}.`, 'Connect again', connect);
+    const why = reason ? `: ${reason}` : '';
+    return showBanner(`The connection has ended${why}.`, 'Connect again', connect);
   }
-  // Most returns take less than this; nobody needs to read about them.
-  noticeTimer ??= setTimeout(() => notice('No connection at the moment. What you write is sent when it is back.', 'Try now', connect), 1500);
+  // Most reconnects take less time than this and need no banner.
+  bannerTimer ??= setTimeout(() => {
+    const text = 'No connection at the moment. What you write is sent when it is back.';
+    showBanner(text, 'Try now', connect);
+  }, 1500);
 }
 
 function showError(error) {
-  if (!refused(error)) return notice(error.message);
-  notice('You are not signed in.', 'Sign in', () => {
+  if (!refused(error)) return showBanner(error.message);
+  showBanner('You are not signed in.', 'Sign in', () => {
     if (phone.matches) openDrawer(true);
     $('token').focus();
   });
@@ -120,7 +132,7 @@ function showError(error) {
 
 // The box, the keyboard.
 
-/** Where the on-screen keyboard lies over the page (iOS), the page shrinks to what is seen of it. */
+/** Where the on-screen keyboard covers the page (iOS), the page shrinks to its visible part. */
 function fitViewport() {
   const { height, offsetTop, scale } = visualViewport;
   if (scale > 1.01) return;
@@ -132,8 +144,8 @@ function fitViewport() {
 }
 
 function submit() {
-  if (!desk.current || desk.current.isReadOnly || box.value.trim() === '') return;
-  desk.current.send(box.value);
+  if (!app.current || app.current.isReadOnly || box.value.trim() === '') return;
+  app.current.send(box.value);
   box.value = '';
   fitBox();
 }
@@ -145,10 +157,11 @@ $('compose').addEventListener('submit', (event) => {
 });
 box.addEventListener('input', () => {
   fitBox();
-  desk.current?.writing.changed(box.value.trim() === '');
+  app.current?.writing.changed(box.value.trim() === '');
 });
 box.addEventListener('keydown', (event) => {
-  // While an input method composes, Enter chooses a word; Safari says so only by the code 229.
+  // While an input method composes, Enter selects a candidate; Safari reports that only by code
+  // 229.
   if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   submit();
@@ -160,7 +173,7 @@ $('join').addEventListener('submit', (event) => {
   if (!takeName()) return $('name').focus();
   if (name === '') return room.focus();
   room.value = '';
-  desk.visit(join(name));
+  app.visit(join(name));
 });
 $('leave').addEventListener('click', leave);
 $('menu').addEventListener('click', () => {
@@ -169,18 +182,18 @@ $('menu').addEventListener('click', () => {
 });
 $('backdrop').addEventListener('click', () => {
   openPeople(false);
-  if (desk.current) openDrawer(false);
+  if (app.current) openDrawer(false);
 });
 $('skip').addEventListener('click', (event) => {
   event.preventDefault(); // the hash names a room
-  (desk.current ? box : $('room')).focus();
+  (app.current ? box : $('room')).focus();
 });
 $('latest').addEventListener('click', () => {
   toEnd();
   if (!touch.matches) box.focus();
 });
 document.addEventListener('keydown', (event) => {
-  if (event.key !== 'Escape' || !desk.current) return;
+  if (event.key !== 'Escape' || !app.current) return;
   const [drawer, people] = ['drawer', 'shows-people'].map((name) => body.classList.contains(name));
   if (!drawer && !people) return;
   openPeople(false);
@@ -188,26 +201,29 @@ document.addEventListener('keydown', (event) => {
   $(drawer ? 'menu' : 'who-is-here').focus();
 });
 addEventListener('hashchange', openFromHash);
-phone.addEventListener('change', () => openDrawer(!desk.current && phone.matches));
+phone.addEventListener('change', () => openDrawer(!app.current && phone.matches));
 globalThis.visualViewport?.addEventListener('resize', fitViewport);
 globalThis.visualViewport?.addEventListener('scroll', fitViewport);
 
-// Plug in: the address says more than what was kept, and is not kept itself.
+// Start: the address takes precedence over storage, and is not stored.
 
 const board = new Switchboard(undefined, recall());
 const mailbox = new Mailbox(board, $('directs'));
-const membersChanged = showPeople({ write: writeTo, unread: (user) => mailbox.talks.get(user)?.unread ?? 0 });
+const membersChanged = showPeople({
+  write: writeTo,
+  unread: (user) => mailbox.talks.get(user)?.unread ?? 0,
+});
 watchIdentity(board, () => {
-  if (desk.me !== null) notice('');
+  if (app.me !== null) showBanner('');
   peopleChanged();
 });
-desk.onUnread(peopleChanged);
+app.onUnread(peopleChanged);
 board.on('state', showStatus);
 board.on('error', showError);
 showStatus(board.status);
 
 const kept = storage.read('rooms');
 for (const name of Array.isArray(kept) ? kept : []) if (isRoom(name)) join(name);
-if (!openFromHash()) desk.select(desk.all.values().next().value ?? null);
-if (!desk.current) $('room').value = 'lobby';
+if (!openFromHash()) app.select(app.all.values().next().value ?? null);
+if (!app.current) $('room').value = 'lobby';
 cover();

@@ -1,31 +1,38 @@
 /**
- * What is known of the nodes from their reports in the room `$nodes`: which are alive, which have
- * gone, stopped or begun anew, and their figures over the last minute. No page is known here, and
- * no clock: `now` (ms, never going back) is an argument. `docs/nodes.md` describes the reports.
+ * The state of the nodes according to their reports in the room `$nodes`: which are alive, gone,
+ * stopped or restarted, and their figures over the last minute. Nothing here depends on a page or a
+ * clock: `now` (ms, never going back) is an argument. `docs/nodes.md` describes the reports.
  */
 
 /** ms; reports come every second, so two are missing by then. */
 export const GONE_AFTER = 2_500;
-/** ms; the line of a node that has gone is kept so long. */
+/** ms; how long the row of a node that has gone is kept. */
 export const FORGET_AFTER = 300_000;
 /** ms; how far back the plots go. */
 export const SPAN = 60_000;
-/** ms; whoever looks less often has slept, and heard nothing meanwhile. */
+/** ms; a longer interval between two updates means that the page was suspended. */
 const ASLEEP = 3_000;
-/** ms by which the start of a node that came in the place of another may seem to lie before the other's end: uptimes are whole seconds. */
+/**
+ * ms by which the start of a node may appear to precede the end of the run that it replaces:
+ * uptimes are whole seconds.
+ */
 const BLUR = 1_500;
 
 /**
- * @typedef
- * {'connections'|'sessions'|'rooms'|'messages_in_per_s'|'messages_out_per_s'|'delivery_p99_ms'|'redis_round_trip_ms'|'resident_bytes'|'uptime_s'}
- * FigureName @typedef {Record<FigureName, ?number>} Figures Null: not known. @typedef {object} Line
- * One run of a node. @property {string} node Its label. @property {string} incarnation @property
- * {?string} version @property {string} state As reported, or `gone`, `stopped` (gone after it said
- * that it would), `silent` (no news of any node). @property {number} silence ms since its last
- * report. @property {Figures} figures The last report's; all null while it is not heard. @property
- * {?number} restarted ms since it began, if it came in the place of another run. @property {{at:
- * number, figures: Figures}[]} points Of the last minute, the oldest first. @typedef {{node:
- * string, what: 'gone'|'stopped'|'back'|'restarted'}} News
+ * @typedef {'connections'|'sessions'|'rooms'|'messages_in_per_s'|'messages_out_per_s'
+ * |'delivery_p99_ms'|'redis_round_trip_ms'|'resident_bytes'|'uptime_s'} FigureName
+ * @typedef {Record<FigureName, ?number>} Figures Null: not known.
+ * @typedef {object} Line One run of a node.
+ * @property {string} node Its label.
+ * @property {string} incarnation
+ * @property {?string} version
+ * @property {string} state As reported, or `gone`, `stopped` (gone after it reported `draining`),
+ * `silent` (no reports of any node).
+ * @property {number} silence ms since its last report.
+ * @property {Figures} figures Of the last report; all null while reports are missing.
+ * @property {?number} restarted ms since it began, if it replaced another run.
+ * @property {{at: number, figures: Figures}[]} points Of the last minute, the oldest first.
+ * @typedef {{node: string, what: 'gone'|'stopped'|'back'|'restarted'}} News
  */
 
 const FIGURES = [
@@ -48,34 +55,34 @@ function figuresOf(report) {
 
 const isName = (value) => typeof value === 'string' && value !== '';
 
-/** See the head of this file. */
+/** The runs of all nodes. */
 export class Nodes {
-  #runs = new Map(); // incarnation → what is known of it
-  #since = null; // since when reports can be heard; null while they cannot
-  #looked = null;
+  #runs = new Map(); // incarnation → its state
+  #since = null; // when reports could first be received; null while they cannot
+  #updated = null;
 
-  /** Reports can be heard from now on. */
-  listen(now) {
-    this.#since = this.#looked = now;
+  /** Reports can be received from now on. */
+  resume(now) {
+    this.#since = this.#updated = now;
   }
 
-  /** Nothing can be heard: silence says nothing about anyone. */
-  deafen() {
+  /** No reports can be received: missing ones do not mean that a node is gone. */
+  pause() {
     this.#since = null;
   }
 
   /**
-   * A report came.
-   * @returns {boolean} Whether it was one.
+   * Adds a report.
+   * @returns {boolean} Whether it is valid.
    */
-  hear(report, now) {
+  receive(report, now) {
     if (!isName(report?.node) || !isName(report.incarnation)) return false;
     const run = this.#runs.get(report.incarnation) ?? { points: [], gone: false, restarted: null };
     run.node = report.node;
     run.version = isName(report.version) ? report.version : null;
     run.state = isName(report.state) ? report.state : 'ready';
     run.figures = figuresOf(report);
-    run.heard = now;
+    run.receivedAt = now;
     run.points = run.points.filter(({ at }) => now - at <= SPAN);
     run.points.push({ at: now, figures: run.figures });
     this.#runs.set(report.incarnation, run);
@@ -83,54 +90,58 @@ export class Nodes {
   }
 
   /**
-   * How things stand. @returns {{lines: Line[], news: News[], isSilent: boolean}} `isSilent`: no
-   * report of any node comes, although they could be heard.
+   * The present state.
+   * @returns {{lines: Line[], news: News[], isSilent: boolean}} `isSilent`: no report of any node
+   * arrives, although they could be received.
    */
-  look(now) {
-    if (this.#since !== null && now - this.#looked > ASLEEP) this.#since = now;
-    this.#looked = now;
-    const isMissed = (run) => now - Math.max(run.heard, this.#since) > GONE_AFTER;
+  update(now) {
+    if (this.#since !== null && now - this.#updated > ASLEEP) this.#since = now;
+    this.#updated = now;
+    const isMissed = (run) => now - Math.max(run.receivedAt, this.#since) > GONE_AFTER;
     const runs = [...this.#runs.values()];
     const isSilent = this.#since !== null && runs.length > 0 && runs.every(isMissed);
     const news = [];
     if (this.#since !== null && !isSilent) {
-      for (const run of runs) this.#judge(run, isMissed(run), news);
+      for (const run of runs) this.#detect(run, isMissed(run), news);
       this.#replace(news);
       for (const [incarnation, run] of this.#runs) {
-        if (run.gone && now - run.heard > FORGET_AFTER) this.#runs.delete(incarnation);
+        if (run.gone && now - run.receivedAt > FORGET_AFTER) this.#runs.delete(incarnation);
       }
     }
-    const lines = [...this.#runs].map(([incarnation, run]) => this.#line(incarnation, run, isSilent, now));
-    const order = (a, b) => a.node.localeCompare(b.node, 'en', { numeric: true }) || b.silence - a.silence;
+    const lines = [...this.#runs].map(([incarnation, run]) =>
+      this.#line(incarnation, run, isSilent, now),
+    );
+    const byName = (a, b) => a.node.localeCompare(b.node, 'en', { numeric: true });
+    const order = (a, b) => byName(a, b) || b.silence - a.silence;
     return { lines: lines.sort(order), news, isSilent };
   }
 
-  #judge(run, gone, news) {
+  #detect(run, gone, news) {
     if (run.gone === gone) return;
     run.gone = gone;
     const what = gone ? (run.state === 'draining' ? 'stopped' : 'gone') : 'back';
     news.push({ node: run.node, what });
   }
 
-  /** A run that began when another of the same label had ended stands in its place. */
+  /** A run that began after another of the same label had ended replaces it. */
   #replace(news) {
     for (const [incarnation, old] of this.#runs) {
       if (!old.gone) continue;
-      const began = (run) => run.heard - (run.figures.uptime_s ?? 0) * 1000;
-      const heir = [...this.#runs.values()].find(
-        (run) => !run.gone && run.node === old.node && began(run) > old.heard - BLUR,
+      const began = (run) => run.receivedAt - (run.figures.uptime_s ?? 0) * 1000;
+      const successor = [...this.#runs.values()].find(
+        (run) => !run.gone && run.node === old.node && began(run) > old.receivedAt - BLUR,
       );
-      if (!heir) continue;
-      heir.restarted = began(heir);
-      heir.points = [...old.points, ...heir.points];
+      if (!successor) continue;
+      successor.restarted = began(successor);
+      successor.points = [...old.points, ...successor.points];
       this.#runs.delete(incarnation);
-      news.push({ node: heir.node, what: 'restarted' });
+      news.push({ node: successor.node, what: 'restarted' });
     }
   }
 
   #line(incarnation, run, isSilent, now) {
-    const { node, version, gone, restarted, heard } = run;
-    const isHeard = !gone && !isSilent && this.#since !== null;
+    const { node, version, gone, restarted, receivedAt } = run;
+    const isKnown = !gone && !isSilent && this.#since !== null;
     let { state } = run;
     if (gone) state = state === 'draining' ? 'stopped' : 'gone';
     else if (isSilent) state = 'silent';
@@ -139,8 +150,8 @@ export class Nodes {
       incarnation,
       version,
       state,
-      silence: now - heard,
-      figures: isHeard ? run.figures : figuresOf(),
+      silence: now - receivedAt,
+      figures: isKnown ? run.figures : figuresOf(),
       restarted: restarted === null ? null : Math.max(0, now - restarted),
       points: run.points.filter(({ at }) => now - at <= SPAN),
     };
@@ -148,9 +159,10 @@ export class Nodes {
 }
 
 /**
- * The cluster as a whole. Sums are of what is known; delays are the worst of any node. Null: nobody
- * knows. @param {Line[]} lines @returns {Figures & {nodes: number, ready: number}} `nodes`: those
- * that have not gone.
+ * The cluster as a whole. Sums are of known figures; delays are the worst of any node. Null: not
+ * known.
+ * @param {Line[]} lines
+ * @returns {Figures & {nodes: number, ready: number}} `nodes`: those that have not gone.
  */
 export function totals(lines) {
   const alive = lines.filter(({ state }) => state !== 'gone' && state !== 'stopped');
@@ -160,14 +172,15 @@ export function totals(lines) {
   };
   const add = (a, b) => a + b;
   const worst = (a, b) => Math.max(a, b);
+  const combined = (name) => of(name, name.endsWith('_ms') ? worst : add);
   return {
     nodes: alive.length,
     ready: alive.filter(({ state }) => state === 'ready').length,
-    ...Object.fromEntries(FIGURES.map((name) => [name, of(name, name.endsWith('_ms') ? worst : add)])),
+    ...Object.fromEntries(FIGURES.map((name) => [name, combined(name)])),
   };
 }
 
-// How figures are written. What is not known is a dash.
+// Formatting of figures. An unknown one is a dash.
 
 const UNKNOWN = '–';
 
@@ -175,7 +188,7 @@ function digits(value, most) {
   return value.toLocaleString('en', { maximumFractionDigits: most });
 }
 
-/** Three digits say enough: 7, 42, 1,234, 56.7k, 1.2M. */
+/** About three digits: 7, 42, 1,234, 56.7k, 1.2M. */
 export function count(value) {
   if (value === null) return UNKNOWN;
   if (value >= 999_500) return `${digits(value / 1e6, value < 9.95e6 ? 1 : 0)}M`;
@@ -210,8 +223,10 @@ export function seconds(value) {
 }
 
 /**
- * The line of a figure over the last minute, as the `d` of an SVG path. It is broken where the
- * figure was not known or no report came. @param {Line['points']} points @param {FigureName} name
+ * The curve of a figure over the last minute, as the `d` of an SVG path. It is interrupted where
+ * the figure was not known or no report arrived.
+ * @param {Line['points']} points
+ * @param {FigureName} name
  * @param {{now: number, width: number, height: number, most: number}} frame `most`: the value at
  * the upper edge.
  */
@@ -230,7 +245,11 @@ export function path(points, name, { now, width, height, most }) {
   return d;
 }
 
-/** The highest value of a figure in all lines, so that the plots of a column can be compared. Never below `least`. */
+/**
+ * The highest value of a figure in all rows, so that the plots of a column can be compared. Never
+ * below `least`.
+ */
 export function highest(lines, name, least) {
-  return Math.max(least, ...lines.flatMap(({ points }) => points.map(({ figures }) => figures[name] ?? 0)));
+  const values = lines.flatMap(({ points }) => points.map(({ figures }) => figures[name] ?? 0));
+  return Math.max(least, ...values);
 }

@@ -1,22 +1,27 @@
 /**
- * The status page: joins `$nodes` and draws what the nodes report. What is known of them lives in
- * `nodes.js`, all that concerns the connection in `switchboard.js`; here is only what is seen. Text
- * from others reaches the page as textContent.
+ * The status page: joins `$nodes` and draws the reports of the nodes. Their state is in `nodes.js`,
+ * the connection in `switchboard.js`; this file has only the page. Text from reports reaches the
+ * page only as textContent.
  */
 
 import { Nodes, bytes, count, highest, milliseconds, path, seconds, totals } from './nodes.js';
 import { Switchboard } from './switchboard.js';
 
 const ROOM = '$nodes';
-/** ms between two looks at how things stand. */
-const LOOK = 500;
-/** ms for which a line says that its node has begun anew. */
+/** ms between two updates of the page. */
+const UPDATE_EVERY = 500;
+/** ms for which a row shows that its node was restarted. */
 const RESTARTED_FOR = 120_000;
 const PLOT = { width: 96, height: 24 };
 const SVG = 'http://www.w3.org/2000/svg';
 const KEPT = 'switchboard.status.token';
 
-const WORDS = { connecting: 'Connecting…', open: 'Connected', waiting: 'Reconnecting…', closed: 'Disconnected' };
+const CONNECTION_STATES = {
+  connecting: 'Connecting…',
+  open: 'Connected',
+  waiting: 'Reconnecting…',
+  closed: 'Disconnected',
+};
 const STATES = {
   ready: 'Ready',
   no_broker: 'No Redis',
@@ -27,9 +32,17 @@ const STATES = {
   stopped: 'Stopped',
   silent: 'No news',
 };
-const NEWS = { gone: 'is gone', stopped: 'has stopped', back: 'is back', restarted: 'was restarted' };
+const NEWS = {
+  gone: 'is gone',
+  stopped: 'has stopped',
+  back: 'is back',
+  restarted: 'was restarted',
+};
 
-/** The columns after node and state. A plot's scale goes at least up to `least`, so that nothing is not drawn as much. */
+/**
+ * The columns after node and state. A plot's scale goes at least up to `least`, so that small
+ * values look small.
+ */
 const COLUMNS = [
   { name: 'connections', title: 'Connections', write: count, least: 10 },
   { name: 'messages_in_per_s', title: 'In per second', write: count, least: 10 },
@@ -55,8 +68,7 @@ function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// The table. On a phone its rows are cards, for which CSS takes the display of a table away: the
-// roles keep it one.
+// The table. On a phone CSS displays its rows as cards, so the roles keep it a table.
 
 const rows = new Map(); // incarnation → the parts of its row
 
@@ -102,21 +114,28 @@ function showRow(line, scales, now) {
   write(row.since, sinceWhen(line));
   for (const { column, value, plot } of row.cells) {
     write(value, column.write(line.figures[column.name]));
-    plot?.setAttribute('d', path(line.points, column.name, { ...PLOT, now, most: scales[column.name] }));
+    const frame = { ...PLOT, now, most: scales[column.name] };
+    plot?.setAttribute('d', path(line.points, column.name, frame));
   }
   return row.element;
 }
 
 function sinceWhen({ state, silence, restarted }) {
-  if (['gone', 'stopped', 'silent'].includes(state)) return `last seen ${seconds(silence / 1000)} ago`;
-  return restarted !== null && restarted < RESTARTED_FOR ? `restarted ${seconds(restarted / 1000)} ago` : '';
+  if (['gone', 'stopped', 'silent'].includes(state)) {
+    return `last seen ${seconds(silence / 1000)} ago`;
+  }
+  const isRecent = restarted !== null && restarted < RESTARTED_FOR;
+  return isRecent ? `restarted ${seconds(restarted / 1000)} ago` : '';
 }
 
 function showLines(lines, now) {
-  const scales = Object.fromEntries(PLOTTED.map(({ name, least }) => [name, highest(lines, name, least)]));
+  const scales = Object.fromEntries(
+    PLOTTED.map(({ name, least }) => [name, highest(lines, name, least)]),
+  );
   const elements = lines.map((line) => showRow(line, scales, now));
   const shown = [...$('lines').children];
-  if (elements.length !== shown.length || elements.some((element, index) => element !== shown[index])) {
+  const isMoved = (element, index) => element !== shown[index];
+  if (elements.length !== shown.length || elements.some(isMoved)) {
     $('lines').replaceChildren(...elements);
   }
   const known = new Set(lines.map(({ incarnation }) => incarnation));
@@ -138,22 +157,28 @@ function showTotals(lines) {
 
 const nodes = new Nodes();
 
-function look() {
+function update() {
   const now = performance.now();
-  const { lines, news, isSilent } = nodes.look(now);
+  const { lines, news, isSilent } = nodes.update(now);
   showLines(lines, now);
   showTotals(lines);
-  if (news.length > 0) write($('news'), `${news.map(({ node, what }) => `${node} ${NEWS[what]}`).join('. ')}.`);
+  if (news.length > 0) {
+    const sentences = news.map(({ node, what }) => `${node} ${NEWS[what]}.`);
+    write($('news'), sentences.join(' '));
+  }
   const { state, node } = board.status;
-  // The one that this page hangs on is there, so it is the way between the nodes that is not.
-  if (isSilent && state === 'open') notice(`No reports come, not even of ${node}, which this page is connected to: the nodes seem not to reach Redis.`);
-  else if (state !== 'open' && lines.length > 0) notice('No connection at the moment: nothing is known of the nodes.');
-  else notice('');
+  // The node of this page is up, so the connection between the nodes is broken.
+  if (isSilent && state === 'open') {
+    const text = `No reports arrive, not even from ${node}, to which this page is connected`;
+    showBanner(`${text}: the nodes seem not to reach Redis.`);
+  } else if (state !== 'open' && lines.length > 0) {
+    showBanner('No connection at the moment: the state of the nodes is not known.');
+  } else showBanner('');
 }
 
-function notice(text) {
-  $('notice').hidden = text === '';
-  write($('notice'), text);
+function showBanner(text) {
+  $('banner').hidden = text === '';
+  write($('banner'), text);
 }
 
 // The connection, and the right to read.
@@ -164,23 +189,23 @@ let refused = null; // why the token was refused, if it was
 function connect(token) {
   const former = board;
   const mine = new Switchboard(undefined, { token });
-  board = mine; // from here on nothing counts that the former says
+  board = mine; // events of the former one are ignored from now on
   former?.close();
-  nodes.deafen();
+  nodes.pause();
   refused = null;
   mine.on('state', (status) => board === mine && showStatus(status));
   mine.on('error', (error) => {
     if (board === mine) refused = error;
   });
   mine.join(ROOM, {
-    onMessage: ({ data }) => nodes.hear(data, performance.now()),
+    onMessage: ({ data }) => nodes.receive(data, performance.now()),
     onState: ({ state, error }) => {
       if (board !== mine) return;
       if (state === 'joined') {
         refused = null;
-        nodes.listen(performance.now());
-      } else nodes.deafen();
-      if (state === 'joined' || state === 'refused') showDoor(error);
+        nodes.resume(performance.now());
+      } else nodes.pause();
+      if (state === 'joined' || state === 'refused') showTokenForm(error);
     },
   });
   showStatus(mine.status);
@@ -188,14 +213,14 @@ function connect(token) {
 
 function showStatus({ state, node, reason }) {
   $('state').dataset.state = state;
-  write($('state'), WORDS[state]);
+  write($('state'), CONNECTION_STATES[state]);
   $('where').hidden = node === null;
   if (node !== null) write($('node'), node);
-  if (state === 'closed' && reason) showDoor(new Error(reason));
+  if (state === 'closed' && reason) showTokenForm(new Error(reason));
 }
 
-/** Asks for a token when the room is refused; shows the cluster when it is not. */
-function showDoor(error) {
+/** Shows the token form when the room is refused, else the cluster. */
+function showTokenForm(error) {
   const was = $('door').hidden;
   $('door').hidden = !error;
   $('cluster').hidden = Boolean(error);
@@ -203,7 +228,10 @@ function showDoor(error) {
   if (error && was) $('token').focus();
 }
 
-/** Kept for this tab alone, so that a reload need not ask; where storage is blocked, not at all. */
+/**
+ * The token, kept for this tab alone so that it survives a reload; where storage is blocked, not at
+ * all.
+ */
 const kept = {
   read() {
     try {
@@ -216,12 +244,15 @@ const kept = {
     try {
       sessionStorage.setItem(KEPT, token);
     } catch {
-      // Nothing to keep it in.
+      // Storage is blocked.
     }
   },
 };
 
-/** A token behind the `#` of the address, which is taken out of it at once: addresses are copied, kept and looked at. */
+/**
+ * Returns a token after the `#` of the address, and removes it at once: addresses are copied,
+ * stored and visible.
+ */
 function takeToken() {
   const token = new URLSearchParams(location.hash.slice(1)).get('token');
   if (token === null) return null;
@@ -248,4 +279,4 @@ addEventListener('hashchange', () => {
 const given = takeToken();
 if (given) use(given);
 else connect(kept.read());
-setInterval(look, LOOK);
+setInterval(update, UPDATE_EVERY);

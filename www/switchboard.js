@@ -1,32 +1,34 @@
 /**
- * The client of Switchboard's native protocol: one WebSocket that returns by itself, rooms that
+ * The client of Switchboard's native protocol: one WebSocket that reconnects by itself, rooms that
  * stay joined over reconnects, and publishes that arrive exactly once. It needs no build step and
- * no package; it runs in browsers and in any runtime with a global `WebSocket` (or one handed in as
- * an option). This file is the board: the connection, who one is, and what is asked; `client/` has
- * the room, its list of members, and the types.
+ * no package; it runs in browsers and in any runtime with a global `WebSocket` (or one given as an
+ * option). This file has the connection, the identity and the requests; `client/` has the room, its
+ * list of members, and the types.
  *
- * What it promises to `onMessage`: a room's messages in offset order, none twice, none missing;
- * where the server can no longer supply some, `onGap` is called instead of a silence. And to
- * `onMembers`: after every reconnect, change of node and fault the list comes to be who is there.
+ * `onMessage` receives a room's messages in offset order, each once, without gaps; if the server no
+ * longer has some of them, `onGap` is called. `onMembers` receives the list of members, which
+ * becomes correct again after every reconnect, change of node and fault.
  *
  * @example
  * const board = new Switchboard('wss://chat.example/ws', { user: 'ada', info: { name: 'Ada' } });
  * const room = board.join('lobby', {
  *   onMessage: ({ user, data }) => console.log(user, data),
  *   onMembers: (members) => console.log(members.count, members.list().map(({ user }) => user)),
- * }); await room.publish({ text: 'hello' }); await room.publish({ typing: true }, { ephemeral:
- * true, others: true }); // not kept, at most once
+ * });
+ * await room.publish({ text: 'hello' });
+ * // not kept, at most once
+ * await room.publish({ typing: true }, { ephemeral: true, others: true });
  *
- * @example <caption>Direct messages: each connection of Ada's hears her personal room, and nobody
- * else does.</caption> board.personal({ onMessage: ({ user, data }) => console.log('to me alone,
- * from', user, data) }); await board.publish('@bob', { text: 'psst' });
+ * @example <caption>Direct messages: only Ada's connections receive her personal room.</caption>
+ * board.personal({ onMessage: ({ user, data }) => console.log('direct, from', user, data) });
+ * await board.publish('@bob', { text: 'psst' });
  *
  * @typedef {import('./client/words.js').Identity} Identity
  * @typedef {import('./client/words.js').Status} Status
  * @typedef {import('./client/words.js').Clock} Clock
  * @typedef {import('./client/words.js').RoomHandlers} RoomHandlers
  * @typedef {object} Settings
- * @property {number} [queue] Publishes one room may hold unanswered; 100 unless told.
+ * @property {number} [queue] The number of unanswered publishes of one room; 100 by default.
  * @property {typeof WebSocket} [WebSocket]
  * @property {Clock} [clock]
  * @property {() => number} [random] From 0 up to 1, for jitter.
@@ -41,56 +43,63 @@ export { Room, SwitchboardError, newKey };
 
 const CONNECT_DEADLINE = 10_000;
 const ANSWER_DEADLINE = 30_000;
-/** How long a silent server may take to answer our ping: the slowest mobile networks need seconds. */
+/** The timeout for the reply to a ping: the slowest mobile networks need seconds. */
 const PONG_DEADLINE = 10_000;
 const BACKOFF_FIRST = 500;
 const BACKOFF_MOST = 20_000;
-/** A connection counts as good after this long; before, a server that accepts and hangs up would be hammered. */
+/**
+ * A connection resets the backoff only after this time, so that a server that accepts and closes
+ * gets no burst.
+ */
 const STEADY_AFTER = 5_000;
-/** Servers remember a key for five minutes. After that a retry could add the message a second time. */
+/**
+ * Servers remember a key for five minutes. After that a retry could add the message a second time.
+ */
 const KEY_LIFE = 270_000;
 
-/** When the next token is fetched, as a part of the former's time. */
+/** When the next token is fetched, as a part of the present token's lifetime. */
 const REFRESH_AT = 0.9;
 /** ms; runtimes let longer timers fire at once. */
 const LONGEST_TIMER = 2 ** 31 - 1;
 
-/** We sent more than our rate allows, all the time. */
+/** Close code: the client sends more than its rate allows. */
 const TOO_FAST = 3004;
-/** Where the backoff begins then: up to eight seconds. */
+/** The attempt at which the backoff then begins: up to eight seconds. */
 const TOO_FAST_ATTEMPT = 4;
 const isFinal = (code) => (code >= 3500 && code <= 3999) || (code >= 4500 && code <= 4999);
 
-/** One client of Switchboard. It connects when made and returns by itself until it is closed. */
+/** One client of Switchboard. It connects when created and reconnects until it is closed. */
 export class Switchboard {
   #url;
   #WebSocket;
   #clock;
   #random;
-  #identity; // who our publishes are from
-  #wanted; // who one wants to be; another object while publishes of the former are unanswered
-  #user = null; // the name the server knows us by
+  #identity; // the sender of our publishes
+  #wanted; // the requested identity; another object while publishes of the old one are unanswered
+  #user = null; // the name confirmed by the server
   #rooms = new Map();
-  #outlets = new Map(); // ways out to rooms that are only written to, while something waits in them
+  #outlets = new Map(); // rooms that are published to without a join, while publishes wait
   #personal = null;
   #link = {
     queue: 0,
     ask: (frame, json) => this.#ask(frame, json),
-    pump: (way) => this.#pump(way),
+    pump: (outlet) => this.#pump(outlet),
     leave: (room) => this.#leave(room),
     readMembers: (room) => this.#conn?.open && this.#readMembers(this.#conn, room),
   };
   #listeners = new Map();
-  #conn = null; // the current socket and all that ends with it
-  #attempt = 0; // connections in a row that were not steady
+  #conn = null; // the current socket and all state that ends with it
+  #attempt = 0; // consecutive connections that did not last
   #retry = null;
   #status = { state: 'closed', node: null, session: null, retryIn: null, code: null, reason: null };
 
   /**
-   * @param {?(string|URL)} [url] Unless given: `/ws` on the page's own host.
+   * @param {?(string|URL)} [url] Default: `/ws` on the page's own host.
    * @param {Options} [options]
    */
-  constructor(url, { user = null, info = null, token = null, queue = 100, WebSocket = globalThis.WebSocket, clock, random = Math.random } = {}) {
+  constructor(url, options = {}) {
+    const { user = null, info = null, token = null, queue = 100 } = options;
+    const { WebSocket = globalThis.WebSocket, clock, random = Math.random } = options;
     const page = globalThis.location;
     this.#url = String(url ?? `${page.protocol === 'https:' ? 'wss' : 'ws'}://${page.host}/ws`);
     this.#WebSocket = WebSocket;
@@ -110,16 +119,17 @@ export class Switchboard {
     return { ...this.#status };
   }
 
-  /** The name the server knows us by, also while the connection is away; null: none, or not yet. */
+  /** The name confirmed by the server, also while disconnected; null: none, or not yet. */
   get user() {
     return this.#user;
   }
 
   /**
-   * Listens for 'state' ({@link Status}), 'user' (the name the server now knows us by, or null) or
-   * 'error' ({@link SwitchboardError}: a refused sign-in, or an error that answers nothing we
-   * asked). @param {'state'|'user'|'error'} event @param {(what: any) => void} listener @returns
-   * {() => void} Stops listening.
+   * Listens for 'state' ({@link Status}), 'user' (the name that the server confirmed, or null) or
+   * 'error' ({@link SwitchboardError}: a refused sign-in, or an error that replies to no request).
+   * @param {'state'|'user'|'error'} event
+   * @param {(what: any) => void} listener
+   * @returns {() => void} Stops listening.
    */
   on(event, listener) {
     const all = this.#listeners.get(event) ?? new Set();
@@ -128,14 +138,17 @@ export class Switchboard {
   }
 
   /**
-   * Joins a room and stays in it over reconnects, until {@link Room#leave}.
+   * Joins a room and keeps it joined over reconnects, until {@link Room#leave}.
    * @param {string} name
    * @param {RoomHandlers} [handlers]
    * @returns {Room}
    */
   join(name, handlers = {}) {
     if (typeof name !== 'string' || !name) throw new TypeError('a room needs a name');
-    if (this.#rooms.has(name)) throw new SwitchboardError('already_joined', `the room ${name} is joined already; leave it first`);
+    if (this.#rooms.has(name)) {
+      const reason = `the room ${name} is joined already; leave it first`;
+      throw new SwitchboardError('already_joined', reason);
+    }
     const room = new Room(name, handlers, this.#link);
     this.#rooms.set(name, room);
     if (this.#conn?.entered) this.#join(this.#conn, room);
@@ -143,47 +156,52 @@ export class Switchboard {
   }
 
   /**
-   * The room of one's own, `@name`, in which every connection of the user is from the start: what
-   * others publish there are direct messages, with history and recovery. Its `name` is null while
-   * one is signed out, and another user's room begins without a position. It can be left only in
-   * the sense that nothing is heard of it any more. @param {RoomHandlers} [handlers] @returns
-   * {Room}
+   * The personal room, `@name`, which every connection of the user joins at sign-in: its messages
+   * are direct messages, with history and recovery. Its `name` is null while signed out, and
+   * another user's room begins without a position. Leaving it only stops the handlers.
+   * @param {RoomHandlers} [handlers]
+   * @returns {Room}
    */
   personal(handlers = {}) {
-    if (this.#personal) throw new SwitchboardError('already_joined', 'the personal room has its handlers already; leave it first');
+    if (this.#personal) {
+      const reason = 'the personal room has its handlers already; leave it first';
+      throw new SwitchboardError('already_joined', reason);
+    }
     this.#personal = new Room(null, handlers, this.#link);
     const conn = this.#conn;
-    if (conn?.place) {
-      this.#namePersonal(conn.place.room);
-      // What was said since signing in was not heard by this room: it comes back from where one
-      // stood then.
-      if (conn.place.epoch !== undefined) this.#personal.position = { epoch: conn.place.epoch, offset: conn.place.offset };
+    if (conn?.authReply) {
+      this.#namePersonal(conn.authReply.room);
+      // This room did not receive the messages since sign-in: recover from the position of then.
+      const { epoch, offset } = conn.authReply;
+      if (epoch !== undefined) this.#personal.position = { epoch, offset };
       this.#enterPersonal(conn);
     }
     return this.#personal;
   }
 
   /**
-   * Publishes to a room, joined or not: `@bob` for a direct message. Everything {@link
-   * Room#publish} says holds. @param {string} name @param {any} data @param {{key?: string,
-   * others?: boolean, ephemeral?: boolean}} [options] @returns
-   * {Promise<?import('./client/words.js').Position>}
+   * Publishes to a room, joined or not: `@bob` for a direct message. As {@link Room#publish}.
+   * @param {string} name
+   * @param {any} data
+   * @param {{key?: string, others?: boolean, ephemeral?: boolean}} [options]
+   * @returns {Promise<?import('./client/words.js').Position>}
    */
   async publish(name, data, options) {
     if (typeof name !== 'string' || !name) throw new TypeError('a room needs a name');
-    let way = this.#rooms.get(name) ?? this.#outlets.get(name);
-    if (!way) this.#outlets.set(name, (way = new Outlet(name, this.#link)));
+    let outlet = this.#rooms.get(name) ?? this.#outlets.get(name);
+    if (!outlet) this.#outlets.set(name, (outlet = new Outlet(name, this.#link)));
     try {
-      return await way.publish(data, options);
+      return await outlet.publish(data, options);
     } finally {
-      if (way._queue.length === 0 && this.#outlets.get(name) === way) this.#outlets.delete(name);
+      const isIdle = outlet._queue.length === 0;
+      if (isIdle && this.#outlets.get(name) === outlet) this.#outlets.delete(name);
     }
   }
 
   /**
-   * Becomes somebody else, on a new connection where the server asks for one, or nobody (without an
-   * argument). What was published before and is on its way is still from who one was. @param
-   * {Identity} [identity]
+   * Changes the user, on a new connection where the server requires one; without an argument, to
+   * anonymous. Publishes that are in flight keep the old sender.
+   * @param {Identity} [identity]
    */
   signIn({ user = null, info = null, token = null } = {}) {
     this.#wanted = { user, info, token };
@@ -191,7 +209,7 @@ export class Switchboard {
   }
 
   /**
-   * Changes the name one goes by (null: anonymous), and nothing else of who one is.
+   * Changes the user name (null: anonymous), and nothing else of the identity.
    * @param {?string} user
    */
   setUser(user) {
@@ -199,7 +217,7 @@ export class Switchboard {
   }
 
   /**
-   * Signs in with another token of the same user, before the former ends.
+   * Signs in with another token of the same user, before the present one expires.
    * @param {Identity['token']} token
    */
   setToken(token) {
@@ -209,7 +227,7 @@ export class Switchboard {
     if (this.#conn?.open) this.#authenticate(this.#conn);
   }
 
-  /** Connects at once when waiting or closed; when open, asks the server for a sign of life. */
+  /** Connects at once when waiting or closed; when open, pings the server. */
   connect() {
     const conn = this.#conn;
     if (conn) return conn.heartbeat ? this.#probe(conn) : undefined;
@@ -218,7 +236,7 @@ export class Switchboard {
     this.#watchPage(true);
   }
 
-  /** Ends the connection for good. Queued publishes are rejected; `connect()` would begin again. */
+  /** Closes the connection. Queued publishes are rejected; `connect()` opens a new one. */
   close() {
     const conn = this.#conn;
     this.#clock.clearTimeout(this.#retry);
@@ -227,7 +245,8 @@ export class Switchboard {
   }
 
   #enter(state, more) {
-    this.#status = { state, node: null, session: null, retryIn: null, code: null, reason: null, ...more };
+    const empty = { node: null, session: null, retryIn: null, code: null, reason: null };
+    this.#status = { state, ...empty, ...more };
     this.#emit('state', this.status);
   }
 
@@ -242,28 +261,30 @@ export class Switchboard {
     const conn = {
       socket,
       open: false,
-      entered: false, // rooms are asked for: we have said who we are, or have nothing to say
+      entered: false, // joins are sent: auth is sent, or there is none to send
       auth: 'settled', // 'settled' | 'asked' | 'refused'
-      as: null, // who this connection has signed in as, or tried to
-      place: null, // the answer to that: the personal room, and where one stood in it
+      as: null, // the identity that this connection has sent
+      authReply: null, // the reply to it: the personal room, and the position in it
       refusal: null,
-      pending: new Map(), // request id → what to do with its answer
+      pending: new Map(), // request id → the handlers of its reply
       timers: new Set(),
       requests: 0,
       tries: 0,
       heartbeat: null, // ms; null until the welcome
-      heard: this.#clock.now(),
+      receivedAt: this.#clock.now(),
       pinged: null,
       watch: null,
       refresh: null, // the timer of the next token
-      returnAt: null, // set by a farewell
+      returnAt: null, // set by `bye`
     };
     this.#conn = conn;
     socket.onopen = () => this.#opened(conn);
     socket.onmessage = ({ data }) => this.#received(conn, data);
     socket.onclose = ({ code, reason }) => this.#lost(conn, code, reason);
-    socket.onerror = () => {}; // a close always follows and tells more; outside browsers an unheard error is fatal
-    conn.greeting = this.#later(conn, CONNECT_DEADLINE, () => this.#drop(conn, 'no welcome in time'));
+    // A close always follows, with more details; outside browsers an unhandled error is fatal.
+    socket.onerror = () => {};
+    const onTimeout = () => this.#drop(conn, 'no welcome in time');
+    conn.greeting = this.#later(conn, CONNECT_DEADLINE, onTimeout);
     this.#enter('connecting');
   }
 
@@ -274,15 +295,17 @@ export class Switchboard {
     else this.#authenticate(conn);
   }
 
-  /** A command after the one that says who we are need not wait for its answer: the server keeps their order. */
+  /** Commands after `auth` need not wait for its reply: the server keeps their order. */
   #enterRooms(conn) {
     if (conn.entered) return;
     conn.entered = true;
-    for (const room of [...this.#rooms.values()]) if (room !== this.#personal) this.#join(conn, room);
+    for (const room of [...this.#rooms.values()]) {
+      if (room !== this.#personal) this.#join(conn, room);
+    }
     this.#pumpAll();
   }
 
-  /** Forgets the connection and all that hangs on it; returns its socket, from which nothing is heard any more. */
+  /** Drops the connection and its state; returns its socket, whose events are no longer handled. */
   #detach(conn) {
     this.#conn = null;
     const { socket, timers, pending } = conn;
@@ -314,12 +337,13 @@ export class Switchboard {
     this.#watchPage(false);
     this.#attempt = 0;
     this.#enter('closed', { code, reason });
-    const error = new SwitchboardError('closed', reason || `the server closed the connection for good (${code})`);
-    for (const way of this.#ways()) way._reject(error);
+    const text = reason || `the server closed the connection for good (${code})`;
+    const error = new SwitchboardError('closed', text);
+    for (const outlet of this.#allOutlets()) outlet._reject(error);
     for (const room of [...this.#rooms.values()]) room._enter('waiting');
   }
 
-  /** Full jitter: clients that lost one node together return spread out. */
+  /** Full jitter: clients that lost one node together reconnect spread out. */
   #jitter(tries) {
     return this.#random() * Math.min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** Math.min(tries, 16));
   }
@@ -340,7 +364,8 @@ export class Switchboard {
 
   #request(conn, frame, { json, done, lost }) {
     const id = ++conn.requests;
-    const deadline = this.#later(conn, ANSWER_DEADLINE, () => this.#drop(conn, 'no answer in time'));
+    const onTimeout = () => this.#drop(conn, 'no answer in time');
+    const deadline = this.#later(conn, ANSWER_DEADLINE, onTimeout);
     conn.pending.set(id, { done, lost, deadline });
     const { type, ...rest } = frame;
     const text = JSON.stringify({ type, id, ...rest });
@@ -350,26 +375,31 @@ export class Switchboard {
   /** A request that is not worth repeating on another connection. */
   #ask(frame, json) {
     const conn = this.#conn;
-    if (!conn?.open) return Promise.reject(new SwitchboardError('offline', 'there is no connection at the moment'));
+    if (!conn?.open) {
+      const reason = 'there is no connection at the moment';
+      return Promise.reject(new SwitchboardError('offline', reason));
+    }
+    const ended = 'the connection ended before the answer came';
     return new Promise((resolve, reject) => {
       this.#request(conn, frame, {
         json,
         done: (answer) => (answer.type === 'error' ? reject(errorOf(answer)) : resolve(answer)),
-        lost: () => reject(new SwitchboardError('closed', 'the connection ended before the answer came')),
+        lost: () => reject(new SwitchboardError('closed', ended)),
       });
     });
   }
 
-  // What the server says.
+  // Frames from the server.
 
   #received(conn, text) {
-    conn.heard = this.#clock.now();
+    conn.receivedAt = this.#clock.now();
     conn.pinged = null;
     let frame;
     try {
       frame = JSON.parse(text);
     } catch {
-      return this.#emit('error', new SwitchboardError('bad_frame', 'the server sent what is not JSON'));
+      const error = new SwitchboardError('bad_frame', 'the server sent what is not JSON');
+      return this.#emit('error', error);
     }
     const request = frame?.id == null ? undefined : conn.pending.get(frame.id);
     if (request) {
@@ -382,21 +412,21 @@ export class Switchboard {
       case 'welcome':
         return this.#welcomed(conn, frame);
       case 'message':
-        return room?._message(frame) ? this.#hole(conn, room) : undefined;
+        return room?._message(frame) ? this.#repair(conn, room) : undefined;
       case 'gap':
         return room?._gap(frame);
       case 'joined':
-        return room?._came(frame);
+        return room?._memberJoined(frame);
       case 'left':
-        return room?._went(frame);
+        return room?._memberLeft(frame);
       case 'members':
         return room?._changedMuch();
-      case 'ok': // where one stands in the personal room, if that took long to learn
+      case 'ok': // the position in the personal room, if reading it took long
         return frame.user === undefined ? undefined : this.#signedIn(conn, frame);
       case 'removed':
         return room?._enter('refused', { error: new SwitchboardError('removed', frame.reason) });
       case 'bye':
-        return this.#farewell(conn, frame);
+        return this.#draining(conn, frame);
       case 'error':
         return this.#emit('error', errorOf(frame));
     }
@@ -410,61 +440,75 @@ export class Switchboard {
     this.#enter('open', { node, session });
   }
 
-  /** The node drains: it goes on for the moment, but we connect elsewhere (the balancer knows where) when it says. */
-  #farewell(conn, { reason, retry }) {
+  /**
+   * The node drains: it serves until `retry` is over, then the client reconnects through the
+   * balancer.
+   */
+  #draining(conn, { reason, retry }) {
     if (!Number.isFinite(retry)) return;
     conn.returnAt = this.#clock.now() + retry;
     this.#later(conn, retry, () => this.#drop(conn, reason));
   }
 
-  /** Browsers hide WebSocket pings from scripts, so a silent connection is tried with a ping of the protocol. */
+  /**
+   * Browsers hide WebSocket pings from scripts, so an idle connection is tested with a ping of the
+   * protocol.
+   */
   #watch(conn) {
     const now = this.#clock.now();
-    if (conn.pinged === null && now - conn.heard >= conn.heartbeat) {
+    if (conn.pinged === null && now - conn.receivedAt >= conn.heartbeat) {
       conn.pinged = now;
       this.#request(conn, { type: 'ping' }, {});
     }
-    const due = conn.pinged === null ? conn.heard + conn.heartbeat : conn.pinged + PONG_DEADLINE;
+    const { pinged, receivedAt, heartbeat } = conn;
+    const due = pinged === null ? receivedAt + heartbeat : pinged + PONG_DEADLINE;
     if (due <= now) return this.#drop(conn, 'the server is silent');
     conn.watch = this.#later(conn, due - now, () => this.#watch(conn));
   }
 
   #probe(conn) {
-    conn.heard = Math.min(conn.heard, this.#clock.now() - conn.heartbeat);
+    conn.receivedAt = Math.min(conn.receivedAt, this.#clock.now() - conn.heartbeat);
     this.#cancel(conn, conn.watch);
     this.#watch(conn);
   }
 
-  /** A network that is back, or a page that is looked at again, is no time to wait out a backoff. */
-  #woken = () => {
+  /**
+   * When the network is back or the page is visible again, connect without waiting for the backoff.
+   */
+  #pageShown = () => {
     if (globalThis.document?.visibilityState !== 'hidden') this.connect();
   };
 
-  /** A browser may keep a page that was left, sockets and all, for whoever goes back: it would be a ghost in its rooms. */
-  #putAway = () => {
+  /**
+   * A browser may keep a hidden page with its sockets for going back: without a close it would stay
+   * a member of its rooms.
+   */
+  #pageHidden = () => {
     if (this.#conn) this.#drop(this.#conn, 'the page was left', LONGEST_TIMER);
   };
 
   #watchPage(on) {
     const change = on ? 'addEventListener' : 'removeEventListener';
-    globalThis[change]?.('online', this.#woken);
-    globalThis[change]?.('pagehide', this.#putAway);
-    globalThis[change]?.('pageshow', this.#woken);
-    globalThis.document?.[change]?.('visibilitychange', this.#woken);
+    globalThis[change]?.('online', this.#pageShown);
+    globalThis[change]?.('pagehide', this.#pageHidden);
+    globalThis[change]?.('pageshow', this.#pageShown);
+    globalThis.document?.[change]?.('visibilitychange', this.#pageShown);
   }
 
-  // Who we are.
+  // Authentication.
 
   #authenticate(conn) {
     const { user, info, token } = this.#identity;
     if (user == null && token == null) return;
     conn.as = this.#identity;
-    if (typeof token !== 'function') return this.#show(conn, token == null ? { user, ...(info && { info }) } : { token });
+    if (typeof token !== 'function') {
+      return this.#sendAuth(conn, token == null ? { user, ...(info && { info }) } : { token });
+    }
     const isHere = () => this.#conn === conn && this.#identity.token === token;
     Promise.resolve()
       .then(token)
       .then(
-        (fresh) => isHere() && this.#show(conn, { token: fresh }),
+        (fresh) => isHere() && this.#sendAuth(conn, { token: fresh }),
         (error) => {
           if (!isHere()) return;
           this.#emit('error', new SwitchboardError('no_token', error?.message));
@@ -473,18 +517,19 @@ export class Switchboard {
       );
   }
 
-  #show(conn, credentials) {
+  #sendAuth(conn, credentials) {
     conn.auth = 'asked';
     this.#request(conn, { type: 'auth', ...credentials }, {
       done: (answer) => {
-        const again = PASSING.has(answer.code) || (answer.code === 'expired' && typeof this.#identity.token === 'function');
+        const canRenew = typeof this.#identity.token === 'function';
+        const again = PASSING.has(answer.code) || (answer.code === 'expired' && canRenew);
         if (answer.type === 'error' && again) {
           return this.#later(conn, this.#jitter(conn.tries++), () => this.#authenticate(conn));
         }
         conn.refusal = answer.type === 'error' ? errorOf(answer) : null;
         conn.auth = conn.refusal ? 'refused' : 'settled';
         if (!conn.refusal) this.#signedIn(conn, answer);
-        this.#pumpAll(); // what was to be said under a refused name is not said, not even without one
+        this.#pumpAll(); // rejects publishes under a refused name; they are not sent anonymously
         if (conn.refusal) this.#refused(conn);
       },
     });
@@ -492,16 +537,16 @@ export class Switchboard {
   }
 
   #refused(conn) {
-    // A newer token that was refused takes nothing away from the former, as long as that lasts.
-    if (!conn.place) this.#is(null);
+    // If a newer token is refused, the present one stays valid until it expires.
+    if (!conn.authReply) this.#setUserName(null);
     this.#emit('error', conn.refusal);
   }
 
   #signedIn(conn, answer) {
     const { user = null, room, epoch, expires } = answer;
     conn.tries = 0;
-    if (epoch !== undefined || !conn.place) conn.place = answer;
-    this.#is(user);
+    if (epoch !== undefined || !conn.authReply) conn.authReply = answer;
+    this.#setUserName(user);
     if (this.#personal && room !== undefined) {
       this.#namePersonal(room);
       this.#enterPersonal(conn);
@@ -516,30 +561,31 @@ export class Switchboard {
     conn.refresh = this.#later(conn, delay, () => this.#authenticate(conn));
   }
 
-  #is(user) {
+  #setUserName(user) {
     if (user === this.#user) return;
     this.#user = user;
     if (user === null && this.#personal) this.#namePersonal(null);
     this.#emit('user', user);
   }
 
-  /** Keys count per publisher, so a publish on its way must be answered before the name may change. */
+  /** Keys are per publisher, so publishes in flight must be answered before the name may change. */
   #settleIdentity() {
     const [is, wanted] = [this.#identity, this.#wanted];
-    if (is === wanted || this.#ways().some((way) => way._queue[0]?.firstSent != null)) return;
+    const isInFlight = (outlet) => outlet._queue[0]?.firstSent != null;
+    if (is === wanted || this.#allOutlets().some(isInFlight)) return;
     this.#identity = wanted;
     const conn = this.#conn;
     const isSame = is.user === wanted.user && is.token === wanted.token;
-    if (!isSame && conn?.as) this.#is(null);
+    if (!isSame && conn?.as) this.#setUserName(null);
     if (!conn?.open) return;
-    // A session's name never changes: only one without a name can take one, any other begins anew.
+    // A session's name never changes: only an anonymous one can take a name, others reconnect.
     if (conn.as && conn.auth !== 'refused' && !isSame) return this.#drop(conn, 'another name', 0);
     conn.auth = 'settled';
     this.#authenticate(conn);
     this.#pumpAll();
   }
 
-  // The personal room: signing in joins it, and its answer says where one stands.
+  // The personal room: `auth` joins it, and the reply has the position.
 
   #namePersonal(name) {
     const room = this.#personal;
@@ -556,12 +602,16 @@ export class Switchboard {
   #enterPersonal(conn) {
     const room = this.#personal;
     if (this.#rooms.get(room.name) !== room) {
-      return room._enter('refused', { error: new SwitchboardError('already_joined', `${room.name} is joined by its name already`) });
+      const reason = `${room.name} is joined by its name already`;
+      return room._enter('refused', { error: new SwitchboardError('already_joined', reason) });
     }
-    if (room.position) return room.state === 'waiting' || room.state === 'refused' ? this.#join(conn, room) : undefined;
+    if (room.position) {
+      if (room.state === 'waiting' || room.state === 'refused') this.#join(conn, room);
+      return;
+    }
     if (room.state !== 'joining') room._enter('joining');
-    const { epoch, offset } = conn.place;
-    if (epoch === undefined) return; // it will be told
+    const { epoch, offset } = conn.authReply;
+    if (epoch === undefined) return; // another `ok` follows
     room._joined({ epoch, offset }, null);
     this.#pump(room);
   }
@@ -579,7 +629,8 @@ export class Switchboard {
           return this.#pump(room);
         }
         if (PASSING.has(answer.code)) {
-          return this.#later(conn, this.#jitter(room._tries++), () => room.state === 'joining' && this.#join(conn, room));
+          const retry = () => room.state === 'joining' && this.#join(conn, room);
+          return this.#later(conn, this.#jitter(room._tries++), retry);
         }
         if (answer.code !== 'unrecoverable' || !since) {
           room._enter('refused', { error: errorOf(answer) });
@@ -592,8 +643,10 @@ export class Switchboard {
     });
   }
 
-  /** The same hole twice is beyond what this node can mend: another connection may. */
-  #hole(conn, room) {
+  /**
+   * Joins again to read missing messages. If the same ones are missing again, reconnects instead.
+   */
+  #repair(conn, room) {
     if (room._hole === room.position.offset) return this.#drop(conn, `${room.name} has a hole`);
     room._hole = room.position.offset;
     this.#join(conn, room);
@@ -608,11 +661,14 @@ export class Switchboard {
     this.#settleIdentity();
   }
 
-  /** Reads the list of members, page after page. What is pushed meanwhile finds its place in it by version. */
+  /**
+   * Reads the list of members, page after page. Events that arrive meanwhile are merged by version.
+   */
   #readMembers(conn, room) {
     const { members } = room;
     const reading = members._begin();
-    const isWanted = () => this.#conn === conn && room.state === 'joined' && members._isReading(reading);
+    const isWanted = () =>
+      this.#conn === conn && room.state === 'joined' && members._isReading(reading);
     const ask = () => {
       this.#request(conn, { room: room.name, ...members._question() }, {
         done: (answer) => {
@@ -626,54 +682,56 @@ export class Switchboard {
     ask();
   }
 
-  // Publishes: the first of each room's queue is on its way, or waits for a connection or its next
-  // try.
+  // Publishes: the first of each room's queue is in flight, or waits for a connection or a retry.
 
-  #ways() {
+  #allOutlets() {
     return [...this.#rooms.values(), ...this.#outlets.values()];
   }
 
   #pumpAll() {
-    for (const way of this.#ways()) this.#pump(way);
+    for (const outlet of this.#allOutlets()) this.#pump(outlet);
   }
 
-  #pump(way) {
+  #pump(outlet) {
     const conn = this.#conn;
-    const entry = way._queue[0];
+    const entry = outlet._queue[0];
     if (!entry || !conn?.entered || conn.auth === 'asked' || entry.conn === conn) return;
     if (conn.auth === 'refused') {
-      way._reject(conn.refusal);
+      outlet._reject(conn.refusal);
       return this.#settleIdentity();
     }
-    if (!way._isOpen) return;
+    if (!outlet._isOpen) return;
     const now = this.#clock.now();
     if (entry.firstSent === null && this.#wanted !== this.#identity) return;
     if (entry.firstSent !== null && now - entry.firstSent > KEY_LIFE) {
       const reason = 'no answer for so long that a retry could publish it twice';
-      return this.#settle(way, () => entry.reject(new SwitchboardError('unknown', reason)));
+      return this.#settle(outlet, () => entry.reject(new SwitchboardError('unknown', reason)));
     }
     entry.conn = conn;
     entry.firstSent ??= now;
     this.#request(conn, entry.frame, {
       json: entry.json,
       done: (answer) => {
-        if (way._queue[0] !== entry) return;
+        if (outlet._queue[0] !== entry) return;
         if (answer.type !== 'error') {
-          return this.#settle(way, () => entry.resolve({ epoch: answer.epoch, offset: answer.offset }));
+          const { epoch, offset } = answer;
+          return this.#settle(outlet, () => entry.resolve({ epoch, offset }));
         }
-        if (!PASSING.has(answer.code)) return this.#settle(way, () => entry.reject(errorOf(answer)));
+        if (!PASSING.has(answer.code)) {
+          return this.#settle(outlet, () => entry.reject(errorOf(answer)));
+        }
         this.#later(conn, this.#jitter(entry.tries++), () => {
           entry.conn = null;
-          this.#pump(way);
+          this.#pump(outlet);
         });
       },
     });
   }
 
-  #settle(way, answer) {
-    way._queue.shift();
+  #settle(outlet, answer) {
+    outlet._queue.shift();
     answer();
     this.#settleIdentity();
-    this.#pump(way);
+    this.#pump(outlet);
   }
 }

@@ -53,7 +53,7 @@ impl Assets {
                 "chat/conversation.js",
                 include_bytes!("../../www/chat/conversation.js"),
             ),
-            ("chat/desk.js", include_bytes!("../../www/chat/desk.js")),
+            ("chat/app.js", include_bytes!("../../www/chat/app.js")),
             ("chat/direct.js", include_bytes!("../../www/chat/direct.js")),
             (
                 "chat/identity.js",
@@ -64,7 +64,7 @@ impl Assets {
             ("chat/room.js", include_bytes!("../../www/chat/room.js")),
             ("chat/typing.js", include_bytes!("../../www/chat/typing.js")),
             ("chat/view.js", include_bytes!("../../www/chat/view.js")),
-            ("chat/words.js", include_bytes!("../../www/chat/words.js")),
+            ("chat/text.js", include_bytes!("../../www/chat/text.js")),
             (
                 "client/members.js",
                 include_bytes!("../../www/client/members.js"),

@@ -26,24 +26,24 @@ const report = (node, incarnation, more = {}) => ({
 function live(nodes, reports, from, to) {
   const news = [];
   for (let now = from; now <= to; now += 500) {
-    if (now % 1000 === 0) for (const one of reports) nodes.hear(typeof one === 'function' ? one(now) : one, now);
-    news.push(...nodes.look(now).news);
+    if (now % 1000 === 0) for (const one of reports) nodes.receive(typeof one === 'function' ? one(now) : one, now);
+    news.push(...nodes.update(now).news);
   }
   return news;
 }
 
 function listening() {
   const nodes = new Nodes();
-  nodes.listen(0);
+  nodes.resume(0);
   return nodes;
 }
 
-const states = (nodes, now) => nodes.look(now).lines.map(({ node, state }) => `${node} ${state}`);
+const states = (nodes, now) => nodes.update(now).lines.map(({ node, state }) => `${node} ${state}`);
 
 test('each run that reports has a line, by name, with the figures it said', () => {
   const nodes = listening();
-  for (const name of ['n10', 'n2', 'n1']) assert(nodes.hear(report(name, name), 0));
-  const { lines, news, isSilent } = nodes.look(100);
+  for (const name of ['n10', 'n2', 'n1']) assert(nodes.receive(report(name, name), 0));
+  const { lines, news, isSilent } = nodes.update(100);
   assert.deepEqual(lines.map(({ node }) => node), ['n1', 'n2', 'n10']);
   assert.deepEqual([news, isSilent], [[], false]);
   const [{ figures, version, silence, restarted }] = lines;
@@ -53,10 +53,10 @@ test('each run that reports has a line, by name, with the figures it said', () =
 test('what is no report is none, and what is no number is not known', () => {
   const nodes = listening();
   for (const wrong of [null, 7, 'x', [], {}, { node: 'a' }, { node: '', incarnation: 'x' }, { node: 1, incarnation: 2 }]) {
-    assert.equal(nodes.hear(wrong, 0), false, JSON.stringify(wrong));
+    assert.equal(nodes.receive(wrong, 0), false, JSON.stringify(wrong));
   }
-  nodes.hear({ node: 'a', incarnation: 'x', connections: '7', rooms: -1, resident_bytes: null, messages_in_per_s: Infinity }, 0);
-  const [{ figures, state }] = nodes.look(0).lines;
+  nodes.receive({ node: 'a', incarnation: 'x', connections: '7', rooms: -1, resident_bytes: null, messages_in_per_s: Infinity }, 0);
+  const [{ figures, state }] = nodes.update(0).lines;
   assert.equal(state, 'ready');
   assert.deepEqual(new Set(Object.values(figures)), new Set([null]));
 });
@@ -66,7 +66,7 @@ test('a node that falls silent is gone within three seconds, without figures, an
   live(nodes, [report('a', '1'), report('b', '2')], 0, 10_000);
   const news = live(nodes, [report('a', '1')], 10_500, 13_000);
   assert.deepEqual(news, [{ node: 'b', what: 'gone' }]);
-  const [, b] = nodes.look(13_000).lines;
+  const [, b] = nodes.update(13_000).lines;
   assert.deepEqual([b.state, b.silence, b.figures.connections], ['gone', 3000, null]);
   assert(b.points.length > 10, 'its past is still drawn');
   live(nodes, [report('a', '1')], 13_500, 10_000 + FORGET_AFTER);
@@ -91,7 +91,7 @@ test('a new run stands in the place of the one that has gone, with its past', ()
   const begun = (now) => report('b', '3', { uptime_s: Math.floor((now - 11_500) / 1000) });
   const news = live(nodes, [report('a', '1'), begun], 13_000, 16_000);
   assert.deepEqual(news, [{ node: 'b', what: 'gone' }, { node: 'b', what: 'restarted' }]);
-  const { lines } = nodes.look(16_000);
+  const { lines } = nodes.update(16_000);
   assert.deepEqual(lines.map(({ incarnation }) => incarnation), ['1', '3']);
   assert(Math.abs(lines[1].restarted - 4500) <= 1000, `${lines[1].restarted} ms ago`);
   assert.equal(lines[1].points[0].at, 0);
@@ -108,11 +108,11 @@ test('a second node of the same label is not taken for a new run', () => {
 test('while the page hears nothing for reasons of its own nobody is gone', () => {
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
-  nodes.deafen();
+  nodes.pause();
   assert.deepEqual(live(nodes, [], 5500, 60_000), []);
   assert.deepEqual(states(nodes, 60_000), ['a ready', 'b ready']);
-  assert.equal(nodes.look(60_000).lines[0].figures.connections, null, 'but their figures are not known');
-  nodes.listen(60_000);
+  assert.equal(nodes.update(60_000).lines[0].figures.connections, null, 'but their figures are not known');
+  nodes.resume(60_000);
   const news = live(nodes, [report('a', '1')], 60_000, 63_000);
   assert.deepEqual(news, [{ node: 'b', what: 'gone' }]);
 });
@@ -128,18 +128,18 @@ test('when no node at all is heard, silence is the news and nobody is gone', () 
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
   assert.deepEqual(live(nodes, [], 5500, 60_000), []);
-  const { isSilent, lines } = nodes.look(60_000);
+  const { isSilent, lines } = nodes.update(60_000);
   assert.deepEqual([isSilent, lines[0].state, lines[0].figures.rooms], [true, 'silent', null]);
   assert.deepEqual(live(nodes, [report('a', '1'), report('b', '2')], 61_000, 61_000), []);
   assert.deepEqual(states(nodes, 61_000), ['a ready', 'b ready']);
-  assert.equal(new Nodes().look(0).isSilent, false);
+  assert.equal(new Nodes().update(0).isSilent, false);
 });
 
 test('the cluster is the sum of those that live, and the worst of their delays', () => {
   const nodes = listening();
   live(nodes, [report('c', '3')], 0, 0);
   live(nodes, [report('a', '1', { delivery_p99_ms: null, resident_bytes: null }), report('b', '2', { redis_round_trip_ms: 4, state: 'draining' })], 1000, 5000);
-  const all = totals(nodes.look(5000).lines);
+  const all = totals(nodes.update(5000).lines);
   assert.deepEqual([all.nodes, all.ready], [2, 1]);
   assert.deepEqual([all.connections, all.messages_out_per_s, all.delivery_p99_ms, all.redis_round_trip_ms, all.resident_bytes], [6, 20, 0.5, 4, 1 << 20]);
   assert.equal(totals([]).connections, null);
@@ -148,7 +148,7 @@ test('the cluster is the sum of those that live, and the worst of their delays',
 test('only the last minute is kept', () => {
   const nodes = listening();
   live(nodes, [report('a', '1')], 0, 300_000);
-  const [{ points }] = nodes.look(300_000).lines;
+  const [{ points }] = nodes.update(300_000).lines;
   assert.equal(points.length, SPAN / 1000 + 1);
 });
 

@@ -1,122 +1,129 @@
 /**
- * One conversation as the page knows it, in a room or with a person: its part of the log, what
- * waits to be shown or sent, its draft. Where its messages come from and go to is for the two
- * kinds, in `room.js` and `direct.js`.
+ * One conversation of the page, in a room or with a user: its part of the log, what waits to be
+ * shown or sent, its draft. The source and the target of its messages are in the two kinds, in
+ * `room.js` and `direct.js`.
  */
 
 import { newKey } from '../switchboard.js';
-import { desk } from './desk.js';
+import { app } from './app.js';
 import { dress, following, isMessage, keepPlace, makeMessage, quietly, toEnd } from './log.js';
 import { Typists, Writing } from './typing.js';
 import { $, inNextFrame, make, makeButton } from './view.js';
-import { Comings } from './words.js';
+import { MemberChanges } from './text.js';
 
-/** Messages one conversation keeps in the page, and waiting to be shown: more would slow a phone down. */
+/**
+ * The messages that a conversation keeps in the page, and waiting to be shown: more would slow a
+ * phone down.
+ */
 const KEEP = 500;
 
-const showCurrent = inNextFrame(() => desk.current?.show());
+const showCurrent = inNextFrame(() => app.current?.show());
 
 export class Conversation {
-  /** @param {string} name The room's, or the person's. */
+  /** @param {string} name The name of the room or the user. */
   constructor(name) {
     this.name = name;
     this.messages = make('ol', 'messages');
     this.outgoing = make('ol', 'outgoing');
-    this.outgoing.setAttribute('aria-live', 'off'); // read out when it comes back, or when it fails
+    // Screen readers read a message when it is received, or when it fails.
+    this.outgoing.setAttribute('aria-live', 'off');
     this.earlier = makeButton('quiet earlier', 'Load earlier messages', () => this.loadEarlier());
     this.earlier.hidden = true;
-    this.arrived = []; // messages, notes and comings not in the page yet
-    this.sending = new Map(); // id → {item, state} of what this page sent and has not seen come back
-    this.sent = new Map(); // id → the name this page sent it under, to know it even when anonymous or renamed
+    this.arrived = []; // messages, notes and member changes not in the page yet
+    this.sending = new Map(); // id → {item, state} of sent messages that are not received yet
+    // id → the name under which this page sent it, to detect own messages after a renaming
+    this.sent = new Map();
     this.draft = '';
     this.isReadOnly = false;
     this.unread = 0;
     this.scroll = null; // null: at the end
-    this.tab = makeButton('', undefined, () => desk.visit(this));
-    this.typists = new Typists(() => desk.current === this && desk.typingChanged());
-    this.writing = new Writing((isTyping) => this.tellTyping(isTyping));
+    this.tab = makeButton('', undefined, () => app.visit(this));
+    this.typists = new Typists(() => app.current === this && app.typingChanged());
+    this.writing = new Writing((isTyping) => this.sendTyping(isTyping));
   }
 
-  // What the two kinds do differently.
+  // What the two kinds override.
 
-  /** What it is called, in the list and above the log. */
+  /** Its name, in the list and above the log. */
   get label() {
     return this.name;
   }
 
-  /** Sends a message; resolves when it is safe. @param {{text: string, id: string}} data */
+  /** Sends a message; resolves when it is published. @param {{text: string, id: string}} data */
   deliver() {}
 
-  /** Tells the others, without promise, that one is writing or no longer is. */
-  tellTyping() {}
+  /** Notifies the others, at most once, that the user is typing or has stopped. */
+  sendTyping() {}
 
   loadEarlier() {}
 
-  /** It was seen up to its newest message. */
+  /** Marks it as read up to its newest message. */
   seen() {
     this.unread = 0;
   }
 
-  // What comes.
+  // Received messages.
 
   receive(message) {
     this.typists.ended(message.user);
     this.arrive(message);
-    if (desk.isSeen(this)) return this.seen();
+    if (app.isSeen(this)) return this.seen();
     this.unread += 1;
-    desk.unreadChanged();
+    app.unreadChanged();
   }
 
   arrive(entry) {
     const last = this.arrived.at(-1);
-    if (last instanceof Comings && entry instanceof Comings) last.merge(entry);
+    if (last instanceof MemberChanges && entry instanceof MemberChanges) last.merge(entry);
     else this.arrived.push(entry);
-    // What is left out here would push all older messages out of the page too, so no hole can be
-    // seen.
+    // What is dropped here would push all older messages out of the page too, so no gap is visible.
     if (this.arrived.length > 2 * KEEP) {
       this.arrived.splice(0, this.arrived.length - KEEP);
       this.showEarlier(true);
     }
-    if (desk.current === this) showCurrent();
+    if (app.current === this) showCurrent();
   }
 
-  /** Moves what has arrived into the page; a part of the log that is not shown is changed just the same. */
+  /** Moves what has arrived into the page, also into a part of the log that is not shown. */
   show() {
     const entries = this.arrived.splice(0);
     if (entries.length === 0) return;
     const change = () => {
       for (const entry of entries) {
-        if (entry instanceof Comings) this.append(entry);
+        if (entry instanceof MemberChanges) this.append(entry);
         else if (entry.note) this.messages.append(make('li', 'note', entry.note));
         else this.insert(entry);
       }
       this.trim();
     };
-    if (desk.current === this) {
-      const isQuiet = entries.every((entry) => entry instanceof Comings);
-      keepPlace(this.messages.lastElementChild, change, () => isQuiet || ($('latest').hidden = false));
+    if (app.current === this) {
+      const isQuiet = entries.every((entry) => entry instanceof MemberChanges);
+      const onBelow = () => isQuiet || ($('latest').hidden = false);
+      keepPlace(this.messages.lastElementChild, change, onBelow);
     } else change();
   }
 
-  /** Whoever came and went since the last message stands in one line, which is not read out. */
-  append(comings) {
+  /** Joins and leaves since the last message are one line, which screen readers do not read. */
+  append(changes) {
     const last = this.messages.lastElementChild;
-    const line = last?.comings ? last : make('li', 'note comings');
-    if (line === last) line.comings.merge(comings);
-    else line.comings = comings;
+    const line = last?.changes ? last : make('li', 'note comings');
+    if (line === last) line.changes.merge(changes);
+    else line.changes = changes;
     line.setAttribute('aria-live', 'off');
-    line.textContent = line.comings.words();
+    line.textContent = line.changes.text();
     if (line.textContent === '') line.remove();
     else if (line !== last) this.messages.append(line);
   }
 
-  /** Appends; after a gap's repair, in the order of offsets, and nothing twice. */
+  /** Appends a message; after a gap, in the order of offsets, and none twice. */
   insert(message) {
     let next = null;
     for (let item = this.messages.lastElementChild; item; item = item.previousElementSibling) {
       if (item.classList.contains('day')) continue;
-      if (!isMessage(item) || item.dataset.epoch !== message.epoch || Number(item.dataset.offset) < message.offset) break;
-      if (Number(item.dataset.offset) === message.offset) return;
+      const offset = Number(item.dataset.offset);
+      if (!isMessage(item) || item.dataset.epoch !== message.epoch) break;
+      if (offset < message.offset) break;
+      if (offset === message.offset) return;
       next = item;
     }
     const item = this.itemFor(message);
@@ -129,8 +136,9 @@ export class Conversation {
     const { user, data } = message;
     const id = data?.id;
     if (this.sending.has(id)) this.returned(id);
-    // Others can copy an id, but not the name it was sent under.
-    const own = (user !== null && user === desk.me) || (this.sent.has(id) && this.sent.get(id) === user);
+    // Others can copy an id, but not the name of its sender.
+    const isSent = this.sent.has(id) && this.sent.get(id) === user;
+    const own = (user !== null && user === app.me) || isSent;
     return makeMessage(message, own);
   }
 
@@ -146,15 +154,15 @@ export class Conversation {
       const items = messages.map((message) => this.itemFor(message));
       this.messages.prepend(...items);
       for (const item of items) dress(item);
-      // The old top may now continue the same day or sender.
+      // The former first message may now continue the same day or sender.
       if (next) dress(next.classList.contains('day') ? next.nextElementSibling : next);
       this.showEarlier(more);
     };
-    if (desk.current === this) quietly(() => keepPlace(this.messages.lastElementChild, change));
+    if (app.current === this) quietly(() => keepPlace(this.messages.lastElementChild, change));
     else change();
   }
 
-  /** Whether another page of this size would be more than is kept. */
+  /** Whether another page of this size would exceed what is kept. */
   isFull(page = 0) {
     return this.messages.childElementCount + page > KEEP;
   }
@@ -163,7 +171,8 @@ export class Conversation {
     const isFull = this.isFull(page);
     this.earlier.hidden = !more;
     this.earlier.disabled = isFull;
-    this.earlier.textContent = isFull ? 'Only the newest messages are kept here' : 'Load earlier messages';
+    const full = 'Only the newest messages are kept here';
+    this.earlier.textContent = isFull ? full : 'Load earlier messages';
   }
 
   trim() {
@@ -173,13 +182,13 @@ export class Conversation {
     this.showEarlier(true);
   }
 
-  // What goes.
+  // Sent messages.
 
   send(text) {
     const id = newKey();
-    const item = makeMessage({ user: desk.me, time: Date.now(), data: text }, true);
+    const item = makeMessage({ user: app.me, time: Date.now(), data: text }, true);
     item.append(make('span', 'fate'));
-    this.sent.set(id, desk.me);
+    this.sent.set(id, app.me);
     this.sending.set(id, { item, text });
     this.outgoing.append(item);
     this.writing.sent();
@@ -198,14 +207,14 @@ export class Conversation {
     }
   }
 
-  fate(id, state, words) {
+  fate(id, state, text) {
     const sending = this.sending.get(id);
     if (!sending) return;
     const { item } = sending;
     sending.state = item.dataset.state = state;
     const fate = item.querySelector('.fate');
     fate.setAttribute('role', state === 'failed' ? 'alert' : 'none');
-    fate.textContent = words;
+    fate.textContent = text;
     item.querySelector('.choices')?.remove();
     if (state !== 'failed') return;
     const choices = make('div', 'choices');
@@ -214,16 +223,18 @@ export class Conversation {
       makeButton('quiet', 'Discard', () => this.returned(id)),
     );
     item.append(choices);
-    if (desk.current === this && following) toEnd();
+    if (app.current === this && following) toEnd();
   }
 
-  /** The message has come back in its order: the one that stood for it goes. */
+  /** The message was received in its order: removes its placeholder. */
   returned(id) {
     this.sending.get(id)?.item.remove();
     this.sending.delete(id);
   }
 
-  /** It is safe, and will not come back: the one that stands for it becomes part of the log where it is. */
+  /**
+   * The message is published, and will not be received: its placeholder becomes part of the log.
+   */
   settle(id) {
     const sending = this.sending.get(id);
     if (!sending) return;

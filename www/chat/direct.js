@@ -1,32 +1,35 @@
 /**
- * Direct messages. All that others write to one comes by one's personal room, `@ada`; what one
- * writes to Bob goes to `@bob`, and when it is safe there, a copy with `to` goes to one's own room,
- * so that all devices of both show the same. The server says whom each is from, so nobody else can
- * make such a copy.
+ * Direct messages. Messages to Ada arrive in her personal room, `@ada`; a message to Bob goes to
+ * `@bob`, and after its `ok` a copy with `to` goes to Ada's own room, so that all devices of both
+ * show the same. The server sets the sender of each, so no other client can make such a copy.
  *
  *     ada ──{text, id}──────────▶ @bob   each device of Bob's
  *         └─ok─▶ {text, id, to} ─▶ @ada   each device of Ada's
  */
 
 import { Conversation } from './conversation.js';
-import { desk } from './desk.js';
+import { app } from './app.js';
 import { $, isUser, monogram, storage } from './view.js';
 
 const PAGE = 100;
-/** Conversations that are kept open at most. Of more, the ones that were silent longest go, unless unread. */
+/**
+ * The maximum number of open conversations. Beyond it the least recent ones without unread messages
+ * are closed.
+ */
 const MOST = 100;
-/** Who a message without a name is from: only a backend can write one here. */
+/** The sender of a message without a name: only a backend can publish one here. */
 const SERVER = '$server';
 
 class DirectConversation extends Conversation {
   constructor(mailbox, name) {
     super(name);
     this.mailbox = mailbox;
-    this.isMuted = false; // one may not write there, so nobody is told that one is typing
+    this.isMuted = false; // publishing there is forbidden, so typing is not sent
     this.sign = monogram(name);
-    this.newest = null; // the position of the newest message, in one's own room
+    this.newest = null; // the position of the newest message, in the user's own room
     this.isReadOnly = name === SERVER;
-    this.messages.dataset.empty = this.isReadOnly ? 'Nothing is here any more.' : `Only you and ${name} see what is written here.`;
+    const hint = `Only you and ${name} see what is written here.`;
+    this.messages.dataset.empty = this.isReadOnly ? 'No messages are left here.' : hint;
   }
 
   get label() {
@@ -36,7 +39,7 @@ class DirectConversation extends Conversation {
   receive(message) {
     this.newest = { epoch: message.epoch, offset: message.offset };
     super.receive(message);
-    // Whoever has answered, on whichever device, has read.
+    // An answer, from any device, means that the user has read.
     if (message.user === this.mailbox.user) this.seen();
   }
 
@@ -44,19 +47,20 @@ class DirectConversation extends Conversation {
     if (this.unread === 0 && this.newest === null) return;
     super.seen();
     this.mailbox.wasRead(this);
-    desk.unreadChanged();
+    app.unreadChanged();
   }
 
   async deliver(data) {
     const { mailbox, name } = this;
-    if (!mailbox.user) throw new Error('give yourself a name first: a direct message says whom it is from.');
+    if (!mailbox.user) throw new Error('enter a name first: a direct message needs a sender.');
     await mailbox.board.publish(`@${name}`, data, { key: data.id });
     mailbox.copy({ ...data, to: name }, this);
   }
 
-  tellTyping(typing) {
+  sendTyping(typing) {
     if (this.isMuted || !this.mailbox.user) return;
-    this.mailbox.board.publish(`@${this.name}`, { typing }, { ephemeral: true }).catch(({ code }) => {
+    const sent = this.mailbox.board.publish(`@${this.name}`, { typing }, { ephemeral: true });
+    sent.catch(({ code }) => {
       if (code === 'forbidden') this.isMuted = true;
     });
   }
@@ -70,19 +74,22 @@ class DirectConversation extends Conversation {
   }
 }
 
-/** One's personal room, as the conversations with those who wrote and were written to. */
+/** The personal room, split into conversations, one per peer. */
 export class Mailbox {
-  /** @param {import('../switchboard.js').Switchboard} board @param {HTMLElement} list Where the tabs stand. */
+  /**
+   * @param {import('../switchboard.js').Switchboard} board
+   * @param {HTMLElement} list The element of the tabs.
+   */
   constructor(board, list) {
     this.board = board;
     this.list = list;
-    this.user = null; // whose it is
-    this.talks = new Map(); // person → conversation
-    this.read = {}; // person → the position up to which all is read
+    this.user = null; // its owner
+    this.talks = new Map(); // peer → conversation
+    this.read = {}; // peer → the position up to which all is read
     this.loaded = false;
     this.oldest = null; // the position of the oldest message that was loaded
     this.more = false; // whether there are older ones
-    this.isAlone = false; // the server does not let us tell our other devices anything
+    this.isAlone = false; // publishing in the own room is forbidden: no sync of other devices
     board.on('user', (user) => this.belongTo(user));
     this.room = board.personal({
       onMessage: (message) => this.receive(message),
@@ -96,8 +103,8 @@ export class Mailbox {
 
   belongTo(user) {
     if (user === this.user) return;
-    const open = desk.current instanceof DirectConversation ? desk.current.name : null;
-    // What was addressed before it was known who one is stays.
+    const open = app.current instanceof DirectConversation ? app.current.name : null;
+    // Conversations that were opened before the user was known stay.
     if (this.user !== null) for (const talk of [...this.talks.values()]) this.drop(talk);
     this.user = user;
     this.read = {};
@@ -107,13 +114,15 @@ export class Mailbox {
     if (user === null) return;
     this.read = storage.read(`read.${user}`) ?? {};
     const kept = storage.read(`directs.${user}`);
-    for (const name of Array.isArray(kept) ? kept : []) if (isUser(name) && name !== user) this.talk(name);
+    for (const name of Array.isArray(kept) ? kept : []) {
+      if (isUser(name) && name !== user) this.talk(name);
+    }
     const own = this.talks.get(user);
-    if (own) this.close(own); // nobody writes to oneself
-    if (open && this.talks.has(open)) desk.select(this.talks.get(open));
+    if (own) this.close(own); // no conversation with the user itself
+    if (open && this.talks.has(open)) app.select(this.talks.get(open));
   }
 
-  /** The conversation with a person, which begins now if there was none. */
+  /** Returns the conversation with a peer, which is created if there was none. */
   talk(name) {
     let talk = this.talks.get(name);
     if (!talk) {
@@ -121,7 +130,7 @@ export class Mailbox {
       talk = new DirectConversation(this, name);
       this.talks.set(name, talk);
       talk.showEarlier(this.more);
-      desk.add(talk, this.list);
+      app.add(talk, this.list);
       this.keep();
     }
     return talk;
@@ -134,13 +143,13 @@ export class Mailbox {
 
   drop(talk) {
     this.talks.delete(talk.name);
-    desk.remove(talk);
+    app.remove(talk);
     $('directs-title').hidden = this.talks.size === 0;
   }
 
   makeRoom() {
     if (this.talks.size < MOST) return;
-    const silent = [...this.talks.values()].filter((talk) => talk !== desk.current);
+    const silent = [...this.talks.values()].filter((talk) => talk !== app.current);
     const age = ({ unread, newest }) => [unread > 0 ? 1 : 0, newest?.offset ?? 0];
     silent.sort((a, b) => age(a)[0] - age(b)[0] || age(a)[1] - age(b)[1]);
     this.close(silent[0]);
@@ -151,7 +160,7 @@ export class Mailbox {
     if (this.user) storage.write(`directs.${this.user}`, [...this.talks.keys()].filter(isUser));
   }
 
-  /** With whom a message was exchanged; null: it is none of the page's. */
+  /** The peer of a message; null: the message is not from a chat page. */
   peer({ user, data }) {
     if (user === this.user) return isUser(data?.to) && data.to !== user ? data.to : null;
     return user ?? SERVER;
@@ -159,19 +168,21 @@ export class Mailbox {
 
   receive(message) {
     const { user, data, offset } = message;
-    if (offset === null) return this.hear(user, data);
+    if (offset === null) return this.receiveEphemeral(user, data);
     const peer = this.peer(message);
     if (peer !== null) this.talk(peer).receive(message);
   }
 
-  /** What is not kept: who is typing, and what one has read on another device. */
-  hear(user, data) {
-    if (user !== this.user) return this.talks.get(user)?.typists.heard(user, data?.typing === true);
+  /** Handles ephemeral messages: typing, and what the user has read on another device. */
+  receiveEphemeral(user, data) {
+    if (user !== this.user) {
+      return this.talks.get(user)?.typists.received(user, data?.typing === true);
+    }
     const talk = this.talks.get(data?.read);
     if (!talk || talk.newest?.epoch !== data.epoch || talk.newest.offset > data.offset) return;
     talk.unread = 0;
     this.mark(talk);
-    desk.unreadChanged();
+    app.unreadChanged();
   }
 
   mark(talk) {
@@ -184,12 +195,16 @@ export class Mailbox {
     const known = this.read[talk.name];
     if (offset === undefined || (known?.epoch === epoch && known.offset >= offset)) return;
     this.mark(talk);
-    const said = { read: talk.name, epoch, offset };
     if (this.isAlone) return;
-    this.room.publish(said, { ephemeral: true, others: true }).catch(({ code }) => this.refusedCopy(code)); // other devices learn it later
+    // If it fails, other devices are synced later.
+    const sent = this.room.publish(
+      { read: talk.name, epoch, offset },
+      { ephemeral: true, others: true },
+    );
+    sent.catch(({ code }) => this.refusedCopy(code));
   }
 
-  /** One's own copy of what was sent. Without it the message is sent all the same. */
+  /** Publishes the user's own copy of a sent message. The message is sent also without it. */
   async copy(data, talk) {
     try {
       await this.room.publish(data, { key: data.id });
@@ -198,17 +213,22 @@ export class Mailbox {
       talk.settle(data.id);
       if (talk.isAlone) return;
       talk.isAlone = true;
-      talk.arrive({ note: `Your other devices do not show what you write here: ${error.message}.` });
+      const note = `Your other devices do not show what you write here: ${error.message}.`;
+      talk.arrive({ note });
     }
   }
 
-  /** One may not write in one's own room: other devices hear nothing of this one, until somebody signs in anew. */
+  /**
+   * Publishing in the own room is forbidden: other devices are not synced until the next sign-in.
+   */
   refusedCopy(code) {
     if (code === 'forbidden') this.isAlone = true;
   }
 
   async gap() {
-    for (const talk of this.talks.values()) talk.arrive({ note: 'Some messages may be missing here.' });
+    for (const talk of this.talks.values()) {
+      talk.arrive({ note: 'Some messages may be missing here.' });
+    }
     if (!this.loaded) return;
     try {
       const { messages } = await this.room.history({ limit: PAGE });
@@ -216,10 +236,12 @@ export class Mailbox {
         const peer = this.peer(message);
         if (peer === null) continue;
         const talk = this.talk(peer);
-        if (talk.newest?.epoch !== message.epoch || message.offset > talk.newest.offset) talk.receive(message);
+        const { newest } = talk;
+        const isNew = newest?.epoch !== message.epoch || message.offset > newest.offset;
+        if (isNew) talk.receive(message);
       }
     } catch {
-      // The lines stay true.
+      // The notes stay valid.
     }
   }
 
@@ -255,13 +277,13 @@ export class Mailbox {
       const { epoch, offset } = list.at(-1);
       talk.newest ??= { epoch, offset };
       if (!isFirst) continue;
-      if (desk.isSeen(talk)) talk.seen();
+      if (app.isSeen(talk)) talk.seen();
       else talk.unread += this.unreadOf(peer, list);
     }
-    desk.unreadChanged();
+    app.unreadChanged();
   }
 
-  /** How many of the messages came after what was read, or written, last. */
+  /** The number of messages after the last one that was read or sent. */
   unreadOf(peer, list) {
     const read = this.read[peer];
     const isNew = ({ epoch, offset }) => read?.epoch !== epoch || offset > read.offset;

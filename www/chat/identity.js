@@ -1,21 +1,22 @@
 /**
- * Who one is: a name, where the server believes it, or a token. A token may come with the address,
- * as `#token=…`, which browsers do not send to anybody; it is taken out of the address at once and
- * stays in this tab.
+ * The identity: a name, where the server is open, or a token. A token may come with the address, as
+ * `#token=…`, which browsers do not send to the server; it is removed from the address at once and
+ * kept in this tab.
  */
 
-import { desk } from './desk.js';
-import { $, checked, complain, monogram, storage, tabStorage } from './view.js';
+import { app } from './app.js';
+import { $, checked, monogram, showFieldError, storage, tabStorage } from './view.js';
 
-const BELIEVES_TOKENS = 'This server lets people in by token: paste yours here, or open the link that has it.';
+const NEEDS_TOKEN =
+  'This server lets people in by token: paste yours here, or open the link that has it.';
 
 let board = null;
 let token = null;
 let name = null;
-let refusedName = null; // asking for it again is useless
+let refusedName = null; // not requested again
 let onChange = () => {};
 
-/** What the address and the browser know of who one is; for the board that is made with it. */
+/** Reads the identity from the address and storage; returns it as options of `Switchboard`. */
 export function recall() {
   const fromAddress = tokenFromAddress();
   if (fromAddress) tabStorage.write('token', fromAddress);
@@ -23,11 +24,11 @@ export function recall() {
   token = typeof kept === 'string' ? kept : null;
   $('name').value = new URLSearchParams(location.search).get('name') ?? storage.read('name') ?? '';
   name = checked($('name'), 'name') || null;
-  desk.me = token ? null : name;
+  app.me = token ? null : name;
   return token ? { token } : { user: name };
 }
 
-/** The token in the address, which goes from there; the room's name stays. */
+/** Returns the token in the address and removes it from there; the room's name stays. */
 function tokenFromAddress() {
   const parts = location.hash.slice(1).split('&');
   const found = parts.find((part) => part.startsWith('token='));
@@ -37,11 +38,11 @@ function tokenFromAddress() {
   try {
     return decodeURIComponent(found.slice('token='.length)).trim() || null;
   } catch {
-    return null; // cut off in the middle
+    return null; // truncated
   }
 }
 
-/** A link with a token was opened in a page that is open already. */
+/** Signs in with a token from a link that was opened in the open page. */
 export function takeTokenFromAddress() {
   const found = tokenFromAddress();
   if (found) signInWith(found);
@@ -50,44 +51,46 @@ export function takeTokenFromAddress() {
 function signInWith(shown) {
   token = shown;
   tabStorage.write('token', token);
-  complain($('token'), '');
+  showFieldError($('token'), '');
   $('token').value = '';
   refusedName = null;
-  desk.me = token ? null : name;
+  app.me = token ? null : name;
   board.signIn(token ? { token } : { user: name });
   if (board.status.state === 'closed') board.connect();
   show();
 }
 
-/** Takes the name in the field; false if it is none. */
+/** Uses the name in the field; returns false if it is invalid. */
 export function takeName() {
   const typed = checked($('name'), 'name');
   if (typed === null) return false;
   const isNew = (typed || null) !== name;
   name = typed || null;
   if (isNew) storage.write('name', typed);
-  if (token !== null || name === desk.me || name === refusedName) return true;
-  desk.me = name;
+  if (token !== null || name === app.me || name === refusedName) return true;
+  app.me = name;
   board.signIn({ user: name });
   onChange();
   return true;
 }
 
-/** What to do when the server does not believe who one says one is; true if the error was about that. */
+/** Handles a refused identity; returns true if the error is one. */
 export function refused(error) {
   if (!['unauthorized', 'expired', 'no_token'].includes(error.code)) return false;
   const isName = token === null;
   if (isName) refusedName = name;
   const field = $('token');
-  desk.me = null;
-  // Without an identity, rooms that are for everyone still can be used.
+  app.me = null;
+  // Public rooms can be used without an identity.
   token = null;
   tabStorage.write('token', null);
   board.signIn();
   show();
   $('token-box').open = true;
-  const advice = error.code === 'expired' ? 'Get a new one and paste it here.' : 'Paste another one, or sign in by name above.';
-  complain(field, isName ? BELIEVES_TOKENS : `Your token was refused: ${error.message}. ${advice}`);
+  const renew = 'Get a new one and paste it here.';
+  const advice = error.code === 'expired' ? renew : 'Paste another one, or sign in by name above.';
+  const why = `Your token was refused: ${error.message}. ${advice}`;
+  showFieldError(field, isName ? NEEDS_TOKEN : why);
   onChange();
   return true;
 }
@@ -100,12 +103,15 @@ function show() {
   $('who').replaceChildren(...(user ? [monogram(user), user] : ['…']));
 }
 
-/** @param {import('../switchboard.js').Switchboard} made @param {() => void} changed Called when one is somebody else. */
+/**
+ * @param {import('../switchboard.js').Switchboard} made
+ * @param {() => void} changed Called when the user changes.
+ */
 export function watchIdentity(made, changed) {
   board = made;
   onChange = changed;
   board.on('user', (user) => {
-    if (user !== null || token !== null) desk.me = user;
+    if (user !== null || token !== null) app.me = user;
     show();
     onChange();
   });
@@ -117,7 +123,7 @@ export function watchIdentity(made, changed) {
   $('sign-in').addEventListener('submit', (event) => {
     event.preventDefault();
     const shown = $('token').value.trim();
-    if (shown === '') return complain($('token'), 'Paste a token first.');
+    if (shown === '') return showFieldError($('token'), 'Paste a token first.');
     signInWith(shown);
     $('sign-out').focus();
   });

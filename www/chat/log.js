@@ -1,20 +1,25 @@
 /**
- * The log on the page: messages as elements, the days and senders they stand under, and the
- * reader's place among them while it grows above and below.
+ * The log on the page: messages as elements, their days and senders, and the reader's position
+ * while it grows above and below.
  */
 
 import { $, make } from './view.js';
 
-/** Messages of one sender within this time stand together under one name. */
+/** Messages of one sender within this time are grouped under one name. */
 const TOGETHER = 5 * 60_000;
 
 const clockTime = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
 const wholeTime = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'medium' });
-const dayName = new Intl.DateTimeFormat('en', { weekday: 'long', day: 'numeric', month: 'long', year: 'numeric' });
+const dayName = new Intl.DateTimeFormat('en', {
+  weekday: 'long',
+  day: 'numeric',
+  month: 'long',
+  year: 'numeric',
+});
 
 export const log = $('log');
 
-/** Whether the reader follows the end of the log. Known from scrolling, so that a change of size does not undo it. */
+/** Whether the reader follows the end of the log. Set by scrolling, so that a resize keeps it. */
 export let following = true;
 
 const isAtEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 40;
@@ -25,14 +30,17 @@ export function toEnd() {
   $('latest').hidden = true;
 }
 
-/** Shows a part of the log, from where it was last read: `scroll`, or the end if that is null. */
+/** Shows the log at the position where it was last read: `scroll`, or the end if that is null. */
 export function showFrom(scroll) {
   if (scroll === null) return toEnd();
   log.scrollTop = scroll;
   following = false;
 }
 
-/** Changes the log without a screen reader reading it all out: pages of history, another conversation. */
+/**
+ * Changes the log without a screen reader reading it all out: pages of history, another
+ * conversation.
+ */
 let loudAgain;
 export function quietly(change) {
   log.setAttribute('aria-live', 'off');
@@ -41,7 +49,7 @@ export function quietly(change) {
   loudAgain = setTimeout(() => log.setAttribute('aria-live', 'polite'), 500);
 }
 
-/** Stays at the end, or else with what is being read while the page grows above or below it. */
+/** Keeps the end, or else the message that is being read, in place while the page grows. */
 export function keepPlace(anchor, change, onBelow) {
   const stood = anchor?.offsetTop;
   change();
@@ -61,7 +69,7 @@ new ResizeObserver(() => following && toEnd()).observe(log);
 
 export const isMessage = (item) => item?.dataset.offset !== undefined;
 
-/** Anyone may publish anything: what has no text is shown as the JSON it is. */
+/** Any client may publish any data: what has no text is shown as JSON. */
 function textOf(data) {
   if (typeof data === 'string') return data;
   return typeof data?.text === 'string' ? data.text : JSON.stringify(data);
@@ -78,11 +86,15 @@ export function makeMessage({ epoch, offset, user, time, data }, own) {
     stamp.dateTime = when.toISOString();
     stamp.title = wholeTime.format(when);
   }
-  item.append(make('span', 'sender', user ?? 'anonymous'), stamp, make('span', 'text', textOf(data)));
+  const sender = make('span', 'sender', user ?? 'anonymous');
+  item.append(sender, stamp, make('span', 'text', textOf(data)));
   return item;
 }
 
-/** Sets a message in its surroundings: a line above where a day begins, no name where the sender goes on. */
+/**
+ * Adapts a message to the ones before it: a line above where a day begins, no name if the sender is
+ * the same.
+ */
 export function dress(item) {
   if (!isMessage(item)) return;
   if (item.previousElementSibling?.classList.contains('day')) item.previousElementSibling.remove();
@@ -92,6 +104,11 @@ export function dress(item) {
   const { day, user, time } = item.dataset;
   const newDay = day !== '' && former?.dataset.day !== day;
   if (newDay) item.before(make('li', 'day', dayName.format(new Date(Number(time)))));
-  const goesOn = !newDay && isMessage(above) && above.dataset.user === user && time - above.dataset.time < TOGETHER;
-  item.classList.toggle('follows', goesOn && above.classList.contains('own') === item.classList.contains('own'));
+  const isGrouped =
+    !newDay &&
+    isMessage(above) &&
+    above.dataset.user === user &&
+    time - above.dataset.time < TOGETHER &&
+    above.classList.contains('own') === item.classList.contains('own');
+  item.classList.toggle('follows', isGrouped);
 }

@@ -1,16 +1,21 @@
 /**
- * Who is in the room one looks at: everyone once, however many devices they are on, and those
- * without a name as a number. A person is a button that leads to a conversation with them.
+ * The members of the selected room: each user once, on any number of devices, and the number of
+ * anonymous connections. A user's row is a button that opens a conversation with the user.
  */
 
-import { cover, desk, openPeople } from './desk.js';
+import { app, cover, openPeople } from './app.js';
 import { $, inNextFrame, make, monogram, narrow, setText, unreadBadge } from './view.js';
 
-/** Persons that are shown at once. Of more, nobody reads the list. */
+/** The maximum number of users shown: a longer list is not readable. */
 const MOST = 200;
-/** What is not pushed (devices, those without a name) is asked for again so often, in ms, while somebody looks. */
+/**
+ * The interval, in ms, at which what is not pushed (devices, anonymous connections) is read again
+ * while the page is visible.
+ */
 const REFRESH = 10_000;
-/** A larger room answers with more, and changes matter less: it is asked only each so-manieth time. */
+/**
+ * A larger room has a larger reply, and changes matter less: it is read only every `SELDOM`th time.
+ */
 const LARGE = 50;
 const SELDOM = 12;
 
@@ -20,18 +25,24 @@ let onWrite = () => {};
 let unreadFrom = () => 0;
 
 /** The list shows the members of this conversation's room, if that is one. */
-const members = () => desk.current?.room?.members ?? null;
+const members = () => app.current?.room?.members ?? null;
 
-/** What one is called by those who gave themselves another name than the one they sign in with. */
-const nameOf = ({ user, info }) => (typeof info?.name === 'string' && info.name.trim() !== '' ? info.name.trim().slice(0, 64) : user);
+/** The display name of a user, if it has one, else the user name. */
+function nameOf({ user, info }) {
+  const name = typeof info?.name === 'string' ? info.name.trim() : '';
+  return name !== '' ? name.slice(0, 64) : user;
+}
 
 function makeRow(member, unread) {
   const { user, connections } = member;
-  const isMe = user === desk.me;
+  const isMe = user === app.me;
   const [name, label] = [nameOf(member), make('span', 'label')];
-  const details = [name === user ? '' : user, connections > 1 ? `${connections} devices` : ''].filter(Boolean);
+  const devices = connections > 1 ? `${connections} devices` : '';
+  const details = [name === user ? '' : user, devices].filter(Boolean);
   label.append(make('bdi', 'name', name));
-  if (details.length > 0) label.append(make('span', 'unseen', ', '), make('span', 'details', details.join(' · ')));
+  if (details.length > 0) {
+    label.append(make('span', 'unseen', ', '), make('span', 'details', details.join(' · ')));
+  }
   const row = make(isMe ? 'div' : 'button', 'person');
   row.append(monogram(user), label);
   if (isMe) row.append(make('span', 'tag', 'you'));
@@ -44,13 +55,13 @@ function makeRow(member, unread) {
   return row;
 }
 
-/** Keeps the elements of those who stay, so that whoever is on one with the keyboard stays there too. */
+/** Keeps the elements of users that stay, so that the keyboard focus stays too. */
 function render() {
   const here = members();
   const isShown = here !== null;
   document.body.classList.toggle('has-people', isShown);
   if (!isShown) return openPeople(false);
-  const others = (member) => member.user !== desk.me;
+  const others = (member) => member.user !== app.me;
   const all = here.list();
   const shown = [...all.filter((member) => !others(member)), ...all.filter(others)].slice(0, MOST);
   const names = new Set(shown.map(({ user }) => user));
@@ -62,7 +73,7 @@ function render() {
   shown.forEach((member, index) => {
     const { user } = member;
     const unread = unreadFrom(user);
-    const look = JSON.stringify([nameOf(member), member.connections, unread, user === desk.me]);
+    const look = JSON.stringify([nameOf(member), member.connections, unread, user === app.me]);
     const row = rows.get(user) ?? { item: make('li'), look: null };
     rows.set(user, row);
     if (row.look !== look) {
@@ -71,7 +82,8 @@ function render() {
       if (hadFocus) row.item.firstElementChild.focus();
       row.look = look;
     }
-    if (list.children[index] !== row.item) list.insertBefore(row.item, list.children[index] ?? null);
+    const present = list.children[index] ?? null;
+    if (present !== row.item) list.insertBefore(row.item, present);
   });
   const total = here.count + here.anonymous;
   setText($('who-is-here'), here.known ? `${total} here` : 'Who is here');
@@ -81,8 +93,8 @@ function render() {
 }
 
 function rest(here, more) {
-  if (here.error) return `You cannot see who is here: ${here.error.message}.`;
-  if (!here.known) return 'Looking who is here…';
+  if (here.error) return `The members cannot be listed: ${here.error.message}.`;
+  if (!here.known) return 'Reading the members…';
   const parts = [];
   if (more > 0) parts.push(`${more.toLocaleString('en')} more`);
   if (here.anonymous > 0) parts.push(`${here.anonymous.toLocaleString('en')} without a name`);
@@ -91,7 +103,7 @@ function rest(here, more) {
 
 const renderSoon = inNextFrame(render);
 
-const refresh = () => !document.hidden && desk.current?.room?.refreshMembers?.();
+const refresh = () => !document.hidden && app.current?.room?.refreshMembers?.();
 
 let round = 0;
 function refreshNowAndThen() {
@@ -100,14 +112,15 @@ function refreshNowAndThen() {
 }
 
 /**
- * @param {{write: (user: string) => void, unread: (user: string) => number}} actions What a
- * person's row does and shows. @returns {(conversation: object) => void} To be called when the
- * members of a conversation's room have changed.
+ * @param {{write: (user: string) => void, unread: (user: string) => number}} actions What a user's
+ * row does and shows.
+ * @returns {(conversation: object) => void} To be called when the members of a
+ * conversation's room have changed.
  */
 export function showPeople({ write, unread }) {
   onWrite = write;
   unreadFrom = unread;
-  desk.onChange(() => {
+  app.onChange(() => {
     render();
     refresh();
   });
@@ -123,8 +136,8 @@ export function showPeople({ write, unread }) {
     $('who-is-here').focus();
   });
   narrow.addEventListener('change', cover);
-  return (conversation) => conversation === desk.current && renderSoon();
+  return (conversation) => conversation === app.current && renderSoon();
 }
 
-/** What is unread, or who one is, has changed. */
+/** To be called when unread messages or the identity have changed. */
 export const peopleChanged = renderSoon;

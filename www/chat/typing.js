@@ -1,21 +1,21 @@
 /**
- * Who is writing at the moment, told by messages that nobody keeps. Whoever writes says so now and
- * then; whoever hears it believes it for a little longer than that, so that it ends by itself,
- * however the writer went away. No element of the page is known here.
+ * Typing indicators, sent as ephemeral messages. A client that types sends one at an interval; a
+ * receiver shows it for a little longer than that, so that it expires by itself however the sender
+ * disconnected. Nothing here depends on elements of the page.
  */
 
-import { enumerate } from './words.js';
+import { enumerate } from './text.js';
 
-/** How often it is said again while somebody writes, in ms. */
-const PULSE = 3_000;
-/** How long it is believed: two pulses, so that one may be lost. */
-const LASTS = 2 * PULSE;
-/** Persons whose writing is followed at once; nobody reads more names. */
+/** The interval at which typing is sent again, in ms. */
+const INTERVAL = 3_000;
+/** How long it is shown: two intervals, so that one message may be lost. */
+const EXPIRY = 2 * INTERVAL;
+/** The maximum number of users shown as typing at once. */
 const MOST = 32;
 
-/** Those others who are writing in one conversation. */
+/** The other users that type in one conversation. */
 export class Typists {
-  #ends = new Map(); // user ('' for one without a name) → timer
+  #ends = new Map(); // user ('' for an anonymous one) → timer
   #onChange;
   #clock;
 
@@ -24,17 +24,17 @@ export class Typists {
     this.#clock = clock;
   }
 
-  heard(user, isTyping) {
+  received(user, isTyping) {
     const key = user ?? '';
     const isNew = !this.#ends.has(key);
     if (!isTyping) return this.#end(key);
     if (isNew && this.#ends.size >= MOST) return;
     this.#clock.clearTimeout(this.#ends.get(key));
-    this.#ends.set(key, this.#clock.setTimeout(() => this.#end(key), LASTS));
+    this.#ends.set(key, this.#clock.setTimeout(() => this.#end(key), EXPIRY));
     if (isNew) this.#onChange();
   }
 
-  /** What somebody wrote is here, or they have left. */
+  /** The user's message has arrived, or the user has left. */
   ended(user) {
     this.#end(user ?? '');
   }
@@ -43,11 +43,11 @@ export class Typists {
     for (const key of [...this.#ends.keys()]) this.#end(key);
   }
 
-  words() {
-    const names = [...this.#ends.keys()].map((name) => name || 'somebody');
+  text() {
+    const names = [...this.#ends.keys()].map((name) => name || 'someone');
     if (names.length === 0) return '';
     const text = `${enumerate(names, 3)} ${names.length === 1 ? 'is' : 'are'} typing…`;
-    return names[0] === 'somebody' ? `S${text.slice(1)}` : text;
+    return names[0] === 'someone' ? `S${text.slice(1)}` : text;
   }
 
   #end(key) {
@@ -56,33 +56,36 @@ export class Typists {
   }
 }
 
-/** Our own writing in one conversation: `tell` is called with true every few seconds, and with false at its end. */
+/**
+ * The user's own typing in one conversation: `notify` is called with true every few seconds, and
+ * with false at its end.
+ */
 export class Writing {
-  #tell;
+  #notify;
   #now;
-  #last = null; // when it was said; null: it was taken back, or never said
+  #last = null; // when it was last sent; null: never, or withdrawn
 
-  constructor(tell, now = () => performance.now()) {
-    this.#tell = tell;
+  constructor(notify, now = () => performance.now()) {
+    this.#notify = notify;
     this.#now = now;
   }
 
-  /** The box has changed. */
+  /** The message box has changed. */
   changed(isEmpty) {
     if (isEmpty) return this.stop();
     const now = this.#now();
-    if (this.#last !== null && now - this.#last < PULSE) return;
+    if (this.#last !== null && now - this.#last < INTERVAL) return;
     this.#last = now;
-    this.#tell(true);
+    this.#notify(true);
   }
 
-  /** What was written is gone, and others need not wait until they no longer believe it. */
+  /** The box was emptied: ends the indicator of the others before it expires. */
   stop() {
-    if (this.#last !== null && this.#now() - this.#last < LASTS) this.#tell(false);
+    if (this.#last !== null && this.#now() - this.#last < EXPIRY) this.#notify(false);
     this.#last = null;
   }
 
-  /** It was sent: the message itself is the end. */
+  /** The message was sent: its arrival ends the indicator. */
   sent() {
     this.#last = null;
   }

@@ -1,11 +1,11 @@
 /**
- * What every part of the page is made with: elements, names, times, and what the browser keeps for
- * us. Text from others reaches the page as textContent and in no other way.
+ * What all parts of the page share: elements, names, times, and storage. Text from other users
+ * reaches the page only as textContent.
  */
 
 export const $ = (id) => document.getElementById(id);
 export const phone = matchMedia('(max-width: 719px)');
-/** Where the list of people has no place of its own. */
+/** Where the list of members has no column of its own. */
 export const narrow = matchMedia('(max-width: 1079px)');
 export const touch = matchMedia('(pointer: coarse)');
 
@@ -32,7 +32,10 @@ export function makeButton(className, text, onClick) {
   return button;
 }
 
-/** A user's sign: the first letter on a colour that is the same everywhere. Says nothing that the name does not. */
+/**
+ * A user's sign: the first letter on a colour that is the same everywhere. It adds nothing to the
+ * name.
+ */
 export function monogram(name) {
   let sum = 0;
   for (const char of name) sum = (sum * 31 + char.codePointAt(0)) % 9973;
@@ -47,24 +50,24 @@ export function unreadBadge(count) {
   return badge;
 }
 
-/** Changes the text only where it differs, so that a screen reader says nothing twice. */
+/** Changes the text only where it differs, so that a screen reader reads nothing twice. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** What a person typed as a name, or null after saying under the field what is wrong with it. */
+/** Returns the name in a field, or null after showing the error under it. */
 export function checked(field, what) {
   const value = field.value.trim().replace(/^#/, '');
   const [isRight, most] = what === 'room' ? [isRoom, 128] : [isUser, 64];
   const wrong = value !== '' && !isRight(value);
-  complain(field, wrong ? `A ${what} has up to ${most} characters: ${LETTERS}.` : '');
+  showFieldError(field, wrong ? `A ${what} has up to ${most} characters: ${LETTERS}.` : '');
   return wrong ? null : value;
 }
 
-/** Says under a field what is wrong with it; nothing, if nothing is. */
-export function complain(field, words) {
-  field.setAttribute('aria-invalid', String(words !== ''));
-  $(`${field.id}-error`).textContent = words;
+/** Shows the error of a field under it; empty text removes it. */
+export function showFieldError(field, text) {
+  field.setAttribute('aria-invalid', String(text !== ''));
+  $(`${field.id}-error`).textContent = text;
 }
 
 const keeper = (store) => ({
@@ -72,7 +75,7 @@ const keeper = (store) => ({
     try {
       return JSON.parse(store().getItem(`switchboard.${key}`));
     } catch {
-      return null; // cookies are blocked, or somebody else wrote there
+      return null; // storage is blocked, or the value is not ours
     }
   },
   write(key, value) {
@@ -80,16 +83,16 @@ const keeper = (store) => ({
       if (value === null) store().removeItem(`switchboard.${key}`);
       else store().setItem(`switchboard.${key}`, JSON.stringify(value));
     } catch {
-      // Then the page simply forgets.
+      // Storage is blocked: the page keeps nothing.
     }
   },
 });
 
-/** What this browser remembers, and what this tab alone does, over a reload. */
+/** Storage of the browser, and of this tab alone, over a reload. */
 export const storage = keeper(() => localStorage);
 export const tabStorage = keeper(() => sessionStorage);
 
-/** A tab that is not looked at gets no animation frames, so a timer stands in for them. */
+/** A hidden tab gets no animation frames, so a timer replaces them. */
 const FRAME_AT_LATEST = 250;
 /** Makes a function that runs once in the next frame, however often it is called until then. */
 export function inNextFrame(run) {
@@ -109,11 +112,11 @@ export function inNextFrame(run) {
 
 let act = () => {};
 
-/** Says something above the log, with a button for what can be done about it; nothing takes it away. */
-export function notice(text, action, run = () => {}) {
+/** Shows a text above the log, with a button for an action; empty text removes it. */
+export function showBanner(text, action, run = () => {}) {
   act = run;
-  $('notice').hidden = text === '';
-  setText($('notice-text'), text);
+  $('banner').hidden = text === '';
+  setText($('banner-text'), text);
   $('act').hidden = !action;
   if (action) $('act').textContent = action;
 }

@@ -1,79 +1,80 @@
 /**
- * Who is in a room, over all nodes: a list that is read in pages and kept true by what is pushed
- * between them. Of each user holds whatever has the higher version, the page its name belongs to or
- * the last push, whichever came first. Plain logic: frames go in; who has come and gone by them
- * comes out.
+ * The members of a room over all nodes: a list that is read in pages and updated by pushed events.
+ * For each user the higher version holds: that of the page which covers the name, or that of the
+ * last push, in any order of arrival. Logic without I/O: frames go in, joins and leaves come out.
  *
  *     unknown ──begin()──▶ reading ──last page──▶ fresh ──outdate()──▶ known, not fresh
  *                             ▲                     │                     │
  *                             └──────begin()────────┴─────────────────────┘
  */
 
-/** Members asked for at a time; the server sends fewer if their infos are long. */
+/** Members requested per page; the server sends fewer if their infos are long. */
 const PAGE = 500;
-/** Users who are listed by name at most; of a larger room the rest is only counted. */
+/** The maximum number of listed users; in a larger room the rest is only counted. */
 const MOST = 2000;
 
-const NOBODY = Object.freeze({ joined: [], left: [] });
+const NO_CHANGES = Object.freeze({ joined: [], left: [] });
 
-/** The list of a room's members. Made by a room that was joined with `onMembers`; read it whenever. */
+/** The list of a room's members, created by a room that was joined with `onMembers`. */
 export class Members {
-  #here = new Map(); // user → {user, connections, info, version}
-  #told = new Set(); // users who are here as far as was told by onJoined and onLeft
-  #gone = new Map(); // user → version: who left while a list was being read
-  #pages = []; // {to, version} of the last list that was read, in order; `to` null: all names above
+  #entries = new Map(); // user → {user, connections, info, version}
+  #reported = new Set(); // users that are present according to onJoined and onLeft
+  #gone = new Map(); // user → version: users that left while the list was being read
+  #pages = []; // {to, version} of the last list, in order; `to` null: all names above
   #reading = null; // {after, pages, tries} of the list that is being read
-  #beyond = 0; // users who are only counted, and the version of that
+  #beyond = 0; // users that are only counted, and the version of that count
   #counted = 0;
 
-  /** Whether the list was ever read to its end. */
+  /** Whether the list was ever read completely. */
   known = false;
-  /** Whether it is true now: it was read, and the connection on which changes are pushed has lasted since. */
+  /**
+   * Whether it is valid now: it was read, and the connection that pushes changes is the same since.
+   */
   fresh = false;
-  /** Connections that have not said who they are, when the list was last read. */
+  /** Anonymous connections when the list was last read. */
   anonymous = 0;
-  /** Why the server does not tell who is here; null while it does. */
+  /** Why the server refuses the list; null while it does not. */
   error = null;
 
-  /** How many users are here, listed or not. */
+  /** The number of users, listed or not. */
   get count() {
-    return this.#here.size + this.#beyond;
+    return this.#entries.size + this.#beyond;
   }
 
-  /** Whether everyone is listed; of rooms beyond 2,000 users only the first by name are. */
+  /** Whether all users are listed; in rooms beyond 2,000 users only the first by name are. */
   get complete() {
     return this.#beyond === 0;
   }
 
   /** @param {string} user @returns {import('./words.js').Member|undefined} */
   get(user) {
-    return this.#here.get(user);
+    return this.#entries.get(user);
   }
 
   has(user) {
-    return this.#here.has(user);
+    return this.#entries.has(user);
   }
 
   /** By name, as the server sorts. @returns {import('./words.js').Member[]} */
   list() {
-    return [...this.#here.values()].sort((a, b) => (a.user < b.user ? -1 : 1));
+    return [...this.#entries.values()].sort((a, b) => (a.user < b.user ? -1 : 1));
   }
 
   [Symbol.iterator]() {
     return this.list()[Symbol.iterator]();
   }
 
-  /** What was pushed no longer counts: another connection or other versions begin. */
+  /** Discards pushed versions: another connection or other versions begin. */
   _outdate() {
     this.fresh = false;
     this.#reading = null;
     this.#pages = [];
     this.#gone.clear();
     this.#counted = 0;
-    for (const member of this.#here.values()) member.version = -1;
+    for (const member of this.#entries.values()) member.version = -1;
   }
 
-  /** Begins to read the list; a reading under way is given up. */
+  /** Begins to read the list; a read in progress is cancelled. */
   _begin() {
     this.#reading = { after: undefined, pages: [], tries: 0 };
     return this.#reading;
@@ -83,12 +84,12 @@ export class Members {
     return reading !== null && this.#reading === reading;
   }
 
-  /** The question that goes on with what is being read. */
+  /** The request for the next page. */
   _question() {
     return { type: 'members', after: this.#reading.after, limit: PAGE };
   }
 
-  /** Takes the next page; whoever has come and gone by the list when that was the last, else null. */
+  /** Adds the next page; returns joins and leaves if that was the last, else null. */
   _page({ version = 0, members = [], count = 0, anonymous = 0, more = false }) {
     const reading = this.#reading;
     const { after } = reading;
@@ -96,19 +97,19 @@ export class Members {
     const goesOn = more && last !== undefined && (after === undefined || last > after);
     const to = goesOn ? last : null;
     const listed = new Set(members.map(({ user }) => user));
-    for (const { user, version: known } of [...this.#here.values()]) {
+    for (const { user, version: known } of [...this.#entries.values()]) {
       const isCovered = (after === undefined || user > after) && (to === null || user <= to);
-      if (isCovered && !listed.has(user) && known <= version) this.#here.delete(user);
+      if (isCovered && !listed.has(user) && known <= version) this.#entries.delete(user);
     }
     for (const { user, connections = 1, info = null } of members) {
       if ((this.#gone.get(user) ?? -1) > version) continue;
-      const known = this.#here.get(user)?.version ?? -1;
-      this.#here.set(user, { user, connections, info, version: Math.max(version, known) });
+      const known = this.#entries.get(user)?.version ?? -1;
+      this.#entries.set(user, { user, connections, info, version: Math.max(version, known) });
     }
     reading.pages.push({ to, version });
     reading.after = last;
     this.anonymous = anonymous;
-    return goesOn && this.#here.size < MOST ? null : this.#finish(to, version, count);
+    return goesOn && this.#entries.size < MOST ? null : this.#finish(to, version, count);
   }
 
   #finish(to, version, count) {
@@ -116,60 +117,63 @@ export class Members {
     this.#reading = null;
     this.#gone.clear();
     if (to !== null) {
-      for (const user of [...this.#here.keys()]) if (user > to) this.#here.delete(user);
-      this.#pages.push({ to: null, version: Infinity }); // what is pushed of the names above is only counted
+      for (const user of [...this.#entries.keys()]) if (user > to) this.#entries.delete(user);
+      // Pushes for the names above are only counted.
+      this.#pages.push({ to: null, version: Infinity });
     }
-    this.#beyond = to === null ? 0 : Math.max(1, count - this.#here.size);
+    this.#beyond = to === null ? 0 : Math.max(1, count - this.#entries.size);
     this.#counted = version;
-    const told = this.#told;
-    this.#told = new Set(this.#here.keys());
+    const reported = this.#reported;
+    this.#reported = new Set(this.#entries.keys());
     const isNews = this.known && to === null;
     this.known = this.fresh = true;
     this.error = null;
-    if (!isNews) return NOBODY;
+    if (!isNews) return NO_CHANGES;
     return {
-      joined: [...this.#here.values()].filter(({ user }) => !told.has(user)),
-      left: [...told].filter((user) => !this.#here.has(user)).map((user) => ({ user })),
+      joined: [...this.#entries.values()].filter(({ user }) => !reported.has(user)),
+      left: [...reported].filter((user) => !this.#entries.has(user)).map((user) => ({ user })),
     };
   }
 
-  /** The server does not answer the question for the list. */
+  /** The server refused the list. */
   _refused(error) {
     this.#reading = null;
     this.error = error;
   }
 
-  /** A user's first connection came; whether that is news. */
+  /** A user's first connection joined; returns whether that is a change. */
   _joined({ user, info = null, version = 0 }) {
-    if (version <= this.#floor(user)) return this.#count(user, version, 1);
-    const known = this.#here.get(user);
+    if (version <= this.#pageVersion(user)) return this.#count(user, version, 1);
+    const known = this.#entries.get(user);
     if (known && known.version >= version) return false;
     this.#gone.delete(user);
-    this.#here.set(user, { user, connections: 1, info, version });
-    if (!this.known || this.#told.has(user)) return false;
-    this.#told.add(user);
+    this.#entries.set(user, { user, connections: 1, info, version });
+    if (!this.known || this.#reported.has(user)) return false;
+    this.#reported.add(user);
     return true;
   }
 
-  /** A user's last connection went; whether that is news. */
+  /** A user's last connection left; returns whether that is a change. */
   _left({ user, version = 0 }) {
-    if (version <= this.#floor(user)) return this.#count(user, version, -1);
-    const known = this.#here.get(user);
+    if (version <= this.#pageVersion(user)) return this.#count(user, version, -1);
+    const known = this.#entries.get(user);
     if (known && known.version >= version) return false;
     if (this.#reading) this.#gone.set(user, version);
-    this.#here.delete(user);
-    return this.#told.delete(user);
+    this.#entries.delete(user);
+    return this.#reported.delete(user);
   }
 
-  /** The version of the page that a name belongs to: what was pushed up to it is in it. */
-  #floor(user) {
+  /** The version of the page that covers a name: it includes all pushes up to it. */
+  #pageVersion(user) {
     const holds = ({ to }) => to === null || user <= to;
     return (this.#reading?.pages.find(holds) ?? this.#pages.find(holds))?.version ?? -1;
   }
 
-  /** A push for somebody who is not listed for want of room, or which the list has already. */
+  /** A push for a user beyond the listed ones, or one that the list includes already. */
   #count(user, version, by) {
-    if (this.#floor(user) === Infinity && version > this.#counted) this.#beyond = Math.max(1, this.#beyond + by);
+    if (this.#pageVersion(user) === Infinity && version > this.#counted) {
+      this.#beyond = Math.max(1, this.#beyond + by);
+    }
     return false;
   }
 }

@@ -1,15 +1,15 @@
 /**
- * A room as its client stands in it: the position that makes messages come in order and once, the
- * list of who is here, and the publishes that wait their turn. It does not know the connection; the
- * board gives it a link to ask by.
+ * A room of a client: the position, by which messages are delivered in order and once, the list of
+ * members, and the queued publishes. It has no connection; the `Switchboard` gives it a link for
+ * requests.
  */
 
 import { Members } from './members.js';
 import { SwitchboardError, call, errorOf, newKey } from './words.js';
 
-/** The way out to a room: publishes in order, of which only the first may be on its way. */
+/** The publishes to a room, in order; only the first may be in flight. */
 export class Outlet {
-  /** @param {string} name @param {object} link What the board does for its rooms. */
+  /** @param {string} name @param {object} link Calls into the `Switchboard`. */
   constructor(name, link) {
     this.name = name;
     this._link = link;
@@ -17,16 +17,17 @@ export class Outlet {
   }
 
   /**
-   * Publishes to the room, after what was published before. Retried with the same key until it is
+   * Publishes to the room, after earlier publishes. Retried with the same key until it is
    * answered, over any number of connections, so it is in the log exactly once. An `ephemeral`
-   * publish (typing …) is sent at most once and has no position. @param {any} data Anything JSON
-   * can say. It is encoded now; later changes do not count. @param {{key?: string, others?:
-   * boolean, ephemeral?: boolean}} [options] `others`: do not send it back to me. @returns
-   * {Promise<?import('./words.js').Position>} Rejects with a {@link SwitchboardError}.
+   * publish (typing …) is sent at most once and has no position.
+   * @param {any} data Any JSON value. It is encoded now; later changes have no effect.
+   * @param {{key?: string, others?: boolean, ephemeral?: boolean}} [options] `others`: do not
+   * deliver it to this session.
+   * @returns {Promise<?import('./words.js').Position>} Rejects with a {@link SwitchboardError}.
    */
   async publish(data, { key = newKey(), others = false, ephemeral = false } = {}) {
     const json = JSON.stringify(data);
-    if (json === undefined) throw new TypeError('data must be something JSON can say');
+    if (json === undefined) throw new TypeError('data must be a JSON value');
     this._check();
     const flags = others ? { others } : {};
     if (ephemeral) {
@@ -34,7 +35,8 @@ export class Outlet {
       return null;
     }
     if (this._queue.length >= this._link.queue) {
-      throw new SwitchboardError('queue_full', `${this.name} has ${this._queue.length} unanswered publishes; wait for one to be answered`);
+      const reason = `${this.name} has ${this._queue.length} unanswered publishes`;
+      throw new SwitchboardError('queue_full', `${reason}; wait for one to be answered`);
     }
     return new Promise((resolve, reject) => {
       const frame = { type: 'publish', room: this.name, key, ...flags };
@@ -45,7 +47,7 @@ export class Outlet {
 
   _check() {}
 
-  /** Whether publishes may go out. */
+  /** Whether publishes may be sent. */
   get _isOpen() {
     return true;
   }
@@ -56,8 +58,8 @@ export class Outlet {
 }
 
 /**
- * A room one has joined. Made by `Switchboard.join` and `Switchboard.personal`; fields and methods
- * that begin with `_` belong to those.
+ * A joined room. Created by `Switchboard.join` and `Switchboard.personal`; fields and methods that
+ * begin with `_` are internal to the module.
  *
  *     waiting ──connection──▶ joining ──ok──▶ joined ──hole──▶ joining …
  *        ▲                       └──error──▶ refused            (any of them ──leave()──▶ left)
@@ -66,45 +68,58 @@ export class Outlet {
 export class Room extends Outlet {
   constructor(name, handlers, link) {
     super(name, link);
-    /** @type {import('./words.js').RoomState} */ this.state = 'waiting';
-    /** @type {?import('./words.js').Position} Where one stands; null until the first join is answered. */ this.position = null;
-    /** @type {?Members} Who is here; null unless joined with `onMembers`. */ this.members = handlers.onMembers ? new Members() : null;
+    /** @type {import('./words.js').RoomState} */
+    this.state = 'waiting';
+    /** @type {?import('./words.js').Position} Null until the first join is answered. */
+    this.position = null;
+    /** @type {?Members} Null unless joined with `onMembers`. */
+    this.members = handlers.onMembers ? new Members() : null;
     this._handlers = handlers;
-    this._tries = 0; // joins in a row that were answered "not now"
-    this._forgotten = false; // the server gave up our position: the next join's answer is a gap
-    this._hole = null; // the offset at which a hole was last met
+    this._tries = 0; // consecutive joins with a temporary error
+    this._forgotten = false; // the server no longer has our position: the next join is a gap
+    this._hole = null; // the offset after which messages were last missing
   }
 
   /**
-   * One page of the room's log, ascending by offset. @param {{before?: number, limit?: number}}
-   * [page] The `limit` messages that come just before the offset `before`. @returns
-   * {Promise<{epoch: string, messages: import('./words.js').Message[], more: boolean}>}
+   * One page of the room's log, ascending by offset.
+   * @param {{before?: number, limit?: number}} [page] The `limit` messages just before the offset
+   * `before`.
+   * @returns {Promise<{epoch: string, messages: import('./words.js').Message[], more: boolean}>}
    */
   async history({ before, limit } = {}) {
-    const { epoch, messages = [], more = false } = await this._link.ask({ type: 'history', room: this.name, limit, before });
+    const request = { type: 'history', room: this.name, limit, before };
+    const { epoch, messages = [], more = false } = await this._link.ask(request);
     return { epoch, messages: messages.map((message) => this._seen(message, epoch)), more };
   }
 
   /**
-   * Reads anew who is here; `onMembers` tells when that is known. Not needed to know who comes and
-   * goes, but for what is not pushed: how many connections each user has, how many are anonymous,
-   * and everything in rooms whose events are off.
+   * Reads the list of members again; then `onMembers` is called. Joins and leaves are pushed; this
+   * is for what is not: the number of connections of each user and of anonymous ones, and
+   * everything in rooms whose events are off.
    */
   refreshMembers() {
-    if (this.members && this.state === 'joined' && !this.members._isReading()) this._link.readMembers(this);
+    const isJoined = this.members && this.state === 'joined';
+    if (isJoined && !this.members._isReading()) this._link.readMembers(this);
   }
 
-  /** Leaves the room. Publishes still queued are rejected with the code `left`. */
+  /** Leaves the room. Queued publishes are rejected with the code `left`. */
   leave() {
     if (this.state !== 'left') this._link.leave(this);
   }
 
   _check() {
-    if (this.state === 'left') throw new SwitchboardError('left', `you have left the room ${this.name}`);
-    if (this.name === null) throw new SwitchboardError('signed_out', 'sign in first: without a name there is no personal room');
+    if (this.state === 'left') {
+      throw new SwitchboardError('left', `you have left the room ${this.name}`);
+    }
+    if (this.name === null) {
+      const reason = 'sign in first: without a name there is no personal room';
+      throw new SwitchboardError('signed_out', reason);
+    }
   }
 
-  /** Whoever stands nowhere yet would not hear its own words: a join takes longer than a publish. */
+  /**
+   * Without a position a client would miss its own messages: a join takes longer than a publish.
+   */
   get _isOpen() {
     return this.position !== null || this.state === 'refused';
   }
@@ -125,10 +140,10 @@ export class Room extends Outlet {
   _joined({ epoch, offset, top, recovered }, since) {
     this._tries = 0;
     const whole = !this._forgotten && (!since || recovered === true);
-    // Standing lower than we said would show us old messages again, so our own position keeps the
-    // upper hand.
-    const stands = since && whole && since.epoch === epoch ? Math.max(offset, since.offset) : offset;
-    this.position = { epoch, offset: stands };
+    // A position below the requested one would deliver old messages again, so the higher one holds.
+    const isSame = since && whole && since.epoch === epoch;
+    const start = isSame ? Math.max(offset, since.offset) : offset;
+    this.position = { epoch, offset: start };
     this._forgotten = false;
     if (!whole) call(this._handlers.onGap, { ...this.position });
     if (this.state !== 'joining') return;
@@ -137,15 +152,17 @@ export class Room extends Outlet {
     if (this.members && this.state === 'joined') this._link.readMembers(this);
   }
 
-  /** Takes a pushed message; true if it lies behind a hole, so that the room must be joined anew. */
+  /**
+   * Handles a pushed message; returns true if messages before it are missing, so that a join is
+   * needed.
+   */
   _message(message) {
     if (message.offset == null) {
-      // What one said to the others only comes back without its data.
+      // A publish with `others` comes back without its data.
       if (!message.own) call(this._handlers.onMessage, this._seen(message, null));
       return false;
     }
-    // While a join is on its way only its answer tells where we stand; what comes before it comes
-    // again after it.
+    // While a join is in flight its reply sets the position; earlier messages come again after it.
     if (this.state !== 'joined' || message.offset <= this.position.offset) return false;
     if (message.offset > this.position.offset + 1) return true;
     this.position = { epoch: this.position.epoch, offset: message.offset };
@@ -160,28 +177,28 @@ export class Room extends Outlet {
     call(this._handlers.onGap, { epoch, offset });
   }
 
-  // Who is here.
+  // Members.
 
-  _came(frame) {
+  _memberJoined(frame) {
     const member = { user: frame.user, info: frame.info ?? null, version: frame.version };
     if (!this.members || this.members._joined(frame)) call(this._handlers.onJoined, member);
     this._membersChanged();
   }
 
-  _went(frame) {
+  _memberLeft(frame) {
     const member = { user: frame.user, version: frame.version };
     if (!this.members || this.members._left(frame)) call(this._handlers.onLeft, member);
     this._membersChanged();
   }
 
-  /** More has changed than the server tells one by one, or its versions have begun anew. */
+  /** More has changed than the server sends one by one, or versions start again. */
   _changedMuch() {
     if (!this.members) return;
     this.members._outdate();
     if (this.state === 'joined') this._link.readMembers(this);
   }
 
-  /** An answer to the question for the list; whether to go on asking. */
+  /** Handles a page of members; returns whether to request the next one. */
   _page(answer) {
     if (answer.type === 'error') {
       this.members._refused(errorOf(answer));
@@ -190,7 +207,9 @@ export class Room extends Outlet {
     }
     const change = this.members._page(answer);
     if (!change) return true;
-    for (const { user, info, version } of change.joined) call(this._handlers.onJoined, { user, info, version });
+    for (const { user, info, version } of change.joined) {
+      call(this._handlers.onJoined, { user, info, version });
+    }
     for (const { user } of change.left) call(this._handlers.onLeft, { user });
     this._membersChanged();
     return false;

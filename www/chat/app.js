@@ -1,7 +1,7 @@
 /**
- * The desk: which conversations there are, which one is looked at, and how much is unread in the
- * others. It knows no conversation from inside; what changes with the one that is looked at is told
- * to those who listen.
+ * The state of the chat page: its conversations, the selected one, and how much is unread in the
+ * others. It does not depend on the kind of a conversation; listeners are called when the selected
+ * one changes.
  */
 
 import { following, log, quietly, showFrom, toEnd } from './log.js';
@@ -12,64 +12,67 @@ const box = $('message');
 const listeners = [];
 const unreadListeners = [];
 
-export const desk = {
-  /** What one is called, as far as is known; null: nothing. */
+export const app = {
+  /** The user's own name, if known; null: none. */
   me: null,
-  /** The conversation that is looked at. */
+  /** The selected conversation. */
   current: null,
-  /** All of them, in the order of the page. */
+  /** All conversations, in the order of the page. */
   all: new Set(),
 
-  /** Calls `listener` with the current conversation whenever it is another one. */
+  /** Calls `listener` with the current conversation when another one is selected. */
   onChange(listener) {
     listeners.push(listener);
   },
 
-  /** Calls `listener` when something has been read, or came and was not. */
+  /** Calls `listener` when a number of unread messages changes. */
   onUnread(listener) {
     unreadListeners.push(listener);
   },
 
   typingChanged() {
-    setText($('typing'), desk.current?.typists.words() ?? '');
+    setText($('typing'), app.current?.typists.text() ?? '');
   },
 
-  isSeen: (conversation) => desk.current === conversation && !document.hidden,
+  isSeen: (conversation) => app.current === conversation && !document.hidden,
 
   add(conversation, list) {
-    desk.all.add(conversation);
+    app.all.add(conversation);
     const item = make('li');
     item.append(conversation.tab);
     list.append(item);
-    desk.unreadChanged();
+    app.unreadChanged();
   },
 
   remove(conversation) {
-    desk.all.delete(conversation);
+    app.all.delete(conversation);
     conversation.tab.parentElement.remove();
     conversation.typists.clear();
-    if (desk.current !== conversation) return desk.unreadChanged();
-    desk.current = null;
-    desk.select([...desk.all].at(-1) ?? null);
+    if (app.current !== conversation) return app.unreadChanged();
+    app.current = null;
+    app.select([...app.all].at(-1) ?? null);
   },
 
   select(conversation) {
-    const former = desk.current;
+    const former = app.current;
     if (former) {
       former.draft = box.value;
       former.scroll = following ? null : log.scrollTop;
       former.writing.stop();
     }
     conversation?.show();
-    desk.current = conversation;
+    app.current = conversation;
     body.classList.toggle('lone', !conversation);
-    for (const control of [box, $('send')]) control.disabled = !conversation || conversation.isReadOnly;
+    for (const control of [box, $('send')]) {
+      control.disabled = !conversation || conversation.isReadOnly;
+    }
     $('leave').hidden = !conversation;
     box.value = conversation?.draft ?? '';
     fitBox();
     quietly(() => {
       if (!conversation) {
-        log.replaceChildren(make('p', 'hint', 'Join a room to plug in. Whoever opens the same room, on any node, hears you.'));
+        const hint = 'Join a room to begin. Its members, on any node, see your messages.';
+        log.replaceChildren(make('p', 'hint', hint));
         return toEnd();
       }
       const { earlier, messages, outgoing, scroll, unread } = conversation;
@@ -79,52 +82,58 @@ export const desk = {
       conversation.seen();
     });
     for (const listener of listeners) listener(conversation);
-    desk.typingChanged();
-    desk.unreadChanged();
+    app.typingChanged();
+    app.unreadChanged();
     openDrawer(!conversation && phone.matches);
   },
 
-  /** Goes to a conversation because someone asked to, and so also to its message box; on a phone that would call the keyboard. */
+  /**
+   * Selects a conversation on the user's request, and focuses its message box; on a phone that
+   * would open the keyboard.
+   */
   visit(conversation) {
-    desk.select(conversation);
+    app.select(conversation);
     if (!touch.matches) box.focus();
   },
 
   unreadChanged() {
     let all = 0;
-    for (const conversation of desk.all) {
+    for (const conversation of app.all) {
       const { tab, unread } = conversation;
       all += unread;
-      tab.replaceChildren(...(conversation.sign ? [conversation.sign] : []), make('span', 'label', conversation.label));
-      tab.setAttribute('aria-current', String(conversation === desk.current));
+      const sign = conversation.sign ? [conversation.sign] : [];
+      tab.replaceChildren(...sign, make('span', 'label', conversation.label));
+      tab.setAttribute('aria-current', String(conversation === app.current));
       if (unread > 0) tab.append(unreadBadge(unread));
     }
-    const elsewhere = all - (desk.current?.unread ?? 0);
+    const elsewhere = all - (app.current?.unread ?? 0);
     $('elsewhere').hidden = elsewhere === 0;
     $('elsewhere').replaceChildren(...(elsewhere ? unreadBadge(elsewhere).childNodes : []));
-    document.title = `${all ? `(${all}) ` : ''}${desk.current ? `${desk.current.label} · ` : ''}Switchboard`;
+    const label = app.current ? `${app.current.label} · ` : '';
+    document.title = `${all ? `(${all}) ` : ''}${label}Switchboard`;
     for (const listener of unreadListeners) listener();
   },
 };
 
-/** Opens and closes the list of conversations, which on a phone lies over the page. */
+/** Opens and closes the list of conversations, which on a phone covers the page. */
 export function openDrawer(open) {
   body.classList.toggle('drawer', open);
   if (open) body.classList.remove('shows-people');
   cover();
 }
 
-/** Opens and closes the list of people, which lies over the page unless that is wide. */
+/** Opens and closes the list of members, which covers the page unless that is wide. */
 export function openPeople(open) {
   body.classList.toggle('shows-people', open);
   if (open) body.classList.remove('drawer');
   cover();
 }
 
-/** What lies under a drawer cannot be reached. */
+/** Makes the page under a drawer inert. */
 export function cover() {
   const isOpen = (name) => body.classList.contains(name);
-  const [drawer, people] = [isOpen('drawer') && phone.matches, isOpen('shows-people') && narrow.matches];
+  const drawer = isOpen('drawer') && phone.matches;
+  const people = isOpen('shows-people') && narrow.matches;
   $('menu').setAttribute('aria-expanded', String(isOpen('drawer')));
   $('who-is-here').setAttribute('aria-expanded', String(isOpen('shows-people')));
   $('backdrop').hidden = !drawer && !people;
@@ -138,7 +147,7 @@ export function fitBox() {
 }
 
 document.addEventListener('visibilitychange', () => {
-  if (document.hidden || !desk.current) return;
-  desk.current.seen();
-  desk.unreadChanged();
+  if (document.hidden || !app.current) return;
+  app.current.seen();
+  app.unreadChanged();
 });

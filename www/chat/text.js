@@ -1,0 +1,38 @@
+/** Texts of the page, without its elements: lists of names, and joins and leaves. */
+
+/** Names in a sentence: all of a few, and how many more. */
+export function enumerate(names, most) {
+  const shown = names.length > most ? names.slice(0, most - 1) : names;
+  const others = names.length - shown.length;
+  const parts = others > 0 ? [...shown, `${others} others`] : shown;
+  return parts.length < 2 ? parts.join('') : `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`;
+}
+
+/**
+ * Joins and leaves between two messages, as one line. A user that joined and left meanwhile, or
+ * left and returned, is not in it: nothing has changed.
+ */
+export class MemberChanges {
+  #changes = new Map(); // user → true: joined, false: left
+
+  add(user, hasJoined) {
+    const former = this.#changes.get(user);
+    if (former === undefined) this.#changes.set(user, hasJoined);
+    else if (former !== hasJoined) this.#changes.delete(user);
+  }
+
+  /** Adds later changes. */
+  merge(later) {
+    for (const [user, hasJoined] of later.#changes) this.add(user, hasJoined);
+  }
+
+  text() {
+    const usersOf = (kind) =>
+      [...this.#changes].filter(([, hasJoined]) => hasJoined === kind).map(([user]) => user);
+    const [joined, left] = [usersOf(true), usersOf(false)];
+    const parts = [];
+    if (joined.length > 0) parts.push(`${enumerate(joined, 5)} joined`);
+    if (left.length > 0) parts.push(`${enumerate(left, 5)} left`);
+    return parts.join(' · ');
+  }
+}
