@@ -25,7 +25,7 @@ const STREAM: &str = "switchboard:hooks";
 const LOST: &str = "switchboard:hooks:lost";
 
 /// What the scripts of presence include.
-const NOTICE: &str = include_str!("../../src/broker/redis/notice.lua");
+const NOTICE: &str = include_str!("../../src/broker/redis/webhook_event.lua");
 
 /// Makes changes known as a script would, in one go; the stream keeps `limit` of them.
 fn append(redis: &RedisServer, limit: usize, changes: &[String]) {

@@ -1,4 +1,4 @@
-//! What is said to Redis: each [`RedisRequest`] and each command of presence as a command.
+//! Turns each [`RedisRequest`] and each [`PresenceCommand`] into a Redis command.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::presence_agent::PresenceCommand;
 use super::reaper::{FIELDS, ROOMS, Step};
 use super::request_queue::RedisRequest;
 use super::revoked;
-use super::scripts::{Script, ScriptCaller};
-use crate::broker::redis::reconciler::{Ask, Said, Who};
+use super::scripts::{Script, ScriptCaller, millis};
+use crate::broker::redis::reconciler::{MemberKey, MemberState, PresenceUpdate};
 use crate::broker::redis::wire::{self, Format};
 use crate::broker::{Census, KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
 use crate::model::cluster_query::{ClusterQuery, Kind};
@@ -20,39 +20,37 @@ use crate::model::id::{Epoch, Incarnation, Position, RoomName};
 use crate::model::retention::Retention;
 use crate::model::webhook_event::{LENGTH, Wanted};
 
-/// How long the position of a room is kept in which nothing was ever said. Anyone can join rooms by
-/// the thousand.
+/// How long the position of a room without publications is kept. Shorter than others, because any
+/// client can join rooms by the thousand.
 const IDLE_META_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// How many bytes of bodies a page holds at most, so that one read neither stalls Redis nor fills
-/// memory.
+/// The most bytes of bodies in a page, so that one read neither blocks Redis nor fills memory.
 const PAGE_BYTES: usize = 512 << 10;
 
-/// How many members, rooms or connections a page holds at most, for the same reason.
+/// The most members, rooms or connections in a page, for the same reason.
 const PAGE_MEMBERS: usize = 1000;
 
-/// How long the version of a room's list of members is kept when nobody is in it: whoever follows
-/// the room sees at the next change that nothing was missed. A guess; after it a follower reads
-/// once for nothing.
+/// How long the version of an empty room's list of members is kept. A node that follows the room
+/// uses it to detect that it missed no change. A guess; after it a follower reads once for nothing.
 const VERSION_TTL: Duration = Duration::from_secs(3600);
 
-/// How long after its end a lease counts as over for others: more than the clocks of several
-/// servers differ.
+/// How long after its end a lease counts as over for other nodes: more than the difference of the
+/// servers' clocks.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Of how many leases that are over a node is told at once.
+/// The most ended leases in one answer.
 const OVER: usize = 16;
 
-/// Turns jobs into commands.
+/// Builds the commands.
 #[derive(Debug)]
 pub struct Commands {
     pub names: Names,
     run: Incarnation,
     node_topic: String,
     retention: Retention,
-    /// Whether somebody wants to know that a room is occupied or vacated.
+    /// The rooms whose changes between occupied and vacated are webhook events.
     webhooks: Option<Wanted>,
-    /// In which format publications are written.
+    /// The format in which publications are written.
     format: Format,
     /// Candidates for epochs; seeded by the operating system.
     random: fastrand::Rng,
@@ -71,14 +69,14 @@ impl Commands {
         }
     }
 
-    /// Publications are written in this format from now on; before, in the first.
+    /// Sets the format in which publications are written; it begins as the first.
     pub fn set_format(&mut self, format: Format) {
         self.format = format;
     }
 
-    /// The command of a job.
-    pub fn command(&mut self, job: &RedisRequest, caller: &mut ScriptCaller) -> Cmd {
-        match job {
+    /// The command of a request.
+    pub fn command(&mut self, request: &RedisRequest, caller: &mut ScriptCaller) -> Cmd {
+        match request {
             RedisRequest::Publish(publish) if publish.ephemeral => {
                 let message = wire::encode_ephemeral(&publish.publication, self.format);
                 plain_publish(&self.names.topic(&publish.room), &message)
@@ -172,7 +170,7 @@ impl Commands {
                     (_, Some(after)) => format!("({after}"),
                     (_, None) => "-".to_owned(),
                 };
-                // No letter of a name is above it.
+                // No character of a name is greater than 7f.
                 let to = prefix
                     .as_ref()
                     .map_or("+".to_owned(), |prefix| format!("({prefix}\x7f"));
@@ -194,25 +192,31 @@ impl Commands {
         }
     }
 
-    /// The command of an command.
+    /// The Redis command of a presence command.
     pub fn presence_command(&self, command: &PresenceCommand, caller: &mut ScriptCaller) -> Cmd {
         let names = &self.names;
         match command {
             PresenceCommand::Lease(renewal, newest) => self.renewal(renewal, *newest, caller),
-            PresenceCommand::Say { lease, ends, ask } => {
+            PresenceCommand::Update {
+                lease,
+                ends,
+                update,
+            } => {
                 let lease = lease.to_string();
-                match ask {
-                    Ask::Enter { number, room } => {
+                match update {
+                    PresenceUpdate::AddRoom { number, room } => {
                         let mut command = plain("ZADD", &names.rooms(&lease));
                         command.arg("GT").arg(*number).arg(room.as_str());
                         command
                     }
-                    Ask::Quit { number } => {
+                    PresenceUpdate::RemoveRoom { number } => {
                         let mut command = plain("ZREMRANGEBYSCORE", &names.rooms(&lease));
                         command.arg(*number).arg(*number);
                         command
                     }
-                    Ask::Say { room, said } => self.say(&lease, *ends, room, said, caller),
+                    PresenceUpdate::SetMembers { room, members } => {
+                        self.set_members(&lease, *ends, room, members, caller)
+                    }
                 }
             }
             PresenceCommand::Reap(Step::Rooms { lease }) => {
@@ -231,12 +235,12 @@ impl Commands {
                 command.arg(FIELDS).arg(millis(VERSION_TTL)).arg(LENGTH);
                 command
             }
-            PresenceCommand::Reap(Step::Strike { lease, room }) => {
+            PresenceCommand::Reap(Step::RemoveRoom { lease, room }) => {
                 let mut command = plain("ZREM", &names.rooms(lease));
                 command.arg(room);
                 command
             }
-            PresenceCommand::Reap(Step::Bury { lease }) => {
+            PresenceCommand::Reap(Step::RemoveLease { lease }) => {
                 let mut command = plain("ZREM", &names.nodes());
                 command.arg(lease);
                 command
@@ -262,12 +266,12 @@ impl Commands {
         command
     }
 
-    fn say(
+    fn set_members(
         &self,
         lease: &str,
         ends: u64,
         room: &RoomName,
-        said: &[Said],
+        members: &[MemberState],
         caller: &mut ScriptCaller,
     ) -> Cmd {
         let mut command = caller.call(Script::SetPresence);
@@ -277,16 +281,16 @@ impl Commands {
             .arg(millis(LONGEST))
             .arg(millis(VERSION_TTL))
             .arg(LENGTH);
-        for Said {
-            who,
+        for MemberState {
+            key,
             connections,
             info,
-        } in said
+        } in members
         {
-            let name = match who {
-                Who::Anonymous => Cow::Borrowed(""),
-                Who::User(user) => Cow::Borrowed(user.as_str()),
-                Who::Connection(session) => Cow::Owned(wire::connection::field(*session)),
+            let name = match key {
+                MemberKey::Anonymous => Cow::Borrowed(""),
+                MemberKey::User(user) => Cow::Borrowed(user.as_str()),
+                MemberKey::Connection(session) => Cow::Owned(wire::connection::field(*session)),
             };
             let info = info.as_ref().map_or("", |info| info.get());
             command.arg(&*name).arg(*connections).arg(info);
@@ -294,7 +298,7 @@ impl Commands {
         command
     }
 
-    /// The keys of a script that changes who is in a room.
+    /// The keys of a script that changes the members of a room.
     fn room_keys(&self, room: &RoomName, command: &mut Cmd) {
         let wanted = self.webhooks.as_ref();
         let is_wanted = wanted.is_some_and(|wanted| wanted.watches(room));
@@ -322,11 +326,6 @@ fn plain_publish(topic: &str, message: &str) -> Cmd {
     let mut command = Cmd::new();
     command.arg("PUBLISH").arg(topic).arg(message);
     command
-}
-
-/// At least 1: Redis would take zero as "at once", or refuse it.
-pub fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! One connection to Redis: found among the addresses, made over the runtime's own sockets, checked
-//! to be the master's, and ended when dropped. The driver is the crate's, spawned here; its own
-//! supervision is not used, because it gives up and forgets subscriptions.
+//! One connection to Redis: dialed over the runtime's own sockets, checked to be to the master, and
+//! ended when dropped. The driver is the `redis` crate's, spawned here; the crate's own
+//! reconnection is not used, because it gives up and loses subscriptions.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,19 +14,18 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::liveness::Signal;
 use super::push_queue::{self, PushQueue};
-use super::scripts::{self, Learned, Script};
+use super::scripts::{self, LoadedScripts, Script};
 use crate::config::RedisUrl;
 use crate::runtime::tls::{self, TlsConnector};
 use crate::runtime::{self, Elapsed, Socket};
 
-/// How long resolving may take, and TCP, and TLS.
+/// The timeout of each step: resolving, TCP and TLS.
 const STEP: Duration = Duration::from_secs(1);
 
-/// How long everything may take that is said before the first request: eight questions, over a slow
-/// line too.
-const INTRODUCTION: Duration = Duration::from_secs(2);
+/// The timeout of the preparation before the first request: eight commands, on a slow line too.
+const PREPARATION: Duration = Duration::from_secs(2);
 
-/// How long the other addresses may still answer once one has said that it is the master.
+/// How long to wait for the other addresses after one has answered that it is the master.
 const SECOND_OPINION: Duration = Duration::from_millis(200);
 
 /// Why there is no connection. No variant holds a password.
@@ -51,7 +50,7 @@ pub enum ConnectError {
 /// What a connection is for.
 #[derive(Clone, Debug)]
 pub enum Purpose {
-    /// Publishes. It leads: the others follow it to its server.
+    /// Publishes. The other connections use the same server as this one.
     Publishes,
     Reads,
     Webhooks,
@@ -72,32 +71,33 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// Knows the addresses and how to connect. Shared by the three connections.
+/// The addresses and the means to connect. Shared by all connections of the node.
 pub struct Connector {
     addresses: Vec<RedisUrl>,
     tls: Option<TlsConnector>,
-    /// The replication id of the server that publishes go to, so that the others use no other.
+    /// The replication id of the server that publishes go to; the other connections use no other.
     home: Mutex<Option<String>>,
 }
 
-/// What a server says of itself.
+/// A server, as it describes itself in `INFO`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Server {
     pub master: bool,
     /// The identity of its data set.
     pub replid: String,
-    /// How much was ever written to that data set, in bytes.
+    /// The bytes that were ever written to that data set.
     written: u64,
 }
 
-/// A live connection. Dropping it ends the driver and closes the socket, whatever is unanswered.
+/// A live connection. Dropping it ends the driver and closes the socket, even with unanswered
+/// requests.
 #[derive(Debug)]
 pub struct RedisConnection {
     pub connection: MultiplexedConnection,
     pub address: RedisUrl,
     pub server: Server,
     /// The purpose's scripts; none for the subscription.
-    pub learned: Learned,
+    pub loaded: LoadedScripts,
     /// The subscription's queue.
     pub pushes: Option<PushQueue>,
     /// Disconnected when the driver has ended.
@@ -120,7 +120,7 @@ impl Connector {
         }
     }
 
-    /// The server that publishes go to, if they go anywhere.
+    /// The server that publishes go to, if they have a connection.
     pub fn home(&self) -> Option<String> {
         self.home
             .lock()
@@ -132,9 +132,10 @@ impl Connector {
         *self.home.lock().unwrap_or_else(PoisonError::into_inner) = replid;
     }
 
-    /// Connects to the master. All addresses are asked at once, so that a dead one delays nobody.
-    /// If several say that they are the master (one has come back from the dead), the publishes'
-    /// one is taken, else the one with the longest history: so all nodes choose alike.
+    /// Connects to the master. All addresses are dialed at once, so that a dead one causes no
+    /// delay. If several answer that they are the master (a failed one has come back), the one that
+    /// publishes go to is taken, else the one with the longest history, so that all nodes choose
+    /// the same one.
     ///
     /// # Errors
     /// The first address' own, when none is the master.
@@ -183,27 +184,27 @@ impl Connector {
         let late = |Elapsed| ConnectError::Silent(address.clone());
         match &self.tls {
             Some(tls) if address.tls() => {
-                let shaken = tls::handshake(tls, address.host(), socket);
-                let stream = runtime::timeout(STEP, shaken)
+                let handshake = tls::handshake(tls, address.host(), socket);
+                let stream = runtime::timeout(STEP, handshake)
                     .await
                     .map_err(late)?
                     .map_err(|error| ConnectError::Connect(address.clone(), error))?;
-                introduce(stream, address, purpose).await
+                prepare_stream(stream, address, purpose).await
             }
-            _ => introduce(socket, address, purpose).await,
+            _ => prepare_stream(socket, address, purpose).await,
         }
     }
 }
 
 async fn dial(address: &RedisUrl) -> Result<Socket, ConnectError> {
     let unresolved = |error| ConnectError::Resolve(address.clone(), error);
-    let found = runtime::timeout(STEP, runtime::resolve(address.host(), address.port()))
+    let addresses = runtime::timeout(STEP, runtime::resolve(address.host(), address.port()))
         .await
         .unwrap_or_else(|Elapsed| Err(io::ErrorKind::TimedOut.into()))
         .map_err(unresolved)?;
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for place in found {
-        match runtime::connect(place, STEP).await {
+    for socket_address in addresses {
+        match runtime::connect(socket_address, STEP).await {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
         }
@@ -211,8 +212,8 @@ async fn dial(address: &RedisUrl) -> Result<Socket, ConnectError> {
     Err(ConnectError::Connect(address.clone(), last))
 }
 
-/// Says hello, asks who it is, and prepares it for its purpose.
-async fn introduce<S>(
+/// Logs in, reads the server's role, and prepares the connection for its purpose.
+async fn prepare_stream<S>(
     stream: S,
     address: &RedisUrl,
     purpose: &Purpose,
@@ -220,8 +221,7 @@ async fn introduce<S>(
 where
     S: futures::io::AsyncRead + futures::io::AsyncWrite + Unpin + Send + 'static,
 {
-    // Our own deadlines stand around every request; the crate's timer would belong to another
-    // runtime.
+    // Every request has our own deadline; the crate's timer would belong to another runtime.
     let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
     let mut pushes = None;
     if let Purpose::Subscription {
@@ -229,10 +229,10 @@ where
         signals,
     } = purpose
     {
-        let (inlet, outlet) = push_queue::queue(node_topic.clone(), signals.clone());
-        pushes = Some(outlet);
+        let (sender, queue) = push_queue::queue(node_topic.clone(), signals.clone());
+        pushes = Some(queue);
         config = config.set_push_sender(move |info: PushInfo| -> Result<(), ()> {
-            inlet.take(info);
+            sender.push(info);
             Ok(())
         });
     }
@@ -249,35 +249,37 @@ where
         });
         let mut link = RedisConnection {
             server: Server::default(),
-            learned: Learned::default(),
+            loaded: LoadedScripts::default(),
             address: address.clone(),
             connection,
             pushes,
             ended,
             driver: handle,
         };
-        link.server = ask_server(&mut link.connection).await?;
+        link.server = read_server(&mut link.connection).await?;
         if link.server.master {
-            link.learned = prepare(&mut link.connection, purpose).await?;
+            link.loaded = prepare(&mut link.connection, purpose).await?;
         }
         Ok(link)
     };
-    let link = runtime::timeout(INTRODUCTION, preparation)
+    let link = runtime::timeout(PREPARATION, preparation)
         .await
         .map_err(|Elapsed| ConnectError::Silent(address.clone()))?
         .map_err(|error| refused(address, error))?;
-    match link.server.master {
-        true => Ok(link),
-        false => Err(ConnectError::Replica(address.clone())),
+    if link.server.master {
+        Ok(link)
+    } else {
+        Err(ConnectError::Replica(address.clone()))
     }
 }
 
-/// Before version 7 Redis does not know the first line of the publishing script.
+/// Redis before version 7 does not support the first line of the publishing script.
 fn refused(address: &RedisUrl, error: redis::RedisError) -> ConnectError {
     let details = error.detail().unwrap_or_default();
-    match details.contains("compiling script") {
-        true => ConnectError::TooOld(address.clone()),
-        false => ConnectError::Refused(address.clone(), error),
+    if details.contains("compiling script") {
+        ConnectError::TooOld(address.clone())
+    } else {
+        ConnectError::Refused(address.clone(), error)
     }
 }
 
@@ -298,48 +300,51 @@ fn login(address: &RedisUrl) -> RedisConnectionInfo {
 async fn prepare(
     connection: &mut MultiplexedConnection,
     purpose: &Purpose,
-) -> redis::RedisResult<Learned> {
+) -> redis::RedisResult<LoadedScripts> {
     match purpose {
         Purpose::Publishes => {
             warn_of_eviction(connection).await?;
-            teach(connection, scripts::PUBLISHES).await
+            load_scripts(connection, scripts::PUBLISHES).await
         }
-        Purpose::Reads => teach(connection, scripts::READS).await,
-        Purpose::Webhooks => teach(connection, scripts::WEBHOOKS).await,
+        Purpose::Reads => load_scripts(connection, scripts::READS).await,
+        Purpose::Webhooks => load_scripts(connection, scripts::WEBHOOKS).await,
         Purpose::Subscription { node_topic, .. } => {
             connection.subscribe(node_topic).await?;
-            Ok(Learned::default())
+            Ok(LoadedScripts::default())
         }
     }
 }
 
-async fn teach(
+async fn load_scripts(
     connection: &mut MultiplexedConnection,
     scripts: &[Script],
-) -> redis::RedisResult<Learned> {
-    let mut learned = Learned::default();
+) -> redis::RedisResult<LoadedScripts> {
+    let mut loaded = LoadedScripts::default();
     for script in scripts {
         let mut load = Cmd::new();
         load.arg("SCRIPT").arg("LOAD").arg(script.text());
-        learned.add(*script, load.query_async(connection).await?);
+        loaded.add(*script, load.query_async(connection).await?);
     }
-    Ok(learned)
+    Ok(loaded)
 }
 
-/// A Redis that evicts when memory is short takes rooms' positions with it; clients are then told
-/// of gaps.
+/// A Redis that evicts keys when memory is short also evicts rooms' positions; clients then see
+/// gaps.
 async fn warn_of_eviction(connection: &mut MultiplexedConnection) -> redis::RedisResult<()> {
-    let info = ask_info(connection, "memory").await?;
+    let info = read_info(connection, "memory").await?;
     let policy = field(&info, "maxmemory_policy");
     if field(&info, "maxmemory") != "0" && policy != "noeviction" {
-        log::warn!(policy = policy; "Redis may throw away rooms when memory is short; set maxmemory-policy noeviction");
+        log::warn!(
+            policy = policy;
+            "Redis may evict rooms when memory is short; set maxmemory-policy noeviction"
+        );
     }
     Ok(())
 }
 
-/// Asks a server what it is.
-pub async fn ask_server(connection: &mut MultiplexedConnection) -> redis::RedisResult<Server> {
-    let info = ask_info(connection, "replication").await?;
+/// Reads the role of a server.
+pub async fn read_server(connection: &mut MultiplexedConnection) -> redis::RedisResult<Server> {
+    let info = read_info(connection, "replication").await?;
     Ok(Server {
         master: field(&info, "role") == "master",
         replid: field(&info, "master_replid").to_owned(),
@@ -347,7 +352,7 @@ pub async fn ask_server(connection: &mut MultiplexedConnection) -> redis::RedisR
     })
 }
 
-async fn ask_info(
+async fn read_info(
     connection: &mut MultiplexedConnection,
     section: &str,
 ) -> redis::RedisResult<String> {
@@ -356,7 +361,7 @@ async fn ask_info(
     info.query_async(connection).await
 }
 
-/// A line of what INFO says; empty when it is not there.
+/// The value of a field of INFO; empty if it is missing.
 fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))

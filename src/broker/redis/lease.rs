@@ -1,20 +1,21 @@
-//! The lease of this node: while it is held, what the node says of its members stands. Plain logic;
-//! the times of Redis are milliseconds of its own clock, which judges alone when a lease is over.
+//! The lease of this node. The members that a node writes stay in Redis while its lease is held.
+//! Plain logic; times of Redis are milliseconds of its own clock, which alone decides when a lease
+//! is over.
 //!
-//! **Why a late word of a dead lease changes nothing.** A lease is taken once; its end only moves
-//! forward, and only by a script that finds it still held. So once the end is past, that lease is
-//! over for ever, and its node takes another (the count in its name tells them apart). Every word
-//! about members carries the end that the node knew when it sent it, which is not later than the
-//! real one, and the script refuses it when that end is past. Others take out what a lease has said
-//! a margin after its real end. So whatever comes after the taking out comes after the end it
-//! carries. A shortened lease ends no earlier than words whose answers were lost
-//! ([`Lease::retire`]). It is assumed that the clock of Redis goes forward, and on several servers
-//! that their clocks differ by less than the margin; a clock that is set back ends all leases,
-//! instead of prolonging them.
+//! **Why a late update under an ended lease changes nothing.** A lease is taken once; its end only
+//! moves forward, and only by a script that finds it still held. So once the end is past, that
+//! lease is over for ever, and its node takes another (the count in the name distinguishes them).
+//! Every update of members carries the latest end that the node knows, which is not later than the
+//! real one, and the script refuses the update when that end is past. Other nodes remove the
+//! members of a lease a margin after its real end. So every update that arrives after the removal
+//! also arrives after the end it carries, and is refused. A shortened lease ends no earlier than
+//! the updates whose answers were lost ([`Lease::retire`]). Two assumptions: the clock of Redis
+//! goes forward, and the clocks of several servers differ by less than the margin. A clock that is
+//! set back ends all leases instead of prolonging them.
 //!
-//! **Why an outage empties no room.** Only a node takes out that has renewed its own lease for one
-//! lease's time without a pause; after an outage of Redis nobody has, until everybody has come
-//! back.
+//! **Why an outage empties no room.** A node reaps only if it has renewed its own lease without a
+//! pause for the length of a lease. After an outage of Redis no node has, until all have had the
+//! time to come back.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -22,8 +23,8 @@ use std::time::{Duration, Instant};
 use crate::broker::redis::wire::Format;
 use crate::model::id::Incarnation;
 
-/// How long a lease is: a node that is killed has left for everyone within this time, the margin
-/// and a second.
+/// The length of a lease. The members of a killed node are removed within this time, the margin and
+/// a second.
 pub const LEASE: Duration = Duration::from_secs(10);
 
 /// The longest time that [`Lease::retire`] may ask for. Ends further ahead are from before the
@@ -43,7 +44,7 @@ impl fmt::Display for LeaseId {
     }
 }
 
-/// A request for the lease, in the words of `lease.lua`.
+/// A request for the lease; the arguments of `lease.lua`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renewal {
     pub lease: LeaseId,
@@ -52,11 +53,11 @@ pub struct Renewal {
     pub span: Duration,
     /// It ends no earlier than this.
     pub earliest: u64,
-    /// How long a lease may be that is renewed so.
+    /// The longest that a lease renewed so can be.
     pub usual: Duration,
 }
 
-/// What Redis says to it.
+/// The answer of `lease.lua`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub state: Answered,
@@ -73,11 +74,11 @@ pub enum Answered {
     Lost,
 }
 
-/// What an answer means.
+/// What an answer changes for the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum LeaseChange {
     None,
-    /// What was said is said no longer: it must be said anew, under the next lease.
+    /// The lease is over: all members must be sent again, under the next one.
     Over,
 }
 
@@ -95,7 +96,7 @@ pub struct Lease {
     state: State,
     /// The data set it was taken in.
     replid: String,
-    /// When it is to be asked for.
+    /// When the next renewal is due.
     due: Instant,
 }
 
@@ -130,8 +131,8 @@ impl Lease {
         self.id
     }
 
-    /// When it ends as far as is known; `None`: there is none at the moment, or it is being
-    /// shortened and nothing may be said with a later end.
+    /// The latest known end; `None`: there is no lease at the moment, or it is being shortened, and
+    /// no update may be sent with a later end.
     pub fn ends(&self) -> Option<u64> {
         match self.state {
             State::Held { ends, .. } => Some(ends),
@@ -144,15 +145,15 @@ impl Lease {
         matches!(self.state, State::Retiring { .. } | State::Retired { .. })
     }
 
-    /// Whether this node has renewed long enough without a pause to know that others who have not
-    /// are gone.
+    /// Whether this node has renewed without a pause for so long that nodes whose leases are over
+    /// must be gone.
     pub fn may_reap(&self, now: Instant) -> bool {
         matches!(self.state, State::Held { since, .. } if now >= since + self.span)
     }
 
-    /// What is to be asked now. `doubt`: until when something may yet be done under this lease
-    /// whose answer was lost.
-    pub fn ask(&mut self, doubt: u64, now: Instant) -> Option<Renewal> {
+    /// The renewal that is due now. `unconfirmed_until`: until when an update under this lease
+    /// whose answer was lost may still be applied.
+    pub fn next_renewal(&mut self, unconfirmed_until: u64, now: Instant) -> Option<Renewal> {
         if now < self.due {
             return None;
         }
@@ -169,33 +170,33 @@ impl Lease {
             State::Held { .. } => Some(renewal(false, self.span, 0, self.span)),
             State::Retiring { until } => {
                 let span = until.saturating_duration_since(now);
-                Some(renewal(false, span, doubt, LONGEST))
+                Some(renewal(false, span, unconfirmed_until, LONGEST))
             }
             State::Retired { .. } => None,
         }
     }
 
-    /// What was asked was answered.
-    pub fn answered(&mut self, asked: &Renewal, answer: &Answer, now: Instant) -> News {
-        if asked.lease != self.id {
-            return News::None;
+    /// A renewal was answered.
+    pub fn answered(&mut self, sent: &Renewal, answer: &Answer, now: Instant) -> LeaseChange {
+        if sent.lease != self.id {
+            return LeaseChange::None;
         }
         match (self.state, answer.state) {
-            (State::Retired { .. }, _) => News::None,
+            (State::Retired { .. }, _) => LeaseChange::None,
             (State::Retiring { .. }, state) => {
                 // Unless it was renewed just before it was to be shortened.
-                if asked.usual == LONGEST {
+                if sent.usual == LONGEST {
                     self.state = match state {
                         Answered::Held { ends, .. } => State::Retired { ends: Some(ends) },
                         Answered::Lapsed | Answered::Lost => State::Retired { ends: None },
                     };
                 }
-                News::None
+                LeaseChange::None
             }
             (State::Wanted, Answered::Held { ends, .. }) => {
                 self.replid.clone_from(&answer.replid);
                 self.state = State::Held { ends, since: now };
-                News::None
+                LeaseChange::None
             }
             (State::Held { since, .. }, Answered::Held { ends, former })
                 if self.replid == answer.replid =>
@@ -205,32 +206,32 @@ impl Lease {
                     _ => now,
                 };
                 self.state = State::Held { ends, since };
-                News::None
+                LeaseChange::None
             }
             (State::Wanted | State::Held { .. }, _) => {
                 self.state = State::Wanted;
                 self.id.count = self.id.count.wrapping_add(1);
                 self.due = now;
-                News::Over
+                LeaseChange::Over
             }
         }
     }
 
-    /// What was asked was not answered. It may have been done, so this lease is not taken twice:
-    /// others may know it as over.
-    pub fn unanswered(&mut self, asked: &Renewal, now: Instant) {
-        if asked.take && asked.lease == self.id {
+    /// A renewal was not answered. It may have been done, so this lease is not taken twice: it may
+    /// be over for other nodes.
+    pub fn unanswered(&mut self, sent: &Renewal, now: Instant) {
+        if sent.take && sent.lease == self.id {
             self.id.count = self.id.count.wrapping_add(1);
         }
         self.due = now;
     }
 
-    /// Ask at once: the connection is new, or a word was refused as too late.
-    pub fn hurry(&mut self, now: Instant) {
+    /// Makes a renewal due: the connection is new, or an update was refused as too late.
+    pub fn renew_now(&mut self, now: Instant) {
         self.due = now;
     }
 
-    /// From now on it is shortened instead of renewed.
+    /// Shortens the lease once to `span`, instead of renewing it.
     pub fn retire(&mut self, span: Duration, now: Instant) {
         if self.is_retiring() {
             return;
@@ -276,20 +277,23 @@ mod tests {
     /// A lease taken at 0 that ends at 10,000.
     fn taken(start: Instant) -> Lease {
         let mut lease = Lease::new(Incarnation(1), SPAN, start);
-        let ask = lease.ask(0, start).unwrap();
-        assert!(ask.take);
-        assert_eq!(lease.answered(&ask, &held(10_000, None), start), News::None);
+        let renewal = lease.next_renewal(0, start).unwrap();
+        assert!(renewal.take);
+        assert_eq!(
+            lease.answered(&renewal, &held(10_000, None), start),
+            LeaseChange::None
+        );
         lease
     }
 
-    fn renew(lease: &mut Lease, answer: &Answer, now: Instant) -> News {
-        let ask = lease.ask(0, now).expect("it is due");
-        assert!(!ask.take);
-        lease.answered(&ask, answer, now)
+    fn renew(lease: &mut Lease, answer: &Answer, now: Instant) -> LeaseChange {
+        let renewal = lease.next_renewal(0, now).expect("it is due");
+        assert!(!renewal.take);
+        lease.answered(&renewal, answer, now)
     }
 
     #[test]
-    fn a_node_may_reap_when_it_has_renewed_for_a_lease_without_a_pause() {
+    fn node_may_reap_when_it_has_renewed_for_a_lease_without_a_pause() {
         let start = Instant::now();
         let mut lease = taken(start);
         for second in 1..=10 {
@@ -299,15 +303,14 @@ mod tests {
             renew(&mut lease, &answer, after(second, start));
         }
         assert!(lease.may_reap(after(10, start)));
-        // Redis was away for eight seconds: others that are a little older are over, and nobody is
-        // dead.
+        // Redis was away for eight seconds: slightly older leases are over, but no node is dead.
         renew(&mut lease, &held(28_000, Some(20_000)), after(18, start));
         assert!(!lease.may_reap(after(18, start)));
         assert!(!lease.may_reap(after(27, start)));
     }
 
     #[test]
-    fn whatever_ends_a_lease_makes_the_next_one_and_everything_is_said_anew() {
+    fn lease_that_ends_for_any_reason_is_replaced_and_members_are_sent_again() {
         for ended in [
             answer(Answered::Lapsed, "a"),
             answer(Answered::Lost, "a"),
@@ -321,43 +324,50 @@ mod tests {
         ] {
             let start = Instant::now();
             let mut lease = taken(start);
-            let news = renew(&mut lease, &ended, after(1, start));
-            assert_eq!(news, News::Over, "{ended:?}");
-            assert_eq!(lease.ends(), None, "nothing may be said");
-            let ask = lease.ask(0, after(1, start)).expect("at once");
-            assert_eq!((ask.take, ask.lease.count), (true, 2));
+            let change = renew(&mut lease, &ended, after(1, start));
+            assert_eq!(change, LeaseChange::Over, "{ended:?}");
+            assert_eq!(lease.ends(), None, "no update may be sent");
+            let renewal = lease.next_renewal(0, after(1, start)).expect("at once");
+            assert_eq!((renewal.take, renewal.lease.count), (true, 2));
         }
     }
 
     #[test]
-    fn a_lease_whose_taking_was_not_answered_is_not_taken_again() {
+    fn lease_whose_taking_was_not_answered_is_not_taken_again() {
         let start = Instant::now();
         let mut lease = Lease::new(Incarnation(1), SPAN, start);
-        let first = lease.ask(0, start).unwrap();
+        let first = lease.next_renewal(0, start).unwrap();
         lease.unanswered(&first, start);
-        let second = lease.ask(0, start).expect("at once");
+        let second = lease.next_renewal(0, start).expect("at once");
         assert_ne!(second.lease, first.lease);
         lease.answered(&first, &held(9000, None), start);
         assert_eq!(lease.ends(), None, "too late");
         lease.answered(&second, &held(10_000, None), start);
         assert_eq!(lease.ends(), Some(10_000));
-        let renewal = lease.ask(0, after(1, start)).unwrap();
+        let renewal = lease.next_renewal(0, after(1, start)).unwrap();
         lease.unanswered(&renewal, after(1, start));
-        assert_eq!(lease.id(), second.lease, "one that is held is asked about");
+        assert_eq!(
+            lease.id(),
+            second.lease,
+            "a held lease is renewed, not replaced"
+        );
     }
 
     #[test]
-    fn a_retired_lease_is_shortened_once_but_not_below_what_is_in_doubt() {
+    fn retired_lease_is_shortened_once_but_not_below_unconfirmed_updates() {
         let start = Instant::now();
         let mut lease = taken(start);
-        let late = lease.ask(0, after(1, start)).unwrap();
+        let late = lease.next_renewal(0, after(1, start)).unwrap();
         lease.retire(Duration::from_secs(5), after(1, start));
         let now = after(2, start);
         lease.answered(&late, &held(11_000, Some(10_000)), now);
-        let ask = lease.ask(7000, now).expect("at once");
-        assert_eq!((ask.span, ask.earliest), (Duration::from_secs(4), 7000));
-        lease.answered(&ask, &held(7000, Some(11_000)), now);
-        assert_eq!(lease.ask(0, after(60, start)), None, "no more");
+        let renewal = lease.next_renewal(7000, now).expect("at once");
+        assert_eq!(
+            (renewal.span, renewal.earliest),
+            (Duration::from_secs(4), 7000)
+        );
+        lease.answered(&renewal, &held(7000, Some(11_000)), now);
+        assert_eq!(lease.next_renewal(0, after(60, start)), None, "no more");
         assert!(!lease.may_reap(after(60, start)));
     }
 }

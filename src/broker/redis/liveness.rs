@@ -1,43 +1,43 @@
-//! Whether this node reaches everyone: once a second it publishes a word to its own topic, and the
-//! subscription must hear it. Plain logic; the publishing task asks it what to do and tells it what
-//! happened.
+//! Detects whether messages pass through Redis: once a second the node publishes a probe to its own
+//! topic, and its subscription must receive it. Plain logic; the publishing task passes it events
+//! and carries out its verdicts.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How often a word is sent.
+/// How often a probe is sent.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Three words without an echo: something is dead, however alive its socket looks.
+/// Three probes without an echo: a connection is dead, even if its socket looks alive.
 const MISSED: Duration = Duration::from_secs(3);
 
-/// Words on their way of which the times are kept: more than there can be before both connections
-/// are made anew.
+/// The most probes in flight whose times are kept: more than there can be before both connections
+/// are replaced.
 const SENT: usize = 8;
 
-/// How long a connection may be away before the node says so; a shorter absence is healed without
-/// anyone noticing.
+/// How long a connection may be down before the node reports itself as not ready; clients do not
+/// notice a shorter absence.
 const ABSENCE: Duration = Duration::from_secs(1);
 
-/// What the subscription's task tells the publishing one.
+/// An event that the subscription's task reports to the publishing task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// Connected, and listening to the node's own topic.
+    /// Connected, and subscribed to the node's own topic.
     Up,
     Down,
-    /// The word came back.
-    Heard,
+    /// The probe came back.
+    ProbeReceived,
 }
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Liveness {
-    /// Send a word.
+    /// Send a probe.
     pub probe: bool,
-    /// What is published comes back.
+    /// Probes come back.
     pub ready: bool,
-    /// Both connections say that they are alive, but no word comes through: make both anew.
-    pub remake: bool,
+    /// Both connections are up, but no probe comes back: replace both.
+    pub reconnect: bool,
 }
 
 /// One connection: up or down, and since when.
@@ -53,16 +53,16 @@ impl Side {
     }
 }
 
-/// The state of the two connections and of the word between them.
+/// The state of the two connections and of the probes between them.
 #[derive(Debug)]
 pub struct LivenessProbe {
     publishes: Side,
     subscription: Side,
     received_at: Option<Instant>,
     probed: Option<Instant>,
-    /// When the words were sent that have not come back, the oldest first: they come in order.
+    /// When the probes in flight were sent, oldest first: they come back in order.
     sent: VecDeque<Instant>,
-    /// How long the last one took that has.
+    /// The round trip of the last probe that came back.
     took: Option<Duration>,
 }
 
@@ -82,18 +82,18 @@ impl LivenessProbe {
         }
     }
 
-    /// The connection for publishes came, or is not there.
+    /// The connection for publishes is up or down.
     pub fn publishes(&mut self, up: bool, now: Instant) {
         if up || self.publishes.up {
             self.publishes = Side { up, since: now };
-            self.begin_anew();
+            self.forget_probes();
         }
     }
 
-    /// The subscription's task has something to tell.
+    /// The subscription's task reports an event.
     pub fn signal(&mut self, signal: Signal, now: Instant) {
         match signal {
-            Signal::Heard => {
+            Signal::ProbeReceived => {
                 self.received_at = Some(now);
                 if let Some(sent) = self.sent.pop_front() {
                     self.took = Some(now.duration_since(sent));
@@ -102,19 +102,19 @@ impl LivenessProbe {
             Signal::Up | Signal::Down => {
                 let up = signal == Signal::Up;
                 self.subscription = Side { up, since: now };
-                self.begin_anew();
+                self.forget_probes();
             }
         }
     }
 
-    /// What was on its way is lost, or will not be known for what it is.
-    fn begin_anew(&mut self) {
+    /// The probes in flight are lost, or can no longer be matched.
+    fn forget_probes(&mut self) {
         self.probed = None;
         self.sent.clear();
     }
 
-    /// How long a word takes at present: as long as the last one did, or as one has not come back
-    /// for. `None` while the node is not ready.
+    /// The present round trip: that of the last probe, or the wait for the next if it is longer.
+    /// `None` while the node is not ready.
     pub fn round_trip(&self, now: Instant) -> Option<Duration> {
         let awaited = self.sent.front().map(|sent| now.duration_since(*sent));
         self.took.max(awaited).filter(|_| self.is_ready(now))
@@ -136,13 +136,13 @@ impl LivenessProbe {
             }
             self.sent.push_back(now);
         }
-        let patient_since = self.publishes.since.max(self.subscription.since);
+        let since = self.publishes.since.max(self.subscription.since);
         Liveness {
             probe,
             ready: self.is_ready(now),
-            remake: both
+            reconnect: both
                 && is_due(self.received_at, MISSED, now)
-                && now.duration_since(patient_since) >= MISSED,
+                && now.duration_since(since) >= MISSED,
         }
     }
 }
@@ -155,11 +155,11 @@ fn is_due(last: Option<Instant>, time: Duration, now: Instant) -> bool {
 mod tests {
     use super::*;
 
-    fn verdict(probe: bool, ready: bool, remake: bool) -> Liveness {
+    fn verdict(probe: bool, ready: bool, reconnect: bool) -> Liveness {
         Liveness {
             probe,
             ready,
-            remake,
+            reconnect,
         }
     }
 
@@ -168,84 +168,102 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_ready_when_its_word_comes_back() {
+    fn node_is_ready_when_its_probe_comes_back() {
         let start = Instant::now();
-        let mut pulse = LivenessProbe::new(start);
-        assert_eq!(pulse.verdict(start), verdict(false, false, false));
-        pulse.publishes(true, start);
-        assert_eq!(pulse.verdict(start), verdict(false, false, false));
-        pulse.signal(Signal::Up, start);
-        assert_eq!(pulse.verdict(start), verdict(true, false, false));
-        pulse.signal(Signal::Heard, start);
+        let mut liveness = LivenessProbe::new(start);
+        assert_eq!(liveness.verdict(start), verdict(false, false, false));
+        liveness.publishes(true, start);
+        assert_eq!(liveness.verdict(start), verdict(false, false, false));
+        liveness.signal(Signal::Up, start);
+        assert_eq!(liveness.verdict(start), verdict(true, false, false));
+        liveness.signal(Signal::ProbeReceived, start);
         assert_eq!(
-            pulse.verdict(after(0.5, start)),
+            liveness.verdict(after(0.5, start)),
             verdict(false, true, false)
         );
-        assert_eq!(pulse.verdict(after(1.0, start)), verdict(true, true, false));
+        assert_eq!(
+            liveness.verdict(after(1.0, start)),
+            verdict(true, true, false)
+        );
     }
 
     #[test]
-    fn three_missed_words_remake_both_connections_once() {
+    fn three_missed_probes_replace_both_connections_once() {
         let start = Instant::now();
-        let mut pulse = LivenessProbe::new(start);
-        pulse.publishes(true, start);
-        pulse.signal(Signal::Up, start);
-        pulse.signal(Signal::Heard, after(1.0, start));
-        assert!(!pulse.verdict(after(3.9, start)).remake);
+        let mut liveness = LivenessProbe::new(start);
+        liveness.publishes(true, start);
+        liveness.signal(Signal::Up, start);
+        liveness.signal(Signal::ProbeReceived, after(1.0, start));
+        assert!(!liveness.verdict(after(3.9, start)).reconnect);
         assert_eq!(
-            pulse.verdict(after(4.0, start)),
+            liveness.verdict(after(4.0, start)),
             verdict(false, false, true)
         );
-        pulse.publishes(true, after(4.1, start));
-        pulse.signal(Signal::Up, after(4.1, start));
-        let soon = pulse.verdict(after(4.2, start));
-        assert_eq!(soon, verdict(true, false, false), "they get their time");
+        liveness.publishes(true, after(4.1, start));
+        liveness.signal(Signal::Up, after(4.1, start));
+        let soon = liveness.verdict(after(4.2, start));
+        assert_eq!(
+            soon,
+            verdict(true, false, false),
+            "the new connections get their time"
+        );
     }
 
     #[test]
-    fn a_short_absence_is_not_told() {
+    fn short_absence_does_not_change_readiness() {
         let start = Instant::now();
-        let mut pulse = LivenessProbe::new(start);
-        pulse.publishes(true, start);
-        pulse.signal(Signal::Up, start);
-        pulse.signal(Signal::Heard, start);
-        pulse.publishes(false, after(0.5, start));
-        assert!(pulse.verdict(after(1.4, start)).ready);
-        assert!(!pulse.verdict(after(1.6, start)).ready);
-        pulse.publishes(true, after(1.7, start));
-        assert_eq!(pulse.verdict(after(1.7, start)), verdict(true, true, false));
+        let mut liveness = LivenessProbe::new(start);
+        liveness.publishes(true, start);
+        liveness.signal(Signal::Up, start);
+        liveness.signal(Signal::ProbeReceived, start);
+        liveness.publishes(false, after(0.5, start));
+        assert!(liveness.verdict(after(1.4, start)).ready);
+        assert!(!liveness.verdict(after(1.6, start)).ready);
+        liveness.publishes(true, after(1.7, start));
+        assert_eq!(
+            liveness.verdict(after(1.7, start)),
+            verdict(true, true, false)
+        );
     }
 
     #[test]
-    fn the_round_trip_is_that_of_the_last_word_or_the_wait_for_the_next() {
+    fn round_trip_is_that_of_the_last_probe_or_the_wait_for_the_next() {
         let start = Instant::now();
-        let mut pulse = LivenessProbe::new(start);
-        pulse.publishes(true, start);
-        pulse.signal(Signal::Up, start);
-        assert_eq!(pulse.round_trip(start), None);
-        assert!(pulse.verdict(start).probe);
-        pulse.signal(Signal::Heard, after(0.25, start));
-        let told = |pulse: &LivenessProbe, seconds| {
-            let time = pulse.round_trip(after(seconds, start));
+        let mut liveness = LivenessProbe::new(start);
+        liveness.publishes(true, start);
+        liveness.signal(Signal::Up, start);
+        assert_eq!(liveness.round_trip(start), None);
+        assert!(liveness.verdict(start).probe);
+        liveness.signal(Signal::ProbeReceived, after(0.25, start));
+        let seconds_at = |liveness: &LivenessProbe, seconds| {
+            let time = liveness.round_trip(after(seconds, start));
             time.map(|time| time.as_secs_f64())
         };
-        assert_eq!(told(&pulse, 0.9), Some(0.25));
+        assert_eq!(seconds_at(&liveness, 0.9), Some(0.25));
         for second in [1.0, 2.0, 3.0] {
-            assert!(pulse.verdict(after(second, start)).probe);
+            assert!(liveness.verdict(after(second, start)).probe);
         }
-        assert_eq!(told(&pulse, 1.125), Some(0.25));
+        assert_eq!(seconds_at(&liveness, 1.125), Some(0.25));
         assert_eq!(
-            told(&pulse, 2.5),
+            seconds_at(&liveness, 2.5),
             Some(1.5),
             "it has not come back for so long"
         );
-        pulse.signal(Signal::Heard, after(3.0, start));
-        assert_eq!(told(&pulse, 3.0), Some(2.0), "the one that was sent first");
-        assert_eq!(told(&pulse, 6.5), None, "nothing comes back");
-        pulse.signal(Signal::Down, after(7.0, start));
-        pulse.signal(Signal::Up, after(7.5, start));
-        assert!(pulse.verdict(after(7.5, start)).probe);
-        pulse.signal(Signal::Heard, after(8.0, start));
-        assert_eq!(told(&pulse, 8.0), Some(0.5), "what was lost is forgotten");
+        liveness.signal(Signal::ProbeReceived, after(3.0, start));
+        assert_eq!(
+            seconds_at(&liveness, 3.0),
+            Some(2.0),
+            "the one that was sent first"
+        );
+        assert_eq!(seconds_at(&liveness, 6.5), None, "nothing comes back");
+        liveness.signal(Signal::Down, after(7.0, start));
+        liveness.signal(Signal::Up, after(7.5, start));
+        assert!(liveness.verdict(after(7.5, start)).probe);
+        liveness.signal(Signal::ProbeReceived, after(8.0, start));
+        assert_eq!(
+            seconds_at(&liveness, 8.0),
+            Some(0.5),
+            "lost probes are forgotten"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What Redis' answers about presence mean: pages of members, and how errands went.
+//! Reads the answers of Redis about presence: pages of members, and the results of presence
+//! commands.
 
 use redis::{ServerError, Value};
 
@@ -7,10 +8,10 @@ use super::lease::{Answer, Answered};
 use super::presence_agent::{PresenceCommand, Reply};
 use super::reaper::Step;
 use crate::broker::MemberPage;
-use crate::broker::redis::reconciler::Ask;
+use crate::broker::redis::reconciler::PresenceUpdate;
 use crate::broker::redis::wire::{self, Format};
 
-/// As many fields as the script looks at for one page: what says more is not the script.
+/// The most fields that the script scans for one page. A greater number is not from the script.
 const MOST_JUNK: u64 = 1001;
 
 /// Reads a page of members, and how many fields of the room were junk.
@@ -21,17 +22,17 @@ pub fn read(answer: Value) -> Option<(MemberPage, usize)> {
     let (list, junk) = read_list(parts, |name, connections, info| {
         wire::change::decode_member(name, connections, info).ok()
     })?;
-    let roll = MemberPage {
+    let page = MemberPage {
         version: list.version,
         members: list.entries,
         count: list.count,
         anonymous: list.anonymous,
         more: list.more,
     };
-    Some((roll, junk))
+    Some((page, junk))
 }
 
-/// A page of members or of a user's connections, as the script tells it.
+/// A page of members or of a user's connections, as the script returns it.
 pub struct List<T> {
     pub version: u64,
     pub entries: Vec<T>,
@@ -77,28 +78,28 @@ pub fn read_list<T>(
     Some((list, junk))
 }
 
-/// Reads how an errand went. The error, if there is one, is for the log.
-pub fn judge(errand: &PresenceCommand, answer: Value) -> (Reply, Option<String>) {
+/// Reads the result of a command. The error, if there is one, is for the log.
+pub fn judge(command: &PresenceCommand, answer: Value) -> (Reply, Option<String>) {
     let foreign = || {
         (
             Reply::Refused,
-            Some("an answer that is not ours".to_owned()),
+            Some("the answer is not from our script".to_owned()),
         )
     };
     if let Value::ServerError(error) = &answer {
         return judge_error(error);
     }
-    let reply = match errand {
+    let reply = match command {
         PresenceCommand::Lease(..) => read_lease(answer),
-        PresenceCommand::Say {
-            ask: Ask::Say { .. },
+        PresenceCommand::Update {
+            update: PresenceUpdate::SetMembers { .. },
             ..
         } => match answer {
-            Value::Nil => Some(Reply::Late),
+            Value::Nil => Some(Reply::LeaseOver),
             Value::Array(versions) => match &versions[..] {
                 [before, after] => read_offset(before)
                     .zip(read_offset(after))
-                    .map(|(before, after)| Reply::Said(before, after)),
+                    .map(|(before, after)| Reply::Applied(before, after)),
                 _ => None,
             },
             _ => None,
@@ -111,17 +112,16 @@ pub fn judge(errand: &PresenceCommand, answer: Value) -> (Reply, Option<String>)
             _ => None,
         },
         PresenceCommand::Reap(Step::Reap { .. }) => text(&answer).map(Reply::Cursor),
-        PresenceCommand::Say { .. } | PresenceCommand::Reap(_) => Some(Reply::Done),
+        PresenceCommand::Update { .. } | PresenceCommand::Reap(_) => Some(Reply::Done),
     };
     reply.map_or_else(foreign, |reply| (reply, None))
 }
 
-/// An error raised by our script itself may have left a part of its work; asking again completes
-/// it.
+/// An error raised by our script itself may have left a part of its work; a retry completes it.
 fn judge_error(error: &ServerError) -> (Reply, Option<String>) {
     let details = error.details().unwrap_or_default();
     match error.code() {
-        "NOSCRIPT" => (Reply::Again, None),
+        "NOSCRIPT" => (Reply::Retry, None),
         "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" => {
             (Reply::Refused, None)
         }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_cannot_be_read_is_counted_and_left_out() {
+    fn member_that_cannot_be_read_is_counted_and_left_out() {
         let page = bulks(&[
             "ada",
             "2",
@@ -192,18 +192,18 @@ mod tests {
         ]);
         let mut answer: Vec<Value> = ["7", "9", "3", "1", "1"].map(bulk).into();
         answer.push(page);
-        let (roll, junk) = read(Value::Array(answer)).unwrap();
-        let names: Vec<_> = roll.members.iter().map(|it| it.user.as_str()).collect();
+        let (page, junk) = read(Value::Array(answer)).unwrap();
+        let names: Vec<_> = page.members.iter().map(|it| it.user.as_str()).collect();
         assert_eq!((names, junk), (vec!["ada", "eve"], 4));
-        assert_eq!((roll.version, roll.count, roll.anonymous), (7, 6, 3));
-        assert!(roll.more);
+        assert_eq!((page.version, page.count, page.anonymous), (7, 6, 3));
+        assert!(page.more);
         for junk in [bulk("x"), Value::Nil, bulks(&["1"; 6]), bulks(&["1"; 5])] {
             assert!(read(junk).is_none());
         }
     }
 
     #[test]
-    fn a_lease_is_held_lapsed_or_lost() {
+    fn lease_is_held_lapsed_or_lost() {
         for (state, expected) in [("held", true), ("lapsed", true), ("x", false)] {
             let mut answer: Vec<Value> = [state, "5", "10", "", "abc"].map(bulk).into();
             answer.push(bulks(&["a", "b"]));

@@ -1,18 +1,19 @@
-//! The broker over Redis, and the only place that names it. Three tasks, each with a connection of
-//! its own:
+//! The broker over Redis, and the only module that uses Redis. Three tasks, each with a connection
+//! of its own (a fourth, `webhook_stream`, runs if there are webhooks):
 //!
 //! ```text
-//!  dispatcher ─Request─▶ publisher ──(Pipeline)── publishes ──▶ publish.lua, revoke.lua, and once a second the node's topic
-//!                          │ │ └──────(Presence)──────────▶ lease.lua, here.lua, reap.lua
-//!                          │ └─RedisRequest─▶ reader ──(Pipeline)──▶ read.lua, members.lua …     │
-//!                          └─ControlCommand─▶ subscription ◀── messages, confirmations ──────┘
+//!  dispatcher ─Request─▶ publisher ─(Pipeline)─▶ publish.lua, revoke.lua, and the probe
+//!                          │ │ └────(Presence)─▶ lease.lua, set_presence.lua, reap.lua
+//!                          │ └─RedisRequest─▶ reader ─(Pipeline)─▶ read.lua, members.lua …
+//!                          └─SubscriptionCommand─▶ subscription ◀─ messages, confirmations
 //!  dispatcher ◀─BrokerEvent─ all three
 //! ```
 //!
-//! A `supervisor` keeps each connection; `topics` and `queue` decide what to ask and what to ask
-//! again; `pulse` decides whether the node is ready; `announcer` decides what is said of who is
-//! here, and `lease` tells why that is safe. A user of an access list needs, on the keys and topics
-//! under the prefix, the commands of the test `password_user_and_database_come_from_the_address`.
+//! A `reconnector` keeps each connection. `topics` decides what to subscribe, and `request_queue`
+//! what to send and to retry. `liveness` decides whether the node is ready. `presence_agent`
+//! decides which presence to write, and `lease` explains why that is safe. A user with an access
+//! list needs, on the keys and topics under the prefix, the commands of the test
+//! `password_user_and_database_come_from_the_address`.
 
 pub mod answers;
 mod cluster_queries;
@@ -69,28 +70,27 @@ use crate::runtime;
 use crate::runtime::tls::{self, TlsError};
 use topics::Topics;
 
-/// How often each task looks at the clock: deadlines and the pulse are that exact.
+/// How often each task checks the clock: the precision of deadlines and probes.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How many changes of lists wait at most to be compared with what was said.
+/// The most changes of lists that wait for the comparison with the node's own presence.
 const CHANGES: usize = 1024;
 
-/// Which Redis, and how it is spoken to.
+/// The Redis servers, and how to connect to them.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// One or more; the one that is the master is used.
+    /// One or more; the master among them is used.
     pub addresses: Vec<RedisUrl>,
-    /// What every name in Redis begins with: letters, digits and `_ . -`.
+    /// The prefix of every name in Redis: letters, digits and `_ . -`.
     pub prefix: String,
-    /// The authorities to trust with `rediss://`, in PEM form, instead of the public ones.
+    /// The certificate authorities for `rediss://`, in PEM form, instead of the public ones.
     pub authorities: Option<PathBuf>,
-    /// How long the members of a node that is gone stay: [`LEASE`], or less where a test must not
-    /// wait.
+    /// How long the members of a dead node stay: [`LEASE`], or less in tests.
     pub lease: Duration,
 }
 
-/// Why the broker cannot start. That Redis is away is no reason: it starts, and is ready when Redis
-/// comes.
+/// Why the broker cannot start. An unreachable Redis is not an error: the broker starts, and
+/// becomes ready when Redis answers.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("--redis: give at least one address")]
@@ -122,13 +122,14 @@ pub fn start(
     if redis.addresses.iter().any(|address| address.db() != db) {
         return Err(StartError::Databases);
     }
-    let tls = match redis.addresses.iter().any(RedisUrl::tls) {
-        true => Some(tls::connector(redis.authorities.as_deref())?),
-        false => None,
+    let tls = if redis.addresses.iter().any(RedisUrl::tls) {
+        Some(tls::connector(redis.authorities.as_deref())?)
+    } else {
+        None
     };
     let names = Names::new(&redis.prefix, db);
     let connector = Arc::new(Connector::new(redis.addresses, tls));
-    let supervise = |purpose| Reconnector::new(connector.clone(), purpose, metrics.clone());
+    let reconnector = |purpose| Reconnector::new(connector.clone(), purpose, metrics.clone());
     let presence_synced = PresenceSynced::default();
     let unreadable = UnreadableRooms::default();
     let commands = || -> Result<Commands, StartError> {
@@ -136,7 +137,7 @@ pub fn start(
     };
     let pipeline = |purpose| -> Result<Pipeline, StartError> {
         Ok(Pipeline::new(
-            supervise(purpose),
+            reconnector(purpose),
             commands()?,
             &settings,
             presence_synced.clone(),
@@ -146,43 +147,44 @@ pub fn start(
     };
     let publishes = pipeline(Purpose::Publishes)?;
     let pages = pipeline(Purpose::Reads)?;
-    let announcer = PresenceAgent::new(
+    let agent = PresenceAgent::new(
         settings.incarnation,
         settings.newest_format,
         redis.lease,
         id::random()?,
         Instant::now(),
     );
-    let presence = Presence::new(announcer, commands()?, presence_synced.clone());
+    let presence = Presence::new(agent, commands()?, presence_synced.clone());
 
     if let Some(wanted) = &settings.webhooks {
         let asks = wanted.asks.clone();
-        let hooks = WebhookStream::new(asks, supervise, names.clone(), &settings, metrics.clone());
-        runtime::spawn(hooks.run());
+        let stream =
+            WebhookStream::new(asks, reconnector, names.clone(), &settings, metrics.clone());
+        runtime::spawn(stream.run());
     }
-    let (asked, requests) = flume::unbounded();
-    let (reads, to_read) = flume::unbounded();
-    let (orders, to_obey) = flume::unbounded();
-    let (signalled, signals) = flume::unbounded();
-    let (changed, changes) = flume::bounded(CHANGES);
+    let (requests_to, requests) = flume::unbounded();
+    let (reads_to, reads) = flume::unbounded();
+    let (commands_to, subscription_commands) = flume::unbounded();
+    let (signals_to, signals) = flume::unbounded();
+    let (changes_to, changes) = flume::bounded(CHANGES);
     let subscription = Subscription::new(
-        to_obey,
-        supervise(Purpose::Subscription {
+        subscription_commands,
+        reconnector(Purpose::Subscription {
             node_topic: names.node_topic(settings.incarnation),
-            signals: signalled.clone(),
+            signals: signals_to.clone(),
         }),
         Topics::new(settings.topic_linger),
         names.clone(),
         settings.newest_format,
         Reports {
-            signals: signalled,
-            changes: changed,
+            signals: signals_to,
+            changes: changes_to,
             events: events.clone(),
         },
         metrics.clone(),
     );
     runtime::spawn(subscription.run());
-    runtime::spawn(reader::run(to_read, pages, events.clone()));
+    runtime::spawn(reader::run(reads, pages, events.clone()));
     runtime::spawn(
         Publisher {
             requests,
@@ -190,8 +192,8 @@ pub fn start(
             presence,
             unreadable,
             changes,
-            reads,
-            orders,
+            reads: reads_to,
+            commands: commands_to,
             signals,
             readiness,
             metrics,
@@ -199,13 +201,13 @@ pub fn start(
         }
         .run(),
     );
-    Ok(Broker::new(asked))
+    Ok(Broker::new(requests_to))
 }
 
-/// Somebody else has ended, so this task does too.
+/// The other end of a channel has ended, so this task ends too.
 struct Ended;
 
-/// Tells the dispatcher, waiting while its inbox is full.
+/// Sends events to the dispatcher, waiting while its inbox is full.
 async fn emit(inbox: &flume::Sender<BrokerEvent>, events: Vec<BrokerEvent>) -> Result<(), Ended> {
     for event in events {
         inbox.send_async(event).await.map_err(|_| Ended)?;

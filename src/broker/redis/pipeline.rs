@@ -1,5 +1,5 @@
-//! A lane: one connection to Redis and the requests that travel on it, in order, in batches, each
-//! answered once. Publishes have a lane and reads have another, so that a big page never delays a
+//! A pipeline: one connection to Redis and its requests, sent in order, in batches, each answered
+//! once. Publishes have one pipeline and reads have another, so that a big page never delays a
 //! publish.
 
 use std::collections::VecDeque;
@@ -18,26 +18,26 @@ use super::formats::UnreadableRooms;
 use super::presence_synced::PresenceSynced;
 use super::reconnector::{Change, End, Reconnector};
 use super::request_queue::{RedisRequest, RequestQueue};
-use super::scripts::{Learned, ScriptCaller};
+use super::scripts::{LoadedScripts, ScriptCaller};
 use crate::broker::redis::wire::Format;
 use crate::broker::{BrokerEvent, Refused, Settings};
 use crate::metrics::Metrics;
 
-/// How many batches may be unanswered: one that Redis works on, the other on the way there or back.
+/// The most unanswered batches: one that Redis works on, the other on the way there or back.
 const MAX_BATCHES: usize = 2;
 
-/// How many requests make a batch, at most. What is with Redis already is overtaken by nobody,
-/// however fair the queue is: two batches of publishes are two or three milliseconds.
+/// The most requests in a batch. The fair queue cannot reorder what Redis has already received: two
+/// batches of publishes are two or three milliseconds.
 const BATCH: usize = 64;
 
-/// How many bytes make a batch, about: so much is written at once.
+/// The approximate bytes of a batch: so much is written at once.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// How long to wait after Redis has said that it is not ready yet.
+/// How long to wait after Redis has answered that it is not ready yet.
 const NOT_YET: Duration = Duration::from_millis(100);
 
-/// Why nothing is sent at the moment although the connection is up. It ends when all batches have
-/// landed, so that what goes back to the queue keeps its place before what came later.
+/// Why no request is sent at the moment although the connection is up. It ends when all batches are
+/// answered, so that requeued requests stay before later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
     /// Redis has forgotten the script.
@@ -46,29 +46,29 @@ enum Hold {
     Until(Instant),
 }
 
-/// See the head of this file. The task that owns it calls [`Pipeline::turn`] in its loop and passes
-/// on what is in `events`.
+/// See the head of this file. The task that owns it calls [`Pipeline::turn`] in its loop and
+/// forwards `events`.
 pub struct Pipeline {
     pub events: Vec<BrokerEvent>,
     reconnector: Reconnector,
     queue: RequestQueue,
     commands: Commands,
     caller: ScriptCaller,
-    /// Batches on their way, oldest first, and the requests in each.
+    /// Batches in flight, oldest first, and the requests in each.
     batches: FuturesOrdered<BoxFuture<'static, RedisResult<Vec<Value>>>>,
     numbers: VecDeque<Vec<u64>>,
     hold: Option<Hold>,
-    /// Whether what is said of members can be believed; until then they are asked again.
+    /// Whether the lists of members in Redis are complete; until then reads of them are retried.
     presence_synced: PresenceSynced,
     newest_format: Format,
     unreadable: UnreadableRooms,
     metrics: Arc<Metrics>,
-    /// The last failure that was logged; the same one is not told again and again.
-    told: String,
+    /// The last failure that was logged; the same one is not logged again.
+    last_error: String,
 }
 
 impl Pipeline {
-    /// A lane whose requests wait for their answers as long as a publish.
+    /// A pipeline whose requests time out after the timeout of a publish.
     pub fn new(
         reconnector: Reconnector,
         commands: Commands,
@@ -90,21 +90,21 @@ impl Pipeline {
             newest_format: settings.newest_format,
             unreadable,
             metrics,
-            told: String::new(),
+            last_error: String::new(),
         }
     }
 
-    /// Publications are written in this format from now on.
+    /// Sets the format in which publications are written.
     pub fn set_format(&mut self, format: Format) {
         self.commands.set_format(format);
     }
 
-    /// Takes a request; it is sent by [`Pipeline::send`].
-    pub fn push(&mut self, job: RedisRequest) {
-        self.events.extend(self.queue.push(job, Instant::now()));
+    /// Adds a request; [`Pipeline::send`] sends it.
+    pub fn push(&mut self, request: RedisRequest) {
+        self.events.extend(self.queue.push(request, Instant::now()));
     }
 
-    /// Refuses what has waited too long.
+    /// Refuses the requests that have timed out.
     pub fn expire(&mut self) {
         self.events.extend(self.queue.expire(Instant::now()));
     }
@@ -114,40 +114,40 @@ impl Pipeline {
         self.reconnector.connection().is_some()
     }
 
-    /// The connection, if there is one, for others who use it too.
+    /// The connection, if there is one, for other users of it.
     pub fn connection(&self) -> Option<&MultiplexedConnection> {
         self.reconnector.connection()
     }
 
-    /// What the scripts are called on the connection.
-    pub fn learned(&self) -> Learned {
-        self.reconnector.learned()
+    /// The digests of the scripts on the connection.
+    pub fn loaded(&self) -> LoadedScripts {
+        self.reconnector.loaded()
     }
 
-    /// Makes the connection anew.
-    pub fn remake(&mut self, why: End) {
-        self.reconnector.remake(why);
+    /// Replaces the connection.
+    pub fn reconnect(&mut self, why: End) {
+        self.reconnector.reconnect(why);
         self.all_lost();
     }
 
-    /// Waits for an answer, or for the connection to come or go. May be dropped and called again.
+    /// Waits for an answer, or for the connection to come or go. Cancel safe.
     pub async fn turn(&mut self) -> Option<Change> {
         select_biased! {
             answers = self.batches.select_next_some() => {
-                self.landed(answers);
+                self.batch_answered(answers);
                 None
             }
             change = self.reconnector.change().fuse() => {
                 self.all_lost();
                 if matches!(change, Change::Up) {
-                    self.caller = ScriptCaller::new(self.reconnector.learned());
+                    self.caller = ScriptCaller::new(self.reconnector.loaded());
                 }
                 Some(change)
             }
         }
     }
 
-    /// Sends what may be sent now.
+    /// Sends the next batches.
     pub fn send(&mut self) {
         if self.is_held() {
             return;
@@ -174,8 +174,11 @@ impl Pipeline {
 
     fn batch(&mut self, numbers: &[u64]) -> redis::Pipeline {
         let mut pipeline = redis::Pipeline::with_capacity(numbers.len());
-        for job in numbers.iter().filter_map(|number| self.queue.job(*number)) {
-            pipeline.add_command(self.commands.command(job, &mut self.caller));
+        let requests = numbers
+            .iter()
+            .filter_map(|number| self.queue.request(*number));
+        for request in requests {
+            pipeline.add_command(self.commands.command(request, &mut self.caller));
         }
         pipeline
     }
@@ -186,13 +189,13 @@ impl Pipeline {
             Some(_) if !self.batches.is_empty() => return true,
             Some(Hold::Until(time)) if Instant::now() < time => return true,
             Some(Hold::Until(_)) => {}
-            Some(Hold::Script) => self.caller.teach(),
+            Some(Hold::Script) => self.caller.reload(),
         }
         self.hold = None;
         false
     }
 
-    fn landed(&mut self, answers: RedisResult<Vec<Value>>) {
+    fn batch_answered(&mut self, answers: RedisResult<Vec<Value>>) {
         let numbers = self.numbers.pop_front().unwrap_or_default();
         match answers {
             Ok(answers) if answers.len() == numbers.len() => {
@@ -200,25 +203,25 @@ impl Pipeline {
                     self.answered(number, answer);
                 }
             }
-            // The connection has ended, or talks nonsense; then every later batch is lost with this
-            // one.
+            // The connection has ended, or its answers are malformed; then every later batch is
+            // lost with this one.
             _ => {
                 self.numbers.push_front(numbers);
-                self.remake(End::Closed);
+                self.reconnect(End::Closed);
             }
         }
     }
 
     fn answered(&mut self, number: u64, answer: Value) {
-        // Its time may have been over.
-        let Some(job) = self.queue.job(number) else {
+        // It may have timed out.
+        let Some(request) = self.queue.request(number) else {
             return;
         };
-        let outcome = match job {
+        let outcome = match request {
             RedisRequest::Members(_) | RedisRequest::Census(_) if !self.presence_synced.get() => {
                 Outcome::NotYet
             }
-            job => answers::judge(job, answer, self.newest_format),
+            request => answers::judge(request, answer, self.newest_format),
         };
         match outcome {
             Outcome::Done { event, junk } => {
@@ -229,42 +232,45 @@ impl Pipeline {
             Outcome::ScriptMissing => self.wait(number, Hold::Script),
             Outcome::NotYet => self.wait(number, Hold::Until(Instant::now() + NOT_YET)),
             Outcome::NotMaster => {
-                self.queue.untouched(number);
-                self.remake(End::NotMaster);
+                self.queue.requeue(number);
+                self.reconnect(End::NotMaster);
             }
             Outcome::Failed {
                 why: Refused::Newer,
                 ..
-            } => self.met_newer(number),
+            } => self.newer_format(number),
             Outcome::Failed { why, error } => self.failed(number, why, error),
         }
     }
 
     fn wait(&mut self, number: u64, hold: Hold) {
-        self.queue.untouched(number);
+        self.queue.requeue(number);
         self.hold = Some(hold);
     }
 
-    fn met_newer(&mut self, number: u64) {
-        let room = self.queue.job(number).and_then(RedisRequest::room);
+    fn newer_format(&mut self, number: u64) {
+        let room = self.queue.request(number).and_then(RedisRequest::room);
         if let Some(room) = room
             && self.unreadable.met(room, Instant::now())
         {
-            log::error!(room = room.as_str(); "a message in this room is in a newer format; upgrade this node");
+            log::error!(
+                room = room.as_str();
+                "a message in this room is in a newer format; upgrade this node"
+            );
         }
         self.events
             .extend(self.queue.refused(number, Refused::Newer));
     }
 
     fn failed(&mut self, number: u64, why: Refused, error: String) {
-        if error != self.told {
+        if error != self.last_error {
             log::warn!(error = error.as_str(); "Redis refuses a request");
-            self.told = error;
+            self.last_error = error;
         }
         self.events.extend(self.queue.refused(number, why));
     }
 
-    /// The connection is gone: none of the batches on their way will land.
+    /// The connection is gone: none of the batches in flight will be answered.
     fn all_lost(&mut self) {
         self.batches = FuturesOrdered::new();
         self.hold = None;

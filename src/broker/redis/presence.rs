@@ -1,5 +1,5 @@
-//! Carries out the errands of presence on the connection for publishes, one batch at a time, beside
-//! the publishes.
+//! Sends the commands of the [`PresenceAgent`] on the connection for publishes, one batch at a
+//! time, beside the publishes.
 
 use std::time::{Duration, Instant};
 
@@ -13,85 +13,80 @@ use super::member_pages;
 use super::presence_agent::{PresenceAgent, PresenceCommand, Reply};
 use super::presence_synced::PresenceSynced;
 use super::reconnector::End;
-use super::scripts::{Learned, ScriptCaller};
+use super::scripts::{LoadedScripts, ScriptCaller};
 use crate::broker::redis::wire::Format;
 use crate::broker::{Change, Connected, SetPresence};
 use crate::model::id::RoomName;
 
 /// See the head of this file.
 pub struct Presence {
-    announcer: PresenceAgent,
+    agent: PresenceAgent,
     commands: Commands,
     caller: ScriptCaller,
-    /// The batch under way, and its answers to come.
+    /// The batch in flight, and its future answers.
     sent: Vec<PresenceCommand>,
     answers: Fuse<BoxFuture<'static, RedisResult<Vec<Value>>>>,
     presence_synced: PresenceSynced,
     /// The last failure that was logged.
-    told: String,
+    last_error: String,
 }
 
 impl Presence {
-    pub fn new(
-        announcer: PresenceAgent,
-        commands: Commands,
-        presence_synced: PresenceSynced,
-    ) -> Self {
+    pub fn new(agent: PresenceAgent, commands: Commands, presence_synced: PresenceSynced) -> Self {
         Self {
-            announcer,
+            agent,
             commands,
             caller: ScriptCaller::default(),
             sent: Vec::new(),
             answers: Fuse::terminated(),
             presence_synced,
-            told: String::new(),
+            last_error: String::new(),
         }
     }
 
-    pub fn here(&mut self, here: SetPresence) {
-        self.announcer.here(here);
+    pub fn set_presence(&mut self, presence: SetPresence) {
+        self.agent.set_presence(presence);
     }
 
-    pub fn is_connected(&mut self, connected: Connected) {
-        self.announcer.is_connected(connected);
+    pub fn set_connection(&mut self, connected: Connected) {
+        self.agent.set_connection(connected);
     }
 
     pub fn retire(&mut self, span: Duration) {
-        self.announcer.retire(span, Instant::now());
+        self.agent.retire(span, Instant::now());
     }
 
     pub fn on_change(&mut self, room: &RoomName, change: &Change) {
         let now = Instant::now();
-        self.announcer.on_change(room, change, now);
-        self.presence_synced.set(self.announcer.trusts(now));
+        self.agent.on_change(room, change, now);
+        self.presence_synced.set(self.agent.is_synced(now));
     }
 
     /// The format in which this node writes now.
     pub fn format(&self) -> Format {
-        self.announcer.format(Instant::now())
+        self.agent.format(Instant::now())
     }
 
-    /// Whether the lease was lost since this was last asked, and with it perhaps other data.
+    /// Whether the lease was lost since the last call. Other data may be lost too.
     pub fn take_loss(&mut self) -> bool {
-        self.announcer.take_loss()
+        self.agent.take_loss()
     }
 
-    /// The connection is another one.
-    pub fn connected(&mut self, learned: Learned) {
+    /// The connection is new.
+    pub fn connected(&mut self, loaded: LoadedScripts) {
         self.lost();
-        self.caller = ScriptCaller::new(learned);
-        self.announcer.connected(Instant::now());
+        self.caller = ScriptCaller::new(loaded);
+        self.agent.connected(Instant::now());
     }
 
-    /// Waits until the batch under way has its answers; for ever when there is none. May be dropped
-    /// and called again.
+    /// Waits for the answers to the batch in flight; for ever if there is none. Cancel safe.
     ///
     /// # Errors
     /// The connection should be made anew.
     pub async fn turn(&mut self) -> Result<(), End> {
         match (&mut self.answers).await {
             Ok(answers) if answers.len() == self.sent.len() => {
-                self.landed(answers);
+                self.answered(answers);
                 Ok(())
             }
             _ => {
@@ -101,19 +96,19 @@ impl Presence {
         }
     }
 
-    /// Sends the next batch, if there is something to say and none is under way.
+    /// Sends the next batch, if there is one and none is in flight.
     pub fn send(&mut self, connection: Option<&MultiplexedConnection>) {
         let Some(connection) = connection else {
             self.lost();
-            self.announcer.disconnected();
+            self.agent.disconnected();
             return self.presence_synced.set(false);
         };
         self.presence_synced
-            .set(self.announcer.trusts(Instant::now()));
+            .set(self.agent.is_synced(Instant::now()));
         if !self.sent.is_empty() {
             return;
         }
-        let sent = self.announcer.take(Instant::now());
+        let sent = self.agent.take(Instant::now());
         if sent.is_empty() {
             return;
         }
@@ -131,28 +126,28 @@ impl Presence {
         .fuse();
     }
 
-    fn landed(&mut self, answers: Vec<Value>) {
-        let (now, mut teach) = (Instant::now(), false);
+    fn answered(&mut self, answers: Vec<Value>) {
+        let (now, mut reload) = (Instant::now(), false);
         for (command, answer) in std::mem::take(&mut self.sent).into_iter().zip(answers) {
             let (reply, error) = member_pages::judge(&command, answer);
-            teach |= matches!(reply, Reply::Again);
-            if let Some(error) = error.filter(|error| *error != self.told) {
-                log::warn!(error = error.as_str(); "Redis refuses what is said of members");
-                self.told = error;
+            reload |= matches!(reply, Reply::Retry);
+            if let Some(error) = error.filter(|error| *error != self.last_error) {
+                log::warn!(error = error.as_str(); "Redis refuses a command for presence");
+                self.last_error = error;
             }
-            self.announcer.ended(command, reply, now);
+            self.agent.finished(command, reply, now);
         }
-        if teach {
-            self.caller.teach();
+        if reload {
+            self.caller.reload();
         }
     }
 
-    /// The connection is gone: what was under way may have been done or not.
+    /// The connection is gone: the commands in flight may have been done or not.
     fn lost(&mut self) {
         self.answers = Fuse::terminated();
         let now = Instant::now();
         for command in std::mem::take(&mut self.sent) {
-            self.announcer.ended(command, Reply::Lost, now);
+            self.agent.finished(command, Reply::Unanswered, now);
         }
     }
 }

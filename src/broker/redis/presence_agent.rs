@@ -1,31 +1,32 @@
-//! What the node does for presence in Redis, as errands: it keeps its lease, says who is here, and
-//! takes out what dead nodes have said. Plain logic that joins [`Lease`], [`PresenceReconciler`]
-//! and [`Reaper`]; `presence` carries the errands out.
+//! What a node does for presence in Redis, as commands: it renews its lease, writes its members,
+//! and removes the members of dead nodes. Plain logic that joins [`Lease`], [`PresenceReconciler`]
+//! and [`Reaper`]; `presence` sends the commands.
 
 use std::time::{Duration, Instant};
 
 use super::formats::WriteFormat;
-use super::lease::{self, Lease, LeaseId, News, Renewal};
+use super::lease::{self, Lease, LeaseChange, LeaseId, Renewal};
 use super::reaper::{Reaper, Step};
-use crate::broker::redis::reconciler::{Ask, End, PresenceReconciler, Who};
+use crate::broker::redis::reconciler::{
+    MemberKey, PresenceReconciler, PresenceUpdate, UpdateResult,
+};
 use crate::broker::redis::wire::{self, Format};
 use crate::broker::{Change, Connected, SetPresence};
 use crate::model::id::{Incarnation, RoomName};
 
-/// How many asks go into one batch, and about how many users: some milliseconds of Redis' time at
-/// most.
-const ASKS: usize = 64;
-const USERS: usize = 512;
+/// The most updates in one batch, and the most members in them: some milliseconds of Redis' time.
+const UPDATES: usize = 64;
+const MEMBERS: usize = 512;
 
-/// How many rooms of a dead node are worked on in one batch.
+/// The most rooms of a dead node in one batch.
 const STEPS: usize = 32;
 
 /// How long to wait after a refusal.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// How long after a loss the lists in Redis are not believed. Its first change in a room tells
-/// every node that has members there, and they say them again at once; a node that must connect
-/// first may take a second.
+/// How long after a loss the lists in Redis count as incomplete. The first change of a room shows
+/// the loss to every node that has members there, and they send them again at once; a node that
+/// must connect first may take a second.
 const REFILL: Duration = Duration::from_millis(1500);
 
 /// One command.
@@ -33,33 +34,33 @@ const REFILL: Duration = Duration::from_millis(1500);
 pub enum PresenceCommand {
     /// With the newest format this node reads.
     Lease(Renewal, Format),
-    /// Under this lease, which ends then as far as is known.
-    Say {
+    /// Under this lease, with the latest known time of its end.
+    Update {
         lease: LeaseId,
         ends: u64,
-        ask: Ask,
+        update: PresenceUpdate,
     },
     Reap(Step),
 }
 
-/// How it went.
+/// The result of a command.
 #[derive(Debug)]
 pub enum Reply {
     /// With the leases that are over.
     Lease(lease::Answer, Vec<String>),
     Done,
     /// Done; the versions of the room's list before and after it.
-    Said(u64, u64),
+    Applied(u64, u64),
     /// Refused, because the lease may be over.
-    Late,
+    LeaseOver,
     Rooms(Vec<Vec<u8>>),
     Cursor(String),
-    /// Nothing was done, and it is no use to ask again at once.
+    /// Not done, and a retry at once would fail too.
     Refused,
-    /// Nothing was done; ask again.
-    Again,
-    /// Nobody knows.
-    Lost,
+    /// Not done; retry.
+    Retry,
+    /// Not known.
+    Unanswered,
 }
 
 /// See the head of this file.
@@ -67,17 +68,17 @@ pub enum Reply {
 pub struct PresenceAgent {
     lease: Lease,
     format: WriteFormat,
-    ledger: PresenceReconciler,
+    reconciler: PresenceReconciler,
     reaper: Reaper,
-    /// A word came too late: nothing more is said until the lease has been asked about.
-    late: bool,
-    /// Nothing is asked before.
+    /// An update was refused because the lease may be over: no more are sent until it is renewed.
+    lease_in_doubt: bool,
+    /// No command is sent before this time.
     pause: Option<Instant>,
-    /// On this connection the lease was found as it should be.
-    found: bool,
-    /// The lease was lost, and nobody has asked yet.
-    loss: bool,
-    /// Until then the nodes say again what Redis has lost.
+    /// The lease was renewed or taken on this connection.
+    lease_confirmed: bool,
+    /// The lease was lost since the last [`PresenceAgent::take_loss`].
+    lease_lost: bool,
+    /// Until then the nodes send again what Redis has lost.
     refill: Option<Instant>,
     random: fastrand::Rng,
 }
@@ -87,51 +88,50 @@ impl PresenceAgent {
         Self {
             lease: Lease::new(run, span, now),
             format: WriteFormat::new(newest, span),
-            ledger: PresenceReconciler::default(),
+            reconciler: PresenceReconciler::default(),
             reaper: Reaper::default(),
-            late: false,
+            lease_in_doubt: false,
             pause: None,
-            found: false,
-            loss: false,
+            lease_confirmed: false,
+            lease_lost: false,
             refill: None,
             random: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// The dispatcher says who is here. Not after [`PresenceAgent::retire`].
-    pub fn here(&mut self, here: SetPresence) {
+    /// Sets a user's connections on this node. Ignored after [`PresenceAgent::retire`].
+    pub fn set_presence(&mut self, presence: SetPresence) {
         if !self.lease.is_retiring() {
-            self.ledger.here(here);
+            self.reconciler.set_presence(presence);
         }
     }
 
-    /// The dispatcher says that one of a user's connections is there, or no more. Not after
-    /// [`PresenceAgent::retire`].
-    pub fn is_connected(&mut self, connected: Connected) {
+    /// Adds or removes one connection of a user. Ignored after [`PresenceAgent::retire`].
+    pub fn set_connection(&mut self, connected: Connected) {
         let Connected {
             user,
             connection,
             live,
         } = connected;
         if !self.lease.is_retiring() {
-            let known = live.then(|| wire::connection::encode(&connection));
-            let who = Who::Connection(connection.session);
-            self.ledger.want(user.room(), who, live.into(), known);
+            let info = live.then(|| wire::connection::encode(&connection));
+            let key = MemberKey::Connection(connection.session);
+            self.reconciler.set(user.room(), key, live.into(), info);
         }
     }
 
-    /// What was said stands for this long and no longer.
+    /// The members of this node stay for `span` and no longer.
     pub fn retire(&mut self, span: Duration, now: Instant) {
         self.lease.retire(span, now);
         self.reaper.stop();
     }
 
-    /// The connection is new: is the lease still there?
+    /// The connection is new, so the lease is renewed at once.
     pub fn connected(&mut self, now: Instant) {
         self.pause = None;
-        self.found = false;
+        self.lease_confirmed = false;
         self.format.reset();
-        self.lease.hurry(now);
+        self.lease.renew_now(now);
     }
 
     /// The format to write now.
@@ -141,44 +141,47 @@ impl PresenceAgent {
 
     /// There is no connection.
     pub fn disconnected(&mut self) {
-        self.found = false;
+        self.lease_confirmed = false;
     }
 
-    /// A change was told in a room.
+    /// A change of a room was received.
     pub fn on_change(&mut self, room: &RoomName, change: &Change, now: Instant) {
-        if self.ledger.on_change(room, change) {
+        if self.reconciler.on_change(room, change) {
             self.refill = Some(now + REFILL);
         }
     }
 
-    /// Whether the lease was lost since this was last asked: other data may be lost too.
+    /// Whether the lease was lost since the last call. Other data may be lost too.
     pub fn take_loss(&mut self) -> bool {
-        std::mem::take(&mut self.loss)
+        std::mem::take(&mut self.lease_lost)
     }
 
-    /// Whether the lists in Redis are whole, as far as this node can know.
-    pub fn trusts(&self, now: Instant) -> bool {
-        let known = self.found || self.lease.is_retiring();
-        known && self.refill.is_none_or(|until| now >= until)
+    /// Whether the lists in Redis are complete, as far as this node can detect.
+    pub fn is_synced(&self, now: Instant) -> bool {
+        let confirmed = self.lease_confirmed || self.lease.is_retiring();
+        confirmed && self.refill.is_none_or(|until| now >= until)
     }
 
-    /// What is to be asked now; nothing else may be under way.
+    /// The next batch of commands. The one before must have its results.
     pub fn take(&mut self, now: Instant) -> Vec<PresenceCommand> {
         if self.pause.is_some_and(|until| now < until) {
             return Vec::new();
         }
         self.pause = None;
-        let renewal = self.lease.ask(self.ledger.doubt(), now);
+        let renewal = self
+            .lease
+            .next_renewal(self.reconciler.unconfirmed_until(), now);
         let newest = self.format.newest();
         let renewal = renewal.map(|renewal| PresenceCommand::Lease(renewal, newest));
         let mut commands: Vec<PresenceCommand> = renewal.into_iter().collect();
-        if let (Some(ends), false) = (self.lease.ends(), self.late) {
+        if let (Some(ends), false) = (self.lease.ends(), self.lease_in_doubt) {
             let lease = self.lease.id();
-            let asks = self.ledger.take(ASKS, USERS, now);
-            commands.extend(
-                asks.into_iter()
-                    .map(|ask| PresenceCommand::Say { lease, ends, ask }),
-            );
+            let updates = self.reconciler.take(UPDATES, MEMBERS, now);
+            commands.extend(updates.into_iter().map(|update| PresenceCommand::Update {
+                lease,
+                ends,
+                update,
+            }));
         }
         commands.extend(
             self.reaper
@@ -189,15 +192,17 @@ impl PresenceAgent {
         commands
     }
 
-    /// An errand has ended so.
-    pub fn ended(&mut self, errand: PresenceCommand, reply: Reply, now: Instant) {
+    /// A command has this result.
+    pub fn finished(&mut self, command: PresenceCommand, reply: Reply, now: Instant) {
         if matches!(reply, Reply::Refused) {
             self.pause = Some(now + PAUSE);
         }
-        match errand {
+        match command {
             PresenceCommand::Lease(renewal, _) => self.renewed(&renewal, reply, now),
-            PresenceCommand::Say { ends, ask, .. } => self.said(ask, ends, &reply, now),
-            PresenceCommand::Reap(step) => self.stepped(step, reply),
+            PresenceCommand::Update { ends, update, .. } => {
+                self.updated(update, ends, &reply, now);
+            }
+            PresenceCommand::Reap(step) => self.step_finished(step, reply),
         }
     }
 
@@ -206,59 +211,63 @@ impl PresenceAgent {
             self.format.reset();
             return self.lease.unanswered(renewal, now);
         };
-        self.late = false;
-        if self.lease.answered(renewal, &answer, now) == News::Over {
-            log::warn!(lease:% = renewal.lease, state:? = answer.state; "the lease is over; announcing all members anew");
-            self.ledger.anew();
-            self.loss = true;
+        self.lease_in_doubt = false;
+        if self.lease.answered(renewal, &answer, now) == LeaseChange::Over {
+            log::warn!(
+                lease:% = renewal.lease, state:? = answer.state;
+                "the lease is over; sending all members again"
+            );
+            self.reconciler.resend_all();
+            self.lease_lost = true;
             self.refill = Some(now + REFILL);
         }
-        self.found = self.lease.ends().is_some();
-        self.ledger.settle(answer.clock);
+        self.lease_confirmed = self.lease.ends().is_some();
+        self.reconciler.set_clock(answer.clock);
         let steady = self.lease.may_reap(now);
         self.format.answered(answer.lowest_format, steady, now);
-        match steady {
-            true => self.reaper.found(over, self.random.usize(..)),
-            false => self.reaper.stop(),
+        if steady {
+            self.reaper.start(over, self.random.usize(..));
+        } else {
+            self.reaper.stop();
         }
     }
 
-    fn said(&mut self, ask: Ask, until: u64, reply: &Reply, now: Instant) {
-        let end = match reply {
-            Reply::Done => End::Done,
-            Reply::Said(before, after) => End::Said {
+    fn updated(&mut self, update: PresenceUpdate, until: u64, reply: &Reply, now: Instant) {
+        let result = match reply {
+            Reply::Done => UpdateResult::Done,
+            Reply::Applied(before, after) => UpdateResult::Applied {
                 before: *before,
                 after: *after,
             },
-            Reply::Lost => End::Lost { until },
-            Reply::Late => {
-                self.late = true;
-                self.lease.hurry(now);
-                End::Refused
+            Reply::Unanswered => UpdateResult::Unanswered { until },
+            Reply::LeaseOver => {
+                self.lease_in_doubt = true;
+                self.lease.renew_now(now);
+                UpdateResult::Refused
             }
-            _ => End::Refused,
+            _ => UpdateResult::Refused,
         };
-        if self.ledger.ended(ask, end) {
+        if self.reconciler.finished(update, result) {
             self.refill = Some(now + REFILL);
         }
     }
 
-    fn stepped(&mut self, step: Step, reply: Reply) {
+    fn step_finished(&mut self, step: Step, reply: Reply) {
         let lease = match &step {
-            Step::Rooms { lease } | Step::Bury { lease } => lease,
-            Step::Reap { lease, .. } | Step::Strike { lease, .. } => lease,
+            Step::Rooms { lease } | Step::RemoveLease { lease } => lease,
+            Step::Reap { lease, .. } | Step::RemoveRoom { lease, .. } => lease,
         };
         if self.reaper.lease() != Some(lease) {
             return;
         }
         match (step, reply) {
-            (Step::Rooms { lease }, Reply::Rooms(rooms)) => self.reaper.rooms(lease, rooms),
+            (Step::Rooms { lease }, Reply::Rooms(rooms)) => self.reaper.rooms_found(lease, rooms),
             (Step::Reap { lease, room, .. }, Reply::Cursor(cursor)) => {
-                self.reaper.reaped(lease, room, cursor);
+                self.reaper.room_reaped(lease, room, cursor);
             }
-            (Step::Strike { lease, .. }, Reply::Done) => self.reaper.struck(lease),
-            (Step::Bury { lease }, Reply::Done) => {
-                log::info!(lease = lease.as_str(); "took out the members of a node that is gone");
+            (Step::RemoveRoom { lease, .. }, Reply::Done) => self.reaper.room_removed(lease),
+            (Step::RemoveLease { lease }, Reply::Done) => {
+                log::info!(lease = lease.as_str(); "removed the members of a node that is gone");
                 self.reaper.stop();
             }
             _ => self.reaper.stop(),

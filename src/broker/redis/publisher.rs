@@ -1,6 +1,6 @@
-//! The first of the broker's three tasks: takes what the dispatcher asks, passes reads and follows
-//! on to the other two, and publishes. On the same connection it says who is here. It also feels
-//! the node's pulse, and says whether the node is ready.
+//! The first of the broker's three tasks: receives the dispatcher's requests, forwards reads and
+//! follows to the other two, and publishes. On the same connection it writes the node's presence.
+//! It also runs the liveness probe and sets the node's readiness.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,12 +21,12 @@ use crate::model::id::RoomName;
 use crate::model::readiness::Readiness;
 use crate::runtime;
 
-/// How many requests are taken before they are sent: what the dispatcher asked for in one turn
-/// leaves as one batch.
+/// The most requests taken before they are sent: the requests of one turn of the dispatcher leave
+/// as one batch.
 const TURN: usize = 256;
 
 /// Everything the task owns. It ends when the dispatcher has dropped its end of `requests`, or when
-/// one of the other tasks has ended; dropping `reads` and `orders` ends those.
+/// one of the other tasks has ended; dropping `reads` and `commands` ends those.
 pub struct Publisher {
     pub requests: flume::Receiver<Request>,
     pub pipeline: Pipeline,
@@ -34,7 +34,7 @@ pub struct Publisher {
     pub unreadable: UnreadableRooms,
     pub changes: flume::Receiver<(RoomName, ListChange)>,
     pub reads: flume::Sender<RedisRequest>,
-    pub orders: flume::Sender<SubscriptionCommand>,
+    pub commands: flume::Sender<SubscriptionCommand>,
     pub signals: flume::Receiver<Signal>,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
@@ -42,23 +42,23 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Serves until someone ends.
+    /// Serves until one of its channels is disconnected.
     pub async fn run(mut self) {
-        let mut pulse = LivenessProbe::new(Instant::now());
+        let mut liveness = LivenessProbe::new(Instant::now());
         let mut tick = Box::pin(runtime::sleep(TICK).fuse());
         loop {
             // `fuse`, because a bare flume future would not be polled once the other end is gone.
             let turn = select_biased! {
                 change = self.pipeline.turn().fuse() => {
                     if let Some(Change::Up) = change {
-                        pulse.publishes(true, Instant::now());
-                        self.presence.connected(self.pipeline.learned());
+                        liveness.publishes(true, Instant::now());
+                        self.presence.connected(self.pipeline.loaded());
                     }
-                    self.feel(&mut pulse)
+                    self.check_liveness(&mut liveness)
                 }
                 end = self.presence.turn().fuse() => {
                     if let Err(end) = end {
-                        self.pipeline.remake(end);
+                        self.pipeline.reconnect(end);
                     }
                     if self.presence.take_loss() {
                         self.pipeline.events.push(BrokerEvent::DataSetChanged);
@@ -68,22 +68,22 @@ impl Publisher {
                 change = self.changes.recv_async().fuse() => match change {
                     Ok((room, change)) => {
                         self.presence.on_change(&room, &change);
-                        self.hear();
+                        self.read_changes();
                         Ok(())
                     }
                     Err(flume::RecvError::Disconnected) => Err(Ended),
                 },
                 signal = self.signals.recv_async().fuse() => match signal {
                     Ok(signal) => {
-                        pulse.signal(signal, Instant::now());
-                        self.feel(&mut pulse)
+                        liveness.signal(signal, Instant::now());
+                        self.check_liveness(&mut liveness)
                     }
                     Err(flume::RecvError::Disconnected) => Err(Ended),
                 },
                 () = tick => {
                     tick = Box::pin(runtime::sleep(TICK).fuse());
                     self.pipeline.expire();
-                    self.feel(&mut pulse)
+                    self.check_liveness(&mut liveness)
                 }
                 request = self.requests.recv_async().fuse() => match request {
                     Ok(request) => self.take(request),
@@ -102,17 +102,17 @@ impl Publisher {
     }
 
     fn take(&mut self, first: Request) -> Result<(), Ended> {
-        self.pass_on(first)?;
+        self.dispatch(first)?;
         for _ in 1..TURN {
             let Ok(request) = self.requests.try_recv() else {
                 break;
             };
-            self.pass_on(request)?;
+            self.dispatch(request)?;
         }
         Ok(())
     }
 
-    fn pass_on(&mut self, request: Request) -> Result<(), Ended> {
+    fn dispatch(&mut self, request: Request) -> Result<(), Ended> {
         match request {
             Request::Publish(publish) => {
                 self.pipeline.push(RedisRequest::Publish(publish));
@@ -125,75 +125,74 @@ impl Publisher {
             Request::ReadRevocations(read) => self.read(RedisRequest::ReadRevocations(read)),
             Request::Read(read) => self.read(RedisRequest::Read(read)),
             Request::Members(members) => {
-                // It may be asked because of a change that shows a loss; that comes first.
-                self.hear();
+                // The reason may be a change that shows a loss, so handle the changes first.
+                self.read_changes();
                 self.read(RedisRequest::Members(members))
             }
             Request::Census(census) => {
-                self.hear();
+                self.read_changes();
                 self.read(RedisRequest::Census(census))
             }
-            Request::SetPresence(here) => {
-                self.presence.here(here);
+            Request::SetPresence(presence) => {
+                self.presence.set_presence(presence);
                 Ok(())
             }
             Request::Connected(connected) => {
-                self.presence.is_connected(connected);
+                self.presence.set_connection(connected);
                 Ok(())
             }
             Request::Retire(span) => {
                 self.presence.retire(span);
                 Ok(())
             }
-            Request::Follow(room) => self.order(SubscriptionCommand::Follow(room)),
-            Request::Unfollow(room) => self.order(SubscriptionCommand::Unfollow(room)),
+            Request::Follow(room) => self.send_command(SubscriptionCommand::Follow(room)),
+            Request::Unfollow(room) => self.send_command(SubscriptionCommand::Unfollow(room)),
         }
     }
 
-    fn hear(&mut self) {
+    fn read_changes(&mut self) {
         for (room, change) in self.changes.try_iter() {
             self.presence.on_change(&room, &change);
         }
     }
 
-    fn read(&self, job: RedisRequest) -> Result<(), Ended> {
-        self.reads.send(job).map_err(|_| Ended)
+    fn read(&self, request: RedisRequest) -> Result<(), Ended> {
+        self.reads.send(request).map_err(|_| Ended)
     }
 
-    fn order(&self, order: SubscriptionCommand) -> Result<(), Ended> {
-        self.orders.send(order).map_err(|_| Ended)
+    fn send_command(&self, command: SubscriptionCommand) -> Result<(), Ended> {
+        self.commands.send(command).map_err(|_| Ended)
     }
 
-    fn feel(&mut self, pulse: &mut LivenessProbe) -> Result<(), Ended> {
-        // Whatever was heard while this task waited for the dispatcher counts first.
+    fn check_liveness(&mut self, liveness: &mut LivenessProbe) -> Result<(), Ended> {
+        // Signals that arrived while this task waited for the dispatcher count first.
         while let Ok(signal) = self.signals.try_recv() {
-            pulse.signal(signal, Instant::now());
+            liveness.signal(signal, Instant::now());
         }
         if !self.pipeline.is_up() {
-            pulse.publishes(false, Instant::now());
+            liveness.publishes(false, Instant::now());
         }
         let now = Instant::now();
         let unreadable = self.unreadable.any(now);
         if self.readiness.set_unreadable(unreadable) && !unreadable {
-            log::info!("no message that is needed is in a newer format any more");
+            log::info!("no needed message is in a newer format any more");
         }
-        let verdict = pulse.verdict(now);
-        // Zero would say that it is not known.
-        let time = pulse.round_trip(now).map(|time| time.as_micros().max(1));
+        let verdict = liveness.verdict(now);
+        // Zero would mean that it is not known.
+        let time = liveness.round_trip(now).map(|time| time.as_micros().max(1));
         let gauge = &self.metrics.redis_round_trip_microseconds;
         gauge.set(time.unwrap_or_default() as u64);
-        if verdict.remake {
-            self.pipeline.remake(End::Unheard);
-            self.order(SubscriptionCommand::Remake)?;
+        if verdict.reconnect {
+            self.pipeline.reconnect(End::NoProbe);
+            self.send_command(SubscriptionCommand::Reconnect)?;
         } else if verdict.probe {
             self.pipeline.push(RedisRequest::Probe);
         }
         if self.readiness.set_broker(verdict.ready) {
-            match verdict.ready {
-                true => log::info!("Redis is reached; what is published comes back"),
-                false => log::warn!(
-                    "Redis is not reached; this node takes no new connections until it is"
-                ),
+            if verdict.ready {
+                log::info!("Redis is reached; probes come back");
+            } else {
+                log::warn!("Redis is not reached; this node takes no new connections until it is");
             }
         }
         Ok(())

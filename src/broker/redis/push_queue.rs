@@ -1,6 +1,6 @@
 //! The queue between the driver of the subscribing connection and its task. The driver must never
-//! wait, so the queue has a bound, and what does not fit is dropped; but the names of the topics
-//! that lost something are kept, and whoever empties the queue learns them.
+//! wait, so the queue is bounded and drops messages that do not fit; it keeps the names of their
+//! topics, and the task reads them from [`PushQueue::lost`].
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,13 +10,13 @@ use redis::{PushInfo, PushKind, Value};
 
 use super::liveness::Signal;
 
-/// How many messages may wait.
+/// The most waiting messages.
 const MAX_MESSAGES: usize = 65_536;
 
-/// How many bytes they may hold: as many as Redis itself keeps for a slow subscriber by default.
+/// The most bytes in them: as many as Redis itself keeps for a slow subscriber by default.
 const MAX_BYTES: usize = 32 << 20;
 
-/// What Redis said without being asked.
+/// A push of Redis: a message, or the confirmation of a request.
 #[derive(Debug)]
 pub enum Push {
     Subscribed(Vec<u8>),
@@ -36,7 +36,8 @@ struct Shared {
 pub struct PushSender {
     pushes: flume::Sender<Push>,
     shared: Arc<Shared>,
-    /// The node's own topic: its messages end here, as a sign of life that no full queue delays.
+    /// The node's own topic. Its messages become signals here, so that a full queue does not delay
+    /// probes.
     node_topic: Vec<u8>,
     signals: flume::Sender<Signal>,
 }
@@ -48,13 +49,13 @@ pub struct PushQueue {
     shared: Arc<Shared>,
 }
 
-/// A new queue, for a new connection.
+/// Makes the queue of a new connection.
 pub fn queue(node_topic: String, signals: flume::Sender<Signal>) -> (PushSender, PushQueue) {
-    // Only messages are counted against the bounds: confirmations are as few as our requests, and
-    // none may be lost.
+    // Only messages count against the bounds: confirmations are as few as our requests, and none
+    // may be lost.
     let (sender, receiver) = flume::unbounded();
     let shared = Arc::new(Shared::default());
-    let inlet = PushSender {
+    let push_sender = PushSender {
         pushes: sender,
         shared: shared.clone(),
         node_topic: node_topic.into_bytes(),
@@ -64,20 +65,20 @@ pub fn queue(node_topic: String, signals: flume::Sender<Signal>) -> (PushSender,
         pushes: receiver,
         shared,
     };
-    (inlet, pushes)
+    (push_sender, pushes)
 }
 
 impl PushSender {
-    /// Takes what came; never waits.
-    pub fn take(&self, info: PushInfo) {
+    /// Adds a push; never waits.
+    pub fn push(&self, info: PushInfo) {
         let mut data = info.data.into_iter();
         let (Some(Value::BulkString(topic)), second) = (data.next(), data.next()) else {
             return;
         };
         let push = match (info.kind, second) {
             (PushKind::Message, _) if topic == self.node_topic => {
-                // It fails when the broker has ended; then nobody wants to know.
-                let _ = self.signals.send(Signal::Heard);
+                // An error means that the broker has ended.
+                let _ = self.signals.send(Signal::ProbeReceived);
                 return;
             }
             (PushKind::Message, Some(Value::BulkString(message))) => {
@@ -104,7 +105,7 @@ impl PushSender {
 }
 
 impl PushQueue {
-    /// What came next; never, once the connection is gone and the queue is empty.
+    /// The next push. Pending for ever once the connection is gone and the queue is empty.
     pub async fn next(&self) -> Push {
         match self.pushes.recv_async().await {
             Ok(push) => self.taken(push),
@@ -112,13 +113,13 @@ impl PushQueue {
         }
     }
 
-    /// What is there already.
+    /// The next push, if there is one.
     pub fn try_next(&self) -> Option<Push> {
         self.pushes.try_recv().ok().map(|push| self.taken(push))
     }
 
-    /// The topics that have lost messages since the last call, as soon as the queue has room again
-    /// (before, they would only lose more). Everything they lost came before this call.
+    /// The topics that have lost messages since the last call. Empty until the queue has room
+    /// again, because they would only lose more. All lost messages arrived before this call.
     pub fn lost(&self) -> HashSet<Vec<u8>> {
         let bytes = self.shared.bytes.load(Ordering::Relaxed);
         if self.pushes.len() > MAX_MESSAGES / 4 || bytes > MAX_BYTES / 4 {
@@ -137,7 +138,7 @@ impl PushQueue {
 
 impl Shared {
     fn lost(&self) -> std::sync::MutexGuard<'_, HashSet<Vec<u8>>> {
-        // A set is whole at every moment, whoever panicked.
+        // No panic can leave the set inconsistent.
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -161,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_dropped_and_its_topic_named_once_there_is_room() {
-        let (signals, _heard) = flume::unbounded();
-        let (inlet, pushes) = queue("node".into(), signals);
-        inlet.take(message("a", vec![0; MAX_BYTES - 10]));
-        inlet.take(message("b", vec![0; 100]));
-        inlet.take(message("b", vec![0; 100]));
-        inlet.take(PushInfo {
+    fn message_that_does_not_fit_is_dropped_and_its_topic_reported_once_there_is_room() {
+        let (signals, _received) = flume::unbounded();
+        let (sender, pushes) = queue("node".into(), signals);
+        sender.push(message("a", vec![0; MAX_BYTES - 10]));
+        sender.push(message("b", vec![0; 100]));
+        sender.push(message("b", vec![0; 100]));
+        sender.push(PushInfo {
             kind: PushKind::Subscribe,
             data: vec![Value::BulkString("c".into()), Value::Int(1)],
         });
@@ -180,12 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn the_nodes_own_topic_is_a_signal_even_when_the_queue_is_full() {
-        let (signals, received_at) = flume::unbounded();
-        let (inlet, pushes) = queue("node".into(), signals);
-        inlet.take(message("a", vec![0; MAX_BYTES - 10]));
-        inlet.take(message("node", b"1".to_vec()));
-        assert!(matches!(received_at.try_recv(), Ok(Signal::Heard)));
+    fn message_on_the_nodes_own_topic_is_a_signal_even_when_the_queue_is_full() {
+        let (signals, received) = flume::unbounded();
+        let (sender, pushes) = queue("node".into(), signals);
+        sender.push(message("a", vec![0; MAX_BYTES - 10]));
+        sender.push(message("node", b"1".to_vec()));
+        assert!(matches!(received.try_recv(), Ok(Signal::ProbeReceived)));
         assert!(matches!(pushes.try_next(), Some(Push::Message { .. })));
         assert!(pushes.try_next().is_none());
     }

@@ -1,72 +1,70 @@
-//! Takes out what the leases that are over have said, room by room, a few at a time. Plain logic.
-//! Several nodes may do it at once: each begins with rooms chosen at random and strikes out what is
-//! done, so that they share the work, and doing a room twice is doing it once.
+//! Removes the members written under leases that are over, a few rooms at a time. Plain logic.
+//! Several nodes may do it at once: each takes rooms chosen at random and removes their records
+//! when they are done, so that the nodes share the work. The work on a room is idempotent.
 
 use std::collections::VecDeque;
 
 use crate::model::id::RoomName;
 
-/// How many rooms of a lease are taken up at once.
+/// The most rooms of a lease that are read at once.
 pub const ROOMS: usize = 64;
 
-/// How many fields of a room are looked at in one step.
+/// The number of fields of a room that one step scans.
 pub const FIELDS: usize = 256;
 
-/// What is to be asked of Redis.
+/// A command to Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Some of the rooms that the lease was in.
+    /// Reads some of the rooms that have a record of the lease.
     Rooms { lease: String },
-    /// Take it out of a room; the cursor says where to go on.
+    /// Removes the lease's members from a room, from this cursor on.
     Reap {
         lease: String,
         room: RoomName,
         cursor: String,
     },
-    /// The room is done (or what stands there is no room).
-    Strike { lease: String, room: Vec<u8> },
-    /// All rooms are done.
-    Bury { lease: String },
+    /// Removes the record of a room that is done (or is not the name of a room).
+    RemoveRoom { lease: String, room: Vec<u8> },
+    /// Removes the lease after its last room.
+    RemoveLease { lease: String },
 }
 
-/// The lease under work.
+/// The lease whose members are being removed.
 #[derive(Debug, Default)]
 pub struct Reaper {
     lease: Option<String>,
     next: VecDeque<Step>,
-    /// Steps that were taken and have not ended.
-    under_way: usize,
+    /// The number of steps without a result.
+    in_flight: usize,
 }
 
 impl Reaper {
-    /// These leases are over. It takes up one that is chosen by `random`, unless it has one.
-    pub fn found(&mut self, mut leases: Vec<String>, random: usize) {
+    /// Starts with one of these leases, which are over, chosen by `random`. Does nothing if it
+    /// works on a lease already.
+    pub fn start(&mut self, mut leases: Vec<String>, random: usize) {
         if self.lease.is_none() && !leases.is_empty() {
             let lease = leases.swap_remove(random % leases.len());
-            self.next.push_back(match is_ours(&lease) {
-                true => Step::Rooms {
-                    lease: lease.clone(),
-                },
-                false => Step::Bury {
-                    lease: lease.clone(),
-                },
+            self.lease = Some(lease.clone());
+            self.next.push_back(if is_ours(&lease) {
+                Step::Rooms { lease }
+            } else {
+                Step::RemoveLease { lease }
             });
-            self.lease = Some(lease);
         }
     }
 
-    /// The next steps, at most so many.
+    /// The next steps, at most `max`.
     pub fn take(&mut self, max: usize) -> Vec<Step> {
         let count = max.min(self.next.len());
-        self.under_way += count;
+        self.in_flight += count;
         self.next.drain(..count).collect()
     }
 
-    /// Some rooms of the lease; none are left when there are none.
-    pub fn rooms(&mut self, lease: String, rooms: Vec<Vec<u8>>) {
-        self.under_way = self.under_way.saturating_sub(1);
+    /// The answer to [`Step::Rooms`]. No rooms means that all are done.
+    pub fn rooms_found(&mut self, lease: String, rooms: Vec<Vec<u8>>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
         if rooms.is_empty() {
-            self.next.push_back(Step::Bury { lease });
+            self.next.push_back(Step::RemoveLease { lease });
             return;
         }
         for room in rooms {
@@ -78,16 +76,16 @@ impl Reaper {
                     room,
                     cursor: "0".to_owned(),
                 },
-                _ => Step::Strike { lease, room },
+                _ => Step::RemoveRoom { lease, room },
             });
         }
     }
 
-    /// A room was worked on; `cursor` says where to go on, `0` that it is done.
-    pub fn reaped(&mut self, lease: String, room: RoomName, cursor: String) {
-        self.under_way = self.under_way.saturating_sub(1);
+    /// The answer to [`Step::Reap`]: the next cursor, or `0` after the last.
+    pub fn room_reaped(&mut self, lease: String, room: RoomName, cursor: String) {
+        self.in_flight = self.in_flight.saturating_sub(1);
         self.next.push_back(match cursor.as_str() {
-            "0" => Step::Strike {
+            "0" => Step::RemoveRoom {
                 lease,
                 room: room.as_str().into(),
             },
@@ -99,27 +97,27 @@ impl Reaper {
         });
     }
 
-    /// A room was struck out. After the last, the next ones are asked for.
-    pub fn struck(&mut self, lease: String) {
-        self.under_way = self.under_way.saturating_sub(1);
-        if self.under_way == 0 && self.next.is_empty() {
+    /// The record of a room was removed. After the last, reads the next rooms.
+    pub fn room_removed(&mut self, lease: String) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if self.in_flight == 0 && self.next.is_empty() {
             self.next.push_back(Step::Rooms { lease });
         }
     }
 
-    /// The lease is done with; or something went wrong, or this node may no longer do it. Whoever
-    /// finds it again begins again.
+    /// Stops: the lease is removed, or a step failed, or this node may no longer reap. The next
+    /// node that finds the lease starts from the beginning.
     pub fn stop(&mut self) {
         *self = Self::default();
     }
 
-    /// The lease under work, if any.
+    /// The lease that it works on.
     pub fn lease(&self) -> Option<&str> {
         self.lease.as_deref()
     }
 }
 
-/// Whether this is what we call a lease: `INCARNATION.COUNT`.
+/// Whether this is a name of a lease: `INCARNATION.COUNT`.
 fn is_ours(lease: &str) -> bool {
     lease.split_once('.').is_some_and(|(run, count)| {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
@@ -142,34 +140,34 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_buried_when_all_its_rooms_are_done() {
+    fn lease_is_removed_when_all_its_rooms_are_done() {
         let mut reaper = Reaper::default();
         let lease = || LEASE.to_owned();
-        let strike = |room: &str| Step::Strike {
+        let remove = |room: &str| Step::RemoveRoom {
             lease: lease(),
             room: room.into(),
         };
-        reaper.found(vec![lease()], 7);
+        reaper.start(vec![lease()], 7);
         assert_eq!(reaper.take(9), [Step::Rooms { lease: lease() }]);
-        reaper.rooms(lease(), vec![b"a".to_vec(), b"}".to_vec()]);
+        reaper.rooms_found(lease(), vec![b"a".to_vec(), b"}".to_vec()]);
         assert_eq!(reaper.take(1), [reap("a", "0")]);
-        reaper.reaped(lease(), RoomName::new("a").unwrap(), "17".into());
-        assert_eq!(reaper.take(9), [strike("}"), reap("a", "17")]);
-        reaper.struck(lease());
-        reaper.reaped(lease(), RoomName::new("a").unwrap(), "0".into());
-        assert_eq!(reaper.take(9), [strike("a")]);
-        reaper.struck(lease());
+        reaper.room_reaped(lease(), RoomName::new("a").unwrap(), "17".into());
+        assert_eq!(reaper.take(9), [remove("}"), reap("a", "17")]);
+        reaper.room_removed(lease());
+        reaper.room_reaped(lease(), RoomName::new("a").unwrap(), "0".into());
+        assert_eq!(reaper.take(9), [remove("a")]);
+        reaper.room_removed(lease());
         assert_eq!(reaper.take(9), [Step::Rooms { lease: lease() }]);
-        reaper.rooms(lease(), vec![]);
-        assert_eq!(reaper.take(9), [Step::Bury { lease: lease() }]);
+        reaper.rooms_found(lease(), vec![]);
+        assert_eq!(reaper.take(9), [Step::RemoveLease { lease: lease() }]);
         reaper.stop();
         assert_eq!(reaper.lease(), None);
     }
 
     #[test]
-    fn what_is_no_lease_is_buried_at_once() {
+    fn name_that_is_not_a_lease_is_removed_at_once() {
         let mut reaper = Reaper::default();
-        reaper.found(vec!["x".into()], 0);
-        assert_eq!(reaper.take(9), [Step::Bury { lease: "x".into() }]);
+        reaper.start(vec!["x".into()], 0);
+        assert_eq!(reaper.take(9), [Step::RemoveLease { lease: "x".into() }]);
     }
 }

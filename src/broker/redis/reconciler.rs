@@ -1,29 +1,29 @@
-//! What a node has to announce of who is in its rooms: what is wanted, what the others' store has
-//! confirmed, and what is still to be said. Plain logic: a task takes [`Ask`]s from it and reports
-//! how they ended.
+//! Keeps the presence store equal to this node's presence: holds the wanted state, the confirmed
+//! state and the pending difference. Plain logic: a task takes [`PresenceUpdate`]s from it, sends
+//! them, and reports their results.
 //!
-//! Two things are said of a room: that this node is in it ([`Ask::Enter`]), and who is
-//! ([`Ask::Say`]). The first is confirmed before the second is asked, so whoever finds a dead
-//! node's records finds all its members. An ask whose answer was lost may be done later than one
-//! asked after it; so what it was about is said again at once, and once more when it can no longer
-//! be done.
+//! The store has two kinds of data for a room: a record that this node has members in it
+//! ([`PresenceUpdate::AddRoom`]), and the members ([`PresenceUpdate::SetMembers`]). The record is
+//! confirmed before the first member is sent, so the node that removes a dead node's records finds
+//! all its members. An update whose answer was lost may be applied after a later one; so its
+//! members are sent again at once, and once more when the lost update can no longer be applied.
 
 mod room;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use room::{Entry, Record, Room};
+use room::{Record, Room, WantedState};
 
 use crate::broker::{Change, Info, Sender, SetPresence};
 use crate::model::id::{RoomName, UserName};
 
-/// How many users one ask is about at most, so that none keeps the store busy for long.
-const SAY: usize = 64;
+/// The most members in one update, so that none blocks the store for long.
+const MAX_MEMBERS: usize = 64;
 
-/// Of whom something is said in a room.
+/// What the store counts separately in a room.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Who {
+pub enum MemberKey {
     /// All connections without a user.
     Anonymous,
     User(UserName),
@@ -31,44 +31,47 @@ pub enum Who {
     Connection(Sender),
 }
 
-impl From<Option<UserName>> for Who {
+impl From<Option<UserName>> for MemberKey {
     fn from(user: Option<UserName>) -> Self {
-        user.map_or(Who::Anonymous, Who::User)
+        user.map_or(MemberKey::Anonymous, MemberKey::User)
     }
 }
 
-/// How many connections, and what the user or the connection shows of itself.
+/// The connections on this node, and the info of the user or the connection.
 #[derive(Clone, Debug)]
-pub struct Said {
-    pub who: Who,
+pub struct MemberState {
+    pub key: MemberKey,
     pub connections: u32,
     pub info: Option<Info>,
 }
 
-/// Something to be asked of the store. All may be asked twice.
+/// A write to the store. Each is idempotent.
 #[derive(Clone, Debug)]
-pub enum Ask {
-    /// The node has members in the room. The number is greater than any before.
-    Enter { number: u64, room: RoomName },
-    /// It has none any more, unless it has entered again.
-    Quit { number: u64 },
-    /// So many connections each of these users has on this node from now on.
-    Say { room: RoomName, said: Vec<Said> },
+pub enum PresenceUpdate {
+    /// Records that the node has members in the room. The number is greater than any before.
+    AddRoom { number: u64, room: RoomName },
+    /// Removes the record with this number. A record that was added again has a greater one.
+    RemoveRoom { number: u64 },
+    /// Sets the connections of each of these members on this node.
+    SetMembers {
+        room: RoomName,
+        members: Vec<MemberState>,
+    },
 }
 
-/// How an ask ended.
+/// The result of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum UpdateResult {
     Done,
-    /// Done; these were the versions of the room's list before and after it.
-    Said {
+    /// Done; the versions of the room's list before and after it.
+    Applied {
         before: u64,
         after: u64,
     },
-    /// Nothing was done and nothing will be.
+    /// Not applied, and it will not be.
     Refused,
-    /// Nobody knows. If it is done at all, then before this moment of the store's clock.
-    Lost {
+    /// Not known. If it is applied, then before this time of the store's clock.
+    Unanswered {
         until: u64,
     },
 }
@@ -77,70 +80,75 @@ pub enum End {
 #[derive(Debug, Default)]
 pub struct PresenceReconciler {
     rooms: HashMap<RoomName, Room>,
-    /// Rooms of which something is to be asked, each once.
+    /// Rooms with pending updates, each once.
     queue: VecDeque<RoomName>,
-    /// Rooms whose anonymous connections may be counted again from then on.
-    later: VecDeque<(Instant, RoomName)>,
-    /// Records of rooms without members.
-    over: VecDeque<u64>,
-    /// Rooms with something in doubt.
-    doubtful: HashSet<RoomName>,
-    entered: u64,
+    /// Rooms whose count of anonymous connections is sent from that time on.
+    delayed: VecDeque<(Instant, RoomName)>,
+    /// Records of rooms without members, to be removed.
+    stale_records: VecDeque<u64>,
+    /// Rooms with unconfirmed members.
+    unconfirmed: HashSet<RoomName>,
+    last_number: u64,
 }
 
 impl PresenceReconciler {
-    /// From now on this is wanted.
-    pub fn here(&mut self, here: SetPresence) {
+    /// Sets the wanted state of a user.
+    pub fn set_presence(&mut self, presence: SetPresence) {
         let SetPresence {
             room,
             user,
             connections,
             info,
-        } = here;
-        self.want(room, user.into(), connections, info);
+        } = presence;
+        self.set(room, user.into(), connections, info);
     }
 
-    /// From now on this is wanted of someone: so many connections; 0: nothing.
-    pub fn want(&mut self, name: RoomName, who: Who, connections: u32, info: Option<Info>) {
+    /// Sets the wanted connections of a member; 0 removes it.
+    pub fn set(&mut self, name: RoomName, key: MemberKey, connections: u32, info: Option<Info>) {
         let known = self.rooms.get(&name);
-        if connections == 0 && known.is_none_or(|room| !room.users.contains_key(&who)) {
+        if connections == 0 && known.is_none_or(|room| !room.users.contains_key(&key)) {
             return;
         }
         let room = self.rooms.entry(name.clone()).or_default();
-        let entry = room.users.entry(who.clone()).or_insert(Entry {
+        let entry = room.users.entry(key.clone()).or_insert(WantedState {
             connections: 0,
             info: None,
-            asked: false,
+            sent: false,
         });
         let same = entry.connections == connections && text(&entry.info) == text(&info);
-        if same && entry.asked {
+        if same && entry.sent {
             return;
         }
         entry.connections = connections;
         entry.info = info.filter(|_| connections > 0);
-        if connections == 0 && !entry.asked {
-            room.users.remove(&who);
-            room.unsaid.remove(&who);
+        if connections == 0 && !entry.sent {
+            room.users.remove(&key);
+            room.pending.remove(&key);
             self.tidy(&name);
             return;
         }
-        room.unsaid.insert(who);
+        room.pending.insert(key);
         self.queue(&name);
     }
 
-    /// The next asks: at most so many, about at most so many users. They count as asked.
-    pub fn take(&mut self, mut asks: usize, mut users: usize, now: Instant) -> Vec<Ask> {
+    /// The next updates: at most `updates`, with at most `members` in all. They count as sent.
+    pub fn take(
+        &mut self,
+        mut updates: usize,
+        mut members: usize,
+        now: Instant,
+    ) -> Vec<PresenceUpdate> {
         let mut taken = Vec::new();
-        while self.later.front().is_some_and(|(due, _)| *due <= now) {
-            if let Some((_, name)) = self.later.pop_front() {
+        while self.delayed.front().is_some_and(|(due, _)| *due <= now) {
+            if let Some((_, name)) = self.delayed.pop_front() {
                 if let Some(room) = self.rooms.get_mut(&name) {
-                    room.waits = false;
+                    room.is_delayed = false;
                 }
                 self.queue(&name);
             }
         }
-        while asks > 0
-            && users > 0
+        while updates > 0
+            && members > 0
             && let Some(name) = self.queue.pop_front()
         {
             let Some(room) = self.rooms.get_mut(&name) else {
@@ -148,68 +156,74 @@ impl PresenceReconciler {
             };
             room.queued = false;
             match room.record {
-                Record::Off => {
-                    self.entered += 1;
-                    room.record = Record::Asked(self.entered);
-                    taken.push(Ask::Enter {
-                        number: self.entered,
+                Record::Absent => {
+                    self.last_number += 1;
+                    room.record = Record::Sent(self.last_number);
+                    taken.push(PresenceUpdate::AddRoom {
+                        number: self.last_number,
                         room: name,
                     });
-                    asks -= 1;
+                    updates -= 1;
                 }
-                Record::Asked(_) => {}
-                Record::On(_) => {
-                    let said = room.say(users.min(SAY), now);
+                Record::Sent(_) => {}
+                Record::Present(_) => {
+                    let batch = room.take(members.min(MAX_MEMBERS), now);
                     if let Some(due) = room.wait_for_count(now) {
-                        self.later.push_back((due, name.clone()));
+                        self.delayed.push_back((due, name.clone()));
                     }
-                    let more = room.unsaid.iter().any(|who| *who != Who::Anonymous);
-                    if more || (!room.waits && !room.unsaid.is_empty()) {
+                    let more = room.pending.iter().any(|key| *key != MemberKey::Anonymous);
+                    if more || (!room.is_delayed && !room.pending.is_empty()) {
                         self.queue(&name);
                     }
-                    if !said.is_empty() {
-                        asks -= 1;
-                        users -= said.len();
-                        taken.push(Ask::Say { room: name, said });
+                    if !batch.is_empty() {
+                        updates -= 1;
+                        members -= batch.len();
+                        taken.push(PresenceUpdate::SetMembers {
+                            room: name,
+                            members: batch,
+                        });
                     }
                 }
             }
         }
-        let over = self.over.len().min(asks);
-        taken.extend(self.over.drain(..over).map(|number| Ask::Quit { number }));
+        let stale = self.stale_records.len().min(updates);
+        let stale = self.stale_records.drain(..stale);
+        taken.extend(stale.map(|number| PresenceUpdate::RemoveRoom { number }));
         taken
     }
 
-    /// An ask has ended so. Tells whether the room's list was lost before.
-    pub fn ended(&mut self, ask: Ask, end: End) -> bool {
-        match ask {
-            Ask::Enter { number, room } => self.entered(number, room, end),
-            Ask::Quit { number } => {
-                if end != End::Done {
-                    self.over.push_back(number);
+    /// An update has this result. Returns whether the store had lost the room's list before.
+    pub fn finished(&mut self, update: PresenceUpdate, result: UpdateResult) -> bool {
+        match update {
+            PresenceUpdate::AddRoom { number, room } => self.room_added(number, room, result),
+            PresenceUpdate::RemoveRoom { number } => {
+                if result != UpdateResult::Done {
+                    self.stale_records.push_back(number);
                 }
             }
-            Ask::Say { room, said } => return self.said(&room, said, end),
+            PresenceUpdate::SetMembers { room, members } => {
+                return self.members_set(&room, members, result);
+            }
         }
         false
     }
 
-    /// The store has lost everything, or all was said in a name that no longer counts: everything
-    /// is said anew.
-    pub fn anew(&mut self) {
-        self.over.clear();
+    /// The store has lost all data, or the lease under which it was written is over: everything is
+    /// sent again.
+    pub fn resend_all(&mut self) {
+        self.stale_records.clear();
         let names: Vec<RoomName> = self.rooms.keys().cloned().collect();
         for name in names {
             if let Some(room) = self.rooms.get_mut(&name) {
-                room.record = Record::Off;
-                room.unsaid = room.users.keys().cloned().collect();
+                room.record = Record::Absent;
+                room.pending = room.users.keys().cloned().collect();
             }
             self.queue(&name);
         }
     }
 
-    /// The store has told of a change. What contradicts what was said is said again. Tells whether
-    /// the list was lost: then a later change begins at an earlier version than one it has had.
+    /// The store has published a change. A member that contradicts the wanted state is sent again.
+    /// Returns whether the list was lost: then a change begins at a version before the last one.
     pub fn on_change(&mut self, name: &RoomName, change: &Change) -> bool {
         let Some(room) = self.rooms.get_mut(name) else {
             return false;
@@ -218,92 +232,97 @@ impl PresenceReconciler {
             return false;
         }
         let is_lost = change.from < room.version;
-        let who = Who::User(change.user.clone());
+        let key = MemberKey::User(change.user.clone());
         if is_lost {
-            room.unsaid = room.users.keys().cloned().collect();
-        } else if (room.users.get(&who)).is_some_and(|it| it.connections > change.connections) {
-            room.unsaid.insert(who);
+            room.pending = room.users.keys().cloned().collect();
+        } else if (room.users.get(&key)).is_some_and(|it| it.connections > change.connections) {
+            room.pending.insert(key);
         }
         self.queue(name);
         is_lost
     }
 
-    /// The store's clock: what can no longer be done is said once more, and then it is certain.
-    pub fn settle(&mut self, clock: u64) {
+    /// The store's clock. Members of updates that can no longer be applied are sent once more;
+    /// after that the store is known to have them.
+    pub fn set_clock(&mut self, clock: u64) {
         let Self {
-            doubtful, rooms, ..
+            unconfirmed, rooms, ..
         } = self;
-        let over = doubtful.extract_if(|name| match rooms.get_mut(name) {
+        let settled = unconfirmed.extract_if(|name| match rooms.get_mut(name) {
             Some(room) if room.until >= clock => false,
             Some(room) => {
-                room.unsaid.append(&mut room.doubt);
+                room.pending.append(&mut room.unconfirmed);
                 true
             }
             None => true,
         });
-        let over: Vec<RoomName> = over.collect();
-        for name in over {
+        let settled: Vec<RoomName> = settled.collect();
+        for name in settled {
             self.queue(&name);
         }
     }
 
-    /// Until when anything may yet be done that was asked before its answer was lost; 0: nothing is
-    /// in doubt.
-    pub fn doubt(&self) -> u64 {
-        let rooms = self.doubtful.iter();
+    /// Until when an update whose answer was lost may still be applied; 0: there is none.
+    pub fn unconfirmed_until(&self) -> u64 {
+        let rooms = self.unconfirmed.iter();
         let untils = rooms.filter_map(|name| self.rooms.get(name));
         untils.map(|room| room.until).max().unwrap_or(0)
     }
 
-    fn entered(&mut self, number: u64, name: RoomName, end: End) {
+    fn room_added(&mut self, number: u64, name: RoomName, result: UpdateResult) {
         let room = self.rooms.get_mut(&name);
-        let asked = room.filter(|room| room.record == Record::Asked(number));
-        match (asked, end) {
-            (Some(room), End::Done | End::Said { .. }) => {
-                room.record = Record::On(number);
+        let sent = room.filter(|room| room.record == Record::Sent(number));
+        match (sent, result) {
+            (Some(room), UpdateResult::Done | UpdateResult::Applied { .. }) => {
+                room.record = Record::Present(number);
                 self.queue(&name);
             }
-            (Some(room), End::Refused | End::Lost { .. }) => {
-                room.record = Record::Off;
-                self.over.push_back(number);
+            (Some(room), UpdateResult::Refused | UpdateResult::Unanswered { .. }) => {
+                room.record = Record::Absent;
+                self.stale_records.push_back(number);
                 self.queue(&name);
             }
-            // The name it was asked in no longer counts.
+            // The lease under which it was sent is over.
             (None, _) => {}
         }
         self.tidy(&name);
     }
 
-    fn said(&mut self, name: &RoomName, said: Vec<Said>, end: End) -> bool {
+    fn members_set(
+        &mut self,
+        name: &RoomName,
+        members: Vec<MemberState>,
+        result: UpdateResult,
+    ) -> bool {
         let Some(room) = self.rooms.get_mut(name) else {
             return false;
         };
         let mut is_lost = false;
-        if let End::Said { before, after } = end {
+        if let UpdateResult::Applied { before, after } = result {
             is_lost = before < room.version;
             room.version = room.version.max(after);
         }
-        for Said { who, .. } in said {
-            match end {
-                End::Done | End::Said { .. } => {
-                    let gone = room.users.get(&who).is_some_and(|it| it.connections == 0);
-                    if gone && !room.unsaid.contains(&who) && !room.doubt.contains(&who) {
-                        room.users.remove(&who);
+        for MemberState { key, .. } in members {
+            match result {
+                UpdateResult::Done | UpdateResult::Applied { .. } => {
+                    let gone = room.users.get(&key).is_some_and(|it| it.connections == 0);
+                    if gone && !room.pending.contains(&key) && !room.unconfirmed.contains(&key) {
+                        room.users.remove(&key);
                     }
                 }
-                End::Refused => {
-                    room.unsaid.insert(who);
+                UpdateResult::Refused => {
+                    room.pending.insert(key);
                 }
-                End::Lost { until } => {
-                    room.unsaid.insert(who.clone());
-                    room.doubt.insert(who);
+                UpdateResult::Unanswered { until } => {
+                    room.pending.insert(key.clone());
+                    room.unconfirmed.insert(key);
                     room.until = room.until.max(until);
-                    self.doubtful.insert(name.clone());
+                    self.unconfirmed.insert(name.clone());
                 }
             }
         }
         if is_lost {
-            room.unsaid = room.users.keys().cloned().collect();
+            room.pending = room.users.keys().cloned().collect();
         }
         self.queue(name);
         self.tidy(name);
@@ -313,32 +332,32 @@ impl PresenceReconciler {
     fn queue(&mut self, name: &RoomName) {
         if let Some(room) = self.rooms.get_mut(name)
             && !room.queued
-            && !room.unsaid.is_empty()
+            && !room.pending.is_empty()
         {
             room.queued = true;
             self.queue.push_back(name.clone());
         }
     }
 
-    /// Forgets a room of which nothing is wanted and nothing is known.
+    /// Removes a room without wanted and unconfirmed members.
     fn tidy(&mut self, name: &RoomName) {
         let Some(room) = self.rooms.get(name) else {
             return;
         };
-        if !room.users.is_empty() || !room.doubt.is_empty() {
+        if !room.users.is_empty() || !room.unconfirmed.is_empty() {
             return;
         }
         match room.record {
-            Record::Asked(_) => return,
-            Record::On(number) => self.over.push_back(number),
-            Record::Off => {}
+            Record::Sent(_) => return,
+            Record::Present(number) => self.stale_records.push_back(number),
+            Record::Absent => {}
         }
         self.rooms.remove(name);
-        self.forget_stale();
+        self.drop_stale();
     }
 
-    /// Names of rooms that are gone stay in the queue until they outnumber the others.
-    fn forget_stale(&mut self) {
+    /// Names of removed rooms stay in the queue until they outnumber the others.
+    fn drop_stale(&mut self) {
         if self.queue.len() > 2 * self.rooms.len() + 64 {
             let (mut seen, rooms) = (HashSet::new(), &self.rooms);
             self.queue.retain(|name| {

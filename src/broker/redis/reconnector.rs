@@ -1,5 +1,5 @@
-//! Keeps one connection to Redis: makes it, watches it, and makes it anew without end. All three
-//! connections of a node live by this one mechanism.
+//! Keeps one connection to Redis: connects, detects its end, and reconnects without limit. All
+//! connections of a node use it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use redis::aio::MultiplexedConnection;
 
 use super::connection::{self, Connector, Purpose, RedisConnection};
 use super::push_queue::PushQueue;
-use super::scripts::Learned;
+use super::scripts::LoadedScripts;
 use crate::metrics::Metrics;
 use crate::runtime::{self, Elapsed};
 
-/// How often a connection is asked whether it lives.
+/// How often a connection is checked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long it may be silent then. Less than two and a half seconds would take `CLIENT PAUSE 2000`
-/// for death; with the interval it is found dead within three and a half.
+/// The timeout of a check. Less than two and a half seconds would take `CLIENT PAUSE 2000` for a
+/// dead connection; with the interval a dead one is detected within three and a half.
 const SILENCE: Duration = Duration::from_millis(2500);
 
 /// The first wait before another attempt; it doubles from attempt to attempt.
@@ -41,13 +41,13 @@ pub enum End {
     NotMaster,
     #[error("publishes go to another server")]
     Elsewhere,
-    #[error("what is published does not come back by the subscription")]
-    Unheard,
+    #[error("no probe came back by the subscription")]
+    NoProbe,
     #[error("a request was refused")]
     Refused,
 }
 
-/// What [`Reconnector::change`] tells.
+/// The result of [`Reconnector::change`].
 #[derive(Debug)]
 pub enum Change {
     Up,
@@ -93,11 +93,11 @@ impl Reconnector {
         }
     }
 
-    /// What the purpose's scripts are called on this connection.
-    pub fn learned(&self) -> Learned {
+    /// The digests of the purpose's scripts on this connection.
+    pub fn loaded(&self) -> LoadedScripts {
         match &self.state {
-            State::Up { link, .. } => link.learned.clone(),
-            State::Dialing(_) => Learned::default(),
+            State::Up { link, .. } => link.loaded.clone(),
+            State::Dialing(_) => LoadedScripts::default(),
         }
     }
 
@@ -109,7 +109,7 @@ impl Reconnector {
         }
     }
 
-    /// Waits until the connection comes or goes. May be dropped and called again.
+    /// Waits until the connection comes or goes. Cancel safe.
     pub async fn change(&mut self) -> Change {
         match &mut self.state {
             State::Dialing(dialing) => {
@@ -119,7 +119,7 @@ impl Reconnector {
             }
             State::Up { end, .. } => {
                 let end = end.await;
-                self.remake(end);
+                self.reconnect(end);
                 Change::Down
             }
         }
@@ -141,15 +141,19 @@ impl Reconnector {
         };
     }
 
-    /// Ends the connection, if there is one, and makes another.
-    pub fn remake(&mut self, why: End) {
+    /// Ends the connection, if there is one, and dials another.
+    pub fn reconnect(&mut self, why: End) {
         let State::Up { link, since, .. } = &self.state else {
             return;
         };
-        log::warn!(connection:% = self.purpose, redis:% = link.address, reason:% = why; "connection to Redis lost");
-        self.attempts = match since.elapsed() >= SETTLED {
-            true => 1,
-            false => self.attempts.saturating_add(1),
+        log::warn!(
+            connection:% = self.purpose, redis:% = link.address, reason:% = why;
+            "connection to Redis lost"
+        );
+        self.attempts = if since.elapsed() >= SETTLED {
+            1
+        } else {
+            self.attempts.saturating_add(1)
         };
         if self.leads() {
             self.connector.set_home(None);
@@ -163,15 +167,15 @@ impl Reconnector {
     }
 }
 
-/// Tries until it succeeds. The first attempt of all waits for nothing; each other one, in the
-/// mean, half its bound ("full jitter"), so that the nodes of a cluster do not come back in step. A
+/// Retries until it succeeds. The very first attempt has no wait; each other one waits half its
+/// bound in the mean ("full jitter"), so that the nodes of a cluster do not reconnect in step. A
 /// reason is logged once.
 async fn dial(
     connector: Arc<Connector>,
     purpose: Arc<Purpose>,
     mut attempts: u32,
 ) -> Box<RedisConnection> {
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
         if attempts > 0 {
             runtime::sleep(wait(attempts, fastrand::f64())).await;
@@ -181,16 +185,19 @@ async fn dial(
             Ok(link) => return Box::new(link),
             Err(error) => {
                 let reason = error.to_string();
-                if reason != told {
-                    log::warn!(connection:% = purpose, reason = reason.as_str(); "cannot connect to Redis; trying on");
-                    told = reason;
+                if reason != logged {
+                    log::warn!(
+                        connection:% = purpose, reason = reason.as_str();
+                        "cannot connect to Redis; retrying"
+                    );
+                    logged = reason;
                 }
             }
         }
     }
 }
 
-/// The wait before an attempt: a part (0 to 1) of a bound that doubles, and never nothing at all.
+/// The wait before an attempt: a part (0 to 1) of a bound that doubles, and never zero.
 fn wait(attempts: u32, part: f64) -> Duration {
     let bound = FIRST_WAIT
         .saturating_mul(1 << attempts.saturating_sub(1).min(10))
@@ -208,22 +215,22 @@ fn watch(
     let connection = link.connection.clone();
     async move {
         let closed = std::pin::pin!(ended.into_recv_async());
-        let asked = std::pin::pin!(ask_for_life(connector, connection, leads));
-        match select(closed, asked).await {
+        let checked = std::pin::pin!(check_periodically(connector, connection, leads));
+        match select(closed, checked).await {
             Either::Left(_) => End::Closed,
             Either::Right((end, _)) => end,
         }
     }
 }
 
-async fn ask_for_life(
+async fn check_periodically(
     connector: Arc<Connector>,
     mut connection: MultiplexedConnection,
     leads: bool,
 ) -> End {
     loop {
         runtime::sleep(INTERVAL).await;
-        let server = match runtime::timeout(SILENCE, connection::ask_server(&mut connection)).await
+        let server = match runtime::timeout(SILENCE, connection::read_server(&mut connection)).await
         {
             Err(Elapsed) => return End::Silent,
             Ok(Err(error)) if error.is_unrecoverable_error() => return End::Closed,

@@ -1,6 +1,6 @@
-//! The requests of one connection that have no answer yet: which are to be sent next (each session
-//! in turn), which may be sent again when the connection is lost, and which have waited too long.
-//! Plain logic, with invented clocks in its tests.
+//! The unanswered requests of one connection: which to send next (each session in turn), which to
+//! send again after the connection is lost, and which have timed out. Plain logic, with simulated
+//! clocks in its tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,18 +12,18 @@ use crate::broker::{
 use crate::model::cluster_query::ClusterQuery;
 use crate::model::id::{RoomName, SessionId};
 
-/// How many requests may wait for their answers. A guess: three seconds of a busy node's publishes,
-/// so that a short absence of Redis costs nothing.
-const MAX_JOBS: usize = 16_384;
+/// The most unanswered requests. A guess: three seconds of a busy node's publishes, so that a short
+/// outage of Redis causes no refusal.
+const MAX_REQUESTS: usize = 16_384;
 
-/// How many bytes they may hold.
+/// The most bytes in them.
 const MAX_BYTES: usize = 32 << 20;
 
-/// What reading all revocations costs, in entries of a page, when there are as many as there may
-/// be: an entry is far smaller than a message.
+/// The cost of reading the largest set of revocations, in entries of a page. An entry is far
+/// smaller than a message.
 const ENTRIES_OF_REVOCATIONS: usize = 256;
 
-/// Something to be done by Redis.
+/// A request to Redis.
 #[derive(Debug)]
 pub enum RedisRequest {
     Publish(Publish),
@@ -32,18 +32,18 @@ pub enum RedisRequest {
     Census(Census),
     Revoke(Revoke),
     ReadRevocations(ReadRevocations),
-    /// A word to the node itself, to hear whether publishing and the subscription work. Nobody
-    /// waits for its answer.
+    /// A message to the node's own topic, to check that publishing and the subscription work. Its
+    /// answer produces no event.
     Probe,
 }
 
 impl RedisRequest {
-    /// Whether doing it twice is the same as doing it once.
+    /// Whether it is idempotent.
     fn may_repeat(&self) -> bool {
         match self {
             RedisRequest::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
             RedisRequest::Revoke(_) => true,
-            job if job.is_read() => true,
+            request if request.is_read() => true,
             _ => false,
         }
     }
@@ -61,7 +61,7 @@ impl RedisRequest {
         }
     }
 
-    /// Whether it leaves nothing behind that anybody could miss.
+    /// Whether it only reads.
     pub fn is_read(&self) -> bool {
         matches!(
             self,
@@ -72,7 +72,7 @@ impl RedisRequest {
         )
     }
 
-    /// Whose share of the line it takes.
+    /// The source whose share of the queue it takes.
     fn source(&self) -> Option<SessionId> {
         match self {
             RedisRequest::Publish(publish) => publish.source,
@@ -80,7 +80,7 @@ impl RedisRequest {
         }
     }
 
-    /// What it occupies, in bytes, near enough.
+    /// The approximate memory it takes, in bytes.
     fn weight(&self) -> usize {
         match self {
             RedisRequest::Publish(publish) => publish.publication.weight() + 256,
@@ -89,9 +89,10 @@ impl RedisRequest {
         }
     }
 
-    /// What it costs Redis, as bytes on the wire, there or back. An entry of a page counts as a
-    /// KiB, though most are smaller: Redis works off what came on one connection before it turns to
-    /// the next, and 100 entries take it 40 µs, in which it hears nobody else.
+    /// The cost for Redis, as bytes on the wire, of the request or its answer. An entry of a page
+    /// counts as a KiB, though most are smaller: Redis handles all requests that arrived on one
+    /// connection before it turns to the next, and 100 entries take 40 µs, in which it serves no
+    /// other client.
     fn cost(&self) -> usize {
         let entries = match self {
             RedisRequest::Read(Read { limit, .. })
@@ -108,7 +109,7 @@ impl RedisRequest {
         self.weight().saturating_add(entries.saturating_mul(1024))
     }
 
-    /// The answer to whoever asked, if there is anyone.
+    /// The event that reports the refusal, if the request has one.
     pub fn refuse(&self, why: Refused) -> Option<BrokerEvent> {
         match self {
             RedisRequest::Publish(publish) => Some(BrokerEvent::Published {
@@ -140,7 +141,7 @@ impl RedisRequest {
     }
 }
 
-/// A read leaves no trace, so it is never in doubt.
+/// A read has no effect, so its outcome is never unknown.
 fn unless_unknown(why: Refused) -> Refused {
     match why {
         Refused::Unknown => Refused::Unavailable,
@@ -150,52 +151,52 @@ fn unless_unknown(why: Refused) -> Refused {
 
 #[derive(Debug)]
 struct Entry {
-    job: RedisRequest,
-    /// When its turn is; those of one round go in the order they came.
+    request: RedisRequest,
+    /// Its round in the fair queue; requests of one round are sent in the order of arrival.
     round: u64,
     deadline: Instant,
-    /// It is on the connection, and no answer has come.
+    /// It was sent on the present connection.
     sent: bool,
-    /// It was on a connection that was lost, and may have been done there.
+    /// It was sent on a connection that was lost, and may have been done there.
     in_doubt: bool,
 }
 
-/// All requests of one connection, numbered in the order they came.
+/// All requests of one connection, numbered in the order of arrival.
 #[derive(Debug)]
 pub struct RequestQueue {
     entries: BTreeMap<u64, Entry>,
-    /// Those to be sent, by round and number.
+    /// The requests to send, by round and number.
     unsent: BTreeSet<(u64, u64)>,
     shares: FairQueue,
     next: u64,
     bytes: usize,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl RequestQueue {
-    /// A queue in which a request waits for its answer so long.
-    pub fn new(patience: Duration) -> Self {
+    /// A queue that refuses a request after this timeout.
+    pub fn new(timeout: Duration) -> Self {
         Self {
             entries: BTreeMap::new(),
             unsent: BTreeSet::new(),
             shares: FairQueue::default(),
             next: 0,
             bytes: 0,
-            patience,
+            timeout,
         }
     }
 
-    /// Takes a request, or gives back its refusal when too many wait.
-    pub fn push(&mut self, job: RedisRequest, now: Instant) -> Option<BrokerEvent> {
-        let weight = job.weight();
-        if self.entries.len() >= MAX_JOBS || self.bytes + weight > MAX_BYTES {
-            return job.refuse(Refused::Unavailable);
+    /// Adds a request, or returns its refusal if too many are waiting.
+    pub fn push(&mut self, request: RedisRequest, now: Instant) -> Option<BrokerEvent> {
+        let weight = request.weight();
+        if self.entries.len() >= MAX_REQUESTS || self.bytes + weight > MAX_BYTES {
+            return request.refuse(Refused::Unavailable);
         }
-        let round = self.shares.enter(job.source());
+        let round = self.shares.enter(request.source());
         let entry = Entry {
-            job,
+            request,
             round,
-            deadline: now + self.patience,
+            deadline: now + self.timeout,
             sent: false,
             in_doubt: false,
         };
@@ -216,60 +217,61 @@ impl RequestQueue {
             && let Some((round, number)) = self.unsent.pop_first()
         {
             if let Some(entry) = self.entries.get_mut(&number) {
-                self.shares.serve(entry.job.source(), round);
+                self.shares.serve(entry.request.source(), round);
                 entry.sent = true;
-                taken = taken.saturating_add(entry.job.cost());
+                taken = taken.saturating_add(entry.request.cost());
                 numbers.push(number);
             }
         }
         numbers
     }
 
-    pub fn job(&self, number: u64) -> Option<&RedisRequest> {
-        self.entries.get(&number).map(|entry| &entry.job)
+    pub fn request(&self, number: u64) -> Option<&RedisRequest> {
+        self.entries.get(&number).map(|entry| &entry.request)
     }
 
-    /// Redis has refused the request at last. If an earlier attempt may have succeeded, nobody
-    /// knows what has happened.
+    /// Redis has refused the request. If an earlier attempt may have succeeded, the outcome is
+    /// unknown.
     pub fn refused(&mut self, number: u64, why: Refused) -> Option<BrokerEvent> {
         let in_doubt = self.entries.get(&number)?.in_doubt;
         let why = if in_doubt { Refused::Unknown } else { why };
         self.done(number)?.refuse(why)
     }
 
-    /// The request has its answer. `None`: it was given up before.
+    /// Removes a request that has its answer. `None`: it was removed before.
     pub fn done(&mut self, number: u64) -> Option<RedisRequest> {
         let entry = self.entries.remove(&number)?;
         if self.unsent.remove(&(entry.round, number)) {
-            self.shares.leave(entry.job.source());
+            self.shares.leave(entry.request.source());
         }
-        self.bytes -= entry.job.weight();
-        Some(entry.job)
+        self.bytes -= entry.request.weight();
+        Some(entry.request)
     }
 
-    /// Redis has not touched the request: it waits again, before all later ones of its source.
-    pub fn untouched(&mut self, number: u64) {
+    /// Redis has not done the request: it waits again, before all later ones of its source.
+    pub fn requeue(&mut self, number: u64) {
         if let Some(entry) = self.entries.get_mut(&number) {
             entry.sent = false;
             if self.unsent.insert((entry.round, number)) {
-                self.shares.enter_again(entry.job.source());
+                self.shares.enter_again(entry.request.source());
             }
         }
     }
 
-    /// The connection was lost before the answer: what may be repeated waits again, anything else
-    /// is refused as unknown.
+    /// The connection was lost before the answer: an idempotent request waits again, any other is
+    /// refused as unknown.
     pub fn lost(&mut self, number: u64) -> Option<BrokerEvent> {
         let entry = self.entries.get_mut(&number)?;
-        if entry.job.may_repeat() {
+        if entry.request.may_repeat() {
             entry.in_doubt = true;
-            self.untouched(number);
+            self.requeue(number);
             return None;
         }
         self.done(number)?.refuse(Refused::Unknown)
     }
 
-    /// Refuses what has waited too long. Requests have equal patience, so the oldest are the first.
+    /// Refuses the requests that have timed out. All have the same timeout, so the oldest come
+    /// first.
     pub fn expire(&mut self, now: Instant) -> Vec<BrokerEvent> {
         let mut refusals = Vec::new();
         while let Some((&number, entry)) = self.entries.first_key_value()
@@ -324,11 +326,11 @@ mod tests {
         }
     }
 
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
     #[test]
-    fn what_waits_too_long_is_refused_by_what_may_have_happened() {
-        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
+    fn timed_out_request_is_refused_by_whether_it_may_have_been_done() {
+        let (mut queue, now) = (RequestQueue::new(TIMEOUT), Instant::now());
         for (ticket, key) in [(0, None), (1, Some("k")), (2, None), (3, None)] {
             assert!(queue.push(publish(ticket, key), now).is_none());
         }
@@ -337,9 +339,9 @@ mod tests {
         let refused = queue.lost(0).unwrap();
         assert_eq!(refusal(&refused), (0, Refused::Unknown), "at once");
         assert!(queue.lost(1).is_none(), "a key may be repeated");
-        queue.untouched(2);
-        assert!(queue.expire(now + PATIENCE / 2).is_empty());
-        let refused: Vec<_> = queue.expire(now + PATIENCE).iter().map(refusal).collect();
+        queue.requeue(2);
+        assert!(queue.expire(now + TIMEOUT / 2).is_empty());
+        let refused: Vec<_> = queue.expire(now + TIMEOUT).iter().map(refusal).collect();
         assert_eq!(
             refused,
             [
@@ -353,33 +355,33 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_back_stands_before_what_came_later() {
-        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
+    fn requeued_request_precedes_later_ones() {
+        let (mut queue, now) = (RequestQueue::new(TIMEOUT), Instant::now());
         for ticket in 0..5 {
             queue.push(publish(ticket, None), now);
         }
         assert_eq!(queue.take(3, usize::MAX), [0, 1, 2]);
-        queue.untouched(2);
-        queue.untouched(1);
+        queue.requeue(2);
+        queue.requeue(1);
         assert!(queue.done(0).is_some());
         assert!(queue.done(0).is_none(), "answered once");
         assert_eq!(queue.take(9, usize::MAX), [1, 2, 3, 4]);
     }
 
     #[test]
-    fn whoever_says_little_does_not_wait_for_all_that_another_says() {
-        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
+    fn session_with_few_publishes_does_not_wait_for_all_of_another() {
+        let (mut queue, now) = (RequestQueue::new(TIMEOUT), Instant::now());
         let mut push = |ticket, session| {
-            let RedisRequest::Publish(mut said) = publish(ticket, None) else {
+            let RedisRequest::Publish(mut request) = publish(ticket, None) else {
                 unreachable!()
             };
-            said.source = Some(SessionId(session));
-            assert!(queue.push(RedisRequest::Publish(said), now).is_none());
+            request.source = Some(SessionId(session));
+            assert!(queue.push(RedisRequest::Publish(request), now).is_none());
         };
         (0..100).for_each(|ticket| push(ticket, 1));
         (100..106).for_each(|ticket| push(ticket, 2));
         assert_eq!(queue.take(5, usize::MAX), [0, 1, 2, 3, 100]);
-        queue.untouched(100);
+        queue.requeue(100);
         assert_eq!(queue.take(5, usize::MAX), [100, 101, 102, 103, 4]);
         let rest = queue.take(200, usize::MAX);
         assert_eq!(rest[..6], [5, 6, 7, 104, 105, 8]);
@@ -387,8 +389,8 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_are_read_together_are_few() {
-        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
+    fn batch_of_pages_is_bounded_by_cost() {
+        let (mut queue, now) = (RequestQueue::new(TIMEOUT), Instant::now());
         for ticket in 0..9 {
             let read = RedisRequest::Read(Read {
                 ticket: Ticket(ticket),
@@ -402,8 +404,8 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_bounded_by_bytes_and_never_empty() {
-        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
+    fn batch_is_bounded_by_bytes_and_never_empty() {
+        let (mut queue, now) = (RequestQueue::new(TIMEOUT), Instant::now());
         for ticket in 0..3 {
             queue.push(publish(ticket, None), now);
         }
@@ -411,17 +413,17 @@ mod tests {
     }
 
     #[test]
-    fn the_waiting_are_bounded() {
-        let (mut queue, now) = (RequestQueue::new(PATIENCE), Instant::now());
-        let refused = (0..MAX_JOBS as u64 + 1)
+    fn waiting_requests_are_bounded() {
+        let (mut queue, now) = (RequestQueue::new(TIMEOUT), Instant::now());
+        let refused = (0..MAX_REQUESTS as u64 + 1)
             .filter_map(|ticket| queue.push(publish(ticket, None), now))
             .map(|event| refusal(&event))
             .collect::<Vec<_>>();
-        assert_eq!(refused, [(MAX_JOBS as u64, Refused::Unavailable)]);
+        assert_eq!(refused, [(MAX_REQUESTS as u64, Refused::Unavailable)]);
     }
 
     #[test]
-    fn a_refusal_after_an_attempt_in_doubt_is_unknown() {
+    fn refusal_after_an_attempt_in_doubt_is_unknown() {
         let now = Instant::now();
         let mut queue = RequestQueue::new(Duration::from_secs(5));
         assert!(queue.push(publish(1, Some("k")), now).is_none());

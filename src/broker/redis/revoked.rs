@@ -1,43 +1,42 @@
-//! Revocations in Redis: the commands of both scripts, what they answer, and how a [`Cutoff`]
-//! becomes a score.
+//! Revocations in Redis: the commands of both scripts, their answers, and the score of a
+//! [`Cutoff`].
 
 use std::sync::Arc;
 
 use redis::{Cmd, Value};
 
 use super::answers::{bytes, read_offset};
-use super::commands::millis;
 use super::lease::LONGEST;
 use super::names::Names;
-use super::scripts::{Script, ScriptCaller};
+use super::scripts::{Script, ScriptCaller, millis};
 use crate::broker::redis::wire;
 use crate::broker::{Kept, ReadRevocations, Revoke, StoredRevocations};
 use crate::model::id::{Incarnation, UserName};
 use crate::model::revocations::{Cutoff, MOST};
 
-/// The command that writes.
-pub fn write(asked: &Revoke, run: Incarnation, names: &Names, caller: &mut ScriptCaller) -> Cmd {
-    let mut command = begin(Script::Revoke, run, asked.kept, names, caller);
-    let confirm = asked.confirm.as_ref();
+/// The command that writes revocations.
+pub fn write(request: &Revoke, run: Incarnation, names: &Names, caller: &mut ScriptCaller) -> Cmd {
+    let mut command = begin(Script::Revoke, run, request.kept, names, caller);
+    let confirm = request.confirm.as_ref();
     command
         .arg(MOST)
         .arg(confirm.map_or("", |confirm| &*confirm.data_set))
         .arg(u8::from(confirm.is_some_and(|confirm| confirm.force)));
-    for (user, cutoff) in &asked.cutoffs {
+    for (user, cutoff) in &request.cutoffs {
         command.arg(user.as_str()).arg(score(*cutoff));
     }
     command
 }
 
-/// The command that reads.
+/// The command that reads all revocations.
 pub fn read(
-    asked: &ReadRevocations,
+    request: &ReadRevocations,
     run: Incarnation,
     names: &Names,
     caller: &mut ScriptCaller,
 ) -> Cmd {
-    let mut command = begin(Script::Revocations, run, asked.kept, names, caller);
-    command.arg(u8::from(asked.is_starting));
+    let mut command = begin(Script::Revocations, run, request.kept, names, caller);
+    command.arg(u8::from(request.is_starting));
     command
 }
 
@@ -58,7 +57,7 @@ fn begin(
     command
 }
 
-/// Users whose cutoffs were written.
+/// The answer to a write: the users whose cutoffs were written.
 pub fn read_written(answer: Value) -> Option<Vec<UserName>> {
     let Value::Array(users) = answer else {
         return None;
@@ -66,7 +65,7 @@ pub fn read_written(answer: Value) -> Option<Vec<UserName>> {
     Some(users.iter().filter_map(read_user).collect())
 }
 
-/// The set, and how many of its entries were junk.
+/// The answer to a read: the set, and how many of its entries were junk.
 pub fn read_all(answer: Value) -> Option<(StoredRevocations, usize)> {
     let Value::Array(parts) = answer else {
         return None;
@@ -91,10 +90,10 @@ fn read_user(value: &Value) -> Option<UserName> {
     UserName::new(std::str::from_utf8(bytes(value)?).ok()?).ok()
 }
 
-/// Scores have the order of cutoffs: of two with one time, the exact one is the greater.
+/// The score of a cutoff, in the order of cutoffs: of two with one time, the exact one is greater.
 fn score(cutoff: Cutoff) -> String {
     let half = if cutoff.is_exact() { ".5" } else { "" };
-    // Doubles keep halves up to 2^52, which is far from now.
+    // Doubles represent halves up to 2^52, which is far in the future.
     format!("{}{half}", cutoff.through().min(wire::MAX_OFFSET / 2))
 }
 
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cutoff_is_read_from_its_score() {
+    fn cutoff_is_read_from_its_score() {
         let text = |text: &str| Value::BulkString(text.into());
         for cutoff in [
             Cutoff::at(1_764_000_000_123),

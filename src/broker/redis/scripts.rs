@@ -1,30 +1,32 @@
-//! The scripts, and how they are called: by the digest under which Redis has learned them, or with
-//! their text, by which it learns them. What each promises is written at its head.
+//! The scripts, and how they are called: by the digest of a loaded script, or with the text, which
+//! loads it. The head of each script documents its keys, arguments and answer.
+
+use std::time::Duration;
 
 use redis::Cmd;
 
-/// A script. Its texts begin with `#!lua` where Redis shall look, before it starts, whether a
-/// script that writes may run at all (memory, master, enough replicas).
+/// A script. The text begins with `#!lua` if Redis must check, before it runs the script, that
+/// writes are possible (memory, master, enough replicas).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
     Publish,
-    /// Pages can be read when memory is short; only a new epoch is refused then.
+    /// Has no `#!lua`: pages can be read when memory is short; only a new epoch is refused then.
     Read,
     Members,
     Count,
     Rooms,
-    /// A short memory ends no lease, and taking out makes room.
+    /// Runs when memory is short, so that no lease ends then and reaping frees memory.
     Lease,
     SetPresence,
     Reap,
-    /// What is done makes room.
+    /// Runs when memory is short, because it deletes delivered events.
     WebhookStream,
     Revoke,
-    /// Can be read when memory is short.
+    /// Has no `#!lua`: can be read when memory is short.
     Revocations,
 }
 
-/// What the connection for publishes calls.
+/// The scripts of the connection for publishes.
 pub const PUBLISHES: &[Script] = &[
     Script::Publish,
     Script::Lease,
@@ -33,7 +35,7 @@ pub const PUBLISHES: &[Script] = &[
     Script::Revoke,
 ];
 
-/// What the connection for reads calls.
+/// The scripts of the connection for reads.
 pub const READS: &[Script] = &[
     Script::Read,
     Script::Members,
@@ -42,7 +44,7 @@ pub const READS: &[Script] = &[
     Script::Revocations,
 ];
 
-/// What the connection for webhooks calls.
+/// The scripts of the connection for webhooks.
 pub const WEBHOOKS: &[Script] = &[Script::WebhookStream];
 
 impl Script {
@@ -54,50 +56,58 @@ impl Script {
                 include_str!("publish.lua")
             ),
             Script::Read => concat!(include_str!("room.lua"), include_str!("read.lua")),
-            Script::Members => concat!(include_str!("parts.lua"), include_str!("members.lua")),
+            Script::Members => concat!(
+                include_str!("presence_parts.lua"),
+                include_str!("members.lua")
+            ),
             Script::Count => concat!(
-                include_str!("parts.lua"),
-                include_str!("census.lua"),
-                include_str!("count.lua")
+                include_str!("presence_parts.lua"),
+                include_str!("count_members.lua"),
+                include_str!("room_count.lua")
             ),
             Script::Rooms => concat!(
-                include_str!("parts.lua"),
-                include_str!("census.lua"),
-                include_str!("rooms.lua")
+                include_str!("presence_parts.lua"),
+                include_str!("count_members.lua"),
+                include_str!("occupied_rooms.lua")
             ),
             Script::Lease => concat!("#!lua flags=allow-oom\n", include_str!("lease.lua")),
             Script::SetPresence => concat!(
                 "#!lua\n",
-                include_str!("parts.lua"),
-                include_str!("notice.lua"),
-                include_str!("change.lua"),
-                include_str!("here.lua")
+                include_str!("presence_parts.lua"),
+                include_str!("webhook_event.lua"),
+                include_str!("presence_write.lua"),
+                include_str!("set_presence.lua")
             ),
             Script::Reap => concat!(
                 "#!lua flags=allow-oom\n",
-                include_str!("parts.lua"),
-                include_str!("notice.lua"),
-                include_str!("change.lua"),
+                include_str!("presence_parts.lua"),
+                include_str!("webhook_event.lua"),
+                include_str!("presence_write.lua"),
                 include_str!("reap.lua")
             ),
             Script::Revoke => concat!(
                 "#!lua\n",
-                include_str!("revoked.lua"),
+                include_str!("revocation_set.lua"),
                 include_str!("revoke.lua")
             ),
             Script::Revocations => {
-                concat!(include_str!("revoked.lua"), include_str!("revocations.lua"))
+                concat!(
+                    include_str!("revocation_set.lua"),
+                    include_str!("revocations.lua")
+                )
             }
-            Script::WebhookStream => concat!("#!lua flags=allow-oom\n", include_str!("hooks.lua")),
+            Script::WebhookStream => {
+                concat!("#!lua flags=allow-oom\n", include_str!("webhook_queue.lua"))
+            }
         }
     }
 }
 
-/// The digests under which a server has learned its scripts.
+/// The digests of the scripts that a server has loaded.
 #[derive(Clone, Debug, Default)]
-pub struct Learned(Vec<(Script, String)>);
+pub struct LoadedScripts(Vec<(Script, String)>);
 
-impl Learned {
+impl LoadedScripts {
     pub fn add(&mut self, script: Script, digest: String) {
         self.0.push((script, digest));
     }
@@ -106,41 +116,47 @@ impl Learned {
 /// Calls scripts on one connection.
 #[derive(Debug, Default)]
 pub struct ScriptCaller {
-    learned: Learned,
-    /// The server has forgotten these: the next call brings the text.
-    forgotten: Vec<Script>,
+    loaded: LoadedScripts,
+    /// The server has unloaded these: the next call sends the text.
+    unloaded: Vec<Script>,
 }
 
 impl ScriptCaller {
     /// For a new connection.
-    pub fn new(learned: Learned) -> Self {
+    pub fn new(loaded: LoadedScripts) -> Self {
         Self {
-            learned,
-            forgotten: Vec::new(),
+            loaded,
+            unloaded: Vec::new(),
         }
     }
 
-    /// The server has forgotten its scripts.
-    pub fn teach(&mut self) {
-        self.forgotten = self.learned.0.iter().map(|(script, _)| *script).collect();
+    /// The server has unloaded its scripts.
+    pub fn reload(&mut self) {
+        self.unloaded = self.loaded.0.iter().map(|(script, _)| *script).collect();
     }
 
-    /// The beginning of a call; keys and arguments follow.
+    /// Begins a call; the caller appends keys and arguments.
     pub fn call(&mut self, script: Script) -> Cmd {
         let mut command = Cmd::new();
-        let forgotten = self.forgotten.iter().position(|it| *it == script);
-        let digest = self.learned.0.iter().find(|(it, _)| *it == script);
-        match (forgotten, digest) {
+        let unloaded = self.unloaded.iter().position(|it| *it == script);
+        let digest = self.loaded.0.iter().find(|(it, _)| *it == script);
+        match (unloaded, digest) {
             (None, Some((_, digest))) => command.arg("EVALSHA").arg(digest),
-            (forgotten, _) => {
-                if let Some(at) = forgotten {
-                    self.forgotten.swap_remove(at);
+            (unloaded, _) => {
+                if let Some(at) = unloaded {
+                    self.unloaded.swap_remove(at);
                 }
                 command.arg("EVAL").arg(script.text())
             }
         };
         command
     }
+}
+
+/// A duration as an argument of a script. At least 1: Redis would take zero as "at once", or refuse
+/// it.
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -153,17 +169,17 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_script_is_sent_with_its_text_once() {
-        let mut learned = Learned::default();
-        learned.add(Script::Read, "d".into());
-        learned.add(Script::Members, "e".into());
-        let mut caller = ScriptCaller::new(learned);
+    fn unloaded_script_is_sent_with_its_text_once() {
+        let mut loaded = LoadedScripts::default();
+        loaded.add(Script::Read, "d".into());
+        loaded.add(Script::Members, "e".into());
+        let mut caller = ScriptCaller::new(loaded);
         assert!(is_by_digest(&mut caller, Script::Read));
         assert!(
             !is_by_digest(&mut caller, Script::Publish),
-            "never learned here"
+            "never loaded here"
         );
-        caller.teach();
+        caller.reload();
         for script in [Script::Read, Script::Members] {
             assert!(!is_by_digest(&mut caller, script));
             assert!(is_by_digest(&mut caller, script));

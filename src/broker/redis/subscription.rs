@@ -1,5 +1,5 @@
-//! The broker's task for the subscription: one connection for every room that has a local member.
-//! What to ask is decided by [`Topics`]; this file carries it out, and passes on what comes.
+//! The broker's task for the subscription: one connection for all rooms that have a local member.
+//! [`Topics`] decides what to subscribe; this file sends the requests and forwards what arrives.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,48 +20,48 @@ use crate::metrics::Metrics;
 use crate::model::id::RoomName;
 use crate::runtime;
 
-/// How many topics go into one request.
-const ASK: usize = 512;
+/// The most topics in one request.
+const MAX_TOPICS: usize = 512;
 
-/// How many pushes are handled before the other events are looked at.
+/// The most pushes that are handled before other events.
 const TURN: usize = 256;
 
-/// What the publishing task orders.
+/// A command of the publishing task.
 #[derive(Debug)]
 pub enum SubscriptionCommand {
     Follow(RoomName),
     Unfollow(RoomName),
-    /// The pulse is gone: make the connection anew.
-    Remake,
+    /// No probe comes back: replace the connection.
+    Reconnect,
 }
 
-/// Where the task reports.
+/// Where the task sends what it receives.
 pub struct Reports {
     /// To the publishing task.
     pub signals: flume::Sender<Signal>,
-    /// Also to the publishing task, which compares them with what it has said.
+    /// Also to the publishing task, which compares them with the node's own presence.
     pub changes: flume::Sender<(RoomName, ListChange)>,
     /// To the dispatcher.
     pub events: flume::Sender<BrokerEvent>,
 }
 
-/// Everything the task owns. It ends when `orders` or the dispatcher's inbox does.
+/// Everything the task owns. It ends when `commands` or the dispatcher's inbox is disconnected.
 pub struct Subscription {
-    orders: flume::Receiver<SubscriptionCommand>,
+    commands: flume::Receiver<SubscriptionCommand>,
     reconnector: Reconnector,
     topics: Topics,
     names: Names,
     newest_format: Format,
     pushes: Option<PushQueue>,
-    /// The request under way.
-    asked: Fuse<BoxFuture<'static, RedisResult<()>>>,
+    /// The request in flight.
+    request: Fuse<BoxFuture<'static, RedisResult<()>>>,
     reports: Reports,
     metrics: Arc<Metrics>,
 }
 
 impl Subscription {
     pub fn new(
-        orders: flume::Receiver<SubscriptionCommand>,
+        commands: flume::Receiver<SubscriptionCommand>,
         reconnector: Reconnector,
         topics: Topics,
         names: Names,
@@ -70,114 +70,114 @@ impl Subscription {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            orders,
+            commands,
             reconnector,
             topics,
             names,
             newest_format,
             pushes: None,
-            asked: Fuse::terminated(),
+            request: Fuse::terminated(),
             reports,
             metrics,
         }
     }
 
-    /// Serves until someone ends.
+    /// Serves until one of its channels is disconnected.
     pub async fn run(mut self) {
         let mut tick = Box::pin(runtime::sleep(TICK).fuse());
         loop {
-            let mut told = Vec::new();
+            let mut events = Vec::new();
             select! {
-                order = self.orders.recv_async().fuse() => match order {
-                    Ok(order) => self.obey(order, &mut told),
+                command = self.commands.recv_async().fuse() => match command {
+                    Ok(command) => self.handle_command(command, &mut events),
                     Err(flume::RecvError::Disconnected) => return,
                 },
-                push = next(&self.pushes).fuse() => self.hear(push, &mut told),
-                result = &mut self.asked => if result.is_err() {
-                    self.remake(End::Refused, &mut told);
+                push = next(&self.pushes).fuse() => self.handle_pushes(push, &mut events),
+                result = &mut self.request => if result.is_err() {
+                    self.reconnect(End::Refused, &mut events);
                 },
-                change = self.reconnector.change().fuse() => self.changed(&change, &mut told),
+                change = self.reconnector.change().fuse() => self.changed(&change, &mut events),
                 () = tick => {
                     tick = Box::pin(runtime::sleep(TICK).fuse());
                     self.topics.tick(Instant::now());
                 },
             }
-            self.recover(&mut told);
-            self.ask();
-            if let Err(Ended) = emit(&self.reports.events, told).await {
+            self.recover(&mut events);
+            self.send_request();
+            if let Err(Ended) = emit(&self.reports.events, events).await {
                 return;
             }
         }
     }
 
-    fn obey(&mut self, order: SubscriptionCommand, told: &mut Vec<BrokerEvent>) {
-        match order {
+    fn handle_command(&mut self, command: SubscriptionCommand, events: &mut Vec<BrokerEvent>) {
+        match command {
             SubscriptionCommand::Follow(room) => {
                 if self.topics.follow(&room) {
-                    told.push(BrokerEvent::Following(room));
+                    events.push(BrokerEvent::Following(room));
                 }
             }
             SubscriptionCommand::Unfollow(room) => self.topics.unfollow(&room, Instant::now()),
-            SubscriptionCommand::Remake => self.remake(End::Unheard, told),
+            SubscriptionCommand::Reconnect => self.reconnect(End::NoProbe, events),
         }
     }
 
-    fn changed(&mut self, change: &Change, told: &mut Vec<BrokerEvent>) {
+    fn changed(&mut self, change: &Change, events: &mut Vec<BrokerEvent>) {
         match change {
             Change::Up => {
                 self.pushes = self.reconnector.take_pushes();
                 // An error means that the publishing task has ended; so will this one.
                 let _ = self.reports.signals.send(Signal::Up);
             }
-            Change::Down => self.down(told),
+            Change::Down => self.down(events),
         }
     }
 
-    fn remake(&mut self, why: End, told: &mut Vec<BrokerEvent>) {
+    fn reconnect(&mut self, why: End, events: &mut Vec<BrokerEvent>) {
         if self.reconnector.connection().is_some() {
-            self.reconnector.remake(why);
-            self.down(told);
+            self.reconnector.reconnect(why);
+            self.down(events);
         }
     }
 
-    /// What has come is passed on still: what follows it will be read from the log.
-    fn down(&mut self, told: &mut Vec<BrokerEvent>) {
+    /// Forwards what has already arrived: what follows it will be read from the log.
+    fn down(&mut self, events: &mut Vec<BrokerEvent>) {
         if let Some(pushes) = self.pushes.take() {
             let now = Instant::now();
             while let Some(push) = pushes.try_next() {
-                self.one(push, now, told);
+                self.handle_push(push, now, events);
             }
         }
-        self.asked = Fuse::terminated();
+        self.request = Fuse::terminated();
         self.topics.lost();
         let _ = self.reports.signals.send(Signal::Down);
     }
 
-    fn hear(&mut self, first: Push, told: &mut Vec<BrokerEvent>) {
-        // One look at the clock for all that came together.
+    fn handle_pushes(&mut self, first: Push, events: &mut Vec<BrokerEvent>) {
+        // One reading of the clock for all that arrived together.
         let now = Instant::now();
-        self.one(first, now, told);
+        self.handle_push(first, now, events);
         for _ in 1..TURN {
             let Some(push) = self.pushes.as_ref().and_then(PushQueue::try_next) else {
                 return;
             };
-            self.one(push, now, told);
+            self.handle_push(push, now, events);
         }
     }
 
-    fn one(&mut self, push: Push, now: Instant, told: &mut Vec<BrokerEvent>) {
+    fn handle_push(&mut self, push: Push, now: Instant, events: &mut Vec<BrokerEvent>) {
         match push {
             Push::Subscribed(topic) => {
                 let room = self.names.room_of(&topic);
                 let confirmed = room.and_then(|room| self.topics.subscribed(room, now));
-                told.extend(confirmed.map(BrokerEvent::Following));
+                events.extend(confirmed.map(BrokerEvent::Following));
             }
             Push::Unsubscribed(topic) => {
                 if let Some(room) = self.names.room_of(&topic) {
                     self.topics.unsubscribed(room);
                 }
             }
-            Push::Message { topic, message } => told.extend(self.message(&topic, &message, now)),
+            Push::Message { topic, message } => events.extend(self.message(&topic, &message, now)),
         }
     }
 
@@ -203,50 +203,50 @@ impl Subscription {
                 received_at,
             }),
             Ok(Heard::Changed(change)) => {
-                // When it is full, somebody else's next change does as well.
+                // If the queue is full, the next change shows a loss as well.
                 let _ = self
                     .reports
                     .changes
                     .try_send((room.clone(), change.clone()));
                 Some(BrokerEvent::Changed { room, change })
             }
-            // Whatever it says, the room's log and list say it too, and are read now.
+            // The room's log and list have its content too, and are read now.
             Err(WireError::Newer(_)) => Some(BrokerEvent::Following(room)),
             Err(error) => {
                 self.metrics.junk_total.add(1);
-                log::debug!(room:% = room, error:% = error; "a message is not one of ours");
+                log::debug!(room:% = room, error:% = error; "dropped a message that is not ours");
                 None
             }
         }
     }
 
-    /// Rooms that lost messages to a full queue are begun anew: whatever is published from here on
-    /// is delivered or makes this happen again.
-    fn recover(&mut self, told: &mut Vec<BrokerEvent>) {
+    /// Reports rooms that lost messages to a full queue as followed anew: what is published from
+    /// here on is delivered, or the room is reported again.
+    fn recover(&mut self, events: &mut Vec<BrokerEvent>) {
         let Some(pushes) = &self.pushes else { return };
         for topic in pushes.lost() {
             let room = self.names.room_of(&topic);
             let room = room.and_then(|room| self.topics.followed(room));
-            told.extend(room.cloned().map(BrokerEvent::Following));
+            events.extend(room.cloned().map(BrokerEvent::Following));
         }
     }
 
     /// Sends the next request, one at a time.
-    fn ask(&mut self) {
-        if !futures::future::FusedFuture::is_terminated(&self.asked) {
+    fn send_request(&mut self) {
+        if !futures::future::FusedFuture::is_terminated(&self.request) {
             return;
         }
         let Some(connection) = self.reconnector.connection() else {
             return;
         };
-        let Some(ask) = self.topics.ask(ASK) else {
+        let Some(request) = self.topics.ask(MAX_TOPICS) else {
             return;
         };
         let mut connection = connection.clone();
         let topics = |rooms: Vec<RoomName>| -> Vec<String> {
             rooms.iter().map(|room| self.names.topic(room)).collect()
         };
-        self.asked = match ask {
+        self.request = match request {
             Ask::Subscribe(rooms) => {
                 let topics = topics(rooms);
                 async move { connection.subscribe(topics).await }.boxed()
@@ -260,7 +260,7 @@ impl Subscription {
     }
 }
 
-/// The next push; never, while there is no connection.
+/// The next push. Pending while there is no connection.
 async fn next(pushes: &Option<PushQueue>) -> Push {
     match pushes {
         Some(pushes) => pushes.next().await,

@@ -1,5 +1,6 @@
-//! The broker's task for webhooks: answers the deliverer's [`Ask`]s from the stream of notices, on
-//! a connection of its own, by the script `hooks.lua`. Without webhooks there is no such task.
+//! The broker's task for webhooks: answers the deliverer's [`Ask`]s from the stream of webhook
+//! events, on a connection of its own, with the script `webhook_queue.lua`. Without webhooks there
+//! is no such task.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,11 +8,10 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt, select_biased};
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 
-use super::commands::millis;
 use super::connection::Purpose;
 use super::names::Names;
 use super::reconnector::{Change as RedisConnection, End, Reconnector};
-use super::scripts::{Script, ScriptCaller};
+use super::scripts::{Script, ScriptCaller, millis};
 use crate::broker::Settings;
 use crate::broker::redis::wire::{Format, WireError, split_version};
 use crate::metrics::Metrics;
@@ -21,15 +21,15 @@ use crate::model::webhook_event::{
 };
 use crate::runtime;
 
-/// How long a turn may take in Redis, and there and back.
-const PATIENCE: Duration = Duration::from_millis(2500);
+/// The timeout of a call of the script.
+const TIMEOUT: Duration = Duration::from_millis(2500);
 
-/// When a node that holds nothing and is silent is forgotten by the group. It costs the others next
-/// to nothing until then.
+/// After how long the group removes a silent node that holds no events. Until then it costs the
+/// others next to nothing.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
-/// How long a node that cannot read the next notice leaves the stream to others. Longer than one of
-/// them needs to take it, and short enough that nothing is late if none of them can.
+/// How long a node that cannot read the next event leaves the stream to other nodes. Longer than
+/// one of them needs to claim it, and short enough to cause no delay if none of them can read it.
 const YIELD: Duration = Duration::from_secs(10);
 
 /// Everything the task owns. It ends when the deliverer has dropped its end of `asks`.
@@ -40,30 +40,30 @@ pub struct WebhookStream {
     incarnation: Incarnation,
     caller: ScriptCaller,
     metrics: Arc<Metrics>,
-    /// Entries that nobody can tell, to be forgotten with the next turn.
+    /// Entries that cannot be read, to be deleted with the next call.
     junk: Vec<WebhookEventId>,
     newest_format: Format,
-    /// The next notice is in a newer format: until then this node holds none, so that another takes
-    /// it.
+    /// The next event is in a newer format: until then this node claims none, so that another node
+    /// takes it.
     yields: Option<Instant>,
-    /// The last failure that was logged; the same one is not told again and again.
-    told: String,
+    /// The last failure that was logged; the same one is not logged again.
+    last_error: String,
 }
 
-/// What the script answers: how many were dropped, and entries.
+/// The answer of the script: how many events were dropped, and entries.
 type Answer = (u64, Vec<(String, Vec<u8>)>);
 
 impl WebhookStream {
     pub fn new(
         asks: flume::Receiver<Ask>,
-        supervise: impl FnOnce(Purpose) -> Reconnector,
+        reconnector: impl FnOnce(Purpose) -> Reconnector,
         names: Names,
         settings: &Settings,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             asks,
-            reconnector: supervise(Purpose::Webhooks),
+            reconnector: reconnector(Purpose::Webhooks),
             names,
             incarnation: settings.incarnation,
             caller: ScriptCaller::default(),
@@ -71,7 +71,7 @@ impl WebhookStream {
             junk: Vec::new(),
             newest_format: settings.newest_format,
             yields: None,
-            told: String::new(),
+            last_error: String::new(),
         }
     }
 
@@ -81,7 +81,7 @@ impl WebhookStream {
             select_biased! {
                 change = self.reconnector.change().fuse() => {
                     if let RedisConnection::Up = change {
-                        self.caller = ScriptCaller::new(self.reconnector.learned());
+                        self.caller = ScriptCaller::new(self.reconnector.loaded());
                     }
                 }
                 ask = self.asks.recv_async().fuse() => match ask {
@@ -92,44 +92,44 @@ impl WebhookStream {
         }
     }
 
-    /// Without an answer the ask is dropped, which tells the deliverer as much.
+    /// Without an answer the ask is dropped, which the deliverer detects.
     async fn serve(&mut self, ask: Ask) {
         let mut answer = self.call(&ask).await;
         if let Err(Failure::ScriptMissing) = answer {
-            self.caller.teach();
+            self.caller.reload();
             answer = self.call(&ask).await;
         }
         match answer {
             Ok(answer) => {
-                self.told.clear();
+                self.last_error.clear();
                 let turn = self.read(answer);
-                // The deliverer may have ended; then another node tells them.
+                // The deliverer may have ended; then another node delivers the events.
                 let _ = ask.answer.try_send(turn);
             }
             Err(failure) => self.failed(&failure),
         }
     }
 
-    /// The future holds nothing of the task, which could not be sent with it.
+    /// The future borrows nothing of the task: with a borrow it would not be `Send`.
     fn call(&mut self, ask: &Ask) -> impl Future<Output = Result<Answer, Failure>> + use<> {
         let connection = self.reconnector.connection().cloned();
         let command = self.command(ask);
         async move {
             let mut connection = connection.ok_or(Failure::Away)?;
-            let answer = runtime::timeout(PATIENCE, command.query_async(&mut connection));
+            let answer = runtime::timeout(TIMEOUT, command.query_async(&mut connection));
             answer.await.map_err(|_| Failure::Silent)?.map_err(judge)
         }
     }
 
     fn command(&mut self, ask: &Ask) -> Cmd {
         self.yields = self.yields.filter(|until| Instant::now() < *until);
-        let word = self.yields.map_or(ask.word, |_| ClaimMode::Leave);
+        let mode = self.yields.map_or(ask.word, |_| ClaimMode::Leave);
         let mut command = self.caller.call(Script::WebhookStream);
         command
             .arg(2)
             .arg(&self.names.hooks()[..])
             .arg(self.incarnation.to_string())
-            .arg(match word {
+            .arg(match mode {
                 ClaimMode::Take => "take",
                 ClaimMode::Keep => "keep",
                 ClaimMode::Leave => "leave",
@@ -154,10 +154,14 @@ impl WebhookStream {
             match decode(&body, self.newest_format) {
                 Ok((change, room)) => held.push(WebhookEvent { id, change, room }),
                 Err(WireError::Newer(format)) => {
-                    // Nothing behind it may be told before it.
+                    // No event behind it may be delivered before it.
                     if held.is_empty() {
                         self.yields = Some(Instant::now() + YIELD);
-                        log::warn!(id:% = id, format:% = format; "the next webhook event is in a newer format, so it is left to other nodes; upgrade this node");
+                        log::warn!(
+                            id:% = id, format:% = format;
+                            "the next webhook event is in a newer format, so it is left to other \
+                             nodes; upgrade this node"
+                        );
                     }
                     break;
                 }
@@ -168,24 +172,24 @@ impl WebhookStream {
         Turn { held, dropped }
     }
 
-    /// Of a lost connection the supervisor tells the log.
+    /// Logs a failure, except a lost connection, which the reconnector logs.
     fn failed(&mut self, failure: &Failure) {
         let error = match failure {
             Failure::Away => return,
-            Failure::Silent => return self.reconnector.remake(End::Silent),
-            Failure::Closed => return self.reconnector.remake(End::Closed),
-            Failure::NotMaster => return self.reconnector.remake(End::NotMaster),
-            Failure::ScriptMissing => "it forgets the script at once".to_owned(),
+            Failure::Silent => return self.reconnector.reconnect(End::Silent),
+            Failure::Closed => return self.reconnector.reconnect(End::Closed),
+            Failure::NotMaster => return self.reconnector.reconnect(End::NotMaster),
+            Failure::ScriptMissing => "it does not keep the script".to_owned(),
             Failure::Refused(error) => error.to_string(),
         };
-        if error != self.told {
-            log::warn!(error = error.as_str(); "Redis does not hand out what webhooks are to tell");
-            self.told = error;
+        if error != self.last_error {
+            log::warn!(error = error.as_str(); "Redis refuses to read webhook events");
+            self.last_error = error;
         }
     }
 }
 
-/// Why a turn was not answered.
+/// Why a call was not answered.
 enum Failure {
     /// There is no connection at the moment.
     Away,
@@ -210,11 +214,11 @@ fn decode(body: &[u8], newest: Format) -> Result<(Change, RoomName), WireError> 
     const JUNK: WireError = WireError::Malformed("no webhook event");
     let (_, body) = split_version(body, newest)?;
     let body = std::str::from_utf8(body).ok();
-    let words = body.and_then(|body| body.strip_prefix(' ')?.split_once(' '));
-    let (word, room) = words.ok_or(JUNK)?;
+    let parts = body.and_then(|body| body.strip_prefix(' ')?.split_once(' '));
+    let (name, room) = parts.ok_or(JUNK)?;
     let change = [Change::Occupied, Change::Vacated]
         .into_iter()
-        .find(|change| change.word() == word)
+        .find(|change| change.word() == name)
         .ok_or(JUNK)?;
     Ok((change, RoomName::new(room).map_err(|_| JUNK)?))
 }
@@ -224,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_entries_are_read() {
+    fn entries_that_are_not_ours_are_refused() {
         let first = Format::FIRST;
         let (change, room) = decode(b"1 vacated @ada", first).unwrap();
         assert_eq!((change, room.as_str()), (Change::Vacated, "@ada"));

@@ -1,84 +1,85 @@
-//! What is wanted and what is known of one room.
+//! The wanted and the confirmed state of one room.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use super::{Said, Who};
+use super::{MemberKey, MemberState};
 use crate::model::member::Info;
 
-/// How often a room's anonymous connections are counted anew at most: nobody is told of them, so
-/// they need not be exact.
+/// How often a room's anonymous connections are sent at most: no event reports them, so they need
+/// not be exact.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct Room {
     pub record: Record,
-    pub users: HashMap<Who, Entry>,
-    /// What of it is to be said.
-    pub unsaid: BTreeSet<Who>,
-    /// Of whom something may yet be done that was asked before, and until when.
-    pub doubt: BTreeSet<Who>,
+    pub users: HashMap<MemberKey, WantedState>,
+    /// Members to send.
+    pub pending: BTreeSet<MemberKey>,
+    /// Members of updates whose answers were lost and that may be applied before `until`.
+    pub unconfirmed: BTreeSet<MemberKey>,
     pub until: u64,
-    /// A version that the list has had.
+    /// The greatest version of the list that was seen.
     pub version: u64,
     pub queued: bool,
-    /// It stands in `later`.
-    pub waits: bool,
-    /// When the anonymous were counted last.
+    /// The room is in `delayed`.
+    pub is_delayed: bool,
+    /// When the count of anonymous connections was sent last.
     counted: Option<Instant>,
 }
 
-/// Whether the store knows that this node is in the room.
+/// The store's record that this node has members in the room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Record {
     #[default]
-    Off,
-    Asked(u64),
-    On(u64),
+    Absent,
+    Sent(u64),
+    Present(u64),
 }
 
-/// What is wanted.
+/// The wanted state of a member.
 #[derive(Debug)]
-pub struct Entry {
+pub struct WantedState {
     pub connections: u32,
     pub info: Option<Info>,
-    /// It was asked at least once: the store may have something of the user.
-    pub asked: bool,
+    /// It was sent at least once, so the store may have data of the member.
+    pub sent: bool,
 }
 
 impl Room {
-    /// What is to be said now of at most so many.
-    pub fn say(&mut self, max: usize, now: Instant) -> Vec<Said> {
-        let mut said = Vec::new();
+    /// Takes at most `max` pending members.
+    pub fn take(&mut self, max: usize, now: Instant) -> Vec<MemberState> {
+        let mut members = Vec::new();
         let early = self.counted.is_some_and(|at| now < at + COUNT_EVERY);
         let next = self
-            .unsaid
+            .pending
             .iter()
-            .filter(|who| !early || **who != Who::Anonymous);
-        let next: Vec<Who> = next.take(max).cloned().collect();
-        for who in next {
-            self.unsaid.remove(&who);
-            let Some(entry) = self.users.get_mut(&who) else {
+            .filter(|key| !early || **key != MemberKey::Anonymous);
+        let next: Vec<MemberKey> = next.take(max).cloned().collect();
+        for key in next {
+            self.pending.remove(&key);
+            let Some(entry) = self.users.get_mut(&key) else {
                 continue;
             };
-            entry.asked = true;
-            if who == Who::Anonymous {
+            entry.sent = true;
+            if key == MemberKey::Anonymous {
                 self.counted = Some(now);
             }
-            said.push(Said {
+            members.push(MemberState {
                 connections: entry.connections,
                 info: entry.info.clone(),
-                who,
+                key,
             });
         }
-        said
+        members
     }
 
-    /// When the anonymous may be counted again, if that is to be waited for and is not yet.
+    /// When the count of anonymous connections may be sent again, if it is pending, not yet due and
+    /// not yet in `delayed`.
     pub fn wait_for_count(&mut self, now: Instant) -> Option<Instant> {
         let due = self.counted? + COUNT_EVERY;
-        let waits = self.unsaid.contains(&Who::Anonymous) && now < due && !self.waits;
-        self.waits |= waits;
-        waits.then_some(due)
+        let delay = self.pending.contains(&MemberKey::Anonymous) && now < due && !self.is_delayed;
+        self.is_delayed |= delay;
+        delay.then_some(due)
     }
 }

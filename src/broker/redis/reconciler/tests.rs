@@ -1,6 +1,6 @@
-//! The ledger against a naive store: whatever is refused, lost or done late, the store ends up with
-//! what is wanted, and a node that dies at any moment leaves no member in a room that its records
-//! do not name.
+//! The reconciler against a naive store. If updates are refused, lost or applied late, the store
+//! still ends up with the wanted state, and a node that dies at any moment leaves no member in a
+//! room that its records do not name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,9 +19,9 @@ fn room(number: u8) -> RoomName {
 }
 
 /// The user without a name is number 0.
-fn who(number: u8) -> Who {
+fn key(number: u8) -> MemberKey {
     match number {
-        CONNECTION => Who::Connection(Sender {
+        CONNECTION => MemberKey::Connection(Sender {
             incarnation: Incarnation(0x2a),
             session: SessionId(7),
         }),
@@ -33,7 +33,7 @@ fn user(number: u8) -> Option<UserName> {
     (number > 0).then(|| UserName::new(&format!("u{number}")).unwrap())
 }
 
-fn here(in_room: u8, of: u8, connections: u32) -> SetPresence {
+fn presence(in_room: u8, of: u8, connections: u32) -> SetPresence {
     SetPresence {
         room: room(in_room),
         user: user(of),
@@ -42,12 +42,12 @@ fn here(in_room: u8, of: u8, connections: u32) -> SetPresence {
     }
 }
 
-/// How an ask goes.
+/// What happens to an update.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Done,
     Refused,
-    LostButDone,
+    LostButApplied,
     LostAndLate,
     LostAndNever,
 }
@@ -56,11 +56,11 @@ enum Fate {
 enum Step {
     SetPresence(u8, u8, u32),
     Batch(usize, Vec<Fate>),
-    /// Time goes on, for the store and for the node.
+    /// The clocks of the store and the node advance.
     Wait(u64),
-    /// One of the late asks is done.
+    /// One of the late updates is applied.
     Late(usize),
-    /// The store has lost everything.
+    /// The store loses all data.
     Flush,
 }
 
@@ -68,7 +68,7 @@ fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
         6 => Just(Fate::Done),
         1 => Just(Fate::Refused),
-        1 => Just(Fate::LostButDone),
+        1 => Just(Fate::LostButApplied),
         1 => Just(Fate::LostAndLate),
         1 => Just(Fate::LostAndNever),
     ]
@@ -76,8 +76,10 @@ fn fate() -> impl Strategy<Value = Fate> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0..3u8, 0..4u8, 0..3u32).prop_map(|(room, user, count)| Step::SetPresence(room, user, count)),
-        8 => (1..4usize, proptest::collection::vec(fate(), 4)).prop_map(|(max, fates)| Step::Batch(max, fates)),
+        8 => (0..3u8, 0..4u8, 0..3u32)
+            .prop_map(|(room, user, count)| Step::SetPresence(room, user, count)),
+        8 => (1..4usize, proptest::collection::vec(fate(), 4))
+            .prop_map(|(max, fates)| Step::Batch(max, fates)),
         3 => (1..5u64).prop_map(Step::Wait),
         3 => any::<usize>().prop_map(Step::Late),
         1 => Just(Step::Flush),
@@ -87,22 +89,22 @@ fn step() -> impl Strategy<Value = Step> {
 const LEASE: u64 = 10;
 
 struct World {
-    ledger: PresenceReconciler,
+    reconciler: PresenceReconciler,
     start: Instant,
     /// In seconds, of the store and of the node.
     clock: u64,
-    wanted: BTreeMap<(RoomName, Who), u32>,
-    store: BTreeMap<(RoomName, Who), (u32, u32)>,
+    wanted: BTreeMap<(RoomName, MemberKey), u32>,
+    store: BTreeMap<(RoomName, MemberKey), (u32, u32)>,
     records: HashMap<RoomName, u64>,
-    /// Which lease: counts the losses.
+    /// The number of the lease: counts the losses.
     lease: u32,
-    late: Vec<(u32, u64, Ask)>,
+    late: Vec<(u32, u64, PresenceUpdate)>,
 }
 
 impl World {
     fn new() -> Self {
         Self {
-            ledger: PresenceReconciler::default(),
+            reconciler: PresenceReconciler::default(),
             start: Instant::now(),
             clock: 1,
             wanted: BTreeMap::new(),
@@ -120,62 +122,62 @@ impl World {
     fn step(&mut self, step: Step) {
         match step {
             Step::SetPresence(in_room, user, connections) => {
-                self.wanted.insert((room(in_room), who(user)), connections);
-                self.ledger
-                    .want(room(in_room), who(user), connections, None);
+                self.wanted.insert((room(in_room), key(user)), connections);
+                self.reconciler
+                    .set(room(in_room), key(user), connections, None);
             }
             Step::Batch(max, fates) => self.batch(max, &fates),
             Step::Wait(seconds) => {
                 self.clock += seconds;
-                self.ledger.settle(self.clock);
+                self.reconciler.set_clock(self.clock);
             }
             Step::Late(number) => {
                 if !self.late.is_empty() {
                     let at = number % self.late.len();
-                    let (lease, until, ask) = self.late.swap_remove(at);
-                    self.done(lease, until, &ask);
+                    let (lease, until, update) = self.late.swap_remove(at);
+                    self.apply(lease, until, &update);
                 }
             }
             Step::Flush => {
                 self.store.clear();
                 self.records.clear();
                 self.lease += 1;
-                self.ledger.anew();
+                self.reconciler.resend_all();
             }
         }
     }
 
     fn batch(&mut self, max: usize, fates: &[Fate]) {
-        let asks = self.ledger.take(max, 2, self.now());
-        assert!(asks.len() <= max);
+        let updates = self.reconciler.take(max, 2, self.now());
+        assert!(updates.len() <= max);
         let until = self.clock + LEASE;
-        for (ask, fate) in asks.into_iter().zip(fates.iter().cycle()) {
+        for (update, fate) in updates.into_iter().zip(fates.iter().cycle()) {
             match fate {
-                Fate::Done | Fate::LostButDone => self.done(self.lease, until, &ask),
-                Fate::LostAndLate => self.late.push((self.lease, until, ask.clone())),
+                Fate::Done | Fate::LostButApplied => self.apply(self.lease, until, &update),
+                Fate::LostAndLate => self.late.push((self.lease, until, update.clone())),
                 Fate::Refused | Fate::LostAndNever => {}
             }
-            let end = match fate {
-                Fate::Done => End::Done,
-                Fate::Refused => End::Refused,
-                _ => End::Lost { until },
+            let result = match fate {
+                Fate::Done => UpdateResult::Done,
+                Fate::Refused => UpdateResult::Refused,
+                _ => UpdateResult::Unanswered { until },
             };
-            self.ledger.ended(ask, end);
+            self.reconciler.finished(update, result);
         }
     }
 
-    fn done(&mut self, lease: u32, until: u64, ask: &Ask) {
-        match ask {
-            Ask::Enter { number, room } if lease == self.lease => {
+    fn apply(&mut self, lease: u32, until: u64, update: &PresenceUpdate) {
+        match update {
+            PresenceUpdate::AddRoom { number, room } if lease == self.lease => {
                 let record = self.records.entry(room.clone()).or_default();
                 *record = (*record).max(*number);
             }
-            Ask::Quit { number } if lease == self.lease => {
+            PresenceUpdate::RemoveRoom { number } if lease == self.lease => {
                 self.records.retain(|_, record| record != number);
             }
-            Ask::Say { room, said } if self.clock <= until => {
-                for it in said {
-                    let key = (room.clone(), it.who.clone());
+            PresenceUpdate::SetMembers { room, members } if self.clock <= until => {
+                for it in members {
+                    let key = (room.clone(), it.key.clone());
                     match it.connections {
                         0 => self.store.remove(&key),
                         count => self.store.insert(key, (count, lease)),
@@ -187,11 +189,11 @@ impl World {
     }
 
     fn check(&self) {
-        for ((room, who), (_, lease)) in &self.store {
+        for ((room, key), (_, lease)) in &self.store {
             let named = self.records.contains_key(room) || *lease != self.lease;
             assert!(
                 named,
-                "{who:?} would stay in {room} if the node died: {:?}",
+                "{key:?} would stay in {room} if the node died: {:?}",
                 self.records
             );
         }
@@ -214,7 +216,7 @@ impl World {
 
 proptest! {
     #[test]
-    fn the_store_ends_up_with_what_is_wanted(steps in proptest::collection::vec(step(), 1..80)) {
+    fn store_ends_up_with_the_wanted_state(steps in proptest::collection::vec(step(), 1..80)) {
         let mut world = World::new();
         for step in steps {
             world.step(step);
@@ -222,14 +224,16 @@ proptest! {
         }
         world.run_out();
         let wanted = world.wanted.iter().filter(|(_, count)| **count > 0);
-        let wanted: BTreeMap<_, _> = wanted.map(|(key, count)| (key.clone(), (*count, world.lease))).collect();
+        let lease = world.lease;
+        let wanted = wanted.map(|(key, count)| (key.clone(), (*count, lease)));
+        let wanted: BTreeMap<_, _> = wanted.collect();
         let store = world.store;
         let rooms = wanted.keys().map(|(room, _)| room.clone());
         let mut rooms: Vec<_> = rooms.collect();
         rooms.dedup();
-        let mut kept: Vec<_> = world.ledger.rooms.keys().cloned().collect();
+        let mut kept: Vec<_> = world.reconciler.rooms.keys().cloned().collect();
         kept.sort();
-        prop_assert_eq!(&kept, &rooms, "nothing of the others is remembered");
+        prop_assert_eq!(&kept, &rooms, "the reconciler keeps no other room");
         for (key, count) in &wanted {
             prop_assert_eq!(store.get(key).map(|it| it.0), Some(count.0), "{:?}", key);
         }
@@ -237,118 +241,120 @@ proptest! {
     }
 }
 
-fn asked(asks: &[Ask]) -> Vec<String> {
-    let words = |ask: &Ask| match ask {
-        Ask::Enter { number, room } => format!("enter {room} {number}"),
-        Ask::Quit { number } => format!("quit {number}"),
-        Ask::Say { room, said } => said.iter().fold(format!("say {room}"), |text, it| {
-            let name = match &it.who {
-                Who::Anonymous => "-".to_owned(),
-                Who::User(user) => user.to_string(),
-                Who::Connection(session) => format!("@{session}"),
-            };
-            format!("{text} {name}:{}", it.connections)
-        }),
+fn texts(updates: &[PresenceUpdate]) -> Vec<String> {
+    let text = |update: &PresenceUpdate| match update {
+        PresenceUpdate::AddRoom { number, room } => format!("add {room} {number}"),
+        PresenceUpdate::RemoveRoom { number } => format!("remove {number}"),
+        PresenceUpdate::SetMembers { room, members } => {
+            members.iter().fold(format!("set {room}"), |text, it| {
+                let name = match &it.key {
+                    MemberKey::Anonymous => "-".to_owned(),
+                    MemberKey::User(user) => user.to_string(),
+                    MemberKey::Connection(session) => format!("@{session}"),
+                };
+                format!("{text} {name}:{}", it.connections)
+            })
+        }
     };
-    asks.iter().map(words).collect()
+    updates.iter().map(text).collect()
 }
 
-/// Takes what there is, and it is done.
-fn turn(ledger: &mut PresenceReconciler, now: Instant) -> Vec<String> {
-    let asks = ledger.take(64, 512, now);
-    let words = asked(&asks);
-    for ask in asks {
-        let end = match &ask {
-            Ask::Say { .. } => End::Said {
+/// Takes all updates and applies them.
+fn turn(reconciler: &mut PresenceReconciler, now: Instant) -> Vec<String> {
+    let updates = reconciler.take(64, 512, now);
+    let texts = texts(&updates);
+    for update in updates {
+        let result = match &update {
+            PresenceUpdate::SetMembers { .. } => UpdateResult::Applied {
                 before: 7,
                 after: 7,
             },
-            _ => End::Done,
+            _ => UpdateResult::Done,
         };
-        ledger.ended(ask, end);
+        reconciler.finished(update, result);
     }
-    words
+    texts
 }
 
 #[test]
-fn a_room_is_entered_before_anyone_in_it_is_named_and_quit_after_the_last() {
-    let (mut ledger, now) = (PresenceReconciler::default(), Instant::now());
-    ledger.here(here(0, 1, 1));
-    ledger.here(here(0, 2, 1));
-    assert_eq!(turn(&mut ledger, now), ["enter r0 1"]);
-    assert_eq!(turn(&mut ledger, now), ["say r0 u1:1 u2:1"]);
-    assert_eq!(turn(&mut ledger, now), [""; 0], "nothing changes");
-    ledger.here(here(0, 1, 1));
+fn room_record_is_added_before_the_first_member_and_removed_after_the_last() {
+    let (mut reconciler, now) = (PresenceReconciler::default(), Instant::now());
+    reconciler.set_presence(presence(0, 1, 1));
+    reconciler.set_presence(presence(0, 2, 1));
+    assert_eq!(turn(&mut reconciler, now), ["add r0 1"]);
+    assert_eq!(turn(&mut reconciler, now), ["set r0 u1:1 u2:1"]);
+    assert_eq!(turn(&mut reconciler, now), [""; 0], "nothing changes");
+    reconciler.set_presence(presence(0, 1, 1));
     assert_eq!(
-        turn(&mut ledger, now),
+        turn(&mut reconciler, now),
         [""; 0],
-        "and the same again is nothing"
+        "setting the same state again sends nothing"
     );
-    ledger.here(here(0, 1, 0));
-    ledger.here(here(0, 2, 0));
-    assert_eq!(turn(&mut ledger, now), ["say r0 u1:0 u2:0"]);
-    assert_eq!(turn(&mut ledger, now), ["quit 1"]);
-    assert_eq!(turn(&mut ledger, now), [""; 0]);
+    reconciler.set_presence(presence(0, 1, 0));
+    reconciler.set_presence(presence(0, 2, 0));
+    assert_eq!(turn(&mut reconciler, now), ["set r0 u1:0 u2:0"]);
+    assert_eq!(turn(&mut reconciler, now), ["remove 1"]);
+    assert_eq!(turn(&mut reconciler, now), [""; 0]);
 }
 
 #[test]
-fn the_anonymous_are_counted_once_a_second_and_delay_nobody() {
-    let (mut ledger, start) = (PresenceReconciler::default(), Instant::now());
+fn anonymous_count_is_sent_once_a_second_and_delays_no_user() {
+    let (mut reconciler, start) = (PresenceReconciler::default(), Instant::now());
     let after = |millis| start + Duration::from_millis(millis);
-    ledger.here(here(0, 0, 1));
-    turn(&mut ledger, start);
-    assert_eq!(turn(&mut ledger, start), ["say r0 -:1"]);
+    reconciler.set_presence(presence(0, 0, 1));
+    turn(&mut reconciler, start);
+    assert_eq!(turn(&mut reconciler, start), ["set r0 -:1"]);
     for count in 2..10 {
-        ledger.here(here(0, 0, count));
-        assert_eq!(turn(&mut ledger, after(500)), [""; 0]);
+        reconciler.set_presence(presence(0, 0, count));
+        assert_eq!(turn(&mut reconciler, after(500)), [""; 0]);
     }
-    ledger.here(here(0, 1, 1));
-    assert_eq!(turn(&mut ledger, after(900)), ["say r0 u1:1"]);
-    assert_eq!(turn(&mut ledger, after(1000)), ["say r0 -:9"]);
-    assert_eq!(turn(&mut ledger, after(5000)), [""; 0]);
+    reconciler.set_presence(presence(0, 1, 1));
+    assert_eq!(turn(&mut reconciler, after(900)), ["set r0 u1:1"]);
+    assert_eq!(turn(&mut reconciler, after(1000)), ["set r0 -:9"]);
+    assert_eq!(turn(&mut reconciler, after(5000)), [""; 0]);
 }
 
 #[test]
-fn a_batch_is_bounded_by_asks_and_by_users() {
-    let (mut ledger, now) = (PresenceReconciler::default(), Instant::now());
+fn batch_is_bounded_by_updates_and_by_members() {
+    let (mut reconciler, now) = (PresenceReconciler::default(), Instant::now());
     for user in 1..=200 {
-        ledger.here(here(0, user, 1));
+        reconciler.set_presence(presence(0, user, 1));
     }
-    turn(&mut ledger, now);
-    let said = |asks: &[Ask]| -> Vec<usize> {
-        let counts = asks.iter().map(|ask| match ask {
-            Ask::Say { said, .. } => said.len(),
+    turn(&mut reconciler, now);
+    let sizes = |updates: &[PresenceUpdate]| -> Vec<usize> {
+        let counts = updates.iter().map(|update| match update {
+            PresenceUpdate::SetMembers { members, .. } => members.len(),
             _ => 0,
         });
         counts.collect()
     };
-    assert_eq!(said(&ledger.take(9, 100, now)), [64, 36]);
-    assert_eq!(said(&ledger.take(1, 100, now)), [64]);
-    assert_eq!(said(&ledger.take(9, 100, now)), [36]);
+    assert_eq!(sizes(&reconciler.take(9, 100, now)), [64, 36]);
+    assert_eq!(sizes(&reconciler.take(1, 100, now)), [64]);
+    assert_eq!(sizes(&reconciler.take(9, 100, now)), [36]);
 }
 
 #[test]
-fn who_comes_and_goes_while_the_store_is_away_leaves_nothing_behind() {
-    let mut ledger = PresenceReconciler::default();
+fn rooms_that_come_and_go_during_an_outage_are_forgotten() {
+    let mut reconciler = PresenceReconciler::default();
     for number in 0..10_000 {
-        let mut it = here(0, 1, 1);
+        let mut it = presence(0, 1, 1);
         it.room = RoomName::new(&format!("r{number}")).unwrap();
-        ledger.here(it.clone());
+        reconciler.set_presence(it.clone());
         it.connections = 0;
-        ledger.here(it);
+        reconciler.set_presence(it);
     }
-    assert!(ledger.rooms.is_empty());
-    assert!(ledger.queue.len() < 100, "{}", ledger.queue.len());
-    assert!(ledger.take(9, 9, Instant::now()).is_empty());
+    assert!(reconciler.rooms.is_empty());
+    assert!(reconciler.queue.len() < 100, "{}", reconciler.queue.len());
+    assert!(reconciler.take(9, 9, Instant::now()).is_empty());
 }
 
 #[test]
-fn what_a_change_contradicts_is_said_again() {
-    let (mut ledger, now) = (PresenceReconciler::default(), Instant::now());
-    ledger.here(here(0, 1, 2));
-    ledger.here(here(0, 2, 1));
-    turn(&mut ledger, now);
-    turn(&mut ledger, now);
+fn members_that_a_change_contradicts_are_sent_again() {
+    let (mut reconciler, now) = (PresenceReconciler::default(), Instant::now());
+    reconciler.set_presence(presence(0, 1, 2));
+    reconciler.set_presence(presence(0, 2, 1));
+    turn(&mut reconciler, now);
+    turn(&mut reconciler, now);
     let change = |from, version, connections| Change {
         from,
         version,
@@ -357,42 +363,45 @@ fn what_a_change_contradicts_is_said_again() {
         connections,
         info: None,
     };
-    // What was said is at version 7, so an earlier change knows nothing of it, and nor does whoever
-    // begins there.
-    for (from, version, connections, lost, said) in [
+    // The members were set at version 7. A change to an earlier version is older than that; one
+    // from an earlier version shows that the list was lost.
+    for (from, version, connections, lost, sent) in [
         (0, 6, 1, false, None),
         (6, 7, 1, false, None),
         (7, 8, 2, false, None),
-        (8, 9, 1, false, Some("say r0 u1:2")),
-        (0, 8, 1, true, Some("say r0 u1:2 u2:1")),
-        (6, 8, 2, true, Some("say r0 u1:2 u2:1")),
+        (8, 9, 1, false, Some("set r0 u1:2")),
+        (0, 8, 1, true, Some("set r0 u1:2 u2:1")),
+        (6, 8, 2, true, Some("set r0 u1:2 u2:1")),
     ] {
-        let heard = ledger.on_change(&room(0), &change(from, version, connections));
-        assert_eq!(heard, lost, "{from} {version}");
-        assert_eq!(turn(&mut ledger, now), Vec::from_iter(said));
+        let was_lost = reconciler.on_change(&room(0), &change(from, version, connections));
+        assert_eq!(was_lost, lost, "{from} {version}");
+        assert_eq!(turn(&mut reconciler, now), Vec::from_iter(sent));
     }
-    ledger.here(here(0, 1, 5));
-    let [ask] = &ledger.take(9, 9, now)[..] else {
+    reconciler.set_presence(presence(0, 1, 5));
+    let [update] = &reconciler.take(9, 9, now)[..] else {
         panic!("one")
     };
-    let end = End::Said {
+    let result = UpdateResult::Applied {
         before: 0,
         after: 9,
     };
-    assert!(ledger.ended(ask.clone(), end), "its own word shows it too");
-    assert_eq!(turn(&mut ledger, now), ["say r0 u1:5 u2:1"]);
+    assert!(
+        reconciler.finished(update.clone(), result),
+        "the answer to its own update shows the loss too"
+    );
+    assert_eq!(turn(&mut reconciler, now), ["set r0 u1:5 u2:1"]);
 }
 
 #[test]
-fn an_info_that_changes_is_said() {
-    let (mut ledger, now) = (PresenceReconciler::default(), Instant::now());
-    let mut it = here(0, 1, 1);
-    ledger.here(it.clone());
-    turn(&mut ledger, now);
-    turn(&mut ledger, now);
+fn changed_info_is_sent() {
+    let (mut reconciler, now) = (PresenceReconciler::default(), Instant::now());
+    let mut it = presence(0, 1, 1);
+    reconciler.set_presence(it.clone());
+    turn(&mut reconciler, now);
+    turn(&mut reconciler, now);
     it.info = Some(RawValue::from_string("{\"a\":1}".into()).unwrap().into());
-    ledger.here(it.clone());
-    assert_eq!(turn(&mut ledger, now), ["say r0 u1:1"]);
-    ledger.here(it);
-    assert_eq!(turn(&mut ledger, now), [""; 0]);
+    reconciler.set_presence(it.clone());
+    assert_eq!(turn(&mut reconciler, now), ["set r0 u1:1"]);
+    reconciler.set_presence(it);
+    assert_eq!(turn(&mut reconciler, now), [""; 0]);
 }
