@@ -1,48 +1,69 @@
-//! The seam between a node and the others: what the dispatcher asks of a broker, what it is told,
-//! and what a broker promises. Two brokers stand behind it, [`memory`] and [`redis`]; one suite of
+//! The interface between a node and the other nodes: the dispatcher's requests, the broker's
+//! events, and the contract of both. There are two brokers, [`memory`] and [`redis`]; one suite of
 //! scenarios runs over both.
 //!
-//! # What every broker promises
+//! # The contract
 //!
-//! - **Asking never waits.** [`Broker::ask`] puts the request into a queue. The dispatcher bounds
-//!   what it has asked and not yet been answered; the broker adds no queue without a bound of its
-//!   own.
-//! - **Every [`Publish`] and every [`Read`] is answered exactly once**, with its ticket, within
-//!   [`Settings::publish_timeout`] and a second, whatever happens to Redis.
-//! - **Publishing is atomic per room**: key looked up, next offset taken, appended to the log, and
-//!   sent to the topic, or nothing of it. `Ok` means that the broker has it; [`Refused::Unknown`]
-//!   that it may or may not have happened; every other refusal, that it did not.
-//! - **Publishes of one [source](Publish::source) are done in the order they were asked**, and in
-//!   turn with those of others.
-//! - **The publisher's node is not served first**: it hears its own publication by the topic like
-//!   every other node, so that all see one order.
-//! - **Following is at most once, and says so.** Messages of a followed room come in the order of
-//!   their offsets, but a subscription can break. After each (re)subscription the broker says
-//!   [`BrokerEvent::Following`]: whatever is published from then on is delivered, or another
-//!   `Following` comes later. What lies between is read by the dispatcher with [`Range::After`]. A
-//!   broker whose queue overflowed lets the rooms go through the same door: it says `Following`
-//!   again.
-//! - **No message in a newer format is skipped.** On a topic it leads to another `Following`, so
-//!   that the log and the list are read. A page ends before it; a page that would begin with it,
-//!   and any page of [`Range::Before`] with it, is [`Refused::Newer`]. Bytes that are no format at
-//!   all are junk: counted, and `null` in a page.
-//! - **Presence is what the nodes say, while they live.** A node's [`SetPresence`]s stand as long
-//!   as its lease; each change over the whole cluster raises the room's version, once, and is told
-//!   to whoever follows the room as [`BrokerEvent::Changed`], in order. A user who is in a room
-//!   through several nodes is one member. What was missed shows in [`Change::from`], and is asked
-//!   with [`Members`]. [`Members`] too is answered exactly once, and not while the list is known to
-//!   be only a part; likewise [`Census`]. A room is among those that are listed exactly as long as
-//!   somebody is in it.
-//! - **Revocations are a set, not a log**: for each user the greatest [`Cutoff`] that was written.
-//!   Beside it stands whether the set is *confirmed*: whether every node that lives has written
-//!   what it knows since the data could last have been lost. Each [`Revoke`] and each
-//!   [`ReadRevocations`] is answered exactly once.
-//! - **An epoch ends when the end of its log may be lost; what was kept stays.** Why an offset
-//!   needs an epoch: a log that lost its offset 8 gives it away anew, and a member that stands at
-//!   the old 8 must not be answered that nothing was missed. The next epoch goes on with the next
-//!   offset, and the log remembers where the last ones [ended](crate::model::epochs). A publish and
-//!   a read find another data set; only a read with a delivered position finds a log that is
-//!   shorter than it was.
+//! ## Requests
+//!
+//! - **A request never blocks.** [`Broker::ask`] appends it to a queue. The dispatcher bounds its
+//!   unanswered requests, so the broker adds no unbounded queue of its own.
+//! - **Each [`Publish`], [`Read`], [`Members`], [`Census`], [`Revoke`] and [`ReadRevocations`] is
+//!   answered exactly once**, with its ticket, within [`Settings::publish_timeout`] and a second,
+//!   whatever the state of Redis. [`SetPresence`] and [`Connected`] have no answer: the broker keeps
+//!   the state and writes it again until the store has it.
+//!
+//! ## Publishing
+//!
+//! - **Atomicity.** A publish is atomic per room: the broker looks up the key, takes the next
+//!   offset, appends to the log and publishes on the topic, or does none of it. `Ok` means that the
+//!   log has the publication, [`Refused::Unknown`] that it may or may not have it, and every other
+//!   refusal that it does not.
+//! - **Retries.** The same [`PublishKey`] in the same room returns the first position for
+//!   [`KEY_TTL`], and appends nothing.
+//! - **Order.** Publishes of one [source](Publish::source) are done in the order of the requests,
+//!   and take turns with those of other sources. All nodes receive a room's publications in the
+//!   order of their offsets; the publisher's own node receives them by the topic too, not earlier.
+//!
+//! ## Following a room
+//!
+//! - **Delivery class.** Events of a followed room are delivered at most once, in the order of their
+//!   offsets. Every possible loss is reported: see the next point. Ephemeral publications have no
+//!   log, so a lost one is not recovered.
+//! - **After a reconnect.** After each (re)subscription the broker emits [`BrokerEvent::Following`].
+//!   Everything published after it is delivered, or another `Following` comes later. The dispatcher
+//!   reads what lies between with [`Range::After`]. A full queue of the broker has the same effect:
+//!   the rooms that lost messages get another `Following`.
+//! - **Newer formats.** A message in a newer format is never skipped. On a topic it causes another
+//!   `Following`, so that the log and the list are read. A page ends before it. A page that would
+//!   begin with it, and any page of [`Range::Before`] with it, is [`Refused::Newer`]. Bytes in no
+//!   known format are junk: counted, and `null` in a page.
+//!
+//! ## Presence
+//!
+//! - **Lifetime.** The [`SetPresence`]s of a node are valid as long as its lease, which it renews
+//!   while it lives.
+//! - **Order and atomicity.** Each change over the whole cluster raises the room's version once, and
+//!   nodes that follow the room receive it as [`BrokerEvent::Changed`], in order. A user with
+//!   connections on several nodes is one member. A room is listed exactly while it has members.
+//! - **After a loss.** A change whose [`Change::from`] is not the last version shows a loss; the
+//!   dispatcher reads the list with [`Members`]. While the list is known to be incomplete,
+//!   [`Members`] and [`Census`] wait, up to their timeout.
+//!
+//! ## Revocations
+//!
+//! - Revocations are a set, not a log: for each user the greatest [`Cutoff`] that was written.
+//!   Writes are idempotent.
+//! - The set is *confirmed* if every live node has written its revocations since data could last
+//!   have been lost.
+//!
+//! ## Epochs
+//!
+//! - **An epoch ends when the end of its log may be lost; the entries stay.** A position needs an
+//!   epoch because a log that has lost its offset 8 assigns it again: a client at the old 8 must not
+//!   be answered that it missed nothing. The next epoch continues with the next offset, and the log
+//!   stores where the last epochs [ended](crate::model::epochs). A publish or a read detects a new
+//!   data set; only a read with a delivered position detects a log that is shorter than it was.
 
 pub mod memory;
 pub mod redis;
@@ -61,11 +82,11 @@ use crate::model::revocations::Cutoff;
 use crate::model::webhook_event::Wanted;
 use crate::model::wire_format::Format;
 
-/// What the dispatcher asks.
+/// A request of the dispatcher.
 #[derive(Debug)]
 pub enum Request {
-    /// Follow the room's topic until [`Request::Unfollow`]; answered by [`BrokerEvent::Following`],
-    /// again after every loss.
+    /// Follows the room's topic until [`Request::Unfollow`]; answered by
+    /// [`BrokerEvent::Following`], again after every loss.
     Follow(RoomName),
     /// The last local member has left. The broker may linger before it unsubscribes.
     Unfollow(RoomName),
@@ -77,8 +98,7 @@ pub enum Request {
     Census(Census),
     Revoke(Revoke),
     ReadRevocations(ReadRevocations),
-    /// The node drains: what it has announced as here stands for this long and no longer, unless
-    /// other nodes announce it too.
+    /// The node drains: its presence stays valid for this long and no longer.
     Retire(Duration),
 }
 
@@ -86,11 +106,11 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Publish {
     pub ticket: Ticket,
-    /// Whose it is, for a fair share of the broker's time: of two sessions neither waits for all
-    /// that the other has to say.
+    /// The session that publishes. Sources take turns, so that no session waits for all publishes
+    /// of another.
     pub source: Option<SessionId>,
     pub room: RoomName,
-    /// Makes a retry harmless: the same key of the same publisher in the same room answers the
+    /// Makes a retry idempotent: the same key of the same publisher in the same room returns the
     /// first position for 5 minutes.
     pub key: Option<PublishKey>,
     /// Skips the log: no offset, at most once, answered with offset 0.
@@ -98,19 +118,19 @@ pub struct Publish {
     pub publication: Arc<Publication>,
 }
 
-/// A question about a room's log.
+/// Reads a part of a room's log.
 #[derive(Clone, Debug)]
 pub struct Read {
     pub ticket: Ticket,
     pub room: RoomName,
     pub range: Range,
-    /// At most so many messages come in the page; 0 asks for the position alone.
+    /// The most messages in the page; 0 reads the position alone.
     pub limit: usize,
 }
 
-/// How many connections of a user (`None`: anonymous ones) this node has in a room, from now on; 0:
-/// none any more. It is not answered: the broker remembers it and announces it again whenever the
-/// others may have lost it.
+/// Sets how many connections of a user (`None`: anonymous ones) this node has in a room; 0 removes
+/// the user. It has no answer: the broker keeps it and writes it again whenever the store may have
+/// lost it.
 #[derive(Clone, Debug)]
 pub struct SetPresence {
     pub room: RoomName,
@@ -119,9 +139,8 @@ pub struct SetPresence {
     pub info: Option<Info>,
 }
 
-/// One of a user's connections on this node is there from now on, or no more. Like [`SetPresence`]
-/// it is not answered, and stands as long as the node's lease. The user's personal room is where it
-/// is kept.
+/// Adds or removes one connection of a user on this node. Like [`SetPresence`] it has no answer,
+/// and is valid as long as the node's lease. It is stored in the user's personal room.
 #[derive(Clone, Debug)]
 pub struct Connected {
     pub user: UserName,
@@ -129,21 +148,21 @@ pub struct Connected {
     pub live: bool,
 }
 
-/// A backend's question about the whole cluster, answered from what all nodes have said.
+/// A backend's query about the whole cluster, answered from the presence of all nodes.
 #[derive(Clone, Debug)]
 pub struct Census {
     pub ticket: Ticket,
     pub question: ClusterQuery,
 }
 
-/// A question for a part of the list of a room's members.
+/// Reads a part of the list of a room's members.
 #[derive(Clone, Debug)]
 pub struct Members {
     pub ticket: Ticket,
     pub room: RoomName,
-    /// The members behind this name; `None`: from the first.
+    /// The members after this name; `None`: from the first.
     pub after: Option<UserName>,
-    /// At most so many; 0: only the version and the counts.
+    /// The most members in the page; 0: only the version and the counts.
     pub limit: usize,
 }
 
@@ -152,28 +171,28 @@ pub struct Members {
 pub struct Kept {
     /// The time of the node's clock, in milliseconds since 1970.
     pub now: u64,
-    /// A cutoff is kept for so many milliseconds after its last time of issue. Redis removes it
-    /// when that is over by its own clock too: one clock that is ahead removes nothing.
+    /// How many milliseconds a cutoff is kept after its last time of issue. It is removed when that
+    /// is over by the clocks of the node and of Redis: one clock that is ahead removes nothing.
     pub lifetime: u64,
 }
 
-/// Writes revocations into the set. A cutoff that is less than the one there changes nothing, so a
+/// Writes revocations into the set. A cutoff that is less than the stored one changes nothing, so a
 /// retry is safe.
 #[derive(Clone, Debug)]
 pub struct Revoke {
     pub ticket: Ticket,
     pub cutoffs: Vec<(UserName, Cutoff)>,
-    /// This node has now written all that it knows.
+    /// With these cutoffs the node has written all its revocations.
     pub confirm: Option<Confirm>,
     pub kept: Kept,
 }
 
-/// That a node has written all revocations it knows.
+/// Records that a node has written all its revocations.
 #[derive(Clone, Debug)]
 pub struct Confirm {
-    /// Into this data set; into another one it confirms nothing.
+    /// The data set that has them; in another one it confirms nothing.
     pub data_set: Arc<str>,
-    /// The set counts as confirmed from now on, although other nodes have not confirmed.
+    /// The set becomes confirmed even if other nodes have not confirmed.
     pub force: bool,
 }
 
@@ -181,7 +200,7 @@ pub struct Confirm {
 #[derive(Clone, Debug)]
 pub struct ReadRevocations {
     pub ticket: Ticket,
-    /// This node has just started: it knows nothing that others could wait for.
+    /// This node has just started: it has no revocations that others could wait for.
     pub is_starting: bool,
     pub kept: Kept,
 }
@@ -197,10 +216,10 @@ pub struct StoredRevocations {
     pub awaited: u64,
 }
 
-/// What a broker tells the dispatcher.
+/// An event that a broker sends to the dispatcher.
 #[derive(Debug)]
 pub enum BrokerEvent {
-    /// The topic of the room is subscribed from here on; see the promises above.
+    /// The topic of the room is subscribed from here on; see the contract above.
     Following(RoomName),
     /// A message of a followed room.
     Message {
@@ -208,7 +227,7 @@ pub enum BrokerEvent {
         epoch: Epoch,
         offset: u64,
         publication: Arc<Publication>,
-        /// When the broker had it in hand.
+        /// When the broker received it.
         received_at: Instant,
     },
     /// An ephemeral publication in a followed room.
@@ -217,7 +236,7 @@ pub enum BrokerEvent {
         publication: Arc<Publication>,
         received_at: Instant,
     },
-    /// The answer to a [`Publish`]: where the publication stands.
+    /// The answer to a [`Publish`]: the position of the publication.
     Published {
         ticket: Ticket,
         result: Result<Position, Refused>,
@@ -227,8 +246,8 @@ pub enum BrokerEvent {
         ticket: Ticket,
         result: Result<Page, Refused>,
     },
-    /// Somebody's connections in a followed room are more or fewer; in order with the messages of
-    /// the room.
+    /// A user has more or fewer connections in a followed room; in order with the messages of the
+    /// room.
     Changed { room: RoomName, change: Change },
     /// The answer to a [`Members`].
     MemberPage {
@@ -240,7 +259,7 @@ pub enum BrokerEvent {
         ticket: Ticket,
         result: Result<QueryResult, Refused>,
     },
-    /// The answer to a [`Revoke`]: the users of whom the set had no cutoff, or a lesser one.
+    /// The answer to a [`Revoke`]: the users for whom the set had no cutoff, or a lesser one.
     Revoked {
         ticket: Ticket,
         result: Result<Vec<UserName>, Refused>,
@@ -254,23 +273,23 @@ pub enum BrokerEvent {
     DataSetChanged,
 }
 
-/// What a broker needs to know.
+/// The settings of a broker.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub incarnation: Incarnation,
     /// How much is kept of each room.
     pub retention: Retention,
-    /// How long a publication waits for its answer.
+    /// The timeout of an answered request.
     pub publish_timeout: Duration,
     /// How long a topic stays subscribed after the last local member left.
     pub topic_linger: Duration,
-    /// The newest format this node reads and writes. All before it are read too.
+    /// The newest format that this node reads and writes. It reads all earlier ones too.
     pub newest_format: Format,
-    /// Rooms whose logs or positions the memory broker keeps at most.
+    /// The most rooms whose logs or positions the memory broker keeps.
     pub max_rooms: usize,
-    /// Bytes that the logs of the memory broker may take, all together.
+    /// The most bytes that all logs of the memory broker take together.
     pub history_memory: usize,
-    /// What is kept for webhooks, and for whom; `None`: nothing, because there are none.
+    /// The events that are kept for webhooks; `None`: there are no webhooks.
     pub webhooks: Option<Wanted>,
 }
 
@@ -286,7 +305,7 @@ impl Broker {
         Self(requests)
     }
 
-    /// Asks without waiting. `false`: the broker has ended, and with it the node.
+    /// Sends a request without waiting. `false`: the broker has ended, and with it the node.
     pub fn ask(&self, request: Request) -> bool {
         self.0.send(request).is_ok()
     }

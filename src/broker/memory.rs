@@ -1,6 +1,5 @@
-//! The embedded broker: the logs of all rooms in this process's memory, and who is in them. One
-//! node needs nothing else; in tests several nodes share one [`Store`], which is then what Redis is
-//! to a cluster.
+//! The embedded broker: the logs and the members of all rooms, in this process's memory. A single
+//! node needs no other; in tests several nodes share one [`Store`], as they would share a Redis.
 
 mod list;
 mod presence;
@@ -25,10 +24,11 @@ use crate::runtime;
 use list::{List, Occupied};
 use webhook_queue::WebhookQueue;
 
-/// How often the store is tidied at most. It takes a few milliseconds for 100,000 rooms.
+/// The least time between two cleanups of the store. One takes a few milliseconds for 100,000
+/// rooms.
 const TIDY: Duration = Duration::from_secs(5);
 
-/// The rooms' logs and who follows them; clones are the same store.
+/// The rooms' logs, members and followers; clones share one store.
 #[derive(Clone)]
 pub struct Store(Arc<Mutex<Shared>>);
 
@@ -36,63 +36,63 @@ struct Shared {
     retention: Retention,
     max_rooms: usize,
     rooms: HashMap<RoomName, Room>,
-    /// Those in which somebody is.
+    /// The rooms that have members.
     occupied: Occupied,
-    /// What all logs may take in bytes, and what they take.
+    /// The most bytes that all logs may take, and the bytes that they take.
     memory: usize,
     used: Weight,
-    /// Makes the epochs.
+    /// The source of epochs.
     random: fastrand::Rng,
-    /// What each node is to be told. A node's queue holds at most what the nodes have asked and was
-    /// not yet answered, which the dispatchers bound.
+    /// The nodes and their event queues. A queue holds at most the answers to the unanswered
+    /// requests, which the dispatchers bound.
     nodes: Vec<Node>,
     /// The last version of any list of members.
     version: u64,
     tidied: Option<Instant>,
-    /// What webhooks are to tell.
-    notices: WebhookQueue,
-    /// Whose tokens are revoked. It lives as long as its nodes, so it is always confirmed.
+    /// The events for webhooks.
+    webhook_events: WebhookQueue,
+    /// The revocations. The set lives as long as its nodes, so it is always confirmed.
     revoked: HashMap<UserName, Cutoff>,
 }
 
 struct Node {
     events: flume::Sender<BrokerEvent>,
-    /// It drains: it says no more who is here, and somebody else forgets what it has said.
+    /// It drains: it sets no more presence, and a timer removes its members.
     retired: bool,
 }
 
 struct Room {
     log: Log,
-    /// Who is here, by indices into `nodes`.
+    /// The members, through nodes as indices into `nodes`.
     list: List<usize>,
     /// Indices into `nodes`.
     followers: Vec<usize>,
 }
 
 impl Room {
-    /// Does something to the log, and keeps count of what all logs take.
+    /// Changes the log, and updates the bytes that all logs take.
     fn change<T>(&mut self, used: &mut Weight, change: impl FnOnce(&mut Log) -> T) -> T {
         let before = self.log.weight();
-        let done = change(&mut self.log);
+        let result = change(&mut self.log);
         let after = self.log.weight();
         used.messages = used.messages - before.messages + after.messages;
         used.keys = used.keys - before.keys + after.keys;
-        done
+        result
     }
 
-    /// Whether somebody follows it, or its log has something to tell.
+    /// Whether it has followers, members or messages that have not expired.
     fn is_needed(&self, now: Instant) -> bool {
         !self.followers.is_empty() || !self.list.is_empty() || self.log.expires() > now
     }
 
-    /// Gives up all that is counted, before the room goes.
+    /// Empties the log before the room is removed, so that the counts are right.
     fn clear(&mut self, used: &mut Weight, now: Instant) {
         self.change(used, |log| *log = Log::new(log.epoch(), now));
     }
 }
 
 impl Store {
-    /// An empty store. Equal seeds make equal epochs, so a node takes its seed at random.
+    /// An empty store. Equal seeds make equal epochs, so a node uses a random seed.
     pub fn new(settings: &Settings, seed: u64) -> Self {
         let store = Self(Arc::new(Mutex::new(Shared {
             retention: settings.retention.clone(),
@@ -105,32 +105,32 @@ impl Store {
             nodes: Vec::new(),
             version: 0,
             tidied: None,
-            notices: WebhookQueue::new(settings.webhooks.clone()),
+            webhook_events: WebhookQueue::new(settings.webhooks.clone()),
             revoked: HashMap::new(),
         })));
         if let Some(wanted) = &settings.webhooks {
-            runtime::spawn(store.clone().hand_out(wanted.asks.clone()));
+            runtime::spawn(store.clone().answer_webhooks(wanted.asks.clone()));
         }
         store
     }
 
-    /// Answers the deliverer until it ends.
-    async fn hand_out(self, asks: flume::Receiver<Ask>) {
+    /// Answers the deliverer of webhook events until it ends.
+    async fn answer_webhooks(self, asks: flume::Receiver<Ask>) {
         while let Ok(ask) = asks.recv_async().await {
-            let turn = self.lock().notices.turn(&ask, unix_millis());
+            let turn = self.lock().webhook_events.turn(&ask, unix_millis());
             // The deliverer may have ended.
             let _ = ask.answer.try_send(turn);
         }
     }
 
-    /// Lets a node take part; its events go to `inbox`, in order. Ends when the handle is dropped.
+    /// Adds a node; its events go to `inbox`, in order. Ends when the handle is dropped.
     pub fn start(&self, readiness: Readiness, inbox: flume::Sender<BrokerEvent>) -> Broker {
-        let (asking, requests) = flume::unbounded();
-        let (telling, events) = flume::unbounded();
+        let (requests_to, requests) = flume::unbounded();
+        let (events_to, events) = flume::unbounded();
         let node = {
             let mut shared = self.lock();
             shared.nodes.push(Node {
-                events: telling,
+                events: events_to,
                 retired: false,
             });
             shared.nodes.len() - 1
@@ -140,7 +140,7 @@ impl Store {
         runtime::spawn(async move {
             store.serve(node, &requests, &events, &inbox).await;
         });
-        Broker::new(asking)
+        Broker::new(requests_to)
     }
 
     async fn serve(
@@ -165,7 +165,7 @@ impl Store {
                 }
             }
         }
-        self.lock().ended(node);
+        self.lock().remove_node(node);
     }
 
     fn apply(&self, node: usize, requests: impl Iterator<Item = Request>) {
@@ -180,8 +180,7 @@ impl Store {
         }
     }
 
-    /// What the node has said of its members stands for this long, even when the node has ended by
-    /// then.
+    /// Removes the node's members after this time, even if the node has ended by then.
     fn retire(&self, node: usize, span: Duration, shared: &mut Shared) {
         if std::mem::replace(&mut shared.nodes[node].retired, true) {
             return;
@@ -189,7 +188,7 @@ impl Store {
         let store = self.clone();
         runtime::spawn(async move {
             runtime::sleep(span).await;
-            store.lock().forget_members(node);
+            store.lock().remove_members(node);
         });
     }
 
@@ -206,7 +205,7 @@ impl Shared {
                     if !room.followers.contains(&node) {
                         room.followers.push(node);
                     }
-                    self.tell(node, BrokerEvent::Following(name));
+                    self.send(node, BrokerEvent::Following(name));
                 }
             }
             Request::Unfollow(name) => {
@@ -214,7 +213,7 @@ impl Shared {
                 if let Some(room) = self.rooms.get_mut(&name) {
                     room.followers.retain(|follower| *follower != node);
                     if crowded && !room.is_needed(now) {
-                        // At once: the room that comes instead may be followed next.
+                        // At once: the next request may need the place.
                         room.clear(&mut self.used, now);
                         self.rooms.remove(&name);
                     }
@@ -223,27 +222,27 @@ impl Shared {
             Request::Publish(publish) => {
                 let ticket = publish.ticket;
                 let result = self.publish(publish, now);
-                self.tell(node, BrokerEvent::Published { ticket, result });
+                self.send(node, BrokerEvent::Published { ticket, result });
             }
             Request::Read(read) => {
                 let ticket = read.ticket;
                 let result = self.read(&read, now);
-                self.tell(node, BrokerEvent::Page { ticket, result });
+                self.send(node, BrokerEvent::Page { ticket, result });
             }
-            Request::SetPresence(here) => self.here(node, here, now),
-            Request::Connected(connected) => self.connected(node, connected, now),
+            Request::SetPresence(presence) => self.set_presence(node, presence, now),
+            Request::Connected(connected) => self.set_connection(node, connected, now),
             Request::Members(members) => {
                 let ticket = members.ticket;
-                let result = Ok(self.roll(&members));
-                self.tell(node, BrokerEvent::MemberPage { ticket, result });
+                let result = Ok(self.member_page(&members));
+                self.send(node, BrokerEvent::MemberPage { ticket, result });
             }
             Request::Census(census) => {
-                let (ticket, result) = (census.ticket, Ok(self.find(&census.question)));
-                self.tell(node, BrokerEvent::Found { ticket, result });
+                let (ticket, result) = (census.ticket, Ok(self.query(&census.question)));
+                self.send(node, BrokerEvent::Found { ticket, result });
             }
             Request::Revoke(revoke) => {
                 let (ticket, result) = (revoke.ticket, Ok(self.revoke(revoke)));
-                self.tell(node, BrokerEvent::Revoked { ticket, result });
+                self.send(node, BrokerEvent::Revoked { ticket, result });
             }
             Request::ReadRevocations(read) => {
                 let all = self.revoked.iter();
@@ -254,9 +253,9 @@ impl Shared {
                     awaited: 0,
                 };
                 let (ticket, result) = (read.ticket, Ok(stored));
-                self.tell(node, BrokerEvent::Revocations { ticket, result });
+                self.send(node, BrokerEvent::Revocations { ticket, result });
             }
-            // The store's, because it takes time.
+            // `Store::apply` handles it, because it takes time.
             Request::Retire(_) => {}
         }
     }
@@ -270,18 +269,17 @@ impl Shared {
             ..
         } = publish;
         if ephemeral {
-            // It leaves no trace, so there need not be a room for it: nobody follows one that is
-            // not there.
+            // It is not stored, so it needs no room: a room that does not exist has no followers.
             let room = self.rooms.get(&name);
             let followers = room.map_or(&[][..], |room| &room.followers);
             for node in followers {
                 let (room, publication) = (name.clone(), publication.clone());
-                let received_at = BrokerEvent::Ephemeral {
+                let event = BrokerEvent::Ephemeral {
                     room,
                     publication,
                     received_at: now,
                 };
-                self.tell(*node, received_at);
+                self.send(*node, event);
             }
             let epoch = Epoch::UNKNOWN;
             return Ok(Position { epoch, offset: 0 });
@@ -294,17 +292,17 @@ impl Shared {
             if let Some(position) = known {
                 return Ok(position);
             }
-            // A key is a promise for some minutes, so it does not give way as messages do.
+            // A key must be kept for some minutes, so it is not evicted as messages are.
             if used.keys + key.weight() > memory / 2 {
                 return Err(Refused::Full);
             }
         }
-        let said = publication.clone();
-        let at = room.change(used, |log| log.append(said, key, limits, now));
+        let appended = publication.clone();
+        let at = room.change(used, |log| log.append(appended, key, limits, now));
         for node in room.followers.clone() {
             let (room, publication) = (name.clone(), publication.clone());
             let Position { epoch, offset } = at;
-            self.tell(
+            self.send(
                 node,
                 BrokerEvent::Message {
                     room,
@@ -325,7 +323,7 @@ impl Shared {
         Ok(room.change(used, |log| log.read(read.range, read.limit, fresh, now)))
     }
 
-    /// Writes cutoffs, and returns the users whose cutoff is a greater one now.
+    /// Writes cutoffs, and returns the users whose cutoff has become greater.
     fn revoke(&mut self, revoke: Revoke) -> Vec<UserName> {
         let Revoke { cutoffs, kept, .. } = revoke;
         let mut changed = Vec::new();
@@ -348,9 +346,9 @@ impl Shared {
         changed
     }
 
-    /// Keeps all logs within their memory: each room that holds more than half of the average gives
-    /// up some of its oldest messages. Such rooms hold at least half of everything, so one look at
-    /// all rooms frees a sixteenth of it: looks are rare, and small rooms do not pay for large
+    /// Keeps all logs within their memory: each room that holds more than half of the average drops
+    /// some of its oldest messages. Such rooms hold at least half of all bytes, so one pass over
+    /// all rooms frees a sixteenth of them: passes are rare, and small rooms lose nothing to large
     /// ones.
     fn make_room(&mut self) {
         while self.used.messages + self.used.keys > self.memory && self.used.messages > 0 {
@@ -363,8 +361,8 @@ impl Shared {
         }
     }
 
-    /// The room, made when it is new, and what all logs take. `None`: the store has as many rooms
-    /// as it may, and all are needed.
+    /// The room, created if it is new, and the bytes that all logs take. `None`: the store is full
+    /// of rooms that are needed.
     fn room(&mut self, name: &RoomName, now: Instant) -> Option<(&mut Room, &mut Weight)> {
         if !self.rooms.contains_key(name) {
             if self.rooms.len() >= self.max_rooms {
@@ -383,8 +381,8 @@ impl Shared {
         Some((self.rooms.get_mut(name)?, &mut self.used))
     }
 
-    /// Gives up messages and keys that are too old, now and then; and when it is crowded, also the
-    /// positions of rooms that nobody follows.
+    /// Removes expired messages and keys, every [`TIDY`]; and if the store is crowded, also the
+    /// positions of rooms without followers.
     fn tidy(&mut self, now: Instant) {
         if self.tidied.is_some_and(|last| now < last + TIDY) {
             return;
@@ -401,27 +399,27 @@ impl Shared {
         });
     }
 
-    /// Whether half of all rooms that there may be are there.
+    /// Whether the store has half of the most rooms or more.
     fn is_crowded(&self) -> bool {
         self.rooms.len() >= self.max_rooms / 2
     }
 
-    /// A node that has ended hears nothing any more.
-    fn tell(&self, node: usize, event: BrokerEvent) {
+    /// Sends an event to a node, unless it has ended.
+    fn send(&self, node: usize, event: BrokerEvent) {
         let _ = self.nodes[node].events.send(event);
     }
 
-    fn ended(&mut self, node: usize) {
+    fn remove_node(&mut self, node: usize) {
         for room in self.rooms.values_mut() {
             room.followers.retain(|follower| *follower != node);
         }
         if !self.nodes[node].retired {
-            self.forget_members(node);
+            self.remove_members(node);
         }
     }
 }
 
-/// Milliseconds since 1970. A clock that stands before is wrong anyway.
+/// Milliseconds since 1970; 0 for a clock before that.
 fn unix_millis() -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

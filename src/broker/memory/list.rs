@@ -1,5 +1,5 @@
-//! Who is in a room, through which nodes, as one process keeps it: the memory broker's list, with
-//! the same rules that the scripts follow in Redis. Plain logic.
+//! The list of a room's members and their nodes in the memory broker. It follows the same rules as
+//! the scripts in Redis. Plain logic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,11 +16,11 @@ pub struct List<N> {
     anonymous: Vec<(N, u32)>,
     /// Connections of all users.
     connections: u64,
-    /// In a personal room: the user's connections by their names, and through which node each is.
+    /// In a personal room: the user's connections by their names, each with its node.
     live: BTreeMap<String, (N, Connection)>,
 }
 
-/// What one node has said of a user.
+/// The connections of a user on one node.
 #[derive(Clone, Debug)]
 struct Part<N> {
     node: N,
@@ -41,8 +41,8 @@ impl<N> Default for List<N> {
 }
 
 impl<N: Copy + PartialEq> List<N> {
-    /// A node has so many connections of a user from now on. A change gets the next version after
-    /// `last`, which counts for all lists, so that no list ever repeats one.
+    /// Sets how many connections of a user a node has. A change gets the next version after `last`,
+    /// which all lists share, so that no list repeats a version.
     pub fn set(
         &mut self,
         node: N,
@@ -66,7 +66,7 @@ impl<N: Copy + PartialEq> List<N> {
             info,
         };
         match parts.iter().position(|part| part.node == node) {
-            // It keeps its place: what is said again is not the newest.
+            // It keeps its place: an info that is repeated is not the newest.
             Some(at) if connections > 0 && text(&parts[at].info) == text(&mine.info) => {
                 parts[at] = mine;
             }
@@ -78,10 +78,11 @@ impl<N: Copy + PartialEq> List<N> {
         let ((was, shown), (connections, info)) = (sum(former), sum(&parts));
         self.connections = self.connections - u64::from(was) + u64::from(connections);
         let same = was == connections && text(&shown) == text(&info);
-        match parts.is_empty() {
-            true => self.users.remove(user),
-            false => self.users.insert(user.clone(), parts),
-        };
+        if parts.is_empty() {
+            self.users.remove(user);
+        } else {
+            self.users.insert(user.clone(), parts);
+        }
         if same {
             return None;
         }
@@ -97,17 +98,18 @@ impl<N: Copy + PartialEq> List<N> {
         })
     }
 
-    /// A connection of the user whose room it is is there from now on, or no more.
+    /// Adds or removes a connection of the user whose personal room it is.
     pub fn set_connection(&mut self, node: N, connection: Connection, live: bool) {
         let name = connection.session.to_string();
-        match live {
-            true => self.live.insert(name, (node, connection)),
-            false => self.live.remove(&name),
-        };
+        if live {
+            self.live.insert(name, (node, connection));
+        } else {
+            self.live.remove(&name);
+        }
     }
 
-    /// The node is gone, and everything it has said.
-    pub fn forget(&mut self, node: N, last: &mut u64) -> Vec<Change> {
+    /// Removes a node with all its members.
+    pub fn remove_node(&mut self, node: N, last: &mut u64) -> Vec<Change> {
         self.anonymous.retain(|(other, _)| *other != node);
         self.live.retain(|_, (other, _)| *other != node);
         let users = self.users.iter();
@@ -120,8 +122,8 @@ impl<N: Copy + PartialEq> List<N> {
         users.iter().filter_map(gone).collect()
     }
 
-    /// A page of the list: the members behind a name, at most so many.
-    pub fn roll(&self, after: Option<&UserName>, limit: usize) -> MemberPage {
+    /// A page of the list: at most `limit` members after a name.
+    pub fn page(&self, after: Option<&UserName>, limit: usize) -> MemberPage {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.users.range::<UserName, _>((from, Bound::Unbounded));
         let members = rest.by_ref().take(limit).map(|(user, parts)| {
@@ -136,18 +138,18 @@ impl<N: Copy + PartialEq> List<N> {
             version: self.version,
             members: members.collect(),
             count: self.users.len() as u64,
-            anonymous: self.nameless(),
+            anonymous: self.anonymous_count(),
             more: rest.next().is_some(),
         }
     }
 
-    fn nameless(&self) -> u64 {
+    fn anonymous_count(&self) -> u64 {
         self.anonymous.iter().map(|(_, it)| u64::from(*it)).sum()
     }
 
-    /// How many are in it.
-    pub fn census(&self, room: RoomName) -> Count {
-        let anonymous = self.nameless();
+    /// The number of members and connections.
+    pub fn count(&self, room: RoomName) -> Count {
+        let anonymous = self.anonymous_count();
         Count {
             room,
             connections: self.connections + anonymous,
@@ -156,8 +158,8 @@ impl<N: Copy + PartialEq> List<N> {
         }
     }
 
-    /// A page of the connections of the user whose room it is: those behind a name, at most so
-    /// many; how many there are, and whether there are more.
+    /// A page of the connections of the user whose personal room it is: at most `limit` after a
+    /// name, the number of all, and whether there are more.
     pub fn connections(&self, after: Option<&str>, limit: usize) -> (Vec<Connection>, u64, bool) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.live.range::<str, _>((from, Bound::Unbounded));
@@ -170,27 +172,28 @@ impl<N: Copy + PartialEq> List<N> {
         )
     }
 
-    /// Whether nobody is in it.
+    /// Whether it has no members.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty() && self.anonymous.is_empty() && self.live.is_empty()
     }
 }
 
-/// The rooms in which somebody is.
+/// The rooms that have members.
 #[derive(Debug, Default)]
 pub struct Occupied(BTreeMap<Kind, BTreeSet<RoomName>>);
 
 impl Occupied {
-    /// Somebody is in the room from now on, or nobody.
+    /// Adds or removes a room.
     pub fn set(&mut self, room: &RoomName, occupied: bool) {
         let rooms = self.0.entry(Kind::of(room)).or_default();
-        match occupied {
-            true => rooms.insert(room.clone()),
-            false => rooms.remove(room),
-        };
+        if occupied {
+            rooms.insert(room.clone());
+        } else {
+            rooms.remove(room);
+        }
     }
 
-    /// The rooms of a kind whose names begin with `prefix`, behind `after`, in order.
+    /// The rooms of a kind whose names begin with `prefix`, after `after`, in order.
     pub fn page<'a>(
         &'a self,
         kind: Kind,
@@ -208,7 +211,7 @@ impl Occupied {
     }
 }
 
-/// What everyone sees of the parts: all connections, and the newest info.
+/// The public sum of the parts: all connections, and the newest info.
 fn sum<N>(parts: &[Part<N>]) -> (u32, Option<Info>) {
     let connections = parts.iter().map(|part| part.connections);
     let info = parts.iter().rev().find_map(|part| part.info.clone());
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_one_member_over_all_nodes_and_shows_the_newest_info() {
+    fn user_is_one_member_over_all_nodes_and_shows_the_newest_info() {
         let (mut list, mut last) = (List::default(), 0);
         let mut seen = Vec::new();
         for (node, connections, shown) in [
@@ -276,20 +279,20 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_forgotten_takes_its_members_along_and_no_others() {
+    fn removed_node_takes_its_members_along_and_no_others() {
         let (mut list, mut last) = (List::default(), 0);
         for (node, user) in [(1, "ada"), (1, "bob"), (2, "bob"), (2, "cy")] {
             list.set(node, Some(&name(user)), 1, None, &mut last);
         }
         list.set(1, None, 3, None, &mut last);
         list.set(2, None, 1, None, &mut last);
-        let gone = list.forget(1, &mut last);
+        let gone = list.remove_node(1, &mut last);
         let gone: Vec<_> = gone.iter().map(|it| it.connections).collect();
         assert_eq!(gone, [0, 1], "ada has left, bob has one connection less");
-        let roll = list.roll(None, 1);
-        assert_eq!((roll.count, roll.anonymous, roll.more), (2, 1, true));
-        let roll = list.roll(Some(&name("bob")), 1);
-        assert_eq!(roll.members[0].user, name("cy"));
-        assert!(!roll.more);
+        let page = list.page(None, 1);
+        assert_eq!((page.count, page.anonymous, page.more), (2, 1, true));
+        let page = list.page(Some(&name("bob")), 1);
+        assert_eq!(page.members[0].user, name("cy"));
+        assert!(!page.more);
     }
 }

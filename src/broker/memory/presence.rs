@@ -1,4 +1,4 @@
-//! Who is in the rooms of the store: what nodes say of it, and what is told and answered.
+//! The members of the store's rooms: applies presence, answers queries, and sends changes.
 
 use std::time::Instant;
 
@@ -10,18 +10,18 @@ use crate::model::id::RoomName;
 use crate::model::webhook_event;
 
 impl Shared {
-    pub(super) fn here(&mut self, node: usize, here: SetPresence, now: Instant) {
+    pub(super) fn set_presence(&mut self, node: usize, presence: SetPresence, now: Instant) {
         let SetPresence {
             room: name,
             user,
             connections,
             info,
-        } = here;
+        } = presence;
         if self.nodes[node].retired || (connections == 0 && !self.rooms.contains_key(&name)) {
             return;
         }
         let mut version = self.version;
-        // A room with members is followed, so it is there.
+        // A room with members has followers, so it exists.
         let Some((room, _)) = self.room(&name, now) else {
             return;
         };
@@ -29,19 +29,19 @@ impl Shared {
         let change = (room.list).set(node, user.as_ref(), connections, info, &mut version);
         let is_empty = room.list.is_empty();
         self.version = version;
-        self.settled(&name, was_empty, is_empty);
-        self.changed(&name, change.into_iter().collect());
+        self.update_occupied(&name, was_empty, is_empty);
+        self.send_changes(&name, change.into_iter().collect());
     }
 
-    pub(super) fn roll(&self, members: &Members) -> MemberPage {
+    pub(super) fn member_page(&self, members: &Members) -> MemberPage {
         let room = self.rooms.get(&members.room);
         let after = members.after.as_ref();
         room.map_or_else(MemberPage::default, |room| {
-            room.list.roll(after, members.limit)
+            room.list.page(after, members.limit)
         })
     }
 
-    pub(super) fn connected(&mut self, node: usize, connected: Connected, now: Instant) {
+    pub(super) fn set_connection(&mut self, node: usize, connected: Connected, now: Instant) {
         let Connected {
             user,
             connection,
@@ -51,23 +51,23 @@ impl Shared {
         if self.nodes[node].retired || (!live && !self.rooms.contains_key(&name)) {
             return;
         }
-        // As above: the connection is a member of it.
+        // As above: the connection is a member of the room.
         let Some((room, _)) = self.room(&name, now) else {
             return;
         };
         let was_empty = room.list.is_empty();
         room.list.set_connection(node, connection, live);
         let is_empty = room.list.is_empty();
-        self.settled(&name, was_empty, is_empty);
+        self.update_occupied(&name, was_empty, is_empty);
     }
 
-    pub(super) fn find(&self, question: &ClusterQuery) -> QueryResult {
+    pub(super) fn query(&self, query: &ClusterQuery) -> QueryResult {
         let room = |name: &RoomName| self.rooms.get(name);
         let count = |name: &RoomName| match room(name) {
-            Some(room) => room.list.census(name.clone()),
-            None => List::<usize>::default().census(name.clone()),
+            Some(room) => room.list.count(name.clone()),
+            None => List::<usize>::default().count(name.clone()),
         };
-        match question {
+        match query {
             ClusterQuery::Room(name) => {
                 QueryResult::Room(count(name), room(name).map(|room| room.log.top()))
             }
@@ -101,44 +101,44 @@ impl Shared {
         }
     }
 
-    /// Tells the followers of a room.
-    fn changed(&self, name: &RoomName, changes: Vec<Change>) {
+    /// Sends changes to the followers of a room.
+    fn send_changes(&self, name: &RoomName, changes: Vec<Change>) {
         let Some(room) = self.rooms.get(name) else {
             return;
         };
         for change in changes {
             for node in &room.followers {
                 let (room, change) = (name.clone(), change.clone());
-                self.tell(*node, BrokerEvent::Changed { room, change });
+                self.send(*node, BrokerEvent::Changed { room, change });
             }
         }
     }
 
-    pub(super) fn forget_members(&mut self, node: usize) {
+    pub(super) fn remove_members(&mut self, node: usize) {
         let mut changed = Vec::new();
         for (name, room) in &mut self.rooms {
             let was_empty = room.list.is_empty();
-            let changes = room.list.forget(node, &mut self.version);
+            let changes = room.list.remove_node(node, &mut self.version);
             let is_empty = room.list.is_empty();
             if !changes.is_empty() || was_empty != is_empty {
                 changed.push((name.clone(), changes, was_empty, is_empty));
             }
         }
         for (name, changes, was_empty, is_empty) in changed {
-            self.settled(&name, was_empty, is_empty);
-            self.changed(&name, changes);
+            self.update_occupied(&name, was_empty, is_empty);
+            self.send_changes(&name, changes);
         }
     }
 
-    /// After all changes of a room: whoever wants to know whether anybody is in it is told when
-    /// that is no longer as it was.
-    fn settled(&mut self, room: &RoomName, was_empty: bool, is_empty: bool) {
+    /// After all changes of a room: if it became occupied or empty, updates the list of occupied
+    /// rooms and appends a webhook event.
+    fn update_occupied(&mut self, room: &RoomName, was_empty: bool, is_empty: bool) {
         let change = match (was_empty, is_empty) {
             (true, false) => webhook_event::Change::Occupied,
             (false, true) => webhook_event::Change::Vacated,
             _ => return,
         };
         self.occupied.set(room, !is_empty);
-        self.notices.append(room, change, unix_millis());
+        self.webhook_events.append(room, change, unix_millis());
     }
 }

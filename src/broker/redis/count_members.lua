@@ -1,7 +1,7 @@
--- What the scripts know that count rooms.
+-- Shared by the scripts that count the members of rooms.
 
--- How many connections there are in a room, how many users, and how many connections without a
--- name. What is none of ours counts as nobody.
+-- The number of connections in a room, of users, and of anonymous connections. Values of another
+-- type count as an empty room.
 local function count(here, names)
   local own = redis.pcall('HMGET', here, '@connections', '@anonymous')
   local users = redis.pcall('ZCARD', names)

@@ -1,15 +1,15 @@
--- Takes, renews or shortens a lease, and tells of those that are over.
+-- Takes, renews or shortens a lease, and returns the leases that are over.
 --   KEYS  nodes: a sorted set of all leases, by when they end in milliseconds of this server
 --         formats: a hash from lease to the newest format that its node reads
---   ARGV lease, whether it may be taken ('1') or must be there ('0'), for how long in milliseconds,
---   but
---         not before this moment; how long a lease is, and the longest it can be; how long after its end a
---         lease is told of, and how many are; the newest format this node reads
--- Answers
---   held   it ends then; when it would have ended otherwise ('' when it was not there)
---   lapsed it was over and stays so; others may have reaped it
---   lost   it is not there
--- and in any case the time, the replication id of the data set, the leases that are over, and the
+--   ARGV  lease; whether it may be taken ('1') or must be there ('0'); for how long in
+--         milliseconds, but not to an end before this moment; how long a lease is, and the longest it can be; how
+--         long after its end a lease is returned as over, and how many at most; the newest format
+--         this node reads
+-- Returns
+--   held    its new end, and its former end ('' if it was not there)
+--   lapsed  it was over and stays so; other nodes may have reaped it
+--   lost    it is not there
+-- and in each case the time, the replication id of the data set, the leases that are over, and the
 -- lowest format of the leases that are not: a node that announces none (of a version that has no
 -- such hash) reads format 1.
 
@@ -49,7 +49,7 @@ end
 -- Reads all announcements, adds this node's, and deletes those whose leases are over.
 local announced = redis.pcall('HGETALL', formats)
 if announced.err then
-  -- Somebody else wrote a value of another type.
+  -- Other software wrote a value of another type.
   redis.call('DEL', formats)
   announced = {}
 end

@@ -1,8 +1,8 @@
 -- Reads a page of the list of a room's members, in the order of names; or of a user's connections.
 --   KEYS  here, and names or live
 --   ARGV  the name to begin behind ('' for the first), how many
--- Answers the version, how many users there are, how many connections without a name, how many
--- names are behind the page ('0' or '1'), how many fields could not be read, and a list of name,
+-- Returns the version, the number of users, the number of anonymous connections, whether there are
+-- names behind the page ('0' or '1'), how many fields could not be read, and a list of name,
 -- connections, info, name ...
 
 local here, names = KEYS[1], KEYS[2]

@@ -1,9 +1,9 @@
--- Reads a page of the rooms in which somebody is, in the order of names, and counts who is in each.
+-- Reads a page of the occupied rooms, in the order of names, and counts the members of each.
 --   KEYS  rooms
---   ARGV  where to begin and to end, as ZRANGEBYLEX takes it; how many; and what stands before and
---         behind a room's name in its keys here and names: they are not known before the list is
--- Answers whether there are more ('0' or '1'), and a list of name, connections in all, users,
--- connections without a name, name ...
+--   ARGV  where to begin and to end, as ZRANGEBYLEX takes it; how many; and the text before and behind
+--         a room's name in its keys here and names, which depend on the list itself
+-- Returns whether there are more ('0' or '1'), and a list of name, connections, users, anonymous
+-- connections, name ...
 
 local rooms = KEYS[1]
 local from, to, limit, before, here, names = unpack(ARGV)

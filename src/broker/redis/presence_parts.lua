@@ -1,22 +1,22 @@
--- What the scripts of presence know of a room: three keys with the room's tag, and a list of rooms.
---   here a hash. A user's field holds the parts of all nodes that have connections of the user; a
---   part
---          is a lease, a number of connections, and what the user shows of itself (or nothing):
+-- The data of presence, shared by its scripts: three keys with the room's tag, and a set of rooms.
+--   here   a hash. A user's field holds one part for each node that has connections of the user:
+--          a lease, a number of connections, and the user's info (or nothing):
 --            "1" { LEASE " " CONNECTIONS " " LENGTH ":" INFO }
---          The digit is the version of the format. A field in a newer one is neither counted nor changed: the
---          script refuses the room, before its first write, until a node that can read the field has done its work.
---          @anonymous is such a field for those without a name; @ and a session is one for a connection
---          of the user whose personal room it is, and its "info" says what is known of it. @version says
---          how often the list has changed, @connections how many there are in all, those without a name
---          included. No user's name begins with @.
---   names  a sorted set of the users in it, all with score 0: pages go by the order of names
+--          The digit is the version of the format. A field in a newer one is neither counted nor
+--          changed: the script refuses the room, before its first write, until a node that can
+--          read the field has replaced it. @anonymous is the field of the connections without a
+--          user. @SESSION is the field of one connection of the user whose personal room it is;
+--          its "info" describes the connection. @version is the version of the list,
+--          @connections the number of all connections, anonymous ones included. No user name
+--          begins with @.
+--   names  a sorted set of the users in the room, all with score 0: pages are in the order of names
 --   live   likewise the fields of the connections of the user whose personal room it is
---   rooms  likewise the rooms in which somebody is
--- A room in which nobody is keeps its version alone, for a while: so whoever followed it meanwhile
--- sees that nothing was missed. Later versions begin above the time in microseconds, which is above
--- any version that ever was, even when Redis has lost everything.
+--   rooms  likewise the occupied rooms
+-- An empty room keeps only its version, for a while, so that a node that follows it detects that it
+-- missed no change. Later versions begin above the time in microseconds, which is greater than any
+-- earlier version, even after Redis has lost all data.
 
--- Whole numbers below 2^53; Lua would write the greater ones like 1e+15.
+-- Formats whole numbers below 2^53; Lua would write great ones like 1e+15.
 local function digits(number)
   return string.format('%.0f', number)
 end
@@ -34,7 +34,7 @@ local function refuse_newer()
   error(redis.error_reply('NEWER a field of this room is in a newer format; upgrade this node'))
 end
 
--- The parts of a field; nil when it is none of ours. Raises an error when a node of a later version
+-- The parts of a field; nil when it is malformed. Raises an error when a node of a later version
 -- wrote it.
 local function parts_of(value)
   local parts, at = {}, 2
@@ -59,7 +59,7 @@ local function parts_of(value)
   return parts
 end
 
--- What everyone sees of the parts: all connections, and the newest info.
+-- The public sum of the parts: all connections, and the newest info.
 local function sum(parts)
   local connections, info = 0, ''
   for _, part in ipairs(parts or {}) do

@@ -1,9 +1,9 @@
--- The part of the scripts that change a room. Their keys are those of the room, and if anybody
--- wants to know whether it is occupied: hooks, lost.
+-- The part that all scripts that change a room share. Their keys are those of the room and, if a
+-- webhook watches the room: hooks, lost.
 
 local here, names, live, rooms, hooks, lost = unpack(KEYS)
 
--- Somebody else has written values of another kind: they go, and the room begins anew.
+-- Deletes values of another type, which other software wrote; the room begins as an empty one.
 local function clear_foreign()
   for at, key in ipairs({ here, names, live, rooms }) do
     local reply = redis.pcall(at == 1 and 'HLEN' or 'ZCARD', key)
@@ -18,7 +18,7 @@ local function version_of()
   return version < 2 ^ 53 and version or 0
 end
 
--- Raises the version of the room and answers the former one and the new one.
+-- Raises the version of the room and returns the former one and the new one.
 local function raise()
   local from = version_of()
   local version = math.max(from + 1, micros())
@@ -26,9 +26,10 @@ local function raise()
   return from, version
 end
 
--- Counts so many connections more, or fewer; or all anew, when it is not known how many there were.
+-- Adds a difference to the number of connections; or counts all, if the former number is unknown.
 local function count_more(more)
-  local all = more and tonumber(string.match(redis.call('HGET', here, '@connections') or '', '^%d+$'))
+  local all = more
+    and tonumber(string.match(redis.call('HGET', here, '@connections') or '', '^%d+$'))
   if all then
     all = all + more
   else
@@ -39,7 +40,7 @@ local function count_more(more)
       for at = 1, #fields, 2 do
         local field, value = fields[at], fields[at + 1]
         local counts = string.sub(field, 1, 1) ~= '@' or field == '@anonymous'
-        -- Something has been written already, so this must not fail.
+        -- The script has already written, so this must not fail.
         if counts and not is_newer(value) then
           all = all + sum(parts_of(value))
         end
@@ -49,12 +50,13 @@ local function count_more(more)
   redis.call('HSET', here, '@connections', digits(math.max(all, 0)))
 end
 
--- Writes the parts of a field in the place of the former ones. When that changes what everyone sees
--- of a user, the version is raised and everyone who follows the room is told.
+-- Replaces the parts of a field. If that changes the public sum of a user, raises the version and
+-- publishes the change on the room's topic.
 local function write(topic, field, former, parts)
   local texts = { '1' }
   for _, part in ipairs(parts) do
-    texts[#texts + 1] = part.lease .. ' ' .. digits(part.connections) .. ' ' .. #part.info .. ':' .. part.info
+    texts[#texts + 1] = part.lease .. ' ' .. digits(part.connections)
+      .. ' ' .. #part.info .. ':' .. part.info
   end
   if #parts > 0 then
     redis.call('HSET', here, field, table.concat(texts))
@@ -78,8 +80,10 @@ local function write(topic, field, former, parts)
   end
   if is_user and (was ~= connections or shown ~= info) then
     local from, version = raise()
-    local words = { '1', 'here', digits(from), digits(version), field, digits(was), digits(connections), info }
-    redis.call('PUBLISH', topic, table.concat(words, ' '))
+    local parts_of_message = {
+      '1', 'here', digits(from), digits(version), field, digits(was), digits(connections), info,
+    }
+    redis.call('PUBLISH', topic, table.concat(parts_of_message, ' '))
   end
 end
 
@@ -88,14 +92,13 @@ local function is_occupied()
   return listed > 0 or redis.call('HEXISTS', here, '@anonymous') == 1
 end
 
--- After all changes: a room in which nobody is left is forgotten after a while and is listed no
--- more, and whoever wants to know whether anybody is in it is told when that is no longer as it
--- was.
+-- After all changes: an empty room expires after a while and is not listed. If the room became
+-- occupied or empty and a webhook watches it, appends an event.
 local function settle(tail, was_occupied, limit)
   local occupied, room = is_occupied(), string.match(here, '{(.*)}')
   if occupied then
     redis.call('PERSIST', here)
-    -- Each time: so the list mends itself.
+    -- Each time, so that a list that has lost the room is repaired.
     redis.call('ZADD', rooms, 0, room)
   else
     redis.call('PEXPIRE', here, tail)

@@ -1,9 +1,9 @@
--- Appends a publication to a room's log and sends it to everyone who follows, or does nothing.
---   KEYS  log, meta, and where the publisher's key is remembered (absent without a key)
+-- Appends a publication to a room's log and publishes it on the room's topic, or does neither.
+--   KEYS  log, meta, and the record of the publisher's key (absent without a key)
 --   ARGV  topic, body, an epoch in case a new one is needed, how many messages the log keeps,
 --         and in milliseconds how long the log, the meta and the key live
--- Answers epoch and offset. With a key that is remembered they are the first publication's, and
--- nothing is added; a key counts as long as its position is valid: else its message is lost.
+-- Returns epoch and offset. With a remembered key they are those of the first publication, and none
+-- is added. A key counts while its position is valid; otherwise its message is lost.
 
 local log, meta, key = KEYS[1], KEYS[2], KEYS[3]
 local topic, body, candidate, size, log_ttl, meta_ttl, key_ttl = unpack(ARGV)
@@ -16,7 +16,7 @@ if room.is_over then
   begin(meta, log, room, candidate, meta_ttl)
 end
 if key then
-  -- What is no text is an error, and no key of ours.
+  -- A value of another type is an error, and not a key of ours.
   local known = redis.pcall('GET', key)
   local first, at = string.match(type(known) == 'string' and known or '', '^(%x+) (%d+)$')
   if first and is_valid(room, first, tonumber(at)) then
@@ -48,5 +48,6 @@ if key then
   redis.call('SET', key, room.epoch .. ' ' .. at, 'PX', key_ttl)
 end
 -- The message has the format of its body.
-redis.call('PUBLISH', topic, string.sub(body, 1, 1) .. ' ' .. room.epoch .. ' ' .. at .. ' ' .. body)
+redis.call('PUBLISH', topic,
+  string.sub(body, 1, 1) .. ' ' .. room.epoch .. ' ' .. at .. ' ' .. body)
 return { room.epoch, at }

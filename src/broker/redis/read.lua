@@ -1,4 +1,4 @@
--- Reads a page of a room's log, and judges whether the log still is what it was.
+-- Reads a page of a room's log, and checks whether the log has lost its end.
 --   KEYS  log, meta
 --   ARGV  'top', 'after' or 'before'; epoch and offset of 'after', or '' and the offset of 'before'
 --         ('' for the newest); how many messages and bytes the page may have; an epoch in case a
@@ -7,8 +7,8 @@
 -- A position of 'after' is one that a node has delivered. In the present epoch the page begins
 -- behind it; in an ended one behind it or behind the end of that epoch, whichever comes first; in
 -- an epoch that is not remembered where the present epoch began, and for the epoch of zeros at the
--- oldest entry. Answers epoch, newest offset, oldest offset in the log, the ended epochs (" EPOCH
--- OFFSET" each), in milliseconds how long the log lives unless somebody publishes, and a list of
+-- oldest entry. Returns epoch, newest offset, oldest offset in the log, the ended epochs (" EPOCH
+-- OFFSET" each), in milliseconds how long the log lives without another publish, and a list of
 -- identifier, body, identifier, body ...
 
 local log, meta = KEYS[1], KEYS[2]
@@ -29,10 +29,11 @@ if last.err and not is_foreign(last) then
   return last
 end
 local newest = last[1] and offset_of(last[1]) or nil
--- What was delivered was there: a newest offset below it shows that the log has lost its end. So
--- does a last entry that is another than the newest, unless it was already so when the epoch began.
+-- A delivered offset was in the log: a newest offset below it shows that the log has lost its end.
+-- So does a last entry that differs from the newest offset, unless it did when the epoch began.
 local behind = range == 'after' and since_epoch == room.epoch and tonumber(since) > room.offset
-local torn = newest and (newest > room.offset or newest < room.offset and start_of(room) < room.offset)
+local torn = newest
+  and (newest > room.offset or newest < room.offset and start_of(room) < room.offset)
 if room.is_over or behind or torn or last.err then
   begin(meta, log, room, candidate, room.offset > 0 and meta_ttl or idle_ttl)
 else

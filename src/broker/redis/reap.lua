@@ -1,9 +1,9 @@
--- Takes the parts of a lease that is over out of a room, a few fields at a time. Doing it twice is
--- doing it once, whoever does it.
---   KEYS here, names, live, rooms, and if anybody wants to know: hooks, lost ARGV topic, lease,
---   where to go on ('0' to begin), about how many fields, how long the version of
+-- Removes the parts of a lease that is over from a room, a few fields at a time. Idempotent; any
+-- node may call it.
+--   KEYS  here, names, live, rooms, and if a webhook watches the room: hooks, lost
+--   ARGV  topic, lease, the cursor ('0' to begin), about how many fields, how long the version of
 --         an empty room is kept in milliseconds, how many entries the stream keeps
--- Answers where to go on; '0': the room is done.
+-- Returns the next cursor; '0': the room is done.
 
 local topic, lease, cursor, count, tail, limit = unpack(ARGV)
 local was_occupied = is_occupied()

@@ -1,11 +1,10 @@
--- What both scripts of revocations know. Their keys:
---   revoked a sorted set: each user, and the last time of issue (ms since 1970) of its tokens that
---              are revoked; with half a millisecond more when that time is exact
---   confirmed a hash. `complete` is the replication id under which every live node had written what
---   it
---              knows. Until it is the present one, each node has a field with its incarnation: the
---              replication id under which it has written all, or '~' and that id when it has just started
---              and nobody need wait for it.
+-- Shared by both scripts of revocations. Their keys:
+--   revoked    a sorted set: each user, and the last time of issue (ms since 1970) of its tokens
+--              that are revoked; with half a millisecond more when that time is exact
+--   confirmed  a hash. `complete` is the replication id under which every live node had written all
+--              its revocations. Until it is the present one, each node has a field with its
+--              incarnation: the replication id under which it has written all, or '~' and that id
+--              when it has just started and has none to write.
 --   nodes      all leases, by when they end
 -- Their first arguments: the node's incarnation, the longest time that a lease can have (ms), the
 -- node's clock (ms since 1970), and for how long a revocation is kept after its time (ms).
@@ -25,10 +24,11 @@ local replid = string.match(info, 'master_replid:(%w+)') or '-'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
--- Somebody else has written values of another type: they go, and the nodes write again what they
--- know.
+-- Values of another type, which other software wrote, are deleted, and the nodes write their
+-- revocations again.
 local function is_foreign(reply)
-  return type(reply) == 'table' and reply.err and string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
+  return type(reply) == 'table' and reply.err
+    and string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
 end
 if is_foreign(redis.pcall('ZCARD', revoked)) then
   redis.call('DEL', revoked, confirmed)
@@ -44,7 +44,7 @@ local function is_complete()
   return redis.call('HGET', confirmed, 'complete') == replid
 end
 
--- How many other live nodes have not written what they know.
+-- How many other live nodes have not written their revocations.
 local function awaited()
   local count, seen = 0, { [me] = true }
   local to = digits(now + tonumber(longest))

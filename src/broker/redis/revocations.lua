@@ -1,8 +1,8 @@
 -- Reads all revocations.
---   KEYS  see revoked.lua
+--   KEYS  see revocation_set.lua
 --   ARGV  see there; then '1' if the node has just started
--- Answers the replication id; whether the set is complete under it (1 or 0); if not, how many other
--- live nodes have not written what they know; and a list of user, time, user, time ...
+-- Returns the replication id; whether the set is complete under it (1 or 0); if not, how many other
+-- live nodes have not written their revocations; and a list of user, time, user, time ...
 
 local complete = is_complete()
 if not complete and ARGV[5] == '1' then

@@ -1,9 +1,9 @@
--- Writes revocations, and that the node has written all that it knows.
---   KEYS see revoked.lua ARGV see there; then how many users the set has at most; the replication
---   id under which the node
---         has written all ('' if it has not), and '1' if the set is complete with that although other
---         nodes have not; then for each revocation user and time
--- Answers the users of whom the set had nothing, or a lesser time.
+-- Writes revocations, and records that the node has written all revocations that it has.
+--   KEYS  see revocation_set.lua
+--   ARGV  see there; then how many users the set has at most; the replication id under which the
+--         node has written all ('' if it has not), and '1' if the set is complete with that although
+--         other nodes have not; then for each revocation user and time
+-- Returns the users for whom the set had no time, or a lesser one.
 
 local most, data_set, force = unpack(ARGV, 5, 7)
 
@@ -15,7 +15,7 @@ for at = 8, #ARGV, 2 do
   end
 end
 
--- The oldest go over the bound.
+-- Above the bound, the oldest are removed.
 local gone = {}
 local many = redis.call('ZCARD', revoked) - tonumber(most)
 if many > 0 then

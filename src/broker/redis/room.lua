@@ -1,23 +1,24 @@
--- What both scripts know of a room. Its meta hash holds the room's position:
---   epoch    the present life of its log     replid   the data set that both belong to
---   offset   its newest                      ends     EPOCH of the present epoch, then pairs
---                                                     " EPOCH OFFSET": the ended epochs, oldest first
+-- The position of a room, shared by the scripts that publish and read. The meta hash holds:
+--   epoch    the present epoch of the log
+--   offset   the newest offset
+--   replid   the replication id of the data set that both belong to
+--   ends     the present epoch, then pairs " EPOCH OFFSET": the ended epochs, oldest first
 -- Redis changes its replication id when it restarts or a replica is promoted, that is, whenever the
 -- end of a log may be lost although every key looks well. Then the epoch ends. The log, its entries
 -- and the publishers' keys stay, and the next epoch goes on with the next offset: an ended epoch is
 -- remembered with the offset at which it ended, and positions up to there stay valid.
 
 local EPOCH = '^' .. string.rep('%x', 16) .. '$'
--- No epoch of a room: stands before the end of a log whose position was lost.
+-- Not an epoch of a room: in `ends` it stands for an epoch that was lost.
 local UNKNOWN = string.rep('0', 16)
 local MAX_ENDS = 8
 
--- Whether an error says that a key holds another type of value than ours: somebody else wrote it.
+-- Whether an error means that a key holds another type of value, which other software wrote.
 local function is_foreign(reply)
   return reply.err and string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
 end
 
--- Offsets are whole numbers below 2^53; Lua would write the greater ones like 1e+15.
+-- Formats offsets, which are whole numbers below 2^53; Lua would write great ones like 1e+15.
 local function digits(offset)
   return string.format('%.0f', offset)
 end

@@ -1,7 +1,7 @@
--- Counts who is in a room, and tells where it stands.
+-- Counts the members of a room, and reads its position.
 --   KEYS  here, names, meta
--- Answers connections in all, users, connections without a name, epoch, offset; both of these are
--- '' when the room has no position, or when only a read can judge whether it still has it.
+-- Returns all connections, users, anonymous connections, epoch, offset. Epoch and offset are '' when
+-- the room has no position, or when only a read can decide whether the position is still valid.
 
 local here, names, meta = KEYS[1], KEYS[2], KEYS[3]
 

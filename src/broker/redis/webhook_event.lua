@@ -1,7 +1,7 @@
--- What webhooks are to tell: that a room is 'occupied', or 'vacated' again. The scripts that change
--- a room are given two keys more for it, `hooks`, a stream, and `lost`, where it is counted what
--- the stream had no room for; or none, when nobody wants to know of the room. hooks.lua reads them.
--- A stream that is spoilt or full must not spoil the change itself: nothing here can fail.
+-- Appends a webhook event: a room is 'occupied' or 'vacated'. The scripts that change a room get
+-- two more keys for it: `hooks`, a stream, and `lost`, the count of events that were dropped for
+-- lack of space; or neither, when no webhook watches the room. webhook_queue.lua reads them. A
+-- stream of the wrong type or a full one must not prevent the change itself: nothing here can fail.
 
 local function notice(hooks, lost, limit, change, room)
   local added = redis.pcall('XADD', hooks, '*', 'b', '1 ' .. change .. ' ' .. room)

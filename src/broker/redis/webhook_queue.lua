@@ -1,19 +1,21 @@
--- One turn of a node that delivers what notice.lua has kept. The nodes share the stream by a group,
--- whose consumers are their incarnations. Only one of them holds notices at a time, so that all are
--- told in order; it is the one for which they are pending, and it must come again before `claim`.
---   KEYS  the stream, and where those are counted that had no room in it
---   ARGV  the node's incarnation; 'take', or 'keep' to get no more than it holds, or 'leave' to let
---         others have that too; how many it may hold; and in milliseconds: after what silence it loses them, how long a notice is
---         kept, after what silence a node without any is forgotten; then the ids that are done
--- Answers how many were dropped since the last turn of any node, and a list of { id, body }.
+-- One call of a node that delivers the events that webhook_event.lua has appended. The nodes share
+-- the stream by a group, whose consumers are their incarnations. Only one of them holds events at a
+-- time, so that all are delivered in order: the one for which they are pending. It must call again
+-- before `claim` is over.
+--   KEYS  the stream, and the count of dropped events
+--   ARGV  the node's incarnation; 'take', or 'keep' to get no more than it holds, or 'leave' to
+--         release that too; how many it may hold; and in milliseconds: after what silence it loses
+--         them, how long an event is kept, after what silence a node without events is removed;
+--         then the ids that are done
+-- Returns how many events were dropped since the last call of any node, and a list of { id, body }.
 
 local GROUP = 'nodes'
 
 local hooks, lost = KEYS[1], KEYS[2]
-local me, word, count, claim, age, forgotten = unpack(ARGV, 1, 6)
+local me, mode, count, claim, age, forgotten = unpack(ARGV, 1, 6)
 local done = { unpack(ARGV, 7) }
 
--- How many had no room. What stands there may be anything.
+-- The number of dropped events. The key may hold any value.
 local function count_lost()
   local counted = redis.pcall('GETDEL', lost)
   return type(counted) == 'string' and tonumber(counted) or 0
@@ -56,13 +58,14 @@ local function bodies(entries)
 end
 
 local function read(from)
-  local answer = redis.call('XREADGROUP', 'GROUP', GROUP, me, 'COUNT', count, 'STREAMS', hooks, from)
+  local answer = redis.call(
+    'XREADGROUP', 'GROUP', GROUP, me, 'COUNT', count, 'STREAMS', hooks, from)
   return answer and answer[1] and bodies(answer[1][2]) or {}
 end
 
--- What was read for the node before and is not done. Reading it again begins its time anew.
+-- The entries that the node holds. Reading them again restarts their idle time.
 local held = read('0')
-if word == 'leave' then
+if mode == 'leave' then
   if #held == 0 then
     redis.call('XGROUP', 'DELCONSUMER', hooks, GROUP, me)
   end
@@ -71,7 +74,7 @@ if word == 'leave' then
   end
   return { dropped, {} }
 end
-if #held > 0 or word == 'keep' then
+if #held > 0 or mode == 'keep' then
   return { dropped, held }
 end
 
