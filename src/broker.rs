@@ -10,8 +10,8 @@
 //!   unanswered requests, so the broker adds no unbounded queue of its own.
 //! - **Each [`Publish`], [`Read`], [`Members`], [`Census`], [`Revoke`] and [`ReadRevocations`] is
 //!   answered exactly once**, with its ticket, within [`Settings::publish_timeout`] and a second,
-//!   whatever the state of Redis. [`SetPresence`] and [`Connected`] have no answer: the broker keeps
-//!   the state and writes it again until the store has it.
+//!   whatever the state of Redis. [`SetPresence`] and [`Connected`] have no answer: the broker
+//!   keeps the state and writes it again until the store has it.
 //!
 //! ## Publishing
 //!
@@ -27,13 +27,13 @@
 //!
 //! ## Following a room
 //!
-//! - **Delivery class.** Events of a followed room are delivered at most once, in the order of their
-//!   offsets. Every possible loss is reported: see the next point. Ephemeral publications have no
-//!   log, so a lost one is not recovered.
-//! - **After a reconnect.** After each (re)subscription the broker emits [`BrokerEvent::Following`].
-//!   Everything published after it is delivered, or another `Following` comes later. The dispatcher
-//!   reads what lies between with [`Range::After`]. A full queue of the broker has the same effect:
-//!   the rooms that lost messages get another `Following`.
+//! - **Delivery class.** Events of a followed room are delivered at most once, in the order of
+//!   their offsets. Every possible loss is reported: see the next point. Ephemeral publications
+//!   have no log, so a lost one is not recovered.
+//! - **After a reconnect.** After each (re)subscription the broker emits
+//!   [`BrokerEvent::Following`]. Everything published after it is delivered, or another `Following`
+//!   comes later. The dispatcher reads what lies between with [`Range::After`]. A full queue of the
+//!   broker has the same effect: the rooms that lost messages get another `Following`.
 //! - **Newer formats.** A message in a newer format is never skipped. On a topic it causes another
 //!   `Following`, so that the log and the list are read. A page ends before it. A page that would
 //!   begin with it, and any page of [`Range::Before`] with it, is [`Refused::Newer`]. Bytes in no
@@ -43,8 +43,8 @@
 //!
 //! - **Lifetime.** The [`SetPresence`]s of a node are valid as long as its lease, which it renews
 //!   while it lives.
-//! - **Order and atomicity.** Each change over the whole cluster raises the room's version once, and
-//!   nodes that follow the room receive it as [`BrokerEvent::Changed`], in order. A user with
+//! - **Order and atomicity.** Each change over the whole cluster raises the room's version once,
+//!   and nodes that follow the room receive it as [`BrokerEvent::Changed`], in order. A user with
 //!   connections on several nodes is one member. A room is listed exactly while it has members.
 //! - **After a loss.** A change whose [`Change::from`] is not the last version shows a loss; the
 //!   dispatcher reads the list with [`Members`]. While the list is known to be incomplete,
@@ -60,10 +60,10 @@
 //! ## Epochs
 //!
 //! - **An epoch ends when the end of its log may be lost; the entries stay.** A position needs an
-//!   epoch because a log that has lost its offset 8 assigns it again: a client at the old 8 must not
-//!   be answered that it missed nothing. The next epoch continues with the next offset, and the log
-//!   stores where the last epochs [ended](crate::model::epochs). A publish or a read detects a new
-//!   data set; only a read with a delivered position detects a log that is shorter than it was.
+//!   epoch because a log that has lost its offset 8 assigns it again: a client at the old 8 must
+//!   not be answered that it missed nothing. The next epoch continues with the next offset, and the
+//!   log stores where the last epochs [ended](crate::model::epochs). A publish or a read detects a
+//!   new data set; only a read with a delivered position detects a log that is shorter than it was.
 
 pub mod memory;
 pub mod redis;

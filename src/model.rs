@@ -1,5 +1,5 @@
 //! The domain types that all other modules share, and the rules that need no I/O: names, positions,
-//! publications, members, who may do what, and how much of a room is kept.
+//! publications, members, rights, and retention.
 
 pub mod cluster_query;
 pub mod control;

@@ -355,7 +355,7 @@ impl Shared {
             let half = self.used.messages / self.rooms.len() / 2;
             for room in self.rooms.values_mut() {
                 if room.log.weight().messages > half {
-                    room.change(&mut self.used, Log::give_up_some);
+                    room.change(&mut self.used, Log::drop_oldest);
                 }
             }
         }

@@ -1,26 +1,24 @@
-//! What a backend may ask of the whole cluster at once, and how it is answered: how many are in a
-//! room, which rooms there are, and which connections a user has. The words that the API, the
-//! client's protocols and the brokers share.
+//! A backend's queries about the whole cluster, and their results: the counts of a room, the
+//! occupied rooms, and the connections of a user. The API, the client protocols and the brokers
+//! share these types.
 
 use crate::model::id::{Position, RoomName, UserName};
 use crate::model::member::Info;
 use crate::model::publication::Sender;
 
-/// How many members, rooms or connections one page may have, and how many it has when nothing is
-/// said.
+/// The most members, rooms or connections in a page, and the default.
 pub const PAGE_LIMIT: usize = 1000;
 pub const PAGE_DEFAULT: usize = 100;
 
-/// What is asked. Pages go by the order of names (bytes), behind `after`, which itself need not be
-/// there any more.
+/// A query. Pages are in the order of names (bytes), after `after`, which itself may be gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterQuery {
-    /// How many are in a room, and where it stands.
+    /// The counts of a room, and its position.
     Room(RoomName),
-    /// The rooms in which somebody is.
+    /// The rooms that have members.
     Rooms {
         kind: Kind,
-        /// What their names begin with.
+        /// The beginning of their names.
         prefix: Option<RoomName>,
         after: Option<RoomName>,
         limit: usize,
@@ -36,11 +34,11 @@ pub enum ClusterQuery {
 /// Rooms that are listed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Those that clients choose.
+    /// Rooms whose names clients choose.
     Chosen,
-    /// Those that users have by their names.
+    /// Personal rooms of users.
     Personal,
-    /// Those of the server, which nobody asks for.
+    /// Rooms of the server.
     Server,
 }
 
@@ -62,14 +60,14 @@ pub enum QueryResult {
     Connections(Connections),
 }
 
-/// How many are in a room, over all nodes.
+/// The counts of a room, over all nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
     pub room: RoomName,
-    /// Of users and without a name.
+    /// Of users and anonymous ones.
     pub connections: u64,
     pub users: u64,
-    /// Connections without a name.
+    /// Anonymous connections.
     pub anonymous: u64,
 }
 
@@ -77,7 +75,7 @@ pub struct Count {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rooms {
     pub rooms: Vec<Count>,
-    /// Whether there are more behind these.
+    /// Whether there are more after these.
     pub more: bool,
 }
 
@@ -88,7 +86,7 @@ pub struct Connections {
     pub connections: Vec<Connection>,
     /// All of them, those on other pages included.
     pub count: u64,
-    /// Whether there are more behind these.
+    /// Whether there are more after these.
     pub more: bool,
 }
 
@@ -99,6 +97,6 @@ pub struct Connection {
     pub session: Sender,
     /// The label of its node.
     pub node: String,
-    /// What its client shows of itself.
+    /// The public data of its client.
     pub info: Option<Info>,
 }

@@ -1,17 +1,18 @@
-//! What the nodes of a cluster tell each other to do with a user, and the two logs in which they
-//! do: rooms of their own, which no client and no backend can name. Each order is one publication,
-//! and its moment is the publication's time.
+//! The commands about users that nodes publish for all nodes of a cluster, and the two logs that
+//! carry them: rooms of the nodes, which no client and no backend can name. Each command is one
+//! publication, and its moment is the publication's time.
 //!
 //! ```text
-//! $control            {"do":"disconnect"|"join"|"leave","user":"ada","room":"lobby"}      heard from now on
-//! $control.revoked    {"do":"revoke","user":"ada","moment":MS}                            read from its beginning
+//! $control            {"do":"disconnect"|"join"|"leave","user":"ada","room":"lobby"}
+//! $control.revoked    {"do":"revoke","user":"ada","moment":MS}
 //!                     {"do":"revoke","user":"ada","issued_before":MS}
 //! ```
 //!
-//! They are two, so that no number of orders pushes a revocation out. The second log only notifies:
+//! A new node reads the first log from its present end, and the second from its beginning. They are
+//! two, so that no number of commands evicts a revocation. The second log only notifies:
 //! revocations are kept in a set of the broker, beside the logs. The time of a revocation's
 //! publication is the last time of issue that it covers, which is all that nodes of version 0.1
-//! read; what they publish has neither `moment` nor `issued_before`, and its time is the moment.
+//! read; their publications have neither `moment` nor `issued_before`, and the time is the moment.
 
 use std::time::Duration;
 
@@ -24,13 +25,13 @@ use crate::model::retention::LogLimits;
 use crate::model::revocations;
 pub use crate::model::revocations::Cutoff;
 
-/// Orders that are kept for nodes that were away.
-const ORDERS: LogLimits = LogLimits {
+/// The commands that are kept for nodes that were disconnected.
+const COMMANDS: LogLimits = LogLimits {
     size: 10_000,
     age: Duration::from_secs(3600),
 };
 
-/// How much longer than a token may live its revocation is remembered: clocks differ by some
+/// How much longer than the lifetime of a token its revocation is kept: clocks differ by some
 /// seconds, at both ends.
 pub const MARGIN: Duration = Duration::from_secs(60);
 
@@ -60,15 +61,15 @@ impl ControlLog {
 
     /// The log of a room, if it is one.
     pub fn of(room: &RoomName) -> Option<Self> {
-        // Asked for each message: nearly all rooms are ruled out by their first letter.
+        // Called for each message: the first letter rules out nearly all rooms.
         let mut all = Self::ALL.into_iter();
         all.find(|log| room.is_the_servers() && log.name() == room.as_str())
     }
 
-    /// How much is kept, where a token may live so long.
+    /// The limits of the log, for tokens with this lifetime.
     pub fn limits(self, token_lifetime: Duration) -> LogLimits {
         match self {
-            ControlLog::Orders => ORDERS,
+            ControlLog::Orders => COMMANDS,
             ControlLog::Revocations => LogLimits {
                 size: revocations::MOST,
                 age: token_lifetime + MARGIN,
@@ -77,7 +78,7 @@ impl ControlLog {
     }
 }
 
-/// What is to be done with a user, on every node.
+/// A command about a user, for every node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlCommand {
     pub user: UserName,
@@ -86,11 +87,11 @@ pub struct ControlCommand {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlAction {
-    /// End its connections.
+    /// Ends its connections.
     Disconnect,
-    /// Refuse the tokens that the cutoff covers, and end the connections that have one.
+    /// Refuses the tokens that the cutoff covers, and ends the connections that have one.
     Revoke(Cutoff),
-    /// Make its connections members of a room.
+    /// Makes its connections members of a room.
     Join(RoomName),
     Leave(RoomName),
 }
@@ -119,7 +120,7 @@ enum Wire<'a> {
 }
 
 impl ControlCommand {
-    /// Where it is said.
+    /// The log that carries it.
     pub fn log(&self) -> ControlLog {
         match self.deed {
             ControlAction::Revoke(_) => ControlLog::Revocations,
@@ -127,7 +128,7 @@ impl ControlCommand {
         }
     }
 
-    /// The room it is about, if it is about one.
+    /// The room to join or leave, if it names one.
     pub fn room(&self) -> Option<&RoomName> {
         match &self.deed {
             ControlAction::Join(room) | ControlAction::Leave(room) => Some(room),
@@ -135,8 +136,8 @@ impl ControlCommand {
         }
     }
 
-    /// The publication of this order at a moment, in milliseconds since 1970. A revocation has its
-    /// own time.
+    /// The publication of this command at a moment, in milliseconds since 1970. A revocation has
+    /// its own time.
     pub fn to_publication(&self, moment: u64) -> Publication {
         let user = self.user.as_str();
         let mut time = moment;
@@ -164,17 +165,17 @@ impl ControlCommand {
             user: None,
             time,
             except: None,
-            // Writing to memory what has only texts cannot fail.
+            // Serializing texts to memory cannot fail.
             data: serde_json::value::to_raw_value(&wire).unwrap_or_default(),
         }
     }
 
-    /// What was said in one of the logs. `None`: it is no order that this node knows, or none for
-    /// that log.
-    pub fn read(log: ControlLog, said: &Publication) -> Option<Self> {
+    /// Reads a publication of one of the logs. `None`: it is not a command that this node supports,
+    /// or not one for that log.
+    pub fn read(log: ControlLog, publication: &Publication) -> Option<Self> {
         // Names have no character that JSON escapes, so the text holds them as they are.
-        let wire: Wire<'_> = serde_json::from_str(said.data.get()).ok()?;
-        let (user, deed) = match wire {
+        let wire: Wire<'_> = serde_json::from_str(publication.data.get()).ok()?;
+        let (user, action) = match wire {
             Wire::Disconnect { user } => (user, ControlAction::Disconnect),
             Wire::Revoke {
                 user,
@@ -183,7 +184,7 @@ impl ControlCommand {
             } => {
                 let cutoff = match issued_before {
                     Some(time) => Cutoff::issued_before(time),
-                    None => Cutoff::at(moment.unwrap_or(said.time)),
+                    None => Cutoff::at(moment.unwrap_or(publication.time)),
                 };
                 (user, ControlAction::Revoke(cutoff))
             }
@@ -191,7 +192,7 @@ impl ControlCommand {
             Wire::Leave { user, room } => (user, ControlAction::Leave(ordinary(room)?)),
         };
         let user = UserName::new(user).ok()?;
-        Some(Self { user, deed }).filter(|order| order.log() == log)
+        Some(Self { user, deed: action }).filter(|command| command.log() == log)
     }
 }
 
@@ -207,41 +208,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_is_read_as_it_was_said_and_only_in_its_own_log() {
+    fn command_reads_back_in_its_own_log_only() {
         let room = RoomName::new("lobby").unwrap();
-        let deeds = [
+        let actions = [
             ControlAction::Disconnect,
             ControlAction::Revoke(Cutoff::at(7)),
             ControlAction::Revoke(Cutoff::issued_before(7)),
             ControlAction::Join(room.clone()),
             ControlAction::Leave(room),
         ];
-        for deed in deeds {
+        for action in actions {
             let user = UserName::new("ada:1").unwrap();
-            let order = ControlCommand { user, deed };
-            let said = order.to_publication(7);
+            let command = ControlCommand { user, deed: action };
+            let publication = command.to_publication(7);
             for log in ControlLog::ALL {
-                let expected = (log == order.log()).then(|| order.clone());
-                assert_eq!(ControlCommand::read(log, &said), expected, "{said:?}");
+                let expected = (log == command.log()).then(|| command.clone());
+                assert_eq!(
+                    ControlCommand::read(log, &publication),
+                    expected,
+                    "{publication:?}"
+                );
             }
         }
     }
 
     #[test]
-    fn a_revocation_of_version_0_1_is_read_and_its_nodes_read_ours() {
+    fn revocation_of_version_0_1_is_read_and_its_nodes_read_ours() {
         let data = r#"{"do":"revoke","user":"ada"}"#;
-        let mut said = Publication {
+        let mut publication = Publication {
             user: None,
             time: 10_000,
             except: None,
             data: RawValue::from_string(data.into()).unwrap(),
         };
-        let read = |said: &Publication| {
-            ControlCommand::read(ControlLog::Revocations, said)
+        let read = |publication: &Publication| {
+            ControlCommand::read(ControlLog::Revocations, publication)
                 .unwrap()
                 .deed
         };
-        assert_eq!(read(&said), ControlAction::Revoke(Cutoff::at(10_000)));
+        assert_eq!(
+            read(&publication),
+            ControlAction::Revoke(Cutoff::at(10_000))
+        );
         // Nodes of version 0.1 read `do` and `user`, and revoke what was issued up to the
         // publication's time.
         for (cutoff, time, data) in [
@@ -257,15 +265,15 @@ mod tests {
             ),
         ] {
             let user = UserName::new("ada").unwrap();
-            let deed = ControlAction::Revoke(cutoff);
-            said = ControlCommand { user, deed }.to_publication(1);
-            assert_eq!((said.time, said.data.get()), (time, data));
-            assert_eq!(read(&said), ControlAction::Revoke(cutoff));
+            let action = ControlAction::Revoke(cutoff);
+            publication = ControlCommand { user, deed: action }.to_publication(1);
+            assert_eq!((publication.time, publication.data.get()), (time, data));
+            assert_eq!(read(&publication), ControlAction::Revoke(cutoff));
         }
     }
 
     #[test]
-    fn whatever_else_stands_in_a_log_is_no_order() {
+    fn other_publications_are_not_commands() {
         for text in [
             "null",
             "[]",
@@ -277,20 +285,20 @@ mod tests {
             r#"{"do":"leave","user":"ada","room":"$nodes"}"#,
         ] {
             let data = RawValue::from_string(text.into()).unwrap();
-            let said = Publication {
+            let publication = Publication {
                 user: None,
                 time: 1,
                 except: None,
                 data,
             };
             for log in ControlLog::ALL {
-                assert_eq!(ControlCommand::read(log, &said), None, "{text}");
+                assert_eq!(ControlCommand::read(log, &publication), None, "{text}");
             }
         }
     }
 
     #[test]
-    fn the_logs_are_found_by_their_names_and_nothing_else_is() {
+    fn logs_are_found_by_their_names_and_by_no_other() {
         for log in ControlLog::ALL {
             let room = log.room();
             assert_eq!(room.as_str(), log.name());

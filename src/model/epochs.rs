@@ -1,5 +1,5 @@
-//! What the ended epochs of a room's log still mean. A log is one sequence of offsets. When its end
-//! may have been lost, its epoch ends; the entries stay, and the next epoch goes on with the next
+//! The ended epochs of a room's log. A log is one sequence of offsets. When its end
+//! may have been lost, its epoch ends; the entries stay, and the next epoch continues with the next
 //! offset:
 //!
 //! ```text
@@ -33,8 +33,7 @@ pub enum Standing {
 }
 
 impl Ends {
-    /// Remembers that an epoch ended at an offset; the oldest is forgotten where there are too
-    /// many.
+    /// Adds an epoch that ended at an offset; drops the oldest if there are too many.
     pub fn push(&mut self, epoch: Epoch, offset: u64) {
         if self.0.len() == MAX_ENDS {
             self.0.remove(0);
@@ -42,7 +41,7 @@ impl Ends {
         self.0.push((epoch, offset));
     }
 
-    /// The offset at which an epoch ended, if that is remembered.
+    /// The offset at which an epoch ended, if it is remembered.
     pub fn end_of(&self, epoch: Epoch) -> Option<u64> {
         let known = self.0.iter().rev().find(|(ended, _)| *ended == epoch);
         known
@@ -50,7 +49,7 @@ impl Ends {
             .map(|(_, end)| *end)
     }
 
-    /// The offset behind which the present epoch began.
+    /// The offset after which the present epoch began.
     pub fn start(&self) -> u64 {
         self.0.last().map_or(0, |(_, end)| *end)
     }
@@ -71,9 +70,9 @@ impl Ends {
         }
     }
 
-    /// The offset behind which a page begins that follows a delivered position. Of an epoch that is
-    /// not remembered nothing is known, so the page begins with the present one, of which a node
-    /// that stands elsewhere has delivered nothing.
+    /// The offset after which a page from a delivered position begins. If the epoch is not
+    /// remembered, the page begins with the present epoch, of which a node at another epoch has
+    /// delivered nothing.
     pub fn page_begins_behind(&self, delivered: Position, top: Position) -> u64 {
         if delivered.epoch == top.epoch {
             return delivered.offset;

@@ -1,6 +1,6 @@
-//! What was said in a room: a [`Run`] of publications without holes, the [`Log`] that the memory
-//! broker keeps of a room, and the [`Recent`] messages that a node keeps so that returning clients
-//! cost no read.
+//! The history of a room: a [`Run`] of publications without holes, the [`Log`] of a room in the
+//! memory broker, and the [`Recent`] messages that a node caches so that returning clients cause no
+//! read.
 
 mod recent;
 
@@ -23,7 +23,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// An empty run that begins here.
+    /// An empty run that begins at this offset.
     fn at(first: u64) -> Self {
         Self {
             first,
@@ -31,23 +31,23 @@ impl Run {
         }
     }
 
-    /// The offset behind the last one.
+    /// The offset after the last one.
     fn end(&self) -> u64 {
         self.first + self.entries.len() as u64
     }
 
-    /// Bytes held, as far as [`Publication::weight`] knows.
+    /// The approximate bytes held, by [`Publication::weight`].
     pub fn weight(&self) -> usize {
         self.weight
     }
 
-    /// Adds the message that follows.
+    /// Appends the next message.
     fn push(&mut self, publication: Arc<Publication>) {
         self.weight += publication.weight();
         self.entries.push_back(publication);
     }
 
-    /// Gives up the oldest message.
+    /// Drops the oldest message.
     fn pop(&mut self) {
         if let Some(publication) = self.entries.pop_front() {
             self.weight -= publication.weight();
@@ -55,7 +55,7 @@ impl Run {
         }
     }
 
-    /// Gives up the newest message.
+    /// Drops the newest message.
     fn pop_newest(&mut self) {
         if let Some(publication) = self.entries.pop_back() {
             self.weight -= publication.weight();
@@ -70,13 +70,13 @@ impl Run {
         self.entries.len()
     }
 
-    /// Whether the message with this offset is here.
+    /// Whether it has the message with this offset.
     pub fn covers(&self, offset: u64) -> bool {
         offset >= self.first && offset - self.first < self.entries.len() as u64
     }
 
-    /// The messages after `offset`, ascending, at most `limit`; empty when the next one is not
-    /// here.
+    /// The messages after `offset`, ascending, at most `limit`; empty if it does not have the next
+    /// one.
     pub fn after(
         &self,
         offset: u64,
@@ -111,7 +111,7 @@ impl Run {
     }
 }
 
-/// What logs occupy, in bytes.
+/// The memory that logs take, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weight {
     pub messages: usize,
@@ -119,15 +119,15 @@ pub struct Weight {
     pub keys: usize,
 }
 
-/// A room's log in the memory broker: everything Redis would keep of it.
+/// A room's log in the memory broker: the data that Redis would keep of it.
 #[derive(Clone, Debug)]
 pub struct Log {
     top: Position,
     ends: Ends,
     run: Run,
-    /// When the messages are forgotten, all at once; renewed by each.
+    /// When all messages expire; each new one renews it.
     expires: Instant,
-    /// Keys of publications and what they got, and the same in the order they are forgotten.
+    /// The keys of publications with their positions, and the keys in the order of expiry.
     keys: HashMap<PublishKey, Position>,
     keys_by_age: VecDeque<(Instant, PublishKey)>,
     keys_weight: usize,
@@ -150,7 +150,7 @@ impl Log {
         self.top.epoch
     }
 
-    /// Where the room stands.
+    /// The position of the room.
     pub fn top(&self) -> Position {
         self.top
     }
@@ -160,7 +160,7 @@ impl Log {
         self.ends.standing(at, self.top)
     }
 
-    /// Bytes that its messages and its keys occupy, near enough.
+    /// The approximate bytes that its messages and keys take.
     pub fn weight(&self) -> Weight {
         Weight {
             messages: self.run.weight(),
@@ -168,8 +168,8 @@ impl Log {
         }
     }
 
-    /// Gives up the oldest eighth of its messages, at least one.
-    pub fn give_up_some(&mut self) {
+    /// Drops the oldest eighth of its messages, at least one.
+    pub fn drop_oldest(&mut self) {
         let kept = self.run.weight() / 8 * 7;
         while !self.run.is_empty() && self.run.weight() > kept {
             self.run.pop();
@@ -177,29 +177,29 @@ impl Log {
         self.run.entries.shrink_to(2 * self.run.len());
     }
 
-    /// The position that this key got before, if it is remembered and still valid.
+    /// The position of an earlier publication with this key, if it is remembered and still valid.
     pub fn position_of(&mut self, key: &PublishKey, now: Instant) -> Option<Position> {
-        self.forget_keys(now);
+        self.expire_keys(now);
         let position = self.keys.get(key).copied()?;
         (self.standing(position) == Standing::Valid).then_some(position)
     }
 
-    /// Ends the epoch where it stands: the end of the log may be lost. What is there stays, and the
-    /// next epoch goes on with the next offset.
+    /// Ends the epoch at the newest offset, because the end of the log may be lost. The messages
+    /// stay, and the next epoch continues with the next offset.
     pub fn end_epoch(&mut self, next: Epoch) {
         self.ends.push(self.top.epoch, self.top.offset);
         self.top.epoch = next;
     }
 
-    /// Gives up what is too old, without which it would stay until the room is used again.
+    /// Removes expired messages and keys, which would otherwise stay until the room is used again.
     pub fn tidy(&mut self, now: Instant) {
         self.expire(now);
-        self.forget_keys(now);
+        self.expire_keys(now);
     }
 
-    fn forget_keys(&mut self, now: Instant) {
-        while let Some((forgotten, old)) = self.keys_by_age.front()
-            && *forgotten <= now
+    fn expire_keys(&mut self, now: Instant) {
+        while let Some((expires, old)) = self.keys_by_age.front()
+            && *expires <= now
         {
             self.keys_weight -= old.weight();
             self.keys.remove(old);
@@ -233,8 +233,7 @@ impl Log {
         self.top
     }
 
-    /// Answers a read: a page, after ending the epoch if the range proves that the log has lost its
-    /// end.
+    /// Reads a page. Ends the epoch before that if the range proves that the log has lost its end.
     pub fn read(&mut self, range: Range, limit: usize, next: Epoch, now: Instant) -> Page {
         if let Range::After(Position { epoch, offset }) = range
             && epoch == self.top.epoch
@@ -276,8 +275,7 @@ impl Log {
         }
     }
 
-    /// When this log was last written to, as far as its age goes: what expires first was idle
-    /// longest.
+    /// When its messages expire.
     pub fn expires(&self) -> Instant {
         self.expires
     }
@@ -298,13 +296,13 @@ mod tests {
 
     fn offsets<'a>(messages: impl Iterator<Item = (u64, &'a Arc<Publication>)>) -> Vec<u64> {
         messages
-            .inspect(|(offset, said)| assert_eq!(*offset, said.time))
+            .inspect(|(offset, publication)| assert_eq!(*offset, publication.time))
             .map(|m| m.0)
             .collect()
     }
 
-    /// The naive model of a log: what was appended and survived, each with its epoch, and the
-    /// epochs in the order they began.
+    /// The naive model of a log: the entries that survived, each with its epoch, and the epochs in
+    /// order.
     #[derive(Clone, Debug)]
     struct Naive {
         entries: Vec<(Epoch, u64)>,
@@ -312,12 +310,12 @@ mod tests {
     }
 
     impl Naive {
-        /// How many ended epochs count.
+        /// The epochs that are remembered.
         fn remembered(&self) -> &[Epoch] {
             &self.epochs[self.epochs.len().saturating_sub(MAX_ENDS + 1)..]
         }
 
-        /// The offsets that a member who stands there has not seen, of those kept.
+        /// The kept offsets that a member at the position has not seen.
         fn page(&self, first: u64, range: Range, limit: usize) -> Vec<u64> {
             let kept = self.entries.iter().filter(|(_, offset)| *offset >= first);
             let place = |epoch| self.remembered().iter().position(|known| *known == epoch);
@@ -470,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_expires_as_a_whole_and_its_offsets_go_on() {
+    fn log_expires_as_a_whole_and_its_offsets_continue() {
         let start = Instant::now();
         let limits = LogLimits {
             size: 10,
@@ -493,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_remembered_for_five_minutes_and_belongs_to_its_publisher() {
+    fn key_is_remembered_for_five_minutes_and_belongs_to_its_publisher() {
         let start = Instant::now();
         let limits = LogLimits {
             size: 1,
@@ -518,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_uses_gives_up_its_messages_and_keys_in_time() {
+    fn unused_log_drops_its_messages_and_keys_in_time() {
         let start = Instant::now();
         let limits = LogLimits {
             size: 10,

@@ -1,5 +1,5 @@
-//! The names of things: rooms, users, sessions, runs of a node, and the position in a room (epoch
-//! and offset). All are checked when they are made, so that the floors above never meet a bad one.
+//! Names and ids: rooms, users, sessions, runs of a node, and the position in a room (epoch and
+//! offset). All are checked when they are made, so that other layers never see an invalid one.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A map whose keys are numbers that the node deals itself. No stranger can choose them to collide,
-/// so that hashing them needs none of the care that costs time with names: a fifth of SipHash's
-/// instructions.
+/// A map whose keys are numbers that the node assigns itself. No client can choose them to collide,
+/// so the hash needs no protection against that, and costs a fifth of SipHash's instructions.
 pub type NumberMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// As [`NumberMap`].
@@ -22,13 +21,13 @@ pub const ROOM_NAME_BYTES: usize = 128;
 /// The longest user name, in bytes; with the `@` of the personal room it still is a room name.
 pub const USER_NAME_BYTES: usize = 64;
 
-/// What the names of rooms begin with in which nobody but the nodes themselves may be.
+/// The beginning of the names of rooms that only the nodes themselves use.
 const NODES_ROOM: &str = "$control";
 
-/// Where each node tells of itself.
+/// The room in which each node publishes its metrics.
 const REPORTS_ROOM: &str = "$nodes";
 
-/// A name that breaks the rules, told in a sentence that says what is allowed.
+/// A name that breaks the rules; the message states what is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     #[error("a room name is 1 to 128 of A-Z a-z 0-9 _ . : @ - and nothing else")]
@@ -60,7 +59,7 @@ impl RoomName {
         Self(format!("{NODES_ROOM}{suffix}").into())
     }
 
-    /// The room `$nodes`, in which each node tells of itself.
+    /// The room `$nodes`, in which each node publishes its metrics.
     pub fn of_reports() -> Self {
         Self(REPORTS_ROOM.into())
     }
@@ -84,19 +83,19 @@ impl RoomName {
         self.0.starts_with('$')
     }
 
-    /// Whether only the nodes themselves may name the room: they tell each other there what to do.
+    /// Whether only the nodes themselves may use the room, for their commands to each other.
     pub fn is_the_nodes(&self) -> bool {
         let rest = self.0.strip_prefix(NODES_ROOM);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 
-    /// Whose personal room it is, if it is one.
+    /// The user whose personal room it is, if it is one.
     pub fn owner(&self) -> Option<&str> {
         self.0.strip_prefix('@')
     }
 }
 
-/// So that a room is found in a map by its text, without making a name of it.
+/// Finds a room in a map by its text, without making a name of it.
 impl Borrow<str> for RoomName {
     fn borrow(&self) -> &str {
         &self.0
@@ -127,8 +126,8 @@ impl UserName {
         &self.0
     }
 
-    /// The user's personal room: what is published there reaches each connection of the user and
-    /// nobody else.
+    /// The user's personal room: its publications reach each connection of the user and no other
+    /// client.
     pub fn room(&self) -> RoomName {
         RoomName(format!("@{}", self.0).into())
     }
@@ -144,7 +143,8 @@ impl fmt::Display for UserName {
 /// epoch.
 ///
 /// Shown as 16 hexadecimal digits. Text that is no epoch reads as [`Epoch::UNKNOWN`], which no log
-/// ever has: whoever comes back with it is told that its position is lost, rather than refused.
+/// ever has: a client that returns with it receives the answer that its position is lost, rather
+/// than a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(u64);
 
@@ -192,7 +192,7 @@ impl<'de> Deserialize<'de> for Epoch {
     }
 }
 
-/// A place in a room: whoever stands at offset 41 next receives 42. Offset 0 is before the first
+/// A position in a room: a client at offset 41 receives 42 next. Offset 0 is before the first
 /// message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -222,14 +222,14 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// A question to the broker; its answer carries the same ticket.
+/// The id of a request to the broker; its answer carries the same ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
 /// 64 bits from the operating system's generator, for epochs and incarnations.
 ///
 /// # Errors
-/// Only where the system has no generator; nothing that must be unique can be made then.
+/// Only where the system has no generator; no unique id can be made then.
 pub fn random() -> Result<u64, getrandom::Error> {
     getrandom::u64()
 }
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_reads_back_and_other_text_is_unknown() {
+    fn epoch_reads_back_and_other_text_is_unknown() {
         let epoch = Epoch::new(0x2a);
         assert_eq!(Epoch::parse(&epoch.to_string()), epoch);
         for other in [

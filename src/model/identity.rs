@@ -1,5 +1,5 @@
-//! Who a client is: what it shows to say so, and what has come of that. A token is shown once and
-//! forgotten; what is kept of it is the user, its rights and its times.
+//! The identity of a client: its credentials, and the result of checking them. A token is checked
+//! once and dropped; the session keeps the user, its rights and its times.
 
 use std::sync::Arc;
 
@@ -8,60 +8,60 @@ use crate::model::member::Info;
 use crate::model::pattern::Pattern;
 use crate::model::secret::Secret;
 
-/// By how much the clocks of issuers and nodes may differ, in milliseconds.
+/// The greatest difference of the clocks of issuers and nodes, in milliseconds.
 pub const LEEWAY: u64 = 5_000;
 
 /// A date of a token (RFC 7519 section 2), which is a number of seconds, perhaps with a fraction,
-/// in milliseconds. The conversion saturates; what is no number becomes 0.
+/// in milliseconds. The conversion saturates; NaN becomes 0.
 pub fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1000.0) as u64
 }
 
-/// What a client shows to say who it is.
+/// The credentials of a client.
 #[derive(Debug)]
 pub enum Credentials {
-    /// A name, believed in open mode only.
+    /// A name, accepted in open mode only.
     User {
         user: UserName,
-        /// What others may see beside the name.
+        /// Public, beside the name.
         info: Option<Info>,
     },
-    /// A signed token (RFC 7519), not looked at yet.
+    /// A signed token (RFC 7519), not verified yet.
     Token(Secret<String>),
 }
 
-/// A user that has shown who it is. The user of a session never changes; the rest does with each
+/// An authenticated user. The user of a session never changes; the other fields change with each
 /// new token.
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub user: UserName,
     pub grants: Grants,
-    /// What others may see beside the name, as the token has it.
+    /// Public, beside the name; from the token.
     pub info: Option<Info>,
-    /// What the token says of its times; none in open mode.
+    /// The times of the token; none in open mode.
     pub times: Option<Times>,
 }
 
 /// The times of a token, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// When it was issued, if it says.
+    /// When it was issued, if it has that claim.
     pub issued: Option<u64>,
     pub expires: u64,
-    /// When a connection ends that has shown nothing newer: a little after `expires`, since clocks
+    /// When a connection without a newer token ends: a little after `expires`, because clocks
     /// differ.
     pub ends: u64,
 }
 
-/// What a client does with a room. Each is judged for itself, whenever it is done.
+/// An action of a client in a room. Each is checked separately, every time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// To hear what is said; with it comes what was missed.
+    /// To receive publications, also those that were missed.
     Join,
     Publish,
-    /// To read what was said before.
+    /// To read earlier publications.
     History,
-    /// To see who is there.
+    /// To see the members.
     Members,
 }
 
@@ -74,7 +74,7 @@ impl Action {
     ];
 }
 
-/// What a token lets its user do, by patterns of room names.
+/// The actions that a token allows, by patterns of room names.
 #[derive(Clone, Debug, Default)]
 pub struct Grants([Arc<[Pattern]>; 4]);
 
@@ -91,7 +91,7 @@ impl Grants {
 }
 
 impl Identity {
-    /// A user in open mode, which is whoever it says it is.
+    /// A user in open mode, whose name is not verified.
     pub fn believed(user: UserName, info: Option<Info>) -> Self {
         Self {
             user,

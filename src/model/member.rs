@@ -1,4 +1,4 @@
-//! Who is in a room, over all nodes: the words of presence that the dispatcher, the client's
+//! The members of a room, over all nodes: the types of presence that the dispatcher, the client
 //! protocols and the brokers share.
 
 use std::sync::Arc;
@@ -10,8 +10,7 @@ use crate::model::id::UserName;
 /// The longest `info`, in bytes of JSON.
 pub const INFO_BYTES: usize = 512;
 
-/// What a user shows of itself to the others of a room (a name, an avatar): a JSON object of at
-/// most [`INFO_BYTES`].
+/// The public data of a user (a name, an avatar): a JSON object of at most [`INFO_BYTES`].
 pub type Info = Arc<RawValue>;
 
 /// A user in a room.
@@ -33,17 +32,17 @@ pub struct MemberPage {
     pub members: Vec<Member>,
     /// All users in the room, those on other pages included.
     pub count: u64,
-    /// Sessions in the room that have not said who they are.
+    /// Anonymous sessions in the room.
     pub anonymous: u64,
-    /// Whether there are more members behind these.
+    /// Whether there are more members after these.
     pub more: bool,
 }
 
 /// One change of a room's list.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The version that it changes, and the one it makes. Whoever stands at another version than
-    /// `from` has missed something.
+    /// The version that it changes, and the new one. A reader at another version than `from` has
+    /// missed a change.
     pub from: u64,
     pub version: u64,
     pub user: UserName,

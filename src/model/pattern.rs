@@ -1,5 +1,5 @@
-//! Patterns of room names: plain text in which `*` stands for any number of characters, also none.
-//! Nothing else is special, so that a pattern reads as what it means.
+//! Patterns of room names: plain text in which `*` matches any number of characters, also none. No
+//! other character is special.
 
 use std::fmt;
 
@@ -18,15 +18,15 @@ impl Pattern {
         sound.then(|| Self(text.into()))
     }
 
-    /// Whether a room's name fits. A star never stands for the sign of the server's rooms (`$`) or
-    /// of a user's (`@`): a pattern for those begins with it, so that `*` means the ordinary rooms.
+    /// Whether a room's name fits. A star never matches the first character of the server's rooms
+    /// (`$`) or of a user's (`@`): a pattern for those begins with it, so that `*` means the
+    /// ordinary rooms.
     pub fn fits_room(&self, room: &RoomName) -> bool {
         let name = room.as_str();
         (!room.is_reserved() || self.0.starts_with(&name[..1])) && self.fits(name)
     }
 
-    /// Whether the whole name fits. Linear but for the stars, of which each is tried once per
-    /// place: names are short.
+    /// Whether the whole name fits. Each part between stars is searched once; names are short.
     pub fn fits(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();
@@ -37,7 +37,7 @@ impl Pattern {
             return rest.is_empty();
         };
         for part in parts {
-            // The first place is as good as any: what follows may be anything up to the next part.
+            // The first match is as good as any: a star follows, which matches up to the next part.
             let Some(at) = rest.find(part) else {
                 return false;
             };
@@ -60,13 +60,13 @@ pub struct Switch {
     pub on: bool,
 }
 
-/// What is on unless a rule says otherwise; the first that fits holds.
+/// Rules for what is on; the first that fits applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Switches(pub Vec<Switch>);
 
 impl Switches {
-    /// Whether it is on in the room: as the first rule that fits says, else in all but the server's
-    /// own rooms and users' personal ones.
+    /// Whether it is on in the room: by the first rule that fits, else in all rooms but the
+    /// server's and users' personal ones.
     pub fn is_on(&self, room: &RoomName) -> bool {
         let rule = self.0.iter().find(|rule| rule.rooms.fits_room(room));
         rule.map_or(!room.is_reserved(), |rule| rule.on)
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_switch_that_fits_holds_and_without_one_it_is_on_in_ordinary_rooms() {
+    fn first_switch_that_fits_applies_and_ordinary_rooms_default_to_on() {
         let switch = |text: &str, on| {
             let rooms = Pattern::new(text).unwrap();
             Switch { rooms, on }

@@ -1,5 +1,5 @@
-//! What is said in a room, how it is found again in the room's log, and why it may be refused: the
-//! words that the logic of rooms, the client's protocols and the brokers share.
+//! Publications, reads of a room's log, and the reasons of refusals: the types that the dispatcher,
+//! the client protocols and the brokers share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use serde_json::value::RawValue;
 use crate::model::epochs::Ends;
 use crate::model::id::{Incarnation, Position, SessionId, UserName};
 
-/// One datum of a room, as said by its publisher; shared by everything that holds it.
+/// One publication in a room, as its publisher sent it.
 #[derive(Debug)]
 pub struct Publication {
-    /// Who said it; `None` for an anonymous session.
+    /// The publisher; `None` for an anonymous session.
     pub user: Option<UserName>,
     /// When the publisher's node received it: milliseconds since 1970, by that node's clock.
     pub time: u64,
-    /// The session that does not want its own words back (`others:true`).
+    /// The session that does not receive it, because it published it with `others:true`.
     pub except: Option<Sender>,
-    /// Any JSON value, passed on as it was written.
+    /// Any JSON value, forwarded unchanged.
     pub data: Box<RawValue>,
 }
 
 impl Publication {
-    /// One that says a number, and has it as its time.
+    /// A publication with a number as its data and its time.
     #[cfg(test)]
     pub fn numbered(n: u64) -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self {
@@ -35,14 +35,14 @@ impl Publication {
         })
     }
 
-    /// What it occupies in memory, in bytes, near enough to keep a bound.
+    /// The approximate memory it takes, in bytes.
     pub fn weight(&self) -> usize {
         size_of::<Self>() + self.data.get().len() + 64
     }
 }
 
-/// A session, named so that every node can tell whether it is its own. Shown as
-/// `INCARNATION-SESSION`, which is what `welcome` tells its client.
+/// A session, named uniquely in the cluster. Shown as `INCARNATION-SESSION`, which its client
+/// receives in `welcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sender {
     pub incarnation: Incarnation,
@@ -50,14 +50,14 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Reads the name back as it is shown; `None` for any other text.
+    /// Parses the text that `Display` shows; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (incarnation, session) = text.split_once('-')?;
         let sender = Self {
             incarnation: Incarnation(u64::from_str_radix(incarnation, 16).ok()?),
             session: SessionId(session.parse().ok()?),
         };
-        // Every name has one spelling: signs and further zeros would be others.
+        // Each name has one spelling, so signs and further zeros are refused.
         (sender.to_string() == text).then_some(sender)
     }
 }
@@ -68,14 +68,14 @@ impl fmt::Display for Sender {
     }
 }
 
-/// The name a publisher gives to one publication (1 to 64 bytes, any text).
+/// The name that a publisher gives to one publication (1 to 64 bytes, any text).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PublishKey {
     pub publisher: Publisher,
     pub key: Arc<str>,
 }
 
-/// Whose keys are meant: those of different publishers never meet.
+/// The owner of a key: keys of different publishers are never equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Publisher {
     User(UserName),
@@ -109,8 +109,7 @@ pub const MAX_OFFSET: u64 = 1 << 53;
 pub const KEY_BYTES: usize = 64;
 
 impl PublishKey {
-    /// What remembering it occupies in memory, in bytes, near enough to keep a bound: it stands in
-    /// two places.
+    /// The approximate memory that a remembered key takes, in bytes: it is stored in two places.
     pub fn weight(&self) -> usize {
         2 * size_of::<Self>() + self.key.len() + 96
     }
@@ -119,19 +118,19 @@ impl PublishKey {
 /// How long the key of a publication is remembered.
 pub const KEY_TTL: Duration = Duration::from_secs(300);
 
-/// Which part of a log is wanted. Pages are always ascending and without holes.
+/// The part of a log to read. Pages are always ascending and without holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
-    /// Where the room stands, and no messages.
+    /// The position of the room, and no messages.
     Top,
-    /// The messages after this position, oldest first. Of an ended epoch the page goes on across
+    /// The messages after this position, oldest first. A page from an ended epoch continues across
     /// its end; see [`Ends::page_begins_behind`] for where it begins. If the log no longer reaches
-    /// back so far, it begins at the oldest message there is; [`Page::first`] tells.
+    /// back so far, it begins at the oldest message of the log, which is [`Page::first`].
     ///
     /// The position is one that this node has *delivered*, so it is evidence: if the log of the
     /// same epoch has a top below it, the end of the log is lost and the broker ends the epoch,
-    /// once, whichever node asks first. Positions that clients name are never asked with before the
-    /// node has found them to be at or below its own.
+    /// once, for the first node that reads. Positions from clients are never used here before the
+    /// node has checked that they are at or below its own.
     After(Position),
     /// The newest messages below this offset (`None`: below the top + 1).
     Before(Option<u64>),
@@ -147,8 +146,8 @@ pub struct Page {
     pub first: u64,
     /// The epochs of the log that have ended.
     pub ends: Ends,
-    /// How long the log is kept from the moment of reading unless something is published; zero when
-    /// it has no messages.
+    /// How long the log is kept from the moment of reading, without another publish; zero if it has
+    /// no messages.
     pub expires_in: Duration,
     /// Ascending, contiguous.
     pub messages: Vec<(u64, Arc<Publication>)>,
@@ -157,17 +156,17 @@ pub struct Page {
 /// Why a publication or a read was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Nothing has happened; trying again later is right.
+    /// Not done; a retry later may succeed.
     #[error("the room cannot be reached at the moment; try again")]
     Unavailable,
-    /// No answer came in time: it happened or it did not. Retry with the same key.
+    /// No answer came in time: it is done or it is not. Retry with the same key.
     #[error("no answer came in time, so it may or may not have happened; retry with the same key")]
     Unknown,
-    /// A node of a later version wrote what was to be read. Nothing has happened, and asking again
-    /// helps only when that is gone from the log.
+    /// A node of a later version wrote the message. Not done, and a retry fails while the message
+    /// is in the log.
     #[error("a message in this room is in a newer format than this node reads; use another node")]
     Newer,
-    /// The store refuses to grow (Redis out of memory). Nothing has happened.
+    /// The store refuses to grow (Redis out of memory). Not done.
     #[error("the store is full; try again later")]
     Full,
 }
@@ -177,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_has_one_name_and_reads_back() {
+    fn session_has_one_name_and_reads_back() {
         let sender = Sender {
             incarnation: Incarnation(0xa1),
             session: SessionId(7),

@@ -1,28 +1,28 @@
-//! Whether this node should be given new connections: four facts, shared by whoever finds them out
-//! (the broker, the dispatcher, the drain) and whoever is asked (`/readyz`, the handshake).
+//! Whether this node accepts new connections: four flags that the broker, the dispatcher and the
+//! drain set, and that `/readyz` and the handshake read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A cheap handle to the node's readiness; all clones tell the same.
+/// A cheap handle to the node's readiness; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Facts>);
+pub struct Readiness(Arc<Flags>);
 
 #[derive(Debug, Default)]
-struct Facts {
+struct Flags {
     broker: AtomicBool,
     behind: AtomicBool,
     unreadable: AtomicBool,
     draining: AtomicBool,
 }
 
-/// What `/readyz` says.
+/// The answer of `/readyz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Ready,
-    /// Redis does not answer, or what is published does not come back by the subscription.
+    /// Redis does not answer, or probes do not come back by the subscription.
     NoBroker,
-    /// The node does not know yet whose tokens were revoked.
+    /// The node has not read the revocations yet.
     Behind,
     /// A room's log or list is in a newer format than this node reads.
     Unreadable,
@@ -36,7 +36,8 @@ impl State {
             State::Ready => "ready",
             State::NoBroker => "this node cannot reach Redis; use another node or try again",
             State::Behind => {
-                "this node has not read yet whose tokens were revoked; use another node or try again"
+                "this node has not read yet whose tokens were revoked; \
+                 use another node or try again"
             }
             State::Unreadable => {
                 "a message in a room is in a newer format than this node reads; upgrade this node"
@@ -47,23 +48,22 @@ impl State {
 }
 
 impl Readiness {
-    /// The broker reaches everyone, or no longer does. Tells whether that is news.
+    /// Sets whether the broker reaches the cluster. Returns whether that has changed.
     pub fn set_broker(&self, up: bool) -> bool {
         self.0.broker.swap(up, Ordering::Relaxed) != up
     }
 
-    /// The node must still read what the others know of tokens, or has read it.
+    /// Sets whether the node must still read the revocations.
     pub fn set_behind(&self, behind: bool) {
         self.0.behind.store(behind, Ordering::Relaxed);
     }
 
-    /// Something that is needed is in a newer format, or nothing is any more. Returns whether that
-    /// is news.
+    /// Sets whether a needed message is in a newer format. Returns whether that has changed.
     pub fn set_unreadable(&self, unreadable: bool) -> bool {
         self.0.unreadable.swap(unreadable, Ordering::Relaxed) != unreadable
     }
 
-    /// The node begins to drain; there is no way back.
+    /// The node begins to drain; this is final.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }

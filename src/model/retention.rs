@@ -1,5 +1,5 @@
-//! How much of what was said in a room is kept for those who come back: a number of messages and a
-//! time, by the room's name.
+//! How much of a room's log is kept for returning clients: a number of messages and a time, by the
+//! room's name.
 
 use std::time::Duration;
 
@@ -25,11 +25,11 @@ pub struct Rule {
 /// The bounds of every room's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Of the nodes' own rooms, which no rule changes.
+    /// The limits of the nodes' own rooms, which no rule changes.
     pub nodes: Vec<(RoomName, LogLimits)>,
-    /// The first that fits a room's name holds.
+    /// The first that fits a room's name applies.
     pub rules: Vec<Rule>,
-    /// For rooms that none fits.
+    /// For rooms without a rule.
     pub otherwise: LogLimits,
 }
 
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_rule_that_fits_holds() {
+    fn first_rule_that_fits_applies() {
         let rule = |pattern: &str, size| Rule {
             rooms: Pattern::new(pattern).unwrap(),
             limits: LogLimits {

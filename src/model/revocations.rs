@@ -1,13 +1,13 @@
-//! Which tokens are revoked: for each user a [`Cutoff`], up to which its tokens count no more. A
-//! cutoff is remembered for as long as a token may live; by then every token that it covers has
-//! expired. Times are in milliseconds since 1970.
+//! Revoked tokens: for each user a [`Cutoff`], up to which its tokens are revoked. A cutoff is kept
+//! for the longest lifetime of a token; by then every token that it covers has expired. Times are
+//! in milliseconds since 1970.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::model::id::UserName;
 use crate::model::identity::LEEWAY;
 
-/// Users that a node remembers at most: some megabytes.
+/// The most users that a node keeps: some megabytes.
 pub const MOST: usize = 10_000;
 
 /// The tokens of one user that are revoked: those issued up to `through`. Of two cutoffs the
@@ -29,12 +29,11 @@ pub struct Cutoff {
     exact: bool,
 }
 
-/// What a cutoff says of a token.
+/// The result of checking a token against a cutoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Valid,
-    /// It is refused, but may be newer than the revocation: its user may come back with another
-    /// one.
+    /// It is refused, but may be newer than the revocation: its user may return with another one.
     Doubtful,
     Revoked,
 }
@@ -70,7 +69,7 @@ impl Cutoff {
         self.exact
     }
 
-    /// Judges a token by when it was issued. One that does not say when counts as the oldest.
+    /// Judges a token by its time of issue. One without it counts as the oldest.
     pub fn judge(self, issued: Option<u64>) -> Verdict {
         let Some(issued) = issued else {
             return Verdict::Revoked;
@@ -85,12 +84,12 @@ impl Cutoff {
     }
 }
 
-/// What has come of [`Revocations::add`].
+/// The result of [`Revocations::add`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Added {
     /// More is revoked than before.
     pub is_new: bool,
-    /// The user whose cutoff went over the bound.
+    /// The user whose cutoff was evicted.
     pub forgotten: Option<UserName>,
 }
 
@@ -100,13 +99,14 @@ pub struct Revocations {
     users: HashMap<UserName, Cutoff>,
     /// The same, the oldest first.
     oldest: BTreeSet<(Cutoff, UserName)>,
-    /// How long a token may live, and clocks may differ.
+    /// The lifetime of a token, and the difference of clocks.
     lifetime: u64,
     most: usize,
 }
 
 impl Revocations {
-    /// None yet. Each is remembered for `lifetime` milliseconds, and no more than `most` at once.
+    /// An empty set. Each cutoff is kept for `lifetime` milliseconds, and no more than `most` at
+    /// once.
     pub fn new(lifetime: u64, most: usize) -> Self {
         Self {
             users: HashMap::new(),
@@ -116,8 +116,8 @@ impl Revocations {
         }
     }
 
-    /// Revokes tokens of a user. If that is one user too many, the oldest cutoff goes: the one that
-    /// would expire first.
+    /// Revokes tokens of a user. Above the bound the oldest cutoff is evicted: the one that would
+    /// expire first.
     pub fn add(&mut self, user: UserName, cutoff: Cutoff, now: u64) -> Added {
         self.tidy(now);
         let former = self.users.get(&user).copied();
@@ -142,7 +142,7 @@ impl Revocations {
         }
     }
 
-    /// Judges a token of a user by when it was issued.
+    /// Judges a token of a user by its time of issue.
     pub fn judge(&self, user: &UserName, issued: Option<u64>, now: u64) -> Verdict {
         match self.cutoff(user, now) {
             Some(cutoff) => cutoff.judge(issued),
@@ -193,11 +193,13 @@ mod tests {
     /// whether exact).
     fn is_refused(all: &[(u8, u64, bool)], who: u8, issued: Option<u64>, now: u64) -> bool {
         all.iter().any(|(user, time, exact)| {
-            // In words: before the issuer's time, or up to the moment and what the clocks may
-            // differ.
-            let covers = |issued: u64| match exact {
-                true => issued < *time,
-                false => issued <= time + LEEWAY,
+            // Before the issuer's time, or up to the moment plus the difference of the clocks.
+            let covers = |issued: u64| {
+                if *exact {
+                    issued < *time
+                } else {
+                    issued <= time + LEEWAY
+                }
             };
             let last = if *exact { time - 1 } else { time + LEEWAY };
             *user == who && now <= last + LIFETIME && issued.is_none_or(covers)
@@ -220,9 +222,10 @@ mod tests {
                 // Times arrive late and out of order: another node's clock, an outage, the set read
                 // again.
                 let time = now - back;
-                let cutoff = match exact {
-                    true => Cutoff::issued_before(time),
-                    false => Cutoff::at(time),
+                let cutoff = if exact {
+                    Cutoff::issued_before(time)
+                } else {
+                    Cutoff::at(time)
                 };
                 let added = revocations.add(user(who), cutoff, now);
                 prop_assert_eq!(added.forgotten, None);
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cutoff_tells_older_tokens_from_doubtful_and_newer_ones() {
+    fn cutoff_distinguishes_older_doubtful_and_newer_tokens() {
         use Verdict::{Doubtful, Revoked, Valid};
         let plain = Cutoff::at(10_000);
         let exact = Cutoff::issued_before(10_000);
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_bound_the_oldest_revocation_goes_and_is_told() {
+    fn oldest_revocation_above_the_bound_is_evicted_and_reported() {
         let mut revocations = Revocations::new(LIFETIME, 3);
         let mut add = |n, time: u64| {
             let now = 100_105;
@@ -284,7 +287,7 @@ mod tests {
             assert_eq!(add(n, time), (true, None));
         }
         assert_eq!(add(3, 104), (true, Some(user(1))));
-        assert_eq!(add(2, 105), (true, None), "no newcomer");
+        assert_eq!(add(2, 105), (true, None), "the user is not new");
         assert_eq!(add(4, 100), (false, Some(user(4))));
         assert_eq!(add(2, 104), (false, None), "nothing new");
         let left = revocations
@@ -295,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_takes_no_place() {
+    fn expired_revocations_take_no_place() {
         let mut revocations = Revocations::new(LIFETIME, 2);
         revocations.add(user(0), Cutoff::at(100), 100);
         revocations.add(user(1), Cutoff::at(101), 101);

@@ -1,6 +1,6 @@
-//! Who may do what in which room. A token's grants add to what the node's own rules give everyone;
-//! the rooms of the server (`$nodes`) and of single users (`@ada`) have rules of their own, which
-//! no pattern for ordinary rooms touches.
+//! The actions that a client may do in a room. A token's grants add to the policy of the room; the
+//! rooms of the server (`$nodes`) and of single users (`@ada`) have rules of their own, which no
+//! pattern for ordinary rooms changes.
 
 use std::fmt;
 
@@ -8,23 +8,23 @@ use crate::model::id::RoomName;
 use crate::model::identity::{Action, Identity};
 use crate::model::pattern::Pattern;
 
-/// What a room gives without any grant.
+/// The actions that a room allows without a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Everyone may do everything, without signing in too.
+    /// Every client may do all actions, even without signing in.
     Public,
-    /// Everyone who has signed in may do everything.
+    /// Every client that has signed in may do all actions.
     Users,
-    /// Everyone may join, read and see who is there; publishing needs a grant.
+    /// Every client may join, read and see the members; publishing needs a grant.
     ReadOnly,
-    /// Clients never publish, whatever their tokens say; the rest needs a grant.
+    /// Clients never publish, even with a grant; the other actions need one.
     Server,
-    /// Everything needs a grant.
+    /// Every action needs a grant.
     Token,
 }
 
 impl Policy {
-    /// Each with the word for it in the configuration.
+    /// Each with its name in the configuration.
     pub const ALL: [(Policy, &'static str); 5] = [
         (Policy::Public, "public"),
         (Policy::Users, "users"),
@@ -33,7 +33,7 @@ impl Policy {
         (Policy::Token, "token"),
     ];
 
-    fn gives(self, action: Action, signed_in: bool) -> bool {
+    fn allows(self, action: Action, signed_in: bool) -> bool {
         match self {
             Policy::Public => true,
             Policy::Users => signed_in,
@@ -45,8 +45,8 @@ impl Policy {
 
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = Policy::ALL.iter().find(|(policy, _)| policy == self);
-        f.write_str(word.map_or("", |(_, word)| word))
+        let named = Policy::ALL.iter().find(|(policy, _)| policy == self);
+        f.write_str(named.map_or("", |(_, name)| name))
     }
 }
 
@@ -60,13 +60,13 @@ pub struct Rule {
 /// The rules of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// The first that fits a room's name holds.
+    /// The first that fits a room's name applies.
     pub rules: Vec<Rule>,
-    /// No token is needed, nor could one be verified.
+    /// Open mode: no token is needed, and none can be verified.
     pub open: bool,
 }
 
-/// Why something is not allowed, in a sentence that says what is missing.
+/// Why an action is denied; the message states what is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error("sign in first: this room is not for everyone")]
@@ -83,14 +83,14 @@ pub enum Denied {
     NoRule,
     #[error("only the server publishes in this room")]
     Server,
-    #[error("this room is the nodes' own; nobody else may be in it")]
+    #[error("this room belongs to the nodes; no client may use it")]
     Nodes,
     #[error("this is the personal room of another user; only that user may be in it")]
     Personal,
 }
 
 impl Rights {
-    /// Open mode without rules: everyone may do everything, under any name.
+    /// Open mode without rules: every client may do all actions, under any name.
     pub fn open() -> Self {
         Self {
             rules: Vec::new(),
@@ -110,7 +110,7 @@ impl Rights {
         }
         let policy = self.policy(room);
         match (room.owner(), action) {
-            // Whom a direct message is from must be known, even where everyone may write one.
+            // The author of a direct message must be known, even in open mode.
             (Some(_), Action::Publish) if who.is_none() => return Err(Denied::SignIn),
             (Some(_), Action::Publish) | (None, _) => {}
             (Some(owner), _) if who.is_some_and(|who| who.user.as_str() == owner) => return Ok(()),
@@ -120,7 +120,7 @@ impl Rights {
             return Err(Denied::Server);
         }
         let granted = who.is_some_and(|who| who.grants.allow(action, room));
-        if granted || policy.gives(action, who.is_some()) {
+        if granted || policy.allows(action, who.is_some()) {
             return Ok(());
         }
         Err(match action {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_and_grants_give_what_the_table_says() {
+    fn policies_and_grants_allow_the_actions_of_the_table() {
         use Policy::*;
         let secured = rights(
             false,
@@ -202,7 +202,7 @@ mod tests {
             ("x.secret", "", "", "jphm"),
             ("x.open", "jphm", "jphm", "jphm"),
             ("other", "", "", "jphm"),
-            // A star does not mean the rooms of the server and of single users.
+            // A star does not match the rooms of the server and of single users.
             ("$nodes", "", "", ""),
             ("@ada", "", "jhm", ""),
             ("@bob", "", "", "jhm"),
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn open_mode_lets_everyone_do_everything_but_what_is_the_servers_or_anothers() {
+    fn open_mode_allows_all_but_server_rooms_and_rooms_of_other_users() {
         let open = Rights::open();
         let ada = holder("ada", &[]);
         for (room, anonymous, signed_in) in [
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_is_told_what_is_missing() {
+    fn denial_names_what_is_missing() {
         use Action::*;
         let secured = rights(false, &[("feed", Policy::Server)]);
         let ada = holder("ada", &["feed"]);

@@ -1,5 +1,5 @@
-//! What must never be shown: a wrapper whose `Debug` tells nothing and which has no `Display`, so
-//! that no log line, error or dump can hold what is inside by accident.
+//! Secrets: a wrapper whose `Debug` hides the value and which has no `Display`, so that no log
+//! line, error or dump can contain the value by accident.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ impl<T: AsRef<[u8]>> Secret<T> {
         Self(hidden)
     }
 
-    /// What is inside, for the one place that needs it. Neither log it nor put it into an error.
+    /// The value, for the one place that needs it. Neither log it nor put it into an error.
     pub fn expose(&self) -> &T {
         &self.0
     }
@@ -26,8 +26,7 @@ impl<T> fmt::Debug for Secret<T> {
     }
 }
 
-/// Takes as long for a wrong guess as for a right one of the same length (constant time); the
-/// length itself shows.
+/// Compares in constant time for values of equal length; the length itself is not hidden.
 impl<T: AsRef<[u8]>> PartialEq for Secret<T> {
     fn eq(&self, other: &Self) -> bool {
         self.0.as_ref().ct_eq(other.0.as_ref()).into()
@@ -39,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_equal_to_itself_and_shows_nothing() {
+    fn secret_is_equal_to_itself_and_shows_nothing() {
         let secret = Secret::new("swordfish".to_owned());
         assert_eq!(format!("{secret:?} {secret:#?}"), "*** ***");
         assert!(secret == Secret::new("swordfish".to_owned()));

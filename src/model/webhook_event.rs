@@ -1,5 +1,6 @@
-//! What webhooks tell, that a room is occupied or vacated, and the seam between whoever keeps these
-//! notices (the broker) and whoever delivers them: an [`Ask`] and its [`Turn`], over a queue.
+//! The events of webhooks (a room is occupied or vacated), and the interface between the broker,
+//! which keeps them, and the deliverer, which posts them: an [`Ask`] and its [`Turn`], over a
+//! queue.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,30 +8,28 @@ use std::time::Duration;
 use crate::model::id::RoomName;
 use crate::model::pattern::Pattern;
 
-/// How many notices are told in one request at most. With the longest names they make less than 32
-/// KiB.
+/// The most events in one request. With the longest names they take less than 32 KiB.
 pub const BATCH: usize = 100;
 
-/// How many notices are kept for a receiver that does not answer; of more, the oldest are dropped.
-/// In Redis they take about 10 MB, and a backend that is away for an hour may miss 25 a second.
+/// The most events that are kept for a receiver that does not answer; of more, the oldest are
+/// dropped. In Redis they take about 10 MB: enough for an outage of an hour at 25 events a second.
 pub const LENGTH: usize = 100_000;
 
-/// The same where the node's own memory keeps them.
+/// The same for the memory broker.
 pub const MEMORY_LENGTH: usize = 10_000;
 
-/// How long a notice is kept. Older news of who is online would mislead more than help.
+/// How long an event is kept. Older events about presence would mislead more than help.
 pub const AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// A node that has taken notices and asks for nothing so long is dead or frozen: another one takes
-/// them. A live one asks several times a second; this is long enough for most stalls, since a wrong
-/// guess tells a notice twice.
+/// A node that holds events and does not ask for this long is dead or stopped: another one claims
+/// them. A live one asks several times a second. This is longer than most stalls, because a wrong
+/// guess delivers an event twice.
 pub const CLAIM: Duration = Duration::from_secs(10);
 
-/// What a notice is known by, on every attempt and by every node. Ids ascend in the order in which
-/// things happened.
+/// The id of an event, the same on every attempt and every node. Ids ascend in the order of events.
 ///
-/// Shown as `1764000000000-0`: when it happened, in milliseconds since 1970 by the broker's clock,
-/// and a number among those of that millisecond.
+/// Shown as `1764000000000-0`: the time of the event, in milliseconds since 1970 by the broker's
+/// clock, and a number among those of that millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WebhookEventId {
     pub time: u64,
@@ -38,7 +37,7 @@ pub struct WebhookEventId {
 }
 
 impl WebhookEventId {
-    /// Reads what `Display` shows; `None` for any other text.
+    /// Parses the text that `Display` shows; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (time, number) = text.split_once('-')?;
         Some(Self {
@@ -47,14 +46,15 @@ impl WebhookEventId {
         })
     }
 
-    /// The next id, for something that happens at `time`: ascending even when the clock goes back.
+    /// The next id, for an event at `time`: ascending even if the clock goes back.
     pub fn following(self, time: u64) -> Self {
-        match time > self.time {
-            true => Self { time, number: 0 },
-            false => Self {
+        if time > self.time {
+            Self { time, number: 0 }
+        } else {
+            Self {
                 number: self.number + 1,
                 ..self
-            },
+            }
         }
     }
 }
@@ -65,17 +65,17 @@ impl fmt::Display for WebhookEventId {
     }
 }
 
-/// What has happened to a room, over all nodes together.
+/// The change of a room, over all nodes together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was empty, and somebody is in it.
+    /// It was empty and has its first member.
     Occupied,
-    /// The last one has left.
+    /// Its last member has left.
     Vacated,
 }
 
 impl Change {
-    /// As the broker writes it.
+    /// The name that the broker writes.
     pub fn word(self) -> &'static str {
         match self {
             Change::Occupied => "occupied",
@@ -84,7 +84,7 @@ impl Change {
     }
 }
 
-/// One thing that is told. A user comes online when the personal room `@user` is occupied, and goes
+/// An event. A user comes online when the personal room `@user` is occupied, and goes
 /// offline when it is vacated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookEvent {
@@ -93,52 +93,52 @@ pub struct WebhookEvent {
     pub room: RoomName,
 }
 
-/// Which notices a broker is to keep, and who asks for them.
+/// The events that a broker keeps, and the queue of its deliverer.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Of rooms that fit one of these; none: of all rooms.
+    /// Events of rooms that fit one of these; if empty, of all rooms.
     pub rooms: Vec<Pattern>,
-    /// Its end means that nobody will deliver any more on this node.
+    /// Its disconnection means that this node has no deliverer any more.
     pub asks: flume::Receiver<Ask>,
 }
 
 impl Wanted {
-    /// Whether anybody wants to know of this room.
+    /// Whether the events of this room are kept.
     pub fn watches(&self, room: &RoomName) -> bool {
         let mut rooms = self.rooms.iter();
         self.rooms.is_empty() || rooms.any(|pattern| pattern.fits(room.as_str()))
     }
 }
 
-/// What the deliverer says to the broker, several times a second: what it has delivered, and that
-/// it lives.
+/// A request of the deliverer to the broker, several times a second: what it has delivered, and as
+/// a sign of life.
 #[derive(Debug)]
 pub struct Ask {
-    /// These were told, and are to be forgotten.
+    /// These were delivered, and are to be removed.
     pub done: Vec<WebhookEventId>,
     pub word: ClaimMode,
-    /// Where the answer goes. It is dropped when there is none: the broker could not be reached.
+    /// Receives the answer. It is dropped without one if the broker could not be reached.
     pub answer: flume::Sender<Turn>,
 }
 
-/// What a deliverer wants beside saying what it has delivered.
+/// Whether a deliverer asks for more events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimMode {
-    /// What there is to tell, if it holds nothing yet.
+    /// The next events, if it holds none yet.
     Take,
-    /// No more than it holds.
+    /// No more events than it holds.
     Keep,
-    /// To stop: what it holds may be taken by another at once.
+    /// None: another node may claim those it holds at once.
     Leave,
 }
 
-/// What the deliverer is to tell now.
+/// The answer to an [`Ask`]: the events to deliver now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// Ascending, at most [`BATCH`]. It is this node's until it says that they are done, and is
-    /// repeated until then.
+    /// Ascending, at most [`BATCH`]. This node holds them until it reports them as done, and the
+    /// answers repeat them until then.
     pub held: Vec<WebhookEvent>,
-    /// WebhookQueue that were given up since the last turn, by length or age.
+    /// The number of events dropped since the last turn, by length or age.
     pub dropped: u64,
 }
 
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_read_as_they_are_shown_and_ascend_whatever_the_clock_does() {
+    fn ids_read_back_and_ascend_even_if_the_clock_goes_back() {
         let id = WebhookEventId::parse("1764000000000-7").unwrap();
         assert_eq!(id.to_string(), "1764000000000-7");
         let ids = [id.following(1), id.following(id.time)];
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn without_patterns_every_room_is_watched() {
+    fn no_patterns_watch_every_room() {
         let wanted = |patterns: &[&str]| Wanted {
             rooms: patterns
                 .iter()

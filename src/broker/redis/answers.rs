@@ -1,4 +1,4 @@
-//! What Redis' answers mean: each as an event for whoever asked, or as what to do about the
+//! Reads the answers of Redis: each becomes an event for the dispatcher, or the reaction to a
 //! failure.
 
 use std::sync::Arc;
@@ -12,41 +12,42 @@ use crate::broker::redis::wire::{self, Format, WireError};
 use crate::broker::{BrokerEvent, Page, Publication, Range, Read, Refused};
 use crate::model::id::{Epoch, Position};
 
-/// What an answer to a job asks for.
+/// What an answer to a request means.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is done; the event is for whoever asked. `junk`: how many entries of the page could not
-    /// be read.
+    /// It is done, with the event for the dispatcher. `junk`: how many entries of the page could
+    /// not be read.
     Done {
         event: Option<BrokerEvent>,
         junk: usize,
     },
-    /// Redis does not have the script (any more); nothing was done.
+    /// Redis does not have the script (any more); not done.
     ScriptMissing,
-    /// Redis is loading its data or busy; nothing was done, and soon it will be.
+    /// Redis is loading its data or busy; not done, and a retry soon will succeed.
     NotYet,
-    /// This server is no master; nothing was done, and another connection is needed.
+    /// This server is not a master; not done, and another connection is needed.
     NotMaster,
-    /// It failed in a way that waiting does not mend.
+    /// It failed, and a retry would fail too.
     Failed { why: Refused, error: String },
 }
 
-/// Reads the answer to a job of a node that reads formats up to `newest`.
-pub fn judge(job: &RedisRequest, answer: Value, newest: Format) -> Outcome {
+/// Reads the answer to a request, for a node that reads formats up to `newest`.
+pub fn judge(request: &RedisRequest, answer: Value, newest: Format) -> Outcome {
     let answer = match answer {
-        Value::ServerError(error) => return judge_error(job, &error),
+        Value::ServerError(error) => return judge_error(request, &error),
         answer => answer,
     };
     let done = |event| Outcome::Done { event, junk: 0 };
-    match job {
+    match request {
         RedisRequest::Probe => done(None),
         RedisRequest::Publish(publish) => {
-            let position = match publish.ephemeral {
-                true => Some(Position {
+            let position = if publish.ephemeral {
+                Some(Position {
                     epoch: Epoch::UNKNOWN,
                     offset: 0,
-                }),
-                false => read_position(answer),
+                })
+            } else {
+                read_position(answer)
             };
             match position {
                 Some(position) => done(Some(BrokerEvent::Published {
@@ -57,36 +58,36 @@ pub fn judge(job: &RedisRequest, answer: Value, newest: Format) -> Outcome {
             }
         }
         RedisRequest::Members(members) => match member_pages::read(answer) {
-            Some((roll, junk)) => Outcome::Done {
+            Some((page, junk)) => Outcome::Done {
                 event: Some(BrokerEvent::MemberPage {
                     ticket: members.ticket,
-                    result: Ok(roll),
+                    result: Ok(page),
                 }),
                 junk,
             },
             None => foreign(Refused::Unavailable),
         },
-        RedisRequest::Census(asked) => match cluster_queries::read(&asked.question, answer) {
-            Some((finding, junk)) => Outcome::Done {
+        RedisRequest::Census(census) => match cluster_queries::read(&census.question, answer) {
+            Some((found, junk)) => Outcome::Done {
                 event: Some(BrokerEvent::Found {
-                    ticket: asked.ticket,
-                    result: Ok(finding),
+                    ticket: census.ticket,
+                    result: Ok(found),
                 }),
                 junk,
             },
             None => foreign(Refused::Unavailable),
         },
-        RedisRequest::Revoke(asked) => match revoked::read_written(answer) {
+        RedisRequest::Revoke(revoke) => match revoked::read_written(answer) {
             Some(users) => done(Some(BrokerEvent::Revoked {
-                ticket: asked.ticket,
+                ticket: revoke.ticket,
                 result: Ok(users),
             })),
             None => foreign(Refused::Unknown),
         },
-        RedisRequest::ReadRevocations(asked) => match revoked::read_all(answer) {
+        RedisRequest::ReadRevocations(read) => match revoked::read_all(answer) {
             Some((stored, junk)) => Outcome::Done {
                 event: Some(BrokerEvent::Revocations {
-                    ticket: asked.ticket,
+                    ticket: read.ticket,
                     result: Ok(stored),
                 }),
                 junk,
@@ -113,13 +114,13 @@ pub fn judge(job: &RedisRequest, answer: Value, newest: Format) -> Outcome {
 fn foreign(why: Refused) -> Outcome {
     Outcome::Failed {
         why,
-        error: "an answer that is not of our scripts".to_owned(),
+        error: "the answer is not from our scripts".to_owned(),
     }
 }
 
-/// Codes by which Redis refuses a command before it runs. An error raised inside a script may have
-/// left a part of its work, except those that its first lines meet.
-fn judge_error(job: &RedisRequest, error: &ServerError) -> Outcome {
+/// Reads the codes with which Redis refuses a command before it runs. A script that raises an error
+/// may have done a part of its work, except when its first lines raise it.
+fn judge_error(request: &RedisRequest, error: &ServerError) -> Outcome {
     let details = error.details().unwrap_or_default();
     let why = match error.code() {
         "NOSCRIPT" => return Outcome::ScriptMissing,
@@ -129,7 +130,7 @@ fn judge_error(job: &RedisRequest, error: &ServerError) -> Outcome {
         // Raised by our scripts before their first write.
         "NEWER" => Refused::Newer,
         "MISCONF" | "NOREPLICAS" | "NOAUTH" | "NOPERM" => Refused::Unavailable,
-        _ if job.is_read() => Refused::Unavailable,
+        _ if request.is_read() => Refused::Unavailable,
         _ => Refused::Unknown,
     };
     let why = match why {
@@ -158,8 +159,7 @@ fn read_page(read: &Read, answer: Value, newest: Format) -> Result<(Page, usize)
     let (mut page, entries) = read_frame(answer).ok_or(Refused::Unavailable)?;
     let mut found = read_entries(entries, newest).ok_or(Refused::Unavailable)?;
     let backwards = matches!(read.range, Range::Before(_));
-    // Without its first message nothing can follow, and a page of the newest ones must not have a
-    // hole.
+    // A page needs its first message, and a page of the newest ones must not have a hole.
     if found.newer && (backwards || found.entries.is_empty()) {
         return Err(Refused::Newer);
     }
@@ -243,9 +243,12 @@ fn read_entries(values: Vec<Value>, newest: Format) -> Option<Found> {
 
 /// Ends the page before the first hole.
 fn keep_contiguous(entries: &mut Entries, backwards: bool) {
-    let follows = |pair: &[(u64, Arc<Publication>)]| match backwards {
-        true => pair[0].0 == pair[1].0 + 1,
-        false => pair[1].0 == pair[0].0 + 1,
+    let follows = |pair: &[(u64, Arc<Publication>)]| {
+        if backwards {
+            pair[0].0 == pair[1].0 + 1
+        } else {
+            pair[1].0 == pair[0].0 + 1
+        }
     };
     if let Some(hole) = entries.windows(2).position(|pair| !follows(pair)) {
         entries.truncate(hole + 1);
@@ -331,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_contiguous_and_ascending() {
+    fn page_is_contiguous_and_ascending() {
         let after = Range::After(Position {
             epoch: Epoch::new(0x2a),
             offset: 4,
@@ -401,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_no_script_of_ours_gives_are_refused() {
+    fn answers_that_are_not_from_our_scripts_are_refused() {
         let half = Value::Array(vec![text("000000000000002a")]);
         let zeros = Value::Array(vec![text("0000000000000000"), text("1")]);
         for answer in [Value::Nil, Value::Okay, text("x"), half, zeros] {
@@ -431,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_redis_are_told_by_what_may_have_been_done() {
+    fn refusals_of_redis_are_classified_by_whether_the_command_may_have_run() {
         let refusal = |line: &str| {
             let error = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
             match judge(&publish(), error, Format::FIRST) {

@@ -1,4 +1,4 @@
-//! What Redis' answers to a census mean: counts, pages of rooms, pages of a user's connections.
+//! Reads the answers to cluster queries: counts, pages of rooms, pages of a user's connections.
 
 use redis::Value;
 
@@ -8,12 +8,12 @@ use crate::broker::redis::wire;
 use crate::model::cluster_query::{ClusterQuery, Connections, Count, QueryResult, Rooms};
 use crate::model::id::{Epoch, Position, RoomName};
 
-/// Reads the answer to a question, and how many of its entries were junk.
-pub fn read(question: &ClusterQuery, answer: Value) -> Option<(QueryResult, usize)> {
+/// Reads the answer to a query, and how many of its entries were junk.
+pub fn read(query: &ClusterQuery, answer: Value) -> Option<(QueryResult, usize)> {
     let Value::Array(parts) = answer else {
         return None;
     };
-    match question {
+    match query {
         ClusterQuery::Room(room) => Some((read_room(room, &parts)?, 0)),
         ClusterQuery::Rooms { .. } => read_rooms(&parts),
         ClusterQuery::Connections { user, .. } => {
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_room_has_a_position_or_none() {
-        let question = ClusterQuery::Room(room("lobby"));
+        let query = ClusterQuery::Room(room("lobby"));
         for (epoch, offset, wanted) in [
             ("000000000000002a", "9", Some(9)),
             ("000000000000002a", "0", Some(0)),
@@ -98,7 +98,7 @@ mod tests {
             ("0000000000000000", "9", None),
         ] {
             let answer = Value::Array(bulks(&["3", "2", "1", epoch, offset]));
-            let Some((QueryResult::Room(count, position), 0)) = read(&question, answer) else {
+            let Some((QueryResult::Room(count, position), 0)) = read(&query, answer) else {
                 panic!("{epoch} {offset}");
             };
             assert_eq!((count.connections, count.users, count.anonymous), (3, 2, 1));
@@ -107,8 +107,8 @@ mod tests {
     }
 
     #[test]
-    fn rooms_whose_names_are_none_are_left_out_and_counted() {
-        let question = ClusterQuery::Rooms {
+    fn rooms_with_malformed_names_are_left_out_and_counted() {
+        let query = ClusterQuery::Rooms {
             kind: Kind::Chosen,
             prefix: None,
             after: None,
@@ -117,7 +117,7 @@ mod tests {
         let page = bulks(&["a", "2", "1", "1", "b b", "0", "0", "0", "c", "1", "1", "0"]);
         let mut parts = bulks(&["1"]);
         parts.push(Value::Array(page));
-        let Some((QueryResult::Rooms(page), 1)) = read(&question, Value::Array(parts)) else {
+        let Some((QueryResult::Rooms(page), 1)) = read(&query, Value::Array(parts)) else {
             panic!("it is a page");
         };
         let names: Vec<_> = page.rooms.iter().map(|it| it.room.as_str()).collect();
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn connections_that_cannot_be_read_are_left_out_and_counted() {
         let user = UserName::new("ada").unwrap();
-        let question = ClusterQuery::Connections {
+        let query = ClusterQuery::Connections {
             user,
             after: None,
             limit: 9,
@@ -146,7 +146,7 @@ mod tests {
             "",
         ]);
         parts.push(Value::Array(page));
-        let Some((QueryResult::Connections(page), 2)) = read(&question, Value::Array(parts)) else {
+        let Some((QueryResult::Connections(page), 2)) = read(&query, Value::Array(parts)) else {
             panic!("it is a page");
         };
         assert_eq!(
@@ -157,16 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_no_script_of_ours_gives_are_none() {
-        let question = ClusterQuery::Room(room("lobby"));
+    fn answers_that_are_not_from_our_scripts_are_none() {
+        let query = ClusterQuery::Room(room("lobby"));
         for parts in [
             bulks(&[]),
             bulks(&["1"; 4]),
             bulks(&["1"; 6]),
             bulks(&["x"; 5]),
         ] {
-            assert!(read(&question, Value::Array(parts)).is_none());
+            assert!(read(&query, Value::Array(parts)).is_none());
         }
-        assert!(read(&question, Value::Nil).is_none());
+        assert!(read(&query, Value::Nil).is_none());
     }
 }

@@ -1,7 +1,7 @@
-//! Fair shares of a line (start-time fair queuing): whoever has one request waiting waits for about
-//! one turn of everybody else's, however many requests these have. Plain logic.
+//! Fair shares of a queue (start-time fair queuing): a source with one request waits for about one
+//! turn of each other source, however many requests these have. Plain logic.
 //!
-//! A turn is a few requests, not one, because what is published in a room together is delivered
+//! A turn is a few requests, not one, because publishes of a room in one batch are delivered
 //! together: in 200 rooms of 10 over two nodes, with four messages in flight, a delivery took 11.2
 //! µs of processor time with turns of one and 3.65 with turns of four (`make bench-peers`).
 
@@ -12,7 +12,7 @@ use crate::model::id::SessionId;
 /// Requests of one source in one round.
 const TURN: u32 = 4;
 
-/// The sources that have something in the line, and the round that is served.
+/// The sources that have requests in the queue, and the round that is served.
 #[derive(Debug, Default)]
 pub struct FairQueue {
     round: u64,
@@ -23,14 +23,14 @@ pub struct FairQueue {
 struct Share {
     /// The round of its next request.
     next: u64,
-    /// How many it has in that round already.
+    /// The number of its requests in that round.
     taken: u32,
     requests: usize,
 }
 
 impl FairQueue {
-    /// The round in which a new request is served. Those of one source come in rounds that do not
-    /// fall; what is nobody's (`None`) belongs to the present one.
+    /// The round in which a new request is served. The rounds of one source never decrease; a
+    /// request without a source is served in the present round.
     pub fn enter(&mut self, source: Option<SessionId>) -> u64 {
         let Some(source) = source else {
             return self.round;
@@ -48,21 +48,21 @@ impl FairQueue {
         round
     }
 
-    /// A request that was served waits again, in its old round: later ones of its source are in no
-    /// earlier one.
+    /// A request that was served waits again, in its old round. Later ones of its source are not in
+    /// an earlier round.
     pub fn enter_again(&mut self, source: Option<SessionId>) {
         if let Some(source) = source {
             self.waiting.entry(source).or_default().requests += 1;
         }
     }
 
-    /// A request of this round has left the line to be served.
+    /// A request of this round leaves the queue and is served.
     pub fn serve(&mut self, source: Option<SessionId>, round: u64) {
         self.round = self.round.max(round);
         self.leave(source);
     }
 
-    /// A request waits no more.
+    /// A request leaves the queue.
     pub fn leave(&mut self, source: Option<SessionId>) {
         if let Some(source) = source
             && let Some(share) = self.waiting.get_mut(&source)
@@ -83,7 +83,7 @@ mod tests {
     const BOB: Option<SessionId> = Some(SessionId(2));
 
     #[test]
-    fn whoever_comes_late_with_little_is_served_in_the_present_round() {
+    fn late_source_with_few_requests_is_served_in_the_present_round() {
         let mut shares = FairQueue::default();
         let turn = u64::from(TURN);
         let crowd: Vec<u64> = (0..100).map(|_| shares.enter(ADA)).collect();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_who_wait_are_remembered() {
+    fn sources_without_requests_are_forgotten() {
         let mut shares = FairQueue::default();
         for source in [ADA, ADA, BOB] {
             shares.enter(source);

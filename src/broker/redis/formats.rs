@@ -1,6 +1,6 @@
-//! In which format this node writes: the newest one that every live node reads. And in which rooms
-//! it met a format that it does not read itself. Plain logic; `lease.lua` finds the lowest format
-//! of all leases.
+//! The format in which this node writes: the newest one that every live node reads. And the rooms
+//! in which it met a format that it does not read itself. Plain logic; `lease.lua` finds the lowest
+//! format of all leases.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +12,15 @@ use crate::model::id::RoomName;
 /// Decides the format to write.
 ///
 /// A lease that is over does not prove that its node is gone: after an outage of Redis all leases
-/// are over, and the first node to return would find itself alone. So a format above the first
-/// needs what taking out a dead node's members needs ([`may_reap`](super::lease::Lease::may_reap)):
-/// this node has renewed its lease for one lease's time without a pause. An answer counts only for
-/// as long as a pause may be, because a node that was stopped meanwhile may have missed that an
-/// older one came.
+/// are over, and the first node to return would find only its own. So a format above the first
+/// needs the same condition as reaping ([`may_reap`](super::lease::Lease::may_reap)): this node has
+/// renewed its lease without a pause for the length of a lease. An answer is valid only for the
+/// longest pause, because a node that was stopped meanwhile may have missed the start of an older
+/// one.
 #[derive(Debug)]
 pub struct WriteFormat {
     newest: Format,
-    /// How long an answer counts.
+    /// How long an answer is valid.
     valid: Duration,
     agreed: Option<(Format, Instant)>,
 }
@@ -35,7 +35,7 @@ impl WriteFormat {
         }
     }
 
-    /// The newest format this node reads: what its lease announces.
+    /// The newest format that this node reads, which its lease announces.
     pub fn newest(&self) -> Format {
         self.newest
     }
@@ -63,16 +63,16 @@ impl WriteFormat {
 /// room wait for it, the room is read about once a second.
 const MEMORY: Duration = Duration::from_secs(5);
 
-/// How many rooms are remembered; with any more the node is not ready either.
+/// The most rooms that are stored; with more of them the node is not ready either.
 const MOST: usize = 1024;
 
-/// The rooms in which reads met a newer format, and when last. Shared by the broker's tasks; clones
-/// are the same.
+/// The rooms in which reads met a newer format, and when last. Clones share the rooms, for the
+/// tasks of the broker.
 #[derive(Clone, Debug, Default)]
 pub struct UnreadableRooms(Arc<Mutex<BTreeMap<RoomName, Instant>>>);
 
 impl UnreadableRooms {
-    /// A read of this room met a newer format. Returns whether that is news.
+    /// A read of this room met a newer format. Returns whether the room is new.
     pub fn met(&self, room: &RoomName, now: Instant) -> bool {
         let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(met) = rooms.get_mut(room) {
@@ -86,8 +86,8 @@ impl UnreadableRooms {
         is_new
     }
 
-    /// Forgets the rooms that were read since, or that nobody reads any more. Returns whether any
-    /// is left.
+    /// Removes the rooms that were read since, or that are read no more. Returns whether any is
+    /// left.
     pub fn any(&self, now: Instant) -> bool {
         let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rooms.retain(|_, met| now < *met + MEMORY);
@@ -121,7 +121,11 @@ mod tests {
         let mut rule = WriteFormat::new(format(2), LEASE);
         assert_eq!(rule.at(now), Format::FIRST);
         rule.answered(format(2), false, now);
-        assert_eq!(rule.at(now), Format::FIRST, "others may only be away");
+        assert_eq!(
+            rule.at(now),
+            Format::FIRST,
+            "other nodes may only be disconnected"
+        );
         rule.answered(format(2), true, now);
         assert_eq!(rule.at(now), format(2));
         rule.reset();
@@ -138,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_rooms_are_news_once_and_end_when_no_read_meets_them() {
+    fn unreadable_rooms_are_new_once_and_expire_when_no_read_meets_them() {
         let (rooms, now) = (UnreadableRooms::default(), Instant::now());
         let room = RoomName::new("r").unwrap();
         let after = |seconds| now + Duration::from_secs(seconds);

@@ -2,9 +2,9 @@
 --   KEYS  nodes: a sorted set of all leases, by when they end in milliseconds of this server
 --         formats: a hash from lease to the newest format that its node reads
 --   ARGV  lease; whether it may be taken ('1') or must be there ('0'); for how long in
---         milliseconds, but not to an end before this moment; how long a lease is, and the longest it can be; how
---         long after its end a lease is returned as over, and how many at most; the newest format
---         this node reads
+--         milliseconds, but not to an end before this moment; how long a
+--         lease is, and the longest it can be; how long after its end a lease is returned as over,
+--         and how many at most; the newest format this node reads
 -- Returns
 --   held    its new end, and its former end ('' if it was not there)
 --   lapsed  it was over and stays so; other nodes may have reaped it

@@ -1,16 +1,25 @@
-//! What things are called in Redis. Room names, users and prefixes come from checked alphabets
-//! without braces or slashes; a publisher's key is any text and is written in hexadecimal, so that
-//! no two things share a name.
+//! The names of keys and topics in Redis. Room names, users and prefixes come from checked
+//! alphabets without braces or slashes; a publisher's key is any text and is written in
+//! hexadecimal, so that no two names are equal.
 //!
 //! ```text
-//! PREFIX:{room}                      topic of a room           PREFIX:{room}:log    its log (a stream)
-//! PREFIX:node:INCARNATION            topic of a node           PREFIX:{room}:meta   epoch, offset, replication id
-//! PREFIX:nodes                       all leases, by their end  PREFIX:{room}:here   who is in it, through which nodes
+//! PREFIX:{room}                      the topic of a room
+//! PREFIX:{room}:log                  its log (a stream)
+//! PREFIX:{room}:meta                 its epoch, offset and replication id
+//! PREFIX:{room}:here                 its members, and their nodes
+//! PREFIX:{room}:names                the names of its members, in order
+//! PREFIX:{room}:key:PUBLISHER:HEX    a publisher's key
+//! PREFIX:{@user}:live                the connections of a user, in order
+//!
+//! PREFIX:node:INCARNATION            the topic of a node
+//! PREFIX:nodes                       all leases, by their end
 //! PREFIX:nodes:formats               the newest format that the node of each lease reads
-//! PREFIX:node:LEASE:rooms            where it has members      PREFIX:{room}:names  their names, in order
-//! PREFIX:hooks, PREFIX:hooks:lost    what webhooks tell        PREFIX:{@user}:live  the user's connections, in order
-//! PREFIX:rooms, :rooms:@, :rooms:$   rooms with somebody in    PREFIX:{room}:key:WHO:HEX   a publisher's key
-//! PREFIX:revoked                     revocations, a set        PREFIX:revoked:confirmed   who wrote it
+//! PREFIX:node:LEASE:rooms            the rooms in which a lease has members
+//!
+//! PREFIX:rooms, :rooms:@, :rooms:$   the occupied rooms of each kind
+//! PREFIX:hooks, PREFIX:hooks:lost    webhook events, and the count of dropped ones
+//! PREFIX:revoked                     revocations, a set
+//! PREFIX:revoked:confirmed           the nodes that have written all their revocations
 //! ```
 //!
 //! The braces keep all of a room on one shard. Topics, unlike keys, are common to all databases of
@@ -53,7 +62,7 @@ impl Names {
         std::str::from_utf8(name).ok()
     }
 
-    /// The topic by which a node hears itself.
+    /// The topic of a node's own probes.
     pub fn node_topic(&self, incarnation: Incarnation) -> String {
         format!("{}:node:{incarnation}", self.topics)
     }
@@ -66,8 +75,7 @@ impl Names {
         format!("{}:{{{room}}}:meta", self.keys)
     }
 
-    /// The stream of what webhooks are to tell, and where it is counted how much it had no room
-    /// for.
+    /// The stream of webhook events, and the count of dropped ones.
     pub fn hooks(&self) -> [String; 2] {
         [
             format!("{}:hooks", self.keys),
@@ -75,7 +83,7 @@ impl Names {
         ]
     }
 
-    /// The two keys of who is in a room.
+    /// The two keys of a room's members.
     pub fn here(&self, room: &RoomName) -> [String; 2] {
         [
             format!("{}:{{{room}}}:here", self.keys),
@@ -83,19 +91,19 @@ impl Names {
         ]
     }
 
-    /// What stands before and behind a room's name in those two.
+    /// The text before and behind a room's name in those two.
     pub fn around(&self) -> [String; 3] {
         let before = format!("{}:{{", self.keys);
         [before, "}:here".to_owned(), "}:names".to_owned()]
     }
 
-    /// The connections of the user whose personal room it is, in order; in other rooms it is empty.
+    /// The connections of the user whose personal room it is, in order; empty for other rooms.
     pub fn live(&self, room: &RoomName) -> String {
         format!("{}:{{{room}}}:live", self.keys)
     }
 
-    /// The rooms in which somebody is. Each kind has its own, so that a list of some need not step
-    /// over the others.
+    /// The occupied rooms. Each kind has its own set, so that a page of one kind need not skip the
+    /// others.
     pub fn occupied(&self, kind: Kind) -> String {
         let rest = match kind {
             Kind::Chosen => "",
@@ -115,7 +123,7 @@ impl Names {
         format!("{}:nodes:formats", self.keys)
     }
 
-    /// The set of revocations, and which nodes have written what they know.
+    /// The set of revocations, and the nodes that have written all theirs.
     pub fn revoked(&self) -> [String; 2] {
         [
             format!("{}:revoked", self.keys),
@@ -123,12 +131,12 @@ impl Names {
         ]
     }
 
-    /// The rooms in which a lease has said something.
+    /// The rooms in which a lease has members.
     pub fn rooms(&self, lease: &str) -> String {
         format!("{}:node:{lease}:rooms", self.keys)
     }
 
-    /// Where a publisher's key is remembered.
+    /// The record of a publisher's key.
     pub fn key(&self, room: &RoomName, key: &PublishKey) -> String {
         let publisher = key.publisher.as_str();
         let mut name = format!("{}:{{{room}}}:key:{publisher}:", self.keys);
@@ -147,7 +155,7 @@ mod tests {
     use crate::model::id::UserName;
 
     #[test]
-    fn a_topic_tells_its_room_and_nothing_else_does() {
+    fn topic_names_its_room_and_no_other_name_does() {
         let names = Names::new("sb", 0);
         let room = RoomName::new("a.b:c").unwrap();
         assert_eq!(names.topic(&room), "sb:{a.b:c}");
@@ -162,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_rooms_finds_the_keys_of_each() {
+    fn list_of_rooms_finds_the_keys_of_each() {
         let names = Names::new("sb", 0);
         let room = RoomName::new("a.b").unwrap();
         let [before, here, list] = names.around();

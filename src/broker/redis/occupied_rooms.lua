@@ -1,7 +1,7 @@
 -- Reads a page of the occupied rooms, in the order of names, and counts the members of each.
 --   KEYS  rooms
---   ARGV  where to begin and to end, as ZRANGEBYLEX takes it; how many; and the text before and behind
---         a room's name in its keys here and names, which depend on the list itself
+--   ARGV  where to begin and to end, as ZRANGEBYLEX takes it; how many; and the text before and
+--         behind a room's name in its keys here and names, which depend on the list itself
 -- Returns whether there are more ('0' or '1'), and a list of name, connections, users, anonymous
 -- connections, name ...
 

@@ -1,7 +1,7 @@
 -- Writes revocations, and records that the node has written all revocations that it has.
 --   KEYS  see revocation_set.lua
 --   ARGV  see there; then how many users the set has at most; the replication id under which the
---         node has written all ('' if it has not), and '1' if the set is complete with that although
+--         node has written all ('' if it has not), and '1' if the set is complete with that even if
 --         other nodes have not; then for each revocation user and time
 -- Returns the users for whom the set had no time, or a lesser one.
 

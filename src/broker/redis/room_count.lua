@@ -1,7 +1,7 @@
 -- Counts the members of a room, and reads its position.
 --   KEYS  here, names, meta
--- Returns all connections, users, anonymous connections, epoch, offset. Epoch and offset are '' when
--- the room has no position, or when only a read can decide whether the position is still valid.
+-- Returns all connections, users, anonymous connections, epoch, offset. Epoch and offset are ''
+-- when the room has no position, or when only a read can decide whether it is still valid.
 
 local here, names, meta = KEYS[1], KEYS[2], KEYS[3]
 

@@ -1,36 +1,41 @@
-//! Which topics this node is subscribed to, and what must be asked of Redis to make that true.
-//! Plain logic: the subscription's task asks it what to send and tells it what was confirmed.
+//! The state of this node's subscriptions, and the requests that bring Redis to the wanted state.
+//! Plain logic: the subscription's task sends the requests and reports the confirmations.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::model::id::RoomName;
 
-/// How many topics linger at most: whoever joins and leaves ever new rooms does not make them pile
-/// up.
+/// The most lingering topics, so that a client that joins and leaves ever new rooms does not
+/// accumulate them.
 const MAX_LINGERING: usize = 10_000;
 
-/// The state of one topic. A topic that is off is not listed.
+/// The state of one topic. A topic without a subscription has no entry.
 ///
 /// ```text
-///          follow                confirmed          unfollow             linger over
-///   off ──────────▶ Subscribing ──────────▶ On ───────────────▶ Lingering ─────────▶ Unsubscribing ───▶ off
-///                     ▲    │                 ▲                     │ │                   │  confirmed
-///                     │    └─ unfollowed: ───┼─────────────────────┼▶│                   │
-///                     │       it lingers     └────── follow ───────┘                     │
-///                     └──────────────────── followed meanwhile ──────────────────────────┘
+///   no entry ─────── follow ──────▶ Subscribing
+///   Subscribing ──── unfollow ────▶ no entry        if the request was not sent yet
+///               ──── confirmed ───▶ Subscribed      if it is still wanted
+///               ──── confirmed ───▶ Lingering       if it was unfollowed meanwhile
+///   Subscribed ───── unfollow ────▶ Lingering
+///   Lingering ────── follow ──────▶ Subscribed
+///             ────── timeout ─────▶ Unsubscribing
+///   Unsubscribing ── follow ──────▶ Subscribed      if the request was not sent yet
+///                 ── confirmed ───▶ no entry
+///                 ── confirmed ───▶ Subscribing     if it was followed meanwhile
 /// ```
 ///
-/// `asked` is whether the request has been sent; at most one is under way per topic.
+/// `sent` is whether the request has been sent; a topic has at most one in flight. `wanted` is
+/// whether the room has members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Topic {
-    Subscribing { asked: bool, wanted: bool },
-    On,
+    Subscribing { sent: bool, wanted: bool },
+    Subscribed,
     Lingering { until: Instant },
-    Unsubscribing { asked: bool, wanted: bool },
+    Unsubscribing { sent: bool, wanted: bool },
 }
 
-/// What to send to Redis next.
+/// The next request to Redis.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ask {
     Subscribe(Vec<RoomName>),
@@ -41,18 +46,18 @@ pub enum Ask {
 #[derive(Debug)]
 pub struct Topics {
     topics: HashMap<RoomName, Topic>,
-    /// Rooms in `Subscribing { asked: false }`, in the order of their follows; others may stand in
-    /// it and are skipped.
+    /// Rooms in `Subscribing { sent: false }`, in the order of their follows. Rooms in other states
+    /// may be in it and are skipped.
     to_subscribe: VecDeque<RoomName>,
     /// Likewise for `Unsubscribing`.
     to_unsubscribe: VecDeque<RoomName>,
-    /// When a linger ends; entries of topics that were followed again are skipped.
+    /// When each linger ends. Topics that were followed again are skipped.
     lingering: VecDeque<(Instant, RoomName)>,
     linger: Duration,
 }
 
 impl Topics {
-    /// Topics linger for so long after their last member left.
+    /// Topics linger for this long after their last member has left.
     pub fn new(linger: Duration) -> Self {
         Self {
             topics: HashMap::new(),
@@ -63,25 +68,22 @@ impl Topics {
         }
     }
 
-    /// The room has members. `true`: the topic is subscribed already, and `Following` can be said
-    /// at once.
+    /// The room has members. `true`: the topic is already subscribed, so the caller reports
+    /// `Following` at once.
     pub fn follow(&mut self, room: &RoomName) -> bool {
         match self.topics.get_mut(room) {
             None => {
                 self.queue_subscribe(room.clone());
                 false
             }
-            Some(Topic::On) => true,
+            Some(Topic::Subscribed) => true,
             Some(Topic::Subscribing { wanted, .. })
-            | Some(Topic::Unsubscribing {
-                asked: true,
-                wanted,
-            }) => {
+            | Some(Topic::Unsubscribing { sent: true, wanted }) => {
                 *wanted = true;
                 false
             }
-            Some(topic @ (Topic::Lingering { .. } | Topic::Unsubscribing { asked: false, .. })) => {
-                *topic = Topic::On;
+            Some(topic @ (Topic::Lingering { .. } | Topic::Unsubscribing { sent: false, .. })) => {
+                *topic = Topic::Subscribed;
                 true
             }
         }
@@ -90,12 +92,12 @@ impl Topics {
     /// The room's last member left.
     pub fn unfollow(&mut self, room: &RoomName, now: Instant) {
         match self.topics.get_mut(room) {
-            Some(Topic::On) => self.start_linger(room, now),
-            // Not asked for yet: as if it had never been wanted. While Redis is away clients may
-            // come and go as they like.
-            Some(Topic::Subscribing { asked: false, .. }) => {
+            Some(Topic::Subscribed) => self.start_linger(room, now),
+            // Not sent yet, so it is removed. Clients that come and go during an outage of Redis
+            // leave no entries.
+            Some(Topic::Subscribing { sent: false, .. }) => {
                 self.topics.remove(room);
-                self.forget_stale();
+                self.drop_stale();
             }
             Some(Topic::Subscribing { wanted, .. } | Topic::Unsubscribing { wanted, .. }) => {
                 *wanted = false;
@@ -104,28 +106,28 @@ impl Topics {
         }
     }
 
-    /// The room, if its messages are to be passed on.
+    /// The room, if its messages are to be forwarded.
     pub fn followed(&self, room: &str) -> Option<&RoomName> {
         match self.topics.get_key_value(room) {
-            Some((room, Topic::On)) => Some(room),
+            Some((room, Topic::Subscribed)) => Some(room),
             _ => None,
         }
     }
 
-    /// Redis has confirmed a subscription. A room comes back: say `Following` of it now.
+    /// Redis has confirmed a subscription. Returns the room if the caller must report `Following`.
     pub fn subscribed(&mut self, room: &str, now: Instant) -> Option<RoomName> {
         let (room, topic) = self.topics.get_key_value(room)?;
         let room = room.clone();
         match topic {
             Topic::Subscribing {
-                asked: true,
+                sent: true,
                 wanted: true,
             } => {
-                self.topics.insert(room.clone(), Topic::On);
+                self.topics.insert(room.clone(), Topic::Subscribed);
                 Some(room)
             }
             Topic::Subscribing {
-                asked: true,
+                sent: true,
                 wanted: false,
             } => {
                 self.start_linger(&room, now);
@@ -141,7 +143,7 @@ impl Topics {
             Some((
                 _,
                 Topic::Unsubscribing {
-                    asked: true,
+                    sent: true,
                     wanted: false,
                 },
             )) => {
@@ -150,7 +152,7 @@ impl Topics {
             Some((
                 room,
                 Topic::Unsubscribing {
-                    asked: true,
+                    sent: true,
                     wanted: true,
                 },
             )) => self.queue_subscribe(room.clone()),
@@ -158,7 +160,7 @@ impl Topics {
         }
     }
 
-    /// Ends the lingers that are over, and the oldest of too many.
+    /// Ends the lingers that have timed out, and the oldest of too many.
     pub fn tick(&mut self, now: Instant) {
         while let Some((until, _)) = self.lingering.front()
             && (*until <= now || self.lingering.len() > MAX_LINGERING)
@@ -168,7 +170,7 @@ impl Topics {
             };
             if self.topics.get(&room) == Some(&Topic::Lingering { until }) {
                 let leaving = Topic::Unsubscribing {
-                    asked: false,
+                    sent: false,
                     wanted: false,
                 };
                 self.topics.insert(room.clone(), leaving);
@@ -184,14 +186,11 @@ impl Topics {
             && let Some(room) = self.to_subscribe.pop_front()
         {
             match self.topics.get_mut(&room) {
-                Some(Topic::Subscribing {
-                    asked,
-                    wanted: true,
-                }) if !*asked => {
-                    *asked = true;
+                Some(Topic::Subscribing { sent, wanted: true }) if !*sent => {
+                    *sent = true;
                     rooms.push(room);
                 }
-                Some(Topic::Subscribing { asked: false, .. }) => {
+                Some(Topic::Subscribing { sent: false, .. }) => {
                     self.topics.remove(&room);
                 }
                 _ => {}
@@ -203,30 +202,30 @@ impl Topics {
         while rooms.len() < max
             && let Some(room) = self.to_unsubscribe.pop_front()
         {
-            if let Some(Topic::Unsubscribing { asked, .. }) = self.topics.get_mut(&room)
-                && !*asked
+            if let Some(Topic::Unsubscribing { sent, .. }) = self.topics.get_mut(&room)
+                && !*sent
             {
-                *asked = true;
+                *sent = true;
                 rooms.push(room);
             }
         }
         (!rooms.is_empty()).then_some(Ask::Unsubscribe(rooms))
     }
 
-    /// The connection is gone, and every subscription with it: what is wanted is asked for anew.
+    /// The connection is gone, and all subscriptions with it: wanted topics are subscribed again.
     pub fn lost(&mut self) {
         self.to_subscribe.clear();
         self.to_unsubscribe.clear();
         self.lingering.clear();
         self.topics.retain(|room, topic| {
             let wanted = match topic {
-                Topic::On => true,
+                Topic::Subscribed => true,
                 Topic::Lingering { .. } => false,
                 Topic::Subscribing { wanted, .. } | Topic::Unsubscribing { wanted, .. } => *wanted,
             };
             if wanted {
                 *topic = Topic::Subscribing {
-                    asked: false,
+                    sent: false,
                     wanted: true,
                 };
                 self.to_subscribe.push_back(room.clone());
@@ -235,14 +234,14 @@ impl Topics {
         });
     }
 
-    /// Names of rooms that are no longer wanted stay in the line until they outnumber the others.
-    fn forget_stale(&mut self) {
+    /// Names of rooms that are no longer wanted stay in the queue until they outnumber the others.
+    fn drop_stale(&mut self) {
         if self.to_subscribe.len() > 2 * self.topics.len() + 64 {
             let mut seen = HashSet::new();
             let topics = &self.topics;
             self.to_subscribe.retain(|room| {
                 let topic = topics.get(room);
-                matches!(topic, Some(Topic::Subscribing { asked: false, .. }))
+                matches!(topic, Some(Topic::Subscribing { sent: false, .. }))
                     && seen.insert(room.clone())
             });
         }
@@ -250,7 +249,7 @@ impl Topics {
 
     fn queue_subscribe(&mut self, room: RoomName) {
         let topic = Topic::Subscribing {
-            asked: false,
+            sent: false,
             wanted: true,
         };
         self.topics.insert(room.clone(), topic);

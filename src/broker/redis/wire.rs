@@ -1,19 +1,18 @@
-//! What nodes say to each other through Redis: the body of a publication, as it stands in a room's
-//! log, and the message that comes by a topic. Both begin with the version of their [`Format`], so
-//! that nodes of two versions can run side by side: a node writes the newest format that all live
-//! nodes read, and never skips a format it does not know ([`WireError::Newer`]).
+//! The wire format between nodes in Redis: the body of a publication in a room's log, and the
+//! message on a topic. Both begin with the version of their [`Format`], so that nodes of two
+//! versions can run side by side: a node writes the newest format that all live nodes read, and
+//! never skips a format it does not know ([`WireError::Newer`]).
 //!
 //! ```text
-//! body      = FORMAT JSON                      {"u":"ada","t":1764000000123,"x":"INCARNATION:SESSION","d":DATA}
-//! message   = FORMAT " " EPOCH " " OFFSET " " body     the script's; an ephemeral one has offset 0 and an epoch of zeros
+//! body    = FORMAT JSON      {"u":"ada","t":1764000000123,"x":"INCARNATION:SESSION","d":DATA}
+//! message = FORMAT " " EPOCH " " OFFSET " " body
 //! ```
 //!
-//! A change of who is in a room comes by the topic too: see [`change`]; what is kept of a user's
-//! connection: see [`connection`].
+//! The script writes the message; an ephemeral one has offset 0 and an epoch of zeros. Changes of
+//! presence use the topic too: see [`change`]. For a user's connection see [`connection`].
 //!
-//! `u` and `x` are absent when there is no user and nobody to except. Members that a later node
-//! adds to the JSON are ignored. Redis is a stranger here: whatever comes out of it is checked like
-//! a client's bytes.
+//! `u` is absent without a user, and `x` without an excepted session. Members that a later node
+//! adds to the JSON are ignored. Bytes from Redis are untrusted: they are checked like a client's.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -34,14 +33,14 @@ pub use format::split_version;
 
 pub use crate::model::publication::MAX_OFFSET;
 
-/// The longest body, in bytes: what is accepted from a client must be accepted from Redis, and
-/// `--max-message` goes up to 16 MiB; what is put around it takes less than 256 bytes.
+/// The longest body, in bytes. Data that is accepted from a client must be accepted from Redis, and
+/// `--max-message` is at most 16 MiB; the rest of the body takes less than 256 bytes.
 pub const MAX_BODY_BYTES: usize = (16 << 20) + 4096;
 
 /// `EPOCH` and `OFFSET` at their longest, the version and three blanks.
 const ENVELOPE_BYTES: usize = 16 + 16 + 4;
 
-/// Why bytes from Redis are no publication of ours. Whoever meets one counts it and goes on.
+/// Why bytes from Redis are not a publication. The reader counts them and continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// Not junk: a node of a later version wrote it. It must not be skipped.
@@ -57,7 +56,7 @@ impl WireError {
     const NO_VERSION: Self = WireError::Malformed("it begins with no version");
 }
 
-/// A message that came by a room's topic.
+/// A message on a room's topic.
 #[derive(Debug)]
 pub enum Heard {
     Message {
@@ -69,7 +68,7 @@ pub enum Heard {
     Changed(Change),
 }
 
-/// The members of a body; data stays the text it was.
+/// The members of a body; data is kept as text.
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow, default)]
@@ -111,7 +110,7 @@ fn encode_json(publication: &Publication, body: &mut String) {
     body.extend([",\"d\":", publication.data.get(), "}"]);
 }
 
-/// The message of an ephemeral publication, which no script writes.
+/// The message of an ephemeral publication, which the node itself publishes.
 pub fn encode_ephemeral(publication: &Publication, format: Format) -> String {
     let body = encode_body(publication, format);
     format!("{format} {} 0 {body}", Epoch::UNKNOWN)
@@ -146,12 +145,12 @@ fn decode_json(json: &[u8]) -> Result<Publication, WireError> {
     })
 }
 
-/// Reads what came by a topic, in any format up to `newest`.
+/// Reads a message of a topic, in any format up to `newest`.
 pub fn decode_message(bytes: &[u8], newest: Format) -> Result<Heard, WireError> {
     if bytes.len() > MAX_BODY_BYTES + ENVELOPE_BYTES {
         return Err(WireError::TooLong);
     }
-    // Without the blank it is no message of any format.
+    // Without the blank it is not a message of any format.
     if bytes.get(1) != Some(&b' ') {
         return Err(WireError::NO_VERSION);
     }
@@ -186,12 +185,12 @@ pub fn decode_epoch(bytes: &[u8]) -> Epoch {
 }
 
 /// Reads the ended epochs of a log as a script writes them: ` EPOCH OFFSET`, any number of times.
-/// What is none of ours ends the list: older epochs that cannot be read count as forgotten.
+/// Malformed text ends the list: epochs that cannot be read count as forgotten.
 pub fn decode_ends(bytes: &[u8]) -> Ends {
     let text = std::str::from_utf8(bytes).unwrap_or_default();
-    let mut words = text.split(' ').skip(1);
+    let mut parts = text.split(' ').skip(1);
     let pairs = std::iter::from_fn(|| {
-        let (epoch, offset) = (words.next()?, words.next()?);
+        let (epoch, offset) = (parts.next()?, parts.next()?);
         Some((Epoch::parse(epoch), decode_offset(offset.as_bytes())?))
     });
     pairs.take(MAX_ENDS).collect()
@@ -208,8 +207,7 @@ pub fn decode_offset(bytes: &[u8]) -> Option<u64> {
     (canonical && offset <= MAX_OFFSET).then_some(offset)
 }
 
-/// What stands in a page for an entry that cannot be read: `null`, so that the room has no hole for
-/// ever.
+/// Replaces an entry that cannot be read in a page: `null`, so that the room has no permanent hole.
 pub fn unreadable() -> Publication {
     Publication {
         user: None,
@@ -258,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_versioned_compact_json() {
+    fn body_is_versioned_compact_json() {
         let full = publication(Some("ada"), 1764, Some((0x2a, 7)), r#"{"text":"hi"}"#);
         assert_eq!(
             encode_body(&full, Format::FIRST),
@@ -335,12 +333,12 @@ mod tests {
         let formats = [1, 2, 3].map(|number| Format::new(number).unwrap());
         let newest = formats[1];
         for format in formats {
-            let said = publication(Some("ada"), 7, None, "true");
-            let body = encode_body(&said, format);
+            let sent = publication(Some("ada"), 7, None, "true");
+            let body = encode_body(&sent, format);
             let messages = [
                 format!("{format} 000000000000002a 7 {body}"),
                 format!("1 000000000000002a 7 {body}"),
-                encode_ephemeral(&said, format),
+                encode_ephemeral(&sent, format),
             ];
             let read = messages.map(|it| decode_message(it.as_bytes(), newest).map(drop));
             let change = format!("{format} here 7 8 ada 0 1 ");
@@ -355,7 +353,7 @@ mod tests {
                 assert_eq!(body.unwrap_err(), newer);
             }
         }
-        // What only begins like a version is no message of any format.
+        // Bytes that only begin like a version are not a message of any format.
         let junk = decode_message(b"31 000000000000002a 7 x", newest).unwrap_err();
         assert_eq!(junk, WireError::NO_VERSION);
     }
@@ -372,10 +370,10 @@ mod tests {
         let epoch = Epoch::new(0x2a);
         match decode_message(format!("1 {epoch} 42 {body}").as_bytes(), Format::FIRST).unwrap() {
             Heard::Message {
-                epoch: received_at,
+                epoch: epoch_read,
                 offset: 42,
                 ..
-            } => assert_eq!(received_at, epoch),
+            } => assert_eq!(epoch_read, epoch),
             other => panic!("{other:?}"),
         }
         let ephemeral = encode_ephemeral(&publication(None, 1, None, "1"), Format::FIRST);
@@ -402,7 +400,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_reads_back(
+        fn encoded_message_reads_back(
             user in proptest::option::of("[A-Za-z0-9_.:-]{1,64}"),
             time: u64,
             except: Option<(u64, u64)>,
@@ -411,14 +409,15 @@ mod tests {
             offset in 1..=MAX_OFFSET,
         ) {
             let data = serde_json::to_string(&text).unwrap();
-            let said = publication(user.as_deref(), time, except, &data);
-            let message = format!("1 {} {offset} {}", Epoch::new(epoch), encode_body(&said, Format::FIRST));
+            let sent = publication(user.as_deref(), time, except, &data);
+            let body = encode_body(&sent, Format::FIRST);
+            let message = format!("1 {} {offset} {body}", Epoch::new(epoch));
             match decode_message(message.as_bytes(), Format::FIRST).unwrap() {
-                Heard::Message { epoch: received_at, offset: at, publication } => {
-                    prop_assert_eq!((received_at, at), (Epoch::new(epoch), offset));
-                    prop_assert_eq!(publication.user, said.user);
+                Heard::Message { epoch: epoch_read, offset: at, publication } => {
+                    prop_assert_eq!((epoch_read, at), (Epoch::new(epoch), offset));
+                    prop_assert_eq!(publication.user, sent.user);
                     prop_assert_eq!(publication.time, time);
-                    prop_assert_eq!(publication.except, said.except);
+                    prop_assert_eq!(publication.except, sent.except);
                     prop_assert_eq!(publication.data.get(), data);
                 }
                 other => prop_assert!(false, "an offset got lost: {other:?}"),

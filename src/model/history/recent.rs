@@ -1,6 +1,6 @@
-//! The messages of a room that a node keeps for those who come back: the newest ones, and beside
-//! them the pages that were read for a herd, so that whoever of it comes later, or takes a page
-//! more slowly, costs no read of its own.
+//! The messages of a room that a node caches for returning clients: the newest ones, and the pages
+//! that were read when many clients returned together, so that the later or slower of them cause no
+//! reads of their own.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,14 +10,13 @@ use super::Run;
 use crate::model::publication::Publication;
 
 /// Messages of a room up to the one that the node delivered last, in runs with holes between them.
-/// What is here serves clients that come back without a read; what was given up for memory is read
-/// again.
+/// Cached messages serve returning clients without a read; evicted ones are read again.
 #[derive(Debug, Default)]
 pub struct Recent {
     /// Ascending; none is empty, and between two of them at least one message is missing. The last
     /// one grows with what is delivered.
     runs: Vec<Run>,
-    /// When the log gives them up, unless something is published before.
+    /// When they expire in the log, without another publish.
     pub expires: Option<Instant>,
 }
 
@@ -27,7 +26,7 @@ impl Recent {
         !self.runs.is_empty() && self.expires.is_some_and(|expires| expires <= now)
     }
 
-    /// Bytes held, as far as [`Publication::weight`] knows.
+    /// The approximate bytes held, by [`Publication::weight`].
     pub fn weight(&self) -> usize {
         self.runs.iter().map(Run::weight).sum()
     }
@@ -48,12 +47,12 @@ impl Recent {
         start..end
     }
 
-    /// Adds the message that was delivered.
+    /// Adds a message that was delivered.
     pub fn push(&mut self, offset: u64, publication: Arc<Publication>) {
         match self.runs.last_mut() {
             Some(newest) if newest.end() == offset => newest.push(publication),
             _ => {
-                // Most rooms never have another.
+                // Most rooms never have another run.
                 self.runs.reserve_exact(1);
                 self.insert(&[(offset, publication)], offset);
             }
@@ -61,7 +60,7 @@ impl Recent {
     }
 
     /// Adds a page of the log, which is ascending and without holes, as far as it was `delivered`.
-    /// What it touches becomes one run with it.
+    /// Runs that it touches become one run with it.
     pub fn insert(&mut self, page: &[(u64, Arc<Publication>)], delivered: u64) {
         let page = &page[..page.partition_point(|(offset, _)| *offset <= delivered)];
         let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else {
@@ -84,7 +83,7 @@ impl Recent {
         self.runs.insert(from, joined);
     }
 
-    /// Gives up the older half, at least one message.
+    /// Drops the older half, at least one message.
     pub fn shrink(&mut self) {
         let held: usize = self.runs.iter().map(Run::len).sum();
         for _ in 0..held.div_ceil(2) {
@@ -95,7 +94,7 @@ impl Recent {
         }
     }
 
-    /// Keeps what is among the newest `size` messages of the room.
+    /// Keeps the messages that are among the newest `size` of the room.
     pub fn truncate(&mut self, size: usize) {
         let end = self.runs.last().map_or(0, Run::end);
         while self
@@ -107,7 +106,7 @@ impl Recent {
         }
     }
 
-    /// Gives up what is above this offset.
+    /// Drops the messages above this offset.
     pub fn cut(&mut self, offset: u64) {
         while let Some(newest) = self.runs.last_mut()
             && newest.end() > offset + 1
@@ -149,15 +148,15 @@ mod tests {
     fn held(recent: &Recent) -> BTreeSet<u64> {
         let held = |offset: &u64| {
             let run = recent.run_at(*offset)?;
-            let (found, said) = run.after(offset - 1, 1).next()?;
-            assert_eq!((found, said.time), (*offset, *offset));
+            let (found, publication) = run.after(offset - 1, 1).next()?;
+            assert_eq!((found, publication.time), (*offset, *offset));
             Some(())
         };
         (1..200).filter(|offset| held(offset).is_some()).collect()
     }
 
     #[test]
-    fn pages_of_a_herd_become_one_run_with_the_newest_when_they_meet() {
+    fn pages_and_newest_messages_become_one_run_when_they_meet() {
         let mut recent = Recent::default();
         recent.push(90, Publication::numbered(90));
         recent.insert(&page(10..=19), 90);
@@ -178,7 +177,7 @@ mod tests {
 
     /// Against a naive model, a set of offsets.
     #[test]
-    fn what_is_held_is_what_was_added_and_not_given_up_whatever_the_order() {
+    fn cached_messages_agree_with_a_naive_model_in_any_order() {
         for seed in 0..500 {
             let mut random = fastrand::Rng::with_seed(seed);
             let (mut recent, mut model) = (Recent::default(), BTreeSet::new());

@@ -1,4 +1,4 @@
-//! Topics one by one, and against a naive model.
+//! The state machine of topics step by step, and against a naive model.
 
 use std::collections::HashSet;
 
@@ -17,25 +17,25 @@ fn topics() -> (Topics, RoomName, Instant) {
 }
 
 #[test]
-fn a_follow_is_asked_for_once_and_confirmed() {
+fn follow_is_sent_once_and_confirmed() {
     let (mut topics, lobby, now) = topics();
     assert!(!topics.follow(&lobby));
     assert_eq!(topics.followed("lobby"), None);
     assert_eq!(topics.ask(10), Some(Ask::Subscribe(vec![lobby.clone()])));
     assert_eq!(topics.ask(10), None);
     assert_eq!(topics.subscribed("lobby", now), Some(lobby.clone()));
-    assert_eq!(topics.subscribed("lobby", now), None, "said once");
+    assert_eq!(topics.subscribed("lobby", now), None, "reported once");
     assert_eq!(topics.followed("lobby"), Some(&lobby));
 }
 
 #[test]
-fn a_topic_lingers_and_is_followed_again_without_asking() {
+fn topic_lingers_and_is_followed_again_without_a_request() {
     let (mut topics, lobby, now) = topics();
     topics.follow(&lobby);
     topics.ask(1);
     topics.subscribed("lobby", now);
     topics.unfollow(&lobby, now);
-    assert_eq!(topics.followed("lobby"), None, "nobody listens");
+    assert_eq!(topics.followed("lobby"), None, "it has no members");
     topics.tick(now + Duration::from_secs(4));
     assert_eq!(topics.ask(1), None);
     assert!(topics.follow(&lobby), "it is subscribed still");
@@ -44,14 +44,14 @@ fn a_topic_lingers_and_is_followed_again_without_asking() {
     topics.unfollow(&lobby, now + Duration::from_secs(6));
     topics.tick(now + Duration::from_secs(11));
     assert_eq!(topics.ask(1), Some(Ask::Unsubscribe(vec![lobby.clone()])));
-    assert!(!topics.follow(&lobby), "the request is on its way");
+    assert!(!topics.follow(&lobby), "the request is in flight");
     assert_eq!(topics.ask(1), None, "one request at a time");
     topics.unsubscribed("lobby");
     assert_eq!(topics.ask(1), Some(Ask::Subscribe(vec![lobby])));
 }
 
 #[test]
-fn after_a_loss_only_what_is_wanted_is_asked_for() {
+fn loss_resubscribes_only_wanted_topics() {
     let (mut topics, lobby, now) = topics();
     let (away, gone) = (room("away"), room("gone"));
     for name in [&lobby, &away, &gone] {
@@ -68,14 +68,14 @@ fn after_a_loss_only_what_is_wanted_is_asked_for() {
     assert!(topics.topics.len() == 1);
 }
 
-/// The naive model: what Redis has, what the members want, what is on its way.
+/// The naive model: the subscriptions of Redis, the wanted rooms, and the request in flight.
 #[derive(Default)]
 struct Model {
     subscribed: HashSet<String>,
     wanted: HashSet<String>,
-    /// Follows that no `Following` has answered yet.
+    /// Follows without a `Following` yet.
     waiting: HashSet<String>,
-    on_its_way: Option<(bool, VecDeque<RoomName>)>,
+    in_flight: Option<(bool, VecDeque<RoomName>)>,
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn random_operations_agree_with_a_naive_model() {
             now += Duration::from_millis(random.u64(0..20));
             step(&mut topics, &mut model, &mut random, now, seed);
         }
-        // Quiet again: everything is confirmed and no linger is left.
+        // At rest: all requests are confirmed and no linger is left.
         for _ in 0..100 {
             now += Duration::from_millis(60);
             topics.tick(now);
@@ -129,7 +129,7 @@ fn step(
         7..9 => send(topics, model, random.usize(1..4)),
         9..11 => confirm(topics, model, now, seed),
         _ if random.u8(0..10) == 0 => {
-            model.on_its_way = None;
+            model.in_flight = None;
             model.subscribed.clear();
             topics.lost();
             model.waiting = model.wanted.clone();
@@ -144,8 +144,8 @@ fn step(
 }
 
 fn send(topics: &mut Topics, model: &mut Model, max: usize) {
-    if model.on_its_way.is_none() {
-        model.on_its_way = topics.ask(max).map(|ask| match ask {
+    if model.in_flight.is_none() {
+        model.in_flight = topics.ask(max).map(|ask| match ask {
             Ask::Subscribe(rooms) => (true, rooms.into()),
             Ask::Unsubscribe(rooms) => (false, rooms.into()),
         });
@@ -153,11 +153,11 @@ fn send(topics: &mut Topics, model: &mut Model, max: usize) {
 }
 
 fn confirm(topics: &mut Topics, model: &mut Model, now: Instant, seed: u64) {
-    let Some((subscribe, rooms)) = &mut model.on_its_way else {
+    let Some((subscribe, rooms)) = &mut model.in_flight else {
         return;
     };
     let Some(room) = rooms.pop_front() else {
-        model.on_its_way = None;
+        model.in_flight = None;
         return;
     };
     let name = room.as_str().to_owned();
@@ -174,13 +174,13 @@ fn confirm(topics: &mut Topics, model: &mut Model, now: Instant, seed: u64) {
 }
 
 fn confirm_all(topics: &mut Topics, model: &mut Model, now: Instant, seed: u64) {
-    while model.on_its_way.is_some() {
+    while model.in_flight.is_some() {
         confirm(topics, model, now, seed);
     }
 }
 
 #[test]
-fn rooms_that_come_and_go_while_redis_is_away_leave_nothing_behind() {
+fn rooms_that_come_and_go_during_an_outage_leave_no_entries() {
     let now = Instant::now();
     let mut topics = Topics::new(Duration::from_secs(5));
     let kept = RoomName::new("kept").unwrap();
@@ -200,7 +200,7 @@ fn rooms_that_come_and_go_while_redis_is_away_leave_nothing_behind() {
 }
 
 #[test]
-fn the_oldest_of_too_many_lingers_ends_early() {
+fn oldest_of_too_many_lingers_ends_early() {
     let now = Instant::now();
     let mut topics = Topics::new(Duration::from_secs(3600));
     for n in 0..MAX_LINGERING + 5 {

@@ -1,8 +1,10 @@
-//! How a change of who is in a room is told by its topic:
+//! The message of a change of a room's presence, which scripts publish on the room's topic:
 //!
 //! ```text
-//! message   = FORMAT " here " FROM " " VERSION " " USER " " WAS " " CONNECTIONS " " INFO       the scripts'; INFO may be empty
+//! message = FORMAT " here " FROM " " VERSION " " USER " " WAS " " CONNECTIONS " " INFO
 //! ```
+//!
+//! INFO may be empty.
 
 use serde_json::value::RawValue;
 
@@ -10,16 +12,16 @@ use super::{WireError, decode_offset};
 use crate::model::id::UserName;
 use crate::model::member::{Change, INFO_BYTES, Info, Member};
 
-/// What stands behind the version in a message that tells of a change.
+/// The text after the version in the message of a change.
 pub const BEGIN: &[u8] = b"here ";
 
 /// Reads what follows [`BEGIN`].
 pub fn decode(bytes: &[u8]) -> Result<Change, WireError> {
-    let mut words = bytes.splitn(6, |&byte| byte == b' ');
+    let mut parts = bytes.splitn(6, |&byte| byte == b' ');
     let mut next = || {
-        words
+        parts
             .next()
-            .ok_or(WireError::Malformed("a change has six words"))
+            .ok_or(WireError::Malformed("a change has six parts"))
     };
     let (from, version, user) = (next()?, next()?, next()?);
     let (was, connections, info) = (next()?, next()?, next()?);
@@ -64,7 +66,7 @@ fn decode_connections(bytes: &[u8]) -> Result<u32, WireError> {
     number.ok_or(WireError::Malformed("no number of connections"))
 }
 
-/// Reads what a user shows of itself; no bytes are nothing.
+/// Reads the info of a user; `None` for no bytes.
 pub fn decode_info(bytes: &[u8]) -> Result<Option<Info>, WireError> {
     if bytes.is_empty() {
         return Ok(None);
@@ -75,9 +77,10 @@ pub fn decode_info(bytes: &[u8]) -> Result<Option<Info>, WireError> {
     let wrong = WireError::Malformed("an info is a JSON object");
     let text = std::str::from_utf8(bytes).map_err(|_| wrong)?;
     let info: Box<RawValue> = serde_json::from_str(text).map_err(|_| wrong)?;
-    match info.get().starts_with('{') {
-        true => Ok(Some(Info::from(info))),
-        false => Err(wrong),
+    if info.get().starts_with('{') {
+        Ok(Some(Info::from(info)))
+    } else {
+        Err(wrong)
     }
 }
 
@@ -89,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_reads_back() {
+    fn change_reads_back() {
         let Ok(Heard::Changed(change)) = decode_message(
             br#"1 here 7 1764000000000000 ada 0 2 {"name": "Ada L"}"#,
             Format::FIRST,

@@ -1,12 +1,11 @@
-//! What stands in Redis of a user's connection: a name that no user has, and what is known of it as
-//! JSON.
+//! A user's connection in Redis: a field whose name no user can have, and JSON that describes the
+//! connection.
 //!
 //! ```text
 //! field = "@" INCARNATION "-" SESSION            JSON = {"node":"a","info":{"name":"Ada L"}}
 //! ```
 //!
-//! `info` is absent when the client shows nothing of itself. Members that a later node adds are
-//! ignored.
+//! `info` is absent if the client has none. Members that a later node adds are ignored.
 
 use std::borrow::Cow;
 
@@ -22,7 +21,7 @@ use crate::model::publication::Sender;
 const BYTES: usize = INFO_BYTES + 256;
 
 #[derive(Deserialize, Serialize)]
-struct Known<'a> {
+struct Json<'a> {
     #[serde(borrow)]
     node: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -34,18 +33,18 @@ pub fn field(session: Sender) -> String {
     format!("@{session}")
 }
 
-/// What is known of a connection.
+/// The JSON of a connection.
 pub fn encode(connection: &Connection) -> Info {
-    let known = Known {
+    let value = Json {
         node: Cow::Borrowed(&connection.node),
         info: connection.info.as_deref(),
     };
     // Writing texts and JSON to memory cannot fail.
-    let json = serde_json::value::to_raw_value(&known).unwrap_or_default();
+    let json = serde_json::value::to_raw_value(&value).unwrap_or_default();
     json.into()
 }
 
-/// Reads a field and what stands in it.
+/// Reads a field and its JSON.
 pub fn decode(field: &[u8], json: &[u8]) -> Result<Connection, WireError> {
     let name = std::str::from_utf8(field).ok();
     let session = name
@@ -56,11 +55,11 @@ pub fn decode(field: &[u8], json: &[u8]) -> Result<Connection, WireError> {
     }
     let wrong = WireError::Malformed("not the JSON of a connection");
     let text = std::str::from_utf8(json).map_err(|_| wrong)?;
-    let known: Known<'_> = serde_json::from_str(text).map_err(|_| wrong)?;
-    let info = known.info.map_or("", RawValue::get);
+    let value: Json<'_> = serde_json::from_str(text).map_err(|_| wrong)?;
+    let info = value.info.map_or("", RawValue::get);
     Ok(Connection {
         session,
-        node: known.node.into_owned(),
+        node: value.node.into_owned(),
         info: change::decode_info(info.as_bytes())?,
     })
 }
@@ -73,7 +72,7 @@ mod tests {
     use crate::model::id::{Incarnation, SessionId};
 
     #[test]
-    fn a_connection_reads_back() {
+    fn connection_reads_back() {
         let session = Sender {
             incarnation: Incarnation(0x2a),
             session: SessionId(7),
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_connection_of_ours_is_refused() {
+    fn malformed_connection_is_refused() {
         let field = "@000000000000002a-7";
         let long = format!(r#"{{"node":"{}"}}"#, "x".repeat(BYTES));
         let shown = format!(
