@@ -82,7 +82,7 @@ impl Presence {
     /// Waits for the answers to the batch in flight; for ever if there is none. Cancel safe.
     ///
     /// # Errors
-    /// The connection should be made anew.
+    /// The connection must be replaced.
     pub async fn turn(&mut self) -> Result<(), End> {
         match (&mut self.answers).await {
             Ok(answers) if answers.len() == self.sent.len() => {
