@@ -24,7 +24,7 @@ fn numbers(version: &str) -> [u64; 3] {
 }
 
 #[test]
-fn versions_with_known_holes_are_behind_us() {
+fn versions_with_known_vulnerabilities_are_absent() {
     // The first version without the hole, of each line (the first two numbers) that has one.
     let floors = [
         ("aws-lc-sys", [0, 39, 0]),
@@ -52,7 +52,7 @@ fn versions_with_known_holes_are_behind_us() {
 }
 
 #[test]
-fn what_is_banned_is_not_there() {
+fn banned_packages_are_absent() {
     let found = packages();
     for name in ["rsa", "openssl", "openssl-sys", "native-tls"] {
         assert!(found.iter().all(|(other, _)| *other != name), "{name}");

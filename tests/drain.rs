@@ -12,7 +12,7 @@ use switchboard::runtime;
 use crate::support::{Backend, DEADLINE, NodeProcess, TestNode, http, run};
 
 #[test]
-fn two_clients_are_told_at_once_and_the_drain_ends() {
+fn drain_notifies_two_clients_at_once_and_ends() {
     run(async {
         let node = TestNode::with(|config| config.drain_time = Duration::from_secs(30)).await;
         let (mut ada, mut bob) = (node.client().await, node.client().await);
@@ -36,7 +36,7 @@ fn two_clients_are_told_at_once_and_the_drain_ends() {
 }
 
 #[test]
-fn a_client_that_ignores_the_farewell_does_not_hold_the_drain_up() {
+fn client_that_ignores_the_close_frame_does_not_delay_the_drain() {
     run(async {
         let node = TestNode::with(|config| config.close_timeout = Duration::from_millis(300)).await;
         let _silent = node.client().await;
@@ -45,7 +45,7 @@ fn a_client_that_ignores_the_farewell_does_not_hold_the_drain_up() {
 }
 
 #[test]
-fn a_draining_node_says_so_and_takes_nobody_in() {
+fn draining_node_is_unready_and_refuses_clients() {
     run(async {
         let node = TestNode::with(|config| {
             config.drain_time = Duration::from_secs(5);
@@ -90,7 +90,7 @@ fn small_buffer(address: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn an_answer_that_is_being_written_is_written_to_its_end() {
+fn response_in_progress_is_written_to_its_end() {
     run(async {
         let mut node = NodeProcess::start(&["--log-level", "debug"]).await;
         let mut backend = Backend::without_key(node.address).await;

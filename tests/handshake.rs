@@ -117,7 +117,7 @@ fn a_handshake_may_follow_other_requests_on_its_connection() {
 }
 
 #[test]
-fn only_its_own_paths_speak_websocket() {
+fn websocket_is_spoken_only_on_its_own_paths() {
     run(async {
         let node = TestNode::with(patient).await;
         for path in ["/nothing", "/ws/", "/WS", "/echo"] {
@@ -318,7 +318,7 @@ fn a_ping_is_answered_with_its_payload_even_within_a_message() {
 }
 
 #[test]
-fn empty_fragments_cost_nothing_and_harm_nobody() {
+fn empty_fragments_cost_nothing_and_do_no_harm() {
     run(async {
         let node = TestNode::with(|config| {
             patient(config);

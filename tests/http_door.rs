@@ -178,7 +178,7 @@ fn a_body_is_read_away_by_its_length_whatever_it_looks_like() {
 }
 
 #[test]
-fn a_client_that_asks_first_is_told_to_go_on() {
+fn client_that_expects_100_continue_receives_it() {
     run(async {
         let node = TestNode::with(patient).await;
         let mut caller = ApiCaller::connect(node.address).await;
@@ -241,7 +241,7 @@ fn a_slow_head_has_one_deadline_that_its_bytes_do_not_move() {
 }
 
 #[test]
-fn a_connection_that_says_nothing_is_closed_without_a_word() {
+fn silent_connection_is_closed_without_a_response() {
     run(async {
         let node = TestNode::with(impatient).await;
         ApiCaller::connect(node.address).await.expect_end().await;
@@ -259,7 +259,7 @@ fn a_connection_that_says_nothing_is_closed_without_a_word() {
 }
 
 #[test]
-fn what_is_at_the_bound_passes_and_what_is_over_it_does_not() {
+fn requests_at_the_bound_pass_and_requests_over_it_are_refused() {
     let head = |size: usize| {
         let start = "GET /healthz HTTP/1.1\r\nHost: a\r\nX: ";
         format!("{start}{}\r\n\r\n", "a".repeat(size - start.len() - 4))
@@ -317,7 +317,7 @@ fn pages_are_served_and_asked_for_again_by_their_tag() {
 }
 
 #[test]
-fn unknown_paths_and_methods_are_told_apart_and_the_connection_goes_on() {
+fn unknown_paths_and_methods_are_distinguished_and_the_connection_goes_on() {
     run(async {
         let node = TestNode::with(patient).await;
         let mut caller = ApiCaller::connect(node.address).await;
@@ -361,7 +361,7 @@ fn health_checks_are_answered_in_http_1_0_too() {
 }
 
 #[test]
-fn a_node_without_its_redis_lives_but_is_not_ready_and_takes_no_clients() {
+fn node_without_redis_is_alive_but_unready_and_refuses_clients() {
     run(async {
         let nothing = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = nothing.local_addr().expect("it is bound").port();
@@ -411,7 +411,7 @@ fn a_page_asked_for_with_an_upgrade_is_the_last_answer_on_its_connection() {
 }
 
 #[test]
-fn one_connection_too_many_is_told_so_and_the_others_go_on() {
+fn connection_over_the_limit_is_refused_and_the_others_go_on() {
     run(async {
         let full = |config: &mut Config| {
             patient(config);

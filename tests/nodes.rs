@@ -69,7 +69,7 @@ async fn report_of(client: &mut TestClient, node: &str, fits: impl Fn(&Value) ->
 }
 
 #[test]
-fn a_node_without_redis_tells_once_a_second_what_it_does() {
+fn node_without_redis_reports_once_a_second() {
     run(async {
         let node = TestNode::start().await;
         let mut ada = node.client().await;
@@ -119,7 +119,7 @@ fn a_node_without_redis_tells_once_a_second_what_it_does() {
 }
 
 #[test]
-fn the_nodes_of_a_cluster_are_heard_on_each_of_them_and_a_new_run_is_told_apart() {
+fn reports_of_all_nodes_arrive_on_each_and_a_restart_changes_the_incarnation() {
     run(async {
         let mut cluster = Cluster::start().await;
         let mut clients = [
@@ -171,7 +171,7 @@ fn reports_go_on_when_redis_is_back() {
 }
 
 #[test]
-fn a_node_that_stops_says_so_as_long_as_it_is_there() {
+fn draining_node_reports_its_state_until_it_ends() {
     run(async {
         let cluster = Cluster::start().await;
         let mut ada = cluster.nodes[0].client().await;
@@ -185,7 +185,7 @@ fn a_node_that_stops_says_so_as_long_as_it_is_there() {
 }
 
 #[test]
-fn reading_needs_a_grant_that_names_the_room_and_nobody_publishes_there() {
+fn reading_needs_a_grant_for_the_room_and_publishing_is_refused() {
     run(async {
         let issuer = Issuer::new();
         let node = TestNode::with(|config| {
@@ -230,7 +230,7 @@ fn reading_needs_a_grant_that_names_the_room_and_nobody_publishes_there() {
 }
 
 #[test]
-fn in_open_mode_everyone_reads_unless_a_rule_forbids_it() {
+fn open_mode_lets_everyone_read_unless_a_rule_forbids_it() {
     run(async {
         for (policy, may_read) in [
             (None, true),

@@ -11,7 +11,7 @@ use crate::support::backend::{KEY, keys};
 use crate::support::{TestNode, run};
 
 #[test]
-fn the_api_is_what_its_description_says() {
+fn api_matches_its_openapi_description() {
     run(async {
         let node = TestNode::with(|config| config.api_key_file = Some(keys())).await;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -31,7 +31,7 @@ fn the_api_is_what_its_description_says() {
 }
 
 #[test]
-fn the_examples_of_the_guide_answer_what_it_says() {
+fn examples_of_the_api_guide_return_what_it_shows() {
     run(async {
         let node = TestNode::with(|config| {
             config.api_key_file = Some(keys());

@@ -93,7 +93,7 @@ fn comings(client: &TestClient) -> Vec<String> {
 }
 
 #[test]
-fn members_are_told_who_comes_and_goes_and_every_node_lists_the_same() {
+fn members_receive_joins_and_leaves_and_every_node_lists_the_same() {
     in_both(short_grace, async |house| {
         let mut ada = house.member(0, "ada", "lobby").await;
         assert_eq!(ada.push("joined").await["user"], "ada", "it hears itself");
@@ -127,7 +127,7 @@ fn members_are_told_who_comes_and_goes_and_every_node_lists_the_same() {
 }
 
 #[test]
-fn a_reload_and_a_change_of_node_within_the_grace_make_no_noise() {
+fn reload_and_change_of_node_within_the_grace_send_no_events() {
     let long_grace = |config: &mut Config| config.presence_grace = Duration::from_secs(3);
     in_both(long_grace, async |house| {
         let mut ada = house.member(0, "ada", "lobby").await;
@@ -164,7 +164,7 @@ fn two_devices_are_one_user() {
 }
 
 #[test]
-fn the_anonymous_are_counted_and_whoever_takes_a_name_is_listed() {
+fn anonymous_connections_are_counted_and_listed_once_named() {
     in_both(short_grace, async |house| {
         let mut ada = house.member(0, "ada", "lobby").await;
         let mut nobodies = Vec::new();
@@ -226,7 +226,7 @@ fn a_long_list_comes_in_pages_that_are_the_same_on_every_node() {
 }
 
 #[test]
-fn where_events_are_off_the_list_is_still_answered() {
+fn list_is_answered_where_events_are_off() {
     let off = |config: &mut Config| {
         short_grace(config);
         let rooms = Pattern::new("big.*").expect("a pattern");
@@ -244,7 +244,7 @@ fn where_events_are_off_the_list_is_still_answered() {
 }
 
 #[test]
-fn what_was_missed_while_redis_was_away_is_told_as_the_difference() {
+fn changes_during_a_redis_outage_are_sent_as_a_difference() {
     run(async {
         let mut redis = RedisServer::start();
         let url = redis.url();
@@ -317,7 +317,7 @@ fn the_members_of_a_killed_node_leave_once() {
 }
 
 #[test]
-fn whoever_a_draining_node_sends_away_has_not_left_if_back_elsewhere_in_time() {
+fn client_of_a_draining_node_that_reconnects_in_time_has_not_left() {
     run(async {
         let redis = RedisServer::start();
         let url = redis.url();

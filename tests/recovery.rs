@@ -97,7 +97,7 @@ fn a_recovery_that_is_larger_than_an_outbox_comes_in_pages_and_overflows_nothing
 }
 
 #[test]
-fn a_position_that_the_log_no_longer_reaches_is_told_lost_with_the_new_one() {
+fn position_before_the_log_is_reported_lost_with_the_new_one() {
     run(async {
         let node = TestNode::with(|config| config.history_size = 10).await;
         let mut ada = node.client().await;
@@ -126,7 +126,7 @@ fn a_position_that_the_log_no_longer_reaches_is_told_lost_with_the_new_one() {
 }
 
 #[test]
-fn whoever_joins_again_while_it_is_a_member_starts_from_where_it_says() {
+fn member_that_joins_again_starts_from_its_position() {
     run(async {
         let node = TestNode::start().await;
         let mut ada = node.client().await;
@@ -168,7 +168,7 @@ fn clients_that_come_back_while_the_room_is_busy_miss_nothing() {
 }
 
 #[test]
-fn how_much_is_kept_depends_on_the_name_of_the_room() {
+fn retention_depends_on_the_name_of_the_room() {
     run(async {
         let rule = Rule {
             rooms: Pattern::new("short.*").unwrap(),
@@ -192,7 +192,7 @@ fn how_much_is_kept_depends_on_the_name_of_the_room() {
 }
 
 #[test]
-fn a_node_alone_tells_who_comes_back_for_what_it_had_no_memory_for() {
+fn single_node_reports_messages_it_dropped_for_memory() {
     run(async {
         let node = TestNode::with(|config| {
             config.history_memory = 1 << 20;

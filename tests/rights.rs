@@ -83,7 +83,7 @@ fn rules_and_grants_decide_each_action_for_itself() {
 }
 
 #[test]
-fn a_refreshed_token_takes_rights_away_and_says_so() {
+fn refreshed_token_revokes_rights_and_notifies_the_client() {
     run(async {
         let issuer = Issuer::new();
         let node = TestNode::with(|config| issuer.secures(config)).await;
@@ -105,7 +105,7 @@ fn a_refreshed_token_takes_rights_away_and_says_so() {
 }
 
 #[test]
-fn in_open_mode_users_write_to_each_other_and_read_only_their_own() {
+fn users_in_open_mode_write_to_each_other_and_read_only_their_own() {
     run(async {
         let node = TestNode::start().await;
         let (mut ada, mut bob) = (node.client().await, node.client().await);

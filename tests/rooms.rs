@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::{TestNode, run};
 
 #[test]
-fn everyone_in_a_room_hears_what_is_said_in_order_and_nobody_else() {
+fn messages_reach_all_members_in_order_and_no_other_client() {
     run(async {
         let node = TestNode::start().await;
         let (mut ada, mut bob, mut eve) = (
@@ -36,7 +36,7 @@ fn everyone_in_a_room_hears_what_is_said_in_order_and_nobody_else() {
 }
 
 #[test]
-fn who_has_left_hears_nothing_more_and_who_never_joined_may_leave() {
+fn client_that_left_receives_nothing_and_leaving_unjoined_is_allowed() {
     run(async {
         let node = TestNode::start().await;
         let (mut ada, mut bob) = (node.client().await, node.client().await);
@@ -72,7 +72,7 @@ fn a_key_makes_a_retry_harmless() {
 }
 
 #[test]
-fn the_sender_may_leave_itself_out_and_still_sees_no_hole() {
+fn sender_may_exclude_itself_and_sees_no_gap() {
     run(async {
         let node = TestNode::start().await;
         let (mut ada, mut bob) = (node.client().await, node.client().await);

@@ -16,7 +16,7 @@ use crate::support::redis_server::free_port;
 use crate::support::{GLANCE, TestClient, eventually, run, within};
 
 #[test]
-fn a_cluster_says_when_it_is_ready_and_ends_in_order_what_it_started() {
+fn cluster_script_prints_when_it_is_ready_and_ends_its_processes_in_order() {
     run(async {
         let mut cluster = Runner::start(Ports::free());
         let ports = cluster.ports;
@@ -64,7 +64,7 @@ fn a_cluster_says_when_it_is_ready_and_ends_in_order_what_it_started() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_with_its_variable_and_nothing_is_started() {
+fn taken_port_is_reported_with_its_variable_and_nothing_is_started() {
     run(async {
         for variable in ["PORT", "NODE_PORT", "REDIS_PORT"] {
             let ports = Ports::free();

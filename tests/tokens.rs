@@ -130,7 +130,7 @@ fn a_token_from_the_future_is_refused_before_the_upgrade_and_in_a_message() {
 }
 
 #[test]
-fn the_query_is_read_where_that_is_said() {
+fn token_in_the_query_is_read_where_configured() {
     run(async {
         let issuer = Issuer::new();
         let node = TestNode::with(|config| {

@@ -119,7 +119,7 @@ fn a_user_is_disconnected_on_every_node_and_may_return() {
 }
 
 #[test]
-fn who_is_forbidden_to_return_is_refused_everywhere_also_by_later_nodes_and_after_a_cut() {
+fn revoked_user_is_refused_by_all_nodes_also_new_ones_and_after_a_cut() {
     run(async {
         let (issuer, mut redis) = (Issuer::new(), RedisServer::start());
         let nodes = [start(&issuer, &redis).await, start(&issuer, &redis).await];
@@ -158,7 +158,7 @@ fn who_is_forbidden_to_return_is_refused_everywhere_also_by_later_nodes_and_afte
 }
 
 #[test]
-fn what_was_revoked_survives_a_redis_that_was_emptied_as_long_as_a_node_lives() {
+fn revocations_survive_an_emptied_redis_while_a_node_lives() {
     run(async {
         let (issuer, redis) = (Issuer::new(), RedisServer::start());
         let node = start(&issuer, &redis).await;
@@ -183,7 +183,7 @@ fn what_was_revoked_survives_a_redis_that_was_emptied_as_long_as_a_node_lives() 
 }
 
 #[test]
-fn what_was_revoked_survives_a_restart_of_redis_that_keeps_its_data() {
+fn revocations_survive_a_redis_restart_that_keeps_its_data() {
     run(async {
         let options = Options::default().arg("--appendonly yes --appendfsync always");
         let (issuer, mut redis) = (Issuer::new(), RedisServer::with(options));
@@ -315,7 +315,7 @@ fn the_call_is_answered_in_time_though_a_node_has_just_died() {
 }
 
 #[test]
-fn without_redis_nothing_is_promised_and_the_node_lets_nobody_in_that_it_cannot_judge() {
+fn node_without_redis_refuses_revocations_and_unverifiable_clients() {
     run(async {
         let (issuer, mut redis) = (Issuer::new(), RedisServer::start());
         let node = start(&issuer, &redis).await;
@@ -381,7 +381,7 @@ fn a_backend_brings_a_user_into_a_room_and_takes_it_out_on_every_node() {
 }
 
 #[test]
-fn what_the_nodes_tell_each_other_is_nobody_elses() {
+fn control_messages_between_nodes_are_private() {
     run(async {
         let (issuer, redis) = (Issuer::new(), RedisServer::start());
         let node = start(&issuer, &redis).await;
@@ -419,7 +419,7 @@ fn what_the_nodes_tell_each_other_is_nobody_elses() {
 }
 
 #[test]
-fn an_open_node_ends_connections_and_says_that_it_can_keep_nobody_out() {
+fn open_node_disconnects_users_and_refuses_revocations() {
     run(async {
         let node = TestNode::start().await;
         let mut client = node.client().await;

@@ -9,7 +9,7 @@ use crate::support::redis_server::RedisServer;
 use crate::support::{Backend, Cluster, TestClient, TestNode, run};
 
 #[test]
-fn only_whoever_shows_a_key_is_served_where_there_are_keys() {
+fn api_with_keys_serves_only_calls_with_a_key() {
     run(async {
         let node = TestNode::with(keyed).await;
         let path = "/rooms/lobby/messages";
@@ -54,7 +54,7 @@ fn only_whoever_shows_a_key_is_served_where_there_are_keys() {
 }
 
 #[test]
-fn without_keys_a_page_in_a_browser_and_what_comes_through_nginx_are_refused() {
+fn api_without_keys_refuses_browser_pages_and_proxied_calls() {
     run(async {
         let redis = RedisServer::start();
         let node = TestNode::with(|config| config.redis = vec![redis.url().parse().unwrap()]).await;
@@ -76,7 +76,7 @@ fn without_keys_a_page_in_a_browser_and_what_comes_through_nginx_are_refused() {
 }
 
 #[test]
-fn with_a_listener_of_its_own_the_api_is_there_and_nowhere_else() {
+fn api_with_its_own_listener_is_served_only_there() {
     run(async {
         let node = TestNode::with(|config| {
             keyed(config);
@@ -113,7 +113,7 @@ fn with_a_listener_of_its_own_the_api_is_there_and_nowhere_else() {
 }
 
 #[test]
-fn the_figures_of_the_node_are_shown_to_those_with_a_key() {
+fn metrics_are_shown_to_callers_with_a_key() {
     run(async {
         let node = TestNode::with(keyed).await;
         let mut ada = node.client().await;
@@ -153,7 +153,7 @@ fn the_figures_of_the_node_are_shown_to_those_with_a_key() {
 }
 
 #[test]
-fn nginx_does_not_pass_the_figures_on() {
+fn nginx_does_not_forward_metrics() {
     run(async {
         let cluster = Cluster::start().await;
         let mut backend = Backend::connect(cluster.nodes[0].address).await;

@@ -105,7 +105,7 @@ fn in_both(scenario: impl AsyncFn(House)) {
 }
 
 #[test]
-fn every_node_tells_who_is_in_a_room_and_how_many() {
+fn every_node_returns_the_members_of_a_room_and_their_count() {
     in_both(async |mut house| {
         let none = house.agree("/rooms/lobby", |_| true).await;
         let nobody = json!({"room": "lobby", "connections": 0, "users": 0, "anonymous": 0});
@@ -160,7 +160,7 @@ fn every_node_tells_who_is_in_a_room_and_how_many() {
 }
 
 #[test]
-fn every_node_lists_the_rooms_in_pages_and_those_of_users_only_when_asked() {
+fn every_node_lists_rooms_in_pages_and_personal_rooms_on_request() {
     in_both(async |mut house| {
         let mut ada = house.client(0, "ada").await;
         let mut bob = house.client(1, "bob").await;
@@ -212,7 +212,7 @@ fn names(page: &Value) -> Vec<String> {
 }
 
 #[test]
-fn every_node_names_the_connections_of_a_user() {
+fn every_node_lists_the_connections_of_a_user() {
     in_both(async |mut house| {
         let path = "/users/ada/connections";
         let none = house.agree(path, |_| true).await;
@@ -261,7 +261,7 @@ fn every_node_names_the_connections_of_a_user() {
 }
 
 #[test]
-fn what_is_not_understood_or_not_allowed_is_refused_and_says_why() {
+fn invalid_and_forbidden_calls_are_refused_with_a_reason() {
     in_both(async |mut house| {
         for (path, status, code) in [
             ("/rooms?limit=0", 400, "bad_request"),
@@ -292,7 +292,7 @@ fn what_is_not_understood_or_not_allowed_is_refused_and_says_why() {
 }
 
 #[test]
-fn a_killed_node_delays_no_answer_and_its_connections_leave_them_when_its_lease_is_over() {
+fn killed_node_delays_no_answer_and_its_connections_end_with_its_lease() {
     run(async {
         let mut cluster = Cluster::start().await;
         let mut here = Vec::new();
@@ -359,7 +359,7 @@ fn a_killed_node_delays_no_answer_and_its_connections_leave_them_when_its_lease_
 }
 
 #[test]
-fn a_redis_that_comes_back_empty_is_filled_again_and_no_answer_lacks_anyone() {
+fn emptied_redis_is_filled_again_and_every_answer_is_complete() {
     run(async {
         let mut redis = RedisServer::start();
         let mut house = House::on(&redis).await;

@@ -19,7 +19,7 @@ use crate::support::redis_server::RedisServer;
 use crate::support::{Backend, Cluster, TestNode, eventually, run};
 
 #[test]
-fn while_redis_is_away_calls_are_refused_in_time_and_say_when_to_return() {
+fn calls_during_a_redis_outage_are_refused_in_time_with_retry_after() {
     run(async {
         let redis = RedisServer::start();
         let node = TestNode::with(|config| {
@@ -75,7 +75,7 @@ fn served(node: Arc<Node>) -> SocketAddr {
 }
 
 #[test]
-fn what_the_dispatcher_does_not_answer_in_time_is_unknown_and_what_it_cannot_hear_is_not() {
+fn call_without_an_answer_in_time_is_unknown_and_an_undelivered_call_is_not() {
     run(async {
         let (inbox, events) = flume::unbounded();
         let mut node = node_of(inbox);
@@ -125,7 +125,7 @@ fn what_the_dispatcher_does_not_answer_in_time_is_unknown_and_what_it_cannot_hea
 }
 
 #[test]
-fn as_many_calls_as_a_node_may_carry_out_are_and_one_more_is_refused_at_once() {
+fn calls_up_to_the_limit_are_carried_out_and_one_more_is_refused_at_once() {
     run(async {
         let (inbox, events) = flume::unbounded();
         let mut node = node_of(inbox);
@@ -187,7 +187,7 @@ fn as_many_calls_as_a_node_may_carry_out_are_and_one_more_is_refused_at_once() {
 }
 
 #[test]
-fn a_call_under_way_is_answered_before_the_node_ends() {
+fn call_in_progress_is_answered_before_the_node_ends() {
     run(async {
         let mut cluster = Cluster::start().await;
         let mut backend = Backend::connect(cluster.nodes[0].address).await;
@@ -219,7 +219,7 @@ fn a_call_under_way_is_answered_before_the_node_ends() {
 }
 
 #[test]
-fn a_rolling_restart_while_a_backend_puts_through_nginx_loses_and_doubles_nothing() {
+fn rolling_restart_loses_and_duplicates_no_call_through_nginx() {
     run(async {
         let mut cluster = Cluster::start().await;
         let mut backend = Backend::connect(cluster.nginx.address).await;

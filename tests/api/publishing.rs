@@ -7,7 +7,7 @@ use crate::support::redis_server::RedisServer;
 use crate::support::{Backend, TestNode, run};
 
 #[test]
-fn what_a_backend_publishes_is_heard_and_is_found_in_the_history() {
+fn backend_publication_is_delivered_and_is_in_the_history() {
     run(async {
         let node = TestNode::start().await;
         let mut ada = node.client().await;
@@ -56,7 +56,7 @@ fn what_a_backend_publishes_is_heard_and_is_found_in_the_history() {
 }
 
 #[test]
-fn a_client_of_the_same_key_does_not_take_a_backends_publication_away() {
+fn client_with_the_same_key_does_not_replace_a_backend_publication() {
     run(async {
         let node = TestNode::start().await;
         let mut eve = node.client().await;
@@ -71,7 +71,7 @@ fn a_client_of_the_same_key_does_not_take_a_backends_publication_away() {
 }
 
 #[test]
-fn one_call_says_it_in_many_rooms_or_many_things_in_order() {
+fn one_call_publishes_to_many_rooms_or_a_batch_in_order() {
     run(async {
         let node = TestNode::with(|config| {
             config.max_rooms = 2;
@@ -126,7 +126,7 @@ fn one_call_says_it_in_many_rooms_or_many_things_in_order() {
 }
 
 #[test]
-fn a_backend_leaves_a_clients_own_session_out_on_whichever_node_it_is() {
+fn backend_publication_excludes_a_session_on_any_node() {
     run(async {
         let redis = RedisServer::start();
         let url = || redis.url().parse().unwrap();
@@ -151,7 +151,7 @@ fn a_backend_leaves_a_clients_own_session_out_on_whichever_node_it_is() {
 }
 
 #[test]
-fn calls_share_a_connection_in_order_however_their_bytes_come() {
+fn calls_on_one_connection_are_answered_in_order_for_any_split() {
     run(async {
         let node = TestNode::start().await;
         let mut backend = Backend::without_key(node.address).await;

@@ -16,13 +16,13 @@ use super::node::{BrokerNode, SHORT_LEASE, World, name};
 use crate::support::redis_server::RedisServer;
 
 over_every_broker! {
-    a_room_is_counted_with_all_its_connections_and_tells_where_it_stands,
-    rooms_are_listed_while_somebody_is_in_them,
+    room_count_has_all_connections_and_the_position,
+    rooms_are_listed_while_they_have_members,
     rooms_come_in_pages_by_the_order_of_names,
-    personal_rooms_are_a_list_of_their_own_and_the_servers_are_in_none,
-    the_connections_of_a_user_are_named_on_whichever_node_they_are,
+    personal_rooms_have_their_own_list_and_server_rooms_have_none,
+    connections_of_a_user_are_listed_from_every_node,
     connections_come_in_pages_and_show_the_newest_info,
-    what_a_node_that_ends_had_is_counted_and_named_no_more,
+    connections_of_an_ended_node_are_no_longer_counted_or_listed,
 }
 
 impl BrokerNode {
@@ -135,7 +135,7 @@ fn session(run: u64, number: u64) -> Sender {
     }
 }
 
-fn a_room_is_counted_with_all_its_connections_and_tells_where_it_stands(world: World) {
+fn room_count_has_all_connections_and_the_position(world: World) {
     let (mut a, mut b) = (world.node(), world.node());
     let (count, position) = a.count("lobby");
     assert_eq!((counted(&count).as_str(), position), ("lobby 0=0+0", None));
@@ -163,7 +163,7 @@ fn a_room_is_counted_with_all_its_connections_and_tells_where_it_stands(world: W
     a.until_count("lobby", "lobby 1=1+0");
 }
 
-fn rooms_are_listed_while_somebody_is_in_them(world: World) {
+fn rooms_are_listed_while_they_have_members(world: World) {
     let (mut a, mut b) = (world.node(), world.node());
     assert_eq!(a.page("", "", 1000), Rooms::default());
     a.here("lobby", "ada", 1);
@@ -217,7 +217,7 @@ fn rooms_come_in_pages_by_the_order_of_names(world: World) {
     }
 }
 
-fn personal_rooms_are_a_list_of_their_own_and_the_servers_are_in_none(world: World) {
+fn personal_rooms_have_their_own_list_and_server_rooms_have_none(world: World) {
     let mut node = world.node();
     for room in ["lobby", "@ada", "@bob", "$nodes", "0"] {
         node.here(room, "ada", 1);
@@ -228,7 +228,7 @@ fn personal_rooms_are_a_list_of_their_own_and_the_servers_are_in_none(world: Wor
     assert_eq!(rooms(&node.page("", "0", 9)), "lobby 1=1+0");
 }
 
-fn the_connections_of_a_user_are_named_on_whichever_node_they_are(world: World) {
+fn connections_of_a_user_are_listed_from_every_node(world: World) {
     let (mut a, mut b) = (world.node(), world.node());
     let (phone, desk) = (session(0xa, 1), session(0xb, 1));
     a.here("@ada", "ada", 1);
@@ -292,7 +292,7 @@ fn connections_come_in_pages_and_show_the_newest_info(world: World) {
     assert_eq!(numbers, [1, 10, 11, 12, 2, 3, 4, 5, 6, 7, 8, 9]);
 }
 
-fn what_a_node_that_ends_had_is_counted_and_named_no_more(world: World) {
+fn connections_of_an_ended_node_are_no_longer_counted_or_listed(world: World) {
     let (a, mut b) = (world.node(), world.node());
     let (gone, stays) = (session(0xa, 1), session(0xb, 1));
     for (node, session) in [(&a, gone), (&b, stays)] {
@@ -333,7 +333,7 @@ fn full(node: &mut BrokerNode) {
 }
 
 #[test]
-fn a_redis_that_comes_back_empty_is_asked_only_when_it_is_full_again() {
+fn emptied_redis_is_queried_only_after_it_is_filled_again() {
     let mut server = RedisServer::start();
     let (mut a, mut b) = scene(&server);
     server.kill();
@@ -354,7 +354,7 @@ fn a_redis_that_comes_back_empty_is_asked_only_when_it_is_full_again() {
 }
 
 #[test]
-fn a_redis_that_stays_away_is_told_as_unavailable_in_time() {
+fn redis_outage_is_reported_as_unavailable_in_time() {
     let mut server = RedisServer::start();
     let (mut a, _b) = scene(&server);
     server.kill();
@@ -365,7 +365,7 @@ fn a_redis_that_stays_away_is_told_as_unavailable_in_time() {
 }
 
 #[test]
-fn what_others_write_into_the_lists_spoils_no_answer_and_mends_itself() {
+fn foreign_values_in_the_lists_spoil_no_answer_and_are_repaired() {
     let server = RedisServer::start();
     let (mut a, b) = scene(&server);
     server.query::<()>(&["DEL", "sb:rooms", "sb:{@ada}:live"]);

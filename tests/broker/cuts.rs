@@ -93,7 +93,7 @@ impl Follower {
 }
 
 #[test]
-fn under_random_cuts_nothing_acknowledged_is_lost_doubled_or_disordered() {
+fn random_cuts_lose_duplicate_and_reorder_nothing_acknowledged() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -160,7 +160,7 @@ fn a_pause_of_two_seconds_is_waited_out() {
 }
 
 #[test]
-fn a_node_whose_word_does_not_come_back_is_not_ready() {
+fn node_without_a_redis_round_trip_is_not_ready() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     // Everything but publishing goes on.

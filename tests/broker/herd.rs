@@ -139,7 +139,7 @@ fn offsets(frames: &Bytes) -> Vec<u64> {
 }
 
 #[test]
-fn a_thousand_sessions_that_return_cost_redis_a_read_for_each_page_of_the_log() {
+fn thousand_rejoining_sessions_cost_redis_one_read_per_log_page() {
     let server = RedisServer::start();
     let node = BrokerNode::on_with(&server, |settings| {
         settings.retention = Retention::uniform(1000, Duration::from_secs(60));

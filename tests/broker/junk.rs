@@ -133,7 +133,7 @@ fn junk_in_a_log_is_counted_and_leaves_no_hole() {
 }
 
 #[test]
-fn what_is_of_another_type_than_ours_ends_the_epoch_and_nothing_more() {
+fn values_of_another_type_end_the_epoch_and_nothing_else() {
     for key in ["meta", "log"] {
         for value in [&["SET"][..], &["RPUSH"], &["SADD"]] {
             let server = RedisServer::start();
@@ -198,7 +198,7 @@ fn positions_that_no_script_writes_begin_a_new_epoch() {
 }
 
 #[test]
-fn a_room_whose_topic_log_and_position_are_forged_goes_on_for_its_members() {
+fn room_with_forged_topic_log_and_position_still_serves_its_members() {
     run(async {
         let server = RedisServer::start();
         let url: RedisUrl = server.url().parse().expect("a URL");

@@ -66,7 +66,7 @@ fn rooms_of_the_living(server: &RedisServer) -> Vec<String> {
 }
 
 #[test]
-fn a_node_that_seemed_dead_comes_back_once_and_its_late_words_change_nothing() {
+fn node_with_an_expired_lease_rejoins_once_and_its_late_commands_change_nothing() {
     let server = RedisServer::start();
     let gate = Gate::before(server.port());
     let mut a = BrokerNode::on(&server);
@@ -100,7 +100,7 @@ fn a_node_that_seemed_dead_comes_back_once_and_its_late_words_change_nothing() {
 }
 
 #[test]
-fn an_outage_of_redis_takes_nobody_out() {
+fn redis_outage_removes_no_member() {
     let server = RedisServer::start();
     let (mut a, b) = (BrokerNode::on(&server), BrokerNode::on(&server));
     let mut table = Table::of(&mut a, "lobby");
@@ -150,7 +150,7 @@ fn after_an_outage_the_first_to_return_waits_for_the_others() {
 }
 
 #[test]
-fn words_in_doubt_are_said_again_until_they_are_certain() {
+fn commands_in_doubt_are_repeated_until_acknowledged() {
     let server = RedisServer::start();
     let (mut a, mut b) = (BrokerNode::on(&server), BrokerNode::on(&server));
     let mut table = Table::of(&mut a, "lobby");

@@ -254,7 +254,7 @@ fn a_log_that_expired_keeps_its_position() {
 }
 
 #[test]
-fn a_hole_ends_a_page_and_is_told_in_the_next() {
+fn hole_ends_a_page_and_is_reported_in_the_next() {
     let (server, mut a, _, stands) = scene();
     server.query::<()>(&["XDEL", "sb:{lobby}:log", "3-0"]);
     let after = |offset| Range::After(Position { offset, ..stands });

@@ -90,7 +90,7 @@ fn a_redis_that_comes_back_with_its_data_begins_a_new_epoch_and_keeps_everything
 }
 
 #[test]
-fn a_frozen_redis_is_found_and_what_was_in_doubt_happens_once_or_not() {
+fn frozen_redis_is_detected_and_commands_in_doubt_run_at_most_once() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     node.follow("lobby");
@@ -120,7 +120,7 @@ fn a_frozen_redis_is_found_and_what_was_in_doubt_happens_once_or_not() {
 }
 
 #[test]
-fn while_redis_is_frozen_every_request_is_answered_in_time() {
+fn requests_to_a_frozen_redis_are_answered_in_time() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on_with(&server, |settings| {
         settings.publish_timeout = Duration::from_millis(500)
@@ -141,7 +141,7 @@ fn while_redis_is_frozen_every_request_is_answered_in_time() {
 }
 
 #[test]
-fn while_redis_is_away_publishes_wait_and_then_are_refused() {
+fn publishes_during_a_redis_outage_wait_and_are_then_refused() {
     let mut server = RedisServer::start();
     let mut settings = settings();
     settings.publish_timeout = Duration::from_secs(1);

@@ -77,7 +77,7 @@ fn keys_are_bounded_by_refusals_because_they_are_promises() {
 }
 
 #[test]
-fn what_is_not_kept_takes_the_place_of_no_room() {
+fn messages_without_retention_evict_no_room() {
     let mut node = World::memory().node_with(|settings| settings.max_rooms = 2);
     node.follow("a");
     let ephemeral = Form {

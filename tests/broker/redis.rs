@@ -131,7 +131,7 @@ fn prefixes_keep_clusters_apart() {
 }
 
 #[test]
-fn a_forgotten_script_is_taught_again() {
+fn script_missing_in_redis_is_loaded_again() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     node.publish("lobby", "one");

@@ -55,7 +55,7 @@ fn everything_is_deleted() {
 }
 
 #[test]
-fn while_a_slow_node_has_not_said_its_part_the_list_is_not_told() {
+fn list_is_unavailable_until_a_slow_node_has_written_its_members() {
     let server = RedisServer::start();
     let gate = Gate::before(server.port());
     let mut a = BrokerNode::on(&server);
@@ -88,7 +88,7 @@ fn redis_comes_back_empty() {
 }
 
 #[test]
-fn redis_comes_back_with_what_it_had_and_nobody_is_told_anything() {
+fn redis_restart_with_its_data_causes_no_presence_changes() {
     let options = Options::default().arg("--appendonly yes --appendfsync always");
     let mut server = RedisServer::with(options);
     let (a, b, mut table) = scene(&server);
@@ -101,7 +101,7 @@ fn redis_comes_back_with_what_it_had_and_nobody_is_told_anything() {
 }
 
 #[test]
-fn one_rooms_list_is_deleted_and_the_next_change_brings_it_back() {
+fn deleted_list_of_a_room_is_restored_by_the_next_change() {
     let server = RedisServer::start();
     let (mut a, mut b, mut table) = scene(&server);
     let mut other = Table::of(&mut b, "lobby");

@@ -193,7 +193,7 @@ fn the_set_is_unconfirmed_after_a_restart_until_every_live_node_has_confirmed() 
 }
 
 #[test]
-fn a_node_hears_that_the_data_are_gone_though_redis_did_not_restart() {
+fn node_detects_lost_data_without_a_redis_restart() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     let stored = node.read_set(false);

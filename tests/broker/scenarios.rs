@@ -6,21 +6,21 @@ use switchboard::model::id::{Epoch, Position};
 use super::node::{Form, LINGER, World, name, offsets, said};
 
 over_every_broker! {
-    offsets_count_from_one_and_both_nodes_hear_them_in_order,
-    a_room_that_nobody_follows_keeps_its_messages,
+    offsets_start_at_one_and_both_nodes_receive_them_in_order,
+    room_without_followers_keeps_its_messages,
     a_repeated_key_answers_the_first_position_and_adds_nothing,
     an_ephemeral_publication_has_no_offset_and_no_place_in_the_log,
     pages_go_forward_from_a_position,
     pages_go_backward_from_an_offset,
     a_position_of_another_epoch_begins_at_the_oldest,
-    a_trimmed_log_tells_where_it_begins,
+    trimmed_log_returns_its_first_offset,
     a_new_room_has_one_epoch_for_all_nodes,
-    following_again_within_the_linger_is_answered_and_heard,
-    a_room_that_was_left_is_no_longer_heard,
+    following_again_within_the_linger_is_answered_and_receives_messages,
+    room_that_was_left_delivers_no_messages,
     every_publish_of_a_burst_is_answered_in_order,
 }
 
-fn offsets_count_from_one_and_both_nodes_hear_them_in_order(world: World) {
+fn offsets_start_at_one_and_both_nodes_receive_them_in_order(world: World) {
     let (mut a, mut b) = (world.node(), world.node());
     a.follow("lobby");
     b.follow("lobby");
@@ -36,7 +36,7 @@ fn offsets_count_from_one_and_both_nodes_hear_them_in_order(world: World) {
     assert_eq!(position.offset, 1, "each room counts for itself");
 }
 
-fn a_room_that_nobody_follows_keeps_its_messages(world: World) {
+fn room_without_followers_keeps_its_messages(world: World) {
     let mut node = world.node();
     let first = node.publish("lobby", "one");
     let page = node.read("lobby", Range::Before(None), 10);
@@ -146,7 +146,7 @@ fn a_position_of_another_epoch_begins_at_the_oldest(world: World) {
     );
 }
 
-fn a_trimmed_log_tells_where_it_begins(world: World) {
+fn trimmed_log_returns_its_first_offset(world: World) {
     let mut node = world.node_with(|settings| settings.retention.otherwise.size = 3);
     let epoch = node.top("lobby").epoch;
     for text in ["1", "2", "3", "4", "5"] {
@@ -172,7 +172,7 @@ fn a_new_room_has_one_epoch_for_all_nodes(world: World) {
     );
 }
 
-fn following_again_within_the_linger_is_answered_and_heard(world: World) {
+fn following_again_within_the_linger_is_answered_and_receives_messages(world: World) {
     let mut node = world.node();
     node.follow("lobby");
     node.unfollow("lobby");
@@ -185,7 +185,7 @@ fn following_again_within_the_linger_is_answered_and_heard(world: World) {
     assert_eq!(node.message("lobby").1, (2, "two".into()));
 }
 
-fn a_room_that_was_left_is_no_longer_heard(world: World) {
+fn room_that_was_left_delivers_no_messages(world: World) {
     let mut node = world.node();
     node.follow("lobby");
     node.follow("other");

@@ -73,7 +73,7 @@ fn here(node: &BrokerNode, room: &str, user: &str, connections: u32) {
     );
 }
 
-fn a_room_is_told_of_when_its_first_comes_and_its_last_goes(world: World) {
+fn room_events_follow_its_first_and_its_last_connection(world: World) {
     let (deliverer, wanted) = deliverer(&["lobby", "@*"]);
     let first = world.node_with(|settings| settings.webhooks = Some(wanted.clone()));
     let second = world.node_with(|settings| {
@@ -100,7 +100,7 @@ fn a_room_is_told_of_when_its_first_comes_and_its_last_goes(world: World) {
     assert_eq!(deliverer.ask(&[], ClaimMode::Take), Turn::default());
 }
 
-fn what_is_held_is_repeated_until_it_is_done_or_left(world: World) {
+fn held_events_are_repeated_until_done_or_released(world: World) {
     let (deliverer, wanted) = deliverer(&[]);
     let node = world.node_with(|settings| settings.webhooks = Some(wanted));
     here(&node, "a", "ada", 1);
@@ -126,13 +126,13 @@ mod over_memory {
     use super::*;
 
     #[test]
-    fn a_room_is_told_of_when_its_first_comes_and_its_last_goes() {
-        super::a_room_is_told_of_when_its_first_comes_and_its_last_goes(World::memory());
+    fn room_events_follow_its_first_and_its_last_connection() {
+        super::room_events_follow_its_first_and_its_last_connection(World::memory());
     }
 
     #[test]
-    fn what_is_held_is_repeated_until_it_is_done_or_left() {
-        super::what_is_held_is_repeated_until_it_is_done_or_left(World::memory());
+    fn held_events_are_repeated_until_done_or_released() {
+        super::held_events_are_repeated_until_done_or_released(World::memory());
     }
 
     #[test]
@@ -152,13 +152,13 @@ mod over_redis {
     use super::*;
 
     #[test]
-    fn a_room_is_told_of_when_its_first_comes_and_its_last_goes() {
-        super::a_room_is_told_of_when_its_first_comes_and_its_last_goes(World::redis());
+    fn room_events_follow_its_first_and_its_last_connection() {
+        super::room_events_follow_its_first_and_its_last_connection(World::redis());
     }
 
     #[test]
-    fn what_is_held_is_repeated_until_it_is_done_or_left() {
-        super::what_is_held_is_repeated_until_it_is_done_or_left(World::redis());
+    fn held_events_are_repeated_until_done_or_released() {
+        super::held_events_are_repeated_until_done_or_released(World::redis());
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod over_redis {
     }
 
     #[test]
-    fn without_webhooks_nothing_is_kept() {
+    fn brokers_without_webhooks_keep_no_events() {
         let server = RedisServer::start();
         let node = BrokerNode::on(&server);
         here(&node, "lobby", "ada", 1);

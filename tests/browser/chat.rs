@@ -7,7 +7,7 @@ use crate::support::Cluster;
 use crate::support::browser::{Browser, PHONE, browse};
 
 #[test]
-fn two_pages_on_different_nodes_talk_to_each_other() {
+fn two_pages_on_different_nodes_exchange_messages() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -42,7 +42,7 @@ fn two_pages_on_different_nodes_talk_to_each_other() {
 }
 
 #[test]
-fn a_page_returns_from_a_killed_node_by_itself_and_shows_once_and_in_order_what_was_said() {
+fn page_reconnects_after_a_node_is_killed_and_shows_messages_once_in_order() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -144,7 +144,7 @@ pub(super) const BEYOND: &str = "
 ";
 
 #[test]
-fn a_reader_who_comes_later_sees_what_was_said_before() {
+fn page_shows_messages_from_before_it_was_opened() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut writer = cluster.nodes[0].client().await;

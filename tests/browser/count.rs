@@ -107,7 +107,7 @@ fn judge(counter: &Counter) {
 }
 
 #[test]
-fn what_was_acknowledged_is_seen_once_and_in_order_through_a_killed_node() {
+fn acknowledged_numbers_arrive_once_in_order_through_a_killed_node() {
     browse(async {
         let mut cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -131,7 +131,7 @@ fn what_was_acknowledged_is_seen_once_and_in_order_through_a_killed_node() {
 }
 
 #[test]
-fn a_redis_that_comes_back_with_its_data_or_without_is_told_as_a_gap() {
+fn redis_restart_with_or_without_data_is_reported_as_a_gap() {
     browse(async {
         let keeps = Options::default().arg("--appendonly yes --appendfsync always");
         for options in [keeps, Options::default()] {

@@ -56,7 +56,7 @@ async fn other(cluster: &Cluster, node: usize, name: &str) -> TestClient {
 }
 
 #[test]
-fn people_see_each_other_once_however_many_devices_until_the_last_has_left() {
+fn user_with_many_devices_is_listed_once_until_the_last_leaves() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -85,7 +85,7 @@ fn people_see_each_other_once_however_many_devices_until_the_last_has_left() {
 }
 
 #[test]
-fn a_reload_is_not_a_coming_and_going() {
+fn reload_shows_no_leave_and_no_join() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -115,7 +115,7 @@ fn a_reload_is_not_a_coming_and_going() {
 }
 
 #[test]
-fn the_list_is_true_again_after_a_node_was_killed_and_redis_came_back_empty() {
+fn member_list_is_correct_after_a_node_kill_and_an_emptied_redis() {
     browse(async {
         let mut cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -151,7 +151,7 @@ async fn types(client: &mut TestClient, is: bool) {
 }
 
 #[test]
-fn typing_is_shown_goes_by_itself_and_is_kept_nowhere() {
+fn typing_is_shown_expires_and_is_not_stored() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -213,7 +213,7 @@ fn talk(lines: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_direct_message_reaches_all_devices_of_both_on_two_nodes_and_nobody_else() {
+fn direct_message_reaches_all_devices_of_both_users_and_no_other() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -248,7 +248,7 @@ fn a_direct_message_reaches_all_devices_of_both_on_two_nodes_and_nobody_else() {
 }
 
 #[test]
-fn a_direct_message_waits_for_whoever_is_away_and_is_unread_then() {
+fn direct_message_waits_for_an_absent_user_and_is_unread() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();

@@ -50,7 +50,7 @@ async fn complaints(page: &Page) -> Vec<Value> {
 }
 
 #[test]
-fn the_page_shows_every_node_its_death_and_its_return() {
+fn status_page_shows_every_node_its_crash_and_its_restart() {
     browse(async {
         let mut cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -120,7 +120,7 @@ const NEWS: &str = "return document.getElementById('news').textContent.includes(
 const DOOR: &str = "return !document.getElementById('door').hidden && document.getElementById('refusal').textContent";
 
 #[test]
-fn without_the_right_the_page_says_what_to_do_and_a_token_behind_the_hash_is_told_to_nobody() {
+fn page_without_rights_shows_instructions_and_sends_no_fragment_token() {
     browse(async {
         let issuer = Issuer::new();
         let path = issuer.path();

@@ -20,7 +20,7 @@ async fn complains(page: &Page, words: &str) {
 }
 
 #[test]
-fn a_token_in_the_address_signs_in_and_is_seen_by_nobody() {
+fn token_in_the_address_signs_in_and_is_not_disclosed() {
     browse(async {
         let issuer = Issuer::new();
         let node = NodeProcess::start(&[
@@ -56,7 +56,7 @@ fn a_token_in_the_address_signs_in_and_is_seen_by_nobody() {
 }
 
 #[test]
-fn whoever_is_not_believed_is_told_what_to_do() {
+fn refused_token_is_shown_with_instructions() {
     browse(async {
         let issuer = Issuer::new();
         let node = NodeProcess::start(&[

@@ -15,7 +15,7 @@ use crate::support::redis_server::{Options, RedisServer};
 use crate::support::{Cluster, ReturningClient, eventually, run};
 
 #[test]
-fn the_clients_of_a_killed_node_come_back_to_the_other_and_miss_nothing() {
+fn clients_of_a_killed_node_reconnect_and_miss_nothing() {
     run(async {
         let mut cluster = Cluster::start().await;
         let address = cluster.nginx.address;
@@ -76,7 +76,7 @@ fn a_node_that_has_come_back_is_given_clients_at_once() {
 }
 
 #[test]
-fn a_node_without_its_redis_says_so_and_nginx_takes_the_other() {
+fn node_without_redis_is_unready_and_nginx_uses_the_other() {
     run(async {
         let redis = RedisServer::with(Options::default().arg("--user n1 on >word ~* &* +@all"));
         let urls = vec![redis.url().replace("//", "//n1:word@"), redis.url()];
@@ -113,7 +113,7 @@ fn a_node_without_its_redis_says_so_and_nginx_takes_the_other() {
 }
 
 #[test]
-fn a_publication_under_way_is_answered_before_the_farewell() {
+fn publish_in_progress_is_answered_before_the_close_frame() {
     run(async {
         let mut cluster = Cluster::start().await;
         let mut ada = cluster.nodes[0].client().await;

@@ -38,7 +38,7 @@ fn a_page_of_another_site_is_refused_and_one_of_the_same_host_and_port_passes() 
 }
 
 #[test]
-fn a_node_believes_the_proxy_and_nobody_else_where_a_client_comes_from() {
+fn client_address_is_taken_from_the_trusted_proxy_only() {
     run(async {
         let cluster = Cluster::start().await;
         let home = Ipv4Addr::new(127, 0, 0, 5);

@@ -8,7 +8,7 @@ use crate::support::http::{get, status};
 use crate::support::{Cluster, TestClient, run};
 
 #[test]
-fn clients_that_nginx_spreads_over_both_nodes_hear_each_other_in_order_and_once() {
+fn clients_on_both_nodes_receive_messages_in_order_and_once() {
     run(async {
         const EACH: u64 = 25;
         let cluster = Cluster::start().await;
@@ -53,7 +53,7 @@ fn clients_that_nginx_spreads_over_both_nodes_hear_each_other_in_order_and_once(
 }
 
 #[test]
-fn the_other_node_knows_the_history_and_what_a_client_missed() {
+fn other_node_returns_the_history_and_missed_messages() {
     run(async {
         let cluster = Cluster::start().await;
         let mut ada = cluster.nodes[0].client().await;
@@ -94,7 +94,7 @@ fn the_other_node_knows_the_history_and_what_a_client_missed() {
 }
 
 #[test]
-fn others_leaves_out_the_session_that_publishes_and_nobody_else() {
+fn others_excludes_only_the_publishing_session() {
     run(async {
         let cluster = Cluster::start().await;
         let mut sender = cluster.nodes[0].client().await;

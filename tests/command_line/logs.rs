@@ -28,7 +28,7 @@ fn the_log_is_one_json_object_per_line() {
 }
 
 #[test]
-fn a_node_serves_on_when_its_stdout_is_closed() {
+fn node_keeps_serving_when_its_stdout_is_closed() {
     run(async {
         let mut node = NodeProcess::start(&["--log-level", "trace"]).await;
         let mut client = node.client().await;
@@ -73,7 +73,7 @@ fn a_node_starts_without_a_stdout() {
 }
 
 #[test]
-fn a_node_serves_on_when_nobody_reads_its_stdout() {
+fn node_keeps_serving_when_its_stdout_is_not_read() {
     run(async {
         let mut node = NodeProcess::start(&["--log-level", "trace"]).await;
         let mut client = node.client().await;
@@ -115,7 +115,7 @@ fn old_redis() -> u16 {
 }
 
 #[test]
-fn a_password_of_redis_is_told_nowhere() {
+fn redis_password_is_never_printed() {
     run(async {
         let ports = [1, old_redis()];
         for port in ports {

@@ -87,7 +87,7 @@ fn help_names_every_option_with_its_variable_and_its_default() {
 }
 
 #[test]
-fn the_version_is_told_and_nothing_else() {
+fn version_is_printed_and_nothing_else() {
     run(async {
         let ended = run_to_end(&["--version"], &[]).await;
         assert_eq!(ended.status.code(), Some(0));
@@ -97,7 +97,7 @@ fn the_version_is_told_and_nothing_else() {
 }
 
 #[test]
-fn without_a_command_the_usage_is_told() {
+fn usage_is_printed_without_a_command() {
     run(async {
         assert!(refused(&[], &[]).await.contains("Usage: switchboard"));
         assert!(refused(&["dance"], &[]).await.contains("dance"));
@@ -189,7 +189,7 @@ fn a_value_that_is_refused_is_named_with_its_option_and_what_it_must_be() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     run(async {
         let arguments = ["serve", "--inbox=0", "--heartbeat=1ms", "--prefix=*"];
         let said = refused(&arguments, &[]).await;
@@ -218,7 +218,7 @@ fn options_that_do_not_fit_each_other_are_refused() {
 }
 
 #[test]
-fn a_file_of_api_keys_is_judged_before_the_start_and_no_key_is_told() {
+fn file_of_api_keys_is_checked_before_the_start_without_printing_keys() {
     run(async {
         let short = "0123456789abcdef0123456789abcde";
         let poor = file(&format!("shop:{short}\n"));

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_taken_port_is_told_with_the_option_that_chooses_another() {
+fn taken_port_is_reported_with_the_option_that_changes_it() {
     run(async {
         let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let address = taken.local_addr().expect("it is bound").to_string();
@@ -15,7 +15,7 @@ fn a_taken_port_is_told_with_the_option_that_chooses_another() {
 }
 
 #[test]
-fn the_exit_code_is_the_same_when_nobody_listens() {
+fn exit_code_is_the_same_when_the_output_is_closed() {
     for (argument, code) in [("--inbox=0", 2), ("--help", 0)] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
@@ -27,7 +27,7 @@ fn the_exit_code_is_the_same_when_nobody_listens() {
 }
 
 #[test]
-fn sigterm_and_sigint_say_farewell_and_exit_with_zero() {
+fn sigterm_and_sigint_send_close_frames_and_exit_with_zero() {
     run(async {
         for stop in [NodeProcess::terminate, NodeProcess::interrupt] {
             let mut node = NodeProcess::start(&[]).await;
@@ -78,7 +78,7 @@ fn a_killed_node_can_be_started_again_on_its_port_at_once() {
 }
 
 #[test]
-fn a_node_without_its_redis_ends_at_once_when_told_to() {
+fn node_without_redis_ends_at_once_on_sigterm() {
     run(async {
         let mut node = NodeProcess::start(&["--redis", NOTHING]).await;
         let began = Instant::now();

@@ -158,7 +158,7 @@ async fn phase(scene: &Scene, case: Option<&Case>) -> Duration {
 }
 
 #[test]
-fn nobody_else_notices_who_goes_too_far() {
+fn hostile_clients_do_not_delay_others() {
     run(async {
         let scene = Scene::start().await;
         let mut quiet = phase(&scene, None).await;

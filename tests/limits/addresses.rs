@@ -66,7 +66,7 @@ fn the_eleventh_connection_of_an_address_behind_a_proxy_is_refused_and_no_other(
 }
 
 #[test]
-fn an_untrusted_peer_counts_for_itself_from_its_first_byte_whatever_it_says() {
+fn untrusted_peer_counts_by_its_own_address_from_its_first_byte() {
     run(async {
         let node = TestNode::with(|config| {
             config.max_connections_per_address = Some(3);
@@ -99,7 +99,7 @@ fn an_untrusted_peer_counts_for_itself_from_its_first_byte_whatever_it_says() {
 }
 
 #[test]
-fn in_open_mode_no_address_is_limited_unless_it_is_asked_for() {
+fn addresses_in_open_mode_are_limited_only_when_configured() {
     run(async {
         let node = TestNode::start().await;
         let mut held = Vec::new();

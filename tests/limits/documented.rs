@@ -100,7 +100,7 @@ fn every_limit_is_documented_with_its_option_and_its_default() {
 }
 
 #[test]
-fn every_figure_that_is_documented_exists() {
+fn every_documented_metric_exists() {
     let text = read("docs/limits.md");
     let metrics = Metrics::default();
     let figures: BTreeSet<String> = metrics
@@ -121,7 +121,7 @@ fn every_figure_that_is_documented_exists() {
 }
 
 #[test]
-fn the_tables_of_close_codes_are_the_codes_own() {
+fn tables_of_close_codes_match_the_code() {
     let text = read("docs/limits.md");
     let said: Vec<Vec<String>> = rows(&text, 3)
         .into_iter()

@@ -30,7 +30,7 @@ fn in_frames(count: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_message_may_have_so_many_frames_and_not_one_more() {
+fn message_may_have_the_maximum_of_frames_and_not_one_more() {
     run(async {
         let node = TestNode::with(unheard).await;
         let mut client = FrameClient::welcomed(node.address).await;
@@ -125,7 +125,7 @@ fn nested(depth: usize) -> String {
 }
 
 #[test]
-fn a_command_may_be_so_deep_and_no_deeper_and_its_error_finds_its_way() {
+fn command_over_the_maximum_depth_gets_an_error_with_its_id() {
     run(async {
         let node = TestNode::with(|config| {
             unheard(config);
@@ -188,7 +188,7 @@ fn hurried(config: &mut Config) {
 }
 
 #[test]
-fn a_message_that_drips_in_is_closed_wherever_it_stands() {
+fn slow_message_is_closed_at_any_byte() {
     let long = [header(TEXT, 60_000), vec![b' '; 60_000]].concat();
     let cases = [
         ("payload", long),
@@ -221,7 +221,7 @@ fn a_message_that_drips_in_is_closed_wherever_it_stands() {
 }
 
 #[test]
-fn messages_that_follow_each_other_have_each_their_own_time() {
+fn consecutive_messages_have_separate_deadlines() {
     run(async {
         let node = TestNode::with(hurried).await;
         let mut client = FrameClient::welcomed(node.address).await;

@@ -166,7 +166,7 @@ async fn flooding(node: &TestNode, bytes: Vec<u8>) -> FrameClient {
 }
 
 #[test]
-fn who_never_lets_the_node_catch_up_is_told_to_come_back_more_slowly() {
+fn session_that_stays_over_its_rate_is_closed_with_a_retryable_code() {
     let commands = |config: &mut Config| config.commands_per_second = Some(100);
     let bytes = |config: &mut Config| config.bytes_per_second = Some(16 * 1024);
     type Change = fn(&mut Config);
@@ -203,7 +203,7 @@ fn who_never_lets_the_node_catch_up_is_told_to_come_back_more_slowly() {
 }
 
 #[test]
-fn who_waits_for_each_answer_is_slowed_down_and_never_ended() {
+fn client_that_awaits_each_reply_is_throttled_and_never_closed() {
     run(async {
         let node = TestNode::with(|config| {
             config.commands_per_second = Some(50);
@@ -222,7 +222,7 @@ fn who_waits_for_each_answer_is_slowed_down_and_never_ended() {
 }
 
 #[test]
-fn a_session_that_is_not_read_still_hears_its_rooms_and_is_not_called_silent() {
+fn throttled_session_still_receives_messages_and_is_not_timed_out() {
     run(async {
         let node = TestNode::with(|config| {
             config.commands_per_second = Some(10);
@@ -256,7 +256,7 @@ fn a_session_that_is_not_read_still_hears_its_rooms_and_is_not_called_silent() {
 }
 
 #[test]
-fn of_pings_that_come_together_the_latest_is_answered() {
+fn latest_of_several_pings_is_answered() {
     run(async {
         let node = TestNode::start().await;
         let mut client = FrameClient::welcomed(node.address).await;
@@ -278,7 +278,7 @@ fn of_pings_that_come_together_the_latest_is_answered() {
 }
 
 #[test]
-fn in_open_mode_nobody_waits_unless_it_is_asked_for() {
+fn sessions_in_open_mode_are_throttled_only_when_configured() {
     run(async {
         let node = TestNode::start().await;
         let mut client = FrameClient::welcomed(node.address).await;

@@ -6,7 +6,7 @@ use switchboard::protocol::Code;
 use crate::support::{TestNode, run};
 
 #[test]
-fn a_node_has_so_many_rooms_and_who_wants_another_is_told_so() {
+fn rooms_over_the_limit_of_a_node_are_refused() {
     run(async {
         let node = TestNode::with(|config| config.max_rooms = 2).await;
         let (mut ada, mut bob) = (node.client().await, node.client().await);

@@ -91,7 +91,7 @@ fn held(redis: &RedisServer) -> usize {
 }
 
 #[test]
-fn a_backend_is_told_in_signed_batches_of_rooms_and_users() {
+fn backend_receives_signed_batches_of_room_and_user_events() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let node = node(&redis, &receiver).await;
@@ -159,7 +159,7 @@ async fn come_and_go(first: &TestNode, second: &TestNode, receiver: &Receiver) {
 }
 
 #[test]
-fn clients_that_come_and_go_are_told_of_over_all_nodes() {
+fn joins_and_leaves_on_all_nodes_cause_events() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let start = || {
@@ -175,7 +175,7 @@ fn clients_that_come_and_go_are_told_of_over_all_nodes() {
 }
 
 #[test]
-fn a_node_without_redis_tells_from_its_memory() {
+fn node_without_redis_delivers_events_from_memory() {
     run(async {
         let receiver = Receiver::start();
         receiver.answers([Answer::Status(500)]);

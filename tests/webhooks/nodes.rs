@@ -12,7 +12,7 @@ async fn process(label: &str, redis: &RedisServer, receiver: &Receiver) -> NodeP
 }
 
 #[test]
-fn what_a_killed_node_held_is_told_by_another() {
+fn events_held_by_a_killed_node_are_delivered_by_another() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         receiver.answers([Answer::Silent]);
@@ -40,7 +40,7 @@ fn what_a_killed_node_held_is_told_by_another() {
 }
 
 #[test]
-fn what_a_node_tries_to_tell_is_its_own_however_long_it_takes() {
+fn events_in_delivery_stay_with_their_node() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         receiver.answers([Answer::Silent, Answer::Silent]);
@@ -112,7 +112,7 @@ fn a_node_that_cannot_reach_the_receiver_lets_another_try() {
 }
 
 #[test]
-fn a_node_that_stops_tells_what_is_left_and_hands_over_what_is_not_taken() {
+fn stopping_node_delivers_its_events_and_releases_the_rest() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let stopping = node(&redis, &receiver).await;

@@ -21,7 +21,7 @@ fn batches_are_bounded_and_follow_one_another_in_order() {
 }
 
 #[test]
-fn what_is_not_taken_is_repeated_under_the_same_ids() {
+fn events_not_accepted_are_repeated_with_the_same_ids() {
     run(async {
         let (redis, receiver, elsewhere) =
             (RedisServer::start(), Receiver::start(), Receiver::start());
@@ -79,7 +79,7 @@ fn a_receiver_that_is_silent_or_no_server_is_tried_again() {
 }
 
 #[test]
-fn a_receiver_that_was_away_hears_everything_once_when_it_is_back() {
+fn receiver_back_from_an_outage_receives_everything_once() {
     run(async {
         let redis = RedisServer::start();
         let address = ([127, 0, 0, 1], free_port()).into();

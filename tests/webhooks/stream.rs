@@ -76,7 +76,7 @@ fn junk_in_the_stream_is_counted_and_taken_away() {
 }
 
 #[test]
-fn what_is_too_old_or_too_much_is_dropped_and_counted() {
+fn events_too_old_or_too_many_are_dropped_and_counted() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         redis.query::<String>(&["XADD", STREAM, "1-0", "b", "1 occupied old"]);
@@ -98,7 +98,7 @@ fn what_is_too_old_or_too_much_is_dropped_and_counted() {
 }
 
 #[test]
-fn a_spoilt_stream_does_not_disturb_the_change_it_should_keep() {
+fn spoilt_stream_does_not_prevent_the_presence_change() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         redis.query::<String>(&["SET", STREAM, "x"]);
@@ -123,7 +123,7 @@ fn a_spoilt_stream_does_not_disturb_the_change_it_should_keep() {
 }
 
 #[test]
-fn nothing_is_kept_and_nobody_connects_without_webhooks() {
+fn nodes_without_webhooks_keep_no_events_and_do_not_connect() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let count = || {
