@@ -109,20 +109,20 @@ impl SourceFile {
         is_below(&self.path, place)
     }
 
-    /// Whether the code has this path or word, and not merely as the end of a longer word.
-    fn names(&self, word: &str) -> bool {
-        let of_a_word = |c: char| c.is_alphanumeric() || c == '_';
+    /// Whether the code has this path or identifier, and not only as the end of a longer one.
+    fn names(&self, token: &str) -> bool {
+        let is_identifier = |c: char| c.is_alphanumeric() || c == '_';
         self.code
-            .match_indices(word)
-            .any(|(at, _)| !self.code[..at].ends_with(of_a_word))
+            .match_indices(token)
+            .any(|(at, _)| !self.code[..at].ends_with(is_identifier))
     }
 
-    fn expect_only_in(&self, places: &[&str], words: &[&str]) {
+    fn expect_only_in(&self, places: &[&str], tokens: &[&str]) {
         let allowed = places.iter().any(|place| self.is_in(place));
-        for word in words {
+        for token in tokens {
             assert!(
-                allowed || !self.names(word),
-                "src/{}.rs names {word}",
+                allowed || !self.names(token),
+                "src/{}.rs names {token}",
                 self.path
             );
         }
@@ -133,13 +133,13 @@ impl SourceFile {
         let mut found = BTreeSet::new();
         for (at, start) in self.code.match_indices("crate::") {
             let rest = &self.code[at + start.len()..];
-            let word = |text: &str| -> String {
+            let identifier = |text: &str| -> String {
                 let letters = text.trim_start().chars();
                 letters
                     .take_while(|c| c.is_alphanumeric() || *c == '_')
                     .collect()
             };
-            let first = word(rest);
+            let first = identifier(rest);
             found.insert(first.clone());
             let Some(behind) = rest[first.len()..].strip_prefix("::") else {
                 continue;
@@ -151,7 +151,7 @@ impl SourceFile {
                 several.map_or(vec![behind], |(list, _)| list.split(',').collect());
             found.extend(
                 next.into_iter()
-                    .map(|part| format!("{first}/{}", word(part))),
+                    .map(|part| format!("{first}/{}", identifier(part))),
             );
         }
         found
@@ -218,12 +218,12 @@ fn foreign_libraries_are_named_in_few_files() {
         file.expect_only_in(&["logger"], &["femme"]);
         // Who imports our own module of this name cannot mean the crate.
         let is_ours = file.uses().contains("broker/redis");
-        let words: &[&str] = if is_ours {
+        let tokens: &[&str] = if is_ours {
             &["::redis::"]
         } else {
             &["redis::"]
         };
-        file.expect_only_in(&["broker/redis"], words);
+        file.expect_only_in(&["broker/redis"], tokens);
     }
 }
 
@@ -246,8 +246,8 @@ fn pure_files_wait_for_nothing_and_read_no_clock() {
         } else {
             &waiting[..]
         };
-        for word in waiting.iter().chain(&clocks) {
-            assert!(!file.code.contains(word), "src/{}.rs: {word}", file.path);
+        for token in waiting.iter().chain(&clocks) {
+            assert!(!file.code.contains(token), "src/{}.rs: {token}", file.path);
         }
     }
 }
@@ -302,7 +302,7 @@ fn tests_named_in_security_md_exist() {
     texts(&root.join("tests"), &mut sources);
     let quoted = promises.split('`').skip(1).step_by(2);
     let tests: Vec<&str> = quoted
-        .filter(|word| word.matches('_').count() >= 3 && !word.contains([' ', '/']))
+        .filter(|token| token.matches('_').count() >= 3 && !token.contains([' ', '/']))
         .collect();
     assert!(tests.len() > 20, "only {tests:?}");
     for test in tests {

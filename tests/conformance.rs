@@ -32,11 +32,11 @@ fn play(address: SocketAddr, way: &str) {
         .arg(&reports)
         .output()
         .expect("the script starts");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success(), "{said}see {}", reports.display());
+    let report = [output.stdout, output.stderr].concat();
+    let report = String::from_utf8_lossy(&report);
+    assert!(output.status.success(), "{report}see {}", reports.display());
     let passed = format!("{CASES} cases passed");
-    assert!(said.contains(&passed), "not all were played: {said}");
+    assert!(report.contains(&passed), "not all were played: {report}");
 }
 
 fn reports(root: &Path, way: &str) -> PathBuf {

@@ -1,5 +1,5 @@
-//! What may stand in Cargo.lock: versions above those with known holes, one TLS library, nothing
-//! that was banned. `make audit` checks more, and takes longer.
+//! The versions in Cargo.lock: none with a known vulnerability, one TLS library, and no banned
+//! package. `make audit` checks more, and takes longer.
 
 const LOCK: &str = include_str!("../Cargo.lock");
 
@@ -25,8 +25,8 @@ fn numbers(version: &str) -> [u64; 3] {
 
 #[test]
 fn versions_with_known_vulnerabilities_are_absent() {
-    // The first version without the hole, of each line (the first two numbers) that has one.
-    let floors = [
+    // The first version with the fix, for each release line (the first two numbers) that has one.
+    let patched = [
         ("aws-lc-sys", [0, 39, 0]),
         ("bytes", [1, 11, 1]),
         ("idna", [1, 0, 0]),
@@ -39,15 +39,18 @@ fn versions_with_known_vulnerabilities_are_absent() {
         ("tungstenite", [0, 20, 1]),
     ];
     for (name, version) in packages() {
-        let of_it = floors.iter().filter(|(other, _)| *other == name);
-        let floors: Vec<[u64; 3]> = of_it.map(|(_, floor)| *floor).collect();
+        let of_this = patched.iter().filter(|(other, _)| *other == name);
+        let fixes: Vec<[u64; 3]> = of_this.map(|(_, minimum)| *minimum).collect();
         let line = |version: &[u64; 3]| [version[0], version[1]];
-        let well = floors.is_empty()
-            || floors
+        let is_patched = fixes.is_empty()
+            || fixes
                 .iter()
-                .any(|floor| line(floor) == line(&version) && version >= *floor)
-            || floors.iter().all(|floor| line(&version) > line(floor));
-        assert!(well, "{name} {version:?} has a hole: {floors:?}");
+                .any(|minimum| line(minimum) == line(&version) && version >= *minimum)
+            || fixes.iter().all(|minimum| line(&version) > line(minimum));
+        assert!(
+            is_patched,
+            "{name} {version:?} is vulnerable; fixed in {fixes:?}"
+        );
     }
 }
 

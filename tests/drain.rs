@@ -119,12 +119,12 @@ fn response_in_progress_is_written_to_its_end() {
         node.logged("draining").await;
         let ended = runtime::timeout(Duration::from_secs(1), node.exit()).await;
         assert!(ended.is_err(), "the answer is not yet taken");
-        let mut said = Vec::new();
+        let mut received = Vec::new();
         socket
-            .read_to_end(&mut said)
+            .read_to_end(&mut received)
             .expect("the node ends in good order");
-        let said = String::from_utf8(said).expect("text");
-        for answer in said.split("HTTP/1.1 ").skip(1) {
+        let received = String::from_utf8(received).expect("text");
+        for answer in received.split("HTTP/1.1 ").skip(1) {
             let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
             let whole = format!("Content-Length: {}", body.len());
             assert!(head.contains(&whole), "{head}, and {} bytes", body.len());

@@ -23,7 +23,7 @@ use crate::support::frames::{
     upgrade,
 };
 use crate::support::handshakes::HANDSHAKES;
-use crate::support::http::ApiCaller;
+use crate::support::http::HttpClient;
 use crate::support::{TestNode, eventually, run, within};
 
 const PING_COMMAND: &[u8] = br#"{"type":"ping","id":1}"#;
@@ -42,7 +42,7 @@ fn a_wrong_handshake_is_refused_and_never_goes_on_as_http() {
     run(async {
         let node = TestNode::with(patient).await;
         for row in HANDSHAKES {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             let behind = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
             caller.send([&row.bytes("/ws"), &behind[..]].concat()).await;
             // A refused HEAD tells the length of a body that it does not send.
@@ -64,7 +64,7 @@ fn a_wrong_handshake_is_refused_and_never_goes_on_as_http() {
 fn the_accept_key_of_the_rfc_is_answered() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         let offers =
             "Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: chat\r\n";
         caller.send(upgrade("/ws", offers)).await;
@@ -86,7 +86,7 @@ fn the_accept_key_of_the_rfc_is_answered() {
 fn frames_that_come_with_the_head_are_answered() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         let frames = [frame(TEXT, PING_COMMAND), frame(TEXT, PING_COMMAND)].concat();
         let (whole, cut) = frames.split_at(frames.len() - 5);
         caller
@@ -105,7 +105,7 @@ fn frames_that_come_with_the_head_are_answered() {
 fn a_handshake_may_follow_other_requests_on_its_connection() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         let page = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".to_owned();
         caller.send(page + &upgrade("/ws", "")).await;
         assert_eq!(caller.answer().await.status, 200);
@@ -121,7 +121,7 @@ fn websocket_is_spoken_only_on_its_own_paths() {
     run(async {
         let node = TestNode::with(patient).await;
         for path in ["/nothing", "/ws/", "/WS", "/echo"] {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             caller.send(upgrade(path, "")).await;
             assert_eq!(caller.answer().await.status, 404, "{path}");
             caller.expect_end().await;
@@ -163,7 +163,7 @@ fn pages_of_the_same_host_and_of_listed_origins_are_let_in() {
             ("*", 403),
         ];
         for (origin, status) in rows {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             let field = match origin {
                 "" => String::new(),
                 origin => format!("Origin: {origin}\r\n"),
@@ -186,7 +186,7 @@ fn an_open_node_on_loopback_lets_in_pages_of_this_machine_only() {
             // No page, so no reader was lured here.
             ("", "evil.test:9090", 101),
         ] {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             let request =
                 upgrade("/ws", origin).replace("Host: a\r\n", &format!("Host: {host}\r\n"));
             caller.send(request).await;

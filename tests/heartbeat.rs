@@ -29,8 +29,11 @@ fn a_client_that_answers_pings_stays() {
         let mut ada = node.client().await;
         // Reading is what makes the client answer.
         for _ in 0..3 {
-            let heard = within("a ping", ada.stream().next()).await;
-            assert!(matches!(heard, Some(Ok(Message::Ping(_)))), "{heard:?}");
+            let received = within("a ping", ada.stream().next()).await;
+            assert!(
+                matches!(received, Some(Ok(Message::Ping(_)))),
+                "{received:?}"
+            );
         }
         ada.expect_silence().await;
     });

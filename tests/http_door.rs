@@ -12,7 +12,7 @@ use switchboard::config::Config;
 use switchboard::metrics::Refused;
 use switchboard::runtime;
 
-use crate::support::http::{ApiCaller, get, status};
+use crate::support::http::{HttpClient, get, status};
 use crate::support::refusals::refusals;
 use crate::support::{TestNode, eventually, run};
 
@@ -66,7 +66,7 @@ fn every_hostile_request_is_refused_with_its_status_and_the_connection_ends() {
     run(async {
         let node = TestNode::with(patient).await;
         for row in refusals() {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             // What stands behind a refused request is never answered.
             caller.send([&row.bytes, HEALTH.as_bytes()].concat()).await;
             let answer = caller.answer().await;
@@ -84,7 +84,7 @@ fn refusals_are_the_same_when_the_bytes_come_one_by_one() {
         let node = TestNode::with(patient).await;
         let short = refusals().into_iter().filter(|row| row.bytes.len() < 200);
         for row in short {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             caller.dribble(&row.bytes).await;
             let answer = caller.answer().await;
             assert_eq!(answer.status, row.status, "{}: {answer:?}", row.name);
@@ -98,7 +98,7 @@ fn a_refused_client_that_does_not_hang_up_is_left_after_the_close_timeout() {
     run(async {
         let short = |config: &mut Config| config.close_timeout = Duration::from_millis(100);
         let node = TestNode::with(short).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         caller.send("no HTTP\r\n").await;
         assert_eq!(caller.answer().await.status, 400);
         let open = || node.server().metrics().connections_open.get();
@@ -110,7 +110,7 @@ fn a_refused_client_that_does_not_hang_up_is_left_after_the_close_timeout() {
 fn several_requests_on_one_connection_are_answered_in_order() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         for _ in 0..3 {
             caller.send(HEALTH).await;
             let answer = caller.answer().await;
@@ -149,7 +149,7 @@ fn several_requests_on_one_connection_are_answered_in_order() {
 fn a_good_request_may_come_one_byte_at_a_time() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         for _ in 0..2 {
             caller.dribble(HEALTH.as_bytes()).await;
             assert_eq!(caller.answer().await.status, 200);
@@ -161,7 +161,7 @@ fn a_good_request_may_come_one_byte_at_a_time() {
 fn a_body_is_read_away_by_its_length_whatever_it_looks_like() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         for body in ["", HEALTH, "\r\n\r\n"] {
             let length = format!("Content-Length: {}\r\n", body.len());
             caller.send(request("POST", "/nothing", &length)).await;
@@ -181,7 +181,7 @@ fn a_body_is_read_away_by_its_length_whatever_it_looks_like() {
 fn client_that_expects_100_continue_receives_it() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         let asking = "Content-Length: 5\r\nExpect: 100-continue\r\n";
         caller.send(request("POST", "/nothing", asking)).await;
         assert_eq!(caller.head().await.status, 100);
@@ -208,7 +208,7 @@ fn a_head_or_a_body_that_does_not_come_is_answered_408() {
             HEALTH.to_owned() + "GET /healthz",
         ];
         for half in halves {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             caller.send(&half).await;
             if half.starts_with(HEALTH) {
                 assert_eq!(caller.answer().await.status, 200);
@@ -224,7 +224,7 @@ fn a_head_or_a_body_that_does_not_come_is_answered_408() {
 fn a_slow_head_has_one_deadline_that_its_bytes_do_not_move() {
     run(async {
         let node = TestNode::with(impatient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         caller.send("GET /healthz HTTP/1.1\r\nHost: a\r\nX: ").await;
         let mut socket = caller.socket();
         let dribbling = async {
@@ -244,14 +244,14 @@ fn a_slow_head_has_one_deadline_that_its_bytes_do_not_move() {
 fn silent_connection_is_closed_without_a_response() {
     run(async {
         let node = TestNode::with(impatient).await;
-        ApiCaller::connect(node.address).await.expect_end().await;
+        HttpClient::connect(node.address).await.expect_end().await;
 
-        let mut idle = ApiCaller::connect(node.address).await;
+        let mut idle = HttpClient::connect(node.address).await;
         idle.send(HEALTH).await;
         assert_eq!(idle.answer().await.status, 200);
         idle.expect_end().await;
 
-        let mut gone = ApiCaller::connect(node.address).await;
+        let mut gone = HttpClient::connect(node.address).await;
         gone.send("GET /heal").await;
         gone.finish().await;
         gone.expect_end().await;
@@ -280,7 +280,7 @@ fn requests_at_the_bound_pass_and_requests_over_it_are_refused() {
     run(async move {
         let node = TestNode::with(patient).await;
         for (what, bytes, status) in rows {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             caller.send(&bytes).await;
             let answer = caller.answer().await;
             assert_eq!(answer.status, status, "{what} of {} bytes", bytes.len());
@@ -292,7 +292,7 @@ fn requests_at_the_bound_pass_and_requests_over_it_are_refused() {
 fn pages_are_served_and_asked_for_again_by_their_tag() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         for path in ["/", "/index.html", "/chat.js", "/switchboard.js", "/?a=b"] {
             caller.send(request("GET", path, "")).await;
             let page = caller.answer().await;
@@ -320,7 +320,7 @@ fn pages_are_served_and_asked_for_again_by_their_tag() {
 fn unknown_paths_and_methods_are_distinguished_and_the_connection_goes_on() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         let empty = "Content-Length: 0\r\n";
         let rows = [
             ("GET", "/nothing", "", 404),
@@ -352,7 +352,7 @@ fn health_checks_are_answered_in_http_1_0_too() {
     run(async {
         let node = TestNode::with(patient).await;
         for path in ["/healthz", "/readyz"] {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             caller.send(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
             assert_eq!(caller.answer().await.status, 200, "{path}");
             caller.expect_end().await;
@@ -370,7 +370,7 @@ fn node_without_redis_is_alive_but_unready_and_refuses_clients() {
             patient(config);
             config.redis = vec![format!("redis://127.0.0.1:{port}").parse().expect("a URL")];
         });
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         caller.send(HEALTH).await;
         assert_eq!(caller.answer().await.status, 200);
         caller.send(request("GET", "/", "")).await;
@@ -396,7 +396,7 @@ fn node_without_redis_is_alive_but_unready_and_refuses_clients() {
 fn a_page_asked_for_with_an_upgrade_is_the_last_answer_on_its_connection() {
     run(async {
         let node = TestNode::with(patient).await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
         caller
             .send(request("GET", "/healthz", upgrade) + HEALTH)
@@ -419,12 +419,12 @@ fn connection_over_the_limit_is_refused_and_the_others_go_on() {
         };
         let node = TestNode::with(full).await;
         let mut client = node.client().await;
-        let mut caller = ApiCaller::connect(node.address).await;
+        let mut caller = HttpClient::connect(node.address).await;
         caller.send(HEALTH).await;
         assert_eq!(caller.answer().await.status, 200);
 
         for refused in 1..=3 {
-            let mut third = ApiCaller::connect(node.address).await;
+            let mut third = HttpClient::connect(node.address).await;
             let answer = third.answer().await;
             assert_eq!(
                 (answer.status, answer.field("Retry-After")),

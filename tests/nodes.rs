@@ -1,6 +1,6 @@
-//! What nodes tell of themselves in `$nodes`: the reports of one node and of two over Redis, what
-//! becomes of them when a node dies, restarts or stops or Redis is away, who may read them, and
-//! that nobody else says anything there.
+//! Node metrics in `$nodes`: the reports of one node and of two over Redis, the reports when a node
+//! is killed, restarts or stops or Redis is down, who may read them, and that no client may publish
+//! there.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::{Backend, Cluster, Issuer, TestClient, TestNode, run, within
 
 const ROOM: &str = "$nodes";
 
-/// Every field with whether it may be unknown, in the order of `docs/nodes.md`.
+/// Every field, and whether it may be null, in the order of `docs/nodes.md`.
 const FIELDS: [(&str, bool); 13] = [
     ("node", false),
     ("incarnation", false),
@@ -32,7 +32,7 @@ const FIELDS: [(&str, bool); 13] = [
     ("resident_bytes", true),
 ];
 
-/// The next report, of whichever node; its shape is checked.
+/// Returns the next report of any node, and checks its fields.
 async fn report(client: &mut TestClient) -> Value {
     let mut message = client.message(ROOM).await;
     assert_eq!(message["offset"], Value::Null, "it is kept nowhere");
@@ -55,7 +55,7 @@ async fn report(client: &mut TestClient) -> Value {
     report
 }
 
-/// The next report of a node that fits; others are passed over.
+/// Returns the next report of a node for which `fits` is true; others are skipped.
 async fn report_of(client: &mut TestClient, node: &str, fits: impl Fn(&Value) -> bool) -> Value {
     let hearing = async {
         loop {
@@ -102,12 +102,21 @@ fn node_without_redis_reports_once_a_second() {
             bob.publish("lobby", json!(n)).await;
         }
         let busy = |report: &Value| report["messages_in_per_s"].as_f64() > Some(0.0);
-        let told = report_of(&mut ada, "test", busy).await;
-        let [said, heard] =
-            ["messages_in_per_s", "messages_out_per_s"].map(|field| told[field].as_f64());
-        assert!(heard > said, "each was heard by two: {told}");
-        assert!(told["delivery_p99_ms"].as_f64() > Some(0.0), "{told}");
-        assert_eq!((&told["sessions"], &told["rooms"]), (&json!(2), &json!(2)));
+        let busy_report = report_of(&mut ada, "test", busy).await;
+        let [received, sent] =
+            ["messages_in_per_s", "messages_out_per_s"].map(|field| busy_report[field].as_f64());
+        assert!(
+            sent > received,
+            "each was sent to two clients: {busy_report}"
+        );
+        assert!(
+            busy_report["delivery_p99_ms"].as_f64() > Some(0.0),
+            "{busy_report}"
+        );
+        assert_eq!(
+            (&busy_report["sessions"], &busy_report["rooms"]),
+            (&json!(2), &json!(2))
+        );
         let idle = |report: &Value| report["messages_in_per_s"] == json!(0.0);
         let later = report_of(&mut ada, "test", idle).await;
         assert_eq!(later["incarnation"], first["incarnation"]);
@@ -130,13 +139,16 @@ fn reports_of_all_nodes_arrive_on_each_and_a_restart_changes_the_incarnation() {
         for client in &mut clients {
             client.join(ROOM).await;
             let knows = |report: &Value| !report["redis_round_trip_ms"].is_null();
-            let mut told = Vec::new();
+            let mut incarnations = Vec::new();
             for node in ["n1", "n2"] {
-                told.push(report_of(client, node, knows).await["incarnation"].clone());
+                incarnations.push(report_of(client, node, knows).await["incarnation"].clone());
             }
-            runs.push(told);
+            runs.push(incarnations);
         }
-        assert_eq!(runs[0], runs[1], "both say the same to both");
+        assert_eq!(
+            runs[0], runs[1],
+            "both clients receive the same incarnations"
+        );
         assert_ne!(runs[0][0], runs[0][1]);
 
         cluster.nodes[1].kill();
@@ -158,7 +170,7 @@ fn reports_go_on_when_redis_is_back() {
         report(&mut ada).await;
         cluster.redis.restart();
         let mut after = 0;
-        // Those that were on their way may still come; two nodes cannot have ten of them there.
+        // Reports in flight may still arrive; two nodes cannot have ten of them.
         while after < 20 {
             report(&mut ada).await;
             after += 1;
@@ -176,11 +188,11 @@ fn draining_node_reports_its_state_until_it_ends() {
         let cluster = Cluster::start().await;
         let mut ada = cluster.nodes[0].client().await;
         ada.join(ROOM).await;
-        // It does not read its farewell, so the node waits for it.
+        // The client does not read its close frame, so the node waits for it.
         let _deaf = cluster.nodes[1].client().await;
         cluster.nodes[1].terminate();
-        let told = report_of(&mut ada, "n2", |report| report["state"] != "ready").await;
-        assert_eq!(told["state"], "draining");
+        let report = report_of(&mut ada, "n2", |report| report["state"] != "ready").await;
+        assert_eq!(report["state"], "draining");
     });
 }
 
@@ -222,8 +234,8 @@ fn reading_needs_a_grant_for_the_room_and_publishing_is_refused() {
         }
         let mut backend = Backend::connect(node.address).await;
         for ephemeral in [false, true] {
-            let said = json!({"data": 1, "ephemeral": ephemeral});
-            let answer = backend.call("POST", "/rooms/$nodes/messages", said).await;
+            let body = json!({"data": 1, "ephemeral": ephemeral});
+            let answer = backend.call("POST", "/rooms/$nodes/messages", body).await;
             assert_eq!(answer.status, 403, "{answer:?}");
         }
     });
@@ -244,13 +256,13 @@ fn open_mode_lets_everyone_read_unless_a_rule_forbids_it() {
                     .extend(policy.map(|policy| Rule { rooms, policy }));
             })
             .await;
-            let (nobody, mut ada) = (node.client().await, node.client().await);
+            let (anonymous, mut ada) = (node.client().await, node.client().await);
             ada.auth("ada").await;
-            for mut client in [nobody, ada] {
+            for mut client in [anonymous, ada] {
                 let joined = client.call(json!({"type": "join", "room": ROOM})).await;
                 assert_eq!(joined["type"] == "ok", may_read, "{policy:?}: {joined}");
-                let said = json!({"type": "publish", "room": ROOM, "data": 1});
-                let refused = client.call(said).await;
+                let publish = json!({"type": "publish", "room": ROOM, "data": 1});
+                let refused = client.call(publish).await;
                 assert_eq!(refused["code"], "forbidden", "{policy:?}: {refused}");
             }
             let mut backend = Backend::without_key(node.address).await;
@@ -262,7 +274,7 @@ fn open_mode_lets_everyone_read_unless_a_rule_forbids_it() {
     });
 }
 
-/// A guess at what is practically idle: a hundredth of a processor would be noticed on a small
+/// A guess at what is practically idle: one per cent of a processor would matter on a small
 /// machine.
 #[test]
 fn a_node_with_nothing_to_do_is_practically_idle() {

@@ -1,6 +1,6 @@
-//! The HTTP API held against its descriptions. By schemathesis against `docs/openapi.yaml`: what
-//! that allows is carried out, what it forbids is refused, and every answer is one that it names.
-//! And the examples of `docs/api.md` are run as they stand there.
+//! The HTTP API against its documentation. Schemathesis checks `docs/openapi.yaml`: valid requests
+//! are carried out, invalid ones are refused, and every response is one that it lists. The examples
+//! of `docs/api.md` are run, and their output is compared with the guide.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,17 +16,17 @@ fn api_matches_its_openapi_description() {
         let node = TestNode::with(|config| config.api_key_file = Some(keys())).await;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let report = tempfile::tempdir().expect("a directory for the report");
-        // It installs itself under target/ when it is not there yet.
+        // The script installs schemathesis under target/ if it is missing.
         let asked = Command::new(root.join(".ci/schemathesis"))
             .arg(format!("http://{}", node.address))
             .args([KEY.as_ref(), report.path().as_os_str()])
             .stdin(Stdio::null())
             .output()
             .expect("bash is there");
-        let said = String::from_utf8_lossy(&asked.stdout);
+        let report = String::from_utf8_lossy(&asked.stdout);
         let complaint = String::from_utf8_lossy(&asked.stderr);
-        assert!(asked.status.success(), "{said}\n{complaint}");
-        assert!(said.contains("No issues found"), "{said}");
+        assert!(asked.status.success(), "{report}\n{complaint}");
+        assert!(report.contains("No issues found"), "{report}");
     });
 }
 
@@ -38,7 +38,7 @@ fn examples_of_the_api_guide_return_what_it_shows() {
             config.node = "a".into();
         })
         .await;
-        // Whom the guide finds in the lobby.
+        // The member that the guide shows in the lobby.
         let mut ada = node.client().await;
         let auth = json!({"type": "auth", "user": "ada", "info": {"name": "Ada"}});
         ada.call(auth).await;
@@ -59,28 +59,31 @@ fn examples_of_the_api_guide_return_what_it_shows() {
                 None => script += &format!("{line}\n"),
             }
         }
-        let said = Command::new("bash")
+        let output = Command::new("bash")
             .args(["-c", &script])
             .stdin(Stdio::null())
             .output()
             .expect("bash is there");
-        let text = String::from_utf8_lossy(&said.stdout);
+        let text = String::from_utf8_lossy(&output.stdout);
         assert!(
-            said.status.success(),
+            output.status.success(),
             "{text} {}",
-            String::from_utf8_lossy(&said.stderr)
+            String::from_utf8_lossy(&output.stderr)
         );
-        let heard: Vec<&str> = text.lines().collect();
+        let answers: Vec<&str> = text.lines().collect();
         assert!(wanted.len() >= 7, "{wanted:?}");
-        for (wanted, heard) in wanted.iter().zip(&heard) {
-            assert_eq!(shape(heard), shape(wanted), "{heard}");
+        for (wanted, answer) in wanted.iter().zip(&answers) {
+            assert_eq!(shape(answer), shape(wanted), "{answer}");
         }
-        assert!(heard.contains(&"# TYPE switchboard_ready gauge"), "{text}");
+        assert!(
+            answers.contains(&"# TYPE switchboard_ready gauge"),
+            "{text}"
+        );
     });
 }
 
-/// An answer without what differs each time: epochs, sessions, times and versions, and what the
-/// guide leaves out.
+/// An answer without the values that differ each time: epochs, sessions, times and versions, and
+/// without the parts that the guide omits.
 fn shape(answer: &str) -> String {
     let shown = answer.split('…').next().unwrap_or_default();
     let shown = shown.split("expected one of").next().unwrap_or_default();

@@ -12,12 +12,12 @@ use crate::support::redis_server::RedisServer;
 use crate::support::{Cluster, TestClient, TestNode, run};
 
 /// Where clients connect: to two nodes, or to one of which they believe so.
-struct House {
+struct TestNodes {
     nodes: Vec<TestNode>,
     _redis: Option<RedisServer>,
 }
 
-impl House {
+impl TestNodes {
     async fn client(&self, node: usize, user: &str) -> TestClient {
         let mut client = self.nodes[node % self.nodes.len()].client().await;
         client.auth(user).await;
@@ -34,11 +34,11 @@ impl House {
 }
 
 /// Plays a scenario in both houses.
-fn in_both(change: fn(&mut Config), scenario: impl AsyncFn(House)) {
+fn on_one_and_two_nodes(change: fn(&mut Config), scenario: impl AsyncFn(TestNodes)) {
     run(async {
         let nodes = vec![TestNode::with(change).await];
         let _redis = None;
-        scenario(House { nodes, _redis }).await;
+        scenario(TestNodes { nodes, _redis }).await;
 
         let redis = RedisServer::start();
         let url = redis.url();
@@ -51,7 +51,7 @@ fn in_both(change: fn(&mut Config), scenario: impl AsyncFn(House)) {
             nodes.push(TestNode::with(with_redis).await);
         }
         let _redis = Some(redis);
-        scenario(House { nodes, _redis }).await;
+        scenario(TestNodes { nodes, _redis }).await;
     });
 }
 
@@ -81,23 +81,23 @@ fn names(page: &Value) -> Vec<String> {
 
 /// What of joining and leaving was heard and not taken, as `+ada` and `-ada`.
 fn comings(client: &TestClient) -> Vec<String> {
-    let coming = |said: &Value| {
-        let user = said["user"].as_str().unwrap_or_default();
-        match said["type"].as_str() {
+    let coming = |message: &Value| {
+        let user = message["user"].as_str().unwrap_or_default();
+        match message["type"].as_str() {
             Some("joined") => Some(format!("+{user}")),
             Some("left") => Some(format!("-{user}")),
             _ => None,
         }
     };
-    client.heard().filter_map(coming).collect()
+    client.received().filter_map(coming).collect()
 }
 
 #[test]
 fn members_receive_joins_and_leaves_and_every_node_lists_the_same() {
-    in_both(short_grace, async |house| {
-        let mut ada = house.member(0, "ada", "lobby").await;
+    on_one_and_two_nodes(short_grace, async |nodes| {
+        let mut ada = nodes.member(0, "ada", "lobby").await;
         assert_eq!(ada.push("joined").await["user"], "ada", "it hears itself");
-        let mut bob = house.client(1, "bob").await;
+        let mut bob = nodes.client(1, "bob").await;
         let info = json!({"type": "auth", "user": "bob", "info": {"name": "Bob"}});
         bob.call(info).await;
         bob.join("lobby").await;
@@ -129,14 +129,14 @@ fn members_receive_joins_and_leaves_and_every_node_lists_the_same() {
 #[test]
 fn reload_and_change_of_node_within_the_grace_send_no_events() {
     let long_grace = |config: &mut Config| config.presence_grace = Duration::from_secs(3);
-    in_both(long_grace, async |house| {
-        let mut ada = house.member(0, "ada", "lobby").await;
-        let mut bob = house.member(1, "bob", "lobby").await;
+    on_one_and_two_nodes(long_grace, async |nodes| {
+        let mut ada = nodes.member(0, "ada", "lobby").await;
+        let mut bob = nodes.member(1, "bob", "lobby").await;
         ada.push("joined").await;
         ada.push("joined").await;
         for node in [1, 0, 1] {
             drop(bob);
-            bob = house.member(node, "bob", "lobby").await;
+            bob = nodes.member(node, "bob", "lobby").await;
         }
         drop(bob);
         assert_eq!(ada.push("left").await["user"], "bob", "once, and now truly");
@@ -147,10 +147,10 @@ fn reload_and_change_of_node_within_the_grace_send_no_events() {
 
 #[test]
 fn two_devices_are_one_user() {
-    in_both(short_grace, async |house| {
-        let mut ada = house.member(0, "ada", "lobby").await;
-        let bob = house.member(0, "bob", "lobby").await;
-        let mut phone = house.member(1, "bob", "lobby").await;
+    on_one_and_two_nodes(short_grace, async |nodes| {
+        let mut ada = nodes.member(0, "ada", "lobby").await;
+        let bob = nodes.member(0, "bob", "lobby").await;
+        let mut phone = nodes.member(1, "bob", "lobby").await;
         let both = |page: &Value| page["members"][1]["connections"] == 2;
         listed(&mut phone, "lobby", both).await;
         listed(&mut ada, "lobby", both).await;
@@ -165,21 +165,21 @@ fn two_devices_are_one_user() {
 
 #[test]
 fn anonymous_connections_are_counted_and_listed_once_named() {
-    in_both(short_grace, async |house| {
-        let mut ada = house.member(0, "ada", "lobby").await;
-        let mut nobodies = Vec::new();
+    on_one_and_two_nodes(short_grace, async |nodes| {
+        let mut ada = nodes.member(0, "ada", "lobby").await;
+        let mut anonymous_clients = Vec::new();
         for node in 0..3 {
-            let node = &house.nodes[node % house.nodes.len()];
-            let mut nobody = node.client().await;
-            nobody.join("lobby").await;
-            nobodies.push(nobody);
+            let node = &nodes.nodes[node % nodes.nodes.len()];
+            let mut anonymous = node.client().await;
+            anonymous.join("lobby").await;
+            anonymous_clients.push(anonymous);
         }
         let page = listed(&mut ada, "lobby", |page| page["anonymous"] == 3).await;
         assert_eq!(page["count"], 1);
-        nobodies[0].auth("bob").await;
+        anonymous_clients[0].auth("bob").await;
         let page = listed(&mut ada, "lobby", |page| page["anonymous"] == 2).await;
         assert_eq!(names(&page), ["ada", "bob"]);
-        drop(nobodies);
+        drop(anonymous_clients);
         listed(&mut ada, "lobby", |page| {
             page["anonymous"] == 0 && page["count"] == 1
         })
@@ -190,11 +190,11 @@ fn anonymous_connections_are_counted_and_listed_once_named() {
 
 #[test]
 fn a_long_list_comes_in_pages_that_are_the_same_on_every_node() {
-    in_both(short_grace, async |house| {
+    on_one_and_two_nodes(short_grace, async |nodes| {
         const COUNT: usize = 250;
         let mut here = Vec::new();
         for n in 0..COUNT {
-            let mut client = house.client(n, &format!("user-{n:03}")).await;
+            let mut client = nodes.client(n, &format!("user-{n:03}")).await;
             client.ask(json!({"type": "join", "room": "lobby"})).await;
             here.push(client);
         }
@@ -232,9 +232,9 @@ fn list_is_answered_where_events_are_off() {
         let rooms = Pattern::new("big.*").expect("a pattern");
         config.presence_events = vec![Switch { rooms, on: false }];
     };
-    in_both(off, async |house| {
-        let mut ada = house.member(0, "ada", "big.room").await;
-        let bob = house.member(1, "bob", "big.room").await;
+    on_one_and_two_nodes(off, async |nodes| {
+        let mut ada = nodes.member(0, "ada", "big.room").await;
+        let bob = nodes.member(1, "bob", "big.room").await;
         let page = listed(&mut ada, "big.room", |page| page["count"] == 2).await;
         assert_eq!(names(&page), ["ada", "bob"]);
         drop(bob);
@@ -256,14 +256,14 @@ fn changes_during_a_redis_outage_are_sent_as_a_difference() {
             TestNode::with(with_redis).await,
             TestNode::with(with_redis).await,
         ];
-        let house = House {
+        let nodes = TestNodes {
             nodes,
             _redis: None,
         };
-        let mut ada = house.member(0, "ada", "lobby").await;
-        let bob = house.member(1, "bob", "lobby").await;
-        let cy = house.member(1, "cy", "lobby").await;
-        let mut dot = house.client(1, "dot").await;
+        let mut ada = nodes.member(0, "ada", "lobby").await;
+        let bob = nodes.member(1, "bob", "lobby").await;
+        let cy = nodes.member(1, "cy", "lobby").await;
+        let mut dot = nodes.client(1, "dot").await;
         listed(&mut ada, "lobby", |page| page["count"] == 3).await;
         assert_eq!(comings(&ada), ["+ada", "+bob", "+cy"]);
         redis.kill();

@@ -1,5 +1,5 @@
-//! Who may do what in which room, over real sockets: rules of the node, grants of tokens, and the
-//! personal rooms of users, on one node and over two.
+//! Rights in rooms over real sockets: rules of the node, grants of tokens, and personal rooms of
+//! users, on one node and on two.
 
 use serde_json::{Value, json};
 use switchboard::config::Config;
@@ -55,12 +55,12 @@ fn rules_and_grants_decide_each_action_for_itself() {
             rule(config, "feed", Policy::Server);
         })
         .await;
-        let mut nobody = node.client().await;
+        let mut anonymous = node.client().await;
         let mut ada = node.client().await;
         let lists: [&[&str]; 4] = [&["a.*", "feed"], &["a.1", "feed", "news"], &["b"], &[]];
         let token = issuer.signed("ada", std::time::Duration::from_secs(60), lists);
         assert_eq!(ada.sign_in(&token).await["user"], "ada");
-        for (room, anonymous, signed_in) in [
+        for (room, without_token, signed_in) in [
             ("lobby", [true; 3], [true; 3]),
             ("hall", [false; 3], [true; 3]),
             ("news", [true, false, true], [true; 3]),
@@ -71,10 +71,14 @@ fn rules_and_grants_decide_each_action_for_itself() {
             ("c", [false; 3], [false; 3]),
             ("$nodes", [false; 3], [false; 3]),
         ] {
-            assert_eq!(outcomes(&mut nobody, room).await, anonymous, "{room}");
+            assert_eq!(
+                outcomes(&mut anonymous, room).await,
+                without_token,
+                "{room}"
+            );
             assert_eq!(outcomes(&mut ada, room).await, signed_in, "{room}");
         }
-        let refused = nobody.call(commands("hall")[0].clone()).await;
+        let refused = anonymous.call(commands("hall")[0].clone()).await;
         assert!(
             refused["reason"].as_str().unwrap().contains("sign in"),
             "{refused}"
@@ -117,10 +121,7 @@ fn users_in_open_mode_write_to_each_other_and_read_only_their_own() {
         let sent = bob
             .call(json!({"type": "publish", "room": "@ada", "data": 1}))
             .await;
-        assert_eq!(
-            sent["code"], "forbidden",
-            "nobody knows who this is from: {sent}"
-        );
+        assert_eq!(sent["code"], "forbidden", "the sender is unknown: {sent}");
         bob.auth("bob").await;
         bob.publish("@ada", json!("psst")).await;
         let message = ada.message("@ada").await;
@@ -153,28 +154,28 @@ fn direct_messages_reach_every_device_on_both_nodes_and_wait_for_those_who_are_a
         }
         let ada = issuer.token("ada", &["@bob"]);
         let bearer = format!("Bearer {}", issuer.token("bob", &["@ada"]));
-        let (mut phone, mut desk) = (nodes[0].client().await, nodes[1].client().await);
+        let (mut phone, mut laptop) = (nodes[0].client().await, nodes[1].client().await);
         let place = phone.sign_in(&ada).await;
-        assert_eq!(desk.sign_in(&ada).await["epoch"], place["epoch"]);
+        assert_eq!(laptop.sign_in(&ada).await["epoch"], place["epoch"]);
         let headers = [("authorization", bearer.as_str())];
         let connected = TestClient::with(nodes[1].address, "", &headers).await;
         let mut bob = connected.expect("the token is good");
         assert_eq!(bob.welcome["user"], "bob");
-        let told = bob.push("ok").await;
+        let joined = bob.push("ok").await;
         assert_eq!(
-            (&told["room"], &told["offset"]),
+            (&joined["room"], &joined["offset"]),
             (&json!("@bob"), &json!(0))
         );
 
         // Both ways between the nodes.
         bob.publish("@ada", json!(1)).await;
-        for device in [&mut phone, &mut desk] {
+        for device in [&mut phone, &mut laptop] {
             assert_eq!(device.message("@ada").await["data"], 1);
         }
         phone.publish("@bob", json!(2)).await;
         assert_eq!(bob.message("@bob").await["user"], "ada");
 
-        // The phone is away, and comes back on the other node with its position.
+        // The phone disconnects, and rejoins on the other node with its position.
         drop(phone);
         for n in 2..=4 {
             bob.publish("@ada", json!(n)).await;
@@ -185,7 +186,7 @@ fn direct_messages_reach_every_device_on_both_nodes_and_wait_for_those_who_are_a
         assert_eq!(joined["recovered"], true, "{joined}");
         for n in 2..=4 {
             assert_eq!(phone.message("@ada").await["data"], n);
-            assert_eq!(desk.message("@ada").await["data"], n);
+            assert_eq!(laptop.message("@ada").await["data"], n);
         }
         assert_eq!(outcomes(&mut bob, "@ada").await, [false, true, false]);
     });

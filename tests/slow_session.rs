@@ -47,8 +47,8 @@ fn a_slow_session_is_disconnected_without_delaying_others() {
         );
         assert!(reason.contains("come back"));
         let offsets: Vec<u64> = slow
-            .heard()
-            .filter_map(|said| said["offset"].as_u64())
+            .received()
+            .filter_map(|message| message["offset"].as_u64())
             .collect();
         assert!(
             offsets.windows(2).all(|pair| pair[1] == pair[0] + 1),

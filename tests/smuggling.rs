@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use futures::AsyncWriteExt;
 
 use crate::support::handshakes::HANDSHAKES;
-use crate::support::http::{Answer, ApiCaller, exchange};
+use crate::support::http::{Answer, HttpClient, exchange};
 use crate::support::nginx::Nginx;
+use crate::support::recording_proxy::{Exchange, RecordingProxy};
 use crate::support::refusals::refusals;
-use crate::support::tap::{Exchange, ThrottledReader};
 use crate::support::{TestNode, eventually, run};
 
 /// Said behind each request on its connection. Its answer shows that nothing was said in between.
@@ -57,25 +57,25 @@ const MENDED: &[&str] = &[
 
 struct Wire {
     nginx: Nginx,
-    tap: ThrottledReader,
+    proxy: RecordingProxy,
     _node: TestNode,
 }
 
 impl Wire {
     async fn start() -> Self {
         let node = TestNode::start().await;
-        let tap = ThrottledReader::before(node.address);
-        let nginx = Nginx::before(&[tap.address]).await;
+        let proxy = RecordingProxy::before(node.address);
+        let nginx = Nginx::before(&[proxy.address]).await;
         Self {
             nginx,
-            tap,
+            proxy,
             _node: node,
         }
     }
 
     /// Sends bytes that hold one request, and says what its answer was. There is no other.
     async fn answer_to(&self, name: &str, bytes: &[u8]) -> Answer {
-        let mut caller = ApiCaller::connect(self.nginx.address).await;
+        let mut caller = HttpClient::connect(self.nginx.address).await;
         caller.send(bytes).await;
         // The answer to HEAD tells the length of a body that does not come.
         let is_head = bytes.starts_with(b"HEAD");
@@ -109,9 +109,9 @@ impl Wire {
     /// Ends nginx, and tells what passed between it and the node.
     async fn end(self) -> Vec<Exchange> {
         drop(self.nginx);
-        let over = || self.tap.exchanges().iter().all(|exchange| exchange.over);
+        let over = || self.proxy.exchanges().iter().all(|exchange| exchange.over);
         eventually("all connections to the node have ended", over).await;
-        self.tap.exchanges()
+        self.proxy.exchanges()
     }
 }
 
@@ -161,8 +161,8 @@ fn hostile_requests_through_nginx_get_one_answer_each_and_no_tunnel() {
             .partition(|row| row.name == "HTTP/0.9");
         for row in headless {
             // An answer of that age is a body alone.
-            let said = exchange(wire.nginx.address, &row.bytes).await;
-            assert!(said.contains("\"bad_request\""), "{said}");
+            let response = exchange(wire.nginx.address, &row.bytes).await;
+            assert!(response.contains("\"bad_request\""), "{response}");
         }
         for row in others {
             let answer = wire.answer_to(&row.name, &whole(&row.bytes)).await;
@@ -186,7 +186,7 @@ fn a_wrong_handshake_through_nginx_never_opens_a_tunnel() {
         let wire = Wire::start().await;
         for row in HANDSHAKES {
             let bytes = [&row.bytes("/ws"), HIDDEN.as_bytes()].concat();
-            let mut caller = ApiCaller::connect(wire.nginx.address).await;
+            let mut caller = HttpClient::connect(wire.nginx.address).await;
             caller.send(&bytes).await;
             let answer = match row.name {
                 "HEAD" => caller.head().await,
@@ -308,7 +308,7 @@ fn no_request_is_hidden_in_another_on_its_way_through_nginx() {
     run(async {
         let wire = Wire::start().await;
         for (name, request) in deceptions() {
-            let mut caller = ApiCaller::connect(wire.nginx.address).await;
+            let mut caller = HttpClient::connect(wire.nginx.address).await;
             caller.send(request + LAST).await;
             let statuses = caller.statuses().await;
             // The request, what may follow it on the connection, and the last.
@@ -324,7 +324,7 @@ fn no_request_is_hidden_in_another_on_its_way_to_a_node() {
     run(async {
         let node = TestNode::start().await;
         for (name, request) in deceptions() {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             caller.send(request + LAST).await;
             let statuses = caller.statuses().await;
             // Either it is refused and nothing behind it is answered, or all that follows its head

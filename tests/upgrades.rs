@@ -189,7 +189,10 @@ fn downgrade_while_a_newer_format_is_written_loses_nothing() {
         scene.publish().await;
         scene.expect_everything().await;
         let lines = scene.nodes[1].log();
-        let told = lines.iter().filter(|line| line.contains(logged)).count();
-        assert!((1..=2).contains(&told), "once per cause: {told}");
+        let logged_count = lines.iter().filter(|line| line.contains(logged)).count();
+        assert!(
+            (1..=2).contains(&logged_count),
+            "once per cause: {logged_count}"
+        );
     });
 }

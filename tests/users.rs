@@ -106,8 +106,8 @@ fn a_user_is_disconnected_on_every_node_and_may_return() {
             hers.push(signed_in(node, &ada).await);
         }
         let mut his = signed_in(&nodes[1], &bob).await;
-        let said = disconnect(&nodes[0], "ada", "").await;
-        assert_eq!(said, json!({"user": "ada"}));
+        let answer = disconnect(&nodes[0], "ada", "").await;
+        assert_eq!(answer, json!({"user": "ada"}));
         for client in &mut hers {
             assert_eq!(code(client).await, Some(3007));
         }
@@ -351,12 +351,12 @@ fn a_backend_brings_a_user_into_a_room_and_takes_it_out_on_every_node() {
         his.join("lobby").await;
         assert_eq!(his.publish("lobby", json!("before")).await, 1);
         let mut backend = Backend::connect(nodes[0].address).await;
-        let said = backend.ok("PUT", "/users/ada/rooms/lobby", json!({})).await;
-        assert_eq!(said, json!({"user": "ada", "room": "lobby"}));
+        let answer = backend.ok("PUT", "/users/ada/rooms/lobby", json!({})).await;
+        assert_eq!(answer, json!({"user": "ada", "room": "lobby"}));
         for client in &mut hers {
-            let told = client.push("ok").await;
+            let joined = client.push("ok").await;
             assert_eq!(
-                (&told["room"], &told["offset"]),
+                (&joined["room"], &joined["offset"]),
                 (&json!("lobby"), &json!(1))
             );
         }
@@ -372,10 +372,10 @@ fn a_backend_brings_a_user_into_a_room_and_takes_it_out_on_every_node() {
         his.publish("lobby", json!("after")).await;
         for client in &mut hers {
             is_there(client).await;
-            assert!(client.heard().all(|said| said["type"] != "message"));
+            assert!(client.received().all(|answer| answer["type"] != "message"));
         }
-        for said in ["before", "hello", "after"] {
-            assert_eq!(his.message("lobby").await["data"], said);
+        for answer in ["before", "hello", "after"] {
+            assert_eq!(his.message("lobby").await["data"], answer);
         }
     });
 }

@@ -119,10 +119,10 @@ fn a_socket_that_takes_a_few_bytes_at_a_time_gets_everything_once_and_in_order()
                 offered.extend_from_slice(&chunk);
                 assert_eq!(outbox.offer(Bytes::from(chunk)), Offer::Queued);
             }
-            let told = next().await;
+            let event = next().await;
             assert!(
-                matches!(told, Event::Drained(who) if who == session),
-                "{told:?}"
+                matches!(event, Event::Drained(who) if who == session),
+                "{event:?}"
             );
         }
         outbox.end(Disconnect::Draining);

@@ -13,24 +13,24 @@ fn api_with_keys_serves_only_calls_with_a_key() {
     run(async {
         let node = TestNode::with(keyed).await;
         let path = "/rooms/lobby/messages";
-        let said = || json!({"data": 1});
+        let body = || json!({"data": 1});
         for (method, path) in [
             ("POST", path),
             ("GET", path),
             ("DELETE", path),
             ("GET", "/metrics"),
         ] {
-            let mut stranger = Backend::without_key(node.address).await;
-            let answer = stranger.call(method, path, said()).await;
+            let mut anonymous = Backend::without_key(node.address).await;
+            let answer = anonymous.call(method, path, body()).await;
             assert_eq!(answer.status, 401, "{method} {path}");
             assert_eq!(answer.json()["code"], "unauthorized");
             let asks = answer.field("WWW-Authenticate").unwrap();
             assert_eq!(asks, "Bearer realm=\"switchboard\"");
-            stranger.caller().expect_end().await;
+            anonymous.caller().expect_end().await;
         }
-        let mut liar = Backend::connect(node.address).await;
-        liar.fields = liar.fields.replace(KEY, &KEY.replace('a', "b"));
-        let answer = liar.call("POST", path, said()).await;
+        let mut impostor = Backend::connect(node.address).await;
+        impostor.fields = impostor.fields.replace(KEY, &KEY.replace('a', "b"));
+        let answer = impostor.call("POST", path, body()).await;
         assert_eq!(answer.status, 401);
         assert!(
             answer
@@ -40,14 +40,14 @@ fn api_with_keys_serves_only_calls_with_a_key() {
         );
 
         let mut backend = Backend::connect(node.address).await;
-        assert_eq!(backend.ok("POST", path, said()).await["offset"], 1);
+        assert_eq!(backend.ok("POST", path, body()).await["offset"], 1);
         let answer = backend.call("DELETE", path, Value::Null).await;
         assert_eq!(
             (answer.status, answer.field("Allow")),
             (405, Some("POST, GET, HEAD"))
         );
         backend.fields += "Origin: https://shop.example\r\n";
-        assert_eq!(backend.ok("POST", path, said()).await["offset"], 2);
+        assert_eq!(backend.ok("POST", path, body()).await["offset"], 2);
         let answer = backend.call("GET", path, Value::Null).await;
         assert_eq!(answer.field("Access-Control-Allow-Origin"), None);
     });
@@ -59,11 +59,12 @@ fn api_without_keys_refuses_browser_pages_and_proxied_calls() {
         let redis = RedisServer::start();
         let node = TestNode::with(|config| config.redis = vec![redis.url().parse().unwrap()]).await;
         let nginx = crate::support::nginx::Nginx::before(&[node.address]).await;
-        let mut desk = Backend::without_key(node.address).await;
-        desk.ok("POST", "/rooms/lobby/messages", json!({"data": 1}))
+        let mut laptop = Backend::without_key(node.address).await;
+        laptop
+            .ok("POST", "/rooms/lobby/messages", json!({"data": 1}))
             .await;
-        desk.fields += "Origin: https://evil.example\r\n";
-        let answer = desk
+        laptop.fields += "Origin: https://evil.example\r\n";
+        let answer = laptop
             .call("POST", "/rooms/lobby/messages", json!({"data": 1}))
             .await;
         assert_eq!(answer.status, 403);

@@ -12,13 +12,13 @@ use crate::support::redis_server::RedisServer;
 use crate::support::{Backend, Cluster, TestClient, TestNode, run};
 
 /// Where clients connect and backends ask: two nodes, or one of which they believe so.
-struct House {
+struct TestNodes {
     nodes: Vec<TestNode>,
     /// One for each node.
     backends: Vec<Backend>,
 }
 
-impl House {
+impl TestNodes {
     async fn of(nodes: Vec<TestNode>) -> Self {
         let mut backends = Vec::new();
         for node in &nodes {
@@ -92,39 +92,39 @@ async fn agreed(
 }
 
 /// Plays a scenario in both houses, without a grace.
-fn in_both(scenario: impl AsyncFn(House)) {
+fn on_one_and_two_nodes(scenario: impl AsyncFn(TestNodes)) {
     run(async {
         let alone = |config: &mut Config| {
             config.node = "a".into();
             quiet(config);
         };
-        scenario(House::of(vec![TestNode::with(alone).await]).await).await;
+        scenario(TestNodes::of(vec![TestNode::with(alone).await]).await).await;
         let redis = RedisServer::start();
-        scenario(House::on(&redis).await).await;
+        scenario(TestNodes::on(&redis).await).await;
     });
 }
 
 #[test]
 fn every_node_returns_the_members_of_a_room_and_their_count() {
-    in_both(async |mut house| {
-        let none = house.agree("/rooms/lobby", |_| true).await;
-        let nobody = json!({"room": "lobby", "connections": 0, "users": 0, "anonymous": 0});
-        assert_eq!(none, nobody);
-        let mut ada = house.client(0, "ada").await;
+    on_one_and_two_nodes(async |mut nodes| {
+        let none = nodes.agree("/rooms/lobby", |_| true).await;
+        let empty = json!({"room": "lobby", "connections": 0, "users": 0, "anonymous": 0});
+        assert_eq!(none, empty);
+        let mut ada = nodes.client(0, "ada").await;
         ada.join("lobby").await;
-        let mut phone = house.client(1, "ada").await;
+        let mut phone = nodes.client(1, "ada").await;
         phone.join("lobby").await;
-        let mut bob = house.client(1, "bob").await;
+        let mut bob = nodes.client(1, "bob").await;
         let joined = bob.join("lobby").await;
-        let mut nobody = house.client(0, "").await;
-        nobody.join("lobby").await;
+        let mut anonymous = nodes.client(0, "").await;
+        anonymous.join("lobby").await;
         bob.publish("lobby", json!("hello")).await;
 
         let four = |page: &Value| page["connections"] == 4;
-        let count = house.agree("/rooms/lobby", four).await;
+        let count = nodes.agree("/rooms/lobby", four).await;
         let wanted = json!({"room": "lobby", "connections": 4, "users": 2, "anonymous": 1, "epoch": joined["epoch"], "offset": 1});
         assert_eq!(count, wanted);
-        let page = house.agree("/rooms/lobby/members", |_| true).await;
+        let page = nodes.agree("/rooms/lobby/members", |_| true).await;
         let mut listed = ada.call(json!({"type": "members", "room": "lobby"})).await;
         for field in ["type", "id"] {
             listed.as_object_mut().expect("an object").remove(field);
@@ -136,7 +136,7 @@ fn every_node_returns_the_members_of_a_room_and_their_count() {
         ]);
         assert_eq!((&page["members"], &page["more"]), (&members, &json!(false)));
         assert!(page["version"].as_u64() > Some(0));
-        let first = house.agree("/rooms/lobby/members?limit=1", |_| true).await;
+        let first = nodes.agree("/rooms/lobby/members?limit=1", |_| true).await;
         assert_eq!(
             (
                 &first["members"][0]["user"],
@@ -145,15 +145,15 @@ fn every_node_returns_the_members_of_a_room_and_their_count() {
             ),
             (&json!("ada"), &json!(true), &json!(2))
         );
-        let next = house
+        let next = nodes
             .agree("/rooms/lobby/members?limit=1&after=ada", |_| true)
             .await;
         assert_eq!(
             (&next["members"][0]["user"], &next["more"], &next["version"]),
             (&json!("bob"), &json!(false), &first["version"])
         );
-        drop((phone, nobody));
-        house
+        drop((phone, anonymous));
+        nodes
             .agree("/rooms/lobby", |page| page["connections"] == 2)
             .await;
     });
@@ -161,9 +161,9 @@ fn every_node_returns_the_members_of_a_room_and_their_count() {
 
 #[test]
 fn every_node_lists_rooms_in_pages_and_personal_rooms_on_request() {
-    in_both(async |mut house| {
-        let mut ada = house.client(0, "ada").await;
-        let mut bob = house.client(1, "bob").await;
+    on_one_and_two_nodes(async |mut nodes| {
+        let mut ada = nodes.client(0, "ada").await;
+        let mut bob = nodes.client(1, "bob").await;
         let mut wanted = Vec::new();
         for number in 0..30 {
             let room = format!("chat.{number:02}");
@@ -174,14 +174,14 @@ fn every_node_lists_rooms_in_pages_and_personal_rooms_on_request() {
         }
         bob.join("lobby").await;
         let all = |page: &Value| names(page).len() == 31;
-        let page = house.agree("/rooms", all).await;
+        let page = nodes.agree("/rooms", all).await;
         assert_eq!(page["more"], false);
         let lobby = json!({"room": "lobby", "connections": 1, "users": 1, "anonymous": 0});
         assert_eq!(page["rooms"][30], lobby);
         let (mut seen, mut after) = (Vec::new(), String::new());
         loop {
             let path = format!("/rooms?prefix=chat.&limit=7{after}");
-            let page = house.agree(&path, |_| true).await;
+            let page = nodes.agree(&path, |_| true).await;
             seen.extend(names(&page));
             after = format!("&after={}", seen.last().expect("no page is empty"));
             if page["more"] == false {
@@ -189,18 +189,18 @@ fn every_node_lists_rooms_in_pages_and_personal_rooms_on_request() {
             }
         }
         assert_eq!(seen, wanted);
-        let users = house
+        let users = nodes
             .agree("/rooms?prefix=@", |page| names(page).len() == 2)
             .await;
         assert_eq!(names(&users), ["@ada", "@bob"]);
         drop(ada);
-        house
+        nodes
             .agree("/rooms?prefix=@", |page| names(page) == ["@bob"])
             .await;
         for room in &wanted {
             bob.call(json!({"type": "leave", "room": room})).await;
         }
-        house.agree("/rooms", |page| names(page) == ["lobby"]).await;
+        nodes.agree("/rooms", |page| names(page) == ["lobby"]).await;
     });
 }
 
@@ -213,30 +213,30 @@ fn names(page: &Value) -> Vec<String> {
 
 #[test]
 fn every_node_lists_the_connections_of_a_user() {
-    in_both(async |mut house| {
+    on_one_and_two_nodes(async |mut nodes| {
         let path = "/users/ada/connections";
-        let none = house.agree(path, |_| true).await;
+        let none = nodes.agree(path, |_| true).await;
         let nothing = json!({"user": "ada", "connections": [], "count": 0, "more": false});
         assert_eq!(none, nothing);
-        let ada = house.client(0, "ada").await;
-        let mut phone = house.client(1, "ada").await;
-        let _bob = house.client(1, "bob").await;
-        let _nobody = house.client(0, "").await;
+        let ada = nodes.client(0, "ada").await;
+        let mut phone = nodes.client(1, "ada").await;
+        let _bob = nodes.client(1, "bob").await;
+        let _anonymous = nodes.client(0, "").await;
         let listed = |client: &TestClient| {
             let (session, node) = (&client.welcome["session"], &client.welcome["node"]);
             json!({"session": session, "node": node, "info": {"name": "ADA"}})
         };
         let mut both = [listed(&ada), listed(&phone)];
         both.sort_by_key(|it| it["session"].to_string());
-        let page = house.agree(path, |page| page["count"] == 2).await;
+        let page = nodes.agree(path, |page| page["count"] == 2).await;
         assert_eq!(page["connections"], json!(both));
-        let first = house.agree(&format!("{path}?limit=1"), |_| true).await;
+        let first = nodes.agree(&format!("{path}?limit=1"), |_| true).await;
         assert_eq!(
             (&first["connections"], &first["more"], &first["count"]),
             (&json!([both[0]]), &json!(true), &json!(2))
         );
         let session = both[0]["session"].as_str().expect("a name");
-        let rest = house
+        let rest = nodes
             .agree(&format!("{path}?after={session}"), |_| true)
             .await;
         assert_eq!(
@@ -247,22 +247,22 @@ fn every_node_lists_the_connections_of_a_user() {
         let auth = json!({"type": "auth", "user": "ada", "info": {"name": "Ada L"}});
         phone.call(auth).await;
         let is_new = |page: &Value| page["connections"].to_string().contains("Ada L");
-        let page = house.agree(path, is_new).await;
+        let page = nodes.agree(path, is_new).await;
         assert!(
             page["connections"].to_string().contains("ADA"),
             "only the one: {page}"
         );
         drop(ada);
-        let page = house.agree(path, |page| page["count"] == 1).await;
+        let page = nodes.agree(path, |page| page["count"] == 1).await;
         assert_eq!(page["connections"][0]["session"], phone.welcome["session"]);
-        house.backends[0].ok("DELETE", path, Value::Null).await;
-        house.agree(path, |page| page["count"] == 0).await;
+        nodes.backends[0].ok("DELETE", path, Value::Null).await;
+        nodes.agree(path, |page| page["count"] == 0).await;
     });
 }
 
 #[test]
 fn invalid_and_forbidden_calls_are_refused_with_a_reason() {
-    in_both(async |mut house| {
+    on_one_and_two_nodes(async |mut nodes| {
         for (path, status, code) in [
             ("/rooms?limit=0", 400, "bad_request"),
             ("/rooms?limit=1001", 400, "bad_request"),
@@ -277,7 +277,7 @@ fn invalid_and_forbidden_calls_are_refused_with_a_reason() {
             ("/users/@ada/connections", 400, "bad_request"),
             ("/users/ada/connections?after=phone", 400, "bad_request"),
         ] {
-            for backend in &mut house.backends {
+            for backend in &mut nodes.backends {
                 let answer = backend.call("GET", path, Value::Null).await;
                 assert_eq!(answer.status, status, "{path}: {answer:?}");
                 assert_eq!(answer.json()["code"], code, "{path}");
@@ -362,10 +362,10 @@ fn killed_node_delays_no_answer_and_its_connections_end_with_its_lease() {
 fn emptied_redis_is_filled_again_and_every_answer_is_complete() {
     run(async {
         let mut redis = RedisServer::start();
-        let mut house = House::on(&redis).await;
+        let mut nodes = TestNodes::on(&redis).await;
         let mut here = Vec::new();
         for (node, user) in [(0, "ada"), (1, "ada"), (1, "bob"), (0, "")] {
-            let mut client = house.client(node, user).await;
+            let mut client = nodes.client(node, user).await;
             client.join("lobby").await;
             here.push(client);
         }
@@ -375,12 +375,12 @@ fn emptied_redis_is_filled_again_and_every_answer_is_complete() {
             ("/users/ada/connections", "count", 2),
         ];
         for (path, field, wanted) in checks {
-            house.agree(path, |page| page[field] == wanted).await;
+            nodes.agree(path, |page| page[field] == wanted).await;
         }
         redis.restart();
         let started = Instant::now();
         for (path, field, wanted) in checks {
-            for backend in &mut house.backends {
+            for backend in &mut nodes.backends {
                 loop {
                     let answer = backend.call("GET", path, Value::Null).await;
                     assert!([200, 503].contains(&answer.status), "{answer:?}");
@@ -393,6 +393,6 @@ fn emptied_redis_is_filled_again_and_every_answer_is_complete() {
                 }
             }
         }
-        house.agree("/rooms", |page| names(page) == ["lobby"]).await;
+        nodes.agree("/rooms", |page| names(page) == ["lobby"]).await;
     });
 }

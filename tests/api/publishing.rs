@@ -15,8 +15,8 @@ fn backend_publication_is_delivered_and_is_in_the_history() {
         let mut backend = Backend::without_key(node.address).await;
         let path = "/rooms/lobby/messages";
 
-        let said = json!({"data": {"n": 1}, "user": "shop"});
-        let published = backend.ok("POST", path, said).await;
+        let body = json!({"data": {"n": 1}, "user": "shop"});
+        let published = backend.ok("POST", path, body).await;
         assert_eq!(
             published,
             json!({"room": "lobby", "epoch": joined["epoch"], "offset": 1})
@@ -136,8 +136,8 @@ fn backend_publication_excludes_a_session_on_any_node() {
         ada.join("lobby").await;
         bob.join("lobby").await;
         let mut backend = Backend::without_key(a.address).await;
-        let said = json!({"data": "moved", "user": "ada", "others": ada.welcome["session"]});
-        let published = backend.ok("POST", "/rooms/lobby/messages", said).await;
+        let body = json!({"data": "moved", "user": "ada", "others": ada.welcome["session"]});
+        let published = backend.ok("POST", "/rooms/lobby/messages", body).await;
         assert_eq!(published["offset"], 1);
         let message = bob.message("lobby").await;
         assert_eq!(

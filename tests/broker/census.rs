@@ -230,13 +230,13 @@ fn personal_rooms_have_their_own_list_and_server_rooms_have_none(world: World) {
 
 fn connections_of_a_user_are_listed_from_every_node(world: World) {
     let (mut a, mut b) = (world.node(), world.node());
-    let (phone, desk) = (session(0xa, 1), session(0xb, 1));
+    let (phone, laptop) = (session(0xa, 1), session(0xb, 1));
     a.here("@ada", "ada", 1);
     a.connected("ada", phone, "", true);
     b.here("@ada", "ada", 1);
-    b.connected("ada", desk, r#"{"name":"Ada"}"#, true);
+    b.connected("ada", laptop, r#"{"name":"Ada"}"#, true);
     for node in [&mut a, &mut b] {
-        node.until_connections("ada", &format!("{phone} {desk}"));
+        node.until_connections("ada", &format!("{phone} {laptop}"));
         let page = node.connections("ada", None, 1000);
         assert_eq!((page.count, page.more), (2, false));
         let [first, second] = &page.connections[..] else {
@@ -252,8 +252,8 @@ fn connections_of_a_user_are_listed_from_every_node(world: World) {
     }
     // The user still counts, until the grace is over.
     a.connected("ada", phone, "", false);
-    b.until_connections("ada", &desk.to_string());
-    b.connected("ada", desk, "", false);
+    b.until_connections("ada", &laptop.to_string());
+    b.connected("ada", laptop, "", false);
     a.until_connections("ada", "");
     assert_eq!(counted(&a.count("@ada").0), "@ada 2=1+0");
     a.here("@ada", "ada", 0);

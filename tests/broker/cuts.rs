@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use switchboard::broker::{BrokerEvent, Range, Refused, Settings};
 use switchboard::model::id::{Position, Ticket};
 
-use super::node::{BrokerNode, Form, said, text};
+use super::node::{BrokerNode, Form, entries, text};
 use crate::support::redis_server::RedisServer;
 
 /// Everything is kept, so that every hole can be read.
@@ -20,7 +20,7 @@ fn long(settings: &mut Settings) {
 struct Follower {
     node: BrokerNode,
     stands: Position,
-    heard: Vec<String>,
+    received: Vec<String>,
 }
 
 impl Follower {
@@ -31,7 +31,7 @@ impl Follower {
         Self {
             node,
             stands,
-            heard: Vec::new(),
+            received: Vec::new(),
         }
     }
 
@@ -39,7 +39,7 @@ impl Follower {
         loop {
             let page = self.node.read("lobby", Range::After(self.stands), 50);
             assert_eq!(page.top.epoch, self.stands.epoch, "no epoch has ended");
-            for (offset, text) in said(&page) {
+            for (offset, text) in entries(&page) {
                 self.deliver(offset, text);
             }
             let last = page.messages.last().map_or(0, |(offset, _)| *offset);
@@ -53,7 +53,7 @@ impl Follower {
     fn deliver(&mut self, offset: u64, text: String) {
         if offset == self.stands.offset + 1 {
             self.stands.offset = offset;
-            self.heard.push(text);
+            self.received.push(text);
         }
     }
 
@@ -81,7 +81,7 @@ impl Follower {
     /// Goes on until this is the last word.
     fn until(&mut self, wanted: &str) {
         let start = Instant::now();
-        while self.heard.last().is_none_or(|last| last != wanted) {
+        while self.received.last().is_none_or(|last| last != wanted) {
             assert!(
                 start.elapsed() < Duration::from_secs(10),
                 "never heard {wanted}"
@@ -109,7 +109,7 @@ fn random_cuts_lose_duplicate_and_reorder_nothing_acknowledged() {
                 true => Form::keyed("ada", &text),
                 false => Form::default(),
             };
-            let ticket = publisher.say("lobby", &text, form);
+            let ticket = publisher.send_publish("lobby", &text, form);
             unanswered.push((text, is_keyed, ticket));
         }
         let victims = ["normal", "pubsub", "none"][random.usize(0..3)];
@@ -133,13 +133,13 @@ fn random_cuts_lose_duplicate_and_reorder_nothing_acknowledged() {
     follower.until("end");
     assert_eq!(follower.stands, end);
     for (text, position) in &acknowledged {
-        assert_eq!(&follower.heard[position.offset as usize - 1], text);
+        assert_eq!(&follower.received[position.offset as usize - 1], text);
     }
-    let heard = |text: &String| follower.heard.iter().filter(|it| *it == text).count();
-    assert!(acknowledged.keys().all(|text| heard(text) == 1));
-    assert!(doubtful.iter().all(|text| heard(text) <= 1));
-    let in_doubt: usize = doubtful.iter().map(heard).sum();
-    assert_eq!(follower.heard.len(), acknowledged.len() + in_doubt + 1);
+    let received = |text: &String| follower.received.iter().filter(|it| *it == text).count();
+    assert!(acknowledged.keys().all(|text| received(text) == 1));
+    assert!(doubtful.iter().all(|text| received(text) <= 1));
+    let in_doubt: usize = doubtful.iter().map(received).sum();
+    assert_eq!(follower.received.len(), acknowledged.len() + in_doubt + 1);
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn publications_of_both_formats_arrive_in_order_at_a_node_that_knows_both() {
         ephemeral: true,
         ..Default::default()
     };
-    new.say("lobby", "typing", ephemeral);
+    new.send_publish("lobby", "typing", ephemeral);
     assert_eq!(new.ephemeral("lobby"), "typing");
     assert!(
         !new.rest()

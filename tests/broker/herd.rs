@@ -1,5 +1,5 @@
-//! A thousand sessions that come back to one room at once: a real dispatcher over a real Redis,
-//! whose pages are bounded in bytes, and the test in the place of the sockets.
+//! A thousand sessions that rejoin one room at once: a real dispatcher over a real Redis, whose
+//! pages are bounded in bytes. The test takes the place of the sockets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,14 +25,14 @@ const TOP: u64 = 260;
 const PAGES: usize = 5;
 const OUTBOX: usize = 256 << 10;
 
-struct House {
+struct World {
     node: BrokerNode,
     dispatcher: Dispatcher,
     reads: usize,
     clients: Vec<OutboxReader>,
 }
 
-impl House {
+impl World {
     fn open(mut node: BrokerNode) -> Self {
         let text = "x".repeat(8 << 10);
         for _ in 0..TOP {
@@ -55,7 +55,7 @@ impl House {
             outbox_bytes: OUTBOX,
             seed: 1,
         };
-        let mut house = Self {
+        let mut world = Self {
             node,
             dispatcher: Dispatcher::new(Now::read(), settings, Arc::default()),
             reads: 0,
@@ -67,15 +67,15 @@ impl House {
                 frames: 100,
             };
             let (outbox, reader) = outbox(limits, || ());
-            house.clients.push(reader);
-            house.turn(Event::Opened {
+            world.clients.push(reader);
+            world.turn(Event::Opened {
                 session: SessionId(session),
                 protocol: Protocol::Native,
                 identity: None,
                 outbox,
             });
         }
-        house
+        world
     }
 
     fn turn(&mut self, event: Event) {
@@ -98,22 +98,22 @@ impl House {
         });
     }
 
-    /// What is written for the client by now; whether there was anything.
-    fn hear(&mut self, client: u64, stands: &mut u64) -> bool {
+    /// Takes what the outbox of the client holds by now. Returns whether there was anything.
+    fn receive(&mut self, client: u64, stands: &mut u64) -> bool {
         let reader = &self.clients[client as usize];
-        let mut heard = false;
+        let mut received = false;
         while let Some(Chunk::Frames(frames)) = reader.try_recv() {
             reader.written(frames.len(), 1);
             for offset in offsets(&frames) {
                 assert_eq!(offset, *stands + 1, "client {client}");
                 *stands = offset;
             }
-            heard = true;
+            received = true;
         }
         if self.clients[client as usize].take_drained_wanted() {
             self.turn(Event::Drained(SessionId(client)));
         }
-        heard
+        received
     }
 }
 
@@ -124,7 +124,7 @@ fn offsets(frames: &Bytes) -> Vec<u64> {
     while let [0x81, short, ..] = rest {
         let (head, length) = match short {
             126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
-            127 => panic!("nothing said here is that long"),
+            127 => panic!("no frame here is that long"),
             short => (2, usize::from(*short)),
         };
         let text = &rest[head..head + length];
@@ -144,30 +144,31 @@ fn thousand_rejoining_sessions_cost_redis_one_read_per_log_page() {
     let node = BrokerNode::on_with(&server, |settings| {
         settings.retention = Retention::uniform(1000, Duration::from_secs(60));
     });
-    let mut house = House::open(node);
-    let epoch = house.node.top(ROOM).epoch;
+    let mut world = World::open(node);
+    let epoch = world.node.top(ROOM).epoch;
     let mut random = fastrand::Rng::with_seed(5);
     let mut stands: Vec<u64> = (0..CLIENTS).map(|_| random.u64(0..TOP)).collect();
     for client in 0..CLIENTS {
-        house.join(client, epoch, stands[client as usize]);
+        world.join(client, epoch, stands[client as usize]);
     }
     let deadline = Instant::now() + 3 * DEADLINE;
     while stands.iter().any(|stands| *stands < TOP) {
-        let mut heard = false;
+        let mut received = false;
         for client in 0..CLIENTS {
-            heard |= house.hear(client, &mut stands[client as usize]);
+            received |= world.receive(client, &mut stands[client as usize]);
         }
-        // Whoever has heard something may be in need of more; only then is there nothing to do but
-        // to wait.
-        let news = match heard {
-            true => house.node.events.try_recv().ok(),
-            false => house.node.events.recv_deadline(deadline).ok(),
+        // A client that received messages may need the next ones at once; wait only if none did.
+        let event = if received {
+            world.node.events.try_recv().ok()
+        } else {
+            world.node.events.recv_deadline(deadline).ok()
         };
-        match news {
-            Some(news) => house.turn(Event::Broker(news)),
-            None => assert!(Instant::now() < deadline, "{:?}", house.dispatcher.load()),
+        match event {
+            Some(event) => world.turn(Event::Broker(event)),
+            None => assert!(Instant::now() < deadline, "{:?}", world.dispatcher.load()),
         }
     }
-    // One more tells where the room stands; and what lies between two groups may be read apart.
-    assert!(house.reads <= PAGES + 3, "{} reads", house.reads);
+    // One more read returns the position of the room, and the part between two groups may be read
+    // separately.
+    assert!(world.reads <= PAGES + 3, "{} reads", world.reads);
 }

@@ -92,8 +92,8 @@ impl BrokerNode {
 }
 
 /// A page as a line of text.
-pub fn list(roll: &MemberPage) -> String {
-    let members = roll.members.iter();
+pub fn list(page: &MemberPage) -> String {
+    let members = page.members.iter();
     let words: Vec<_> = members
         .map(|it| format!("{}:{}", it.user, it.connections))
         .collect();
@@ -131,10 +131,10 @@ impl Table {
     }
 
     fn read(&mut self, node: &mut BrokerNode) {
-        let roll = node.members(&self.room);
-        self.version = roll.version;
+        let page = node.members(&self.room);
+        self.version = page.version;
         let former = std::mem::take(&mut self.members);
-        self.members = (roll.members.iter())
+        self.members = (page.members.iter())
             .map(|it| (it.user.to_string(), it.connections))
             .collect();
         let gone = former.keys().filter(|it| !self.members.contains_key(*it));

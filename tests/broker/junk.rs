@@ -6,7 +6,7 @@ use switchboard::broker::redis::wire;
 use switchboard::config::RedisUrl;
 use switchboard::model::id::Position;
 
-use super::node::{BrokerNode, Form, offsets, said};
+use super::node::{BrokerNode, Form, entries, offsets};
 use crate::support::redis_server::RedisServer;
 use crate::support::{TestNode, eventually, run};
 
@@ -123,7 +123,7 @@ fn junk_in_a_log_is_counted_and_leaves_no_hole() {
     let (mut at, mut seen) = (stands, Vec::new());
     while at.offset < last.offset {
         let page = node.read("lobby", Range::After(at), 100);
-        seen.extend(said(&page));
+        seen.extend(entries(&page));
         at.offset = *offsets(&page).last().expect("a page goes on");
     }
     let nothing = (2..9).map(|offset| (offset, "null".to_owned()));

@@ -5,7 +5,7 @@ use switchboard::broker::Range;
 use switchboard::model::epochs::MAX_ENDS;
 use switchboard::model::id::{Epoch, Position};
 
-use super::node::{BrokerNode, Form, offsets, said};
+use super::node::{BrokerNode, Form, entries, offsets};
 use crate::support::redis_server::RedisServer;
 
 /// Two nodes that stand at offset 5 of the lobby.
@@ -29,7 +29,7 @@ fn one_new_epoch(a: &mut BrokerNode, b: &mut BrokerNode, stands: Position, end: 
     assert_eq!((first.epoch, first.offset), (page.top.epoch, end + 1));
     let page = a.read("lobby", Range::After(stands), 10);
     assert_eq!(
-        (page.top, said(&page)),
+        (page.top, entries(&page)),
         (first, vec![(end + 1, "new".into())])
     );
     first
@@ -38,7 +38,7 @@ fn one_new_epoch(a: &mut BrokerNode, b: &mut BrokerNode, stands: Position, end: 
 /// What is left in the log after the new epoch's first message.
 fn history_is(node: &mut BrokerNode, expected: &[&str]) {
     let page = node.read("lobby", Range::Before(None), 10);
-    let texts: Vec<_> = said(&page).into_iter().map(|(_, text)| text).collect();
+    let texts: Vec<_> = entries(&page).into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts, expected);
 }
 
@@ -65,7 +65,7 @@ fn a_deleted_position_keeps_the_entries_when_a_publish_comes_first() {
     assert_ne!(first.epoch, stands.epoch);
     assert_eq!(first.offset, 6, "offsets go on");
     let page = a.read("lobby", Range::After(stands), 10);
-    assert_eq!(said(&page), [(6, "new".into())], "nothing comes again");
+    assert_eq!(entries(&page), [(6, "new".into())], "nothing comes again");
     history_is(&mut a, &["1", "2", "3", "4", "5", "new"]);
 }
 
@@ -202,7 +202,7 @@ fn ends_of_another_epoch_are_not_believed() {
     b.publish("lobby", "new");
     let page = a.read("lobby", Range::After(stands), 10);
     assert_eq!(
-        (page.ends.end_of(stands.epoch), said(&page)),
+        (page.ends.end_of(stands.epoch), entries(&page)),
         (None, vec![(1, "new".into())])
     );
 }
@@ -272,7 +272,7 @@ fn an_entry_that_cannot_be_read_leaves_no_hole() {
     server.query::<()>(&["XADD", "sb:{lobby}:log", "6-0", "b", "0 of no format"]);
     server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", "6"]);
     let page = a.read("lobby", Range::After(stands), 10);
-    assert_eq!(said(&page), [(6, "null".into())]);
+    assert_eq!(entries(&page), [(6, "null".into())]);
     assert_eq!(a.metrics.junk_total.get(), 1);
 }
 

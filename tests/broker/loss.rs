@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use switchboard::broker::{Range, Refused};
 use switchboard::model::id::Position;
 
-use super::node::{BrokerNode, Form, said, settings};
+use super::node::{BrokerNode, Form, entries, settings};
 use crate::support::redis_server::{Options, RedisServer};
 
 #[test]
@@ -67,7 +67,7 @@ fn a_redis_that_comes_back_empty_begins_a_new_epoch_and_is_used_within_a_second(
     assert_ne!(position.epoch, stands.epoch);
     let page = node.read("lobby", Range::After(stands), 10);
     assert_eq!(page.top, position);
-    assert_eq!(said(&page), [(1, "three".into())]);
+    assert_eq!(entries(&page), [(1, "three".into())]);
     node.until_ready(true, Duration::from_secs(1));
 }
 
@@ -83,7 +83,7 @@ fn a_redis_that_comes_back_with_its_data_begins_a_new_epoch_and_keeps_everything
     let page = node.read("lobby", Range::After(Position { offset: 0, ..first }), 10);
     assert_ne!(page.top.epoch, first.epoch, "its last second may be lost");
     assert_eq!(page.ends.end_of(first.epoch), Some(1));
-    assert_eq!(said(&page), [(1, "one".into())]);
+    assert_eq!(entries(&page), [(1, "one".into())]);
     assert_eq!(keyed(&mut node), Ok(first), "the key is honoured");
     let next = node.publish("lobby", "two");
     assert_eq!((next.epoch, next.offset), (page.top.epoch, 2));
@@ -97,8 +97,8 @@ fn frozen_redis_is_detected_and_commands_in_doubt_run_at_most_once() {
     let first = node.publish("lobby", "one");
     server.pause();
     let frozen = Instant::now();
-    let keyed = node.say("lobby", "keyed", Form::keyed("ada", "k"));
-    let plain = node.say("lobby", "plain", Form::default());
+    let keyed = node.send_publish("lobby", "keyed", Form::keyed("ada", "k"));
+    let plain = node.send_publish("lobby", "plain", Form::default());
     assert_eq!(node.answer(plain), Err(Refused::Unknown));
     let found = frozen.elapsed();
     assert!(found < Duration::from_secs(4), "found after {found:?}");
@@ -109,7 +109,7 @@ fn frozen_redis_is_detected_and_commands_in_doubt_run_at_most_once() {
         .expect("it is tried again until answered");
     node.until_ready(true, Duration::from_secs(2));
     let page = node.read("lobby", Range::After(first), 10);
-    let texts: Vec<_> = said(&page).into_iter().map(|(_, text)| text).collect();
+    let texts: Vec<_> = entries(&page).into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts.iter().filter(|text| *text == "keyed").count(), 1);
     assert!(texts.iter().filter(|text| *text == "plain").count() <= 1);
     let at = page
@@ -128,8 +128,8 @@ fn requests_to_a_frozen_redis_are_answered_in_time() {
     node.publish("lobby", "one");
     server.pause();
     let start = Instant::now();
-    let keyed = node.say("lobby", "keyed", Form::keyed("ada", "k"));
-    let plain = node.say("lobby", "plain", Form::default());
+    let keyed = node.send_publish("lobby", "keyed", Form::keyed("ada", "k"));
+    let plain = node.send_publish("lobby", "plain", Form::default());
     let page = node.try_read("lobby", Range::Top, 0);
     assert_eq!(page.unwrap_err(), Refused::Unavailable);
     assert_eq!(node.answer(keyed), Err(Refused::Unknown));
@@ -176,7 +176,7 @@ fn a_subscriber_that_redis_cuts_off_for_its_backlog_recovers() {
     other.publish("lobby", "end");
     // Either it was never cut, and hears the end, or it is told to read.
     let end = node.read("lobby", Range::Before(None), 1);
-    assert_eq!(said(&end), [(top + 1, "end".into())]);
+    assert_eq!(entries(&end), [(top + 1, "end".into())]);
     node.unfollow("lobby");
     node.follow("lobby");
     other.publish("lobby", "after");

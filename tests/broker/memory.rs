@@ -14,7 +14,11 @@ fn node() -> BrokerNode {
 /// What the room still has: its oldest offset and the bytes of its messages.
 fn kept(node: &mut BrokerNode, room: &str) -> (u64, usize) {
     let page = node.read(room, Range::Before(None), 1000);
-    let bytes = page.messages.iter().map(|(_, said)| said.weight()).sum();
+    let bytes = page
+        .messages
+        .iter()
+        .map(|(_, publication)| publication.weight())
+        .sum();
     assert_eq!(
         offsets(&page),
         (page.first..=page.top.offset).collect::<Vec<_>>()

@@ -77,7 +77,7 @@ pub fn settings() -> Settings {
 }
 
 /// What a test says of a message: where it stood and what was said.
-pub type Said = (u64, String);
+pub type Entry = (u64, String);
 
 pub struct BrokerNode {
     pub broker: Broker,
@@ -201,7 +201,7 @@ impl BrokerNode {
     }
 
     /// Publishes a text without waiting for the answer.
-    pub fn say(&mut self, room: &str, text: &str, form: Form<'_>) -> Ticket {
+    pub fn send_publish(&mut self, room: &str, text: &str, form: Form<'_>) -> Ticket {
         let publication = Arc::new(Publication {
             user: form.user.map(|user| UserName::new(user).expect(user)),
             time: 1,
@@ -238,7 +238,7 @@ impl BrokerNode {
         text: &str,
         form: Form<'_>,
     ) -> Result<Position, Refused> {
-        let ticket = self.say(room, text, form);
+        let ticket = self.send_publish(room, text, form);
         self.answer(ticket)
     }
 
@@ -270,7 +270,7 @@ impl BrokerNode {
     }
 
     /// The next message of a room.
-    pub fn message(&mut self, room: &str) -> (Epoch, Said) {
+    pub fn message(&mut self, room: &str) -> (Epoch, Entry) {
         self.wait("message", |event| match event {
             BrokerEvent::Message {
                 room: it,
@@ -284,7 +284,7 @@ impl BrokerNode {
     }
 
     /// The message of a room that says this; others are passed over.
-    pub fn wait_for_text(&mut self, room: &str, wanted: &str) -> (Epoch, Said) {
+    pub fn wait_for_text(&mut self, room: &str, wanted: &str) -> (Epoch, Entry) {
         loop {
             let message = self.message(room);
             if message.1.1 == wanted {
@@ -338,7 +338,7 @@ pub fn text(publication: &Publication) -> String {
 }
 
 /// What a page says, as offsets and texts.
-pub fn said(page: &Page) -> Vec<Said> {
+pub fn entries(page: &Page) -> Vec<Entry> {
     let messages = page.messages.iter();
     messages.map(|(offset, it)| (*offset, text(it))).collect()
 }

@@ -67,12 +67,12 @@ fn the_newest_info_is_shown_and_a_new_one_is_a_change(world: World) {
     let (a, mut b) = (world.node(), world.node());
     b.follow("lobby");
     let mut last = 0;
-    for (node, connections, said, shown) in [
+    for (node, connections, info, shown) in [
         (&a, 1, r#"{"name": "Ada"}"#, r#"{"name": "Ada"}"#),
         (&a, 1, r#"{"name": "Ada L"}"#, r#"{"name": "Ada L"}"#),
         (&a, 2, r#"{"name": "Ada L"}"#, r#"{"name": "Ada L"}"#),
     ] {
-        node.here_with("lobby", "ada", connections, said);
+        node.here_with("lobby", "ada", connections, info);
         let change = b.change("lobby");
         assert_eq!(change.info.as_deref().map(|it| it.get()), Some(shown));
         assert_eq!(change.from, last);
@@ -88,10 +88,10 @@ fn the_newest_info_is_shown_and_a_new_one_is_a_change(world: World) {
             .info
             .is_some_and(|it| it.get() == r#"{"name":"A"}"#)
     );
-    let roll = b.members("lobby");
-    assert_eq!(list(&roll), "ada:3");
+    let page = b.members("lobby");
+    assert_eq!(list(&page), "ada:3");
     assert!(
-        roll.members[0]
+        page.members[0]
             .info
             .as_ref()
             .is_some_and(|it| it.get() == r#"{"name":"A"}"#)

@@ -137,7 +137,7 @@ fn script_missing_in_redis_is_loaded_again() {
     node.publish("lobby", "one");
     server.query::<()>(&["SCRIPT", "FLUSH"]);
     let tickets: Vec<_> = (0..600)
-        .map(|_| node.say("lobby", "more", Form::default()))
+        .map(|_| node.send_publish("lobby", "more", Form::default()))
         .collect();
     for (n, ticket) in tickets.into_iter().enumerate() {
         assert_eq!(node.answer(ticket).unwrap().offset, n as u64 + 2);
@@ -182,7 +182,7 @@ fn a_full_redis_refuses_publishes_and_nothing_of_them_is_done() {
 fn a_node_starts_without_redis_and_is_ready_within_a_second_of_its_arrival() {
     let mut server = RedisServer::absent(Options::default());
     let mut node = BrokerNode::redis(&[&server.url()], settings());
-    let early = node.say("early", "early", Form::default());
+    let early = node.send_publish("early", "early", Form::default());
     std::thread::sleep(Duration::from_millis(700));
     node.until_ready(false, Duration::ZERO);
     server.run();

@@ -35,9 +35,9 @@ fn filled_again(mut a: BrokerNode, mut b: BrokerNode, mut table: Table, since: I
     }
     a.until_members("lobby", FULL);
     assert_eq!(table.found, Vec::<String>::new(), "nobody seemed to leave");
-    let roll = b.members("lobby");
-    assert_eq!(list(&roll), FULL);
-    assert!(roll.members[2].info.is_some());
+    let page = b.members("lobby");
+    assert_eq!(list(&page), FULL);
+    assert!(page.members[2].info.is_some());
     // And it stays so.
     table.watch(&mut a, SHORT_LEASE + Duration::from_millis(2500));
     assert_eq!(table.list(), FULL);
@@ -138,16 +138,16 @@ fn junk_in_a_list_is_counted_and_skipped() {
         "not a name",
         "100000000000000aa.1 1 0:",
     ]);
-    let roll = a.members("lobby");
-    assert_eq!((list(&roll), roll.count), ("ada:1 cy:2".into(), 2));
+    let page = a.members("lobby");
+    assert_eq!((list(&page), page.count), ("ada:1 cy:2".into(), 2));
     assert_eq!(a.metrics.junk_total.get(), 7);
     // Whoever writes there next puts it right.
     a.here("lobby", "bob", 2);
     a.until_members("lobby", "ada:1 bob:2 cy:2");
     server.query::<()>(&["HSET", "sb:{lobby}:here", "@version", "x"]);
     server.query::<()>(&["HSET", "sb:{lobby}:here", "@anonymous", "x"]);
-    let roll = a.members("lobby");
-    assert_eq!((roll.version, roll.anonymous, roll.count), (0, 0, 3));
+    let page = a.members("lobby");
+    assert_eq!((page.version, page.anonymous, page.count), (0, 0, 3));
 }
 
 #[test]

@@ -259,7 +259,7 @@ fn revocations_in_the_log_of_a_former_version_are_kept_in_the_set() {
             except: None,
             data: RawValue::from_string(data.into()).expect("JSON"),
         });
-        let said = old.ask(|ticket| {
+        let ticket = old.ask(|ticket| {
             Request::Publish(Publish {
                 ticket,
                 source: None,
@@ -269,7 +269,7 @@ fn revocations_in_the_log_of_a_former_version_are_kept_in_the_set() {
                 publication,
             })
         });
-        old.answer(said).expect("published");
+        old.answer(ticket).expect("published");
         let node = TestNode::with(|config| {
             issuer.secures(config);
             config.redis = vec![server.url().parse().expect("an address")];

@@ -3,7 +3,7 @@
 use switchboard::broker::{BrokerEvent, Range};
 use switchboard::model::id::{Epoch, Position};
 
-use super::node::{Form, LINGER, World, name, offsets, said};
+use super::node::{Form, LINGER, World, entries, name, offsets};
 
 over_every_broker! {
     offsets_start_at_one_and_both_nodes_receive_them_in_order,
@@ -40,7 +40,7 @@ fn room_without_followers_keeps_its_messages(world: World) {
     let mut node = world.node();
     let first = node.publish("lobby", "one");
     let page = node.read("lobby", Range::Before(None), 10);
-    assert_eq!((page.top, said(&page)), (first, vec![(1, "one".into())]));
+    assert_eq!((page.top, entries(&page)), (first, vec![(1, "one".into())]));
     assert!(node.rest().is_empty(), "and nobody hears of it");
 }
 
@@ -68,8 +68,8 @@ fn a_repeated_key_answers_the_first_position_and_adds_nothing(world: World) {
         assert_eq!(position.offset, offset);
     }
     assert_eq!(a.top("lobby").offset, 4);
-    let heard: Vec<u64> = (0..4).map(|_| a.message("lobby").1.0).collect();
-    assert_eq!(heard, [1, 2, 3, 4]);
+    let received: Vec<u64> = (0..4).map(|_| a.message("lobby").1.0).collect();
+    assert_eq!(received, [1, 2, 3, 4]);
 }
 
 fn an_ephemeral_publication_has_no_offset_and_no_place_in_the_log(world: World) {
@@ -194,11 +194,11 @@ fn room_that_was_left_delivers_no_messages(world: World) {
     node.publish("other", "heard");
     node.message("other");
     let lobby = name("lobby");
-    let heard = node
+    let received = node
         .rest()
         .into_iter()
         .any(|event| matches!(event, BrokerEvent::Message { room, .. } if room == lobby));
-    assert!(!heard);
+    assert!(!received);
     node.follow("lobby");
     assert_eq!(node.top("lobby").offset, 1, "but it can be read");
 }
@@ -207,7 +207,7 @@ fn every_publish_of_a_burst_is_answered_in_order(world: World) {
     let mut node = world.node_with(|settings| settings.retention.otherwise.size = 5000);
     node.follow("lobby");
     let tickets: Vec<_> = (0..2000)
-        .map(|n| node.say("lobby", &n.to_string(), Form::default()))
+        .map(|n| node.send_publish("lobby", &n.to_string(), Form::default()))
         .collect();
     for (n, ticket) in tickets.into_iter().enumerate() {
         assert_eq!(node.answer(ticket).unwrap().offset, n as u64 + 1);

@@ -29,7 +29,7 @@ impl Deliverer {
         let start = Instant::now();
         loop {
             let (answer, answered) = flume::bounded(1);
-            let done = done.iter().map(|notice| notice.id).collect();
+            let done = done.iter().map(|event| event.id).collect();
             let ask = Ask { done, word, answer };
             self.0.send(ask).expect("the broker runs");
             if let Ok(turn) = answered.recv_timeout(DEADLINE) {
@@ -41,22 +41,22 @@ impl Deliverer {
     }
 
     /// The next notices, so many, in words; they are done.
-    fn hear(&self, count: usize) -> Vec<String> {
-        let (start, mut heard) = (Instant::now(), Vec::new());
-        while heard.len() < count {
-            assert!(start.elapsed() < 2 * DEADLINE, "only {heard:?}");
+    fn receive(&self, count: usize) -> Vec<String> {
+        let (start, mut events) = (Instant::now(), Vec::new());
+        while events.len() < count {
+            assert!(start.elapsed() < 2 * DEADLINE, "only {events:?}");
             let turn = self.ask(&[], ClaimMode::Take);
             self.ask(&turn.held, ClaimMode::Keep);
-            heard.extend(turn.held);
+            events.extend(turn.held);
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(heard.is_sorted_by_key(|notice| notice.id), "{heard:?}");
-        heard.iter().map(words).collect()
+        assert!(events.is_sorted_by_key(|event| event.id), "{events:?}");
+        events.iter().map(describe).collect()
     }
 }
 
-fn words(notice: &WebhookEvent) -> String {
-    format!("{} {}", notice.change.word(), notice.room)
+fn describe(event: &WebhookEvent) -> String {
+    format!("{} {}", event.change.word(), event.room)
 }
 
 /// A node has so many connections of a user (`""`: without a name) in a room.
@@ -83,20 +83,20 @@ fn room_events_follow_its_first_and_its_last_connection(world: World) {
         });
     });
     here(&first, "lobby", "ada", 1);
-    assert_eq!(deliverer.hear(1), ["occupied lobby"]);
+    assert_eq!(deliverer.receive(1), ["occupied lobby"]);
     here(&first, "unwatched", "ada", 1);
     here(&second, "lobby", "", 2);
     here(&second, "lobby", "ada", 1);
     here(&second, "@ada", "ada", 1);
-    assert_eq!(deliverer.hear(1), ["occupied @ada"]);
+    assert_eq!(deliverer.receive(1), ["occupied @ada"]);
     here(&first, "lobby", "ada", 0);
     here(&second, "lobby", "ada", 0);
     here(&second, "@ada", "ada", 0);
-    assert_eq!(deliverer.hear(1), ["vacated @ada"]);
+    assert_eq!(deliverer.receive(1), ["vacated @ada"]);
     here(&second, "lobby", "", 0);
-    assert_eq!(deliverer.hear(1), ["vacated lobby"]);
+    assert_eq!(deliverer.receive(1), ["vacated lobby"]);
     here(&second, "lobby", "", 1);
-    assert_eq!(deliverer.hear(1), ["occupied lobby"]);
+    assert_eq!(deliverer.receive(1), ["occupied lobby"]);
     assert_eq!(deliverer.ask(&[], ClaimMode::Take), Turn::default());
 }
 
@@ -142,9 +142,9 @@ mod over_memory {
         let _first = world.node_with(|settings| settings.webhooks = Some(wanted));
         let second = world.node();
         here(&second, "lobby", "", 1);
-        assert_eq!(deliverer.hear(1), ["occupied lobby"]);
+        assert_eq!(deliverer.receive(1), ["occupied lobby"]);
         drop(second);
-        assert_eq!(deliverer.hear(1), ["vacated lobby"]);
+        assert_eq!(deliverer.receive(1), ["vacated lobby"]);
     }
 }
 
@@ -187,13 +187,13 @@ mod over_redis {
             here(&dead, room, "", 1);
         }
         here(&survivors[0], "b", "bob", 1);
-        let mut heard = deliverer.hear(2);
-        heard.sort();
-        assert_eq!(heard, ["occupied a", "occupied b"]);
+        let mut events = deliverer.receive(2);
+        events.sort();
+        assert_eq!(events, ["occupied a", "occupied b"]);
         drop(dead);
-        assert_eq!(deliverer.hear(1), ["vacated a"]);
+        assert_eq!(deliverer.receive(1), ["vacated a"]);
         here(&survivors[0], "b", "bob", 0);
-        assert_eq!(deliverer.hear(1), ["vacated b"], "and nothing between");
+        assert_eq!(deliverer.receive(1), ["vacated b"], "and nothing between");
     }
 
     #[test]

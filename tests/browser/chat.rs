@@ -1,8 +1,8 @@
-//! The chat page as people use it.
+//! The chat page: messages, reconnection, and the layout on a phone.
 
 use serde_json::{Value, json};
 
-use super::{enter, is_open, say, shown, shows};
+use super::{enter, is_open, send_message, shown, shows};
 use crate::support::Cluster;
 use crate::support::browser::{Browser, PHONE, browse};
 
@@ -19,9 +19,9 @@ fn two_pages_on_different_nodes_exchange_messages() {
         assert_eq!(is_open(&ada).await, "n1");
         assert_eq!(is_open(&bob).await, "n2");
 
-        say(&ada, "Is anybody there?").await;
+        send_message(&ada, "Is anybody there?").await;
         shows(&bob, "ada", "Is anybody there?").await;
-        say(&bob, "I am, on another node.").await;
+        send_message(&bob, "I am, on another node.").await;
         shows(&ada, "bob", "I am, on another node.").await;
         let talk = [
             ("ada".to_owned(), "Is anybody there?".to_owned()),
@@ -36,7 +36,7 @@ fn two_pages_on_different_nodes_exchange_messages() {
                 .await
                 .as_i64()
                 .expect("milliseconds");
-            assert!((0..60_000).contains(&age), "said {age} ms ago");
+            assert!((0..60_000).contains(&age), "published {age} ms ago");
         }
     });
 }
@@ -55,37 +55,37 @@ fn page_reconnects_after_a_node_is_killed_and_shows_messages_once_in_order() {
         while cluster.index(&is_open(&bob).await) == killed {
             bob.goto(&url).await;
         }
-        say(&ada, "before").await;
+        send_message(&ada, "before").await;
         shows(&bob, "ada", "before").await;
 
-        // A third one talks on the other node, from before the kill until the page is back.
+        // A third client publishes on the other node, from before the kill until the page is back.
         let mut writer = cluster.nodes[1 - killed].client().await;
         writer.auth("cy").await;
-        let mut said = 0;
+        let mut sent = 0;
         let mut returned = false;
-        while !returned || said < 30 {
-            if said == 5 {
+        while !returned || sent < 30 {
+            if sent == 5 {
                 cluster.nodes[killed].kill();
             }
-            said += 1;
+            sent += 1;
             writer
-                .publish("lobby", json!({"text": said.to_string()}))
+                .publish("lobby", json!({"text": sent.to_string()}))
                 .await;
-            if said > 20 {
+            if sent > 20 {
                 let state = "return document.getElementById('state').dataset.state === 'open' \
                              && document.getElementById('node').textContent";
                 returned = ada.script(state, vec![]).await == format!("n{}", 2 - killed);
             }
         }
-        say(&ada, "I was away").await;
+        send_message(&ada, "I was away").await;
         shows(&bob, "ada", "I was away").await;
-        say(&bob, "Nobody noticed").await;
-        shows(&ada, "bob", "Nobody noticed").await;
+        send_message(&bob, "All is well").await;
+        shows(&ada, "bob", "All is well").await;
 
         let mut talk = vec![("ada".to_owned(), "before".to_owned())];
-        talk.extend((1..=said).map(|n| ("cy".to_owned(), n.to_string())));
+        talk.extend((1..=sent).map(|n| ("cy".to_owned(), n.to_string())));
         talk.push(("ada".to_owned(), "I was away".to_owned()));
-        talk.push(("bob".to_owned(), "Nobody noticed".to_owned()));
+        talk.push(("bob".to_owned(), "All is well".to_owned()));
         for page in [&ada, &bob] {
             assert_eq!(shown(page).await, talk);
         }
@@ -107,14 +107,14 @@ fn nothing_lies_beyond_the_edge_of_a_small_phone() {
         };
         fits("before joining").await;
         enter(&ada, "ada", "lobby").await;
-        say(&ada, "hello").await;
+        send_message(&ada, "hello").await;
         shows(&ada, "ada", "hello").await;
         let mut writer = cluster.client().await;
         writer.auth(&"long-name".repeat(7)).await;
-        let word = "x".repeat(10_000);
-        writer.publish("lobby", json!({"text": word})).await;
-        shows(&ada, &"long-name".repeat(7), &word).await;
-        fits("with a word that has no end").await;
+        let long = "x".repeat(10_000);
+        writer.publish("lobby", json!({"text": long})).await;
+        shows(&ada, &"long-name".repeat(7), &long).await;
+        fits("with a long text without blanks").await;
         let picture = ada.picture().await;
         let width = u32::from_be_bytes(picture[16..20].try_into().expect("PNG"));
         assert_eq!(width % PHONE.0, 0, "the window has the phone's width");

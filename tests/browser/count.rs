@@ -1,5 +1,5 @@
-//! The client module in a real browser, counting: what was acknowledged is seen once and in order
-//! through the death of a node and of Redis, or a gap is told.
+//! The client module in a real browser: acknowledged numbers arrive once and in order while a node
+//! is killed and Redis restarts, or a gap is reported.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ const COUNT: &str = "
 #[derive(Debug, Deserialize)]
 struct Counter {
     seen: Vec<u64>,
-    /// How many were seen when a gap was told.
+    /// How many numbers had arrived when a gap was reported.
     gaps: Vec<usize>,
     acknowledged: u64,
     refused: Vec<Value>,
@@ -58,9 +58,9 @@ async fn counter(page: &Page) -> Counter {
     serde_json::from_value(counter).expect("a counter")
 }
 
-/// Two pages, of which the first publishes, when they have begun to count.
+/// Two pages that have begun to count; the first publishes.
 async fn begin(cluster: &Cluster, browser: &mut Browser) -> [Page; 2] {
-    // Any document of the nodes will do.
+    // Any document of the nodes is sufficient.
     let url = format!("http://{}/healthz", cluster.nginx.address);
     let (publisher, listener) = (browser.page(&url).await, browser.page(&url).await);
     count(&listener, "bob", false).await;
@@ -77,7 +77,7 @@ async fn goes_on(page: &Page, more: u64) {
         .await;
 }
 
-/// Ends the count; what the publisher and the listener have to say.
+/// Ends the count and returns the results of the publisher and the subscriber.
 async fn end(publisher: &Page, listener: &Page) -> [Counter; 2] {
     publisher.script("counter.ending = true", vec![]).await;
     publisher
@@ -92,8 +92,8 @@ async fn end(publisher: &Page, listener: &Page) -> [Counter; 2] {
     [counter(publisher).await, counter(listener).await]
 }
 
-/// What a counter may say for itself: all numbers in order and once, except where a gap was told.
-/// There some may be missing, and one whose answer was lost with Redis may come again.
+/// Checks a counter: all numbers in order and once, except where a gap was reported. There some may
+/// be missing, and one whose reply was lost with Redis may arrive again.
 fn judge(counter: &Counter) {
     assert_eq!(counter.refused, [] as [Value; 0], "{counter:?}");
     assert_eq!(counter.seen.first(), Some(&1), "{counter:?}");
@@ -142,7 +142,7 @@ fn redis_restart_with_or_without_data_is_reported_as_a_gap() {
             goes_on(&publisher, 50).await;
             for counter in end(&publisher, &listener).await {
                 judge(&counter);
-                assert_eq!(counter.gaps.len(), 1, "told once: {counter:?}");
+                assert_eq!(counter.gaps.len(), 1, "reported once: {counter:?}");
             }
         }
     });

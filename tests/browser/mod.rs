@@ -1,6 +1,6 @@
-//! Real browsers on real nodes: in `chat` the page as people use it, in `people` whom they see and
-//! write to there, in `safety` what a page must not do or be made to do, in `tokens` signing in, in
-//! `status` the cluster as it shows itself, and in `count` the client module alone, counting.
+//! Real browsers on real nodes: the chat page (`chat`), members and direct messages (`people`),
+//! security of the page (`safety`), signing in (`tokens`), the status page (`status`), and delivery
+//! guarantees of the client module (`count`).
 
 mod chat;
 mod count;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::browser::Page;
 
-/// Signs in under a name and joins a room, by the fields of the page.
+/// Signs in with a name and joins a room, with the fields of the page.
 async fn enter(page: &Page, name: &str, room: &str) {
     page.fill("#name", name).await;
     page.fill("#room", room).await;
@@ -23,7 +23,7 @@ async fn enter(page: &Page, name: &str, room: &str) {
     page.until("the message box is ready", ready, vec![]).await;
 }
 
-/// Waits for the connection; the node's label.
+/// Waits for the connection and returns the node's label.
 async fn is_open(page: &Page) -> String {
     let open = "return document.getElementById('state').dataset.state === 'open' \
                 && document.getElementById('node').textContent";
@@ -32,11 +32,11 @@ async fn is_open(page: &Page) -> String {
 }
 
 /// Writes a message and sends it with Enter.
-async fn say(page: &Page, text: &str) {
+async fn send_message(page: &Page, text: &str) {
     page.fill("#message", &format!("{text}\u{e007}")).await;
 }
 
-/// The messages that the page shows as having come from the room, as sender and text.
+/// The messages of the room that the page shows, as sender and text.
 async fn shown(page: &Page) -> Vec<(String, String)> {
     let shown = page.script(SHOWN, vec![]).await;
     serde_json::from_value(shown).expect("pairs")

@@ -1,8 +1,8 @@
-//! Who is here, who is typing, and direct messages, as people see them in pages on two nodes.
+//! Members, typing and direct messages, as pages on two nodes show them.
 
 use serde_json::{Value, json};
 
-use super::{enter, is_open, say, shown, shows};
+use super::{enter, is_open, send_message, shown, shows};
 use crate::support::browser::{Browser, Page, browse};
 use crate::support::{Cluster, TestClient};
 
@@ -17,28 +17,28 @@ fn address(cluster: &Cluster, node: usize) -> String {
     format!("http://{}/", cluster.nodes[node].address)
 }
 
-/// Waits until the list of people is this, by name, with what is said of each: `bob 2 devices`.
-async fn here(page: &Page, people: &[&str]) {
+/// Waits until the member list shows these names and details: `bob 2 devices`.
+async fn lists(page: &Page, people: &[&str]) {
     page.until(&format!("{people:?} are here"), HERE, vec![json!(people)])
         .await;
 }
 
-/// The room is chosen anew, which asks anew for what is not pushed: the devices.
+/// Clicks the room again, because the page reads the devices again only then.
 const HERE: &str = "
     document.querySelector('#rooms button').click();
     const rows = [...document.querySelectorAll('#people-list .label')];
-    const said = rows.map((row) => [...row.querySelectorAll('.name, .details')].map((part) => part.textContent).join(' '));
-    return JSON.stringify(said) === JSON.stringify(arguments[0]);
+    const texts = rows.map((row) => [...row.querySelectorAll('.name, .details')].map((part) => part.textContent).join(' '));
+    return JSON.stringify(texts) === JSON.stringify(arguments[0]);
 ";
 
-/// The lines of who came and went.
-async fn comings(page: &Page) -> Value {
+/// The lines about joins and leaves.
+async fn presence_lines(page: &Page) -> Value {
     let script =
         "return [...document.querySelectorAll('.comings')].map((line) => line.textContent)";
     page.script(script, vec![]).await
 }
 
-async fn told(page: &Page, line: &str) {
+async fn shows_presence(page: &Page, line: &str) {
     let script = "return [...document.querySelectorAll('.comings')].some((line) => line.textContent === arguments[0])";
     page.until(line, script, vec![json!(line)]).await;
 }
@@ -47,7 +47,7 @@ async fn leave_page(page: &Page) {
     page.goto("about:blank").await;
 }
 
-/// Somebody else in the lobby, without a page.
+/// Another client in the lobby, without a page.
 async fn other(cluster: &Cluster, node: usize, name: &str) -> TestClient {
     let mut client = cluster.nodes[node].client().await;
     client.auth(name).await;
@@ -61,26 +61,26 @@ fn user_with_many_devices_is_listed_once_until_the_last_leaves() {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
         let ada = person(&mut browser, &cluster, 0, "ada").await;
-        let desk = person(&mut browser, &cluster, 1, "bob").await;
-        here(&ada, &["ada", "bob"]).await;
-        here(&desk, &["bob", "ada"]).await;
-        told(&ada, "bob joined").await;
+        let laptop = person(&mut browser, &cluster, 1, "bob").await;
+        lists(&ada, &["ada", "bob"]).await;
+        lists(&laptop, &["bob", "ada"]).await;
+        shows_presence(&ada, "bob joined").await;
         let phone = person(&mut browser, &cluster, 0, "bob").await;
-        here(&ada, &["ada", "bob 2 devices"]).await;
-        let mut nobody = cluster.nodes[1].client().await;
-        nobody.join("lobby").await;
+        lists(&ada, &["ada", "bob 2 devices"]).await;
+        let mut anonymous = cluster.nodes[1].client().await;
+        anonymous.join("lobby").await;
         let nameless = "document.querySelector('#rooms button').click();
                         return document.getElementById('people-rest').textContent === 'and 1 without a name'";
         ada.until("a number of the others", nameless, vec![]).await;
 
-        leave_page(&desk).await;
-        here(&ada, &["ada", "bob"]).await;
-        say(&phone, "Still here").await;
+        leave_page(&laptop).await;
+        lists(&ada, &["ada", "bob"]).await;
+        send_message(&phone, "Still here").await;
         shows(&ada, "bob", "Still here").await;
-        assert_eq!(comings(&ada).await, json!(["bob joined"]));
+        assert_eq!(presence_lines(&ada).await, json!(["bob joined"]));
         leave_page(&phone).await;
-        told(&ada, "bob left").await;
-        here(&ada, &["ada"]).await;
+        shows_presence(&ada, "bob left").await;
+        lists(&ada, &["ada"]).await;
     });
 }
 
@@ -92,8 +92,8 @@ fn reload_shows_no_leave_and_no_join() {
         let ada = person(&mut browser, &cluster, 0, "ada").await;
         let bob = person(&mut browser, &cluster, 1, "bob").await;
         let cy = other(&cluster, 1, "cy").await;
-        here(&ada, &["ada", "bob", "cy"]).await;
-        say(&ada, "hello").await;
+        lists(&ada, &["ada", "bob", "cy"]).await;
+        send_message(&ada, "hello").await;
         for page in [&ada, &bob] {
             shows(page, "ada", "hello").await;
         }
@@ -101,16 +101,16 @@ fn reload_shows_no_leave_and_no_join() {
             bob.reload().await;
             is_open(&bob).await;
         }
-        // Whoever leaves after that is told after it, too.
+        // A leave after the message is shown after it.
         drop(cy);
-        told(&ada, "cy left").await;
-        let lines = comings(&ada).await;
+        shows_presence(&ada, "cy left").await;
+        let lines = presence_lines(&ada).await;
         assert_eq!(
             lines.as_array().and_then(|lines| lines.last()),
             Some(&json!("cy left"))
         );
         assert!(!lines.to_string().contains("bob left"), "{lines}");
-        here(&ada, &["ada", "bob"]).await;
+        lists(&ada, &["ada", "bob"]).await;
     });
 }
 
@@ -122,18 +122,18 @@ fn member_list_is_correct_after_a_node_kill_and_an_emptied_redis() {
         let url = format!("http://{}/", cluster.nginx.address);
         let ada = person(&mut browser, &cluster, 0, "ada").await;
         let bob = browser.page(&format!("{url}?name=bob#lobby")).await;
-        here(&ada, &["ada", "bob"]).await;
-        here(&bob, &["bob", "ada"]).await;
+        lists(&ada, &["ada", "bob"]).await;
+        lists(&bob, &["bob", "ada"]).await;
         let _cy = other(&cluster, 0, "cy").await;
         let _dot = other(&cluster, 1, "dot").await;
-        here(&ada, &["ada", "bob", "cy", "dot"]).await;
+        lists(&ada, &["ada", "bob", "cy", "dot"]).await;
         cluster.nodes[1].kill();
-        here(&ada, &["ada", "bob", "cy"]).await;
-        here(&bob, &["bob", "ada", "cy"]).await;
+        lists(&ada, &["ada", "bob", "cy"]).await;
+        lists(&bob, &["bob", "ada", "cy"]).await;
         cluster.redis.restart();
         let _fay = other(&cluster, 0, "fay").await;
-        here(&ada, &["ada", "bob", "cy", "fay"]).await;
-        here(&bob, &["bob", "ada", "cy", "fay"]).await;
+        lists(&ada, &["ada", "bob", "cy", "fay"]).await;
+        lists(&bob, &["bob", "ada", "cy", "fay"]).await;
     });
 }
 
@@ -142,7 +142,7 @@ async fn typing(page: &Page, words: &str) {
     page.until(words, script, vec![json!(words)]).await;
 }
 
-/// Says that one is typing, or no longer is.
+/// Publishes that the user is typing, or has stopped.
 async fn types(client: &mut TestClient, is: bool) {
     let publish =
         json!({"type": "publish", "room": "lobby", "ephemeral": true, "data": {"typing": is}});
@@ -159,8 +159,8 @@ fn typing_is_shown_expires_and_is_not_stored() {
         let bob = person(&mut browser, &cluster, 1, "bob").await;
         let mut cy = other(&cluster, 1, "cy").await;
         let mut phone = other(&cluster, 1, "ada").await;
-        here(&bob, &["bob", "ada 2 devices", "cy"]).await;
-        // Her own other device is no news to her.
+        lists(&bob, &["bob", "ada 2 devices", "cy"]).await;
+        // Her other device shows no typing of her own.
         types(&mut phone, true).await;
         types(&mut cy, true).await;
         bob.fill("#message", "I").await;
@@ -174,7 +174,7 @@ fn typing_is_shown_expires_and_is_not_stored() {
         typing(&ada, "cy is typing…").await;
         types(&mut cy, false).await;
         typing(&ada, "").await;
-        // Whoever vanishes in the middle of a word does not type for ever.
+        // The typing of a client that disconnects expires.
         bob.fill("#message", "Wait").await;
         typing(&ada, "bob is typing…").await;
         leave_page(&bob).await;
@@ -189,7 +189,7 @@ fn typing_is_shown_expires_and_is_not_stored() {
     });
 }
 
-/// Opens the conversation with a person who is here.
+/// Opens the direct conversation with a member.
 async fn write_to(page: &Page, user: &str) {
     let script = "const name = (row) => row.querySelector('.name').textContent;
                   const row = [...document.querySelectorAll('button.person')].find((row) => name(row) === arguments[0]);
@@ -198,11 +198,11 @@ async fn write_to(page: &Page, user: &str) {
     page.until(user, script, vec![json!(user)]).await;
 }
 
-/// The conversations with persons, with how much is unread: `bob 1`.
+/// Waits until the direct conversations and their unread counts are these: `bob 1`.
 async fn directs(page: &Page, talks: &[&str]) {
     let script = "const tabs = [...document.querySelectorAll('#directs button')];
-                  const said = tabs.map((tab) => [...tab.querySelectorAll('.label, .unread')].map((part) => part.firstChild.textContent).join(' '));
-                  return JSON.stringify(said) === JSON.stringify(arguments[0])";
+                  const texts = tabs.map((tab) => [...tab.querySelectorAll('.label, .unread')].map((part) => part.firstChild.textContent).join(' '));
+                  return JSON.stringify(texts) === JSON.stringify(arguments[0])";
     page.until(&format!("{talks:?}"), script, vec![json!(talks)])
         .await;
 }
@@ -217,33 +217,34 @@ fn direct_message_reaches_all_devices_of_both_users_and_no_other() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
-        let desk = person(&mut browser, &cluster, 0, "ada").await;
+        let laptop = person(&mut browser, &cluster, 0, "ada").await;
         let phone = person(&mut browser, &cluster, 1, "ada").await;
         let bob = person(&mut browser, &cluster, 1, "bob").await;
         let mut cy = other(&cluster, 0, "cy").await;
-        write_to(&desk, "bob").await;
+        write_to(&laptop, "bob").await;
         bob.fill("#message", "not to be sent").await;
-        say(&desk, "psst").await;
-        shows(&desk, "ada", "psst").await;
+        send_message(&laptop, "psst").await;
+        shows(&laptop, "ada", "psst").await;
         directs(&bob, &["ada 1"]).await;
-        // What one said oneself is not unread on the other device.
+        // A user's own message is not unread on another device.
         directs(&phone, &["bob"]).await;
 
         bob.click("#directs button").await;
         shows(&bob, "ada", "psst").await;
         directs(&bob, &["ada"]).await;
         bob.fill("#message", "y").await;
-        typing(&desk, "bob is typing…").await;
+        typing(&laptop, "bob is typing…").await;
         bob.fill("#message", "yes?\u{e007}").await;
-        shows(&desk, "bob", "yes?").await;
+        shows(&laptop, "bob", "yes?").await;
         phone.click("#directs button").await;
-        for page in [&desk, &phone, &bob] {
+        for page in [&laptop, &phone, &bob] {
             shows(page, "bob", "yes?").await;
             assert_eq!(shown(page).await, talk(&[("ada", "psst"), ("bob", "yes?")]));
         }
         cy.call(json!({"type": "ping"})).await;
-        let foreign = |said: &Value| said["type"] == "message" && said["room"] != "lobby";
-        assert!(!cy.heard().any(foreign));
+        let is_direct =
+            |message: &Value| message["type"] == "message" && message["room"] != "lobby";
+        assert!(!cy.received().any(is_direct));
     });
 }
 
@@ -253,19 +254,19 @@ fn direct_message_waits_for_an_absent_user_and_is_unread() {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
         let ada = person(&mut browser, &cluster, 0, "ada").await;
-        // By the balancer: one address, whichever node it is.
+        // Through nginx: one address for both nodes.
         let his = format!("http://{}/?name=bob#lobby", cluster.nginx.address);
         let bob = browser.page(&his).await;
         is_open(&bob).await;
         write_to(&ada, "bob").await;
-        say(&ada, "one").await;
+        send_message(&ada, "one").await;
         directs(&bob, &["ada 1"]).await;
         bob.click("#directs button").await;
         shows(&bob, "ada", "one").await;
         bob.click("#rooms button").await;
         leave_page(&bob).await;
         for text in ["two", "three"] {
-            say(&ada, text).await;
+            send_message(&ada, text).await;
             shows(&ada, "ada", text).await;
         }
         bob.goto(&his).await;
@@ -274,7 +275,7 @@ fn direct_message_waits_for_an_absent_user_and_is_unread() {
         let whole = talk(&[("ada", "one"), ("ada", "two"), ("ada", "three")]);
         shows(&bob, "ada", "three").await;
         assert_eq!(shown(&bob).await, whole);
-        // What was read stays read.
+        // Read messages stay read.
         bob.reload().await;
         directs(&bob, &["ada"]).await;
         bob.click("#directs button").await;

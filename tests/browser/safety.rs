@@ -1,4 +1,4 @@
-//! What strangers may try by a page or on one.
+//! Attacks through pages of other origins, and with hostile content on our own.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -8,7 +8,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use serde_json::json;
 use switchboard::runtime::Listener;
 
-use super::{enter, is_open, say, shown, shows};
+use super::{enter, is_open, send_message, shown, shows};
 use crate::support::browser::{Browser, browse};
 use crate::support::{Cluster, Issuer, NodeProcess};
 
@@ -37,7 +37,7 @@ fn a_page_of_another_origin_cannot_connect() {
     });
 }
 
-/// Tries to open a WebSocket and says how that went.
+/// Tries to open a WebSocket and returns the result.
 const CONNECT: &str = "
     const [url, done] = arguments;
     const socket = new WebSocket(url);
@@ -54,17 +54,17 @@ fn a_page_may_show_its_token_as_a_subprotocol() {
         let page = browser.page(&format!("http://{}/", node.address)).await;
         let token = issuer.token("ada", &["lobby"]);
         let url = json!(format!("ws://{}/ws", node.address));
-        let said = page
+        let result = page
             .script_async(OFFER, vec![url.clone(), json!(token)])
             .await;
-        assert_eq!(said, json!(["switchboard", "ada"]));
+        assert_eq!(result, json!(["switchboard", "ada"]));
         let forged = format!("{}x", &token[..token.len() - 1]);
-        let said = page.script_async(OFFER, vec![url, json!(forged)]).await;
-        assert_eq!(said, "refused");
+        let result = page.script_async(OFFER, vec![url, json!(forged)]).await;
+        assert_eq!(result, "refused");
     });
 }
 
-/// Offers a token and says which subprotocol was chosen and who the welcome is for.
+/// Offers a token and returns the chosen subprotocol and the user of the welcome.
 const OFFER: &str = "
     const [url, token, done] = arguments;
     const socket = new WebSocket(url, ['switchboard', `bearer.${token}`]);
@@ -75,8 +75,8 @@ const OFFER: &str = "
 async fn serve_blank_pages(listener: Listener) {
     loop {
         let (mut socket, _) = listener.accept().await.expect("a connection");
-        // One read holds a browser's small request; some connections are opened ahead and say
-        // nothing.
+        // One read holds a browser's small request; a browser opens some connections ahead and
+        // sends nothing on them.
         let answering = async {
             let _ = socket.read(&mut [0; 4096]).await;
             let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 15\r\n\
@@ -95,7 +95,7 @@ fn the_page_obeys_its_own_policy_and_the_policy_holds() {
         let mut browser = Browser::start();
         let page = browser.page(&format!("http://{}/", node.address)).await;
         enter(&page, "ada", "lobby").await;
-        say(&page, "hello").await;
+        send_message(&page, "hello").await;
         shows(&page, "ada", "hello").await;
         let console = page.console().await;
         let complaints: Vec<_> = console
@@ -115,7 +115,7 @@ fn the_page_obeys_its_own_policy_and_the_policy_holds() {
     });
 }
 
-/// What a hole in the page would let a stranger do.
+/// What a vulnerable page would let an attacker do.
 const INJECT: &str = "
     window.blocked = [];
     document.addEventListener('securitypolicyviolation', (event) => blocked.push(event.effectiveDirective));
@@ -150,7 +150,7 @@ fn hostile_messages_are_shown_as_the_text_they_are() {
             stranger.publish("lobby", json!({"text": text})).await;
             wanted.push(("eve".to_owned(), text.to_owned()));
         }
-        // Data that is no text of the chat at all.
+        // Data that is not a chat text.
         for data in [
             json!(7),
             json!(null),
@@ -164,8 +164,7 @@ fn hostile_messages_are_shown_as_the_text_they_are() {
         wanted.push(("eve".to_owned(), "the end".to_owned()));
         shows(&page, "eve", "the end").await;
         assert_eq!(shown(&page).await, wanted);
-        // A name for show, in the list of people, a direct message, and what has no text there
-        // either.
+        // A display name in the member list, a direct message, and direct data that is not a text.
         let name = "<img src=x onerror=\"window.hacked = true\">\u{202e}";
         stranger
             .call(json!({"type": "auth", "user": "eve", "info": {"name": name}}))

@@ -1,5 +1,4 @@
-//! The status page: a cluster as it shows itself to people, and what the page does without the
-//! right to see it.
+//! The status page: the state of a cluster, and what the page does without the right to read it.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +10,14 @@ use crate::support::browser::{Browser, PHONE, Page, browse};
 use crate::support::process::NodeProcess;
 use crate::support::{Cluster, Issuer};
 
-/// The row of a node: its state as a word for programs, and all that it shows.
+/// The row of a node: its `data-state`, and all its text.
 const ROW: &str = "
     const rows = [...document.querySelectorAll('#lines tr')];
     const found = rows.filter((row) => row.querySelector('th b').textContent === arguments[0]);
     const row = found.length === 1 && found[0];
 ";
 
-/// Waits until the one row of a node is in a state; what it shows.
+/// Waits until the only row of a node is in a state, and returns its text.
 async fn row(page: &Page, node: &str, state: &str) -> String {
     let script = format!("{ROW} return row && row.dataset.state === arguments[1] && row.innerText");
     let wanted = vec![json!(node), json!(state)];
@@ -41,7 +40,7 @@ async fn cell(page: &Page, node: &str, title: &str, fits: &str) {
 
 async fn complaints(page: &Page) -> Vec<Value> {
     let mut console = page.console().await;
-    // A browser says of itself that a connection was lost or refused; that is no fault of the page.
+    // The browser itself logs a lost or refused connection; that is no error of the page.
     console.retain(|entry| {
         let text = entry["message"].as_str().unwrap_or_default();
         entry["level"] != "INFO" && !text.contains("WebSocket connection to")
@@ -76,7 +75,7 @@ fn status_page_shows_every_node_its_crash_and_its_restart() {
         let name = vec![json!(own_name)];
         page.until("its plots are drawn", &drawn, name).await;
 
-        // Another node dies, and comes back as a new run.
+        // Another node is killed, and restarts with a new incarnation.
         cluster.nodes[other].kill();
         let killed = Instant::now();
         let text = row(&page, names[other], "gone").await;
@@ -90,7 +89,7 @@ fn status_page_shows_every_node_its_crash_and_its_restart() {
         page.until("all is summed up", TOTAL, vec![json!("1 of 2")])
             .await;
         page.until(
-            "it is said",
+            "the node is reported gone",
             NEWS,
             vec![json!(format!("{} is gone.", names[other]))],
         )
@@ -105,7 +104,7 @@ fn status_page_shows_every_node_its_crash_and_its_restart() {
         page.until("all is summed up", TOTAL, vec![json!("2 of 2")])
             .await;
 
-        // The page's own node dies: it goes to the other, and nobody else is taken for dead.
+        // The page's own node is killed: the page reconnects, and shows no other node as gone.
         cluster.nodes[own].kill();
         row(&page, own_name, "gone").await;
         row(&page, names[other], "ready").await;
@@ -136,13 +135,15 @@ fn page_without_rights_shows_instructions_and_sends_no_fragment_token() {
         let mut browser = Browser::start();
         let url = format!("http://{}/status.html", node.address);
         let page = browser.page(&url).await;
-        let said = page.until("the door is shown", DOOR, vec![]).await;
+        let refusal = page.until("the door is shown", DOOR, vec![]).await;
         assert!(
-            said.as_str().is_some_and(|said| said.contains("sign in")),
-            "{said}"
+            refusal
+                .as_str()
+                .is_some_and(|refusal| refusal.contains("sign in")),
+            "{refusal}"
         );
 
-        // A token that means every ordinary room.
+        // A token for every ordinary room, which does not include `$nodes`.
         let everything = issuer.token("ada", &["*"]);
         page.fill("#token", &format!("{everything}\u{e007}")).await;
         let refused =
@@ -162,17 +163,17 @@ fn page_without_rights_shows_instructions_and_sends_no_fragment_token() {
             .script("return document.getElementById('door').hidden", vec![])
             .await;
         assert_eq!(hidden, json!(true));
-        // A reload need not ask again.
+        // After a reload the page does not ask again.
         page.goto("about:blank").await;
         page.goto(&url).await;
         row(&page, "n1", "ready").await;
         let secret = token.rsplit('.').next().expect("a signature");
-        let told: Vec<String> = node
+        let leaked: Vec<String> = node
             .log()
             .into_iter()
             .filter(|line| line.contains(secret))
             .collect();
-        assert!(told.is_empty(), "{told:?}");
+        assert!(leaked.is_empty(), "{leaked:?}");
         let complaints = complaints(&page).await;
         assert!(complaints.is_empty(), "{complaints:#?}");
     });

@@ -1,8 +1,8 @@
-//! Signing in to the page with a token, on a node that believes nothing else.
+//! Signing in to the page with a token, on a node that requires one.
 
 use serde_json::json;
 
-use super::{is_open, say, shows};
+use super::{is_open, send_message, shows};
 use crate::support::browser::{Browser, Page, browse};
 use crate::support::{Issuer, NodeProcess};
 
@@ -12,7 +12,7 @@ async fn signed_in(page: &Page, user: &str) {
     page.until("signed in", script, vec![json!(user)]).await;
 }
 
-/// Waits for what is said under the field for the token.
+/// Waits for the message under the field for the token.
 async fn complains(page: &Page, words: &str) {
     let script = "return document.getElementById('token-box').open
                   && document.getElementById('token-error').textContent.includes(arguments[0])";
@@ -36,7 +36,7 @@ fn token_in_the_address_signs_in_and_is_not_disclosed() {
         let page = browser.page(&address).await;
         is_open(&page).await;
         signed_in(&page, "ada").await;
-        say(&page, "hello").await;
+        send_message(&page, "hello").await;
         shows(&page, "ada", "hello").await;
         let seen = "return [location.href, document.body.innerHTML, performance.getEntries().map(({ name }) => name).slice(1)].join()";
         let seen = page.script(seen, vec![]).await;
@@ -45,7 +45,7 @@ fn token_in_the_address_signs_in_and_is_not_disclosed() {
         let log = node.log().join("\n");
         assert!(log.contains("session") && !log.contains(&token), "{log}");
 
-        // The tab remembers it, until one signs out.
+        // The tab keeps the token until the user signs out.
         page.reload().await;
         signed_in(&page, "ada").await;
         page.click("#sign-out").await;
@@ -70,8 +70,8 @@ fn refused_token_is_shown_with_instructions() {
         let address = format!("http://{}/?name=ada#lobby", node.address);
         let page = browser.page(&address).await;
         complains(&page, "lets people in by token").await;
-        // What is for everyone still can be read and said, by nobody in particular.
-        say(&page, "hello").await;
+        // Public rooms can still be read and published to, anonymously.
+        send_message(&page, "hello").await;
         shows(&page, "anonymous", "hello").await;
         let token = issuer.token("ada", &["lobby"]);
         page.fill("#token", &format!("{}x\u{e007}", &token[..token.len() - 1]))
@@ -79,7 +79,7 @@ fn refused_token_is_shown_with_instructions() {
         complains(&page, "Your token was refused").await;
         page.fill("#token", &format!("{token}\u{e007}")).await;
         signed_in(&page, "ada").await;
-        say(&page, "it is me").await;
+        send_message(&page, "it is me").await;
         shows(&page, "ada", "it is me").await;
     });
 }

@@ -1,5 +1,5 @@
-//! A node is killed, cut off from Redis or told to stop, Redis is frozen: the clients are served
-//! on, and miss nothing.
+//! A node is killed, cut off from Redis or stopped, or Redis is frozen: the clients continue and miss
+//! no message.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,7 +34,7 @@ fn clients_of_a_killed_node_reconnect_and_miss_nothing() {
         assert!((1..4).contains(&killed), "{killed} of 4 are on the node");
         cluster.nodes[0].kill();
         cluster.nodes[0].exit().await;
-        // While nobody of that node is here.
+        // While no client of the killed node is connected.
         for n in 21..=40 {
             writer.publish("lobby", json!(n)).await;
         }
@@ -58,7 +58,7 @@ fn a_node_that_has_come_back_is_given_clients_at_once() {
         cluster.nodes[0].exit().await;
         let mut stay = Vec::new();
         for _ in 0..4 {
-            // nginx notices that the node is away.
+            // nginx detects that the node is down.
             stay.push(cluster.client().await);
             assert_eq!(stay.last().expect("a client").welcome["node"], "n2");
         }
@@ -78,8 +78,8 @@ fn a_node_that_has_come_back_is_given_clients_at_once() {
 #[test]
 fn node_without_redis_is_unready_and_nginx_uses_the_other() {
     run(async {
-        let redis = RedisServer::with(Options::default().arg("--user n1 on >word ~* &* +@all"));
-        let urls = vec![redis.url().replace("//", "//n1:word@"), redis.url()];
+        let redis = RedisServer::with(Options::default().arg("--user n1 on >pass ~* &* +@all"));
+        let urls = vec![redis.url().replace("//", "//n1:pass@"), redis.url()];
         let cluster = Cluster::with(redis, urls).await;
         let mut stays = cluster.nodes[0].client().await;
         stays.join("lobby").await;
@@ -123,11 +123,11 @@ fn publish_in_progress_is_answered_before_the_close_frame() {
         let id = ada
             .ask(json!({"type": "publish", "room": "lobby", "data": "last words"}))
             .await;
-        // Answered behind the publish, so the node has it.
+        // The reply follows the publish, so the node has received it.
         ada.call(json!({"type": "ping"})).await;
         cluster.nodes[0].terminate();
         assert_eq!(idle.push("bye").await["reason"], "draining");
-        assert!(ada.heard().next().is_none(), "it waits for its answer");
+        assert!(ada.received().next().is_none(), "it waits for its answer");
         cluster.redis.resume();
         let reply = ada.reply(id).await;
         assert_eq!(
@@ -135,7 +135,7 @@ fn publish_in_progress_is_answered_before_the_close_frame() {
             (&json!("ok"), &json!(1))
         );
         assert!(
-            ada.heard().all(|said| said["type"] != "bye"),
+            ada.received().all(|message| message["type"] != "bye"),
             "the answer is first"
         );
         assert_eq!(ada.push("bye").await["reason"], "draining");
@@ -158,7 +158,7 @@ fn a_rolling_restart_of_both_nodes_under_load_loses_nothing() {
         for user in users {
             clients.push(ReturningClient::join(address, user, "lobby").await);
         }
-        // Ready with the number of its messages and the offset of the last.
+        // Returns the number of messages and the offset of the last.
         let talk = async |client: &mut ReturningClient, user: &str| {
             let mut n = 0;
             loop {
@@ -189,15 +189,19 @@ fn a_rolling_restart_of_both_nodes_under_load_loses_nothing() {
         };
         let talking = clients.iter_mut().zip(users);
         let talking = join_all(talking.map(|(client, user)| talk(client, user)));
-        let ((), said) = futures::join!(restarts, talking);
+        let ((), published) = futures::join!(restarts, talking);
 
-        let top = said.iter().map(|(_, offset)| *offset).max().expect("talks");
+        let top = published
+            .iter()
+            .map(|(_, offset)| *offset)
+            .max()
+            .expect("published");
         for client in &mut clients {
             client.catch_up(top).await;
             assert!(client.nodes.len() > 1, "{:?} was moved", client.nodes);
             assert_eq!(client.seen.len() as u64, top);
         }
-        for (user, (count, _)) in users.iter().zip(&said) {
+        for (user, (count, _)) in users.iter().zip(&published) {
             let theirs = clients[0].seen.iter().filter(|data| data[0] == *user);
             let numbers: Vec<&Value> = theirs.map(|data| &data[1]).collect();
             let wanted: Vec<Value> = (1..=*count).map(Value::from).collect();

@@ -1,6 +1,6 @@
-//! The whole of it, with real processes: two nodes that share a Redis, and nginx before them. In
-//! `talk` all is well, in `faults` parts are killed, cut off, frozen and restarted under the
-//! clients, and `proxy` is about what nginx and the nodes know of each other's clients.
+//! A whole cluster of real processes: two nodes that share a Redis, and nginx in front. In `talk`
+//! nothing fails; in `faults` parts are killed, cut off, frozen and restarted; `proxy` tests the
+//! client addresses and origins that nginx forwards.
 
 mod faults;
 mod proxy;

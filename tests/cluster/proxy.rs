@@ -1,5 +1,5 @@
-//! What nginx and the nodes tell each other: whose page asks, where a client comes from, and what
-//! is not written down.
+//! What nginx forwards to the nodes: the origin of a page, the address of a client, and that queries
+//! are not logged.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -42,7 +42,7 @@ fn client_address_is_taken_from_the_trusted_proxy_only() {
     run(async {
         let cluster = Cluster::start().await;
         let home = Ipv4Addr::new(127, 0, 0, 5);
-        // What the client says of itself stands before what nginx adds.
+        // The address that the client claims precedes the one that nginx adds.
         let request = "GET /ws HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: 203.0.113.7\r\nConnection: Upgrade\r\n\
                        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let request = request.replace("{host}", &cluster.nginx.address.to_string());
@@ -67,7 +67,7 @@ fn a_query_is_never_written_down() {
         assert_eq!(handshake(address, "/ws?token=SECRET", &[]).await, Ok(()));
         cluster.nodes[0].kill();
         cluster.nodes[1].kill();
-        // No node is there: the most that nginx has to say.
+        // No node is running, so nginx logs an error for each request.
         get(address, "/readyz?token=SECRET").await;
         eventually("nginx has noted the requests", || {
             let log = cluster.nginx.access_log();

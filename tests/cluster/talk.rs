@@ -1,4 +1,4 @@
-//! Clients on different nodes, who need not know it.
+//! Clients on different nodes: messages, history and recovery across nodes, through nginx.
 
 use std::collections::BTreeSet;
 
@@ -39,13 +39,20 @@ fn clients_on_both_nodes_receive_messages_in_order_and_once() {
                 order.push(format!("{} {}", message["user"], message["data"]));
             }
             client.call(json!({"type": "ping"})).await;
-            assert!(client.heard().all(|said| said["type"] != "message"));
+            assert!(
+                client
+                    .received()
+                    .all(|message| message["type"] != "message")
+            );
             orders.insert(order);
         }
         assert_eq!(orders.len(), 1, "all see one order");
         let order = orders.first().expect("there is one");
         for (name, _) in &clients {
-            let theirs: Vec<_> = order.iter().filter(|said| said.contains(name)).collect();
+            let theirs: Vec<_> = order
+                .iter()
+                .filter(|message| message.contains(name))
+                .collect();
             let wanted: Vec<_> = (1..=EACH).map(|n| format!("\"{name}\" {n}")).collect();
             assert_eq!(theirs, wanted.iter().collect::<Vec<_>>());
         }
@@ -67,13 +74,13 @@ fn other_node_returns_the_history_and_missed_messages() {
             .await;
         assert_eq!(page["epoch"], joined["epoch"]);
         assert_eq!(page["more"], true);
-        let said: Vec<Value> = page["messages"]
+        let offsets: Vec<Value> = page["messages"]
             .as_array()
             .expect("a page")
             .iter()
             .map(|message| message["data"].clone())
             .collect();
-        assert_eq!(said, (11..=20).map(Value::from).collect::<Vec<_>>());
+        assert_eq!(offsets, (11..=20).map(Value::from).collect::<Vec<_>>());
 
         let back = bob.rejoin("lobby", &joined["epoch"], 12).await;
         assert_eq!(
@@ -132,7 +139,7 @@ fn others_excludes_only_the_publishing_session() {
 fn the_page_and_the_checks_are_answered_through_nginx() {
     run(async {
         let cluster = Cluster::start().await;
-        for (path, word) in [
+        for (path, text) in [
             ("/", "<title>Switchboard</title>"),
             ("/chat.js", "import"),
             ("/healthz", ""),
@@ -140,7 +147,7 @@ fn the_page_and_the_checks_are_answered_through_nginx() {
         ] {
             let answer = get(cluster.nginx.address, path).await;
             assert_eq!(status(&answer), Some(200), "{path}: {answer}");
-            assert!(answer.contains(word), "{path}: {answer}");
+            assert!(answer.contains(text), "{path}: {answer}");
         }
         let nothing = get(cluster.nginx.address, "/nothing").await;
         assert_eq!(status(&nothing), Some(404), "{nothing}");

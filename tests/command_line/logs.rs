@@ -136,8 +136,8 @@ fn redis_password_is_never_printed() {
             let arguments = String::from_utf8(arguments.expect("it runs")).expect("UTF-8");
             node.terminate();
             assert_eq!(node.exit().await.code(), Some(0));
-            let told = [node.log().join("\n"), node.errors(), ready, arguments];
-            for text in told {
+            let outputs = [node.log().join("\n"), node.errors(), ready, arguments];
+            for text in outputs {
                 assert!(!text.contains(PASSWORD), "{text}");
             }
         }

@@ -167,22 +167,22 @@ fn a_value_that_is_refused_is_named_with_its_option_and_what_it_must_be() {
     run(async move {
         for (option, value, needs) in rows {
             let flag = format!("--{option}={value}");
-            let said = refused(&["serve", &flag], &[]).await;
+            let errors = refused(&["serve", &flag], &[]).await;
             let variable = format!("SWITCHBOARD_{}", option.to_uppercase().replace('-', "_"));
             let by_variable = refused(&["serve"], &[(&variable, value)]).await;
             let file = file(&format!("{option} = \"{value}\"\n"));
             let path = file.path().to_str().expect("UTF-8");
             let by_file = refused(&["serve", "--config", path], &[]).await;
-            for (said, source) in [
-                (said, "the command line"),
+            for (errors, source) in [
+                (errors, "the command line"),
                 (by_variable, &variable),
                 (by_file, path),
             ] {
                 let expected = [&format!("--{option}"), *value, source];
                 for part in expected.iter().chain(*needs) {
-                    assert!(said.contains(part), "{part:?} is not in {said:?}");
+                    assert!(errors.contains(part), "{part:?} is not in {errors:?}");
                 }
-                assert_eq!(said.lines().count(), 1, "{said:?}");
+                assert_eq!(errors.lines().count(), 1, "{errors:?}");
             }
         }
     });
@@ -192,8 +192,8 @@ fn a_value_that_is_refused_is_named_with_its_option_and_what_it_must_be() {
 fn all_errors_are_reported_at_once() {
     run(async {
         let arguments = ["serve", "--inbox=0", "--heartbeat=1ms", "--prefix=*"];
-        let said = refused(&arguments, &[]).await;
-        assert_eq!(said.lines().count(), 3, "{said}");
+        let errors = refused(&arguments, &[]).await;
+        assert_eq!(errors.lines().count(), 3, "{errors}");
     });
 }
 
@@ -209,9 +209,9 @@ fn options_that_do_not_fit_each_other_are_refused() {
             (&["--listen=[::]:0"], &["--listen", "[::]:0", "--open"]),
         ];
         for (flags, parts) in rows {
-            let said = refused(&[&["serve"], flags].concat(), &[]).await;
+            let errors = refused(&[&["serve"], flags].concat(), &[]).await;
             for part in parts {
-                assert!(said.contains(part), "{part:?} is not in {said:?}");
+                assert!(errors.contains(part), "{part:?} is not in {errors:?}");
             }
         }
     });
@@ -224,11 +224,11 @@ fn file_of_api_keys_is_checked_before_the_start_without_printing_keys() {
         let poor = file(&format!("shop:{short}\n"));
         let path = poor.path().to_str().expect("UTF-8");
         let arguments = ["serve", "--check-config", "--api-key-file", path];
-        let said = refused(&arguments, &[]).await;
+        let errors = refused(&arguments, &[]).await;
         for part in ["--api-key-file", path, "line 1", "32"] {
-            assert!(said.contains(part), "{part:?} is not in {said:?}");
+            assert!(errors.contains(part), "{part:?} is not in {errors:?}");
         }
-        assert!(!said.contains(short), "{said}");
+        assert!(!errors.contains(short), "{errors}");
         let good = file(&format!("shop:{short}f\n"));
         let path = good.path().to_str().expect("UTF-8");
         let listen = ["--api-listen", "0.0.0.0:0"];
@@ -244,21 +244,21 @@ fn a_file_with_unknown_keys_or_that_is_no_file_is_refused() {
     run(async {
         let misspelt = file("inbox = 100\nheartbaet = \"25s\"\nredis_url = \"a\"\n");
         let path = misspelt.path().to_str().expect("UTF-8");
-        let said = refused(&["serve", "--config", path], &[]).await;
+        let errors = refused(&["serve", "--config", path], &[]).await;
         for part in [path, "heartbaet", "redis_url"] {
-            assert!(said.contains(part), "{said}");
+            assert!(errors.contains(part), "{errors}");
         }
 
         let broken = file(&format!("inbox = 100\nredis = \"redis://:{PASSWORD}@a\n"));
         let path = broken.path().to_str().expect("UTF-8");
-        let said = refused(&["serve", "--config", path], &[]).await;
+        let errors = refused(&["serve", "--config", path], &[]).await;
         assert!(
-            said.contains("line 2") && !said.contains(PASSWORD),
-            "{said}"
+            errors.contains("line 2") && !errors.contains(PASSWORD),
+            "{errors}"
         );
 
-        let said = refused(&["serve", "--config", "/does/not/exist"], &[]).await;
-        assert!(said.contains("/does/not/exist"), "{said}");
+        let errors = refused(&["serve", "--config", "/does/not/exist"], &[]).await;
+        assert!(errors.contains("/does/not/exist"), "{errors}");
     });
 }
 

@@ -20,8 +20,8 @@ fn exit_code_is_the_same_when_the_output_is_closed() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         let stdout = writer.try_clone().expect("a descriptor");
-        let mut deaf = command(&["serve", argument]);
-        let status = deaf.stdout(stdout).stderr(writer).status();
+        let mut closed = command(&["serve", argument]);
+        let status = closed.stdout(stdout).stderr(writer).status();
         assert_eq!(status.expect("it starts").code(), Some(code), "{argument}");
     }
 }
@@ -116,11 +116,14 @@ fn a_node_out_of_files_serves_those_it_has_and_takes_new_ones_when_it_can() {
         drop(many);
         node.client().await.expect_silence().await;
         client.expect_silence().await;
-        let told = node
+        let logged = node
             .log()
             .iter()
             .filter(|line| line.contains("cannot take connections in"))
             .count();
-        assert!(told <= 1 + began.elapsed().as_secs() as usize + 1, "{told}");
+        assert!(
+            logged <= 1 + began.elapsed().as_secs() as usize + 1,
+            "{logged}"
+        );
     });
 }

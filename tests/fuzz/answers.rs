@@ -83,9 +83,9 @@ pub fn any_answer(input: &[u8]) {
                 assert!(result.is_ok_and(|position| position.offset <= wire::MAX_OFFSET));
             }
             Some(BrokerEvent::MemberPage { result, .. }) => {
-                let roll = result.expect("a page");
-                assert!(roll.version <= wire::MAX_OFFSET && junk <= 1001 + input.len());
-                assert!(roll.members.iter().all(|member| member.connections > 0));
+                let page = result.expect("a page");
+                assert!(page.version <= wire::MAX_OFFSET && junk <= 1001 + input.len());
+                assert!(page.members.iter().all(|member| member.connections > 0));
             }
             Some(BrokerEvent::Found { result, .. }) => {
                 assert!(junk <= 1001 + input.len());

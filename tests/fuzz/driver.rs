@@ -133,8 +133,8 @@ mod plain {
                 2 => drop(input.drain(at..end)),
                 3 => drop(input.splice(at..at, input[at..end].to_vec())),
                 4 => {
-                    let word = rng.choice(WORDS).copied().unwrap_or_default();
-                    input.splice(at..at, word.iter().copied());
+                    let token = rng.choice(WORDS).copied().unwrap_or_default();
+                    input.splice(at..at, token.iter().copied());
                 }
                 5 => {
                     let other = rng.choice(corpus).map_or(&[][..], Vec::as_slice);

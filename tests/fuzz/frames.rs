@@ -22,8 +22,8 @@ pub fn any_frames_in_any_pieces(input: &[u8]) {
         return;
     };
     let path = if path % 2 == 0 { "/ws" } else { "/echo" };
-    let whole = heard(path, frames, usize::MAX);
-    let cut = heard(path, frames, usize::from(*piece).max(1));
+    let whole = outcome(path, frames, usize::MAX);
+    let cut = outcome(path, frames, usize::from(*piece).max(1));
     assert_eq!(whole.0, cut.0, "{path}");
     // A pong is as long as its ping, an error a sentence, and an echo has a shorter header than
     // what it answers.
@@ -32,7 +32,7 @@ pub fn any_frames_in_any_pieces(input: &[u8]) {
 }
 
 /// What the dispatcher is told of a connection, and how many bytes are said to the client.
-fn heard(path: &str, frames: &[u8], piece: usize) -> (Vec<String>, usize) {
+fn outcome(path: &str, frames: &[u8], piece: usize) -> (Vec<String>, usize) {
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -43,12 +43,12 @@ fn heard(path: &str, frames: &[u8], piece: usize) -> (Vec<String>, usize) {
         piece,
         written: 0,
     })));
-    let said = wire.clone();
-    let told = runtime::block_on(async move {
+    let socket = wire.clone();
+    let events_seen = runtime::block_on(async move {
         let end = runtime::timeout(Duration::from_secs(20), connection(wire));
         end.await.expect("the connection ends with its bytes")
     });
-    (told, said.ends().written)
+    (events_seen, socket.ends().written)
 }
 
 async fn connection(wire: Wire) -> Vec<String> {
@@ -63,7 +63,7 @@ async fn connection(wire: Wire) -> Vec<String> {
     // Its senders are then the reader's alone.
     let metrics = node.metrics.clone();
     drop(node);
-    let mut told = Vec::new();
+    let mut events_seen = Vec::new();
     let mut outboxes = Vec::new();
     while let Ok(event) = events.recv_async().await {
         match event {
@@ -72,19 +72,19 @@ async fn connection(wire: Wire) -> Vec<String> {
                 farewell: Some(why),
                 ..
             } => {
-                told.push(format!("{why:?}"));
+                events_seen.push(format!("{why:?}"));
                 outboxes.iter().for_each(|outbox| outbox.end(why));
             }
             Event::Closed { farewell: None, .. } => {
-                told.push("closed".into());
+                events_seen.push("closed".into());
                 outboxes.clear();
             }
-            Event::Command { id, command, .. } => told.push(format!("{id:?} {command:?}")),
-            _ => told.push("another event".into()),
+            Event::Command { id, command, .. } => events_seen.push(format!("{id:?} {command:?}")),
+            _ => events_seen.push("another event".into()),
         }
     }
-    assert_eq!(metrics.panics_total.get(), 0, "{told:?}");
-    told
+    assert_eq!(metrics.panics_total.get(), 0, "{events_seen:?}");
+    events_seen
 }
 
 struct Ends {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use switchboard::metrics::Refused;
 
 use crate::support::frames::{FrameClient, upgrade};
-use crate::support::http::{Answer, ApiCaller};
+use crate::support::http::{Answer, HttpClient};
 use crate::support::{TestNode, eventually, run};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A handshake that comes for this client, as a proxy says.
-async fn shake(node: &TestNode, forwarded_for: &str) -> (ApiCaller, Answer) {
-    let mut caller = ApiCaller::connect(node.address).await;
+async fn shake(node: &TestNode, forwarded_for: &str) -> (HttpClient, Answer) {
+    let mut caller = HttpClient::connect(node.address).await;
     let field = format!("X-Forwarded-For: {forwarded_for}\r\n");
     caller.send(upgrade("/ws", &field)).await;
     let answer = caller.head().await;
@@ -50,7 +50,7 @@ fn the_eleventh_connection_of_an_address_behind_a_proxy_is_refused_and_no_other(
         assert_eq!(answer.status, 101);
         // The proxy's own connections are nobody's: it may ask as often as it likes.
         for _ in 0..12 {
-            let mut caller = ApiCaller::connect(node.address).await;
+            let mut caller = HttpClient::connect(node.address).await;
             caller
                 .send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
                 .await;
@@ -78,10 +78,10 @@ fn untrusted_peer_counts_by_its_own_address_from_its_first_byte() {
         let (_second, answer) = shake(&node, "203.0.113.2").await;
         assert_eq!(answer.status, 101);
         // It has said nothing yet.
-        let _third = ApiCaller::connect(node.address).await;
+        let _third = HttpClient::connect(node.address).await;
         let open = || node.server().metrics().connections_open.get();
         eventually("three are open", || open() == 3).await;
-        let mut fourth = ApiCaller::connect(node.address).await;
+        let mut fourth = HttpClient::connect(node.address).await;
         let answer = fourth.answer().await;
         assert_eq!(
             (answer.status, answer.field("Retry-After")),
@@ -104,7 +104,7 @@ fn addresses_in_open_mode_are_limited_only_when_configured() {
         let node = TestNode::start().await;
         let mut held = Vec::new();
         for _ in 0..1100 {
-            held.push(ApiCaller::connect(node.address).await);
+            held.push(HttpClient::connect(node.address).await);
         }
         let metrics = node.server().metrics();
         eventually("all are taken in", || {

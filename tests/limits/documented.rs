@@ -123,7 +123,7 @@ fn every_documented_metric_exists() {
 #[test]
 fn tables_of_close_codes_match_the_code() {
     let text = read("docs/limits.md");
-    let said: Vec<Vec<String>> = rows(&text, 3)
+    let documented: Vec<Vec<String>> = rows(&text, 3)
         .into_iter()
         .map(|row| row.into_iter().map(str::to_owned).collect())
         .collect();
@@ -138,7 +138,7 @@ fn tables_of_close_codes_match_the_code() {
             ]
         })
         .collect();
-    assert_eq!(said, meant);
+    assert_eq!(documented, meant);
 
     let protocol = read("docs/protocol.md");
     let table = protocol.split("| code | why |").nth(1).expect("the table");

@@ -15,7 +15,7 @@ use crate::support::frames::{
 use crate::support::{NodeProcess, TestNode, run};
 
 /// No ping comes in between.
-fn unheard(config: &mut Config) {
+fn without_pings(config: &mut Config) {
     config.heartbeat = Duration::from_secs(3600);
 }
 
@@ -32,7 +32,7 @@ fn in_frames(count: usize) -> Vec<u8> {
 #[test]
 fn message_may_have_the_maximum_of_frames_and_not_one_more() {
     run(async {
-        let node = TestNode::with(unheard).await;
+        let node = TestNode::with(without_pings).await;
         let mut client = FrameClient::welcomed(node.address).await;
         for _ in 0..3 {
             client.send(in_frames(1024)).await;
@@ -58,12 +58,12 @@ fn message_may_have_the_maximum_of_frames_and_not_one_more() {
 fn frames_that_came_with_the_head_count_too() {
     run(async {
         let node = TestNode::with(|config| {
-            unheard(config);
+            without_pings(config);
             config.max_fragments = 4;
         })
         .await;
         for (count, expected) in [(4, None), (5, Some(1008))] {
-            let mut caller = crate::support::http::ApiCaller::connect(node.address).await;
+            let mut caller = crate::support::http::HttpClient::connect(node.address).await;
             let mut bytes = crate::support::frames::upgrade("/ws", "").into_bytes();
             bytes.extend(in_frames(count));
             caller.send(bytes).await;
@@ -128,7 +128,7 @@ fn nested(depth: usize) -> String {
 fn command_over_the_maximum_depth_gets_an_error_with_its_id() {
     run(async {
         let node = TestNode::with(|config| {
-            unheard(config);
+            without_pings(config);
             config.max_message = 1 << 20;
         })
         .await;
@@ -166,7 +166,7 @@ fn command_over_the_maximum_depth_gets_an_error_with_its_id() {
 fn deeper_commands_are_understood_where_they_are_allowed() {
     run(async {
         let node = TestNode::with(|config| {
-            unheard(config);
+            without_pings(config);
             config.max_depth = 1000;
         })
         .await;
@@ -178,13 +178,13 @@ fn deeper_commands_are_understood_where_they_are_allowed() {
         client.send(frame(TEXT, nested(1000).as_bytes())).await;
         let (first, second) = (client.text().await, client.text().await);
         let data = format!("\"data\":{}", "[".repeat(999));
-        assert!([first, second].iter().any(|said| said.contains(&data)));
+        assert!([first, second].iter().any(|reply| reply.contains(&data)));
     });
 }
 
 fn hurried(config: &mut Config) {
     config.message_timeout = Duration::from_secs(1);
-    unheard(config);
+    without_pings(config);
 }
 
 #[test]

@@ -11,14 +11,14 @@ use switchboard::protocol::disconnect::Disconnect;
 use switchboard::runtime;
 
 use crate::support::frames::{CLOSE, FrameClient, PING, PONG, TEXT, frame, upgrade};
-use crate::support::http::ApiCaller;
+use crate::support::http::HttpClient;
 use crate::support::{TestNode, eventually, run, within};
 
 const PING_COMMAND: &[u8] = br#"{"type":"ping","id":99}"#;
 const PONG_REPLY: &str = r#"{"type":"pong","id":99}"#;
 
 /// No ping comes in between.
-const UNHEARD: Duration = Duration::from_secs(3600);
+const NO_HEARTBEAT: Duration = Duration::from_secs(3600);
 
 fn paused(node: &TestNode) -> u64 {
     node.server().metrics().paused_total.get()
@@ -39,7 +39,7 @@ fn two_seconds_worth_of_commands_pass_at_once_and_more_of_them_wait_and_are_answ
     run(async {
         let node = TestNode::with(|config| {
             config.commands_per_second = Some(100);
-            config.heartbeat = UNHEARD;
+            config.heartbeat = NO_HEARTBEAT;
         })
         .await;
         let mut client = FrameClient::welcomed(node.address).await;
@@ -59,7 +59,7 @@ fn a_message_in_many_small_pieces_counts_for_more_than_its_bytes() {
         let node = TestNode::with(|config| {
             // At once: 3,200 bytes, or fifty pieces.
             config.bytes_per_second = Some(800);
-            config.heartbeat = UNHEARD;
+            config.heartbeat = NO_HEARTBEAT;
         })
         .await;
         let mut client = FrameClient::welcomed(node.address).await;
@@ -86,7 +86,7 @@ fn four_seconds_worth_of_bytes_pass_at_once_and_more_of_them_wait_and_are_answer
     run(async {
         let node = TestNode::with(|config| {
             config.bytes_per_second = Some(64 * 1024);
-            config.heartbeat = UNHEARD;
+            config.heartbeat = NO_HEARTBEAT;
         })
         .await;
         let mut client = FrameClient::welcomed(node.address).await;
@@ -116,7 +116,7 @@ fn a_join_counts_as_four_commands_and_a_frame_that_is_not_understood_as_one() {
         let node = TestNode::with(|config| {
             config.commands_per_second = Some(50);
             config.rooms_per_session = 1000;
-            config.heartbeat = UNHEARD;
+            config.heartbeat = NO_HEARTBEAT;
         })
         .await;
         for (cost, fits) in [("join", 25), ("junk", 100), ("ping", 100)] {
@@ -152,13 +152,13 @@ fn a_join_counts_as_four_commands_and_a_frame_that_is_not_understood_as_one() {
 }
 
 /// Sends for as long as the node takes it, as a task of its own.
-fn flood(caller: &ApiCaller, bytes: Vec<u8>) {
+fn flood(caller: &HttpClient, bytes: Vec<u8>) {
     let mut socket = caller.socket();
     runtime::spawn(async move { while socket.write_all(&bytes).await.is_ok() {} });
 }
 
 async fn flooding(node: &TestNode, bytes: Vec<u8>) -> FrameClient {
-    let mut caller = ApiCaller::connect(node.address).await;
+    let mut caller = HttpClient::connect(node.address).await;
     caller.send(upgrade("/ws", "")).await;
     assert_eq!(caller.head().await.status, 101);
     flood(&caller, bytes);
@@ -208,7 +208,7 @@ fn client_that_awaits_each_reply_is_throttled_and_never_closed() {
         let node = TestNode::with(|config| {
             config.commands_per_second = Some(50);
             config.rate_timeout = Duration::from_secs(1);
-            config.heartbeat = UNHEARD;
+            config.heartbeat = NO_HEARTBEAT;
         })
         .await;
         let mut client = FrameClient::welcomed(node.address).await;

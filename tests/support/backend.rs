@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 use switchboard::config::api_keys::{Keys, KeysFile};
 
-use super::http::{Answer, ApiCaller};
+use super::http::{Answer, HttpClient};
 
 /// A key that is long enough, and the file of keys that holds it.
 pub const KEY: &str = "a-key-of-the-tests-0123456789abcdef";
@@ -29,7 +29,7 @@ pub fn keys() -> KeysFile {
 /// A connection to the API.
 pub struct Backend {
     address: SocketAddr,
-    caller: ApiCaller,
+    caller: HttpClient,
     /// Fields of each request, each ending in CR LF.
     pub fields: String,
 }
@@ -45,7 +45,7 @@ impl Backend {
     pub async fn without_key(address: SocketAddr) -> Self {
         Self {
             address,
-            caller: ApiCaller::connect(address).await,
+            caller: HttpClient::connect(address).await,
             fields: format!("Host: {address}\r\n"),
         }
     }
@@ -72,7 +72,7 @@ impl Backend {
         let answer = self.caller.answer().await;
         // nginx does so after a thousand requests.
         if answer.status == 200 && answer.field("Connection") == Some("close") {
-            self.caller = ApiCaller::connect(self.address).await;
+            self.caller = HttpClient::connect(self.address).await;
         }
         answer
     }
@@ -84,7 +84,7 @@ impl Backend {
         answer.json()
     }
 
-    pub fn caller(&mut self) -> &mut ApiCaller {
+    pub fn caller(&mut self) -> &mut HttpClient {
         &mut self.caller
     }
 }

@@ -16,7 +16,7 @@ use super::{DEADLINE, within};
 pub struct TestClient {
     stream: WebSocketStream<Socket>,
     /// Heard while something else was waited for.
-    heard: VecDeque<Value>,
+    received: VecDeque<Value>,
     last_id: u64,
     pub welcome: Value,
     /// What the server chose of those that were offered.
@@ -51,7 +51,7 @@ impl TestClient {
         let (stream, response) = within("the handshake", shaking).await?;
         let mut client = Self {
             stream,
-            heard: VecDeque::new(),
+            received: VecDeque::new(),
             last_id: 0,
             welcome: Value::Null,
             subprotocol: response
@@ -92,8 +92,10 @@ impl TestClient {
 
     /// The reply to the command with this number.
     pub async fn reply(&mut self, id: u64) -> Value {
-        self.take(&format!("the reply {id}"), |said| said["id"] == json!(id))
-            .await
+        self.take(&format!("the reply {id}"), |message| {
+            message["id"] == json!(id)
+        })
+        .await
     }
 
     pub async fn auth(&mut self, user: &str) {
@@ -133,8 +135,8 @@ impl TestClient {
     /// The next message of a room.
     pub async fn message(&mut self, room: &str) -> Value {
         let what = format!("a message of {room}");
-        self.take(&what, |said| {
-            said["type"] == "message" && said["room"] == room
+        self.take(&what, |message| {
+            message["type"] == "message" && message["room"] == room
         })
         .await
     }
@@ -142,16 +144,16 @@ impl TestClient {
     /// The next message or gap of a room, in the order in which they came.
     pub async fn message_or_gap(&mut self, room: &str) -> Value {
         let what = format!("a message or gap of {room}");
-        self.take(&what, |said| {
-            (said["type"] == "message" || said["type"] == "gap") && said["room"] == room
+        self.take(&what, |message| {
+            (message["type"] == "message" || message["type"] == "gap") && message["room"] == room
         })
         .await
     }
 
     /// The next push of this type.
     pub async fn push(&mut self, kind: &str) -> Value {
-        self.take(&format!("a {kind}"), |said| {
-            said["type"] == kind && said["id"].is_null()
+        self.take(&format!("a {kind}"), |message| {
+            message["type"] == kind && message["id"].is_null()
         })
         .await
     }
@@ -160,9 +162,9 @@ impl TestClient {
     pub async fn expect_silence(&mut self) {
         self.call(json!({"type": "ping"})).await;
         // Who comes and goes is the matter of tests of its own.
-        self.heard
-            .retain(|said| said["type"] != "joined" && said["type"] != "left");
-        assert!(self.heard.is_empty(), "heard {:?}", self.heard);
+        self.received
+            .retain(|message| message["type"] != "joined" && message["type"] != "left");
+        assert!(self.received.is_empty(), "heard {:?}", self.received);
     }
 
     /// Reads to the end; the close code and reason, if the server said any.
@@ -176,7 +178,7 @@ impl TestClient {
                     return Some((frame.code.into(), frame.reason.to_string()));
                 }
                 Some(Ok(Message::Text(text))) => {
-                    self.heard
+                    self.received
                         .push_back(serde_json::from_str(&text).expect("JSON"));
                 }
                 Some(Ok(_)) => {}
@@ -185,9 +187,14 @@ impl TestClient {
         }
     }
 
-    /// What was heard and not asked for yet.
+    /// Received and not yet taken by a test.
+    pub fn received(&self) -> impl Iterator<Item = &Value> {
+        self.received.iter()
+    }
+
+    /// The former name of [`Self::received`], for `survival`.
     pub fn heard(&self) -> impl Iterator<Item = &Value> {
-        self.heard.iter()
+        self.received()
     }
 
     pub fn stream(&mut self) -> &mut WebSocketStream<Socket> {
@@ -196,20 +203,23 @@ impl TestClient {
 
     /// The first that fits of what was or will be heard.
     async fn take(&mut self, what: &str, mut fits: impl FnMut(&Value) -> bool) -> Value {
-        if let Some(index) = self.heard.iter().position(&mut fits) {
-            return self.heard.remove(index).expect("it is there");
+        if let Some(index) = self.received.iter().position(&mut fits) {
+            return self.received.remove(index).expect("it is there");
         }
         loop {
             let next = runtime::timeout(DEADLINE, self.stream.next()).await;
-            let said: Value = match next {
+            let message: Value = match next {
                 Ok(Some(Ok(Message::Text(text)))) => serde_json::from_str(&text).expect("JSON"),
                 Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
-                other => panic!("expected {what}, got {other:?}; before: {:?}", self.heard),
+                other => panic!(
+                    "expected {what}, got {other:?}; before: {:?}",
+                    self.received
+                ),
             };
-            if fits(&said) {
-                return said;
+            if fits(&message) {
+                return message;
             }
-            self.heard.push_back(said);
+            self.received.push_back(message);
         }
     }
 }

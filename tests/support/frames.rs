@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::http::ApiCaller;
+use super::http::HttpClient;
 
 pub const CONTINUATION: u8 = 0x0;
 pub const TEXT: u8 = 0x1;
@@ -72,13 +72,13 @@ fn head(first: u8, mask: u8, length: u64) -> Vec<u8> {
 
 /// A client after its handshake.
 pub struct FrameClient {
-    caller: ApiCaller,
+    caller: HttpClient,
 }
 
 impl FrameClient {
     /// Shakes hands on this path.
     pub async fn open(address: SocketAddr, path: &str) -> Self {
-        let mut caller = ApiCaller::connect(address).await;
+        let mut caller = HttpClient::connect(address).await;
         caller.send(upgrade(path, "")).await;
         let answer = caller.head().await;
         assert_eq!(answer.status, 101, "{answer:?}");
@@ -94,7 +94,7 @@ impl FrameClient {
     }
 
     /// Who has shaken hands by hand.
-    pub fn of(caller: ApiCaller) -> Self {
+    pub fn of(caller: HttpClient) -> Self {
         Self { caller }
     }
 
@@ -131,8 +131,8 @@ impl FrameClient {
     /// The next frame, which must be a close: its code, if it has one. Then the connection ends.
     pub async fn closed(&mut self) -> Option<u16> {
         let (opcode, payload) = self.next().await;
-        let said = String::from_utf8_lossy(&payload);
-        assert_eq!(opcode, CLOSE, "{said}");
+        let text = String::from_utf8_lossy(&payload);
+        assert_eq!(opcode, CLOSE, "{text}");
         self.caller.expect_end().await;
         let code = payload.first_chunk::<2>()?;
         Some(u16::from_be_bytes(*code))

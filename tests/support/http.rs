@@ -57,13 +57,13 @@ impl Answer {
 }
 
 /// A connection on which answers are read one by one.
-pub struct ApiCaller {
+pub struct HttpClient {
     socket: Socket,
     /// Read and not yet used.
     buffer: Vec<u8>,
 }
 
-impl ApiCaller {
+impl HttpClient {
     pub async fn connect(address: SocketAddr) -> Self {
         Self {
             socket: connect(address).await,
@@ -127,16 +127,16 @@ impl ApiCaller {
     /// The statuses of all answers until the server ends, however it does.
     pub async fn statuses(&mut self) -> Vec<u16> {
         let mut piece = [0; 4096];
-        let mut said = std::mem::take(&mut self.buffer);
+        let mut received = std::mem::take(&mut self.buffer);
         // A server that ends while we still write may reset the connection.
         while let Ok(read @ 1..) =
             within("the server answers or ends", self.socket.read(&mut piece)).await
         {
-            said.extend_from_slice(&piece[..read]);
+            received.extend_from_slice(&piece[..read]);
         }
-        let said = String::from_utf8_lossy(&said).into_owned();
-        let answers = said.match_indices("HTTP/1.1 ");
-        let statuses = answers.filter_map(|(at, _)| status(&said[at..]));
+        let received = String::from_utf8_lossy(&received).into_owned();
+        let answers = received.match_indices("HTTP/1.1 ");
+        let statuses = answers.filter_map(|(at, _)| status(&received[at..]));
         statuses.filter(|status| *status != 100).collect()
     }
 

@@ -14,11 +14,11 @@ pub mod nginx;
 pub mod node;
 pub mod process;
 pub mod receiver;
+pub mod recording_proxy;
 pub mod redis_server;
 pub mod refusals;
 pub mod replica_pair;
 pub mod returning;
-pub mod tap;
 pub mod tokens;
 
 use std::future::Future;

@@ -45,14 +45,14 @@ pub enum Answer {
 
 /// A request as it was read, its signature checked.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct WebhookRequest {
     pub head: String,
     pub body: String,
     /// How it was answered.
     pub answer: String,
 }
 
-impl Told {
+impl WebhookRequest {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).expect("JSON")
     }
@@ -92,7 +92,7 @@ impl Told {
 #[derive(Default)]
 struct Shared {
     script: VecDeque<Answer>,
-    told: Vec<Told>,
+    received: Vec<WebhookRequest>,
     /// Requests being answered at this moment, and the most that ever were.
     open: usize,
     most: usize,
@@ -180,8 +180,8 @@ impl Receiver {
     }
 
     /// All requests so far.
-    pub fn told(&self) -> Vec<Told> {
-        self.lock().told.clone()
+    pub fn received(&self) -> Vec<WebhookRequest> {
+        self.lock().received.clone()
     }
 
     /// The most requests that were ever under way at once.
@@ -191,15 +191,20 @@ impl Receiver {
 
     /// The events of the requests that were answered with 2xx.
     pub fn events(&self) -> Vec<String> {
-        let told = self.told();
-        let taken = told.iter().filter(|told| told.answer.contains(" 20"));
-        taken.flat_map(Told::events).collect()
+        let received = self.received();
+        let taken = received
+            .iter()
+            .filter(|received| received.answer.contains(" 20"));
+        taken.flat_map(WebhookRequest::events).collect()
     }
 
     /// Waits for so many requests.
-    pub async fn requests(&self, count: usize) -> Vec<Told> {
-        eventually(&format!("{count} requests"), || self.told().len() >= count).await;
-        self.told()
+    pub async fn requests(&self, count: usize) -> Vec<WebhookRequest> {
+        eventually(&format!("{count} requests"), || {
+            self.received().len() >= count
+        })
+        .await;
+        self.received()
     }
 
     /// Waits until so many events were taken.
@@ -248,16 +253,16 @@ async fn serve(
         Answer::Nonsense => "what do you want".to_owned(),
         Answer::Silent | Answer::Close => String::new(),
     };
-    let told = Told {
+    let received = WebhookRequest {
         head,
         body,
         answer: line.clone(),
     };
-    check(&told);
+    check(&received);
     if let Answer::Slow(time) = answer {
         runtime::sleep(time).await;
     }
-    lock().told.push(told);
+    lock().received.push(received);
     // Once it is answered the caller may begin another.
     let _open = matches!(answer, Answer::Silent).then_some(open);
     match answer {
@@ -310,8 +315,8 @@ async fn read(socket: &mut (impl AsyncRead + Unpin)) -> Option<(String, String)>
 }
 
 /// Panics, and so answers nothing, when the signature is not over this body under the secret.
-fn check(told: &Told) {
-    let header = told.header("switchboard-signature");
+fn check(received: &WebhookRequest) {
+    let header = received.header("switchboard-signature");
     let (time, signature) = header.split_once(",v1=").expect(header);
     let time = time.strip_prefix("t=").expect(header);
     let mut openssl = Command::new("openssl")
@@ -321,9 +326,9 @@ fn check(told: &Told) {
         .spawn()
         .expect("openssl is installed");
     let mut input = openssl.stdin.take().expect("it is piped");
-    write!(input, "{time}.{}", told.body).expect("openssl reads");
+    write!(input, "{time}.{}", received.body).expect("openssl reads");
     drop(input);
-    let said = openssl.wait_with_output().expect("openssl ends");
-    let said = String::from_utf8_lossy(&said.stdout);
-    assert_eq!(said.trim().rsplit(' ').next(), Some(signature));
+    let output = openssl.wait_with_output().expect("openssl ends");
+    let output = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.trim().rsplit(' ').next(), Some(signature));
 }

@@ -184,16 +184,16 @@ impl RedisServer {
 
     /// Says any bytes on a topic.
     pub fn publish(&self, topic: &str, message: &[u8]) {
-        self.tell(Cmd::new().arg("PUBLISH").arg(topic).arg(message));
+        self.send(Cmd::new().arg("PUBLISH").arg(topic).arg(message));
     }
 
     /// Puts any bytes into a room's log.
     pub fn append(&self, log: &str, offset: u64, body: &[u8]) {
         let id = format!("{offset}-0");
-        self.tell(Cmd::new().arg("XADD").arg(log).arg(id).arg("b").arg(body));
+        self.send(Cmd::new().arg("XADD").arg(log).arg(id).arg("b").arg(body));
     }
 
-    fn tell(&self, command: &Cmd) {
+    fn send(&self, command: &Cmd) {
         let client = redis::Client::open(self.url()).expect("a URL");
         let mut connection = client.get_connection().expect("the server answers");
         command
@@ -279,6 +279,6 @@ fn openssl(dir: &Path, arguments: impl Fn(&mut Command)) {
     let mut command = Command::new("openssl");
     arguments(command.current_dir(dir));
     let output = command.output().expect("openssl is installed");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
 }

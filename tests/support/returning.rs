@@ -37,7 +37,7 @@ pub struct ReturningClient {
 
 /// What the next look at the connection brought.
 enum Next {
-    Said(Value),
+    Message(Value),
     /// There is a new connection: what was sent on the former and not answered is to be sent again.
     Returned,
 }
@@ -76,9 +76,9 @@ impl ReturningClient {
             self.send(&publish).await;
             loop {
                 match self.next().await {
-                    Next::Said(said) if said["id"] != id => {}
-                    Next::Said(said) if said["type"] == "ok" => return offset(&said),
-                    Next::Said(_) => {
+                    Next::Message(message) if message["id"] != id => {}
+                    Next::Message(message) if message["type"] == "ok" => return offset(&message),
+                    Next::Message(_) => {
                         runtime::sleep(RETRY).await;
                         self.send(&publish).await;
                     }
@@ -117,27 +117,32 @@ impl ReturningClient {
         };
         match stream.next().await {
             Some(Ok(Message::Text(text))) => {
-                let said = serde_json::from_str(&text).expect("JSON");
-                self.note(&said);
-                Next::Said(said)
+                let message = serde_json::from_str(&text).expect("JSON");
+                self.record(&message);
+                Next::Message(message)
             }
-            Some(Ok(_)) => Next::Said(Value::Null),
+            Some(Ok(_)) => Next::Message(Value::Null),
             Some(Err(_)) | None => {
                 self.stream = None;
-                Next::Said(Value::Null)
+                Next::Message(Value::Null)
             }
         }
     }
 
-    fn note(&mut self, said: &Value) {
-        assert_ne!(said["type"], "gap", "nothing was lost: {said}");
-        if said["type"] != "message" {
+    fn record(&mut self, message: &Value) {
+        assert_ne!(message["type"], "gap", "nothing was lost: {message}");
+        if message["type"] != "message" {
             return;
         }
         let (_, stands) = self.position.as_mut().expect("it has joined");
         *stands += 1;
-        assert_eq!(offset(said), *stands, "the next message of {}", self.user);
-        self.seen.push(said["data"].clone());
+        assert_eq!(
+            offset(message),
+            *stands,
+            "the next message of {}",
+            self.user
+        );
+        self.seen.push(message["data"].clone());
     }
 
     async fn come_back(&mut self) {
@@ -158,7 +163,7 @@ impl ReturningClient {
         let socket = runtime::connect(address, DEADLINE).await.ok()?;
         let url = format!("ws://{address}/ws");
         let (mut stream, _) = async_tungstenite::client_async(url, socket).await.ok()?;
-        let welcome = hear(&mut stream).await?;
+        let welcome = read_json(&mut stream).await?;
         let auth = json!({"type": "auth", "id": 1, "user": self.user});
         let mut join = json!({"type": "join", "id": JOIN, "room": self.room});
         if let Some((epoch, offset)) = &self.position {
@@ -168,9 +173,9 @@ impl ReturningClient {
             stream.send(Message::text(command.to_string())).await.ok()?;
         }
         let joined = loop {
-            let said = hear(&mut stream).await?;
-            match said["id"].as_u64() {
-                Some(JOIN) if said["type"] == "ok" => break said,
+            let message = read_json(&mut stream).await?;
+            match message["id"].as_u64() {
+                Some(JOIN) if message["type"] == "ok" => break message,
                 Some(JOIN) => return None,
                 _ => {}
             }
@@ -189,7 +194,7 @@ impl ReturningClient {
     }
 }
 
-async fn hear(stream: &mut WebSocketStream<Socket>) -> Option<Value> {
+async fn read_json(stream: &mut WebSocketStream<Socket>) -> Option<Value> {
     loop {
         match stream.next().await?.ok()? {
             Message::Text(text) => return serde_json::from_str(&text).ok(),
@@ -199,8 +204,8 @@ async fn hear(stream: &mut WebSocketStream<Socket>) -> Option<Value> {
     }
 }
 
-fn offset(said: &Value) -> u64 {
-    said["offset"]
+fn offset(message: &Value) -> u64 {
+    message["offset"]
         .as_u64()
-        .unwrap_or_else(|| panic!("no offset: {said}"))
+        .unwrap_or_else(|| panic!("no offset: {message}"))
 }

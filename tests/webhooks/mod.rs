@@ -59,10 +59,10 @@ fn names(events: &[String]) -> Vec<&str> {
 
 fn configured(config: &mut Config, redis: &RedisServer, receiver: &Receiver) {
     config.redis = vec![redis.url().parse().expect("an address")];
-    told(config, receiver);
+    with_receiver(config, receiver);
 }
 
-fn told(config: &mut Config, receiver: &Receiver) {
+fn with_receiver(config: &mut Config, receiver: &Receiver) {
     config.webhook_url = Some(receiver.url().parse().expect("an address"));
     config.webhook_secret_file = Some(SecretFile {
         path: receiver.secret().to_owned(),
@@ -102,17 +102,18 @@ fn backend_receives_signed_batches_of_room_and_user_events() {
             "vacated @ada",
         ];
         append(&redis, 1000, &changes.map(str::to_owned));
-        let told = receiver.requests(1).await.remove(0);
+        let with_receiver = receiver.requests(1).await.remove(0);
         assert!(
-            told.head
+            with_receiver
+                .head
                 .starts_with("POST /hooks?token=swordfish HTTP/1.1\r\n"),
             "{}",
-            told.head
+            with_receiver.head
         );
-        assert_eq!(told.header("content-type"), "application/json");
-        assert_eq!(told.header("host"), receiver.address.to_string());
-        assert_eq!(told.json()["node"], "test");
-        let events = told.events();
+        assert_eq!(with_receiver.header("content-type"), "application/json");
+        assert_eq!(with_receiver.header("host"), receiver.address.to_string());
+        assert_eq!(with_receiver.json()["node"], "test");
+        let events = with_receiver.events();
         let ends = [
             "room_occupied lobby",
             "user_online ada",
@@ -180,12 +181,12 @@ fn node_without_redis_delivers_events_from_memory() {
         let receiver = Receiver::start();
         receiver.answers([Answer::Status(500)]);
         let node = TestNode::with(|config| {
-            told(config, &receiver);
+            with_receiver(config, &receiver);
             config.presence_grace = Duration::ZERO;
         })
         .await;
         come_and_go(&node, &node, &receiver).await;
-        let first = &receiver.told()[0];
+        let first = &receiver.received()[0];
         assert_eq!(
             first.events()[0],
             receiver.events()[0],

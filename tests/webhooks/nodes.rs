@@ -56,10 +56,15 @@ fn events_in_delivery_stay_with_their_node() {
         let start = Instant::now();
         receiver.taken(1).await;
         assert!(start.elapsed() > CLAIM, "{:?}", start.elapsed());
-        let told = receiver.told();
-        let by = told.iter().map(|told| told.json()["node"].to_string());
+        let received = receiver.received();
+        let by = received
+            .iter()
+            .map(|received| received.json()["node"].to_string());
         let by: HashSet<String> = by.collect();
-        assert_eq!((told.len(), by.len(), receiver.most_at_once()), (3, 1, 1));
+        assert_eq!(
+            (received.len(), by.len(), receiver.most_at_once()),
+            (3, 1, 1)
+        );
         until_empty(&redis);
     });
 }
@@ -85,7 +90,7 @@ fn a_node_that_was_frozen_repeats_nothing_when_it_wakes() {
         other.kill();
         rooms.extend(occupied(&redis, "s", 1));
         assert_eq!(names(&receiver.taken(4).await), rooms);
-        let last = receiver.told().pop().expect("requests");
+        let last = receiver.received().pop().expect("requests");
         assert_eq!(last.json()["node"], first.json()["node"]);
         until_empty(&redis);
     });

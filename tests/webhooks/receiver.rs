@@ -10,9 +10,9 @@ fn batches_are_bounded_and_follow_one_another_in_order() {
         let _nodes = futures::join!(node(&redis, &receiver), node(&redis, &receiver));
         assert_eq!(names(&receiver.taken(rooms.len()).await), rooms);
         let sizes: Vec<usize> = receiver
-            .told()
+            .received()
             .iter()
-            .map(|told| told.events().len())
+            .map(|received| received.events().len())
             .collect();
         assert_eq!(sizes, [BATCH, BATCH, 50]);
         assert_eq!(receiver.most_at_once(), 1);
@@ -34,9 +34,9 @@ fn events_not_accepted_are_repeated_with_the_same_ids() {
         let node = node(&redis, &receiver).await;
         occupied(&redis, "r", 3);
         receiver.taken(3).await;
-        let told = receiver.told();
-        let batches: Vec<Vec<String>> = told.iter().map(|told| told.events()).collect();
-        assert_eq!(batches.len(), 4, "{told:?}");
+        let received = receiver.received();
+        let batches: Vec<Vec<String>> = received.iter().map(|received| received.events()).collect();
+        assert_eq!(batches.len(), 4, "{received:?}");
         assert!(
             batches.iter().all(|batch| *batch == batches[0]),
             "{batches:?}"
@@ -47,7 +47,10 @@ fn events_not_accepted_are_repeated_with_the_same_ids() {
         })
         .await;
         assert_eq!(metrics.webhooks_failed_total.get(), 3);
-        assert!(elsewhere.told().is_empty(), "redirects are not followed");
+        assert!(
+            elsewhere.received().is_empty(),
+            "redirects are not followed"
+        );
         until_empty(&redis);
     });
 }
@@ -74,7 +77,7 @@ fn a_receiver_that_is_silent_or_no_server_is_tried_again() {
         receiver.taken(1).await;
         until_empty(&redis);
         assert_eq!(node.server().metrics().webhooks_failed_total.get(), 2);
-        assert_eq!(receiver.told().len(), 3);
+        assert_eq!(receiver.received().len(), 3);
     });
 }
 
@@ -117,7 +120,7 @@ fn https_is_spoken_with_an_authority_from_a_file_and_no_other() {
         let metrics = strict.server().metrics();
         eventually("it is refused", || metrics.webhooks_failed_total.get() > 0).await;
         strict.drain().await;
-        assert!(receiver.told().is_empty());
+        assert!(receiver.received().is_empty());
         let _node = TestNode::with(|config| {
             configured(config, &redis, &receiver);
             config.webhook_ca = Some(authority);
@@ -146,7 +149,7 @@ fn the_documented_check_knows_our_requests_and_no_others() {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let _node = node(&redis, &receiver).await;
         occupied(&redis, "r", 2);
-        let told = receiver.requests(1).await.remove(0);
+        let received = receiver.requests(1).await.remove(0);
         let secret = receiver.secret().to_str().expect("UTF-8");
         let check = |signature: &str, body: &str| {
             let file = tempfile::NamedTempFile::new().expect("a file");
@@ -155,11 +158,11 @@ fn the_documented_check_knows_our_requests_and_no_others() {
             let checked = shell("check \"$@\"", &[secret, signature, file]);
             checked.status.success()
         };
-        let signature = told.header("switchboard-signature");
-        assert!(check(signature, &told.body));
-        assert!(!check(signature, &format!("{} ", told.body)));
-        assert!(!check(&signature.replace("t=1", "t=2"), &told.body));
-        assert!(!check(&format!("{signature}0"), &told.body));
+        let signature = received.header("switchboard-signature");
+        assert!(check(signature, &received.body));
+        assert!(!check(signature, &format!("{} ", received.body)));
+        assert!(!check(&signature.replace("t=1", "t=2"), &received.body));
+        assert!(!check(&format!("{signature}0"), &received.body));
     });
 }
 

@@ -38,12 +38,12 @@ fn count(bytes: &[u8], part: &[u8]) -> usize {
 }
 
 /// Accepts for a node, until the test ends.
-pub struct ThrottledReader {
+pub struct RecordingProxy {
     pub address: SocketAddr,
     exchanges: Arc<Mutex<Vec<Exchange>>>,
 }
 
-impl ThrottledReader {
+impl RecordingProxy {
     pub fn before(node: SocketAddr) -> Self {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr();
