@@ -1,12 +1,12 @@
-//! The structure of the source: which modules a module may use, which files may name a foreign
-//! library, and which files wait for nothing. Comments and the unit tests at the foot of a file may
-//! name what they like.
+//! The structure of the source: which modules a module may use, which files may name an external
+//! library, and which files contain no I/O. Comments and unit tests at the end of a file are not
+//! checked.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The modules of the crate: each uses only those that stand before it. `api` stands before
+/// The modules of the crate: each uses only those listed before it. `api` stands before
 /// `dispatcher` because the dispatcher takes the commands of the API as they are.
 const ORDER: &[&str] = &[
     "model",
@@ -216,7 +216,7 @@ fn foreign_libraries_are_named_in_few_files() {
         file.expect_only_in(&["http/rules"], &["httparse"]);
         file.expect_only_in(&["config"], &["clap", "toml::"]);
         file.expect_only_in(&["logger"], &["femme"]);
-        // Who imports our own module of this name cannot mean the crate.
+        // A file that imports our own module of this name cannot mean the crate.
         let is_ours = file.uses().contains("broker/redis");
         let tokens: &[&str] = if is_ours {
             &["::redis::"]

@@ -1,4 +1,4 @@
-//! RFC 6455 to the letter, as the cases of the Autobahn suite have it: all 301 of groups 1 to 7, 9
+//! Conformance with RFC 6455 by the cases of the Autobahn suite: all 301 of groups 1 to 7, 9
 //! and 10 against the echo endpoint, directly and through nginx with the configuration that is
 //! shipped. `.ci/autobahn` plays them; its reports are left under `target/conformance`.
 

@@ -1,5 +1,5 @@
-//! The end of a node: everyone is told to come back, newcomers hear that the node
-//! stops, and the drain ends.
+//! The drain of a node: every client receives a close frame that invites it back, new clients are
+//! refused, and the drain ends.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -52,7 +52,7 @@ fn draining_node_is_unready_and_refuses_clients() {
             config.close_timeout = Duration::from_secs(3);
         })
         .await;
-        // Never reads, so that the drain lasts.
+        // This client never reads, so the drain takes its full time.
         let _silent = node.client().await;
         let address = node.address;
         let readiness = node.server().readiness().clone();

@@ -1,7 +1,7 @@
-//! How a WebSocket begins and what its frames may be: every check of the handshake over a socket,
-//! Origin, what comes with the head, the refusal of frames that break RFC 6455, the close
-//! handshake, the echo endpoint, and the end of a connection that panics. What is said in the
-//! frames is tested in `rooms` and its sisters.
+//! The WebSocket handshake and its frames: every check of the handshake over a socket, Origin, bytes
+//! that arrive with the head, the refusal of frames that break RFC 6455, the close handshake, the
+//! echo endpoint, and the end of a connection that panics. `rooms` and others test the commands in
+//! the frames.
 
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -29,7 +29,7 @@ use crate::support::{TestNode, eventually, run, within};
 const PING_COMMAND: &[u8] = br#"{"type":"ping","id":1}"#;
 const PONG_REPLY: &str = r#"{"type":"pong","id":1}"#;
 
-/// What ends in such a node ends because of what was said, not because time passed.
+/// Timeouts longer than a test: a connection of such a node ends only because of its bytes.
 fn patient(config: &mut Config) {
     let long = Duration::from_secs(60);
     config.head_timeout = long;
@@ -45,7 +45,7 @@ fn a_wrong_handshake_is_refused_and_never_goes_on_as_http() {
             let mut caller = HttpClient::connect(node.address).await;
             let behind = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
             caller.send([&row.bytes("/ws"), &behind[..]].concat()).await;
-            // A refused HEAD tells the length of a body that it does not send.
+            // The response to a refused HEAD has the length of a body that is not sent.
             let answer = match row.name {
                 "HEAD" => caller.head().await,
                 _ => caller.answer().await,
@@ -76,7 +76,7 @@ fn the_accept_key_of_the_rfc_is_answered() {
         );
         assert_eq!(answer.field("Upgrade"), Some("websocket"));
         assert_eq!(answer.field("Connection"), Some("Upgrade"));
-        // What nobody speaks here is not accepted.
+        // An unknown subprotocol is not accepted.
         assert_eq!(answer.field("Sec-WebSocket-Extensions"), None);
         assert_eq!(answer.field("Sec-WebSocket-Protocol"), None);
     });
@@ -134,7 +134,7 @@ fn pages_of_the_same_host_and_of_listed_origins_are_let_in() {
     run(async {
         let node = TestNode::with(|config| {
             patient(config);
-            // Whatever its host is called.
+            // For any Host.
             config.open = true;
             config.allow_origin = vec!["https://chat.example".into()];
         })
@@ -142,7 +142,7 @@ fn pages_of_the_same_host_and_of_listed_origins_are_let_in() {
         let rows = [
             ("", 101),
             ("http://a", 101),
-            // TLS ends in front of the node.
+            // A proxy terminates TLS in front of the node.
             ("https://a", 101),
             ("HTTP://A", 101),
             ("http://a:80", 101),
@@ -181,9 +181,9 @@ fn an_open_node_on_loopback_lets_in_pages_of_this_machine_only() {
         for (origin, host, status) in [
             ("Origin: http://localhost:9090\r\n", "localhost:9090", 101),
             ("Origin: http://127.0.0.1:9090\r\n", "127.0.0.1:9090", 101),
-            // A name of the attacker's that was made to point here.
+            // A name of the attacker that resolves to this machine.
             ("Origin: http://evil.test:9090\r\n", "evil.test:9090", 403),
-            // No page, so no reader was lured here.
+            // No Origin, so no browser page is involved.
             ("", "evil.test:9090", 101),
         ] {
             let mut caller = HttpClient::connect(node.address).await;
@@ -266,7 +266,7 @@ fn frames_that_break_the_rules_end_the_connection_with_their_code() {
         for (what, bytes, code) in rows {
             let mut client = FrameClient::welcomed(node.address).await;
             client.send(&bytes).await;
-            // What follows a frame that ends all is not read.
+            // Bytes after a frame that ends the connection are not read.
             client.send(frame(TEXT, PING_COMMAND)).await;
             assert_eq!(client.closed().await, Some(code), "{what}");
         }
@@ -310,7 +310,7 @@ fn a_ping_is_answered_with_its_payload_even_within_a_message() {
         client.send(fragment(TEXT, start)).await;
         client.send(frame(PING, b"between")).await;
         assert_eq!(client.next().await, (PONG, b"between".to_vec()));
-        // A pong that nobody asked for is no reason to say anything.
+        // An unsolicited pong gets no answer.
         client.send(frame(PONG, b"unasked")).await;
         client.send(frame(CONTINUATION, end)).await;
         assert_eq!(client.text().await, PONG_REPLY);
@@ -344,7 +344,7 @@ fn a_close_is_answered_with_its_code_and_then_the_connection_ends() {
         let node = TestNode::with(patient).await;
         for code in [1000u16, 1001, 1011, 3000, 4999] {
             let mut client = FrameClient::welcomed(node.address).await;
-            let payload = [&code.to_be_bytes()[..], "farewell, Aïda".as_bytes()].concat();
+            let payload = [&code.to_be_bytes()[..], "see you, Aïda".as_bytes()].concat();
             let behind = frame(TEXT, PING_COMMAND);
             client.send([frame(CLOSE, &payload), behind].concat()).await;
             assert_eq!(client.closed().await, Some(code));
@@ -469,13 +469,13 @@ fn a_panic_in_one_connection_ends_that_connection_alone() {
         else {
             panic!("the trap is not opened")
         };
-        let farewell = next().await;
+        let closed = next().await;
         let Event::Closed {
             session: closed,
             farewell: Some(Disconnect::Internal),
-        } = farewell
+        } = closed
         else {
-            panic!("{farewell:?}")
+            panic!("{closed:?}")
         };
         assert_eq!(closed, session);
         drop(trapped);

@@ -1,5 +1,5 @@
-//! Pings and their answers: a peer that answers stays, one that has vanished goes, and the
-//! connection is given back.
+//! Heartbeats: a peer that answers pings stays connected; one that does not is disconnected, and its
+//! connection is freed.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ async fn node(heartbeat: Duration) -> TestNode {
     TestNode::with(|config| {
         config.heartbeat = heartbeat;
         config.pong_timeout = heartbeat / 2;
-        // Several ticks: the writer has ended long before whoever never closes is hung up on.
+        // Several ticks: the writer ends long before the node closes a client that never answers.
         config.close_timeout = Duration::from_secs(1);
     })
     .await
@@ -43,7 +43,7 @@ fn a_client_that_answers_pings_stays() {
 fn a_client_that_answers_no_ping_is_closed_and_then_hung_up_on() {
     run(async {
         let node = node(Duration::from_millis(500)).await;
-        // It is made of frames: a WebSocket library would answer the ping as soon as it is read.
+        // A client of raw frames: a WebSocket library would answer the ping as soon as it is read.
         let mut gone = FrameClient::welcomed(node.address).await;
         assert_eq!(gone.next().await, (PING, Vec::new()));
         assert_eq!(gone.closed().await, Some(Disconnect::Silent.code()));

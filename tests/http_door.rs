@@ -1,6 +1,6 @@
-//! The HTTP/1.1 door over real sockets: what is refused and how the connection ends, several
-//! requests on one connection, bodies, deadlines, limits, and the pages and health checks. The
-//! parsing itself is tested beside it, in `src/http`; how a WebSocket begins, in `handshake`.
+//! HTTP/1.1 over real sockets: refusals and how the connection ends, several requests on one
+//! connection, bodies, deadlines, limits, pages and health checks. Unit tests in `src/http` test the
+//! parser; `handshake` tests the WebSocket upgrade.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::pin::pin;
@@ -18,8 +18,8 @@ use crate::support::{TestNode, eventually, run};
 
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// Longer than a test waits: what ends in such a node ends because of what was said, not because
-/// time passed.
+/// Longer than a test waits: a connection of such a node ends because of its bytes, not because of
+/// a timeout.
 fn patient(config: &mut Config) {
     let long = Duration::from_secs(60);
     config.head_timeout = long;
@@ -67,7 +67,7 @@ fn every_hostile_request_is_refused_with_its_status_and_the_connection_ends() {
         let node = TestNode::with(patient).await;
         for row in refusals() {
             let mut caller = HttpClient::connect(node.address).await;
-            // What stands behind a refused request is never answered.
+            // Bytes after a refused request are never answered.
             caller.send([&row.bytes, HEALTH.as_bytes()].concat()).await;
             let answer = caller.answer().await;
             assert_eq!(answer.status, row.status, "{}: {answer:?}", row.name);
@@ -140,7 +140,7 @@ fn several_requests_on_one_connection_are_answered_in_order() {
             (last.status, last.field("Connection")),
             (200, Some("close"))
         );
-        // What stands behind a request that closes is not answered.
+        // Bytes after a request with `Connection: close` are not answered.
         caller.expect_end().await;
     });
 }
@@ -188,7 +188,7 @@ fn client_that_expects_100_continue_receives_it() {
         caller.send("hello").await;
         assert_eq!(caller.answer().await.status, 404);
 
-        // Who does not wait for the answer needs none.
+        // A client that sends the body at once gets no 100 response.
         caller
             .send(request("POST", "/nothing", asking) + "hello" + HEALTH)
             .await;

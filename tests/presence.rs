@@ -1,5 +1,5 @@
-//! Who is here: the same on every node, however one comes and goes, and told to those who are
-//! there. Each scenario runs on one node with its broker in memory, and on two that share a Redis.
+//! Presence: member lists are the same on every node, and members receive joins and leaves. Each
+//! scenario runs on one node with the memory broker, and on two nodes that share a Redis.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use switchboard::runtime;
 use crate::support::redis_server::RedisServer;
 use crate::support::{Cluster, TestClient, TestNode, run};
 
-/// Where clients connect: to two nodes, or to one of which they believe so.
+/// Two nodes, or one that takes both places.
 struct TestNodes {
     nodes: Vec<TestNode>,
     _redis: Option<RedisServer>,
@@ -24,7 +24,7 @@ impl TestNodes {
         client
     }
 
-    /// A member of the room who is known to be here.
+    /// A client that has joined the room and is in its member list.
     async fn member(&self, node: usize, user: &str, room: &str) -> TestClient {
         let mut client = self.client(node, user).await;
         client.join(room).await;
@@ -33,7 +33,7 @@ impl TestNodes {
     }
 }
 
-/// Plays a scenario in both houses.
+/// Runs a scenario on one node and on two.
 fn on_one_and_two_nodes(change: fn(&mut Config), scenario: impl AsyncFn(TestNodes)) {
     run(async {
         let nodes = vec![TestNode::with(change).await];
@@ -59,7 +59,7 @@ fn short_grace(config: &mut Config) {
     config.presence_grace = Duration::from_millis(500);
 }
 
-/// A page of the list, asked for until it is as it should be.
+/// Queries a page of the list until it fits, and returns it.
 async fn listed(client: &mut TestClient, room: &str, fits: impl Fn(&Value) -> bool) -> Value {
     let started = Instant::now();
     loop {
@@ -79,7 +79,7 @@ fn names(page: &Value) -> Vec<String> {
     members.iter().map(name).collect()
 }
 
-/// What of joining and leaving was heard and not taken, as `+ada` and `-ada`.
+/// The joins and leaves that the client received and no test took, as `+ada` and `-ada`.
 fn comings(client: &TestClient) -> Vec<String> {
     let coming = |message: &Value| {
         let user = message["user"].as_str().unwrap_or_default();
@@ -96,7 +96,11 @@ fn comings(client: &TestClient) -> Vec<String> {
 fn members_receive_joins_and_leaves_and_every_node_lists_the_same() {
     on_one_and_two_nodes(short_grace, async |nodes| {
         let mut ada = nodes.member(0, "ada", "lobby").await;
-        assert_eq!(ada.push("joined").await["user"], "ada", "it hears itself");
+        assert_eq!(
+            ada.push("joined").await["user"],
+            "ada",
+            "a member receives its own join"
+        );
         let mut bob = nodes.client(1, "bob").await;
         let info = json!({"type": "auth", "user": "bob", "info": {"name": "Bob"}});
         bob.call(info).await;
@@ -120,7 +124,7 @@ fn members_receive_joins_and_leaves_and_every_node_lists_the_same() {
         let left = ada.push("left").await;
         assert_eq!(left["user"], "bob");
         assert!(left["version"].as_u64() > joined["version"].as_u64());
-        // In open mode whoever asks is told.
+        // In open mode a client that is no member may query the list.
         let page = bob.call(json!({"type": "members", "room": "lobby"})).await;
         assert_eq!(names(&page), ["ada"]);
     });
@@ -268,14 +272,14 @@ fn changes_during_a_redis_outage_are_sent_as_a_difference() {
         assert_eq!(comings(&ada), ["+ada", "+bob", "+cy"]);
         redis.kill();
         drop(bob);
-        // The node follows the room, so that it needs no Redis to let somebody in.
+        // The node already follows the room, so a join needs no Redis.
         dot.join("lobby").await;
         drop(cy);
-        // The list that was known is still told, and nobody has left.
+        // The last known list is still returned, and no member has left.
         let page = ada.call(json!({"type": "members", "room": "lobby"})).await;
         assert_eq!(names(&page), ["ada", "bob", "cy"]);
         redis.run();
-        // It comes back empty and is filled again from the nodes.
+        // Redis comes back empty, and the nodes write their members again.
         let changed = |page: &Value| page["members"].is_array() && names(page) == ["ada", "dot"];
         listed(&mut ada, "lobby", changed).await;
         listed(&mut dot, "lobby", changed).await;

@@ -1,5 +1,5 @@
-//! Coming back: what a client missed while it was away follows from the position it names, in order
-//! and without a hole or a double, or it is told that its place is lost.
+//! Recovery: a client that rejoins with a position receives the messages it missed, in order and
+//! without gaps or duplicates, or the reply says that the position is lost.
 
 use std::time::Duration;
 

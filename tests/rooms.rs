@@ -1,5 +1,5 @@
-//! Joining, leaving, publishing and hearing, on one node with the memory broker: what the native
-//! protocol promises when nothing breaks.
+//! Join, leave, publish and delivery on one node with the memory broker: the guarantees of the native
+//! protocol without faults.
 
 use serde_json::json;
 

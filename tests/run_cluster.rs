@@ -1,5 +1,5 @@
-//! `deploy/cluster`, the script behind `make run-cluster`: it says when all is ready, ends what it
-//! started and nothing else, and starts nothing when a port is taken.
+//! `deploy/cluster`, the script behind `make run-cluster`: it prints when all is ready, ends
+//! the processes it started and no others, and starts none when a port is taken.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -41,7 +41,7 @@ fn cluster_script_prints_when_it_is_ready_and_ends_its_processes_in_order() {
 
         cluster.terminate();
         for client in &mut clients {
-            // Through nginx too, which therefore ends after the nodes.
+            // The client of nginx receives it too, because nginx ends after the nodes.
             assert_eq!(client.push("bye").await["reason"], "draining");
         }
         let status = cluster.exit().await;
@@ -157,7 +157,7 @@ impl Runner {
         eventually("the cluster is ready", || {
             let ended = self.script.try_wait().expect("the script is ours");
             assert!(ended.is_none(), "{}", self.output());
-            // The last line of what it says then.
+            // The last line that it prints when it is ready.
             self.output().contains("End all of it")
         })
         .await;
@@ -189,7 +189,7 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        // After a failed test it still ends its parts by itself; each of them has a deadline.
+        // After a failed test the script still ends its processes itself; each has a deadline.
         self.terminate();
         let _ = self.script.wait();
     }

@@ -1,5 +1,5 @@
-//! Clients that read too slowly or not at all: each is ended alone, with a code that invites it
-//! back, and nobody else notices.
+//! Clients that read too slowly or not at all: each is disconnected with a retryable code, without
+//! delaying others.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Hostile requests on their way through nginx, with the configuration that is shipped, to a node.
-//! Whoever refuses first, a client gets one answer to one request and never a tunnel; and the node
-//! sees in what nginx sends exactly the requests that nginx meant. What the node alone says to the
-//! same bytes is tested in `http_door`.
+//! Whether nginx or the node refuses, a client gets one response to one request and never a tunnel,
+//! and the node reads exactly the requests that nginx forwards. `http_door` tests the responses of
+//! the node alone to the same bytes.
 
 use std::collections::BTreeSet;
 
@@ -14,14 +14,14 @@ use crate::support::recording_proxy::{Exchange, RecordingProxy};
 use crate::support::refusals::refusals;
 use crate::support::{TestNode, eventually, run};
 
-/// Said behind each request on its connection. Its answer shows that nothing was said in between.
+/// Sent after each request on its connection. Its response shows that no other came in between.
 const LAST: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
-/// A request within another: whoever answers it by itself was deceived.
+/// A request hidden in another: a server that answers it separately was deceived.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// Requests of the table that the node would refuse, but that nginx makes plain before the node
-/// sees them: it writes the lines, the version and the length itself.
+/// Requests of the table that the node would refuse, but that nginx normalizes before it forwards
+/// them: it writes the lines, the version and the length itself.
 const MENDED: &[&str] = &[
     "leading CR LF",
     "leading LF",
@@ -39,7 +39,7 @@ const MENDED: &[&str] = &[
     "absolute-form",
     "unknown expectation",
     "two expectations",
-    // Fields whose names are none are left out.
+    // nginx drops fields with invalid names.
     "no colon",
     "name beyond ASCII",
     "name with a bracket",
@@ -73,11 +73,11 @@ impl Wire {
         }
     }
 
-    /// Sends bytes that hold one request, and says what its answer was. There is no other.
+    /// Sends bytes that hold one request, and returns its only response.
     async fn answer_to(&self, name: &str, bytes: &[u8]) -> Answer {
         let mut caller = HttpClient::connect(self.nginx.address).await;
         caller.send(bytes).await;
-        // The answer to HEAD tells the length of a body that does not come.
+        // The response to HEAD has the length of a body that is not sent.
         let is_head = bytes.starts_with(b"HEAD");
         let answer = loop {
             let answer = match is_head {
@@ -96,17 +96,17 @@ impl Wire {
         if answer.field("Connection") != Some("close") {
             caller.send(LAST).await;
             let last = caller.answer().await;
-            // nginx may take what stood behind the request for another, which is none.
+            // nginx may parse the bytes after the request as another one, which is invalid.
             let well = (last.status, last.body.as_str()) == (200, "ok\n");
             assert!(well || last.status == 400, "{name}: {last:?}");
         }
-        // nginx waits for the rest of a body that it refused; it may also be gone.
+        // nginx waits for the rest of a body that it refused; it may also have closed.
         let _ = caller.socket().close().await;
         caller.expect_end().await;
         answer
     }
 
-    /// Ends nginx, and tells what passed between it and the node.
+    /// Ends nginx, and returns the traffic between it and the node.
     async fn end(self) -> Vec<Exchange> {
         drop(self.nginx);
         let over = || self.proxy.exchanges().iter().all(|exchange| exchange.over);
@@ -160,7 +160,7 @@ fn hostile_requests_through_nginx_get_one_answer_each_and_no_tunnel() {
             .into_iter()
             .partition(|row| row.name == "HTTP/0.9");
         for row in headless {
-            // An answer of that age is a body alone.
+            // A response of HTTP/0.9 is only a body.
             let response = exchange(wire.nginx.address, &row.bytes).await;
             assert!(response.contains("\"bad_request\""), "{response}");
         }
@@ -173,7 +173,7 @@ fn hostile_requests_through_nginx_get_one_answer_each_and_no_tunnel() {
         }
         expect_no_deceit(&wire.end().await);
         let mended: BTreeSet<String> = MENDED.iter().map(|name| (*name).to_owned()).collect();
-        // A later nginx may mend less.
+        // A later nginx may normalize less.
         let unknown: Vec<_> = passed.difference(&mended).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
         assert!(passed.contains("absolute-form"), "{passed:?}");

@@ -1,5 +1,5 @@
-//! The tests of the whole, one file per behaviour; what each is about stands in its first lines.
-//! They are one binary, so that the node is linked once.
+//! Integration tests, one file per behaviour; `tests/README.md` lists them. They are one binary, so
+//! that the node is linked once.
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! Signing in with tokens: where one may come, what is refused before the upgrade, when a
-//! connection ends with its token, the command that makes one, and that neither a token nor a
-//! secret is ever written down.
+//! Authentication with tokens: the places of a token in a request, refusals before the upgrade,
+//! connections that end with their token, the command that creates one, and that neither tokens nor
+//! secrets are logged.
 
 use std::time::Duration;
 
@@ -159,7 +159,7 @@ fn a_connection_ends_with_its_token_unless_it_is_renewed() {
             other.sign_in(&issuer.token("ada", &["lobby"])).await["type"],
             "ok"
         );
-        let (code, reason) = one.closed().await.expect("a farewell");
+        let (code, reason) = one.closed().await.expect("a close frame");
         assert_eq!(code, 3006, "{reason}");
         assert!(
             began.elapsed() < Duration::from_secs(8),
@@ -349,7 +349,7 @@ fn neither_tokens_nor_secrets_are_written_down_wherever_they_come() {
                 ("", "sec-websocket-protocol", &offers),
                 (&query, "x-nothing", "here"),
             ] {
-                // Taken or refused, both are wanted.
+                // Both accepted and refused tokens are tested.
                 let _ = TestClient::with(node.address, query, &[(name, value)]).await;
             }
             let mut client = node.client().await;

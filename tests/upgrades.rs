@@ -19,7 +19,7 @@ const ROOM: &str = "lobby";
 /// How long to wait between two rounds of publishes, so that the log keeps all of them.
 const ROUND: Duration = Duration::from_millis(5);
 
-/// Two nodes and a client that begins at each, and what they said so far.
+/// Two nodes, a client that starts on each, and the messages published so far.
 struct Scene {
     nodes: [NodeProcess; 2],
     clients: [ReturningClient; 2],
@@ -171,7 +171,7 @@ fn downgrade_while_a_newer_format_is_written_loses_nothing() {
         let line = scene.nodes[1].logged(logged).await;
         assert_eq!(line["room"], ROOM);
 
-        // Nobody needs it any more, and all write what the old node reads.
+        // No node needs the newer format any more, and all write the format of the old node.
         let first = |redis: &RedisServer| newest_format(redis) == Some('1');
         scene.publish_until("format 1 is written", first).await;
         let reading = async {
@@ -184,7 +184,7 @@ fn downgrade_while_a_newer_format_is_written_loses_nothing() {
         };
         within("the old node is ready", reading).await;
         scene.expect_everything().await;
-        // The other node goes, and the old one serves everybody.
+        // The other node is stopped, and the old one serves all clients.
         scene.replace(0, 1).await;
         scene.publish().await;
         scene.expect_everything().await;

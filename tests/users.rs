@@ -1,6 +1,6 @@
-//! What a backend does with users, over the whole cluster and whichever node it asks: ends their
-//! connections, keeps them from returning with the tokens they have, brings them into rooms and
-//! takes them out. And that nobody else can do so, or listen.
+//! User commands of a backend, on any node for the whole cluster: disconnect a user, revoke its
+//! tokens, add it to rooms and remove it. And that clients can neither send nor receive the control
+//! messages for this.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ async fn code(client: &mut TestClient) -> Option<u16> {
     client.closed().await.map(|(code, _)| code)
 }
 
-/// Its connection goes on.
+/// Checks that its connection is still open.
 async fn is_there(client: &mut TestClient) {
     assert_eq!(client.call(json!({"type": "ping"})).await["type"], "pong");
 }
@@ -83,7 +83,7 @@ const FORBID: &str = "?forbid_return=true";
 async fn newer_token(issuer: &Issuer, node: &TestNode, user: &str) -> String {
     let issued = Now::read().unix_ms + 6_000;
     let token = issuer.signed_at(issued, user, HOUR, [&["*"]; 4]);
-    // Until then it is from the future.
+    // Until then the node refuses it as issued in the future.
     let mut answer = Value::Null;
     within("the newer token is good", async {
         while answer["type"] != "ok" {
@@ -144,7 +144,7 @@ fn revoked_user_is_refused_by_all_nodes_also_new_ones_and_after_a_cut() {
             signed_in(node, &newer).await.join("lobby").await;
             signed_in(node, &bob).await;
         }
-        // Redis is killed and comes back empty: the nodes that live tell those that come.
+        // Redis is killed and comes back empty: the running nodes write the revocations for new ones.
         redis.restart();
         for node in [&nodes[0], &nodes[1], &later] {
             is_ready(node).await;
@@ -168,7 +168,7 @@ fn revocations_survive_an_emptied_redis_while_a_node_lives() {
             disconnect(&node, user, FORBID).await;
         }
         let _: String = redis.query(&["FLUSHALL"]);
-        // At once, before any node can have noticed.
+        // At once, before any node can have detected it.
         let other = start(&issuer, &redis).await;
         for node in [&node, &other] {
             for token in &tokens {
@@ -216,7 +216,7 @@ fn a_set_that_was_deleted_is_written_back_when_the_subscription_is_back() {
         let _: i64 = redis.query(&["DEL", SET]);
         let _: i64 = redis.query(&["CLIENT", "KILL", "TYPE", "pubsub"]);
         redis.until(&["ZCARD", SET], 1i64);
-        // And what another node wrote while this one could not hear is applied.
+        // A revocation that another node wrote while this one was cut off is applied.
         let bob = issuer.token("bob", &["*"]);
         let mut client = signed_in(&node, &bob).await;
         let through = (Now::read().unix_ms + 5_000).to_string();

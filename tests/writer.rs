@@ -1,5 +1,5 @@
-//! A session's writer before a socket that takes a few bytes at a time: what was offered comes out
-//! once and in order, the dispatcher hears when it is drained, and the close frame is the last.
+//! The writer of a session on a socket that accepts a few bytes at a time: frames are written once
+//! and in order, the dispatcher is notified when the outbox is drained, and the close frame is last.
 
 use std::io;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ struct Ends {
 
 impl Trickle {
     fn ends(&self) -> MutexGuard<'_, Ends> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no holder panics")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who is let in and where: keys, pages in browsers, a listener of the API's own, the figures.
+//! Access to the API: keys, browser pages, a separate API listener, and the metrics.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
-//! Who is where: members, counts, rooms and connections, the same on every node, also when another
-//! has just died or Redis has lost everything. Each scenario without a fault runs on one node with
-//! its broker in memory, and on two that share a Redis.
+//! Cluster queries of the API: members, counts, rooms and connections. Every node returns the same,
+//! also when another node has just been killed or Redis has lost its data. Each scenario without a
+//! fault runs on one node with the memory broker, and on two nodes that share a Redis.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use switchboard::runtime;
 use crate::support::redis_server::RedisServer;
 use crate::support::{Backend, Cluster, TestClient, TestNode, run};
 
-/// Where clients connect and backends ask: two nodes, or one of which they believe so.
+/// Two nodes, or one that takes both places, with a backend for each.
 struct TestNodes {
     nodes: Vec<TestNode>,
-    /// One for each node.
+    /// One per node.
     backends: Vec<Backend>,
 }
 
@@ -51,20 +51,20 @@ impl TestNodes {
         client
     }
 
-    /// What all nodes answer, once they agree that it fits.
+    /// Waits until all nodes return the same answer and it fits; returns it.
     async fn agree(&mut self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
         agreed(&mut self.backends, &mut [], path, fits).await
     }
 }
 
-/// No grace; and clients need not listen.
+/// No grace period; clients need not answer pings.
 fn quiet(config: &mut Config) {
     config.presence_grace = Duration::ZERO;
     config.heartbeat = Duration::from_secs(600);
 }
 
-/// What all of them are answered, once it is the same and fits. Meanwhile these clients listen, so
-/// that they answer pings.
+/// Waits until all backends receive the same answer and it fits; returns it. Meanwhile the clients
+/// in `listening` are read, so that they answer pings.
 async fn agreed(
     backends: &mut [Backend],
     listening: &mut [TestClient],
@@ -91,7 +91,7 @@ async fn agreed(
     }
 }
 
-/// Plays a scenario in both houses, without a grace.
+/// Runs a scenario on one node and on two, without a grace period.
 fn on_one_and_two_nodes(scenario: impl AsyncFn(TestNodes)) {
     run(async {
         let alone = |config: &mut Config| {
@@ -129,7 +129,7 @@ fn every_node_returns_the_members_of_a_room_and_their_count() {
         for field in ["type", "id"] {
             listed.as_object_mut().expect("an object").remove(field);
         }
-        assert_eq!(page, listed, "as clients are told");
+        assert_eq!(page, listed, "the same page that clients receive");
         let members = json!([
             {"user": "ada", "connections": 2, "info": {"name": "ADA"}},
             {"user": "bob", "connections": 1, "info": {"name": "BOB"}},

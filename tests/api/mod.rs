@@ -1,5 +1,4 @@
-//! The HTTP API on running nodes, by subject. Paths, fields and codes are tabled beside the code,
-//! in `src/api`.
+//! The HTTP API on running nodes. Unit tests in `src/api` test paths, fields and codes.
 
 mod access;
 mod census;
@@ -10,7 +9,7 @@ use switchboard::config::Config;
 
 use crate::support::backend::keys;
 
-/// Gives a node the key of the tests.
+/// Configures a node with the key of the tests.
 fn keyed(config: &mut Config) {
     config.api_key_file = Some(keys());
 }

@@ -1,5 +1,5 @@
-//! What a caller is told while Redis is away or the dispatcher does not answer, and that nothing is
-//! lost while nodes are restarted.
+//! API calls while Redis is down or the dispatcher does not answer, and during restarts of nodes,
+//! which lose no publication.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -166,10 +166,10 @@ fn calls_up_to_the_limit_are_carried_out_and_one_more_is_refused_at_once() {
             room: &room,
             position: None,
         };
-        // Who is answered is told once, and lets go.
+        // A reply ends the call and frees its permit.
         calls.remove(1).tell(&reply());
         assert_eq!(backends[1].caller().answer().await.status, 200);
-        // The place is free, and the connection of the one who was refused still good.
+        // The permit is free, and the connection that was refused is still usable.
         let answering = async {
             let Ok(Event::Call { caller, .. }) = events.recv_async().await else {
                 panic!("no call")
@@ -182,7 +182,7 @@ fn calls_up_to_the_limit_are_carried_out_and_one_more_is_refused_at_once() {
         calls.remove(0).tell(&reply());
         assert_eq!(backends[0].caller().answer().await.status, 200);
         let none = || metrics.calls_open.get() == 0;
-        eventually("no call is under way", none).await;
+        eventually("no call is in progress", none).await;
     });
 }
 

@@ -1,5 +1,5 @@
-//! What backends say: in one room, in many, in batches, for a client; and calls that share a
-//! connection.
+//! Publishing through the API: to one room, to many, in batches, on behalf of a client; and several
+//! calls on one connection.
 
 use serde_json::{Value, json};
 
@@ -193,7 +193,7 @@ fn calls_on_one_connection_are_answered_in_order_for_any_split() {
         backend.caller().send(head).await;
         let head = backend.caller().head().await;
         assert_eq!(head.field("Content-Length"), length.field("Content-Length"));
-        // Without a key, a body that would be refused is not even asked for.
+        // Without a key the node does not request the body with 100 Continue.
         backend.fields += "Origin: https://evil.example\r\n";
         let refused =
             post(&backend, 6).replace("Content-Type", "Expect: 100-continue\r\nContent-Type");

@@ -21,15 +21,15 @@ const LIMITS: LogLimits = LogLimits {
 /// The keys of a room that hold its log.
 const PARTS: [&str; 2] = ["log", "meta"];
 
-/// The model, and what is called what in Redis.
+/// The model, and the names of its epochs in Redis.
 struct Model {
     log: Log,
     epochs: u64,
     /// The data set has changed: the next request ends the epoch.
     is_over: bool,
     names: HashMap<Epoch, Epoch>,
-    /// What each publish key got. Redis keeps them apart from the log: they are not restored with
-    /// it.
+    /// The result of each publish key. Redis keeps keys apart from the log: they are not restored
+    /// with it.
     keys: HashMap<String, Position>,
 }
 
@@ -46,8 +46,8 @@ impl Model {
         }
     }
 
-    /// A position of Redis must be this one of the model. An epoch that is met for the first time
-    /// gets its name.
+    /// Checks a position in Redis against the model. An epoch that appears for the first time gets
+    /// its name here.
     fn agree(&mut self, expected: Position, found: Position, why: &str) {
         let name = *self.names.entry(expected.epoch).or_insert(found.epoch);
         assert_eq!(name, found.epoch, "{why}: the epoch of {expected:?}");

@@ -1,6 +1,5 @@
-//! What is asked about the whole cluster, over every broker: how many are in a room, which rooms
-//! there are, which connections a user has. Then what becomes of it when Redis loses or spoils
-//! something.
+//! Cluster queries on every broker: the counts of a room, the list of rooms, the connections of a
+//! user. Then the same when Redis loses data or holds foreign values.
 
 use std::time::{Duration, Instant};
 
@@ -172,7 +171,7 @@ fn rooms_are_listed_while_they_have_members(world: World) {
     for node in [&mut a, &mut b] {
         node.until_rooms("", "lobby 3=2+0, tea 1=0+1");
     }
-    a.publish("silent", "nobody is there");
+    a.publish("silent", "no member");
     a.here("lobby", "ada", 0);
     b.until_rooms("", "lobby 2=1+0, tea 1=0+1");
     b.here("tea", "", 0);
@@ -250,7 +249,7 @@ fn connections_of_a_user_are_listed_from_every_node(world: World) {
         node.until_count("@ada", "@ada 2=1+0");
         assert_eq!(node.connections("bob", None, 9).count, 0);
     }
-    // The user still counts, until the grace is over.
+    // The user is counted until the grace period ends.
     a.connected("ada", phone, "", false);
     b.until_connections("ada", &laptop.to_string());
     b.connected("ada", laptop, "", false);
@@ -288,7 +287,7 @@ fn connections_come_in_pages_and_show_the_newest_info(world: World) {
             break;
         }
     }
-    // By their names, not by their numbers.
+    // Ordered by their text form, not by number.
     assert_eq!(numbers, [1, 10, 11, 12, 2, 3, 4, 5, 6, 7, 8, 9]);
 }
 
@@ -303,7 +302,7 @@ fn connections_of_an_ended_node_are_no_longer_counted_or_listed(world: World) {
     a.here("tea", "bob", 1);
     b.until_rooms("", "lobby 4=0+4, tea 1=1+0");
     b.until_connections("ada", &format!("{gone} {stays}"));
-    // Until then nobody who is left may take anyone out.
+    // The other node removes no member before this.
     std::thread::sleep(SHORT_LEASE / 2);
     drop(a);
     b.until_rooms("", "lobby 2=0+2");
@@ -312,7 +311,7 @@ fn connections_of_an_ended_node_are_no_longer_counted_or_listed(world: World) {
     assert_eq!(b.connections("ada", None, 9).count, 1);
 }
 
-/// Two nodes with a member and a connection each.
+/// Two nodes, each with one member and one connection.
 fn scene(server: &RedisServer) -> (BrokerNode, BrokerNode) {
     let (mut a, b) = (BrokerNode::on(server), BrokerNode::on(server));
     for (node, run) in [(&a, 0xa), (&b, 0xb)] {
@@ -339,7 +338,7 @@ fn emptied_redis_is_queried_only_after_it_is_filled_again() {
     server.kill();
     server.run();
     for node in [&mut a, &mut b] {
-        // Whatever is answered is whole: it waits until it can be.
+        // Every answer is complete: the query waits until the data are filled again.
         let answer = node.try_find(ClusterQuery::Rooms {
             kind: Kind::Chosen,
             prefix: None,
@@ -380,9 +379,9 @@ fn foreign_values_in_the_lists_spoil_no_answer_and_are_repaired() {
         node.connected("ada", session(0xc, 1), r#"{"n":1}"#, true);
     }
     a.until_rooms("", "lobby 6=2+0, tea 3=1+1");
-    server.query::<()>(&["ZADD", "sb:rooms", "0", "no room", "0", "nobody"]);
-    server.query::<()>(&["SET", "sb:{nobody}:here", "junk"]);
-    let listed = "lobby 6=2+0, nobody 0=0+0, tea 3=1+1";
+    server.query::<()>(&["ZADD", "sb:rooms", "0", "no room", "0", "none"]);
+    server.query::<()>(&["SET", "sb:{none}:here", "junk"]);
+    let listed = "lobby 6=2+0, none 0=0+0, tea 3=1+1";
     assert_eq!(rooms(&a.page("", "", 9)), listed);
     assert!(a.metrics.junk_total.get() > 0);
     let page = a.page("lobby", "", 9);

@@ -1,5 +1,5 @@
-//! Many small faults under load: what is acknowledged is there once, and a follower that reads
-//! after each `Following` gets everything in order.
+//! Many small faults under load: acknowledged publications are stored once, and a follower that
+//! reads after each `Following` event receives everything in order.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use switchboard::model::id::{Position, Ticket};
 use super::node::{BrokerNode, Form, entries, text};
 use crate::support::redis_server::RedisServer;
 
-/// Everything is kept, so that every hole can be read.
+/// Retention keeps everything, so that every gap can be read.
 fn long(settings: &mut Settings) {
     settings.retention.otherwise.size = 100_000;
 }
 
-/// A member of the lobby, as a dispatcher would be: it delivers what comes next, drops doubles, and
-/// reads holes.
+/// A follower of the lobby that acts as a dispatcher does: it delivers the next offset, drops
+/// duplicates, and reads the log to fill gaps.
 struct Follower {
     node: BrokerNode,
     stands: Position,
@@ -57,7 +57,7 @@ impl Follower {
         }
     }
 
-    /// Handles what has come until now.
+    /// Handles the events received so far.
     fn turn(&mut self) {
         let mut events: VecDeque<_> = self.node.rest().into();
         while let Some(event) = events.pop_front() {
@@ -78,13 +78,13 @@ impl Follower {
         }
     }
 
-    /// Goes on until this is the last word.
+    /// Continues until this is the last text received.
     fn until(&mut self, wanted: &str) {
         let start = Instant::now();
         while self.received.last().is_none_or(|last| last != wanted) {
             assert!(
                 start.elapsed() < Duration::from_secs(10),
-                "never heard {wanted}"
+                "never received {wanted}"
             );
             std::thread::sleep(Duration::from_millis(5));
             self.turn();

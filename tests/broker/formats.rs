@@ -89,7 +89,7 @@ fn announcements_of_ended_leases_are_deleted() {
     let retired = node(&server, 1);
     retired.retire(Duration::from_millis(500));
     server.until(&["HVALS", "sb:nodes:formats"], vec!["2".to_owned()]);
-    // Somebody else's value of another type is replaced.
+    // A foreign value of another type is replaced.
     server.query::<()>(&["DEL", "sb:nodes:formats"]);
     server.query::<()>(&["SET", "sb:nodes:formats", "junk"]);
     let announced = || server.try_query::<Vec<String>>(&["HVALS", "sb:nodes:formats"]);

@@ -1,5 +1,5 @@
-//! What the tests of presence say and see: who is here, by the broker's requests, and a table of a
-//! room as a dispatcher would keep it, which notices whatever it missed.
+//! Helpers of the presence tests: requests that set presence, and a table of a room's members as a
+//! dispatcher keeps it, which detects missed changes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use switchboard::model::id::UserName;
 
 use super::node::{BrokerNode, name};
 
-/// How long a member may take to come or to leave when nothing is broken.
+/// How long a join or leave may take to become visible when nothing fails.
 pub const SOON: Duration = Duration::from_secs(10);
 
 pub fn user(name: &str) -> UserName {
@@ -24,7 +24,7 @@ pub fn info(json: &str) -> Option<Info> {
 }
 
 impl BrokerNode {
-    /// So many connections of a user are here from now on; `""` is nobody's name.
+    /// Sets the number of connections of a user; `""` stands for anonymous connections.
     pub fn here(&self, room: &str, who: &str, connections: u32) {
         self.here_with(room, who, connections, "");
     }
@@ -77,7 +77,7 @@ impl BrokerNode {
         })
     }
 
-    /// Asks until the list of a room is this, as `ada:2 bob:1`.
+    /// Waits until the list of a room is this, as `ada:2 bob:1`.
     pub fn until_members(&mut self, room: &str, wanted: &str) {
         let start = Instant::now();
         loop {
@@ -100,16 +100,16 @@ pub fn list(page: &MemberPage) -> String {
     words.join(" ")
 }
 
-/// What a follower knows of a room.
+/// A follower's copy of the members of a room.
 pub struct Table {
     room: String,
     pub version: u64,
     members: BTreeMap<String, u32>,
     /// Every change, as `ada 0>1`.
     pub seen: Vec<String>,
-    /// How often something was missed, and the list had to be read.
+    /// How often a change was missed and the list was read again.
     pub missed: usize,
-    /// Who was found to be gone, or new, when it was read.
+    /// Members found gone or new when the list was read.
     pub found: Vec<String>,
 }
 
@@ -165,7 +165,7 @@ impl Table {
         };
     }
 
-    /// Handles what has come.
+    /// Handles the events received so far.
     pub fn turn(&mut self, node: &mut BrokerNode) {
         for event in node.rest() {
             match event {
@@ -187,7 +187,7 @@ impl Table {
         words.join(" ")
     }
 
-    /// Goes on until the list is this.
+    /// Continues until the list is this.
     pub fn until(&mut self, node: &mut BrokerNode, wanted: &str) {
         let start = Instant::now();
         self.turn(node);
@@ -202,7 +202,7 @@ impl Table {
         }
     }
 
-    /// Goes on for so long.
+    /// Continues for this time.
     pub fn watch(&mut self, node: &mut BrokerNode, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {

@@ -1,5 +1,5 @@
-//! Redis is a stranger: whatever somebody else writes to a room's topic, log, position or key is
-//! counted where it is read, or ends the log's epoch, and never a room or a node.
+//! Foreign data in Redis: values that others write to a room's topic, log, position or key are
+//! counted and skipped, or end the log's epoch. They never end a room or a node.
 
 use switchboard::broker::Range;
 use switchboard::broker::redis::wire;
@@ -10,14 +10,14 @@ use super::node::{BrokerNode, Form, entries, offsets};
 use crate::support::redis_server::RedisServer;
 use crate::support::{TestNode, eventually, run};
 
-/// A message as a script of ours would send it.
+/// A message in the format of our scripts.
 fn message(position: Position, offset: &str, body: &str) -> Vec<u8> {
     format!("1 {} {offset} {body}", position.epoch).into_bytes()
 }
 
 const BODY: &str = "1{\"t\":1,\"d\":\"forged\"}";
 
-/// Payloads that no node of ours can have sent, and what is wrong with them.
+/// Payloads that no node sends, and what is wrong with them.
 fn junk(stands: Position) -> Vec<(&'static str, Vec<u8>)> {
     let body = |body: &str| message(stands, "2", body);
     let offset = |offset: &str| message(stands, offset, BODY);
@@ -89,7 +89,7 @@ fn junk_on_a_topic_of_any_kind_is_counted_and_dropped() {
     node.message("lobby");
     for (count, (what, payload)) in (1..).zip(junk(stands)) {
         server.publish("sb:{lobby}", &payload);
-        // Behind it, in the same order, comes what is ours.
+        // After the junk, our own message arrives, in order.
         let next = node.publish("lobby", what);
         assert_eq!(node.message("lobby").1, (next.offset, what.into()));
         assert_eq!(node.metrics.junk_total.get(), count, "{what}");
@@ -213,7 +213,7 @@ fn room_with_forged_topic_log_and_position_still_serves_its_members() {
         let epoch = joined["epoch"].as_str().expect("an epoch").to_owned();
         let forge = |text: String| server.publish("sb:{lobby}", text.as_bytes());
 
-        // Offsets that the log does not have, of its epoch and of none.
+        // Offsets that the log does not have, in its epoch and in an unknown one.
         for offset in [1000, 1u64 << 40, 1 << 53] {
             forge(format!("1 {epoch} {offset} {BODY}"));
             forge(format!("1 00000000000000ff {offset} {BODY}"));
@@ -222,7 +222,7 @@ fn room_with_forged_topic_log_and_position_still_serves_its_members() {
             ada.publish("lobby", n.into()).await;
             assert_eq!(bob.message("lobby").await["data"], n);
         }
-        // An end of the log that is not there any more.
+        // An end of the log that no longer exists.
         server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", "18446744073709551615"]);
         ada.publish("lobby", "after".into()).await;
         assert_eq!(bob.push("gap").await["room"], "lobby");

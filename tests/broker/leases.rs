@@ -1,5 +1,5 @@
-//! Leases: who is gone is taken out once, who only seemed to be gone comes back once, and nobody is
-//! taken out because Redis was away.
+//! Leases: members of a dead node are removed once, members of a node that only seemed dead return
+//! once, and an outage of Redis removes no member.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::node::{BrokerNode, SHORT_LEASE, settings};
 use crate::support::gate::Gate;
 use crate::support::redis_server::RedisServer;
 
-/// A node with the lease that is shipped.
+/// A node with the default lease.
 fn shipped(url: &str) -> BrokerNode {
     let redis = RedisSettings {
         addresses: vec![url.parse().expect(url)],
@@ -78,12 +78,12 @@ fn node_with_an_expired_lease_rejoins_once_and_its_late_commands_change_nothing(
     table.until(&mut a, "ada:1 bob:1");
     other.until(&mut b, "ada:1 bob:1");
     gate.shut();
-    // These words wait in the gate until the lease is over.
+    // These commands wait in the gate until the lease has expired.
     b.here("lobby", "ghost", 1);
     b.here("elsewhere", "ghost", 1);
     table.until(&mut a, "");
     assert_eq!(table.seen.len(), 4, "{:?}", table.seen);
-    // While nothing passes, ghost and bob go, and cy comes.
+    // While the gate is shut, ghost and bob leave, and cy joins.
     b.here("lobby", "ghost", 0);
     b.here("elsewhere", "ghost", 0);
     b.here("lobby", "bob", 0);
@@ -107,7 +107,7 @@ fn redis_outage_removes_no_member() {
     a.here("lobby", "ada", 1);
     b.here("lobby", "bob", 1);
     table.until(&mut a, "ada:1 bob:1");
-    // Each is long enough to reap, and one is so short that only some of the leases may be over.
+    // Each is long enough to expire a lease; one is so short that only some leases expire.
     for outage in [SHORT_LEASE - Duration::from_millis(200), SHORT_LEASE * 3] {
         std::thread::sleep(SHORT_LEASE + Duration::from_millis(500));
         server.pause();
@@ -139,7 +139,7 @@ fn after_an_outage_the_first_to_return_waits_for_the_others() {
     gate.shut();
     server.resume();
     a.until_ready(true, Duration::from_secs(5));
-    // All of its leases are over, and it renews one after the other.
+    // All of its leases have expired, and it renews one after the other.
     table.watch(&mut a, SHORT_LEASE / 3);
     gate.open();
     table.watch(&mut a, SHORT_LEASE * 2);
@@ -220,6 +220,6 @@ fn ten_thousand_members_cost_redis_nothing_while_nothing_changes() {
     for command in ["hget", "hset", "zrem", "eval"] {
         assert_eq!(calls(command), 0.0, "{command}");
     }
-    // For each lease one, and none for a member.
+    // One command per lease, and none per member.
     assert!(calls("zadd") / seconds <= 3.0);
 }

@@ -1,5 +1,5 @@
-//! Logs that lost something: deleted, emptied, set back, or changed by someone else. Who stood
-//! there is never told that nothing was missed, and whoever looks first begins the one new epoch.
+//! Logs that lost data: deleted, emptied, set back, or changed by others. A reader with a position
+//! in such a log always detects the loss, and the first access begins exactly one new epoch.
 
 use switchboard::broker::Range;
 use switchboard::model::epochs::MAX_ENDS;
@@ -19,7 +19,7 @@ fn scene() -> (RedisServer, BrokerNode, BrokerNode, Position) {
     (server, a, b, stands)
 }
 
-/// Both nodes read, and find the same new epoch, which goes on behind `end`; then it holds.
+/// Both nodes read and find the same new epoch, which continues after `end`; then it is stable.
 fn one_new_epoch(a: &mut BrokerNode, b: &mut BrokerNode, stands: Position, end: u64) -> Position {
     let page = a.read("lobby", Range::After(stands), 10);
     assert_ne!(page.top.epoch, stands.epoch);
@@ -141,7 +141,7 @@ fn a_position_that_is_nonsense_begins_an_epoch_behind_the_entries() {
     }
 }
 
-/// The data set becomes another one, as after a restart, without losing anything.
+/// Changes the identity of the data set, as a restart does, without losing data.
 fn change_data_set(server: &RedisServer) {
     server.query::<()>(&["HSET", "sb:{lobby}:meta", "replid", "another"]);
 }
@@ -195,7 +195,7 @@ fn ends_of_another_epoch_are_not_believed() {
     let (server, mut a, mut b, stands) = scene();
     change_data_set(&server);
     b.publish("lobby", "6");
-    // As a node of the version before does it when the data set changes: it knows no ends.
+    // As a node of the previous version does when the data set changes: it writes no ends.
     let epoch = "00000000000000aa";
     server.query::<()>(&["HSET", "sb:{lobby}:meta", "epoch", epoch, "offset", "0"]);
     server.query::<()>(&["DEL", "sb:{lobby}:log"]);
@@ -313,7 +313,7 @@ fn keys_and_logs_live_as_long_as_they_should() {
         let left: i64 = server.query(&["TTL", key]);
         assert!((seconds - 5..=seconds).contains(&left), "{key}: {left}");
     }
-    // A read of a room in use keeps its position alive, when half of its time is over.
+    // A read of a room in use extends the expiry of its position after half of the time.
     server.query::<()>(&["EXPIRE", "sb:{lobby}:meta", "60"]);
     node.top("lobby");
     let left: i64 = server.query(&["TTL", "sb:{lobby}:meta"]);

@@ -135,7 +135,7 @@ fn requests_to_a_frozen_redis_are_answered_in_time() {
     assert_eq!(node.answer(keyed), Err(Refused::Unknown));
     assert_eq!(node.answer(plain), Err(Refused::Unknown));
     let took = start.elapsed();
-    // Before Redis is found to be frozen: it is their own time that was over.
+    // Their own timeout ended before Redis was detected as frozen.
     assert!(took < Duration::from_secs(2), "{took:?}");
     server.resume();
 }
@@ -174,7 +174,7 @@ fn a_subscriber_that_redis_cuts_off_for_its_backlog_recovers() {
         top = other.publish("lobby", &big).offset;
     }
     other.publish("lobby", "end");
-    // Either it was never cut, and hears the end, or it is told to read.
+    // Either it was never cut and receives the end, or it receives `Following` and reads.
     let end = node.read("lobby", Range::Before(None), 1);
     assert_eq!(entries(&end), [(top + 1, "end".into())]);
     node.unfollow("lobby");

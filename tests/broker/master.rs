@@ -1,4 +1,4 @@
-//! Several addresses: the one that is the master is used, and found again when another becomes it.
+//! Several addresses of Redis: the node uses the master, and finds the new one after a failover.
 
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ fn a_demoted_master_is_left_although_its_connections_live() {
     new.query::<()>(&["REPLICAOF", "NO", "ONE"]);
     old.query::<()>(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]);
     let start = Instant::now();
-    // Nobody publishes: the node finds out by itself.
+    // No client publishes: the node detects it without traffic.
     node.following("lobby");
     assert!(start.elapsed() < Duration::from_secs(5));
     node.publish("lobby", "two");

@@ -1,4 +1,4 @@
-//! What the memory broker may spend on all rooms together.
+//! The memory limits of the memory broker over all rooms.
 
 use switchboard::broker::{Range, Refused};
 use switchboard::model::id::Position;
@@ -11,7 +11,7 @@ fn node() -> BrokerNode {
     World::memory().node_with(|settings| settings.history_memory = MEMORY)
 }
 
-/// What the room still has: its oldest offset and the bytes of its messages.
+/// The oldest offset of the room and the bytes of its messages.
 fn kept(node: &mut BrokerNode, room: &str) -> (u64, usize) {
     let page = node.read(room, Range::Before(None), 1000);
     let bytes = page
@@ -49,7 +49,7 @@ fn all_logs_together_are_bounded_and_small_rooms_do_not_pay_for_large_ones() {
             "{room}: {bytes} from {first}"
         );
     }
-    // Whoever comes back for what is gone learns it from where the page begins.
+    // A reader of evicted messages detects the loss by the first offset of the page.
     let page = node.read("large", Range::After(start), 1);
     assert_eq!(
         page.top,

@@ -1,5 +1,5 @@
-//! What every broker promises: the same scenarios over each of them, through the seam alone; then
-//! what only Redis can do to us.
+//! The contract of every broker: the same scenarios on each, through the interface alone. Then tests
+//! of the faults that only Redis can have.
 
 /// Each scenario becomes a test of each broker.
 macro_rules! over_every_broker {

@@ -1,4 +1,4 @@
-//! A node without its upper floors: a broker, and a queue in which its events arrive.
+//! A broker without a dispatcher: the test sends requests and reads the queue of events.
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
@@ -22,13 +22,13 @@ use crate::support::redis_server::RedisServer;
 /// How long anything may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Short enough that a test sees both sides of it.
+/// Short, so that a test observes the time before and after it.
 pub const LINGER: Duration = Duration::from_millis(300);
 
-/// Short enough to be waited for, and long enough for a busy machine.
+/// Short enough to wait for, and long enough for a busy machine.
 pub const SHORT_LEASE: Duration = Duration::from_secs(3);
 
-/// Where the nodes of a scenario meet.
+/// The broker that the nodes of a scenario share.
 pub enum World {
     /// Made with the settings of the first node.
     Memory(OnceCell<Store>),
@@ -76,7 +76,7 @@ pub fn settings() -> Settings {
     }
 }
 
-/// What a test says of a message: where it stood and what was said.
+/// A message in a test: its offset and its text.
 pub type Entry = (u64, String);
 
 pub struct BrokerNode {
@@ -84,7 +84,7 @@ pub struct BrokerNode {
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
     pub events: flume::Receiver<BrokerEvent>,
-    /// Events that came before the one that was waited for.
+    /// Events that arrived before the awaited one.
     kept: VecDeque<BrokerEvent>,
     next: u64,
 }
@@ -178,7 +178,7 @@ impl BrokerNode {
         }
     }
 
-    /// Everything that has come and nobody waited for.
+    /// Every event that arrived and was not taken.
     pub fn rest(&mut self) -> Vec<BrokerEvent> {
         self.kept.extend(self.events.try_iter());
         self.kept.drain(..).collect()
@@ -283,7 +283,7 @@ impl BrokerNode {
         })
     }
 
-    /// The message of a room that says this; others are passed over.
+    /// Returns the message of a room with this text; others are skipped.
     pub fn wait_for_text(&mut self, room: &str, wanted: &str) -> (Epoch, Entry) {
         loop {
             let message = self.message(room);
@@ -311,7 +311,7 @@ impl BrokerNode {
     }
 }
 
-/// How something is said.
+/// The options of a publish.
 #[derive(Clone, Copy, Default)]
 pub struct Form<'a> {
     pub user: Option<&'a str>,
@@ -337,7 +337,7 @@ pub fn text(publication: &Publication) -> String {
     serde_json::from_str(publication.data.get()).unwrap_or_else(|_| publication.data.to_string())
 }
 
-/// What a page says, as offsets and texts.
+/// The messages of a page, as offsets and texts.
 pub fn entries(page: &Page) -> Vec<Entry> {
     let messages = page.messages.iter();
     messages.map(|(offset, it)| (*offset, text(it))).collect()

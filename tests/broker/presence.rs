@@ -1,4 +1,4 @@
-//! Who is here, over every broker.
+//! Presence, on every broker.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ fn the_newest_info_is_shown_and_a_new_one_is_a_change(world: World) {
         assert_eq!(change.from, last);
         last = change.version;
     }
-    // Another node has nothing to show; then something newer.
+    // Another node has no info; then newer info.
     b.here("lobby", "ada", 1);
     let change = b.change("lobby");
     assert!(change.info.is_some_and(|it| it.get().contains("Ada L")));
@@ -203,7 +203,7 @@ fn the_members_of_a_node_that_ends_leave_once(world: World) {
     a.here("lobby", "", 5);
     b.here("lobby", "bob", 1);
     table.until(&mut b, "ada:2 bob:3 cy:2");
-    // Until then nobody who is left may take anyone out.
+    // The other node removes no member before this.
     std::thread::sleep(SHORT_LEASE / 2);
     drop(a);
     table.until(&mut b, "bob:1");
@@ -224,7 +224,7 @@ fn a_node_that_retires_keeps_its_members_for_that_time(world: World) {
     }
     table.until(&mut b, "ada:1 bob:1");
     a.retire(Duration::from_millis(1500));
-    // Its sessions go; that is not told. Ada comes to the other node.
+    // Its sessions end, which publishes no change. Ada joins on the other node.
     for name in ["ada", "bob"] {
         a.here("lobby", name, 0);
     }

@@ -1,5 +1,5 @@
-//! How Redis is reached, and what it may refuse: addresses, passwords, TLS, prefixes, scripts,
-//! memory, junk.
+//! Connections to Redis and its refusals: addresses, passwords, TLS, prefixes, scripts, memory, and
+//! foreign data.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ fn works(mut node: BrokerNode) {
     assert_eq!(node.revocations(), [("ada".to_owned(), cutoff)]);
 }
 
-/// Somebody in the lobby, by a node that has died long ago.
+/// Writes a member of the lobby on a node that died long ago.
 fn leave_a_dead_node(server: &RedisServer) {
     let lease = "00000000000000aa.1";
     server.query::<()>(&["ZADD", "sb:nodes", "1", lease]);
@@ -60,7 +60,7 @@ fn password_user_and_database_come_from_the_address() {
     }
     let keys: Vec<String> = server.query(&["KEYS", "*:log"]);
     assert_eq!(keys.len(), 1, "the other's is in database 3");
-    // What a node does for a dead one it may do too.
+    // The user may also run what a node does for a dead node.
     server.query::<()>(&["FLUSHALL"]);
     leave_a_dead_node(&server);
     let url = format!("redis://ada:pw@127.0.0.1:{port}");

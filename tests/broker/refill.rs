@@ -1,4 +1,4 @@
-//! A Redis that loses who is here.
+//! Loss of presence data in Redis: the nodes write their members again.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use super::node::{BrokerNode, SHORT_LEASE, settings};
 use crate::support::gate::Gate;
 use crate::support::redis_server::{Options, RedisServer};
 
-/// Two nodes with two members each, one in common.
+/// Two nodes with two members each; one user is on both.
 fn scene(server: &RedisServer) -> (BrokerNode, BrokerNode, Table) {
     let (mut a, b) = (BrokerNode::on(server), BrokerNode::on(server));
     let mut table = Table::of(&mut a, "lobby");
@@ -34,11 +34,15 @@ fn filled_again(mut a: BrokerNode, mut b: BrokerNode, mut table: Table, since: I
         std::thread::sleep(Duration::from_millis(5));
     }
     a.until_members("lobby", FULL);
-    assert_eq!(table.found, Vec::<String>::new(), "nobody seemed to leave");
+    assert_eq!(
+        table.found,
+        Vec::<String>::new(),
+        "no member seemed to leave"
+    );
     let page = b.members("lobby");
     assert_eq!(list(&page), FULL);
     assert!(page.members[2].info.is_some());
-    // And it stays so.
+    // The list stays unchanged.
     table.watch(&mut a, SHORT_LEASE + Duration::from_millis(2500));
     assert_eq!(table.list(), FULL);
     assert_eq!(b.members("lobby").anonymous, 4);
@@ -73,7 +77,7 @@ fn list_is_unavailable_until_a_slow_node_has_written_its_members() {
         gate
     });
     table.until(&mut a, "ada:1 bob:1 cy:1");
-    assert_eq!(table.found, ["+cy"], "nobody seemed to leave");
+    assert_eq!(table.found, ["+cy"], "no member seemed to leave");
     drop(opening.join());
 }
 
@@ -113,7 +117,7 @@ fn deleted_list_of_a_room_is_restored_by_the_next_change() {
     table.until(&mut a, &full);
     other.until(&mut b, &full);
     assert!(table.missed > 0, "that it was lost shows");
-    assert_eq!(table.found, ["+dot"], "and nobody seemed to leave");
+    assert_eq!(table.found, ["+dot"], "and no member seemed to leave");
 }
 
 #[test]
@@ -141,7 +145,7 @@ fn junk_in_a_list_is_counted_and_skipped() {
     let page = a.members("lobby");
     assert_eq!((list(&page), page.count), ("ada:1 cy:2".into(), 2));
     assert_eq!(a.metrics.junk_total.get(), 7);
-    // Whoever writes there next puts it right.
+    // The next write to the room repairs it.
     a.here("lobby", "bob", 2);
     a.until_members("lobby", "ada:1 bob:2 cy:2");
     server.query::<()>(&["HSET", "sb:{lobby}:here", "@version", "x"]);
@@ -198,7 +202,7 @@ fn a_full_redis_ends_no_lease_and_takes_members_in_when_it_has_room() {
     server.query::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
     b.here("lobby", "dot", 1);
     table.watch(&mut a, SHORT_LEASE * 2);
-    assert_eq!(table.list(), FULL, "nobody leaves");
+    assert_eq!(table.list(), FULL, "no member leaves");
     server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     table.until(&mut a, &format!("{FULL} dot:1"));
     assert_eq!(table.missed, 0);

@@ -1,5 +1,5 @@
-//! The set of revocations, in every broker; and what Redis can do to it: other data sets, data that
-//! are lost, and values of another type.
+//! The set of revocations on every broker; and in Redis after a change of data set, a loss of data,
+//! and with values of another type.
 
 use std::sync::Arc;
 
@@ -51,13 +51,13 @@ impl BrokerNode {
         })
     }
 
-    /// Writes a cutoff; whether that changed the set.
+    /// Writes a cutoff, and returns whether that changed the set.
     pub fn revoke(&mut self, name: &str, cutoff: Cutoff) -> bool {
         let changed = self.try_revoke(&[(name, cutoff)], None).expect("written");
         changed == [user(name)]
     }
 
-    /// Says that this node has written all it knows.
+    /// Confirms that this node has written all its revocations.
     fn confirm(&mut self, stored: &StoredRevocations, force: bool) {
         let data_set = stored.data_set.clone();
         let confirm = Some(Confirm { data_set, force });
@@ -164,7 +164,7 @@ fn the_set_is_unconfirmed_after_a_restart_until_every_live_node_has_confirmed() 
     let (mut one, mut other) = (BrokerNode::on(&server), BrokerNode::on(&server));
     let cutoff = Cutoff::at(Now::read().unix_ms);
     let stored = one.read_set(false);
-    assert!(!stored.is_confirmed, "nobody ever has");
+    assert!(!stored.is_confirmed, "no node has confirmed it");
     one.confirm(&stored, true);
     assert!(other.read_set(false).is_confirmed);
     assert!(one.revoke("ada", cutoff));
@@ -224,7 +224,7 @@ fn a_set_of_another_type_is_made_anew_and_unconfirmed() {
         assert_eq!(stored.cutoffs, [(user("ada"), cutoff)]);
         assert!(stored.is_confirmed, "{key}");
     }
-    // Junk of the right type is passed over.
+    // Junk of the right type is skipped.
     server.query::<()>(&["ZADD", "sb:revoked", "1764000000000000", "a b"]);
     assert_eq!(node.read_set(false).cutoffs, [(user("ada"), cutoff)]);
 }

@@ -41,7 +41,7 @@ fn room_without_followers_keeps_its_messages(world: World) {
     let first = node.publish("lobby", "one");
     let page = node.read("lobby", Range::Before(None), 10);
     assert_eq!((page.top, entries(&page)), (first, vec![(1, "one".into())]));
-    assert!(node.rest().is_empty(), "and nobody hears of it");
+    assert!(node.rest().is_empty(), "and no event is sent");
 }
 
 fn a_repeated_key_answers_the_first_position_and_adds_nothing(world: World) {
@@ -191,7 +191,7 @@ fn room_that_was_left_delivers_no_messages(world: World) {
     node.follow("other");
     node.unfollow("lobby");
     node.publish("lobby", "unheard");
-    node.publish("other", "heard");
+    node.publish("other", "received");
     node.message("other");
     let lobby = name("lobby");
     let received = node

@@ -1,5 +1,5 @@
-//! What brokers keep for webhooks: that a room is occupied, and vacated again, over all nodes
-//! together, once each; and what a deliverer is answered.
+//! The webhook queue of the brokers: one event when a room is occupied and one when it is vacated,
+//! over all nodes; and the answers to a deliverer.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use super::node::{BrokerNode, World, name, settings};
 use crate::support::DEADLINE;
 use crate::support::redis_server::RedisServer;
 
-/// A deliverer that tells nobody.
+/// A deliverer that sends nothing.
 struct Deliverer(flume::Sender<Ask>);
 
-/// One, and what its node is to be told of it.
+/// Returns a deliverer and the settings for its node.
 fn deliverer(rooms: &[&str]) -> (Deliverer, Wanted) {
     let (asking, asks) = flume::bounded(1);
     let rooms = rooms.iter().filter_map(|text| Pattern::new(text)).collect();
@@ -24,13 +24,17 @@ fn deliverer(rooms: &[&str]) -> (Deliverer, Wanted) {
 }
 
 impl Deliverer {
-    /// Asks until there is an answer.
-    fn ask(&self, done: &[WebhookEvent], word: ClaimMode) -> Turn {
+    /// Repeats the request until it is answered.
+    fn ask(&self, done: &[WebhookEvent], mode: ClaimMode) -> Turn {
         let start = Instant::now();
         loop {
             let (answer, answered) = flume::bounded(1);
             let done = done.iter().map(|event| event.id).collect();
-            let ask = Ask { done, word, answer };
+            let ask = Ask {
+                done,
+                word: mode,
+                answer,
+            };
             self.0.send(ask).expect("the broker runs");
             if let Ok(turn) = answered.recv_timeout(DEADLINE) {
                 return turn;
@@ -40,7 +44,7 @@ impl Deliverer {
         }
     }
 
-    /// The next notices, so many, in words; they are done.
+    /// Takes the next `count` events, marks them done, and returns them as text.
     fn receive(&self, count: usize) -> Vec<String> {
         let (start, mut events) = (Instant::now(), Vec::new());
         while events.len() < count {
@@ -59,7 +63,7 @@ fn describe(event: &WebhookEvent) -> String {
     format!("{} {}", event.change.word(), event.room)
 }
 
-/// A node has so many connections of a user (`""`: without a name) in a room.
+/// Sets the number of connections of a user (`""`: anonymous) in a room.
 fn here(node: &BrokerNode, room: &str, user: &str, connections: u32) {
     let here = SetPresence {
         room: name(room),
@@ -113,7 +117,7 @@ fn held_events_are_repeated_until_done_or_released(world: World) {
         assert!(start.elapsed() < DEADLINE);
     };
     here(&node, "b", "ada", 1);
-    // However long it takes until the second is there.
+    // However long the second event takes to arrive.
     assert_eq!(deliverer.ask(&[], ClaimMode::Take), first);
     assert_eq!(deliverer.ask(&[], ClaimMode::Keep), first);
     assert_eq!(deliverer.ask(&[], ClaimMode::Leave), Turn::default());

@@ -1,4 +1,4 @@
-//! What it writes: a log that machines read, that holds no secret, and that nobody needs to read.
+//! The log: one JSON object per line, no secrets, and the node does not depend on a reader.
 
 use super::*;
 
@@ -90,7 +90,7 @@ fn node_keeps_serving_when_its_stdout_is_not_read() {
     });
 }
 
-/// What Redis 5 says to a client of today: it repeats what it did not understand.
+/// The error of Redis 5 for an unknown command: it repeats the arguments.
 fn old_redis() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();

@@ -1,6 +1,5 @@
-//! The real binary as an operator meets it: what it prints, which values it refuses and how, where
-//! values come from, signals and exit codes, what happens when stdout or the files run out, and
-//! that no secret is told.
+//! The real binary: its output, the values it refuses, the sources of values, signals and exit
+//! codes, a closed stdout, a lack of file descriptors, and that no secret is printed.
 
 mod logs;
 mod process;
@@ -19,12 +18,12 @@ use crate::support::frames::FrameClient;
 use crate::support::process::{BINARY, Ended, command, run_to_end, without_variables};
 use crate::support::{NodeProcess, TestClient, http, run, within};
 
-/// Nobody listens there: port 1 is reserved, and nothing on a machine of ours uses it.
+/// No process listens there: port 1 is reserved, and nothing on our machines uses it.
 const NOTHING: &str = "redis://127.0.0.1:1";
 
 const PASSWORD: &str = "correct-horse-battery";
 
-/// `--check-config` with these; the TOML it prints.
+/// Runs `--check-config` with these arguments and returns the TOML it prints.
 async fn checked(arguments: &[&str], variables: &[(&str, &str)]) -> toml::Table {
     let mut all = vec!["serve", "--check-config"];
     all.extend(arguments);
@@ -34,7 +33,7 @@ async fn checked(arguments: &[&str], variables: &[(&str, &str)]) -> toml::Table 
     toml::from_str(&ended.stdout).expect("TOML")
 }
 
-/// A command line that must be refused: exit code 2, nothing on stdout; what is said.
+/// Runs a command line that must be refused: exit code 2, nothing on stdout. Returns stderr.
 async fn refused(arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let Ended {
         status,
@@ -74,7 +73,7 @@ fn help_names_every_option_with_its_variable_and_its_default() {
                 toml::Value::String(text) if option != "node" => text,
                 toml::Value::Integer(number) => number.to_string(),
                 toml::Value::Boolean(truth) => truth.to_string(),
-                // Lists are empty, and the label is made of the machine's name.
+                // Lists are empty, and the label is derived from the host name.
                 _ => continue,
             };
             let (_, rest) = rest.split_once("] ").expect("more follows");

@@ -1,4 +1,4 @@
-//! The process: its ports, its signals, its exit codes.
+//! The process: ports, signals, exit codes, and a lack of file descriptors.
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn sigterm_and_sigint_send_close_frames_and_exit_with_zero() {
 fn a_second_signal_does_not_wait_for_the_drain() {
     run(async {
         let mut node = NodeProcess::start(&["--close-timeout", "60s"]).await;
-        // It is told to go, but does not.
+        // The client receives the close frame, but does not answer it.
         let _stays = FrameClient::welcomed(node.address).await;
         node.terminate();
         node.logged("draining").await;

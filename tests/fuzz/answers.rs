@@ -1,5 +1,5 @@
-//! What Redis answers, from its bytes (RESP) to what the broker makes of them: pages are contiguous
-//! and ascending, offsets such as a script can count.
+//! Replies of Redis, from their bytes (RESP) to the results of the broker: pages are contiguous and
+//! ascending, and offsets are within the range of a script.
 
 use std::sync::Arc;
 

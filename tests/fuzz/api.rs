@@ -1,6 +1,6 @@
 //! A request to the HTTP API behind its head: `METHOD PATH?QUERY`, a line end, and the body. It is
-//! understood or refused with a sentence of bounded length, and what is understood is answered,
-//! whatever is said to it.
+//! accepted or refused with a reason of bounded length, and every accepted request is answered,
+//! whatever reply the dispatcher gives.
 
 use switchboard::api::{self, Asked, Command, Found};
 use switchboard::http::Method;
@@ -38,7 +38,7 @@ pub fn any_call(input: &[u8]) {
     }
 }
 
-/// Nobody answers the first command, and a word comes to the others.
+/// The first command gets no reply; the others get one.
 fn answer(call: api::Call) {
     let (commands, mut waiting) = call.into_parts();
     assert!((1..=api::COMMANDS_PER_CALL).contains(&commands.len()));

@@ -1,5 +1,5 @@
-//! What an operator may mistype: the TOML file and the flags. They are read or refused with
-//! sentences; what is in force is shown as a file that means the same.
+//! The TOML file and the flags. They are accepted or refused with a reason; the effective
+//! configuration is printed as a file with the same meaning.
 
 use std::ffi::OsString;
 
@@ -13,8 +13,8 @@ pub fn any_configuration(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else {
         return;
     };
-    // Host names are asked of the network, and names of files of the machine: not here. An escape
-    // could spell them.
+    // Host names would be resolved and files opened, so such inputs are skipped. An escape could
+    // spell them.
     if ["listen", "www", "redis-ca", "redis_ca", "token", "\\"]
         .iter()
         .any(|part| text.contains(part))
@@ -29,7 +29,7 @@ pub fn any_configuration(input: &[u8]) {
     match read {
         Ok(Parsed::Serve(config)) => {
             let shown = config.to_toml();
-            // What is shown has no passwords, and so may be another configuration.
+            // The printed configuration has no passwords, so it may differ.
             if config.redis.is_empty() {
                 let again = of_file(&shown);
                 assert_eq!(again, Ok(Parsed::Serve(config)), "{shown}");
@@ -37,7 +37,7 @@ pub fn any_configuration(input: &[u8]) {
         }
         Ok(Parsed::Checked(config)) => assert!(!config.to_toml().is_empty()),
         Ok(Parsed::Text(text)) => assert!(!text.is_empty()),
-        Ok(Parsed::Token(_)) => panic!("nobody asked for a token"),
+        Ok(Parsed::Token(_)) => panic!("no token was requested"),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

@@ -1,6 +1,5 @@
-//! What feeds the targets. In an ordinary build: the corpus, then mutations of it from a fixed
-//! seed, which is said when a target fails, with the input. In a build for fuzzing: libFuzzer, by
-//! way of bolero.
+//! Runs the targets. In an ordinary build: the corpus, then mutations of it from a fixed seed. A
+//! failure prints the seed and the input. In a build for fuzzing: libFuzzer, through bolero.
 
 #[cfg(not(fuzzing))]
 pub use plain::feed;
@@ -32,13 +31,13 @@ mod plain {
 
     use fastrand::Rng;
 
-    /// Where the mutations begin; `FUZZ_SEED` is another place.
+    /// The seed of the mutations, unless `FUZZ_SEED` is set.
     const SEED: u64 = 6455;
 
-    /// Longer inputs find little that shorter ones do not, and slow everything down.
+    /// Longer inputs find little that shorter ones do not, and are slower.
     const LONGEST: usize = 4096;
 
-    /// Bytes that mean something to one reader or another.
+    /// Bytes with a meaning in one of the formats.
     const WORDS: &[&[u8]] = &[
         b"\r\n",
         b"\r\n\r\n",
@@ -68,7 +67,7 @@ mod plain {
         b"@",
     ];
 
-    /// Says which input it was when the target panics.
+    /// Prints the input when the target panics.
     struct Shown<'a> {
         name: &'a str,
         seed: u64,
@@ -103,7 +102,7 @@ mod plain {
         }
     }
 
-    /// In the order of their names, so that the seed means the same everywhere.
+    /// Sorted by name, so that a seed gives the same inputs on every machine.
     fn corpus(name: &str) -> Vec<Vec<u8>> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/fuzz/corpus")

@@ -1,6 +1,6 @@
 //! Frames, as a connection sees them from its handshake to its end: over a socket in memory, to the
-//! native protocol's path and to the echo path. What comes of them does not depend on how the bytes
-//! are cut, and is never more than was sent.
+//! native protocol's path and to the echo path. The result does not depend on how the bytes are
+//! cut, and the output is bounded by the input.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,7 +16,7 @@ use switchboard::transport::{Counted, Entrance, Socket, serve};
 
 use crate::bare_node::node_of;
 
-/// The first byte says on which path, the second how the rest is cut.
+/// The first byte selects the path, the second the size of the pieces.
 pub fn any_frames_in_any_pieces(input: &[u8]) {
     let [path, piece, frames @ ..] = input else {
         return;
@@ -31,7 +31,7 @@ pub fn any_frames_in_any_pieces(input: &[u8]) {
     assert!(whole.1 <= bound && cut.1 <= bound, "{whole:?} {cut:?}");
 }
 
-/// What the dispatcher is told of a connection, and how many bytes are said to the client.
+/// Returns the events that the dispatcher receives, and the number of bytes sent to the client.
 fn outcome(path: &str, frames: &[u8], piece: usize) -> (Vec<String>, usize) {
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -55,12 +55,12 @@ async fn connection(wire: Wire) -> Vec<String> {
     let (inbox, events) = flume::unbounded();
     let mut node = node_of(inbox);
     let limits = &mut Arc::get_mut(&mut node).expect("a node of its own").limits;
-    // How long a connection that is over is still read from says nothing about its frames.
+    // How long an ended connection is still read does not depend on its frames.
     limits.close_timeout = Duration::from_millis(1);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let counted = Counted::new(node.metrics.clone());
     serve(node.clone(), wire, peer, Entrance::Public, counted).await;
-    // Its senders are then the reader's alone.
+    // After this only the reader holds a sender.
     let metrics = node.metrics.clone();
     drop(node);
     let mut events_seen = Vec::new();
@@ -90,7 +90,7 @@ async fn connection(wire: Wire) -> Vec<String> {
 struct Ends {
     to_come: Vec<u8>,
     read: usize,
-    /// The most that one read gives.
+    /// The most bytes that one read returns.
     piece: usize,
     written: usize,
 }

@@ -1,6 +1,5 @@
-//! Request heads: the verdict is the same wherever the bytes are cut, what is accepted is as plain
-//! as the door promises, and what is made of it (the handshake, the client's address) reads it
-//! without harm.
+//! Request heads: the result is the same wherever the bytes are cut, an accepted head obeys the
+//! documented rules, and its users (the handshake, the client's address) do not panic.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,7 +8,7 @@ use switchboard::http::{
 };
 use switchboard::transport::handshake::{self, Rules};
 
-/// The first byte says how the rest is cut: into pieces of so many bytes.
+/// The first byte is the size of the pieces into which the rest is cut.
 pub fn any_head_in_any_pieces(input: &[u8]) {
     let Some((&piece, bytes)) = input.split_first() else {
         return;

@@ -1,6 +1,7 @@
-//! Whatever bytes a stranger sends, nothing panics, hangs or grows: one file per place where such
-//! bytes are read. In `cargo test` each target gets its corpus and a bounded number of mutations of
-//! it, the same each time; `make fuzz` lets coverage guide them for as long as one likes.
+//! Fuzz targets: on any bytes no parser panics, hangs, or allocates without bound. One file per
+//! place that reads untrusted bytes. In `cargo test` each target runs its corpus and a bounded
+//! number of mutations, the same each time; `make fuzz` is guided by coverage and runs as long as
+//! requested.
 //!
 //! To add a target: a file with a function of bytes, a line in the list below, and a few inputs in
 //! `corpus/NAME`.
@@ -23,7 +24,7 @@ mod bare_node;
 mod base64url;
 
 driver::targets! {
-    // Each with how many inputs `cargo test` tries.
+    // Each with the number of inputs that `cargo test` tries.
     head: head::any_head_in_any_pieces, 20_000;
     frames: frames::any_frames_in_any_pieces, 1_500;
     native: native::any_command, 30_000;

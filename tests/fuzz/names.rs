@@ -1,6 +1,5 @@
-//! Short texts that decide where things go: rooms, users, patterns, origins' hosts in addresses of
-//! Redis. What is accepted has nothing in it that means something to Redis, JSON or a log;
-//! passwords are never shown.
+//! Names: rooms, users, patterns, and addresses of Redis. An accepted name contains no character
+//! with a meaning in Redis, JSON or a log; passwords are never printed.
 
 use switchboard::config::RedisUrl;
 use switchboard::model::id::{Epoch, RoomName, UserName};

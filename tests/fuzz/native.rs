@@ -1,5 +1,5 @@
-//! The text of a frame from a client: a command or an error that can be told, and what is accepted
-//! is read the same when it is written again.
+//! The text of a frame from a client: it decodes to a command or to an error that can be sent, and
+//! an accepted command decodes to the same when it is encoded again.
 
 use serde_json::{Map, Value, json};
 use switchboard::model::identity::Credentials;
@@ -18,7 +18,7 @@ pub fn any_command(input: &[u8]) {
         }
         Err(error) => {
             let frame = reply(read.id, &Reply::Error(error));
-            // A reason names what is wrong, and repeats little of it.
+            // A reason names the fault, and repeats little of the input.
             assert!(frame.len() < 1024, "{} bytes: {error:?}", frame.len());
         }
     }

@@ -1,6 +1,6 @@
 //! Tokens: any text where one belongs, and any claims under a good signature, since an issuer's
-//! library may be odd. What is accepted names a user and its times; nothing that is told of a
-//! refusal holds a piece of the token.
+//! library may be odd. An accepted token has a user and its times; no reason of a refusal
+//! contains a part of the token.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ use switchboard::model::secret::Secret;
 
 use crate::base64url::base64url;
 
-/// The time at which all are judged, in milliseconds since 1970.
+/// The time at which all tokens are checked, in milliseconds since 1970.
 const NOW: u64 = 1_764_000_000_000;
 
 /// An even first byte: the rest is a token; an odd one: it is the claims of a signed one.
@@ -27,7 +27,7 @@ pub fn any_token(input: &[u8]) {
     let shown = Credentials::Token(Secret::new(token));
     match auth().identify(&shown, NOW) {
         Ok(identity) => {
-            assert!(kind % 2 == 1, "nobody can guess a signature");
+            assert!(kind % 2 == 1, "a signature cannot be guessed");
             let times = identity.times.expect("it expires");
             assert!(times.ends >= times.expires && times.ends.saturating_add(1_000) >= NOW);
             assert!(identity.info.is_none_or(|info| info.get().len() <= 512));

@@ -1,5 +1,5 @@
-//! What comes out of Redis by a room's topic or log: a publication or a reason, and what is
-//! accepted is read the same when it is written again.
+//! Values that Redis returns from a room's topic or log: each decodes to a publication or to an
+//! error, and an accepted one decodes to the same when it is encoded again.
 
 use switchboard::broker::redis::wire::{
     self, Format, Heard, decode_body, decode_epoch, decode_message, decode_offset, encode_body,

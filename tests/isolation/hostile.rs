@@ -129,8 +129,8 @@ pub const CASES: &[Case] = &[
         flood(target, stop, frame(TEXT, &command), Take::All);
     }),
     case("huge frames", 4, |target, stop| {
-        // Many to a write: whoever makes a system call for each holds a processor that the room
-        // needs, too, and the node gets the same bytes.
+        // Many frames per write: a system call for each would take processor time that the room
+        // needs, and the node receives the same bytes.
         let headers = header(TEXT, 1 << 62).repeat(100);
         flood(target, stop, headers, Take::All);
     }),

@@ -9,7 +9,7 @@ use super::{Scene, phase};
 use crate::support::run;
 
 /// How often a case is measured, each time beside a quiet phase of its own. One round is too short
-/// to tell the case from whatever else the machine does for a moment: the medians are compared.
+/// to separate the case from other load of the machine, so the medians are compared.
 const ROUNDS: usize = 5;
 
 /// What the phases of one kind took, the quickest first.
@@ -40,7 +40,7 @@ fn no_hostile_case_doubles_the_delays_of_others() {
     println!(
         "99 of 100 deliveries took so many ms at most, in {ROUNDS} rounds, the quickest first"
     );
-    let mut noticed = Vec::new();
+    let mut delayed = Vec::new();
     for case in CASES {
         let (mut quiet, mut loud) = (Rounds::default(), Rounds::default());
         run(async {
@@ -56,8 +56,8 @@ fn no_hostile_case_doubles_the_delays_of_others() {
             case.name
         );
         if ratio >= 2.0 {
-            noticed.push(case.name);
+            delayed.push(case.name);
         }
     }
-    assert!(noticed.is_empty(), "others notice {noticed:?}");
+    assert!(delayed.is_empty(), "others are delayed by {delayed:?}");
 }

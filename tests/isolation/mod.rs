@@ -1,7 +1,6 @@
-//! What others notice of one who goes too far. Beside a room of twenty members, in which two
-//! sessions publish at a steady pace, each hostile case has its way with the node for a while.
-//! Every delivery of the room must arrive, in order and once; and 99 of 100 must be about as quick
-//! as without the hostile ones.
+//! Isolation of clients from hostile ones. Two sessions publish at a steady rate in a room of twenty
+//! members, while each hostile case attacks the node for a while. Every delivery of the room must
+//! arrive, in order and once, and 99 of 100 must be about as fast as without the attack.
 
 mod hostile;
 mod measured;
@@ -28,7 +27,7 @@ const PACE: Duration = Duration::from_millis(20);
 /// shows as seconds.
 const TOLERATED: Duration = Duration::from_millis(1500);
 
-/// How often a case may be measured anew: somebody else may have been busy.
+/// How often a case may be measured again: another process may have been busy.
 const ATTEMPTS: usize = 4;
 
 /// Joins the room and reads until its last message; how long each took. It misses none.
@@ -62,7 +61,7 @@ async fn publisher(mut client: TestClient, start: Instant) -> TestClient {
 fn task<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> flume::Receiver<T> {
     let (done, result) = flume::bounded(1);
     runtime::spawn(async move {
-        // Nobody waits any more when the test has failed.
+        // The receiver is gone if the test has failed.
         let _ = done.send(future.await);
     });
     result
@@ -107,7 +106,7 @@ impl Scene {
     }
 }
 
-/// The room's life for a while; the time that 99 of 100 deliveries took at most.
+/// Runs one phase of the room. Returns the 99th percentile of its delivery times.
 async fn phase(scene: &Scene, case: Option<&Case>) -> Duration {
     let node = &scene.node;
     let mut clients = Vec::new();
@@ -146,7 +145,7 @@ async fn phase(scene: &Scene, case: Option<&Case>) -> Duration {
         .await;
     let mut took = Vec::new();
     for member in members {
-        let deliveries = result("the member has heard all", member).await;
+        let deliveries = result("the member has received everything", member).await;
         assert_eq!(deliveries.len() as u64, PUBLISHERS * PUBLISHES);
         took.extend(deliveries);
     }

@@ -1,4 +1,4 @@
-//! Connections of one client address, with and without a proxy that is believed.
+//! Connections of one client address, with and without a trusted proxy.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::{TestNode, eventually, run};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// A handshake that comes for this client, as a proxy says.
+/// A handshake with this `X-Forwarded-For`, as a proxy sends it.
 async fn shake(node: &TestNode, forwarded_for: &str) -> (HttpClient, Answer) {
     let mut caller = HttpClient::connect(node.address).await;
     let field = format!("X-Forwarded-For: {forwarded_for}\r\n");
@@ -30,7 +30,7 @@ fn the_eleventh_connection_of_an_address_behind_a_proxy_is_refused_and_no_other(
         .await;
         let mut held = Vec::new();
         for n in 0..10 {
-            // What a client writes itself stands on the left, and counts for nothing.
+            // Addresses that the client itself sends stand on the left and are ignored.
             let (caller, answer) = shake(&node, &format!("198.51.100.{n}, 203.0.113.7")).await;
             assert_eq!(answer.status, 101, "{n}");
             held.push(caller);
@@ -48,7 +48,7 @@ fn the_eleventh_connection_of_an_address_behind_a_proxy_is_refused_and_no_other(
         assert_eq!(refused.get(Refused::Address), 3);
         let (_other, answer) = shake(&node, "203.0.113.8").await;
         assert_eq!(answer.status, 101);
-        // The proxy's own connections are nobody's: it may ask as often as it likes.
+        // The proxy's own connections count for no client, so they are not limited.
         for _ in 0..12 {
             let mut caller = HttpClient::connect(node.address).await;
             caller
@@ -77,7 +77,7 @@ fn untrusted_peer_counts_by_its_own_address_from_its_first_byte() {
         assert_eq!(answer.status, 101);
         let (_second, answer) = shake(&node, "203.0.113.2").await;
         assert_eq!(answer.status, 101);
-        // It has said nothing yet.
+        // It has sent nothing yet.
         let _third = HttpClient::connect(node.address).await;
         let open = || node.server().metrics().connections_open.get();
         eventually("three are open", || open() == 3).await;

@@ -1,6 +1,6 @@
-//! `docs/limits.md` against the code: every option that is a limit stands there with its default,
-//! every figure exists, and the table of close codes is the code's own. The table of
-//! `docs/protocol.md` names the same codes.
+//! `docs/limits.md` against the code: every option that is a limit is listed with its default, every
+//! metric exists, and the table of close codes matches the code. The table of `docs/protocol.md` has
+//! the same codes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,7 +36,7 @@ fn options() -> BTreeMap<String, String> {
     lines.map(plain).collect()
 }
 
-/// Options that bound nothing a stranger can spend.
+/// Options that limit no resource of a client.
 fn is_no_limit(name: &str) -> bool {
     let words = [
         "listen",

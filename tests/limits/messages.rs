@@ -1,4 +1,4 @@
-//! One message: how many frames, how long, how deep. How many bytes is tested in `handshake`.
+//! Limits of one message: frames, time, depth. `handshake` tests its size in bytes.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::support::frames::{
 };
 use crate::support::{NodeProcess, TestNode, run};
 
-/// No ping comes in between.
+/// No ping arrives during the test.
 fn without_pings(config: &mut Config) {
     config.heartbeat = Duration::from_secs(3600);
 }
@@ -39,7 +39,7 @@ fn message_may_have_the_maximum_of_frames_and_not_one_more() {
             assert_eq!(client.text().await, r#"{"type":"pong","id":99}"#);
         }
         let mut message = in_frames(1025);
-        // What comes between the frames is no frame of the message.
+        // Control frames between the fragments do not count.
         message.splice(..0, frame(PING, b"").repeat(2000));
         client.send(message).await;
         let closed = loop {
@@ -86,7 +86,7 @@ fn resident(node: &NodeProcess) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", node.id())).expect("it lives");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().next());
-    number.expect("Linux tells").parse().expect("a number")
+    number.expect("Linux reports it").parse().expect("a number")
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_million_empty_frames_and_lengths_beyond_all_memory_take_none() {
     run(async {
         let node = NodeProcess::start(&["--max-fragments", "1000000", "--heartbeat", "1h"]).await;
         let mut other = FrameClient::welcomed(node.address).await;
-        // The first of everything takes some.
+        // The first message of each kind allocates memory.
         other.expect_pong().await;
         let before = resident(&node);
         let mut client = FrameClient::welcomed(node.address).await;

@@ -1,6 +1,6 @@
 //! Every limit at its bound and over it: rates of a session, messages, connections of an address;
-//! and that the page which documents them says what is so. What others notice of one who goes too
-//! far is tested in `isolation`.
+//! and that `docs/limits.md` matches the code. `isolation` tests that a client over its limits does
+//! not delay others.
 
 mod addresses;
 mod documented;

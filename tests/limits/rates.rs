@@ -1,5 +1,5 @@
-//! Commands and bytes per second of one session: what is over the rate waits and is lost no more
-//! than anything else, and only who never lets the node catch up is ended.
+//! Commands and bytes per second of one session: input over the rate is delayed and not lost, and
+//! only a session that stays over the rate is closed.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ use crate::support::{TestNode, eventually, run, within};
 const PING_COMMAND: &[u8] = br#"{"type":"ping","id":99}"#;
 const PONG_REPLY: &str = r#"{"type":"pong","id":99}"#;
 
-/// No ping comes in between.
+/// No ping arrives during the test.
 const NO_HEARTBEAT: Duration = Duration::from_secs(3600);
 
 fn paused(node: &TestNode) -> u64 {
     node.server().metrics().paused_total.get()
 }
 
-/// So many commands at once, all of which are answered; how long that took.
+/// Sends `count` commands at once and returns the time until all are answered.
 async fn burst(client: &mut FrameClient, count: usize) -> Duration {
     let start = Instant::now();
     client.send(frame(TEXT, PING_COMMAND).repeat(count)).await;

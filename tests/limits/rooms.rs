@@ -1,4 +1,4 @@
-//! Rooms of a node. Those of a session are tested in `rooms`.
+//! The limit of rooms per node. `rooms` tests the limit per session.
 
 use serde_json::json;
 use switchboard::protocol::Code;

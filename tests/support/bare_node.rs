@@ -1,5 +1,4 @@
-//! A node without its upper floors: connections are served, and what they tell their dispatcher
-//! comes to the test.
+//! A node without a dispatcher: connections are served, and the test receives their events.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -1,5 +1,5 @@
-//! Real browsers: Chromium without a screen, driven over WebDriver. The driver leads a process
-//! group in which its browsers are too, so that all of them end with it, however a test ends.
+//! Real browsers: headless Chromium, controlled over WebDriver. The driver leads a process group
+//! with its browsers, so that all of them end with it, however a test ends.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
@@ -22,7 +22,7 @@ use super::{DEADLINE, GLANCE, within};
 const MISSING: &str =
     "the tests of the page need Chromium and its driver: `make test` installs them";
 
-/// Chromium alone on the machine: nothing of its maker's is asked or updated.
+/// Options of Chromium without background requests to its vendor.
 const FLAGS: &[&str] = &[
     "--headless=new",
     "--no-sandbox",
@@ -78,7 +78,7 @@ impl Browser {
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| Some(line.split_once("successfully on port ")?.1.to_owned()))
-            .expect("the driver says its port");
+            .expect("the driver prints its port");
         Self {
             driver,
             _output: output,
@@ -211,7 +211,7 @@ impl Page {
         match runtime::timeout(DEADLINE, looking).await {
             Ok(found) => found,
             Err(_) => panic!(
-                "not within {DEADLINE:?}: {what}; the page says {}",
+                "not within {DEADLINE:?}: {what}; the page shows {}",
                 self.text().await
             ),
         }

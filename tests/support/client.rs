@@ -1,5 +1,5 @@
-//! A client of the native protocol that checks what it is told and says what did arrive when
-//! something else was expected.
+//! A client of the native protocol. It keeps the messages that a test does not wait for, and prints
+//! them when an expected one does not arrive.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,11 +15,11 @@ use super::{DEADLINE, within};
 
 pub struct TestClient {
     stream: WebSocketStream<Socket>,
-    /// Heard while something else was waited for.
+    /// Received while another message was awaited.
     received: VecDeque<Value>,
     last_id: u64,
     pub welcome: Value,
-    /// What the server chose of those that were offered.
+    /// The subprotocol that the server chose.
     pub subprotocol: Option<String>,
 }
 
@@ -76,7 +76,7 @@ impl TestClient {
         .expect("the socket takes it");
     }
 
-    /// Sends a command without waiting for its reply; the number it was given.
+    /// Sends a command without waiting for its reply, and returns its id.
     pub async fn ask(&mut self, mut command: Value) -> u64 {
         self.last_id += 1;
         command["id"] = json!(self.last_id);
@@ -84,13 +84,13 @@ impl TestClient {
         self.last_id
     }
 
-    /// Sends a command and takes its reply, whatever it is.
+    /// Sends a command and returns its reply, which may be an error.
     pub async fn call(&mut self, command: Value) -> Value {
         let id = self.ask(command).await;
         self.reply(id).await
     }
 
-    /// The reply to the command with this number.
+    /// The reply to the command with this id.
     pub async fn reply(&mut self, id: u64) -> Value {
         self.take(&format!("the reply {id}"), |message| {
             message["id"] == json!(id)
@@ -103,7 +103,7 @@ impl TestClient {
         assert_eq!(reply["type"], "ok", "{reply}");
     }
 
-    /// Signs in with a token and returns the reply, whatever it is.
+    /// Signs in with a token and returns the reply, which may be an error.
     pub async fn sign_in(&mut self, token: &str) -> Value {
         self.call(json!({"type": "auth", "token": token})).await
     }
@@ -158,22 +158,22 @@ impl TestClient {
         .await
     }
 
-    /// Nothing but the pong is heard: whatever was on its way before has been handled.
+    /// Checks that only the pong arrives: messages in flight have been handled before it.
     pub async fn expect_silence(&mut self) {
         self.call(json!({"type": "ping"})).await;
-        // Who comes and goes is the matter of tests of its own.
+        // Joins and leaves have tests of their own.
         self.received
             .retain(|message| message["type"] != "joined" && message["type"] != "left");
-        assert!(self.received.is_empty(), "heard {:?}", self.received);
+        assert!(self.received.is_empty(), "received {:?}", self.received);
     }
 
-    /// Reads to the end; the close code and reason, if the server said any.
+    /// Reads to the end and returns the close code and reason, if the server sent any.
     pub async fn closed(&mut self) -> Option<(u16, String)> {
         loop {
             match within("the close", self.stream.next()).await {
                 Some(Ok(Message::Close(frame))) => {
                     let frame = frame?;
-                    // The answer to the close goes out with the next look.
+                    // The library sends its own close frame with the next flush.
                     let _ = self.stream.flush().await;
                     return Some((frame.code.into(), frame.reason.to_string()));
                 }
@@ -201,7 +201,7 @@ impl TestClient {
         &mut self.stream
     }
 
-    /// The first that fits of what was or will be heard.
+    /// Takes the first message that fits, of those received and those to come.
     async fn take(&mut self, what: &str, mut fits: impl FnMut(&Value) -> bool) -> Value {
         if let Some(index) = self.received.iter().position(&mut fits) {
             return self.received.remove(index).expect("it is there");

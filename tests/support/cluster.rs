@@ -1,4 +1,4 @@
-//! A whole cluster of a test's own: a Redis, node processes and nginx before them.
+//! A cluster for one test: a Redis, node processes, and nginx in front.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use super::{GLANCE, TestClient, within};
 use switchboard::runtime;
 use tempfile::NamedTempFile;
 
-/// The parts end in the order of the fields.
+/// The parts are dropped in the order of the fields.
 pub struct Cluster {
     pub nginx: Nginx,
     pub nodes: Vec<NodeProcess>,
@@ -60,7 +60,7 @@ impl Cluster {
         TestClient::connect(self.nginx.address).await
     }
 
-    /// Which node this label is of.
+    /// The index of the node with this label.
     pub fn index(&self, label: &str) -> usize {
         let index = (0..self.nodes.len()).find(|index| label == label_of(*index));
         index.unwrap_or_else(|| panic!("there is no node {label}"))
@@ -95,7 +95,7 @@ async fn start_node(
     NodeProcess::spawn(command(&arguments)).await
 }
 
-/// Waits until `/readyz` says yes.
+/// Waits until `/readyz` answers 200.
 pub async fn ready(address: SocketAddr) {
     answers(address, 200).await;
 }
@@ -111,5 +111,5 @@ pub async fn answers(address: SocketAddr, wanted: u16) -> String {
             runtime::sleep(GLANCE).await;
         }
     };
-    within(&format!("/readyz of {address} says {wanted}"), asking).await
+    within(&format!("/readyz of {address} answers {wanted}"), asking).await
 }

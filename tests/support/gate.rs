@@ -1,6 +1,6 @@
-//! A gate before a server: while it is shut, what either side says waits in it, and comes late when
-//! it is opened, even when the sender has given up meanwhile. So a process looks frozen to the
-//! other, and its last words outlive it.
+//! A gate in front of a server: while it is shut, it holds the bytes of both sides, and forwards them
+//! when it opens, even if the sender has closed meanwhile. So a process appears frozen to the other,
+//! and its last commands arrive after it has ended.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
 //! WebSocket handshakes that must be refused on a path that speaks WebSocket, with the status the
-//! node must say, for the unit tests of `handshake` and for tests that send them over a socket.
+//! node must return, for the unit tests of `handshake` and for tests that send them over a socket.
 //! Each connection is closed after its refusal.
 
 const CONNECTION: &str = "Connection: Upgrade";

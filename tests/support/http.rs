@@ -1,5 +1,5 @@
-//! Raw bytes to a door and what comes back, for what no HTTP client would send: one exchange that
-//! ends with the connection, or a [`ApiCaller`] that asks several times on one.
+//! Raw HTTP: sends bytes that an HTTP library would not send. One exchange that ends with the
+//! connection, or an [`HttpClient`] with several requests on one connection.
 
 use std::net::SocketAddr;
 
@@ -11,13 +11,13 @@ use super::{DEADLINE, within};
 pub async fn connect(address: SocketAddr) -> Socket {
     runtime::connect(address, DEADLINE)
         .await
-        .expect("the door is open")
+        .expect("the port is open")
 }
 
-/// Sends bytes and reads until the server closes; everything it said.
+/// Sends bytes, reads until the server closes, and returns everything it sent.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     let mut socket = connect(address).await;
-    // A door that refuses early may close while we still write.
+    // A node that refuses early may close while we still write.
     let _ = within("the bytes are sent", socket.write_all(bytes)).await;
     let mut answer = Vec::new();
     let _ = within("the server closes", socket.read_to_end(&mut answer)).await;
@@ -92,7 +92,7 @@ impl HttpClient {
         }
     }
 
-    /// Ends what this side says.
+    /// Closes this side of the connection.
     pub async fn finish(&mut self) {
         self.socket.close().await.expect("the socket is open");
     }
@@ -124,7 +124,7 @@ impl HttpClient {
         }
     }
 
-    /// The statuses of all answers until the server ends, however it does.
+    /// The statuses of all answers until the server closes or resets the connection.
     pub async fn statuses(&mut self) -> Vec<u16> {
         let mut piece = [0; 4096];
         let mut received = std::mem::take(&mut self.buffer);
@@ -140,7 +140,7 @@ impl HttpClient {
         statuses.filter(|status| *status != 100).collect()
     }
 
-    /// So many bytes.
+    /// Takes exactly `count` bytes.
     pub async fn take(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
             let read = self.read().await;
@@ -149,10 +149,10 @@ impl HttpClient {
         self.buffer.drain(..count).collect()
     }
 
-    /// The server ends in good order, and says nothing more before.
+    /// Checks that the server closes without an error and sends nothing more.
     pub async fn expect_end(&mut self) {
         while self.read().await > 0 {}
-        assert!(self.buffer.is_empty(), "said besides: {:?}", self.rest());
+        assert!(self.buffer.is_empty(), "also received: {:?}", self.rest());
     }
 
     fn rest(&self) -> String {

@@ -1,5 +1,5 @@
-//! What the tests are made of: nodes in this process or as processes, clients, a Redis, nginx and
-//! browsers of one's own, and waiting with a deadline.
+//! Test support: nodes in this process or as processes, clients, a Redis, nginx and browsers per
+//! test, and waiting with a deadline.
 
 pub mod backend;
 pub mod bare_node;
@@ -33,11 +33,11 @@ pub use returning::ReturningClient;
 use switchboard::runtime;
 pub use tokens::Issuer;
 
-/// How long anything may take that must happen. Long enough for a busy machine; nothing waits for
-/// it to pass.
+/// The deadline of everything that must happen. Long enough for a busy machine; no test waits for it
+/// to pass.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// How often something is looked at that wakes nobody when it changes.
+/// The polling interval for state that cannot be awaited.
 pub const GLANCE: Duration = Duration::from_millis(5);
 
 /// Runs a test's future on the runtime under test.
@@ -47,7 +47,7 @@ pub fn run(test: impl Future<Output = ()>) {
     assert!(finished.is_ok(), "the test did not end within two minutes");
 }
 
-/// The output of what must be ready in time; `what` is said when it is not.
+/// Returns the output of a future that must end in time; otherwise panics with `what`.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     // Boxed, because each function that takes a future by value doubles its size, and tests nest
     // deeply.
@@ -57,7 +57,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Asks again and again until the answer is yes.
+/// Polls until the condition holds.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let asking = async {
         while !holds() {

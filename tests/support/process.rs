@@ -18,7 +18,7 @@ use super::{DEADLINE, TestClient, within};
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_switchboard");
 
-/// The binary with these arguments, deaf to the variables of whoever runs the tests.
+/// The binary with these arguments, without the variables of the environment.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(arguments);
@@ -59,7 +59,7 @@ impl NodeProcess {
         Self::spawn(command).await
     }
 
-    /// Any command that becomes a node, which says in its log where it listens.
+    /// Any command that becomes a node and logs the address where it listens.
     pub async fn spawn(command: Command) -> Self {
         let mut node = Self::unheard(command, SocketAddr::from(([127, 0, 0, 1], 0)));
         let listening = node.logged("listening").await;
@@ -70,7 +70,7 @@ impl NodeProcess {
         node
     }
 
-    /// The same for a node that has no log, but was told this address. It may not listen yet.
+    /// The same for a node without a log, started with this address. It may not listen yet.
     pub fn unheard(mut command: Command, address: SocketAddr) -> Self {
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -104,7 +104,7 @@ impl NodeProcess {
         self.signal(Signal::INT);
     }
 
-    /// SIGKILL: the node ends without a word.
+    /// SIGKILL: the node ends at once.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
     }
@@ -127,7 +127,7 @@ impl NodeProcess {
         self.log.lines()
     }
 
-    /// What was said on stderr so far.
+    /// The output on stderr so far.
     pub fn errors(&self) -> String {
         self.errors.lines().join("\n")
     }
@@ -162,7 +162,7 @@ impl NodeProcess {
         }
     }
 
-    /// Nobody reads the node's stdout any more, from its next line on.
+    /// Stops reading the node's stdout, from its next line on.
     pub fn stall_log(&mut self) {
         self.log.stall();
     }
@@ -176,7 +176,7 @@ impl NodeProcess {
         self.log.finish();
     }
 
-    /// The time of the processor that the node has used so far.
+    /// The processor time that the node has used so far.
     pub fn cpu_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.id());
         let stat = std::fs::read_to_string(path).expect("the node runs");
@@ -197,7 +197,7 @@ impl Drop for NodeProcess {
     }
 }
 
-/// What a command that must end by itself said.
+/// The output of a command that must end by itself.
 pub struct Ended {
     pub status: ExitStatus,
     pub stdout: String,
@@ -230,7 +230,7 @@ pub async fn run_to_end(arguments: &[&str], variables: &[(&str, &str)]) -> Ended
     }
 }
 
-/// How often a process is looked at: nothing wakes a task when one changes.
+/// The polling interval of a process: no event wakes a task when one ends.
 const GLANCE: Duration = Duration::from_millis(5);
 
 async fn exited(child: &mut Child) -> ExitStatus {
@@ -242,7 +242,7 @@ async fn exited(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// The lines of a pipe, read by a thread to the pipe's end or until it is told to stop.
+/// The lines of a pipe, read by a thread to the pipe's end or until it is stopped.
 struct Captured {
     lines: Arc<Mutex<Vec<String>>>,
     stopped: Arc<AtomicBool>,

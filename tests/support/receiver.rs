@@ -1,5 +1,5 @@
-//! A backend that is told by webhooks: it answers each request as it was told to, and remembers
-//! what it read. It checks every signature in its own way, by the openssl command.
+//! A receiver of webhooks: it answers each request as the script demands, and keeps the requests. It
+//! checks every signature with the openssl command, independently of our code.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -22,24 +22,24 @@ use tempfile::NamedTempFile;
 
 use super::eventually;
 
-/// What the receiver and the nodes know.
+/// The secret that the receiver and the nodes share.
 pub const SECRET: &str = "3f0c7d1e9b2a4f6880717d5c3e2b1a09";
 
 /// What a receiver does with a request that it has read.
 #[derive(Clone, Debug)]
 pub enum Answer {
     Status(u16),
-    /// Sends the caller elsewhere.
+    /// Redirects the caller.
     Redirect(String),
-    /// Says yes after a while.
+    /// 200 after this time.
     Slow(Duration),
-    /// Says nothing.
+    /// No answer.
     Silent,
-    /// Ends the connection without a word.
+    /// Closes the connection without an answer.
     Close,
-    /// Says yes, and then goes on talking without end.
+    /// 200 with an endless body.
     Endless,
-    /// Says what is no HTTP.
+    /// Bytes that are not HTTP.
     Nonsense,
 }
 
@@ -148,7 +148,7 @@ impl Receiver {
                 };
                 let tls = tls.clone();
                 runtime::spawn(async move {
-                    // What the caller does is its own affair.
+                    // The caller may close at any time.
                     let _ = match tls {
                         None => serve(socket, &shared).await,
                         Some(tls) => match tls.accept(socket).await {
@@ -163,9 +163,10 @@ impl Receiver {
     }
 
     pub fn url(&self) -> String {
-        match self.tls {
-            false => format!("http://{}/hooks?token=swordfish", self.address),
-            true => format!("https://localhost:{}/hooks", self.address.port()),
+        if self.tls {
+            format!("https://localhost:{}/hooks", self.address.port())
+        } else {
+            format!("http://{}/hooks?token=swordfish", self.address)
         }
     }
 
@@ -184,7 +185,7 @@ impl Receiver {
         self.lock().received.clone()
     }
 
-    /// The most requests that were ever under way at once.
+    /// The most requests that were ever open at once.
     pub fn most_at_once(&self) -> usize {
         self.lock().most
     }
@@ -247,7 +248,7 @@ async fn serve(
     let answer = lock().script.pop_front();
     let answer = answer.unwrap_or(Answer::Status(204));
     let line = match &answer {
-        Answer::Status(code) => format!("HTTP/1.1 {code} Said"),
+        Answer::Status(code) => format!("HTTP/1.1 {code} Scripted"),
         Answer::Redirect(place) => format!("HTTP/1.1 302 Found\r\nLocation: {place}"),
         Answer::Slow(_) | Answer::Endless => "HTTP/1.1 200 OK".to_owned(),
         Answer::Nonsense => "what do you want".to_owned(),
@@ -285,7 +286,7 @@ async fn serve(
                 .write_all(format!("{line}\r\n{end}").as_bytes())
                 .await
                 .ok()?;
-            // The caller closes, as it said.
+            // The caller closes, as its request announced.
             let _ = socket.read(&mut [0]).await;
         }
     }

@@ -1,5 +1,5 @@
-//! A wire between nginx and a node that keeps what passes, for what neither of them tells: which
-//! requests nginx has made of a client's bytes, and how many the node saw in them.
+//! A proxy between nginx and a node that records the traffic: which requests nginx made of a client's
+//! bytes, and how many responses the node gave.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,7 +86,7 @@ async fn carry(proxy: Socket, node: SocketAddr, kept: Kept, index: usize) {
     lock(&kept)[index].over = true;
 }
 
-/// Copies until either side is gone, then ends what the other hears.
+/// Copies until one side ends, then closes the other.
 async fn copy(mut from: Socket, mut to: Socket, note: impl Fn(&[u8])) {
     let mut piece = [0; 4096];
     while let Ok(read @ 1..) = from.read(&mut piece).await {

@@ -1,4 +1,4 @@
-//! A Redis of a test's own: its own process, port and directory, all gone when it is dropped.
+//! A Redis for one test: its own process, port and directory, all removed when it is dropped.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -31,8 +31,7 @@ impl Options {
     }
 }
 
-/// A running server, or one that is away for a while. Nothing is kept on disk unless the options
-/// say so.
+/// A running or stopped server. Nothing is kept on disk unless the options require it.
 #[derive(Debug)]
 pub struct RedisServer {
     options: Options,
@@ -164,7 +163,7 @@ impl RedisServer {
         kill_process(Pid::from_child(process), signal).expect("the server is ours");
     }
 
-    /// Asks it something, on a connection of its own.
+    /// Sends one command on a new connection and returns the reply.
     pub fn query<T: FromRedisValue>(&self, words: &[&str]) -> T {
         self.try_query(words)
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
@@ -182,7 +181,7 @@ impl RedisServer {
         command.query(&mut connection)
     }
 
-    /// Says any bytes on a topic.
+    /// Publishes any bytes on a topic.
     pub fn publish(&self, topic: &str, message: &[u8]) {
         self.send(Cmd::new().arg("PUBLISH").arg(topic).arg(message));
     }
@@ -215,7 +214,7 @@ impl RedisServer {
             }
             assert!(
                 start.elapsed() < STARTS_WITHIN,
-                "{words:?} says {answer:?}, not {wanted:?}"
+                "{words:?} returns {answer:?}, not {wanted:?}"
             );
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -1,9 +1,9 @@
-//! Requests that the HTTP door must refuse under its default limits, with the status it must say.
+//! Requests that the HTTP door must refuse under its default limits, with the status it must return.
 //! The unit tests of `http` read this table, and so can a test that sends the bytes over a socket:
 //! each row is refused as soon as its last byte is there, if not earlier, and the connection is
 //! closed after it.
 
-/// One hostile or hapless request.
+/// One invalid request.
 pub struct Row {
     pub name: String,
     pub bytes: Vec<u8>,

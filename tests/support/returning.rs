@@ -1,6 +1,6 @@
-//! A client that comes back, as the SDK does: it names its position, repeats a publish with the
-//! same key until it is answered, and takes it as a failure of the test when a message is missing,
-//! doubled or out of order.
+//! A client that reconnects as the SDK does: it rejoins with its position, repeats a publish with the
+//! same key until it is acknowledged, and fails the test when a message is missing, duplicated or
+//! out of order.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::{DEADLINE, within};
 /// How long it waits before it tries again.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// The number of the command that joins.
+/// The id of the join command.
 const JOIN: u64 = 2;
 
 /// A member of one room.
@@ -35,10 +35,10 @@ pub struct ReturningClient {
     pub nodes: Vec<String>,
 }
 
-/// What the next look at the connection brought.
+/// The result of the next read of the connection.
 enum Next {
     Message(Value),
-    /// There is a new connection: what was sent on the former and not answered is to be sent again.
+    /// A new connection: unanswered commands of the former one must be sent again.
     Returned,
 }
 
@@ -66,7 +66,7 @@ impl ReturningClient {
         client
     }
 
-    /// Publishes until it is acknowledged; the offset.
+    /// Publishes until it is acknowledged, and returns the offset.
     pub async fn publish(&mut self, key: &str, data: Value) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
@@ -89,7 +89,7 @@ impl ReturningClient {
         within("the publish is acknowledged", publishing).await
     }
 
-    /// Listens until it has seen everything up to this offset.
+    /// Reads until it has received everything up to this offset.
     pub async fn catch_up(&mut self, top: u64) {
         let listening = async {
             while self.stands() < top {

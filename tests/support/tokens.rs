@@ -1,4 +1,4 @@
-//! Whoever signs tokens: a secret in a file of the test's own, and what a user may do.
+//! An issuer of tokens: a secret in a temporary file, and the rights of a user.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Issuer {
         path.to_str().expect("UTF-8").to_owned()
     }
 
-    /// Makes a node want this issuer's tokens.
+    /// Configures a node to require this issuer's tokens.
     pub fn secures(&self, config: &mut Config) {
         config.token_secret_file = Some(self.file());
     }

@@ -1,6 +1,6 @@
-//! What a backend is told of rooms and users: batches, signatures, repetition, and that no node's
-//! death, no cut and no receiver that is away loses or disorders anything. The events are put into
-//! the stream as the presence scripts do it.
+//! Webhooks: batches, signatures, repetition, and that a killed node, a cut connection or a receiver
+//! that is down loses and reorders no event. The tests write events to the stream as the presence
+//! scripts do.
 
 mod nodes;
 mod receiver;
@@ -24,13 +24,13 @@ use crate::support::{NodeProcess, TestNode, eventually, run, within};
 const STREAM: &str = "switchboard:hooks";
 const LOST: &str = "switchboard:hooks:lost";
 
-/// What the scripts of presence include.
-const NOTICE: &str = include_str!("../../src/broker/redis/webhook_event.lua");
+/// The Lua function that the presence scripts include.
+const SCRIPT: &str = include_str!("../../src/broker/redis/webhook_event.lua");
 
-/// Makes changes known as a script would, in one go; the stream keeps `limit` of them.
+/// Appends events as a presence script does, in one script; the stream keeps `limit` of them.
 fn append(redis: &RedisServer, limit: usize, changes: &[String]) {
     let script = format!(
-        "{NOTICE}\nfor i = 2, #ARGV do\n\
+        "{SCRIPT}\nfor i = 2, #ARGV do\n\
          notice(KEYS[1], KEYS[2], ARGV[1], string.match(ARGV[i], '^(%S+) (.*)$')) end"
     );
     let limit = limit.to_string();
@@ -74,7 +74,7 @@ async fn node(redis: &RedisServer, receiver: &Receiver) -> TestNode {
     TestNode::with(|config| configured(config, redis, receiver)).await
 }
 
-/// Waits until nothing is left to be told, and nothing is held.
+/// Waits until no event is queued or held.
 fn until_empty(redis: &RedisServer) {
     redis.until(&["XLEN", STREAM], 0);
     assert_eq!(held(redis), 0);

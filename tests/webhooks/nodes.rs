@@ -1,4 +1,5 @@
-//! Nodes that die, freeze, stop or reach nobody: what they held is told by another, once.
+//! Nodes that are killed, frozen, stopped or cannot reach the receiver: another node delivers their
+//! events, once.
 
 use super::*;
 
@@ -85,7 +86,7 @@ fn a_node_that_was_frozen_repeats_nothing_when_it_wakes() {
         receiver.taken(3).await;
         until_empty(&redis);
         frozen.signal(Signal::CONT);
-        // It takes part again: the other one is gone.
+        // It delivers again, because the other one is stopped.
         let other = &nodes[usize::from(first.json()["node"] == "n1")];
         other.kill();
         rooms.extend(occupied(&redis, "s", 1));
@@ -133,7 +134,7 @@ fn stopping_node_delivers_its_events_and_releases_the_rest() {
         occupied(&redis, "s", 1);
         receiver.requests(3).await;
         failing.drain().await;
-        assert_eq!(held(&redis), 1, "it is nobody's, and still there");
+        assert_eq!(held(&redis), 1, "no node holds it, and it is still queued");
         let _next = node(&redis, &receiver).await;
         let started = Instant::now();
         receiver.taken(BATCH + 2).await;

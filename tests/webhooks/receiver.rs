@@ -1,4 +1,4 @@
-//! What a backend gets, and what it may do to whoever tells it.
+//! Receivers of webhooks: batches, failures, slow responses, TLS, and the documented signature check.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The stream in Redis: cut, emptied, full, spoilt, or never needed.
+//! The webhook stream in Redis: cut off, emptied, full, with foreign data, or unused.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn a_cut_from_redis_repeats_nothing_and_loses_nothing() {
         receiver.answers([Answer::Slow(Duration::from_secs(1))]);
         let _nodes = futures::join!(node(&redis, &receiver), node(&redis, &receiver));
         let mut rooms = occupied(&redis, "a", 3);
-        eventually("it is being told", || receiver.most_at_once() == 1).await;
+        eventually("a request is open", || receiver.most_at_once() == 1).await;
         redis.query::<usize>(&["CLIENT", "KILL", "TYPE", "normal"]);
         rooms.extend(occupied(&redis, "b", 3));
         receiver.taken(6).await;
