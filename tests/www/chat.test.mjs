@@ -1,5 +1,5 @@
-// What the chat page says in words of its own, and who it believes to be typing: the parts of
-// www/chat/ that know no element of the page.
+// The texts of the chat page and its list of typing users: the parts of www/chat/ that use no
+// element of the page.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -14,7 +14,7 @@ test('names are enumerated up to a number', () => {
   assert.equal(enumerate([], 3), '');
 });
 
-test('who came and went is one line, without those for whom nothing has changed', () => {
+test('joins and leaves make one line, without users whose presence did not change', () => {
   const changes = new MemberChanges();
   changes.add('ada', true);
   changes.add('bob', true);
@@ -30,15 +30,15 @@ test('who came and went is one line, without those for whom nothing has changed'
 });
 
 /** Typists on a clock that the test moves. */
-function typistsOnAClock() {
+function setUp() {
   const clock = new FakeClock();
   let changes = 0;
   const typists = new Typists(() => (changes += 1), clock);
   return { clock, typists, changes: () => changes };
 }
 
-test('whoever types is named for some seconds after the last word of it', () => {
-  const { clock, typists, changes } = typistsOnAClock();
+test('a typing user is shown for some seconds after the last event', () => {
+  const { clock, typists, changes } = setUp();
   typists.received('ada', true);
   assert.equal(typists.text(), 'ada is typing…');
   clock.pass(5_000);
@@ -51,8 +51,8 @@ test('whoever types is named for some seconds after the last word of it', () => 
   assert.equal(clock.waiting, 0);
 });
 
-test('several are named, those without a name as someone, and a few of many', () => {
-  const { typists } = typistsOnAClock();
+test('several typing users are named, an anonymous one and a few of many', () => {
+  const { typists } = setUp();
   typists.received(null, true);
   assert.equal(typists.text(), 'Someone is typing…');
   typists.received('ada', true);
@@ -62,8 +62,8 @@ test('several are named, those without a name as someone, and a few of many', ()
   assert.equal(typists.text(), 'Someone, ada and 2 others are typing…');
 });
 
-test('typing ends with the message, the word that it has ended, and the connection', () => {
-  const { clock, typists } = typistsOnAClock();
+test('typing ends with a message, a typing event, or the connection', () => {
+  const { clock, typists } = setUp();
   for (const user of ['ada', 'bob', 'cy']) typists.received(user, true);
   typists.ended('ada');
   typists.received('bob', false);
@@ -73,13 +73,13 @@ test('typing ends with the message, the word that it has ended, and the connecti
   assert.equal(clock.waiting, 0);
 });
 
-test('a crowd that types does not grow the page', () => {
-  const { clock, typists } = typistsOnAClock();
+test('the number of typing users is bounded', () => {
+  const { clock, typists } = setUp();
   for (let n = 0; n < 1000; n++) typists.received(`user-${n}`, true);
   assert.equal(clock.waiting, 32);
 });
 
-test('our own typing is told every three seconds at most, and taken back when the box is empty', () => {
+test('own typing is published at most every three seconds, and revoked when the box is empty', () => {
   const clock = new FakeClock();
   const sent = [];
   const writing = new Writing((typing) => sent.push(typing), clock.now);
@@ -93,7 +93,7 @@ test('our own typing is told every three seconds at most, and taken back when th
   assert.deepEqual(sent, [true, true, false]);
 });
 
-test('what was sent, or is no longer believed, need not be taken back', () => {
+test('typing is not revoked after a message is sent or after it has expired', () => {
   const clock = new FakeClock();
   const sent = [];
   const writing = new Writing((typing) => sent.push(typing), clock.now);

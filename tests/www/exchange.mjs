@@ -1,5 +1,5 @@
-// A server that exists only here: a fake WebSocket whose other end is the test, and a clock that
-// moves when told.
+// A fake server for the SDK tests: a WebSocket whose other end is the test, and a clock that the
+// test advances.
 
 import assert from 'node:assert/strict';
 import { Switchboard } from '../../www/switchboard.js';
@@ -86,14 +86,14 @@ export function exchange(options = {}) {
     get socket() {
       return sockets.at(-1);
     },
-    /** A board that is open and stands in the lobby at e/41. */
+    /** A connected client in the lobby at position e/41. */
     joined() {
       this.socket.open();
       const room = board.join('lobby', handlers);
       this.socket.answer('join', { epoch: 'e', offset: 41 });
       return room;
     },
-    /** The connection dies; the next one is opened. */
+    /** Drops the connection and opens the next one. */
     returns() {
       this.socket.die();
       clock.pass(20_000);
@@ -103,7 +103,7 @@ export function exchange(options = {}) {
   };
 }
 
-/** What became of a promise, once the microtasks have run. */
+/** The result of a promise after the microtasks have run. */
 export async function outcome(promise) {
   let result = 'pending';
   promise.then((value) => (result = value), (error) => (result = error.code));
@@ -111,5 +111,5 @@ export async function outcome(promise) {
   return result;
 }
 
-/** Ready when the microtasks have run. */
+/** Resolves after the microtasks have run. */
 export const settled = () => new Promise(setImmediate);

@@ -1,5 +1,5 @@
-// The rules of www/nodes.js: who is alive, gone, stopped or begun anew, and how figures are
-// written. Time is an argument. Run with `node --test tests/www/*.test.mjs`.
+// The rules of www/nodes.js: which nodes are live, gone, stopped or restarted, and the format of
+// metrics. Time is an argument. Run with `node --test tests/www/*.test.mjs`.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -22,7 +22,7 @@ const report = (node, incarnation, more = {}) => ({
   ...more,
 });
 
-/** Nodes that report every second, from `from` to `to`; the news of all looks, two a second. */
+/** Nodes that report every second, from `from` to `to`. Returns the news, read twice a second. */
 function live(nodes, reports, from, to) {
   const news = [];
   for (let now = from; now <= to; now += 500) {
@@ -40,7 +40,7 @@ function listening() {
 
 const states = (nodes, now) => nodes.update(now).lines.map(({ node, state }) => `${node} ${state}`);
 
-test('each run that reports has a line, by name, with the figures it said', () => {
+test('each run that reports has a line, sorted by name, with its metrics', () => {
   const nodes = listening();
   for (const name of ['n10', 'n2', 'n1']) assert(nodes.receive(report(name, name), 0));
   const { lines, news, isSilent } = nodes.update(100);
@@ -50,7 +50,7 @@ test('each run that reports has a line, by name, with the figures it said', () =
   assert.deepEqual([figures.connections, figures.delivery_p99_ms, version, silence, restarted], [3, 0.5, '1.0.0', 100, null]);
 });
 
-test('what is no report is none, and what is no number is not known', () => {
+test('an invalid report is ignored, and an invalid number is unknown', () => {
   const nodes = listening();
   for (const wrong of [null, 7, 'x', [], {}, { node: 'a' }, { node: '', incarnation: 'x' }, { node: 1, incarnation: 2 }]) {
     assert.equal(nodes.receive(wrong, 0), false, JSON.stringify(wrong));
@@ -61,20 +61,20 @@ test('what is no report is none, and what is no number is not known', () => {
   assert.deepEqual(new Set(Object.values(figures)), new Set([null]));
 });
 
-test('a node that falls silent is gone within three seconds, without figures, and its line goes after five minutes', () => {
+test('a silent node is gone within three seconds, and its line is removed after five minutes', () => {
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 10_000);
   const news = live(nodes, [report('a', '1')], 10_500, 13_000);
   assert.deepEqual(news, [{ node: 'b', what: 'gone' }]);
   const [, b] = nodes.update(13_000).lines;
   assert.deepEqual([b.state, b.silence, b.figures.connections], ['gone', 3000, null]);
-  assert(b.points.length > 10, 'its past is still drawn');
+  assert(b.points.length > 10, 'its history is still drawn');
   live(nodes, [report('a', '1')], 13_500, 10_000 + FORGET_AFTER);
   assert.deepEqual(states(nodes, 10_000 + FORGET_AFTER), ['a ready', 'b gone']);
   assert.deepEqual(states(nodes, 10_001 + FORGET_AFTER), ['a ready']);
 });
 
-test('one that reports again is back; one that said that it stops has stopped', () => {
+test('a node that reports again is back, and a draining node has stopped', () => {
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
   live(nodes, [report('a', '1')], 5500, 9000);
@@ -85,7 +85,7 @@ test('one that reports again is back; one that said that it stops has stopped', 
   assert.deepEqual(states(nodes, 17_000), ['a ready', 'b stopped']);
 });
 
-test('a new run stands in the place of the one that has gone, with its past', () => {
+test('a new run replaces the one that is gone, and keeps its history', () => {
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 10_000);
   const begun = (now) => report('b', '3', { uptime_s: Math.floor((now - 11_500) / 1000) });
@@ -105,7 +105,7 @@ test('a second node of the same label is not taken for a new run', () => {
   assert.deepEqual(states(nodes, 14_000), ['a gone', 'a ready']);
 });
 
-test('while the page hears nothing for reasons of its own nobody is gone', () => {
+test('no node is gone while the page itself is disconnected', () => {
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
   nodes.pause();
@@ -117,14 +117,14 @@ test('while the page hears nothing for reasons of its own nobody is gone', () =>
   assert.deepEqual(news, [{ node: 'b', what: 'gone' }]);
 });
 
-test('a page that slept gives everyone time to be heard', () => {
+test('a page that slept waits for reports before a node is gone', () => {
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
   assert.deepEqual(states(nodes, 500_000), ['a ready', 'b ready']);
   assert.deepEqual(live(nodes, [report('a', '1')], 500_500, 503_500), [{ node: 'b', what: 'gone' }]);
 });
 
-test('when no node at all is heard, silence is the news and nobody is gone', () => {
+test('without reports of any node the page reports silence and no node is gone', () => {
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
   assert.deepEqual(live(nodes, [], 5500, 60_000), []);
@@ -135,7 +135,7 @@ test('when no node at all is heard, silence is the news and nobody is gone', () 
   assert.equal(new Nodes().update(0).isSilent, false);
 });
 
-test('the cluster is the sum of those that live, and the worst of their delays', () => {
+test('the totals are the sum over live nodes, and the highest of their delays', () => {
   const nodes = listening();
   live(nodes, [report('c', '3')], 0, 0);
   live(nodes, [report('a', '1', { delivery_p99_ms: null, resident_bytes: null }), report('b', '2', { redis_round_trip_ms: 4, state: 'draining' })], 1000, 5000);
@@ -152,7 +152,7 @@ test('only the last minute is kept', () => {
   assert.equal(points.length, SPAN / 1000 + 1);
 });
 
-test('figures are short, and what is not known is a dash', () => {
+test('metrics are short, and an unknown one is a dash', () => {
   const table = [
     [count, [[null, '–'], [0, '0'], [0.25, '0.3'], [7, '7'], [42.4, '42'], [1234, '1,234'], [9999, '9,999'], [9999.7, '10k'], [56_700, '56.7k'], [999_400, '999k'], [999_600, '1M'], [1_250_000, '1.3M'], [23_000_000, '23M']]],
     [milliseconds, [[null, '–'], [0, '0 ms'], [0.004, '< 0.01 ms'], [0.104, '0.1 ms'], [0.42, '0.42 ms'], [3.25, '3.3 ms'], [41.6, '42 ms'], [999.6, '1 s'], [2500, '2.5 s']]],
@@ -162,7 +162,7 @@ test('figures are short, and what is not known is a dash', () => {
   for (const [write, rows] of table) for (const [value, text] of rows) assert.equal(write(value), text, `${write.name}(${value})`);
 });
 
-test('a plot is broken where nothing was known', () => {
+test('a plot has a gap where values are unknown', () => {
   const figures = (value) => ({ connections: value });
   const points = [[0, 0], [1000, 10], [2000, null], [3000, 5], [4000, 20], [GONE_AFTER + 4001, 5]].map(([at, value]) => ({ at, figures: figures(value) }));
   const frame = { now: SPAN, width: 60, height: 10, most: 10 };

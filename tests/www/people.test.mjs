@@ -1,24 +1,24 @@
-// Who is here and who one is, as www/switchboard.js knows it: the list of members against seeded
-// disorder, the personal room, and publishing to rooms one is not in.
+// Presence and identity in www/switchboard.js: the member list under seeded reordering, the personal
+// room, and publishing to rooms that are not joined.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Members } from '../../www/switchboard.js';
 import { exchange, outcome } from './exchange.mjs';
 
-/** A board in the lobby that keeps the list and notes what it is told. */
+/** A client in the lobby that keeps the member list and records joins and leaves. */
 function watching(options) {
   const at = exchange(options);
-  at.told = [];
+  at.changes = [];
   at.lists = 0;
   at.socket.open();
   at.room = at.board.join('lobby', {
     onMembers: () => (at.lists += 1),
-    onJoined: ({ user }) => at.told.push(`+${user}`),
-    onLeft: ({ user }) => at.told.push(`-${user}`),
+    onJoined: ({ user }) => at.changes.push(`+${user}`),
+    onLeft: ({ user }) => at.changes.push(`-${user}`),
   });
   at.socket.answer('join', { epoch: 'e', offset: 0 });
-  /** Answers the newest question with a page. */
+  /** Answers the newest members query with a page. */
   at.page = (version, users, more = {}) => {
     const members = users.map((user) => (typeof user === 'string' ? { user, connections: 1 } : user));
     at.socket.answer('members', { version, members, count: members.length, anonymous: 0, more: false, ...more });
@@ -29,7 +29,7 @@ function watching(options) {
   return at;
 }
 
-test('the list is asked for behind the join, in pages, and only where somebody wants it', () => {
+test('the member list is queried after the join, in pages, and only with a handler for it', () => {
   const at = watching();
   assert.deepEqual(at.socket.of('members').map(({ room, after }) => [room, after]), [['lobby', undefined]]);
   at.page(3, ['ada', 'bob'], { more: true, count: 3 });
@@ -39,13 +39,13 @@ test('the list is asked for behind the join, in pages, and only where somebody w
   assert.equal(at.names(), 'ada bob cy');
   assert.deepEqual([at.room.members.count, at.room.members.anonymous, at.room.members.complete], [3, 4, true]);
   assert.deepEqual([at.room.members.get('cy').connections, at.room.members.get('cy').info], [2, { name: 'Cy' }]);
-  assert.deepEqual(at.told, [], 'whoever was there before is no news');
+  assert.deepEqual(at.changes, [], 'members from before the join cause no event');
   const other = exchange();
   other.joined();
   assert.equal(other.socket.of('members').length, 0);
 });
 
-test('what is pushed changes the list, once', () => {
+test('a push changes the list once', () => {
   const at = watching();
   at.page(3, ['ada']);
   at.push('joined', 'bob', 4);
@@ -54,12 +54,12 @@ test('what is pushed changes the list, once', () => {
   at.push('left', 'ada', 6);
   at.push('left', 'zoe', 7);
   assert.equal(at.names(), 'bob');
-  assert.deepEqual(at.told, ['+bob', '-ada']);
+  assert.deepEqual(at.changes, ['+bob', '-ada']);
 });
 
-test('of a user holds the higher version, whether push or page came first', () => {
+test('the higher version of a user wins, whether push or page arrives first', () => {
   const at = watching();
-  // Pushed while the list is on its way, and later than it.
+  // Pushed while the page is in flight, with a higher version.
   at.push('joined', 'bob', 12);
   at.push('left', 'ada', 11);
   at.push('joined', 'cy', 8);
@@ -67,14 +67,14 @@ test('of a user holds the higher version, whether push or page came first', () =
   at.page(10, ['ada', 'dot', 'eve']);
   // `cy` had joined before the page and left again; `dot` had left and come back.
   assert.equal(at.names(), 'bob dot eve');
-  // Older than the page that its name belongs to: in it already.
+  // Older than the page of that name, which already contains it.
   at.push('left', 'eve', 10);
   at.push('joined', 'fay', 9);
   assert.equal(at.names(), 'bob dot eve');
-  assert.deepEqual(at.told, []);
+  assert.deepEqual(at.changes, []);
 });
 
-test('each name belongs to its own page', () => {
+test('the version of a name is that of its own page', () => {
   const at = watching();
   at.page(5, ['ada', 'bob'], { more: true, count: 4 });
   at.push('left', 'ada', 6);
@@ -83,29 +83,29 @@ test('each name belongs to its own page', () => {
   assert.equal(at.names(), 'bob max moe');
   at.push('joined', 'ann', 6);
   at.push('joined', 'zoe', 6);
-  assert.equal(at.names(), 'ann bob max moe', 'news for the first page, known to the second');
+  assert.equal(at.names(), 'ann bob max moe', 'newer than the first page, contained in the second');
 });
 
-test('after a return the list is read anew, and the difference told', () => {
+test('after a reconnect the list is read again, and the difference is reported', () => {
   const at = watching();
   at.page(50, ['ada', 'bob']);
   at.push('joined', 'cy', 51);
   assert.equal(at.room.members.fresh, true);
   at.socket.die();
   assert.equal(at.room.members.fresh, false);
-  assert.equal(at.names(), 'ada bob cy', 'the last that is known');
+  assert.equal(at.names(), 'ada bob cy', 'the last known list');
   at.clock.pass(20_000);
   at.socket.open();
   at.socket.answer('join', { epoch: 'e', offset: 0, recovered: true });
-  // Its versions are lower: the store was emptied and has begun anew.
+  // The versions are lower, because the store was emptied.
   at.page(2, ['ada', 'dot']);
   assert.equal(at.names(), 'ada dot');
-  assert.deepEqual(at.told, ['+cy', '+dot', '-bob', '-cy']);
+  assert.deepEqual(at.changes, ['+cy', '+dot', '-bob', '-cy']);
   at.push('joined', 'bob', 3);
   assert.equal(at.names(), 'ada bob dot');
 });
 
-test('where too much has changed the list is read anew, whatever is on its way', () => {
+test('a members push makes the client read the list again and ignore a page in flight', () => {
   const at = watching();
   at.page(50, ['ada', 'bob']);
   at.room.refreshMembers();
@@ -117,10 +117,10 @@ test('where too much has changed the list is read anew, whatever is on its way',
   at.push('joined', 'cy', 5);
   at.page(4, ['ada']);
   assert.equal(at.names(), 'ada cy');
-  assert.deepEqual(at.told, ['+cy', '-bob']);
+  assert.deepEqual(at.changes, ['+cy', '-bob']);
 });
 
-test('whoever was told to have come and is not on the list has gone, and the other way round', () => {
+test('changes after the page and members missing from it are reported', () => {
   const at = watching();
   at.page(1, ['ada']);
   at.room.refreshMembers();
@@ -129,22 +129,22 @@ test('whoever was told to have come and is not on the list has gone, and the oth
   at.push('left', 'ada', 5);
   at.page(3, ['ada', 'bob']);
   assert.equal(at.names(), '');
-  assert.deepEqual(at.told, ['+bob', '-bob', '-ada']);
+  assert.deepEqual(at.changes, ['+bob', '-bob', '-ada']);
 });
 
-test('asked again, the list tells of devices and of rooms whose events are off', () => {
+test('a refreshed list shows devices, and members of rooms without events', () => {
   const at = watching();
   at.page(0, ['ada']);
   at.room.refreshMembers();
   at.room.refreshMembers();
-  assert.equal(at.asked(), 2, 'one question at a time');
+  assert.equal(at.asked(), 2, 'one query at a time');
   at.page(0, [{ user: 'ada', connections: 2 }, 'bob'], { anonymous: 3 });
   assert.equal(at.room.members.get('ada').connections, 2);
   assert.equal(at.room.members.anonymous, 3);
-  assert.deepEqual(at.told, ['+bob']);
+  assert.deepEqual(at.changes, ['+bob']);
 });
 
-test('a list that may not be seen says why, one that is not to be had now is asked for again', () => {
+test('a forbidden list gives the reason, an unavailable one is queried again', () => {
   const at = watching();
   at.socket.answer('members', { type: 'error', code: 'unavailable', reason: 'later' });
   at.clock.pass(500);
@@ -157,7 +157,7 @@ test('a list that may not be seen says why, one that is not to be had now is ask
   assert.equal(at.room.members.error, null);
 });
 
-test('of a very large room the first are listed and the rest counted', () => {
+test('a very large room lists the first members and counts the rest', () => {
   const at = watching();
   const name = (n) => `user-${String(n).padStart(5, '0')}`;
   for (let n = 0; n < 2000; n += 500) {
@@ -170,14 +170,14 @@ test('of a very large room the first are listed and the rest counted', () => {
   at.push('left', 'zac', 11);
   at.push('left', name(3), 12);
   assert.deepEqual([members.list().length, members.count], [1999, 4998]);
-  // A server that repeats itself does not keep us asking.
+  // A server that repeats a page does not cause endless queries.
   at.room.refreshMembers();
   const page = Array.from({ length: 500 }, (_, k) => name(k));
   for (let n = 0; n < 3; n++) at.page(13, page, { more: true, count: 5000 });
   assert.equal(members.known && !members._isReading(), true);
 });
 
-test('whatever the order of pages and pushes, the list ends as the server has it', () => {
+test('the list converges to that of the server for any order of pages and pushes', () => {
   for (let seed = 1; seed <= 300; seed++) {
     let state = seed * 2654435761;
     const random = (below) => {
@@ -188,8 +188,8 @@ test('whatever the order of pages and pushes, the list ends as the server has it
     const truth = new Map();
     let version = 0;
     const members = new Members();
-    const told = new Set();
-    const flying = []; // what is pushed and not heard yet, in order
+    const notified = new Set();
+    const flying = []; // pushes in flight, in order
     const change = () => {
       const user = users[random(users.length)];
       const connections = Math.max(0, (truth.get(user) ?? 0) + (random(2) ? 1 : -1));
@@ -199,16 +199,16 @@ test('whatever the order of pages and pushes, the list ends as the server has it
       if (!was && connections) flying.push({ type: 'joined', user, version });
       if (was && !connections) flying.push({ type: 'left', user, version });
     };
-    const hear = () => {
+    const receive = () => {
       const push = flying.shift();
       if (!push) return;
       const isNews = push.type === 'joined' ? members._joined(push) : members._left(push);
       if (!isNews) return;
-      assert.equal(told.has(push.user), push.type === 'left', `seed ${seed}: told in turn`);
-      if (push.type === 'joined') told.add(push.user);
-      else told.delete(push.user);
+      assert.equal(notified.has(push.user), push.type === 'left', `seed ${seed}: joins and leaves alternate`);
+      if (push.type === 'joined') notified.add(push.user);
+      else notified.delete(push.user);
     };
-    /** A page read from the store, which is ahead of what has been pushed. */
+    /** A page read from the store, which is ahead of the pushes. */
     const page = () => {
       const { after } = members._question();
       const here = users.filter((user) => truth.get(user) > 0 && (after === undefined || user > after));
@@ -217,23 +217,23 @@ test('whatever the order of pages and pushes, the list ends as the server has it
       const list = shown.map((user) => ({ user, connections: truth.get(user) }));
       const result = members._page({ version, members: list, count: 0, anonymous: 0, more: here.length > 3 });
       if (!result) return;
-      for (const { user } of result.joined) assert.ok(!told.has(user) && told.add(user), `seed ${seed}: told twice`);
-      for (const { user } of result.left) assert.ok(told.delete(user), `seed ${seed}: never told`);
-      if (isFirst) for (const { user } of members) told.add(user);
+      for (const { user } of result.joined) assert.ok(!notified.has(user) && notified.add(user), `seed ${seed}: joined twice`);
+      for (const { user } of result.left) assert.ok(notified.delete(user), `seed ${seed}: never joined`);
+      if (isFirst) for (const { user } of members) notified.add(user);
     };
-    const step = () => [change, hear, hear, () => (members._isReading() ? page() : random(3) || members._begin())][random(4)]();
+    const step = () => [change, receive, receive, () => (members._isReading() ? page() : random(3) || members._begin())][random(4)]();
     members._begin();
     for (let n = 0; n < 80; n++) step();
-    while (flying.length > 0) hear();
+    while (flying.length > 0) receive();
     if (!members.known) members._begin();
     while (members._isReading()) page();
     const expected = users.filter((user) => truth.get(user) > 0).join('');
     assert.equal(members.list().map(({ user }) => user).join(''), expected, `seed ${seed}`);
-    assert.equal([...told].sort().join(''), expected, `seed ${seed}: what was told`);
+    assert.equal([...notified].sort().join(''), expected, `seed ${seed}: the reported members`);
   }
 });
 
-test('info goes with the name, and a change of it alone on the same connection', () => {
+test('info is sent with the name, and a change of info uses the same connection', () => {
   const at = exchange({ user: 'ada', info: { name: 'Ada' } });
   at.socket.open();
   assert.deepEqual(at.socket.of('auth')[0].info, { name: 'Ada' });
@@ -243,7 +243,7 @@ test('info goes with the name, and a change of it alone on the same connection',
   assert.deepEqual(at.socket.of('auth')[1].info, { name: 'Ada L.' });
 });
 
-test('whoever signs in as another begins anew, and is told who that is', () => {
+test('signing in as another user opens a new connection and emits the user', () => {
   const at = exchange({ token: 'hers' });
   const names = [];
   at.board.on('user', (user) => names.push(user));
@@ -257,12 +257,12 @@ test('whoever signs in as another begins anew, and is told who that is', () => {
   at.board.signIn();
   at.clock.pass(0);
   at.socket.open();
-  assert.deepEqual(at.socket.sent, [], 'nobody has nothing to say of who it is');
+  assert.deepEqual(at.socket.sent, [], 'an anonymous client sends no auth');
   assert.deepEqual(names, ['ada', null, 'bob', null]);
   assert.equal(at.board.user, null);
 });
 
-test('a refused token leaves nobody signed in; one that would have followed another takes nothing away', () => {
+test('a refused token at connect signs the user out, and a refused renewal does not', () => {
   const at = exchange({ token: 'good' });
   at.socket.open();
   at.socket.answer('auth', { user: 'ada' });
@@ -274,7 +274,7 @@ test('a refused token leaves nobody signed in; one that would have followed anot
   assert.equal(at.board.user, null);
 });
 
-/** A board that has signed in as Ada, whose room stands at p/7. */
+/** A client that has signed in as Ada, with her personal room at p/7. */
 function signedIn(options) {
   const at = exchange({ user: 'ada', ...options });
   at.personal = at.board.personal(at.handlers);
@@ -285,27 +285,27 @@ function signedIn(options) {
   return at;
 }
 
-test('the personal room begins where signing in says, without a join', () => {
+test('the personal room begins at the position of the auth reply, without a join', () => {
   const at = signedIn();
   assert.equal(at.socket.of('join').length, 0);
   at.socket.push(at.direct(8));
   assert.deepEqual([at.personal.name, at.personal.state, at.seen], ['@ada', 'joined', [8]]);
 });
 
-test('after a return it is recovered from where one stood', () => {
+test('the personal room is recovered from its position after a reconnect', () => {
   const at = signedIn();
   at.socket.push(at.direct(8));
   const socket = at.returns();
-  assert.equal(socket.of('join').length, 0, 'not before it is known who asks');
+  assert.equal(socket.of('join').length, 0, 'not before the auth reply');
   socket.answer('auth', { ...at.place, offset: 10 });
   assert.deepEqual(socket.of('join')[0].since, { epoch: 'p', offset: 8 });
-  socket.push(at.direct(11)); // comes again behind the answer
+  socket.push(at.direct(11)); // arrives again after the reply
   socket.answer('join', { epoch: 'p', offset: 8, top: 11, recovered: true });
   for (const offset of [9, 10, 11]) socket.push(at.direct(offset));
   assert.deepEqual(at.seen, [8, 9, 10, 11]);
 });
 
-test('a place that is told later is taken then', () => {
+test('a position that arrives after the auth reply is used', () => {
   const at = exchange({ user: 'ada' });
   const personal = at.board.personal(at.handlers);
   at.socket.open();
@@ -325,7 +325,7 @@ test('a newer token of the same user leaves the room as it is', () => {
   assert.deepEqual([at.seen, at.socket.of('join').length], [[8, 9], 0]);
 });
 
-test('handlers that come late hear what came since signing in', () => {
+test('handlers registered late receive messages from the sign-in on', () => {
   const at = exchange({ user: 'ada' });
   at.socket.open();
   at.socket.answer('auth', { user: 'ada', room: '@ada', epoch: 'p', offset: 7 });
@@ -334,7 +334,7 @@ test('handlers that come late hear what came since signing in', () => {
   assert.deepEqual(at.socket.of('join')[0].since, { epoch: 'p', offset: 7 });
 });
 
-test('another user has another room, and nobody has none', async () => {
+test('another user has another personal room, and an anonymous client has none', async () => {
   const at = signedIn();
   at.socket.push(at.direct(8));
   at.board.setUser('eve');
@@ -348,7 +348,7 @@ test('another user has another room, and nobody has none', async () => {
   assert.equal(at.socket.of('join').length, 0);
 });
 
-test('the personal room is not left on the server, and can be taken up again', () => {
+test('leaving the personal room sends no leave, and it can be joined again', () => {
   const at = signedIn();
   at.personal.leave();
   at.socket.push(at.direct(8));
@@ -357,7 +357,7 @@ test('the personal room is not left on the server, and can be taken up again', (
   assert.deepEqual(at.socket.of('join')[0].since, { epoch: 'p', offset: 7 });
 });
 
-test('a room one is not in can be published to, in order, once, and is forgotten', async () => {
+test('publishes to a room that is not joined are sent in order, once, and leave no state', async () => {
   const at = signedIn();
   const sent = [1, 2].map((n) => at.board.publish('@bob', n, { key: `k${n}` }).catch(({ code }) => code));
   assert.deepEqual(at.socket.of('publish').map(({ room, key, data }) => [room, key, data]), [['@bob', 'k1', 1]]);
@@ -367,10 +367,10 @@ test('a room one is not in can be published to, in order, once, and is forgotten
   socket.answer('publish', { epoch: 'b', offset: 1 });
   socket.answer('publish', { type: 'error', code: 'forbidden', reason: 'no' });
   assert.deepEqual(await Promise.all(sent), [{ epoch: 'b', offset: 1 }, 'forbidden']);
-  assert.equal(socket.of('join').length, 1, 'of the personal room alone');
+  assert.equal(socket.of('join').length, 1, 'of the personal room only');
 });
 
-test('what one said to the others comes back without its data, and is not told', () => {
+test('an own message without data is not delivered', () => {
   const at = exchange();
   at.joined();
   at.socket.push({ type: 'message', room: 'lobby', own: true });

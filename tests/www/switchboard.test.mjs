@@ -1,4 +1,4 @@
-// The rules of www/switchboard.js, against a server that exists only here. Run with
+// The rules of www/switchboard.js, against a fake server. Run with
 // `node --test tests/www/*.test.mjs`.
 
 import assert from 'node:assert/strict';
@@ -7,7 +7,7 @@ import { newKey } from '../../www/switchboard.js';
 import { stopwatch } from '../../www/client/words.js';
 import { exchange, outcome, settled } from './exchange.mjs';
 
-test('time never goes back when a clock is set, and counts what the machine slept', () => {
+test('time never goes back when the clock is set, and includes suspended time', () => {
   let [steady, wall] = [50, 1_000_000];
   const now = stopwatch(() => steady, () => wall);
   const after = (bySteady, byWall) => {
@@ -21,7 +21,7 @@ test('time never goes back when a clock is set, and counts what the machine slep
   assert.equal(after(0, -1), 600_020);
 });
 
-test('a silent connection is noticed though the clock was set back', (t) => {
+test('a silent connection is detected although the clock was set back', (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   let [steady, wall] = [0, 1_000_000_000];
   t.mock.method(performance, 'now', () => steady);
@@ -34,7 +34,7 @@ test('a silent connection is noticed though the clock was set back', (t) => {
   at.board.close();
 });
 
-test('auth goes first, then joins without since, none waiting for another', () => {
+test('auth is sent first, then joins without since, without waiting for replies', () => {
   const at = exchange({ user: 'ada' });
   at.board.join('lobby');
   at.board.join('den');
@@ -46,7 +46,7 @@ test('auth goes first, then joins without since, none waiting for another', () =
   ]);
 });
 
-test('state tells the node and session of the welcome', () => {
+test('state events have the node and session of the welcome', () => {
   const at = exchange();
   assert.equal(at.board.status.state, 'connecting');
   at.socket.open({ node: 'b', session: 's9' });
@@ -55,7 +55,7 @@ test('state tells the node and session of the welcome', () => {
   assert.equal(at.board.status.session, 's9');
 });
 
-test('messages are delivered in order and doubles are dropped', () => {
+test('messages are delivered in order and duplicates are dropped', () => {
   const at = exchange();
   const room = at.joined();
   for (const offset of [42, 42, 41, 43, 7]) at.socket.push(at.message(offset));
@@ -79,7 +79,7 @@ test('ephemeral messages are delivered and move nothing', () => {
   assert.equal(room.position.offset, 41);
 });
 
-test('behind a hole nothing is delivered until the room is joined anew', () => {
+test('no message after a gap is delivered until the room is joined again', () => {
   const at = exchange();
   at.joined();
   at.socket.push(at.message(44));
@@ -92,7 +92,7 @@ test('behind a hole nothing is delivered until the room is joined anew', () => {
   assert.deepEqual(at.seen, [42, 43, 44, 45]);
 });
 
-test('a hole that a new join does not mend drops the connection', () => {
+test('a gap that remains after a new join drops the connection', () => {
   const at = exchange();
   at.joined();
   at.socket.push(at.message(44));
@@ -102,7 +102,7 @@ test('a hole that a new join does not mend drops the connection', () => {
   assert.equal(at.board.status.state, 'waiting');
 });
 
-test('gap moves the position and is told once', () => {
+test('gap moves the position and is reported once', () => {
   const at = exchange();
   const room = at.joined();
   at.socket.push({ type: 'gap', room: 'lobby', epoch: 'f', offset: 0 });
@@ -111,7 +111,7 @@ test('gap moves the position and is told once', () => {
   assert.deepEqual(room.position, { epoch: 'f', offset: 1 });
 });
 
-test('every room comes back with its own since', () => {
+test('every room rejoins with its own since', () => {
   const at = exchange();
   at.joined();
   at.board.join('den');
@@ -124,7 +124,7 @@ test('every room comes back with its own since', () => {
   ]);
 });
 
-test('what was missed follows after the return, once', () => {
+test('missed messages arrive once after a reconnect', () => {
   const at = exchange();
   at.joined();
   const socket = at.returns();
@@ -173,7 +173,7 @@ test('a join that is unavailable is tried again, one that is forbidden is refuse
   assert.equal(room.state, 'refused');
 });
 
-test('leaving tells the server, and a late answer to the join is ignored', () => {
+test('leaving sends a leave, and a late reply to the join is ignored', () => {
   const at = exchange();
   at.socket.open();
   const room = at.board.join('lobby', at.handlers);
@@ -195,7 +195,7 @@ test('publish resolves with its position and moves nothing', async () => {
   assert.equal(room.position.offset, 41);
 });
 
-test('one publish of a room is on its way at a time, in order; rooms do not wait for each other', async () => {
+test('one publish per room is in flight at a time, in order, and rooms are independent', async () => {
   const at = exchange();
   const lobby = at.joined();
   const den = at.board.join('den');
@@ -208,7 +208,7 @@ test('one publish of a room is on its way at a time, in order; rooms do not wait
   assert.deepEqual(at.socket.of('publish').map(({ data }) => data), [1, 9, 2]);
 });
 
-test('a publish waits until its room is joined, or refused, so that one hears oneself', async () => {
+test('a publish waits until its room is joined or refused, so that its own message arrives', async () => {
   const at = exchange();
   at.socket.open();
   const room = at.board.join('lobby');
@@ -222,7 +222,7 @@ test('a publish waits until its room is joined, or refused, so that one hears on
   assert.equal(at.socket.of('publish').length, 2);
 });
 
-test('a publish without an answer goes out again with its key, before later ones', async () => {
+test('an unanswered publish is sent again with its key, before later ones', async () => {
   const at = exchange();
   const room = at.joined();
   const done = [room.publish('a', { key: 'ka' }), room.publish('b', { key: 'kb' })];
@@ -260,7 +260,7 @@ test('a retry that waits is sent at once on a new connection, and only there', (
   assert.deepEqual(socket.of('publish').map(({ key }) => key), ['ka']);
 });
 
-test('any other error rejects with its code, and the next publish goes out', async () => {
+test('any other error rejects with its code, and the next publish is sent', async () => {
   const at = exchange();
   const room = at.joined();
   const refused = room.publish('a');
@@ -270,7 +270,7 @@ test('any other error rejects with its code, and the next publish goes out', asy
   assert.equal(at.socket.of('publish').length, 2);
 });
 
-test('a publish older than its key is given up rather than doubled', async () => {
+test('a publish older than its key is rejected rather than duplicated', async () => {
   const at = exchange();
   const room = at.joined();
   const sent = room.publish('a');
@@ -284,7 +284,7 @@ test('a publish older than its key is given up rather than doubled', async () =>
   assert.equal(await outcome(unsent), 'pending');
 });
 
-test('the queue is bounded and says so', async () => {
+test('a publish to a full queue is rejected', async () => {
   const at = exchange({ queue: 2 });
   const room = at.joined();
   room.publish(1);
@@ -292,7 +292,7 @@ test('the queue is bounded and says so', async () => {
   assert.equal(await outcome(room.publish(3)), 'queue_full');
 });
 
-test('what cannot be said in JSON is refused at once', async () => {
+test('data that JSON cannot represent are rejected at once', async () => {
   const room = exchange().joined();
   await assert.rejects(room.publish(undefined), TypeError);
 });
@@ -358,7 +358,7 @@ test('retries wait a random part of half a second, doubling up to 20 s', () => {
   assert.deepEqual(waits, [500, 1000, 2000, 4000, 8000, 16000, 20000, 20000]);
 });
 
-test('who was too fast comes back more slowly', () => {
+test('a client that was too fast reconnects more slowly', () => {
   const at = exchange();
   at.socket.open().die(3004, 'more slowly');
   assert.equal(at.board.status.retryIn, 4_000);
@@ -387,7 +387,7 @@ test('a connection that is not welcomed in 10 s is given up', () => {
   assert.ok(at.sockets[0].closed);
 });
 
-test('after a bye the client stays until the server said, then connects anew', () => {
+test('after a bye the client waits for the given time, then reconnects', () => {
   const at = exchange();
   at.joined();
   at.socket.push({ type: 'bye', reason: 'draining', retry: 1840 });
@@ -400,7 +400,7 @@ test('after a bye the client stays until the server said, then connects anew', (
   assert.deepEqual(at.socket.open().of('join')[0].since, { epoch: 'e', offset: 42 });
 });
 
-test('after a bye the client goes even if the node never closes', () => {
+test('after a bye the client reconnects even if the node never closes', () => {
   const at = exchange();
   at.joined();
   at.socket.push({ type: 'bye', reason: 'draining', retry: 500 });
@@ -436,7 +436,7 @@ test('a pong keeps the connection', () => {
   assert.equal(at.board.status.state, 'open');
 });
 
-test('connect() retries at once, and asks an open connection for a sign of life', () => {
+test('connect() retries at once, and pings an open connection', () => {
   const at = exchange();
   at.socket.open();
   at.socket.die();
@@ -449,18 +449,18 @@ test('connect() retries at once, and asks an open connection for a sign of life'
   assert.equal(at.socket.of('ping').length, 1);
 });
 
-test('a network that is back ends the waiting, and is not listened to after close()', () => {
-  const heard = new EventTarget();
-  globalThis.addEventListener = (...listener) => heard.addEventListener(...listener);
-  globalThis.removeEventListener = (...listener) => heard.removeEventListener(...listener);
+test('an online event ends the backoff, and is ignored after close()', () => {
+  const events = new EventTarget();
+  globalThis.addEventListener = (...listener) => events.addEventListener(...listener);
+  globalThis.removeEventListener = (...listener) => events.removeEventListener(...listener);
   try {
     const at = exchange();
     at.socket.die();
-    heard.dispatchEvent(new Event('online'));
+    events.dispatchEvent(new Event('online'));
     assert.equal(at.sockets.length, 2);
     assert.equal(at.board.status.state, 'connecting');
     at.board.close();
-    heard.dispatchEvent(new Event('online'));
+    events.dispatchEvent(new Event('online'));
     assert.equal(at.sockets.length, 2);
   } finally {
     delete globalThis.addEventListener;
@@ -468,18 +468,18 @@ test('a network that is back ends the waiting, and is not listened to after clos
   }
 });
 
-test('a page that was left is gone at once, and returns when it is gone back to', () => {
-  const heard = new EventTarget();
-  globalThis.addEventListener = (...listener) => heard.addEventListener(...listener);
-  globalThis.removeEventListener = (...listener) => heard.removeEventListener(...listener);
+test('pagehide closes the connection at once, and pageshow reopens it', () => {
+  const events = new EventTarget();
+  globalThis.addEventListener = (...listener) => events.addEventListener(...listener);
+  globalThis.removeEventListener = (...listener) => events.removeEventListener(...listener);
   try {
     const at = exchange();
     const room = at.joined();
-    heard.dispatchEvent(new Event('pagehide'));
+    events.dispatchEvent(new Event('pagehide'));
     assert.equal(at.sockets[0].closed, true);
     at.clock.pass(3_600_000);
     assert.deepEqual([at.sockets.length, room.state], [1, 'waiting']);
-    heard.dispatchEvent(new Event('pageshow'));
+    events.dispatchEvent(new Event('pageshow'));
     assert.deepEqual(at.socket.open().of('join')[0].since, { epoch: 'e', offset: 41 });
     at.board.close();
   } finally {
@@ -518,13 +518,13 @@ test('publishes wait for the answer to auth, and fail with it', async () => {
   assert.equal(at.socket.of('publish').length, 1);
 });
 
-test('a function is asked for a token at each connection, and rooms wait for it', async () => {
+test('a token function is called for each connection, and rooms wait for it', async () => {
   const tokens = [];
   const at = exchange({ token: () => new Promise((resolve) => tokens.push(resolve)) });
   at.board.join('lobby', at.handlers);
   at.socket.open();
   await settled();
-  assert.deepEqual(at.socket.sent, [], 'nothing is said before it is known who says it');
+  assert.deepEqual(at.socket.sent, [], 'nothing is sent before the token is known');
   at.board.join('den');
   tokens[0]('first');
   await settled();
@@ -541,12 +541,12 @@ test('a token is renewed before it expires, at once when it has, and later when 
   const tokens = ['a', 'b', 'c', 'd'];
   let broken = false;
   const token = async () => {
-    if (broken) throw new Error('the issuer is away');
+    if (broken) throw new Error('the issuer is down');
     return tokens.shift();
   };
   const at = exchange({ token });
   const shown = () => at.socket.of('auth').map((auth) => auth.token).join('');
-  /** Time passes in small steps, in which the server goes on answering pings. */
+  /** Advances the clock in small steps, in which the server answers pings. */
   const pass = async (seconds) => {
     for (let n = 0; n < seconds; n++) {
       at.clock.pass(1000);
@@ -574,7 +574,7 @@ test('a token is renewed before it expires, at once when it has, and later when 
   assert.equal(at.sockets.length, 1);
 });
 
-test('a room that one is removed from is refused, and joined again when another token allows it', () => {
+test('a room that the client is removed from is refused, and joined again when a new token allows it', () => {
   const at = exchange({ token: 'first' });
   const room = at.joined();
   at.socket.answer('auth', { user: 'ada' });
@@ -587,7 +587,7 @@ test('a room that one is removed from is refused, and joined again when another 
   assert.equal(room.state, 'joined');
 });
 
-test('a first name is told on the same connection, another one on a new connection', () => {
+test('a first name is sent on the same connection, another one on a new connection', () => {
   const at = exchange();
   at.joined();
   at.board.setUser('ada');
@@ -601,7 +601,7 @@ test('a first name is told on the same connection, another one on a new connecti
   assert.deepEqual(join.since, { epoch: 'e', offset: 41 });
 });
 
-test('a publish on its way is answered under the name it was sent with', async () => {
+test('a publish in flight is answered under the name it was sent with', async () => {
   const at = exchange({ user: 'ada' });
   at.socket.open();
   at.socket.answer('auth', { user: 'ada' });
@@ -620,7 +620,7 @@ test('a publish on its way is answered under the name it was sent with', async (
   assert.deepEqual(at.socket.of('publish').map(({ key }) => key), ['kb']);
 });
 
-test('close() ends everything: no timer is left and the old socket is deaf', async () => {
+test('close() ends everything: no timer is left and the old socket is ignored', async () => {
   const at = exchange();
   const room = at.joined();
   const done = room.publish('a');
@@ -634,7 +634,7 @@ test('close() ends everything: no timer is left and the old socket is deaf', asy
   assert.equal(at.board.status.state, 'closed');
 });
 
-test('joined and left are passed on, strange frames are passed over', () => {
+test('joined and left are delivered, unknown frames are ignored', () => {
   const at = exchange();
   at.socket.open();
   const came = [];

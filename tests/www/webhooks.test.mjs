@@ -1,5 +1,4 @@
-// The example in docs/webhooks.md by which a backend knows our requests: it is run as it stands
-// there.
+// Runs the signature check of docs/webhooks.md as it is documented.
 
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
@@ -15,12 +14,12 @@ const body = '{"node":"ä","sent":1,"events":[]}';
 const at = 1_764_000_000;
 const sign = (t, text) => `t=${t},v1=${createHmac('sha256', secret).update(`${t}.${text}`).digest('hex')}`;
 
-test('our own requests are known, as text and as bytes', () => {
+test('requests with a valid signature are accepted, as text and as bytes', () => {
   assert(isOurs(sign(at, body), body, secret, at * 1000));
   assert(isOurs(sign(at, body), Buffer.from(body), secret, (at + 299) * 1000));
 });
 
-test('others, altered and old ones are not', () => {
+test('foreign, altered and old requests are refused', () => {
   const good = sign(at, body);
   const refused = [
     [good, body + ' ', secret, at],
