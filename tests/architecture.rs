@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// The modules of the crate: each uses only those listed before it. `api` stands before
-/// `dispatcher` because the dispatcher takes the commands of the API as they are.
+/// `dispatcher` because the dispatcher accepts the commands of the API unchanged.
 const ORDER: &[&str] = &[
     "model",
     "runtime",

@@ -40,9 +40,10 @@ fn play(address: SocketAddr, way: &str) {
 }
 
 fn reports(root: &Path, way: &str) -> PathBuf {
-    let runtime = match cfg!(feature = "rt-async-std") {
-        true => "async-std",
-        false => "smol",
+    let runtime = if cfg!(feature = "rt-async-std") {
+        "async-std"
+    } else {
+        "smol"
     };
     root.join(format!("target/conformance/{way}-{runtime}"))
 }

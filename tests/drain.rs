@@ -78,7 +78,7 @@ fn draining_node_is_unready_and_refuses_clients() {
     });
 }
 
-/// Connects with room for a few kilobytes, so that a long answer cannot all lie in the kernel.
+/// Connects with small socket buffers, so that a long response does not fit into the kernel.
 fn small_buffer(address: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let socket = socket.expect("a socket");
@@ -99,7 +99,7 @@ fn response_in_progress_is_written_to_its_end() {
         for _ in 0..10 {
             backend.ok("POST", path, message.clone()).await;
         }
-        // A page of them is asked for so often that the node has to wait for the reader.
+        // The page is requested so often that the node has to wait for the reader.
         let request = backend.request("GET", path, &Value::Null).repeat(30);
         let mut socket = small_buffer(node.address);
         socket.write_all(request.as_bytes()).expect("it is taken");

@@ -1,7 +1,7 @@
-//! The WebSocket handshake and its frames: every check of the handshake over a socket, Origin, bytes
-//! that arrive with the head, the refusal of frames that break RFC 6455, the close handshake, the
-//! echo endpoint, and the end of a connection that panics. `rooms` and others test the commands in
-//! the frames.
+//! The WebSocket handshake and its frames: every check of the handshake over a socket, Origin,
+//! bytes that arrive with the head, the refusal of frames that break RFC 6455, the close handshake,
+//! the echo endpoint, and the end of a connection that panics. `rooms` and others test the commands
+//! in the frames.
 
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -61,7 +61,7 @@ fn a_wrong_handshake_is_refused_and_never_goes_on_as_http() {
 }
 
 #[test]
-fn the_accept_key_of_the_rfc_is_answered() {
+fn accept_key_of_the_rfc_example_is_returned() {
     run(async {
         let node = TestNode::with(patient).await;
         let mut caller = HttpClient::connect(node.address).await;
@@ -175,7 +175,7 @@ fn pages_of_the_same_host_and_of_listed_origins_are_let_in() {
 }
 
 #[test]
-fn an_open_node_on_loopback_lets_in_pages_of_this_machine_only() {
+fn open_node_on_loopback_accepts_pages_of_this_machine_only() {
     run(async {
         let node = TestNode::with(patient).await;
         for (origin, host, status) in [
@@ -359,7 +359,7 @@ fn a_close_is_answered_with_its_code_and_then_the_connection_ends() {
 }
 
 #[test]
-fn the_echo_path_sends_every_message_back() {
+fn echo_path_returns_every_message() {
     run(async {
         let node = TestNode::with(|config| {
             patient(config);
@@ -396,7 +396,7 @@ fn the_echo_path_sends_every_message_back() {
     });
 }
 
-/// A socket in memory that asks to upgrade, panics when it is read again, and has ended after that.
+/// An in-memory socket that sends an upgrade, panics on the next read, and then reads as closed.
 #[derive(Clone, Default)]
 struct Trap(Arc<AtomicUsize>);
 

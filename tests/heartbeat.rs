@@ -1,5 +1,5 @@
-//! Heartbeats: a peer that answers pings stays connected; one that does not is disconnected, and its
-//! connection is freed.
+//! Heartbeats: a peer that answers pings stays connected; one that does not is disconnected, and
+//! its connection is freed.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use switchboard::protocol::disconnect::Disconnect;
 use crate::support::frames::{FrameClient, PING};
 use crate::support::{TestNode, eventually, run, within};
 
-/// A node that pings every so often and waits half as long for the answer.
+/// A node with this ping interval, that waits half of it for the pong.
 async fn node(heartbeat: Duration) -> TestNode {
     TestNode::with(|config| {
         config.heartbeat = heartbeat;
@@ -22,12 +22,12 @@ async fn node(heartbeat: Duration) -> TestNode {
 }
 
 #[test]
-fn a_client_that_answers_pings_stays() {
+fn client_that_answers_pings_stays_connected() {
     run(async {
-        // A busy machine may keep the answer waiting for a second.
+        // On a busy machine the pong may take a second.
         let node = node(Duration::from_secs(4)).await;
         let mut ada = node.client().await;
-        // Reading is what makes the client answer.
+        // The client answers pings only while it is read.
         for _ in 0..3 {
             let received = within("a ping", ada.stream().next()).await;
             assert!(
@@ -40,7 +40,7 @@ fn a_client_that_answers_pings_stays() {
 }
 
 #[test]
-fn a_client_that_answers_no_ping_is_closed_and_then_hung_up_on() {
+fn client_without_pongs_receives_a_close_frame_and_is_disconnected() {
     run(async {
         let node = node(Duration::from_millis(500)).await;
         // A client of raw frames: a WebSocket library would answer the ping as soon as it is read.

@@ -206,7 +206,12 @@ fn reading_needs_a_grant_for_the_room_and_publishing_is_refused() {
         })
         .await;
         let join = json!({"type": "join", "room": ROOM});
-        let publish = |ephemeral: bool| json!({"type": "publish", "room": ROOM, "ephemeral": ephemeral, "data": {"node": "x", "incarnation": "y"}});
+        let data = json!({"node": "x", "incarnation": "y"});
+        let publish = |ephemeral: bool| {
+            json!({
+                "type": "publish", "room": ROOM, "ephemeral": ephemeral, "data": data
+            })
+        };
         for (patterns, may_read) in [
             (None, false),
             (Some(&["*"][..]), false),
@@ -220,12 +225,11 @@ fn reading_needs_a_grant_for_the_room_and_publishing_is_refused() {
                 assert_eq!(reply["type"], "ok", "{reply}");
             }
             let joined = client.call(join.clone()).await;
-            match may_read {
-                true => {
-                    assert_eq!(joined["type"], "ok", "{patterns:?}: {joined}");
-                    report(&mut client).await;
-                }
-                false => assert_eq!(joined["code"], "forbidden", "{patterns:?}: {joined}"),
+            if may_read {
+                assert_eq!(joined["type"], "ok", "{patterns:?}: {joined}");
+                report(&mut client).await;
+            } else {
+                assert_eq!(joined["code"], "forbidden", "{patterns:?}: {joined}");
             }
             for ephemeral in [false, true] {
                 let refused = client.call(publish(ephemeral)).await;
@@ -277,7 +281,7 @@ fn open_mode_lets_everyone_read_unless_a_rule_forbids_it() {
 /// A guess at what is practically idle: one per cent of a processor would matter on a small
 /// machine.
 #[test]
-fn a_node_with_nothing_to_do_is_practically_idle() {
+fn node_without_clients_is_practically_idle() {
     run(async {
         const LOOKED_AT: Duration = Duration::from_secs(5);
         let node = NodeProcess::start(&[]).await;

@@ -11,7 +11,7 @@ use switchboard::runtime;
 use crate::support::redis_server::RedisServer;
 use crate::support::{Cluster, TestClient, TestNode, run};
 
-/// Two nodes, or one that takes both places.
+/// Two nodes, or one that is used as both.
 struct TestNodes {
     nodes: Vec<TestNode>,
     _redis: Option<RedisServer>,
@@ -117,7 +117,10 @@ fn members_receive_joins_and_leaves_and_every_node_lists_the_same() {
             pages.push(page);
         }
         assert_eq!(pages[0], pages[1]);
-        let expected = json!([{"user": "ada", "connections": 1}, {"user": "bob", "connections": 1, "info": {"name": "Bob"}}]);
+        let expected = json!([
+            {"user": "ada", "connections": 1},
+            {"user": "bob", "connections": 1, "info": {"name": "Bob"}}
+        ]);
         assert_eq!(pages[0]["members"], expected);
         assert_eq!(pages[0]["version"], joined["version"]);
         bob.call(json!({"type": "leave", "room": "lobby"})).await;
@@ -150,7 +153,7 @@ fn reload_and_change_of_node_within_the_grace_send_no_events() {
 }
 
 #[test]
-fn two_devices_are_one_user() {
+fn user_with_two_devices_is_one_member() {
     on_one_and_two_nodes(short_grace, async |nodes| {
         let mut ada = nodes.member(0, "ada", "lobby").await;
         let bob = nodes.member(0, "bob", "lobby").await;
@@ -287,7 +290,7 @@ fn changes_during_a_redis_outage_are_sent_as_a_difference() {
 }
 
 #[test]
-fn the_members_of_a_killed_node_leave_once() {
+fn members_of_a_killed_node_leave_once() {
     run(async {
         let mut cluster = Cluster::start().await;
         let mut ada = cluster.nodes[0].client().await;

@@ -1,5 +1,5 @@
 //! Recovery: a client that rejoins with a position receives the messages it missed, in order and
-//! without gaps or duplicates, or the reply says that the position is lost.
+//! without gaps or duplicates, or the reply has `recovered: false`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use switchboard::model::retention::{LogLimits, Rule};
 
 use crate::support::{TestClient, TestNode, run};
 
-/// The data of the next `count` messages, whose offsets must go on from `offset`.
+/// The data of the next `count` messages, whose offsets must continue from `offset`.
 async fn messages(client: &mut TestClient, room: &str, offset: u64, count: u64) {
     for next in offset + 1..=offset + count {
         let message = client.message(room).await;
@@ -25,7 +25,7 @@ async fn publish(client: &mut TestClient, room: &str, from: u64, to: u64) {
 }
 
 #[test]
-fn a_client_that_names_its_position_gets_what_it_missed_and_then_what_is_new() {
+fn recovery_sends_missed_messages_before_new_ones() {
     run(async {
         let node = TestNode::start().await;
         let mut ada = node.client().await;
@@ -35,7 +35,10 @@ fn a_client_that_names_its_position_gets_what_it_missed_and_then_what_is_new() {
         let back = bob.rejoin("lobby", &joined["epoch"], 20).await;
         assert_eq!(
             back,
-            json!({"type": "ok", "id": 1, "room": "lobby", "epoch": joined["epoch"], "offset": 20, "top": 50, "recovered": true})
+            json!({
+                "type": "ok", "id": 1, "room": "lobby", "epoch": joined["epoch"],
+                "offset": 20, "top": 50, "recovered": true
+            })
         );
         messages(&mut bob, "lobby", 20, 30).await;
         publish(&mut ada, "lobby", 51, 60).await;
@@ -50,7 +53,7 @@ fn a_client_that_names_its_position_gets_what_it_missed_and_then_what_is_new() {
 }
 
 #[test]
-fn messages_that_the_node_no_longer_keeps_are_read_from_the_log() {
+fn messages_not_in_memory_are_read_from_the_log() {
     run(async {
         let node = TestNode::with(|config| config.recent_memory = 0).await;
         let mut ada = node.client().await;
@@ -71,7 +74,7 @@ fn messages_that_the_node_no_longer_keeps_are_read_from_the_log() {
 }
 
 #[test]
-fn a_recovery_that_is_larger_than_an_outbox_comes_in_pages_and_overflows_nothing() {
+fn recovery_larger_than_an_outbox_comes_in_pages_without_overflow() {
     run(async {
         let node = TestNode::with(|config| {
             config.outbox_bytes = 64 * 1024;
@@ -142,7 +145,7 @@ fn member_that_joins_again_starts_from_its_position() {
 }
 
 #[test]
-fn clients_that_come_back_while_the_room_is_busy_miss_nothing() {
+fn clients_that_rejoin_a_busy_room_miss_nothing() {
     run(async {
         let node = TestNode::with(|config| config.recent_memory = 20_000).await;
         let mut ada = node.client().await;
@@ -154,7 +157,8 @@ fn clients_that_come_back_while_the_room_is_busy_miss_nothing() {
             if n % 50 == 0 {
                 let mut bob = node.client().await;
                 let since = n / 3;
-                bob.ask(json!({"type": "join", "room": "lobby", "since": {"epoch": epoch, "offset": since}}))
+                let position = json!({"epoch": epoch, "offset": since});
+                bob.ask(json!({"type": "join", "room": "lobby", "since": position}))
                     .await;
                 others.push((bob, since));
             }

@@ -1,5 +1,5 @@
-//! Join, leave, publish and delivery on one node with the memory broker: the guarantees of the native
-//! protocol without faults.
+//! Join, leave, publish and delivery on one node with the memory broker: the guarantees of the
+//! native protocol without faults.
 
 use serde_json::json;
 
@@ -56,7 +56,7 @@ fn client_that_left_receives_nothing_and_leaving_unjoined_is_allowed() {
 }
 
 #[test]
-fn a_key_makes_a_retry_harmless() {
+fn publish_key_makes_a_retry_idempotent() {
     run(async {
         let node = TestNode::start().await;
         let mut ada = node.client().await;

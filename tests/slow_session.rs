@@ -60,7 +60,7 @@ fn a_slow_session_is_disconnected_without_delaying_others() {
 }
 
 #[test]
-fn a_client_that_never_reads_is_hung_up_on() {
+fn client_that_never_reads_is_disconnected() {
     run(async {
         let node = TestNode::with(|config| {
             config.outbox_bytes = 256 * 1024;

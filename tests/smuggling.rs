@@ -1,6 +1,6 @@
 //! Hostile requests on their way through nginx, with the configuration that is shipped, to a node.
 //! Whether nginx or the node refuses, a client gets one response to one request and never a tunnel,
-//! and the node reads exactly the requests that nginx forwards. `http_door` tests the responses of
+//! and the node reads exactly the requests that nginx forwards. `http` tests the responses of
 //! the node alone to the same bytes.
 
 use std::collections::BTreeSet;
@@ -80,11 +80,12 @@ impl Wire {
         // The response to HEAD has the length of a body that is not sent.
         let is_head = bytes.starts_with(b"HEAD");
         let answer = loop {
-            let answer = match is_head {
-                true => caller.head().await,
-                false => caller.answer().await,
+            let answer = if is_head {
+                caller.head().await
+            } else {
+                caller.answer().await
             };
-            // nginx reads bodies before it asks a node.
+            // nginx reads the body before it connects to a node.
             if answer.status != 100 {
                 break answer;
             }
@@ -115,7 +116,7 @@ impl Wire {
     }
 }
 
-/// The node answered what nginx asked, nothing more, and never with a tunnel.
+/// Checks that the node answered exactly the requests of nginx, and never with a tunnel.
 fn expect_no_deceit(exchanges: &[Exchange]) {
     for exchange in exchanges {
         let (requests, answers) = (exchange.requests(), exchange.answers());
@@ -129,7 +130,7 @@ fn expect_no_deceit(exchanges: &[Exchange]) {
     assert!(exchanges.iter().any(|exchange| exchange.answers() > 0));
 }
 
-/// The row as one whole request: nginx waits for what is announced before it asks a node.
+/// The row as one complete request: nginx waits for the announced body before it forwards.
 fn whole(bytes: &[u8]) -> Vec<u8> {
     let mut whole = bytes.to_vec();
     let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
@@ -296,7 +297,8 @@ fn deceptions() -> Vec<(String, String)> {
         rows.push((
             format!("a tunnel to {path} of version {version} that never opens"),
             format!(
-                "GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\nSec-WebSocket-Version: {version}\r\n\r\n{HIDDEN}"
+                "GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n\
+                 Sec-WebSocket-Version: {version}\r\n\r\n{HIDDEN}"
             ),
         ));
     }

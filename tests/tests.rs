@@ -14,7 +14,7 @@ mod dependencies;
 mod drain;
 mod handshake;
 mod heartbeat;
-mod http_door;
+mod http;
 mod isolation;
 mod limits;
 mod nodes;

@@ -23,7 +23,7 @@ fn refusal(outcome: Result<TestClient, Error>) -> Option<u16> {
 }
 
 #[test]
-fn a_token_is_taken_from_the_header_the_subprotocol_and_the_first_message() {
+fn token_is_read_from_header_subprotocol_and_first_message() {
     run(async {
         let issuer = Issuer::new();
         let node = TestNode::with(|config| issuer.secures(config)).await;
@@ -97,7 +97,7 @@ fn a_bad_token_is_refused_before_the_upgrade_and_in_a_message_with_a_code() {
             refused["code"], "forbidden",
             "a refused token changes nothing"
         );
-        // Within the leeway it is still taken; the node's clock ends it a moment later.
+        // Within the leeway it is still accepted; the node ends the connection a moment later.
         assert_eq!(client.sign_in(&expired).await["expires"], 0);
         let other = client.sign_in(&issuer.token("bob", &["lobby"])).await;
         assert_eq!(other["code"], "forbidden", "{other}");
@@ -171,7 +171,7 @@ fn a_connection_ends_with_its_token_unless_it_is_renewed() {
 }
 
 #[test]
-fn the_command_makes_a_token_that_a_node_takes() {
+fn token_command_makes_a_token_that_a_node_accepts() {
     run(async {
         let issuer = Issuer::new();
         let secret = issuer.path();
@@ -317,7 +317,7 @@ fn keys_that_cannot_be_used_are_refused_at_start_and_when_the_configuration_is_c
 }
 
 #[test]
-fn neither_tokens_nor_secrets_are_written_down_wherever_they_come() {
+fn tokens_and_secrets_are_never_logged() {
     run(async {
         let issuer = Issuer::new();
         let secret = issuer.path();

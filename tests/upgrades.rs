@@ -16,7 +16,7 @@ use crate::support::{NodeProcess, ReturningClient, TestClient, run, within};
 
 const ROOM: &str = "lobby";
 
-/// How long to wait between two rounds of publishes, so that the log keeps all of them.
+/// The time between two rounds of publishes, so that the log keeps all of them.
 const ROUND: Duration = Duration::from_millis(5);
 
 /// Two nodes, a client that starts on each, and the messages published so far.
@@ -27,7 +27,7 @@ struct Scene {
     redis: RedisServer,
 }
 
-/// A node that knows formats up to this one.
+/// A node that supports formats up to this one.
 async fn start(redis: &RedisServer, listen: SocketAddr, newest: u8) -> NodeProcess {
     let (url, listen) = (redis.url(), listen.to_string());
     let mut arguments = vec!["serve", "--listen", &listen, "--redis", &url];

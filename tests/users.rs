@@ -144,7 +144,8 @@ fn revoked_user_is_refused_by_all_nodes_also_new_ones_and_after_a_cut() {
             signed_in(node, &newer).await.join("lobby").await;
             signed_in(node, &bob).await;
         }
-        // Redis is killed and comes back empty: the running nodes write the revocations for new ones.
+        // Redis is killed and comes back empty: the running nodes write the revocations for new
+        // ones.
         redis.restart();
         for node in [&nodes[0], &nodes[1], &later] {
             is_ready(node).await;
@@ -208,7 +209,7 @@ fn revocations_survive_a_redis_restart_that_keeps_its_data() {
 }
 
 #[test]
-fn a_set_that_was_deleted_is_written_back_when_the_subscription_is_back() {
+fn deleted_set_is_written_again_when_the_subscription_is_restored() {
     run(async {
         let (issuer, redis) = (Issuer::new(), RedisServer::start());
         let node = start(&issuer, &redis).await;
@@ -237,7 +238,7 @@ async fn alone(issuer: &Issuer) -> TestNode {
 }
 
 #[test]
-fn a_token_that_may_be_newer_is_refused_with_a_code_that_invites_back() {
+fn token_that_may_be_newer_is_refused_with_a_retryable_code() {
     run(async {
         let (issuer, redis) = (Issuer::new(), RedisServer::start());
         for node in [alone(&issuer).await, start(&issuer, &redis).await] {
@@ -260,7 +261,7 @@ fn a_token_that_may_be_newer_is_refused_with_a_code_that_invites_back() {
 }
 
 #[test]
-fn other_devices_are_logged_out_by_the_issuers_clock_and_the_new_token_is_not_hit() {
+fn revocation_by_the_issuers_clock_spares_the_new_token() {
     run(async {
         let (issuer, redis) = (Issuer::new(), RedisServer::start());
         for node in [alone(&issuer).await, start(&issuer, &redis).await] {
@@ -291,7 +292,7 @@ fn other_devices_are_logged_out_by_the_issuers_clock_and_the_new_token_is_not_hi
 }
 
 #[test]
-fn the_call_is_answered_in_time_though_a_node_has_just_died() {
+fn call_is_answered_in_time_after_a_node_was_killed() {
     run(async {
         let (issuer, redis) = (Issuer::new(), RedisServer::start());
         let (secret, file, url) = (issuer.path(), key_file(), redis.url());
@@ -338,7 +339,7 @@ fn node_without_redis_refuses_revocations_and_unverifiable_clients() {
 }
 
 #[test]
-fn a_backend_brings_a_user_into_a_room_and_takes_it_out_on_every_node() {
+fn backend_adds_and_removes_a_user_of_a_room_on_every_node() {
     run(async {
         let (issuer, redis) = (Issuer::new(), RedisServer::start());
         let nodes = [start(&issuer, &redis).await, start(&issuer, &redis).await];

@@ -1,5 +1,6 @@
 //! The writer of a session on a socket that accepts a few bytes at a time: frames are written once
-//! and in order, the dispatcher is notified when the outbox is drained, and the close frame is last.
+//! and in order, the dispatcher is notified when the outbox is drained, and the close frame is
+//! last.
 
 use std::io;
 use std::pin::Pin;
@@ -18,11 +19,11 @@ use crate::support::bare_node::node_of;
 use crate::support::frames::upgrade;
 use crate::support::{eventually, run, within};
 
-/// Bytes that the socket takes at once.
+/// The bytes that the socket accepts per write.
 const SIP: usize = 7;
 
-/// A socket in memory that asks to upgrade and is silent. Every other time it is not ready to be
-/// written.
+/// An in-memory socket that sends an upgrade and nothing else. Every other time it is not ready to
+/// be written.
 #[derive(Clone, Default)]
 struct Trickle(Arc<Mutex<Ends>>);
 
@@ -96,7 +97,7 @@ impl Socket for Trickle {
 }
 
 #[test]
-fn a_socket_that_takes_a_few_bytes_at_a_time_gets_everything_once_and_in_order() {
+fn socket_that_accepts_few_bytes_receives_everything_once_in_order() {
     run(async {
         let (inbox, events) = flume::unbounded();
         let next = async || within("an event", events.recv_async()).await.expect("one");

@@ -1,7 +1,7 @@
 //! The HTTP API on running nodes. Unit tests in `src/api` test paths, fields and codes.
 
 mod access;
-mod census;
+mod cluster_queries;
 mod outages;
 mod publishing;
 

@@ -105,9 +105,10 @@ fn random_cuts_lose_duplicate_and_reorder_nothing_acknowledged() {
     for round in 0..60 {
         for n in 0..random.usize(0..30) {
             let (text, is_keyed) = (format!("{round}.{n}"), random.bool());
-            let form = match is_keyed {
-                true => Form::keyed("ada", &text),
-                false => Form::default(),
+            let form = if is_keyed {
+                Form::keyed("ada", &text)
+            } else {
+                Form::default()
             };
             let ticket = publisher.send_publish("lobby", &text, form);
             unanswered.push((text, is_keyed, ticket));
@@ -143,7 +144,7 @@ fn random_cuts_lose_duplicate_and_reorder_nothing_acknowledged() {
 }
 
 #[test]
-fn a_pause_of_two_seconds_is_waited_out() {
+fn pause_of_redis_of_two_seconds_is_tolerated() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     node.follow("lobby");
@@ -163,7 +164,7 @@ fn a_pause_of_two_seconds_is_waited_out() {
 fn node_without_a_redis_round_trip_is_not_ready() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
-    // Everything but publishing goes on.
+    // Redis suspends writes and PUBLISH; everything else continues.
     server.query::<()>(&["CLIENT", "PAUSE", "60000", "WRITE"]);
     node.until_ready(false, Duration::from_secs(5));
     server.query::<()>(&["CLIENT", "UNPAUSE"]);

@@ -1,5 +1,5 @@
-//! Nodes that know formats of different versions on one Redis: each writes the newest format that
-//! all live nodes read, and never skips one that it does not know.
+//! Nodes that support different format versions on one Redis: each writes the newest format that
+//! all live nodes read, and never skips an entry in a newer format.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::support::redis_server::RedisServer;
 
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// A node that knows formats up to this one.
+/// A node that supports formats up to this one.
 fn node(server: &RedisServer, newest: u8) -> BrokerNode {
     let newest = Format::new(newest).expect("a digit");
     BrokerNode::on_with(server, |settings| settings.newest_format = newest)
@@ -52,7 +52,7 @@ fn node_writes_the_newest_format_that_all_live_leases_announce() {
         "it cannot know the others yet"
     );
     until_written(&server, &mut a, '2');
-    // A node that knows more does not write more.
+    // A node that supports more does not write more.
     let mut b = node(&server, 3);
     until_written(&server, &mut b, '2');
     let mut old = node(&server, 1);
@@ -132,13 +132,13 @@ fn entry_in_a_newer_format_ends_the_page_and_makes_the_node_not_ready_until_it_i
         "no hole in history"
     );
     assert_eq!(old.metrics.junk_total.get(), 0);
-    // Asked again and again it stays so, and a node that knows the format reads everything.
+    // Repeated reads return the same, and a node that supports the format reads everything.
     assert_eq!(read(&mut old), Err(Refused::Newer));
     assert_eq!(old.readiness.state(), State::Unreadable);
     let mut new = node(&server, 2);
     let page = new.read("lobby", Range::After(stands), 10);
     assert_eq!(offsets(&page), [2, 3, 4]);
-    // When the entry is trimmed, the page begins behind it.
+    // When the entry is trimmed, the page begins after it.
     server.query::<()>(&["XTRIM", "sb:{lobby}:log", "MINID", "4"]);
     let page = old.read("lobby", Range::After(at), 10);
     assert_eq!((page.first, offsets(&page)), (4, vec![4]));
@@ -178,7 +178,7 @@ fn members_in_a_newer_format_are_neither_left_out_nor_overwritten() {
     assert_eq!(refused.map(|_| ()), Err(Refused::Newer));
     until_state(&old, State::Unreadable);
     old.here("lobby", "ada", 1);
-    // Other rooms go on meanwhile.
+    // Other rooms are not affected.
     old.here("elsewhere", "ada", 1);
     old.until_members("elsewhere", "ada:1");
     let kept: String = server.query(&["HGET", "sb:{lobby}:here", "ada"]);

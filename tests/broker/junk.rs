@@ -160,7 +160,7 @@ fn values_of_another_type_end_the_epoch_and_nothing_else() {
 }
 
 #[test]
-fn a_key_that_holds_junk_is_not_known() {
+fn publish_key_with_junk_is_unknown() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     for junk in [&["SET"][..], &["RPUSH"], &["SADD"]] {

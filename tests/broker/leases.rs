@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use switchboard::broker::redis::{LEASE, RedisSettings};
 
-use super::here::Table;
 use super::node::{BrokerNode, SHORT_LEASE, settings};
+use super::presence_table::Table;
 use crate::support::gate::Gate;
 use crate::support::redis_server::RedisServer;
 
@@ -22,7 +22,7 @@ fn shipped(url: &str) -> BrokerNode {
 }
 
 #[test]
-fn the_members_of_a_dead_node_are_gone_within_fifteen_seconds_once_each() {
+fn members_of_a_dead_node_leave_once_within_fifteen_seconds() {
     let server = RedisServer::start();
     let (mut a, mut b) = (shipped(&server.url()), shipped(&server.url()));
     let dead = shipped(&server.url());
@@ -126,7 +126,7 @@ fn redis_outage_removes_no_member() {
 }
 
 #[test]
-fn after_an_outage_the_first_to_return_waits_for_the_others() {
+fn first_node_after_an_outage_waits_for_the_others() {
     let server = RedisServer::start();
     let gate = Gate::before(server.port());
     let mut a = BrokerNode::on(&server);
@@ -183,7 +183,7 @@ fn commands_in_doubt_are_repeated_until_acknowledged() {
 }
 
 #[test]
-fn ten_thousand_members_cost_redis_nothing_while_nothing_changes() {
+fn ten_thousand_idle_members_cause_no_redis_commands() {
     let server = RedisServer::start();
     let mut nodes = [shipped(&server.url()), shipped(&server.url())];
     for room in 0..1000 {

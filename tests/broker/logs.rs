@@ -8,7 +8,7 @@ use switchboard::model::id::{Epoch, Position};
 use super::node::{BrokerNode, Form, entries, offsets};
 use crate::support::redis_server::RedisServer;
 
-/// Two nodes that stand at offset 5 of the lobby.
+/// Two nodes at offset 5 of the lobby.
 fn scene() -> (RedisServer, BrokerNode, BrokerNode, Position) {
     let server = RedisServer::start();
     let (mut a, b) = (BrokerNode::on(&server), BrokerNode::on(&server));
@@ -94,7 +94,7 @@ fn position_and_log_set_back_together_end_where_the_stream_ended() {
 }
 
 #[test]
-fn a_position_set_back_ends_where_the_log_ends_when_a_publish_comes_first() {
+fn position_set_back_ends_at_the_end_of_the_log_after_a_publish() {
     let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", "3"]);
     let first = b.publish("lobby", "new");
@@ -108,7 +108,7 @@ fn a_position_set_back_ends_where_the_log_ends_when_a_publish_comes_first() {
 }
 
 #[test]
-fn a_log_that_lost_its_end_begins_one_epoch_and_not_one_with_each_read() {
+fn log_that_lost_its_end_begins_one_epoch_and_not_one_per_read() {
     let (server, mut a, mut b, stands) = scene();
     server.query::<()>(&["XDEL", "sb:{lobby}:log", "5-0"]);
     let top = a.top("lobby");
@@ -127,7 +127,7 @@ fn a_log_that_lost_its_end_begins_one_epoch_and_not_one_with_each_read() {
 }
 
 #[test]
-fn a_position_that_is_nonsense_begins_an_epoch_behind_the_entries() {
+fn invalid_position_begins_an_epoch_after_the_entries() {
     for (field, value) in [
         ("offset", "x"),
         ("offset", "1e3"),
@@ -223,7 +223,7 @@ fn keys_are_found_across_ended_epochs_unless_their_message_was_lost() {
     );
     assert_eq!(keyed(&mut a, "kept"), kept);
     let lost = keyed(&mut a, "lost");
-    // The key is there, and the end of the log is not.
+    // The key still exists, and the end of the log does not.
     server.query::<()>(&[
         "HSET",
         "sb:{lobby}:meta",
@@ -267,7 +267,7 @@ fn hole_ends_a_page_and_is_reported_in_the_next() {
 }
 
 #[test]
-fn an_entry_that_cannot_be_read_leaves_no_hole() {
+fn unreadable_entry_leaves_no_hole() {
     let (server, mut a, _, stands) = scene();
     server.query::<()>(&["XADD", "sb:{lobby}:log", "6-0", "b", "0 of no format"]);
     server.query::<()>(&["HSET", "sb:{lobby}:meta", "offset", "6"]);
@@ -277,7 +277,7 @@ fn an_entry_that_cannot_be_read_leaves_no_hole() {
 }
 
 #[test]
-fn a_page_of_great_messages_is_short_and_the_next_goes_on() {
+fn page_of_large_messages_is_short_and_the_next_continues() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     let epoch = node.top("lobby").epoch;
@@ -298,7 +298,7 @@ fn a_page_of_great_messages_is_short_and_the_next_goes_on() {
 }
 
 #[test]
-fn keys_and_logs_live_as_long_as_they_should() {
+fn keys_and_logs_expire_in_time() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     node.top("idle");

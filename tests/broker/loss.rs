@@ -9,7 +9,7 @@ use super::node::{BrokerNode, Form, entries, settings};
 use crate::support::redis_server::{Options, RedisServer};
 
 #[test]
-fn a_cut_subscription_comes_back_and_nothing_is_missed() {
+fn cut_subscription_is_restored_without_missing_messages() {
     let server = RedisServer::start();
     let (mut node, mut other) = (BrokerNode::on(&server), BrokerNode::on(&server));
     for room in ["lobby", "quiet"] {
@@ -50,7 +50,7 @@ fn publishes_and_reads_survive_their_connections() {
 }
 
 #[test]
-fn a_redis_that_comes_back_empty_begins_a_new_epoch_and_is_used_within_a_second() {
+fn emptied_redis_begins_a_new_epoch_and_is_used_within_a_second() {
     let mut server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     let mut stands = node.publish("lobby", "one");
@@ -72,7 +72,7 @@ fn a_redis_that_comes_back_empty_begins_a_new_epoch_and_is_used_within_a_second(
 }
 
 #[test]
-fn a_redis_that_comes_back_with_its_data_begins_a_new_epoch_and_keeps_everything() {
+fn restarted_redis_begins_a_new_epoch_and_keeps_its_data() {
     let options = Options::default().arg("--appendonly yes --appendfsync always");
     let mut server = RedisServer::with(options);
     let mut node = BrokerNode::on(&server);
@@ -157,7 +157,7 @@ fn publishes_during_a_redis_outage_wait_and_are_then_refused() {
 }
 
 #[test]
-fn a_subscriber_that_redis_cuts_off_for_its_backlog_recovers() {
+fn subscriber_disconnected_for_its_backlog_recovers() {
     let server = RedisServer::start();
     let limit = [
         "CONFIG",

@@ -29,7 +29,7 @@ fn synced(replica: &RedisServer) {
 }
 
 #[test]
-fn the_master_is_used_wherever_it_stands_in_the_list() {
+fn master_is_used_at_any_place_in_the_list() {
     let (master, replica) = pair();
     let urls = [&replica.url()[..], &master.url()];
     let mut node = BrokerNode::redis(&urls, settings()).ready();
@@ -75,7 +75,7 @@ fn a_promoted_replica_is_found_within_three_seconds_and_begins_a_new_epoch() {
 }
 
 #[test]
-fn a_demoted_master_is_left_although_its_connections_live() {
+fn demoted_master_is_abandoned_although_its_connections_work() {
     let (old, new) = pair();
     let urls = [&old.url()[..], &new.url()];
     let mut node = BrokerNode::redis(&urls, settings()).ready();

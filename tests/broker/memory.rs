@@ -27,7 +27,7 @@ fn kept(node: &mut BrokerNode, room: &str) -> (u64, usize) {
 }
 
 #[test]
-fn all_logs_together_are_bounded_and_small_rooms_do_not_pay_for_large_ones() {
+fn total_log_memory_is_bounded_and_large_rooms_are_trimmed_first() {
     let mut node = node();
     let start = node.top("large");
     for _ in 0..10 {
@@ -62,7 +62,7 @@ fn all_logs_together_are_bounded_and_small_rooms_do_not_pay_for_large_ones() {
 }
 
 #[test]
-fn keys_are_bounded_by_refusals_because_they_are_promises() {
+fn publish_keys_over_the_limit_are_refused() {
     let mut node = node();
     let text = "x".repeat(10_000);
     let refused = (0..2_000).find_map(|n| {

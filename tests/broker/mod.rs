@@ -1,5 +1,5 @@
-//! The contract of every broker: the same scenarios on each, through the interface alone. Then tests
-//! of the faults that only Redis can have.
+//! The contract of every broker: the same scenarios on each, through the interface alone. Then
+//! tests of the faults that only Redis can have.
 
 /// Each scenario becomes a test of each broker.
 macro_rules! over_every_broker {
@@ -15,11 +15,9 @@ macro_rules! over_every_broker {
 }
 
 mod agreement;
-mod census;
+mod cluster_queries;
 mod cuts;
 mod formats;
-mod herd;
-mod here;
 mod junk;
 mod leases;
 mod logs;
@@ -28,8 +26,10 @@ mod master;
 mod memory;
 mod node;
 mod presence;
+mod presence_table;
 mod redis;
 mod refill;
+mod rejoin;
 mod revocations;
 mod scenarios;
 mod webhooks;

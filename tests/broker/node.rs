@@ -19,7 +19,7 @@ use switchboard::model::retention::Retention;
 
 use crate::support::redis_server::RedisServer;
 
-/// How long anything may take.
+/// The deadline of every wait.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Short, so that a test observes the time before and after it.

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use super::here::{Table, list, user};
 use super::node::{BrokerNode, SHORT_LEASE, World};
+use super::presence_table::{Table, list, user};
 
 over_every_broker! {
     a_user_joins_once_and_leaves_once_however_many_connections_there_are,
     a_user_on_two_nodes_is_one_member,
-    the_newest_info_is_shown_and_a_new_one_is_a_change,
-    those_without_a_name_are_counted_and_not_listed,
+    newest_info_is_listed_and_a_new_one_is_a_change,
+    anonymous_connections_are_counted_and_not_listed,
     pages_go_by_the_order_of_names,
-    an_empty_room_goes_on_where_its_list_ended,
-    a_change_that_was_missed_shows_in_the_next,
-    the_members_of_a_node_that_ends_leave_once,
-    a_node_that_retires_keeps_its_members_for_that_time,
+    empty_room_continues_the_versions_of_its_list,
+    missed_change_is_detected_by_the_next,
+    members_of_an_ended_node_leave_once,
+    retiring_node_keeps_its_members_for_the_given_time,
 }
 
 fn a_user_joins_once_and_leaves_once_however_many_connections_there_are(world: World) {
@@ -63,7 +63,7 @@ fn a_user_on_two_nodes_is_one_member(world: World) {
     );
 }
 
-fn the_newest_info_is_shown_and_a_new_one_is_a_change(world: World) {
+fn newest_info_is_listed_and_a_new_one_is_a_change(world: World) {
     let (a, mut b) = (world.node(), world.node());
     b.follow("lobby");
     let mut last = 0;
@@ -104,7 +104,7 @@ fn the_newest_info_is_shown_and_a_new_one_is_a_change(world: World) {
     );
 }
 
-fn those_without_a_name_are_counted_and_not_listed(world: World) {
+fn anonymous_connections_are_counted_and_not_listed(world: World) {
     let (a, mut b) = (world.node(), world.node());
     let mut table = Table::of(&mut b, "lobby");
     a.here("lobby", "", 3);
@@ -122,7 +122,10 @@ fn until_anonymous(node: &mut BrokerNode, wanted: u64) {
     let start = std::time::Instant::now();
     while node.members("lobby").anonymous != wanted {
         let is = node.members("lobby").anonymous;
-        assert!(start.elapsed() < super::here::SOON, "{is}, not {wanted}");
+        assert!(
+            start.elapsed() < super::presence_table::SOON,
+            "{is}, not {wanted}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -163,7 +166,7 @@ fn pages_go_by_the_order_of_names(world: World) {
     assert_eq!(gone.members[0].user, user("cy"), "a name need not be there");
 }
 
-fn an_empty_room_goes_on_where_its_list_ended(world: World) {
+fn empty_room_continues_the_versions_of_its_list(world: World) {
     let (a, mut b) = (world.node(), world.node());
     let mut table = Table::of(&mut b, "lobby");
     for _ in 0..3 {
@@ -176,7 +179,7 @@ fn an_empty_room_goes_on_where_its_list_ended(world: World) {
     assert!(b.members("lobby").version > 0);
 }
 
-fn a_change_that_was_missed_shows_in_the_next(world: World) {
+fn missed_change_is_detected_by_the_next(world: World) {
     let (a, mut b) = (world.node(), world.node());
     b.follow("lobby");
     a.here("lobby", "ada", 1);
@@ -194,7 +197,7 @@ fn a_change_that_was_missed_shows_in_the_next(world: World) {
     assert!(change.from > stands);
 }
 
-fn the_members_of_a_node_that_ends_leave_once(world: World) {
+fn members_of_an_ended_node_leave_once(world: World) {
     let (a, mut b) = (world.node(), world.node());
     let mut table = Table::of(&mut b, "lobby");
     for name in ["ada", "bob", "cy"] {
@@ -216,7 +219,7 @@ fn the_members_of_a_node_that_ends_leave_once(world: World) {
     assert_eq!(table.list(), "bob:1");
 }
 
-fn a_node_that_retires_keeps_its_members_for_that_time(world: World) {
+fn retiring_node_keeps_its_members_for_the_given_time(world: World) {
     let (a, mut b) = (world.node(), world.node());
     let mut table = Table::of(&mut b, "lobby");
     for name in ["ada", "bob"] {

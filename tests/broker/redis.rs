@@ -8,8 +8,8 @@ use switchboard::broker::{Range, Refused};
 use switchboard::dispatcher::Now;
 use switchboard::model::revocations::Cutoff;
 
-use super::here::list;
 use super::node::{BrokerNode, Form, settings};
+use super::presence_table::list;
 use crate::support::redis_server::{Options, RedisServer};
 
 fn works(mut node: BrokerNode) {
@@ -48,9 +48,12 @@ fn password_user_and_database_come_from_the_address() {
     let server = RedisServer::with(options.arg("--requirepass s:e/c"));
     let port = server.port();
     let acl = "ACL SETUSER ada on >pw ~sb:* &sb* -@all +hello +auth +select \
-               +info +script|load +eval +evalsha +publish +subscribe +unsubscribe +hmget +hset +get \
-               +set +del +xadd +xrange +xrevrange +pexpire +pttl +persist +time +hget +hlen +hdel +hexists +hscan \
-               +zadd +zrem +zscore +zcard +zrangebylex +zrangebyscore +zremrangebyscore +zrandmember";
+               +info +script|load +eval +evalsha +publish +subscribe +unsubscribe \
+               +hmget +hset +get \
+               +set +del +xadd +xrange +xrevrange +pexpire +pttl +persist +time \
+               +hget +hlen +hdel +hexists +hscan \
+               +zadd +zrem +zscore +zcard +zrangebylex +zrangebyscore \
+               +zremrangebyscore +zrandmember";
     server.query::<String>(&acl.split_whitespace().collect::<Vec<_>>());
     for url in [
         format!("redis://:s%3Ae%2Fc@127.0.0.1:{port}"),
@@ -161,7 +164,7 @@ fn junk_on_a_topic_is_counted_and_dropped() {
 }
 
 #[test]
-fn a_full_redis_refuses_publishes_and_nothing_of_them_is_done() {
+fn full_redis_refuses_publishes_without_side_effects() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     let first = node.publish("lobby", "one");
@@ -179,7 +182,7 @@ fn a_full_redis_refuses_publishes_and_nothing_of_them_is_done() {
 }
 
 #[test]
-fn a_node_starts_without_redis_and_is_ready_within_a_second_of_its_arrival() {
+fn node_starts_without_redis_and_is_ready_a_second_after_it_appears() {
     let mut server = RedisServer::absent(Options::default());
     let mut node = BrokerNode::redis(&[&server.url()], settings());
     let early = node.send_publish("early", "early", Form::default());

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::here::{Table, list};
 use super::node::{BrokerNode, SHORT_LEASE, settings};
+use super::presence_table::{Table, list};
 use crate::support::gate::Gate;
 use crate::support::redis_server::{Options, RedisServer};
 
@@ -82,7 +82,7 @@ fn list_is_unavailable_until_a_slow_node_has_written_its_members() {
 }
 
 #[test]
-fn redis_comes_back_empty() {
+fn emptied_redis_is_filled_by_the_nodes() {
     let mut server = RedisServer::start();
     let (a, b, table) = scene(&server);
     server.kill();
@@ -155,7 +155,7 @@ fn junk_in_a_list_is_counted_and_skipped() {
 }
 
 #[test]
-fn a_key_of_another_kind_gives_way_to_the_list() {
+fn key_of_another_type_is_replaced_by_the_list() {
     let server = RedisServer::start();
     let mut a = BrokerNode::on(&server);
     for key in ["sb:{one}:here", "sb:{two}:names"] {
@@ -173,7 +173,7 @@ fn a_key_of_another_kind_gives_way_to_the_list() {
 }
 
 #[test]
-fn an_empty_room_leaves_only_its_version_for_a_while() {
+fn empty_room_keeps_only_its_version_for_a_while() {
     let server = RedisServer::start();
     let (mut a, b, mut table) = scene(&server);
     for user in ["ada", "bob"] {
@@ -196,7 +196,7 @@ fn an_empty_room_leaves_only_its_version_for_a_while() {
 }
 
 #[test]
-fn a_full_redis_ends_no_lease_and_takes_members_in_when_it_has_room() {
+fn full_redis_ends_no_lease_and_stores_members_when_it_has_memory() {
     let server = RedisServer::start();
     let (mut a, b, mut table) = scene(&server);
     server.query::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);

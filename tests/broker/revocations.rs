@@ -89,7 +89,7 @@ impl BrokerNode {
         all
     }
 
-    /// Reads until so many other nodes are awaited.
+    /// Reads until the set awaits this number of other nodes.
     fn until_awaited(&mut self, wanted: u64) -> StoredRevocations {
         let start = std::time::Instant::now();
         loop {
@@ -104,11 +104,11 @@ impl BrokerNode {
 }
 
 over_every_broker!(
-    the_greatest_cutoff_of_a_user_stays,
-    the_oldest_revocation_goes_over_the_bound_and_an_expired_one_goes,
+    highest_cutoff_of_a_user_is_kept,
+    oldest_revocation_over_the_bound_and_expired_ones_are_removed,
 );
 
-fn the_greatest_cutoff_of_a_user_stays(world: World) {
+fn highest_cutoff_of_a_user_is_kept(world: World) {
     let (mut one, mut other) = (world.node(), world.node());
     let now = Now::read().unix_ms;
     assert_eq!(one.revocations(), []);
@@ -128,7 +128,7 @@ fn the_greatest_cutoff_of_a_user_stays(world: World) {
     assert_eq!(other.revocations()[0].1, Cutoff::at(now + 1));
 }
 
-fn the_oldest_revocation_goes_over_the_bound_and_an_expired_one_goes(world: World) {
+fn oldest_revocation_over_the_bound_and_expired_ones_are_removed(world: World) {
     let mut node = world.node();
     let now = Now::read().unix_ms;
     node.revoke("late", Cutoff::issued_before(now - HOUR - 60_000));
@@ -158,7 +158,7 @@ fn the_oldest_revocation_goes_over_the_bound_and_an_expired_one_goes(world: Worl
 }
 
 #[test]
-fn the_set_is_unconfirmed_after_a_restart_until_every_live_node_has_confirmed() {
+fn set_is_unconfirmed_after_a_restart_until_every_live_node_confirms() {
     let options = Options::default().arg("--appendonly yes --appendfsync always");
     let mut server = RedisServer::with(options);
     let (mut one, mut other) = (BrokerNode::on(&server), BrokerNode::on(&server));
@@ -208,7 +208,7 @@ fn node_detects_lost_data_without_a_redis_restart() {
 }
 
 #[test]
-fn a_set_of_another_type_is_made_anew_and_unconfirmed() {
+fn set_of_another_type_is_replaced_and_unconfirmed() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     let cutoff = Cutoff::at(Now::read().unix_ms);

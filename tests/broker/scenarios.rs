@@ -8,8 +8,8 @@ use super::node::{Form, LINGER, World, entries, name, offsets};
 over_every_broker! {
     offsets_start_at_one_and_both_nodes_receive_them_in_order,
     room_without_followers_keeps_its_messages,
-    a_repeated_key_answers_the_first_position_and_adds_nothing,
-    an_ephemeral_publication_has_no_offset_and_no_place_in_the_log,
+    repeated_key_returns_the_first_position_and_appends_nothing,
+    ephemeral_publication_has_no_offset_and_is_not_in_the_log,
     pages_go_forward_from_a_position,
     pages_go_backward_from_an_offset,
     a_position_of_another_epoch_begins_at_the_oldest,
@@ -44,7 +44,7 @@ fn room_without_followers_keeps_its_messages(world: World) {
     assert!(node.rest().is_empty(), "and no event is sent");
 }
 
-fn a_repeated_key_answers_the_first_position_and_adds_nothing(world: World) {
+fn repeated_key_returns_the_first_position_and_appends_nothing(world: World) {
     let (mut a, mut b) = (world.node(), world.node());
     a.follow("lobby");
     let ada = Form::keyed("ada", "k1");
@@ -72,7 +72,7 @@ fn a_repeated_key_answers_the_first_position_and_adds_nothing(world: World) {
     assert_eq!(received, [1, 2, 3, 4]);
 }
 
-fn an_ephemeral_publication_has_no_offset_and_no_place_in_the_log(world: World) {
+fn ephemeral_publication_has_no_offset_and_is_not_in_the_log(world: World) {
     let (mut a, mut b) = (world.node(), world.node());
     b.follow("lobby");
     let form = Form {

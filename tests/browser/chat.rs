@@ -93,7 +93,7 @@ fn page_reconnects_after_a_node_is_killed_and_shows_messages_once_in_order() {
 }
 
 #[test]
-fn nothing_lies_beyond_the_edge_of_a_small_phone() {
+fn chat_page_fits_a_small_phone() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();

@@ -13,7 +13,10 @@ use crate::support::redis_server::{Options, RedisServer};
 const COUNT: &str = "
     const [user, publishes, done] = arguments;
     import('/switchboard.js').then(({ Switchboard }) => {
-        const counter = { seen: [], gaps: [], acknowledged: 0, refused: [], nodes: [], begun: false, ending: false, ended: false };
+        const counter = {
+            seen: [], gaps: [], acknowledged: 0, refused: [], nodes: [],
+            begun: false, ending: false, ended: false,
+        };
         window.counter = counter;
         const board = new Switchboard(undefined, { user });
         board.on('state', ({ state, node }) => state === 'open' && counter.nodes.push(node));

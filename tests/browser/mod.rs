@@ -52,7 +52,9 @@ async fn shows(page: &Page, sender: &str, text: &str) {
         .await;
 }
 
-const SHOWN: &str = "return [...document.querySelectorAll('.messages .message')].map((item) => \
-                     [item.querySelector('.sender').textContent, item.querySelector('.text').textContent])";
-const SHOWN_IS: &str = "const shown = [...document.querySelectorAll('.messages .message')].map((item) => \
-                        [item.querySelector('.sender').textContent, item.querySelector('.text').textContent]);";
+const SHOWN: &str = "
+    return [...document.querySelectorAll('.messages .message')].map((item) =>
+        ['.sender', '.text'].map((part) => item.querySelector(part).textContent))";
+const SHOWN_IS: &str = "
+    const shown = [...document.querySelectorAll('.messages .message')].map((item) =>
+        ['.sender', '.text'].map((part) => item.querySelector(part).textContent));";

@@ -27,7 +27,8 @@ async fn lists(page: &Page, people: &[&str]) {
 const HERE: &str = "
     document.querySelector('#rooms button').click();
     const rows = [...document.querySelectorAll('#people-list .label')];
-    const texts = rows.map((row) => [...row.querySelectorAll('.name, .details')].map((part) => part.textContent).join(' '));
+    const texts = rows.map((row) =>
+        [...row.querySelectorAll('.name, .details')].map((part) => part.textContent).join(' '));
     return JSON.stringify(texts) === JSON.stringify(arguments[0]);
 ";
 
@@ -39,7 +40,8 @@ async fn presence_lines(page: &Page) -> Value {
 }
 
 async fn shows_presence(page: &Page, line: &str) {
-    let script = "return [...document.querySelectorAll('.comings')].some((line) => line.textContent === arguments[0])";
+    let script = "return [...document.querySelectorAll('.comings')]
+                      .some((line) => line.textContent === arguments[0])";
     page.until(line, script, vec![json!(line)]).await;
 }
 
@@ -70,7 +72,8 @@ fn user_with_many_devices_is_listed_once_until_the_last_leaves() {
         let mut anonymous = cluster.nodes[1].client().await;
         anonymous.join("lobby").await;
         let nameless = "document.querySelector('#rooms button').click();
-                        return document.getElementById('people-rest').textContent === 'and 1 without a name'";
+                        const rest = document.getElementById('people-rest');
+                        return rest.textContent === 'and 1 without a name'";
         ada.until("a number of the others", nameless, vec![]).await;
 
         leave_page(&laptop).await;
@@ -192,7 +195,8 @@ fn typing_is_shown_expires_and_is_not_stored() {
 /// Opens the direct conversation with a member.
 async fn write_to(page: &Page, user: &str) {
     let script = "const name = (row) => row.querySelector('.name').textContent;
-                  const row = [...document.querySelectorAll('button.person')].find((row) => name(row) === arguments[0]);
+                  const row = [...document.querySelectorAll('button.person')]
+                      .find((row) => name(row) === arguments[0]);
                   row?.click();
                   return row !== undefined";
     page.until(user, script, vec![json!(user)]).await;
@@ -201,7 +205,9 @@ async fn write_to(page: &Page, user: &str) {
 /// Waits until the direct conversations and their unread counts are these: `bob 1`.
 async fn directs(page: &Page, talks: &[&str]) {
     let script = "const tabs = [...document.querySelectorAll('#directs button')];
-                  const texts = tabs.map((tab) => [...tab.querySelectorAll('.label, .unread')].map((part) => part.firstChild.textContent).join(' '));
+                  const texts = tabs.map((tab) =>
+                      [...tab.querySelectorAll('.label, .unread')]
+                          .map((part) => part.firstChild.textContent).join(' '));
                   return JSON.stringify(texts) === JSON.stringify(arguments[0])";
     page.until(&format!("{talks:?}"), script, vec![json!(talks)])
         .await;

@@ -26,7 +26,7 @@ fn a_page_of_another_origin_cannot_connect() {
                 page.script_async(CONNECT, vec![url.clone()]).await,
                 "refused"
             );
-            // The node is there, and takes its own pages.
+            // The node is running, and accepts its own pages.
             page.goto(&format!("http://{}/", node.address)).await;
             assert_eq!(page.script_async(CONNECT, vec![url]).await, "connected");
         };
@@ -46,7 +46,7 @@ const CONNECT: &str = "
 ";
 
 #[test]
-fn a_page_may_show_its_token_as_a_subprotocol() {
+fn page_may_send_its_token_as_a_subprotocol() {
     browse(async {
         let issuer = Issuer::new();
         let node = NodeProcess::start(&["--token-secret-file", &issuer.path()]).await;
@@ -89,7 +89,7 @@ async fn serve_blank_pages(listener: Listener) {
 }
 
 #[test]
-fn the_page_obeys_its_own_policy_and_the_policy_holds() {
+fn page_obeys_its_content_security_policy() {
     browse(async {
         let node = NodeProcess::start(&[]).await;
         let mut browser = Browser::start();
@@ -118,15 +118,17 @@ fn the_page_obeys_its_own_policy_and_the_policy_holds() {
 /// What a vulnerable page would let an attacker do.
 const INJECT: &str = "
     window.blocked = [];
-    document.addEventListener('securitypolicyviolation', (event) => blocked.push(event.effectiveDirective));
+    document.addEventListener('securitypolicyviolation', (event) =>
+        blocked.push(event.effectiveDirective));
     const script = document.createElement('script');
     script.textContent = 'window.hacked = true';
     document.body.append(script);
-    document.body.insertAdjacentHTML('beforeend', '<img src=\"/nothing\" onerror=\"window.hacked = true\">');
+    document.body.insertAdjacentHTML('beforeend',
+        '<img src=\"/nothing\" onerror=\"window.hacked = true\">');
 ";
 
 #[test]
-fn hostile_messages_are_shown_as_the_text_they_are() {
+fn hostile_messages_are_shown_as_text() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -177,7 +179,8 @@ fn hostile_messages_are_shown_as_the_text_they_are() {
             )
             .await;
         stranger.publish("@bob", json!({"read": "<b>"})).await;
-        let named = "return [...document.querySelectorAll('#people-list .name')].some((name) => name.textContent === arguments[0])";
+        let named = "return [...document.querySelectorAll('#people-list .name')]
+                         .some((name) => name.textContent === arguments[0])";
         page.until("the name", named, vec![json!(name)]).await;
         page.until(
             "the talk",
@@ -187,7 +190,8 @@ fn hostile_messages_are_shown_as_the_text_they_are() {
         .await;
         page.click("#directs button").await;
         shows(&page, "eve", hostile[0]).await;
-        let made = "return [window.hacked ?? null, document.querySelectorAll('body img:not(.mark), body script, body b').length]";
+        let made = "const found = 'body img:not(.mark), body script, body b';
+                    return [window.hacked ?? null, document.querySelectorAll(found).length]";
         assert_eq!(page.script(made, vec![]).await, json!([null, 0]));
         let console = page.console().await;
         assert!(

@@ -97,7 +97,8 @@ fn status_page_shows_every_node_its_crash_and_its_restart() {
         cluster.nodes[other].exit().await;
         cluster.revive(other).await;
         let script = format!(
-            "{ROW} return row && row.dataset.state === 'ready' && row.innerText.includes('restarted')"
+            "{ROW} return row && row.dataset.state === 'ready' \
+             && row.innerText.includes('restarted')"
         );
         page.until("it is back", &script, vec![json!(names[other])])
             .await;
@@ -116,7 +117,8 @@ fn status_page_shows_every_node_its_crash_and_its_restart() {
 
 const TOTAL: &str = "return document.getElementById('total-nodes').textContent === arguments[0]";
 const NEWS: &str = "return document.getElementById('news').textContent.includes(arguments[0])";
-const DOOR: &str = "return !document.getElementById('door').hidden && document.getElementById('refusal').textContent";
+const DOOR: &str = "return !document.getElementById('door').hidden \
+                    && document.getElementById('refusal').textContent";
 
 #[test]
 fn page_without_rights_shows_instructions_and_sends_no_fragment_token() {
@@ -180,7 +182,7 @@ fn page_without_rights_shows_instructions_and_sends_no_fragment_token() {
 }
 
 #[test]
-fn the_status_page_fits_a_small_phone_and_stays_a_table_there() {
+fn status_page_fits_a_small_phone_as_a_table() {
     browse(async {
         let cluster = Cluster::start().await;
         let mut browser = Browser::start();
@@ -193,9 +195,11 @@ fn the_status_page_fits_a_small_phone_and_stays_a_table_there() {
         let picture = page.picture().await;
         let width = u32::from_be_bytes(picture[16..20].try_into().expect("PNG"));
         assert_eq!(width % PHONE.0, 0, "the window has the phone's width");
-        let roles = "return [...document.querySelectorAll('tbody tr')].every((row) => row.getAttribute('role') === 'row' \
+        let roles = "const role = (element) => element.getAttribute('role');
+                     return [...document.querySelectorAll('tbody tr')].every((row) => \
+                     role(row) === 'row' \
                      && row.children.length === document.querySelectorAll('thead th').length \
-                     && [...row.children].every((cell) => /^(cell|rowheader)$/.test(cell.getAttribute('role'))))";
+                     && [...row.children].every((cell) => /^(cell|rowheader)$/.test(role(cell))))";
         assert_eq!(page.script(roles, vec![]).await, json!(true));
     });
 }

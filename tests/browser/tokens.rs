@@ -8,7 +8,8 @@ use crate::support::{Issuer, NodeProcess};
 
 async fn signed_in(page: &Page, user: &str) {
     let script = "const who = document.getElementById('who');
-                  return !document.getElementById('signed-in').hidden && who.lastChild.textContent === arguments[0]";
+                  return !document.getElementById('signed-in').hidden
+                      && who.lastChild.textContent === arguments[0]";
     page.until("signed in", script, vec![json!(user)]).await;
 }
 
@@ -38,7 +39,8 @@ fn token_in_the_address_signs_in_and_is_not_disclosed() {
         signed_in(&page, "ada").await;
         send_message(&page, "hello").await;
         shows(&page, "ada", "hello").await;
-        let seen = "return [location.href, document.body.innerHTML, performance.getEntries().map(({ name }) => name).slice(1)].join()";
+        let seen = "const entries = performance.getEntries().map(({ name }) => name).slice(1);
+                    return [location.href, document.body.innerHTML, entries].join()";
         let seen = page.script(seen, vec![]).await;
         assert!(!seen.to_string().contains(&token), "{seen}");
         assert!(seen.to_string().contains("#lobby"), "{seen}");

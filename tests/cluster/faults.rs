@@ -1,5 +1,5 @@
-//! A node is killed, cut off from Redis or stopped, or Redis is frozen: the clients continue and miss
-//! no message.
+//! A node is killed, cut off from Redis or stopped, or Redis is frozen: the clients continue and
+//! miss no message.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,7 +51,7 @@ fn clients_of_a_killed_node_reconnect_and_miss_nothing() {
 }
 
 #[test]
-fn a_node_that_has_come_back_is_given_clients_at_once() {
+fn restarted_node_receives_clients_at_once() {
     run(async {
         let mut cluster = Cluster::start().await;
         cluster.nodes[0].kill();

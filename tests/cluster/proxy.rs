@@ -1,5 +1,5 @@
-//! What nginx forwards to the nodes: the origin of a page, the address of a client, and that queries
-//! are not logged.
+//! What nginx forwards to the nodes: the origin of a page, the address of a client, and that
+//! queries are not logged.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -43,8 +43,10 @@ fn client_address_is_taken_from_the_trusted_proxy_only() {
         let cluster = Cluster::start().await;
         let home = Ipv4Addr::new(127, 0, 0, 5);
         // The address that the client claims precedes the one that nginx adds.
-        let request = "GET /ws HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: 203.0.113.7\r\nConnection: Upgrade\r\n\
-                       Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let request = "GET /ws HTTP/1.1\r\nHost: {host}\r\n\
+                       X-Forwarded-For: 203.0.113.7\r\nConnection: Upgrade\r\n\
+                       Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let request = request.replace("{host}", &cluster.nginx.address.to_string());
         let _socket = send_from(home, cluster.nginx.address, request.as_bytes());
         let connected = || -> Vec<String> {
@@ -59,7 +61,7 @@ fn client_address_is_taken_from_the_trusted_proxy_only() {
 }
 
 #[test]
-fn a_query_is_never_written_down() {
+fn query_is_never_logged() {
     run(async {
         let cluster = Cluster::start().await;
         let address = cluster.nginx.address;

@@ -136,7 +136,7 @@ fn others_excludes_only_the_publishing_session() {
 }
 
 #[test]
-fn the_page_and_the_checks_are_answered_through_nginx() {
+fn page_and_health_checks_are_answered_through_nginx() {
     run(async {
         let cluster = Cluster::start().await;
         for (path, text) in [

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_log_is_one_json_object_per_line() {
+fn log_has_one_json_object_per_line() {
     run(async {
         let mut node = NodeProcess::start(&["--log-level", "trace"]).await;
         let mut client = node.client().await;
@@ -95,7 +95,8 @@ fn old_redis() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
     let answer = format!(
-        "-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `ada`, `{PASSWORD}`, \r\n"
+        "-ERR unknown command `HELLO`, with args beginning with: \
+         `3`, `AUTH`, `ada`, `{PASSWORD}`, \r\n"
     );
     // It ends with the process of the tests.
     thread::spawn(move || {

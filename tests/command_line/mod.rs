@@ -104,7 +104,7 @@ fn usage_is_printed_without_a_command() {
 }
 
 #[test]
-fn a_checked_configuration_hides_passwords_and_can_be_used_as_a_file() {
+fn checked_configuration_hides_passwords_and_is_a_valid_file() {
     run(async {
         let secret = format!("redis://ada:{PASSWORD}@127.0.0.1:6380/3");
         let all = ["serve", "--check-config"];
@@ -121,7 +121,7 @@ fn a_checked_configuration_hides_passwords_and_can_be_used_as_a_file() {
 }
 
 #[test]
-fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
+fn flag_overrides_variable_overrides_file_overrides_default() {
     run(async {
         let file = file("inbox = 101\nmax-rooms = 102\noutbox-frames = 103\n");
         let path = file.path().to_str().expect("UTF-8");
@@ -140,7 +140,7 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
 }
 
 #[test]
-fn a_value_that_is_refused_is_named_with_its_option_and_what_it_must_be() {
+fn refused_value_is_reported_with_its_option_and_constraint() {
     let rows: &[(&str, &str, &[&str])] = &[
         ("listen", "nowhere", &["127.0.0.1:9090"]),
         ("listen", "127.0.0.1:65536", &["127.0.0.1:9090"]),
@@ -197,7 +197,7 @@ fn all_errors_are_reported_at_once() {
 }
 
 #[test]
-fn options_that_do_not_fit_each_other_are_refused() {
+fn conflicting_options_are_refused() {
     run(async {
         let rows: [(&[&str], &[&str]); 3] = [
             (&["--pong-timeout=30s"], &["--pong-timeout", "30s", "25s"]),
@@ -239,7 +239,7 @@ fn file_of_api_keys_is_checked_before_the_start_without_printing_keys() {
 }
 
 #[test]
-fn a_file_with_unknown_keys_or_that_is_no_file_is_refused() {
+fn invalid_or_missing_configuration_file_is_refused() {
     run(async {
         let misspelt = file("inbox = 100\nheartbaet = \"25s\"\nredis_url = \"a\"\n");
         let path = misspelt.path().to_str().expect("UTF-8");

@@ -90,7 +90,7 @@ fn node_without_redis_ends_at_once_on_sigterm() {
 }
 
 #[test]
-fn a_node_out_of_files_serves_those_it_has_and_takes_new_ones_when_it_can() {
+fn node_out_of_files_serves_its_clients_and_accepts_again_later() {
     run(async {
         let mut shell = Command::new("sh");
         without_variables(&mut shell);

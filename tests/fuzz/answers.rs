@@ -36,7 +36,7 @@ pub fn any_answer(input: &[u8]) {
         ephemeral: false,
         publication: Arc::new(wire::unreadable()),
     });
-    let census = |question| {
+    let query = |question| {
         RedisRequest::Census(Census {
             ticket: Ticket(4),
             question,
@@ -44,14 +44,14 @@ pub fn any_answer(input: &[u8]) {
     };
     let jobs = [
         RedisRequest::Probe,
-        census(ClusterQuery::Room(room.clone())),
-        census(ClusterQuery::Rooms {
+        query(ClusterQuery::Room(room.clone())),
+        query(ClusterQuery::Rooms {
             kind: Kind::Chosen,
             prefix: None,
             after: None,
             limit: 10,
         }),
-        census(ClusterQuery::Connections {
+        query(ClusterQuery::Connections {
             user: UserName::new("ada").expect("a name"),
             after: None,
             limit: 10,

@@ -1,4 +1,4 @@
-//! A request to the HTTP API behind its head: `METHOD PATH?QUERY`, a line end, and the body. It is
+//! A request to the HTTP API without its head: `METHOD PATH?QUERY`, a line end, and the body. It is
 //! accepted or refused with a reason of bounded length, and every accepted request is answered,
 //! whatever reply the dispatcher gives.
 

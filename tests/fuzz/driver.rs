@@ -14,7 +14,8 @@ macro_rules! targets {
                 #[test]
                 fn $name() {
                     #[cfg(fuzzing)]
-                    bolero::check!(name = stringify!($name)).for_each(|bytes: &[u8]| $target(bytes));
+                    bolero::check!(name = stringify!($name))
+                        .for_each(|bytes: &[u8]| $target(bytes));
                     #[cfg(not(fuzzing))]
                     driver::feed(stringify!($name), $target, $inputs);
                 }
@@ -83,7 +84,7 @@ mod plain {
         }
     }
 
-    /// Gives a target its corpus and so many mutations of it.
+    /// Runs a target on its corpus and on `inputs` mutations of it.
     pub fn feed(name: &str, target: fn(&[u8]), inputs: usize) {
         let seed = std::env::var("FUZZ_SEED").ok();
         let seed = seed.map_or(SEED, |text| text.parse().expect("FUZZ_SEED is a number"));

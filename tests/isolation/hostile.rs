@@ -1,5 +1,5 @@
-//! The hostile cases: plain threads with plain sockets, so that they take nothing from the tasks
-//! that measure. Each goes on, with a new connection whenever it lost one, until it is stopped.
+//! The hostile cases: threads with blocking sockets, so that they do not delay the tasks that
+//! measure. Each repeats, with a new connection after each loss, until it is stopped.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,17 +12,17 @@ use crate::support::frames::{
     BINARY, CONTINUATION, PING, TEXT, fragment, frame, header, unmasked, upgrade,
 };
 
-/// What is attacked.
+/// The target of the attack.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
     pub redis: String,
 }
 
-/// One way to go too far.
+/// One kind of attack.
 pub struct Case {
     pub name: &'static str,
-    /// How many do it at once.
+    /// The number of concurrent attackers.
     threads: usize,
     act: fn(&Target, &Stop),
 }
@@ -33,7 +33,7 @@ pub type Stop = AtomicBool;
 /// machine and not the node.
 const PACE: Duration = Duration::from_millis(5);
 
-/// A case that is going on.
+/// A running case.
 pub struct Hostile {
     stop: Arc<Stop>,
     threads: Vec<JoinHandle<()>>,
@@ -45,7 +45,7 @@ impl Hostile {
         let threads = (0..case.threads).map(|_| {
             let (stop, target, act) = (stop.clone(), target.clone(), case.act);
             thread::spawn(move || {
-                // What an attacker's own machine has to do must not delay those who share only the
+                // The work of an attacker's machine must not delay clients that share only the
                 // node with it.
                 rustix::process::setpriority_process(None, 19).expect("anyone may be nicer");
                 while !stop.load(Ordering::Relaxed) {
@@ -138,7 +138,7 @@ pub const CASES: &[Case] = &[
         flood(target, stop, unmasked(BINARY, &[0xff; 1000]), Take::All);
     }),
     case("slow readers", 2, |target, stop| {
-        // The room's own members: what they do not read is what the others do.
+        // Members of the room: they do not read what the others receive.
         let join = frame(TEXT, br#"{"type":"join","room":"good"}"#);
         let history = frame(TEXT, br#"{"type":"history","room":"good","limit":100}"#);
         flood(
@@ -183,7 +183,7 @@ pub const CASES: &[Case] = &[
             for junk in junk {
                 let mut publish = redis::cmd("PUBLISH");
                 publish.arg("switchboard:{good}").arg(junk);
-                // The node is what is tested.
+                // The node is under test, not the attacker.
                 let _ = publish.query::<i64>(&mut connection);
             }
             thread::sleep(PACE);
@@ -195,7 +195,7 @@ const fn case(name: &'static str, threads: usize, act: fn(&Target, &Stop)) -> Ca
     Case { name, threads, act }
 }
 
-/// Whether the attacker takes what it is sent.
+/// Whether the attacker reads what it is sent.
 #[derive(PartialEq)]
 enum Take {
     All,
@@ -229,13 +229,13 @@ fn flood(target: &Target, stop: &Stop, bytes: Vec<u8>, reads: Take) {
         while let Ok(1..) = answers.read(&mut scrap) {}
     });
     send(&mut socket, &bytes, stop);
-    // Either end may be gone already.
+    // Either end may be closed already.
     let _ = socket.shutdown(std::net::Shutdown::Both);
     reader.join().expect("it only reads");
 }
 
 fn send(socket: &mut TcpStream, bytes: &[u8], stop: &Stop) {
-    // A node that does not read is asked whether the test goes on.
+    // When the node does not read, check whether the test continues.
     let _ = socket.set_write_timeout(Some(Duration::from_millis(100)));
     let mut rest = bytes;
     while !stop.load(Ordering::Relaxed) {

@@ -1,5 +1,5 @@
-//! The figures themselves: by how much each hostile case delays others. `make isolation` measures
-//! them, in an optimized build on a machine that does nothing else.
+//! Measures by how much each hostile case delays others. `make isolation` runs it in an optimized
+//! build on a quiet machine.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::hostile::CASES;
 use super::{Scene, phase};
 use crate::support::run;
 
-/// How often a case is measured, each time beside a quiet phase of its own. One round is too short
+/// How often a case is measured, each time next to its own quiet phase. One round is too short
 /// to separate the case from other load of the machine, so the medians are compared.
 const ROUNDS: usize = 5;
 

@@ -1,6 +1,6 @@
-//! Isolation of clients from hostile ones. Two sessions publish at a steady rate in a room of twenty
-//! members, while each hostile case attacks the node for a while. Every delivery of the room must
-//! arrive, in order and once, and 99 of 100 must be about as fast as without the attack.
+//! Isolation of clients from hostile ones. Two sessions publish at a steady rate in a room of
+//! twenty members, while each hostile case attacks the node for a while. Every delivery of the room
+//! must arrive, in order and once, and 99 of 100 must be about as fast as without the attack.
 
 mod hostile;
 mod measured;

@@ -21,7 +21,7 @@ async fn shake(node: &TestNode, forwarded_for: &str) -> (HttpClient, Answer) {
 }
 
 #[test]
-fn the_eleventh_connection_of_an_address_behind_a_proxy_is_refused_and_no_other() {
+fn eleventh_connection_of_an_address_behind_a_proxy_is_refused() {
     run(async {
         let node = TestNode::with(|config| {
             config.max_connections_per_address = Some(10);

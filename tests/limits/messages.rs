@@ -19,7 +19,7 @@ fn without_pings(config: &mut Config) {
     config.heartbeat = Duration::from_secs(3600);
 }
 
-/// A message in so many frames, all but the first one empty.
+/// A message in this number of frames, all but the first one empty.
 fn in_frames(count: usize) -> Vec<u8> {
     let mut bytes = fragment(TEXT, br#"{"type":"ping","id":99}"#);
     for _ in 0..count - 2 {
@@ -90,7 +90,7 @@ fn resident(node: &NodeProcess) -> u64 {
 }
 
 #[test]
-fn a_million_empty_frames_and_lengths_beyond_all_memory_take_none() {
+fn million_empty_frames_and_huge_lengths_allocate_no_memory() {
     run(async {
         let node = NodeProcess::start(&["--max-fragments", "1000000", "--heartbeat", "1h"]).await;
         let mut other = FrameClient::welcomed(node.address).await;
@@ -238,7 +238,7 @@ fn consecutive_messages_have_separate_deadlines() {
 }
 
 #[test]
-fn half_a_frame_and_then_silence_is_gone_after_a_ping() {
+fn partial_frame_followed_by_silence_ends_after_a_ping() {
     run(async {
         let node = TestNode::with(|config| {
             config.heartbeat = Duration::from_millis(500);

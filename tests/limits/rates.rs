@@ -35,7 +35,7 @@ async fn burst(client: &mut FrameClient, count: usize) -> Duration {
 }
 
 #[test]
-fn two_seconds_worth_of_commands_pass_at_once_and_more_of_them_wait_and_are_answered() {
+fn commands_over_two_seconds_worth_wait_and_are_answered() {
     run(async {
         let node = TestNode::with(|config| {
             config.commands_per_second = Some(100);
@@ -54,7 +54,7 @@ fn two_seconds_worth_of_commands_pass_at_once_and_more_of_them_wait_and_are_answ
 }
 
 #[test]
-fn a_message_in_many_small_pieces_counts_for_more_than_its_bytes() {
+fn message_in_many_small_reads_counts_more_than_its_bytes() {
     run(async {
         let node = TestNode::with(|config| {
             // At once: 3,200 bytes, or fifty pieces.
@@ -82,7 +82,7 @@ fn a_message_in_many_small_pieces_counts_for_more_than_its_bytes() {
 }
 
 #[test]
-fn four_seconds_worth_of_bytes_pass_at_once_and_more_of_them_wait_and_are_answered() {
+fn bytes_over_four_seconds_worth_wait_and_are_answered() {
     run(async {
         let node = TestNode::with(|config| {
             config.bytes_per_second = Some(64 * 1024);
@@ -111,7 +111,7 @@ fn four_seconds_worth_of_bytes_pass_at_once_and_more_of_them_wait_and_are_answer
 }
 
 #[test]
-fn a_join_counts_as_four_commands_and_a_frame_that_is_not_understood_as_one() {
+fn join_counts_as_four_commands_and_an_invalid_frame_as_one() {
     run(async {
         let node = TestNode::with(|config| {
             config.commands_per_second = Some(50);
@@ -151,7 +151,7 @@ fn a_join_counts_as_four_commands_and_a_frame_that_is_not_understood_as_one() {
     });
 }
 
-/// Sends for as long as the node takes it, as a task of its own.
+/// Sends as long as the node accepts it, in a separate task.
 fn flood(caller: &HttpClient, bytes: Vec<u8>) {
     let mut socket = caller.socket();
     runtime::spawn(async move { while socket.write_all(&bytes).await.is_ok() {} });
@@ -232,7 +232,7 @@ fn throttled_session_still_receives_messages_and_is_not_timed_out() {
         .await;
         let (mut ada, mut bob) = (node.client().await, node.client().await);
         ada.join("lobby").await;
-        // One read's worth, which takes three seconds to pay.
+        // The bytes of one read, which exceed the rate by three seconds.
         for _ in 0..50 {
             ada.ask(json!({"type": "ping"})).await;
         }
@@ -242,7 +242,7 @@ fn throttled_session_still_receives_messages_and_is_not_timed_out() {
         assert_eq!(ada.message("lobby").await["data"], "still here?");
         let mut pings = 0;
         while start.elapsed() < Duration::from_secs(2) {
-            // Bob has to answer his pings meanwhile.
+            // Bob must answer pings meanwhile.
             let _ = runtime::timeout(Duration::from_millis(1), bob.stream().next()).await;
             match within("a ping", ada.stream().next()).await {
                 Some(Ok(Message::Ping(_))) => pings += 1,

@@ -65,7 +65,7 @@ impl Backend {
         format!("{method} {path} HTTP/1.1\r\n{fields}{content}\r\n{body}")
     }
 
-    /// One call and its answer.
+    /// Sends one call and returns its response.
     pub async fn call(&mut self, method: &str, path: &str, body: Value) -> Answer {
         let request = self.request(method, path, &body);
         self.caller.send(request).await;
@@ -77,7 +77,7 @@ impl Backend {
         answer
     }
 
-    /// One call that must be carried out; its JSON.
+    /// One call that must succeed; returns its JSON.
     pub async fn ok(&mut self, method: &str, path: &str, body: Value) -> Value {
         let answer = self.call(method, path, body).await;
         assert_eq!(answer.status, 200, "{answer:?}");

@@ -24,7 +24,7 @@ pub struct TestClient {
 }
 
 impl TestClient {
-    /// Connects to a node (or a proxy) at `/ws` and takes the welcome.
+    /// Connects to a node (or a proxy) at `/ws` and reads the welcome.
     pub async fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address)
             .await

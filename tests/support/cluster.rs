@@ -100,7 +100,7 @@ pub async fn ready(address: SocketAddr) {
     answers(address, 200).await;
 }
 
-/// Waits until `/readyz` has this status; the answer.
+/// Waits until `/readyz` has this status, and returns the response.
 pub async fn answers(address: SocketAddr, wanted: u16) -> String {
     let asking = async {
         loop {

@@ -34,7 +34,7 @@ pub fn fragment(opcode: u8, payload: &[u8]) -> Vec<u8> {
     masked(opcode, payload)
 }
 
-/// The header of a masked final frame that announces so many bytes.
+/// The header of a masked final frame with this length.
 pub fn header(opcode: u8, length: u64) -> Vec<u8> {
     head(FIN | opcode, MASKED, length)
 }
@@ -76,7 +76,7 @@ pub struct FrameClient {
 }
 
 impl FrameClient {
-    /// Shakes hands on this path.
+    /// Connects and upgrades on this path.
     pub async fn open(address: SocketAddr, path: &str) -> Self {
         let mut caller = HttpClient::connect(address).await;
         caller.send(upgrade(path, "")).await;
@@ -85,7 +85,7 @@ impl FrameClient {
         Self { caller }
     }
 
-    /// The same on the path of the native protocol, and the welcome is taken.
+    /// The same on the path of the native protocol; reads the welcome too.
     pub async fn welcomed(address: SocketAddr) -> Self {
         let mut client = Self::open(address, "/ws").await;
         let welcome = client.text().await;
@@ -93,7 +93,7 @@ impl FrameClient {
         client
     }
 
-    /// Who has shaken hands by hand.
+    /// A client whose handshake the test has done itself.
     pub fn of(caller: HttpClient) -> Self {
         Self { caller }
     }
@@ -138,7 +138,7 @@ impl FrameClient {
         Some(u16::from_be_bytes(*code))
     }
 
-    /// The node answers a command: the session goes on.
+    /// Checks that the node answers a command: the session continues.
     pub async fn expect_pong(&mut self) {
         self.send(frame(TEXT, br#"{"type":"ping","id":99}"#)).await;
         assert_eq!(self.text().await, r#"{"type":"pong","id":99}"#);

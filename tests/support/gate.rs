@@ -1,6 +1,6 @@
-//! A gate in front of a server: while it is shut, it holds the bytes of both sides, and forwards them
-//! when it opens, even if the sender has closed meanwhile. So a process appears frozen to the other,
-//! and its last commands arrive after it has ended.
+//! A gate in front of a server: while it is shut, it holds the bytes of both sides, and forwards
+//! them when it opens, even if the sender has closed meanwhile. So a process appears frozen to the
+//! other, and its last commands arrive after it has ended.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -82,7 +82,7 @@ impl HttpClient {
             .expect("the server takes them");
     }
 
-    /// Sends byte by byte, each a packet of its own; the server may stop listening before the end.
+    /// Sends byte by byte, each in its own packet; the server may close before the end.
     pub async fn dribble(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if self.socket.write_all(&[*byte]).await.is_err() {

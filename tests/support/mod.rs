@@ -33,8 +33,8 @@ pub use returning::ReturningClient;
 use switchboard::runtime;
 pub use tokens::Issuer;
 
-/// The deadline of everything that must happen. Long enough for a busy machine; no test waits for it
-/// to pass.
+/// The deadline of everything that must happen. Long enough for a busy machine; no test waits for
+/// it to pass.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The polling interval for state that cannot be awaited.

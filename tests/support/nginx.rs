@@ -87,9 +87,10 @@ impl Drop for Nginx {
 /// What `deploy/cluster` does with the template.
 fn render(nodes: &[SocketAddr], port: u16) -> String {
     let server = |node: &SocketAddr| format!("server {node} max_fails=0;\n");
-    let user = match rustix::process::geteuid().is_root() {
-        true => "user root;",
-        false => "",
+    let user = if rustix::process::geteuid().is_root() {
+        "user root;"
+    } else {
+        ""
     };
     TEMPLATE
         .replace("@USER@", user)

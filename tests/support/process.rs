@@ -1,4 +1,4 @@
-//! A node as a process of its own, the real binary on a free port, with its log at hand. It is
+//! A node as a process: the real binary on a free port, with its log captured. It is
 //! killed, by its process id, when it is dropped.
 
 use std::io::{BufRead, BufReader, Read};
@@ -26,7 +26,7 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Takes the variables of the node away from a command, for a shell or another program that starts
+/// Removes the variables of the node from a command, for a shell or another program that starts
 /// it.
 pub fn without_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
@@ -36,7 +36,7 @@ pub fn without_variables(command: &mut Command) {
     }
 }
 
-/// A node in a process of its own.
+/// A node as a process.
 pub struct NodeProcess {
     child: Child,
     log: Captured,
@@ -293,7 +293,7 @@ impl Captured {
         self.reading.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for the end of the reading, which must be near, and closes the pipe.
+    /// Waits for the end of the reading, which is imminent, and closes the pipe.
     fn finish(&mut self) {
         if let Some(reading) = self.reading.take() {
             // It does nothing that can panic.

@@ -1,5 +1,5 @@
-//! A receiver of webhooks: it answers each request as the script demands, and keeps the requests. It
-//! checks every signature with the openssl command, independently of our code.
+//! A receiver of webhooks: it answers each request as the script demands, and keeps the requests.
+//! It checks every signature with the openssl command, independently of our code.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -98,7 +98,7 @@ struct Shared {
     most: usize,
 }
 
-/// A running receiver. Requests are answered as the script says, then with 204.
+/// A running receiver. Requests are answered as the script demands, then with 204.
 #[derive(Clone)]
 pub struct Receiver {
     pub address: SocketAddr,
@@ -199,7 +199,7 @@ impl Receiver {
         taken.flat_map(WebhookRequest::events).collect()
     }
 
-    /// Waits for so many requests.
+    /// Waits for this number of requests.
     pub async fn requests(&self, count: usize) -> Vec<WebhookRequest> {
         eventually(&format!("{count} requests"), || {
             self.received().len() >= count
@@ -208,7 +208,7 @@ impl Receiver {
         self.received()
     }
 
-    /// Waits until so many events were taken.
+    /// Waits until this number of events was accepted.
     pub async fn taken(&self, count: usize) -> Vec<String> {
         eventually(&format!("{count} events"), || self.events().len() >= count).await;
         self.events()
@@ -219,7 +219,7 @@ impl Receiver {
     }
 }
 
-/// A request under way: until it is answered, or its caller has gone.
+/// An open request: until it is answered, or its caller has closed.
 struct Open<'a>(&'a Mutex<Shared>);
 
 impl<'a> Open<'a> {

@@ -1,5 +1,5 @@
-//! A proxy between nginx and a node that records the traffic: which requests nginx made of a client's
-//! bytes, and how many responses the node gave.
+//! A proxy between nginx and a node that records the traffic: which requests nginx made of a
+//! client's bytes, and how many responses the node gave.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

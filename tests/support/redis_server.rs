@@ -19,7 +19,7 @@ pub struct Options {
     pub args: Vec<String>,
     /// The password this support code itself needs.
     pub password: Option<String>,
-    /// Listens with TLS too, under a certificate for `localhost` by an authority of its own.
+    /// Listens with TLS too, with a certificate for `localhost` by its own authority.
     pub tls: bool,
 }
 
@@ -52,7 +52,7 @@ impl RedisServer {
         server
     }
 
-    /// A server that is not there yet, but knows its port.
+    /// A server that is not started yet, but has its port.
     pub fn absent(options: Options) -> Self {
         let dir = tempfile::tempdir().expect("a directory for Redis");
         if options.tls {
@@ -227,9 +227,9 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port that was free a moment ago. It lies below those that the kernel gives to connections on
-/// their way out, of which the tests make thousands, so none of them takes it before the server
-/// does, nor while the server is away.
+/// A port that was free a moment ago. It lies below the range of ports for outgoing
+/// connections, of which the tests make thousands, so none of them takes it before the server does,
+/// nor while the server is down.
 pub fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(10_000..32_000);

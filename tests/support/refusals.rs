@@ -1,7 +1,7 @@
-//! Requests that the HTTP door must refuse under its default limits, with the status it must return.
-//! The unit tests of `http` read this table, and so can a test that sends the bytes over a socket:
-//! each row is refused as soon as its last byte is there, if not earlier, and the connection is
-//! closed after it.
+//! Requests that the HTTP server must refuse under its default limits, with the status it must
+//! return. The unit tests of `http` read this table, and so can a test that sends the bytes over a
+//! socket: each row is refused as soon as its last byte is there, if not earlier, and the
+//! connection is closed after it.
 
 /// One invalid request.
 pub struct Row {

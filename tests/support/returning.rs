@@ -1,6 +1,6 @@
-//! A client that reconnects as the SDK does: it rejoins with its position, repeats a publish with the
-//! same key until it is acknowledged, and fails the test when a message is missing, duplicated or
-//! out of order.
+//! A client that reconnects as the SDK does: it rejoins with its position, repeats a publish with
+//! the same key until it is acknowledged, and fails the test when a message is missing, duplicated
+//! or out of order.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -157,7 +157,7 @@ impl ReturningClient {
         }
     }
 
-    /// One attempt; nothing if the node went away in between or has no Redis.
+    /// One attempt; `None` if the node closed the connection or has no Redis.
     async fn connect(&mut self) -> Option<WebSocketStream<Socket>> {
         let address = self.addresses[self.attempts % self.addresses.len()];
         let socket = runtime::connect(address, DEADLINE).await.ok()?;

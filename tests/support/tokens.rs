@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 pub const SECRET: &str = "correct-horse-battery-staple-0123456789";
 
-/// The file is there for as long as this is.
+/// The file exists as long as this value.
 pub struct Issuer {
     directory: TempDir,
 }

@@ -1,6 +1,6 @@
-//! Webhooks: batches, signatures, repetition, and that a killed node, a cut connection or a receiver
-//! that is down loses and reorders no event. The tests write events to the stream as the presence
-//! scripts do.
+//! Webhooks: batches, signatures, repetition, and that a killed node, a cut connection or a
+//! receiver that is down loses and reorders no event. The tests write events to the stream as the
+//! presence scripts do.
 
 mod nodes;
 mod receiver;
@@ -131,7 +131,7 @@ fn backend_receives_signed_batches_of_room_and_user_events() {
     });
 }
 
-/// Two clients in a room, on these nodes, who come and go.
+/// Two clients join and leave a room on these nodes.
 async fn come_and_go(first: &TestNode, second: &TestNode, receiver: &Receiver) {
     let (mut ada, mut guest) = (first.client().await, second.client().await);
     ada.auth("ada").await;

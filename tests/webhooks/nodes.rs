@@ -71,7 +71,7 @@ fn events_in_delivery_stay_with_their_node() {
 }
 
 #[test]
-fn a_node_that_was_frozen_repeats_nothing_when_it_wakes() {
+fn frozen_node_repeats_no_event_when_it_resumes() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         receiver.answers([Answer::Silent]);
@@ -98,7 +98,7 @@ fn a_node_that_was_frozen_repeats_nothing_when_it_wakes() {
 }
 
 #[test]
-fn a_node_that_cannot_reach_the_receiver_lets_another_try() {
+fn node_that_cannot_reach_the_receiver_releases_its_events() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let lame = TestNode::with(|config| {

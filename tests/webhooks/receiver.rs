@@ -1,4 +1,5 @@
-//! Receivers of webhooks: batches, failures, slow responses, TLS, and the documented signature check.
+//! Receivers of webhooks: batches, failures, slow responses, TLS, and the documented signature
+//! check.
 
 use super::*;
 
@@ -56,7 +57,7 @@ fn events_not_accepted_are_repeated_with_the_same_ids() {
 }
 
 #[test]
-fn a_receiver_that_is_silent_or_no_server_is_tried_again() {
+fn silent_or_unreachable_receiver_is_tried_again() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         receiver.answers([
@@ -144,7 +145,7 @@ fn shell(script: &str, arguments: &[&str]) -> std::process::Output {
 }
 
 #[test]
-fn the_documented_check_knows_our_requests_and_no_others() {
+fn documented_check_accepts_our_requests_only() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let _node = node(&redis, &receiver).await;
@@ -167,7 +168,7 @@ fn the_documented_check_knows_our_requests_and_no_others() {
 }
 
 #[test]
-fn the_documented_trial_is_taken_by_a_backend() {
+fn documented_trial_request_is_accepted() {
     run(async {
         let receiver = Receiver::start();
         let secret = receiver.secret().to_str().expect("UTF-8").to_owned();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_cut_from_redis_repeats_nothing_and_loses_nothing() {
+fn cut_connection_to_redis_repeats_and_loses_no_event() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         receiver.answers([Answer::Slow(Duration::from_secs(1))]);
@@ -24,7 +24,7 @@ fn a_cut_from_redis_repeats_nothing_and_loses_nothing() {
 }
 
 #[test]
-fn a_redis_that_lost_everything_is_served_again() {
+fn emptied_redis_is_used_again() {
     run(async {
         let (mut redis, receiver) = (RedisServer::start(), Receiver::start());
         let _node = node(&redis, &receiver).await;
@@ -42,7 +42,7 @@ fn a_redis_that_lost_everything_is_served_again() {
 }
 
 #[test]
-fn a_redis_without_memory_is_relieved() {
+fn redis_without_memory_is_freed_of_events() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         occupied(&redis, "r", 3);
@@ -54,7 +54,7 @@ fn a_redis_without_memory_is_relieved() {
 }
 
 #[test]
-fn junk_in_the_stream_is_counted_and_taken_away() {
+fn junk_in_the_stream_is_counted_and_removed() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let junk: [&[&str]; 4] = [
@@ -149,8 +149,8 @@ fn a_user_of_an_access_list_needs_these_commands() {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let acl = "ACL SETUSER ada on >pw ~switchboard:* &switchboard* -@all +hello +auth +select \
                    +info +script|load +eval +evalsha +publish +subscribe +unsubscribe \
-                   +xinfo|consumers +xgroup|create +xgroup|delconsumer +xreadgroup +xclaim +xautoclaim \
-                   +xack +xdel +xtrim +exists +getdel +time";
+                   +xinfo|consumers +xgroup|create +xgroup|delconsumer +xreadgroup \
+                   +xclaim +xautoclaim +xack +xdel +xtrim +exists +getdel +time";
         redis.query::<String>(&acl.split_whitespace().collect::<Vec<_>>());
         occupied(&redis, "r", 1);
         let _node = TestNode::with(|config| {

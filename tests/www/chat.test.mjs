@@ -10,7 +10,13 @@ import { FakeClock } from './exchange.mjs';
 test('names are enumerated up to a number', () => {
   const names = ['ada', 'bob', 'cy', 'dot', 'eve'];
   const texts = names.map((_, n) => enumerate(names.slice(0, n + 1), 3));
-  assert.deepEqual(texts, ['ada', 'ada and bob', 'ada, bob and cy', 'ada, bob and 2 others', 'ada, bob and 3 others']);
+  assert.deepEqual(texts, [
+    'ada',
+    'ada and bob',
+    'ada, bob and cy',
+    'ada, bob and 2 others',
+    'ada, bob and 3 others',
+  ]);
   assert.equal(enumerate([], 3), '');
 });
 
@@ -79,7 +85,7 @@ test('the number of typing users is bounded', () => {
   assert.equal(clock.waiting, 32);
 });
 
-test('own typing is published at most every three seconds, and revoked when the box is empty', () => {
+test('own typing is published every three seconds at most, and revoked for an empty box', () => {
   const clock = new FakeClock();
   const sent = [];
   const writing = new Writing((typing) => sent.push(typing), clock.now);

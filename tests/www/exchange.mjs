@@ -18,7 +18,9 @@ export class FakeClock {
   pass(ms) {
     const end = this.#now + ms;
     for (;;) {
-      const [next] = [...this.#timers].filter(([, { due }]) => due <= end).sort(([, a], [, b]) => a.due - b.due);
+      const [next] = [...this.#timers]
+        .filter(([, { due }]) => due <= end)
+        .sort(([, a], [, b]) => a.due - b.due);
       if (!next) break;
       this.#timers.delete(next[0]);
       this.#now = Math.max(this.#now, next[1].due);
@@ -51,7 +53,14 @@ export function exchange(options = {}) {
     }
     open(welcome = {}) {
       this.onopen?.({});
-      this.push({ type: 'welcome', session: 's', node: 'a', user: null, heartbeat: 25, ...welcome });
+      this.push({
+        type: 'welcome',
+        session: 's',
+        node: 'a',
+        user: null,
+        heartbeat: 25,
+        ...welcome,
+      });
       return this;
     }
     push(frame) {
@@ -70,7 +79,12 @@ export function exchange(options = {}) {
       return this.sent.filter((frame) => frame.type === type);
     }
   }
-  const board = new Switchboard('ws://test/ws', { WebSocket: FakeWebSocket, clock, random: () => 0.5, ...options });
+  const board = new Switchboard('ws://test/ws', {
+    WebSocket: FakeWebSocket,
+    clock,
+    random: () => 0.5,
+    ...options,
+  });
   const states = [];
   const errors = [];
   board.on('state', ({ state }) => states.push(state));
@@ -80,7 +94,15 @@ export function exchange(options = {}) {
     onMessage: ({ offset, data }) => seen.push(offset === null ? data : offset),
     onGap: ({ epoch, offset }) => seen.push(`gap ${epoch} ${offset}`),
   };
-  const message = (offset, more) => ({ type: 'message', room: 'lobby', offset, user: 'bob', time: 1, data: 'x', ...more });
+  const message = (offset, more) => ({
+    type: 'message',
+    room: 'lobby',
+    offset,
+    user: 'bob',
+    time: 1,
+    data: 'x',
+    ...more,
+  });
   return {
     board, clock, sockets, states, errors, seen, handlers, message,
     get socket() {

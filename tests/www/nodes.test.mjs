@@ -3,7 +3,19 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FORGET_AFTER, GONE_AFTER, Nodes, SPAN, bytes, count, highest, milliseconds, path, seconds, totals } from '../../www/nodes.js';
+import {
+  FORGET_AFTER,
+  GONE_AFTER,
+  Nodes,
+  SPAN,
+  bytes,
+  count,
+  highest,
+  milliseconds,
+  path,
+  seconds,
+  totals,
+} from '../../www/nodes.js';
 
 const report = (node, incarnation, more = {}) => ({
   node,
@@ -26,7 +38,8 @@ const report = (node, incarnation, more = {}) => ({
 function live(nodes, reports, from, to) {
   const news = [];
   for (let now = from; now <= to; now += 500) {
-    if (now % 1000 === 0) for (const one of reports) nodes.receive(typeof one === 'function' ? one(now) : one, now);
+    if (now % 1000 === 0)
+      for (const one of reports) nodes.receive(typeof one === 'function' ? one(now) : one, now);
     news.push(...nodes.update(now).news);
   }
   return news;
@@ -47,21 +60,43 @@ test('each run that reports has a line, sorted by name, with its metrics', () =>
   assert.deepEqual(lines.map(({ node }) => node), ['n1', 'n2', 'n10']);
   assert.deepEqual([news, isSilent], [[], false]);
   const [{ figures, version, silence, restarted }] = lines;
-  assert.deepEqual([figures.connections, figures.delivery_p99_ms, version, silence, restarted], [3, 0.5, '1.0.0', 100, null]);
+  assert.deepEqual(
+    [figures.connections, figures.delivery_p99_ms, version, silence, restarted],
+    [3, 0.5, '1.0.0', 100, null],
+  );
 });
 
 test('an invalid report is ignored, and an invalid number is unknown', () => {
   const nodes = listening();
-  for (const wrong of [null, 7, 'x', [], {}, { node: 'a' }, { node: '', incarnation: 'x' }, { node: 1, incarnation: 2 }]) {
+  for (const wrong of [
+    null,
+    7,
+    'x',
+    [],
+    {},
+    { node: 'a' },
+    { node: '', incarnation: 'x' },
+    { node: 1, incarnation: 2 },
+  ]) {
     assert.equal(nodes.receive(wrong, 0), false, JSON.stringify(wrong));
   }
-  nodes.receive({ node: 'a', incarnation: 'x', connections: '7', rooms: -1, resident_bytes: null, messages_in_per_s: Infinity }, 0);
+  nodes.receive(
+    {
+      node: 'a',
+      incarnation: 'x',
+      connections: '7',
+      rooms: -1,
+      resident_bytes: null,
+      messages_in_per_s: Infinity,
+    },
+    0,
+  );
   const [{ figures, state }] = nodes.update(0).lines;
   assert.equal(state, 'ready');
   assert.deepEqual(new Set(Object.values(figures)), new Set([null]));
 });
 
-test('a silent node is gone within three seconds, and its line is removed after five minutes', () => {
+test('a silent node is gone within three seconds, and removed after five minutes', () => {
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 10_000);
   const news = live(nodes, [report('a', '1')], 10_500, 13_000);
@@ -78,10 +113,14 @@ test('a node that reports again is back, and a draining node has stopped', () =>
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
   live(nodes, [report('a', '1')], 5500, 9000);
-  assert.deepEqual(live(nodes, [report('a', '1'), report('b', '2')], 9500, 11_000), [{ node: 'b', what: 'back' }]);
+  assert.deepEqual(live(nodes, [report('a', '1'), report('b', '2')], 9500, 11_000), [
+    { node: 'b', what: 'back' },
+  ]);
   live(nodes, [report('a', '1'), report('b', '2', { state: 'draining' })], 11_500, 13_000);
   assert.deepEqual(states(nodes, 13_000), ['a ready', 'b draining']);
-  assert.deepEqual(live(nodes, [report('a', '1')], 13_500, 17_000), [{ node: 'b', what: 'stopped' }]);
+  assert.deepEqual(live(nodes, [report('a', '1')], 13_500, 17_000), [
+    { node: 'b', what: 'stopped' },
+  ]);
   assert.deepEqual(states(nodes, 17_000), ['a ready', 'b stopped']);
 });
 
@@ -111,7 +150,11 @@ test('no node is gone while the page itself is disconnected', () => {
   nodes.pause();
   assert.deepEqual(live(nodes, [], 5500, 60_000), []);
   assert.deepEqual(states(nodes, 60_000), ['a ready', 'b ready']);
-  assert.equal(nodes.update(60_000).lines[0].figures.connections, null, 'but their figures are not known');
+  assert.equal(
+    nodes.update(60_000).lines[0].figures.connections,
+    null,
+    'but their metrics are unknown',
+  );
   nodes.resume(60_000);
   const news = live(nodes, [report('a', '1')], 60_000, 63_000);
   assert.deepEqual(news, [{ node: 'b', what: 'gone' }]);
@@ -121,7 +164,9 @@ test('a page that slept waits for reports before a node is gone', () => {
   const nodes = listening();
   live(nodes, [report('a', '1'), report('b', '2')], 0, 5000);
   assert.deepEqual(states(nodes, 500_000), ['a ready', 'b ready']);
-  assert.deepEqual(live(nodes, [report('a', '1')], 500_500, 503_500), [{ node: 'b', what: 'gone' }]);
+  assert.deepEqual(live(nodes, [report('a', '1')], 500_500, 503_500), [
+    { node: 'b', what: 'gone' },
+  ]);
 });
 
 test('without reports of any node the page reports silence and no node is gone', () => {
@@ -138,10 +183,27 @@ test('without reports of any node the page reports silence and no node is gone',
 test('the totals are the sum over live nodes, and the highest of their delays', () => {
   const nodes = listening();
   live(nodes, [report('c', '3')], 0, 0);
-  live(nodes, [report('a', '1', { delivery_p99_ms: null, resident_bytes: null }), report('b', '2', { redis_round_trip_ms: 4, state: 'draining' })], 1000, 5000);
+  live(
+    nodes,
+    [
+      report('a', '1', { delivery_p99_ms: null, resident_bytes: null }),
+      report('b', '2', { redis_round_trip_ms: 4, state: 'draining' }),
+    ],
+    1000,
+    5000,
+  );
   const all = totals(nodes.update(5000).lines);
   assert.deepEqual([all.nodes, all.ready], [2, 1]);
-  assert.deepEqual([all.connections, all.messages_out_per_s, all.delivery_p99_ms, all.redis_round_trip_ms, all.resident_bytes], [6, 20, 0.5, 4, 1 << 20]);
+  assert.deepEqual(
+    [
+      all.connections,
+      all.messages_out_per_s,
+      all.delivery_p99_ms,
+      all.redis_round_trip_ms,
+      all.resident_bytes,
+    ],
+    [6, 20, 0.5, 4, 1 << 20],
+  );
   assert.equal(totals([]).connections, null);
 });
 
@@ -154,17 +216,73 @@ test('only the last minute is kept', () => {
 
 test('metrics are short, and an unknown one is a dash', () => {
   const table = [
-    [count, [[null, '–'], [0, '0'], [0.25, '0.3'], [7, '7'], [42.4, '42'], [1234, '1,234'], [9999, '9,999'], [9999.7, '10k'], [56_700, '56.7k'], [999_400, '999k'], [999_600, '1M'], [1_250_000, '1.3M'], [23_000_000, '23M']]],
-    [milliseconds, [[null, '–'], [0, '0 ms'], [0.004, '< 0.01 ms'], [0.104, '0.1 ms'], [0.42, '0.42 ms'], [3.25, '3.3 ms'], [41.6, '42 ms'], [999.6, '1 s'], [2500, '2.5 s']]],
-    [bytes, [[null, '–'], [5 << 20, '5 MiB'], [300 << 20, '300 MiB'], [1.5 * 2 ** 30, '1.5 GiB']]],
-    [seconds, [[null, '–'], [0, '0 s'], [59.9, '59 s'], [60, '1 min'], [7500, '2 h 5 min'], [90_000, '1 d 1 h']]],
+    [
+      count,
+      [
+        [null, '–'],
+        [0, '0'],
+        [0.25, '0.3'],
+        [7, '7'],
+        [42.4, '42'],
+        [1234, '1,234'],
+        [9999, '9,999'],
+        [9999.7, '10k'],
+        [56_700, '56.7k'],
+        [999_400, '999k'],
+        [999_600, '1M'],
+        [1_250_000, '1.3M'],
+        [23_000_000, '23M'],
+      ],
+    ],
+    [
+      milliseconds,
+      [
+        [null, '–'],
+        [0, '0 ms'],
+        [0.004, '< 0.01 ms'],
+        [0.104, '0.1 ms'],
+        [0.42, '0.42 ms'],
+        [3.25, '3.3 ms'],
+        [41.6, '42 ms'],
+        [999.6, '1 s'],
+        [2500, '2.5 s'],
+      ],
+    ],
+    [
+      bytes,
+      [
+        [null, '–'],
+        [5 << 20, '5 MiB'],
+        [300 << 20, '300 MiB'],
+        [1.5 * 2 ** 30, '1.5 GiB'],
+      ],
+    ],
+    [
+      seconds,
+      [
+        [null, '–'],
+        [0, '0 s'],
+        [59.9, '59 s'],
+        [60, '1 min'],
+        [7500, '2 h 5 min'],
+        [90_000, '1 d 1 h'],
+      ],
+    ],
   ];
-  for (const [write, rows] of table) for (const [value, text] of rows) assert.equal(write(value), text, `${write.name}(${value})`);
+  for (const [write, rows] of table)
+    for (const [value, text] of rows) assert.equal(write(value), text, `${write.name}(${value})`);
 });
 
 test('a plot has a gap where values are unknown', () => {
   const figures = (value) => ({ connections: value });
-  const points = [[0, 0], [1000, 10], [2000, null], [3000, 5], [4000, 20], [GONE_AFTER + 4001, 5]].map(([at, value]) => ({ at, figures: figures(value) }));
+  const points = [
+    [0, 0],
+    [1000, 10],
+    [2000, null],
+    [3000, 5],
+    [4000, 20],
+    [GONE_AFTER + 4001, 5],
+  ].map(([at, value]) => ({ at, figures: figures(value) }));
   const frame = { now: SPAN, width: 60, height: 10, most: 10 };
   assert.equal(path(points, 'connections', frame), 'M0.0 10.0L1.0 0.0M3.0 5.0L4.0 0.0M6.5 5.0');
   assert.equal(path([], 'connections', frame), '');

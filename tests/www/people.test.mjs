@@ -1,5 +1,5 @@
-// Presence and identity in www/switchboard.js: the member list under seeded reordering, the personal
-// room, and publishing to rooms that are not joined.
+// Presence and identity in www/switchboard.js: the member list under seeded reordering, the
+// personal room, and publishing to rooms that are not joined.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -20,25 +20,48 @@ function watching(options) {
   at.socket.answer('join', { epoch: 'e', offset: 0 });
   /** Answers the newest members query with a page. */
   at.page = (version, users, more = {}) => {
-    const members = users.map((user) => (typeof user === 'string' ? { user, connections: 1 } : user));
-    at.socket.answer('members', { version, members, count: members.length, anonymous: 0, more: false, ...more });
+    const members = users.map((user) =>
+      typeof user === 'string' ? { user, connections: 1 } : user,
+    );
+    at.socket.answer('members', {
+      version,
+      members,
+      count: members.length,
+      anonymous: 0,
+      more: false,
+      ...more,
+    });
   };
-  at.push = (type, user, version) => at.socket.push({ type, room: 'lobby', ...(user && { user }), version });
-  at.names = () => at.room.members.list().map(({ user }) => user).join(' ');
+  at.push = (type, user, version) =>
+    at.socket.push({ type, room: 'lobby', ...(user && { user }), version });
+  at.names = () =>
+    at.room.members
+      .list()
+      .map(({ user }) => user)
+      .join(' ');
   at.asked = () => at.socket.of('members').length;
   return at;
 }
 
 test('the member list is queried after the join, in pages, and only with a handler for it', () => {
   const at = watching();
-  assert.deepEqual(at.socket.of('members').map(({ room, after }) => [room, after]), [['lobby', undefined]]);
+  assert.deepEqual(
+    at.socket.of('members').map(({ room, after }) => [room, after]),
+    [['lobby', undefined]],
+  );
   at.page(3, ['ada', 'bob'], { more: true, count: 3 });
   assert.equal(at.room.members.known, false);
   assert.equal(at.socket.of('members').at(-1).after, 'bob');
   at.page(3, [{ user: 'cy', connections: 2, info: { name: 'Cy' } }], { anonymous: 4, count: 3 });
   assert.equal(at.names(), 'ada bob cy');
-  assert.deepEqual([at.room.members.count, at.room.members.anonymous, at.room.members.complete], [3, 4, true]);
-  assert.deepEqual([at.room.members.get('cy').connections, at.room.members.get('cy').info], [2, { name: 'Cy' }]);
+  assert.deepEqual(
+    [at.room.members.count, at.room.members.anonymous, at.room.members.complete],
+    [3, 4, true],
+  );
+  assert.deepEqual(
+    [at.room.members.get('cy').connections, at.room.members.get('cy').info],
+    [2, { name: 'Cy' }],
+  );
   assert.deepEqual(at.changes, [], 'members from before the join cause no event');
   const other = exchange();
   other.joined();
@@ -112,7 +135,15 @@ test('a members push makes the client read the list again and ignore a page in f
   const stale = at.socket.of('members').at(-1).id;
   at.push('members', null, 4);
   assert.equal(at.asked(), 3);
-  at.socket.push({ type: 'ok', id: stale, room: 'lobby', version: 51, members: [{ user: 'eve', connections: 1 }], count: 1, more: false });
+  at.socket.push({
+    type: 'ok',
+    id: stale,
+    room: 'lobby',
+    version: 51,
+    members: [{ user: 'eve', connections: 1 }],
+    count: 1,
+    more: false,
+  });
   assert.equal(at.names(), 'ada bob');
   at.push('joined', 'cy', 5);
   at.page(4, ['ada']);
@@ -164,7 +195,10 @@ test('a very large room lists the first members and counts the rest', () => {
     at.page(9, Array.from({ length: 500 }, (_, k) => name(n + k)), { more: true, count: 5000 });
   }
   const { members } = at.room;
-  assert.deepEqual([members.list().length, members.count, members.complete, at.asked()], [2000, 5000, false, 4]);
+  assert.deepEqual(
+    [members.list().length, members.count, members.complete, at.asked()],
+    [2000, 5000, false, 4],
+  );
   at.push('joined', 'zoe', 10);
   at.push('left', 'zed', 11);
   at.push('left', 'zac', 11);
@@ -204,24 +238,44 @@ test('the list converges to that of the server for any order of pages and pushes
       if (!push) return;
       const isNews = push.type === 'joined' ? members._joined(push) : members._left(push);
       if (!isNews) return;
-      assert.equal(notified.has(push.user), push.type === 'left', `seed ${seed}: joins and leaves alternate`);
+      assert.equal(
+        notified.has(push.user),
+        push.type === 'left',
+        `seed ${seed}: joins and leaves alternate`,
+      );
       if (push.type === 'joined') notified.add(push.user);
       else notified.delete(push.user);
     };
     /** A page read from the store, which is ahead of the pushes. */
     const page = () => {
       const { after } = members._question();
-      const here = users.filter((user) => truth.get(user) > 0 && (after === undefined || user > after));
+      const here = users.filter(
+        (user) => truth.get(user) > 0 && (after === undefined || user > after),
+      );
       const shown = here.slice(0, 3);
       const isFirst = !members.known;
       const list = shown.map((user) => ({ user, connections: truth.get(user) }));
-      const result = members._page({ version, members: list, count: 0, anonymous: 0, more: here.length > 3 });
+      const result = members._page({
+        version,
+        members: list,
+        count: 0,
+        anonymous: 0,
+        more: here.length > 3,
+      });
       if (!result) return;
-      for (const { user } of result.joined) assert.ok(!notified.has(user) && notified.add(user), `seed ${seed}: joined twice`);
-      for (const { user } of result.left) assert.ok(notified.delete(user), `seed ${seed}: never joined`);
+      for (const { user } of result.joined)
+        assert.ok(!notified.has(user) && notified.add(user), `seed ${seed}: joined twice`);
+      for (const { user } of result.left)
+        assert.ok(notified.delete(user), `seed ${seed}: never joined`);
       if (isFirst) for (const { user } of members) notified.add(user);
     };
-    const step = () => [change, receive, receive, () => (members._isReading() ? page() : random(3) || members._begin())][random(4)]();
+    const step = () =>
+      [
+        change,
+        receive,
+        receive,
+        () => (members._isReading() ? page() : random(3) || members._begin()),
+      ][random(4)]();
     members._begin();
     for (let n = 0; n < 80; n++) step();
     while (flying.length > 0) receive();
@@ -279,7 +333,14 @@ function signedIn(options) {
   const at = exchange({ user: 'ada', ...options });
   at.personal = at.board.personal(at.handlers);
   at.place = { user: 'ada', room: '@ada', epoch: 'p', offset: 7 };
-  at.direct = (offset) => ({ type: 'message', room: '@ada', offset, user: 'bob', time: 1, data: 'x' });
+  at.direct = (offset) => ({
+    type: 'message',
+    room: '@ada',
+    offset,
+    user: 'bob',
+    time: 1,
+    data: 'x',
+  });
   at.socket.open();
   at.socket.answer('auth', at.place);
   return at;
@@ -344,7 +405,10 @@ test('another user has another personal room, and an anonymous client has none',
   at.socket.open();
   at.socket.answer('auth', { user: 'eve', room: '@eve', epoch: 'q', offset: 90 });
   at.socket.push({ type: 'message', room: '@eve', offset: 91, user: 'bob', time: 1, data: 'x' });
-  assert.deepEqual([at.personal.name, at.personal.position, at.seen], ['@eve', { epoch: 'q', offset: 91 }, [8, 91]]);
+  assert.deepEqual(
+    [at.personal.name, at.personal.position, at.seen],
+    ['@eve', { epoch: 'q', offset: 91 }, [8, 91]],
+  );
   assert.equal(at.socket.of('join').length, 0);
 });
 
@@ -357,10 +421,15 @@ test('leaving the personal room sends no leave, and it can be joined again', () 
   assert.deepEqual(at.socket.of('join')[0].since, { epoch: 'p', offset: 7 });
 });
 
-test('publishes to a room that is not joined are sent in order, once, and leave no state', async () => {
+test('publishes to a room that is not joined are sent once, in order, without state', async () => {
   const at = signedIn();
-  const sent = [1, 2].map((n) => at.board.publish('@bob', n, { key: `k${n}` }).catch(({ code }) => code));
-  assert.deepEqual(at.socket.of('publish').map(({ room, key, data }) => [room, key, data]), [['@bob', 'k1', 1]]);
+  const sent = [1, 2].map((n) =>
+    at.board.publish('@bob', n, { key: `k${n}` }).catch(({ code }) => code),
+  );
+  assert.deepEqual(
+    at.socket.of('publish').map(({ room, key, data }) => [room, key, data]),
+    [['@bob', 'k1', 1]],
+  );
   const socket = at.returns();
   socket.answer('auth', at.place);
   assert.deepEqual(socket.of('publish').map(({ key }) => key), ['k1']);

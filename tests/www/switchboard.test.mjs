@@ -163,7 +163,9 @@ test('a join that is unavailable is tried again, one that is forbidden is refuse
   const at = exchange();
   at.socket.open();
   const changes = [];
-  const room = at.board.join('lobby', { onState: ({ state, error }) => changes.push(error?.code ?? state) });
+  const room = at.board.join('lobby', {
+    onState: ({ state, error }) => changes.push(error?.code ?? state),
+  });
   at.socket.answer('join', { type: 'error', code: 'unavailable' });
   assert.equal(room.state, 'joining');
   at.clock.pass(500);
@@ -189,13 +191,15 @@ test('publish resolves with its position and moves nothing', async () => {
   const at = exchange();
   const room = at.joined();
   const done = room.publish({ text: 'hi' }, { key: 'k1' });
-  assert.deepEqual(at.socket.of('publish'), [{ type: 'publish', id: 2, room: 'lobby', key: 'k1', data: { text: 'hi' } }]);
+  assert.deepEqual(at.socket.of('publish'), [
+    { type: 'publish', id: 2, room: 'lobby', key: 'k1', data: { text: 'hi' } },
+  ]);
   at.socket.answer('publish', { epoch: 'e', offset: 50 });
   assert.deepEqual(await outcome(done), { epoch: 'e', offset: 50 });
   assert.equal(room.position.offset, 41);
 });
 
-test('one publish per room is in flight at a time, in order, and rooms are independent', async () => {
+test('one publish per room is in flight, in order, and rooms are independent', async () => {
   const at = exchange();
   const lobby = at.joined();
   const den = at.board.join('den');
@@ -208,7 +212,7 @@ test('one publish per room is in flight at a time, in order, and rooms are indep
   assert.deepEqual(at.socket.of('publish').map(({ data }) => data), [1, 9, 2]);
 });
 
-test('a publish waits until its room is joined or refused, so that its own message arrives', async () => {
+test('a publish waits until its room is joined or refused, to receive its message', async () => {
   const at = exchange();
   at.socket.open();
   const room = at.board.join('lobby');
@@ -232,7 +236,10 @@ test('an unanswered publish is sent again with its key, before later ones', asyn
   socket.answer('publish', { epoch: 'e', offset: 42 });
   assert.deepEqual(socket.of('publish').map(({ key }) => key), ['ka', 'kb']);
   socket.answer('publish', { epoch: 'e', offset: 43 });
-  assert.deepEqual(await outcome(Promise.all(done)), [{ epoch: 'e', offset: 42 }, { epoch: 'e', offset: 43 }]);
+  assert.deepEqual(await outcome(Promise.all(done)), [
+    { epoch: 'e', offset: 42 },
+    { epoch: 'e', offset: 43 },
+  ]);
 });
 
 for (const code of ['unknown', 'unavailable', 'rate']) {
@@ -301,7 +308,13 @@ test('ephemeral publishes have no key and are never repeated', async () => {
   const at = exchange();
   const room = at.joined();
   const done = room.publish('typing', { ephemeral: true });
-  assert.deepEqual(at.socket.of('publish')[0], { type: 'publish', id: 2, room: 'lobby', ephemeral: true, data: 'typing' });
+  assert.deepEqual(at.socket.of('publish')[0], {
+    type: 'publish',
+    id: 2,
+    room: 'lobby',
+    ephemeral: true,
+    data: 'typing',
+  });
   at.socket.die();
   assert.equal(await outcome(done), 'closed');
   assert.equal(await outcome(room.publish('typing', { ephemeral: true })), 'offline');
@@ -311,10 +324,22 @@ test('history answers a page, and rejects when the connection dies', async () =>
   const at = exchange();
   const room = at.joined();
   const page = room.history({ before: 42, limit: 2 });
-  assert.deepEqual(at.socket.of('history')[0], { type: 'history', id: 2, room: 'lobby', limit: 2, before: 42 });
-  at.socket.answer('history', { epoch: 'e', messages: [{ offset: 41, time: 5, data: 'x' }], more: true });
+  assert.deepEqual(at.socket.of('history')[0], {
+    type: 'history',
+    id: 2,
+    room: 'lobby',
+    limit: 2,
+    before: 42,
+  });
+  at.socket.answer('history', {
+    epoch: 'e',
+    messages: [{ offset: 41, time: 5, data: 'x' }],
+    more: true,
+  });
   assert.deepEqual(await outcome(page), {
-    epoch: 'e', more: true, messages: [{ room: 'lobby', epoch: 'e', offset: 41, user: null, time: 5, data: 'x' }],
+    epoch: 'e',
+    more: true,
+    messages: [{ room: 'lobby', epoch: 'e', offset: 41, user: null, time: 5, data: 'x' }],
   });
   const lost = room.history();
   at.socket.die();
@@ -330,7 +355,19 @@ test('leaving rejects what is queued', async () => {
   assert.equal(await outcome(room.publish('b')), 'left');
 });
 
-for (const [code, final] of [[1000, 0], [1006, 0], [1012, 0], [3000, 0], [3499, 0], [3500, 1], [3999, 1], [4000, 0], [4499, 0], [4500, 1], [4999, 1]]) {
+for (const [code, final] of [
+  [1000, 0],
+  [1006, 0],
+  [1012, 0],
+  [3000, 0],
+  [3499, 0],
+  [3500, 1],
+  [3999, 1],
+  [4000, 0],
+  [4499, 0],
+  [4500, 1],
+  [4999, 1],
+]) {
   test(`close code ${code} ${final ? 'is final' : 'is followed by a return'}`, async () => {
     const at = exchange();
     const room = at.joined();
@@ -350,7 +387,10 @@ for (const [code, final] of [[1000, 0], [1006, 0], [1012, 0], [3000, 0], [3499, 
 test('retries wait a random part of half a second, doubling up to 20 s', () => {
   const at = exchange({ random: () => 0.999999 });
   const waits = [];
-  at.board.on('state', ({ state, retryIn }) => state === 'waiting' && waits.push(Math.round(retryIn)));
+  at.board.on(
+    'state',
+    ({ state, retryIn }) => state === 'waiting' && waits.push(Math.round(retryIn)),
+  );
   for (let n = 0; n < 8; n++) {
     at.socket.die();
     at.clock.pass(at.board.status.retryIn);
@@ -528,7 +568,10 @@ test('a token function is called for each connection, and rooms wait for it', as
   at.board.join('den');
   tokens[0]('first');
   await settled();
-  assert.deepEqual(at.socket.sent.map(({ type, token, room }) => token ?? room ?? type), ['first', 'lobby', 'den']);
+  assert.deepEqual(
+    at.socket.sent.map(({ type, token, room }) => token ?? room ?? type),
+    ['first', 'lobby', 'den'],
+  );
   const again = at.returns();
   await settled();
   at.board.close();
@@ -537,7 +580,7 @@ test('a token function is called for each connection, and rooms wait for it', as
   assert.equal(again.sent.length, 0, 'a token for a connection that is over is not used');
 });
 
-test('a token is renewed before it expires, at once when it has, and later when there is none', async () => {
+test('a token is renewed before it expires, at once after, and later without one', async () => {
   const tokens = ['a', 'b', 'c', 'd'];
   let broken = false;
   const token = async () => {
@@ -574,11 +617,15 @@ test('a token is renewed before it expires, at once when it has, and later when 
   assert.equal(at.sockets.length, 1);
 });
 
-test('a room that the client is removed from is refused, and joined again when a new token allows it', () => {
+test('a room that removed the client is refused, and joined again with a new token', () => {
   const at = exchange({ token: 'first' });
   const room = at.joined();
   at.socket.answer('auth', { user: 'ada' });
-  at.socket.push({ type: 'removed', room: 'lobby', reason: 'your token does not let you join this room' });
+  at.socket.push({
+    type: 'removed',
+    room: 'lobby',
+    reason: 'your token does not let you join this room',
+  });
   assert.equal(room.state, 'refused');
   at.board.setToken('second');
   at.socket.answer('auth', { user: 'ada' });
@@ -638,10 +685,21 @@ test('joined and left are delivered, unknown frames are ignored', () => {
   const at = exchange();
   at.socket.open();
   const came = [];
-  at.board.join('lobby', { onJoined: ({ user }) => came.push(`+${user}`), onLeft: ({ user }) => came.push(`-${user}`) });
+  at.board.join('lobby', {
+    onJoined: ({ user }) => came.push(`+${user}`),
+    onLeft: ({ user }) => came.push(`-${user}`),
+  });
   at.socket.push({ type: 'joined', room: 'lobby', user: 'ada', version: 1 });
   at.socket.push({ type: 'left', room: 'lobby', user: 'ada', version: 2 });
-  for (const frame of [null, 7, [], {}, { type: 'novel' }, { type: 'message', room: 'elsewhere', offset: 1 }]) at.socket.push(frame);
+  for (const frame of [
+    null,
+    7,
+    [],
+    {},
+    { type: 'novel' },
+    { type: 'message', room: 'elsewhere', offset: 1 },
+  ])
+    at.socket.push(frame);
   at.socket.onmessage({ data: '{' });
   at.socket.push({ type: 'error', code: 'bad_request', reason: 'no such type' });
   assert.deepEqual(came, ['+ada', '-ada']);
@@ -651,7 +709,10 @@ test('joined and left are delivered, unknown frames are ignored', () => {
 test('keys are fresh and short enough for the server, with or without randomUUID', () => {
   const { crypto } = globalThis;
   const keys = [newKey(), newKey()];
-  Object.defineProperty(globalThis, 'crypto', { value: { getRandomValues: (bytes) => crypto.getRandomValues(bytes) }, configurable: true });
+  Object.defineProperty(globalThis, 'crypto', {
+    value: { getRandomValues: (bytes) => crypto.getRandomValues(bytes) },
+    configurable: true,
+  });
   try {
     keys.push(newKey(), newKey());
   } finally {

@@ -12,7 +12,8 @@ const { isOurs } = await import(`data:text/javascript,${encodeURIComponent(examp
 const secret = '3f0c7d1e9b2a4f6880717d5c3e2b1a09';
 const body = '{"node":"ä","sent":1,"events":[]}';
 const at = 1_764_000_000;
-const sign = (t, text) => `t=${t},v1=${createHmac('sha256', secret).update(`${t}.${text}`).digest('hex')}`;
+const sign = (t, text) =>
+  `t=${t},v1=${createHmac('sha256', secret).update(`${t}.${text}`).digest('hex')}`;
 
 test('requests with a valid signature are accepted, as text and as bytes', () => {
   assert(isOurs(sign(at, body), body, secret, at * 1000));
@@ -32,5 +33,6 @@ test('foreign, altered and old requests are refused', () => {
     [good.slice(0, -1), body, secret, at],
     [good + '00', body, secret, at],
   ];
-  for (const [header, text, key, now] of refused) assert(!isOurs(header, text, key, now * 1000), `${header}`);
+  for (const [header, text, key, now] of refused)
+    assert(!isOurs(header, text, key, now * 1000), `${header}`);
 });

@@ -10,8 +10,8 @@ use switchboard::model::cluster_query::{
 use switchboard::model::id::{Incarnation, Position, SessionId};
 use switchboard::model::publication::Sender;
 
-use super::here::{SOON, info, user};
 use super::node::{BrokerNode, SHORT_LEASE, World, name};
+use super::presence_table::{SOON, info, user};
 use crate::support::redis_server::RedisServer;
 
 over_every_broker! {

@@ -1,6 +1,6 @@
 //! HTTP/1.1 over real sockets: refusals and how the connection ends, several requests on one
-//! connection, bodies, deadlines, limits, pages and health checks. Unit tests in `src/http` test the
-//! parser; `handshake` tests the WebSocket upgrade.
+//! connection, bodies, deadlines, limits, pages and health checks. Unit tests in `src/http` test
+//! the parser; `handshake` tests the WebSocket upgrade.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::pin::pin;
@@ -33,7 +33,7 @@ fn impatient(config: &mut Config) {
 }
 
 #[test]
-fn a_directory_given_for_the_pages_is_served_with_what_lies_in_its_directories_and_no_links() {
+fn pages_are_served_from_a_directory_without_following_links() {
     run(async {
         let pages = tempfile::tempdir().expect("a directory");
         let at = |name: &str| pages.path().join(name);
@@ -94,7 +94,7 @@ fn refusals_are_the_same_when_the_bytes_come_one_by_one() {
 }
 
 #[test]
-fn a_refused_client_that_does_not_hang_up_is_left_after_the_close_timeout() {
+fn refused_client_that_stays_is_disconnected_after_the_close_timeout() {
     run(async {
         let short = |config: &mut Config| config.close_timeout = Duration::from_millis(100);
         let node = TestNode::with(short).await;
@@ -146,7 +146,7 @@ fn several_requests_on_one_connection_are_answered_in_order() {
 }
 
 #[test]
-fn a_good_request_may_come_one_byte_at_a_time() {
+fn valid_request_may_arrive_one_byte_at_a_time() {
     run(async {
         let node = TestNode::with(patient).await;
         let mut caller = HttpClient::connect(node.address).await;
@@ -158,7 +158,7 @@ fn a_good_request_may_come_one_byte_at_a_time() {
 }
 
 #[test]
-fn a_body_is_read_away_by_its_length_whatever_it_looks_like() {
+fn body_is_discarded_by_its_length_whatever_its_bytes() {
     run(async {
         let node = TestNode::with(patient).await;
         let mut caller = HttpClient::connect(node.address).await;
@@ -198,7 +198,7 @@ fn client_that_expects_100_continue_receives_it() {
 }
 
 #[test]
-fn a_head_or_a_body_that_does_not_come_is_answered_408() {
+fn missing_head_or_body_is_answered_408() {
     run(async {
         let node = TestNode::with(impatient).await;
         let halves = [

@@ -11,7 +11,7 @@ use switchboard::runtime;
 use crate::support::redis_server::RedisServer;
 use crate::support::{Backend, Cluster, TestClient, TestNode, run};
 
-/// Two nodes, or one that takes both places, with a backend for each.
+/// Two nodes, or one that is used as both, with a backend for each.
 struct TestNodes {
     nodes: Vec<TestNode>,
     /// One per node.
@@ -122,7 +122,10 @@ fn every_node_returns_the_members_of_a_room_and_their_count() {
 
         let four = |page: &Value| page["connections"] == 4;
         let count = nodes.agree("/rooms/lobby", four).await;
-        let wanted = json!({"room": "lobby", "connections": 4, "users": 2, "anonymous": 1, "epoch": joined["epoch"], "offset": 1});
+        let wanted = json!({
+            "room": "lobby", "connections": 4, "users": 2, "anonymous": 1,
+            "epoch": joined["epoch"], "offset": 1
+        });
         assert_eq!(count, wanted);
         let page = nodes.agree("/rooms/lobby/members", |_| true).await;
         let mut listed = ada.call(json!({"type": "members", "room": "lobby"})).await;
