@@ -1,7 +1,7 @@
-//! A client with the rules of `www/switchboard.js`: rooms that stay joined over connections, one
-//! unanswered publish per room, retried with the same key, positions and no doubles. Plain logic:
-//! it is told what happens and leaves in `acts` what it does. Times are milliseconds, and shorter
-//! than a browser's.
+//! A client with the rules of `www/switchboard.js`: rooms stay joined across connections, each room
+//! has one unanswered publish, which is retried with the same key, and duplicates are dropped by
+//! position. It does no I/O: methods take events, and leave their effects in `actions`. Times are
+//! milliseconds, and shorter than a browser's.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
@@ -14,21 +14,21 @@ use super::redis::Redis;
 use super::view::View;
 
 const CONNECT_DEADLINE: u64 = 3_000;
-/// Longer than a node may take, so that no answer means a fault of the node.
+/// Longer than a node may take, so that a missing reply is the node's fault.
 pub const ANSWER_DEADLINE: u64 = 9_000;
 const PONG_DEADLINE: u64 = 3_000;
 const BACKOFF_FIRST: u64 = 100;
 const BACKOFF_MOST: u64 = 2_000;
 pub const STEADY_AFTER: u64 = 1_000;
 
-/// The users there are; each client is one of them, or nobody.
+/// The users; each client is one of them, or anonymous.
 pub const USERS: [&str; 2] = ["u0", "u1"];
 
-/// What a client does.
+/// An effect of a client.
 #[derive(Debug)]
-pub enum Act {
+pub enum Action {
     Connect,
-    /// The socket is closed from this end.
+    /// The client closes the socket.
     Close,
     Send(u64, Command),
     SignIn(u64, UserName),
@@ -38,14 +38,14 @@ pub enum Act {
 #[derive(Clone, Copy, Debug)]
 pub enum Timer {
     Retry,
-    Greeting,
+    Welcome,
     Steady,
     Answer(u64),
     Watch,
-    Farewell,
+    Bye,
     Join(usize),
     Pump(usize),
-    /// The list with this number is asked for again.
+    /// Requests the list with this number again.
     Members(usize, u64),
 }
 
@@ -67,7 +67,7 @@ pub struct Entry {
 
 #[derive(Debug)]
 pub struct Room {
-    /// A room that was left and joined again is another one.
+    /// Counts joins: a reply to a former join is late.
     pub life: u64,
     pub state: RoomState,
     pub position: Option<Position>,
@@ -93,21 +93,21 @@ pub enum Ask {
     Ping,
 }
 
-/// A connection, and where the node's frames say that one stands in each room.
+/// A connection, and the position in each room by the node's frames.
 #[derive(Debug, Default)]
 pub struct Conn {
     pub open: bool,
     pub pending: HashMap<u64, Ask>,
     requests: u64,
     pub heartbeat: Option<u64>,
-    pub heard: u64,
+    pub received_at: u64,
     pub pinged: Option<u64>,
     pub return_at: Option<u64>,
     pub wire: Vec<Option<Position>>,
-    /// Ephemeral messages, which come at most once on a connection. They have no place, so whoever
-    /// moves to a node that hears late may hear one there again.
+    /// Ephemeral messages, which arrive at most once on a connection. They have no position, so a
+    /// client that moves to a node that is behind may receive one there again.
     pub ephemerals: HashSet<u64>,
-    /// It was stalled or black-holed: what is late is not the node's fault.
+    /// It was stalled or black-holed: a late reply is not the node's fault.
     disturbed: bool,
 }
 
@@ -119,11 +119,11 @@ pub struct Client {
     pub conn: Option<Conn>,
     attempt: u32,
     lives: u64,
-    pub acts: Vec<Act>,
+    pub actions: Vec<Action>,
 }
 
-/// What a client needs of the world around it.
-pub struct Scene<'a> {
+/// What a client uses of the world.
+pub struct Context<'a> {
     pub now: u64,
     pub random: &'a mut fastrand::Rng,
     pub oracle: &'a mut Oracle,
@@ -136,7 +136,7 @@ pub fn jitter(random: &mut fastrand::Rng, tries: u32) -> u64 {
 }
 
 impl Conn {
-    /// The number of a request whose answer is waited for.
+    /// Registers a request and returns its id.
     pub fn ask(&mut self, ask: Ask) -> u64 {
         self.requests += 1;
         self.pending.insert(self.requests, ask);
@@ -153,23 +153,23 @@ impl Client {
             conn: None,
             attempt: 0,
             lives: 0,
-            acts: Vec::new(),
+            actions: Vec::new(),
         }
     }
 
-    pub fn connect(&mut self, scene: &mut Scene<'_>) {
-        scene.oracle.figures.connections += 1;
+    pub fn connect(&mut self, context: &mut Context<'_>) {
+        context.oracle.figures.connections += 1;
         self.conn = Some(Conn {
-            heard: scene.now,
+            received_at: context.now,
             wire: vec![None; self.names.len()],
             ..Conn::default()
         });
-        self.acts.push(Act::Connect);
-        self.acts
-            .push(Act::Later(CONNECT_DEADLINE, Timer::Greeting));
+        self.actions.push(Action::Connect);
+        self.actions
+            .push(Action::Later(CONNECT_DEADLINE, Timer::Welcome));
     }
 
-    pub fn opened(&mut self, _: &mut Scene<'_>) {
+    pub fn opened(&mut self, _: &mut Context<'_>) {
         let Some(conn) = &mut self.conn else { return };
         conn.open = true;
         let is_early = self.id.is_multiple_of(2);
@@ -204,12 +204,12 @@ impl Client {
     pub fn request(&mut self, ask: Ask, command: Command) {
         let Some(conn) = &mut self.conn else { return };
         let id = conn.ask(ask);
-        self.acts
-            .push(Act::Later(ANSWER_DEADLINE, Timer::Answer(id)));
-        self.acts.push(Act::Send(id, command));
+        self.actions
+            .push(Action::Later(ANSWER_DEADLINE, Timer::Answer(id)));
+        self.actions.push(Action::Send(id, command));
     }
 
-    // What the page does.
+    // Calls of the application.
 
     pub fn join(&mut self, room: usize) {
         if self.rooms[room].is_none() {
@@ -229,7 +229,7 @@ impl Client {
         }
     }
 
-    /// Joins again though nothing asks for it, from where one stands.
+    /// Joins again, without need, from the present position.
     pub fn rejoin(&mut self, room: usize) {
         let joined = |room: &Room| room.state == RoomState::Joined;
         if self.is_open() && self.rooms[room].as_ref().is_some_and(joined) {
@@ -254,20 +254,20 @@ impl Client {
         if random.u8(..20) == 0 {
             if self.is_open() {
                 let value = oracle.attempt(self.id, room, true);
-                let publish = self.saying(room, value, false, false, true);
+                let publish = self.publish_of(room, value, false, false, true);
                 self.request(Ask::Ephemeral(value), Command::Publish(publish));
             }
             return;
         }
-        self.say(room, random.u8(..8) > 0, random.u8(..6) == 0, oracle);
+        self.enqueue(room, random.u8(..8) > 0, random.u8(..6) == 0, oracle);
     }
 
-    /// Publishes to a room one is in.
-    pub fn say(&mut self, room: usize, keyed: bool, others: bool, oracle: &mut Oracle) {
-        let Some(speaking) = &mut self.rooms[room] else {
+    /// Publishes to a joined room.
+    pub fn enqueue(&mut self, room: usize, keyed: bool, others: bool, oracle: &mut Oracle) {
+        let Some(joined) = &mut self.rooms[room] else {
             return;
         };
-        speaking.queue.push_back(Entry {
+        joined.queue.push_back(Entry {
             value: oracle.attempt(self.id, room, false),
             keyed,
             others,
@@ -277,14 +277,14 @@ impl Client {
         self.pump(room);
     }
 
-    /// Publishes many at once without waiting for answers, as no good client does.
+    /// Publishes many at once without waiting for replies, as the SDK never does.
     pub fn flood(&mut self, room: usize, count: usize, oracle: &mut Oracle) {
-        // Its answers alone may be more than its outbox holds.
+        // The replies alone may overflow its outbox.
         self.disturb();
         for _ in 0..count {
             if self.is_open() {
                 let value = oracle.attempt(self.id, room, false);
-                let publish = self.saying(room, value, false, false, false);
+                let publish = self.publish_of(room, value, false, false, false);
                 self.request(Ask::Publish(room, value), Command::Publish(publish));
             }
         }
@@ -301,7 +301,7 @@ impl Client {
         }
     }
 
-    pub fn saying(
+    fn publish_of(
         &self,
         room: usize,
         value: u64,
@@ -320,8 +320,8 @@ impl Client {
         }
     }
 
-    /// Whether nothing is asked and nothing is to be said.
-    pub fn rests(&self) -> bool {
+    /// Whether no request is pending and no publish is queued.
+    pub fn is_settled(&self) -> bool {
         self.is_open()
             && self.conn.as_ref().is_some_and(|conn| {
                 conn.pending.is_empty() && conn.heartbeat.is_some() && conn.return_at.is_none()
@@ -353,7 +353,7 @@ impl Client {
         );
     }
 
-    /// Sends the first of a room's queue, unless it is on its way.
+    /// Sends the first publish of a room's queue, unless it is pending.
     pub fn pump(&mut self, index: usize) {
         let open = self.is_open();
         let Some(room) = &mut self.rooms[index] else {
@@ -373,46 +373,46 @@ impl Client {
             return;
         }
         entry.sent = true;
-        let publish = self.saying(index, value, keyed, others, false);
+        let publish = self.publish_of(index, value, keyed, others, false);
         self.request(Ask::Publish(index, value), Command::Publish(publish));
     }
 
     // The connection.
 
-    /// A timer of the present connection.
-    pub fn timer(&mut self, timer: Timer, scene: &mut Scene<'_>) {
+    /// Handles a timer of the present connection.
+    pub fn timer(&mut self, timer: Timer, context: &mut Context<'_>) {
         let Some(conn) = &mut self.conn else {
             if matches!(timer, Timer::Retry) {
-                self.connect(scene);
+                self.connect(context);
             }
             return;
         };
         match timer {
             Timer::Retry => {}
-            Timer::Greeting if conn.heartbeat.is_none() => self.drop_connection(None, scene),
-            Timer::Greeting => {}
+            Timer::Welcome if conn.heartbeat.is_none() => self.drop_connection(None, context),
+            Timer::Welcome => {}
             Timer::Steady => self.attempt = 0,
             Timer::Answer(id) if conn.pending.contains_key(&id) => {
                 if !conn.disturbed {
                     let text = format!("client {}: no answer to {:?}", self.id, conn.pending[&id]);
-                    scene.oracle.violate(Kind::Stuck, text);
+                    context.oracle.violate(Kind::Stuck, text);
                 }
-                self.drop_connection(None, scene);
+                self.drop_connection(None, context);
             }
             Timer::Answer(_) => {}
-            Timer::Watch => self.watch(scene),
-            Timer::Farewell => self.drop_connection(Some(0), scene),
+            Timer::Watch => self.watch(context),
+            Timer::Bye => self.drop_connection(Some(0), context),
             Timer::Join(room) => {
                 if self.rooms[room]
                     .as_ref()
                     .is_some_and(|room| room.state == RoomState::Joining)
                     && conn.open
                 {
-                    let asked = conn
+                    let is_pending = conn
                         .pending
                         .values()
                         .any(|ask| matches!(ask, Ask::Join { room: other, .. } if *other == room));
-                    if !asked {
+                    if !is_pending {
                         self.send_join(room);
                     }
                 }
@@ -422,37 +422,38 @@ impl Client {
         }
     }
 
-    pub fn watch(&mut self, scene: &mut Scene<'_>) {
+    pub fn watch(&mut self, context: &mut Context<'_>) {
         let Some(conn) = &mut self.conn else { return };
         let Some(heartbeat) = conn.heartbeat else {
             return;
         };
-        if conn.pinged.is_none() && scene.now - conn.heard >= heartbeat {
-            conn.pinged = Some(scene.now);
+        if conn.pinged.is_none() && context.now - conn.received_at >= heartbeat {
+            conn.pinged = Some(context.now);
             self.request(Ask::Ping, Command::Ping);
         }
         let Some(conn) = &mut self.conn else { return };
-        let due = conn
-            .pinged
-            .map_or(conn.heard + heartbeat, |pinged| pinged + PONG_DEADLINE);
-        if due <= scene.now {
-            return self.drop_connection(None, scene);
+        let due = conn.pinged.map_or(conn.received_at + heartbeat, |pinged| {
+            pinged + PONG_DEADLINE
+        });
+        if due <= context.now {
+            return self.drop_connection(None, context);
         }
-        self.acts.push(Act::Later(due - scene.now, Timer::Watch));
+        self.actions
+            .push(Action::Later(due - context.now, Timer::Watch));
     }
 
-    pub fn drop_connection(&mut self, delay: Option<u64>, scene: &mut Scene<'_>) {
-        self.acts.push(Act::Close);
-        self.lost(None, delay, scene);
+    pub fn drop_connection(&mut self, delay: Option<u64>, context: &mut Context<'_>) {
+        self.actions.push(Action::Close);
+        self.lost(None, delay, context);
     }
 
-    /// The connection is gone; with the code it was closed with, if it was.
-    pub fn lost(&mut self, code: Option<u16>, delay: Option<u64>, scene: &mut Scene<'_>) {
+    /// The connection is lost; `code` is that of its close frame, if one came.
+    pub fn lost(&mut self, code: Option<u16>, delay: Option<u64>, context: &mut Context<'_>) {
         let Some(conn) = self.conn.take() else { return };
         if code == Some(3002) {
-            scene.oracle.figures.slow += 1;
+            context.oracle.figures.slow += 1;
             if !conn.disturbed {
-                scene.oracle.violate(
+                context.oracle.violate(
                     Kind::FalseSlow,
                     format!("client {} reads promptly", self.id),
                 );
@@ -460,26 +461,26 @@ impl Client {
         }
         for ask in conn.pending.values() {
             if let Ask::Ephemeral(value) = ask {
-                scene.oracle.answered(*value, Outcome::Unknown);
+                context.oracle.answered(*value, Outcome::Unknown);
             }
         }
         for room in self.rooms.iter_mut().flatten() {
             room.state = RoomState::Waiting;
-            // What has no key is said once, whatever became of it.
+            // A publish without a key is sent once, whatever its outcome.
             if let Some(entry) = room
                 .queue
                 .front()
                 .filter(|entry| !entry.keyed && entry.sent)
             {
-                scene.oracle.answered(entry.value, Outcome::Unknown);
+                context.oracle.answered(entry.value, Outcome::Unknown);
                 room.queue.pop_front();
             }
         }
-        let farewell = conn.return_at.map(|at| at.saturating_sub(scene.now));
+        let announced = conn.return_at.map(|at| at.saturating_sub(context.now));
         let wait = delay
-            .or(farewell)
-            .unwrap_or_else(|| jitter(scene.random, self.attempt));
+            .or(announced)
+            .unwrap_or_else(|| jitter(context.random, self.attempt));
         self.attempt += 1;
-        self.acts.push(Act::Later(wait, Timer::Retry));
+        self.actions.push(Action::Later(wait, Timer::Retry));
     }
 }

@@ -1,5 +1,5 @@
-//! What schedules have found out about members that are behind, told again as small stories: one
-//! dispatcher, and a broker that is played by hand.
+//! Regressions that schedules found in the delivery to members that are behind: one dispatcher,
+//! and a broker that each test scripts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,8 +22,8 @@ use super::transport::{Frame, Transport};
 const OUTBOX: usize = 4_096;
 const INCARNATION: Incarnation = Incarnation(7);
 
-/// A dispatcher, and the clients' ends of its outboxes.
-pub struct Turn {
+/// A dispatcher, and the readers of its outboxes.
+pub struct Harness {
     pub dispatcher: Dispatcher,
     pub now: Instant,
     pub clients: Vec<OutboxReader>,
@@ -38,7 +38,7 @@ fn at(epoch: u64, offset: u64) -> Position {
     Position { epoch, offset }
 }
 
-pub fn said(value: u64, except: Option<u64>) -> Arc<Publication> {
+pub fn publication(value: u64, except: Option<u64>) -> Arc<Publication> {
     let pad = "x".repeat(100);
     Arc::new(Publication {
         user: None,
@@ -53,7 +53,7 @@ pub fn said(value: u64, except: Option<u64>) -> Arc<Publication> {
 
 fn page(top: Position, first: u64, from: u64, to: u64) -> Page {
     let messages = (from..=to)
-        .map(|offset| (offset, said(offset, None)))
+        .map(|offset| (offset, publication(offset, None)))
         .collect();
     Page {
         top,
@@ -64,7 +64,7 @@ fn page(top: Position, first: u64, from: u64, to: u64) -> Page {
     }
 }
 
-impl Turn {
+impl Harness {
     pub fn new(clients: u64, recent_memory: usize) -> Self {
         let now = Instant::now();
         let settings = Settings {
@@ -88,7 +88,7 @@ impl Turn {
             instant: now,
             unix_ms: 0,
         };
-        let mut desk = Self {
+        let mut harness = Self {
             dispatcher: Dispatcher::new(clock, settings, Arc::new(Metrics::default())),
             now,
             clients: Vec::new(),
@@ -99,19 +99,19 @@ impl Turn {
                 frames: 100,
             };
             let (outbox, reader) = outbox(limits, || ());
-            desk.clients.push(reader);
-            desk.turn([Event::Opened {
+            harness.clients.push(reader);
+            harness.turn([Event::Opened {
                 session: SessionId(session),
                 protocol: Protocol::Native,
                 identity: None,
                 outbox,
             }]);
-            desk.hear(session);
+            harness.receive(session);
         }
-        desk
+        harness
     }
 
-    /// A turn; what the broker is asked in it.
+    /// Runs a turn and returns its requests to the broker.
     pub fn turn(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Request> {
         let clock = Now {
             instant: self.now,
@@ -121,13 +121,13 @@ impl Turn {
         self.dispatcher.take_requests().collect()
     }
 
-    /// The reads that a broker's word leads to.
-    fn told(&mut self, event: BrokerEvent) -> Vec<Read> {
+    /// Handles an event of the broker and returns the reads that it causes.
+    fn broker_event(&mut self, event: BrokerEvent) -> Vec<Read> {
         reads(self.turn([Event::Broker(event)]))
     }
 
     fn answer(&mut self, ticket: Ticket, page: Page) -> Vec<Read> {
-        self.told(BrokerEvent::Page {
+        self.broker_event(BrokerEvent::Page {
             ticket,
             result: Ok(page),
         })
@@ -141,38 +141,38 @@ impl Turn {
         reads(self.turn([command_of(session, command)]))
     }
 
-    /// The room is followed, and stands here.
+    /// Confirms the subscription of the room and answers the read of its top.
     fn settle(&mut self, name: &str, page: Page) {
-        let asked = self.told(BrokerEvent::Following(room(name)));
-        self.answer(asked[0].ticket, page);
+        let sent = self.broker_event(BrokerEvent::Following(room(name)));
+        self.answer(sent[0].ticket, page);
     }
 
-    /// Writes all that is queued for a client: what it hears, until nothing more comes.
-    fn hear(&mut self, session: u64) -> Vec<Value> {
-        let mut heard = Vec::new();
+    /// Drains a client's outbox and returns the frames that it receives.
+    fn receive(&mut self, session: u64) -> Vec<Value> {
+        let mut received = Vec::new();
         while let Some(chunk) = self.clients[session as usize].try_recv() {
             let reader = &self.clients[session as usize];
             match chunk {
                 Chunk::Frames(frames) => {
                     reader.written(frames.len(), 1);
                     let frames = Transport::default().frames(0, 0, &[frames]);
-                    heard.extend(frames.into_iter().map(|frame| match frame {
+                    received.extend(frames.into_iter().map(|frame| match frame {
                         Frame::Text(text) => serde_json::from_str(&text).unwrap(),
                         Frame::Ping => json!("ping"),
                     }));
                 }
-                Chunk::End(_) => heard.push(json!("end")),
+                Chunk::End(_) => received.push(json!("end")),
             }
             if reader.take_drained_wanted() {
                 self.turn([Event::Drained(SessionId(session))]);
             }
         }
-        heard
+        received
     }
 
     fn offsets(&mut self, session: u64) -> Vec<u64> {
-        let heard = self.hear(session);
-        let messages = heard.iter().filter(|heard| heard["type"] == "message");
+        let received = self.receive(session);
+        let messages = received.iter().filter(|frame| frame["type"] == "message");
         messages
             .map(|message| message["offset"].as_u64().unwrap())
             .collect()
@@ -196,151 +196,151 @@ fn reads(requests: Vec<Request>) -> Vec<Read> {
 }
 
 #[test]
-fn a_join_that_a_leave_overtakes_is_answered() {
-    let mut desk = Turn::new(1, 1 << 20);
-    desk.join(0, "r", None);
-    desk.turn([command_of(0, Command::Leave { room: room("r") })]);
-    let kinds: Vec<Value> = desk
-        .hear(0)
+fn join_overtaken_by_a_leave_is_answered() {
+    let mut harness = Harness::new(1, 1 << 20);
+    harness.join(0, "r", None);
+    harness.turn([command_of(0, Command::Leave { room: room("r") })]);
+    let kinds: Vec<Value> = harness
+        .receive(0)
         .iter()
-        .map(|heard| heard["type"].clone())
+        .map(|frame| frame["type"].clone())
         .collect();
     assert_eq!(kinds, [json!("error"), json!("ok")]);
 }
 
 #[test]
-fn a_read_that_takes_long_is_asked_once_however_many_wait() {
-    let mut desk = Turn::new(10, 0);
-    desk.join(0, "r", None);
-    desk.settle("r", page(at(1, 50), 1, 1, 0));
-    let asked: usize = (1..10)
-        .map(|session| desk.join(session, "r", Some(at(1, 5))).len())
+fn slow_read_is_sent_once_for_all_sessions() {
+    let mut harness = Harness::new(10, 0);
+    harness.join(0, "r", None);
+    harness.settle("r", page(at(1, 50), 1, 1, 0));
+    let sent: usize = (1..10)
+        .map(|session| harness.join(session, "r", Some(at(1, 5))).len())
         .sum();
     for _ in 0..20 {
-        desk.now += TICK;
-        assert!(reads(desk.turn([Event::Tick])).is_empty());
+        harness.now += TICK;
+        assert!(reads(harness.turn([Event::Tick])).is_empty());
         assert!(
-            desk.dispatcher.load().due <= 1,
+            harness.dispatcher.load().due <= 1,
             "{:?}",
-            desk.dispatcher.load()
+            harness.dispatcher.load()
         );
     }
-    assert_eq!(asked, 1);
+    assert_eq!(sent, 1);
 }
 
 #[test]
-fn a_refused_read_is_asked_again() {
-    let mut desk = Turn::new(2, 0);
-    desk.join(0, "r", None);
-    desk.settle("r", page(at(1, 10), 1, 1, 0));
-    let asked = desk.join(1, "r", Some(at(1, 9)));
+fn refused_read_is_retried() {
+    let mut harness = Harness::new(2, 0);
+    harness.join(0, "r", None);
+    harness.settle("r", page(at(1, 10), 1, 1, 0));
+    let sent = harness.join(1, "r", Some(at(1, 9)));
     let refused = BrokerEvent::Page {
-        ticket: asked[0].ticket,
+        ticket: sent[0].ticket,
         result: Err(Refused::Unavailable),
     };
-    assert!(desk.told(refused).is_empty());
-    let again = reads(desk.turn([Event::Tick]));
+    assert!(harness.broker_event(refused).is_empty());
+    let again = reads(harness.turn([Event::Tick]));
     assert_eq!(again[0].range, Range::After(at(1, 9)));
-    desk.answer(again[0].ticket, page(at(1, 10), 1, 10, 10));
-    assert_eq!(desk.offsets(1), [10]);
+    harness.answer(again[0].ticket, page(at(1, 10), 1, 10, 10));
+    assert_eq!(harness.offsets(1), [10]);
 }
 
 #[test]
-fn a_page_that_knows_more_than_the_node_leaves_nobody_behind() {
-    let mut desk = Turn::new(2, 0);
-    desk.join(0, "r", None);
-    desk.settle("r", page(at(1, 10), 1, 1, 0));
-    let asked = desk.join(1, "r", Some(at(1, 8)));
-    desk.answer(asked[0].ticket, page(at(1, 12), 1, 9, 12));
+fn page_ahead_of_the_node_leaves_no_session_behind() {
+    let mut harness = Harness::new(2, 0);
+    harness.join(0, "r", None);
+    harness.settle("r", page(at(1, 10), 1, 1, 0));
+    let sent = harness.join(1, "r", Some(at(1, 8)));
+    harness.answer(sent[0].ticket, page(at(1, 12), 1, 9, 12));
     for offset in 11..=13 {
-        desk.told(BrokerEvent::Message {
+        harness.broker_event(BrokerEvent::Message {
             room: room("r"),
             epoch: Epoch::new(1),
             offset,
-            publication: said(offset, None),
+            publication: publication(offset, None),
             received_at: Instant::now(),
         });
     }
-    assert_eq!(desk.offsets(1), [9, 10, 11, 12, 13]);
+    assert_eq!(harness.offsets(1), [9, 10, 11, 12, 13]);
 }
 
 #[test]
-fn a_recovery_under_way_does_not_pass_into_another_epoch() {
-    let mut desk = Turn::new(2, 0);
-    desk.join(0, "r", None);
-    desk.settle("r", page(at(1, 10), 1, 1, 0));
-    desk.join(1, "r", Some(at(1, 3)));
-    desk.settle("r", page(at(2, 5), 1, 1, 5));
-    let asked = reads(desk.turn([Event::Tick]));
-    for read in asked {
-        desk.answer(read.ticket, page(at(2, 5), 1, 1, 5));
+fn recovery_does_not_continue_into_another_epoch() {
+    let mut harness = Harness::new(2, 0);
+    harness.join(0, "r", None);
+    harness.settle("r", page(at(1, 10), 1, 1, 0));
+    harness.join(1, "r", Some(at(1, 3)));
+    harness.settle("r", page(at(2, 5), 1, 1, 5));
+    let sent = reads(harness.turn([Event::Tick]));
+    for read in sent {
+        harness.answer(read.ticket, page(at(2, 5), 1, 1, 5));
     }
-    let heard = desk.hear(1);
-    assert_eq!(heard[0]["recovered"], false, "{heard:?}");
+    let received = harness.receive(1);
+    assert_eq!(received[0]["recovered"], false, "{received:?}");
     assert_eq!(
-        (&heard[0]["offset"], heard.len()),
+        (&received[0]["offset"], received.len()),
         (&json!(5), 1),
-        "{heard:?}"
+        "{received:?}"
     );
 }
 
 #[test]
-fn coming_back_to_many_rooms_at_once_overflows_no_outbox() {
-    let mut desk = Turn::new(2, 1 << 20);
+fn rejoin_of_many_rooms_overflows_no_outbox() {
+    let mut harness = Harness::new(2, 1 << 20);
     let names: Vec<String> = (0..8).map(|n| format!("r{n}")).collect();
     for name in &names {
-        desk.join(0, name, None);
-        desk.settle(name, page(at(1, 0), 1, 1, 0));
+        harness.join(0, name, None);
+        harness.settle(name, page(at(1, 0), 1, 1, 0));
         for offset in 1..=20 {
-            desk.told(BrokerEvent::Message {
+            harness.broker_event(BrokerEvent::Message {
                 room: room(name),
                 epoch: Epoch::new(1),
                 offset,
-                publication: said(offset, None),
+                publication: publication(offset, None),
                 received_at: Instant::now(),
             });
-            desk.hear(0);
+            harness.receive(0);
         }
     }
     for name in &names {
-        desk.join(1, name, Some(at(1, 0)));
+        harness.join(1, name, Some(at(1, 0)));
     }
-    let heard = desk.hear(1);
-    let messages = heard
+    let received = harness.receive(1);
+    let messages = received
         .iter()
-        .filter(|heard| heard["type"] == "message")
+        .filter(|frame| frame["type"] == "message")
         .count();
-    assert_eq!((messages, heard.len()), (160, 168), "{heard:?}");
+    assert_eq!((messages, received.len()), (160, 168), "{received:?}");
 }
 
 #[test]
-fn a_repair_of_more_than_an_outbox_closes_nobody() {
-    let mut desk = Turn::new(1, 1 << 20);
-    desk.join(0, "r", None);
-    desk.settle("r", page(at(1, 0), 1, 1, 0));
-    desk.hear(0);
-    desk.settle("r", page(at(1, 100), 1, 1, 100));
-    assert_eq!(desk.offsets(0), (1..=100).collect::<Vec<_>>());
+fn repair_larger_than_an_outbox_closes_no_session() {
+    let mut harness = Harness::new(1, 1 << 20);
+    harness.join(0, "r", None);
+    harness.settle("r", page(at(1, 0), 1, 1, 0));
+    harness.receive(0);
+    harness.settle("r", page(at(1, 100), 1, 1, 100));
+    assert_eq!(harness.offsets(0), (1..=100).collect::<Vec<_>>());
 }
 
 #[test]
-fn recovery_spares_a_session_its_own_words_as_live_delivery_does() {
-    let mut desk = Turn::new(1, 1 << 20);
-    desk.join(0, "r", None);
-    desk.settle("r", page(at(1, 0), 1, 1, 0));
-    desk.told(BrokerEvent::Message {
+fn recovery_omits_the_data_of_own_messages_like_live_delivery() {
+    let mut harness = Harness::new(1, 1 << 20);
+    harness.join(0, "r", None);
+    harness.settle("r", page(at(1, 0), 1, 1, 0));
+    harness.broker_event(BrokerEvent::Message {
         room: room("r"),
         epoch: Epoch::new(1),
         offset: 1,
-        publication: said(1, Some(0)),
+        publication: publication(1, Some(0)),
         received_at: Instant::now(),
     });
-    desk.hear(0);
-    desk.join(0, "r", Some(at(1, 0)));
-    let heard = desk.hear(0);
+    harness.receive(0);
+    harness.join(0, "r", Some(at(1, 0)));
+    let received = harness.receive(0);
     assert_eq!(
-        (&heard[1]["own"], &heard[1]["data"]),
+        (&received[1]["own"], &received[1]["data"]),
         (&json!(true), &Value::Null),
-        "{heard:?}"
+        "{received:?}"
     );
 }

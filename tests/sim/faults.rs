@@ -1,12 +1,12 @@
-//! What a schedule is made of: its sizes, what clients do and when, and which faults befall them.
-//! All of it comes from the seed.
+//! The plan of a schedule: its sizes, the steps of its clients and its faults. All of it comes from
+//! the seed.
 
 use super::node::Sizes;
-use super::redis::Left;
+use super::redis::Remains;
 
-const LEFT: &[Left] = &[Left::All, Left::Older, Left::Nothing];
+const REMAINS: &[Remains] = &[Remains::All, Remains::Older, Remains::Nothing];
 
-/// Something that happens at a moment of a schedule.
+/// A step of a schedule.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     Publish { client: usize, room: usize },
@@ -20,27 +20,27 @@ pub enum Step {
 /// Durations are milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
-    /// The subscription breaks, and comes back.
+    /// The subscription is cut and reconnects after `down`.
     CutSubscription {
         node: usize,
         down: u64,
     },
-    /// It looks alive and hears nothing, until the pulse finds out.
-    Deaf {
+    /// The subscription looks alive and receives nothing, until the liveness probe detects it.
+    HalfOpen {
         node: usize,
         time: u64,
     },
-    /// The queue behind it overflows.
+    /// The push queue overflows.
     Overflow {
         node: usize,
         time: u64,
     },
-    CutLane {
+    CutPipeline {
         node: usize,
-        lane: usize,
+        pipeline: usize,
         down: u64,
     },
-    /// All three at once.
+    /// Cuts both pipelines and the subscription.
     CutNode {
         node: usize,
         down: u64,
@@ -49,7 +49,7 @@ pub enum Fault {
         node: usize,
         count: u32,
     },
-    /// One of the three (2: the subscription) takes its time.
+    /// One of the three connections (2: the subscription) is slow.
     Slow {
         node: usize,
         link: usize,
@@ -71,18 +71,18 @@ pub enum Fault {
     FreezeStore {
         time: u64,
     },
-    /// The store is away for everyone.
+    /// The store is unreachable for all nodes.
     StoreAway {
         down: u64,
     },
-    /// Emptied, restarted or restored: every room begins a new epoch.
+    /// The store is emptied, restarted or restored: every room begins a new epoch.
     EndEpochs {
         away: bool,
-        left: Left,
+        left: Remains,
     },
     EndEpoch {
         room: usize,
-        left: Left,
+        left: Remains,
     },
     LoseTail {
         room: usize,
@@ -95,7 +95,7 @@ pub enum Fault {
     DropClient {
         client: usize,
     },
-    /// Nothing passes between client and node, and neither is told.
+    /// Nothing passes between client and node, and neither end is notified.
     BlackHole {
         client: usize,
     },
@@ -110,12 +110,12 @@ impl Fault {
     fn lasts(self) -> u64 {
         match self {
             Fault::CutSubscription { down, .. }
-            | Fault::CutLane { down, .. }
+            | Fault::CutPipeline { down, .. }
             | Fault::CutNode { down, .. }
             | Fault::KillNode { down, .. }
             | Fault::StoreAway { down } => down,
             Fault::DrainNode { down, .. } => down + 4_000,
-            Fault::Deaf { time, .. }
+            Fault::HalfOpen { time, .. }
             | Fault::Overflow { time, .. }
             | Fault::Slow { time, .. }
             | Fault::FreezeNode { time, .. }
@@ -126,7 +126,7 @@ impl Fault {
         }
     }
 
-    /// Nothing tells the nodes: only the comparison of rooms finds it out.
+    /// No event reports it to the nodes: only the periodic comparison of rooms detects it.
     fn is_silent(self) -> bool {
         matches!(
             self,
@@ -142,27 +142,27 @@ pub struct Plan {
     pub rooms: usize,
     pub sizes: Sizes,
     pub steps: Vec<(u64, Step)>,
-    /// When the last fault is over.
+    /// When the last fault ends.
     pub healed_at: u64,
-    /// How long the rest may take until everyone stands at the top.
-    pub patience: u64,
+    /// How long the clients may take after that to handle_input the top of their rooms.
+    pub settle_timeout: u64,
 }
 
-/// Which kinds of fault a plan may hold.
+/// Which kinds of faults a plan may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
+pub enum FaultMix {
     Any,
-    /// Only what no client's connection feels.
-    Sheltered,
+    /// Only faults that cut no client's connection.
+    StoreOnly,
 }
 
 impl Plan {
-    pub fn new(random: &mut fastrand::Rng, weather: Weather) -> Self {
+    pub fn new(random: &mut fastrand::Rng, mix: FaultMix) -> Self {
         let sizes = Sizes {
-            // A log that is trimmed may tell a loss, and hide one in it.
+            // A trimmed log may report a gap, and so hide a tampered message.
             history_size: *pick(
                 random,
-                if weather == Weather::Any {
+                if mix == FaultMix::Any {
                     &[5, 40, 200]
                 } else {
                     &[200]
@@ -184,15 +184,15 @@ impl Plan {
             sizes,
             steps: Vec::new(),
             healed_at: 0,
-            patience: 16_000,
+            settle_timeout: 16_000,
         };
         let length = *pick(random, &[1_000, 3_000, 6_000]);
-        plan.clients_act(random, length, weather);
-        // Few kinds at a time, so that each meets quiet surroundings too.
+        plan.add_client_steps(random, length, mix);
+        // Few kinds in one plan, so that each also occurs without others.
         let kinds: Vec<u8> = (0..random.usize(0..=3)).map(|_| random.u8(..20)).collect();
         for _ in 0..random.usize(0..=5) {
             if let Some(kind) = random.choice(&kinds) {
-                let fault = plan.fault(random, *kind, weather);
+                let fault = plan.fault(random, *kind, mix);
                 plan.add(random.u64(200..length), fault);
             }
         }
@@ -202,16 +202,15 @@ impl Plan {
 
     fn add(&mut self, at: u64, fault: Fault) {
         if fault.is_silent() {
-            // A minute until a node finds out, and one more until the others hear of it in the same
-            // way.
-            self.patience = 130_000;
+            // A node detects it within a minute, and the others within one more.
+            self.settle_timeout = 130_000;
         }
         self.healed_at = self.healed_at.max(at + fault.lasts());
         self.steps.push((at, Step::Fault(fault)));
     }
 
-    fn clients_act(&mut self, random: &mut fastrand::Rng, length: u64, weather: Weather) {
-        let sheltered = weather == Weather::Sheltered;
+    fn add_client_steps(&mut self, random: &mut fastrand::Rng, length: u64, mix: FaultMix) {
+        let store_only = mix == FaultMix::StoreOnly;
         for client in 0..self.clients {
             for room in 0..self.rooms {
                 let late = random.u8(..4) == 0;
@@ -229,8 +228,8 @@ impl Plan {
             let at = random.u64(100..length);
             let (client, room) = (random.usize(..self.clients), random.usize(..self.rooms));
             let step = match random.u8(..24) {
-                0 if !sheltered => Step::Rejoin { client, room },
-                1 | 2 if !sheltered => {
+                0 if !store_only => Step::Rejoin { client, room },
+                1 | 2 if !store_only => {
                     let back = at + *pick(random, &[0, 1, 20, 500, 3_000]);
                     self.steps.push((back, Step::Join { client, room }));
                     self.healed_at = self.healed_at.max(back);
@@ -248,24 +247,24 @@ impl Plan {
         }
     }
 
-    fn fault(&self, random: &mut fastrand::Rng, kind: u8, weather: Weather) -> Fault {
+    fn fault(&self, random: &mut fastrand::Rng, kind: u8, mix: FaultMix) -> Fault {
         let node = random.usize(..self.nodes);
         let client = random.usize(..self.clients);
         let room = random.usize(..self.rooms);
         let down = *pick(random, &[5, 100, 1_000, 3_000]);
         let time = *pick(random, &[50, 500, 2_500]);
-        let kind = if weather == Weather::Sheltered {
+        let kind = if mix == FaultMix::StoreOnly {
             kind % 9
         } else {
             kind
         };
         match kind {
             0 => Fault::CutSubscription { node, down },
-            1 => Fault::Deaf { node, time },
+            1 => Fault::HalfOpen { node, time },
             2 => Fault::Overflow { node, time },
-            3 => Fault::CutLane {
+            3 => Fault::CutPipeline {
                 node,
-                lane: random.usize(..2),
+                pipeline: random.usize(..2),
                 down,
             },
             4 => Fault::CutNode { node, down },
@@ -286,11 +285,11 @@ impl Plan {
             12 => Fault::DrainNode { node, down },
             13 => Fault::EndEpochs {
                 away: random.bool(),
-                left: *pick(random, LEFT),
+                left: *pick(random, REMAINS),
             },
             14 => Fault::EndEpoch {
                 room,
-                left: *pick(random, LEFT),
+                left: *pick(random, REMAINS),
             },
             15 => Fault::LoseTail { room },
             16 => Fault::StallClient { client, time: down },

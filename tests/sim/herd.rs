@@ -1,5 +1,5 @@
-//! A herd comes back to one room, whose log takes many pages, each client from a place of its own
-//! and at a pace of its own. What is counted is what the store is asked.
+//! A thousand clients return to one room whose log takes many pages, each from its own position and
+//! at its own pace. The tests count the reads of the store.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use switchboard::model::id::{Epoch, Position, SessionId};
 use switchboard::model::retention::LogLimits;
 use switchboard::protocol::Command;
 
-use super::cursors::{Turn, command_of, room, said};
+use super::cursors::{Harness, command_of, publication, room};
 use super::transport::{Frame, Transport};
 
 const CLIENTS: u64 = 1_000;
@@ -24,37 +24,37 @@ const LIMITS: LogLimits = LogLimits {
     age: Duration::from_secs(3_600),
 };
 
-/// The room, its log, and where each client stands, if it has joined.
+/// The room, its log, and the position of each client that has joined.
 struct Herd {
-    desk: Turn,
+    harness: Harness,
     random: fastrand::Rng,
     log: Log,
-    asked: VecDeque<Read>,
+    pending: VecDeque<Read>,
     reads: usize,
     memory: usize,
-    stands: Vec<Option<u64>>,
+    positions: Vec<Option<u64>>,
 }
 
 impl Herd {
-    /// One member, who has followed the room from its beginning, and nothing else is known of it.
+    /// One member has joined the room; the node has no other data of it.
     fn new(seed: u64, memory: usize) -> Self {
-        let desk = Turn::new(CLIENTS + 1, memory);
-        let mut log = Log::new(Epoch::new(1), desk.now);
+        let harness = Harness::new(CLIENTS + 1, memory);
+        let mut log = Log::new(Epoch::new(1), harness.now);
         for value in 1..=TOP {
-            log.append(said(value, None), None, LIMITS, desk.now);
+            log.append(publication(value, None), None, LIMITS, harness.now);
         }
         let mut herd = Self {
-            desk,
+            harness,
             random: fastrand::Rng::with_seed(seed),
             log,
-            asked: VecDeque::new(),
+            pending: VecDeque::new(),
             reads: 0,
             memory,
-            stands: vec![None; CLIENTS as usize],
+            positions: vec![None; CLIENTS as usize],
         };
         herd.join(CLIENTS, None);
         herd.answer();
-        assert_eq!(herd.reads, 1, "the look at where the room stands");
+        assert_eq!(herd.reads, 1, "the read of the room's top");
         herd
     }
 
@@ -66,55 +66,55 @@ impl Herd {
     }
 
     fn turn(&mut self, event: Event) {
-        for request in self.desk.turn([event]) {
+        for request in self.harness.turn([event]) {
             match request {
                 Request::Follow(room) => self.turn(Event::Broker(BrokerEvent::Following(room))),
                 Request::Read(read) => {
                     self.reads += 1;
-                    self.asked.push_back(read);
+                    self.pending.push_back(read);
                 }
                 Request::SetPresence(_) | Request::Connected(_) | Request::Members(_) => {}
                 other => panic!("{other:?}"),
             }
         }
-        let kept = self.desk.dispatcher.load().recent;
-        assert!(kept <= self.memory, "{kept} bytes are kept");
+        let recent = self.harness.dispatcher.load().recent;
+        assert!(recent <= self.memory, "{recent} bytes of recent messages");
     }
 
-    /// The store answers what it was asked first.
+    /// The store answers the oldest read.
     fn answer(&mut self) {
         if let Some(Read {
             ticket,
             range,
             limit,
             ..
-        }) = self.asked.pop_front()
+        }) = self.pending.pop_front()
         {
-            let result = Ok(self.log.page(range, limit.min(PAGE), self.desk.now));
+            let result = Ok(self.log.page(range, limit.min(PAGE), self.harness.now));
             self.turn(Event::Broker(BrokerEvent::Page { ticket, result }));
         }
     }
 
-    /// The client takes the next buffer that is written for it, if there is one.
-    fn hear(&mut self, client: u64) {
-        let reader = &self.desk.clients[client as usize];
+    /// The client receives the next buffer of its outbox, if there is one.
+    fn receive(&mut self, client: u64) {
+        let reader = &self.harness.clients[client as usize];
         let Some(Chunk::Frames(frames)) = reader.try_recv() else {
             return;
         };
         reader.written(frames.len(), 1);
         let drained = reader.take_drained_wanted();
-        let stands = &mut self.stands[client as usize];
-        for frame in Transport::default().frames(0, 0, &[frames]) {
-            let Frame::Text(text) = frame else { continue };
-            let heard: Value = serde_json::from_str(&text).unwrap();
-            let offset = heard["offset"].as_u64();
-            match heard["type"].as_str() {
-                Some("ok") => assert_eq!((offset, &heard["recovered"]), (*stands, &true.into())),
+        let position = &mut self.positions[client as usize];
+        for item in Transport::default().frames(0, 0, &[frames]) {
+            let Frame::Text(text) = item else { continue };
+            let frame: Value = serde_json::from_str(&text).unwrap();
+            let offset = frame["offset"].as_u64();
+            match frame["type"].as_str() {
+                Some("ok") => assert_eq!((offset, &frame["recovered"]), (*position, &true.into())),
                 Some("message") => {
-                    assert_eq!(offset, stands.map(|stands| stands + 1), "{heard}");
-                    *stands = offset;
+                    assert_eq!(offset, position.map(|at| at + 1), "{frame}");
+                    *position = offset;
                 }
-                _ => panic!("{heard}"),
+                _ => panic!("{frame}"),
             }
         }
         if drained {
@@ -122,40 +122,40 @@ impl Herd {
         }
     }
 
-    /// All come back, a few at a time, and listen until they are at the top.
-    fn returns(&mut self) {
+    /// All clients return, a few at a time, and read until they are at the top.
+    fn recover(&mut self) {
         let mut away: Vec<u64> = (0..CLIENTS).collect();
         self.random.shuffle(&mut away);
         let mut rounds = 0;
-        while self.stands.iter().any(|stands| *stands != Some(TOP)) {
+        while self.positions.iter().any(|at| *at != Some(TOP)) {
             for _ in 0..self.random.usize(0..100) {
                 if let Some(client) = away.pop() {
                     let since = self.random.u64(0..=TOP);
-                    self.stands[client as usize] = Some(since);
+                    self.positions[client as usize] = Some(since);
                     self.join(client, Some(since));
                 }
             }
             for client in 0..CLIENTS {
-                // Some are ten times as slow as others.
+                // Some clients are ten times slower than others.
                 if self.random.u64(..10) >= client % 10 {
-                    self.hear(client);
+                    self.receive(client);
                 }
             }
             if self.random.bool() {
                 self.answer();
             }
             rounds += 1;
-            assert!(rounds < 5_000, "{:?}", self.desk.dispatcher.load());
+            assert!(rounds < 5_000, "{:?}", self.harness.dispatcher.load());
         }
     }
 }
 
 #[test]
-fn a_herd_reads_each_page_of_the_log_about_once_however_many_come() {
+fn herd_reads_each_page_of_the_log_about_once() {
     let pages = TOP as usize / PAGE;
     for seed in 0..3 {
         let mut herd = Herd::new(seed, 1 << 20);
-        herd.returns();
+        herd.recover();
         assert!(
             herd.reads <= 1 + 2 * pages,
             "{} reads of {pages} pages, seed {seed}",
@@ -165,11 +165,11 @@ fn a_herd_reads_each_page_of_the_log_about_once_however_many_come() {
 }
 
 #[test]
-fn a_herd_for_which_there_is_too_little_memory_gets_on_by_reads_that_all_share() {
+fn herd_shares_reads_when_memory_is_short() {
     for memory in [0, 2_000, 30_000] {
         let mut herd = Herd::new(7, memory);
-        herd.returns();
-        // On its own each client would need as many reads as it takes buffers, about 20.
+        herd.recover();
+        // Without sharing, each client needs one read per buffer, about 20.
         assert!(
             herd.reads < CLIENTS as usize,
             "{} reads with {memory} bytes",

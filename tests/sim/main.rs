@@ -1,21 +1,20 @@
 //! The deterministic simulation: real dispatchers over a model of Redis, in virtual time, under
-//! seeded faults, with clients that keep the rules of the SDK, judged by an oracle. A schedule is a
-//! seed: `make sim SEED=…` plays one again and tells what happened, line by line; `make sim` plays
-//! many new ones.
+//! seeded faults, with clients that follow the rules of the SDK, checked by an oracle. A schedule
+//! is a seed: `make sim SEED=…` replays one and prints a trace; `make sim` plays many new ones.
 
 mod client;
 mod cursors;
 mod faults;
-mod hearing;
+mod frames;
 mod herd;
+mod injection;
 mod node;
 mod oracle;
 mod presence;
 mod redis;
-mod rest;
+mod settled;
 mod store;
 mod transport;
-mod trouble;
 mod turns;
 mod view;
 mod world;
@@ -24,12 +23,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use faults::{Plan, Weather};
+use faults::{FaultMix, Plan};
 use oracle::{Figures, Violation};
 use transport::{Tampering, Transport};
 use world::World;
 
-/// Schedules of one run where nobody says how many: a taste, for builds without optimisation.
+/// Schedules of one run without `SIM_SCHEDULES`: few, because builds without optimisation are slow.
 const SCHEDULES: u64 = 2_000;
 
 fn number(variable: &str) -> Option<u64> {
@@ -44,12 +43,12 @@ fn number(variable: &str) -> Option<u64> {
 
 fn play(
     seed: u64,
-    weather: Weather,
+    mix: FaultMix,
     transport: Transport,
     trace: bool,
 ) -> (Vec<Violation>, Figures, bool) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let plan = Plan::new(&mut random, weather);
+    let plan = Plan::new(&mut random, mix);
     if trace {
         println!("{plan:#?}");
     }
@@ -57,9 +56,9 @@ fn play(
 }
 
 #[test]
-fn whatever_breaks_nothing_is_lost_doubled_or_disordered() {
+fn schedules_lose_duplicate_and_reorder_nothing() {
     if let Some(seed) = number("SEED") {
-        let (violations, figures, _) = play(seed, Weather::Any, Transport::default(), true);
+        let (violations, figures, _) = play(seed, FaultMix::Any, Transport::default(), true);
         println!("{figures:?}");
         assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
         return;
@@ -76,7 +75,7 @@ fn whatever_breaks_nothing_is_lost_doubled_or_disordered() {
             scope.spawn(|| batch.play(first, count));
         }
     });
-    // After many failures the rest is not played.
+    // A run stops early after many failures.
     let count = batch.next.into_inner().min(count);
     let rate = count as f64 / started.elapsed().as_secs_f64();
     let total = batch.total.into_inner().expect("no thread has panicked");
@@ -92,7 +91,7 @@ fn whatever_breaks_nothing_is_lost_doubled_or_disordered() {
     );
 }
 
-/// Schedules that several threads play together.
+/// The schedules of one run, shared by its threads.
 #[derive(Default)]
 struct Batch {
     next: AtomicU64,
@@ -101,8 +100,8 @@ struct Batch {
 }
 
 impl Batch {
-    /// Plays the next one until there is none, or enough have failed to see what they have in
-    /// common.
+    /// Plays schedules until none is left, or until ten have failed: enough to see what they have
+    /// in common.
     fn play(&self, first: u64, count: u64) {
         let mut sum = Figures::default();
         loop {
@@ -112,7 +111,7 @@ impl Batch {
             }
             let seed = first + next;
             let played =
-                std::panic::catch_unwind(|| play(seed, Weather::Any, Transport::default(), false));
+                std::panic::catch_unwind(|| play(seed, FaultMix::Any, Transport::default(), false));
             let violation = match &played {
                 Ok((violations, figures, _)) => {
                     sum.add(*figures);
@@ -134,13 +133,13 @@ impl Batch {
     }
 }
 
-/// Plays schedules in which one message is tampered with on its way to a client: the oracle must
-/// notice each.
-fn all_are_noticed(what: Tampering) {
+/// Plays schedules in which the transport tampers with one message to a client: the oracle must
+/// detect each.
+fn assert_detected(what: Tampering) {
     let mut tampered = 0;
     for seed in 0..400 {
         let transport = Transport::tampering(what, seed % 13);
-        let (violations, _, was_tampered) = play(seed, Weather::Sheltered, transport, false);
+        let (violations, _, was_tampered) = play(seed, FaultMix::StoreOnly, transport, false);
         assert_eq!(
             was_tampered,
             !violations.is_empty(),
@@ -155,33 +154,33 @@ fn all_are_noticed(what: Tampering) {
 }
 
 #[test]
-fn a_dropped_message_is_noticed() {
-    all_are_noticed(Tampering::Drop);
+fn oracle_detects_a_dropped_message() {
+    assert_detected(Tampering::Drop);
 }
 
 #[test]
-fn a_doubled_message_is_noticed() {
-    all_are_noticed(Tampering::Double);
+fn oracle_detects_a_duplicated_message() {
+    assert_detected(Tampering::Duplicate);
 }
 
 #[test]
-fn two_swapped_messages_are_noticed() {
-    all_are_noticed(Tampering::Swap);
+fn oracle_detects_two_swapped_messages() {
+    assert_detected(Tampering::Swap);
 }
 
-/// Not each one shows: who asks for the list anew does not miss it.
+/// Not every one is detectable: a client that requests the list again misses nothing.
 #[test]
-fn a_hidden_joining_or_leaving_is_noticed() {
-    let (mut tampered, mut noticed) = (0, 0);
+fn oracle_detects_a_dropped_presence_event() {
+    let (mut tampered, mut detected) = (0, 0);
     for seed in 0..200 {
         let transport = Transport::tampering(Tampering::Hide, seed % 5);
-        let (violations, _, was_tampered) = play(seed, Weather::Sheltered, transport, false);
+        let (violations, _, was_tampered) = play(seed, FaultMix::StoreOnly, transport, false);
         assert!(was_tampered || violations.is_empty(), "{violations:#?}");
         tampered += u64::from(was_tampered);
-        noticed += u64::from(!violations.is_empty());
+        detected += u64::from(!violations.is_empty());
     }
     assert!(
-        tampered > 100 && noticed * 10 > tampered * 7,
-        "{noticed} of {tampered}"
+        tampered > 100 && detected * 10 > tampered * 7,
+        "{detected} of {tampered}"
     );
 }

@@ -1,6 +1,6 @@
 //! A node: a real dispatcher, and a model of the tasks around it. The broker's tasks keep three
-//! connections to the store, each in order within itself and in no order between them; the writers
-//! drain real outboxes.
+//! connections to the store; each keeps order, but there is none between them. The writers drain
+//! real outboxes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use switchboard::protocol::{Command, Protocol};
 
 use super::presence::PresenceAgent;
 
-/// Buffers of one write, as the real writer has it.
+/// Buffers of one write, as in the real writer.
 const BATCH: usize = 64;
 
-/// What reaches a node from outside.
+/// An input to a node.
 pub enum Input {
     Accept {
         client: usize,
@@ -65,11 +65,11 @@ pub enum Input {
         push: Push,
     },
     Deadline {
-        lane: usize,
+        pipeline: usize,
         number: u64,
     },
-    LaneUp {
-        lane: usize,
+    PipelineUp {
+        pipeline: usize,
         link: u32,
     },
     SubUp {
@@ -87,7 +87,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    pub fn lane(&self) -> usize {
+    pub fn pipeline(&self) -> usize {
         match self {
             Answer::Published(_) | Answer::Revoked(_) => PUBLISHES,
             Answer::Page(_) | Answer::MemberPage(_) | Answer::Revocations(_) => READS,
@@ -106,9 +106,9 @@ pub enum Push {
 pub const PUBLISHES: usize = 0;
 pub const READS: usize = 1;
 
-/// What travels on a connection to the store.
+/// A request to the store, on one of a node's pipelines.
 #[derive(Clone)]
-pub enum Job {
+pub enum StoreRequest {
     Publish(Arc<Publish>),
     Read(Read),
     Members(Members),
@@ -116,66 +116,72 @@ pub enum Job {
     ReadRevocations(ReadRevocations),
 }
 
-impl Job {
+impl StoreRequest {
     fn may_repeat(&self) -> bool {
         match self {
-            Job::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
+            StoreRequest::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
             _ => true,
         }
     }
 
     pub fn answer(&self, answer: Answer) -> BrokerEvent {
         match (self, answer) {
-            (Job::Publish(publish), Answer::Published(result)) => BrokerEvent::Published {
+            (StoreRequest::Publish(publish), Answer::Published(result)) => BrokerEvent::Published {
                 ticket: publish.ticket,
                 result,
             },
-            (Job::Read(read), Answer::Page(result)) => BrokerEvent::Page {
+            (StoreRequest::Read(read), Answer::Page(result)) => BrokerEvent::Page {
                 ticket: read.ticket,
                 result,
             },
-            (Job::Members(members), Answer::MemberPage(result)) => BrokerEvent::MemberPage {
-                ticket: members.ticket,
-                result,
-            },
-            (Job::Revoke(revoke), Answer::Revoked(result)) => BrokerEvent::Revoked {
+            (StoreRequest::Members(members), Answer::MemberPage(result)) => {
+                BrokerEvent::MemberPage {
+                    ticket: members.ticket,
+                    result,
+                }
+            }
+            (StoreRequest::Revoke(revoke), Answer::Revoked(result)) => BrokerEvent::Revoked {
                 ticket: revoke.ticket,
                 result,
             },
-            (Job::ReadRevocations(read), Answer::Revocations(result)) => BrokerEvent::Revocations {
-                ticket: read.ticket,
-                result,
-            },
-            _ => unreachable!("an answer of the other lane"),
+            (StoreRequest::ReadRevocations(read), Answer::Revocations(result)) => {
+                BrokerEvent::Revocations {
+                    ticket: read.ticket,
+                    result,
+                }
+            }
+            _ => unreachable!("an answer of the other pipeline"),
         }
     }
 
     pub fn refuse(&self, why: Refused) -> BrokerEvent {
         match self {
-            Job::Publish(_) => self.answer(Answer::Published(Err(why))),
-            Job::Read(_) => self.answer(Answer::Page(Err(Refused::Unavailable))),
-            Job::Members(_) => self.answer(Answer::MemberPage(Err(Refused::Unavailable))),
-            Job::Revoke(_) => self.answer(Answer::Revoked(Err(why))),
-            Job::ReadRevocations(_) => self.answer(Answer::Revocations(Err(Refused::Unavailable))),
+            StoreRequest::Publish(_) => self.answer(Answer::Published(Err(why))),
+            StoreRequest::Read(_) => self.answer(Answer::Page(Err(Refused::Unavailable))),
+            StoreRequest::Members(_) => self.answer(Answer::MemberPage(Err(Refused::Unavailable))),
+            StoreRequest::Revoke(_) => self.answer(Answer::Revoked(Err(why))),
+            StoreRequest::ReadRevocations(_) => {
+                self.answer(Answer::Revocations(Err(Refused::Unavailable)))
+            }
         }
     }
 }
 
-pub struct Waiting {
-    pub job: Job,
+pub struct PendingRequest {
+    pub request: StoreRequest,
     pub sent: bool,
     pub in_doubt: bool,
 }
 
-/// A connection for requests: what is under way on it, and when the last of each direction arrives.
+/// A connection for requests: its pending requests, and when the last of each direction arrives.
 pub struct Pipeline {
     pub up: bool,
     pub link: u32,
-    pub waiting: BTreeMap<u64, Waiting>,
+    pub pending: BTreeMap<u64, PendingRequest>,
     pub next: u64,
-    pub asked_at: u64,
+    pub sent_at: u64,
     pub answered_at: u64,
-    /// How long a way takes at most.
+    /// The greatest delay of one direction.
     pub delay: u64,
 }
 
@@ -184,41 +190,41 @@ impl Pipeline {
         Self {
             up: true,
             link: 0,
-            waiting: BTreeMap::new(),
+            pending: BTreeMap::new(),
             next: 0,
-            asked_at: 0,
+            sent_at: 0,
             answered_at: 0,
             delay,
         }
     }
 
-    /// The connection is gone: what may be repeated waits for the next one, the rest is in doubt
-    /// for ever.
+    /// Cuts the connection: requests that may be repeated wait for the next one; the outcome of the
+    /// others stays unknown.
     pub fn cut(&mut self) -> Vec<BrokerEvent> {
         self.up = false;
         self.link += 1;
         let mut refused = Vec::new();
-        self.waiting.retain(|_, waiting| {
-            if waiting.sent && !waiting.job.may_repeat() {
-                refused.push(waiting.job.refuse(Refused::Unknown));
+        self.pending.retain(|_, pending| {
+            if pending.sent && !pending.request.may_repeat() {
+                refused.push(pending.request.refuse(Refused::Unknown));
                 return false;
             }
-            waiting.in_doubt |= waiting.sent;
-            waiting.sent = false;
+            pending.in_doubt |= pending.sent;
+            pending.sent = false;
             true
         });
         refused
     }
 
     pub fn expire(&mut self, number: u64) -> Option<BrokerEvent> {
-        let waiting = self.waiting.remove(&number)?;
-        let in_doubt = waiting.sent || waiting.in_doubt;
+        let pending = self.pending.remove(&number)?;
+        let in_doubt = pending.sent || pending.in_doubt;
         let why = if in_doubt {
             Refused::Unknown
         } else {
             Refused::Unavailable
         };
-        Some(waiting.job.refuse(why))
+        Some(pending.request.refuse(why))
     }
 }
 
@@ -228,17 +234,17 @@ pub struct Subscription {
     pub link: u32,
     pub topics: Topics,
     pub asking: bool,
-    pub asked_at: u64,
-    pub heard_at: u64,
+    pub sent_at: u64,
+    pub pushed_at: u64,
     pub delay: u64,
-    /// Nothing that comes is heard until the connection is made anew.
-    pub deaf: bool,
-    /// Its queue is full: messages are dropped, and these rooms have lost some.
+    /// Pushes are dropped until the connection is replaced.
+    pub half_open: bool,
+    /// Its push queue is full: messages are dropped, and `lost` are the rooms that lost some.
     pub overflowing: bool,
     pub lost: Vec<RoomName>,
 }
 
-/// A connection of a client, as the node has it.
+/// A client's connection on the node's side.
 pub struct Session {
     pub client: usize,
     pub conn: u32,
@@ -246,18 +252,18 @@ pub struct Session {
     pub reader: OutboxReader,
     /// The client does not read: nothing can be written.
     pub stalled: bool,
-    /// A farewell has been written.
+    /// A close frame has been written.
     pub ended: bool,
     pub scheduled: bool,
     /// When the last frames arrive at the client.
-    pub said_at: u64,
+    pub arrives_at: u64,
     hung_up: Arc<AtomicBool>,
 }
 
-/// What a writer has got rid of.
+/// What a writer has written.
 pub struct Written {
     pub frames: Vec<bytes::Bytes>,
-    pub farewell: Option<bytes::Bytes>,
+    pub close: Option<bytes::Bytes>,
     pub drained: bool,
 }
 
@@ -269,15 +275,15 @@ impl Session {
         }
         let mut written = Written {
             frames: Vec::new(),
-            farewell: None,
+            close: None,
             drained: false,
         };
         while written.frames.len() < BATCH {
             match self.reader.try_recv() {
                 None => break,
-                Some(Chunk::End(farewell)) => {
+                Some(Chunk::End(close)) => {
                     self.ended = true;
-                    written.farewell = Some(farewell);
+                    written.close = Some(close);
                     break;
                 }
                 Some(Chunk::Frames(frames)) if self.reader.discards() => {
@@ -288,7 +294,7 @@ impl Session {
         }
         let bytes = written.frames.iter().map(bytes::Bytes::len).sum();
         self.reader.written(bytes, written.frames.len());
-        if written.farewell.is_none() {
+        if written.close.is_none() {
             if written.frames.is_empty() {
                 return None;
             }
@@ -312,9 +318,9 @@ pub struct Sizes {
     pub outbox_bytes: usize,
     pub linger: u64,
     pub delay: u64,
-    /// How long someone who has left may take to come back unnoticed.
+    /// How long after its last connection closes a user counts as present.
     pub grace: u64,
-    /// Bytes of the lists of members that a node keeps.
+    /// Bytes that a node's cached lists of members may take.
     pub presence_memory: usize,
 }
 
@@ -323,16 +329,16 @@ pub struct Node {
     pub alive: bool,
     pub draining: bool,
     pub frozen_until: u64,
-    /// What came while it was frozen.
+    /// Inputs that arrived while it was frozen.
     pub held: VecDeque<Input>,
     pub inbox: VecDeque<Event>,
     pub turn_scheduled: bool,
     pub dispatcher: Dispatcher,
-    pub lanes: [Pipeline; 2],
+    pub pipelines: [Pipeline; 2],
     pub sub: Subscription,
     pub sessions: BTreeMap<u64, Session>,
     pub next_session: u64,
-    pub announcer: PresenceAgent,
+    pub presence_agent: PresenceAgent,
     /// Reads that the store will refuse.
     pub fail_reads: u32,
     sizes: Sizes,
@@ -370,22 +376,22 @@ impl Node {
             inbox: VecDeque::new(),
             turn_scheduled: false,
             dispatcher: Dispatcher::new(now, settings, Arc::new(Metrics::default())),
-            lanes: [Pipeline::new(sizes.delay), Pipeline::new(sizes.delay)],
+            pipelines: [Pipeline::new(sizes.delay), Pipeline::new(sizes.delay)],
             sub: Subscription {
                 up: true,
                 link: 0,
                 topics: Topics::new(Duration::from_millis(sizes.linger)),
                 asking: false,
-                asked_at: 0,
-                heard_at: 0,
+                sent_at: 0,
+                pushed_at: 0,
                 delay: sizes.delay,
-                deaf: false,
+                half_open: false,
                 overflowing: false,
                 lost: Vec::new(),
             },
             sessions: BTreeMap::new(),
             next_session: 1,
-            announcer: PresenceAgent::default(),
+            presence_agent: PresenceAgent::default(),
             fail_reads: 0,
             sizes: sizes.clone(),
         }
@@ -395,16 +401,16 @@ impl Node {
         self.frozen_until > now
     }
 
-    /// What a turn leaves behind is within the bound, however many are behind.
-    pub fn keeps_its_bounds(&self) {
+    /// Asserts that the recent messages that a turn keeps are within their bound.
+    pub fn assert_bounds(&self) {
         let recent = self.dispatcher.load().recent;
         assert!(
             recent <= self.sizes.recent_memory,
-            "{recent} bytes are kept"
+            "{recent} bytes of recent messages"
         );
     }
 
-    /// A client has shaken hands.
+    /// A client has completed its handshake.
     pub fn accept(&mut self, client: usize, conn: u32) -> u64 {
         let id = self.next_session;
         self.next_session += 1;
@@ -429,15 +435,15 @@ impl Node {
             stalled: false,
             ended: false,
             scheduled: false,
-            said_at: 0,
+            arrives_at: 0,
             hung_up,
         };
         self.sessions.insert(id, session);
         id
     }
 
-    /// The pushes of the subscription, as its task passes them on.
-    pub fn hear(&mut self, push: Push, now: std::time::Instant) {
+    /// Handles a push of the subscription, as its task does.
+    pub fn receive(&mut self, push: Push, now: std::time::Instant) {
         let sub = &mut self.sub;
         let event = match push {
             Push::Subscribed(room) => {

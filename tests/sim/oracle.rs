@@ -1,6 +1,6 @@
-//! The judge. It is told what clients attempt, what they are answered and what they see, knows the
-//! truth of the store, and speaks in Jepsen's terms: lost, duplicated, disordered, unexpected,
-//! unknown but seen, told gaps, false alarms.
+//! The oracle. It records what clients attempt, which replies they get and what they receive,
+//! compares that with the history of the store, and reports in Jepsen's terms: lost, duplicated,
+//! disordered, unexpected, unknown but seen, reported gaps, false alarms.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,23 +8,23 @@ use switchboard::model::id::{Epoch, Position};
 
 use super::redis::Truth;
 
-/// What may not happen.
+/// Kinds of violations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A hole that nobody was told of, or something acknowledged that is not in the log.
+    /// A hole without a reported gap, or an acknowledged publication that is not in the log.
     Lost,
     Duplicated,
     Disordered,
-    /// Seen and never said, or refused and yet done.
+    /// Received and never published, or refused and yet executed.
     Unexpected,
-    /// A loss was told where nothing was lost.
+    /// A gap was reported where nothing was lost.
     FalseAlarm,
-    /// A request without an answer, a client or a node that does not come to rest.
+    /// A request without a reply, or a client or node that does not settle.
     Stuck,
     /// A client that reads promptly was closed as slow.
     FalseSlow,
-    /// Somebody is listed who is not there, or not who is.
-    Ghost,
+    /// The list of members holds a user that is not in the room, or lacks one that is.
+    WrongMembers,
 }
 
 #[derive(Debug)]
@@ -37,21 +37,21 @@ pub struct Violation {
 pub enum Outcome {
     Attempted,
     Acknowledged(Position),
-    /// Nothing has happened, says the server.
+    /// The server replied that nothing was done.
     Refused,
     Unknown,
 }
 
-/// One publication: a value is said once.
+/// One attempted publication. Each value is published by one attempt only.
 #[derive(Debug)]
-pub struct Saying {
+pub struct Attempt {
     pub room: usize,
     pub client: usize,
     pub ephemeral: bool,
     pub outcome: Outcome,
 }
 
-/// What happened in a schedule, or in many.
+/// Counts of one schedule, or of many.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
     pub attempted: u64,
@@ -59,13 +59,13 @@ pub struct Figures {
     pub unknown: u64,
     pub unknown_seen: u64,
     pub seen: u64,
-    pub told: u64,
+    pub gaps: u64,
     pub recovered: u64,
     pub slow: u64,
     pub connections: u64,
     pub reads: u64,
-    /// Joinings and leavings that a client was told.
-    pub comings: u64,
+    /// `joined` and `left` events that clients received.
+    pub presence_events: u64,
 }
 
 impl Figures {
@@ -75,28 +75,28 @@ impl Figures {
         self.unknown += other.unknown;
         self.unknown_seen += other.unknown_seen;
         self.seen += other.seen;
-        self.told += other.told;
+        self.gaps += other.gaps;
         self.recovered += other.recovered;
         self.slow += other.slow;
         self.connections += other.connections;
         self.reads += other.reads;
-        self.comings += other.comings;
+        self.presence_events += other.presence_events;
     }
 }
 
-/// What one client knows of one room, as its callbacks saw it.
+/// What one client's callbacks received in one room.
 #[derive(Debug, Default)]
 struct View {
-    /// Where each value was seen.
+    /// The position at which each value was received.
     seen: HashMap<u64, Position>,
     at: Option<Position>,
-    /// Values of this epoch, to be compared with the truth.
-    places: Vec<(Epoch, u64, Option<u64>)>,
+    /// Every message received, to be compared with the store's history.
+    received: Vec<(Epoch, u64, Option<u64>)>,
 }
 
 #[derive(Default)]
 pub struct Oracle {
-    pub sayings: Vec<Saying>,
+    pub attempts: Vec<Attempt>,
     views: HashMap<(usize, usize), View>,
     pub violations: Vec<Violation>,
     pub figures: Figures,
@@ -107,16 +107,16 @@ impl Oracle {
         self.violations.push(Violation { kind, text });
     }
 
-    /// A new publication; its value is the number of the saying.
+    /// Records a new publication; its value is the index of the attempt.
     pub fn attempt(&mut self, client: usize, room: usize, ephemeral: bool) -> u64 {
         self.figures.attempted += 1;
-        self.sayings.push(Saying {
+        self.attempts.push(Attempt {
             room,
             client,
             ephemeral,
             outcome: Outcome::Attempted,
         });
-        self.sayings.len() as u64 - 1
+        self.attempts.len() as u64 - 1
     }
 
     pub fn answered(&mut self, value: u64, outcome: Outcome) {
@@ -125,29 +125,29 @@ impl Oracle {
             Outcome::Unknown => self.figures.unknown += 1,
             Outcome::Attempted | Outcome::Refused => {}
         }
-        self.sayings[value as usize].outcome = outcome;
+        self.attempts[value as usize].outcome = outcome;
     }
 
-    /// A client that has seen nothing yet enters a room. A node may be behind others.
-    pub fn enters(&mut self, client: usize, room: usize, at: Position) {
+    /// A client without a position joins a room. Its node may be behind others.
+    pub fn join(&mut self, client: usize, room: usize, at: Position) {
         let view = self.views.entry((client, room)).or_default();
         view.seen.clear();
         view.at = Some(at);
     }
 
-    /// A client was told of a loss and stands here now.
-    pub fn stands(&mut self, client: usize, room: usize, at: Position) {
+    /// A client received a gap and continues from `at`.
+    pub fn move_to(&mut self, client: usize, room: usize, at: Position) {
         let view = self.views.entry((client, room)).or_default();
         view.at = Some(at);
     }
 
-    /// Where a client has seen a value before.
+    /// The position at which a client received a value before.
     pub fn seen_at(&self, client: usize, room: usize, value: u64) -> Option<Position> {
         self.views.get(&(client, room))?.seen.get(&value).copied()
     }
 
-    /// A client's callback got a message; `None` stands for its own, which it did not want back.
-    /// `again`: it got it before, and the log has not lost it meanwhile.
+    /// A client's callback received a message; `None` is its own, delivered without its data.
+    /// `again`: it received it before, and the log has not lost it since.
     pub fn sees(
         &mut self,
         client: usize,
@@ -159,7 +159,7 @@ impl Oracle {
         self.figures.seen += 1;
         let view = self.views.entry((client, room)).or_default();
         let former = view.at.replace(at);
-        view.places.push((at.epoch, at.offset, value));
+        view.received.push((at.epoch, at.offset, value));
         if let Some(value) = value {
             view.seen.insert(value, at);
         }
@@ -177,9 +177,9 @@ impl Oracle {
 
     pub fn sees_ephemeral(&mut self, client: usize, room: usize, value: u64, again: bool) {
         let fits = self
-            .sayings
+            .attempts
             .get(value as usize)
-            .is_some_and(|saying| saying.room == room && saying.ephemeral);
+            .is_some_and(|attempt| attempt.room == room && attempt.ephemeral);
         if !fits || again {
             self.violate(
                 Kind::Duplicated,
@@ -188,26 +188,30 @@ impl Oracle {
         }
     }
 
-    /// The schedule is over: everything that was seen, and everything that was answered, is
-    /// compared with the truth.
+    /// Compares everything that clients received, and every reply, with the store's history, after
+    /// the end of the schedule.
     pub fn judge(&mut self, truth: &[&Truth]) {
         let mut wrong = Vec::new();
         let mut seen = HashSet::new();
         for ((client, room), view) in &self.views {
-            for (epoch, offset, value) in &view.places {
+            for (epoch, offset, value) in &view.received {
                 let (epoch, offset) = (*epoch, *offset);
-                let said = truth[*room].at(Position { epoch, offset });
-                let own = said.is_some_and(|said| self.sayings[said as usize].client == *client);
-                if said.is_none()
-                    || (value.is_some() && said != *value)
+                let stored = truth[*room].at(Position { epoch, offset });
+                let own =
+                    stored.is_some_and(|value| self.attempts[value as usize].client == *client);
+                if stored.is_none()
+                    || (value.is_some() && stored != *value)
                     || (value.is_none() && !own)
                 {
                     wrong.push((
                         Kind::Unexpected,
-                        format!("client {client} in r{room} saw {value:?} at {epoch}:{offset}, where {said:?} was said"),
+                        format!(
+                            "client {client} in r{room} saw {value:?} at {epoch}:{offset}, where \
+                             {stored:?} is stored"
+                        ),
                     ));
                 }
-                seen.extend(said);
+                seen.extend(stored);
             }
         }
         let mut places: HashMap<u64, Vec<Epoch>> = HashMap::new();
@@ -216,7 +220,7 @@ impl Oracle {
                 places.entry(*value).or_default().push(*epoch);
             }
         }
-        for (value, saying) in self.sayings.iter().enumerate() {
+        for (value, attempt) in self.attempts.iter().enumerate() {
             let value = value as u64;
             let mut epochs = places.remove(&value).unwrap_or_default();
             let count = epochs.len();
@@ -225,9 +229,9 @@ impl Oracle {
             if epochs.len() != count {
                 wrong.push((Kind::Duplicated, format!("{value} is twice in an epoch")));
             }
-            match saying.outcome {
+            match attempt.outcome {
                 Outcome::Acknowledged(at)
-                    if !saying.ephemeral && truth[saying.room].at(at) != Some(value) =>
+                    if !attempt.ephemeral && truth[attempt.room].at(at) != Some(value) =>
                 {
                     wrong.push((
                         Kind::Lost,

@@ -1,7 +1,7 @@
-//! Presence in the store, in its simplest honest form: what each node says of its sessions stands
-//! while its lease does, a lapsed lease is reaped by a node that has held its own unbroken, and
-//! each change raises the room's version. And the part of a node's broker that says it: it
-//! remembers what was announced, and says it all again when the connection or the lease was lost.
+//! A minimal model of presence in the store: what a node announces of its sessions is valid while
+//! its lease is, a node that has held its own lease for a whole term reaps lapsed ones, and each
+//! change raises the room's version. Also the part of a node's broker that announces presence: it
+//! remembers what it announced, and repeats all of it after a loss of the connection or the lease.
 
 use std::collections::BTreeMap;
 
@@ -9,35 +9,35 @@ use switchboard::broker::{Change, Member, MemberPage, Members, SetPresence};
 use switchboard::model::id::UserName;
 
 use super::node::{PUBLISHES, Push};
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 
-/// How long a lease lasts that is not renewed.
+/// How long a lease lasts without renewal.
 const LEASE: u64 = 3_000;
 
-/// A node, its life, and the number of its lease in it.
+/// A node, its life, and the number of its lease in that life.
 pub type Lease = (usize, u32, u32);
 
-/// A room and a user of it; `None` stands for the anonymous.
-pub type Who = (usize, Option<UserName>);
+/// A room and a user in it; `None` stands for the anonymous sessions.
+pub type MemberKey = (usize, Option<UserName>);
 
 #[derive(Default)]
 pub struct Presence {
     rooms: Vec<Listing>,
     /// When each lease ends.
     leases: BTreeMap<Lease, u64>,
-    /// The newest that each life of a node has said of someone.
-    newest: BTreeMap<(usize, u32, Who), u64>,
-    /// Versions up to this one are of before the store lost its memory. A push of one that is late
-    /// contradicts the list that was read afterwards.
+    /// The number of the newest update of each life of a node, room and user.
+    newest: BTreeMap<(usize, u32, MemberKey), u64>,
+    /// Versions up to this one are from before the store lost its data. A late push of one of them
+    /// may contradict a list that was read afterwards.
     pub lost_up_to: u64,
 }
 
-/// What a node says: how many sessions of someone it has.
-pub struct Saying {
-    who: Who,
+/// A node's update: how many sessions of a user it has in a room.
+pub struct PresenceUpdate {
+    member: MemberKey,
     connections: u32,
     lease: Lease,
-    /// On which connection, and in which place of all that the node says.
+    /// The connection, and the number of the update among the node's.
     link: u32,
     number: u64,
 }
@@ -58,7 +58,7 @@ impl Presence {
         }
     }
 
-    /// The store lost its memory.
+    /// The store loses its data.
     pub fn clear(&mut self, now: u64) {
         *self = Self {
             lost_up_to: now * 1000,
@@ -70,25 +70,25 @@ impl Presence {
         self.leases.get(&lease).is_some_and(|end| *end >= now)
     }
 
-    /// A late write under a lease that is over changes nothing, nor does one that a later one of
-    /// its node has overtaken.
-    fn set(&mut self, saying: &Saying, now: u64) -> Option<Change> {
-        let Saying { who, lease, .. } = saying;
-        let order = (lease.0, lease.1, who.clone());
+    /// Applies an update. One under an expired lease changes nothing, nor does one that a later
+    /// update of its node has overtaken.
+    fn set(&mut self, update: &PresenceUpdate, now: u64) -> Option<Change> {
+        let PresenceUpdate { member, lease, .. } = update;
+        let order = (lease.0, lease.1, member.clone());
         let newest = self.newest.entry(order).or_default();
-        if *newest >= saying.number || self.leases.get(lease).is_none_or(|end| *end < now) {
+        if *newest >= update.number || self.leases.get(lease).is_none_or(|end| *end < now) {
             return None;
         }
-        *newest = saying.number;
-        self.rooms[who.0].change(&who.1, now, |parts| {
+        *newest = update.number;
+        self.rooms[member.0].change(&member.1, now, |parts| {
             parts.retain(|other, _| (other.0, other.1) != (lease.0, lease.1));
-            if saying.connections > 0 {
-                parts.insert(*lease, saying.connections);
+            if update.connections > 0 {
+                parts.insert(*lease, update.connections);
             }
         })
     }
 
-    /// Takes out whatever was said under leases that are over.
+    /// Removes what was announced under expired leases.
     fn reap(&mut self, now: u64) -> Vec<(usize, Change)> {
         let mut changes = Vec::new();
         let over = |lease: &Lease| self.leases.get(lease).is_none_or(|end| *end < now);
@@ -102,28 +102,28 @@ impl Presence {
         changes
     }
 
-    pub fn roll(&self, room: usize, members: &Members) -> MemberPage {
+    pub fn member_page(&self, room: usize, members: &Members) -> MemberPage {
         let listing = &self.rooms[room];
         let users = listing.users();
-        let behind = |user: &&UserName| members.after.as_ref().is_none_or(|after| *user > after);
-        let rest: Vec<&UserName> = users.keys().filter(behind).collect();
-        let member = |user: &&UserName| Member {
+        let is_after = |user: &&UserName| members.after.as_ref().is_none_or(|after| *user > after);
+        let rest: Vec<&UserName> = users.keys().filter(is_after).collect();
+        let listed = |user: &&UserName| Member {
             user: (*user).clone(),
             connections: users[*user],
             info: None,
         };
-        // Short pages, so that there are several.
+        // Short pages, so that a list has several.
         let limit = members.limit.min(2);
         MemberPage {
             version: listing.version,
-            members: rest.iter().take(limit).map(member).collect(),
+            members: rest.iter().take(limit).map(listed).collect(),
             count: users.len() as u64,
             anonymous: u64::from(listing.sum(&None)),
             more: rest.len() > limit,
         }
     }
 
-    /// Who is in the room, and how many anonymous sessions.
+    /// The users in the room, and the number of anonymous sessions.
     pub fn listed(&self, room: usize) -> (BTreeMap<String, u32>, u32) {
         let users = self.rooms[room].users().into_iter();
         let users = users.map(|(user, connections)| (user.to_string(), connections));
@@ -153,7 +153,7 @@ impl Listing {
         let connections = self.sum(user);
         let user = user.clone().filter(|_| was != connections)?;
         let from = self.version;
-        // It grows even if the store has forgotten the former ones.
+        // It grows even if the store has lost the former versions.
         self.version = (from + 1).max(now * 1000);
         Some(Change {
             from,
@@ -166,70 +166,79 @@ impl Listing {
     }
 }
 
-/// What a node's broker remembers of presence.
+/// The presence that a node's broker has announced.
 #[derive(Default)]
 pub struct PresenceAgent {
-    said: BTreeMap<Who, u32>,
+    announced: BTreeMap<MemberKey, u32>,
     number: u64,
     lease: u32,
     held_since: u64,
-    /// The lease is renewed no more.
+    /// The lease is no longer renewed.
     is_retired: bool,
 }
 
 impl World {
-    pub fn say_here(&mut self, index: usize, here: SetPresence) {
-        let who = (self.redis.index(&here.room), here.user);
+    pub fn set_presence(&mut self, index: usize, presence: SetPresence) {
+        let member = (self.redis.index(&presence.room), presence.user);
         let node = &mut self.nodes[index];
-        node.announcer.said.insert(who.clone(), here.connections);
-        self.send_here(index, who);
+        node.presence_agent
+            .announced
+            .insert(member.clone(), presence.connections);
+        self.send_presence(index, member);
     }
 
-    fn send_here(&mut self, index: usize, who: Who) {
+    fn send_presence(&mut self, index: usize, member: MemberKey) {
         let (now, node) = (self.now, &mut self.nodes[index]);
-        node.announcer.number += 1;
-        let lane = &mut node.lanes[PUBLISHES];
-        if !lane.up {
+        node.presence_agent.number += 1;
+        let pipeline = &mut node.pipelines[PUBLISHES];
+        if !pipeline.up {
             return;
         }
-        lane.asked_at = lane.asked_at.max(now + self.random.u64(..=lane.delay));
-        let at = lane.asked_at;
-        let saying = Saying {
-            connections: node.announcer.said[&who],
-            who,
-            lease: (index, node.life, node.announcer.lease),
-            link: lane.link,
-            number: node.announcer.number,
+        pipeline.sent_at = pipeline
+            .sent_at
+            .max(now + self.random.u64(..=pipeline.delay));
+        let at = pipeline.sent_at;
+        let update = PresenceUpdate {
+            connections: node.presence_agent.announced[&member],
+            member,
+            lease: (index, node.life, node.presence_agent.lease),
+            link: pipeline.link,
+            number: node.presence_agent.number,
         };
-        self.at(at, Happening::SetPresence(saying));
+        self.at(at, SimEvent::SetPresence(update));
     }
 
-    /// Says again all that was said, because some of it may not have been heard.
-    pub fn say_all(&mut self, index: usize) {
-        let said: Vec<Who> = self.nodes[index].announcer.said.keys().cloned().collect();
-        for who in said {
-            self.send_here(index, who);
+    /// Announces everything again, because some of it may not have arrived.
+    pub fn announce_all(&mut self, index: usize) {
+        let announced: Vec<MemberKey> = self.nodes[index]
+            .presence_agent
+            .announced
+            .keys()
+            .cloned()
+            .collect();
+        for member in announced {
+            self.send_presence(index, member);
         }
     }
 
-    pub fn hear_here(&mut self, saying: Saying) {
+    pub fn receive_presence(&mut self, update: PresenceUpdate) {
         if self.redis.frozen_until > self.now {
             let at = self.redis.frozen_until;
-            return self.at(at, Happening::SetPresence(saying));
+            return self.at(at, SimEvent::SetPresence(update));
         }
-        let node = &self.nodes[saying.lease.0];
-        let lane = &node.lanes[PUBLISHES];
-        let is_current = node.life == saying.lease.1 && lane.link == saying.link;
-        // What was on a connection that has been cut may have reached the store, but not behind the
+        let node = &self.nodes[update.lease.0];
+        let pipeline = &node.pipelines[PUBLISHES];
+        let is_current = node.life == update.lease.1 && pipeline.link == update.link;
+        // An update on a connection that has been cut may still arrive, but not after those of the
         // next one.
-        let is_last = node.life != saying.lease.1 || !lane.up;
+        let is_last = node.life != update.lease.1 || !pipeline.up;
         if is_current || (is_last && self.random.bool()) {
-            let change = self.redis.presence.set(&saying, self.now);
-            self.tell_changes(change.map(|change| (saying.who.0, change)));
+            let change = self.redis.presence.set(&update, self.now);
+            self.broadcast_changes(change.map(|change| (update.member.0, change)));
         }
     }
 
-    fn tell_changes(&mut self, changes: impl IntoIterator<Item = (usize, Change)>) {
+    fn broadcast_changes(&mut self, changes: impl IntoIterator<Item = (usize, Change)>) {
         for (room, change) in changes {
             let name = self.redis.rooms[room].name.clone();
             self.note(|| format!("store: {name} {change:?}"));
@@ -239,40 +248,43 @@ impl World {
 
     pub fn retire(&mut self, index: usize, time: u64) {
         let node = &mut self.nodes[index];
-        node.announcer.is_retired = true;
-        let lease = (index, node.life, node.announcer.lease);
+        node.presence_agent.is_retired = true;
+        let lease = (index, node.life, node.presence_agent.lease);
         if let Some(end) = self.redis.presence.leases.get_mut(&lease) {
             *end = self.now + time;
         }
     }
 
-    /// Renews the node's lease, or takes a new one and says all anew; and reaps, if it has held its
-    /// own long enough.
+    /// Renews the node's lease, or takes a new one and announces everything again. Reaps expired
+    /// leases, if it has held its own for a whole term.
     pub fn tend_lease(&mut self, index: usize) {
         let now = self.now;
         let node = &mut self.nodes[index];
-        if !node.lanes[PUBLISHES].up || self.redis.frozen_until > now || node.announcer.is_retired {
+        if !node.pipelines[PUBLISHES].up
+            || self.redis.frozen_until > now
+            || node.presence_agent.is_retired
+        {
             return;
         }
-        let lease = (index, node.life, node.announcer.lease);
+        let lease = (index, node.life, node.presence_agent.lease);
         if !self.redis.presence.is_held(lease, now) {
-            node.announcer.lease += 1;
-            node.announcer.held_since = now;
-            let lease = (index, node.life, node.announcer.lease);
+            node.presence_agent.lease += 1;
+            node.presence_agent.held_since = now;
+            let lease = (index, node.life, node.presence_agent.lease);
             self.redis.presence.leases.insert(lease, now + LEASE);
-            return self.say_all(index);
+            return self.announce_all(index);
         }
         self.redis.presence.leases.insert(lease, now + LEASE);
-        if node.announcer.held_since + LEASE <= now {
+        if node.presence_agent.held_since + LEASE <= now {
             let changes = self.redis.presence.reap(now);
-            self.tell_changes(changes);
+            self.broadcast_changes(changes);
         }
     }
 
-    /// Whether the store and every client know who is here.
-    pub fn presence_rests(&self) -> bool {
+    /// Whether the lists of the store and of every client are true.
+    pub fn presence_is_settled(&self) -> bool {
         (0..self.names.len()).all(|room| {
-            let (users, anonymous) = self.truly_here(room);
+            let (users, anonymous) = self.actual_members(room);
             let known = |client: &super::client::Client| {
                 let here = client.rooms[room].as_ref();
                 here.is_none_or(|here| {
@@ -286,8 +298,8 @@ impl World {
         })
     }
 
-    /// Who is in the room by what the clients are: the truth.
-    pub fn truly_here(&self, room: usize) -> (BTreeMap<String, u32>, u32) {
+    /// The members of the room by the state of the clients: the reference.
+    pub fn actual_members(&self, room: usize) -> (BTreeMap<String, u32>, u32) {
         let (mut users, mut anonymous) = (BTreeMap::new(), 0);
         for client in self
             .clients

@@ -1,6 +1,5 @@
-//! The store that all nodes share, as Redis is to a cluster: each room's log, who is subscribed to
-//! its topic, and every position that was ever given away, which is the truth that the oracle
-//! judges by.
+//! The store that all nodes share, as Redis is to a cluster: each room's log, the subscribers of
+//! its topic, and every position that was ever assigned, which is the oracle's reference.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use super::presence::Presence;
 
 /// What is left of a log whose epoch ends.
 #[derive(Clone, Copy, Debug)]
-pub enum Left {
+pub enum Remains {
     /// Restarted, or failed over to a replica that had everything.
     All,
     /// Restored from a snapshot, or failed over to a replica that lagged.
@@ -39,25 +38,25 @@ pub struct Room {
     pub name: RoomName,
     pub log: Log,
     pub subscribers: Vec<Subscriber>,
-    /// The log has lost its tail and nobody has noticed; until someone has, publishing is refused.
+    /// The log has lost its tail and no node has detected it; until one has, publishes are refused.
     pub tail_lost: bool,
-    /// Epochs that have lost a tail: whoever stood there may be told of a loss.
+    /// Epochs that have lost a tail: a client with a position in one may receive a gap.
     pub torn: Vec<Epoch>,
     /// Older states of the log, to be restored.
     old: Vec<Log>,
     pub truth: Truth,
 }
 
-/// Every place ever given away.
+/// Every position ever assigned.
 #[derive(Default)]
 pub struct Truth {
     pub values: HashMap<(Epoch, u64), u64>,
-    /// Where each epoch began, unless with an empty log: the one before it and its end.
+    /// The end of the epoch before each epoch, unless that began with an empty log.
     began: HashMap<Epoch, Position>,
 }
 
 impl Truth {
-    /// The value at a position. Below the beginning of its epoch that of an epoch before.
+    /// The value at a position; below the beginning of its epoch, that of an earlier epoch.
     pub fn at(&self, mut at: Position) -> Option<u64> {
         while let Some(former) = self.began.get(&at.epoch)
             && at.offset <= former.offset
@@ -68,10 +67,10 @@ impl Truth {
     }
 }
 
-/// What publishing has come to.
+/// The outcome of a publish.
 pub struct Published {
     pub result: Result<Position, Refused>,
-    /// It was added to the log, and goes to the subscribers.
+    /// It was added to the log, and is pushed to the subscribers.
     pub is_new: bool,
 }
 
@@ -83,14 +82,14 @@ pub struct Redis {
     limits: LogLimits,
     page: usize,
     epochs: u64,
-    /// Whose tokens are revoked.
+    /// The cutoffs of revoked users.
     revoked: BTreeMap<UserName, Cutoff>,
-    /// A place that was given to two values, or a key that was not honoured.
+    /// A position that was assigned to two values, or a key that was published twice.
     pub reused: Option<String>,
 }
 
 impl Redis {
-    /// With rooms of these names, and behind them the personal room of each user.
+    /// Creates rooms of these names, followed by the personal room of each user.
     pub fn new(names: &[RoomName], sizes: &Sizes, now: Instant) -> Self {
         let personal = USERS.map(|user| UserName::new(user).expect("a name").room());
         let names: Vec<&RoomName> = names.iter().chain(&personal).collect();
@@ -147,22 +146,30 @@ impl Redis {
         if let Some(position) = known.and_then(|key| room.log.position_of(key, now)) {
             return nothing(Ok(position));
         }
-        let mut places = room.truth.values.iter().filter(|(_, said)| **said == value);
-        let is_kept = |place: (Epoch, u64)| {
-            let (epoch, offset) = place;
+        let mut positions = room
+            .truth
+            .values
+            .iter()
+            .filter(|(_, stored)| **stored == value);
+        let is_kept = |position: (Epoch, u64)| {
+            let (epoch, offset) = position;
             room.log.standing(Position { epoch, offset }) == Standing::Valid
         };
         if publish.key.is_some()
-            && let Some((place, _)) = places.find(|(place, _)| is_kept(**place))
+            && let Some((position, _)) = positions.find(|(position, _)| is_kept(**position))
         {
-            self.reused = Some(format!("{value} is at {place:?} and was published again"));
+            self.reused = Some(format!(
+                "{value} is at {position:?} and was published again"
+            ));
         }
         room.old.push(room.log.clone());
         if room.old.len() > 4 {
             room.old.remove(0);
         }
-        let said = publish.publication.clone();
-        let at = room.log.append(said, publish.key.clone(), limits, now);
+        let publication = publish.publication.clone();
+        let at = room
+            .log
+            .append(publication, publish.key.clone(), limits, now);
         let former = room.truth.values.insert((at.epoch, at.offset), value);
         if let Some(former) = former.filter(|former| *former != value) {
             self.reused = Some(format!("{at:?} was {former} and is {value}"));
@@ -189,7 +196,7 @@ impl Redis {
         page
     }
 
-    /// Writes cutoffs, and returns the users whose cutoff is a greater one now.
+    /// Writes cutoffs, and returns the users whose cutoff became greater.
     pub fn revoke(&mut self, revoke: &Revoke) -> Vec<UserName> {
         let mut changed = Vec::new();
         for (user, cutoff) in &revoke.cutoffs {
@@ -211,25 +218,25 @@ impl Redis {
         }
     }
 
-    /// Where the room stands, and the oldest offset it still has.
+    /// The room's top, and the oldest offset that it still has.
     pub fn standing(&mut self, room: usize, now: Instant) -> (Position, u64) {
         let page = self.rooms[room].log.page(Range::Top, 0, now);
         (page.top, page.first)
     }
 
-    /// Whether someone who stands there has truly lost what comes next, or its place.
+    /// Whether the message after `at` is lost, or the position itself.
     pub fn has_lost(&mut self, room: usize, at: Position, now: Instant) -> bool {
         let (top, first) = self.standing(room, now);
         top.epoch != at.epoch || first > at.offset + 1 || self.rooms[room].torn.contains(&at.epoch)
     }
 
-    /// Whether a message that was at this place is gone, for whatever reason but its age.
+    /// Whether the message at this position is gone, for another reason than its age.
     pub fn is_lost(&self, room: usize, at: Position) -> bool {
         self.rooms[room].log.standing(at) != Standing::Valid
     }
 
-    /// Where someone who stood in an ended epoch must be told of the gap, if that is certain: the
-    /// log has everything from its beginning and remembers the epoch.
+    /// The position of the gap that a client in an ended epoch must receive, if that is certain:
+    /// the log has everything from its beginning and remembers the epoch.
     pub fn gap_at(&mut self, room: usize, former: Position, now: Instant) -> Option<Position> {
         let page = self.rooms[room].log.page(Range::Top, 0, now);
         let end = page.ends.end_of(former.epoch);
@@ -237,21 +244,21 @@ impl Redis {
         Some(Position { offset, ..page.top })
     }
 
-    /// Emptied, restarted, restored from old data, failed over: the next who looks finds a new
-    /// epoch.
-    pub fn end_epoch(&mut self, room: usize, left: Left, now: Instant) {
+    /// Ends the room's epoch, as emptying, a restart, a restore or a failover does: the next read
+    /// finds a new one.
+    pub fn end_epoch(&mut self, room: usize, left: Remains, now: Instant) {
         let fresh = self.fresh(now);
         let room = &mut self.rooms[room];
         room.tail_lost = false;
         match left {
-            Left::All => {}
-            Left::Older => {
+            Remains::All => {}
+            Remains::Older => {
                 if let Some(old) = room.old.first().cloned() {
                     room.log = old;
                 }
                 room.old.clear();
             }
-            Left::Nothing => {
+            Remains::Nothing => {
                 room.log = fresh;
                 room.old.clear();
                 return;
@@ -261,10 +268,10 @@ impl Redis {
         room.log.end_epoch(fresh.epoch());
     }
 
-    /// The log loses its newest entries, and its epoch does not tell.
+    /// The log loses its newest entries and keeps its epoch.
     pub fn lose_tail(&mut self, room: usize) -> bool {
         let room = &mut self.rooms[room];
-        // Of the same epoch: a log that is older than its epoch has another one.
+        // Only a state of the same epoch: an older one has another epoch.
         let epoch = room.log.epoch();
         let mut old = room.old.iter().filter(|old| old.epoch() == epoch);
         let Some(old) = old.next().cloned() else {

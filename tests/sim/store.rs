@@ -1,5 +1,5 @@
-//! The world between the nodes and the store: requests on their connections, what the store does,
-//! and what it pushes.
+//! The store's part of the world: requests on the nodes' connections, their execution, and the
+//! pushes to subscribers.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use switchboard::broker::redis::topics::Ask;
 use switchboard::broker::{BrokerEvent, Publish, Refused, Request};
 use switchboard::dispatcher::Event;
 
-use super::node::{Answer, Input, Job, PUBLISHES, Push, READS, Waiting};
+use super::node::{Answer, Input, PUBLISHES, PendingRequest, Push, READS, StoreRequest};
 use super::redis::Subscriber;
-use super::world::{Happening, PresenceCommand, World};
+use super::world::{InFlight, SimEvent, World};
 
 /// How long a publish or a read waits for its answer.
-const PATIENCE: u64 = 2_000;
+const REQUEST_TIMEOUT: u64 = 2_000;
 
 impl World {
     pub fn ask(&mut self, index: usize, request: Request) {
@@ -31,120 +31,125 @@ impl World {
                 self.nodes[index].sub.topics.unfollow(&room, now);
             }
             Request::Publish(publish) => {
-                self.push_job(index, PUBLISHES, Job::Publish(Arc::new(publish)))
+                self.push_request(index, PUBLISHES, StoreRequest::Publish(Arc::new(publish)))
             }
             Request::Read(read) => {
                 self.oracle.figures.reads += 1;
-                self.push_job(index, READS, Job::Read(read));
+                self.push_request(index, READS, StoreRequest::Read(read));
             }
-            Request::SetPresence(here) => self.say_here(index, here),
-            Request::Members(members) => self.push_job(index, READS, Job::Members(members)),
-            Request::Revoke(revoke) => self.push_job(index, PUBLISHES, Job::Revoke(revoke)),
+            Request::SetPresence(presence) => self.set_presence(index, presence),
+            Request::Members(members) => {
+                self.push_request(index, READS, StoreRequest::Members(members))
+            }
+            Request::Revoke(revoke) => {
+                self.push_request(index, PUBLISHES, StoreRequest::Revoke(revoke))
+            }
             Request::ReadRevocations(read) => {
-                self.push_job(index, READS, Job::ReadRevocations(read));
+                self.push_request(index, READS, StoreRequest::ReadRevocations(read));
             }
-            // Only backends ask for it, and there are none here.
+            // Only backends send these, and the simulation has none.
             Request::Connected(_) | Request::Census(_) => {}
             Request::Retire(time) => self.retire(index, time.as_millis() as u64),
         }
     }
 
-    pub fn push_job(&mut self, index: usize, lane: usize, job: Job) {
+    pub fn push_request(&mut self, index: usize, pipeline: usize, request: StoreRequest) {
         let node = &mut self.nodes[index];
         let life = node.life;
-        let this = &mut node.lanes[lane];
+        let this = &mut node.pipelines[pipeline];
         let number = this.next;
         this.next += 1;
-        let waiting = Waiting {
-            job,
+        let pending = PendingRequest {
+            request,
             sent: false,
             in_doubt: false,
         };
-        this.waiting.insert(number, waiting);
+        this.pending.insert(number, pending);
         self.later(
-            PATIENCE,
-            Happening::Node(index, life, Input::Deadline { lane, number }),
+            REQUEST_TIMEOUT,
+            SimEvent::Node(index, life, Input::Deadline { pipeline, number }),
         );
-        self.send_lane(index, lane);
+        self.send_pending(index, pipeline);
     }
 
-    pub fn send_lane(&mut self, index: usize, lane: usize) {
+    pub fn send_pending(&mut self, index: usize, pipeline: usize) {
         let (now, life) = (self.now, self.nodes[index].life);
-        let this = &mut self.nodes[index].lanes[lane];
+        let this = &mut self.nodes[index].pipelines[pipeline];
         if !this.up {
             return;
         }
         let mut sent = Vec::new();
-        for (number, waiting) in this.waiting.iter_mut().filter(|(_, waiting)| !waiting.sent) {
-            waiting.sent = true;
-            this.asked_at = this.asked_at.max(now + self.random.u64(..=this.delay));
-            sent.push((this.asked_at, *number, waiting.job.clone()));
+        for (number, pending) in this.pending.iter_mut().filter(|(_, pending)| !pending.sent) {
+            pending.sent = true;
+            this.sent_at = this.sent_at.max(now + self.random.u64(..=this.delay));
+            sent.push((this.sent_at, *number, pending.request.clone()));
         }
         let link = this.link;
-        for (at, number, job) in sent {
+        for (at, number, request) in sent {
             let node = index;
             self.at(
                 at,
-                Happening::Do(PresenceCommand {
+                SimEvent::Execute(InFlight {
                     node,
                     life,
-                    lane,
+                    pipeline,
                     link,
                     number,
-                    job,
+                    request,
                 }),
             );
         }
     }
 
-    /// The store does what it was asked. What was on a connection that has been cut may have
-    /// reached it, or not.
-    pub fn work(&mut self, errand: PresenceCommand) {
+    /// The store executes a request. A request on a connection that has been cut may have arrived,
+    /// or not.
+    pub fn execute(&mut self, request: InFlight) {
         if self.redis.frozen_until > self.now {
-            return self.at(self.redis.frozen_until, Happening::Do(errand));
+            return self.at(self.redis.frozen_until, SimEvent::Execute(request));
         }
-        let PresenceCommand {
+        let InFlight {
             node,
             life,
-            lane,
+            pipeline,
             link,
             number,
-            job,
-        } = errand;
-        let current = self.nodes[node].life == life && self.nodes[node].lanes[lane].link == link;
+            request,
+        } = request;
+        let current =
+            self.nodes[node].life == life && self.nodes[node].pipelines[pipeline].link == link;
         if !current && self.random.bool() {
             return;
         }
         let now = self.instant();
-        let answer = match &job {
-            Job::Publish(publish) => Answer::Published(self.publish(publish)),
-            Job::Read(_) if self.nodes[node].fail_reads > 0 => {
+        let answer = match &request {
+            StoreRequest::Publish(publish) => Answer::Published(self.publish(publish)),
+            StoreRequest::Read(_) if self.nodes[node].fail_reads > 0 => {
                 self.nodes[node].fail_reads -= 1;
                 Answer::Page(Err(Refused::Unavailable))
             }
-            Job::Members(_) if self.nodes[node].fail_reads > 0 => {
+            StoreRequest::Members(_) if self.nodes[node].fail_reads > 0 => {
                 self.nodes[node].fail_reads -= 1;
                 Answer::MemberPage(Err(Refused::Unavailable))
             }
-            Job::Members(members) => {
+            StoreRequest::Members(members) => {
                 let room = self.redis.index(&members.room);
-                Answer::MemberPage(Ok(self.redis.presence.roll(room, members)))
+                Answer::MemberPage(Ok(self.redis.presence.member_page(room, members)))
             }
-            Job::Read(read) => Answer::Page(Ok(self.redis.read(read, now))),
-            Job::Revoke(revoke) => Answer::Revoked(Ok(self.redis.revoke(revoke))),
-            Job::ReadRevocations(_) => Answer::Revocations(Ok(self.redis.revocations())),
+            StoreRequest::Read(read) => Answer::Page(Ok(self.redis.read(read, now))),
+            StoreRequest::Revoke(revoke) => Answer::Revoked(Ok(self.redis.revoke(revoke))),
+            StoreRequest::ReadRevocations(_) => Answer::Revocations(Ok(self.redis.revocations())),
         };
         if !current {
             return;
         }
-        let lane = &mut self.nodes[node].lanes[lane];
-        lane.answered_at = lane
+        let pipeline = &mut self.nodes[node].pipelines[pipeline];
+        pipeline.answered_at = pipeline
             .answered_at
-            .max(self.now + self.random.u64(..=lane.delay));
-        let at = lane.answered_at;
+            .max(self.now + self.random.u64(..=pipeline.delay));
+        let at = pipeline.answered_at;
         self.at(
             at,
-            Happening::Node(
+            SimEvent::Node(
                 node,
                 life,
                 Input::Answer {
@@ -160,12 +165,13 @@ impl World {
         &mut self,
         publish: &Publish,
     ) -> Result<switchboard::model::id::Position, Refused> {
-        let said = &publish.publication;
-        let (value, _): (u64, &str) = serde_json::from_str(said.data.get()).expect("our own data");
+        let publication = &publish.publication;
+        let (value, _): (u64, &str) =
+            serde_json::from_str(publication.data.get()).expect("our own data");
         let room = self.redis.index(&publish.room);
         let name = publish.room.clone();
         if publish.ephemeral {
-            self.broadcast(room, |_| Push::Ephemeral(name.clone(), said.clone()));
+            self.broadcast(room, |_| Push::Ephemeral(name.clone(), publication.clone()));
             let epoch = switchboard::model::id::Epoch::UNKNOWN;
             return Ok(switchboard::model::id::Position { epoch, offset: 0 });
         }
@@ -173,7 +179,7 @@ impl World {
         if let (true, Ok(at)) = (published.is_new, published.result) {
             self.note(|| format!("store: {value} in {name} at {at:?}"));
             self.broadcast(room, |_| {
-                Push::Message(name.clone(), at.epoch, at.offset, said.clone())
+                Push::Message(name.clone(), at.epoch, at.offset, publication.clone())
             });
         }
         published.result
@@ -185,13 +191,13 @@ impl World {
         }
     }
 
-    /// One connection, one order: pushes arrive as they were made.
+    /// Pushes on one connection arrive in the order in which they were sent.
     pub fn push(&mut self, node: usize, life: u32, link: u32, push: Push) {
         let sub = &mut self.nodes[node].sub;
         if sub.link == link {
-            sub.heard_at = sub.heard_at.max(self.now + self.random.u64(..=sub.delay));
-            let at = sub.heard_at;
-            self.at(at, Happening::Node(node, life, Input::Push { link, push }));
+            sub.pushed_at = sub.pushed_at.max(self.now + self.random.u64(..=sub.delay));
+            let at = sub.pushed_at;
+            self.at(at, SimEvent::Node(node, life, Input::Push { link, push }));
         }
     }
 
@@ -207,11 +213,11 @@ impl World {
         node.sub.asking = true;
         let (life, link, node) = (node.life, node.sub.link, index);
         let sub = &mut self.nodes[index].sub;
-        sub.asked_at = sub.asked_at.max(now + self.random.u64(..=sub.delay));
-        let at = sub.asked_at;
+        sub.sent_at = sub.sent_at.max(now + self.random.u64(..=sub.delay));
+        let at = sub.sent_at;
         self.at(
             at,
-            Happening::Subscribe {
+            SimEvent::Subscribe {
                 node,
                 life,
                 link,
@@ -225,7 +231,7 @@ impl World {
             let at = self.redis.frozen_until;
             return self.at(
                 at,
-                Happening::Subscribe {
+                SimEvent::Subscribe {
                     node,
                     life,
                     link,
@@ -236,20 +242,20 @@ impl World {
         if self.nodes[node].life != life || self.nodes[node].sub.link != link {
             return;
         }
-        let who = Subscriber { node, life, link };
+        let subscriber = Subscriber { node, life, link };
         let (mut rooms, is_on) = match ask {
             Ask::Subscribe(rooms) => (rooms, true),
             Ask::Unsubscribe(rooms) => (rooms, false),
         };
-        // After a loss they are asked for in the order of a hash map, which is another one in each
-        // process.
+        // After a reconnect, topics come in the order of a hash map, which differs between
+        // processes.
         rooms.sort_unstable();
         for room in rooms {
             let index = self.redis.index(&room);
             let subscribers = &mut self.redis.rooms[index].subscribers;
-            subscribers.retain(|other| *other != who);
+            subscribers.retain(|other| *other != subscriber);
             if is_on {
-                subscribers.push(who);
+                subscribers.push(subscriber);
                 self.push(node, life, link, Push::Subscribed(room));
             } else {
                 self.push(node, life, link, Push::Unsubscribed(room));

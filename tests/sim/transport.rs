@@ -1,18 +1,18 @@
-//! What lies between a node and its clients: frames as they are on the wire, and a switch that
-//! drops, doubles or swaps one of them, to see whether the oracle notices.
+//! The transport between a node and its clients: it decodes frames from the wire, and drops,
+//! duplicates or swaps one of them on demand, to test that the oracle detects it.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// What is done to one message.
+/// What the transport does to one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tampering {
     Drop,
-    Double,
-    /// It arrives after the next one of its room.
+    Duplicate,
+    /// Delivers it after the next message of its room.
     Swap,
-    /// It is no message, but a `joined` or `left`, and dropped.
+    /// Drops a `joined` or `left` instead of a message.
     Hide,
 }
 
@@ -24,7 +24,7 @@ pub enum Frame {
 
 #[derive(Debug, Default)]
 pub struct Transport {
-    /// What to do, and how many messages pass before.
+    /// What to do, and how many messages pass first.
     tampering: Option<(Tampering, u64)>,
     held: Option<(usize, u32, String)>,
     tampered: bool,
@@ -38,13 +38,13 @@ impl Transport {
         }
     }
 
-    /// Whether something was done that a client could see. A message that still waits for the next
-    /// one is as good as dropped.
+    /// Whether a client could detect the tampering. A message that is still held back for a swap
+    /// counts as dropped.
     pub fn was_tampered(&self) -> bool {
         self.tampered || self.held.is_some()
     }
 
-    /// Cuts what a writer wrote into frames.
+    /// Splits the bytes that a writer wrote into frames.
     pub fn frames(&mut self, client: usize, conn: u32, chunks: &[Bytes]) -> VecDeque<Frame> {
         let mut frames = VecDeque::new();
         for chunk in chunks {
@@ -52,7 +52,7 @@ impl Transport {
             while let [first, second, ..] = *rest {
                 let (head, length) = match second {
                     126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
-                    127 => panic!("no message of a schedule is so long"),
+                    127 => panic!("messages of a schedule are shorter than 64 KiB"),
                     length => (2, usize::from(length)),
                 };
                 let payload = &rest[head..head + length];
@@ -76,24 +76,25 @@ impl Transport {
             return frames.push_back(Frame::Text(text));
         }
         let hides = matches!(self.tampering, Some((Tampering::Hide, _)));
-        let is_placed = |text: &str| match hides {
-            true => {
+        let is_candidate = |text: &str| {
+            if hides {
                 let kinds = ["{\"type\":\"joined\"", "{\"type\":\"left\""];
-                // Of the personal rooms clients keep no list.
+                // Clients keep no list of members of personal rooms.
                 kinds.iter().any(|kind| text.starts_with(kind)) && !text.contains("\"@")
+            } else {
+                text.starts_with("{\"type\":\"message\"") && text.contains("\"offset\"")
             }
-            false => text.starts_with("{\"type\":\"message\"") && text.contains("\"offset\""),
         };
         let room = |text: &str| {
-            is_placed(text)
+            is_candidate(text)
                 .then(|| text.split('"').nth(7).map(str::to_owned))
                 .flatten()
         };
         let Some(this) = room(&text) else {
             return frames.push_back(Frame::Text(text));
         };
-        if let Some((_, _, held)) = self.held.take_if(|(who, which, held)| {
-            *who == client && *which == conn && room(held).as_ref() == Some(&this)
+        if let Some((_, _, held)) = self.held.take_if(|(held_client, held_conn, held)| {
+            *held_client == client && *held_conn == conn && room(held).as_ref() == Some(&this)
         }) {
             self.tampered = true;
             frames.push_back(Frame::Text(text));
@@ -105,7 +106,7 @@ impl Transport {
                 (self.tampering, self.tampered) = (None, true);
                 return;
             }
-            Some((Tampering::Double, _)) => {
+            Some((Tampering::Duplicate, _)) => {
                 (self.tampering, self.tampered) = (None, true);
                 frames.push_back(Frame::Text(text.clone()));
             }

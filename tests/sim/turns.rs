@@ -1,4 +1,4 @@
-//! The world at the nodes: what reaches them, their turns, and their writers.
+//! The nodes' part of the world: their inputs, their turns and their writers.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use switchboard::model::identity::Identity;
 use switchboard::protocol::RequestId;
 
 use super::node::{Input, Node, PUBLISHES};
-use super::world::{Delivery, Happening, TICK, World};
+use super::world::{Delivery, SimEvent, TICK, World};
 
 impl World {
-    /// Whoever speaks to a node that is gone is told so.
-    pub fn unreached(&mut self, _: usize, input: Input) {
+    /// Closes the connection of a client that sends to a dead node.
+    pub fn reject_input(&mut self, _: usize, input: Input) {
         if let Input::Accept { client, conn } | Input::Command { client, conn, .. } = input {
-            self.later(2, Happening::Client(client, conn, Delivery::Closed(None)));
+            self.later(2, SimEvent::Client(client, conn, Delivery::Closed(None)));
         }
     }
 
-    pub fn reach(&mut self, index: usize, input: Input) {
+    pub fn handle_input(&mut self, index: usize, input: Input) {
         let now = self.instant();
         let node = &mut self.nodes[index];
         let life = node.life;
@@ -35,12 +35,12 @@ impl World {
                 node.sub.topics.tick(now);
                 self.ask_topics(index);
                 self.tend_lease(index);
-                self.later(TICK, Happening::Node(index, life, Input::Tick));
-                self.judge_torn_rooms();
+                self.later(TICK, SimEvent::Node(index, life, Input::Tick));
+                self.repair_torn_logs();
             }
             Input::Accept { client, conn } => {
                 node.accept(client, conn);
-                self.later(1, Happening::Client(client, conn, Delivery::Opened));
+                self.later(1, SimEvent::Client(client, conn, Delivery::Opened));
             }
             Input::Command {
                 client,
@@ -92,30 +92,30 @@ impl World {
                 number,
                 answer,
             } => {
-                let lane = &mut node.lanes[answer.lane()];
-                if lane.link == link
-                    && let Some(waiting) = lane.waiting.remove(&number)
+                let pipeline = &mut node.pipelines[answer.pipeline()];
+                if pipeline.link == link
+                    && let Some(pending) = pipeline.pending.remove(&number)
                 {
                     node.inbox
-                        .push_back(Event::Broker(waiting.job.answer(answer)));
+                        .push_back(Event::Broker(pending.request.answer(answer)));
                 }
             }
             Input::Push { link, push } => {
-                if node.sub.link == link && !node.sub.deaf {
-                    node.hear(push, now);
+                if node.sub.link == link && !node.sub.half_open {
+                    node.receive(push, now);
                     self.ask_topics(index);
                 }
             }
-            Input::Deadline { lane, number } => {
-                let refused = node.lanes[lane].expire(number);
+            Input::Deadline { pipeline, number } => {
+                let refused = node.pipelines[pipeline].expire(number);
                 node.inbox.extend(refused.map(Event::Broker));
             }
-            Input::LaneUp { lane, link } => {
-                if node.lanes[lane].link == link {
-                    node.lanes[lane].up = true;
-                    self.send_lane(index, lane);
-                    if lane == PUBLISHES {
-                        self.say_all(index);
+            Input::PipelineUp { pipeline, link } => {
+                if node.pipelines[pipeline].link == link {
+                    node.pipelines[pipeline].up = true;
+                    self.send_pending(index, pipeline);
+                    if pipeline == PUBLISHES {
+                        self.announce_all(index);
                     }
                 }
             }
@@ -137,7 +137,7 @@ impl World {
             node.turn_scheduled = true;
             let life = node.life;
             let delay = self.random.u64(..3);
-            self.later(delay, Happening::Turn(index, life));
+            self.later(delay, SimEvent::Turn(index, life));
         }
     }
 
@@ -155,13 +155,13 @@ impl World {
                 .turn(clock, std::iter::from_fn(|| inbox.pop_front()));
             let requests: Vec<Request> = node.dispatcher.take_requests().collect();
             let more = !node.inbox.is_empty();
-            node.keeps_its_bounds();
+            node.assert_bounds();
             for request in requests {
                 self.ask(index, request);
             }
             self.ask_topics(index);
             if flow == Flow::Ended {
-                return self.end(index);
+                return self.exit(index);
             }
             let sessions: Vec<u64> = self.nodes[index].sessions.keys().copied().collect();
             for session in sessions {
@@ -173,22 +173,22 @@ impl World {
         }
     }
 
-    /// The writer runs now, or in a moment.
+    /// Runs the writer now or a little later.
     pub fn write_soon(&mut self, index: usize, id: u64, at_once: bool) {
         let Some(session) = self.nodes[index].sessions.get_mut(&id) else {
             return;
         };
         if session.is_hung_up() {
             let (client, conn) = (session.client, session.conn);
-            self.later(1, Happening::Client(client, conn, Delivery::Closed(None)));
-            return self.reach(index, Input::Closed { client, conn });
+            self.later(1, SimEvent::Client(client, conn, Delivery::Closed(None)));
+            return self.handle_input(index, Input::Closed { client, conn });
         }
         if at_once || session.scheduled || self.random.u8(..4) > 0 {
             return self.write(index, id);
         }
         session.scheduled = true;
         let (life, delay) = (self.nodes[index].life, self.random.u64(..10));
-        self.later(delay, Happening::Writer(index, life, id));
+        self.later(delay, SimEvent::Writer(index, life, id));
     }
 
     pub fn write(&mut self, index: usize, id: u64) {
@@ -201,18 +201,18 @@ impl World {
             let Some(written) = session.write() else {
                 break;
             };
-            session.said_at = session.said_at.max(self.now + delay);
-            let (at, client, conn) = (session.said_at, session.client, session.conn);
+            session.arrives_at = session.arrives_at.max(self.now + delay);
+            let (at, client, conn) = (session.arrives_at, session.client, session.conn);
             drained |= written.drained;
             self.at(
                 at,
-                Happening::Client(client, conn, Delivery::Frames(written.frames)),
+                SimEvent::Client(client, conn, Delivery::Frames(written.frames)),
             );
-            if let Some(farewell) = written.farewell {
-                let code = u16::from_be_bytes([farewell[2], farewell[3]]);
+            if let Some(close) = written.close {
+                let code = u16::from_be_bytes([close[2], close[3]]);
                 self.at(
                     at,
-                    Happening::Client(client, conn, Delivery::Closed(Some(code))),
+                    SimEvent::Client(client, conn, Delivery::Closed(Some(code))),
                 );
             }
         }

@@ -1,6 +1,6 @@
-//! What a client knows of who is in a room, by the rule of the protocol: each page of the list is
+//! A client's list of the members of a room, by the rules of the protocol: each page of the list is
 //! true at its version, and each `joined` and `left` of a higher version changes it, also one that
-//! came before the page.
+//! arrived before the page.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,13 @@ use serde::Deserialize;
 use switchboard::model::id::UserName;
 use switchboard::protocol::Command;
 
-use super::client::{ANSWER_DEADLINE, Act, Ask, Client, RoomState, Scene, Timer, USERS, jitter};
-use super::hearing::Frame;
+use super::client::{
+    ANSWER_DEADLINE, Action, Ask, Client, Context, RoomState, Timer, USERS, jitter,
+};
+use super::frames::Frame;
 use super::oracle::Kind;
 
-/// A user in an answer to `members`.
+/// A user in a reply to `members`.
 #[derive(Debug, Deserialize)]
 pub struct Listed {
     user: String,
@@ -21,11 +23,11 @@ pub struct Listed {
 
 #[derive(Debug, Default)]
 pub struct View {
-    /// Which list is being asked for: answers to the questions of another one are late.
+    /// The number of the requested list: replies for another number are late.
     number: u64,
     pages: Vec<Page>,
     is_complete: bool,
-    /// What was pushed last of each user: its version, and whether it is here.
+    /// The last push about each user: its version, and whether the user is in the room.
     pushed: BTreeMap<String, (u64, bool)>,
     pub anonymous: u64,
 }
@@ -34,12 +36,12 @@ pub struct View {
 struct Page {
     version: u64,
     users: BTreeMap<String, u32>,
-    /// The names up to which it goes; `None`: all that are left.
+    /// The last name that it covers; `None`: all that are left.
     last: Option<String>,
 }
 
 impl View {
-    /// The view of one stay in a room: an answer to a question of a former stay is late.
+    /// The view of one stay in a room: a reply to a request of a former stay is late.
     pub fn of_stay(stay: u64) -> Self {
         Self {
             number: stay << 32,
@@ -47,8 +49,8 @@ impl View {
         }
     }
 
-    /// Whether the user is here, and since which version that is known; `None` while the page it
-    /// belongs to is not here.
+    /// Whether the user is in the room, and by which version; `None` until the page that covers it
+    /// has arrived.
     fn known(&self, user: &str) -> Option<(u64, bool)> {
         let covers = |page: &&Page| page.last.as_deref().is_none_or(|last| user <= last);
         let page = self.pages.iter().find(covers)?;
@@ -63,7 +65,7 @@ impl View {
         )
     }
 
-    /// Who is here, in the order of names, once that is known.
+    /// The users in the room, sorted, once the list is complete.
     pub fn users(&self) -> Option<impl Iterator<Item = &String>> {
         let listed = self.pages.iter().flat_map(|page| page.users.keys());
         let mut users: Vec<&String> = listed.chain(self.pushed.keys()).collect();
@@ -73,7 +75,7 @@ impl View {
         self.is_complete.then(|| users.into_iter().filter(is_here))
     }
 
-    /// The connections of each user, by the pages alone.
+    /// The connections of each user, from the pages alone.
     pub fn connections(&self) -> BTreeMap<String, u32> {
         let all = self.pages.iter().flat_map(|page| page.users.clone());
         all.collect()
@@ -81,8 +83,8 @@ impl View {
 }
 
 impl Client {
-    /// The names are few, so that some have several devices; some say theirs only after their
-    /// joins, some never.
+    /// The names are few, so that some users have several connections. Some clients authenticate
+    /// only after their joins, some never.
     pub fn user(&self) -> Option<UserName> {
         let name = USERS[self.id % USERS.len()];
         (self.id % 4 != 3).then(|| UserName::new(name).expect("a name"))
@@ -92,12 +94,12 @@ impl Client {
         let Some(user) = self.user() else { return };
         let Some(conn) = &mut self.conn else { return };
         let id = conn.ask(Ask::Auth);
-        self.acts
-            .push(Act::Later(ANSWER_DEADLINE, Timer::Answer(id)));
-        self.acts.push(Act::SignIn(id, user));
+        self.actions
+            .push(Action::Later(ANSWER_DEADLINE, Timer::Answer(id)));
+        self.actions.push(Action::SignIn(id, user));
     }
 
-    /// Asks for the list from its beginning.
+    /// Requests the list from its beginning.
     pub fn ask_members(&mut self, index: usize) {
         let Some(room) = &mut self.rooms[index] else {
             return;
@@ -128,8 +130,14 @@ impl Client {
         self.request(Ask::Members(index, number), command);
     }
 
-    /// An answer to `members`.
-    pub fn listed(&mut self, index: usize, number: u64, frame: &Frame<'_>, scene: &mut Scene<'_>) {
+    /// Handles a reply to `members`.
+    pub fn listed(
+        &mut self,
+        index: usize,
+        number: u64,
+        frame: &Frame<'_>,
+        context: &mut Context<'_>,
+    ) {
         let Some(room) = self.rooms[index]
             .as_mut()
             .filter(|room| room.view.number == number)
@@ -139,17 +147,17 @@ impl Client {
         let (Some(version), Some(members), Some(more)) =
             (frame.version, &frame.members, frame.more)
         else {
-            let wait = jitter(scene.random, 1);
+            let wait = jitter(context.random, 1);
             return self
-                .acts
-                .push(Act::Later(wait, Timer::Members(index, number)));
+                .actions
+                .push(Action::Later(wait, Timer::Members(index, number)));
         };
         let last = members
             .last()
             .filter(|_| more)
             .map(|member| member.user.clone());
         if more && last.is_none() {
-            scene
+            context
                 .oracle
                 .violate(Kind::Unexpected, format!("an empty page: {frame:?}"));
         }
@@ -167,7 +175,7 @@ impl Client {
         self.ask_page(index);
     }
 
-    /// After a while, if the list is still wanted.
+    /// Requests the page again after a refusal, unless the list has been replaced.
     pub fn ask_members_again(&mut self, index: usize, number: u64) {
         if self.is_open()
             && self.rooms[index]
@@ -178,10 +186,12 @@ impl Client {
         }
     }
 
-    /// Somebody has joined or left.
-    pub fn comes_or_goes(&mut self, index: usize, frame: &Frame<'_>, scene: &mut Scene<'_>) {
+    /// Handles a `joined` or `left`.
+    pub fn presence_event(&mut self, index: usize, frame: &Frame<'_>, context: &mut Context<'_>) {
         let (Some(user), Some(version)) = (frame.user, frame.version) else {
-            return scene.oracle.violate(Kind::Unexpected, format!("{frame:?}"));
+            return context
+                .oracle
+                .violate(Kind::Unexpected, format!("{frame:?}"));
         };
         let is_here = frame.kind == "joined";
         let joined = |room: &&mut super::client::Room| room.state == RoomState::Joined;
@@ -193,18 +203,18 @@ impl Client {
         let text = || format!("client {} in r{index}: {frame:?} after {former:?}", self.id);
         match former {
             Some((_, was_here)) if was_here == is_here => {
-                scene.oracle.violate(Kind::Duplicated, text());
+                context.oracle.violate(Kind::Duplicated, text());
             }
             Some((former, _)) if former > version => {
-                scene.oracle.violate(Kind::Disordered, text());
+                context.oracle.violate(Kind::Disordered, text());
             }
             _ if known.is_some_and(|(since, _)| since >= version) => {}
-            _ if version <= scene.redis.presence.lost_up_to => {}
-            // A client that knows the list is told of nothing that it holds already.
+            _ if version <= context.redis.presence.lost_up_to => {}
+            // A client with a complete list receives no event that changes nothing.
             _ if known.is_some_and(|(_, was_here)| was_here == is_here) => {
-                scene.oracle.violate(Kind::Ghost, text());
+                context.oracle.violate(Kind::WrongMembers, text());
             }
-            _ => scene.oracle.figures.comings += 1,
+            _ => context.oracle.figures.presence_events += 1,
         }
     }
 }

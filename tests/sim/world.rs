@@ -1,5 +1,5 @@
-//! The world of a schedule: virtual time, the nodes, the store between them and the clients around
-//! them. Everything that happens is an event with a moment; equal seeds make equal worlds.
+//! The world of a schedule: virtual time, the nodes, the store and the clients. Everything is an
+//! event at a moment in virtual time; equal seeds give equal runs.
 
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
@@ -9,23 +9,23 @@ use switchboard::broker::redis::topics::Ask;
 use switchboard::dispatcher::Now;
 use switchboard::model::id::RoomName;
 
-use super::client::{Act, Client, Scene, Timer};
+use super::client::{Action, Client, Context, Timer};
 use super::faults::{Plan, Step};
-use super::node::{Input, Job, Node};
+use super::node::{Input, Node, StoreRequest};
 use super::oracle::{Figures, Kind, Oracle, Violation};
-use super::presence::Saying;
+use super::presence::PresenceUpdate;
 use super::redis::Redis;
 use super::transport::Transport;
 
 pub const TICK: u64 = 250;
 
-/// What happens.
-pub enum Happening {
-    /// Something reaches a node.
+/// An event of the simulation.
+pub enum SimEvent {
+    /// An input arrives at a node.
     Node(usize, u32, Input),
     Turn(usize, u32),
     Writer(usize, u32, u64),
-    Do(PresenceCommand),
+    Execute(InFlight),
     Subscribe {
         node: usize,
         life: u32,
@@ -37,21 +37,21 @@ pub enum Happening {
     Step(Step),
     Thaw(usize),
     Restart(usize, u32),
-    /// What a node says of its sessions reaches the store.
-    SetPresence(Saying),
-    /// The end of something that a fault began.
-    Over(super::trouble::Over),
+    /// A node's presence update arrives at the store.
+    SetPresence(PresenceUpdate),
+    /// A fault ends that lasts.
+    FaultEnds(super::injection::FaultEnd),
 }
 
-/// A job on its way to the store, by one of a node's connections.
-pub struct PresenceCommand {
+/// A request on its way to the store, on one of a node's pipelines.
+pub struct InFlight {
     pub node: usize,
     pub life: u32,
-    pub lane: usize,
-    /// The connection's number: a later one does not answer for it.
+    pub pipeline: usize,
+    /// The connection's number: a later connection delivers no answer to it.
     pub link: u32,
     pub number: u64,
-    pub job: Job,
+    pub request: StoreRequest,
 }
 
 pub enum Delivery {
@@ -63,7 +63,7 @@ pub enum Delivery {
 struct Entry {
     at: u64,
     number: u64,
-    what: Happening,
+    what: SimEvent,
 }
 
 impl PartialEq for Entry {
@@ -146,37 +146,38 @@ impl World {
     pub fn begin(&mut self) {
         for node in 0..self.nodes.len() {
             let at = self.random.u64(..TICK);
-            self.later(at, Happening::Node(node, 0, Input::Tick));
+            self.later(at, SimEvent::Node(node, 0, Input::Tick));
         }
         for (at, step) in self.plan.steps.clone() {
-            self.later(at, Happening::Step(step));
+            self.later(at, SimEvent::Step(step));
         }
         for client in 0..self.clients.len() {
             self.with_client(client, Client::connect);
         }
     }
 
-    /// Runs to the end of the schedule; what was found, and what happened.
+    /// Runs the schedule to its end. Returns the violations, the figures and whether the transport
+    /// tampered with a message.
     pub fn run(mut self) -> (Vec<Violation>, Figures, bool) {
-        let (healed_at, patience) = (self.plan.healed_at, self.plan.patience);
+        let (healed_at, settle_timeout) = (self.plan.healed_at, self.plan.settle_timeout);
         self.run_until(healed_at, |_| false);
-        let rested = self.run_until(healed_at + patience, World::rests);
-        if rested {
-            // What is on its way to the nodes changes no answer any more.
+        let settled = self.run_until(healed_at + settle_timeout, World::is_settled);
+        if settled {
+            // Events that are still under way to the nodes change no reply any more.
             self.run_until(self.now + 1_000, |_| false);
-            // Whoever only seems to be live would not hear this.
-            self.say_last_words();
-            if !self.run_until(self.now + 8_000, World::rests) {
-                self.find_restless("after the last words");
+            // A client whose subscription is silently dead does not receive these messages.
+            self.publish_last();
+            if !self.run_until(self.now + 8_000, World::is_settled) {
+                self.report_unsettled("after the last publications");
             }
             self.run_until(self.now + 1_000, |_| false);
-            self.ask_lists();
-            if !self.run_until(self.now + 8_000, World::rests) {
-                self.find_restless("after the last questions");
+            self.request_lists();
+            if !self.run_until(self.now + 8_000, World::is_settled) {
+                self.report_unsettled("after the last lists");
             }
-            self.judge_lists();
+            self.check_lists();
         } else if self.oracle.violations.is_empty() {
-            self.find_restless("after the last fault");
+            self.report_unsettled("after the last fault");
         }
         let truth: Vec<_> = self.redis.rooms.iter().map(|room| &room.truth).collect();
         self.oracle.judge(&truth);
@@ -190,16 +191,16 @@ impl World {
         )
     }
 
-    /// Goes on until `done`, which is looked at four times a second, or that moment. Whether it is
-    /// done.
+    /// Runs until `done`, which is checked four times a second, or until `end`. Returns whether it
+    /// is done.
     pub fn run_until(&mut self, end: u64, done: fn(&mut World) -> bool) -> bool {
-        let mut look_at = self.now;
+        let mut check_at = self.now;
         while let Some(entry) = self.heap.peek() {
-            if entry.at >= look_at {
+            if entry.at >= check_at {
                 if done(self) {
                     return true;
                 }
-                look_at += TICK;
+                check_at += TICK;
                 continue;
             }
             if entry.at > end || !self.oracle.violations.is_empty() {
@@ -207,7 +208,7 @@ impl World {
             }
             let entry = self.heap.pop().expect("peeked");
             self.now = entry.at;
-            self.happen(entry.what);
+            self.process(entry.what);
         }
         self.now = self.now.max(end);
         false
@@ -219,11 +220,11 @@ impl World {
         }
     }
 
-    pub fn later(&mut self, ms: u64, what: Happening) {
+    pub fn later(&mut self, ms: u64, what: SimEvent) {
         self.at(self.now + ms, what);
     }
 
-    pub fn at(&mut self, at: u64, what: Happening) {
+    pub fn at(&mut self, at: u64, what: SimEvent) {
         self.numbers += 1;
         let number = self.numbers;
         self.heap.push(Entry { at, number, what });
@@ -240,20 +241,20 @@ impl World {
         }
     }
 
-    pub fn happen(&mut self, what: Happening) {
+    pub fn process(&mut self, what: SimEvent) {
         match what {
-            Happening::Node(node, life, input) => {
+            SimEvent::Node(node, life, input) => {
                 if self.nodes[node].life != life || !self.nodes[node].alive {
-                    self.unreached(node, input);
+                    self.reject_input(node, input);
                 } else if self.nodes[node].is_frozen(self.now) {
                     self.nodes[node].held.push_back(input);
                 } else {
-                    self.reach(node, input);
+                    self.handle_input(node, input);
                 }
             }
-            Happening::Turn(node, life) if self.nodes[node].life == life => self.turn(node),
-            Happening::Turn(..) => {}
-            Happening::Writer(node, life, session) if self.nodes[node].life == life => {
+            SimEvent::Turn(node, life) if self.nodes[node].life == life => self.turn(node),
+            SimEvent::Turn(..) => {}
+            SimEvent::Writer(node, life, session) if self.nodes[node].life == life => {
                 if let Some(session) = self.nodes[node].sessions.get_mut(&session) {
                     session.scheduled = false;
                 }
@@ -261,50 +262,50 @@ impl World {
                     self.write(node, session);
                 }
             }
-            Happening::Writer(..) => {}
-            Happening::Do(errand) => self.work(errand),
-            Happening::Subscribe {
+            SimEvent::Writer(..) => {}
+            SimEvent::Execute(request) => self.execute(request),
+            SimEvent::Subscribe {
                 node,
                 life,
                 link,
                 ask,
             } => self.subscribe(node, life, link, ask),
-            Happening::Client(client, conn, delivery) => self.deliver(client, conn, delivery),
-            Happening::Timer(client, conn, timer) => {
+            SimEvent::Client(client, conn, delivery) => self.deliver(client, conn, delivery),
+            SimEvent::Timer(client, conn, timer) => {
                 if self.links[client].conn == conn {
-                    self.with_client(client, |client, scene| client.timer(timer, scene));
+                    self.with_client(client, |client, context| client.timer(timer, context));
                 }
             }
-            Happening::Step(step) => self.step(step),
-            Happening::Thaw(node) => self.thaw(node),
-            Happening::Restart(node, life) => self.restart(node, life),
-            Happening::SetPresence(saying) => self.hear_here(saying),
-            Happening::Over(over) => self.over(over),
+            SimEvent::Step(step) => self.step(step),
+            SimEvent::Thaw(node) => self.thaw(node),
+            SimEvent::Restart(node, life) => self.restart(node, life),
+            SimEvent::SetPresence(update) => self.receive_presence(update),
+            SimEvent::FaultEnds(end) => self.end_fault(end),
         }
     }
 
     // Clients.
 
-    pub fn with_client(&mut self, index: usize, act: impl FnOnce(&mut Client, &mut Scene<'_>)) {
-        let mut scene = Scene {
+    pub fn with_client(&mut self, index: usize, act: impl FnOnce(&mut Client, &mut Context<'_>)) {
+        let mut context = Context {
             now: self.now,
             instant: self.instant(),
             random: &mut self.random,
             oracle: &mut self.oracle,
             redis: &mut self.redis,
         };
-        act(&mut self.clients[index], &mut scene);
+        act(&mut self.clients[index], &mut context);
         self.carry_out(index);
     }
 
     pub fn carry_out(&mut self, client: usize) {
-        for act in std::mem::take(&mut self.clients[client].acts) {
+        for act in std::mem::take(&mut self.clients[client].actions) {
             let conn = self.links[client].conn;
             match act {
-                Act::Later(ms, timer) => self.later(ms, Happening::Timer(client, conn, timer)),
-                Act::Connect => self.connect(client),
-                Act::Close => self.send_node(client, Input::Closed { client, conn }),
-                Act::SignIn(id, user) => {
+                Action::Later(ms, timer) => self.later(ms, SimEvent::Timer(client, conn, timer)),
+                Action::Connect => self.connect(client),
+                Action::Close => self.send_node(client, Input::Closed { client, conn }),
+                Action::SignIn(id, user) => {
                     let input = Input::SignIn {
                         client,
                         conn,
@@ -313,7 +314,7 @@ impl World {
                     };
                     self.send_node(client, input);
                 }
-                Act::Send(id, command) => {
+                Action::Send(id, command) => {
                     self.note(|| format!("client {client} sends {id} {command:?}"));
                     self.send_node(
                         client,
@@ -329,7 +330,7 @@ impl World {
         }
     }
 
-    /// The balancer's choice: any node that is ready; a frozen one looks ready for a while.
+    /// Connects to a random node that is ready, as a load balancer would; a frozen one looks ready.
     pub fn connect(&mut self, client: usize) {
         let conn = self.links[client].conn + 1;
         let ready: Vec<usize> = (0..self.nodes.len())
@@ -341,7 +342,7 @@ impl World {
             ..Link::default()
         };
         let Some(node) = self.random.choice(ready) else {
-            return self.later(5, Happening::Client(client, conn, Delivery::Closed(None)));
+            return self.later(5, SimEvent::Client(client, conn, Delivery::Closed(None)));
         };
         self.links[client].node = node;
         self.links[client].life = self.nodes[node].life;
@@ -349,7 +350,7 @@ impl World {
         self.send_node(client, Input::Accept { client, conn });
     }
 
-    /// Puts something on a client's way to its node, in order.
+    /// Sends an input from a client to its node, in order.
     pub fn send_node(&mut self, client: usize, input: Input) {
         let delay = self.random.u64(..5);
         let now = self.now;
@@ -359,7 +360,7 @@ impl World {
         }
         link.sent_at = link.sent_at.max(now + delay);
         let (at, node, life) = (link.sent_at, link.node, link.life);
-        self.at(at, Happening::Node(node, life, input));
+        self.at(at, SimEvent::Node(node, life, input));
     }
 
     pub fn deliver(&mut self, client: usize, conn: u32, delivery: Delivery) {
@@ -371,17 +372,19 @@ impl World {
             Delivery::Closed(code) => {
                 self.note(|| format!("client {client} is closed: {code:?}"));
                 self.send_node(client, Input::Closed { client, conn });
-                self.with_client(client, |client, scene| client.lost(code, None, scene));
+                self.with_client(client, |client, context| client.lost(code, None, context));
             }
             Delivery::Frames(chunks) => {
                 for frame in self.transport.frames(client, conn, &chunks) {
-                    self.note(|| format!("client {client} hears {frame:?}"));
+                    self.note(|| format!("client {client} receives {frame:?}"));
                     match frame {
                         super::transport::Frame::Ping => {
                             self.send_node(client, Input::Pong { client, conn });
                         }
                         super::transport::Frame::Text(text) => {
-                            self.with_client(client, |client, scene| client.hears(&text, scene));
+                            self.with_client(client, |client, context| {
+                                client.receives(&text, context)
+                            });
                         }
                     }
                 }

@@ -1,4 +1,4 @@
-//! Steps and faults carried out upon the world.
+//! Executes the steps of a schedule and injects its faults.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use switchboard::dispatcher::Event;
 
 use super::faults::{Fault, Step};
 use super::node::{Input, Node, PUBLISHES, READS};
-use super::redis::Left;
-use super::world::{Delivery, Happening, World};
+use super::redis::Remains;
+use super::world::{Delivery, SimEvent, World};
 
-/// The end of something that a fault began.
+/// The end of a fault that lasts.
 #[derive(Clone, Copy, Debug)]
-pub enum Over {
-    Deaf { node: usize, link: u32 },
+pub enum FaultEnd {
+    HalfOpen { node: usize, link: u32 },
     Slow { node: usize, link: usize },
     Stall { client: usize, conn: u32 },
 }
@@ -41,26 +41,30 @@ impl World {
                 self.clients[client].ask_history(room, &mut self.random);
                 self.carry_out(client);
             }
-            Step::Fault(fault) => self.befall(fault),
+            Step::Fault(fault) => self.inject(fault),
         }
     }
 
-    fn befall(&mut self, fault: Fault) {
+    fn inject(&mut self, fault: Fault) {
         let now = self.instant();
         match fault {
             Fault::CutSubscription { node, down } => self.cut_subscription(node, down),
-            Fault::Deaf { node, time } => {
+            Fault::HalfOpen { node, time } => {
                 let sub = &mut self.nodes[node].sub;
-                sub.deaf = true;
+                sub.half_open = true;
                 let link = sub.link;
-                self.later(time, Happening::Over(Over::Deaf { node, link }));
+                self.later(time, SimEvent::FaultEnds(FaultEnd::HalfOpen { node, link }));
             }
             Fault::Overflow { node, time } => {
                 self.nodes[node].sub.overflowing = true;
                 let life = self.nodes[node].life;
-                self.later(time, Happening::Node(node, life, Input::OverflowOver));
+                self.later(time, SimEvent::Node(node, life, Input::OverflowOver));
             }
-            Fault::CutLane { node, lane, down } => self.cut_lane(node, lane, down),
+            Fault::CutPipeline {
+                node,
+                pipeline,
+                down,
+            } => self.cut_pipeline(node, pipeline, down),
             Fault::CutNode { node, down } => self.cut_node(node, down),
             Fault::RefuseReads { node, count } => self.nodes[node].fail_reads = count,
             Fault::Slow {
@@ -70,20 +74,20 @@ impl World {
                 time,
             } => {
                 self.set_delay(node, link, delay);
-                self.later(time, Happening::Over(Over::Slow { node, link }));
+                self.later(time, SimEvent::FaultEnds(FaultEnd::Slow { node, link }));
             }
             Fault::FreezeNode { node, time } => {
                 self.nodes[node].frozen_until = self.now + time;
-                self.later(time, Happening::Thaw(node));
+                self.later(time, SimEvent::Thaw(node));
             }
-            Fault::KillNode { node, down } if self.nodes[node].alive => self.die(node, down),
+            Fault::KillNode { node, down } if self.nodes[node].alive => self.kill(node, down),
             Fault::KillNode { .. } => {}
             Fault::DrainNode { node, .. } => {
                 let drained = &mut self.nodes[node];
                 if drained.alive && !drained.draining {
                     drained.draining = true;
                     let (life, time) = (drained.life, Duration::from_secs(1));
-                    self.later(0, Happening::Node(node, life, Input::Drain(time)));
+                    self.later(0, SimEvent::Node(node, life, Input::Drain(time)));
                 }
             }
             Fault::FreezeStore { time } => self.redis.frozen_until = self.now + time,
@@ -100,7 +104,7 @@ impl World {
             Fault::EndEpoch { room, left } => self.redis.end_epoch(room, left, now),
             Fault::LoseTail { room } => {
                 if self.redis.lose_tail(room) {
-                    self.judge_torn_rooms();
+                    self.repair_torn_logs();
                 }
             }
             Fault::StallClient { client, time } => self.stall(client, time),
@@ -108,7 +112,7 @@ impl World {
                 if self.clients[client].is_connected() {
                     let conn = self.links[client].conn;
                     self.send_node(client, Input::Closed { client, conn });
-                    self.with_client(client, |client, scene| client.lost(None, None, scene));
+                    self.with_client(client, |client, context| client.lost(None, None, context));
                 }
             }
             Fault::BlackHole { client } => {
@@ -126,18 +130,18 @@ impl World {
         }
     }
 
-    pub fn over(&mut self, over: Over) {
-        match over {
-            Over::Deaf { node, link } => {
-                if self.nodes[node].sub.link == link && self.nodes[node].sub.deaf {
+    pub fn end_fault(&mut self, end: FaultEnd) {
+        match end {
+            FaultEnd::HalfOpen { node, link } => {
+                if self.nodes[node].sub.link == link && self.nodes[node].sub.half_open {
                     self.cut_subscription(node, 20);
                 }
             }
-            Over::Slow { node, link } => {
+            FaultEnd::Slow { node, link } => {
                 let delay = self.plan.sizes.delay;
                 self.set_delay(node, link, delay);
             }
-            Over::Stall { client, conn } => {
+            FaultEnd::Stall { client, conn } => {
                 let link = self.links[client];
                 let sessions = self.nodes[link.node].sessions.iter_mut();
                 let mut mine = sessions
@@ -153,7 +157,7 @@ impl World {
 
     fn set_delay(&mut self, node: usize, link: usize, delay: u64) {
         match link {
-            PUBLISHES | READS => self.nodes[node].lanes[link].delay = delay,
+            PUBLISHES | READS => self.nodes[node].pipelines[link].delay = delay,
             _ => self.nodes[node].sub.delay = delay,
         }
     }
@@ -167,14 +171,14 @@ impl World {
             session.stalled = true;
             self.clients[client].disturb();
             let conn = link.conn;
-            self.later(time, Happening::Over(Over::Stall { client, conn }));
+            self.later(time, SimEvent::FaultEnds(FaultEnd::Stall { client, conn }));
         }
     }
 
     fn cut_subscription(&mut self, index: usize, down: u64) {
         let node = &mut self.nodes[index];
         node.sub.up = false;
-        node.sub.deaf = false;
+        node.sub.half_open = false;
         node.sub.link += 1;
         node.sub.topics.lost();
         let (link, life) = (node.sub.link, node.life);
@@ -182,25 +186,25 @@ impl World {
             room.subscribers
                 .retain(|subscriber| subscriber.node != index);
         }
-        self.later(down, Happening::Node(index, life, Input::SubUp { link }));
+        self.later(down, SimEvent::Node(index, life, Input::SubUp { link }));
     }
 
-    fn cut_lane(&mut self, index: usize, lane: usize, down: u64) {
+    fn cut_pipeline(&mut self, index: usize, pipeline: usize, down: u64) {
         let node = &mut self.nodes[index];
-        let refused = node.lanes[lane].cut();
+        let refused = node.pipelines[pipeline].cut();
         node.inbox.extend(refused.into_iter().map(Event::Broker));
-        let (link, life) = (node.lanes[lane].link, node.life);
+        let (link, life) = (node.pipelines[pipeline].link, node.life);
         self.later(
             down,
-            Happening::Node(index, life, Input::LaneUp { lane, link }),
+            SimEvent::Node(index, life, Input::PipelineUp { pipeline, link }),
         );
         self.wake(index);
     }
 
     fn cut_node(&mut self, node: usize, down: u64) {
         self.cut_subscription(node, down);
-        self.cut_lane(node, PUBLISHES, down);
-        self.cut_lane(node, READS, down);
+        self.cut_pipeline(node, PUBLISHES, down);
+        self.cut_pipeline(node, READS, down);
     }
 
     fn store_away(&mut self, down: u64) {
@@ -217,7 +221,7 @@ impl World {
             return;
         }
         for input in std::mem::take(&mut self.nodes[index].held) {
-            self.reach(index, input);
+            self.handle_input(index, input);
         }
         let sessions: Vec<u64> = self.nodes[index].sessions.keys().copied().collect();
         for session in sessions {
@@ -226,13 +230,13 @@ impl World {
         self.wake(index);
     }
 
-    /// A drained node has said farewell to everyone and exits.
-    pub fn end(&mut self, index: usize) {
+    /// A drained node has closed all connections and exits.
+    pub fn exit(&mut self, index: usize) {
         let down = self.random.u64(..1_000);
-        self.die(index, down);
+        self.kill(index, down);
     }
 
-    fn die(&mut self, index: usize, down: u64) {
+    fn kill(&mut self, index: usize, down: u64) {
         let node = &mut self.nodes[index];
         node.alive = false;
         node.frozen_until = 0;
@@ -240,13 +244,13 @@ impl World {
         node.life += 1;
         let life = node.life;
         for session in std::mem::take(&mut node.sessions).into_values() {
-            // Some hear that the socket is gone, others only that nothing is said any more.
+            // Some clients see the socket close; for others the connection just falls silent.
             let (client, conn) = (session.client, session.conn);
             if self.random.u8(..4) > 0 {
                 let delay = self.random.u64(1..100);
                 self.later(
                     delay,
-                    Happening::Client(client, conn, Delivery::Closed(None)),
+                    SimEvent::Client(client, conn, Delivery::Closed(None)),
                 );
             } else if self.links[client].conn == conn {
                 self.clients[client].disturb();
@@ -256,7 +260,7 @@ impl World {
             room.subscribers
                 .retain(|subscriber| subscriber.node != index);
         }
-        self.later(down.max(1), Happening::Restart(index, life));
+        self.later(down.max(1), SimEvent::Restart(index, life));
     }
 
     pub fn restart(&mut self, index: usize, life: u32) {
@@ -266,24 +270,24 @@ impl World {
         let seed = self.random.u64(..);
         self.nodes[index] = Node::new(self.read_clock(), index, life, &self.plan.sizes, seed);
         let phase = self.random.u64(..250);
-        self.later(phase, Happening::Node(index, life, Input::Tick));
+        self.later(phase, SimEvent::Node(index, life, Input::Tick));
     }
 
-    /// A log that lost its tail is judged by a node that delivered what it lost. When there is none
-    /// left, the operator who did this does the rest.
-    pub fn judge_torn_rooms(&mut self) {
+    /// A node that delivered what the log has lost detects the lost tail. If no such node is left,
+    /// this ends the epoch, as an operator would.
+    pub fn repair_torn_logs(&mut self) {
         let now = self.instant();
         for room in 0..self.names.len() {
             if !self.redis.rooms[room].tail_lost {
                 continue;
             }
             let (top, _) = self.redis.standing(room, now);
-            let knows = |node: &Node| {
+            let is_ahead = |node: &Node| {
                 let at = node.dispatcher.position(&self.names[room]);
                 node.alive && at.is_some_and(|at| at.epoch == top.epoch && at.offset > top.offset)
             };
-            if !self.nodes.iter().any(knows) {
-                self.redis.end_epoch(room, Left::All, now);
+            if !self.nodes.iter().any(is_ahead) {
+                self.redis.end_epoch(room, Remains::All, now);
             }
         }
     }

@@ -1,13 +1,13 @@
-//! The end of a schedule: whether everyone has come to rest, and what is told of those who have
-//! not.
+//! The end of a schedule: whether all clients and nodes have settled, and a report of those that
+//! have not.
 
 use super::client::Client;
 use super::oracle::Kind;
 use super::world::World;
 
 impl World {
-    /// Whether everyone has come to rest at the top of each room.
-    pub fn rests(&mut self) -> bool {
+    /// Whether all clients are idle at the top of their rooms, and all nodes are idle.
+    pub fn is_settled(&mut self) -> bool {
         let now = self.instant();
         let tops: Vec<_> = (0..self.names.len())
             .map(|room| self.redis.standing(room, now).0)
@@ -17,45 +17,42 @@ impl World {
             rooms.all(|(room, top)| room.as_ref().is_none_or(|room| room.position == Some(*top)))
         };
         !self.redis.rooms.iter().any(|room| room.tail_lost)
-            && self.presence_rests()
+            && self.presence_is_settled()
             && self
                 .clients
                 .iter()
-                .all(|client| client.rests() && at_top(client))
+                .all(|client| client.is_settled() && at_top(client))
             && self
                 .nodes
                 .iter()
                 .all(|node| node.alive && node.dispatcher.load().is_idle())
     }
 
-    /// Every node tells the same of who is here, and it is the truth.
-    pub fn judge_lists(&mut self) {
+    /// Checks that every client's list of members is the same, and true.
+    pub fn check_lists(&mut self) {
         for room in 0..self.names.len() {
-            let (users, anonymous) = self.truly_here(room);
+            let (users, anonymous) = self.actual_members(room);
             for client in &self.clients {
                 let Some(here) = &client.rooms[room] else {
                     continue;
                 };
-                let told = (here.view.connections(), here.view.anonymous);
-                if told != (users.clone(), u64::from(anonymous)) {
+                let listed = (here.view.connections(), here.view.anonymous);
+                if listed != (users.clone(), u64::from(anonymous)) {
                     let id = client.id;
                     let text =
-                        format!("client {id} in r{room}: {told:?}, not {users:?}, {anonymous}");
-                    self.oracle.violate(Kind::Ghost, text);
+                        format!("client {id} in r{room}: {listed:?}, not {users:?}, {anonymous}");
+                    self.oracle.violate(Kind::WrongMembers, text);
                 }
             }
         }
     }
 
-    pub fn find_restless(&mut self, when: &str) {
+    pub fn report_unsettled(&mut self, when: &str) {
         let now = self.instant();
         let mut text = format!("{when}:");
         for room in 0..self.names.len() {
-            text += &format!(
-                "\n  r{room} stands at {:?}",
-                self.redis.standing(room, now).0
-            );
-            let (listed, truth) = (self.redis.presence.listed(room), self.truly_here(room));
+            text += &format!("\n  r{room} is at {:?}", self.redis.standing(room, now).0);
+            let (listed, truth) = (self.redis.presence.listed(room), self.actual_members(room));
             text += &format!(", with {listed:?} of {truth:?}");
         }
         for (index, client) in self.clients.iter().enumerate() {
@@ -71,8 +68,8 @@ impl World {
         self.oracle.violate(Kind::Stuck, text);
     }
 
-    /// Everyone asks anew who is here.
-    pub fn ask_lists(&mut self) {
+    /// Every client requests the members of its rooms again.
+    pub fn request_lists(&mut self) {
         for node in &mut self.nodes {
             node.fail_reads = 0;
         }
@@ -84,11 +81,12 @@ impl World {
         }
     }
 
-    pub fn say_last_words(&mut self) {
+    /// Publishes once more to each room.
+    pub fn publish_last(&mut self) {
         for room in 0..self.names.len() {
             let joined = |client: &Client| client.rooms[room].is_some();
             if let Some(index) = self.clients.iter().position(joined) {
-                self.clients[index].say(room, true, false, &mut self.oracle);
+                self.clients[index].enqueue(room, true, false, &mut self.oracle);
                 self.carry_out(index);
             }
         }
