@@ -1,4 +1,4 @@
-//! What the checker is asked to do.
+//! The command line of the checker.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use crate::scenarios::{self, Scenario};
 use crate::world::Load;
 
 pub const USAGE: &str = "\
-Usage: chaos                       the short run, as a test; a word selects by name
+Usage: chaos                       the short run, as a test; a substring selects by name
        chaos run [SETTING…]        scenarios in turn, a report of each, a table of all
        chaos judge HISTORY…        judge histories again
        chaos list                  the scenarios
@@ -14,7 +14,7 @@ Usage: chaos                       the short run, as a test; a word selects by n
 Settings: SEED=number  SCENARIO=A1,B3 (default: all)  LOAD=small|standard
           ONE_IN=10000 (of so many messages the M scenarios break one)";
 
-/// One message in so many is broken by the M scenarios.
+/// The M scenarios mutate one message in so many.
 const ONE_IN: u32 = 10_000;
 
 pub enum Asked {
@@ -25,7 +25,7 @@ pub enum Asked {
     Run(Run),
 }
 
-/// What `run` is to do.
+/// The options of `run`.
 pub struct Run {
     pub seed: u64,
     pub load: Load,
@@ -45,7 +45,7 @@ pub fn read(arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
         "list" => Ok(Asked::List),
         "judge" => Ok(Asked::Judge(rest.iter().map(PathBuf::from).collect())),
         "run" => Ok(Asked::Run(read_run(rest)?)),
-        // The test runner's own options say nothing to us.
+        // Options of the test runner are ignored.
         _ => Ok(Asked::Short {
             filter: arguments
                 .into_iter()
@@ -64,7 +64,7 @@ fn read_run(settings: &[String]) -> Result<Run, String> {
     };
     for setting in settings {
         match setting.split_once('=') {
-            // `make` passes on what it was not given as nothing.
+            // `make` passes a missing value as an empty string.
             Some((_, "")) => {}
             Some(("SEED", seed)) => run.seed = number(seed)?,
             Some(("ONE_IN", count)) => run.one_in = number(count)?,
@@ -90,9 +90,9 @@ fn select(names: &str) -> Result<Vec<Scenario>, String> {
     names.split(',').map(find).collect()
 }
 
-/// Where histories and logs are kept.
+/// The directory of histories and logs.
 pub fn artifacts() -> PathBuf {
-    // The binary lies in `target/<profile>/deps`.
+    // The binary is in `target/<profile>/deps`.
     let target = std::env::current_exe().ok();
     let target = target
         .as_deref()

@@ -1,44 +1,44 @@
-//! What a scenario must achieve. The bars stand in the first line of its history, so that a run can
-//! be judged again.
+//! The thresholds of a scenario. The first line of its history contains them, so that a run can be
+//! judged again.
 
 use serde::{Deserialize, Serialize};
 
-/// Who must be told that something was lost.
+/// Which members must receive a gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Told {
-    /// Nobody: a gap would be a false alarm.
+pub enum ExpectedGaps {
+    /// No member: a gap is a false alarm.
     #[default]
-    Nobody,
+    NoMember,
     /// Every member of every room, because nothing of the old log is left.
-    Everyone,
-    /// Whoever it concerns; the judge knows them by what they missed.
-    Concerned,
+    AllMembers,
+    /// The members that missed messages; the judge computes which those are.
+    AffectedMembers,
 }
 
-/// Times are milliseconds; none means that the scenario says nothing about it.
+/// Times are milliseconds; `None` means that the scenario sets no threshold.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bars {
-    pub told: Told,
+    pub gaps: ExpectedGaps,
     /// No client may lose its connection.
     pub sockets_stay: bool,
-    /// From a connection's end until the client is in all its rooms again, for 99 of 100.
+    /// From a connection's end until the client is in all its rooms again, 99th percentile.
     pub back_p99: Option<u64>,
-    /// The same for the last of all.
+    /// The same, for the slowest client.
     pub back_all: Option<u64>,
-    /// After the last fault, until something is heard again in every room.
+    /// From the last fault until a message is received in every room.
     pub works_again: Option<u64>,
-    /// The 99th percentile of publish call to callback for what is published during the fault.
+    /// The 99th percentile of publish call to callback, for messages published during the fault.
     pub during_p99: Option<u64>,
-    /// The same afterwards, as a multiple of its quiet value before.
+    /// The same after the fault, as a multiple of its value before.
     pub after_ratio: Option<f64>,
-    /// Something the harness itself breaks: the judge must turn red for this reason.
+    /// A mutation by the harness itself: the judge must report it as red.
     pub mutation: Option<Mutation>,
 }
 
 impl Bars {
-    /// The same with more time for everything.
+    /// Multiplies every time by `slack`.
     pub fn with_slack(mut self, slack: u32) -> Self {
         let times = [
             &mut self.back_p99,
@@ -56,7 +56,7 @@ impl Bars {
     }
 }
 
-/// What the proxy before the nodes does to whole frames, to see whether the judge notices.
+/// What the proxy before the nodes does to whole frames, to test that the judge detects it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mutation {
@@ -65,5 +65,5 @@ pub enum Mutation {
     Swap,
 }
 
-/// Below this a latency is the machine's scheduler, not the node's.
+/// A latency below this is caused by the machine's scheduler, not by the node.
 pub const NOISE_MS: f64 = 50.0;

@@ -1,7 +1,7 @@
-//! A client that keeps the rules of the SDK (`www/switchboard.js`): it returns with its positions,
-//! retries a publish with the same key until it is answered, has one unanswered per room, and backs
-//! off with full jitter. Unlike the SDK it writes down all that reaches its socket before it judges
-//! it, so that a fault which the SDK would mend is still seen.
+//! A client that follows the rules of the SDK (`www/switchboard.js`): it reconnects with its
+//! positions, retries a publish with the same key until it has a reply, has one pending per room,
+//! and backs off with full jitter. Unlike the SDK it records every frame before it handles it, so
+//! that the history also contains faults that the SDK would hide.
 
 mod connection;
 mod room;
@@ -22,10 +22,10 @@ const BACKOFF_FIRST: f64 = 0.5;
 const BACKOFF_MOST: f64 = 20.0;
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 
-/// Publishes one room may hold unanswered.
+/// Publishes that one room may queue.
 const QUEUE: usize = 100;
 
-/// What the harness asks of a client.
+/// Commands of the harness to a client.
 #[derive(Debug)]
 pub enum ControlCommand {
     Publish {
@@ -34,22 +34,22 @@ pub enum ControlCommand {
         key: String,
         size: usize,
     },
-    /// Hang up and stay away.
+    /// Close the connection and stay away.
     Away,
     Return,
-    /// Ask who is in a room; the answer is in the glance.
+    /// Request the members of a room; the reply is in the glance.
     Members {
         room: String,
     },
-    /// Read the whole history of a room; the answer is in the glance.
+    /// Read the whole history of a room; the reply is in the glance.
     History {
         room: String,
     },
-    /// Write down where it stands, and end.
+    /// Record the positions, and end.
     End,
 }
 
-/// Who is in a room, as a node says.
+/// The members of a room, as a node lists them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     pub version: u64,
@@ -58,28 +58,28 @@ pub struct Members {
     pub anonymous: u32,
 }
 
-/// What the harness sees of a client while it runs.
+/// The state of a running client that the harness can read.
 #[derive(Clone, Debug, Default)]
 pub struct Glance {
-    /// Its rooms and where it stands in them; none until the first join is answered.
+    /// Its rooms and its position in each; `None` until the reply to the first join.
     pub positions: BTreeMap<String, Option<Position>>,
     /// It is in all its rooms.
     pub joined: bool,
-    /// Publishes without an answer.
+    /// Publishes without a reply.
     pub unanswered: usize,
-    /// The node it is on.
+    /// The node that it is connected to.
     pub node: Option<String>,
-    /// The last answer to each question who is in a room.
+    /// The last reply with the members of each room.
     pub members: BTreeMap<String, Members>,
-    /// The answer to the last question for a room's history: its epoch, and its messages.
+    /// The last reply with the history of each room: its epoch, and its messages.
     pub histories: BTreeMap<String, (Option<String>, Vec<Kept>)>,
 }
 
-/// A running client, as the harness holds it.
+/// The harness's handle of a running client.
 #[derive(Clone)]
 pub struct Handle {
     pub number: usize,
-    /// Who it signs in as; none for a visitor.
+    /// The user that it signs in as; `None` for a visitor.
     pub user: Option<String>,
     orders: flume::Sender<ControlCommand>,
     glance: Arc<Mutex<Glance>>,
@@ -109,18 +109,18 @@ impl Handle {
         });
     }
 
-    /// Publishes that have no answer, those included that it has not looked at yet.
+    /// Publishes without a reply, including commands that are still queued.
     pub fn unanswered(&self) -> usize {
         self.orders.len() + self.glance().unanswered
     }
 
-    /// It has ended, and written down all it had to.
+    /// Whether it has ended, with everything recorded.
     pub fn is_over(&self) -> bool {
         self.orders.is_disconnected()
     }
 
     pub fn order(&self, order: ControlCommand) {
-        // A client ends only when it is told to; then nothing more is asked of it.
+        // A client ends only by a command; after that it gets no other.
         let _ = self.orders.send(order);
     }
 }
@@ -170,11 +170,11 @@ struct Client {
     glance: Arc<Mutex<Glance>>,
     recorder: Recorder,
     random: fastrand::Rng,
-    /// Connections in a row that were not steady.
+    /// Consecutive connections that were not stable.
     attempt: u32,
 }
 
-/// How a connection ended, and what comes next.
+/// How a connection ended, and what follows.
 enum Ended {
     /// Return after this time.
     Lost(Duration),
@@ -208,7 +208,7 @@ impl Client {
         }
     }
 
-    /// Waits for the time to return, or for the order to.
+    /// Waits for the time to reconnect, or for the command to.
     async fn wait(&mut self, until: Option<Instant>) -> Next {
         for room in self.rooms.values_mut() {
             room.lost();
@@ -231,7 +231,7 @@ impl Client {
                 Ok(ControlCommand::Return) => {}
                 Ok(ControlCommand::Away) => until = None,
                 Ok(ControlCommand::End) | Err(_) => return Next::End,
-                // It is asked again.
+                // The harness repeats the request.
                 Ok(ControlCommand::Members { .. } | ControlCommand::History { .. }) => {}
                 Ok(publish) => self.enqueue(publish),
             }
@@ -272,7 +272,7 @@ impl Client {
         self.glance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the harness see where it stands.
+    /// Updates the state that the harness reads.
     fn show(&self, node: Option<&str>) {
         let members = || self.rooms.iter().filter(|(_, room)| room.wanted());
         let mut glance = self.glance();

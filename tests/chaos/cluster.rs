@@ -1,4 +1,4 @@
-//! What is broken: node processes, nginx before them, Redis behind them, and a proxy on each way
+//! The system under test: node processes, nginx before them, Redis behind them, and a proxy on each way
 //! between. All of it is on free ports of this machine and ends, by process id, when it is dropped.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,16 +16,16 @@ use crate::proxy::{Flow, Proxy, Way};
 use crate::support::process::{NodeProcess, command};
 use crate::support::redis_server::{Options, RedisServer};
 
-/// How often a state that nobody announces is looked at.
+/// How often a state without an event is polled.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// How a scenario wants its cluster.
+/// The cluster that a scenario needs.
 #[derive(Clone, Copy)]
 pub struct Plan {
     pub redis: &'static [&'static str],
     /// A second Redis that follows the first.
     pub replica: bool,
-    /// Redis is not there yet.
+    /// Redis is not started yet.
     pub redis_absent: bool,
     pub node: &'static [&'static str],
     /// No proxies. Then no node or Redis can be started again, but ten thousand clients fit into
@@ -44,7 +44,7 @@ impl Plan {
     };
 }
 
-/// A node and its proxies. One that was killed keeps its place.
+/// A node and its proxies. A killed node keeps its slot.
 pub struct Slot {
     pub label: &'static str,
     pub process: Option<NodeProcess>,
@@ -52,7 +52,7 @@ pub struct Slot {
     pub front: Proxy,
     /// To each Redis.
     pub back: Vec<Proxy>,
-    /// What the node is told of them.
+    /// The value of the node's `--redis`.
     redis: Vec<String>,
     log: PathBuf,
 }
@@ -113,12 +113,12 @@ impl Cluster {
         }
     }
 
-    /// Starts a node in its place again.
+    /// Starts a node in its slot again.
     pub async fn start_node(&mut self, index: usize) {
         self.nodes[index].start(self.plan.node).await;
     }
 
-    /// Ends a Redis at once; nothing listens in its place.
+    /// Kills a Redis; nothing listens on its port then.
     pub fn kill_redis(&mut self, index: usize) {
         for slot in &mut self.nodes {
             slot.back[index].down();
@@ -126,7 +126,7 @@ impl Cluster {
         self.redis[index].kill();
     }
 
-    /// Ends a Redis in good order; nothing listens in its place.
+    /// Shuts a Redis down; nothing listens on its port then.
     pub fn shut_down_redis(&mut self, index: usize) {
         for slot in &mut self.nodes {
             slot.back[index].down();
@@ -134,7 +134,7 @@ impl Cluster {
         self.redis[index].shut_down();
     }
 
-    /// Starts a Redis again, with what it has on disk.
+    /// Starts a Redis again, with its data on disk.
     pub async fn run_redis(&mut self, index: usize) {
         self.redis[index].run();
         let address = loopback(self.redis[index].port());
@@ -143,15 +143,15 @@ impl Cluster {
         }
     }
 
-    /// Asks the first Redis something.
+    /// Runs a command on the first Redis.
     pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         self.redis[0].query(words)
     }
 
-    /// Asks it something that may take long or fail, on a thread of its own.
-    pub fn tell(&self, words: &[&str]) {
+    /// Runs a command that may take long or fail, on a thread of its own.
+    pub fn spawn_command(&self, words: &[&str]) {
         let url = self.redis[0].url();
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let words: Vec<String> = words.iter().map(|part| (*part).to_owned()).collect();
         std::thread::spawn(move || -> RedisResult<()> {
             let mut connection = redis::Client::open(url)?.get_connection()?;
             Cmd::new().arg(words).query(&mut connection)
@@ -160,7 +160,7 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
-    /// First those who would complain about the others' end.
+    /// The order of drops: first the processes that would log errors about the others' end.
     fn drop(&mut self) {
         for slot in &mut self.nodes {
             slot.end();
@@ -204,12 +204,12 @@ fn start_redis(plan: Plan) -> (Vec<RedisServer>, Option<Proxy>) {
     (vec![master, replica], Some(link))
 }
 
-/// A section of what a Redis says about itself.
+/// A section of Redis' INFO.
 pub fn info(redis: &RedisServer, section: &str) -> String {
     redis.query(&["INFO", section])
 }
 
-/// A number that INFO tells by name; zero when it does not.
+/// A number of INFO by its name; zero if it is missing.
 pub fn figure(info: &str, name: &str) -> u64 {
     let line = info
         .lines()
@@ -249,18 +249,18 @@ impl Slot {
         self.process().signal(signal);
     }
 
-    /// SIGKILL, and nothing listens in its place.
+    /// Sends SIGKILL; nothing listens on its port then.
     pub fn kill(&mut self) {
         self.end();
         self.front.down();
     }
 
-    /// SIGTERM; its exit status and how long that took.
+    /// Sends SIGTERM; returns the exit status and how long that took.
     pub async fn terminate(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();
         let mut process = self.process.take().expect("the node runs");
         process.terminate();
-        // It stops listening when it likes; until then nginx may still try it.
+        // It stops listening at some point; until then nginx may still try it.
         let status = process.exit().await;
         self.front.down();
         self.keep_log(&process);
@@ -278,16 +278,16 @@ impl Slot {
         let mut log = std::fs::read_to_string(&self.log).unwrap_or_default();
         log.extend(process.log().iter().map(|line| format!("{line}\n")));
         log.push_str(&process.errors());
-        // Only for those who look for a cause; the verdict does not depend on it.
+        // For debugging only; the verdict does not depend on it.
         let _ = std::fs::write(&self.log, log);
     }
 
-    /// What a page answers with: its status.
+    /// The status of a page's response.
     pub async fn status(&self, path: &str) -> Option<u16> {
         http_status(self.address(), path).await
     }
 
-    /// Waits until `/readyz` says yes, or no; how long that took.
+    /// Waits until `/readyz` is ready, or not; returns how long that took.
     pub async fn until_ready(&self, ready: bool, limit: Duration) -> Option<Duration> {
         let start = Instant::now();
         while start.elapsed() < limit {
@@ -300,7 +300,7 @@ impl Slot {
         None
     }
 
-    /// What happens on the way to the first Redis, or to all.
+    /// Sets what the proxies to the first Redis do, or to all.
     pub fn hold_redis(&self, way: Option<Way>, flow: Flow) {
         for proxy in &self.back {
             match way {
@@ -326,7 +326,7 @@ impl Slot {
     }
 }
 
-/// The status of one GET; none if there was no answer within a second.
+/// The status of one GET; `None` without a response within a second.
 pub async fn http_status(address: SocketAddr, path: &str) -> Option<u16> {
     use futures::{AsyncReadExt, AsyncWriteExt};
     let asking = async {

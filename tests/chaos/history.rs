@@ -1,5 +1,5 @@
-//! The history of a run: one JSON object per line, written while the run goes on and read again by
-//! the judge, who sees nothing else. Times are microseconds since the run began, on the monotonic
+//! The history of a run: one JSON object per line, written during the run and read by the judge,
+//! which has no other input. Times are microseconds since the start of the run, on the monotonic
 //! clock.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bars::Bars;
 
-/// A position as the server says it.
+/// A position as the server names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     pub epoch: String,
@@ -24,21 +24,21 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// Given to the application.
+    /// Delivered to the application.
     Taken,
     /// Not above the client's position: ignored.
     Double,
-    /// Behind a hole: ignored, and the room joined anew.
+    /// After a hole: ignored, and the room is joined again.
     Beyond,
-    /// Came while a join was on its way: ignored, because the answer begins anew.
+    /// Arrived while a join was pending: ignored, because the reply sets a new position.
     Stale,
 }
 
-/// What happened. Clients are numbers; a publisher is the client that publishes.
+/// An event. Clients are numbers; a publisher is the client that publishes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The first line: what was run and what is expected of it.
+    /// The first line: the scenario and its thresholds.
     Run {
         scenario: String,
         seed: u64,
@@ -51,21 +51,21 @@ pub enum Event {
     Load {
         on: bool,
     },
-    /// Something was done to the cluster. `ends`: the epochs that it ends, if it ends any.
+    /// A fault was injected. `ends`: the epochs that it ends, if any.
     Fault {
         what: String,
         ends: Option<Ends>,
     },
-    /// What was acknowledged so far survives a fault that loses the tail: it is in the snapshot, or
-    /// the replica has it.
+    /// Everything acknowledged so far survives a fault that loses the tail: it is in the snapshot,
+    /// or on the replica.
     Saved,
-    /// The last fault is over: from here on the recovery is timed.
+    /// The last fault is over: the recovery is timed from here.
     Healed,
-    /// Redis is away, or back: in between nothing may be acknowledged.
+    /// Redis is down, or up again: nothing may be acknowledged in between.
     Absent {
         on: bool,
     },
-    /// An expectation of the scenario's own, and whether it held.
+    /// A check of the scenario's own, and whether it held.
     Check {
         what: String,
         held: bool,
@@ -89,20 +89,20 @@ pub enum Event {
         epoch: String,
         offset: u64,
     },
-    /// Refused: it must not be seen by anyone.
+    /// Refused: no client may receive it.
     Fail {
         client: usize,
         room: String,
         seq: u64,
         code: String,
     },
-    /// Never answered: it may be seen, once.
+    /// Without a reply: a client may receive it, once.
     Unknown {
         client: usize,
         room: String,
         seq: u64,
     },
-    /// A message on a client's socket. The epoch is the one the client stands in.
+    /// A message on a client's socket. The epoch is that of the client's position.
     Receive {
         client: usize,
         room: String,
@@ -121,17 +121,17 @@ pub enum Event {
         since: Option<Position>,
         recovered: Option<bool>,
     },
-    /// The client was told that it missed something: it stands here now.
+    /// The client received a gap: this is its position now.
     Gap {
         client: usize,
         room: String,
         epoch: String,
         offset: u64,
     },
-    /// An answer to nothing that was asked, or what no client understands.
-    Strange {
+    /// A reply without a request, or a frame that clients do not understand.
+    Unexpected {
         client: usize,
-        said: String,
+        text: String,
     },
     Open {
         client: usize,
@@ -142,20 +142,20 @@ pub enum Event {
         client: usize,
         user: String,
     },
-    /// A client was told that a user has come to a room, or has left it.
-    Told {
+    /// A client received a `joined` or `left`.
+    PresenceEvent {
         client: usize,
         room: String,
         user: String,
         here: bool,
         version: u64,
     },
-    /// A client was told that too much has changed to tell: what it heard of the members is void.
-    AskAnew {
+    /// A client received a `members`: there were too many changes, so its list is void.
+    MembersReset {
         client: usize,
         room: String,
     },
-    /// When all is quiet at the end: who is in a room, as a client's node says.
+    /// At the quiet end of a run: the members of a room, as a client's node lists them.
     Members {
         client: usize,
         room: String,
@@ -164,30 +164,30 @@ pub enum Event {
         users: BTreeMap<String, u32>,
         anonymous: u32,
     },
-    /// When all is quiet at the end: the whole history of a room, as a client's node answers it.
+    /// At the quiet end of a run: the whole history of a room, as a client's node returns it.
     History {
         client: usize,
         room: String,
         epoch: Option<String>,
         messages: Vec<Kept>,
     },
-    /// An attempt to connect came to nothing; the HTTP status, if there was one.
+    /// An attempt to connect failed; the HTTP status, if there was one.
     Refused {
         client: usize,
         status: Option<u16>,
     },
-    /// In all its rooms again.
+    /// The client is in all its rooms again.
     Back {
         client: usize,
     },
-    /// The connection ended. `meant`: the scenario or a farewell asked for it.
+    /// The connection ended. `meant`: the scenario or a `bye` asked for it.
     Closed {
         client: usize,
         code: u16,
         reason: String,
         meant: bool,
     },
-    /// Where a client stands in a room when all is quiet at the end.
+    /// At the quiet end of a run: a client's position in a room.
     End {
         client: usize,
         room: String,
@@ -195,7 +195,7 @@ pub enum Event {
     },
 }
 
-/// The epochs that a fault ends, and what of their logs may be lost.
+/// The epochs that a fault ends, and which part of their logs may be lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ends {
     pub rooms: Rooms,
@@ -213,11 +213,11 @@ pub enum Rooms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
-    /// The new epoch goes on where the former one ended, and all that was acknowledged stays.
+    /// The new epoch continues where the former one ended, and everything acknowledged stays.
     Nothing,
     /// The end of the log. What is before it stays.
     Tail,
-    /// All of it, and the memory of the former epochs: nothing follows for who stood in them.
+    /// The whole log, and the record of the former epochs: no position in them is recovered.
     Everything,
 }
 
@@ -243,13 +243,13 @@ pub struct Recorder {
     lines: flume::Sender<Line>,
 }
 
-/// The file being written; it is whole after [`HistoryFile::finish`].
+/// The file being written; it is complete after [`HistoryFile::finish`].
 pub struct HistoryFile {
     pub path: PathBuf,
     writing: JoinHandle<io::Result<()>>,
 }
 
-/// Begins a history. It is written by a thread of its own, so that nobody waits for the disk.
+/// Begins a history. A thread of its own writes it, so that no client waits for the disk.
 pub fn record(path: &Path) -> io::Result<(Recorder, HistoryFile)> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let (lines, written) = flume::unbounded::<Line>();
@@ -274,7 +274,7 @@ pub fn record(path: &Path) -> io::Result<(Recorder, HistoryFile)> {
 impl Recorder {
     pub fn note(&self, event: Event) {
         let at = self.start.elapsed().as_micros() as u64;
-        // The writer ends early only when the disk is full; `finish` says so.
+        // The writer ends early only when the disk is full; `finish` returns that error.
         let _ = self.lines.send(Line { at, event });
     }
 
@@ -290,7 +290,7 @@ impl Recorder {
 }
 
 impl HistoryFile {
-    /// Waits for the last line. All recorders must be gone.
+    /// Waits for the last line. All recorders must be dropped before.
     pub fn finish(self) -> io::Result<PathBuf> {
         self.writing
             .join()
@@ -299,7 +299,7 @@ impl HistoryFile {
     }
 }
 
-/// Reads a history again, line by line.
+/// Reads a history, line by line.
 pub fn read(path: &Path) -> io::Result<impl Iterator<Item = io::Result<Line>> + use<>> {
     let lines = BufReader::with_capacity(1 << 20, File::open(path)?).lines();
     Ok(lines.map(|line| Ok(serde_json::from_str(&line?)?)))

@@ -1,5 +1,5 @@
-//! The judge: reads a history, and nothing else, and says what was lost, doubled or disordered, and
-//! which bars were missed. The terms are those of Jepsen's `set` and `total-queue` checkers:
+//! The judge: reads a history, and nothing else, and reports what was lost, duplicated or
+//! disordered, and which thresholds were missed. The terms are those of Jepsen's `set` and `total-queue` checkers:
 //! attempted, acknowledged, lost (acknowledged and not seen by one who had to see it), duplicated,
 //! unexpected (seen and never attempted), recovered (unknown outcome, seen).
 
@@ -14,15 +14,15 @@ mod times;
 use std::io;
 use std::path::Path;
 
-use crate::bars::{Bars, Mutation, NOISE_MS, Told};
+use crate::bars::{Bars, ExpectedGaps, Mutation, NOISE_MS};
 use crate::history::{self, Event, Line};
 use histories::Histories;
-use members::LocalPresence;
+use members::ExpectedMembers;
 use places::Places;
 use streams::Streams;
 use times::Times;
 
-/// What a run came to.
+/// The verdict on a run.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub scenario: String,
@@ -40,38 +40,38 @@ pub struct Verdict {
     pub duplicated: usize,
     pub disordered: usize,
     pub unexpected: usize,
-    pub told: usize,
-    /// How many there are of a client in a room.
+    pub gaps: usize,
+    /// Pairs of a client and a room that it joined.
     pub memberships: usize,
     pub false_alarms: usize,
-    /// Lists of members that were asked for at the end, and those that were wrong.
+    /// Lists of members that were requested at the end, and how many were wrong.
     pub lists: usize,
     pub wrong_lists: usize,
-    /// Comings and leavings that clients heard of, and those that were not in turn.
+    /// `joined` and `left` events that clients received, and how many were out of order.
     pub changes: usize,
-    pub changes_out_of_turn: usize,
-    /// Histories of rooms that were read at the end, and those that are not what survived.
+    pub changes_out_of_order: usize,
+    /// Histories of rooms that were read at the end, and how many differ from what survived.
     pub histories: usize,
     pub wrong_histories: usize,
-    /// Connections that ended and were not meant to.
+    /// Connections that ended unexpectedly.
     pub closes: usize,
     pub reconnects: Percentiles,
-    /// Clients that did not come back.
+    /// Clients that did not return.
     pub away: usize,
-    /// Acknowledged although Redis was away.
+    /// Publications acknowledged while Redis was down.
     pub acknowledged_in_absence: usize,
     /// Seconds.
     pub silence: f64,
-    /// From the last fault's end until something was heard in every room, in seconds; none if that
-    /// never was.
+    /// From the last fault's end until a message was received in every room, in seconds; `None` if
+    /// that never happened.
     pub works_again: Option<f64>,
     pub before: Percentiles,
     pub during: Percentiles,
     pub after: Percentiles,
-    /// What was done to the cluster, and when, in seconds.
+    /// The injected faults, with their times in seconds.
     pub timeline: Vec<(f64, String)>,
     pub figures: Vec<(String, String)>,
-    /// Why the run is red; nothing if it is green.
+    /// Why the run is red; empty if it is green.
     pub reasons: Vec<String>,
 }
 
@@ -121,7 +121,7 @@ struct Judge {
     verdict: Verdict,
     places: Places,
     streams: Streams,
-    members: LocalPresence,
+    members: ExpectedMembers,
     histories: Histories,
     times: Times,
 }
@@ -163,10 +163,10 @@ impl Judge {
                     .reasons
                     .push(format!("expected: {what}; found: {found}"));
             }
-            Event::Strange { client, said } => {
+            Event::Unexpected { client, text } => {
                 verdict.unexpected += 1;
                 verdict.reasons.push(format!(
-                    "client {client} was told what it did not ask: {said}"
+                    "client {client} received an unexpected frame: {text}"
                 ));
             }
             _ => {}
@@ -194,22 +194,22 @@ impl Judge {
         verdict.duplicated = streams.duplicated + places.duplicated();
         verdict.disordered = streams.disordered + places.disordered();
         verdict.unexpected += streams.unexpected + places.unexpected();
-        verdict.told = streams.told;
+        verdict.gaps = streams.gaps;
         verdict.false_alarms = streams.false_alarms;
         verdict
             .reasons
             .extend(places.notes.iter().chain(&streams.notes).cloned());
         verdict.lists = members.lists;
         verdict.wrong_lists = members.wrong;
-        verdict.changes = members.told;
-        verdict.changes_out_of_turn = members.out_of_turn;
+        verdict.changes = members.events;
+        verdict.changes_out_of_order = members.out_of_order;
         verdict.reasons.extend(members.notes);
         let histories = histories.finish(&places);
         verdict.histories = histories.read;
         verdict.wrong_histories = histories.wrong;
         verdict.reasons.extend(histories.notes);
         times.finish(&mut verdict);
-        verdict.missed_bars(streams.told_members);
+        verdict.missed_bars(streams.notified_members);
         verdict
     }
 }
@@ -219,8 +219,8 @@ impl Verdict {
         self.reasons.is_empty()
     }
 
-    /// Whether the judge noticed what the harness itself broke.
-    pub fn noticed(&self, mutation: Mutation) -> bool {
+    /// Whether the judge detected the harness's own mutation.
+    pub fn detected(&self, mutation: Mutation) -> bool {
         match mutation {
             Mutation::Drop => self.lost > 0,
             Mutation::Double => self.duplicated > 0,
@@ -228,7 +228,7 @@ impl Verdict {
         }
     }
 
-    fn missed_bars(&mut self, told_members: usize) {
+    fn missed_bars(&mut self, notified_members: usize) {
         let mut missed = Vec::new();
         let faults = [
             ("lost", self.lost),
@@ -238,7 +238,7 @@ impl Verdict {
             ("false alarms", self.false_alarms),
             ("lists of members that are wrong", self.wrong_lists),
             ("histories that are wrong", self.wrong_histories),
-            ("comings and leavings out of turn", self.changes_out_of_turn),
+            ("presence events out of order", self.changes_out_of_order),
             (
                 "acknowledged while Redis was away",
                 self.acknowledged_in_absence,
@@ -253,12 +253,12 @@ impl Verdict {
             missed.push("nothing was acknowledged".into());
         }
         if self.away > 0 {
-            missed.push(format!("{} clients are not back", self.away));
+            missed.push(format!("{} clients have not returned", self.away));
         }
-        if self.bars.told == Told::Everyone && told_members < self.memberships {
+        if self.bars.gaps == ExpectedGaps::AllMembers && notified_members < self.memberships {
             let members = self.memberships;
             missed.push(format!(
-                "{told_members} of {members} members were told of the gap"
+                "{notified_members} of {members} members received the gap"
             ));
         }
         if self.bars.sockets_stay && self.closes > 0 {

@@ -1,5 +1,5 @@
-//! The outside checker: real node processes, nginx, Redis and clients that keep the SDK's rules,
-//! faults in all of them, and a judge who reads the history of the run and nothing else.
+//! The outside checker: real node processes, nginx, Redis and clients that follow the SDK's rules,
+//! faults in all of them, and a judge that reads the history of the run and nothing else.
 //!
 //! ```text
 //! clients ──▶ nginx ──▶ proxy ──▶ node a ──▶ proxy ──▶ Redis ──▶ proxy ──▶ its replica
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Without arguments, as the test runner calls it, it makes a short run: a few scenarios under a
-//! small load, and three in which the harness itself breaks frames, so that the judge is judged.
-//! `run` and `judge` are for people; see [`args`].
+//! small load, and three in which the harness itself mutates frames, which tests the judge.
+//! `run` and `judge` are for interactive use; see [`args`].
 
 mod args;
 mod bars;
@@ -44,16 +44,16 @@ use args::Asked;
 use run::Outcome;
 
 fn main() -> ExitCode {
-    let asked = match args::read(std::env::args().skip(1)) {
-        Ok(asked) => asked,
+    let command = match args::read(std::env::args().skip(1)) {
+        Ok(command) => command,
         Err(problem) => {
             eprintln!("chaos: {problem}\n\n{}", args::USAGE);
             return ExitCode::from(2);
         }
     };
-    // Ten thousand clients are as many open files.
+    // Ten thousand clients need as many open files.
     let _ = runtime::raise_file_limit();
-    match asked {
+    match command {
         Asked::Help => {
             println!("{}", args::USAGE);
             ExitCode::SUCCESS
@@ -85,7 +85,7 @@ fn judge_again(path: &std::path::Path) -> bool {
     match judge::judge(path) {
         Ok(verdict) => {
             report::one(&verdict, path);
-            report::is_as_it_should_be(&verdict)
+            report::is_expected(&verdict)
         }
         Err(error) => {
             eprintln!("{}: {error}", path.display());
@@ -94,7 +94,7 @@ fn judge_again(path: &std::path::Path) -> bool {
     }
 }
 
-/// Disconnected when the user or a supervisor wants the end.
+/// Disconnected when the user or a supervisor interrupts the run.
 fn interrupts() -> flume::Receiver<()> {
     let (interrupt, interrupted) = flume::bounded(1);
     match runtime::signals(&[Signal::Interrupt, Signal::Terminate, Signal::HangUp]) {
@@ -102,7 +102,7 @@ fn interrupts() -> flume::Receiver<()> {
             signals.next().await;
             drop(interrupt);
         }),
-        // Without them Ctrl-C ends this process, and leaves what it started.
+        // Without these handlers Ctrl-C ends this process and leaves its children running.
         Err(error) => {
             eprintln!("chaos: no signals: {error}");
             std::mem::forget(interrupt);
@@ -111,7 +111,7 @@ fn interrupts() -> flume::Receiver<()> {
     interrupted
 }
 
-/// The scenarios one after the other, with a report of each and a table of all.
+/// Runs the scenarios one after the other, with a report of each and a table of all.
 fn long(plan: &args::Run) -> bool {
     let setting = run::Setting {
         seed: plan.seed,
@@ -132,7 +132,7 @@ fn long(plan: &args::Run) -> bool {
         match run::run(scenario, &setting) {
             Outcome::Judged(verdict, path) => {
                 report::one(&verdict, &path);
-                green &= report::is_as_it_should_be(&verdict);
+                green &= report::is_expected(&verdict);
                 rows.push(*verdict);
             }
             Outcome::Broken(reason) => {

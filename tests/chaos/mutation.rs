@@ -1,6 +1,5 @@
-//! Faults that no node has: of the messages a node sends, one in so many is dropped, doubled, or
-//! swapped with the next of its room, as whole WebSocket frames (RFC 6455 section 5.2). The judge
-//! must notice each.
+//! Mutations: one in `every` messages of a node is dropped, duplicated or swapped with the next of
+//! its room, as a whole WebSocket frame (RFC 6455 section 5.2). The judge must detect each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,14 +9,14 @@ use crate::bars::Mutation;
 /// How every message of the native protocol begins, up to the name of its room.
 const MESSAGE: &[u8] = br#"{"type":"message","room":""#;
 
-/// What is done to the frames of all connections of a proxy.
+/// The mutation of all connections of a proxy.
 #[derive(Clone)]
 pub struct Mutant {
     pub kind: Mutation,
     /// One message in so many.
     pub one_in: u32,
     pub seed: u64,
-    /// How often it was done.
+    /// How many frames were mutated.
     pub done: Arc<AtomicU64>,
 }
 
@@ -38,14 +37,14 @@ pub struct Mutator {
     mutant: Mutant,
     random: fastrand::Rng,
     upgraded: bool,
-    /// A head or a frame that is not whole yet.
+    /// An incomplete head or frame.
     pending: Vec<u8>,
-    /// A frame that waits to be overtaken, and the part of it that names its room.
+    /// A frame that is held back for a swap, and the part of it that names its room.
     held: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Mutator {
-    /// What to send on instead of these bytes.
+    /// Returns the bytes to forward instead of these.
     pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len());
         if !self.upgraded && self.pending.is_empty() && !bytes.starts_with(b"HTTP/1.1 101") {
@@ -91,7 +90,7 @@ impl Mutator {
     }
 }
 
-/// Where the payload of the first frame begins and ends, once it is whole. Servers do not mask.
+/// The range of the first frame's payload, if it is complete. Servers do not mask.
 fn frame(bytes: &[u8]) -> Option<(usize, usize)> {
     let (start, length) = match *bytes.get(1)? & 0x7f {
         126 => (

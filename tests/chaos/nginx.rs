@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 const TEMPLATE: &str = include_str!("../../deploy/nginx.conf.in");
 
-/// How long it may take until it listens.
+/// How long nginx may take until it listens.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
-/// A running nginx, or one that is away for a while. Ended, with its workers, when it is dropped.
+/// An nginx, running or stopped. Its drop ends it with its workers.
 pub struct Nginx {
     dir: PathBuf,
     pub address: SocketAddr,
@@ -23,7 +23,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it before these nodes.
+    /// Starts it in front of these nodes.
     pub fn start(dir: &Path, nodes: &[SocketAddr]) -> Self {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = free.local_addr().expect("it is bound");
@@ -51,7 +51,7 @@ impl Nginx {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)
-            // A group of its own, by which the workers of a killed master are reached too.
+            // A process group of its own, so that the workers of a killed master can be killed too.
             .process_group(0);
         self.master = Some(command.spawn().expect("nginx is installed"));
         let start = Instant::now();
@@ -83,7 +83,7 @@ impl Drop for Nginx {
     }
 }
 
-/// An ordinary user's path on Debian lacks the directory in which nginx lies.
+/// The `PATH` of a user on Debian lacks the directory of nginx.
 fn search_path() -> String {
     format!(
         "{}:/usr/sbin:/sbin",
@@ -91,7 +91,7 @@ fn search_path() -> String {
     )
 }
 
-/// With what `deploy/cluster` puts in.
+/// The configuration, with the values that `deploy/cluster` inserts.
 fn render(port: u16, nodes: &[SocketAddr]) -> String {
     let user = match rustix::process::geteuid().is_root() {
         true => "user root;",

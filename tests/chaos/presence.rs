@@ -1,6 +1,6 @@
-//! At the end of a run, when no fault is left: on every node, in every room, somebody asks who is
-//! here, again and again until the answers are those that the harness expects. Only the last
-//! answers go into the history; the judge has a count of its own.
+//! At the end of a run, when no fault is left: on every node, a member of each room requests its
+//! members, repeatedly, until the replies are those that the harness expects. Only the last replies
+//! go into the history; the judge counts on its own.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,27 +10,27 @@ use switchboard::runtime;
 use crate::client::{ControlCommand, Handle, Members};
 use crate::history::{Event, Recorder};
 
-/// Between two questions.
+/// Between two requests.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Asks for as long as `patience`, then writes down what was answered.
-pub async fn ask(clients: &[Handle], recorder: &Recorder, patience: Duration) {
-    let took = until_listed(clients, patience).await;
+/// Requests the members until `timeout`, then records the replies.
+pub async fn ask(clients: &[Handle], recorder: &Recorder, timeout: Duration) {
+    let took = until_listed(clients, timeout).await;
     let took = took.map_or("never".into(), |took| {
         format!("{:.1} s", took.as_secs_f64())
     });
-    recorder.figure("every node lists who is here, after", took);
+    recorder.figure("every node lists its members, after", took);
     for (client, room) in survey(clients).1 {
         note(client, &room, recorder);
     }
 }
 
-/// Waits until every node lists whom it should; how long that took.
-pub async fn until_listed(clients: &[Handle], patience: Duration) -> Option<Duration> {
+/// Waits until every node lists the expected members; returns how long that took.
+pub async fn until_listed(clients: &[Handle], timeout: Duration) -> Option<Duration> {
     let start = Instant::now();
     loop {
-        let (expected, asked) = survey(clients);
-        for (client, room) in &asked {
+        let (expected, requests) = survey(clients);
+        for (client, room) in &requests {
             client.glance().members.remove(room);
             client.order(ControlCommand::Members { room: room.clone() });
         }
@@ -41,8 +41,8 @@ pub async fn until_listed(clients: &[Handle], patience: Duration) -> Option<Dura
             let answer = glance.members.get(room);
             answer.is_some_and(|answer| answer.users == *users && answer.anonymous == *anonymous)
         };
-        let all_right = asked.iter().all(is_right);
-        if all_right || start.elapsed() > patience {
+        let all_right = requests.iter().all(is_right);
+        if all_right || start.elapsed() > timeout {
             return all_right.then(|| start.elapsed());
         }
     }
@@ -66,15 +66,15 @@ fn note(client: &Handle, room: &str, recorder: &Recorder) {
 
 type Expected = BTreeMap<String, (BTreeMap<String, u32>, u32)>;
 
-/// In each room one client of each node.
+/// One client of each node in each room.
 pub fn one_of_each_node(clients: &[Handle]) -> Vec<(&Handle, String)> {
     survey(clients).1
 }
 
-/// Who is in each room, as the clients see themselves, and one client of each node in it.
+/// The expected members of each room, and one client of each node in it.
 fn survey(clients: &[Handle]) -> (Expected, Vec<(&Handle, String)>) {
     let mut expected = Expected::new();
-    let mut asked = BTreeMap::new();
+    let mut requests = BTreeMap::new();
     for client in clients {
         let glance = client.glance();
         let Some(node) = glance.node.clone() else {
@@ -86,9 +86,13 @@ fn survey(clients: &[Handle]) -> (Expected, Vec<(&Handle, String)>) {
                 Some(user) => *users.entry(user.clone()).or_default() += 1,
                 None => *anonymous += 1,
             }
-            asked.entry((room.clone(), node.clone())).or_insert(client);
+            requests
+                .entry((room.clone(), node.clone()))
+                .or_insert(client);
         }
     }
-    let asked = asked.into_iter().map(|((room, _), client)| (client, room));
-    (expected, asked.collect())
+    let requests = requests
+        .into_iter()
+        .map(|((room, _), client)| (client, room));
+    (expected, requests.collect())
 }

@@ -1,6 +1,6 @@
-//! A TCP proxy that breaks what the scenario wants broken: it cuts, delays, holds one direction or
-//! both (a black hole, as far as TCP shows one), and ends a connection in the middle of what was
-//! said. Between nginx and a node it can also drop, double or swap whole WebSocket frames.
+//! A TCP proxy that injects a scenario's network faults: it cuts, delays, holds one direction or
+//! both (a black hole, as far as TCP shows one), and ends a connection in the middle of a message.
+//! Between nginx and a node it can also drop, duplicate or swap whole WebSocket frames.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,22 +14,22 @@ use switchboard::runtime::{self, Listener, Socket};
 
 use crate::mutation::{Mutant, Mutator};
 
-/// How often a held direction is looked at again.
+/// How often a held direction is checked again.
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// How long the proxy itself tries to connect, or to have its port back.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the proxy itself tries to connect, or to bind its port again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What happens to bytes of one direction.
+/// What the proxy does to the bytes of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Flow {
     #[default]
     Pass,
-    /// Nothing passes, not even the end of a connection; all of it comes late once this is over.
+    /// Nothing passes, not even the end of a connection; it passes later, once this is over.
     Hold,
-    /// Each piece is late by this much.
+    /// Each read is delayed by this much.
     Delay(Duration),
-    /// Half of the next piece passes, then the connection ends. Others too.
+    /// Half of the next read passes, then all connections end.
     Half,
 }
 
@@ -75,12 +75,12 @@ impl Proxy {
         }
     }
 
-    /// Nothing listens here any more; what is connected stays so.
+    /// Stops listening; open connections stay.
     pub fn down(&mut self) {
         self.accepting = None;
     }
 
-    /// Listens again, before a server that may have another address now.
+    /// Listens again, for a server that may have another address now.
     pub async fn up(&mut self, target: SocketAddr) {
         *lock(&self.shared.target) = Some(target);
         if self.accepting.is_some() {
@@ -94,7 +94,7 @@ impl Proxy {
                 }
             }
         };
-        let listener = runtime::timeout(PATIENCE, binding).await;
+        let listener = runtime::timeout(CONNECT_TIMEOUT, binding).await;
         let listener = listener.expect("the proxy has its port back");
         self.accepting = Some(accept(listener, self.shared.clone()));
     }
@@ -147,7 +147,7 @@ async fn serve(client: Socket, shared: Arc<Shared>) {
     let Some(target) = *lock(&shared.target) else {
         return;
     };
-    let Ok(server) = runtime::connect(target, PATIENCE).await else {
+    let Ok(server) = runtime::connect(target, CONNECT_TIMEOUT).await else {
         return;
     };
     let id = shared.last.fetch_add(1, Ordering::Relaxed);
@@ -187,7 +187,7 @@ async fn pump(
             return from.shutdown_both(&to);
         }
     }
-    // The other direction may still have something to say.
+    // The other direction may still have data.
     let _ = to.close().await;
 }
 

@@ -1,5 +1,5 @@
-//! Clients that misbehave: they join a room, and then read slowly, or not at all, and never answer
-//! a ping. Each has a thread and a blocking socket, whose buffer is small, so that it is soon full.
+//! Clients that misbehave: they join a room, then read slowly or not at all, and never send a pong.
+//! Each has a thread and a blocking socket, with a small buffer, so that it is soon full.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// What the kernel keeps for one of them, before it doubles it.
+/// The receive buffer of one of them; the kernel doubles it.
 const BUFFER: usize = 4096;
 
-/// A client that joined and answers nothing more; gone when it is dropped.
+/// A client that joined and sends nothing more; its drop closes the connection.
 pub struct Raw {
     stop: Arc<AtomicBool>,
     socket: TcpStream,
 }
 
 impl Raw {
-    /// Joins a room. Then it reads `rate` bytes a second; none means all there is.
+    /// Joins a room, then reads `rate` bytes a second; `None` means without a limit.
     pub fn join(address: SocketAddr, room: &str, rate: Option<usize>) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP));
         let socket = socket.expect("a socket");
@@ -53,7 +53,7 @@ impl Drop for Raw {
     }
 }
 
-/// A text frame as a client sends it; a mask of zeros is a mask.
+/// A client's text frame; a mask of zeros is a valid mask.
 fn masked(text: &str) -> Vec<u8> {
     let length = u8::try_from(text.len()).ok().filter(|length| *length < 126);
     let mut frame = vec![0x81, 0x80 | length.expect("a short command"), 0, 0, 0, 0];

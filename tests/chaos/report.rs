@@ -1,24 +1,24 @@
-//! What people read: a report of each run, and a table of all.
+//! The output: a report of each run, and a table of all.
 
 use std::path::Path;
 
 use crate::judge::{Percentiles, Verdict};
 
-/// Whether a run came out as it should: green, or red for what the harness itself broke.
-pub fn is_as_it_should_be(verdict: &Verdict) -> bool {
+/// Whether a run has the expected verdict: green, or red because of the harness's own mutation.
+pub fn is_expected(verdict: &Verdict) -> bool {
     match verdict.bars.mutation {
         None => verdict.is_green(),
-        Some(mutation) => verdict.noticed(mutation),
+        Some(mutation) => verdict.detected(mutation),
     }
 }
 
-/// In words.
+/// The verdict as text.
 fn outcome(verdict: &Verdict) -> &'static str {
-    match (verdict.bars.mutation, is_as_it_should_be(verdict)) {
+    match (verdict.bars.mutation, is_expected(verdict)) {
         (None, true) => "GREEN",
         (None, false) => "RED",
         (Some(_), true) => "RED, as it must",
-        (Some(_), false) => "NOT NOTICED",
+        (Some(_), false) => "NOT DETECTED",
     }
 }
 
@@ -39,7 +39,7 @@ fn reconnects(percentiles: &Percentiles) -> String {
     }
 }
 
-/// Prints all that is known of one run.
+/// Prints the report of one run.
 pub fn one(verdict: &Verdict, history: &Path) {
     for (at, what) in &verdict.timeline {
         println!("   {at:7.2} s  {what}");
@@ -53,25 +53,27 @@ pub fn one(verdict: &Verdict, history: &Path) {
         verdict.recovered
     );
     println!(
-        "   lost {}, duplicated {}, disordered {}, unexpected {}; told {} in {} memberships, false alarms {}",
+        "   lost {}, duplicated {}, disordered {}, unexpected {}; \
+         gaps {} in {} memberships, false alarms {}",
         verdict.lost,
         verdict.duplicated,
         verdict.disordered,
         verdict.unexpected,
-        verdict.told,
+        verdict.gaps,
         verdict.memberships,
         verdict.false_alarms
     );
     println!(
-        "   lists of members {}, wrong {}; told of comings and leavings {}, out of turn {}",
-        verdict.lists, verdict.wrong_lists, verdict.changes, verdict.changes_out_of_turn
+        "   lists of members {}, wrong {}; presence events {}, out of order {}",
+        verdict.lists, verdict.wrong_lists, verdict.changes, verdict.changes_out_of_order
     );
     println!(
         "   histories of rooms {}, wrong {}",
         verdict.histories, verdict.wrong_histories
     );
     println!(
-        "   closes {}, back {} s (p50/p99, max {:.2}); longest silence of a room {:.2} s; heard everywhere after {}",
+        "   closes {}, back {} s (p50/p99, max {:.2}); longest silence of a room {:.2} s; \
+         received everywhere after {}",
         verdict.closes,
         reconnects(&verdict.reconnects),
         verdict.reconnects.max / 1000.0,
@@ -93,12 +95,12 @@ pub fn one(verdict: &Verdict, history: &Path) {
         println!("   - {reason}");
     }
     println!("   {}; history: {}", outcome(verdict), history.display());
-    if !is_as_it_should_be(verdict) {
+    if !is_expected(verdict) {
         println!("   again: {}", replay(verdict));
     }
 }
 
-/// The command that runs the same again.
+/// The command that repeats the run.
 pub fn replay(verdict: &Verdict) -> String {
     format!(
         "make test-chaos SEED={} SCENARIO={} LOAD={}",
@@ -109,13 +111,14 @@ pub fn replay(verdict: &Verdict) -> String {
 /// Prints one line for each run.
 pub fn table(verdicts: &[Verdict]) {
     println!(
-        "\n| scenario | load | acknowledged | lost/dup/disorder | told | closes | back p50/p99 s | silence s | p99 ms before/during/after | verdict |"
+        "\n| scenario | load | acknowledged | lost/dup/disorder | gaps | closes | back p50/p99 s \
+         | silence s | p99 ms before/during/after | verdict |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for verdict in verdicts {
-        let told = match verdict.told {
+        let gaps = match verdict.gaps {
             0 => "0".to_owned(),
-            told => format!("{told}/{}", verdict.memberships),
+            gaps => format!("{gaps}/{}", verdict.memberships),
         };
         println!(
             "| {} | {} × {} rooms | {} | {}/{}/{} | {} | {} | {} | {:.2} | {:.0}/{:.0}/{:.0} | {} |",
@@ -126,7 +129,7 @@ pub fn table(verdicts: &[Verdict]) {
             verdict.lost,
             verdict.duplicated,
             verdict.disordered,
-            told,
+            gaps,
             verdict.closes,
             reconnects(&verdict.reconnects),
             verdict.silence,

@@ -20,32 +20,31 @@ use crate::world::{Load, World};
 /// A run that takes longer is stuck.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// How long clients may take to come in before anything is broken.
+/// How long clients may take to connect before the first fault.
 const COME_IN: Duration = Duration::from_secs(60);
 
-/// How long everything may take to come to rest at the end: the SDK waits up to twenty seconds
-/// between two tries.
+/// How long the run may take to settle at the end: the SDK waits up to twenty seconds between two
+/// attempts.
 const REST: Duration = Duration::from_secs(45);
 
-/// The same where the last frame of a room may have been taken away, so that it never comes to
-/// rest.
+/// The same if the last frame of a room may have been dropped, so that it never settles.
 const BROKEN_REST: Duration = Duration::from_secs(2);
 
-/// What is the same for all scenarios of a call.
+/// The options that all scenarios of a call share.
 #[derive(Clone)]
 pub struct Setting {
     pub seed: u64,
     pub load: Load,
-    /// Every time allowed is multiplied by this.
+    /// Every threshold is multiplied by this.
     pub slack: u32,
-    /// Mutations are made in one message of so many.
+    /// One message in so many is mutated.
     pub one_in: u32,
     pub dir: PathBuf,
-    /// Disconnected when the user wants the end.
+    /// Disconnected when the user interrupts the run.
     pub interrupted: flume::Receiver<()>,
 }
 
-/// What became of a run.
+/// The outcome of a run.
 pub enum Outcome {
     Judged(Box<Verdict>, PathBuf),
     /// The harness itself failed.
@@ -53,7 +52,7 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// Runs a scenario; everything it started has ended when this returns.
+/// Runs a scenario; all its processes have ended when this returns.
 pub fn run(scenario: &Scenario, setting: &Setting) -> Outcome {
     let dir = setting
         .dir
@@ -61,15 +60,15 @@ pub fn run(scenario: &Scenario, setting: &Setting) -> Outcome {
     match catch_unwind(AssertUnwindSafe(|| run_in(&dir, scenario, setting))) {
         Ok(outcome) => outcome,
         Err(panic) => {
-            let said = panic.downcast_ref::<String>().cloned();
-            let said = said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()));
-            Outcome::Broken(said.unwrap_or_else(|| "a panic".into()))
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Outcome::Broken(text.unwrap_or_else(|| "a panic".into()))
         }
     }
 }
 
 fn run_in(dir: &Path, scenario: &Scenario, setting: &Setting) -> Outcome {
-    // Of an earlier run with this seed.
+    // The logs of an earlier run with this seed.
     let _ = std::fs::remove_dir_all(dir);
     std::fs::create_dir_all(dir).expect("a directory for the run");
     let path = dir.join("history.jsonl");
@@ -98,7 +97,7 @@ fn run_in(dir: &Path, scenario: &Scenario, setting: &Setting) -> Outcome {
     }
 }
 
-/// Returns how many frames the harness itself has changed.
+/// Returns how many frames the harness itself has mutated.
 async fn play(dir: &Path, scenario: &Scenario, setting: &Setting, recorder: Recorder) -> u64 {
     let bars = (scenario.bars)(&setting.load).with_slack(setting.slack);
     let changed = Arc::new(AtomicU64::new(0));

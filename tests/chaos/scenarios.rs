@@ -1,6 +1,6 @@
 //! The scenarios, by the numbers they have in the project's list of faults: A for nodes, B for
-//! Redis, C for the network, D for herds and slow readers, M for the checker itself. Each does its
-//! faults and says what it expects; all else is the runner's.
+//! Redis, C for the network, D for herds and slow readers, M for the checker itself. Each
+//! injects its faults and states its thresholds; the runner does everything else.
 
 mod herds;
 mod network;
@@ -13,29 +13,29 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
-use crate::bars::{Bars, Mutation, Told};
+use crate::bars::{Bars, ExpectedGaps, Mutation};
 use crate::cluster::Plan;
 use crate::world::{Load, World};
 
 /// One scenario.
 pub struct Scenario {
     pub name: &'static str,
-    /// What it is, as the name of a test.
+    /// Its title, as the name of a test.
     pub title: &'static str,
     pub plan: Plan,
     pub bars: fn(&Load) -> Bars,
-    /// What is done before the clients come.
+    /// Runs before the clients connect.
     pub before: for<'a> fn(&'a mut World) -> LocalBoxFuture<'a, ()>,
-    /// What is done under load.
+    /// Runs under load.
     pub act: for<'a> fn(&'a mut World) -> LocalBoxFuture<'a, ()>,
-    /// Its load by itself is enough, or more than enough.
+    /// Its own load is enough, or more than enough.
     pub no_load: bool,
 }
 
 impl Scenario {
     const PLAIN: Scenario = Scenario {
         name: "Q",
-        title: "nothing_happens_and_nothing_is_lost",
+        title: "run_without_faults_loses_nothing",
         plan: Plan::PLAIN,
         bars: |_| Bars {
             sockets_stay: true,
@@ -59,7 +59,7 @@ impl Scenario {
 
 async fn nothing() {}
 
-/// One frame is enough for the judge; with a few there is no luck in it.
+/// One frame is enough for the judge; a few make the test deterministic.
 async fn until_broken(world: &mut World) {
     let start = Instant::now();
     while world.changed.load(Ordering::Relaxed) < 3 && start.elapsed() < Duration::from_secs(120) {
@@ -75,13 +75,13 @@ pub fn all() -> Vec<Scenario> {
     all.extend(network::scenarios());
     all.extend(herds::scenarios());
     all.extend([
-        Scenario::mutant("MDROP", "a_dropped_frame_turns_the_judge_red", |_| {
+        Scenario::mutant("MDROP", "judge_detects_a_dropped_frame", |_| {
             broken(Mutation::Drop)
         }),
-        Scenario::mutant("MDOUBLE", "a_doubled_frame_turns_the_judge_red", |_| {
+        Scenario::mutant("MDOUBLE", "judge_detects_a_duplicated_frame", |_| {
             broken(Mutation::Double)
         }),
-        Scenario::mutant("MSWAP", "two_swapped_frames_turn_the_judge_red", |_| {
+        Scenario::mutant("MSWAP", "judge_detects_two_swapped_frames", |_| {
             broken(Mutation::Swap)
         }),
     ]);
@@ -100,12 +100,12 @@ fn broken(mutation: Mutation) -> Bars {
     }
 }
 
-/// Nobody may lose anything, nor be told so.
+/// No client may lose a message or receive a gap.
 fn whole() -> Bars {
     Bars::default()
 }
 
-/// The same, and nobody loses its connection.
+/// The same, and no client may lose its connection.
 fn unnoticed() -> Bars {
     Bars {
         sockets_stay: true,
@@ -113,10 +113,10 @@ fn unnoticed() -> Bars {
     }
 }
 
-/// Redis forgot: all must be told, and keep their connections.
+/// Redis lost its data: all members must receive a gap, and keep their connections.
 fn forgotten() -> Bars {
     Bars {
-        told: Told::Everyone,
+        gaps: ExpectedGaps::AllMembers,
         sockets_stay: true,
         ..Bars::default()
     }

@@ -1,5 +1,5 @@
-//! The short run, as a test: a few scenarios at once, each with its own cluster, and the three in
-//! which frames are broken. Its output is that of the standard test harness, which scripts count.
+//! The short run, as a test: a few scenarios at once, each with its own cluster, and the three with
+//! mutated frames. Its output is that of the standard test harness, which scripts parse.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use crate::run::{self, Outcome, Setting};
 use crate::scenarios::{self, Scenario};
 use crate::world::Load;
 
-/// What is worth half a minute before every commit; the longest come first.
+/// The scenarios worth half a minute before every commit; the longest first.
 const SELECTED: [&str; 12] = [
     "A8", "C2", "B3", "B1", "A2", "A1", "B7", "B13", "B14", "MDROP", "MDOUBLE", "MSWAP",
 ];
 
-/// So many at once: they mostly wait.
+/// Scenarios at once: they mostly wait.
 const AT_ONCE: usize = 3;
 
 /// Smaller than the small load, because the clusters share the processors with each other and with
@@ -30,13 +30,13 @@ const LOAD: Load = Load {
     ..Load::SMALL
 };
 
-/// It is about what is lost, not about how long things take on a machine that does much else.
+/// The short run tests losses, not durations on a busy machine.
 const SLACK: u32 = 5;
 
-/// Of so many messages the M scenarios break one, so that some are broken in seconds.
+/// The M scenarios mutate one message in so many, so that some are mutated within seconds.
 const ONE_IN: u32 = 200;
 
-/// Runs what `filter` selects; true if all came out as it should.
+/// Runs what `filter` selects. Returns whether all verdicts are the expected ones.
 pub fn run(filter: Option<&str>, seed: u64, interrupted: flume::Receiver<()>) -> bool {
     let setting = Setting {
         seed,
@@ -46,7 +46,7 @@ pub fn run(filter: Option<&str>, seed: u64, interrupted: flume::Receiver<()>) ->
         dir: args::artifacts().join("short"),
         interrupted,
     };
-    let wanted = |scenario: &Scenario| filter.is_none_or(|word| scenario.title.contains(word));
+    let wanted = |scenario: &Scenario| filter.is_none_or(|part| scenario.title.contains(part));
     let selected: Vec<Scenario> = SELECTED
         .iter()
         .rev()
@@ -58,8 +58,8 @@ pub fn run(filter: Option<&str>, seed: u64, interrupted: flume::Receiver<()>) ->
     let misjudged = judge::cases::misjudged();
     let waiting = Mutex::new(selected);
     let failed = Mutex::new(Vec::new());
-    let said = if misjudged.is_empty() { "ok" } else { "FAILED" };
-    println!("test chaos::the_judge_knows_each_fault_in_a_small_history ... {said}");
+    let result = if misjudged.is_empty() { "ok" } else { "FAILED" };
+    println!("test chaos::judge_detects_each_fault_in_a_small_history ... {result}");
     misjudged
         .iter()
         .for_each(|case| println!("   misjudged: {case}"));
@@ -92,10 +92,9 @@ pub fn run(filter: Option<&str>, seed: u64, interrupted: flume::Receiver<()>) ->
 
 fn one(scenario: &Scenario, setting: &Setting) -> bool {
     let outcome = run::run(scenario, setting);
-    let passed =
-        matches!(&outcome, Outcome::Judged(verdict, _) if report::is_as_it_should_be(verdict));
-    let said = if passed { "ok" } else { "FAILED" };
-    println!("test chaos::{} ... {said}", scenario.title);
+    let passed = matches!(&outcome, Outcome::Judged(verdict, _) if report::is_expected(verdict));
+    let result = if passed { "ok" } else { "FAILED" };
+    println!("test chaos::{} ... {result}", scenario.title);
     match outcome {
         Outcome::Judged(verdict, path) if !passed => report::one(&verdict, &path),
         Outcome::Judged(..) => {}

@@ -9,19 +9,19 @@ use crate::client::{ControlCommand, Handle};
 use crate::history::{Event, Recorder};
 use crate::presence::one_of_each_node;
 
-/// Between two looks at the answers.
+/// Between two checks of the replies.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long an answer may take before the question is repeated: a node may have said "not now".
+/// How long a reply may take before the request is repeated: the node may have refused it.
 const REPEAT: Duration = Duration::from_secs(2);
 
-/// Asks for as long as `patience`, and writes down what was answered.
-pub async fn ask(clients: &[Handle], recorder: &Recorder, patience: Duration) {
+/// Requests the histories until `timeout`, and records the replies.
+pub async fn ask(clients: &[Handle], recorder: &Recorder, timeout: Duration) {
     let start = Instant::now();
     let mut unanswered = one_of_each_node(clients);
-    let asked = unanswered.len();
+    let requested = unanswered.len();
     let mut ask_at = start;
-    while !unanswered.is_empty() && start.elapsed() < patience {
+    while !unanswered.is_empty() && start.elapsed() < timeout {
         if ask_at <= Instant::now() {
             for (client, room) in &unanswered {
                 client.order(ControlCommand::History { room: room.clone() });
@@ -32,11 +32,11 @@ pub async fn ask(clients: &[Handle], recorder: &Recorder, patience: Duration) {
         unanswered.retain(|(client, room)| !note(client, room, recorder));
     }
     let what = "every node answers the history of each room";
-    let found = format!("{} of {asked} unanswered", unanswered.len());
+    let found = format!("{} of {requested} unanswered", unanswered.len());
     recorder.check(what, unanswered.is_empty(), found);
 }
 
-/// Writes down an answer if it is there.
+/// Records a reply if it has arrived.
 fn note(client: &Handle, room: &str, recorder: &Recorder) -> bool {
     let Some((epoch, messages)) = client.glance().histories.remove(room) else {
         return false;

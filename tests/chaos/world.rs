@@ -14,7 +14,7 @@ use crate::presence;
 use crate::run::Setting;
 use crate::survivors;
 
-/// How much goes on in a run.
+/// The load of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     pub name: &'static str,
@@ -62,7 +62,7 @@ const PUBLISHERS: usize = 8;
 /// Bytes of an ordinary publication.
 const PAYLOAD: usize = 200;
 
-/// How long clients may take to end: one may just wait for a handshake.
+/// How long clients may take to end: one may be waiting for a handshake.
 const ENDED: Duration = Duration::from_secs(20);
 
 pub struct World {
@@ -71,7 +71,7 @@ pub struct World {
     pub recorder: Recorder,
     pub random: fastrand::Rng,
     pub clients: Vec<Handle>,
-    /// How many frames the harness itself has broken.
+    /// How many frames the harness itself has mutated.
     pub changed: Arc<AtomicU64>,
     seed: u64,
     slack: u32,
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// Starts one more, a visitor.
+    /// Starts one more client, a visitor.
     pub fn start_client(&mut self, rooms: &[String]) {
         self.start(None, rooms);
     }
@@ -137,7 +137,7 @@ impl World {
         self.clients.push(client);
     }
 
-    /// Waits until these clients are in all their rooms; how long that took.
+    /// Waits until these clients are in all their rooms; returns how long that took.
     pub async fn until_joined(
         &self,
         clients: std::ops::Range<usize>,
@@ -156,7 +156,7 @@ impl World {
         Some(start.elapsed())
     }
 
-    /// Begins to publish, at an even rate and to rooms drawn by lot.
+    /// Begins to publish, at an even rate and to random rooms.
     pub fn publish(&self) {
         self.recorder.note(Event::Load { on: true });
         self.publishing.store(true, Ordering::Relaxed);
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// One publication more, of so many bytes, by one of the publishers.
+    /// Publishes one message of `size` bytes, by one of the publishers.
     pub fn publish_one(&self, publisher: usize, room: &str, size: usize) {
         let seq = self.numbers[publisher].fetch_add(1, Ordering::Relaxed) + 1;
         self.clients[publisher].publish(room, seq, size);
@@ -194,7 +194,7 @@ impl World {
         self.note_fault(what.into(), None);
     }
 
-    /// A fault that ends the epoch of these rooms, after which so much may be lost.
+    /// Records a fault that ends the epoch of these rooms, and what it may lose.
     pub fn ending_fault(&self, what: impl Into<String>, rooms: Rooms, loss: Loss) {
         self.note_fault(what.into(), Some(Ends { rooms, loss }));
     }
@@ -203,13 +203,13 @@ impl World {
         self.recorder.note(Event::Fault { what, ends });
     }
 
-    /// What is acknowledged up to here will survive the loss of a tail. To be noted before the
+    /// Records that everything acknowledged so far survives the loss of a tail. Call it before the
     /// snapshot is taken, so that nothing acknowledged later counts.
     pub fn saved(&self) {
         self.recorder.note(Event::Saved);
     }
 
-    /// Redis is away from here on, or back.
+    /// Records that Redis is down from here on, or up again.
     pub fn absent(&self, on: bool) {
         self.recorder.note(Event::Absent { on });
     }
@@ -222,7 +222,7 @@ impl World {
         runtime::sleep(Duration::from_secs_f64(seconds)).await;
     }
 
-    /// Records whether something happened within its bar.
+    /// Records whether something happened within its threshold.
     pub fn within(&self, what: &str, took: Option<Duration>, bar: Duration) {
         let bar = bar * self.slack;
         let held = took.is_some_and(|took| took <= bar);
@@ -233,19 +233,19 @@ impl World {
         self.recorder.check(&what, held, found);
     }
 
-    /// How many clients are on this node now.
+    /// The number of clients on this node.
     pub fn clients_on(&self, label: &str) -> usize {
         let on = |client: &&Handle| client.glance().node.as_deref() == Some(label);
         self.clients.iter().filter(on).count()
     }
 
-    /// Waits until every publish is answered and all members of a room stand at one place; then
-    /// lets every client write down where it stands. After `patience` they do so anyway.
-    pub async fn end(&mut self, patience: Duration) {
+    /// Waits until every publish has a reply and all members of a room are at one position, or until
+    /// `timeout`; then every client records its positions.
+    pub async fn end(&mut self, timeout: Duration) {
         self.stop_publishing();
         let start = Instant::now();
         let mut calm_since = None;
-        while start.elapsed() < patience {
+        while start.elapsed() < timeout {
             match (self.is_calm(), calm_since) {
                 (false, _) => calm_since = None,
                 (true, None) => calm_since = Some(Instant::now()),
@@ -256,8 +256,8 @@ impl World {
         }
         let rest = format!("{:.1} s", start.elapsed().as_secs_f64());
         self.recorder.figure("came to rest in", rest);
-        presence::ask(&self.clients, &self.recorder, patience).await;
-        survivors::ask(&self.clients, &self.recorder, patience).await;
+        presence::ask(&self.clients, &self.recorder, timeout).await;
+        survivors::ask(&self.clients, &self.recorder, timeout).await;
         for client in &self.clients {
             client.order(ControlCommand::End);
         }

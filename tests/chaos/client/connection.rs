@@ -1,6 +1,6 @@
 //! One connection of a client, from the open socket to its end.
 
-mod hearing;
+mod frames;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,13 +20,13 @@ use crate::history::{Event, Kept, Position};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const PONG_DEADLINE: Duration = Duration::from_secs(10);
 
-/// As many messages of a history as a node gives at once.
+/// The greatest page of a history that a node returns.
 const HISTORY_PAGE: usize = 100;
 
-/// Messages handled before timers and orders are looked at again.
+/// Messages handled before timers and commands are checked again.
 const TURN: usize = 64;
 
-/// An open connection that nothing has been said on.
+/// An open connection without any traffic so far.
 pub struct Conn {
     stream: WebSocketStream<Socket>,
     socket: Socket,
@@ -51,7 +51,7 @@ pub fn status(failed: &Result<Conn, Error>) -> Option<u16> {
     }
 }
 
-enum Asked {
+enum Pending {
     Auth,
     Join {
         room: String,
@@ -64,7 +64,7 @@ enum Asked {
     Members {
         room: String,
     },
-    /// A page before those that are known already.
+    /// The page before those that are known.
     History {
         room: String,
         known: Vec<Kept>,
@@ -77,7 +77,7 @@ enum Timer {
     Greeting,
     Steady,
     Answer(u64),
-    /// A farewell said when to return.
+    /// A `bye` announced when to reconnect.
     Leave,
     Watch,
     Authenticate,
@@ -88,22 +88,22 @@ enum Timer {
 pub struct Serving<'a> {
     client: &'a mut Client,
     conn: Conn,
-    asked: HashMap<u64, Asked>,
+    pending: HashMap<u64, Pending>,
     requests: u64,
     timers: Vec<(Instant, Timer)>,
     outgoing: Vec<String>,
     node: Option<String>,
-    /// Before that it does not publish.
+    /// The client does not publish before that.
     signed_in: bool,
-    heard: Instant,
+    received_at: Instant,
     heartbeat: Duration,
     pinged: Option<Instant>,
     return_at: Option<Instant>,
     back: bool,
 }
 
-/// Why the connection is ended from this side or the other: the code, the reason, and the time to
-/// return, if it is not the jitter's to say.
+/// Why the connection ended, at either end: the code, the reason, and the delay of the reconnect,
+/// if that is not the backoff's.
 struct Lost {
     code: u16,
     reason: String,
@@ -125,13 +125,13 @@ impl<'a> Serving<'a> {
         Self {
             client,
             conn,
-            asked: HashMap::new(),
+            pending: HashMap::new(),
             requests: 0,
             timers: Vec::new(),
             outgoing: Vec::new(),
             node: None,
             signed_in: false,
-            heard: Instant::now(),
+            received_at: Instant::now(),
             heartbeat: Duration::from_secs(25),
             pinged: None,
             return_at: None,
@@ -163,10 +163,10 @@ impl<'a> Serving<'a> {
                 Err(lost) => lost,
             };
             self.ended(lost.code, &lost.reason, lost.meant);
-            let told = self
+            let announced = self
                 .return_at
                 .map(|time| time.saturating_duration_since(Instant::now()));
-            let delay = told.or(lost.delay).unwrap_or_else(|| {
+            let delay = announced.or(lost.delay).unwrap_or_else(|| {
                 self.client.attempt += 1;
                 jitter(&mut self.client.random, self.client.attempt - 1)
             });
@@ -185,7 +185,7 @@ impl<'a> Serving<'a> {
         });
     }
 
-    /// Waits for one thing to happen, and does what follows from it.
+    /// Waits for a message, a command or a timer, and handles it.
     async fn turn(&mut self) -> Result<Option<Ended>, Lost> {
         self.flush().await?;
         let due = self.timers.iter().map(|(time, _)| *time).min();
@@ -193,18 +193,18 @@ impl<'a> Serving<'a> {
             time.saturating_duration_since(Instant::now())
         });
         let first = select_biased! {
-            said = self.conn.stream.next().fuse() => Some(said),
-            order = self.client.ordered.recv_async().fuse() => {
-                return Ok(self.obey(order.unwrap_or(ControlCommand::End)));
+            message = self.conn.stream.next().fuse() => Some(message),
+            command = self.client.ordered.recv_async().fuse() => {
+                return Ok(self.execute(command.unwrap_or(ControlCommand::End)));
             }
             () = runtime::sleep(left).fuse() => None,
         };
         match first {
-            Some(said) => {
-                self.hear(said)?;
+            Some(message) => {
+                self.receive(message)?;
                 for _ in 1..TURN {
                     match self.conn.stream.next().now_or_never() {
-                        Some(said) => self.hear(said)?,
+                        Some(message) => self.receive(message)?,
                         None => break,
                     }
                 }
@@ -217,15 +217,15 @@ impl<'a> Serving<'a> {
         Ok(None)
     }
 
-    /// What it means for the connection, if anything.
-    fn obey(&mut self, order: ControlCommand) -> Option<Ended> {
+    /// Executes a command; returns how the connection ends, if it does.
+    fn execute(&mut self, order: ControlCommand) -> Option<Ended> {
         match order {
             ControlCommand::Away => Some(Ended::Away),
             ControlCommand::End => Some(Ended::Over),
             ControlCommand::Return => None,
             ControlCommand::Members { room } => {
                 let command = json!({"type": "members", "room": room, "limit": 1000});
-                self.ask(command, Asked::Members { room });
+                self.ask(command, Pending::Members { room });
                 None
             }
             ControlCommand::History { room } => {
@@ -260,14 +260,14 @@ impl<'a> Serving<'a> {
         }
     }
 
-    fn hear(&mut self, said: Option<Result<Message, Error>>) -> Result<(), Lost> {
-        self.heard = Instant::now();
+    fn receive(&mut self, message: Option<Result<Message, Error>>) -> Result<(), Lost> {
+        self.received_at = Instant::now();
         self.pinged = None;
-        match said {
-            Some(Ok(Message::Text(text))) => self.said(&text),
+        match message {
+            Some(Ok(Message::Text(text))) => self.receive_text(&text),
             Some(Ok(Message::Close(frame))) => {
-                let told = frame.map(|frame| (u16::from(frame.code), frame.reason.to_string()));
-                let (code, reason) = told.unwrap_or((1005, String::new()));
+                let close = frame.map(|frame| (u16::from(frame.code), frame.reason.to_string()));
+                let (code, reason) = close.unwrap_or((1005, String::new()));
                 Err(Lost {
                     code,
                     reason,
@@ -281,26 +281,26 @@ impl<'a> Serving<'a> {
         }
     }
 
-    fn ask(&mut self, mut command: Value, asked: Asked) {
+    fn ask(&mut self, mut command: Value, pending: Pending) {
         self.requests += 1;
         command["id"] = json!(self.requests);
         self.outgoing.push(command.to_string());
         self.after(ANSWER_DEADLINE, Timer::Answer(self.requests));
-        self.asked.insert(self.requests, asked);
+        self.pending.insert(self.requests, pending);
     }
 
-    /// Asks for the page of a room's history before those that are known.
+    /// Requests the page of a room's history before those that are known.
     fn ask_history(&mut self, room: String, known: Vec<Kept>) {
         let mut command = json!({"type": "history", "room": room, "limit": HISTORY_PAGE});
         if let Some(first) = known.first() {
             command["before"] = json!(first.offset);
         }
-        self.ask(command, Asked::History { room, known });
+        self.ask(command, Pending::History { room, known });
     }
 
     fn authenticate(&mut self) {
         if let Some(user) = &self.client.user {
-            self.ask(json!({"type": "auth", "user": user}), Asked::Auth);
+            self.ask(json!({"type": "auth", "user": user}), Pending::Auth);
         }
     }
 
@@ -314,10 +314,10 @@ impl<'a> Serving<'a> {
         if let Some(since) = &since {
             command["since"] = json!(since);
         }
-        self.ask(command, Asked::Join { room, since });
+        self.ask(command, Pending::Join { room, since });
     }
 
-    /// Sends the first publish of a room, unless it is on its way.
+    /// Sends the first publish of a room, unless it is pending.
     fn pump(&mut self, name: &str) {
         let Some(room) = self.client.rooms.get_mut(name) else {
             return;
@@ -331,7 +331,7 @@ impl<'a> Serving<'a> {
         let data = json!({"p": self.client.number, "n": entry.seq, "pad": pad});
         let command = json!({"type": "publish", "room": name, "key": entry.key, "data": data});
         let (room, seq) = (name.to_owned(), entry.seq);
-        self.ask(command, Asked::Publish { room, seq });
+        self.ask(command, Pending::Publish { room, seq });
     }
 
     fn note_back(&mut self) {
@@ -361,7 +361,7 @@ impl<'a> Serving<'a> {
                     return Err(Lost {
                         delay: Some(Duration::ZERO),
                         meant: true,
-                        ..dropped("a farewell asked for it")
+                        ..dropped("a bye pending for it")
                     });
                 }
                 Timer::Watch => self.watch(now)?,
@@ -380,13 +380,15 @@ impl<'a> Serving<'a> {
     }
 
     fn watch(&mut self, now: Instant) -> Result<(), Lost> {
-        if self.pinged.is_none() && now - self.heard >= self.heartbeat {
+        if self.pinged.is_none() && now - self.received_at >= self.heartbeat {
             self.pinged = Some(now);
-            self.ask(json!({"type": "ping"}), Asked::Ping);
+            self.ask(json!({"type": "ping"}), Pending::Ping);
         }
         let due = self
             .pinged
-            .map_or(self.heard + self.heartbeat, |time| time + PONG_DEADLINE);
+            .map_or(self.received_at + self.heartbeat, |time| {
+                time + PONG_DEADLINE
+            });
         if due <= now {
             return Err(dropped("the server is silent"));
         }

@@ -1,4 +1,4 @@
-//! A room as a client knows it: where it stands, and the publishes that wait for their answers.
+//! A client's state of a room: its position, and the publishes without a reply.
 
 use std::collections::VecDeque;
 
@@ -9,9 +9,9 @@ pub struct Room {
     pub state: State,
     pub position: Option<Position>,
     pub queue: VecDeque<Entry>,
-    /// Joins in a row that were answered "not now".
+    /// Consecutive joins that were refused temporarily.
     pub tries: u32,
-    /// The offset at which a hole was last met.
+    /// The offset of the last hole.
     pub hole: Option<u64>,
     /// Only published to, never joined.
     pub foreign: bool,
@@ -25,13 +25,13 @@ pub enum State {
     Joined,
 }
 
-/// A publish that has no answer.
+/// A publish without a reply.
 #[derive(Debug)]
 pub struct Entry {
     pub seq: u64,
     pub key: String,
     pub size: usize,
-    /// On its way on the present connection.
+    /// It was sent on the present connection.
     pub sent: bool,
     pub tries: u32,
 }
@@ -64,7 +64,7 @@ impl Room {
         self.state == State::Joined
     }
 
-    /// The connection is gone.
+    /// Handles the loss of the connection.
     pub fn lost(&mut self) {
         self.state = State::Waiting;
         if let Some(first) = self.queue.front_mut() {
@@ -72,7 +72,7 @@ impl Room {
         }
     }
 
-    /// The answer to a join; true if the room is whole.
+    /// Handles the reply to a join. Returns whether the room has no hole.
     pub fn joined(&mut self, answer: Position, since: Option<&Position>, recovered: bool) {
         let whole = since.filter(|since| recovered && since.epoch == answer.epoch);
         let offset = whole.map_or(answer.offset, |since| answer.offset.max(since.offset));
@@ -81,7 +81,7 @@ impl Room {
         self.tries = 0;
     }
 
-    /// What becomes of a message.
+    /// Decides the fate of a message.
     pub fn take(&mut self, offset: u64) -> Fate {
         let Some(position) = self
             .position

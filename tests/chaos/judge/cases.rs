@@ -1,8 +1,8 @@
-//! Small histories, each with one thing wrong that no scenario brings about at will, and what the
-//! judge must say.
+//! Small histories, each with one violation that no scenario causes at will, and the verdict that
+//! the judge must return.
 
 use super::{Verdict, judge_lines};
-use crate::bars::{Bars, Told};
+use crate::bars::{Bars, ExpectedGaps};
 use crate::history::{Ends, Event, Fate, Kept, Line, Loss, Position, Rooms};
 
 /// A case: what is wrong, the history, and whether the verdict is the right one.
@@ -28,20 +28,20 @@ pub fn misjudged() -> Vec<&'static str> {
 }
 
 fn cases() -> Vec<Case> {
-    let run = |told| Event::Run {
+    let run = |gaps| Event::Run {
         scenario: "case".into(),
         seed: 0,
         load: "case".into(),
         clients: 1,
         rooms: 1,
         bars: Bars {
-            told,
+            gaps,
             ..Bars::default()
         },
     };
     let start = || {
         vec![
-            run(Told::Nobody),
+            run(ExpectedGaps::NoMember),
             joined(1, "e", 0),
             published(1),
             acknowledged(1, "e", 1),
@@ -78,12 +78,12 @@ fn cases() -> Vec<Case> {
             |v| v.duplicated == 1,
         ),
         (
-            "one place, two publications",
+            "one position, two publications",
             with(&[published(2), acknowledged(2, "e", 1), end("e", 1)]),
             |v| v.unexpected == 1,
         ),
         (
-            "the publisher's order is turned",
+            "the publisher's order is reversed",
             with(&[
                 published(2),
                 published(3),
@@ -94,17 +94,17 @@ fn cases() -> Vec<Case> {
             |v| v.disordered == 1,
         ),
         (
-            "told of a gap without a reason",
+            "gap without a reason",
             with(&[gap("e", 1), end("e", 1)]),
             |v| v.false_alarms == 1,
         ),
         (
-            "told of a gap twice for one reason",
+            "two gaps for one reason",
             with(&[forgot(), gap("f", 0), gap("g", 0), end("g", 0)]),
             |v| v.false_alarms == 1,
         ),
         (
-            "honestly told",
+            "gap after a loss",
             with(&[
                 forgot(),
                 gap("f", 0),
@@ -113,20 +113,20 @@ fn cases() -> Vec<Case> {
                 received(2, "f", 1),
                 end("f", 1),
             ]),
-            |v| v.is_green() && v.told == 1,
+            |v| v.is_green() && v.gaps == 1,
         ),
         (
-            "published again after a told gap",
+            "published again after a gap",
             with(&[forgot(), gap("f", 0), received(1, "f", 1), end("f", 1)]),
             |v| v.is_green(),
         ),
         (
-            "another epoch without a word",
+            "another epoch without a gap",
             with(&[forgot(), published(2), acknowledged(2, "f", 1), end("e", 1)]),
             |v| v.lost == 1,
         ),
         (
-            "recovered with a leap",
+            "recovered with a hole",
             with(&[rejoined("e", 1, "e", 3), end("e", 1)]),
             |v| v.lost == 2,
         ),
@@ -136,9 +136,9 @@ fn cases() -> Vec<Case> {
             |v| v.unexpected == 1,
         ),
         (
-            "not all were told",
+            "not all members received a gap",
             [
-                vec![run(Told::Everyone)],
+                vec![run(ExpectedGaps::AllMembers)],
                 start().split_off(1),
                 vec![end("e", 1)],
             ]
@@ -146,7 +146,7 @@ fn cases() -> Vec<Case> {
             |v| !v.is_green() && v.lost == 0,
         ),
         (
-            "listed as they are",
+            "listed correctly",
             with(&[signed_in(1, "ada"), listed(&[("ada", 1)]), end("e", 1)]),
             |v| v.is_green() && v.lists == 1,
         ),
@@ -161,7 +161,7 @@ fn cases() -> Vec<Case> {
             |v| v.wrong_lists == 1,
         ),
         (
-            "here and not listed",
+            "present and not listed",
             with(&[signed_in(1, "ada"), listed(&[])]),
             |v| v.wrong_lists == 1,
         ),
@@ -177,23 +177,29 @@ fn cases() -> Vec<Case> {
         ),
         (
             "left twice",
-            with(&[told("ada", false, 3), told("ada", false, 4)]),
-            |v| v.changes_out_of_turn == 1,
+            with(&[
+                presence_event("ada", false, 3),
+                presence_event("ada", false, 4),
+            ]),
+            |v| v.changes_out_of_order == 1,
         ),
         (
-            "joined twice, and told in between to ask anew",
+            "joined twice, with a reset of the list in between",
             with(&[
-                told("ada", true, 3),
-                ask_anew(),
-                told("ada", true, 2),
+                presence_event("ada", true, 3),
+                members_reset(),
+                presence_event("ada", true, 2),
                 end("e", 1),
             ]),
             |v| v.is_green() && v.changes == 2,
         ),
         (
-            "told of an older version",
-            with(&[told("ada", false, 4), told("ada", true, 3)]),
-            |v| v.changes_out_of_turn == 1,
+            "presence event of an older version",
+            with(&[
+                presence_event("ada", false, 4),
+                presence_event("ada", true, 3),
+            ]),
+            |v| v.changes_out_of_order == 1,
         ),
         (
             "acknowledged while Redis was away",
@@ -234,7 +240,7 @@ fn ended_epochs(start: &[Event]) -> Vec<Case> {
                 received(2, "f", 2),
                 end("f", 2),
             ]),
-            |v| v.is_green() && v.told == 1,
+            |v| v.is_green() && v.gaps == 1,
         ),
         (
             "recovered in an ended epoch, then a gap at its end",
@@ -247,7 +253,7 @@ fn ended_epochs(start: &[Event]) -> Vec<Case> {
                 ];
                 with(&[&second[..], &back, &goes_on("f")].concat())
             },
-            |v| v.is_green() && v.told == 1,
+            |v| v.is_green() && v.gaps == 1,
         ),
         (
             "recovered in an ended epoch, then a gap before its end",
@@ -260,7 +266,7 @@ fn ended_epochs(start: &[Event]) -> Vec<Case> {
         (
             "one gap for two ended epochs",
             with(&[restarted(), restarted(), gap("g", 1), end("g", 1)]),
-            |v| v.is_green() && v.told == 1,
+            |v| v.is_green() && v.gaps == 1,
         ),
         (
             "two gaps for one ended epoch",
@@ -306,7 +312,7 @@ fn ended_epochs(start: &[Event]) -> Vec<Case> {
             |v| v.is_green(),
         ),
         (
-            "told that a position before the end is not recovered",
+            "position before the end is not recovered",
             {
                 let back = [restarted(), refused_at("e", 1, "f", 2)];
                 with(&[&second[..], &back, &goes_on("f")].concat())
@@ -336,7 +342,7 @@ fn ended_epochs(start: &[Event]) -> Vec<Case> {
 fn lost_tails(start: &[Event]) -> Vec<Case> {
     let with = |more: &[Event]| [start, more].concat();
     let restored = || fault(Loss::Tail);
-    // Seen by the client, and never acknowledged in the first epoch.
+    // Received by the client, and never acknowledged in the first epoch.
     let tail = || [published(2), received(2, "e", 2), restored()];
     let anew = |offset: u64| {
         let at = acknowledged(2, "f", offset);
@@ -419,7 +425,7 @@ fn lost_tails(start: &[Event]) -> Vec<Case> {
     ]
 }
 
-/// What is read of a room's history at the end.
+/// The history of a room, read at the end.
 fn histories(start: &[Event]) -> Vec<Case> {
     let with = |loss, at: u64, kept: &[(u64, u64)]| {
         let (first, next) = (gap("f", at), at + 1);
@@ -504,7 +510,7 @@ fn rejoined(from: &str, at: u64, epoch: &str, offset: u64) -> Event {
     }
 }
 
-/// Returned, and told that it stands elsewhere now.
+/// Returned, not recovered, and set to another position.
 fn refused_at(from: &str, at: u64, epoch: &str, offset: u64) -> Event {
     Event::Joined {
         client: 1,
@@ -532,7 +538,7 @@ fn history(kept: &[(u64, u64)]) -> Event {
 }
 
 impl Event {
-    /// The same of a publication of another client.
+    /// The same, for a publication of another client.
     fn by(mut self, other: usize) -> Self {
         if let Event::Invoke { client, .. }
         | Event::Ok { client, .. }
@@ -545,7 +551,7 @@ impl Event {
         self
     }
 
-    /// The same of another client.
+    /// The same, for another client.
     fn of(mut self, other: usize) -> Self {
         if let Event::Joined { client, .. }
         | Event::Receive { client, .. }
@@ -618,7 +624,7 @@ fn signed_in(client: usize, user: &str) -> Event {
     Event::SignedIn { client, user }
 }
 
-/// In the room, and never there before.
+/// A first join of the room.
 fn there(client: usize) -> Event {
     Event::Joined {
         client,
@@ -640,8 +646,8 @@ fn closed(client: usize) -> Event {
     }
 }
 
-fn told(user: &str, here: bool, version: u64) -> Event {
-    Event::Told {
+fn presence_event(user: &str, here: bool, version: u64) -> Event {
+    Event::PresenceEvent {
         client: 1,
         room: ROOM.into(),
         user: user.into(),
@@ -650,8 +656,8 @@ fn told(user: &str, here: bool, version: u64) -> Event {
     }
 }
 
-fn ask_anew() -> Event {
-    Event::AskAnew {
+fn members_reset() -> Event {
+    Event::MembersReset {
         client: 1,
         room: ROOM.into(),
     }

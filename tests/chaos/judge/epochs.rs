@@ -1,6 +1,6 @@
 //! The epochs of each room: their order, the offset at which each begins, and what the faults may
-//! have lost. A new epoch goes on where what survived of the former one ends, so its beginning says
-//! which places of the former epochs are lost.
+//! have lost. A new epoch continues at the end of what survived of the former one, so its beginning
+//! shows which positions of the former epochs are lost.
 //!
 //! ```text
 //!   e   1  2  3  4  5          4 and 5 are a lost tail
@@ -14,21 +14,21 @@ use crate::history::{Ends, Event, Loss, Position, Rooms};
 #[derive(Default)]
 pub struct Epochs {
     rooms: HashMap<String, Vec<Epoch>>,
-    /// The worst fault so far, for everyone and by room.
+    /// The worst loss so far, for all rooms and by room.
     worst: Option<Loss>,
     worst_in: HashMap<String, Loss>,
-    /// How many epochs were ended by faults, for everyone and by room.
+    /// How many epochs the faults have ended, for all rooms and by room.
     ended: usize,
     ended_in: HashMap<String, usize>,
 }
 
 struct Epoch {
     name: String,
-    /// The first that was acknowledged in it. This is what the log says, so it is believed.
+    /// The first acknowledged offset in it. It comes from the log, so it is authoritative.
     acknowledged: Option<u64>,
-    /// The lowest offset that anyone was put to. This is what a node says, so it counts only where
+    /// The lowest offset that a client was set to. It comes from a node, so it counts only if
     /// nothing was acknowledged.
-    told: Option<u64>,
+    reported: Option<u64>,
 }
 
 impl Epochs {
@@ -66,7 +66,7 @@ impl Epochs {
                 epoch,
                 offset,
                 ..
-            } => lower(&mut self.epoch(room, epoch).told, *offset),
+            } => lower(&mut self.epoch(room, epoch).reported, *offset),
             Event::Joined { room, epoch, .. } => {
                 self.epoch(room, epoch);
             }
@@ -84,7 +84,7 @@ impl Epochs {
             epochs.push(Epoch {
                 name: name.to_owned(),
                 acknowledged: None,
-                told: None,
+                reported: None,
             });
             epochs.len() - 1
         });
@@ -95,7 +95,7 @@ impl Epochs {
         self.rooms.get(room).map_or(&[], Vec::as_slice)
     }
 
-    /// Which of a room's epochs this is; later ones are greater.
+    /// The index of an epoch among the room's; later ones are greater.
     pub fn age(&self, room: &str, epoch: &str) -> usize {
         let epochs = self.of(room).iter();
         epochs
@@ -104,7 +104,7 @@ impl Epochs {
             .unwrap_or(0)
     }
 
-    /// Whether this is a room's newest epoch that anyone has heard of.
+    /// Whether this is the room's newest known epoch.
     pub fn is_newest(&self, room: &str, epoch: &str) -> bool {
         let newest = self.of(room).last();
         newest.is_none_or(|newest| newest.name == epoch)
@@ -120,21 +120,21 @@ impl Epochs {
         self.worst.max(self.worst_in.get(room).copied())
     }
 
-    /// Whether a place was in a tail that is lost by the epoch of this age.
+    /// Whether a position was in a tail that the epoch of this age has lost.
     fn is_lost_by(&self, room: &str, at: &Position, age: usize) -> bool {
         let later = self.of(room).iter().take(age + 1);
         let mut later = later.skip(self.age(room, &at.epoch) + 1);
         later.any(|epoch| epoch.start().is_some_and(|start| start < at.offset))
     }
 
-    /// Whether a place is in the log no more, because its tail was lost.
+    /// Whether a position is no longer in the log, because its tail was lost.
     pub fn is_lost(&self, room: &str, at: &Position) -> bool {
         self.is_lost_by(room, at, usize::MAX - 1)
     }
 
-    /// Whether a publication that stood at `first` may stand at `second` too: a retry with the same
-    /// key publishes it anew when the first place is lost.
-    pub fn may_stand_anew(&self, room: &str, first: &Position, second: &Position) -> bool {
+    /// Whether a publication at `first` may be at `second` too: a retry with the same key publishes
+    /// it again if the first position is lost.
+    pub fn may_repeat(&self, room: &str, first: &Position, second: &Position) -> bool {
         let later = self.age(room, &second.epoch);
         match self.worst(room) {
             None | Some(Loss::Nothing) => false,
@@ -143,9 +143,9 @@ impl Epochs {
         }
     }
 
-    /// Where a message stands that was received while its client stood in `at.epoch`. That is not
-    /// the message's own epoch when the client is `behind` in an ended epoch and gets what several
-    /// epochs left, or was put to the end of an epoch that is not the last ended one.
+    /// The position of a message that a client received while its position was in `at.epoch`. That
+    /// is not the message's own epoch if the client is `behind` in an ended epoch and receives the
+    /// rest of several epochs, or was set to the end of an epoch that is not the last ended one.
     pub fn resolve(
         &self,
         room: &str,
@@ -165,10 +165,10 @@ impl Epochs {
 }
 
 impl Epoch {
-    /// The offset behind which it begins.
+    /// The offset after which it begins.
     fn start(&self) -> Option<u64> {
         let acknowledged = self.acknowledged.map(|first| first.saturating_sub(1));
-        acknowledged.or(self.told)
+        acknowledged.or(self.reported)
     }
 }
 

@@ -8,8 +8,8 @@ use crate::history::{Event, Kept};
 
 const NOTES: usize = 4;
 
-/// As many messages as a room's log keeps. A shorter history begins with the room's first message
-/// that survived.
+/// The number of messages that a room's log keeps. A shorter history begins with the room's first
+/// message that survived.
 const LOG: usize = 1000;
 
 #[derive(Default)]
@@ -55,7 +55,7 @@ impl Histories {
     }
 }
 
-/// What is wrong with a history; nothing if it is right.
+/// Describes the error in a history; `None` if it is right.
 fn fault(room: &str, messages: &[Kept], places: &Places) -> Option<String> {
     let steps = messages.windows(2);
     let mut holes = steps.filter(|pair| pair[1].offset != pair[0].offset + 1);

@@ -1,5 +1,5 @@
-//! Who was where: counted from the connections and joins in the history, and compared with what the
-//! nodes said at the end; and whether each client heard of everyone's coming and leaving in turn.
+//! The members of each room: counted from the connections and joins in the history, and compared
+//! with the nodes' lists at the end. Also whether each client's presence events were in order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,14 +8,14 @@ use crate::history::Event;
 const NOTES: usize = 8;
 
 #[derive(Default)]
-pub struct LocalPresence {
+pub struct ExpectedMembers {
     clients: HashMap<usize, Client>,
-    /// Lists that were asked for, and those that were wrong.
+    /// Lists that were requested, and how many were wrong.
     pub lists: usize,
     pub wrong: usize,
-    /// Comings and leavings that clients were told of, and those out of turn.
-    pub told: usize,
-    pub out_of_turn: usize,
+    /// Presence events that clients received, and how many were out of order.
+    pub events: usize,
+    pub out_of_order: usize,
     pub notes: Vec<String>,
 }
 
@@ -23,17 +23,17 @@ pub struct LocalPresence {
 #[derive(Default)]
 struct Client {
     user: Option<String>,
-    rooms: BTreeMap<String, Heard>,
+    rooms: BTreeMap<String, Received>,
 }
 
-/// What a client was told since it joined a room: the last of each user, and the highest version.
+/// The presence events since a client joined a room: the last of each user, the highest version.
 #[derive(Default)]
-struct Heard {
+struct Received {
     here: HashMap<String, bool>,
     version: u64,
 }
 
-impl LocalPresence {
+impl ExpectedMembers {
     pub fn take(&mut self, event: &Event) {
         match event {
             Event::Open { client, .. } | Event::Closed { client, .. } => {
@@ -42,19 +42,19 @@ impl LocalPresence {
             Event::SignedIn { client, user } => self.client(*client).user = Some(user.clone()),
             Event::Joined { client, room, .. } => {
                 let rooms = &mut self.client(*client).rooms;
-                rooms.insert(room.clone(), Heard::default());
+                rooms.insert(room.clone(), Received::default());
             }
-            Event::Told {
+            Event::PresenceEvent {
                 client,
                 room,
                 user,
                 here,
                 version,
-            } => self.told(*client, room, user, *here, *version),
-            Event::AskAnew { client, room } => {
+            } => self.presence_event(*client, room, user, *here, *version),
+            Event::MembersReset { client, room } => {
                 let rooms = &mut self.client(*client).rooms;
-                if let Some(heard) = rooms.get_mut(room) {
-                    *heard = Heard::default();
+                if let Some(received) = rooms.get_mut(room) {
+                    *received = Received::default();
                 }
             }
             Event::Members {
@@ -72,21 +72,21 @@ impl LocalPresence {
         self.clients.entry(client).or_default()
     }
 
-    fn told(&mut self, client: usize, room: &str, user: &str, here: bool, version: u64) {
-        self.told += 1;
+    fn presence_event(&mut self, client: usize, room: &str, user: &str, here: bool, version: u64) {
+        self.events += 1;
         let rooms = &mut self.client(client).rooms;
-        // The answer to the join may still be on its way; it begins anew.
-        let Some(heard) = rooms.get_mut(room) else {
+        // The reply to the join may still be under way; it starts a new list.
+        let Some(received) = rooms.get_mut(room) else {
             return;
         };
-        let before = heard.here.insert(user.to_owned(), here);
-        let old = version < heard.version;
-        heard.version = heard.version.max(version);
+        let before = received.here.insert(user.to_owned(), here);
+        let old = version < received.version;
+        received.version = received.version.max(version);
         if before == Some(here) || old {
-            self.out_of_turn += 1;
+            self.out_of_order += 1;
             let what = if here { "joined" } else { "left" };
             self.note(format!(
-                "client {client} in {room}: {user} {what} at version {version}, which is out of turn"
+                "client {client} in {room}: {user} {what} at version {version}, which is out of order"
             ));
         }
     }
@@ -120,7 +120,8 @@ impl LocalPresence {
         .map(|(user, _)| *user)
         .collect();
         let note = format!(
-            "client {client} in {room}: listed wrongly are {differ:?}; {anonymous} anonymous, not {visitors}"
+            "client {client} in {room}: wrong entries for {differ:?}; \
+             {anonymous} anonymous, not {visitors}"
         );
         self.wrong += 1;
         self.note(note);

@@ -1,23 +1,23 @@
-//! Which publication stands where: what was attempted, acknowledged and seen, whether all who saw a
-//! place saw the same there, and whether what was acknowledged is still there after the faults that
-//! must not lose it.
+//! The position of each publication: what was attempted, acknowledged and received, whether all
+//! clients received the same at each position, and whether acknowledged publications are still there
+//! after faults that must not lose them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::epochs::Epochs;
 use crate::history::{Event, Fate, Loss, Position};
 
-/// How many single findings are told; the rest is only counted.
+/// How many single findings are printed; the others are only counted.
 const NOTES: usize = 5;
 
-/// A publication's name: who published it, and the how-manieth it was.
+/// A publication's name: its publisher, and its number among the publisher's.
 pub type Name = (usize, u64);
 
 #[derive(Default)]
 pub struct Places {
     publications: HashMap<Name, Publication>,
     pub epochs: Epochs,
-    /// Clients and rooms in which they recover in an epoch that has ended.
+    /// Clients, with the rooms in which they recover in an ended epoch.
     behind: HashMap<usize, HashSet<String>>,
     unexpected: usize,
     lost: usize,
@@ -28,12 +28,12 @@ pub struct Places {
 struct Publication {
     room: String,
     acknowledged: Option<Position>,
-    /// It was acknowledged before what was there was saved.
+    /// It was acknowledged before the last `Saved`.
     saved: bool,
     refused: bool,
-    /// Where it was seen, and whether by a client that was behind.
+    /// Where it was received, and whether by a client that was behind.
     seen: BTreeSet<(Position, bool)>,
-    /// Where it stands; known at the end.
+    /// Its positions; known at the end.
     places: BTreeSet<Position>,
 }
 
@@ -84,8 +84,8 @@ impl Places {
                 seq,
                 fate: Fate::Taken | Fate::Double | Fate::Beyond,
             } => {
-                // Before a join is answered (`Stale`) the client cannot know of which epoch a
-                // message is.
+                // Before the reply to a join (`Stale`) the client cannot know the epoch of a
+                // message.
                 let at = Position {
                     epoch: epoch.clone(),
                     offset: *offset,
@@ -133,14 +133,14 @@ impl Places {
         publication.seen.insert((at, behind));
     }
 
-    /// Where a message stands that a client received at `at`.
+    /// The position of a message that a client received at `at`.
     pub fn resolve(&self, name: Name, room: &str, at: &Position, behind: bool) -> Position {
         let publication = self.publications.get(&name);
         let acknowledged = publication.and_then(|it| it.acknowledged.as_ref());
         self.epochs.resolve(room, at, behind, acknowledged)
     }
 
-    /// Judges the places when all is known.
+    /// Judges the positions at the end of the history.
     pub fn finish(&mut self) {
         let mut standing: HashMap<(String, Position), Name> = HashMap::new();
         let (mut notes, mut lost) = (Vec::new(), Vec::new());
@@ -201,7 +201,7 @@ impl Places {
             .count()
     }
 
-    /// Never answered, and seen.
+    /// Without a reply, and received.
     pub fn recovered(&self) -> usize {
         let seen = |publication: &&Publication| {
             publication.acknowledged.is_none()
@@ -211,19 +211,19 @@ impl Places {
         self.publications.values().filter(seen).count()
     }
 
-    /// What was refused and seen nevertheless counts too.
+    /// Refused publications that a client received count too.
     pub fn unexpected(&self) -> usize {
         let denied =
             |publication: &&Publication| publication.refused && !publication.places.is_empty();
         self.unexpected + self.publications.values().filter(denied).count()
     }
 
-    /// Acknowledged, and gone after faults that must not lose it.
+    /// Acknowledged, and lost by faults that must not lose it.
     pub fn lost(&self) -> usize {
         self.lost
     }
 
-    /// What must be in a room's history: the acknowledged publications whose places are not lost.
+    /// What must be in a room's history: the acknowledged publications that are not lost.
     pub fn survivors(&self, room: &str) -> HashMap<u64, Name> {
         let all = self.publications.iter();
         let of_the_room = all.filter(|(_, publication)| publication.room == room);
@@ -240,20 +240,20 @@ impl Places {
         publication.is_some_and(|it| it.room == room && !it.refused)
     }
 
-    /// Publications that stand in two places although the first is not lost.
+    /// Publications at two positions although the first is not lost.
     pub fn duplicated(&self) -> usize {
         let twice = |publication: &&Publication| {
             let (room, places) = (&publication.room, &publication.places);
             let mut places: Vec<&Position> = places.iter().collect();
             places.sort_by_key(|at| (self.epochs.age(room, &at.epoch), at.offset));
-            let is_lost = |pair: &[&Position]| self.epochs.may_stand_anew(room, pair[0], pair[1]);
+            let is_lost = |pair: &[&Position]| self.epochs.may_repeat(room, pair[0], pair[1]);
             !places.windows(2).all(is_lost)
         };
         self.publications.values().filter(twice).count()
     }
 
-    /// Publications of one publisher to one room that stand before an earlier one: it waits for
-    /// each answer before the next.
+    /// Publications of one publisher to one room that are before an earlier one: the publisher
+    /// waits for each reply before the next.
     pub fn disordered(&self) -> usize {
         let mut standing: Vec<(usize, &str, &str, u64, u64)> = Vec::new();
         for ((publisher, seq), publication) in &self.publications {

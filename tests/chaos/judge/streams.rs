@@ -1,6 +1,6 @@
-//! What each client got in each of its rooms, looked at twice: as it came through the socket, where
-//! the server promised order without holes, and as the application got it, after the client had
-//! mended what it could.
+//! What each client received in each of its rooms, checked twice: on the socket, where the server
+//! promises order without holes, and in the application, after the client has recovered what it
+//! could.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,8 +16,8 @@ pub struct Streams {
     repeats: Vec<Repeat>,
 }
 
-/// A publication that the application of a client got twice, and where. Whether it may is known at
-/// the end.
+/// A publication that a client's application received twice, and where. Whether that is allowed is
+/// known at the end.
 struct Repeat {
     client: usize,
     room: String,
@@ -25,7 +25,7 @@ struct Repeat {
     sightings: [Sighting; 2],
 }
 
-/// A place, and whether the client recovered in an ended epoch at the time.
+/// A position, and whether the client was then recovering in an ended epoch.
 type Sighting = (Position, bool);
 
 #[derive(Default)]
@@ -35,8 +35,8 @@ pub struct Found {
     pub duplicated: usize,
     pub disordered: usize,
     pub unexpected: usize,
-    pub told: usize,
-    pub told_members: usize,
+    pub gaps: usize,
+    pub notified_members: usize,
     pub false_alarms: usize,
     pub notes: Vec<String>,
 }
@@ -52,21 +52,21 @@ impl Found {
 /// One client in one room.
 #[derive(Default)]
 struct Stream {
-    /// Where it stood first, and where the application stands.
+    /// The first position, and the application's position.
     start: Option<Position>,
     position: Option<Position>,
-    /// The last that came through the present connection, in the order of its offsets.
+    /// The last offset on the present connection.
     wire: Option<u64>,
-    /// What was leapt over on the wire, and has not come since.
+    /// Offsets that the wire skipped, and that have not arrived since.
     missing: BTreeSet<u64>,
-    told: usize,
+    gaps: usize,
     end: Option<Position>,
-    /// What the application got, and where last.
+    /// What the application received, and the last position of each.
     taken: HashMap<Name, Sighting>,
 }
 
 impl Streams {
-    /// Takes what the places have taken already.
+    /// Takes an event, after `places` has taken it.
     pub fn take(&mut self, event: &Event, places: &Places) {
         match event {
             Event::Joined {
@@ -94,7 +94,7 @@ impl Streams {
                     epoch: epoch.clone(),
                     offset: *offset,
                 };
-                self.told(*client, room, position, places);
+                self.gap(*client, room, position, places);
             }
             Event::Receive {
                 client,
@@ -146,7 +146,7 @@ impl Streams {
             return;
         };
         if recovered != Some(true) {
-            return self.told(client, room, answer, places);
+            return self.gap(client, room, answer, places);
         }
         let skipped = answer.offset.saturating_sub(since.offset);
         if answer.epoch != since.epoch {
@@ -162,27 +162,29 @@ impl Streams {
         }
     }
 
-    /// The client was told that it stands here now, whatever was before.
-    fn told(&mut self, client: usize, room: &str, position: Position, places: &Places) {
+    /// The client received a gap, or a join that is not recovered: this is its position now.
+    fn gap(&mut self, client: usize, room: &str, position: Position, places: &Places) {
         self.settle_wire(client, room);
-        let honest = places.epochs.ended(room);
+        let expected = places.epochs.ended(room);
         let stream = self.stream(client, room);
-        stream.told += 1;
+        stream.gaps += 1;
         stream.wire = Some(position.offset);
         let former = stream.position.replace(position.clone());
-        let cried_wolf = stream.told > honest;
-        self.found.told += 1;
-        if cried_wolf {
+        let is_false_alarm = stream.gaps > expected;
+        self.found.gaps += 1;
+        if is_false_alarm {
             self.found.false_alarms += 1;
             self.found.note(|| {
-                format!("client {client} in {room}: told of a gap from {former:?} to {position:?}, and nothing had happened")
+                format!(
+                    "client {client} in {room}: a gap from {former:?} to {position:?} without a fault"
+                )
             });
         }
         let worst = places.epochs.worst(room);
         let Some(former) = former.filter(|_| worst != Some(Loss::Everything)) else {
             return;
         };
-        // What is left of an ended epoch comes before the gap, and the gap stands at its end.
+        // The rest of an ended epoch comes before the gap, and the gap is at its end.
         let skipped = position.offset.saturating_sub(former.offset);
         if skipped > 0 {
             self.found.lost += skipped as usize;
@@ -198,7 +200,7 @@ impl Streams {
         }
     }
 
-    /// The application got a message: at most once, also across gaps.
+    /// The application received a message: at most once, also across gaps.
     fn taken(&mut self, client: usize, room: &str, name: Name, sighting: Sighting) {
         let former = self
             .stream(client, room)
@@ -214,7 +216,7 @@ impl Streams {
         }
     }
 
-    /// What was leapt over on this connection will not come any more.
+    /// Offsets that this connection skipped do not arrive any more.
     fn settle_wire(&mut self, client: usize, room: &str) {
         let missing = std::mem::take(&mut self.stream(client, room).missing);
         if !missing.is_empty() {
@@ -240,7 +242,7 @@ impl Streams {
                     format!("client {client} in {room}: {offset} came again after {wire}")
                 });
             } else {
-                // A wild offset must not make a set of millions.
+                // An absurd offset must not create a set of millions.
                 stream.missing.extend((wire + 1..offset).take(10_000));
                 stream.wire = Some(offset);
             }
@@ -266,7 +268,7 @@ impl Streams {
         position.clone_from(at);
     }
 
-    /// Compares where everyone stands with what was acknowledged.
+    /// Compares the position of each client with what was acknowledged.
     pub fn finish(mut self, places: &Places) -> Found {
         let mut acknowledged: HashMap<&str, Vec<(usize, &Position)>> = HashMap::new();
         for (room, at) in places.acknowledged() {
@@ -279,7 +281,7 @@ impl Streams {
             let stream = &self.streams[&(*client, room.clone())];
             let found = &mut self.found;
             found.memberships += 1;
-            found.told_members += usize::from(stream.told > 0);
+            found.notified_members += usize::from(stream.gaps > 0);
             if stream.end != stream.position {
                 found.unexpected += 1;
                 found.note(|| {
@@ -296,7 +298,7 @@ impl Streams {
             let all = acknowledged
                 .get(room.as_str())
                 .map_or(&[][..], Vec::as_slice);
-            // What came in former epochs was seen, or the client was told.
+            // Messages of former epochs were received, or the client received a gap.
             let unseen = all
                 .iter()
                 .filter(|(of, at)| *of > age || (*of == age && at.offset > end.offset))
@@ -310,8 +312,8 @@ impl Streams {
         self.found
     }
 
-    /// A publication in two places is a matter of the places; here it is one place that was sent
-    /// twice, with a gap between.
+    /// `Places` checks publications at two positions; this checks one position that was delivered
+    /// twice, with a gap in between.
     fn judge_repeats(&mut self, places: &Places) {
         let found = &mut self.found;
         for repeat in &self.repeats {

@@ -1,15 +1,15 @@
-//! How long things took: from publish call to callback, from a lost connection to being back, and
-//! the silence in the rooms.
+//! Durations: from publish call to callback, from a lost connection to the return, and the silence
+//! in the rooms.
 
 use std::collections::HashMap;
 
 use super::{Percentiles, Verdict};
 use crate::history::{Event, Fate};
 
-/// What is published so soon after the last fault still belongs to it.
+/// A message published this soon after the last fault still belongs to it.
 const SETTLING: u64 = 2_000_000;
 
-/// What Redis answered before it was away may still be on its way to a client for so long.
+/// How long a reply from before Redis went down may still be under way to a client.
 const UNDER_WAY: u64 = 500_000;
 
 #[derive(Default)]
@@ -19,8 +19,8 @@ pub struct Times {
     latencies: Vec<(u64, u64)>,
     fault: Option<u64>,
     healed: Option<u64>,
-    /// By room: the last that was heard, and the first after the last fault.
-    heard: HashMap<String, u64>,
+    /// By room: the time of the last message, and of the first after the last fault.
+    received: HashMap<String, u64>,
     again: HashMap<String, u64>,
     silence: u64,
     closed: HashMap<usize, u64>,
@@ -60,9 +60,9 @@ impl Times {
                 if let Some(invoked) = self.invoked.get(&(*publisher, *seq)) {
                     self.latencies.push((*invoked, at - invoked));
                 }
-                self.heard_in(room, at);
+                self.received_in(room, at);
             }
-            // The harness' own wish, to be away or to end.
+            // The harness closed it.
             Event::Closed {
                 code: 1000,
                 meant: true,
@@ -81,21 +81,21 @@ impl Times {
         }
     }
 
-    fn heard_in(&mut self, room: &str, at: u64) {
+    fn received_in(&mut self, room: &str, at: u64) {
         if !self.again.contains_key(room) && self.healed.is_some() {
             self.again.insert(room.to_owned(), at);
         }
-        let heard = self.heard.entry(room.to_owned()).or_insert(at);
-        // Two clients' lines may stand in another order than their times.
+        let received = self.received.entry(room.to_owned()).or_insert(at);
+        // Lines of two clients may be in another order than their times.
         if self.loaded {
-            self.silence = self.silence.max(at.saturating_sub(*heard));
+            self.silence = self.silence.max(at.saturating_sub(*received));
         }
-        *heard = at.max(*heard);
+        *received = at.max(*received);
     }
 
     pub fn finish(self, verdict: &mut Verdict) {
         let fault = self.fault.unwrap_or(u64::MAX);
-        // What was just under way when it began is of neither.
+        // A message under way at the start of the fault counts for neither.
         let quiet = fault.saturating_sub(UNDER_WAY);
         let healed = self.healed.map_or(u64::MAX, |healed| healed + SETTLING);
         let (mut before, mut during, mut after) = (Vec::new(), Vec::new(), Vec::new());
@@ -115,7 +115,7 @@ impl Times {
         verdict.acknowledged_in_absence = self.acknowledged_in_absence;
         verdict.closes = self.closes;
         verdict.silence = self.silence as f64 / 1e6;
-        let whole = self.again.len() == self.heard.len();
+        let whole = self.again.len() == self.received.len();
         let last = self.again.values().max().filter(|_| whole);
         verdict.works_again = last
             .zip(self.healed)

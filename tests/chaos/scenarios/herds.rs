@@ -1,4 +1,4 @@
-//! Slow readers, those who never read, and herds that come at once.
+//! Slow readers, clients that never read, and herds that connect at once.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use crate::world::World;
 const BULK: usize = 20_000;
 const BULK_RATE: u32 = 50;
 
-/// Rooms in which a herd is at home.
+/// Rooms that a herd joins.
 const HERD_ROOMS: usize = 10;
 
-/// Messages that each of a herd missed.
+/// Messages that each client of a herd missed.
 const MISSED: usize = 1000;
 
 pub fn scenarios() -> Vec<Scenario> {
@@ -31,7 +31,7 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario {
             name: "D1",
-            title: "a_slow_reader_is_closed_alone",
+            title: "slow_reader_is_closed_alone",
             bars: |_| Bars {
                 after_ratio: Some(1.5),
                 ..unnoticed()
@@ -42,14 +42,14 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "D2",
-            title: "a_client_that_never_reads_is_freed",
+            title: "client_that_never_reads_is_freed",
             before: |world| bulk_member(world).boxed_local(),
             act: |world| never_reads(world).boxed_local(),
             ..Scenario::PLAIN
         },
         Scenario {
             name: "D3",
-            title: "a_thundering_herd_is_taken_in",
+            title: "thundering_herd_is_accepted",
             plan: direct,
             bars: |_| Bars {
                 during_p99: Some(500),
@@ -60,7 +60,7 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "D4",
-            title: "a_returning_herd_recovers_by_shared_reads",
+            title: "returning_herd_recovers_by_shared_reads",
             plan: direct,
             act: |world| recover(world).boxed_local(),
             no_load: true,
@@ -74,7 +74,7 @@ async fn bulk_member(world: &mut World) {
     world.start_client(&["bulk".to_owned()]);
 }
 
-/// A megabyte a second for so long; ends early when `enough` says so.
+/// A megabyte a second for so long; ends early when `enough` is true.
 async fn bulk(world: &World, seconds: u32, mut enough: impl FnMut() -> bool) {
     let mut next = Instant::now();
     for round in 0..seconds * BULK_RATE {
@@ -99,8 +99,8 @@ async fn never_reads(world: &mut World) {
     until_freed(world, "a client never reads in a room of 1 MB/s", 0).await;
 }
 
-/// Lets a client in that reads at this rate, and speaks until the node has freed its file. The
-/// client itself would hear of its end only after all that nginx and the kernel have for it.
+/// Connects a client that reads at this rate, and publishes until the node has closed it. The
+/// client itself would see the close only after everything that nginx and the kernel buffer.
 async fn until_freed(world: &World, what: &str, rate: usize) {
     let files = || -> usize { world.cluster.nodes.iter().map(|slot| slot.files()).sum() };
     let memory = || {
@@ -174,8 +174,8 @@ async fn recover(world: &mut World) {
     while !glances(world, |glance| !glance.joined) {
         world.sleep(0.05).await;
     }
-    // The nodes unsubscribe from rooms without members after five seconds, and forget what was said
-    // there.
+    // The nodes unsubscribe from rooms without members after five seconds, and drop their
+    // recent messages.
     world.sleep(6.0).await;
     publish_missed(world).await;
     let before = log_reads(world);
@@ -223,8 +223,7 @@ async fn publish_missed(world: &World) {
     }
 }
 
-/// How often Redis has read a log: no other script asks how long a key has to live, and this one
-/// asks once.
+/// How often Redis has read a log: no other script calls PTTL, and this one calls it once.
 fn log_reads(world: &World) -> u64 {
     let stats = info(&world.cluster.redis[0], "commandstats");
     let line = |line: &str| {

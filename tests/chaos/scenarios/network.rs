@@ -1,5 +1,5 @@
-//! What happens to the network: a node cut off from Redis, wholly or in one direction, clients that
-//! vanish, nginx reloaded or killed, and connections that end in the middle of a word.
+//! Faults of the network: a node cut off from Redis, wholly or in one direction, clients that
+//! vanish, nginx reloaded or killed, and connections that end in the middle of a message.
 
 use std::time::{Duration, Instant};
 
@@ -13,28 +13,28 @@ use crate::proxy::{Flow, Way};
 use crate::raw::Raw;
 use crate::world::World;
 
-/// How soon a node must notice that it is cut off.
+/// How soon a node must detect that it is cut off.
 const DETECTED: Duration = Duration::from_secs(5);
 
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario {
             name: "C1",
-            title: "a_node_cut_off_from_redis_holds_its_clients",
+            title: "node_cut_off_from_redis_keeps_its_clients",
             bars: |_| unnoticed(),
             act: |world| partition(world, None).boxed_local(),
             ..Scenario::PLAIN
         },
         Scenario {
             name: "C2",
-            title: "a_node_that_hears_nothing_from_redis_holds_its_clients",
+            title: "node_that_receives_nothing_from_redis_keeps_its_clients",
             bars: |_| unnoticed(),
             act: |world| partition(world, Some(Way::ToClient)).boxed_local(),
             ..Scenario::PLAIN
         },
         Scenario {
             name: "C3",
-            title: "clients_that_vanish_are_gone_after_a_heartbeat",
+            title: "vanished_clients_are_closed_after_a_heartbeat",
             plan: Plan {
                 node: &["--heartbeat", "4s", "--pong-timeout", "2s"],
                 ..Plan::PLAIN
@@ -45,7 +45,7 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "C6",
-            title: "a_reloaded_nginx_loses_nothing",
+            title: "nginx_reload_loses_nothing",
             bars: |_| Bars {
                 back_all: Some(20_000),
                 ..whole()
@@ -55,7 +55,7 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "C7",
-            title: "a_killed_nginx_loses_nothing",
+            title: "nginx_kill_loses_nothing",
             bars: |_| Bars {
                 back_all: Some(20_000),
                 ..whole()
@@ -65,7 +65,7 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "C8",
-            title: "half_frames_and_slow_ways_lose_nothing",
+            title: "half_frames_and_slow_links_lose_nothing",
             bars: |_| whole(),
             act: |world| half_frames(world).boxed_local(),
             ..Scenario::PLAIN
@@ -85,7 +85,7 @@ async fn partition(world: &mut World, way: Option<Way>) {
     slot.hold_redis(way, Flow::Hold);
     let start = Instant::now();
     let detected = slot.until_ready(false, time).await;
-    world.within("node a says that it is not ready", detected, DETECTED);
+    world.within("node a reports that it is not ready", detected, DETECTED);
     runtime::sleep(time.saturating_sub(start.elapsed())).await;
     slot.hold_redis(None, Flow::Pass);
     world.healed();
@@ -93,7 +93,7 @@ async fn partition(world: &mut World, way: Option<Way>) {
     world.within("node a is ready again", ready, Duration::from_secs(1));
 }
 
-/// As TCP shows it to a node, a client whose network is gone is one that never says anything again.
+/// As TCP shows it to a node, a client without a network is one that never sends again.
 async fn vanish(world: &mut World) {
     let count = world.load.clients / 2;
     let before = files(world);
@@ -143,7 +143,7 @@ async fn kill_nginx(world: &mut World) {
     world.healed();
 }
 
-/// Connections to Redis and to clients end in the middle of what was said.
+/// Connections to Redis and to clients end in the middle of a message.
 async fn half_frames(world: &mut World) {
     for way in [Way::ToClient, Way::ToServer, Way::ToClient] {
         world.fault("half a frame, then the end, between nginx and nodes, and to Redis");

@@ -1,4 +1,4 @@
-//! What happens to nodes: killed, stopped in turn, frozen, and next to nodes of another version.
+//! Faults of nodes: killed, stopped in turn, frozen, and next to nodes of another version.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario {
             name: "A1",
-            title: "a_killed_nodes_clients_are_back_soon_and_miss_nothing",
+            title: "clients_of_a_killed_node_return_soon_and_miss_nothing",
             bars: |_| Bars {
                 back_p99: Some(3_000),
                 ..whole()
@@ -25,24 +25,24 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "A2",
-            title: "a_rolling_restart_loses_nothing",
+            title: "rolling_restart_loses_nothing",
             bars: |_| Bars {
                 back_all: Some(20_000),
                 ..whole()
             },
-            act: |world| roll(world).boxed_local(),
+            act: |world| restart_in_turn(world).boxed_local(),
             ..Scenario::PLAIN
         },
         Scenario {
             name: "A3",
-            title: "a_frozen_node_goes_on_where_it_was",
+            title: "frozen_node_continues_without_a_loss",
             bars: |_| whole(),
             act: |world| freeze(world).boxed_local(),
             ..Scenario::PLAIN
         },
         Scenario {
             name: "A4",
-            title: "all_nodes_killed_and_started_lose_nothing",
+            title: "kill_of_all_nodes_loses_nothing",
             bars: |_| Bars {
                 back_all: Some(20_000),
                 ..whole()
@@ -52,14 +52,14 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "A6",
-            title: "messages_of_another_version_disturb_nobody",
+            title: "messages_of_another_version_affect_no_client",
             bars: |_| unnoticed(),
             act: |world| another_version(world).boxed_local(),
             ..Scenario::PLAIN
         },
         Scenario {
             name: "A8",
-            title: "whoever_does_not_come_back_after_a_kill_is_gone_everywhere",
+            title: "members_lost_in_a_kill_leave_every_list",
             bars: |_| whole(),
             act: |world| kill_with_clients(world).boxed_local(),
             ..Scenario::PLAIN
@@ -99,7 +99,7 @@ async fn kill_with_clients(world: &mut World) {
     world.healed();
 }
 
-async fn roll(world: &mut World) {
+async fn restart_in_turn(world: &mut World) {
     for index in 0..2 {
         let label = world.cluster.nodes[index].label;
         let clients = world.clients_on(label);
@@ -141,14 +141,14 @@ async fn kill_all(world: &mut World) {
     world.healed();
 }
 
-/// There is one version of what nodes write to Redis; the next one's words come from here.
+/// There is one version of the wire format between nodes; these messages imitate the next one.
 async fn another_version(world: &mut World) {
-    world.fault("messages of a version that nobody knows, in every room");
+    world.fault("messages of an unknown version, in every room");
     for _ in 0..20 {
         for room in world.rooms() {
             let topic = format!("switchboard:{{{room}}}");
-            for said in ["2 0123456789abcdef 7 {\"new\":true}", "", "1 nonsense"] {
-                world.cluster.ask::<i64>(&["PUBLISH", &topic, said]);
+            for payload in ["2 0123456789abcdef 7 {\"new\":true}", "", "1 nonsense"] {
+                world.cluster.ask::<i64>(&["PUBLISH", &topic, payload]);
             }
         }
         world.sleep(0.05).await;

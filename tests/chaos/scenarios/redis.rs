@@ -1,4 +1,4 @@
-//! What happens to Redis: emptied, restarted, frozen, busy, failed over, out of memory, and away
+//! Faults of Redis: emptied, restarted, frozen, busy, failed over, out of memory, and away
 //! from the start.
 
 use std::collections::BTreeSet;
@@ -29,13 +29,13 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario {
             name: "B1",
-            title: "redis_comes_back_empty_and_everyone_is_told",
+            title: "redis_emptied_sends_every_member_a_gap",
             act: |world| restart_empty(world).boxed_local(),
             ..lost_data
         },
         Scenario {
             name: "B2",
-            title: "redis_comes_back_from_its_append_only_file_and_everyone_is_told",
+            title: "redis_restart_from_its_append_only_file_sends_gaps",
             plan: Plan {
                 redis: &["--appendonly yes"],
                 ..Plan::PLAIN
@@ -45,13 +45,13 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "B2RDB",
-            title: "redis_comes_back_from_old_data_and_everyone_is_told",
+            title: "redis_restart_from_old_data_sends_gaps",
             act: |world| restart_from_old_data(world).boxed_local(),
             ..lost_data
         },
         Scenario {
             name: "B3",
-            title: "killed_connections_to_redis_are_noticed_by_nobody",
+            title: "killed_connections_to_redis_affect_no_client",
             bars: |_| Bars {
                 during_p99: Some(1_000),
                 ..unnoticed()
@@ -61,7 +61,7 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "B4",
-            title: "a_redis_frozen_for_three_seconds_costs_only_time",
+            title: "redis_frozen_for_three_seconds_costs_only_time",
             bars: |_| Bars {
                 works_again: Some(2_000),
                 after_ratio: Some(1.5),
@@ -72,14 +72,14 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "B5",
-            title: "a_redis_frozen_for_fifteen_seconds_closes_no_socket",
+            title: "redis_frozen_for_fifteen_seconds_closes_no_socket",
             bars: |_| unnoticed(),
             act: |world| freeze_long(world).boxed_local(),
             ..Scenario::PLAIN
         },
         Scenario {
             name: "B6",
-            title: "a_busy_redis_costs_only_time",
+            title: "busy_redis_costs_only_time",
             bars: |_| Bars {
                 during_p99: Some(2_500),
                 ..unnoticed()
@@ -89,7 +89,7 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "B7",
-            title: "a_failover_to_a_replica_that_lags_is_told",
+            title: "failover_to_a_lagging_replica_sends_gaps",
             plan: follower,
             bars: |_| Bars {
                 works_again: Some(3_000),
@@ -100,7 +100,7 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "B8",
-            title: "a_demoted_master_whose_sockets_live_is_left",
+            title: "demoted_master_with_open_sockets_is_abandoned",
             plan: follower,
             bars: |_| Bars {
                 works_again: Some(5_000),
@@ -111,14 +111,14 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "B9",
-            title: "a_redis_without_memory_refuses_and_loses_nothing",
+            title: "redis_without_memory_refuses_and_loses_nothing",
             bars: |_| unnoticed(),
             act: |world| out_of_memory(world).boxed_local(),
             ..Scenario::PLAIN
         },
         Scenario {
             name: "B10",
-            title: "a_subscription_cut_by_its_output_limit_is_refilled",
+            title: "subscription_cut_by_its_output_limit_is_refilled",
             plan: Plan {
                 redis: &["--client-output-buffer-limit pubsub 65536 0 0"],
                 ..Plan::PLAIN
@@ -130,13 +130,13 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "B11",
-            title: "deleted_keys_are_told_and_stop_no_room",
+            title: "deleted_keys_send_gaps_and_stop_no_room",
             act: |world| delete_keys(world).boxed_local(),
             ..lost_data
         },
         Scenario {
             name: "B12",
-            title: "a_node_waits_for_a_redis_that_is_not_there_yet",
+            title: "node_waits_for_a_redis_that_is_not_up_yet",
             plan: Plan {
                 redis_absent: true,
                 ..Plan::PLAIN
@@ -147,7 +147,7 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "B13",
-            title: "a_clean_restart_of_redis_loses_nothing_and_is_told",
+            title: "clean_restart_of_redis_loses_nothing_and_sends_gaps",
             plan: Plan {
                 redis: &["--appendonly yes --appendfsync always"],
                 ..Plan::PLAIN
@@ -157,7 +157,7 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "B14",
-            title: "a_coordinated_failover_loses_nothing_and_is_told",
+            title: "coordinated_failover_loses_nothing_and_sends_gaps",
             plan: follower,
             bars: |_| Bars {
                 works_again: Some(5_000),
@@ -175,7 +175,7 @@ async fn restart_empty(world: &mut World) {
         Rooms::Everywhere,
         Loss::Everything,
     );
-    // It answers by hanging up.
+    // It replies by closing the connection.
     let _ = world.cluster.redis[0].try_query::<Value>(&["SHUTDOWN", "NOSAVE"]);
     world.cluster.kill_redis(0);
     world.absent(true);
@@ -251,7 +251,7 @@ async fn freeze_long(world: &mut World) {
     for slot in &world.cluster.nodes {
         let limit = Duration::from_secs(14).saturating_sub(start.elapsed());
         let found = slot.until_ready(false, limit).await;
-        let what = format!("node {} says that it is not ready", slot.label);
+        let what = format!("node {} reports that it is not ready", slot.label);
         let took = found.map(|_| start.elapsed());
         world.within(&what, took, Duration::from_secs(5));
     }
@@ -276,7 +276,7 @@ async fn busy(world: &mut World) {
         .collect();
     for _ in 0..2 {
         world.fault("Redis: DEBUG SLEEP 1");
-        world.cluster.tell(&["DEBUG", "SLEEP", "1"]);
+        world.cluster.spawn_command(&["DEBUG", "SLEEP", "1"]);
         world.sleep(if world.load.long { 5.0 } else { 2.5 }).await;
     }
     world.fault("Redis: CLIENT PAUSE 2000 WRITE");
@@ -296,8 +296,8 @@ async fn busy(world: &mut World) {
 
 async fn fail_over(world: &mut World) {
     let written = |world: &World| {
-        let said = info(&world.cluster.redis[0], "replication");
-        figure(&said, "master_repl_offset")
+        let info = info(&world.cluster.redis[0], "replication");
+        figure(&info, "master_repl_offset")
     };
     world.saved();
     let before = written(world);
@@ -315,12 +315,12 @@ async fn fail_over(world: &mut World) {
     world.healed();
 }
 
-/// Waits until the replica has so much of what the master wrote.
+/// Waits until the replica has this offset of the master's stream.
 async fn until_replicated(world: &World, written: u64) {
     let start = Instant::now();
     let received = || {
-        let said = info(&world.cluster.redis[1], "replication");
-        figure(&said, "slave_repl_offset")
+        let info = info(&world.cluster.redis[1], "replication");
+        figure(&info, "slave_repl_offset")
     };
     while received() < written && start.elapsed() < Duration::from_secs(10) {
         world.sleep(0.01).await;
@@ -337,8 +337,8 @@ async fn fail_over_together(world: &mut World) {
     world.cluster.ask::<String>(&["FAILOVER"]);
     let start = Instant::now();
     let is_master = |world: &World| {
-        let said = info(&world.cluster.redis[1], "replication");
-        said.contains("role:master")
+        let info = info(&world.cluster.redis[1], "replication");
+        info.contains("role:master")
     };
     while !is_master(world) && start.elapsed() < Duration::from_secs(10) {
         world.sleep(0.01).await;
@@ -377,14 +377,14 @@ async fn out_of_memory(world: &mut World) {
     world.healed();
 }
 
-/// How many rooms there are for great messages.
+/// The number of rooms for large messages.
 const BULK_ROOMS: usize = 4;
 
 fn bulk_room(number: usize) -> String {
     format!("bulk{}", number % BULK_ROOMS)
 }
 
-/// Members of the rooms for great messages, on both nodes.
+/// Members of the rooms for large messages, on both nodes.
 async fn bulk_members(world: &mut World) {
     for _ in 0..2 {
         for number in 0..BULK_ROOMS {
@@ -393,7 +393,7 @@ async fn bulk_members(world: &mut World) {
     }
 }
 
-/// Redis cuts off whoever has 64 kB to come; what is published at once is ten times as much.
+/// Redis closes a subscriber with more than 64 kB of pending output; a burst is ten times as much.
 async fn overflow(world: &mut World) {
     let mut cuts = 0;
     for _ in 0..8 {
@@ -414,7 +414,7 @@ async fn overflow(world: &mut World) {
         .check("Redis has cut subscriptions off", cuts > 0, cuts);
 }
 
-/// The numbers that Redis has given to its subscribers' connections.
+/// Redis' ids of its subscribers' connections.
 fn subscribers(world: &World) -> BTreeSet<String> {
     let list: String = world.cluster.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]);
     let number = |line: &str| Some(line.split_whitespace().next()?.to_owned());
@@ -427,7 +427,7 @@ async fn delete_keys(world: &mut World) {
     world.sleep(1.0).await;
     let room = world.rooms()[0].clone();
     let what = format!("the meta key of {room} is deleted");
-    // The former epochs are forgotten with it, although the log stays.
+    // The record of former epochs is lost with it, although the log stays.
     world.ending_fault(what, Rooms::In(room.clone()), Loss::Everything);
     let meta = format!("switchboard:{{{room}}}:meta");
     world.cluster.ask::<i64>(&["DEL", &meta]);

@@ -1,4 +1,4 @@
-//! What a client makes of what it hears: pushes, and the answers to what it asked.
+//! How a client handles the frames that it receives: pushes, and replies to its requests.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::super::Members;
-use super::{Asked, Lost, STEADY_AFTER, Serving, Timer, dropped, jitter};
+use super::{Lost, Pending, STEADY_AFTER, Serving, Timer, dropped, jitter};
 use crate::history::{Event, Fate, Kept, Position};
 
-/// What a server says; which fields there are depends on the type.
+/// A frame of the server; which fields it has depends on its type.
 #[derive(Deserialize)]
-struct Said<'a> {
+struct Frame<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     id: Option<u64>,
@@ -52,7 +52,7 @@ struct Listed {
     connections: u32,
 }
 
-impl Said<'_> {
+impl Frame<'_> {
     fn position(&self) -> Option<Position> {
         Some(Position {
             epoch: self.epoch.as_deref()?.to_owned(),
@@ -61,7 +61,7 @@ impl Said<'_> {
     }
 }
 
-/// Who published a message, and which of its publications it is.
+/// The publisher of a message, and the number of the publication.
 #[derive(Clone, Copy, Deserialize)]
 struct Data {
     p: usize,
@@ -69,56 +69,56 @@ struct Data {
 }
 
 impl Serving<'_> {
-    pub(super) fn said(&mut self, text: &str) -> Result<(), Lost> {
-        let Ok(said) = serde_json::from_str::<Said<'_>>(text) else {
-            self.strange(text);
+    pub(super) fn receive_text(&mut self, text: &str) -> Result<(), Lost> {
+        let Ok(frame) = serde_json::from_str::<Frame<'_>>(text) else {
+            self.unexpected(text);
             return Ok(());
         };
-        if let Some(id) = said.id {
-            match self.asked.remove(&id) {
-                Some(asked) => {
+        if let Some(id) = frame.id {
+            match self.pending.remove(&id) {
+                Some(pending) => {
                     self.timers.retain(|(_, timer)| *timer != Timer::Answer(id));
-                    self.answered(asked, &said, text);
+                    self.answered(pending, &frame, text);
                 }
-                None => self.strange(text),
+                None => self.unexpected(text),
             }
             return Ok(());
         }
-        match &*said.kind {
-            "welcome" => self.welcomed(&said),
-            "message" => return self.message(&said, text),
-            // Nothing is ever said in the personal rooms here, so that nothing in them is lost to
-            // anyone.
+        match &*frame.kind {
+            "welcome" => self.welcomed(&frame),
+            "message" => return self.message(&frame, text),
+            // The scenarios publish nothing to personal rooms, so a gap there loses nothing.
             "gap"
-                if said
+                if frame
                     .room
                     .as_deref()
                     .is_some_and(|room| room.starts_with('@')) => {}
-            "gap" => self.gap(&said, text),
+            "gap" => self.gap(&frame, text),
             "bye" => {
-                let wait = Duration::from_millis(said.retry.unwrap_or(0));
+                let wait = Duration::from_millis(frame.retry.unwrap_or(0));
                 self.return_at = Some(Instant::now() + wait);
                 self.after(wait, Timer::Leave);
             }
-            // The place in the personal room comes later where it was not known when the client
-            // signed in.
+            // The position in the personal room arrives later, if it was unknown at sign-in.
             "ok" => {}
-            "joined" | "left" => self.told(&said, text),
-            "members" => self.ask_anew(&said, text),
-            _ => self.strange(text),
+            "joined" | "left" => self.presence_event(&frame, text),
+            "members" => self.members_reset(&frame, text),
+            _ => self.unexpected(text),
         }
         Ok(())
     }
 
-    fn strange(&mut self, text: &str) {
-        let (client, said) = (self.client.number, text.chars().take(300).collect());
-        self.client.recorder.note(Event::Strange { client, said });
+    fn unexpected(&mut self, text: &str) {
+        let (client, text) = (self.client.number, text.chars().take(300).collect());
+        self.client
+            .recorder
+            .note(Event::Unexpected { client, text });
     }
 
-    fn welcomed(&mut self, said: &Said<'_>) {
-        let node = said.node.as_deref().unwrap_or_default().to_owned();
+    fn welcomed(&mut self, frame: &Frame<'_>) {
+        let node = frame.node.as_deref().unwrap_or_default().to_owned();
         self.timers.retain(|(_, timer)| *timer != Timer::Greeting);
-        self.heartbeat = Duration::from_secs(said.heartbeat.unwrap_or(25));
+        self.heartbeat = Duration::from_secs(frame.heartbeat.unwrap_or(25));
         self.after(STEADY_AFTER, Timer::Steady);
         self.after(self.heartbeat, Timer::Watch);
         self.node = Some(node.clone());
@@ -126,14 +126,15 @@ impl Serving<'_> {
         self.client.recorder.note(Event::Open { client, node });
     }
 
-    fn message(&mut self, said: &Said<'_>, text: &str) -> Result<(), Lost> {
-        let (Some(name), Some(offset), Some(data)) = (said.room.as_deref(), said.offset, said.data)
+    fn message(&mut self, frame: &Frame<'_>, text: &str) -> Result<(), Lost> {
+        let (Some(name), Some(offset), Some(data)) =
+            (frame.room.as_deref(), frame.offset, frame.data)
         else {
-            self.strange(text);
+            self.unexpected(text);
             return Ok(());
         };
         let Some(room) = self.client.rooms.get_mut(name) else {
-            self.strange(text);
+            self.unexpected(text);
             return Ok(());
         };
         let position = room.position.clone();
@@ -160,40 +161,41 @@ impl Serving<'_> {
         Ok(())
     }
 
-    fn told(&mut self, said: &Said<'_>, text: &str) {
+    fn presence_event(&mut self, frame: &Frame<'_>, text: &str) {
         let (Some(room), Some(user), Some(version)) =
-            (said.room.as_deref(), said.user.as_deref(), said.version)
+            (frame.room.as_deref(), frame.user.as_deref(), frame.version)
         else {
-            return self.strange(text);
+            return self.unexpected(text);
         };
-        self.client.recorder.note(Event::Told {
+        self.client.recorder.note(Event::PresenceEvent {
             client: self.client.number,
             room: room.to_owned(),
             user: user.to_owned(),
-            here: said.kind == "joined",
+            here: frame.kind == "joined",
             version,
         });
     }
 
-    /// Too much has changed among a room's members. The harness asks for the list at the end.
-    fn ask_anew(&mut self, said: &Said<'_>, text: &str) {
-        let Some(room) = said.room.as_deref().filter(|_| said.version.is_some()) else {
-            return self.strange(text);
+    /// The node reports too many changes of a room's members. The harness requests the list at the
+    /// end.
+    fn members_reset(&mut self, frame: &Frame<'_>, text: &str) {
+        let Some(room) = frame.room.as_deref().filter(|_| frame.version.is_some()) else {
+            return self.unexpected(text);
         };
-        self.client.recorder.note(Event::AskAnew {
+        self.client.recorder.note(Event::MembersReset {
             client: self.client.number,
             room: room.to_owned(),
         });
     }
 
-    fn gap(&mut self, said: &Said<'_>, text: &str) {
-        let (Some(name), Some(position)) = (said.room.as_deref(), said.position()) else {
-            return self.strange(text);
+    fn gap(&mut self, frame: &Frame<'_>, text: &str) {
+        let (Some(name), Some(position)) = (frame.room.as_deref(), frame.position()) else {
+            return self.unexpected(text);
         };
         let Some(room) = self.client.rooms.get_mut(name) else {
-            return self.strange(text);
+            return self.unexpected(text);
         };
-        // While a join is on its way, its answer is what counts.
+        // While a join is pending, only its reply counts.
         if !room.is_joined() {
             return;
         }
@@ -206,18 +208,18 @@ impl Serving<'_> {
         });
     }
 
-    fn answered(&mut self, asked: Asked, said: &Said<'_>, text: &str) {
-        let error = (said.kind == "error").then(|| said.code.as_deref().unwrap_or("error"));
+    fn answered(&mut self, pending: Pending, frame: &Frame<'_>, text: &str) {
+        let error = (frame.kind == "error").then(|| frame.code.as_deref().unwrap_or("error"));
         let passing = matches!(error, Some("unknown" | "unavailable" | "rate"));
-        match asked {
-            Asked::Ping => {}
-            Asked::Auth if passing => {
+        match pending {
+            Pending::Ping => {}
+            Pending::Auth if passing => {
                 let wait = jitter(&mut self.client.random, 0);
                 self.after(wait, Timer::Authenticate);
             }
-            Asked::Auth => {
+            Pending::Auth => {
                 if error.is_some() {
-                    return self.strange(text);
+                    return self.unexpected(text);
                 }
                 self.signed_in = true;
                 let client = self.client.number;
@@ -227,7 +229,7 @@ impl Serving<'_> {
                 let rooms: Vec<String> = self.client.rooms.keys().cloned().collect();
                 rooms.iter().for_each(|room| self.pump(room));
             }
-            Asked::Join { room, .. } if passing => {
+            Pending::Join { room, .. } if passing => {
                 let tries = self.client.rooms.get_mut(&room).map_or(0, |room| {
                     room.tries += 1;
                     room.tries - 1
@@ -235,21 +237,21 @@ impl Serving<'_> {
                 let wait = jitter(&mut self.client.random, tries);
                 self.after(wait, Timer::Join(room));
             }
-            Asked::Join { room, since } => match said.position().filter(|_| error.is_none()) {
-                Some(answer) => self.joined(room, since, answer, said),
-                None => self.strange(text),
+            Pending::Join { room, since } => match frame.position().filter(|_| error.is_none()) {
+                Some(answer) => self.joined(room, since, answer, frame),
+                None => self.unexpected(text),
             },
-            Asked::Publish { room, seq } => self.published(room, seq, said, error),
-            // It is asked again.
-            Asked::Members { .. } | Asked::History { .. } if passing => {}
-            Asked::History { room, known } => match (&said.messages, said.more) {
+            Pending::Publish { room, seq } => self.published(room, seq, frame, error),
+            // The harness repeats the request.
+            Pending::Members { .. } | Pending::History { .. } if passing => {}
+            Pending::History { room, known } => match (&frame.messages, frame.more) {
                 (Some(page), Some(more)) => {
-                    let epoch = said.epoch.as_deref().map(str::to_owned);
+                    let epoch = frame.epoch.as_deref().map(str::to_owned);
                     self.history_page(room, epoch, page, known, more);
                 }
-                _ => self.strange(text),
+                _ => self.unexpected(text),
             },
-            Asked::Members { room } => match (&said.members, said.version, said.anonymous) {
+            Pending::Members { room } => match (&frame.members, frame.version, frame.anonymous) {
                 (Some(members), Some(version), Some(anonymous)) => {
                     let users = members
                         .iter()
@@ -261,12 +263,12 @@ impl Serving<'_> {
                     };
                     self.client.glance().members.insert(room, members);
                 }
-                _ => self.strange(text),
+                _ => self.unexpected(text),
             },
         }
     }
 
-    /// Puts a page before those that are known, and asks for the one before it if there is more.
+    /// Prepends a page to the known ones, and requests the one before it if there is more.
     fn history_page(
         &mut self,
         room: String,
@@ -281,7 +283,7 @@ impl Serving<'_> {
             seq: past.data.n,
         });
         let all: Vec<Kept> = page.chain(known.iter().copied()).collect();
-        // A page without messages would be asked for again and again.
+        // An empty page would be requested for ever.
         if more && all.len() > known.len() {
             self.ask_history(room, all);
         } else {
@@ -290,22 +292,32 @@ impl Serving<'_> {
         }
     }
 
-    fn joined(&mut self, name: String, since: Option<Position>, answer: Position, said: &Said<'_>) {
+    fn joined(
+        &mut self,
+        name: String,
+        since: Option<Position>,
+        answer: Position,
+        frame: &Frame<'_>,
+    ) {
         if let Some(room) = self.client.rooms.get_mut(&name) {
-            room.joined(answer.clone(), since.as_ref(), said.recovered == Some(true));
+            room.joined(
+                answer.clone(),
+                since.as_ref(),
+                frame.recovered == Some(true),
+            );
         }
         self.client.recorder.note(Event::Joined {
             client: self.client.number,
             room: name,
-            top: said.top.unwrap_or(answer.offset),
+            top: frame.top.unwrap_or(answer.offset),
             epoch: answer.epoch,
             offset: answer.offset,
             since,
-            recovered: said.recovered,
+            recovered: frame.recovered,
         });
     }
 
-    fn published(&mut self, name: String, seq: u64, said: &Said<'_>, error: Option<&str>) {
+    fn published(&mut self, name: String, seq: u64, frame: &Frame<'_>, error: Option<&str>) {
         let Some(room) = self.client.rooms.get_mut(&name) else {
             return;
         };
@@ -320,7 +332,7 @@ impl Serving<'_> {
         }
         room.queue.pop_front();
         self.client.glance().unanswered -= 1;
-        match (error, said.position()) {
+        match (error, frame.position()) {
             (None, Some(at)) => self.client.recorder.note(Event::Ok {
                 client: self.client.number,
                 room: name.clone(),
