@@ -24,7 +24,7 @@ use crate::support::{Outcome, machine, size};
 const MEMBERS: [usize; 5] = [10, 100, 1000, 5000, 10_000];
 const PER_TURN: [u64; 3] = [1, 16, 64];
 
-/// Who join and leave together.
+/// Sessions that join and leave together.
 const NEWCOMERS: usize = 100;
 
 const LIMITS: OutboxLimits = OutboxLimits {
@@ -32,8 +32,8 @@ const LIMITS: OutboxLimits = OutboxLimits {
     frames: 4096,
 };
 
-/// A dispatcher with one room, and the ends of its members' outboxes.
-struct House {
+/// A dispatcher with one room, and the readers of its members' outboxes.
+struct Fixture {
     dispatcher: Dispatcher,
     metrics: Arc<Metrics>,
     room: RoomName,
@@ -57,21 +57,21 @@ pub fn run() -> Outcome {
         ],
     );
     for members in MEMBERS {
-        let mut house = House::open()?;
-        house.enter(members)?;
+        let mut fixture = Fixture::open()?;
+        fixture.enter(members)?;
         let mut cells = vec![members.to_string()];
         for count in PER_TURN {
-            let cost = house.publish(members, count)?;
+            let cost = fixture.publish(members, count)?;
             cells.push(format!("{cost:.1}"));
         }
-        let (join, leave) = house.come_and_go(members)?;
+        let (join, leave) = fixture.join_and_leave(members)?;
         cells.extend([format!("{join:.0}"), format!("{leave:.0}")]);
         table.row(&cells);
     }
     Ok(())
 }
 
-impl House {
+impl Fixture {
     fn open() -> Outcome<Self> {
         let settings = Settings {
             incarnation: Incarnation(1),
@@ -103,7 +103,7 @@ impl House {
         })
     }
 
-    /// Lets newcomers open and join; the broker's part is played here.
+    /// Opens sessions and joins them to the room; this bench acts as the broker.
     fn enter(&mut self, count: usize) -> Outcome<Duration> {
         let first = self.readers.len();
         let opened: Vec<Event> = (first..first + count).map(|n| self.opened(n)).collect();
@@ -141,7 +141,7 @@ impl House {
         }
     }
 
-    /// What a broker would answer to what was asked.
+    /// Answers the dispatcher's requests as a broker does.
     fn answer(&mut self) {
         let requests: Vec<Request> = self.dispatcher.take_requests().collect();
         let answers = requests.into_iter().filter_map(|request| match request {
@@ -176,20 +176,20 @@ impl House {
         start.elapsed()
     }
 
-    /// Nanoseconds per delivery in a middling turn, when so many publications come in each. The
-    /// median, because a turn in which the kernel ran something else says nothing about the
+    /// Nanoseconds per delivery in the median turn, with so many publications in each. The
+    /// median, because a turn in which the kernel ran something else does not measure the
     /// dispatcher.
     fn publish(&mut self, members: usize, count: u64) -> Outcome<f64> {
         let mut turns = Vec::new();
         let delivered = self.metrics.delivered_total.get();
         let end = Instant::now() + Duration::from_millis(size(300, 3000));
         while Instant::now() < end || turns.len() < 16 {
-            let events: Vec<Event> = (0..count).map(|_| self.said()).collect();
+            let events: Vec<Event> = (0..count).map(|_| self.publication()).collect();
             turns.push(self.turns(events));
             let expected = drain(&self.readers[0]);
             for reader in &self.readers[1..members] {
                 if drain(reader) != expected || expected.0 == 0 {
-                    return Err("the members did not all get the same".into());
+                    return Err("the members did not all receive the same".into());
                 }
             }
         }
@@ -201,7 +201,7 @@ impl House {
         Ok(median(turns) / (count * members as u64) as f64)
     }
 
-    fn said(&mut self) -> Event {
+    fn publication(&mut self) -> Event {
         self.offset += 1;
         Event::Broker(BrokerEvent::Message {
             room: self.room.clone(),
@@ -219,7 +219,7 @@ impl House {
 
     /// Nanoseconds for one more to join a room of so many, and to leave it: as many as a turn
     /// takes, again and again.
-    fn come_and_go(&mut self, members: usize) -> Outcome<(f64, f64)> {
+    fn join_and_leave(&mut self, members: usize) -> Outcome<(f64, f64)> {
         let (mut joins, mut leaves) = (Vec::new(), Vec::new());
         for _ in 0..size(15, 50) {
             let first = self.readers.len();
@@ -234,26 +234,28 @@ impl House {
             leaves.push(self.turns(leaving.collect()));
             for session in first..first + NEWCOMERS {
                 let session = SessionId(session as u64);
-                let farewell = None;
-                self.turns(vec![Event::Closed { session, farewell }]);
+                self.turns(vec![Event::Closed {
+                    session,
+                    farewell: None,
+                }]);
             }
             self.readers.truncate(first);
         }
         if self.readers.len() != members {
-            return Err("someone has stayed".into());
+            return Err("a session has not left".into());
         }
         let each = |times| median(times) / NEWCOMERS as f64;
         Ok((each(joins), each(leaves)))
     }
 }
 
-/// The middling duration, in nanoseconds.
+/// The median duration, in nanoseconds.
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_nanos() as f64
 }
 
-/// Takes what waits in an outbox; how many chunks and bytes it was.
+/// Drains an outbox; returns the number of chunks and bytes.
 fn drain(reader: &OutboxReader) -> (usize, usize) {
     let (mut chunks, mut bytes) = (0, 0);
     while let Some(Chunk::Frames(frames)) = reader.try_recv() {

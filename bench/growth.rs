@@ -1,6 +1,6 @@
 //! Whether a delivery costs the same in large rooms, beside many rooms, and on many nodes. Each
 //! figure is divided by the plain limit's, for the kernel's own share grows too; the last column
-//! tells by how much that ratio has grown since the first row.
+//! is the growth of that ratio since the first row.
 
 use crate::support::closed_loop::{self, Case, Measured};
 use crate::support::load::Load;
@@ -65,7 +65,7 @@ fn rooms() -> Outcome {
     let mut table = Growth::begin(title, "rooms");
     for others in OTHER_ROOMS {
         let plain = Server::start(Kind::Plain)?;
-        // Nobody answers pings while a figure is taken.
+        // The clients answer no pings while a figure is taken.
         let options = ["--max-rooms", "200000", "--heartbeat", "1h"];
         let node = Server::start_node(Role::Server, &options, None)?;
         let mut crowds = [Load::new()?, Load::new()?];

@@ -1,5 +1,5 @@
-//! What a connection costs that says nothing: to be made (upgrade, welcome, join and its answer),
-//! to be kept, and what of it is given back in the end.
+//! The cost of an idle connection: to open it (upgrade, welcome, join and its reply), to keep it,
+//! and how much memory is released in the end.
 
 use std::time::{Duration, Instant};
 
@@ -52,9 +52,9 @@ pub fn run() -> Outcome {
     Ok(())
 }
 
-/// Lets so many come, be silent, and go.
+/// Opens so many connections, leaves them idle, and closes them.
 pub fn measure(server: &Server, connections: usize) -> Outcome<Measured> {
-    // What is needed once, whoever comes, is not a connection's cost.
+    // Allocations that are made only once are not a connection's cost.
     let mut first = Load::new()?;
     first.members(server, 10, |_| "first".into())?;
     let files = server.open_files();
@@ -77,7 +77,7 @@ pub fn measure(server: &Server, connections: usize) -> Outcome<Measured> {
 
     drop(load);
     gone(server, files)?;
-    // The allocator gives back what nobody has asked for in a second.
+    // The allocator releases memory that is unused for a second.
     std::thread::sleep(Duration::from_secs(3));
     let kept = server.resident();
     let each = |bytes: u64| bytes.saturating_sub(base) as f64 / connections as f64;

@@ -1,5 +1,5 @@
-//! What it costs a server to let a client in: the upgrade with its welcome, then joining a room and
-//! being told so. Rounds on the same server, which has paid for its first connections before; the
+//! What it costs a server to accept a client: the upgrade with its welcome, then a join and its
+//! reply. Rounds on the same server, which has paid for its first connections before; the
 //! middling one counts.
 
 use crate::support::load::Load;

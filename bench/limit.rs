@@ -1,9 +1,9 @@
 //! The physical limit: what a server made for nothing but this can do on this machine with this
 //! kernel. One thread, bare epoll, no heartbeats, no history, no limits, no checks. It speaks the
-//! native dialogue with frames of a node's length.
+//! native protocol with frames of a node's length.
 //!
 //! *Plain* sends each message to each member at once, in one `send`. *Merging* reads what all its
-//! sockets hold, then sends each member what its room was told in that pass, in one `send`. Two of
+//! sockets hold, then sends each member its room's messages of that pass, in one `send`. Two of
 //! either are tied by a `relay` through Redis. *Logging* is plain, and its relay also writes the
 //! log that a node writes.
 
@@ -40,7 +40,7 @@ struct Limit {
     rooms: HashMap<String, usize>,
     members: Vec<Room>,
     /// Rooms and peers with something to send at the end of the pass.
-    told: Vec<usize>,
+    unsent: Vec<usize>,
     answered: Vec<usize>,
     /// To the other nodes, if it is not alone.
     relay: Option<Relay>,
@@ -90,7 +90,7 @@ pub fn run(kind: Kind, port: u16, redis: Option<u16>) -> Outcome {
         peers: Slab::new(),
         rooms: HashMap::new(),
         members: Vec::new(),
-        told: Vec::new(),
+        unsent: Vec::new(),
         answered: Vec::new(),
         relay,
     };
@@ -111,7 +111,7 @@ impl Limit {
                 match event.data.u64() {
                     LISTENER => self.accept(listener)?,
                     PUBLISHES => self.acknowledge(&mut buffer)?,
-                    SUBSCRIPTION => self.hear(&mut buffer)?,
+                    SUBSCRIPTION => self.receive_published(&mut buffer)?,
                     peer => self.serve_peer(peer as usize, event.flags, &mut buffer)?,
                 }
             }
@@ -176,7 +176,7 @@ impl Limit {
             at += frame.end;
             frames::unmask(payload, frame.mask.unwrap_or_default());
             if frame.kind == frames::Kind::Text {
-                self.obey(index, std::str::from_utf8(payload)?)?;
+                self.execute(index, std::str::from_utf8(payload)?)?;
             }
         }
         if let Some(peer) = self.peers.get_mut(index) {
@@ -186,7 +186,7 @@ impl Limit {
         Ok(())
     }
 
-    fn obey(&mut self, index: usize, text: &str) -> Outcome {
+    fn execute(&mut self, index: usize, text: &str) -> Outcome {
         let id = between(text, "\"id\":", ",").ok_or("a command without id")?;
         let name = between(text, "\"room\":\"", "\"").ok_or("a command without room")?;
         let room = self.room(name);
@@ -194,18 +194,21 @@ impl Limit {
             self.members[room].peers.push(index);
             self.peers[index].room = Some(room);
         } else {
-            let data = text.split_once("\"data\":").ok_or("nothing to say")?.1;
+            let data = text
+                .split_once("\"data\":")
+                .ok_or("a publish without data")?
+                .1;
             let data = &data[..data.len() - 1];
             if let Some(relay) = &mut self.relay {
                 relay.publish(index, id, name, room, data);
                 return if self.merging { Ok(()) } else { relay.flush() };
             }
-            self.say(room, data)?;
+            self.deliver(room, data)?;
         }
         self.answer(index, id, room)
     }
 
-    /// Tells publishers that Redis has what they said.
+    /// Sends publishers the replies to what Redis has acknowledged.
     fn acknowledge(&mut self, buffer: &mut [u8]) -> Outcome {
         let Some(relay) = &mut self.relay else {
             return Ok(());
@@ -216,17 +219,17 @@ impl Limit {
         Ok(())
     }
 
-    /// Says what any node has published.
-    fn hear(&mut self, buffer: &mut [u8]) -> Outcome {
-        let (read, words) = match &mut self.relay {
-            Some(relay) => (relay.read(buffer)?, relay.words()),
+    /// Delivers what any node has published.
+    fn receive_published(&mut self, buffer: &mut [u8]) -> Outcome {
+        let (read, fields) = match &mut self.relay {
+            Some(relay) => (relay.read(buffer)?, relay.fields()),
             None => return Ok(()),
         };
         let mut at = 0;
-        while let Some(said) = relay::said(&buffer[..read], at, words) {
-            let room = self.room(std::str::from_utf8(&buffer[said.room])?);
-            self.say(room, std::str::from_utf8(&buffer[said.data])?)?;
-            at = said.end;
+        while let Some(message) = relay::message(&buffer[..read], at, fields) {
+            let room = self.room(std::str::from_utf8(&buffer[message.room])?);
+            self.deliver(room, std::str::from_utf8(&buffer[message.data])?)?;
+            at = message.end;
         }
         if let Some(relay) = &mut self.relay {
             relay.keep(&buffer[at..read]);
@@ -246,7 +249,7 @@ impl Limit {
         self.members.len() - 1
     }
 
-    fn say(&mut self, index: usize, data: &str) -> Outcome {
+    fn deliver(&mut self, index: usize, data: &str) -> Outcome {
         let room = &mut self.members[index];
         room.offset += 1;
         let message = format!(
@@ -254,15 +257,19 @@ impl Limit {
             room.name, room.offset
         );
         if room.frames.is_empty() {
-            self.told.push(index);
+            self.unsent.push(index);
         }
         frames::text(message.as_bytes(), &mut room.frames);
-        if self.merging { Ok(()) } else { self.tell() }
+        if self.merging {
+            Ok(())
+        } else {
+            self.send_rooms()
+        }
     }
 
-    /// Sends what rooms were told since the last time.
-    fn tell(&mut self) -> Outcome {
-        for index in self.told.drain(..) {
+    /// Sends the rooms' messages since the last call.
+    fn send_rooms(&mut self) -> Outcome {
+        for index in self.unsent.drain(..) {
             let room = &mut self.members[index];
             for peer in &room.peers {
                 if let Some(member) = self.peers.get_mut(*peer) {
@@ -298,7 +305,7 @@ impl Limit {
         if let Some(relay) = &mut self.relay {
             relay.flush()?;
         }
-        self.tell()?;
+        self.send_rooms()?;
         for index in self.answered.drain(..) {
             if let Some(peer) = self.peers.get_mut(index) {
                 let answers = std::mem::take(&mut peer.unsent);
@@ -318,10 +325,11 @@ impl Limit {
 
 /// Sends what the kernel takes, and keeps the rest until it takes more.
 fn send(epoll: &OwnedFd, peer: &mut Peer, index: usize, bytes: &[u8]) -> Outcome {
-    let sent = match peer.unsent.is_empty() {
-        // A peer that has gone is found when it is read.
-        true => (&peer.socket).write(bytes).unwrap_or(0),
-        false => 0,
+    let sent = if peer.unsent.is_empty() {
+        // The next read detects a closed peer.
+        (&peer.socket).write(bytes).unwrap_or(0)
+    } else {
+        0
     };
     if sent < bytes.len() {
         peer.unsent.extend_from_slice(&bytes[sent..]);

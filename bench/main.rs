@@ -1,6 +1,6 @@
 //! What speed and memory cost, measured: `cargo bench` runs every bench below in its small size,
 //! `cargo bench -- flood idle` those that are named, and `BENCH=full` lets them run long enough to
-//! be quoted. `bench/README.md` tells what each answers.
+//! be quoted. `bench/README.md` lists what each measures.
 //!
 //! Nodes run as processes of their own, pinned to a core other than the load's; the physical limit
 //! runs in the same way, as this very program under another name.

@@ -1,5 +1,5 @@
-//! What it costs to know who is where while nobody comes or goes: signed-in members in a thousand
-//! rooms over two nodes, and beside them the same nodes with nobody.
+//! The cost of presence without joins and leaves: signed-in members in a thousand rooms over two
+//! nodes, and the same nodes without members.
 
 use std::time::{Duration, Instant};
 
@@ -71,11 +71,11 @@ fn quiet(table: &Table, members: usize) -> Outcome {
         })?;
         load.join(clients, |client| format!("room-{}", client % ROOMS))?;
     }
-    // What the nodes still tell Redis after the last answer.
-    listen(&mut load, Duration::from_secs(3))?;
+    // What the nodes still send to Redis after the last reply.
+    receive(&mut load, Duration::from_secs(3))?;
     let asked = Asked::begin(&redis)?;
     let watch = Watch::begin(&nodes.each_ref(), &[&redis]);
-    listen(&mut load, Duration::from_secs(size(5, 60)))?;
+    receive(&mut load, Duration::from_secs(size(5, 60)))?;
     let spent = watch.end();
     let work = asked.end()?;
     let seconds = spent.wall.as_secs_f64();
@@ -95,8 +95,8 @@ fn quiet(table: &Table, members: usize) -> Outcome {
     Ok(())
 }
 
-/// Whatever is still said of who came is heard, and nobody answers.
-fn listen(load: &mut Load, time: Duration) -> Outcome {
+/// Receives the remaining presence events, and sends nothing.
+fn receive(load: &mut Load, time: Duration) -> Outcome {
     let end = Instant::now() + time;
     while Instant::now() < end {
         load.poll(end, |_, _, _| Ok(()))?;

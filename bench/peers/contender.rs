@@ -1,4 +1,4 @@
-//! Who is measured, and how each is started.
+//! The contenders, and how each is started.
 
 use std::process::Command;
 
@@ -8,14 +8,14 @@ use crate::support::dialogue::Dialogue;
 use crate::support::machine::Role;
 use crate::support::server::{Kind, Server, free_port};
 
-/// Who is measured.
+/// A contender.
 pub enum Contender {
     Ours,
     Limit(Kind),
     Peer(Peer),
 }
 
-/// Somebody else's server.
+/// A peer's server.
 pub struct Peer {
     pub name: &'static str,
     pub dialogue: Dialogue,

@@ -1,4 +1,4 @@
-//! What was measured, kept in `target/peers/results`: a file for each measure, which the next
+//! The results, kept in `target/peers/results`: a file for each measure, which the next
 //! taking of it replaces. It begins with the machine; what was measured on another, or in another
 //! size, is nothing to compare with. Then a line for each contender: its name, and its figures or
 //! why there are none, with tabs between.
@@ -39,20 +39,20 @@ pub fn read(measure: &str, machine: &str) -> Answers {
 }
 
 fn answer(line: &str) -> Option<(String, Answer)> {
-    let mut words = line.split('\t');
-    let name = words.next()?.to_string();
-    let words: Vec<&str> = words.collect();
-    let answer = match words[..] {
+    let mut fields = line.split('\t');
+    let name = fields.next()?.to_string();
+    let fields: Vec<&str> = fields.collect();
+    let answer = match fields[..] {
         [FAILED, why] => Err(why.to_string()),
-        _ => Ok(words.into_iter().filter_map(figure).collect()),
+        _ => Ok(fields.into_iter().filter_map(figure).collect()),
     };
     Some((name, answer))
 }
 
-fn figure(word: &str) -> Option<Figure> {
-    let value = word.trim_start_matches('~');
+fn figure(field: &str) -> Option<Figure> {
+    let value = field.trim_start_matches('~');
     Some(Figure {
         value: value.parse().ok()?,
-        noisy: value != word,
+        noisy: value != field,
     })
 }

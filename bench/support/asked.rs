@@ -1,4 +1,4 @@
-//! What Redis tells of its work: how often each command was called, and how often it read from a
+//! Redis' own counters of its work: how often each command was called, and how often it read from a
 //! client.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ pub struct Asked {
     before: Work,
 }
 
-/// What it did meanwhile; one `info` of it was the question itself.
+/// The difference since then; one `info` of it is the measurement itself.
 #[derive(Clone, Debug)]
 pub struct Work {
     /// Calls of each command, those in scripts included; with subcommands as Redis writes them.

@@ -25,7 +25,7 @@ impl Case {
         }
     }
 
-    /// As `BENCH_CASE` says it.
+    /// Its name in `BENCH_CASE`.
     pub fn name(self) -> String {
         format!("{}x{}x{}", self.rooms, self.members, self.in_flight)
     }
@@ -60,7 +60,7 @@ pub fn measure(servers: &[&Server], helpers: &[&Server], case: Case) -> Outcome<
     continued(&mut talk, servers, helpers, case.in_flight)
 }
 
-/// The same with clients that are there already.
+/// The same, with clients that are connected already.
 pub fn continued(
     talk: &mut Talk,
     servers: &[&Server],

@@ -11,7 +11,7 @@ const CLOSE: u8 = 8;
 const NONCE: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A client must mask; which key, the server cannot tell.
+/// A client must mask; any key is valid.
 const MASK: [u8; 4] = [0x5A, 0xC3, 0x3C, 0xA5];
 
 /// What a frame is.
@@ -34,7 +34,7 @@ pub struct Frame {
     pub mask: Option<[u8; 4]>,
 }
 
-/// How a client asks to speak in frames (section 4.1).
+/// A client's upgrade request (section 4.1).
 pub fn upgrade(path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -13,15 +13,15 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::Outcome;
-use super::dialogue::{Dialogue, Heard, Seat};
+use super::dialogue::{ConnectionKind, Dialogue, Received};
 use super::frames::{self, Kind};
 use super::server::Server;
 
-/// Connections being made at once: the kernel's queue for `accept` holds some thousands.
+/// Connections opened at once: the kernel's `accept` queue holds some thousands.
 const AT_ONCE: usize = 256;
 
-/// Nothing that a bench waits for takes so long, unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything that a working bench waits for.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All clients of a bench.
 pub struct Load {
@@ -35,7 +35,7 @@ struct Client {
     socket: TcpStream,
     dialogue: Dialogue,
     upgraded: bool,
-    /// The beginning of a frame whose end has not come yet.
+    /// The beginning of an incomplete frame.
     rest: Vec<u8>,
 }
 
@@ -49,33 +49,33 @@ impl Load {
         })
     }
 
-    /// Connects so many clients; ready when all have been welcomed.
+    /// Connects `count` clients; returns when all are ready.
     pub fn connect(&mut self, server: &Server, count: usize) -> Outcome<Range<usize>> {
-        self.seat(server, count, |_| Seat::Guest)
+        self.connect_as(server, count, |_| ConnectionKind::Guest)
     }
 
-    /// Connects clients that want what `seat` says of each, by its place among them; ready when
-    /// they may speak.
-    pub fn seat(
+    /// Connects clients, each with the kind that `kind` returns for its index; returns when all are
+    /// ready.
+    pub fn connect_as(
         &mut self,
         server: &Server,
         count: usize,
-        seat: impl Fn(usize) -> Seat,
+        kind: impl Fn(usize) -> ConnectionKind,
     ) -> Outcome<Range<usize>> {
         let all = self.clients.len()..self.clients.len() + count;
         while self.clients.len() < all.end {
             let some = AT_ONCE.min(all.end - self.clients.len());
             for _ in 0..some {
-                let path = server.dialogue.path(&seat(self.clients.len() - all.start));
+                let path = server.dialogue.path(&kind(self.clients.len() - all.start));
                 self.add(server, &path)?;
             }
-            self.until(some, |heard| matches!(heard, Heard::Welcome))?;
+            self.until(some, |received| matches!(received, Received::Welcome))?;
         }
         Ok(all)
     }
 
     fn add(&mut self, server: &Server, path: &str) -> Outcome {
-        let mut socket = TcpStream::connect_timeout(&server.address, PATIENCE)?;
+        let mut socket = TcpStream::connect_timeout(&server.address, TIMEOUT)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let token = EventData::new_u64(self.clients.len() as u64);
@@ -91,26 +91,26 @@ impl Load {
         Ok(())
     }
 
-    /// Connects clients and lets each join the room that `room` names for it, by its place among
-    /// them.
+    /// Connects clients and joins each to the room that `room` returns for its index.
     pub fn members(
         &mut self,
         server: &Server,
         count: usize,
         room: impl Fn(usize) -> String,
     ) -> Outcome<Range<usize>> {
-        let clients = self.seat(server, count, |place| Seat::Member(room(place)))?;
+        let clients =
+            self.connect_as(server, count, |index| ConnectionKind::Member(room(index)))?;
         self.join(clients.clone(), |client| room(client - clients.start))?;
         Ok(clients)
     }
 
-    /// Lets clients join the room that `room` names for each; ready when all have their answers.
+    /// Joins each client to the room that `room` returns for it; returns when all have replies.
     pub fn join(&mut self, clients: Range<usize>, room: impl Fn(usize) -> String) -> Outcome {
         let dialogues: Vec<_> = self.clients.iter().map(|client| client.dialogue).collect();
         self.ask(clients, |client| dialogues[client].join(&room(client)))
     }
 
-    /// Lets each client give a command, if it has one; ready when all have been done.
+    /// Sends a command of each client, if it has one; returns when all have replies.
     pub fn ask(
         &mut self,
         clients: Range<usize>,
@@ -127,27 +127,27 @@ impl Load {
             }
             if waiting == AT_ONCE || client + 1 == clients.end {
                 let count = std::mem::take(&mut waiting);
-                self.until(count, |heard| matches!(heard, Heard::Done))?;
+                self.until(count, |received| matches!(received, Received::Done))?;
             }
         }
         Ok(())
     }
 
-    /// Waits until so many times something awaited was heard, and nothing strange.
-    fn until(&mut self, count: usize, awaited: impl Fn(Heard<'_>) -> bool) -> Outcome {
+    /// Waits for `count` awaited messages; fails on any other that is not ignored.
+    fn until(&mut self, count: usize, awaited: impl Fn(Received<'_>) -> bool) -> Outcome {
         let mut missing = count;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while missing > 0 {
-            self.poll(deadline, |_, heard, _| {
-                match heard {
-                    heard if awaited(heard) => missing -= 1,
-                    Heard::Aside => {}
-                    other => return Err(format!("something else was awaited: {other:?}").into()),
+            self.poll(deadline, |_, received, _| {
+                match received {
+                    received if awaited(received) => missing -= 1,
+                    Received::Ignored => {}
+                    other => return Err(format!("unexpected: {other:?}").into()),
                 }
                 Ok(())
             })?;
             if Instant::now() >= deadline {
-                return Err(format!("{missing} of {count} answers did not come").into());
+                return Err(format!("{missing} of {count} replies did not arrive").into());
             }
         }
         Ok(())
@@ -158,12 +158,12 @@ impl Load {
         write_all(&self.clients[client].socket, frames)
     }
 
-    /// Waits until something comes, but not beyond `until`, and reads once from every client that
-    /// has something. `heard` gets the client, what it heard, and when that was read.
+    /// Waits for data, but not beyond `until`, and reads once from every readable client. `receive`
+    /// gets the client, what it received, and when that was read.
     pub fn poll(
         &mut self,
         until: Instant,
-        mut heard: impl FnMut(usize, Heard<'_>, Instant) -> Outcome,
+        mut receive: impl FnMut(usize, Received<'_>, Instant) -> Outcome,
     ) -> Outcome {
         self.ready.clear();
         let timeout = wait_time(until);
@@ -173,7 +173,9 @@ impl Load {
         }
         for event in &self.ready {
             let index = event.data.u64() as usize;
-            self.clients[index].read(&mut self.buffer, |said, when| heard(index, said, when))?;
+            self.clients[index].read(&mut self.buffer, |received, when| {
+                receive(index, received, when)
+            })?;
         }
         Ok(())
     }
@@ -183,18 +185,18 @@ impl Client {
     fn read(
         &mut self,
         buffer: &mut [u8],
-        mut heard: impl FnMut(Heard<'_>, Instant) -> Outcome,
+        mut receive: impl FnMut(Received<'_>, Instant) -> Outcome,
     ) -> Outcome {
-        let kept = self.rest.len();
-        buffer[..kept].copy_from_slice(&self.rest);
-        let read = match (&self.socket).read(&mut buffer[kept..]) {
-            Ok(0) => return Err("the server hung up".into()),
+        let rest = self.rest.len();
+        buffer[..rest].copy_from_slice(&self.rest);
+        let read = match (&self.socket).read(&mut buffer[rest..]) {
+            Ok(0) => return Err("the server closed the connection".into()),
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         let when = Instant::now();
-        let bytes = &buffer[..kept + read];
+        let bytes = &buffer[..rest + read];
         let mut at = 0;
         if !self.upgraded {
             let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") else {
@@ -206,7 +208,7 @@ impl Client {
             }
             self.upgraded = true;
             at = end + 4;
-            self.take(self.dialogue.upgraded(), when, &mut heard)?;
+            self.take(self.dialogue.upgraded(), when, &mut receive)?;
         }
         while let Some(frame) = frames::first(&bytes[at..]) {
             let payload = &bytes[at + frame.start..at + frame.end];
@@ -214,7 +216,7 @@ impl Client {
             match frame.kind {
                 Kind::Text => {
                     for text in self.dialogue.texts(payload) {
-                        self.take(self.dialogue.hear(text), when, &mut heard)?;
+                        self.take(self.dialogue.parse(text), when, &mut receive)?;
                     }
                 }
                 Kind::Ping => {
@@ -228,15 +230,15 @@ impl Client {
         self.keep(&bytes[at..])
     }
 
-    /// Says what must be said at once; everything else is for whoever drives the load.
+    /// Sends a required reply at once; passes everything else to the bench.
     fn take(
         &self,
-        said: Heard<'_>,
+        received: Received<'_>,
         when: Instant,
-        heard: &mut impl FnMut(Heard<'_>, Instant) -> Outcome,
+        receive: &mut impl FnMut(Received<'_>, Instant) -> Outcome,
     ) -> Outcome {
-        let Heard::Reply(reply) = said else {
-            return heard(said, when);
+        let Received::Reply(reply) = received else {
+            return receive(received, when);
         };
         let mut frame = Vec::new();
         frames::masked_text(reply.as_bytes(), &mut frame);
@@ -250,8 +252,8 @@ impl Client {
     }
 }
 
-/// The kernel's timeouts are of whole milliseconds here: the last two are spent looking again and
-/// again, so that a message due now is sent now.
+/// The timeout here has a resolution of a millisecond: the last two are polled, so that a message
+/// that is due is sent at once.
 fn wait_time(until: Instant) -> Timespec {
     let left = until.saturating_duration_since(Instant::now());
     let whole = left.saturating_sub(Duration::from_millis(2)).as_millis() as i64;
@@ -261,10 +263,10 @@ fn wait_time(until: Instant) -> Timespec {
     }
 }
 
-/// Writes to a socket that does not block. What a client sends fits into the kernel's buffer,
-/// unless the server does not read for a while.
+/// Writes to a non-blocking socket. A client's data fits into the kernel's buffer, unless the
+/// server does not read for a while.
 fn write_all(mut socket: &TcpStream, mut bytes: &[u8]) -> Outcome {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !bytes.is_empty() {
         match socket.write(bytes) {
             Ok(written) => bytes = &bytes[written..],

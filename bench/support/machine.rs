@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Who gets a core. With two cores, all servers share the first; the load and Redis have the
-/// second.
+/// Which process gets which core. With two cores, all servers share the first; the load and Redis
+/// have the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Server,
@@ -57,7 +57,7 @@ fn cores_online() -> usize {
     stat.lines().filter(core).count().max(1)
 }
 
-/// One line about the machine, for whoever quotes a figure.
+/// One line about the machine, to quote with a figure.
 pub fn describe() -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");

@@ -17,7 +17,7 @@ pub mod watch;
 
 use std::time::{Duration, Instant};
 
-/// A bench ends early only because something is broken; then its sentence is all there is to say.
+/// A bench ends early only because something is broken; its message is printed.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 /// Whether the runs are long enough to be quoted (`BENCH=full`), rather than to finish in a few
@@ -31,13 +31,13 @@ pub fn size<T>(small: T, quoted: T) -> T {
     if full() { quoted } else { small }
 }
 
-/// The middling figure: one round that was disturbed does not move it. Zero without any.
+/// The median: one disturbed round does not move it. Zero without any.
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_unstable_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// Waits until a server has closed all but so many files: whoever has gone from it is gone.
+/// Waits until a server has closed all but so many files: those of all former clients.
 pub fn gone(server: &server::Server, files: usize) -> Outcome {
     let deadline = Instant::now() + Duration::from_secs(60);
     while server.open_files() > files {

@@ -31,7 +31,7 @@ impl Measured {
     }
 }
 
-/// Says so many messages a second to so many members of one room, and listens.
+/// Publishes so many messages a second to so many members of one room, and records the latency.
 pub fn measure(
     servers: &[&Server],
     helpers: &[&Server],

@@ -1,4 +1,4 @@
-//! What /proc tells of a process: processor time and memory.
+//! Figures of a process from /proc: processor time and memory.
 
 use std::fs;
 use std::time::Duration;

@@ -16,7 +16,7 @@ pub fn keys(room: &str) -> [String; 2] {
     ["log", "meta"].map(|kind| format!("b:{{{room}}}:{kind}"))
 }
 
-/// The words of a call that appends to a log and publishes to a topic.
+/// The arguments of a call that appends to a log and publishes to a topic.
 pub fn call<'a>(
     digest: &'a str,
     keys: &'a [String; 2],

@@ -5,18 +5,18 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::dialogue::{Dialogue, Seat};
+use super::dialogue::{ConnectionKind, Dialogue};
 use super::machine::{Role, pinned};
 use super::{Outcome, frames, process};
 
-/// A server that is there answers within this time; then it is asked again.
+/// A server that listens answers within this time; then it is probed again.
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Node,
-    /// The hand-made epoll server that sends each message to each member by itself.
+    /// The epoll server that sends each message to each member by itself.
     Plain,
     /// The one that merges what it reads in one pass.
     Merging,
@@ -62,7 +62,7 @@ impl Server {
         Self::start_other(command, port, role, Dialogue::Native)
     }
 
-    /// Starts somebody else's server, which is ready when it lets members in on this port.
+    /// Starts a peer, which is ready when it accepts members on this port.
     pub fn start_other(
         mut command: Command,
         port: u16,
@@ -75,7 +75,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts a node that speaks to this Redis.
+    /// Starts a node with this Redis.
     pub fn start_with_redis(redis: &Server, role: Role) -> Outcome<Self> {
         let url = format!("redis://{}", redis.address);
         Self::start_node(role, &["--redis", &url], None)
@@ -121,7 +121,7 @@ impl Server {
 
     /// Some listen before they have found their Redis, and refuse members until then.
     fn lets_in(&self) -> bool {
-        let path = self.dialogue.path(&Seat::Member("first".into()));
+        let path = self.dialogue.path(&ConnectionKind::Member("first".into()));
         self.ask(&frames::upgrade(&path))
             .starts_with("HTTP/1.1 101")
     }
@@ -131,7 +131,7 @@ impl Server {
         self.ask(request).starts_with("HTTP/1.1 200")
     }
 
-    /// Says something and hears the beginning of the answer; nothing, if there is nobody.
+    /// Sends a request and returns the beginning of the response; `None` if no server listens.
     fn ask(&self, request: &str) -> String {
         let mut answer = [0; 256];
         let connected = TcpStream::connect_timeout(&self.address, ANSWER);
@@ -172,7 +172,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone.
+        // It may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -189,7 +189,7 @@ fn node(port: u16, more: &[&str]) -> Command {
     command
 }
 
-/// A port on which nobody listens now.
+/// A port without a listener.
 pub fn free_port() -> Outcome<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())

@@ -1,13 +1,13 @@
 //! Rooms full of clients, and a publisher for each. Every delivery is checked: each member must
-//! hear each message of its room once and in order, or the bench ends.
+//! receive each message of its room once and in order, or the bench ends.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::Outcome;
-use super::dialogue::{Dialogue, Heard, Seat};
+use super::dialogue::{ConnectionKind, Dialogue, Received};
 use super::frames;
-use super::load::{Load, PATIENCE};
+use super::load::{Load, TIMEOUT};
 use super::server::Server;
 
 /// Clients in rooms.
@@ -15,7 +15,7 @@ pub struct Talk {
     load: Load,
     dialogue: Dialogue,
     rooms: Vec<Room>,
-    /// By client; the publishers are behind the members and in no room.
+    /// By client; the publishers come after the members and are in no room.
     members: Vec<Member>,
     /// Messages that have reached a member.
     pub deliveries: u64,
@@ -27,7 +27,7 @@ struct Room {
     publisher: usize,
     members: u32,
     published: u32,
-    /// Messages before this number have reached everyone.
+    /// Messages before this number have reached all members.
     done: u32,
     /// How many members each message from there on has reached.
     arrived: VecDeque<u32>,
@@ -43,15 +43,15 @@ impl Talk {
     /// publisher for each room.
     pub fn begin(servers: &[&Server], rooms: usize, members: usize) -> Outcome<Self> {
         let mut load = Load::new()?;
-        let mut seats = Vec::new();
-        for (index, server) in servers.iter().enumerate() {
-            let share = (0..rooms * members).filter(|seat| seat % servers.len() == index);
+        let mut indexes = Vec::new();
+        for (server_index, server) in servers.iter().enumerate() {
+            let share = (0..rooms * members).filter(|index| index % servers.len() == server_index);
             let share: Vec<usize> = share.collect();
-            load.members(server, share.len(), |place| name(share[place] / members))?;
-            seats.extend(share);
+            load.members(server, share.len(), |client| name(share[client] / members))?;
+            indexes.extend(share);
         }
-        let members_of = seats.iter().map(|seat| Member {
-            room: seat / members,
+        let members_of = indexes.iter().map(|index| Member {
+            room: index / members,
             next: 0,
         });
         let room = |(room, publisher)| Room {
@@ -62,7 +62,9 @@ impl Talk {
             done: 0,
             arrived: VecDeque::new(),
         };
-        let publishers = load.seat(servers[0], rooms, |room| Seat::Publisher(name(room)))?;
+        let publishers = load.connect_as(servers[0], rooms, |room| {
+            ConnectionKind::Publisher(name(room))
+        })?;
         Ok(Self {
             load,
             dialogue: servers[0].dialogue,
@@ -82,21 +84,21 @@ impl Talk {
         let room = &mut self.rooms[room];
         self.frames.clear();
         for _ in 0..count {
-            let said = self.dialogue.publish(&room.name, room.published);
-            frames::masked_text(said.as_bytes(), &mut self.frames);
+            let command = self.dialogue.publish(&room.name, room.published);
+            frames::masked_text(command.as_bytes(), &mut self.frames);
             room.published += 1;
             room.arrived.push_back(0);
         }
         self.load.send(room.publisher, &self.frames)
     }
 
-    /// Messages of a room that have not reached everyone.
+    /// Messages of a room that have not reached all members.
     pub fn in_flight(&self, room: usize) -> u32 {
         self.rooms[room].published - self.rooms[room].done
     }
 
-    /// Waits for something to happen, but not beyond `until`. `delivered` gets the number of each
-    /// message that reaches a member, and when.
+    /// Waits for messages, but not beyond `until`. `delivered` gets the number of each message that
+    /// reaches a member, and when.
     pub fn poll(&mut self, until: Instant, mut delivered: impl FnMut(u32, Instant)) -> Outcome {
         let Self {
             load,
@@ -105,12 +107,14 @@ impl Talk {
             deliveries,
             ..
         } = self;
-        load.poll(until, |client, heard, when| match heard {
-            Heard::Message(number) => {
-                let member = members.get_mut(client).ok_or("a stranger hears the room")?;
+        load.poll(until, |client, received, when| match received {
+            Received::Message(number) => {
+                let member = members
+                    .get_mut(client)
+                    .ok_or("a client that is no member received a message")?;
                 if number != member.next {
                     let next = member.next;
-                    return Err(format!("message {number} came where {next} was due").into());
+                    return Err(format!("received message {number}, expected {next}").into());
                 }
                 member.next += 1;
                 *deliveries += 1;
@@ -118,21 +122,21 @@ impl Talk {
                 delivered(number, when);
                 Ok(())
             }
-            Heard::Done | Heard::Aside => Ok(()),
-            Heard::Strange(other) => Err(String::from_utf8_lossy(other).into()),
-            other => Err(format!("{other:?} came where messages are due").into()),
+            Received::Done | Received::Ignored => Ok(()),
+            Received::Unexpected(other) => Err(String::from_utf8_lossy(other).into()),
+            other => Err(format!("received {other:?}, expected a message").into()),
         })
     }
 
-    /// Waits until everything published has reached everyone.
+    /// Waits until every publication has reached all members.
     pub fn finish(&mut self, mut delivered: impl FnMut(u32, Instant)) -> Outcome {
-        let mut deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + TIMEOUT;
         while let Some(room) = self.rooms.iter().position(Room::waits) {
             let before = self.deliveries;
             self.poll(deadline, &mut delivered)?;
-            // Whoever only pings does not renew it, and of deliveries there are only so many.
+            // Only deliveries extend the deadline, not pings; and their number is finite.
             if self.deliveries > before {
-                deadline = Instant::now() + PATIENCE;
+                deadline = Instant::now() + TIMEOUT;
             } else if Instant::now() > deadline {
                 return Err(self.rooms[room].missing().into());
             }
@@ -144,7 +148,10 @@ impl Talk {
 impl Room {
     fn arrived(&mut self, number: u32) -> Outcome {
         let place = (number - self.done) as usize;
-        *self.arrived.get_mut(place).ok_or("nobody said that")? += 1;
+        *self
+            .arrived
+            .get_mut(place)
+            .ok_or("a message that was never published")? += 1;
         while self.arrived.front() == Some(&self.members) {
             self.arrived.pop_front();
             self.done += 1;
@@ -166,8 +173,9 @@ impl Room {
         } = self;
         let reached = self.arrived.front().unwrap_or(&0);
         format!(
-            "message {done} of {published} in {name} has reached {reached} of {members} members, and no more within {} s",
-            PATIENCE.as_secs()
+            "message {done} of {published} in {name} has reached {reached} of {members} members, \
+             and no more within {} s",
+            TIMEOUT.as_secs()
         )
     }
 }

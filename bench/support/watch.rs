@@ -73,7 +73,7 @@ impl Spent {
         self.helpers.as_secs_f64() * 1e6 / count.max(1) as f64
     }
 
-    /// Whether the neighbours used so much of the machine that it must be said.
+    /// Whether the neighbours used so much of the machine that the figure needs a mark.
     pub fn is_noisy(&self) -> bool {
         self.others >= NOISE
     }

@@ -1,5 +1,5 @@
-//! The system under test: node processes, nginx before them, Redis behind them, and a proxy on each way
-//! between. All of it is on free ports of this machine and ends, by process id, when it is dropped.
+//! The system under test: node processes, nginx in front, Redis behind, and a proxy on each link.
+//! All of it is on free ports of this machine and ends, by process id, when it is dropped.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -77,9 +77,10 @@ impl Cluster {
             let back: Vec<Proxy> = proxied
                 .map(|redis| Proxy::start(loopback(redis.port()), None))
                 .collect();
-            let redis = match plan.direct {
-                true => redis.iter().map(RedisServer::url).collect(),
-                false => back.iter().map(url).collect(),
+            let redis = if plan.direct {
+                redis.iter().map(RedisServer::url).collect()
+            } else {
+                back.iter().map(url).collect()
             };
             let nowhere = loopback(1);
             let mut slot = Slot {
@@ -99,11 +100,12 @@ impl Cluster {
                 assert!(ready.is_some(), "node {} does not get ready", slot.label);
             }
         }
-        let doors: Vec<SocketAddr> = match plan.direct {
-            true => nodes.iter().map(Slot::address).collect(),
-            false => nodes.iter().map(|slot| slot.front.address).collect(),
+        let upstreams: Vec<SocketAddr> = if plan.direct {
+            nodes.iter().map(Slot::address).collect()
+        } else {
+            nodes.iter().map(|slot| slot.front.address).collect()
         };
-        let nginx = Nginx::start(&dir.join("nginx"), &doors);
+        let nginx = Nginx::start(&dir.join("nginx"), &upstreams);
         Self {
             nodes,
             nginx,
@@ -178,9 +180,10 @@ fn start_redis(plan: Plan) -> (Vec<RedisServer>, Option<Proxy>) {
         .redis
         .iter()
         .fold(options, |options, words| options.arg(words));
-    let master = match plan.redis_absent {
-        true => RedisServer::absent(options),
-        false => RedisServer::with(options.clone().arg("--repl-diskless-sync-delay 0")),
+    let master = if plan.redis_absent {
+        RedisServer::absent(options)
+    } else {
+        RedisServer::with(options.clone().arg("--repl-diskless-sync-delay 0"))
     };
     if !plan.replica {
         return (vec![master], None);

@@ -1,7 +1,8 @@
 //! The judge: reads a history, and nothing else, and reports what was lost, duplicated or
-//! disordered, and which thresholds were missed. The terms are those of Jepsen's `set` and `total-queue` checkers:
-//! attempted, acknowledged, lost (acknowledged and not seen by one who had to see it), duplicated,
-//! unexpected (seen and never attempted), recovered (unknown outcome, seen).
+//! disordered, and which thresholds were missed. The terms are those of Jepsen's `set` and
+//! `total-queue` checkers: attempted, acknowledged, lost (acknowledged and not received by a client
+//! that had to), duplicated, unexpected (received and never attempted), recovered (unknown outcome,
+//! received).
 
 pub mod cases;
 mod epochs;

@@ -93,9 +93,10 @@ fn search_path() -> String {
 
 /// The configuration, with the values that `deploy/cluster` inserts.
 fn render(port: u16, nodes: &[SocketAddr]) -> String {
-    let user = match rustix::process::geteuid().is_root() {
-        true => "user root;",
-        false => "",
+    let user = if rustix::process::geteuid().is_root() {
+        "user root;"
+    } else {
+        ""
     };
     let files = switchboard::runtime::raise_file_limit()
         .unwrap_or(1024)

@@ -121,7 +121,8 @@ pub fn table(verdicts: &[Verdict]) {
             gaps => format!("{gaps}/{}", verdict.memberships),
         };
         println!(
-            "| {} | {} × {} rooms | {} | {}/{}/{} | {} | {} | {} | {:.2} | {:.0}/{:.0}/{:.0} | {} |",
+            "| {} | {} × {} rooms | {} | {}/{}/{} | {} | {} | {} | {:.2} \
+             | {:.0}/{:.0}/{:.0} | {} |",
             verdict.scenario,
             verdict.clients,
             verdict.rooms,

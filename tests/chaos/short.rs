@@ -82,7 +82,8 @@ pub fn run(filter: Option<&str>, seed: u64, interrupted: flume::Receiver<()>) ->
     let count = count + 1;
     let result = if failed.is_empty() { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {result}. {} passed; {} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s\n",
+        "\ntest result: {result}. {} passed; {} failed; 0 ignored; 0 measured; \
+         {filtered} filtered out; finished in {:.2}s\n",
         count.saturating_sub(failed.len()),
         failed.len(),
         start.elapsed().as_secs_f64()

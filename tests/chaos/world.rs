@@ -239,8 +239,8 @@ impl World {
         self.clients.iter().filter(on).count()
     }
 
-    /// Waits until every publish has a reply and all members of a room are at one position, or until
-    /// `timeout`; then every client records its positions.
+    /// Waits until every publish has a reply and all members of a room are at one position, or
+    /// until `timeout`; then every client records its positions.
     pub async fn end(&mut self, timeout: Duration) {
         self.stop_publishing();
         let start = Instant::now();

@@ -62,7 +62,7 @@ fn epochs_of_three_clean_restarts_are_recovered_with_one_gap() {
             for member in &mut members {
                 member.until_message(ROOM, &text(end)).await;
             }
-            world.strike();
+            world.inject();
             let epoch = publish(&mut world, end + 1..=end + EACH).await;
             assert!(
                 !epochs.contains(&epoch),
@@ -73,7 +73,7 @@ fn epochs_of_three_clean_restarts_are_recovered_with_one_gap() {
             epochs.push(epoch);
         }
         let top = 4 * EACH;
-        // A node that has not noticed the last restart would tell of it with a gap of its own.
+        // A node that has not detected the last restart sends a gap of its own for it.
         for member in &mut members {
             member.until_message(ROOM, &text(top)).await;
         }
@@ -116,7 +116,7 @@ fn epochs_are_remembered_until_eight_more_have_ended() {
         let mut epochs = vec![publish(&mut world, 1..=1).await];
         let mut seen = messages(1..=1);
         for end in 1..=9 {
-            // No connection is lost: the next message is what tells the nodes.
+            // No connection is lost: the nodes detect it by the next message.
             let changed: String = world.redis.master().query(&["DEBUG", "CHANGE-REPL-ID"]);
             assert_eq!(changed, "OK");
             epochs.push(publish(&mut world, end + 1..=end + 1).await);

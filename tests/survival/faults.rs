@@ -1,11 +1,11 @@
-//! The faults, and the Redis that they happen to.
+//! The faults, and the Redis that they apply to.
 
 use crate::support::redis_server::{Options, RedisServer};
 use crate::support::replica_pair::ReplicaPair;
 
 use super::world::{KEPT, TAIL};
 
-/// What happens to Redis.
+/// A fault of Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// SHUTDOWN and a start from the append-only file, which is synced at each write.
@@ -80,8 +80,8 @@ impl Redis {
         }
     }
 
-    /// Brings the fault about; Redis works again when this returns.
-    pub fn strike(&mut self, fault: Fault) {
+    /// Injects the fault; Redis works again when this returns.
+    pub fn inject(&mut self, fault: Fault) {
         match (self, fault) {
             (Redis::Single(server), Fault::CleanRestart) => {
                 server.shut_down();

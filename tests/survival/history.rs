@@ -37,10 +37,10 @@ fn history_begins_anew_after_flushall() {
 
 async fn history_is_what_survived(fault: Fault) {
     let mut world = World::start(fault).await;
-    // Nobody is in the lobby, so no node follows it.
+    // The lobby has no members, so no node follows it.
     let mut readers = [world.ada(0).await, world.ada(1).await];
     let old = world.publish_before(&mut []).await;
-    world.strike();
+    world.inject();
     for (index, reader) in readers.iter_mut().enumerate() {
         for room in ROOMS {
             let found = history(&mut reader.client, room, None, 50).await;

@@ -35,7 +35,7 @@ async fn keys_are_honoured(fault: Fault) {
     let mut world = World::start(fault).await;
     let mut members = world.members().await;
     let old = world.publish_before(&mut members).await;
-    world.strike();
+    world.inject();
     // The same user on either node.
     let mut publishers = [world.client(0, "pat").await, world.client(1, "pat").await];
     for (room, old) in ROOMS.into_iter().zip(&old) {

@@ -35,9 +35,9 @@ async fn members_get_one_gap(fault: Fault) {
     let mut world = World::start(fault).await;
     let mut members = world.members().await;
     let old = world.publish_before(&mut members).await;
-    world.strike();
-    // Nobody publishes: the nodes compare their rooms by themselves.
-    world.until_noticed(&mut members).await;
+    world.inject();
+    // No client publishes: the nodes compare their rooms by themselves.
+    world.until_detected(&mut members).await;
     for member in members.iter().filter(|_| fault != Fault::FlushAll) {
         for room in ROOMS {
             let gap = vec![Event::gap(&member.epoch(room), fault.end())];

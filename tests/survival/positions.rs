@@ -1,5 +1,5 @@
 //! Positions that clients name, however absurd, end no epoch: afterwards the epoch is the same for
-//! everyone, nobody gets a gap, and offsets go on.
+//! all clients, none receives a gap, and offsets go on.
 
 use super::faults::Fault;
 use super::recovery::UNKNOWN;
@@ -13,7 +13,7 @@ const GREATEST: u64 = (1 << 53) - 1;
 /// A room with members on both nodes.
 const FOLLOWED: &str = "lobby";
 
-/// A room without members: a node that is asked about it has to ask Redis. Each position has one.
+/// A room without members, so that a node has to read it from Redis. Each position has one.
 fn quiet(case: usize) -> String {
     format!("quiet-{case}")
 }
@@ -80,8 +80,8 @@ async fn positions_end_no_epoch(fault: Fault) {
     let mut world = World::start(fault).await;
     let mut members = world.members().await;
     let olds = world.publish_before(&mut members).await;
-    world.strike();
-    world.until_noticed(&mut members).await;
+    world.inject();
+    world.until_detected(&mut members).await;
     let [new, _] = world.publish_after(&olds).await;
     let [old, _] = olds;
     let (end, top) = (fault.end(), fault.end() + AFTER);
@@ -114,7 +114,7 @@ async fn positions_end_no_epoch(fault: Fault) {
     }
 }
 
-/// On both nodes a client that names each of these positions. None is recovered, and each is put to
+/// On both nodes a client that names each of these positions. None is recovered, and each is set to
 /// its offset in the present epoch.
 async fn return_all(
     world: &World,
@@ -136,7 +136,7 @@ async fn return_all(
     returned
 }
 
-/// Whoever comes to the room, on either node, is put here.
+/// A client that joins the room, on either node, is set to this position.
 async fn expect_epoch(world: &World, room: &str, top: &At) {
     for node in 0..world.nodes.len() {
         let mut newcomer = world.ada(node).await;

@@ -36,14 +36,14 @@ fn recovery_is_refused_after_flushall() {
     run(recovery_goes_on(Fault::FlushAll));
 }
 
-/// A client that returns: what the answer must say, and what must follow.
+/// A client that returns: what the reply must contain, and what must follow.
 struct Return {
     member: Member,
     room: &'static str,
     then: Vec<Event>,
 }
 
-/// Where clients may stand when they return, and what the room is like then.
+/// Positions of returning clients, and the state of the room then.
 struct Room<'a> {
     name: &'static str,
     old: &'a str,
@@ -67,11 +67,11 @@ impl Room<'_> {
         };
         let gap = vec![Event::gap(new, end)];
         let at_top = (false, At::new(new, top));
-        let unknown = "in an epoch that nobody knows";
+        let unknown = "in an unknown epoch";
         let new_ones = followed(top + 1);
         let unknown = (unknown, At::new(UNKNOWN, SEEN), at_top.clone(), new_ones);
         if fault == Fault::FlushAll {
-            // Redis has forgotten that there was such an epoch.
+            // Redis has lost the record of this epoch.
             let since = At::new(old, SEEN);
             let flushed = ("in the old epoch", since, at_top, followed(top + 1));
             return vec![flushed, unknown];
@@ -98,8 +98,8 @@ async fn recovery_goes_on(fault: Fault) {
     let mut world = World::start(fault).await;
     let mut members = world.members().await;
     let old = world.publish_before(&mut members).await;
-    world.strike();
-    world.until_noticed(&mut members).await;
+    world.inject();
+    world.until_detected(&mut members).await;
     let mut returned = Vec::new();
     if fault != Fault::FlushAll {
         // Some return before anything is published in the new epoch, some after it.
@@ -126,7 +126,7 @@ async fn recovery_goes_on(fault: Fault) {
     }
 }
 
-/// Where the members stand now.
+/// The members' present position.
 async fn epochs_of(members: &mut [Member; 2]) -> Epochs {
     let mut epochs = Epochs::default();
     for (room, epoch) in ROOMS.into_iter().zip(&mut epochs) {

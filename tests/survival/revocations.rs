@@ -42,25 +42,25 @@ fn revocations_survive_a_coordinated_failover_without_any_node() {
     run(revocations_survive_without_nodes(Fault::Failover));
 }
 
-/// The close code that does not invite to return.
+/// The close code after which clients do not reconnect.
 const REVOKED: u16 = 3500;
 
 async fn revocations_survive(fault: Fault) {
     let mut world = World::start(fault).await;
     let mut members = world.members().await;
     world.publish_before(&mut members).await;
-    // Some faults lose what was revoked, like the tail of the log; the nodes have it still.
+    // Some faults lose the revocations, like the tail of the log; the nodes still have them.
     let eve = revoke_eve(&world).await;
-    world.strike();
+    world.inject();
     if fault != Fault::FlushAll {
-        // It starts perhaps before the others have noticed the fault.
+        // It may start before the others have detected the fault.
         world.start_node("n3").await;
     }
     for node in world.nodes.iter().rev() {
         expect_refused(node, &eve, "at once").await;
     }
-    world.until_noticed(&mut members).await;
-    // At the latest with this message both nodes notice.
+    world.until_detected(&mut members).await;
+    // Both nodes detect the fault with this message at the latest.
     for room in ROOMS {
         world.publish(room, "after").await;
         for member in &mut members {
@@ -69,7 +69,7 @@ async fn revocations_survive(fault: Fault) {
     }
     world.start_node("n4").await;
     for node in world.nodes.iter().rev() {
-        expect_refused(node, &eve, "when the nodes have noticed the fault").await;
+        expect_refused(node, &eve, "when the nodes have detected the fault").await;
         expect_accepted(node, &world.token("bob")).await;
     }
 }
@@ -80,14 +80,14 @@ async fn revocations_survive_without_nodes(fault: Fault) {
     world.publish_before(&mut []).await;
     let eve = revoke_eve(&world).await;
     world.stop_nodes().await;
-    world.strike();
+    world.inject();
     let token = world.token("bob");
     let node = world.start_node("n3").await;
     expect_refused(node, &eve, "on a node that knows it from Redis alone").await;
     expect_accepted(node, &token).await;
 }
 
-/// Revokes Eve's token, and waits until the node that she is on has closed her connection.
+/// Revokes Eve's token, and waits until the node that serves it has closed her connection.
 async fn revoke_eve(world: &World) -> String {
     let mut hers = world.client(1, "eve").await;
     let mut backend = Backend::connect(world.nodes[0].address).await;
@@ -100,7 +100,7 @@ async fn revoke_eve(world: &World) -> String {
 
 async fn expect_accepted(node: &NodeProcess, token: &str) {
     let answer = node.client().await.sign_in(token).await;
-    assert_eq!(answer["type"], "ok", "nobody else is refused: {answer}");
+    assert_eq!(answer["type"], "ok", "no other user is refused: {answer}");
 }
 
 async fn expect_refused(node: &NodeProcess, token: &str, when: &str) {

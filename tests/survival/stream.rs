@@ -10,8 +10,8 @@ use switchboard::runtime;
 use super::world::call;
 use crate::support::TestClient;
 
-/// How long a client waits for what must come. A failure prints what did arrive, so this ends
-/// before the deadline of the client itself.
+/// How long a client waits for an event. A failure prints what did arrive, so this ends before the
+/// deadline of the client itself.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(12);
 
 /// A position as the server names it.
@@ -28,9 +28,14 @@ impl At {
     }
 
     /// The `epoch` and `offset` of a reply or push.
-    pub fn of(said: &Value) -> Self {
-        let position = || Some(Self::new(said["epoch"].as_str()?, said["offset"].as_u64()?));
-        position().unwrap_or_else(|| panic!("no position: {said}"))
+    pub fn of(frame: &Value) -> Self {
+        let position = || {
+            Some(Self::new(
+                frame["epoch"].as_str()?,
+                frame["offset"].as_u64()?,
+            ))
+        };
+        position().unwrap_or_else(|| panic!("no position: {frame}"))
     }
 }
 
@@ -40,7 +45,7 @@ impl fmt::Display for At {
     }
 }
 
-/// One thing that a member of a room is sent.
+/// An event that a member of a room receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Message(u64, String),
@@ -66,15 +71,15 @@ impl fmt::Display for Event {
     }
 }
 
-/// Compares what arrived with what must, and prints both, a line each.
-pub fn expect(who: &str, found: &[Event], expected: &[Event]) {
+/// Compares the received events with the expected ones; a failure prints both.
+pub fn expect(name: &str, found: &[Event], expected: &[Event]) {
     let lines = |events: &[Event]| -> String {
         let lines = events.iter().map(|event| format!("\n    {event}"));
         lines.collect()
     };
     assert!(
         found == expected,
-        "{who}\n  must receive:{}\n  received:{}\n",
+        "{name}\n  must receive:{}\n  received:{}\n",
         lines(expected),
         lines(found)
     );
@@ -96,7 +101,7 @@ impl Member {
         }
     }
 
-    /// Receives messages and gaps of a room up to the message that says this.
+    /// Receives messages and gaps of a room up to the message with this text.
     pub async fn until_message(&mut self, room: &str, text: &str) {
         self.until(room, text, |event| event.is_message(text)).await;
     }
@@ -111,21 +116,21 @@ impl Member {
         let record = self.record.entry(room.to_owned()).or_default();
         loop {
             let next = runtime::timeout(ARRIVES_WITHIN, self.client.message_or_gap(room)).await;
-            let Ok(said) = next else {
+            let Ok(frame) = next else {
                 panic!(
                     "{} in {room}: no {what:?}; before: {record:#?}, and besides: {:?}",
                     self.name,
                     self.client.heard().collect::<Vec<_>>()
                 );
             };
-            record.push(event(&said));
+            record.push(event(&frame));
             if record.last().is_some_and(&is_last) {
                 return;
             }
         }
     }
 
-    /// All that it received in a room since the record began, which must be this.
+    /// Asserts that it received exactly these events in a room since the record began.
     pub fn expect(&self, room: &str, expected: &[Event]) {
         let found = self.record.get(room).map_or(&[][..], Vec::as_slice);
         expect(&format!("{} in {room}", self.name), found, expected);
@@ -141,16 +146,17 @@ impl Member {
         gaps.take(1).collect()
     }
 
-    /// No further message or gap of these rooms is on its way.
+    /// Asserts that no further message or gap of these rooms arrives.
     pub async fn expect_nothing_more(&mut self, rooms: &[&str]) {
         self.client.call(json!({"type": "ping"})).await;
-        let concerns = |said: &&Value| is_event(said) && rooms.iter().any(|r| said["room"] == *r);
+        let concerns =
+            |frame: &&Value| is_event(frame) && rooms.iter().any(|r| frame["room"] == *r);
         let more: Vec<&Value> = self.client.heard().filter(concerns).collect();
         assert!(more.is_empty(), "{} received besides: {more:?}", self.name);
     }
 
-    /// Joins a room at a position, and returns where the answer puts it: whether it is recovered,
-    /// and the position. The record of the room begins anew.
+    /// Joins a room at a position, and returns the reply: whether it is recovered, and the
+    /// position. The record of the room starts again.
     pub async fn return_to(&mut self, room: &str, since: &At) -> (bool, At) {
         let since = json!({"epoch": since.epoch, "offset": since.offset});
         let join = json!({"type": "join", "room": room, "since": since});
@@ -158,25 +164,30 @@ impl Member {
         assert_eq!(answer["type"], "ok", "{} in {room}: {answer}", self.name);
         self.record.remove(room);
         let recovered = answer["recovered"].as_bool();
-        let recovered = recovered.unwrap_or_else(|| panic!("not said: {answer}"));
+        let recovered = recovered.unwrap_or_else(|| panic!("no `recovered`: {answer}"));
         (recovered, At::of(&answer))
     }
 }
 
-fn is_event(said: &Value) -> bool {
-    said["type"] == "message" || said["type"] == "gap"
+fn is_event(frame: &Value) -> bool {
+    frame["type"] == "message" || frame["type"] == "gap"
 }
 
-fn event(said: &Value) -> Event {
-    match said["type"].as_str() {
-        Some("gap") => Event::Gap(At::of(said)),
-        _ => message(said),
+fn event(frame: &Value) -> Event {
+    match frame["type"].as_str() {
+        Some("gap") => Event::Gap(At::of(frame)),
+        _ => message(frame),
     }
 }
 
-fn message(said: &Value) -> Event {
-    let fields = || Some((said["offset"].as_u64()?, said["data"].as_str()?.to_owned()));
-    let (offset, text) = fields().unwrap_or_else(|| panic!("no message: {said}"));
+fn message(frame: &Value) -> Event {
+    let fields = || {
+        Some((
+            frame["offset"].as_u64()?,
+            frame["data"].as_str()?.to_owned(),
+        ))
+    };
+    let (offset, text) = fields().unwrap_or_else(|| panic!("no message: {frame}"));
     Event::Message(offset, text)
 }
 

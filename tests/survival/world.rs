@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// One node more; it is ready.
+    /// Starts one more node; it is ready.
     pub async fn start_node(&mut self, label: &str) -> &NodeProcess {
         let node = start_node(label, &self.redis, &self.issuer, &self.api_keys).await;
         ready(node.address).await;
@@ -74,9 +74,9 @@ impl World {
         self.nodes.last().expect("it was pushed")
     }
 
-    /// Stops all nodes in good order.
+    /// Stops all nodes gracefully.
     pub async fn stop_nodes(&mut self) {
-        // A node waits for clients that do not read its farewell.
+        // A node waits for clients that do not read its close frame.
         self.publisher = None;
         for node in &self.nodes {
             node.terminate();
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// A token issued a minute ago, so that nobody's clock matters, for every room.
+    /// A token for every room, issued a minute ago, so that no clock matters.
     pub fn token(&self, user: &str) -> String {
         token(&self.issuer, user)
     }
@@ -115,14 +115,14 @@ impl World {
         members
     }
 
-    /// Publishes one message under a key of its own; where it stands.
+    /// Publishes one message with a key of its own; returns its position.
     pub async fn publish(&mut self, room: &str, text: &str) -> At {
         let publisher = self.publisher.as_mut().expect("the nodes run");
         publish(publisher, room, text, text).await
     }
 
-    /// Publishes what the fault meets in both rooms, and waits until these members have it; the
-    /// epochs in which it stands.
+    /// Publishes the messages before the fault in both rooms, and waits until these members have
+    /// received them; returns their epochs.
     pub async fn publish_before(&mut self, members: &mut [Member]) -> Epochs {
         let mut epochs = Epochs::default();
         for offset in 1..=KEPT + TAIL {
@@ -146,14 +146,14 @@ impl World {
         epochs
     }
 
-    /// Brings the fault about.
-    pub fn strike(&mut self) {
-        self.redis.strike(self.fault);
+    /// Injects the fault.
+    pub fn inject(&mut self) {
+        self.redis.inject(self.fault);
     }
 
-    /// Waits until both nodes have noticed the fault by themselves: each has told its member. After
-    /// FLUSHALL no connection is lost, so a node notices with the next message.
-    pub async fn until_noticed(&self, members: &mut [Member]) {
+    /// Waits until both nodes have detected the fault by themselves: each has sent its member a
+    /// gap. After FLUSHALL no connection is lost, so a node detects it with the next message.
+    pub async fn until_detected(&self, members: &mut [Member]) {
         if self.fault == Fault::FlushAll {
             return;
         }
@@ -191,14 +191,14 @@ pub fn after_text(room: &str, n: u64) -> String {
     format!("{room} after {n}")
 }
 
-/// What stands at these offsets from before the fault.
+/// The messages at these offsets, from before the fault.
 pub fn before(room: &str, offsets: std::ops::RangeInclusive<u64>) -> Vec<Event> {
     offsets
         .map(|offset| Event::Message(offset, before_text(room, offset)))
         .collect()
 }
 
-/// All that was published after the fault.
+/// All messages published after the fault.
 pub fn after(room: &str, end: u64) -> Vec<Event> {
     (1..=AFTER)
         .map(|n| Event::Message(end + n, after_text(room, n)))

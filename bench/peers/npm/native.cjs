@@ -1,5 +1,5 @@
-// The dialogue of a node's clients, for the peers that leave it to their users what clients say: so they get the same commands,
-// and send frames of the same length.
+// The protocol of a node's clients, for the peers without a protocol of their own: they receive the
+// same commands, and send frames of the same length.
 'use strict';
 
 exports.WELCOME = JSON.stringify({

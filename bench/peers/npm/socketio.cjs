@@ -1,4 +1,5 @@
-// socket.io over WebSockets alone, with its own rooms and its own Redis adapter: socketio.cjs PORT [REDIS_PORT]
+// socket.io over WebSockets alone, with its own rooms and its own Redis adapter:
+// socketio.cjs PORT [REDIS_PORT]
 'use strict';
 
 const { createServer } = require('node:http');

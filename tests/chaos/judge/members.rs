@@ -86,7 +86,7 @@ impl ExpectedMembers {
             self.out_of_order += 1;
             let what = if here { "joined" } else { "left" };
             self.note(format!(
-                "client {client} in {room}: {user} {what} at version {version}, which is out of order"
+                "client {client} in {room}: {user} {what} out of order, at version {version}"
             ));
         }
     }

@@ -1,6 +1,6 @@
 //! The position of each publication: what was attempted, acknowledged and received, whether all
-//! clients received the same at each position, and whether acknowledged publications are still there
-//! after faults that must not lose them.
+//! clients received the same at each position, and whether acknowledged publications are still
+//! there after faults that must not lose them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -152,12 +152,18 @@ impl Streams {
         if answer.epoch != since.epoch {
             self.found.unexpected += 1;
             self.found.note(|| {
-                format!("client {client} in {room}: recovered from {since:?} to {answer:?}, another epoch")
+                format!(
+                    "client {client} in {room}: recovered from {since:?} to {answer:?}, \
+                     another epoch"
+                )
             });
         } else if skipped > 0 {
             self.found.lost += skipped as usize;
             self.found.note(|| {
-                format!("client {client} in {room}: stood at {since:?}, and was put to {answer:?} as recovered")
+                format!(
+                    "client {client} in {room}: recovered at {answer:?}, \
+                     and its position was {since:?}"
+                )
             });
         }
     }
@@ -176,7 +182,7 @@ impl Streams {
             self.found.false_alarms += 1;
             self.found.note(|| {
                 format!(
-                    "client {client} in {room}: a gap from {former:?} to {position:?} without a fault"
+                    "client {client} in {room}: gap from {former:?} to {position:?} without fault"
                 )
             });
         }
@@ -189,13 +195,19 @@ impl Streams {
         if skipped > 0 {
             self.found.lost += skipped as usize;
             self.found.note(|| {
-                format!("client {client} in {room}: a gap from {former:?} to {position:?} skips what survived")
+                format!(
+                    "client {client} in {room}: a gap from {former:?} to {position:?} \
+                     skips messages that survived"
+                )
             });
         }
         if position.offset < former.offset && worst != Some(Loss::Tail) {
             self.found.unexpected += 1;
             self.found.note(|| {
-                format!("client {client} in {room}: a gap puts it back from {former:?} to {position:?}, and nothing was lost")
+                format!(
+                    "client {client} in {room}: a gap goes back from {former:?} \
+                     to {position:?}, and nothing was lost"
+                )
             });
         }
     }
@@ -262,7 +274,10 @@ impl Streams {
                 _ => found.lost += (offset - next).max(1) as usize,
             }
             found.note(|| {
-                format!("the application of client {client} in {room} got {epoch} {offset} after {before:?}")
+                format!(
+                    "the application of client {client} in {room} received {epoch} {offset} \
+                     after {before:?}"
+                )
             });
         }
         position.clone_from(at);
@@ -305,7 +320,12 @@ impl Streams {
                 .count();
             if unseen > 0 {
                 found.lost += unseen;
-                found.note(|| format!("client {client} in {room} ends at {end:?}, and misses {unseen} that were acknowledged"));
+                found.note(|| {
+                    format!(
+                        "client {client} in {room} ends at {end:?}, \
+                     and misses {unseen} that were acknowledged"
+                    )
+                });
             }
         }
         self.judge_repeats(places);

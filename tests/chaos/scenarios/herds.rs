@@ -202,7 +202,8 @@ async fn recover(world: &mut World) {
     let compared = rooms * start.elapsed().as_secs_f64() / 60.0;
     let bar = nodes as u64 * (3 * HERD_ROOMS as u64 + compared.ceil() as u64);
     let what = format!(
-        "at most {bar} reads: three for each of {HERD_ROOMS} rooms on {nodes} nodes, and the comparisons"
+        "at most {bar} reads: three for each of {HERD_ROOMS} rooms on {nodes} nodes, \
+         and the comparisons"
     );
     world.recorder.check(&what, reads <= bar, reads);
 }
