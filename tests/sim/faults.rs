@@ -144,7 +144,7 @@ pub struct Plan {
     pub steps: Vec<(u64, Step)>,
     /// When the last fault ends.
     pub healed_at: u64,
-    /// How long the clients may take after that to handle_input the top of their rooms.
+    /// How long the clients may take after that to reach the top of their rooms.
     pub settle_timeout: u64,
 }
 

@@ -16,7 +16,7 @@ const REQUEST_TIMEOUT: u64 = 2_000;
 
 impl World {
     pub fn ask(&mut self, index: usize, request: Request) {
-        self.note(|| format!("node {index} asks {request:?}"));
+        self.note(|| format!("node {index} requests {request:?}"));
         match request {
             Request::Follow(room) => {
                 let node = &mut self.nodes[index];

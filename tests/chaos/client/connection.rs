@@ -361,7 +361,7 @@ impl<'a> Serving<'a> {
                     return Err(Lost {
                         delay: Some(Duration::ZERO),
                         meant: true,
-                        ..dropped("a bye pending for it")
+                        ..dropped("a bye asked for it")
                     });
                 }
                 Timer::Watch => self.watch(now)?,
