@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 pub enum ExpectedGaps {
     /// No member: a gap is a false alarm.
     #[default]
-    NoMember,
+    Never,
     /// Every member of every room, because nothing of the old log is left.
-    AllMembers,
+    Everywhere,
     /// The members that missed messages; the judge computes which those are.
-    AffectedMembers,
+    WhereLost,
 }
 
 /// Times are milliseconds; `None` means that the scenario sets no threshold.

@@ -143,7 +143,7 @@ pub enum Event {
         user: String,
     },
     /// A client received a `joined` or `left`.
-    PresenceEvent {
+    PresenceChange {
         client: usize,
         room: String,
         user: String,

@@ -256,7 +256,7 @@ impl Verdict {
         if self.away > 0 {
             missed.push(format!("{} clients have not returned", self.away));
         }
-        if self.bars.gaps == ExpectedGaps::AllMembers && notified_members < self.memberships {
+        if self.bars.gaps == ExpectedGaps::Everywhere && notified_members < self.memberships {
             let members = self.memberships;
             missed.push(format!(
                 "{notified_members} of {members} members received the gap"

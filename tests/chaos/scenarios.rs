@@ -116,7 +116,7 @@ fn unnoticed() -> Bars {
 /// Redis lost its data: all members must receive a gap, and keep their connections.
 fn forgotten() -> Bars {
     Bars {
-        gaps: ExpectedGaps::AllMembers,
+        gaps: ExpectedGaps::Everywhere,
         sockets_stay: true,
         ..Bars::default()
     }

@@ -41,7 +41,7 @@ fn cases() -> Vec<Case> {
     };
     let start = || {
         vec![
-            run(ExpectedGaps::NoMember),
+            run(ExpectedGaps::Never),
             joined(1, "e", 0),
             published(1),
             acknowledged(1, "e", 1),
@@ -138,7 +138,7 @@ fn cases() -> Vec<Case> {
         (
             "not all members received a gap",
             [
-                vec![run(ExpectedGaps::AllMembers)],
+                vec![run(ExpectedGaps::Everywhere)],
                 start().split_off(1),
                 vec![end("e", 1)],
             ]
@@ -647,7 +647,7 @@ fn closed(client: usize) -> Event {
 }
 
 fn presence_event(user: &str, here: bool, version: u64) -> Event {
-    Event::PresenceEvent {
+    Event::PresenceChange {
         client: 1,
         room: ROOM.into(),
         user: user.into(),

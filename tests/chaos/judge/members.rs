@@ -44,7 +44,7 @@ impl ExpectedMembers {
                 let rooms = &mut self.client(*client).rooms;
                 rooms.insert(room.clone(), Received::default());
             }
-            Event::PresenceEvent {
+            Event::PresenceChange {
                 client,
                 room,
                 user,

@@ -167,7 +167,7 @@ impl Serving<'_> {
         else {
             return self.unexpected(text);
         };
-        self.client.recorder.note(Event::PresenceEvent {
+        self.client.recorder.note(Event::PresenceChange {
             client: self.client.number,
             room: room.to_owned(),
             user: user.to_owned(),
