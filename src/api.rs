@@ -1,10 +1,10 @@
-//! The HTTP API as plain logic: what a backend may ask, who is let in, and how the answers look.
-//! `routes` is the table of what there is, `decode` makes a [`Call`] of a request, `answer` makes a
-//! response of what came back (`census` writes what only backends ask for), `gate` judges who asks.
-//! The shapes and the codes of errors are those of the native protocol.
+//! The HTTP API as plain logic: its requests, its authorization and its responses. `routes` is the
+//! table of endpoints, `decode` turns a request into a [`Call`], `answer` turns the answers into a
+//! response (`cluster_queries` encodes the results of cluster queries), `gate` authorizes requests.
+//! The JSON objects and the error codes are those of the native protocol.
 //!
-//! A call is one command or several. The door gives each to the dispatcher with a [`ApiCaller`], on
-//! which the answer comes back; a caller that has gone costs nothing but the answer.
+//! A call is one command or several. The HTTP connection sends each to the dispatcher with an
+//! [`ApiCaller`], on which the answer comes back; if the caller has hung up, the answer is dropped.
 
 mod answer;
 mod cluster_queries;
@@ -29,13 +29,13 @@ pub use decode::Asked;
 pub use gate::{Gate, check_type};
 pub use routes::{Found, ROUTES, Route, find};
 
-/// Where the figures of the node are read, in the text format of Prometheus.
+/// The path of the node's metrics, in the text format of Prometheus.
 pub const METRICS_PATH: &str = "/metrics";
 
-/// Commands of one call at most: what a call may make the node remember.
+/// The most commands of one call, which bounds the memory that a call may take.
 pub const COMMANDS_PER_CALL: usize = 100;
 
-/// One thing that a backend asks.
+/// A command from a backend.
 #[derive(Debug)]
 pub enum Command {
     Publish(Publish),
@@ -45,19 +45,19 @@ pub enum Command {
         before: Option<u64>,
         limit: usize,
     },
-    /// Who is in the room, by name, behind `after` (none: from the first).
+    /// The members of the room, by name, behind `after` (none: from the first).
     Members {
         room: RoomName,
         after: Option<UserName>,
         limit: usize,
     },
-    /// What the whole cluster has to say together.
+    /// A query that all nodes of the cluster answer.
     Census(ClusterQuery),
-    /// Do something with a user, on every node.
+    /// An action on a user's sessions, on every node.
     ControlCommand(ControlCommand),
 }
 
-/// Something to be said in a room.
+/// A publish into a room.
 #[derive(Debug)]
 pub struct Publish {
     pub room: RoomName,
@@ -65,11 +65,11 @@ pub struct Publish {
     pub key: Option<Arc<str>>,
     /// Not kept in the log: no offset, at most once.
     pub ephemeral: bool,
-    /// Shared by all rooms that one call says it in.
+    /// Shared by all rooms of one call.
     pub publication: Arc<Publication>,
 }
 
-/// A request that was understood.
+/// A decoded request.
 #[derive(Debug)]
 pub struct Call {
     commands: Vec<Command>,
@@ -86,32 +86,32 @@ enum Form {
 }
 
 impl Call {
-    /// The commands in order, and what is to be known of them when their answers come.
+    /// The commands in order, and the collector of their answers.
     pub fn into_parts(self) -> (Vec<Command>, Waiting) {
         let waiting = Waiting::new(&self.commands, self.form);
         (self.commands, waiting)
     }
 }
 
-/// The answer to one command: a JSON object, or why not.
+/// The answer to one command: a JSON object, or an error.
 pub type Answer = Result<Bytes, CommandError>;
 
 /// Where the answer to one command of a call goes.
 #[derive(Clone, Debug)]
 pub struct ApiCaller {
-    /// Which command of the call it is.
-    place: usize,
+    /// The index of the command in its call.
+    index: usize,
     answers: flume::Sender<(usize, Answer)>,
 }
 
 impl ApiCaller {
     /// For one command of a call; the other end of `answers` must hold as many as the call has
     /// commands.
-    pub fn new(place: usize, answers: flume::Sender<(usize, Answer)>) -> Self {
-        Self { place, answers }
+    pub fn new(index: usize, answers: flume::Sender<(usize, Answer)>) -> Self {
+        Self { index, answers }
     }
 
-    /// Answers, if anyone still listens.
+    /// Sends the reply, unless the caller has hung up.
     pub fn tell(&self, reply: &Reply<'_>) {
         let answer = match reply {
             Reply::Error(error) => Err((*error).clone()),
@@ -120,13 +120,13 @@ impl ApiCaller {
         self.answer(answer);
     }
 
-    /// Answers a question for the whole cluster.
-    pub fn tell_found(&self, finding: &QueryResult) {
-        self.answer(Ok(cluster_queries::encode(finding)));
+    /// Sends the result of a cluster query.
+    pub fn tell_found(&self, result: &QueryResult) {
+        self.answer(Ok(cluster_queries::encode(result)));
     }
 
     fn answer(&self, answer: Answer) {
-        // A caller that hung up, or whose time is over, needs none.
-        let _ = self.answers.try_send((self.place, answer));
+        // A caller that hung up, or whose call has timed out, needs no answer.
+        let _ = self.answers.try_send((self.index, answer));
     }
 }

@@ -1,9 +1,9 @@
-//! The listening part of a node, and the wiring of all the rest: [`start`] builds the channels and
-//! tasks of a node, and a [`Server`] is what its owner holds to wait for its end or to drain it.
+//! The listeners of a node, and its wiring: [`start`] builds the channels and tasks of a node, and a
+//! [`Server`] is the handle with which its owner waits for its end or drains it.
 //!
-//! Stopping is dropping, in order: the drain empties the outboxes, then the listener, the
-//! dispatcher with the broker's handle, and the inbox go; each task ends because what it waited for
-//! is gone.
+//! A node stops by dropping, in order: the drain empties the outboxes, then the listener, the
+//! dispatcher with the broker's handle, and the inbox are dropped; each task ends because the
+//! channel it waits for is disconnected.
 
 mod acceptor;
 mod reporter;
@@ -49,15 +49,15 @@ use crate::webhooks::{self, Webhooks};
 /// Where fewer than twice as many are allowed, half of them.
 const FILE_RESERVE: u64 = 256;
 
-/// Connections that backends may have besides all those of clients, so that a full node can still
-/// be asked and watched. They come out of the reserve of files.
+/// Connections that backends may have in addition to those of clients, so that the API and the
+/// metrics of a full node stay reachable. Their files come out of [`FILE_RESERVE`].
 const BACKENDS: u64 = 64;
 
-/// How much longer than its publish timeout the broker may take to answer, and a second for the
-/// way.
+/// How much longer than its publish timeout the broker may take to answer: a second for the broker
+/// and a second for the channels.
 const CALL_SLACK: Duration = Duration::from_secs(2);
 
-/// Fields of one head at most.
+/// The most header fields of one head.
 const HEAD_FIELDS: usize = 64;
 
 /// Why a node could not start.
@@ -89,15 +89,16 @@ pub struct Server {
     api_address: Option<SocketAddr>,
     node: Arc<Node>,
     drain_time: Duration,
-    /// The last moment of a drain: everything has a deadline.
+    /// The deadline of a drain.
     grace: Duration,
-    /// Disconnected when the dispatcher has ended; a word comes when the listener has.
+    /// Disconnected when the dispatcher has ended; receives a message when a listener has failed.
     ended: flume::Receiver<()>,
-    /// What calls under way hold besides; and disconnected when the last has gone.
+    /// Calls in flight hold clones of `calls`; `calls_ended` is disconnected when the last is
+    /// dropped.
     calls: flume::Sender<()>,
     calls_ended: flume::Receiver<()>,
     webhooks: Option<Webhooks>,
-    /// Its drop ends accepting.
+    /// Dropping it ends the accept loops.
     _accepting: flume::Sender<()>,
 }
 
@@ -117,15 +118,15 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
 
     let settings = dispatcher_settings(config, incarnation)?;
     let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
-    // Who shows a token is let in only by a node that knows which were revoked.
+    // A node accepts tokens only after it has loaded the revocations.
     readiness.set_behind(!config.is_open());
-    let told = readiness.clone();
+    let dispatcher_readiness = readiness.clone();
     let (ending, ended) = flume::bounded(1);
     let listener_failed = ending.downgrade();
     runtime::spawn(async move {
-        // Dropped when the task ends, by a panic too: that is the news.
+        // Dropped when the task ends, also by a panic, which disconnects `ended`.
         let _ending: flume::Sender<()> = ending;
-        dispatcher::run(dispatcher, events, broker, told).await;
+        dispatcher::run(dispatcher, events, broker, dispatcher_readiness).await;
     });
     runtime::spawn(tick(inbox.clone()));
 
@@ -176,12 +177,12 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
 }
 
 impl Server {
-    /// Where it listens; the port is the real one when 0 was asked for.
+    /// The address it listens on, with the real port if the configured one was 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where the HTTP API listens, if that is a place of its own.
+    /// The address of the HTTP API's own listener, if it has one.
     pub fn api_address(&self) -> Option<SocketAddr> {
         self.api_address
     }
@@ -194,7 +195,7 @@ impl Server {
         &self.node.readiness
     }
 
-    /// Ready when the node has ended by itself, which it does only for a fault.
+    /// Completes when the node has ended by itself, which happens only after a fault.
     pub async fn ended(&self) {
         let webhooks = async {
             match &self.webhooks {
@@ -206,25 +207,25 @@ impl Server {
         let _ = select(self.ended.recv_async(), pin!(webhooks)).await;
     }
 
-    /// Says farewell to everyone and ends the node. Until then it refuses newcomers with a reason.
+    /// Closes all connections and ends the node. Until then it refuses new ones with a reason.
     pub async fn drain(mut self) {
         self.node.readiness.drain();
         let grace = self.grace;
         let webhooks = self.webhooks.take();
         let draining = async {
-            // Without a dispatcher there is nobody left to drain.
+            // Without a dispatcher there is nothing left to drain.
             let _ = self
                 .node
                 .inbox
                 .send_async(Event::Drain(self.drain_time))
                 .await;
             self.ended().await;
-            // From here on only calls under way hold one, until their answers are written.
+            // From here on only calls in flight hold a sender, until their answers are written.
             drop(self.calls);
             let _ = self.calls_ended.recv_async().await;
         };
         if runtime::timeout(grace, draining).await.is_err() {
-            log::warn!(seconds = grace.as_secs(); "some clients did not go in time");
+            log::warn!(seconds = grace.as_secs(); "drain timed out with open connections");
         }
         if let Some(webhooks) = webhooks {
             webhooks.finish().await;
@@ -232,7 +233,7 @@ impl Server {
     }
 }
 
-/// The deliverer, if there is anyone to tell, and what it wants of the broker.
+/// The webhook deliverer, if a URL is configured, and the broker's part of its settings.
 fn start_webhooks(
     config: &Config,
     metrics: &Arc<Metrics>,
@@ -255,8 +256,8 @@ fn bind(address: SocketAddr) -> Result<Listener, StartError> {
     Listener::bind(address).map_err(|source| StartError::Listen { address, source })
 }
 
-/// Who may call the HTTP API: whoever has a key; in open mode without keys, programs of this
-/// machine, if no others can connect.
+/// Which requests the HTTP API admits: those with a key; in open mode without keys, those of programs
+/// on this machine, if no others can connect.
 fn gate(config: &Config) -> Gate {
     let address = config.api_listen.unwrap_or(config.listen);
     match &config.api_key_file {
@@ -280,8 +281,8 @@ fn start_broker(
         publish_timeout: config.publish_timeout,
         topic_linger: config.topic_linger,
         newest_format: newest_format(),
-        // Beside those that clients choose there is a personal one for each connection, and the
-        // nodes' own.
+        // In addition to the rooms that clients choose there is a personal one for each
+        // connection, and the nodes' own.
         max_rooms: config
             .max_rooms
             .saturating_add(max_connections(config) as usize)
@@ -314,8 +315,8 @@ fn newest_format() -> Format {
     Format::NEWEST
 }
 
-/// Debug builds take it from a variable, so that tests have nodes of two formats before there is a
-/// second one.
+/// Debug builds read it from a variable, so that tests can run nodes of two formats before there is
+/// a second one.
 #[cfg(debug_assertions)]
 fn newest_format() -> Format {
     let text = std::env::var("SWITCHBOARD_TEST_FORMAT").ok();
@@ -406,7 +407,7 @@ fn assets(directory: Option<&Path>) -> Result<Assets, StartError> {
     })
 }
 
-/// As many as are asked for, or as many as the process may have files open.
+/// The configured limit, or the one that follows from the limit of open files.
 fn max_connections(config: &Config) -> u64 {
     if config.max_connections > 0 {
         return config.max_connections as u64;
@@ -415,7 +416,7 @@ fn max_connections(config: &Config) -> u64 {
     files - FILE_RESERVE.min(files / 2)
 }
 
-/// Tells the dispatcher the time; one timer serves every deadline of the node.
+/// Sends the dispatcher its ticks; one timer serves every deadline of the node.
 async fn tick(inbox: flume::Sender<Event>) {
     loop {
         runtime::sleep(TICK).await;

@@ -1,6 +1,6 @@
-//! One socket's life: requests by the HTTP door until one asks to upgrade, then two tasks, a
-//! `reader` that makes events of frames and a `writer` that drains the session's outbox. They are
-//! two so that a delivery costs no useless look at the reading side.
+//! One connection: HTTP requests until one upgrades, then two tasks, a `reader` that turns frames
+//! into events and a `writer` that drains the session's outbox. They are two so that a delivery
+//! does not poll the reading side in vain.
 
 mod calls;
 mod codec;
@@ -42,39 +42,40 @@ use crate::runtime;
 use crate::transport::limits::{Addresses, Claim, IngressLimits, TooMany};
 use crate::transport::pages::Assets;
 
-/// Where the native protocol is spoken.
+/// The path of the native protocol.
 pub const NATIVE_PATH: &str = "/ws";
 
-/// The subprotocol that a client may offer for it: a browser that offers its token as one wants
-/// another one chosen.
+/// The subprotocol that a client may offer for it: a browser that offers its token as a subprotocol
+/// needs another one that the server can select.
 const SUBPROTOCOL: &str = "switchboard";
 
-/// Bytes of one read at most, by which a session may be ahead of its rate; and what tungstenite has
-/// while a message is coming. Most messages are shorter; a longer one is taken in several pieces.
+/// The most bytes of one read, by which a session may exceed its rate; also the size of
+/// tungstenite's buffer during a message. Most messages are shorter; a longer one takes several
+/// reads.
 const READ_BUFFER: usize = 1024;
 
-/// By which of the node's listeners a connection came in.
+/// Which of the node's listeners accepted a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entrance {
     /// `--listen`: clients, pages, and the HTTP API unless it has its own.
     Public,
-    /// `--api-listen`: the HTTP API, the figures and the health checks, and nothing else.
+    /// `--api-listen`: only the HTTP API, the metrics and the health checks.
     Backends,
 }
 
-/// Reads in a row after which the other tasks of the thread have their turn: a peer that never
-/// stops sending would otherwise keep the thread for itself.
+/// Reads in a row after which a task yields: a peer that never stops sending would otherwise occupy
+/// the thread.
 const READS_IN_A_ROW: u8 = 32;
 
-/// Reads until a closed connection is cut off: a megabyte, more than an honest client has under way
-/// when it hears of the end.
+/// Reads until a closed connection is cut off: a megabyte, more than a well-behaved client has in
+/// flight when it receives the close.
 const LINGER_READS: u16 = 2048;
 
-/// How long a closed connection is left alone between two looks at what still comes: being woken
-/// for every few bytes would cost the node more than it costs whoever sends them.
+/// The pause between two reads of a closed connection: waking for every few bytes would cost the
+/// node more than the sender.
 const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
-/// A stream whose clones are one socket, and which can be ended from outside.
+/// A stream whose clones share one socket, and which another task can shut down.
 pub trait Socket: AsyncRead + AsyncWrite + Clone + Send + Sync + Unpin + 'static {
     /// Ends both directions without waiting; pending reads and writes end too.
     fn shutdown(&self);
@@ -94,7 +95,7 @@ pub struct Node {
     pub inbox: flume::Sender<Event>,
     pub limits: Limits,
     pub auth: Auth,
-    /// Pages are let in only under a name or address of this machine: see
+    /// Pages are admitted only under a name or address of this machine: see
     /// [`Rules::own_hosts`](crate::transport::handshake::Rules::own_hosts).
     pub own_hosts: Option<IpAddr>,
     /// Origins that may connect besides those of the same host.
@@ -103,19 +104,19 @@ pub struct Node {
     /// Counts the connections of each client address, if there is a limit.
     pub addresses: Option<Addresses>,
     pub echo_path: Option<String>,
-    /// Who may call the HTTP API.
+    /// Which requests the HTTP API admits.
     pub gate: Gate,
     /// Whether the HTTP API has a listener of its own, and is not served on the public one.
     pub api_apart: bool,
-    /// Each call under way holds one, so that a drain can wait for the last.
+    /// Each call in flight holds a sender, so that a drain can wait for the last.
     pub calls: flume::WeakSender<()>,
     /// The next session's number.
     pub sessions: AtomicU64,
-    /// Where the clock of the sessions' rates begins.
+    /// The start of the clock of the sessions' rates.
     pub started: Instant,
 }
 
-/// How far a stranger may go on one connection.
+/// The limits of one connection.
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub head: HeadLimits,
@@ -147,7 +148,7 @@ impl Node {
             .max_frame_size(Some(self.limits.message))
     }
 
-    /// Whether what this peer says of its clients' addresses is believed.
+    /// Whether this peer is a trusted proxy.
     fn is_proxy(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted_proxies
@@ -155,15 +156,15 @@ impl Node {
             .any(|proxy| proxy.to_canonical() == peer)
     }
 
-    /// A place among the connections of an address, where these are limited.
+    /// A permit for a connection of this address, if these are limited.
     fn claim(&self, address: IpAddr) -> Result<Option<Box<Claim>>, TooMany> {
         let claim = self.addresses.as_ref().map(|table| table.claim(address));
         Ok(claim.transpose()?.map(Box::new))
     }
 
-    /// Hands an event to the dispatcher, and waits while its inbox is full: then the wait has a
-    /// place of its own, which is seldom, instead of one in each task.
-    fn tell(&self, event: Event) -> impl Future<Output = ()> {
+    /// Sends an event to the dispatcher, and waits while its inbox is full. The future of the wait,
+    /// which is rare, is boxed, so that it takes no memory in each task.
+    fn send(&self, event: Event) -> impl Future<Output = ()> {
         let full = match self.inbox.try_send(event) {
             Err(TrySendError::Full(event)) => Some(Box::pin(self.inbox.send_async(event))),
             // Without a dispatcher the process is ending.
@@ -176,10 +177,10 @@ impl Node {
         SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Counts and logs a panic; `None` tells that there was one.
+    /// Counts a panic of the task and returns `None` for it.
     ///
-    /// Not an `async fn`: that would keep the task twice, as its argument and as what it awaits,
-    /// for as long as a connection lives.
+    /// Not an `async fn`: that would store the task twice, as its argument and as the awaited
+    /// future, for as long as a connection lives.
     fn guarded<T>(&self, task: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
         AssertUnwindSafe(task).catch_unwind().map(|outcome| {
             if outcome.is_err() {
@@ -190,10 +191,10 @@ impl Node {
     }
 }
 
-/// An accepted connection, counted for as long as any of its parts lives.
+/// An accepted connection, counted until its last part is dropped.
 pub struct Counted {
     metrics: Arc<Metrics>,
-    /// Its place among those of its client's address.
+    /// Its permit among those of its client's address.
     claim: Option<Box<Claim>>,
 }
 
@@ -216,7 +217,7 @@ impl Drop for Counted {
 
 /// Serves one accepted socket to its end, or hands it to its session's tasks.
 ///
-/// The connections of a trusted proxy are counted for its clients, once a head has told which;
+/// The connections of a trusted proxy are counted by client address, once a head has named it;
 /// those of backends are not.
 pub async fn serve<S: Socket>(
     node: Arc<Node>,
@@ -228,7 +229,7 @@ pub async fn serve<S: Socket>(
     if entrance == Entrance::Public && !node.is_proxy(peer.ip()) {
         counted.claim = match node.claim(peer.ip()) {
             Ok(claim) => claim,
-            Err(TooMany) => return http_phase::turn_away_one_of_many(&node, socket).await,
+            Err(TooMany) => return http_phase::refuse_address(&node, socket).await,
         };
     }
     let serving = http_phase::serve(&node, socket.clone(), peer, entrance);
@@ -248,24 +249,24 @@ pub async fn serve<S: Socket>(
     }
 }
 
-/// Serves one accepted socket of a node that is full, while the seat is held.
-pub async fn serve_full<S: Socket>(node: Arc<Node>, socket: S, _seat: Arc<()>) {
-    // An error is that of a connection which is over either way.
+/// Serves one accepted socket of a full node, and holds the permit meanwhile.
+pub async fn serve_full<S: Socket>(node: Arc<Node>, socket: S, _permit: Arc<()>) {
+    // The connection is over either way, so its error does not matter.
     let _ = node.guarded(http_phase::serve_full(&node, socket)).await;
 }
 
-/// What a handshake has led to.
+/// The result of a handshake.
 pub struct Upgraded {
     speaks: Speaks,
-    /// The answer to the handshake, which is still to be written.
+    /// The response to the handshake, not yet written.
     answer: Vec<u8>,
-    /// Bytes that came behind the head: they belong to the WebSocket.
+    /// Bytes received behind the head: they belong to the WebSocket.
     rest: Vec<u8>,
-    /// The client's address, as far as trusted proxies tell it.
+    /// The client's address, as named by trusted proxies.
     client: IpAddr,
-    /// Who the client is, as far as the handshake tells it.
+    /// The client's identity, if the handshake had credentials.
     identity: Option<Arc<Identity>>,
-    /// The client's place among those of its address, if a proxy told the address.
+    /// The client's permit among those of its address, if a proxy named the address.
     claim: Option<Box<Claim>>,
 }
 
@@ -284,14 +285,14 @@ async fn start_session<S: Socket>(
 ) {
     let session = node.next_session();
     let hung_up = socket.clone();
-    // The count lives in here because this is what all parts of the connection share, and the last
-    // drops.
+    // The count is in this closure because all parts of the connection share it, and the last part
+    // drops it.
     let (outbox, outgoing) = outbox(node.limits.outbox, move || {
         let _lives_with_the_connection = &counted;
         hung_up.shutdown();
     });
-    // It goes out together with the welcome, if the dispatcher is quick. The bound has room for a
-    // head, whatever it is.
+    // It is written together with the welcome, if the dispatcher is quick. The smallest outbox bound
+    // has space for a head.
     outbox.offer(upgraded.answer.into());
     let client = upgraded.client.to_string();
     log::debug!(session = session.0, client = client.as_str(); "connected");
@@ -315,7 +316,7 @@ async fn start_session<S: Socket>(
     ));
 }
 
-/// The conformance endpoint: each message goes back as it came, by tungstenite alone.
+/// The conformance endpoint: tungstenite alone sends each message back unchanged.
 async fn echo<S: Socket>(node: &Node, mut socket: S, upgraded: Upgraded) {
     if socket.write_all(&upgraded.answer).await.is_err() {
         return;
@@ -332,7 +333,7 @@ async fn echo<S: Socket>(node: &Node, mut socket: S, upgraded: Upgraded) {
             }
             Ok(_) => {}
             Err(error) => {
-                let why = reader::blame(&error);
+                let why = reader::close_reason(&error);
                 why.inspect(|why| node.metrics.disconnected_total.count(*why));
                 if let Some(why) = why
                     && socket.write_all(&frame::close(why)).await.is_ok()
@@ -345,16 +346,16 @@ async fn echo<S: Socket>(node: &Node, mut socket: S, upgraded: Upgraded) {
     }
 }
 
-/// Ends what we say and lets the peer hang up: see [`linger`].
+/// Closes the sending direction and waits for the peer to close: see [`linger`].
 async fn finish<S: Socket>(mut socket: S, time: Duration) {
     if socket.close().await.is_ok() {
         linger(socket, time).await;
     }
 }
 
-/// Reads until the peer ends or the time is over, and forgets what comes: closing with unread bytes
-/// would reset the connection, and the peer might lose the answer that was just written. Who goes
-/// on sending all the same is cut off.
+/// Reads and discards until the peer closes or the time is over: closing with unread bytes would
+/// reset the connection, and the peer might lose the answer that was just written. A peer that goes
+/// on sending is cut off.
 async fn linger<S: Socket>(mut socket: S, time: Duration) {
     let mut scrap = [0; 512];
     let reading = async {
@@ -367,7 +368,7 @@ async fn linger<S: Socket>(mut socket: S, time: Duration) {
             }
         }
     };
-    // Either way it is over.
+    // A timeout ends the connection too.
     let _ = runtime::timeout(time, reading).await;
 }
 

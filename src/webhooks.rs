@@ -1,21 +1,23 @@
-//! Webhooks: a backend is told by HTTP that rooms are occupied or vacated, and users online or
-//! offline. One task per node asks the broker for what is to be told and posts it in signed batches
-//! until the receiver takes it.
+//! Webhooks: a node reports to a backend by HTTP that rooms are occupied or vacated, and users
+//! online or offline. One task per node claims events from the broker and posts them in signed
+//! batches until the receiver accepts them.
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! - **At least once**, under one id, whatever node dies: the broker keeps a notice until a node
-//!   has said that it was told, or until it is dropped by
+//! - **At least once**, under one id, whichever node dies: the broker stores an event until a node
+//!   has acknowledged its delivery, or until the event is dropped by
 //!   [`LENGTH`](crate::model::webhook_event::LENGTH) or [`AGE`](crate::model::webhook_event::AGE),
-//!   which is counted and logged. After a crash, a freeze or a cut a notice may be told twice.
-//! - **In order**, since one node at a time holds notices, and sends one request at a time. Only a
-//!   repetition can come late: a receiver that keeps the greatest id it has seen of a room or user
-//!   knows it by its lesser one.
-//! - **No node is needed.** One that dies or stops loses what it held to another, and so does one
-//!   that failed three times in a row: perhaps it alone cannot reach the receiver.
-//! - **Nobody waits for it.** A receiver that is away costs a node one request at a time, and rooms
-//!   nothing. Everything waits behind a batch that a receiver refuses for ever, until it is too
-//!   old.
+//!   which is counted and logged. After a crash, a freeze or a network partition an event may be
+//!   delivered twice.
+//! - **In order**, since one node at a time holds events, and sends one request at a time. Only a
+//!   duplicate can arrive late: a receiver that stores the greatest id of each room or user
+//!   recognises it by its smaller id.
+//! - **No single point of failure.** If a node dies or stops, another node claims the events that
+//!   it held. The same happens if a node fails three times in a row: perhaps it alone cannot reach
+//!   the receiver.
+//! - **Delivery blocks nothing else.** An unreachable receiver costs a node one request at a time,
+//!   and rooms nothing. If a receiver refuses a batch for ever, later events wait until the batch
+//!   is too old.
 
 pub mod backoff;
 pub mod body;
@@ -40,78 +42,79 @@ use plan::Plan;
 use post::{PostError, Receiver};
 use signature::Key;
 
-/// How often the broker is asked. It is also how long notices gather before they leave as one
+/// How often the broker is asked. It is also how long events gather before they are sent as one
 /// batch, and far more often than [`CLAIM`](crate::model::webhook_event::CLAIM) needs.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How long the broker may take to answer: its own bound, twice for a script to be learnt anew, and
-/// a little.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// How long the broker may take to answer: twice its own timeout, because a script may have to be
+/// loaded again, and a little.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long a node that stops goes on telling what there is to tell.
+/// How long a node that stops goes on delivering the pending events.
 const FLUSH: Duration = Duration::from_secs(6);
 
-/// How often it is logged at most that something was dropped.
-const COMPLAINT: Duration = Duration::from_secs(10);
+/// The shortest time between two log lines about dropped events.
+const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a deliverer is told.
+/// The settings of a deliverer.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The node's label.
     pub node: String,
     pub url: WebhookUrl,
-    /// What receivers know too.
+    /// The secret shared with the receiver.
     pub secret: Secret<Vec<u8>>,
     /// The authorities to trust with `https`, in PEM form, instead of the public ones.
     pub authorities: Option<PathBuf>,
 }
 
-/// Why there can be no webhooks.
+/// Why webhooks cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("--webhook-ca {0}")]
     Tls(#[from] TlsError),
 }
 
-/// What the owner of a node holds of its deliverer. Dropping it ends the deliverer at once; what it
-/// held is told by another node, or by the next one that starts.
+/// The handle of a node's deliverer. Dropping it ends the deliverer at once; another node, or the
+/// next one that starts, delivers the events that it held.
 pub struct Webhooks {
     stop: flume::Sender<()>,
     ended: flume::Receiver<()>,
 }
 
 impl Webhooks {
-    /// Ready when the deliverer has ended by itself, which it does only for a fault, its own or the
-    /// broker's.
+    /// Completes when the deliverer has ended by itself, which happens only after a fault, its own
+    /// or the broker's.
     pub async fn ended(&self) {
-        // Nothing is ever said there.
+        // Nothing is ever sent on this channel: it only disconnects.
         let _ = self.ended.recv_async().await;
     }
 
-    /// Tells what there is still to tell, within [`FLUSH`] and a little, unless the receiver is
-    /// away.
+    /// Delivers the pending events, within [`FLUSH`] and a little, unless the receiver is
+    /// unreachable.
     pub async fn finish(self) {
         // Errors mean that it has ended already.
         let _ = self.stop.send(());
-        let _ = runtime::timeout(FLUSH + PATIENCE, self.ended.recv_async()).await;
+        let _ = runtime::timeout(FLUSH + BROKER_TIMEOUT, self.ended.recv_async()).await;
     }
 }
 
-/// Starts the deliverer. Its questions go to the broker, by the queue that is returned.
+/// Starts the deliverer. It sends its requests to the broker on the returned queue.
 ///
 /// # Errors
-/// Only for authorities that cannot be used.
+/// If the authorities cannot be used.
 pub fn start(
     settings: Settings,
     metrics: Arc<Metrics>,
 ) -> Result<(Webhooks, flume::Receiver<Ask>), StartError> {
-    let tls = match settings.url.tls() {
-        true => Some(tls::connector(settings.authorities.as_deref())?),
-        false => None,
+    let tls = if settings.url.tls() {
+        Some(tls::connector(settings.authorities.as_deref())?)
+    } else {
+        None
     };
     let (stop, stopped) = flume::bounded(1);
     let (ending, ended) = flume::bounded(0);
-    let (asking, asks) = flume::bounded(1);
+    let (ask_sender, asks) = flume::bounded(1);
     let deliverer = Deliverer {
         node: settings.node,
         key: Key::new(&settings.secret),
@@ -119,76 +122,76 @@ pub fn start(
             url: settings.url,
             tls,
         },
-        asks: asking,
+        asks: ask_sender,
         plan: Plan::default(),
         full: false,
         metrics,
-        told: String::new(),
-        complained: None,
+        last_error: String::new(),
+        dropped_logged: None,
     };
     runtime::spawn(async move {
-        // Dropped when the task ends: that is the news.
+        // Dropped when the task ends, which disconnects `ended`.
         let _ending: flume::Sender<()> = ending;
         deliverer.run(stopped).await;
     });
     Ok((Webhooks { stop, ended }, asks))
 }
 
-/// A request on its way: what it tells, and how it went.
+/// A request in flight: the ids of its events, and its outcome.
 type Posting = Fuse<BoxFuture<'static, (Vec<WebhookEventId>, Result<(), PostError>)>>;
 
-/// A question on its way, and the answer, if there is one.
-type Asking = Fuse<BoxFuture<'static, (Asked, Option<Turn>)>>;
+/// A claim in flight, and the broker's answer, if there is one.
+type Claiming = Fuse<BoxFuture<'static, (Claim, Option<Turn>)>>;
 
-/// What was asked, and when.
-struct Asked {
+/// A request to the broker, and when it was sent.
+struct Claim {
     time: Instant,
-    word: ClaimMode,
+    mode: ClaimMode,
     done: Vec<WebhookEventId>,
 }
 
-/// What the task owns.
+/// The state of the delivery task.
 struct Deliverer {
     node: String,
     key: Key,
     receiver: Receiver,
     asks: flume::Sender<Ask>,
     plan: Plan,
-    /// Whether the last batch was as large as may be: then more is waiting.
+    /// Whether the last batch had the maximum size: then more events are pending.
     full: bool,
     metrics: Arc<Metrics>,
-    /// The last failure that was logged; the same one is not told again and again.
-    told: String,
-    /// When it was last logged that something was dropped.
-    complained: Option<Instant>,
+    /// The last failure that was logged; the same one is not logged again.
+    last_error: String,
+    /// When dropped events were last logged.
+    dropped_logged: Option<Instant>,
 }
 
 impl Deliverer {
     async fn run(mut self, stop: flume::Receiver<()>) {
         let mut posting: Posting = Fuse::terminated();
-        let mut asking = self.ask(ClaimMode::Take);
+        let mut claiming = self.claim(ClaimMode::Take);
         let mut tick = Fuse::terminated();
         let mut stopping = stop.into_recv_async().fuse();
         loop {
             select_biased! {
-                word = stopping => match word {
-                    Ok(()) => return self.leave(posting).await,
+                stopped = stopping => match stopped {
+                    Ok(()) => return self.shut_down(posting).await,
                     Err(flume::RecvError::Disconnected) => return,
                 },
                 (ids, outcome) = posting => {
                     self.posted(&ids, outcome);
-                    // The broker is to know it at once, unless it is being asked at this moment.
-                    if asking.is_terminated() {
+                    // Acknowledge at once, unless a claim is in flight at this moment.
+                    if claiming.is_terminated() {
                         tick = runtime::sleep(Duration::ZERO).boxed().fuse();
                     }
                 }
-                () = tick => asking = self.ask(self.word()),
-                (asked, turn) = asking => {
+                () = tick => claiming = self.claim(self.mode()),
+                (claim, turn) = claiming => {
                     if self.asks.is_disconnected() {
                         return;
                     }
-                    let answered = self.turned(&asked, turn);
-                    tick = runtime::sleep(self.pause(asked.word, answered)).boxed().fuse();
+                    let answered = self.on_answer(&claim, turn);
+                    tick = runtime::sleep(self.pause(claim.mode, answered)).boxed().fuse();
                 }
             }
             if posting.is_terminated() {
@@ -197,18 +200,18 @@ impl Deliverer {
         }
     }
 
-    /// Lets the request on its way end, tells what is left while it is taken, and gives up what it
-    /// holds.
-    async fn leave(mut self, posting: Posting) {
-        let telling = async {
+    /// Waits for the request in flight, delivers the remaining events while the receiver accepts
+    /// them, and releases the rest.
+    async fn shut_down(mut self, posting: Posting) {
+        let flushing = async {
             let mut posting = posting;
             loop {
                 if !posting.is_terminated() {
                     let (ids, outcome) = posting.await;
                     self.posted(&ids, outcome);
                 }
-                let (asked, turn) = self.ask(ClaimMode::Take).await;
-                if !self.turned(&asked, turn) || self.plan.is_failing() {
+                let (claim, turn) = self.claim(ClaimMode::Take).await;
+                if !self.on_answer(&claim, turn) || self.plan.is_failing() {
                     return;
                 }
                 posting = self.post();
@@ -217,13 +220,13 @@ impl Deliverer {
                 }
             }
         };
-        let _ = runtime::timeout(FLUSH, telling).await;
-        self.ask(ClaimMode::Leave).await;
+        let _ = runtime::timeout(FLUSH, flushing).await;
+        self.claim(ClaimMode::Leave).await;
     }
 
-    /// What it wants of the broker now. What gathers for a [`TICK`] leaves as one batch, unless
-    /// more is waiting than a batch holds.
-    fn word(&self) -> ClaimMode {
+    /// The mode of the next claim. Events gather for a [`TICK`] and are sent as one batch, unless
+    /// more are pending than a batch holds.
+    fn mode(&self) -> ClaimMode {
         let gathers = !self.full && !self.plan.done().is_empty();
         match self.plan.gives_way(Instant::now()) {
             Some(_) => ClaimMode::Leave,
@@ -232,9 +235,9 @@ impl Deliverer {
         }
     }
 
-    /// How long it waits after this question, which was answered or not, until the next.
-    fn pause(&self, word: ClaimMode, answered: bool) -> Duration {
-        match (word, self.plan.gives_way(Instant::now())) {
+    /// The pause between this claim, which was answered or not, and the next.
+    fn pause(&self, mode: ClaimMode, answered: bool) -> Duration {
+        match (mode, self.plan.gives_way(Instant::now())) {
             _ if !answered => TICK,
             (ClaimMode::Leave, Some(rest)) => rest,
             _ if !self.plan.done().is_empty() => Duration::ZERO,
@@ -242,33 +245,33 @@ impl Deliverer {
         }
     }
 
-    /// Asks the broker.
-    fn ask(&self, word: ClaimMode) -> Asking {
-        let asked = Asked {
+    /// Acknowledges delivered events and claims new ones from the broker.
+    fn claim(&self, mode: ClaimMode) -> Claiming {
+        let claim = Claim {
             time: Instant::now(),
-            word,
+            mode,
             done: self.plan.done().to_vec(),
         };
         let asks = self.asks.clone();
-        let asking = async move {
+        let claiming = async move {
             let (answer, answered) = flume::bounded(1);
             let ask = Ask {
-                done: asked.done.clone(),
-                word,
+                done: claim.done.clone(),
+                word: mode,
                 answer,
             };
             let turn = async {
                 asks.send_async(ask).await.ok()?;
                 answered.into_recv_async().await.ok()
             };
-            let turn = runtime::timeout(PATIENCE, turn).await.ok().flatten();
-            (asked, turn)
+            let turn = runtime::timeout(BROKER_TIMEOUT, turn).await.ok().flatten();
+            (claim, turn)
         };
-        asking.boxed().fuse()
+        claiming.boxed().fuse()
     }
 
-    /// Takes the broker's answer; `false` if there is none.
-    fn turned(&mut self, asked: &Asked, turn: Option<Turn>) -> bool {
+    /// Handles the broker's answer; `false` if there is none.
+    fn on_answer(&mut self, claim: &Claim, turn: Option<Turn>) -> bool {
         let Some(turn) = turn else {
             return false;
         };
@@ -276,18 +279,18 @@ impl Deliverer {
             let total = &self.metrics.webhooks_dropped_total;
             total.add(turn.dropped);
             if self
-                .complained
-                .is_none_or(|last| last.elapsed() > COMPLAINT)
+                .dropped_logged
+                .is_none_or(|last| last.elapsed() > DROPPED_LOG_INTERVAL)
             {
-                self.complained = Some(Instant::now());
-                log::error!(total = total.get(); "dropped what webhooks were to tell: there was too much of it, or it was too old");
+                self.dropped_logged = Some(Instant::now());
+                log::error!(total = total.get(); "dropped webhook events: there were too many, or they were too old");
             }
         }
-        self.plan.turned(asked.time, &asked.done, turn.held);
+        self.plan.on_answer(claim.time, &claim.done, turn.held);
         true
     }
 
-    /// Sends what is to be told now, if there is anything.
+    /// Posts the current batch, if there is one.
     fn post(&mut self) -> Posting {
         let Some(batch) = self.plan.batch(Instant::now()) else {
             return Fuse::terminated();
@@ -311,8 +314,8 @@ impl Deliverer {
         match outcome {
             Ok(()) => {
                 if self.plan.is_failing() {
-                    log::info!(url:% = url; "the receiver of webhooks takes them again");
-                    self.told.clear();
+                    log::info!(url:% = url; "the webhook receiver accepts events again");
+                    self.last_error.clear();
                 }
                 self.plan.delivered(ids);
                 self.metrics.webhooks_sent_total.add(ids.len() as u64);
@@ -321,9 +324,9 @@ impl Deliverer {
                 self.metrics.webhooks_failed_total.add(1);
                 self.plan.failed(Instant::now(), fastrand::f64());
                 let reason = error.to_string();
-                if reason != self.told {
-                    log::warn!(url:% = url, reason = reason.as_str(); "the receiver of webhooks did not take them; trying on");
-                    self.told = reason;
+                if reason != self.last_error {
+                    log::warn!(url:% = url, reason = reason.as_str(); "the webhook receiver did not accept events; retrying");
+                    self.last_error = reason;
                 }
             }
         }
@@ -344,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deliverer_without_a_broker_ends_and_its_owner_hears_of_it() {
+    fn deliverer_ends_without_a_broker_and_its_owner_is_notified() {
         runtime::block_on(async {
             let (webhooks, asks) = start(settings(), Arc::default()).unwrap();
             let ask: Ask = asks.recv_async().await.unwrap();

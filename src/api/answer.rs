@@ -1,5 +1,5 @@
-//! Answers put together: what the dispatcher said to each command of a call, or that it said
-//! nothing in time, becomes one response. The one table of which code is which status stands here.
+//! Combines the dispatcher's answers to the commands of a call into one response; a command without
+//! an answer in time gets an error. This file has the only table from error codes to statuses.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::model::id::RoomName;
 use crate::model::publication::Refused;
 use crate::protocol::{Code, CommandError};
 
-/// How soon asking again makes sense when a room cannot be reached, in seconds.
+/// The `Retry-After` of an unavailable room, in seconds.
 const RETRY_AFTER: &str = "1";
 
 /// The status of each code.
@@ -26,13 +26,13 @@ pub fn status(code: Code) -> Status {
     }
 }
 
-/// The response to a call that was not carried out.
+/// The response to a call that was not executed.
 pub fn refused(error: &CommandError) -> Response {
     let response = Response::coded(status(error.code), error.code.as_str(), &error.reason);
-    never_kept(error.code, response)
+    uncached(error.code, response)
 }
 
-fn never_kept(code: Code, response: Response) -> Response {
+fn uncached(code: Code, response: Response) -> Response {
     let response = response.with("Cache-Control", "no-store");
     match code {
         Code::Unavailable => response.with("Retry-After", RETRY_AFTER),
@@ -40,26 +40,26 @@ fn never_kept(code: Code, response: Response) -> Response {
     }
 }
 
-/// What is known of a call's commands while their answers come.
+/// Collects the answers to a call's commands.
 #[derive(Debug)]
 pub struct Waiting {
     form: Form,
-    commands: Vec<One>,
+    commands: Vec<PendingCommand>,
 }
 
 #[derive(Debug)]
-struct One {
-    /// The room that it is about, if it is about one.
+struct PendingCommand {
+    /// The room of the command, if it has one.
     room: Option<RoomName>,
-    /// Whether it may have happened although nobody said so.
+    /// Whether the command changes something, and so may have taken effect without an answer.
     changes: bool,
-    asked: bool,
+    sent: bool,
     answer: Option<Answer>,
 }
 
 impl Waiting {
     pub(super) fn new(commands: &[Command], form: Form) -> Self {
-        let one = |command: &Command| {
+        let pending = |command: &Command| {
             let (room, changes) = match command {
                 Command::Publish(publish) => (Some(publish.room.clone()), true),
                 Command::History { room, .. } | Command::Members { room, .. } => {
@@ -67,49 +67,52 @@ impl Waiting {
                 }
                 Command::Census(ClusterQuery::Room(room)) => (Some(room.clone()), false),
                 Command::Census(_) => (None, false),
-                Command::ControlCommand(order) => (order.room().cloned(), true),
+                Command::ControlCommand(command) => (command.room().cloned(), true),
             };
-            One {
+            PendingCommand {
                 room,
                 changes,
-                asked: false,
+                sent: false,
                 answer: None,
             }
         };
-        let commands = commands.iter().map(one).collect();
+        let commands = commands.iter().map(pending).collect();
         Self { form, commands }
     }
 
-    /// The command is on its way: from here on, silence does not mean that nothing happened.
-    pub fn asked(&mut self, place: usize) {
-        if let Some(one) = self.commands.get_mut(place) {
-            one.asked = true;
+    /// Marks the command as sent: from now on, a missing answer does not mean that nothing happened.
+    pub fn asked(&mut self, index: usize) {
+        if let Some(pending) = self.commands.get_mut(index) {
+            pending.sent = true;
         }
     }
 
-    /// The command did not get on its way after all.
-    pub fn not_asked(&mut self, place: usize) {
-        if let Some(one) = self.commands.get_mut(place) {
-            one.asked = false;
+    /// Marks the command as not sent after all.
+    pub fn not_asked(&mut self, index: usize) {
+        if let Some(pending) = self.commands.get_mut(index) {
+            pending.sent = false;
         }
     }
 
-    /// The answer to the command at this place.
-    pub fn put(&mut self, place: usize, answer: Answer) {
-        if let Some(one) = self.commands.get_mut(place) {
-            one.answer = Some(answer);
+    /// Stores the answer to the command at this index.
+    pub fn put(&mut self, index: usize, answer: Answer) {
+        if let Some(pending) = self.commands.get_mut(index) {
+            pending.answer = Some(answer);
         }
     }
 
-    /// The response, now that all answers are there or the time is over. Of several commands the
-    /// status is 200 if one was carried out, else that of the first.
+    /// The response, once all answers have arrived or the call has timed out. For several commands
+    /// the status is 200 if at least one was executed, else that of the first.
     pub fn response(self) -> Response {
         let form = self.form;
-        let mut answers: Vec<(Option<RoomName>, Answer)> =
-            self.commands.into_iter().map(One::settle).collect();
+        let mut answers: Vec<(Option<RoomName>, Answer)> = self
+            .commands
+            .into_iter()
+            .map(PendingCommand::settle)
+            .collect();
         match form {
             Form::One => match answers.pop() {
-                Some((_, Ok(json))) => found(json),
+                Some((_, Ok(json))) => ok(json),
                 Some((_, Err(error))) => refused(&error),
                 // No call is empty.
                 None => Response::empty(Status::InternalServerError),
@@ -119,25 +122,26 @@ impl Waiting {
     }
 }
 
-impl One {
+impl PendingCommand {
     fn settle(self) -> (Option<RoomName>, Answer) {
-        let silence = match self.asked && self.changes {
-            true => Refused::Unknown,
-            false => Refused::Unavailable,
+        let missing = if self.sent && self.changes {
+            Refused::Unknown
+        } else {
+            Refused::Unavailable
         };
-        let answer = self.answer.unwrap_or_else(|| Err(silence.into()));
+        let answer = self.answer.unwrap_or_else(|| Err(missing.into()));
         (self.room, answer)
     }
 }
 
-fn found(json: Bytes) -> Response {
+fn ok(json: Bytes) -> Response {
     Response::new(Status::Ok, "application/json", json).with("Cache-Control", "no-store")
 }
 
 fn results(answers: &[(Option<RoomName>, Answer)]) -> Response {
     let mut json = Vec::from(&b"{\"results\":["[..]);
-    for (place, (room, answer)) in answers.iter().enumerate() {
-        if place > 0 {
+    for (index, (room, answer)) in answers.iter().enumerate() {
+        if index > 0 {
             json.push(b',');
         }
         match answer {
@@ -148,7 +152,7 @@ fn results(answers: &[(Option<RoomName>, Answer)]) -> Response {
                     code: error.code.as_str(),
                     reason: &error.reason,
                 };
-                // Writing to memory what we composed ourselves cannot fail.
+                // Writing plain structs to memory cannot fail.
                 json.extend(serde_json::to_vec(&failed).unwrap_or_default());
             }
         }
@@ -160,13 +164,13 @@ fn results(answers: &[(Option<RoomName>, Answer)]) -> Response {
     match first {
         Some(error) if answers.iter().all(|(_, answer)| answer.is_err()) => {
             let response = Response::new(status(error.code), "application/json", json);
-            never_kept(error.code, response)
+            uncached(error.code, response)
         }
-        _ => found(json.into()),
+        _ => ok(json.into()),
     }
 }
 
-/// A command of several that was not carried out.
+/// A failed command of a call with several.
 #[derive(serde::Serialize)]
 struct Failed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

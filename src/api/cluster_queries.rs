@@ -1,5 +1,5 @@
-//! The JSON of what only backends ask for: how many are in rooms, which rooms there are, which
-//! connections a user has.
+//! The JSON of cluster queries, which only backends send: the member counts of rooms, the list of
+//! rooms, the connections of a user.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 use crate::model::cluster_query::{Connection, Count, QueryResult};
 use crate::model::id::{Epoch, Position};
 
-/// A finding as one JSON object.
-pub fn encode(finding: &QueryResult) -> Bytes {
-    let json = match finding {
+/// A result as one JSON object.
+pub fn encode(result: &QueryResult) -> Bytes {
+    let json = match result {
         QueryResult::Room(count, position) => serde_json::to_vec(&Room {
             at: position.map(At::from),
             ..Room::from(count)
@@ -26,7 +26,7 @@ pub fn encode(finding: &QueryResult) -> Bytes {
             more: page.more,
         }),
     };
-    // Writing to memory what we composed ourselves cannot fail.
+    // Writing plain structs to memory cannot fail.
     json.unwrap_or_default().into()
 }
 

@@ -1,33 +1,33 @@
-//! Who may call the API. With keys, whoever shows one. Without, only a program on the same machine:
-//! nothing that came through a proxy, and no page in a browser, since a browser sends to this
-//! machine whatever a foreign page asks it to.
+//! Authorization of API calls. With keys, a request must carry one. Without, only a program on the
+//! same machine is admitted: no request that came through a proxy, and no page in a browser, since a
+//! browser sends requests of foreign pages to this machine too.
 
 use std::net::IpAddr;
 
 use crate::config::api_keys::Keys;
 use crate::http::{Authority, Method, Refusal, Request, Status};
 
-/// What the field of a 401 says (RFC 6750 section 3): nothing was shown, or something that is no
-/// key.
-const NOTHING_SHOWN: &str = "Bearer realm=\"switchboard\"";
-const NO_KEY: &str = "Bearer realm=\"switchboard\", error=\"invalid_token\"";
+/// The `WWW-Authenticate` field of a 401 (RFC 6750 section 3): without credentials, or with an
+/// invalid key.
+const NO_CREDENTIALS: &str = "Bearer realm=\"switchboard\"";
+const INVALID_KEY: &str = "Bearer realm=\"switchboard\", error=\"invalid_token\"";
 
-/// The name in the log of who needs no key.
-const DESK: &str = "desk";
+/// The key's name in the log for a program of this machine, which needs no key.
+const LOCAL: &str = "local";
 
-/// The door of the API.
+/// Which requests the API admits.
 #[derive(Clone, Debug)]
 pub enum Gate {
-    /// Whoever shows a key is let in.
+    /// Requests with one of these keys.
     Keys(Keys),
-    /// Programs of the same machine are let in: open mode, on the loopback interface.
+    /// Programs of the same machine: open mode, on the loopback interface.
     Turn,
-    /// Nobody is: the operator has given no keys.
+    /// None: the operator has configured no keys.
     Closed,
 }
 
 impl Gate {
-    /// Judges a head, before anything of the body is read: the name of who is let in.
+    /// Checks a head, before the body is read. Returns the name of the key.
     ///
     /// # Errors
     /// 404 when the API is off, 401 without the right key, 403 where a key would be needed.
@@ -38,22 +38,22 @@ impl Gate {
                     "The HTTP API is off here: the operator must give it keys with --api-key-file.";
                 Err(Refusal::new(Status::NotFound, reason))
             }
-            Gate::Turn => desk(request),
-            Gate::Keys(keys) => shown(request, keys),
+            Gate::Turn => local_program(request),
+            Gate::Keys(keys) => with_key(request, keys),
         }
     }
 }
 
-/// Judges what kind of body is announced, if there is one. A POST that has none is judged all the
-/// same: see below.
+/// Checks the content type of the body, if there is one. A POST without a body is checked too,
+/// because a page could send it.
 ///
 /// # Errors
-/// 415 unless it is said to be JSON. Any other type could be sent by a page of another origin
-/// without asking first (Fetch standard, section 3.3).
+/// 415 unless the type is JSON. A page of another origin could send any other type without a
+/// preflight (Fetch standard, section 3.3).
 pub fn check_type(request: &Request) -> Result<(), Refusal> {
     let has_type = match request.method {
         Method::Post => true,
-        // No page can send one without asking first.
+        // No page can send a PUT without a preflight.
         Method::Put => request.content_length > 0,
         _ => false,
     };
@@ -64,39 +64,40 @@ pub fn check_type(request: &Request) -> Result<(), Refusal> {
     Err(Refusal::new(Status::UnsupportedMediaType, reason))
 }
 
-fn shown<'a>(request: &Request, keys: &'a Keys) -> Result<&'a str, Refusal> {
-    let mut shown = request.headers("authorization");
+fn with_key<'a>(request: &Request, keys: &'a Keys) -> Result<&'a str, Refusal> {
+    let mut fields = request.headers("authorization");
     let refuse = |reason, field: &'static str| {
         Refusal::new(Status::Unauthorized, reason).with("WWW-Authenticate", field)
     };
-    let (Some(credentials), None) = (shown.next(), shown.next()) else {
+    let (Some(credentials), None) = (fields.next(), fields.next()) else {
         let reason = "Send one Authorization: Bearer KEY, with a key of the HTTP API.";
-        return Err(refuse(reason, NOTHING_SHOWN));
+        return Err(refuse(reason, NO_CREDENTIALS));
     };
     let key = credentials
         .split_once(' ')
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .and_then(|(_, key)| keys.name_of(key.trim_start_matches(' ')));
-    key.ok_or_else(|| refuse("This is not a key of the HTTP API.", NO_KEY))
+    key.ok_or_else(|| refuse("This is not a key of the HTTP API.", INVALID_KEY))
 }
 
-fn desk(request: &Request) -> Result<&'static str, Refusal> {
+fn local_program(request: &Request) -> Result<&'static str, Refusal> {
     let forwarded = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
     let came_through = forwarded
         .iter()
         .any(|field| request.header(field).is_some());
-    // Typed into the address bar, it is the person's own wish; programs send no such field.
+    // `none` is a URL typed into the address bar; programs send no such field.
     let of_a_page = request.header("origin").is_some()
         || request.headers("sec-fetch-site").any(|site| site != "none");
     if came_through || of_a_page || !is_this_machine(&request.host) {
-        let reason = "Without keys the HTTP API serves programs on this machine alone: the operator must give it keys with --api-key-file.";
+        let reason = "Without keys the HTTP API serves programs on this machine alone: \
+                      the operator must give it keys with --api-key-file.";
         return Err(Refusal::new(Status::Forbidden, reason));
     }
-    Ok(DESK)
+    Ok(LOCAL)
 }
 
-/// Whether the host is this machine under a name that nobody else can give: a foreign name may
-/// point here too, and a page that came from it would then count as its own.
+/// Whether the host is this machine under a name that no other site can use: a foreign name may
+/// resolve to this machine too, and a page from it would then count as same-origin.
 fn is_this_machine(host: &str) -> bool {
     let Some(Authority { host, .. }) = Authority::parse(host) else {
         return false;

@@ -1,5 +1,5 @@
-//! What the API offers, in one table: a new endpoint is a row here, a function in `decode` and a
-//! path in `docs/openapi.yaml`, which a test holds against the table.
+//! The endpoints of the API, in one table: a new endpoint is a row here, a function in `decode` and
+//! a path in `docs/openapi.yaml`, which a test compares with the table.
 
 use super::decode::{Asked, publishes, reads, users};
 use super::{Call, METRICS_PATH};
@@ -10,12 +10,23 @@ use crate::protocol::CommandError;
 #[derive(Debug)]
 pub struct Route {
     pub method: Method,
-    /// Segments in braces stand for any text that is not empty and are handed on in order.
+    /// Segments in braces are parameters: they match any text that is not empty.
     pub path: &'static str,
-    pub(super) read: fn(&Asked<'_>) -> Result<Call, CommandError>,
+    read: fn(&Asked<'_>) -> Result<Call, CommandError>,
 }
 
-/// Every method and path of the API. A GET answers HEAD too.
+impl Route {
+    /// Decodes a request to this route.
+    ///
+    /// # Errors
+    /// [`Code::BadRequest`](crate::protocol::Code::BadRequest) with a sentence that names the
+    /// mistake, [`Code::Forbidden`](crate::protocol::Code::Forbidden) for the server's own rooms.
+    pub fn read(&self, request: &Asked<'_>) -> Result<Call, CommandError> {
+        (self.read)(request)
+    }
+}
+
+/// Every method and path of the API. A GET route also answers HEAD.
 pub const ROUTES: [Route; 12] = [
     Route {
         method: Method::Post,
@@ -79,50 +90,51 @@ pub const ROUTES: [Route; 12] = [
     },
 ];
 
-/// What a method and a path mean to the API.
+/// The endpoint of a method and a path.
 #[derive(Debug)]
 pub enum Found<'a> {
-    /// A call, with what its path holds.
+    /// A route, with the values of its path parameters.
     Route(&'static Route, Vec<&'a str>),
     Metrics,
-    /// Nothing but other methods; the value of `Allow`.
-    Otherwise(String),
-    /// No path of the API.
-    Nothing,
+    /// The path exists with other methods only; the value of `Allow`.
+    MethodNotAllowed(String),
+    /// Not a path of the API.
+    NotFound,
 }
 
-/// Looks a decoded path up.
+/// Looks up a decoded path.
 pub fn find(method: Method, path: &str) -> Found<'_> {
-    let asked = match method {
+    let requested = match method {
         Method::Head => Method::Get,
         method => method,
     };
     if path == METRICS_PATH {
-        return match asked {
+        return match requested {
             Method::Get => Found::Metrics,
-            _ => Found::Otherwise(allow([Method::Get])),
+            _ => Found::MethodNotAllowed(allow([Method::Get])),
         };
     }
-    let fitting = ROUTES.iter().filter_map(|route| {
-        let held = held(route.path, path)?;
-        Some((route, held))
+    let matching = ROUTES.iter().filter_map(|route| {
+        let values = path_values(route.path, path)?;
+        Some((route, values))
     });
     let mut others = Vec::new();
-    for (route, held) in fitting {
-        if route.method == asked {
-            return Found::Route(route, held);
+    for (route, values) in matching {
+        if route.method == requested {
+            return Found::Route(route, values);
         }
         others.push(route.method);
     }
-    match others.is_empty() {
-        true => Found::Nothing,
-        false => Found::Otherwise(allow(others)),
+    if others.is_empty() {
+        Found::NotFound
+    } else {
+        Found::MethodNotAllowed(allow(others))
     }
 }
 
-/// What stands for the segments in braces, if the path fits the pattern.
-fn held<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
-    let mut held = Vec::new();
+/// The values of the path parameters, if the path matches the pattern.
+fn path_values<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
+    let mut values = Vec::new();
     let mut segments = path.split('/');
     for wanted in pattern.split('/') {
         let segment = segments.next()?;
@@ -133,10 +145,10 @@ fn held<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
         } else if segment.is_empty() {
             return None;
         } else {
-            held.push(segment);
+            values.push(segment);
         }
     }
-    segments.next().is_none().then_some(held)
+    segments.next().is_none().then_some(values)
 }
 
 fn allow(methods: impl IntoIterator<Item = Method>) -> String {

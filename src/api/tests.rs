@@ -1,5 +1,5 @@
-//! Tables of paths, requests, answers, keys and of who is let in, by subject; here the table of
-//! routes, held also against its description.
+//! Tests of requests, answers and API keys, by subject; in this file the table of routes, compared
+//! with the API description.
 
 mod answer;
 mod decode;
@@ -12,9 +12,9 @@ use crate::http::{Method, Response};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-fn asked<'a>(held: &[&'a str], query: Option<&'a str>, body: &'a str) -> Asked<'a> {
+fn api_request<'a>(path_values: &[&'a str], query: Option<&'a str>, body: &'a str) -> Asked<'a> {
     Asked {
-        held: held.to_vec(),
+        held: path_values.to_vec(),
         query,
         body: body.as_bytes(),
         depth: 64,
@@ -22,17 +22,17 @@ fn asked<'a>(held: &[&'a str], query: Option<&'a str>, body: &'a str) -> Asked<'
     }
 }
 
-/// Reads a request as its route does.
+/// Decodes a request with its route.
 fn read(
     method: Method,
     path: &str,
     query: Option<&str>,
     body: &str,
 ) -> Result<Vec<Command>, CommandError> {
-    let Found::Route(route, held) = find(method, path) else {
+    let Found::Route(route, path_values) = find(method, path) else {
         panic!("{path} is no route");
     };
-    let call = route.read(&asked(&held, query, body))?;
+    let call = route.read(&api_request(&path_values, query, body))?;
     Ok(call.into_parts().0)
 }
 
@@ -109,17 +109,17 @@ fn every_path_is_a_route_another_method_or_nothing() {
     ];
     for (method, path, wanted) in table {
         let found = match find(method, path) {
-            Found::Route(route, held) => [vec![route.path], held].concat().join(" "),
+            Found::Route(route, path_values) => [vec![route.path], path_values].concat().join(" "),
             Found::Metrics => "metrics".into(),
-            Found::Otherwise(allow) => format!("allow {allow}"),
-            Found::Nothing => "nothing".into(),
+            Found::MethodNotAllowed(allow) => format!("allow {allow}"),
+            Found::NotFound => "nothing".into(),
         };
         assert_eq!(found, wanted, "{method:?} {path}");
     }
 }
 
 #[test]
-fn every_route_stands_in_the_description_and_nothing_else_does() {
+fn routes_are_those_of_the_api_description() {
     let description = include_str!("../../docs/openapi.yaml");
     let (_, paths) = description.split_once("\npaths:\n").unwrap();
     let (paths, _) = paths.split_once("\ncomponents:\n").unwrap();

@@ -1,6 +1,5 @@
-//! The accepting task: it takes connections in, paced while the dispatcher lags, and turns away
-//! those that are too many. A health check is answered all the same: a node that is busy or full is
-//! not a dead one.
+//! The accept loop: it accepts connections, more slowly while the dispatcher lags, and refuses those
+//! above the limit. A full node still answers health checks, so that it is not taken for a dead one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,25 +16,25 @@ use crate::transport::{self, Counted, Entrance, Node};
 /// How long accepting pauses when there are no descriptors or no memory for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often it is logged at most that newcomers are not taken in.
-const EXHAUSTED_LOG: Duration = Duration::from_secs(1);
+/// The shortest time between two log lines about refused connections.
+const EXHAUSTED_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// While the dispatcher lags, which shows in a half-full inbox, new connections wait in the
-/// kernel's queue: those who are here already come first. This is how often accepting looks again.
+/// While the dispatcher lags (its inbox is half full), new connections wait in the kernel's queue,
+/// because open ones have priority. This is the interval between two checks.
 const ADMISSION_PAUSE: Duration = Duration::from_millis(5);
 
-/// After this one connection is taken in however the dispatcher lags. Ten a second are nothing
-/// beside what makes a dispatcher lag, and a health check, which needs no dispatcher, is not kept
-/// waiting for ever.
+/// After this time one connection is accepted even if the dispatcher lags. Ten a second are
+/// negligible beside the load that makes a dispatcher lag, and a health check, which needs no
+/// dispatcher, does not wait for ever.
 const ADMISSION_PAUSE_MOST: Duration = Duration::from_millis(100);
 
-/// Connections at once that a full node hears out, in case they are health checks. All others are
-/// told that it is full before anything of them is read.
-const SEATS: usize = 64;
+/// Connections of which a full node reads the request at once, because they may be health checks.
+/// All others are refused before anything is read.
+const FULL_PERMITS: usize = 64;
 
-/// What the accepting task owns. It accepts until the server is dropped: one bad connection, or
-/// none left to have, never ends it. A broken listener ends the node, because nobody would find a
-/// node that takes no connections.
+/// The state of the accept loop. It accepts until the server is dropped: neither a bad connection
+/// nor a lack of descriptors ends it. A broken listener ends the node, because a node that accepts
+/// no connections is useless.
 pub struct Acceptor {
     listener: Listener,
     entrance: Entrance,
@@ -44,14 +43,14 @@ pub struct Acceptor {
     max: u64,
     stop: flume::Receiver<()>,
     failed: flume::WeakSender<()>,
-    /// When it was last logged that there is no room for another connection.
-    told: Option<Instant>,
-    /// Its clones are held by the connections that a full node hears out.
-    seat: Arc<()>,
+    /// When refused connections were last logged.
+    refusal_logged: Option<Instant>,
+    /// Each connection of which a full node reads the request holds a clone.
+    permit: Arc<()>,
 }
 
 impl Acceptor {
-    /// `stop` is disconnected when the server is dropped; `failed` is told when the listener is
+    /// `stop` is disconnected when the server is dropped; `failed` is sent to when the listener is
     /// broken.
     pub fn new(
         listener: Listener,
@@ -68,8 +67,8 @@ impl Acceptor {
             max,
             stop,
             failed,
-            told: None,
-            seat: Arc::default(),
+            refusal_logged: None,
+            permit: Arc::default(),
         }
     }
 
@@ -77,11 +76,11 @@ impl Acceptor {
         loop {
             self.pace().await;
             match self.next().await {
-                Some(Ok((socket, peer))) => self.take_in(socket, peer),
+                Some(Ok((socket, peer))) => self.admit(socket, peer),
                 Some(Err(error)) => match runtime::accept_failure(&error) {
                     AcceptFailure::Transient => {}
                     AcceptFailure::Exhausted => {
-                        self.tell("out of files or memory");
+                        self.log_refusal("out of files or memory");
                         runtime::sleep(EXHAUSTED_PAUSE).await;
                     }
                     AcceptFailure::Fatal => return self.fail(&error),
@@ -113,36 +112,39 @@ impl Acceptor {
         }
     }
 
-    fn take_in(&mut self, socket: Socket, peer: SocketAddr) {
+    fn admit(&mut self, socket: Socket, peer: SocketAddr) {
         let node = self.node.clone();
         if node.metrics.connections_open.get() < self.max {
             let counted = Counted::new(node.metrics.clone());
             return runtime::spawn(transport::serve(node, socket, peer, self.entrance, counted));
         }
-        self.tell("as many connections as there may be");
-        // One of the clones is our own.
-        if Arc::strong_count(&self.seat) <= SEATS {
-            let seat = self.seat.clone();
-            return runtime::spawn(transport::serve_full(node, socket, seat));
+        self.log_refusal("the connection limit is reached");
+        // One of the references is the acceptor's.
+        if Arc::strong_count(&self.permit) <= FULL_PERMITS {
+            let permit = self.permit.clone();
+            return runtime::spawn(transport::serve_full(node, socket, permit));
         }
         node.metrics.refused_total.count(Refused::Connections);
         let time = node.limits.close_timeout;
-        runtime::spawn(transport::http_phase::turn_away(socket, time));
+        runtime::spawn(transport::http_phase::refuse_full(socket, time));
     }
 
-    /// Logs why newcomers are not taken in, once a second at most.
-    fn tell(&mut self, reason: &str) {
-        if self.told.is_none_or(|last| last.elapsed() > EXHAUSTED_LOG) {
-            self.told = Some(Instant::now());
+    /// Logs why connections are refused, at most once a second.
+    fn log_refusal(&mut self, reason: &str) {
+        if self
+            .refusal_logged
+            .is_none_or(|last| last.elapsed() > EXHAUSTED_LOG_INTERVAL)
+        {
+            self.refusal_logged = Some(Instant::now());
             let open = self.node.metrics.connections_open.get();
-            log::error!(reason = reason, open = open, max = self.max; "cannot take connections in");
+            log::error!(reason = reason, open = open, max = self.max; "cannot accept connections");
         }
     }
 
     fn fail(&self, error: &io::Error) {
         log::error!(error = error.to_string().as_str(); "the listener has failed");
         if let Some(failed) = self.failed.upgrade() {
-            // When it is full, the news is known.
+            // When it is full, the failure is already reported.
             let _ = failed.try_send(());
         }
     }
@@ -163,16 +165,16 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
-    /// A node that accepts, and whose inbox is emptied by nobody but the test.
-    struct Door {
+    /// A node that accepts, and whose inbox only the test empties.
+    struct TestNode {
         address: SocketAddr,
         inbox: flume::Receiver<Event>,
         _accepting: flume::Sender<()>,
     }
 
-    fn open(max: u64, waiting: usize) -> Door {
-        let (say, inbox) = flume::bounded(100);
-        (0..waiting).for_each(|_| say.send(Event::Tick).unwrap());
+    fn open(max: u64, waiting: usize) -> TestNode {
+        let (sender, inbox) = flume::bounded(100);
+        (0..waiting).for_each(|_| sender.send(Event::Tick).unwrap());
         let limits = Limits {
             head: HeadLimits {
                 bytes: 4096,
@@ -203,7 +205,7 @@ mod tests {
             assets: Assets::default(),
             readiness: Readiness::default(),
             metrics: Arc::default(),
-            inbox: say,
+            inbox: sender,
             limits,
             auth: crate::auth::Auth::Open,
             own_hosts: None,
@@ -230,19 +232,19 @@ mod tests {
             ending.downgrade(),
         );
         runtime::spawn(acceptor.run());
-        Door {
+        TestNode {
             address,
             inbox,
             _accepting: accepting,
         }
     }
 
-    impl Door {
+    impl TestNode {
         async fn connect(&self) -> Socket {
             runtime::connect(self.address, LONG).await.unwrap()
         }
 
-        /// The status that one GET on a connection of its own is answered with.
+        /// The status of the answer to one GET on its own connection.
         async fn get(&self, path: &str) -> String {
             status(self.connect().await, path).await
         }
@@ -256,7 +258,7 @@ mod tests {
         }
     }
 
-    /// What is said to a GET; nothing is sent where the path is empty.
+    /// The status of the answer to a GET; if the path is empty, nothing is sent.
     async fn status(mut socket: Socket, path: &str) -> String {
         if !path.is_empty() {
             let get = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
@@ -269,48 +271,48 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_are_paced_while_the_dispatcher_lags_and_let_in_at_once_when_it_does_not() {
+    fn accepting_is_paced_while_the_dispatcher_lags_and_immediate_otherwise() {
         runtime::block_on(async {
-            let door = open(1000, 51);
-            let paced = door.health(10).await;
+            let node = open(1000, 51);
+            let paced = node.health(10).await;
             assert!(
                 paced >= 10 * ADMISSION_PAUSE_MOST - ADMISSION_PAUSE_MOST,
                 "{paced:?}"
             );
-            door.inbox.recv().unwrap();
-            let free = door.health(10).await;
+            node.inbox.recv().unwrap();
+            let free = node.health(10).await;
             assert!(free < paced, "{free:?}");
         });
     }
 
     #[test]
-    fn a_full_node_answers_health_checks_and_turns_all_others_away() {
+    fn full_node_answers_health_checks_and_refuses_all_other_requests() {
         runtime::block_on(async {
-            let door = open(0, 0);
-            assert_eq!(door.get("/healthz").await, "200");
-            assert_eq!(door.get("/readyz").await, "503", "no broker is ready here");
+            let node = open(0, 0);
+            assert_eq!(node.get("/healthz").await, "200");
+            assert_eq!(node.get("/readyz").await, "503", "no broker is ready here");
             for path in ["/", "/ws", "/metrics"] {
-                assert_eq!(door.get(path).await, "503", "{path}");
+                assert_eq!(node.get(path).await, "503", "{path}");
             }
             assert_eq!(
-                door.get("").await,
+                node.get("").await,
                 "503",
-                "whoever says nothing is told in time"
+                "a silent client gets an answer in time"
             );
         });
     }
 
     #[test]
-    fn those_that_a_full_node_hears_out_are_bounded_and_their_seats_come_free() {
+    fn full_node_reads_a_bounded_number_of_requests_and_reuses_permits() {
         runtime::block_on(async {
-            let door = open(0, 0);
+            let node = open(0, 0);
             let mut silent = Vec::new();
-            for _ in 0..SEATS {
-                silent.push(door.connect().await);
+            for _ in 0..FULL_PERMITS {
+                silent.push(node.connect().await);
             }
             let start = Instant::now();
-            // The kernel hands them over in order: all seats are taken.
-            assert_eq!(door.get("/healthz").await, "503");
+            // The kernel returns connections in order: all permits are taken.
+            assert_eq!(node.get("/healthz").await, "503");
             for socket in silent {
                 assert_eq!(status(socket, "").await, "503");
             }
@@ -318,7 +320,7 @@ mod tests {
                 start.elapsed() < LONG / 2,
                 "not the time of other connections"
             );
-            assert_eq!(door.get("/healthz").await, "200");
+            assert_eq!(node.get("/healthz").await, "200");
         });
     }
 }

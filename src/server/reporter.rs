@@ -1,5 +1,4 @@
-//! Tells once a second what the node knows of itself: the reports go to the dispatcher, which
-//! publishes them in `$nodes`.
+//! Sends the node's report to the dispatcher once a second, which publishes it in `$nodes`.
 
 use std::sync::Arc;
 

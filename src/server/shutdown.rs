@@ -1,5 +1,5 @@
-//! From the first signal to the exit code: SIGTERM or SIGINT drains the node, a second one does not
-//! wait for it, and a node that ends by itself is a failure that whoever supervises it must see.
+//! From the first signal to the exit code: SIGTERM or SIGINT drains the node, a second one ends it
+//! at once, and a node that ends by itself exits with a failure that its supervisor sees.
 
 use std::io;
 use std::pin::pin;
@@ -11,11 +11,11 @@ use futures::stream::{Stream, StreamExt};
 use crate::runtime::{self, Signal};
 use crate::server::Server;
 
-/// What a node that failed exits with (`EX_SOFTWARE` of sysexits.h).
+/// The exit code of a node that failed (`EX_SOFTWARE` of sysexits.h).
 const FAILED: u8 = 70;
 
-/// The signals that stop a node. Ask for them before the node says that it listens: from then on
-/// one may come, and until somebody listens for it, it ends the process without a drain.
+/// The signals that stop a node. Call this before the node logs that it listens: from then on a
+/// signal may arrive, and without a handler it ends the process without a drain.
 pub fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin> {
     runtime::signals(&[Signal::Terminate, Signal::Interrupt])
 }

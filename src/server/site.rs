@@ -1,17 +1,17 @@
-//! The site that an operator gives in place of the built-in pages: a directory with all that lies
-//! in it, read once, at the start of the node.
+//! The pages of `--www`, which replace the built-in ones: a directory, read once with all its
+//! files, when the node starts.
 
 use std::io;
 use std::path::Path;
 
 use crate::transport::pages::Assets;
 
-/// Reads the files of a directory and of those in it. Links are passed over, so that nothing from
-/// elsewhere is served and no circle is walked; so are names that are not UTF-8, which no request
-/// could ask for.
+/// Reads the files of a directory and of its subdirectories. Links are skipped, so that nothing
+/// outside is served and no cycle is followed; so are names that are not UTF-8, which no request
+/// can name.
 ///
 /// # Errors
-/// What cannot be read.
+/// If a file or directory cannot be read.
 pub fn read(directory: &Path) -> io::Result<Assets> {
     let mut files = Vec::new();
     let mut directories = vec![(String::new(), directory.to_owned())];

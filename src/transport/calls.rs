@@ -1,5 +1,5 @@
-//! A call of the HTTP API on its way: its commands go to the dispatcher, the answers come back, and
-//! if one does not in time the caller is told what that means.
+//! Executes a call of the HTTP API: sends its commands to the dispatcher and collects the answers. A
+//! command without an answer in time gets an error that states whether it may have taken effect.
 
 use crate::api::{self, Asked, Found, Waiting};
 use crate::dispatcher::{Event, Now};
@@ -13,16 +13,16 @@ use crate::runtime;
 
 use super::{Entrance, Node};
 
-/// What a request asks of the API, if this is an entrance to it.
+/// The endpoint of a request, if this listener serves the API.
 pub fn find<'a>(node: &Node, entrance: Entrance, request: &'a Request) -> Found<'a> {
     match entrance {
-        Entrance::Public if node.api_apart => Found::Nothing,
+        Entrance::Public if node.api_apart => Found::NotFound,
         _ => api::find(request.method, &request.path),
     }
 }
 
-/// Judges who asks and what kind of body follows, before the body is read. The figures are free
-/// where only backends come in.
+/// Checks authorization and content type, before the body is read. `/metrics` needs no key on the
+/// listener for backends.
 ///
 /// # Errors
 /// As for [`api::Gate::admit`] and [`api::check_type`].
@@ -33,7 +33,7 @@ pub fn admit(
     found: &Found<'_>,
 ) -> Result<(), Refusal> {
     match (found, entrance) {
-        (Found::Nothing, _) | (Found::Metrics, Entrance::Backends) => Ok(()),
+        (Found::NotFound, _) | (Found::Metrics, Entrance::Backends) => Ok(()),
         _ => {
             let key = node.gate.admit(request)?;
             log::debug!(key = key, path = request.path.as_str(); "called");
@@ -45,46 +45,46 @@ pub fn admit(
     }
 }
 
-/// To be held until the answer to a call is written: a drain waits for the last.
-pub fn under_way(node: &Node, found: &Found<'_>) -> Option<flume::Sender<()>> {
+/// A guard to hold until the response to a call is written: a drain waits for the last one.
+pub fn in_flight(node: &Node, found: &Found<'_>) -> Option<flume::Sender<()>> {
     match found {
         Found::Route(..) => node.calls.upgrade(),
         _ => None,
     }
 }
 
-/// Carries a call out. `None`: it is none.
+/// Executes a call. `None` if the request is not for the API.
 pub async fn answer(
     node: &Node,
     request: &Request,
     found: Found<'_>,
     body: &[u8],
 ) -> Option<Response> {
-    let (route, held) = match found {
-        Found::Route(route, held) => (route, held),
-        Found::Metrics => return Some(figures(node)),
-        Found::Otherwise(allow) => {
-            let reason = "The Allow field says what can be done here.";
+    let (route, path_values) = match found {
+        Found::Route(route, path_values) => (route, path_values),
+        Found::Metrics => return Some(metrics(node)),
+        Found::MethodNotAllowed(allow) => {
+            let reason = "The Allow field lists the methods of this path.";
             let response = Response::error(Status::MethodNotAllowed, reason);
             return Some(response.with("Allow", allow));
         }
-        Found::Nothing => return None,
+        Found::NotFound => return None,
     };
-    let asked = Asked {
-        held,
+    let api_request = Asked {
+        held: path_values,
         query: request.query.as_deref(),
         body,
         depth: node.limits.depth,
         unix_ms: Now::read().unix_ms,
     };
-    Some(match route.read(&asked) {
-        Ok(call) => carry_out(node, call).await,
+    Some(match route.read(&api_request) {
+        Ok(call) => execute(node, call).await,
         Err(error) => api::refused(&error),
     })
 }
 
-/// The node's figures, as one page.
-fn figures(node: &Node) -> Response {
+/// The node's metrics, as one page.
+fn metrics(node: &Node) -> Response {
     let facts = Facts {
         runtime: runtime::name(),
         ready: node.readiness.state() == State::Ready,
@@ -95,57 +95,56 @@ fn figures(node: &Node) -> Response {
     exposition::page(&node.metrics, &facts)
 }
 
-/// The place of a call among those that are carried out at once.
-struct Place<'a>(&'a Metric);
+/// The permit of a call among those that are executed at once.
+struct CallPermit<'a>(&'a Metric);
 
-impl<'a> Place<'a> {
-    /// `None`: all are taken.
-    fn take(open: &'a Metric, most: usize) -> Option<Self> {
+impl<'a> CallPermit<'a> {
+    /// Returns `None` if the limit is reached.
+    fn acquire(open: &'a Metric, most: usize) -> Option<Self> {
         open.add(1);
-        let place = Self(open);
-        (open.get() <= most as u64).then_some(place)
+        let permit = Self(open);
+        (open.get() <= most as u64).then_some(permit)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
         self.0.sub(1);
     }
 }
 
-async fn carry_out(node: &Node, call: api::Call) -> Response {
+async fn execute(node: &Node, call: api::Call) -> Response {
     let state = node.readiness.state();
     if state != State::Ready {
         node.metrics.refused_total.count(Refused::NotReady);
         return api::refused(&CommandError::new(Code::Unavailable, state.sentence()));
     }
-    let Some(_place) = Place::take(&node.metrics.calls_open, node.limits.calls) else {
+    let Some(_permit) = CallPermit::acquire(&node.metrics.calls_open, node.limits.calls) else {
         node.metrics.refused_total.count(Refused::Calls);
-        let reason =
-            "this node carries out as many calls as it may; try again, or use another node";
+        let reason = "this node is executing its maximum of calls; try again, or use another node";
         return api::refused(&CommandError::new(Code::Unavailable, reason));
     };
     let (commands, mut waiting) = call.into_parts();
-    let asking = ask(node, commands, &mut waiting);
-    // Late or not: what has been answered by now is told, and what has not is told to be unknown.
-    let _ = runtime::timeout(node.limits.call_timeout, asking).await;
+    let exchange = exchange(node, commands, &mut waiting);
+    // After a timeout, the missing answers become errors.
+    let _ = runtime::timeout(node.limits.call_timeout, exchange).await;
     waiting.response()
 }
 
-/// Ready when everything is answered, or there is nobody to answer any more.
-async fn ask(node: &Node, commands: Vec<api::Command>, waiting: &mut Waiting) {
-    let (telling, answers) = flume::bounded(commands.len());
-    for (place, command) in commands.into_iter().enumerate() {
-        let caller = api::ApiCaller::new(place, telling.clone());
-        // Noted first: when the time is over while the inbox takes it, nobody knows whether it did.
-        waiting.asked(place);
+/// Completes when all commands are answered, or the dispatcher has ended.
+async fn exchange(node: &Node, commands: Vec<api::Command>, waiting: &mut Waiting) {
+    let (sender, answers) = flume::bounded(commands.len());
+    for (index, command) in commands.into_iter().enumerate() {
+        let caller = api::ApiCaller::new(index, sender.clone());
+        // Marked first: after a timeout during the send it is unknown whether the inbox took it.
+        waiting.asked(index);
         let event = Event::Call { caller, command };
         if node.inbox.send_async(event).await.is_err() {
-            return waiting.not_asked(place);
+            return waiting.not_asked(index);
         }
     }
-    drop(telling);
-    while let Ok((place, answer)) = answers.recv_async().await {
-        waiting.put(place, answer);
+    drop(sender);
+    while let Ok((index, answer)) = answers.recv_async().await {
+        waiting.put(index, answer);
     }
 }

@@ -1,6 +1,6 @@
-//! A connection while it speaks HTTP: heads under a limit and a deadline, bodies by their length,
-//! answers in order, and the upgrade, before which everything is checked and after which nothing is
-//! HTTP any more.
+//! A connection in its HTTP phase: it reads heads under a limit and a deadline and bodies by their
+//! length, and answers in order. The phase ends with the upgrade, before which everything is
+//! checked.
 
 use std::future::poll_fn;
 use std::io;
@@ -28,27 +28,27 @@ use crate::runtime;
 use crate::transport::handshake::{self, Rules};
 use crate::transport::pages::{self, Health};
 
-/// Bytes asked of the socket at once; a usual head fits.
+/// Bytes of one read; a usual head fits.
 const CHUNK: usize = 2048;
 
-/// How long a full node waits for the head of what may be a health check, and for the end of it.
+/// How long a full node waits for the head of a possible health check, and for its end.
 const FULL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How soon a client that was refused for the moment may come back, in seconds.
+/// The `Retry-After` of a temporary refusal, in seconds.
 const RETRY_AFTER: u32 = 1;
 
-/// The same, in seconds, for a client whose address has too many connections: others have to go
+/// The same, in seconds, for a client whose address has too many connections: others must close
 /// first.
 const ADDRESS_RETRY_AFTER: &str = "5";
 
-/// Answers requests until one upgrades (`Some`) or the connection is over (`None`).
+/// Answers requests until one upgrades (`Some`) or the connection ends (`None`).
 pub async fn serve<S: Socket>(
     node: &Node,
     socket: S,
     peer: SocketAddr,
     entrance: Entrance,
 ) -> io::Result<Option<Upgraded>> {
-    let mut door = Door {
+    let mut connection = HttpConnection {
         node,
         socket,
         entrance,
@@ -56,60 +56,61 @@ pub async fn serve<S: Socket>(
     };
     let mut first = true;
     loop {
-        let request = match door.head(first).await? {
+        let request = match connection.head(first).await? {
             Head::Request(request) => request,
-            Head::Refused(refusal) => return door.refuse(refusal, false).await,
+            Head::Refused(refusal) => return connection.refuse(refusal, false).await,
             Head::Closed => return Ok(None),
         };
         first = false;
-        if let Some(speaks) = door.endpoint(&request) {
-            return door.upgrade(&request, peer, speaks).await;
+        if let Some(speaks) = connection.endpoint(&request) {
+            return connection.upgrade(&request, peer, speaks).await;
         }
         let found = calls::find(node, entrance, &request);
         if let Err(refusal) = calls::admit(node, entrance, &request, &found) {
-            return door.refuse(refusal, request.method == Method::Head).await;
+            return connection
+                .refuse(refusal, request.method == Method::Head)
+                .await;
         }
-        let Ok(body) = door.body(&request).await? else {
+        let Ok(body) = connection.body(&request).await? else {
             let refusal = Refusal::new(Status::RequestTimeout, "Send the body without pausing.");
-            return door.refuse(refusal, false).await;
+            return connection.refuse(refusal, false).await;
         };
-        let under_way = calls::under_way(node, &found);
+        let in_flight = calls::in_flight(node, &found);
         let response = match calls::answer(node, &request, found, &body).await {
             Some(response) => response,
-            None => door.page(&request),
+            None => connection.page(&request),
         };
         let keep_alive = request.keep_alive && node.readiness.state() != State::Draining;
-        door.answer(&request, &response, keep_alive).await?;
-        drop(under_way);
-        // Requests that come without a pause need not wait for the socket: the others have their
-        // turn all the same.
+        connection.answer(&request, &response, keep_alive).await?;
+        drop(in_flight);
+        // Pipelined requests never wait for the socket: yield, so that other tasks run.
         runtime::yield_now().await;
         if !keep_alive {
-            finish(door.socket, node.limits.close_timeout).await;
+            finish(connection.socket, node.limits.close_timeout).await;
             return Ok(None);
         }
     }
 }
 
-struct Door<'a, S> {
+struct HttpConnection<'a, S> {
     node: &'a Node,
     socket: S,
     entrance: Entrance,
-    /// Read and not yet used.
+    /// Bytes read and not yet consumed.
     buffer: Vec<u8>,
 }
 
 enum Head {
     Request(Box<Request>),
     Refused(Refusal),
-    /// The client ended between two requests, or never began.
+    /// The client closed between two requests, or never sent one.
     Closed,
 }
 
-/// The body did not come in time.
-struct Expired;
+/// The body did not arrive in time.
+struct BodyTimeout;
 
-impl<S: Socket> Door<'_, S> {
+impl<S: Socket> HttpConnection<'_, S> {
     async fn head(&mut self, first: bool) -> io::Result<Head> {
         let limits = &self.node.limits;
         if !first && self.buffer.is_empty() {
@@ -147,26 +148,25 @@ impl<S: Socket> Door<'_, S> {
         }
     }
 
-    /// The room for what comes is made and taken away within each look, so that a read that is
-    /// given up leaves nothing behind.
+    /// The buffer grows and shrinks within each poll, so that a cancelled read leaves nothing
+    /// behind.
     async fn read_some(&mut self) -> io::Result<usize> {
         poll_fn(|cx| {
             let start = self.buffer.len();
             self.buffer.resize(start + CHUNK, 0);
-            let looked = Pin::new(&mut self.socket).poll_read(cx, &mut self.buffer[start..]);
-            let read = match &looked {
+            let polled = Pin::new(&mut self.socket).poll_read(cx, &mut self.buffer[start..]);
+            let read = match &polled {
                 Poll::Ready(Ok(read)) => *read,
                 _ => 0,
             };
             self.buffer.truncate(start + read);
-            looked
+            polled
         })
         .await
     }
 
-    /// Reads the body. What takes none has one all the same, because the next request begins behind
-    /// it.
-    async fn body(&mut self, request: &Request) -> io::Result<Result<Vec<u8>, Expired>> {
+    /// Reads the body, even of a request that needs none, because the next request begins behind it.
+    async fn body(&mut self, request: &Request) -> io::Result<Result<Vec<u8>, BodyTimeout>> {
         let length = request.content_length as usize;
         let time = self.node.limits.head_timeout;
         let reading = async {
@@ -183,11 +183,11 @@ impl<S: Socket> Door<'_, S> {
         match runtime::timeout(time, reading).await {
             Ok(Ok(body)) => Ok(Ok(body)),
             Ok(Err(error)) => Err(error),
-            Err(_) => Ok(Err(Expired)),
+            Err(_) => Ok(Err(BodyTimeout)),
         }
     }
 
-    /// What is no call and no WebSocket.
+    /// The response to a request that is neither a call nor a WebSocket.
     fn page(&self, request: &Request) -> Response {
         let is_check = [LIVE_PATH, READY_PATH].contains(&request.path.as_str());
         if self.entrance == Entrance::Backends && !is_check {
@@ -197,7 +197,7 @@ impl<S: Socket> Door<'_, S> {
         pages::answer(request, &self.node.assets, &health(self.node))
     }
 
-    /// What is spoken at the path, if it is one where a WebSocket begins.
+    /// The protocol of the path, if it is a WebSocket endpoint.
     fn endpoint(&self, request: &Request) -> Option<Speaks> {
         if self.entrance == Entrance::Backends {
             return None;
@@ -233,15 +233,15 @@ impl<S: Socket> Door<'_, S> {
                 .await;
         }
         let client = client_address(peer.ip(), request, &self.node.trusted_proxies);
-        let claim = match self.node.is_proxy(peer.ip()) {
-            true => self.node.claim(client),
-            false => Ok(None),
+        let claim = if self.node.is_proxy(peer.ip()) {
+            self.node.claim(client)
+        } else {
+            Ok(None)
         };
         let Ok(claim) = claim else {
-            return self.refuse(one_of_many(), false).await;
+            return self.refuse(too_many_connections(), false).await;
         };
-        // The WebSocket reads on into this buffer for as long as it lives: it need not be as large
-        // as a head.
+        // The WebSocket keeps this buffer for as long as it lives: release the space of the head.
         self.buffer.shrink_to_fit();
         Ok(Some(Upgraded {
             speaks,
@@ -253,7 +253,8 @@ impl<S: Socket> Door<'_, S> {
         }))
     }
 
-    /// Who the client is, if the handshake says so. The conformance endpoint knows nobody.
+    /// The client's identity, if the handshake has credentials. The conformance endpoint ignores
+    /// them.
     fn identify(
         &self,
         request: &Request,
@@ -279,7 +280,7 @@ impl<S: Socket> Door<'_, S> {
         self.write(&bytes).await
     }
 
-    /// Says no and ends the connection.
+    /// Sends the refusal and ends the connection.
     async fn refuse(mut self, refusal: Refusal, head_only: bool) -> io::Result<Option<Upgraded>> {
         log::debug!(status = refusal.status.code(), reason = refusal.reason; "refused");
         self.node.metrics.refused_total.count(reason(&refusal));
@@ -309,24 +310,24 @@ fn health(node: &Node) -> Health {
     }
 }
 
-/// Answers a health check on a node that is full, so that it is not taken for a dead one, and turns
-/// everything else away.
+/// Answers a health check on a full node, so that it is not taken for a dead one, and refuses any
+/// other request.
 pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
-    let mut door = Door {
+    let mut connection = HttpConnection {
         node,
         socket,
         entrance: Entrance::Public,
         buffer: Vec::new(),
     };
-    match runtime::timeout(FULL_TIMEOUT, door.whole_head()).await {
+    match runtime::timeout(FULL_TIMEOUT, connection.whole_head()).await {
         Ok(Ok(Head::Request(request))) if pages::is_health_check(&request) => {
             let response = pages::answer(&request, &node.assets, &health(node));
-            door.answer(&request, &response, false).await?;
-            finish(door.socket, FULL_TIMEOUT).await;
+            connection.answer(&request, &response, false).await?;
+            finish(connection.socket, FULL_TIMEOUT).await;
         }
         Ok(Ok(Head::Request(_) | Head::Refused(_))) | Err(_) => {
             node.metrics.refused_total.count(Refused::Connections);
-            turn_away(door.socket, FULL_TIMEOUT).await;
+            refuse_full(connection.socket, FULL_TIMEOUT).await;
         }
         Ok(Ok(Head::Closed)) => {}
         Ok(Err(error)) => return Err(error),
@@ -334,7 +335,7 @@ pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
     Ok(())
 }
 
-/// How a refusal is counted.
+/// The metric label of a refusal.
 fn reason(refusal: &Refusal) -> Refused {
     match refusal.status {
         Status::ServiceUnavailable => Refused::NotReady,
@@ -348,25 +349,24 @@ fn reason(refusal: &Refusal) -> Refused {
     }
 }
 
-fn one_of_many() -> Refusal {
-    let reason =
-        "Your address has as many connections here as it may have: close one, or try again.";
+fn too_many_connections() -> Refusal {
+    let reason = "Your address has reached its limit of connections here: close one, or try again.";
     Refusal::new(Status::TooManyRequests, reason).with("Retry-After", ADDRESS_RETRY_AFTER)
 }
 
-/// Turns a connection away that is one too many of its address, before anything of it was read.
-pub async fn turn_away_one_of_many<S: Socket>(node: &Node, socket: S) {
+/// Refuses a connection above the limit of its address, before anything is read.
+pub async fn refuse_address<S: Socket>(node: &Node, socket: S) {
     node.metrics.refused_total.count(Refused::Address);
-    say_no(socket, one_of_many(), node.limits.close_timeout).await;
+    refuse_socket(socket, too_many_connections(), node.limits.close_timeout).await;
 }
 
-/// Turns a connection away that is one too many, before anything of it was read.
-pub async fn turn_away<S: Socket>(socket: S, time: Duration) {
+/// Refuses a connection above the limit of the node, before anything is read.
+pub async fn refuse_full<S: Socket>(socket: S, time: Duration) {
     let sentence = "this node is full; use another node or try again";
-    say_no(socket, Refusal::unavailable(sentence, RETRY_AFTER), time).await;
+    refuse_socket(socket, Refusal::unavailable(sentence, RETRY_AFTER), time).await;
 }
 
-async fn say_no<S: Socket>(mut socket: S, refusal: Refusal, time: Duration) {
+async fn refuse_socket<S: Socket>(mut socket: S, refusal: Refusal, time: Duration) {
     let mut bytes = Vec::new();
     refusal.encode(&mut bytes, false);
     if let Ok(Ok(())) = runtime::timeout(time, socket.write_all(&bytes)).await {

@@ -1,6 +1,6 @@
-//! The reading half of a session: tungstenite turns bytes into messages, the protocol's codec turns
-//! messages into commands, and these go into the dispatcher's inbox. When the inbox is full the
-//! reader waits, and so does its client: that is the backpressure.
+//! The reading half of a session: tungstenite decodes bytes into messages, the protocol's codec
+//! decodes messages into commands, and these are sent to the dispatcher's inbox. When the inbox is
+//! full the reader waits, and TCP flow control slows down its client: that is the backpressure.
 
 use std::future::{Future, poll_fn};
 use std::ops::ControlFlow;
@@ -11,7 +11,7 @@ use async_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use async_tungstenite::tungstenite::{Error, Message};
 
 use super::codec::Codec;
-use super::throttled_reader::ThrottledReader;
+use super::throttled_reader::{ReadContext, ThrottledReader};
 use super::{Node, READ_BUFFER, Socket, linger};
 use crate::dispatcher::outbox::Outbox;
 use crate::dispatcher::{Event, Now};
@@ -19,11 +19,11 @@ use crate::model::id::SessionId;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Asked, CommandError, Incoming, Protocol, Reply, RequestId};
 
-/// Reads to the end of the connection. The last thing it does, whatever happened, is to tell the
+/// Reads to the end of the connection. At the end it always sends [`Event::Closed`] to the
 /// dispatcher.
 #[expect(
     clippy::manual_async_fn,
-    reason = "an `async fn` keeps its arguments twice, for as long as the connection lives"
+    reason = "an `async fn` stores its arguments twice, for as long as the connection lives"
 )]
 pub fn run<S: Socket>(
     node: Arc<Node>,
@@ -35,40 +35,41 @@ pub fn run<S: Socket>(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let reader = Reader {
-            node: &node,
+            context: ReadContext {
+                node: &node,
+                outbox: &outbox,
+            },
             session,
             protocol,
-            outbox: &outbox,
         };
         let reading = reader.read(socket.clone(), rest);
         let read = node.guarded(reading).await;
         if let Some(why) = read.unwrap_or(Some(Disconnect::Internal)) {
             let farewell = Some(why);
-            node.tell(Event::Closed { session, farewell }).await;
-            // Its buffer is not to be a part of every reader.
+            node.send(Event::Closed { session, farewell }).await;
+            // Boxed so that its buffer is not part of every reader.
             Box::pin(linger(socket, node.limits.close_timeout)).await;
         }
         let farewell = None;
-        node.tell(Event::Closed { session, farewell }).await;
+        node.send(Event::Closed { session, farewell }).await;
     }
 }
 
-pub(super) struct Reader<'a> {
-    pub(super) node: &'a Node,
+struct Reader<'a> {
+    context: ReadContext<'a>,
     session: SessionId,
     protocol: Protocol,
-    pub(super) outbox: &'a Outbox,
 }
 
-/// What one look has brought: commands, and then perhaps the end.
+/// The result of one read: commands, and then perhaps the end of the connection.
 #[derive(Default)]
-struct Found {
+struct Decoded {
     commands: Vec<Incoming>,
-    /// The client closes (`None`) or must be disconnected.
+    /// The client closed (`None`) or must be disconnected.
     end: Option<Option<Disconnect>>,
 }
 
-impl Found {
+impl Decoded {
     fn end(why: Option<Disconnect>) -> Self {
         Self {
             commands: Vec::new(),
@@ -84,89 +85,89 @@ impl Reader<'_> {
         socket: S,
         rest: Vec<u8>,
     ) -> impl Future<Output = Option<Disconnect>> {
-        let mut tap = ThrottledReader::new(self, socket, &rest);
-        let mut codec = Codec::new(rest, self.node.websocket_config());
+        let mut stream = ThrottledReader::new(&self.context, socket, &rest);
+        let mut codec = Codec::new(rest, self.context.node.websocket_config());
         async move {
-            let mut found = self.digest(&mut tap, &mut codec, &[]);
+            let mut decoded = self.decode(&mut stream, &mut codec, &[]);
             loop {
-                self.pass_on(found.commands).await;
-                if let Some(end) = found.end {
+                self.forward(decoded.commands).await;
+                if let Some(end) = decoded.end {
                     return end;
                 }
-                found = poll_fn(|cx| self.look(cx, &mut tap, &mut codec)).await;
+                decoded = poll_fn(|cx| self.poll_read(cx, &mut stream, &mut codec)).await;
             }
         }
     }
 
-    fn look<S: Socket>(
+    fn poll_read<S: Socket>(
         &self,
         cx: &mut Context<'_>,
-        tap: &mut ThrottledReader<'_, S>,
+        stream: &mut ThrottledReader<'_, S>,
         codec: &mut Codec,
-    ) -> Poll<Found> {
-        // On the stack, during the look only: never in the task.
+    ) -> Poll<Decoded> {
+        // On the stack, during the poll only: never in the task.
         let mut buffer = [0; READ_BUFFER];
-        Poll::Ready(match ready!(tap.poll_read(cx, &mut buffer)) {
-            Ok(read @ 1..) => self.digest(tap, codec, &buffer[..read]),
-            Ok(0) | Err(_) => Found::end(tap.verdict()),
+        Poll::Ready(match ready!(stream.poll_read(cx, &mut buffer)) {
+            Ok(read @ 1..) => self.decode(stream, codec, &buffer[..read]),
+            Ok(0) | Err(_) => Decoded::end(stream.verdict()),
         })
     }
 
-    /// Makes commands of what was read.
-    fn digest<S: Socket>(
+    /// Decodes the bytes read into commands.
+    fn decode<S: Socket>(
         &self,
-        tap: &mut ThrottledReader<'_, S>,
+        stream: &mut ThrottledReader<'_, S>,
         codec: &mut Codec,
         bytes: &[u8],
-    ) -> Found {
-        let mut found = Found::default();
+    ) -> Decoded {
+        let mut decoded = Decoded::default();
         let mut controls = 0;
-        let (answer, outcome) = codec.feed(bytes, self.node.websocket_config(), |message| {
-            match message {
-                Message::Text(text) => {
-                    let depth = self.node.limits.depth;
-                    self.protocol.decode(&text, depth, &mut found.commands);
+        let (answer, outcome) =
+            codec.feed(bytes, self.context.node.websocket_config(), |message| {
+                match message {
+                    Message::Text(text) => {
+                        let depth = self.context.node.limits.depth;
+                        self.protocol.decode(&text, depth, &mut decoded.commands);
+                    }
+                    Message::Binary(_) => return ControlFlow::Break(Disconnect::Binary),
+                    // Tungstenite writes the answer when it is asked for the next message.
+                    Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => controls += 1,
+                    Message::Close(_) => {}
                 }
-                Message::Binary(_) => return ControlFlow::Break(Disconnect::Binary),
-                // Tungstenite writes the answer when it is asked for the next message.
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => controls += 1,
-                Message::Close(_) => {}
-            }
-            ControlFlow::Continue(())
-        });
+                ControlFlow::Continue(())
+            });
         if !answer.is_empty() {
-            // What does not fit is for a client that reads too slowly; the dispatcher finds that
-            // out by itself.
-            self.outbox.offer(answer);
+            // If it does not fit, the client reads too slowly, which the dispatcher detects by
+            // itself.
+            self.context.outbox.offer(answer);
         }
-        tap.charge(cost(&found.commands).saturating_add(controls));
-        found.end = match outcome {
+        stream.charge(cost(&decoded.commands).saturating_add(controls));
+        decoded.end = match outcome {
             Ok(None) => None,
             Ok(Some(why)) => Some(Some(why)),
-            Err(error) => Some(tap.verdict().or(blame(&error))),
+            Err(error) => Some(stream.verdict().or(close_reason(&error))),
         };
-        if !tap.is_under_way() {
+        if !stream.is_under_way() {
             codec.rest();
         }
-        found
+        decoded
     }
 
-    async fn pass_on(&self, commands: Vec<Incoming>) {
+    async fn forward(&self, commands: Vec<Incoming>) {
         for Incoming { id, asked } in commands {
             match asked.and_then(|asked| self.event(id, asked)) {
-                Ok(event) => self.node.tell(event).await,
+                Ok(event) => self.context.node.send(event).await,
                 Err(error) => {
-                    self.node.metrics.errors_total.count(error.code);
-                    // What does not fit is for a client that reads too slowly; the dispatcher finds
-                    // that out by itself.
+                    self.context.node.metrics.errors_total.count(error.code);
+                    // As above: the dispatcher detects a slow reader by itself.
                     let reply = self.protocol.reply(id, &Reply::Error(&error));
-                    self.outbox.offer(reply);
+                    self.context.outbox.offer(reply);
                 }
             }
         }
     }
 
-    /// Who a client is, is found out here: the dispatcher has no time for signatures.
+    /// Verifies credentials here, because the dispatcher has no time for signatures.
     fn event(&self, id: Option<RequestId>, asked: Asked) -> Result<Event, CommandError> {
         let session = self.session;
         Ok(match asked {
@@ -176,7 +177,11 @@ impl Reader<'_> {
                 command,
             },
             Asked::Auth(credentials) => {
-                let identity = self.node.auth.identify(&credentials, Now::read().unix_ms)?;
+                let identity = self
+                    .context
+                    .node
+                    .auth
+                    .identify(&credentials, Now::read().unix_ms)?;
                 Event::Identified {
                     session,
                     id,
@@ -187,15 +192,15 @@ impl Reader<'_> {
     }
 }
 
-/// What a message counts as against the rate of its session. One that is not understood counts too.
+/// The cost of a message against the rate of its session. An invalid one counts too.
 fn cost(commands: &[Incoming]) -> u32 {
     let cost = |incoming: &Incoming| incoming.asked.as_ref().map_or(1, Asked::cost);
     commands.iter().map(cost).sum()
 }
 
-/// Who is to blame for the end of the stream, and how the client is told. `None`: there is nobody
-/// to tell.
-pub(super) fn blame(error: &Error) -> Option<Disconnect> {
+/// The close code for an error of the stream. `None` if the connection is lost, so that no close
+/// frame can be sent.
+pub(super) fn close_reason(error: &Error) -> Option<Disconnect> {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Disconnect::TooBig),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,

@@ -1,5 +1,5 @@
-//! The socket as a session reads it: what comes is counted against the limits of the session, and a
-//! session that is over its rate is not read until it has waited.
+//! The socket as a session reads it: bytes and commands are counted against the limits of the
+//! session, and a session that is over its rate is not read until a pause is over.
 
 use std::future::Future;
 use std::io;
@@ -7,35 +7,43 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::reader::Reader;
-use super::{READS_IN_A_ROW, Socket};
+use super::{Node, READS_IN_A_ROW, Socket};
+use crate::dispatcher::outbox::Outbox;
 use crate::protocol::disconnect::Disconnect;
 use crate::runtime;
 use crate::transport::limits::{IngressMeter, Verdict};
 
-/// Bytes that one read counts as at least: many small pieces cost the node more than a few large
-/// ones.
-const LEAST_READ: u16 = 64;
+/// The least number of bytes that one read counts as: many small reads cost the node more than a few
+/// large ones.
+const MIN_READ: u16 = 64;
+
+/// What reading a session needs of the connection.
+pub(super) struct ReadContext<'a> {
+    pub(super) node: &'a Node,
+    /// Notes the time of every read: a long message may take longer than a ping, and its sender is
+    /// not silent.
+    pub(super) outbox: &'a Outbox,
+}
 
 pub(super) struct ThrottledReader<'a, S> {
-    /// Its outbox is told of every byte: a long message may take longer than a ping.
-    reader: &'a Reader<'a>,
+    context: &'a ReadContext<'a>,
     socket: S,
     intake: IngressMeter,
-    /// Read, and found in it, since the session was last charged. One read brings a kilobyte.
+    /// Bytes read, and commands decoded from them, since the session was last charged. One read
+    /// returns at most a kilobyte.
     bytes: u16,
     commands: u16,
-    /// The session is over its rate; this is when it is read again. Boxed, because it is rare.
+    /// The pause of a session that is over its rate. Boxed, because it is rare.
     pause: Option<Box<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     verdict: Option<Disconnect>,
     reads: u8,
 }
 
 impl<'a, S: Socket> ThrottledReader<'a, S> {
-    /// `rest` was read before, and is not seen here otherwise.
-    pub(super) fn new(reader: &'a Reader<'a>, socket: S, rest: &[u8]) -> Self {
-        let mut tap = Self {
-            reader,
+    /// `rest` was read before, behind the request head, and is counted here.
+    pub(super) fn new(context: &'a ReadContext<'a>, socket: S, rest: &[u8]) -> Self {
+        let mut stream = Self {
+            context,
             socket,
             intake: IngressMeter::default(),
             bytes: 0,
@@ -45,12 +53,12 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
             reads: 0,
         };
         if !rest.is_empty() {
-            tap.follow(rest);
+            stream.follow(rest);
         }
-        tap
+        stream
     }
 
-    /// What was just read holds so many commands more. They are paid for before the next read.
+    /// Adds commands decoded from the last read. They are charged before the next read.
     pub(super) fn charge(&mut self, commands: u32) {
         let commands = u16::try_from(commands).unwrap_or(u16::MAX);
         self.commands = self.commands.saturating_add(commands);
@@ -68,13 +76,13 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
 
     fn follow(&mut self, bytes: &[u8]) {
         let read = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
-        self.bytes = self.bytes.saturating_add(read.max(LEAST_READ));
-        let limits = &self.reader.node.limits.intake;
+        self.bytes = self.bytes.saturating_add(read.max(MIN_READ));
+        let limits = &self.context.node.limits.intake;
         let found = self.intake.follow(limits, bytes);
         self.verdict = self.verdict.or(found);
     }
 
-    /// Charges what was read, if anything was, and sets the pause that follows from it.
+    /// Charges the bytes and commands since the last charge, if any, and starts the resulting pause.
     fn settle(&mut self) {
         if self.bytes == 0 && self.commands == 0 {
             return;
@@ -83,7 +91,7 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
             std::mem::take(&mut self.commands),
             std::mem::take(&mut self.bytes),
         );
-        let node = self.reader.node;
+        let node = self.context.node;
         let now = node.started.elapsed().as_nanos() as u64;
         let limits = &node.limits.intake;
         match self
@@ -97,8 +105,8 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
     }
 
     fn pause(&mut self, time: Duration) {
-        self.reader.node.metrics.paused_total.add(1);
-        self.reader.outbox.note_paused(true);
+        self.context.node.metrics.paused_total.add(1);
+        self.context.outbox.note_paused(true);
         self.pause = Some(Box::new(Box::pin(runtime::sleep(time))));
     }
 
@@ -107,7 +115,7 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().as_mut().poll(cx));
             self.pause = None;
-            self.reader.outbox.note_paused(false);
+            self.context.outbox.note_paused(false);
         }
         if self.reads == READS_IN_A_ROW {
             self.reads = 0;
@@ -117,8 +125,8 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
         Poll::Ready(())
     }
 
-    /// Reads what has come, when the session may be read. An error tells that a limit or the
-    /// connection has ended it.
+    /// Reads, when the session may be read. An error means that a limit or the connection has ended
+    /// the stream.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -129,18 +137,18 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
             return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
         }
         ready!(self.poll_allowed(cx));
-        let looked = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if let Poll::Ready(Ok(read @ 1..)) = looked {
-            self.reader.outbox.note_heard();
+        let polled = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        if let Poll::Ready(Ok(read @ 1..)) = polled {
+            self.context.outbox.note_heard();
             self.reads += 1;
             self.follow(&buffer[..read]);
         }
-        // What fills less than the buffer was all there was.
-        if !matches!(looked, Poll::Ready(Ok(read)) if read == buffer.len()) {
+        // A read that does not fill the buffer has emptied the socket.
+        if !matches!(polled, Poll::Ready(Ok(read)) if read == buffer.len()) {
             self.reads = 0;
             self.intake.caught_up();
         }
-        looked
+        polled
     }
 }
 
@@ -149,8 +157,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_every_connection_has_for_its_limits_is_small() {
-        // Without limits it was a socket, a vector and the outbox.
+    fn limits_take_little_memory_per_connection() {
+        // Without limits it would be a socket, a vector and a reference to the outbox.
         let before = size_of::<(runtime::Socket, Vec<u8>, &())>();
         let now = size_of::<ThrottledReader<'_, runtime::Socket>>();
         assert!(now <= before + 48, "{before} bytes became {now}");

@@ -15,7 +15,7 @@ use crate::dispatcher::Event;
 use crate::dispatcher::outbox::{BATCH, Batch, Next, OutboxReader};
 use crate::model::id::SessionId;
 
-/// Writes to the end of the outbox: a close frame, or nothing any more.
+/// Writes until the outbox ends, with or without a close frame.
 pub fn run<S: Socket>(
     node: Arc<Node>,
     session: SessionId,
@@ -28,14 +28,14 @@ pub fn run<S: Socket>(
         outbox,
         batch: Batch::default(),
         done: 0,
-        telling: None,
+        notifying: None,
         ended: false,
     };
     async move {
         match node.guarded(poll_fn(|cx| writer.poll(cx, &node))).await {
-            // Everything is said, and the client hears the end behind the last frame: it is the
-            // server that closes first (RFC 6455 section 7.1.1). The reader goes on for the
-            // client's own close.
+            // Everything is written, and the client receives the end of the stream behind the last
+            // frame: the server closes first (RFC 6455 section 7.1.1). The reader goes on to read
+            // the client's own close.
             Some(Ok(())) => {
                 let _ = writer.socket.close().await;
             }
@@ -44,8 +44,8 @@ pub fn run<S: Socket>(
     }
 }
 
-/// One small structure that is polled by hand, instead of `async fn`s in each other: every delivery
-/// passes here, and the kernel's work on the one before has driven it out of the caches. Measured:
+/// One small structure that is polled by hand, instead of nested `async fn`s: every delivery passes
+/// here, and the kernel's work on the previous one has evicted it from the caches. Measured:
 /// a fifth of the delivery's time outside of the kernel, and 280 bytes of each connection
 /// (bench/README.md, flood).
 struct Writer<S> {
@@ -55,9 +55,9 @@ struct Writer<S> {
     batch: Batch,
     /// Chunks of the batch that are written.
     done: u16,
-    /// The dispatcher hears that the outbox is drained.
-    telling: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Behind the batch comes nothing.
+    /// Sends [`Event::Drained`] to the dispatcher.
+    notifying: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Whether this is the last batch.
     ended: bool,
 }
 
@@ -70,17 +70,19 @@ impl<S: Socket> Writer<S> {
             if self.ended {
                 return Poll::Ready(Ok(()));
             }
-            if let Some(telling) = &mut self.telling {
-                ready!(telling.as_mut().poll(cx));
-                self.telling = None;
+            if let Some(notifying) = &mut self.notifying {
+                ready!(notifying.as_mut().poll(cx));
+                self.notifying = None;
             }
             let next = ready!(self.outbox.poll_next(cx, &mut self.batch));
             self.done = 0;
             match next {
                 Next::Write => {}
-                Next::TellDrained => self.telling = Some(tell_drained(node.clone(), self.session)),
-                Next::End(farewell) => {
-                    self.batch.chunks.push(farewell);
+                Next::TellDrained => {
+                    self.notifying = Some(send_drained(node.clone(), self.session))
+                }
+                Next::End(close_frame) => {
+                    self.batch.chunks.push(close_frame);
                     self.ended = true;
                 }
                 Next::Gone => self.ended = true,
@@ -91,7 +93,7 @@ impl<S: Socket> Writer<S> {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let rest = &mut self.batch.chunks[usize::from(self.done)..];
         let written = if let [only] = rest {
-            // The usual case when little is said; a plain `send` costs the kernel less than a
+            // The usual case under low load; a plain `send` costs the kernel less than a
             // vectored write.
             ready!(Pin::new(&mut self.socket).poll_write(cx, only))?
         } else {
@@ -111,11 +113,11 @@ impl<S: Socket> Writer<S> {
     }
 }
 
-fn tell_drained(node: Arc<Node>, session: SessionId) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    Box::pin(async move { node.tell(Event::Drained(session)).await })
+fn send_drained(node: Arc<Node>, session: SessionId) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move { node.send(Event::Drained(session)).await })
 }
 
-/// Moves on by what was written; the number of buffers that are done.
+/// Advances by the bytes written. Returns the number of buffers that are done.
 fn advance(batch: &mut [Bytes], mut written: usize) -> usize {
     for (index, frames) in batch.iter_mut().enumerate() {
         if written < frames.len() {
@@ -133,7 +135,7 @@ mod tests {
     use crate::runtime;
 
     #[test]
-    fn a_writer_keeps_little_of_a_connection() {
+    fn writer_takes_little_memory_per_connection() {
         type Run<F> = fn(Arc<Node>, SessionId, runtime::Socket, OutboxReader) -> F;
         fn size<F>(_: Run<F>) -> usize {
             size_of::<F>()
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_write_goes_on_in_the_middle_of_a_buffer() {
+    fn partial_write_continues_in_the_middle_of_a_buffer() {
         let mut batch = vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de")];
         assert_eq!(advance(&mut batch, 2), 0);
         assert_eq!(batch[0], "c");

@@ -1,13 +1,13 @@
-//! How long a receiver that did not take a batch is left alone: part of a bound that doubles from
-//! attempt to attempt ("full jitter"), so that it is neither flooded nor met by many senders in
-//! step.
+//! How long a node waits after a receiver did not accept a batch: a random part of a bound that
+//! doubles from attempt to attempt ("full jitter"), so that a receiver is not flooded and senders
+//! do not retry in step.
 
 use std::time::Duration;
 
 /// The bound after the first failure.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// The greatest bound: a receiver that is back hears of it within a minute.
+/// The greatest bound: a receiver that is reachable again gets a request within a minute.
 const LAST: Duration = Duration::from_secs(60);
 
 /// The wait that follows a number of failures in a row (1 or more): a part (0 to 1) of their bound,

@@ -1,4 +1,4 @@
-//! What a receiver reads: notices as JSON.
+//! The body of a webhook request: events as JSON.
 //!
 //! ```text
 //! {"node":"a","sent":1764000000210,"events":[
@@ -29,34 +29,34 @@ struct Event<'a> {
     time: u64,
 }
 
-/// The body that tells these notices; `node` is the sender's label, `sent` the time in milliseconds
-/// since 1970.
-pub fn encode(node: &str, sent: u64, notices: &[WebhookEvent]) -> String {
+/// The body with these events; `node` is the sender's label, `sent` the time in milliseconds since
+/// 1970.
+pub fn encode(node: &str, sent: u64, events: &[WebhookEvent]) -> String {
     let body = Body {
         node,
         sent,
-        events: notices.iter().map(event).collect(),
+        events: events.iter().map(json).collect(),
     };
-    // Texts and numbers have no way to fail.
+    // Serialising texts and numbers cannot fail.
     serde_json::to_string(&body).unwrap_or_default()
 }
 
-fn event(notice: &WebhookEvent) -> Event<'_> {
-    let room = notice.room.as_str();
+fn json(event: &WebhookEvent) -> Event<'_> {
+    let room = event.room.as_str();
     let user = room.strip_prefix('@');
     let user = user.filter(|name| UserName::new(name).is_ok());
-    let r#type = match (notice.change, user) {
+    let r#type = match (event.change, user) {
         (Change::Occupied, None) => "room_occupied",
         (Change::Vacated, None) => "room_vacated",
         (Change::Occupied, Some(_)) => "user_online",
         (Change::Vacated, Some(_)) => "user_offline",
     };
     Event {
-        id: notice.id.to_string(),
+        id: event.id.to_string(),
         r#type,
         room: Some(room).filter(|_| user.is_none()),
         user,
-        time: notice.id.time,
+        time: event.id.time,
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use crate::model::id::{ROOM_NAME_BYTES, RoomName};
     use crate::model::webhook_event::{BATCH, WebhookEventId};
 
-    fn notice(change: Change, room: &str) -> WebhookEvent {
+    fn event(change: Change, room: &str) -> WebhookEvent {
         WebhookEvent {
             id: WebhookEventId {
                 time: 1_764_000_000_000,
@@ -78,12 +78,12 @@ mod tests {
     }
 
     #[test]
-    fn rooms_and_users_have_their_own_words() {
-        let notices = [
-            notice(Change::Occupied, "lobby"),
-            notice(Change::Vacated, "lobby"),
-            notice(Change::Occupied, "@ada"),
-            notice(Change::Vacated, "@ada"),
+    fn rooms_and_users_have_their_own_types() {
+        let events = [
+            event(Change::Occupied, "lobby"),
+            event(Change::Vacated, "lobby"),
+            event(Change::Occupied, "@ada"),
+            event(Change::Vacated, "@ada"),
         ];
         let expected = [
             r#"{"node":"a","sent":5,"events":["#,
@@ -92,13 +92,13 @@ mod tests {
             r#"{"id":"1764000000000-3","type":"user_online","user":"ada","time":1764000000000},"#,
             r#"{"id":"1764000000000-3","type":"user_offline","user":"ada","time":1764000000000}]}"#,
         ];
-        assert_eq!(encode("a", 5, &notices), expected.concat());
+        assert_eq!(encode("a", 5, &events), expected.concat());
     }
 
     #[test]
     fn the_largest_batch_is_less_than_32_kib() {
         let room = "r".repeat(ROOM_NAME_BYTES);
-        let mut longest = notice(Change::Occupied, &room);
+        let mut longest = event(Change::Occupied, &room);
         longest.id = WebhookEventId {
             time: u64::MAX,
             number: u64::MAX,

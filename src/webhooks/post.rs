@@ -20,19 +20,19 @@ use crate::runtime::tls::{self, TlsConnector};
 use crate::runtime::{self, Elapsed, Socket};
 
 /// How long a request may take, from resolving the name to the status.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one address of a name may take to accept: two get their chance.
+/// How long one address of a name may take to accept: within [`TIMEOUT`] two can be tried.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How much of an answer is read, so that a receiver that says something meets no reset; nobody
-/// looks at it.
+/// How many bytes of an answer are read and discarded: closing with unread bytes would reset the
+/// connection.
 const ANSWER_BYTES: usize = 64 << 10;
 
 /// The largest head of an answer, in bytes (hyper's least is 8 KiB).
 const HEAD_BYTES: usize = 16 << 10;
 
-/// Why a receiver did not take a request.
+/// Why a receiver did not accept a request.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
     #[error("the name is not resolved: {0}")]
@@ -41,7 +41,7 @@ pub enum PostError {
     Connect(io::Error),
     #[error("TLS failed: {0}")]
     Tls(io::Error),
-    #[error("no answer within {} s", PATIENCE.as_secs())]
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
     Silent,
     #[error("no HTTP answer: {0}")]
     Http(#[from] hyper::Error),
@@ -49,11 +49,11 @@ pub enum PostError {
     Request(#[from] hyper::http::Error),
     #[error("it answered {0}; redirects are not followed: configure the address it leads to")]
     Redirect(StatusCode),
-    #[error("it answered {0}; only 2xx counts as taken")]
+    #[error("it answered {0}; only 2xx counts as accepted")]
     Status(StatusCode),
 }
 
-/// Who is told.
+/// Where webhook events are sent.
 #[derive(Clone)]
 pub struct Receiver {
     pub url: WebhookUrl,
@@ -62,7 +62,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Sends a signed JSON body. `Ok` means that the receiver answered 2xx: it has it.
+    /// Sends a signed JSON body. `Ok` means that the receiver answered 2xx.
     pub async fn post(&self, body: String, signature: String) -> Result<(), PostError> {
         let request = Request::post(self.url.target())
             .header(header::HOST, self.url.authority())
@@ -74,7 +74,7 @@ impl Receiver {
             .header(header::CONNECTION, "close")
             .header(signature::HEADER, signature)
             .body(body)?;
-        let status = runtime::timeout(PATIENCE, self.exchange(request))
+        let status = runtime::timeout(TIMEOUT, self.exchange(request))
             .await
             .map_err(|Elapsed| PostError::Silent)??;
         match status {
@@ -96,12 +96,12 @@ impl Receiver {
     }
 
     async fn connect(&self) -> Result<Socket, PostError> {
-        let places = runtime::resolve(self.url.host(), self.url.port())
+        let addresses = runtime::resolve(self.url.host(), self.url.port())
             .await
             .map_err(PostError::Resolve)?;
         let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for place in places {
-            match runtime::connect(place, CONNECT).await {
+        for address in addresses {
+            match runtime::connect(address, CONNECT).await {
                 Ok(socket) => return Ok(socket),
                 Err(error) => last = error,
             }
@@ -131,7 +131,7 @@ where
     }
 }
 
-/// Reads the answer to its end or to a bound. How that goes changes nothing: the status has come.
+/// Reads the answer to its end or to a bound. Errors are ignored: the status is already known.
 async fn read_on(mut body: Incoming) {
     let mut left = ANSWER_BYTES;
     while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
@@ -144,7 +144,7 @@ async fn read_on(mut body: Incoming) {
     }
 }
 
-/// A stream of ours as hyper wants it.
+/// Adapts a stream to hyper's traits.
 struct Io<S>(S);
 
 impl<S: AsyncRead + Unpin> hyper::rt::Read for Io<S> {

@@ -1,6 +1,5 @@
-//! How a receiver knows that a request is ours: HMAC-SHA256 (RFC 2104) over the time of sending, a
-//! full stop and the body, under a secret that both know. The time lets it refuse what somebody has
-//! recorded and sends again later.
+//! How a receiver authenticates a request: HMAC-SHA256 (RFC 2104) over the time of sending, a full
+//! stop and the body, under a shared secret. The time lets the receiver refuse a replayed request.
 
 use std::fmt::Write as _;
 
@@ -40,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_signature_is_what_openssl_says() {
+    fn signature_equals_the_one_of_openssl() {
         // printf '1764000000.{"a":1}' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
         let expected = "020c626f1ccd9fdc1fb78034d6735bdca794ce2de3efea76942a018a08ac78bc";
         let key = Key::new(&Secret::new(b"0123456789abcdef0123456789abcdef".to_vec()));

@@ -103,7 +103,7 @@ fn node_out_of_files_serves_its_clients_and_accepts_again_later() {
         for _ in 0..100 {
             many.push(http::connect(node.address).await);
         }
-        node.logged("cannot take connections in").await;
+        node.logged("cannot accept connections").await;
 
         let (before, began) = (node.cpu_time(), Instant::now());
         while began.elapsed() < Duration::from_secs(1) {
@@ -119,7 +119,7 @@ fn node_out_of_files_serves_its_clients_and_accepts_again_later() {
         let logged = node
             .log()
             .iter()
-            .filter(|line| line.contains("cannot take connections in"))
+            .filter(|line| line.contains("cannot accept connections"))
             .count();
         assert!(
             logged <= 1 + began.elapsed().as_secs() as usize + 1,

@@ -1,4 +1,4 @@
-//! What is said: in one room, with a key, in many rooms, in a batch.
+//! Publishes: into one room, with a key, into many rooms, in a batch.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::model::id::{RoomName, UserName};
 use crate::model::publication::{KEY_BYTES, Publication};
 use crate::protocol::CommandError;
 
-/// The fields that bodies have; each route takes some.
+/// The fields of all bodies; each route accepts some of them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields<'a> {
@@ -40,22 +40,22 @@ struct Batch<'a> {
     publishes: Vec<&'a RawValue>,
 }
 
-/// A null is a value like any other: data may be null, and nothing else may.
+/// A null counts as a value: `data` may be null, and no other field may.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Option<T>, D::Error> {
     T::deserialize(json).map(Some)
 }
 
 /// `POST /rooms/{room}/messages`
-pub fn publish(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    let mut fields: Fields = body(asked)?;
+pub fn publish(request: &Asked<'_>) -> Result<Call, CommandError> {
+    let mut fields: Fields = body(request)?;
     fields.take_no_rooms()?;
-    let room = asked.room()?;
-    one(Command::Publish(fields.said(asked)?.in_room(room)))
+    let room = request.room()?;
+    one(Command::Publish(fields.template(request)?.in_room(room)))
 }
 
 /// `PUT /rooms/{room}/messages/{key}`
-pub fn publish_with_key(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    let mut fields: Fields = body(asked)?;
+pub fn publish_with_key(request: &Asked<'_>) -> Result<Call, CommandError> {
+    let mut fields: Fields = body(request)?;
     fields.take_no_rooms()?;
     if fields.key.is_some() {
         return Err(bad("the key stands in the path; leave `key` out"));
@@ -63,21 +63,21 @@ pub fn publish_with_key(asked: &Asked<'_>) -> Result<Call, CommandError> {
     if fields.ephemeral.is_some() {
         return Err(bad("what has a key is kept; leave `ephemeral` out"));
     }
-    fields.key = asked.held.get(1).map(|key| Cow::Borrowed(*key));
-    let room = asked.room()?;
-    one(Command::Publish(fields.said(asked)?.in_room(room)))
+    fields.key = request.held.get(1).map(|key| Cow::Borrowed(*key));
+    let room = request.room()?;
+    one(Command::Publish(fields.template(request)?.in_room(room)))
 }
 
 /// `POST /messages`
-pub fn publish_to_many(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    let mut fields: Fields = body(asked)?;
+pub fn publish_to_many(request: &Asked<'_>) -> Result<Call, CommandError> {
+    let mut fields: Fields = body(request)?;
     if fields.room.is_some() {
         return Err(bad("send `rooms`, a list, instead of `room`"));
     }
     let names = fields
         .rooms
         .take()
-        .ok_or_else(|| bad("send `rooms`: the rooms to say it in"))?;
+        .ok_or_else(|| bad("send `rooms`: the rooms to publish to"))?;
     bounded("rooms", names.len())?;
     let mut rooms = Vec::with_capacity(names.len());
     for name in &names {
@@ -88,11 +88,11 @@ pub fn publish_to_many(asked: &Asked<'_>) -> Result<Call, CommandError> {
     if seen.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(bad("name each of `rooms` once"));
     }
-    // All rooms share what is said.
-    let said = fields.said(asked)?;
+    // All rooms share one publication.
+    let template = fields.template(request)?;
     let commands = rooms
         .into_iter()
-        .map(|room| Command::Publish(said.clone().in_room(room)));
+        .map(|room| Command::Publish(template.clone().in_room(room)));
     Ok(Call {
         commands: commands.collect(),
         form: Form::Results,
@@ -100,13 +100,13 @@ pub fn publish_to_many(asked: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `POST /batch`
-pub fn batch(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    let Batch { publishes } = body(asked)?;
+pub fn batch(request: &Asked<'_>) -> Result<Call, CommandError> {
+    let Batch { publishes } = body(request)?;
     bounded("publishes", publishes.len())?;
     let mut commands = Vec::with_capacity(publishes.len());
     for (index, fields) in publishes.into_iter().enumerate() {
         let fields = object::<Fields>(fields.get());
-        let publish = fields.and_then(|mut fields| fields.publish_of_batch(asked));
+        let publish = fields.and_then(|mut fields| fields.publish_of_batch(request));
         let named = |error: CommandError| CommandError {
             reason: format!("publishes[{index}]: {}", error.reason).into(),
             ..error
@@ -119,15 +119,15 @@ pub fn batch(asked: &Asked<'_>) -> Result<Call, CommandError> {
     })
 }
 
-/// What is said, wherever it is said.
+/// A publish without its room.
 #[derive(Clone)]
-struct Said {
+struct Template {
     key: Option<Arc<str>>,
     ephemeral: bool,
     publication: Arc<Publication>,
 }
 
-impl Said {
+impl Template {
     fn in_room(self, room: RoomName) -> Publish {
         Publish {
             room,
@@ -140,24 +140,23 @@ impl Said {
 
 impl Fields<'_> {
     fn take_no_rooms(&self) -> Result<(), CommandError> {
-        match self.room.is_some() || self.rooms.is_some() {
-            true => Err(bad(
-                "the room stands in the path; leave `room` and `rooms` out",
-            )),
-            false => Ok(()),
+        if self.room.is_some() || self.rooms.is_some() {
+            let reason = "the room stands in the path; leave `room` and `rooms` out";
+            return Err(bad(reason));
         }
+        Ok(())
     }
 
-    fn publish_of_batch(&mut self, asked: &Asked<'_>) -> Result<Publish, CommandError> {
+    fn publish_of_batch(&mut self, request: &Asked<'_>) -> Result<Publish, CommandError> {
         if self.rooms.is_some() {
             return Err(bad("send `room` instead of `rooms`"));
         }
         let name = self.room.take().ok_or_else(|| bad("send a `room`"))?;
         let room = room(&name)?;
-        Ok(self.said(asked)?.in_room(room))
+        Ok(self.template(request)?.in_room(room))
     }
 
-    fn said(&mut self, asked: &Asked<'_>) -> Result<Said, CommandError> {
+    fn template(&mut self, request: &Asked<'_>) -> Result<Template, CommandError> {
         let key = match self.key.take() {
             Some(key) if !is_key(&key) => {
                 let reason = "a key must be 1 to 64 of A-Z a-z 0-9 _ . : @ $ ~ + = -";
@@ -176,7 +175,7 @@ impl Fields<'_> {
                 .take()
                 .map(|user| UserName::new(&user))
                 .transpose()?,
-            time: asked.unix_ms,
+            time: request.unix_ms,
             except: self
                 .others
                 .take()
@@ -184,7 +183,7 @@ impl Fields<'_> {
                 .transpose()?,
             data: data.ok_or_else(|| bad("send `data`: any JSON value"))?,
         };
-        Ok(Said {
+        Ok(Template {
             key,
             ephemeral,
             publication: Arc::new(publication),
@@ -192,17 +191,16 @@ impl Fields<'_> {
     }
 }
 
-/// Every character may stand in a path as it is.
+/// Every allowed character is valid in a path without escaping.
 fn is_key(key: &str) -> bool {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@$~+=-".contains(&byte);
     (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(letter)
 }
 
 fn bounded(name: &str, count: usize) -> Result<(), CommandError> {
-    match (1..=COMMANDS_PER_CALL).contains(&count) {
-        true => Ok(()),
-        false => Err(bad(format!(
-            "`{name}` must have 1 to {COMMANDS_PER_CALL} entries"
-        ))),
+    if !(1..=COMMANDS_PER_CALL).contains(&count) {
+        let reason = format!("`{name}` must have 1 to {COMMANDS_PER_CALL} entries");
+        return Err(bad(reason));
     }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is only read: messages, members, counts, rooms, a user's connections.
+//! Reads: messages, members, counts, rooms, a user's connections.
 
 use super::{Asked, bad, no_query, one, parameters, room, session};
 use crate::api::{Call, Command};
@@ -8,10 +8,10 @@ use crate::model::publication::MAX_OFFSET;
 use crate::protocol::{CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
 
 /// `GET /rooms/{room}/messages`
-pub fn history(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    let room = asked.room()?;
+pub fn history(request: &Asked<'_>) -> Result<Call, CommandError> {
+    let room = request.room()?;
     let what = "the parameters are `before` and `limit`";
-    let [before, limit] = parameters(asked, ["before", "limit"], what)?;
+    let [before, limit] = parameters(request, ["before", "limit"], what)?;
     one(Command::History {
         room,
         before: before.as_deref().map(offset).transpose()?,
@@ -20,9 +20,9 @@ pub fn history(asked: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /rooms/{room}/members`
-pub fn members(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    let room = asked.room()?;
-    let [after, limit] = page(asked)?;
+pub fn members(request: &Asked<'_>) -> Result<Call, CommandError> {
+    let room = request.room()?;
+    let [after, limit] = page(request)?;
     one(Command::Members {
         room,
         after: after.as_deref().map(UserName::new).transpose()?,
@@ -31,17 +31,17 @@ pub fn members(asked: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /rooms/{room}`
-pub fn count(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    if asked.query.is_some() {
+pub fn count(request: &Asked<'_>) -> Result<Call, CommandError> {
+    if request.query.is_some() {
         return Err(no_query());
     }
-    one(Command::Census(ClusterQuery::Room(asked.room()?)))
+    one(Command::Census(ClusterQuery::Room(request.room()?)))
 }
 
 /// `GET /rooms`
-pub fn rooms(asked: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn rooms(request: &Asked<'_>) -> Result<Call, CommandError> {
     let what = "the parameters are `prefix`, `after` and `limit`";
-    let [prefix, after, limit] = parameters(asked, ["prefix", "after", "limit"], what)?;
+    let [prefix, after, limit] = parameters(request, ["prefix", "after", "limit"], what)?;
     let prefix = prefix.as_deref().map(room).transpose()?;
     one(Command::Census(ClusterQuery::Rooms {
         kind: prefix.as_ref().map_or(Kind::Chosen, Kind::of),
@@ -52,9 +52,9 @@ pub fn rooms(asked: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /users/{user}/connections`
-pub fn connections(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    let user = asked.user()?;
-    let [after, limit] = page(asked)?;
+pub fn connections(request: &Asked<'_>) -> Result<Call, CommandError> {
+    let user = request.user()?;
+    let [after, limit] = page(request)?;
     let after = after.as_deref().map(|name| session("after", name));
     one(Command::Census(ClusterQuery::Connections {
         user,
@@ -63,18 +63,18 @@ pub fn connections(asked: &Asked<'_>) -> Result<Call, CommandError> {
     }))
 }
 
-fn page<'a>(asked: &Asked<'a>) -> Result<[Option<std::borrow::Cow<'a, str>>; 2], CommandError> {
+fn page<'a>(request: &Asked<'a>) -> Result<[Option<std::borrow::Cow<'a, str>>; 2], CommandError> {
     let what = "the parameters are `after` and `limit`";
-    parameters(asked, ["after", "limit"], what)
+    parameters(request, ["after", "limit"], what)
 }
 
 fn limited(digits: Option<&str>, default: usize, most: usize) -> Result<usize, CommandError> {
     let limit = digits.map(|digits| whole("limit", digits)).transpose()?;
     let limit = limit.map_or(default, |it| usize::try_from(it).unwrap_or(usize::MAX));
-    match (1..=most).contains(&limit) {
-        true => Ok(limit),
-        false => Err(bad(format!("`limit` must lie between 1 and {most}"))),
+    if !(1..=most).contains(&limit) {
+        return Err(bad(format!("`limit` must lie between 1 and {most}")));
     }
+    Ok(limit)
 }
 
 fn offset(digits: &str) -> Result<u64, CommandError> {

@@ -1,4 +1,4 @@
-//! What is done with a user's connections.
+//! Control commands for a user's connections.
 
 use serde::Deserialize;
 
@@ -10,30 +10,32 @@ use crate::model::identity::{LEEWAY, milliseconds};
 use crate::protocol::{Code, CommandError};
 
 /// `DELETE /users/{user}/connections`
-pub fn disconnect(asked: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn disconnect(request: &Asked<'_>) -> Result<Call, CommandError> {
     let what = "the parameters are `forbid_return`, true or false, and with true `issued_before`";
-    let [forbid, before] = parameters(asked, ["forbid_return", "issued_before"], what)?;
+    let [forbid, before] = parameters(request, ["forbid_return", "issued_before"], what)?;
     let forbids = match forbid.as_deref() {
         Some("true") => true,
         Some("false") | None => false,
         Some(_) => return Err(bad(what)),
     };
-    let deed = match before {
+    let action = match before {
         Some(_) if !forbids => {
             return Err(bad("`issued_before` goes with `forbid_return=true` only"));
         }
-        Some(time) => {
-            ControlAction::Revoke(Cutoff::issued_before(issued_before(&time, asked.unix_ms)?))
-        }
-        None if forbids => ControlAction::Revoke(Cutoff::at(asked.unix_ms)),
+        Some(time) => ControlAction::Revoke(Cutoff::issued_before(issued_before(
+            &time,
+            request.unix_ms,
+        )?)),
+        None if forbids => ControlAction::Revoke(Cutoff::at(request.unix_ms)),
         None => ControlAction::Disconnect,
     };
-    order(asked, deed)
+    control(request, action)
 }
 
 /// A time of the issuer's clock, as tokens have it in `iat`, in milliseconds.
 fn issued_before(text: &str, now: u64) -> Result<u64, CommandError> {
-    let what = "`issued_before` is a time in seconds since 1970, like a token's `iat`; it may have a fraction";
+    let what = "`issued_before` is a time in seconds since 1970, like a token's `iat`; \
+                it may have a fraction";
     let is_decimal = text
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -47,42 +49,46 @@ fn issued_before(text: &str, now: u64) -> Result<u64, CommandError> {
         return Err(bad(what));
     }
     if time > now.saturating_add(LEEWAY) {
-        let reason = "`issued_before` is more than 5 seconds ahead of this server's clock; it is in seconds since 1970";
+        let reason = "`issued_before` is more than 5 seconds ahead of this server's clock; \
+                      it is in seconds since 1970";
         return Err(bad(reason));
     }
     Ok(time)
 }
 
 /// `PUT /users/{user}/rooms/{room}`
-pub fn join(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    if !asked.body.is_empty() {
-        let Nothing {} = body(asked)?;
+pub fn join(request: &Asked<'_>) -> Result<Call, CommandError> {
+    if !request.body.is_empty() {
+        let EmptyBody {} = body(request)?;
     }
-    order(asked, ControlAction::Join(chosen_room(asked)?))
+    control(request, ControlAction::Join(chosen_room(request)?))
 }
 
 /// `DELETE /users/{user}/rooms/{room}`
-pub fn leave(asked: &Asked<'_>) -> Result<Call, CommandError> {
-    order(asked, ControlAction::Leave(chosen_room(asked)?))
+pub fn leave(request: &Asked<'_>) -> Result<Call, CommandError> {
+    control(request, ControlAction::Leave(chosen_room(request)?))
 }
 
-/// The body of what has none: nothing, or an empty object.
+/// An empty JSON object, for a route without fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+struct EmptyBody {}
 
-fn order(asked: &Asked<'_>, deed: ControlAction) -> Result<Call, CommandError> {
-    let user = asked.user()?;
-    one(Command::ControlCommand(ControlCommand { user, deed }))
+fn control(request: &Asked<'_>, action: ControlAction) -> Result<Call, CommandError> {
+    let user = request.user()?;
+    one(Command::ControlCommand(ControlCommand {
+        user,
+        deed: action,
+    }))
 }
 
-/// The room in the path, which is its second part in braces: one that a user can be brought into or
-/// taken out of.
-fn chosen_room(asked: &Asked<'_>) -> Result<RoomName, CommandError> {
-    if asked.query.is_some() {
+/// The room in the path, which is its second parameter: one that a user can be added to or removed
+/// from.
+fn chosen_room(request: &Asked<'_>) -> Result<RoomName, CommandError> {
+    if request.query.is_some() {
         return Err(no_query());
     }
-    let room = room(asked.held.get(1).copied().unwrap_or_default())?;
+    let room = room(request.held.get(1).copied().unwrap_or_default())?;
     if room.owner().is_some() {
         let reason = "a user is in its own personal room always, and in no other's";
         return Err(CommandError::new(Code::Forbidden, reason));

@@ -1,8 +1,8 @@
-//! What became of a call, as it is told.
+//! The responses to calls.
 
 use serde_json::{Value, json};
 
-use super::{asked, body};
+use super::{api_request, body};
 use crate::api::*;
 use crate::http::{Method, Response};
 use crate::model::cluster_query::{Connection, Connections, Count, Rooms};
@@ -11,7 +11,7 @@ use crate::model::publication::Sender;
 use crate::protocol::Code;
 
 #[test]
-fn each_code_has_its_status_and_only_unavailable_says_when_to_return() {
+fn error_codes_map_to_statuses_and_only_unavailable_has_retry_after() {
     let table = [
         (Code::BadRequest, 400),
         (Code::Unauthorized, 401),
@@ -36,10 +36,13 @@ fn each_code_has_its_status_and_only_unavailable_says_when_to_return() {
 
 /// A call, and its commands' answers as the dispatcher would give them.
 fn answered(method: Method, path: &str, body: &str, answers: &[Option<Answer>]) -> Response {
-    let Found::Route(route, held) = find(method, path) else {
+    let Found::Route(route, path_values) = find(method, path) else {
         panic!("{path}")
     };
-    let (commands, mut waiting) = route.read(&asked(&held, None, body)).unwrap().into_parts();
+    let (commands, mut waiting) = route
+        .read(&api_request(&path_values, None, body))
+        .unwrap()
+        .into_parts();
     assert_eq!(commands.len(), answers.len());
     for (place, answer) in answers.iter().enumerate() {
         waiting.asked(place);
@@ -51,7 +54,7 @@ fn answered(method: Method, path: &str, body: &str, answers: &[Option<Answer>]) 
 }
 
 #[test]
-fn silence_is_unknown_for_what_changes_and_unavailable_for_what_only_reads() {
+fn missing_answer_is_unknown_for_a_write_and_unavailable_for_a_read() {
     let published = answered(Method::Post, "/rooms/a/messages", r#"{"data":1}"#, &[None]);
     assert_eq!(published.status.code(), 504);
     let read = answered(Method::Get, "/rooms/a/messages", "", &[None]);
@@ -61,22 +64,25 @@ fn silence_is_unknown_for_what_changes_and_unavailable_for_what_only_reads() {
     assert_eq!(
         body(&call)["results"][0]["code"],
         "unavailable",
-        "never asked"
+        "never sent"
     );
 }
 
 fn publishes_waiting(batch: &str) -> Response {
-    let Found::Route(route, held) = find(Method::Post, "/batch") else {
+    let Found::Route(route, path_values) = find(Method::Post, "/batch") else {
         panic!()
     };
-    let (_, mut waiting) = route.read(&asked(&held, None, batch)).unwrap().into_parts();
+    let (_, mut waiting) = route
+        .read(&api_request(&path_values, None, batch))
+        .unwrap()
+        .into_parts();
     waiting.asked(0);
     waiting.not_asked(0);
     waiting.response()
 }
 
 #[test]
-fn results_stand_in_order_and_fail_as_a_whole_only_when_all_have_failed() {
+fn results_are_in_order_and_the_call_fails_only_if_all_fail() {
     let ok = || {
         Some(Ok(Bytes::from_static(
             br#"{"room":"a","epoch":"e","offset":1}"#,
@@ -100,8 +106,8 @@ fn results_stand_in_order_and_fail_as_a_whole_only_when_all_have_failed() {
 }
 
 #[test]
-fn an_answer_finds_its_place_and_one_too_late_is_dropped() {
-    let (telling, answers) = flume::bounded(2);
+fn answers_carry_their_index_and_late_ones_are_dropped() {
+    let (sender, answers) = flume::bounded(2);
     let room = RoomName::new("a").unwrap();
     let position = Some(Position {
         epoch: Epoch::new(1),
@@ -111,7 +117,7 @@ fn an_answer_finds_its_place_and_one_too_late_is_dropped() {
         room: &room,
         position,
     };
-    let caller = ApiCaller::new(1, telling);
+    let caller = ApiCaller::new(1, sender);
     caller.tell(&reply);
     let (place, answer) = answers.try_recv().unwrap();
     let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
@@ -124,15 +130,15 @@ fn an_answer_finds_its_place_and_one_too_late_is_dropped() {
     caller.tell(&reply);
 }
 
-fn told(finding: &QueryResult) -> Value {
-    let (telling, answers) = flume::bounded(1);
-    ApiCaller::new(0, telling).tell_found(finding);
+fn encoded(result: &QueryResult) -> Value {
+    let (sender, answers) = flume::bounded(1);
+    ApiCaller::new(0, sender).tell_found(result);
     let (_, answer) = answers.try_recv().unwrap();
     serde_json::from_slice(&answer.unwrap()).unwrap()
 }
 
 #[test]
-fn what_the_cluster_says_is_told_without_what_is_not_known() {
+fn query_results_omit_unknown_fields() {
     let count = |room: &str, anonymous| Count {
         room: RoomName::new(room).unwrap(),
         connections: 3,
@@ -146,9 +152,9 @@ fn what_the_cluster_says_is_told_without_what_is_not_known() {
     let lobby = json!({"room": "lobby", "connections": 3, "users": 2, "anonymous": 1});
     let mut here = lobby.clone();
     (here["epoch"], here["offset"]) = (json!("000000000000002a"), json!(0));
-    assert_eq!(told(&QueryResult::Room(count("lobby", 1), None)), lobby);
+    assert_eq!(encoded(&QueryResult::Room(count("lobby", 1), None)), lobby);
     assert_eq!(
-        told(&QueryResult::Room(count("lobby", 1), Some(position))),
+        encoded(&QueryResult::Room(count("lobby", 1), Some(position))),
         here
     );
 
@@ -158,9 +164,9 @@ fn what_the_cluster_says_is_told_without_what_is_not_known() {
     };
     let tea = json!({"room": "tea", "connections": 3, "users": 2, "anonymous": 0});
     let wanted = json!({"rooms": [lobby, tea], "more": true});
-    assert_eq!(told(&QueryResult::Rooms(page)), wanted);
+    assert_eq!(encoded(&QueryResult::Rooms(page)), wanted);
     let none = QueryResult::Rooms(Rooms::default());
-    assert_eq!(told(&none), json!({"rooms": [], "more": false}));
+    assert_eq!(encoded(&none), json!({"rooms": [], "more": false}));
 
     let info: Box<serde_json::value::RawValue> = serde_json::from_str(r#"{"n":1}"#).unwrap();
     let connection = |session: &str, info| Connection {
@@ -182,5 +188,5 @@ fn what_the_cluster_says_is_told_without_what_is_not_known() {
         {"session": "713ea423d53a9559-2", "node": "a"},
     ]);
     let wanted = json!({"user": "ada", "connections": listed, "count": 7, "more": true});
-    assert_eq!(told(&QueryResult::Connections(page)), wanted);
+    assert_eq!(encoded(&QueryResult::Connections(page)), wanted);
 }

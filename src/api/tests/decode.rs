@@ -62,11 +62,11 @@ fn many_rooms_share_one_datum_and_a_batch_keeps_its_order() {
 
     let batch = r#"{"publishes":[{"room":"b","data":1},{"room":"a","data":2,"key":"k"},{"room":"b","data":3}]}"#;
     let commands = read(Method::Post, "/batch", None, batch).unwrap();
-    let said: Vec<_> = publishes(&commands)
+    let published: Vec<_> = publishes(&commands)
         .iter()
         .map(|publish| (publish.room.as_str(), publish.publication.data.get()))
         .collect();
-    assert_eq!(said, [("b", "1"), ("a", "2"), ("b", "3")]);
+    assert_eq!(published, [("b", "1"), ("a", "2"), ("b", "3")]);
 }
 
 #[test]
@@ -301,10 +301,10 @@ fn what_is_to_be_done_with_a_user_is_read_from_path_and_query() {
     ];
     for (method, path, query, wanted) in table {
         let commands = read(method, &format!("/users/ada/{path}"), query, "").unwrap();
-        let [Command::ControlCommand(order)] = &commands[..] else {
+        let [Command::ControlCommand(command)] = &commands[..] else {
             panic!("{commands:?}");
         };
-        assert_eq!((order.user.as_str(), &order.deed), ("ada", &wanted));
+        assert_eq!((command.user.as_str(), &command.deed), ("ada", &wanted));
     }
     assert!(read(Put, "/users/ada/rooms/lobby", None, "{}").is_ok());
 }

@@ -1,4 +1,4 @@
-//! Keys, and who is let in.
+//! API keys, and which requests are admitted.
 
 use super::KEY;
 use crate::api::{Gate, check_type};
@@ -20,7 +20,7 @@ fn status_of(admitted: Result<&str, Refusal>) -> u16 {
 const JSON: &str = "Content-Type: application/json\r\n";
 
 #[test]
-fn whoever_shows_a_key_is_let_in_and_nobody_else() {
+fn requests_without_a_valid_key_are_refused() {
     let gate = Gate::Keys(Keys::parse(&format!("shop:{KEY}\n{}", "x".repeat(32))).unwrap());
     let bearer = |key: &str| format!("Host: a\r\nAuthorization: {key}\r\n{JSON}");
     let admit = |fields: &str| gate.admit(&request(fields)).map(str::to_owned);
@@ -63,7 +63,7 @@ fn whoever_shows_a_key_is_let_in_and_nobody_else() {
 }
 
 #[test]
-fn a_body_that_is_not_said_to_be_json_is_refused() {
+fn body_without_a_json_content_type_is_refused() {
     for (fields, wanted) in [
         ("Content-Type: application/json\r\n", 200),
         ("Content-Type: Application/JSON; charset=utf-8\r\n", 200),
@@ -84,7 +84,7 @@ fn a_body_that_is_not_said_to_be_json_is_refused() {
 }
 
 #[test]
-fn without_keys_only_programs_of_this_machine_are_let_in() {
+fn only_programs_of_this_machine_are_admitted_without_keys() {
     for (fields, wanted) in [
         ("Host: localhost:9090\r\n", 200),
         ("Host: 127.0.0.1:9090\r\n", 200),
