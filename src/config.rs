@@ -1,6 +1,6 @@
-//! What a node is told when it starts. Each option stands once, in the list below, and is a flag, a
-//! `SWITCHBOARD_*` variable, a key of the TOML file given by `--config` and a field of [`Config`];
-//! the first of these four that says something wins, the default being the last.
+//! The configuration of a node. Each option stands once, in the list below. It is a flag, a
+//! `SWITCHBOARD_*` variable, a key of the TOML file given by `--config` and a field of [`Config`].
+//! A flag takes precedence over the variable, the variable over the file, the file over the default.
 
 pub mod api_keys;
 mod identity;
@@ -10,6 +10,7 @@ mod redis_url;
 mod shapes;
 mod sources;
 mod token;
+mod values;
 mod webhook_url;
 
 use std::ffi::OsString;
@@ -27,8 +28,8 @@ use crate::model::rights;
 
 pub use identity::{SECRET_BYTES, SecretFile, TokenKey};
 pub use redis_url::{RedisUrl, RedisUrlError};
-pub use sources::{ConfigError, Problem};
 pub use token::TokenOrder;
+pub use values::{ConfigError, Problem};
 pub use webhook_url::{WebhookUrl, WebhookUrlError};
 
 use identity::{Claim, KeyFile, RoomRule, SecretIn};
@@ -44,12 +45,12 @@ options::options! {
         /// a proxy in front for anything but this machine.
         listen: SocketAddr = One(Address), "HOST:PORT", "127.0.0.1:9090";
 
-        /// Let anyone in under any name from other machines too. Needed to listen on more than the
-        /// loopback address without a key for tokens, because then every client is who it says it
-        /// is.
+        /// Accept any client under any name, from other machines too. Required to listen on more
+        /// than the loopback address without a key for tokens, because then clients are not
+        /// authenticated.
         open: bool = One(Switch), "BOOL", "false";
 
-        /// The label of this node in logs, on the status page and in what clients are told. It
+        /// The label of this node in logs, on the status page and in messages to clients. It
         /// need not be unique. By default the host name and the port.
         node: String = Filled(Label { others: "_.:-" }), "LABEL", "";
 
@@ -57,7 +58,7 @@ options::options! {
         /// always may. Repeat it, or separate by commas.
         allow_origin: Vec<String> = Many(Origin), "ORIGIN", "";
 
-        /// Addresses of the proxies whose X-Forwarded-For is believed. From anyone else it is
+        /// Addresses of the proxies whose X-Forwarded-For is believed. From other peers it is
         /// ignored. Repeat it, or separate by commas.
         trusted_proxy: Vec<IpAddr> = Many(Ip), "IP", "";
 
@@ -72,7 +73,7 @@ options::options! {
     "HTTP API" {
         /// A file with the keys of the HTTP API, one per line, as KEY or NAME:KEY, of 32 characters
         /// at least. Without it the API serves programs on this machine alone, in open mode on the
-        /// loopback interface, and nobody otherwise.
+        /// loopback interface, and is off otherwise.
         api_key_file: Option<KeysFile> = Maybe(KeysIn), "FILE", "";
 
         /// A listener of its own for the HTTP API and /metrics, which are then not served on
@@ -86,43 +87,43 @@ options::options! {
 
     "Identity and rights" {
         /// The file with the secret that signs tokens (HS256), 32 bytes or more. With this or a
-        /// public key, clients sign in with tokens only. Whoever can read it can be anyone.
+        /// public key, clients sign in with tokens only. Anyone who can read it can sign in as any user.
         token_secret_file: Option<SecretFile> = Maybe(SecretIn), "FILE", "";
 
-        /// A file with a public key of whoever signs tokens, in PEM (RSA: RS256, P-256: ES256,
+        /// A file with a public key of the signer of tokens, in PEM (RSA: RS256, P-256: ES256,
         /// Ed25519: EdDSA), or with a JWK set. Of several, a token names one by its kid: give it as
         /// KID=FILE, unless the file has it. Repeat it, or separate by commas.
         token_key: Vec<TokenKey> = Many(KeyFile), "[KID=]FILE", "";
 
-        /// Whom tokens must be for, in aud. Without it, a token that names anybody is refused.
+        /// The accepted audiences (aud). Without it, a token that names an audience is refused.
         /// Repeat it, or separate by commas: one must be named.
         token_audience: Vec<String> = Many(Claim), "NAME", "";
 
-        /// Who may issue tokens, in iss. Without it, anyone with the key. Repeat it, or separate by
-        /// commas.
+        /// The accepted issuers (iss). Without it, any issuer with the key. Repeat it, or separate
+        /// by commas.
         token_issuer: Vec<String> = Many(Claim), "NAME", "";
 
-        /// The longest that a token may live, from iat to exp; longer ones are refused. For so long
-        /// a revocation is remembered.
+        /// The longest that a token may live, from iat to exp; longer ones are refused. A
+        /// revocation is stored for this time.
         token_lifetime: Duration = One(Time(MINUTE, 720 * HOUR)), "TIME", "24h";
 
-        /// Take tokens from the query too (`/ws?token=`), for clients that can do nothing else.
-        /// Proxies write queries into their logs.
+        /// Take tokens from the query too (`/ws?token=`), for clients that cannot send it
+        /// otherwise. Proxies write queries into their logs.
         token_in_query: bool = One(Switch), "BOOL", "false";
 
-        /// What may be done without a token's grant in rooms whose names fit a pattern, in which *
-        /// stands for any text: `lobby=public`. public: everything, by everyone; users: everything,
-        /// by all who signed in; read-only: everything but publishing, by everyone; server:
-        /// nothing, and no token lets a client publish; token: nothing. The first that fits holds;
-        /// else it is public in open mode and token otherwise. Patterns for rooms that begin with $
+        /// What clients may do without a token's grant in rooms whose names match a pattern, in
+        /// which * stands for any text: `lobby=public`. public: everything, for every client; users:
+        /// everything, for signed-in clients; read-only: everything but publishing, for every
+        /// client; server: nothing, and no token lets a client publish; token: nothing. The first
+        /// match applies; else it is public in open mode and token otherwise. Patterns for rooms that begin with $
         /// or @ begin with that sign. Repeat it, or separate by commas.
         room: Vec<rights::Rule> = Many(RoomRule), "PATTERN=POLICY", "";
     }
 
     "Redis" {
-        /// The Redis (7 or later) or Valkey that joins the nodes, as
+        /// The Redis (7 or later) or Valkey that connects the nodes, as
         /// `redis://USER:PASSWORD@HOST:PORT/DB`, or `rediss://` for TLS. Give several addresses and
-        /// the one that is the master is used. Without any, the node stands alone and keeps
+        /// the one that is the master is used. Without any, the node runs alone and keeps
         /// everything in memory. Other users of the machine can read flags: give a password by
         /// variable or file. Repeat it, or separate by commas.
         redis: Vec<RedisUrl> = Many(Redis), "URL", "";
@@ -131,12 +132,12 @@ options::options! {
         /// of the public ones. Only with `rediss://`.
         redis_ca: Option<PathBuf> = Maybe(PlainFile), "FILE", "";
 
-        /// What every name in Redis begins with. Nodes reach each other only under the same prefix;
-        /// several clusters may share a Redis under different ones.
+        /// The prefix of every key and channel in Redis. Nodes with the same prefix form a
+        /// cluster; several clusters may share a Redis under different prefixes.
         prefix: String = One(Label { others: "_.-" }), "NAME", "switchboard";
 
-        /// How long a publish waits for Redis before it is answered as unknown. Longer rides out
-        /// longer failovers, but keeps publishers waiting.
+        /// How long a publish waits for Redis before it is answered as unknown. A
+        /// longer timeout survives longer failovers, but keeps publishers waiting.
         publish_timeout: Duration = One(Time(TENTH, MINUTE)), "TIME", "5s";
 
         /// How long joining a room waits for Redis before it is answered as unavailable.
@@ -214,8 +215,8 @@ options::options! {
         /// How many frames may wait to be sent to one client; the second bound of the same.
         outbox_frames: usize = One(Count(16, 1_000_000)), "COUNT", "4096";
 
-        /// How long a node that is told to stop takes to say farewell to its clients. Zero closes
-        /// all at once.
+        /// How long a node that is stopping takes to close its connections. Zero closes all at
+        /// once.
         drain_time: Duration = One(Time(Duration::ZERO, HOUR)), "TIME", "10s";
     }
 
@@ -226,54 +227,54 @@ options::options! {
         /// How many rooms a node may have members in at once; joining further ones is refused.
         max_rooms: usize = One(Count(1, 10_000_000)), "COUNT", "100000";
 
-        /// How many messages a room keeps for those who come back. Whoever was away for more is
-        /// told of a gap.
+        /// How many messages a room keeps for clients that reconnect. A client that missed more
+        /// receives a gap.
         history_size: usize = One(Count(1, 100_000)), "COUNT", "1000";
 
         /// How long a room in which nothing is published keeps its messages.
         history_age: Duration = One(Time(SECOND, 720 * HOUR)), "TIME", "5m";
 
-        /// Other limits for rooms whose names fit a pattern, in which * stands for any text:
-        /// chat.*=500/1h keeps 500 messages for an hour. The first that fits holds. Repeat it, or
+        /// Other limits for rooms whose names match a pattern, in which * stands for any text:
+        /// chat.*=500/1h keeps 500 messages for an hour. The first match applies. Repeat it, or
         /// separate by commas.
         history: Vec<Rule> = Many(Keep(Count(1, 100_000), Time(SECOND, 720 * HOUR))), "RULE", "";
 
         /// How much memory a node without Redis spends on the messages of all rooms together.
-        /// Beyond it the oldest messages of the rooms that hold most go first, and whoever comes
-        /// back for them is told of a gap.
+        /// Beyond it the oldest messages of the largest rooms are dropped first, and a client that
+        /// reconnects and misses them receives a gap.
         history_memory: usize = One(Size(MIB, 1024 * GIB)), "SIZE", "256MiB";
 
         /// How much memory the node spends on the newest messages of its rooms, from which clients
-        /// that return are served without asking Redis.
+        /// that reconnect are served without reading Redis.
         recent_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
 
-        /// How long somebody whose last connection has left a room may take to come back before
-        /// the others are told: a reload or a change of node then makes no noise. Zero tells at
-        /// once.
+        /// How long a user whose last connection has left a room may take to return before the
+        /// members receive `left`: a reload or a change of node then causes no events. Zero sends
+        /// it at once.
         presence_grace: Duration = One(Time(Duration::ZERO, 5 * MINUTE)), "TIME", "5s";
 
-        /// Whether members are told who joins and leaves, for rooms whose names fit a pattern:
-        /// big.*=off spares large rooms the noise; who asks is still told who is there. The first
-        /// that fits holds, and without one it is on, but off in personal rooms. Repeat it, or
+        /// Whether members receive an event for each join and leave, for rooms whose names match a
+        /// pattern: big.*=off reduces the traffic of large rooms; the members can still be listed.
+        /// The first match applies; without one it is on, but off in personal rooms. Repeat it, or
         /// separate by commas.
         presence_events: Vec<pattern::Switch> = Many(OnOff), "RULE", "";
 
-        /// How much memory the node spends on the lists of its rooms' members. Rooms beyond it ask
+        /// How much memory the node spends on the lists of its rooms' members. Rooms beyond it read
         /// Redis each time.
         presence_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
     }
 
     "Webhooks" {
-        /// Where a backend is told that rooms are occupied or vacated and users online or offline.
-        /// Tell all nodes the same. By default nobody is told.
+        /// Where to send webhooks: events that rooms are occupied or vacated and users online or
+        /// offline. Configure all nodes alike. By default no webhooks are sent.
         webhook_url: Option<WebhookUrl> = Maybe(Webhook), "URL", "";
 
-        /// The file with the secret by which the backend knows that a request is ours: at least 32
-        /// bytes, like those of `openssl rand -hex 32`.
+        /// The file with the secret that signs webhooks, so that the backend can verify them: at
+        /// least 32 bytes, like those of `openssl rand -hex 32`.
         webhook_secret_file: Option<SecretFile> = Maybe(SecretIn), "FILE", "";
 
-        /// Tell only of rooms whose names fit, in which * stands for any text; users are the rooms
-        /// @*. Without any, all are told. Repeat it, or separate by commas.
+        /// Send webhooks only for rooms whose names match, with * for any text; users are the rooms
+        /// @*. Without any, for all rooms. Repeat it, or separate by commas.
         webhook_room: Vec<Pattern> = Many(Rooms), "PATTERN", "";
 
         /// A PEM file with the authorities that may have signed the backend's certificate, instead
@@ -282,12 +283,12 @@ options::options! {
     }
 
     "Node" {
-        /// How many events may wait for the node's dispatcher before readers pause; the broker has
-        /// as many places of its own. Larger smooths bursts and costs memory.
+        /// How many events may wait for the node's dispatcher before readers pause; the broker's
+        /// queue has the same size. Larger smooths bursts and costs memory.
         inbox: usize = One(Count(64, 1_000_000)), "COUNT", "8192";
 
         /// The least important kind of log line written to standard output: off, error, warn,
-        /// info or debug. (With trace there is no more: libraries would write down messages.)
+        /// info or debug. (trace adds nothing: at that level libraries would log messages.)
         log_level: LevelFilter = One(Level), "LEVEL", "info";
     }
 }
@@ -298,31 +299,31 @@ pub const COMMAND_BURST: u64 = 2;
 /// How many seconds' worth of bytes a session may send at once.
 pub const BYTE_BURST: u64 = 4;
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parsed {
     /// Run a node.
     Serve(Box<Config>),
-    /// `--check-config`: what is in force is to be printed, as [`Config::to_toml`] says it.
+    /// `--check-config`: print the effective configuration, by [`Config::to_toml`].
     Checked(Box<Config>),
-    /// `switchboard token`: a token is to be made and printed.
+    /// `switchboard token`: sign a token and print it.
     Token(Box<TokenOrder>),
-    /// `--help` or `--version`: the text to be printed.
+    /// `--help` or `--version`: print the text.
     Text(String),
 }
 
 impl Config {
     /// Reads the configuration for the given command line (the program's name first), variables
-    /// and way to read a file, and checks it whole: the error names every value that is refused.
+    /// and way to read a file, and checks all of it: the error names every refused value.
     pub fn from_args(
         args: impl IntoIterator<Item = OsString>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         read_file: impl FnOnce(&Path) -> io::Result<String>,
     ) -> Result<Parsed, ConfigError> {
         let mut values = match sources::read(args, variables, read_file, &Config::options())? {
-            sources::Asked::Serve(values) => values,
-            sources::Asked::Token(order) => return Ok(Parsed::Token(order)),
-            sources::Asked::Text(text) => return Ok(Parsed::Text(text)),
+            sources::Invocation::Serve(values) => values,
+            sources::Invocation::Token(order) => return Ok(Parsed::Token(order)),
+            sources::Invocation::Text(text) => return Ok(Parsed::Text(text)),
         };
         let mut config = Config::take(&mut values);
         config.fill();
@@ -334,9 +335,10 @@ impl Config {
         }
         config.warnings = values.warnings;
         config.warnings.extend(config.caution());
-        Ok(match values.check_only {
-            true => Parsed::Checked(Box::new(config)),
-            false => Parsed::Serve(Box::new(config)),
+        Ok(if values.check_only {
+            Parsed::Checked(Box::new(config))
+        } else {
+            Parsed::Serve(Box::new(config))
         })
     }
 
@@ -348,7 +350,7 @@ impl Config {
             .show()
             .into_iter()
             .map(|(key, value)| format!("{key} = {value}\n"));
-        warnings.chain(lines).chain(self.unsaid_limits()).collect()
+        warnings.chain(lines).chain(self.default_limits()).collect()
     }
 
     /// Completes what depends on the machine and on other options.
@@ -358,16 +360,16 @@ impl Config {
         }
     }
 
-    /// What is allowed, but may not be meant.
+    /// A warning about a setting that is allowed, but may not be intended.
     fn caution(&self) -> Option<String> {
         let url = self.webhook_url.as_ref().filter(|url| url.is_readable())?;
         Some(format!(
-            "--webhook-url {url}: names of rooms and users can be read on the way; use https://"
+            "--webhook-url {url}: names of rooms and users are sent unencrypted; use https://"
         ))
     }
 
-    /// Whether every client is who it says it is: no keys to check tokens with are configured. Then
-    /// nobody is limited who does not ask for it.
+    /// Whether the node is in open mode: no keys for tokens are configured, so clients are not
+    /// authenticated. Then the limits per client are off unless they are configured.
     pub fn is_open(&self) -> bool {
         self.token_secret_file.is_none() && self.token_key.is_empty()
     }
@@ -392,13 +394,14 @@ impl Config {
         if self.is_open() { 0 } else { limit }
     }
 
-    /// The limits that nothing was said of, and what they are. They are not said of now either:
-    /// whoever adds keys to the printed file wants the limits that belong to keys.
-    fn unsaid_limits(&self) -> impl Iterator<Item = String> {
+    /// The limits that are not configured, with their effective values, as comments. They are not
+    /// printed as keys: an operator who adds keys for tokens to the printed file needs the defaults
+    /// that apply then.
+    fn default_limits(&self) -> impl Iterator<Item = String> {
         let address = self.address_connections().to_string();
         let commands = self.session_commands().to_string();
         let bytes = kinds::show_size(self.session_bytes());
-        let unsaid = [
+        let limits = [
             (
                 "max-connections-per-address",
                 self.max_connections_per_address,
@@ -407,11 +410,11 @@ impl Config {
             ("commands-per-second", self.commands_per_second, commands),
             ("bytes-per-second", self.bytes_per_second, bytes),
         ];
-        let unsaid = unsaid.into_iter().filter(|(_, said, _)| said.is_none());
-        unsaid.map(|(name, _, value)| format!("# {name} = {value}\n"))
+        let unset = limits.into_iter().filter(|(_, set, _)| set.is_none());
+        unset.map(|(name, _, value)| format!("# {name} = {value}\n"))
     }
 
-    /// The rules that concern two options at once.
+    /// The violated rules that concern two options.
     fn contradictions(&self) -> Vec<Problem> {
         let mut found = Vec::new();
         let mut check = |holds: bool, option: &str, reason: String| {
@@ -427,9 +430,9 @@ impl Config {
             self.open || !self.is_open() || self.listen.ip().to_canonical().is_loopback(),
             "listen",
             format!(
-                "{} can be reached from other machines, and without a secret every client is who \
-                 it says it is; give --token-secret-file or --token-key, listen on 127.0.0.1, or \
-                 say --open if that is meant",
+                "{} can be reached from other machines, and without a key for tokens clients are \
+                 not authenticated; give --token-secret-file or --token-key, listen on 127.0.0.1, \
+                 or give --open if that is intended",
                 self.listen
             ),
         );
@@ -446,8 +449,8 @@ impl Config {
         check(
             !self.open || self.is_open(),
             "open",
-            "contradicts --token-secret-file and --token-key, which let nobody in under any name; \
-             leave one of them out"
+            "contradicts --token-secret-file and --token-key, which require a token; leave one of \
+             them out"
                 .into(),
         );
         let about_tokens = [
@@ -455,9 +458,9 @@ impl Config {
             ("token-issuer", !self.token_issuer.is_empty()),
             ("token-in-query", self.token_in_query),
         ];
-        for (option, said) in about_tokens {
+        for (option, is_set) in about_tokens {
             check(
-                !said || !self.is_open(),
+                !is_set || !self.is_open(),
                 option,
                 "needs --token-secret-file or --token-key".into(),
             );
@@ -499,8 +502,7 @@ impl Config {
         check(
             url.is_none() || self.webhook_secret_file.is_some(),
             "webhook-url",
-            "needs --webhook-secret-file, or the backend could not tell our requests from others"
-                .into(),
+            "needs --webhook-secret-file, or the backend could not verify requests".into(),
         );
         let others = self.webhook_secret_file.is_none() && self.webhook_room.is_empty();
         check(
@@ -524,7 +526,7 @@ impl Config {
 impl Default for Config {
     /// Every option at its default.
     fn default() -> Config {
-        let mut config = Config::take(&mut sources::Values::default());
+        let mut config = Config::take(&mut values::Values::default());
         config.fill();
         config
     }

@@ -1,5 +1,5 @@
 //! The keys of the API: read from a file, kept as SHA-256 digests, and compared in constant time,
-//! so that neither memory nor the clock tells anything of them.
+//! so that neither memory nor timing reveals them.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ const LONGEST: usize = 1024;
 /// The longest name of a key, which stands in logs.
 const NAME_BYTES: usize = 64;
 
-/// Why a file holds no keys. No sentence repeats what stands in it.
+/// Why a file of keys is refused. The errors never quote its contents.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
     #[error("it has no key; write one per line, as KEY or NAME:KEY")]
@@ -31,7 +31,7 @@ pub enum KeysError {
     Name(usize),
 }
 
-/// The keys that are let in.
+/// The accepted keys.
 #[derive(Clone, PartialEq)]
 pub struct Keys(Vec<Key>);
 
@@ -84,7 +84,7 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// The name of the key that this is, if it is one. Every key is looked at, whichever it is.
+    /// The name of this key, if it is accepted. All keys are compared, so that timing reveals nothing.
     pub fn name_of(&self, presented: &str) -> Option<&str> {
         let digest = digest_of(presented);
         let mut found = None;

@@ -1,6 +1,6 @@
-//! The kinds of value by which a node knows who is who and who may do what: files with keys, names
-//! of issuers and audiences, rules for rooms. Files are read here, so that `--check-config` judges
-//! what is in them too.
+//! The kinds of value for authentication and rights: files with keys, names of issuers and
+//! audiences, rules for rooms. Files are read here, so that `--check-config` checks their contents
+//! too.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,17 +17,17 @@ pub const SECRET_BYTES: usize = 32;
 /// The largest file of keys, in bytes; larger ones are something else.
 const FILE_BYTES: u64 = 1 << 20;
 
-/// A secret with the file it stands in.
+/// A secret with its file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SecretFile {
     pub path: PathBuf,
     pub secret: Secret<Vec<u8>>,
 }
 
-/// A file of public keys, not judged yet.
+/// A file of public keys, not yet checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenKey {
-    /// The name that tokens call the key by, for a file that has none in it.
+    /// The `kid` of the key, for a file that has none.
     pub kid: Option<String>,
     pub path: PathBuf,
     pub text: String,
@@ -116,9 +116,9 @@ impl Kind for RoomRule {
     type Value = Rule;
     fn parse(&self, text: &str) -> Result<Rule, String> {
         let wrong = "is not PATTERN=POLICY, with one of public, users, read-only, server and token";
-        let (pattern, word) = text.split_once('=').ok_or(wrong)?;
+        let (pattern, policy) = text.split_once('=').ok_or(wrong)?;
         let rooms = Pattern::new(pattern).ok_or("has a pattern that fits no room name")?;
-        let policy = Policy::ALL.iter().find(|(_, name)| *name == word);
+        let policy = Policy::ALL.iter().find(|(_, name)| *name == policy);
         let policy = policy.map(|(policy, _)| *policy).ok_or(wrong)?;
         Ok(Rule { rooms, policy })
     }

@@ -1,5 +1,5 @@
 //! The kinds of value an option may have: how one is read from text, bounded, and shown again.
-//! How many of them an option takes say the shapes beside this file.
+//! The shapes in `shapes.rs` define how many of them an option takes.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -401,8 +401,8 @@ impl Kind for OnOff {
         Ok(pattern::Switch { rooms, on })
     }
     fn show(&self, switch: &pattern::Switch) -> toml::Value {
-        let word = if switch.on { "on" } else { "off" };
-        format!("{}={word}", switch.rooms).into()
+        let state = if switch.on { "on" } else { "off" };
+        format!("{}={state}", switch.rooms).into()
     }
 }
 

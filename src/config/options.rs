@@ -1,27 +1,25 @@
-//! The list of options turned into all that must agree with it: the struct, the command line with
-//! its help, the names of the variables and of the file's keys.
+//! Generates from the list of options everything that must agree with it: the struct, the command
+//! line with its help, the names of the variables and of the file's keys.
 
 use clap::{Arg, ArgAction, Command};
 
 use super::kinds::Kind;
 use super::shapes::Shape;
+use super::values::{kebab, variable};
 
-/// What every variable begins with.
-pub(super) const PREFIX: &str = "SWITCHBOARD_";
-
-/// Makes of the list of options the struct `Config` and three functions over all of them:
-/// `options` (what the command line offers), `take` (from texts to values) and `show` (and back).
+/// Generates from the list of options the struct `Config` and three functions over all of them:
+/// `options` (for the command line), `take` (from texts to values) and `show` (from values to TOML).
 /// An item is `/// help`, then `name: Type = shape, "VALUE NAME", "default";`.
 macro_rules! options {
     ($( $heading:literal { $(
         $(#[doc = $help:literal])+
         $name:ident: $type:ty = $shape:expr, $value_name:literal, $default:literal;
     )+ } )+) => {
-        /// Everything a node is told: the options of `switchboard serve`, checked.
+        /// The configuration of a node: the options of `switchboard serve`, checked.
         #[derive(Clone, Debug, PartialEq)]
         pub struct Config {
             $($( $(#[doc = $help])+ pub $name: $type, )+)+
-            /// What should be said at the start, though it prevents nothing.
+            /// Warnings to log at the start.
             pub warnings: Vec<String>,
         }
 
@@ -34,7 +32,7 @@ macro_rules! options {
                 )+)+]
             }
 
-            fn take(values: &mut $crate::config::sources::Values) -> Config {
+            fn take(values: &mut $crate::config::values::Values) -> Config {
                 Config {
                     $($( $name: values.take(stringify!($name), &$shape, $default), )+)+
                     warnings: Vec::new(),
@@ -46,20 +44,15 @@ macro_rules! options {
                 let all = [$($(
                     (stringify!($name), $shape.show(&self.$name)),
                 )+)+];
-                let told = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
-                told.map(|(name, value)| ($crate::config::options::kebab(name), value)).collect()
+                let shown = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
+                shown.map(|(name, value)| ($crate::config::values::kebab(name), value)).collect()
             }
         }
     };
 }
 pub(super) use options;
 
-/// `log_level` as the command line writes it.
-pub(super) fn kebab(name: &str) -> String {
-    name.replace('_', "-")
-}
-
-/// What `--help` and the command line need to know of one option.
+/// The properties of an option that the command line and `--help` need.
 pub(super) struct Spec {
     heading: &'static str,
     /// In kebab case.
@@ -118,10 +111,6 @@ impl Spec {
             _ => arg,
         }
     }
-}
-
-pub(super) fn variable(name: &str) -> String {
-    format!("{PREFIX}{}", name.replace('-', "_").to_ascii_uppercase())
 }
 
 pub(super) fn command(options: &[Spec]) -> Command {

@@ -114,7 +114,7 @@ impl FromStr for RedisUrl {
             .transpose()?;
         let password = url
             .password()
-            .filter(|word| !word.is_empty())
+            .filter(|password| !password.is_empty())
             .map(decoded)
             .transpose()?;
         if user.is_some() && password.is_none() {

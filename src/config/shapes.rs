@@ -13,7 +13,7 @@ pub(super) trait Shape {
     const MANY: bool = false;
     fn kind(&self) -> &Self::Kind;
     fn read(&self, texts: &[String]) -> Result<Self::Value, Vec<Refused>>;
-    /// `None` if there is nothing to show, because nothing was said.
+    /// `None` if the option is not set, so that there is nothing to show.
     fn show(&self, value: &Self::Value) -> Option<toml::Value>;
 }
 

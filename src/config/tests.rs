@@ -1,6 +1,6 @@
 use super::*;
 
-/// What is read from flags behind `switchboard serve`, variables and the text of `node.toml`.
+/// Parses flags behind `switchboard serve`, variables and the text of `node.toml`.
 fn read(flags: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Parsed, ConfigError> {
     let args = ["switchboard", "serve"]
         .iter()
@@ -29,7 +29,7 @@ fn refused(flags: &[&str], variables: &[(&str, &str)], file: &str) -> String {
 }
 
 #[test]
-fn nothing_said_means_the_defaults() {
+fn empty_configuration_yields_the_defaults() {
     let config = Config::default();
     assert_eq!(serve(&[]), config);
     assert_eq!(config.listen, "127.0.0.1:9090".parse().unwrap());
@@ -47,7 +47,7 @@ fn nothing_said_means_the_defaults() {
 }
 
 #[test]
-fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
+fn flags_win_over_variables_over_the_file_over_the_defaults() {
     let file = "inbox = 101\nmax-rooms = 102\noutbox-frames = '103'\nopen = true";
     let variables = [
         ("SWITCHBOARD_CONFIG", "node.toml"),
@@ -122,7 +122,7 @@ fn values_are_read_in_their_units() {
 }
 
 #[test]
-fn a_refusal_names_option_value_range_and_source() {
+fn errors_name_the_option_the_value_the_range_and_the_source() {
     assert_eq!(
         refused(&[], &[("SWITCHBOARD_HEARTBEAT", "0s")], ""),
         "--heartbeat 0s: must lie between 1s and 1h (got 0s, from SWITCHBOARD_HEARTBEAT)"
@@ -139,7 +139,7 @@ fn a_refusal_names_option_value_range_and_source() {
 }
 
 #[test]
-fn bad_values_of_each_kind_are_refused() {
+fn values_of_each_kind_are_checked() {
     let long = "x".repeat(65);
     let table = [
         ("--listen=here", "not an address"),
@@ -184,7 +184,7 @@ fn options_that_do_not_fit_together_are_refused() {
             &["--listen=0.0.0.0:9090"],
             "--listen: 0.0.0.0:9090 can be reached from other machines",
         ),
-        (&["--listen=[::]:9090"], "say --open"),
+        (&["--listen=[::]:9090"], "give --open"),
         (
             &["--heartbeat=10s"],
             "--pong-timeout: 10s must be shorter than --heartbeat (10s)",
@@ -209,7 +209,7 @@ fn options_that_do_not_fit_together_are_refused() {
 }
 
 #[test]
-fn a_bad_file_is_named_with_its_line_or_key_and_without_its_contents() {
+fn file_errors_name_the_line_or_key_and_show_no_contents() {
     let table = [
         (
             "colour = 1\nlisten = 'localhost:1'\nsize = 2",
@@ -237,7 +237,7 @@ fn a_bad_file_is_named_with_its_line_or_key_and_without_its_contents() {
 }
 
 #[test]
-fn unknown_variables_only_warn() {
+fn unknown_variables_cause_only_a_warning() {
     let variables = [
         ("SWITCHBOARD_SERVICE_HOST", "10.0.0.1"),
         ("SWITCHBOARD_INBOX", "64"),
@@ -252,7 +252,7 @@ fn unknown_variables_only_warn() {
 }
 
 #[test]
-fn checking_prints_a_file_that_means_the_same_without_passwords() {
+fn check_config_prints_an_equivalent_file_without_passwords() {
     let flags = [
         "--check-config",
         "--node=a",
@@ -288,18 +288,18 @@ fn help_explains_every_option_with_variable_and_default() {
     let Ok(Parsed::Text(help)) = read(&["--help"], &[], "") else {
         panic!()
     };
-    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for (name, _) in Config::default().show() {
         let variable = format!(
             "[env: SWITCHBOARD_{}]",
             name.replace('-', "_").to_uppercase()
         );
         assert!(
-            words.contains(&format!("--{name}")) && words.contains(&variable),
+            text.contains(&format!("--{name}")) && text.contains(&variable),
             "{name}"
         );
     }
-    assert!(words.contains("[default: 25s] [1s to 1h]"), "{words}");
+    assert!(text.contains("[default: 25s] [1s to 1h]"), "{text}");
 
     let text = |args: &[&str]| {
         let args = args.iter().map(OsString::from);
@@ -323,7 +323,7 @@ fn help_explains_every_option_with_variable_and_default() {
 }
 
 #[test]
-fn redis_addresses_are_taken_apart() {
+fn redis_addresses_are_parsed() {
     let url: RedisUrl = "rediss://ada:p%40ss%2F@[::1]:6380/3".parse().unwrap();
     assert_eq!(
         (url.tls(), url.host(), url.port(), url.db()),
@@ -332,13 +332,13 @@ fn redis_addresses_are_taken_apart() {
     assert_eq!((url.user(), url.password()), (Some("ada"), Some("p@ss/")));
     assert_eq!(url.to_string(), "rediss://ada:***@[::1]:6380/3");
 
-    let url: RedisUrl = "redis://:word@cache.example".parse().unwrap();
+    let url: RedisUrl = "redis://:hidden@cache.example".parse().unwrap();
     assert_eq!(
         (url.tls(), url.host(), url.port(), url.db()),
         (false, "cache.example", 6379, 0)
     );
-    assert_eq!((url.user(), url.password()), (None, Some("word")));
-    assert_eq!(url.as_str(), "redis://:word@cache.example");
+    assert_eq!((url.user(), url.password()), (None, Some("hidden")));
+    assert_eq!(url.as_str(), "redis://:hidden@cache.example");
 
     let url: RedisUrl = "redis://127.0.0.1/".parse().unwrap();
     assert_eq!(
@@ -367,7 +367,7 @@ fn redis_addresses_are_taken_apart() {
 }
 
 #[test]
-fn a_refused_redis_address_does_not_show_its_password() {
+fn errors_about_redis_addresses_hide_the_password() {
     for text in [
         "redis://:se/cret@a:b",
         "rediss://u:secret@a/x",
@@ -383,7 +383,7 @@ fn a_refused_redis_address_does_not_show_its_password() {
 }
 
 #[test]
-fn webhooks_need_a_secret_and_their_address_has_no_other() {
+fn webhooks_need_a_secret_file_and_no_secret_in_the_url() {
     let file = "--webhook-secret-file=/etc/passwd";
     for (flags, expected) in [
         (&["--webhook-url=https://a"][..], "webhook-secret-file"),
@@ -419,25 +419,27 @@ fn webhooks_need_a_secret_and_their_address_has_no_other() {
         assert!(error.contains(expected), "{flags:?}: {error}");
         assert!(!error.contains("pw"), "{error}");
     }
-    let mistyped = refused(&["--webhook-url=htp://a/x?token=word", file], &[], "");
+    let mistyped = refused(&["--webhook-url=htp://a/x?token=hidden", file], &[], "");
     assert!(
-        mistyped.contains("htp://a/x?***") && !mistyped.contains("word"),
+        mistyped.contains("htp://a/x?***") && !mistyped.contains("hidden"),
         "{mistyped}"
     );
 }
 
 #[test]
-fn the_query_of_a_webhook_is_sent_and_not_shown() {
-    let url: WebhookUrl = "https://hooks.example:8443/a/b?token=word".parse().unwrap();
+fn webhook_queries_are_sent_and_never_shown() {
+    let url: WebhookUrl = "https://hooks.example:8443/a/b?token=hidden"
+        .parse()
+        .unwrap();
     assert_eq!(
         (url.tls(), url.host(), url.port()),
         (true, "hooks.example", 8443)
     );
     assert_eq!(
         (url.authority(), url.target()),
-        ("hooks.example:8443", "/a/b?token=word")
+        ("hooks.example:8443", "/a/b?token=hidden")
     );
-    assert_eq!(format!("{url} {url:?}").matches("word").count(), 0);
+    assert_eq!(format!("{url} {url:?}").matches("hidden").count(), 0);
     let url: WebhookUrl = "http://[::1]".parse().unwrap();
     assert_eq!(
         (url.host(), url.port(), url.authority(), url.target()),
@@ -446,7 +448,7 @@ fn the_query_of_a_webhook_is_sent_and_not_shown() {
 
     let flags = [
         "--check-config",
-        "--webhook-url=http://hooks.example/a?token=word",
+        "--webhook-url=http://hooks.example/a?token=hidden",
         "--webhook-secret-file=/etc/passwd",
         "--webhook-room=chat.*,@*",
     ];
@@ -466,11 +468,14 @@ fn the_query_of_a_webhook_is_sent_and_not_shown() {
         text.contains("webhook-secret-file = \"/etc/passwd\"\n"),
         "{text}"
     );
-    assert!(!text.contains("word") && !text.contains("root:"), "{text}");
+    assert!(
+        !text.contains("hidden") && !text.contains("root:"),
+        "{text}"
+    );
 }
 
 #[test]
-fn only_a_webhook_that_others_could_read_is_warned_of() {
+fn webhooks_without_tls_to_other_machines_cause_a_warning() {
     for (url, warned) in [
         ("http://hooks.example", true),
         ("http://10.0.0.1", true),

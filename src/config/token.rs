@@ -1,5 +1,5 @@
-//! The command `switchboard token`: what a token to be made shall say. It is for trying things out
-//! and for scripts; in production whoever knows the users signs tokens.
+//! The options of the command `switchboard token`, which signs a token for trials and scripts. In
+//! production the service that authenticates the users signs tokens.
 
 use std::time::Duration;
 
@@ -7,17 +7,16 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::identity::{Claim, SecretFile, SecretIn};
 use super::kinds::{HOUR, Kind, SECOND, Time};
-use super::options::variable;
-use super::sources::{ConfigError, Problem};
+use super::values::{ConfigError, Problem, variable};
 use crate::model::id::UserName;
 use crate::model::pattern::Pattern;
 
 const SECRET: &str = "token-secret-file";
 
-/// How long tokens may be good for that are made here.
+/// The bounds of `--expires`.
 const LIFETIME: Time = Time(SECOND, Duration::from_secs(8760 * HOUR.as_secs()));
 
-/// A token to be made.
+/// The token to sign.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenOrder {
     pub secret: SecretFile,
@@ -74,7 +73,7 @@ pub(super) fn command() -> Command {
         ))
 }
 
-/// `secret_file`: where the variable says that the secret is.
+/// `secret_file`: the value of the variable for the file with the secret.
 pub(super) fn read(
     mut flags: ArgMatches,
     secret_file: Option<String>,

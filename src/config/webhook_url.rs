@@ -58,7 +58,7 @@ impl WebhookUrl {
         &self.target
     }
 
-    /// Whether strangers can read what is sent: without TLS, unless it stays on this machine.
+    /// Whether others can read the requests: without TLS, unless they stay on this machine.
     pub fn is_readable(&self) -> bool {
         !self.tls && !self.loopback
     }
@@ -74,7 +74,7 @@ impl FromStr for WebhookUrl {
             _ => return Err(WebhookUrlError::Scheme),
         };
         let url = Url::parse(text).map_err(|_| WebhookUrlError::Syntax)?;
-        // The parser takes an empty user away; the @ in front of the path tells of it.
+        // The parser drops an empty user, but the @ in front of the path remains.
         let named = text
             .split('/')
             .nth(2)
