@@ -1,8 +1,8 @@
-//! The HTTP/1.1 door as plain logic: what a request is, and how far a stranger may go (RFC 9110,
-//! RFC 9112). `head` finds the end of a head, `rules` makes it a [`Request`] or a [`Refusal`],
-//! `target` reads paths and hosts, `answer` writes what goes back. The door is stricter than the
-//! RFCs where leniency is how requests are smuggled past a proxy: no transfer codings, no bare line
-//! feeds, one Host, one length; and every refusal closes the connection.
+//! HTTP/1.1 as pure logic: requests under limits, and responses (RFC 9110, RFC 9112). `head` finds
+//! the end of a head, `rules` turns it into a [`Request`] or a [`Refusal`], `target` parses paths and
+//! hosts, `answer` encodes responses. The rules are stricter than the RFCs where leniency allows
+//! request smuggling through a proxy: no transfer codings, no bare line feeds, one Host, one length;
+//! and every refusal closes the connection.
 
 mod answer;
 mod head;
@@ -19,10 +19,10 @@ pub(crate) use target::Authority;
 
 /// The path that answers as long as the process lives.
 pub const LIVE_PATH: &str = "/healthz";
-/// The path that tells a balancer whether this node wants clients.
+/// The path by which a load balancer checks whether this node accepts clients.
 pub const READY_PATH: &str = "/readyz";
 
-/// How much of a request the door reads before it refuses.
+/// The limits of a request; one above them is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Bytes of a head, request line and blank line included; above it 431. Browsers with full
@@ -47,7 +47,7 @@ impl Default for HeadLimits {
     }
 }
 
-/// The methods the door understands; every other is refused with 501 before its target is read.
+/// The supported methods; any other is refused with 501 before its target is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     Get,
@@ -68,7 +68,7 @@ impl Method {
         Self::Options,
     ];
 
-    /// The method as it stands in a request line.
+    /// The method as in a request line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -87,14 +87,13 @@ impl Method {
             .find(|method| method.as_str().as_bytes() == token)
     }
 
-    /// Only these may have a body, and these must say how long it is.
+    /// Only these may have a body, and these must announce its length.
     fn takes_body(self) -> bool {
         matches!(self, Self::Post | Self::Put)
     }
 }
 
-/// The versions the door speaks. 1.0 is there for the health checks of old balancers and for
-/// nothing else.
+/// The supported versions. HTTP/1.0 is only for the health checks of old load balancers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     Http10,
@@ -164,7 +163,7 @@ impl Request {
 /// The address of the client, for limits and logs. `X-Forwarded-For` counts only if the peer is one
 /// of the `trusted` proxies: then it is the right-most hop that is not trusted, or the left-most if
 /// all are. A hop that is no address makes the list worthless, and the peer itself is the answer.
-/// IPv4 addresses in IPv6 clothes compare as IPv4.
+/// IPv4-mapped IPv6 addresses compare as IPv4.
 pub fn client_address(peer: IpAddr, request: &Request, trusted: &[IpAddr]) -> IpAddr {
     let peer = peer.to_canonical();
     let is_trusted = |address| trusted.iter().any(|proxy| proxy.to_canonical() == address);

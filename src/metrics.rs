@@ -1,6 +1,6 @@
-//! What a node counts about itself. Counters and gauges are plain atomics, shared by `Arc`, that
-//! any task may change without waiting; nobody decides anything by them. [`Metrics::figures`] names
-//! them all, for whoever shows them.
+//! The metrics of a node. Counters and gauges are plain atomics, shared by `Arc`, that any task may
+//! change without waiting; almost nothing in the node depends on their values. [`Metrics::figures`]
+//! lists them all for the exposition.
 
 mod delays;
 pub mod exposition;
@@ -17,7 +17,7 @@ pub use delays::{Counts, Delays};
 use crate::protocol::Code;
 use crate::protocol::disconnect::Disconnect;
 
-/// One figure. The order of changes to different figures is not kept.
+/// One counter or gauge. Changes to different metrics may become visible in any order.
 #[derive(Debug, Default)]
 pub struct Metric(AtomicU64);
 
@@ -27,23 +27,23 @@ impl Metric {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Takes `count` away, for gauges. What is taken must have been added before.
+    /// Subtracts `count`, for gauges. It must have been added before.
     pub fn sub(&self, count: u64) {
         self.0.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// Makes the figure `count`, for gauges that one task alone changes.
+    /// Sets the value, for gauges that only one task changes.
     pub fn set(&self, count: u64) {
         self.0.store(count, Ordering::Relaxed);
     }
 
-    /// The figure now.
+    /// The current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How long something took, in buckets ten times as wide as the former.
+/// A histogram of durations, with buckets ten times as wide as the previous one.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [Metric; Self::BOUNDS.len() + 1],
@@ -51,7 +51,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// What the buckets hold at most, the last one aside.
+    /// The upper bounds of the buckets; the last bucket has none.
     const BOUNDS: [Duration; 6] = [
         Duration::from_micros(10),
         Duration::from_micros(100),
@@ -61,7 +61,7 @@ impl Histogram {
         Duration::from_secs(1),
     ];
 
-    /// Counts one more that took so long.
+    /// Counts one duration.
     pub fn observe(&self, time: Duration) {
         let bucket = Self::BOUNDS
             .iter()
@@ -71,29 +71,29 @@ impl Histogram {
         self.nanoseconds.add(time.as_nanos() as u64);
     }
 
-    /// What each bucket holds, by its bound; the last has none.
+    /// The count of each bucket, with its upper bound; the last has none.
     pub fn read(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         let bounds = Self::BOUNDS.into_iter().map(Some).chain([None]);
         bounds.zip(self.buckets.iter().map(Metric::get))
     }
 
-    /// How long all of it took.
+    /// The sum of all durations.
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.nanoseconds.get())
     }
 }
 
-/// A closed set of reasons, of which each has a figure of its own.
+/// A closed set of label values, each with its own counter.
 pub trait Label: Copy + 'static {
-    /// What the reasons are called.
+    /// The name of the label.
     const NAME: &'static str;
-    /// All of them, each at its [`index`](Self::index).
+    /// All values, each at its [`index`](Self::index).
     const ALL: &'static [Self];
     fn index(self) -> usize;
     fn value(self) -> Cow<'static, str>;
 }
 
-/// One counter per reason.
+/// One counter per label value.
 #[derive(Debug)]
 pub struct By<L> {
     counts: Box<[Metric]>,
@@ -101,14 +101,14 @@ pub struct By<L> {
 }
 
 impl<L: Label> By<L> {
-    /// Counts one more.
+    /// Increments the counter of this value.
     pub fn count(&self, label: L) {
         if let Some(count) = self.counts.get(label.index()) {
             count.add(1);
         }
     }
 
-    /// The figure of one reason.
+    /// The count of one value.
     pub fn get(&self, label: L) -> u64 {
         self.counts.get(label.index()).map_or(0, Metric::get)
     }
@@ -123,20 +123,20 @@ impl<L: Label> Default for By<L> {
     }
 }
 
-/// Why a connection or a request was turned away before it became a session.
+/// Why a connection or a request was refused before it became a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// As many connections as the node may have.
+    /// The node's limit of connections is reached.
     Connections,
-    /// As many connections as one address may have.
+    /// The limit of connections of the client's address is reached.
     Address,
-    /// As many calls of the HTTP API under way as the node may have.
+    /// The node's limit of concurrent calls of the HTTP API is reached.
     Calls,
-    /// The node is stopping, or does not reach Redis.
+    /// The node is stopping, or cannot reach Redis.
     NotReady,
     /// A head, a request target or a field list above its limit.
     Head,
-    /// A head or a body that did not come in time.
+    /// A head or a body that did not arrive in time.
     Timeout,
     /// A body above the limit.
     Body,
@@ -210,36 +210,36 @@ impl Label for Code {
     }
 }
 
-/// Whether a figure only grows.
+/// Whether a metric only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Counter,
     Gauge,
 }
 
-/// One figure as it is shown. Those of one name follow each other and differ in the label's value.
+/// One sample. Samples of one name are adjacent and differ in the label's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figure {
-    /// In snake case, without the project's name in front.
+    /// In snake case, without the prefix `switchboard_`.
     pub name: &'static str,
     /// One sentence or more.
     pub help: &'static str,
     pub kind: Kind,
-    /// Name and value; neither needs escapes.
+    /// Name and value; neither needs escaping.
     pub label: Option<(&'static str, Cow<'static, str>)>,
     pub value: u64,
 }
 
-/// Makes of the list of figures the struct and the iterator over all. An item is `/// help`, then a
-/// field like any other: a [`Metric`], after a semicolon those [`By`] reason, after another times,
-/// which the iterator leaves out. Those that end in `total` only grow.
+/// Generates from the list of metrics the struct and the iterator over all. An item is `/// help`,
+/// then a field: first each [`Metric`], after a semicolon each [`By`] label, after another the
+/// histograms, which the iterator leaves out. Names that end in `total` are counters.
 macro_rules! metrics {
     (
         $( $(#[doc = $help:literal])+ pub $name:ident: Metric, )+;
         $( $(#[doc = $by_help:literal])+ pub $by:ident: By<$label:ty>, )+;
         $( $(#[doc = $time_help:literal])+ pub $time:ident: $times:ty, )+
     ) => {
-        /// The figures of one node since it started. Those that end in `total` only grow.
+        /// The metrics of one node since it started. Names that end in `total` are counters.
         #[derive(Debug, Default)]
         pub struct Metrics {
             $( $(#[doc = $help])+ pub $name: Metric, )+
@@ -248,7 +248,7 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// All figures as they are now.
+            /// All metrics with their current values.
             pub fn figures(&self) -> impl Iterator<Item = Figure> {
                 let single = [$(
                     figure(stringify!($name), concat!($($help),+), &self.$name),
@@ -266,7 +266,7 @@ metrics! {
     pub connections_open: Metric,
     /// Sessions that are open now.
     pub sessions_open: Metric,
-    /// Calls of the HTTP API that the node carries out now.
+    /// Calls of the HTTP API that the node is executing now.
     pub calls_open: Metric,
     /// Rooms in which the node has members now.
     pub rooms_open: Metric,
@@ -276,26 +276,25 @@ metrics! {
     pub published_total: Metric,
     /// Messages put into an outbox: one publication to ten members counts ten.
     pub delivered_total: Metric,
-    /// How often a reader paused because its session had used up its rate.
+    /// How often a reader paused because its session exceeded its rate.
     pub paused_total: Metric,
     /// Panics that ended one connection each.
     pub panics_total: Metric,
-    /// Microseconds until the node's last word to itself came back through Redis; 0 while none
-    /// does, and without Redis.
+    /// Redis publish-to-subscribe round trip, in microseconds; 0 if unknown, and without Redis.
     pub redis_round_trip_microseconds: Metric,
-    /// Connections to Redis that were made anew after one was lost.
+    /// Connections to Redis that were restored after one was lost.
     pub redis_reconnects_total: Metric,
-    /// Events that the receiver of webhooks has taken.
+    /// Events that the webhook receiver has accepted.
     pub webhooks_sent_total: Metric,
-    /// Requests that the receiver of webhooks did not take; they are repeated.
+    /// Requests that the webhook receiver did not accept; they are retried.
     pub webhooks_failed_total: Metric,
-    /// Events that were given up before the receiver of webhooks had taken them: too many, or too
+    /// Events that were dropped before the webhook receiver had accepted them: too many, or too
     /// old.
     pub webhooks_dropped_total: Metric,
-    /// Entries found in Redis, or heard from it, that no node of ours can have written.
+    /// Entries read or received from Redis that no Switchboard node can have written.
     pub junk_total: Metric,
     ;
-    /// Connections and requests that were turned away, by reason.
+    /// Connections and requests that were refused, by reason.
     pub refused_total: By<Refused>,
     /// Connections that this node has ended, by close code.
     pub disconnected_total: By<Disconnect>,
@@ -304,8 +303,8 @@ metrics! {
     ;
     /// How long the dispatcher's turns took.
     pub turns: Histogram,
-    /// From when the broker had a publication in hand until all outboxes of this node's members had
-    /// been offered it.
+    /// From when the broker received a publication until it was offered to all outboxes of this
+    /// node's members.
     pub deliveries: Delays,
 }
 
@@ -342,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_is_what_was_added_less_what_was_taken() {
+    fn metrics_add_and_subtract() {
         let metrics = Metrics::default();
         metrics.connections_open.add(3);
         metrics.connections_open.sub(2);
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_a_figure_of_its_own() {
+    fn label_values_have_their_own_counters() {
         each_stands_at_its_index::<Refused>();
         each_stands_at_its_index::<Disconnect>();
         each_stands_at_its_index::<Code>();
@@ -376,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_named_explained_and_told_apart() {
+    fn metrics_have_distinct_names_and_help() {
         let metrics = Metrics::default();
         let mut seen = Vec::new();
         for Figure {

@@ -1,6 +1,6 @@
-//! What clients say and hear, whatever protocol they speak: commands, replies and pushes, and the
-//! codes of errors. A [`Protocol`] is a codec between these and WebSocket frames; the dispatcher
-//! knows the words here and no codec.
+//! The types that all client protocols share: commands, replies and pushes, and the error codes. A
+//! [`Protocol`] is a codec between these and WebSocket frames; the dispatcher uses these types and no
+//! codec.
 
 pub mod depth;
 pub mod disconnect;
@@ -21,25 +21,25 @@ use crate::model::publication::{Publication, Refused};
 use crate::model::rights::Denied;
 
 /// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader
-/// keeps it whole.
+/// preserves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId(pub u64);
 
-/// How many messages one `history` may ask for, and what it gets when it does not say.
+/// The largest and the default `limit` of a `history` command.
 pub const HISTORY_LIMIT: usize = 100;
 pub const HISTORY_DEFAULT: usize = 50;
 
-/// What a client asks. Who it is, is settled before the dispatcher hears of it; it hears all else
-/// as it is.
+/// A request of a client. The reader verifies credentials; the dispatcher receives the resulting
+/// identity, and commands unchanged.
 #[derive(Debug)]
 pub enum Asked {
-    /// Says who one is.
+    /// Signs in.
     Auth(Credentials),
     Command(Command),
 }
 
 impl Asked {
-    /// How many commands it counts as against the rate of its session. A signature costs more than
+    /// The cost against the rate of the session, in commands. Verifying a signature costs more than
     /// a message, and signing in joins a room.
     pub fn cost(&self) -> u32 {
         match self {
@@ -49,14 +49,13 @@ impl Asked {
     }
 }
 
-/// What a page has for each command that it counts as besides: to write one down takes as long as a
-/// command.
+/// The entries of a page that count as one more command: encoding them takes as long as a command.
 const PAGE_PER_COMMAND: usize = 16;
 
-/// What a client asks of the dispatcher.
+/// A command for the dispatcher.
 #[derive(Debug)]
 pub enum Command {
-    /// Join a room, from a position one already had, if any.
+    /// Join a room, and recover from a position, if there is one.
     Join {
         room: RoomName,
         since: Option<Position>,
@@ -71,7 +70,7 @@ pub enum Command {
         before: Option<u64>,
         limit: usize,
     },
-    /// Who is in the room, by name, behind `after` (none: from the first).
+    /// The members of the room, by name, behind `after` (none: from the first).
     Members {
         room: RoomName,
         after: Option<UserName>,
@@ -81,7 +80,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// How many commands it counts as against the rate of its session. A join may make the node
+    /// The cost against the rate of the session, in commands. A join may make the node
     /// subscribe, read a log and unsubscribe again, all in Redis; a page of history is read and
     /// encoded for one client alone.
     pub fn cost(&self) -> u32 {
@@ -95,7 +94,7 @@ impl Command {
     }
 }
 
-/// Something to be said in a room.
+/// A publish into a room.
 #[derive(Debug)]
 pub struct Publish {
     pub room: RoomName,
@@ -104,7 +103,7 @@ pub struct Publish {
     pub data: Box<RawValue>,
     /// Not kept in the log: no offset, at most once.
     pub ephemeral: bool,
-    /// The sender's own session does not want the data back.
+    /// The sender's own session does not receive the data.
     pub others: bool,
 }
 
@@ -116,7 +115,7 @@ pub enum Reply<'a> {
     Left {
         room: &'a RoomName,
     },
-    /// Where the publication stands; `None` for an ephemeral one.
+    /// The position of the publication; `None` for an ephemeral one.
     Published {
         room: &'a RoomName,
         position: Option<Position>,
@@ -127,7 +126,7 @@ pub enum Reply<'a> {
         messages: &'a [(u64, Arc<Publication>)],
         more: bool,
     },
-    /// Every node will hear what is to be done with the user.
+    /// The control command for the user is published to every node.
     Ordered {
         user: &'a UserName,
         room: Option<&'a RoomName>,
@@ -140,21 +139,21 @@ pub enum Reply<'a> {
     Error(&'a CommandError),
 }
 
-/// Who a session now is. Said again, without being asked, when it took long to learn where the
-/// session stands in its user's room; and said first in that way to who showed a token in the
-/// handshake.
+/// The identity of a session. Sent again, without a request, when the session's position in its
+/// user's room became known late; and sent without a request to a client that signed in with a token
+/// in the handshake.
 #[derive(Debug)]
 pub struct Authenticated<'a> {
     pub user: &'a UserName,
     /// The user's personal room, which the session is in.
     pub room: &'a RoomName,
-    /// Where it stands there, if that is known and new.
+    /// The session's position in that room, if it is known and new.
     pub position: Option<Position>,
     /// How long until another token is needed.
     pub expires: Option<Duration>,
 }
 
-/// Where a session stands after its join: the next message it gets is `position.offset + 1`.
+/// The result of a join: the next message that the session receives is `position.offset + 1`.
 #[derive(Debug)]
 pub struct Joined<'a> {
     pub room: &'a RoomName,
@@ -165,17 +164,17 @@ pub struct Joined<'a> {
     pub recovered: Option<bool>,
 }
 
-/// What a client hears unasked, besides messages.
+/// A push to a client, other than a message.
 #[derive(Debug)]
 pub enum Push<'a> {
-    /// The first thing said on a connection.
+    /// The first push of a connection.
     Welcome {
         session: &'a str,
         node: &'a str,
         user: Option<&'a UserName>,
         heartbeat: Duration,
     },
-    /// Messages of the room are lost to this session; it now stands here.
+    /// Messages of the room are lost to this session, which continues at `position`.
     Gap {
         room: &'a RoomName,
         position: Position,
@@ -193,16 +192,16 @@ pub enum Push<'a> {
         user: &'a UserName,
         version: u64,
     },
-    /// Who is in the room has changed in ways that cannot be told one by one: whoever wants to know
-    /// asks anew.
+    /// The members of the room have changed in ways that are not sent one by one: a client that needs
+    /// them sends `members` again.
     Members { room: &'a RoomName, version: u64 },
-    /// The session is no longer in the room, though it did not ask to leave.
+    /// The server has removed the session from the room.
     Removed { room: &'a RoomName, reason: &'a str },
-    /// The node ends the connection in a moment; come back after `retry`, to another one.
+    /// The node is about to close the connection; reconnect after `retry`, to another node.
     Bye { reason: &'a str, retry: Duration },
 }
 
-/// What a session sees of a publication.
+/// A publication as a session receives it.
 #[derive(Debug)]
 pub struct Message<'a> {
     pub room: &'a RoomName,
@@ -211,22 +210,22 @@ pub struct Message<'a> {
     pub publication: &'a Publication,
 }
 
-/// The stable names of what can go wrong with a command.
+/// The stable codes of command errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// The command is not understood; sending it again is useless.
+    /// The command is invalid; sending it again is useless.
     BadRequest,
-    /// Who one is could not be established.
+    /// The client could not be authenticated.
     Unauthorized,
     /// The same, because the token has expired: get a new one.
     Expired,
-    /// One may not do this.
+    /// The client has no right to do this.
     Forbidden,
     /// A documented limit is reached.
     Limit,
     /// The room cannot be reached now and nothing has happened; try again.
     Unavailable,
-    /// No answer in time: it happened or it did not. Retry with the same key.
+    /// No answer in time: the command may have taken effect or not. Retry with the same key.
     Unknown,
     /// The store is full and nothing has happened.
     Full,
@@ -297,21 +296,21 @@ impl From<Refused> for CommandError {
     }
 }
 
-/// What a frame turned out to hold. One frame may hold several commands in some protocols.
+/// A decoded request. In some protocols one frame may hold several.
 #[derive(Debug)]
 pub struct Incoming {
     pub id: Option<RequestId>,
     pub asked: Result<Asked, CommandError>,
 }
 
-/// The protocols that clients speak, one codec each.
+/// The client protocols, one codec each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Native,
 }
 
 impl Protocol {
-    /// How many there are; [`index`](Self::index) is below.
+    /// The number of protocols; [`index`](Self::index) is below it.
     pub const COUNT: usize = 1;
     pub const ALL: [Protocol; Self::COUNT] = [Protocol::Native];
 
@@ -319,8 +318,8 @@ impl Protocol {
         self as usize
     }
 
-    /// Reads a text frame's payload; what it holds is put behind `incoming`. What is nested more
-    /// than `depth` deep is not understood.
+    /// Decodes a text frame's payload and appends its requests to `incoming`. A text nested more
+    /// than `depth` deep is an error.
     pub fn decode(self, text: &str, depth: usize, incoming: &mut Vec<Incoming>) {
         match self {
             Protocol::Native if depth::is_deeper(text, depth) => {
@@ -352,7 +351,8 @@ impl Protocol {
         }
     }
 
-    /// Appends what the sender sees of a message it did not want back: its place, without the data.
+    /// Appends the sender's form of a message that it did not want back: its position, without the
+    /// data.
     pub fn own_message(self, room: &RoomName, offset: Option<u64>, frames: &mut BytesMut) {
         match self {
             Protocol::Native => native::own_message(room, offset, frames),

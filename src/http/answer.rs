@@ -1,6 +1,6 @@
-//! What the door says back: statuses, refusals and responses, and their bytes on the wire (RFC 9112
-//! section 4). A response always tells its length and whether the connection ends; a refusal always
-//! ends it, since after a head that could not be trusted nobody knows where the next one begins.
+//! Statuses, refusals and responses, and their bytes on the wire (RFC 9112 section 4). A response
+//! always states its length and whether the connection closes. A refusal always closes it, because
+//! after an invalid head the start of the next one is unknown.
 
 use std::borrow::Cow;
 
@@ -81,11 +81,11 @@ impl Status {
 
     /// The stable `code` of an error body: the phrase in lower case with underscores, as in
     /// `bad_request`.
-    fn word(self) -> String {
+    fn error_code(self) -> String {
         self.phrase().to_ascii_lowercase().replace(' ', "_")
     }
 
-    /// These end with the blank line whatever their fields say (RFC 9112 section 6.3), and are sent
+    /// These end with the blank line whatever their fields are (RFC 9112 section 6.3), and are sent
     /// without a length.
     fn is_bodiless(self) -> bool {
         matches!(
@@ -95,12 +95,12 @@ impl Status {
     }
 }
 
-/// A request that is not served. After it the connection is closed, always.
+/// A refused request. The connection always closes after it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} {}: {reason}", status.code(), status.phrase())]
 pub struct Refusal {
     pub status: Status,
-    /// A sentence for whoever wrote the client: what to do instead.
+    /// A sentence for the developer of the client: what to do instead.
     pub reason: &'static str,
     fields: Fields,
 }
@@ -128,9 +128,26 @@ impl Refusal {
         self
     }
 
-    /// 503 that asks to come back after so many seconds, or lets a balancer take another node.
+    /// 503 with `Retry-After` in seconds; a load balancer may use another node instead.
     pub fn unavailable(reason: &'static str, retry_after: u32) -> Self {
         Self::new(Status::ServiceUnavailable, reason).with("Retry-After", retry_after.to_string())
+    }
+
+    pub(super) const fn bad_request_line() -> Self {
+        Self::bad_request(
+            "The request line must be METHOD SP TARGET SP HTTP/1.1, in visible ASCII.",
+        )
+    }
+
+    pub(super) const fn too_large(reason: &'static str) -> Self {
+        Self::new(Status::RequestHeaderFieldsTooLarge, reason)
+    }
+
+    pub(super) const fn unknown_method() -> Self {
+        Self::new(
+            Status::NotImplemented,
+            "Use GET, HEAD, POST, PUT, DELETE or OPTIONS.",
+        )
     }
 
     /// Appends the closing response. `head_only` if the request was a HEAD.
@@ -147,7 +164,7 @@ impl From<Refusal> for Response {
     }
 }
 
-/// An answer to a request that was understood.
+/// A response to a valid request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     pub status: Status,
@@ -180,7 +197,7 @@ impl Response {
 
     /// An error as `{"code":"bad_request","reason":"…"}`.
     pub fn error(status: Status, reason: &str) -> Self {
-        Self::coded(status, &status.word(), reason)
+        Self::coded(status, &status.error_code(), reason)
     }
 
     /// The same with a code of one's own.
@@ -189,8 +206,8 @@ impl Response {
         Self::new(status, "application/json", body)
     }
 
-    /// The same with one more header field. A value with a control character is never written: it
-    /// would let whoever chose it end the line and write the next.
+    /// The same with one more header field. A value with a control character is never written: its
+    /// author could end the line and inject another field.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.fields.push((name, value.into()));
@@ -203,8 +220,8 @@ impl Response {
         field.map(|(_, value)| value.as_ref())
     }
 
-    /// Appends the response to `out`. With `head_only` (the request was a HEAD) the length is told
-    /// but the body left out.
+    /// Appends the response to `out`. With `head_only` (the request was a HEAD) the length is written
+    /// but the body is left out.
     pub fn encode(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
         let (code, phrase) = self.status.row();
         out.extend_from_slice(format!("HTTP/1.1 {code} {phrase}\r\n").as_bytes());
@@ -215,7 +232,7 @@ impl Response {
         if !self.status.is_bodiless() {
             field(out, "Content-Length", &self.body.len().to_string());
         }
-        // RFC 9110 section 7.8: who sends Upgrade also names it in Connection.
+        // RFC 9110 section 7.8: a sender of Upgrade also lists it in Connection.
         match (keep_alive, self.header("Upgrade").is_some()) {
             (true, false) => {}
             (true, true) => field(out, "Connection", "upgrade"),

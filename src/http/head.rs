@@ -1,7 +1,7 @@
 //! Finds the end of a head in bytes that arrive in pieces (RFC 9112 sections 2 and 3). Each byte is
-//! looked at once, so a head that trickles in costs no more than one that comes at once, and what
-//! cannot be HTTP is refused at its first wrong byte instead of waiting for a deadline. `rules`
-//! reads the head when it is whole.
+//! read once, so a head that arrives in many pieces costs no more than one that arrives whole. Bytes
+//! that cannot be HTTP are refused at the first wrong one instead of at a deadline. `rules` parses
+//! the complete head.
 
 use super::rules::parse_whole;
 use super::{HeadLimits, Method, Refusal, Request, Status};
@@ -9,7 +9,7 @@ use super::{HeadLimits, Method, Refusal, Request, Status};
 /// No registered method is longer; a longer one is refused before a space is seen.
 const LONGEST_METHOD: usize = 32;
 
-/// What the bytes so far amount to.
+/// The state of a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     /// Nothing wrong yet; read more.
@@ -19,11 +19,11 @@ pub enum Parsed {
     Complete { request: Request, length: usize },
 }
 
-/// Remembers how far the blank line was sought in the bytes of one connection.
+/// The state of the search for the blank line in the bytes of one connection.
 #[derive(Debug, Default)]
 pub struct HeadReader {
-    /// Bytes of the buffer already looked at.
-    sought: usize,
+    /// Bytes of the buffer already checked.
+    checked: usize,
     part: Part,
 }
 
@@ -52,7 +52,7 @@ pub fn parse_head(buffer: &[u8], limits: &HeadLimits) -> Result<Parsed, Refusal>
 }
 
 impl HeadReader {
-    /// Looks at what is new in `buffer`, which holds everything since the head began. After
+    /// Checks the new bytes in `buffer`, which holds everything since the head began. After
     /// `Complete` the reader is fresh, and the next head begins `length` bytes further on.
     ///
     /// # Errors
@@ -60,37 +60,37 @@ impl HeadReader {
     /// bytes were cut.
     pub fn read(&mut self, buffer: &[u8], limits: &HeadLimits) -> Result<Parsed, Refusal> {
         let end = buffer.len().min(limits.bytes);
-        while self.sought < end {
-            let (before, new) = buffer[..end].split_at(self.sought);
+        while self.checked < end {
+            let (before, new) = buffer[..end].split_at(self.checked);
             if let Part::Rest = self.part
                 && before.last() != Some(&b'\r')
             {
-                // Most of a head is looked at in runs: a step for each of its bytes was a twelfth
-                // of what a join cost.
+                // Most of a head is checked in runs: a step for each byte took a twelfth of the time
+                // of a join.
                 let plain = new.iter().position(u8::is_ascii_control);
-                self.sought += plain.unwrap_or(new.len());
+                self.checked += plain.unwrap_or(new.len());
             }
-            let Some(byte) = buffer[..end].get(self.sought) else {
+            let Some(byte) = buffer[..end].get(self.checked) else {
                 break;
             };
-            self.look_at(&buffer[..self.sought], *byte, limits)?;
-            self.sought += 1;
-            let head = &buffer[..self.sought];
+            self.check(&buffer[..self.checked], *byte, limits)?;
+            self.checked += 1;
+            let head = &buffer[..self.checked];
             if head.ends_with(b"\r\n\r\n") {
                 *self = Self::default();
                 let (request, length) = (parse_whole(head, limits)?, head.len());
                 return Ok(Parsed::Complete { request, length });
             }
         }
-        if self.sought >= limits.bytes {
-            return Err(too_large(
+        if self.checked >= limits.bytes {
+            return Err(Refusal::too_large(
                 "The request head is too large: send fewer or shorter header fields.",
             ));
         }
         Ok(Parsed::Partial)
     }
 
-    fn look_at(&mut self, before: &[u8], byte: u8, limits: &HeadLimits) -> Result<(), Refusal> {
+    fn check(&mut self, before: &[u8], byte: u8, limits: &HeadLimits) -> Result<(), Refusal> {
         match (before.last(), byte) {
             (Some(b'\r'), b'\n') => return Ok(()),
             (Some(b'\r'), _) | (_, b'\n') => {
@@ -101,39 +101,39 @@ impl HeadReader {
             _ => {}
         }
         self.part = match self.part {
-            Part::Method => look_at_method(before, byte)?,
-            Part::Target { start } => look_at_target(start, before.len(), byte, limits)?,
-            Part::Rest => look_at_rest(byte)?,
+            Part::Method => check_method(before, byte)?,
+            Part::Target { start } => check_target(start, before.len(), byte, limits)?,
+            Part::Rest => check_rest(byte)?,
         };
         Ok(())
     }
 }
 
-/// A method that is not ours is refused at its space, or where it has become longer than any.
-fn look_at_method(before: &[u8], byte: u8) -> Result<Part, Refusal> {
+/// An unknown method is refused at its space, or when it is longer than any method.
+fn check_method(before: &[u8], byte: u8) -> Result<Part, Refusal> {
     match byte {
         b' ' if !before.is_empty() => match Method::from_token(before) {
             Some(_) => Ok(Part::Target {
                 start: before.len() + 1,
             }),
-            None => Err(unknown_method()),
+            None => Err(Refusal::unknown_method()),
         },
         _ if !is_method_byte(byte) => Err(Refusal::bad_request(
             "This is not HTTP: a request begins with a method in capitals.",
         )),
-        _ if before.len() >= LONGEST_METHOD => Err(unknown_method()),
+        _ if before.len() >= LONGEST_METHOD => Err(Refusal::unknown_method()),
         _ => Ok(Part::Method),
     }
 }
 
 /// Only origin-form (RFC 9112 section 3.2.1): `absolute-path [ "?" query ]`.
-fn look_at_target(start: usize, at: usize, byte: u8, limits: &HeadLimits) -> Result<Part, Refusal> {
+fn check_target(start: usize, at: usize, byte: u8, limits: &HeadLimits) -> Result<Part, Refusal> {
     match byte {
         _ if at == start && byte != b'/' => Err(Refusal::bad_request(
             "The request target must be a path that begins with a slash.",
         )),
         b' ' => Ok(Part::Rest),
-        _ if !byte.is_ascii_graphic() => Err(bad_request_line()),
+        _ if !byte.is_ascii_graphic() => Err(Refusal::bad_request_line()),
         _ if at - start >= limits.target => {
             let reason = "The request target is too long: shorten the path or query.";
             Err(Refusal::new(Status::UriTooLong, reason))
@@ -142,7 +142,7 @@ fn look_at_target(start: usize, at: usize, byte: u8, limits: &HeadLimits) -> Res
     }
 }
 
-fn look_at_rest(byte: u8) -> Result<Part, Refusal> {
+fn check_rest(byte: u8) -> Result<Part, Refusal> {
     match byte {
         b'\r' | b'\t' => Ok(Part::Rest),
         _ if byte.is_ascii_control() => Err(Refusal::bad_request(
@@ -155,19 +155,4 @@ fn look_at_rest(byte: u8) -> Result<Part, Refusal> {
 /// Upper-case half of `tchar` (RFC 9110 section 5.6.2).
 fn is_method_byte(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-pub(super) fn bad_request_line() -> Refusal {
-    Refusal::bad_request("The request line must be METHOD SP TARGET SP HTTP/1.1, in visible ASCII.")
-}
-
-pub(super) fn too_large(reason: &'static str) -> Refusal {
-    Refusal::new(Status::RequestHeaderFieldsTooLarge, reason)
-}
-
-pub(super) fn unknown_method() -> Refusal {
-    Refusal::new(
-        Status::NotImplemented,
-        "Use GET, HEAD, POST, PUT, DELETE or OPTIONS.",
-    )
 }

@@ -1,8 +1,7 @@
-//! Reads a whole head: RFC 9112 sections 2 to 6, strictly. `httparse` splits it; what it lets pass
-//! although two readers could understand it differently (versions, Host, where the body ends) is
-//! judged here.
+//! Parses a complete head: RFC 9112 sections 2 to 6, strictly. `httparse` splits it; this file checks
+//! what `httparse` accepts although two readers could interpret it differently (versions, Host, the
+//! end of the body).
 
-use super::head::{bad_request_line, too_large, unknown_method};
 use super::{
     Authority, HeadLimits, LIVE_PATH, Method, READY_PATH, Refusal, Request, Status, Version, target,
 };
@@ -15,7 +14,7 @@ pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<Request, R
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         Ok(_) => return Err(Refusal::bad_request("The request head is malformed.")),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(too_large(
+            return Err(Refusal::too_large(
                 "The request has too many header fields: send fewer.",
             ));
         }
@@ -26,13 +25,13 @@ pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<Request, R
             ));
         }
         Err(_) => {
-            return Err(bad_request_line());
+            return Err(Refusal::bad_request_line());
         }
     }
     let method = raw
         .method
         .and_then(|method| Method::from_token(method.as_bytes()));
-    let method = method.ok_or_else(unknown_method)?;
+    let method = method.ok_or_else(Refusal::unknown_method)?;
     let target = raw.path.unwrap_or_default();
     let (path, query) = target::split(target)?;
     let version = version(raw.version, method, &path)?;
@@ -62,8 +61,8 @@ fn owned(field: &httparse::Header<'_>) -> (String, String) {
     (field.name.to_ascii_lowercase(), value)
 }
 
-/// `HTTP-version = "HTTP/" DIGIT "." DIGIT` as the last of three words: a good request line, merely
-/// not of our version.
+/// `HTTP-version = "HTTP/" DIGIT "." DIGIT` as the last of three parts: a valid request line of an
+/// unsupported version.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let version = line.splitn(3, |&byte| byte == b' ').nth(2);
@@ -81,7 +80,7 @@ fn version(minor: Option<u8>, method: Method, path: &str) -> Result<Version, Ref
     }
 }
 
-/// Exactly one Host, of the form `uri-host [ ":" port ]` (RFC 9112 section 3.2); HTTP/1.0 knew
+/// Exactly one Host, of the form `uri-host [ ":" port ]` (RFC 9112 section 3.2); HTTP/1.0 has
 /// none.
 fn host(request: &Request) -> Result<String, Refusal> {
     let mut hosts = request.headers("host");
@@ -94,9 +93,9 @@ fn host(request: &Request) -> Result<String, Refusal> {
     }
 }
 
-/// RFC 9112 section 6, without transfer codings. Two readers that disagree on where a body ends are
-/// what smuggling needs, so whatever leaves room for two opinions is refused, names with `_` for
-/// `-` included: some gateways take them for equal.
+/// RFC 9112 section 6, without transfer codings. Request smuggling needs two readers that disagree
+/// on the end of a body, so everything ambiguous is refused, including names with `_` for `-`, which
+/// some gateways treat as equal.
 fn content_length(request: &Request, limit: u64) -> Result<u64, Refusal> {
     if ["content_length", "transfer_encoding"]
         .iter()
@@ -164,6 +163,6 @@ fn expects_continue(request: &Request) -> Result<bool, Refusal> {
 fn version_refused() -> Refusal {
     Refusal::new(
         Status::HttpVersionNotSupported,
-        "Speak HTTP/1.1; HTTP/1.0 is answered on health checks only.",
+        "Use HTTP/1.1; HTTP/1.0 is answered on health checks only.",
     )
 }

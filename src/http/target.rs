@@ -1,6 +1,5 @@
-//! Request targets and authorities: the two places where a stranger's text says where something is
-//! (RFC 3986). Both are read into one plain form and refused if another reader could see another
-//! place in them.
+//! Request targets and authorities, the two URI parts of a request (RFC 3986). Both are parsed into
+//! one normal form and refused if another reader could interpret them differently.
 
 use std::net::Ipv6Addr;
 

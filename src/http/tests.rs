@@ -1,4 +1,4 @@
-//! Tables of good and hostile heads, properties over how bytes arrive, and the bytes of answers.
+//! Valid and hostile heads, the arrival of bytes in pieces, and the bytes of responses.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -114,7 +114,7 @@ fn good_heads_are_read() {
         assert_eq!(fields, *expected, "{}", bytes.escape_ascii());
         assert_eq!(
             read.version == Version::Http10,
-            bytes.windows(8).any(|word| word == b"HTTP/1.0")
+            bytes.windows(8).any(|window| window == b"HTTP/1.0")
         );
     }
 }
@@ -158,7 +158,7 @@ fn the_verdict_is_the_same_wherever_the_bytes_are_cut() {
     let good: &[u8] = b"PUT /a%20b?c HTTP/1.1\r\nHost: a:1\r\nContent-Length: 3\r\n\r\nabc";
     for (name, bytes) in rows.chain([("good".to_owned(), good.to_vec())]) {
         let whole = verdict(&bytes);
-        // Long rows are monotonous: a few cuts tell as much as each.
+        // For long rows a few cuts are as good as all.
         let stride = bytes.len() / 500 + 1;
         for cut in (0..=bytes.len()).step_by(stride) {
             assert_eq!(
@@ -319,7 +319,7 @@ fn written(response: &Response, keep_alive: bool, head_only: bool) -> String {
 }
 
 #[test]
-fn responses_tell_their_length_and_whether_the_connection_ends() {
+fn responses_state_their_length_and_whether_the_connection_closes() {
     let response = Response::new(Status::Ok, "text/plain", "hello").with("X-A", "b");
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-A: b\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 5\r\n";
     assert_eq!(written(&response, true, false), format!("{head}\r\nhello"));
@@ -342,7 +342,7 @@ fn bodiless_statuses_are_sent_without_length_and_body() {
 }
 
 #[test]
-fn refusals_close_and_say_what_to_do() {
+fn refusals_close_the_connection_and_name_the_remedy() {
     let mut out = Vec::new();
     Refusal::unavailable("Come \"back\" later.", 2).encode(&mut out, false);
     let text = String::from_utf8(out).unwrap();

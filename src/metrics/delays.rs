@@ -1,6 +1,6 @@
-//! How long deliveries took, in buckets an eighth as wide as what they hold, so that a percentile
-//! can be told to that exactness. Counting one is two additions; whoever wants to know about the
-//! last seconds compares two readings.
+//! A histogram of delivery times. Each bucket is at most an eighth as wide as its values, so that a
+//! percentile has that precision. Counting one is two additions; the difference of two readings
+//! covers the time between them.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use super::Metric;
 /// Buckets per doubling.
 const PARTS: u64 = 8;
 
-/// Doublings of a microsecond that are told apart: up to 134 s.
+/// Doublings of a microsecond with buckets of their own: up to 134 s.
 const DOUBLINGS: u64 = 27;
 
 /// The first buckets are a microsecond wide each, up to the first doubling that has eight of them.
 const BUCKETS: usize = (PARTS * (DOUBLINGS - PARTS.ilog2() as u64 + 1)) as usize;
 
-/// How many doublings lie between the bounds that [`Delays::read`] tells, of which the first is 16
-/// µs.
+/// The number of doublings between the bounds that [`Delays::read`] returns; the first bound is
+/// 16 µs.
 const COARSE: usize = 2;
 
-/// See the head of this file.
+/// The histogram; see the head of this file.
 #[derive(Debug)]
 pub struct Delays {
     buckets: Box<[Metric]>,
@@ -36,19 +36,19 @@ impl Default for Delays {
 }
 
 impl Delays {
-    /// Counts one more that took so long.
+    /// Counts one delivery.
     pub fn observe(&self, time: Duration) {
         let nanoseconds = time.as_nanos() as u64;
         self.buckets[bucket(nanoseconds / 1000)].add(1);
         self.nanoseconds.add(nanoseconds);
     }
 
-    /// All buckets as they are now, to be compared with a later look.
+    /// The current counts of all buckets, for a comparison with later ones.
     pub fn counts(&self) -> Counts {
         Counts(self.buckets.iter().map(Metric::get).collect())
     }
 
-    /// What lies below each of some bounds and above the former one; the last has none.
+    /// The counts between coarser bounds, each with its upper bound; the last has none.
     pub fn read(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         let chunks = self.buckets.chunks(COARSE * PARTS as usize);
         let last = chunks.len() - 1;
@@ -59,7 +59,7 @@ impl Delays {
         })
     }
 
-    /// How long all of them took.
+    /// The sum of all times.
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.nanoseconds.get())
     }
@@ -70,8 +70,8 @@ impl Delays {
 pub struct Counts(Box<[u64]>);
 
 impl Counts {
-    /// The time within which this part (0 to 1) of those stayed that were counted after `former`,
-    /// at most an eighth too long; `None` when nothing was counted.
+    /// The percentile `part` (0 to 1) of the times counted after `former`, at most an eighth too
+    /// long; `None` if nothing was counted.
     pub fn percentile_since(&self, former: &Self, part: f64) -> Option<Duration> {
         let counts = || self.0.iter().zip(&former.0).map(|(now, then)| now - then);
         let all: u64 = counts().sum();
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_time_lies_in_its_bucket_and_buckets_follow_each_other_without_a_hole() {
+    fn buckets_are_contiguous_and_contain_their_times() {
         let mut last = 0;
         for microseconds in (0..100_000).chain((17..27).map(|doubling| (1 << doubling) + 12_345)) {
             let index = bucket(microseconds);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_is_of_what_came_since_and_of_nothing_there_is_none() {
+    fn percentiles_cover_the_times_since_the_earlier_reading() {
         let delays = Delays::default();
         delays.observe(Duration::from_secs(5));
         let former = delays.counts();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_told_to_others_hold_what_they_say() {
+    fn coarse_bounds_contain_the_counted_times() {
         let delays = Delays::default();
         for micros in [
             0,

@@ -1,6 +1,6 @@
-//! The figures of the node as a page that Prometheus reads: its text format, version 0.0.4. A name
-//! that ends in `_total` is a counter; all of ours begin with `switchboard_`, those of the process
-//! have the names that every exporter gives them.
+//! The metrics of the node in the text format of Prometheus, version 0.0.4. A name that ends in
+//! `_total` is a counter; the node's metrics begin with `switchboard_`, those of the process have the
+//! names that are usual for exporters.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -9,19 +9,19 @@ use crate::http::{Response, Status};
 use crate::metrics::process::Process;
 use crate::metrics::{Figure, Kind, Metrics};
 
-/// What is shown besides the counters.
+/// Values that are shown in addition to the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     pub runtime: &'static str,
     pub ready: bool,
-    /// Since the node began.
+    /// Since the node started.
     pub uptime: Duration,
     /// Events that wait for the dispatcher.
     pub inbox: usize,
     pub process: Option<Process>,
 }
 
-/// The page with all figures.
+/// The page with all metrics.
 pub fn page(metrics: &Metrics, facts: &Facts) -> Response {
     let mut page = Page(String::with_capacity(8 * 1024));
     page.about_the_node(facts);
@@ -100,7 +100,7 @@ impl Page {
         );
     }
 
-    /// Figures of one name share one head.
+    /// Samples of one name share one head.
     fn figure(&mut self, figure: &Figure, last: &str) {
         let name = format!("switchboard_{}", figure.name);
         if figure.name != last {
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_is_one_that_prometheus_reads_and_no_sample_stands_twice() {
+    fn lines_are_valid_for_prometheus_and_samples_are_unique() {
         let metrics = Metrics::default();
         metrics.published_total.add(7);
         for micros in [5, 50, 50, 5_000_000] {

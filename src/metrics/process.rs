@@ -1,5 +1,4 @@
-//! What the kernel knows of this process, read from `/proc/self` (proc(5)). Where there is none,
-//! nothing is known.
+//! Data about this process, read from `/proc/self` (proc(5)). Without `/proc` all values are unknown.
 
 use std::fs;
 

@@ -1,6 +1,5 @@
-//! What a node tells of itself once a second in the room `$nodes`, so that the cluster shows itself
-//! to whoever may join there. `docs/nodes.md` has the fields with their units. What is not known is
-//! `null`, never a number.
+//! The report of a node, published once a second in the room `$nodes` to the clients that may join
+//! it. `docs/nodes.md` lists the fields with their units. An unknown value is `null`, never a number.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,17 +11,17 @@ use crate::model::id::Incarnation;
 use crate::model::publication::Publication;
 use crate::model::readiness::State;
 
-/// How often a node tells.
+/// The interval between two reports.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Over how many reports the delay of deliveries is told: long enough for a percentile of what is
-/// rare, short enough to see a bad moment end.
+/// The number of reports that the delivery percentile covers: enough for rare slow deliveries, few
+/// enough that the end of a slow period shows soon.
 const WINDOW: usize = 5;
 
-/// The part of all deliveries that the delay is told of.
+/// The reported percentile of the delivery time.
 const PERCENTILE: f64 = 0.99;
 
-/// What is told, in this order.
+/// The fields of a report, in this order.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     node: &'a str,
@@ -40,26 +39,26 @@ struct Report<'a> {
     resident_bytes: Option<u64>,
 }
 
-/// Makes a node's reports; each tells of the time since the one before.
+/// Creates a node's reports; each covers the time since the previous one.
 #[derive(Debug)]
 pub struct Reporter {
     node: String,
     incarnation: Incarnation,
     started: Instant,
-    former: Former,
-    /// The delays as they were, the oldest first.
+    previous: Totals,
+    /// Earlier readings of the delivery times, the oldest first.
     delays: VecDeque<Counts>,
 }
 
-/// What had been counted when the last report was made.
+/// The counters at the time of a report.
 #[derive(Debug)]
-struct Former {
+struct Totals {
     at: Instant,
     published: u64,
     delivered: u64,
 }
 
-impl Former {
+impl Totals {
     fn read(at: Instant, metrics: &Metrics) -> Self {
         Self {
             at,
@@ -76,7 +75,7 @@ impl Reporter {
             node: node.into(),
             incarnation,
             started: now,
-            former: Former::read(now, metrics),
+            previous: Totals::read(now, metrics),
             delays: [metrics.deliveries.counts()].into(),
         }
     }
@@ -90,22 +89,22 @@ impl Reporter {
         state: State,
         resident_bytes: Option<u64>,
     ) -> Publication {
-        let current = Former::read(now, metrics);
-        let former = std::mem::replace(&mut self.former, current);
-        let seconds = now.duration_since(former.at).as_secs_f64();
+        let current = Totals::read(now, metrics);
+        let previous = std::mem::replace(&mut self.previous, current);
+        let seconds = now.duration_since(previous.at).as_secs_f64();
         let per_second = |count: u64| round(count as f64 / seconds.max(f64::MIN_POSITIVE), 10.0);
         let delay = self.delay(metrics);
         let report = Report {
             node: &self.node,
             incarnation: self.incarnation.to_string(),
             version: env!("CARGO_PKG_VERSION"),
-            state: word(state),
+            state: name(state),
             uptime_s: now.duration_since(self.started).as_secs(),
             connections: metrics.connections_open.get(),
             sessions: metrics.sessions_open.get(),
             rooms: metrics.rooms_open.get(),
-            messages_in_per_s: per_second(self.former.published - former.published),
-            messages_out_per_s: per_second(self.former.delivered - former.delivered),
+            messages_in_per_s: per_second(self.previous.published - previous.published),
+            messages_out_per_s: per_second(self.previous.delivered - previous.delivered),
             delivery_p99_ms: delay.map(milliseconds),
             redis_round_trip_ms: match metrics.redis_round_trip_microseconds.get() {
                 0 => None,
@@ -117,16 +116,17 @@ impl Reporter {
             user: None,
             time: unix_ms,
             except: None,
-            // Writing to memory what has only texts and finite numbers cannot fail.
+            // Writing texts and finite numbers to memory cannot fail.
             data: serde_json::value::to_raw_value(&report).unwrap_or_default(),
         }
     }
 
     fn delay(&mut self, metrics: &Metrics) -> Option<Duration> {
         let counts = metrics.deliveries.counts();
-        let oldest = match self.delays.len() < WINDOW {
-            true => self.delays.front().cloned(),
-            false => self.delays.pop_front(),
+        let oldest = if self.delays.len() < WINDOW {
+            self.delays.front().cloned()
+        } else {
+            self.delays.pop_front()
         };
         let delay = counts.percentile_since(&oldest?, PERCENTILE);
         self.delays.push_back(counts);
@@ -134,7 +134,7 @@ impl Reporter {
     }
 }
 
-fn word(state: State) -> &'static str {
+fn name(state: State) -> &'static str {
     match state {
         State::Ready => "ready",
         State::NoBroker => "no_broker",
@@ -163,14 +163,14 @@ mod tests {
         Reporter::new(now, "a", Incarnation(0xa1), metrics)
     }
 
-    fn told(reporter: &mut Reporter, now: Instant, metrics: &Metrics) -> Value {
-        let said = reporter.report(now, 7, metrics, State::Ready, Some(4096));
-        assert_eq!((said.time, said.user), (7, None));
-        serde_json::from_str(said.data.get()).unwrap()
+    fn report(reporter: &mut Reporter, now: Instant, metrics: &Metrics) -> Value {
+        let publication = reporter.report(now, 7, metrics, State::Ready, Some(4096));
+        assert_eq!((publication.time, publication.user), (7, None));
+        serde_json::from_str(publication.data.get()).unwrap()
     }
 
     #[test]
-    fn a_report_tells_what_was_counted_since_the_former_one_per_second() {
+    fn reports_have_rates_per_second_since_the_previous_report() {
         let (start, metrics) = (Instant::now(), Metrics::default());
         metrics.published_total.add(1000);
         let mut reporter = reporter(start, &metrics);
@@ -181,7 +181,7 @@ mod tests {
         metrics.rooms_open.set(2);
         metrics.redis_round_trip_microseconds.set(420);
         metrics.deliveries.observe(Duration::from_micros(100));
-        let first = told(&mut reporter, start + Duration::from_millis(1500), &metrics);
+        let first = report(&mut reporter, start + Duration::from_millis(1500), &metrics);
         assert_eq!(
             first,
             json!({
@@ -191,33 +191,33 @@ mod tests {
                 "redis_round_trip_ms": 0.42, "resident_bytes": 4096,
             })
         );
-        let second = told(&mut reporter, start + Duration::from_millis(2500), &metrics);
+        let second = report(&mut reporter, start + Duration::from_millis(2500), &metrics);
         assert_eq!(second["messages_in_per_s"], 0.0);
         assert_eq!(second["messages_out_per_s"], 0.0);
         assert_eq!(second["uptime_s"], 2);
     }
 
     #[test]
-    fn what_is_not_known_is_null() {
+    fn unknown_values_are_null() {
         let (start, metrics) = (Instant::now(), Metrics::default());
         let mut reporter = reporter(start, &metrics);
-        let said = reporter.report(start, 7, &metrics, State::NoBroker, None);
-        let told: Value = serde_json::from_str(said.data.get()).unwrap();
+        let publication = reporter.report(start, 7, &metrics, State::NoBroker, None);
+        let report: Value = serde_json::from_str(publication.data.get()).unwrap();
         for field in ["delivery_p99_ms", "redis_round_trip_ms", "resident_bytes"] {
-            assert_eq!(told.get(field), Some(&Value::Null), "{told}");
+            assert_eq!(report.get(field), Some(&Value::Null), "{report}");
         }
-        assert_eq!(told["state"], "no_broker");
-        assert_eq!(told["messages_in_per_s"], 0.0, "in no time at all");
+        assert_eq!(report["state"], "no_broker");
+        assert_eq!(report["messages_in_per_s"], 0.0, "in no time at all");
     }
 
     #[test]
-    fn a_slow_delivery_is_told_for_five_seconds_and_no_longer() {
+    fn slow_deliveries_are_reported_for_five_seconds() {
         let (start, metrics) = (Instant::now(), Metrics::default());
         let mut reporter = reporter(start, &metrics);
         metrics.deliveries.observe(Duration::from_millis(80));
         let delays: Vec<bool> = (1..=7)
-            .map(|second| told(&mut reporter, start + second * INTERVAL, &metrics))
-            .map(|told| !told["delivery_p99_ms"].is_null())
+            .map(|second| report(&mut reporter, start + second * INTERVAL, &metrics))
+            .map(|report| !report["delivery_p99_ms"].is_null())
             .collect();
         assert_eq!(delays, [true, true, true, true, true, false, false]);
     }

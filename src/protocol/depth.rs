@@ -1,5 +1,5 @@
-//! How deeply a JSON text is nested, without reading it: what a room is sent must be readable by
-//! all its members, and readers differ in how deep they go (some give up at 128, some at 1,000).
+//! The nesting depth of a JSON text, without parsing it: all members of a room must be able to read
+//! its messages, and JSON readers have different depth limits (some 128, some 1,000).
 
 /// Whether arrays and objects stand within each other more than `most` deep. The text need not be
 /// JSON.
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn it_knows_the_depth_of_whatever_serde_writes() {
+    fn depth_is_exact_for_the_output_of_serde() {
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..500 {
             let (mut value, mut expected) = (serde_json::json!("\"]}[{\\"), 0);

@@ -1,8 +1,8 @@
-//! Why a connection is ended by the server, and the close code it is told (RFC 6455 section 7.4).
-//! This is the one table of close codes; the range says whether the client should come back:
-//! 3000–3499 and 4000–4499 invite a return, 3500–3999 and 4500–4999 do not. Codes below 3000 are
-//! the RFC's own: 1011 is the node's fault and invites too, the others tell of a fault in the
-//! client's program, which would only be repeated.
+//! The reasons for which the server closes a connection, and their close codes (RFC 6455 section
+//! 7.4). This is the only table of close codes. The range states whether the client should
+//! reconnect: with 3000–3499 and 4000–4499 it should, with 3500–3999 and 4500–4999 it should not.
+//! Codes below 3000 are the RFC's own: after 1011, a fault of the node, the client should reconnect;
+//! the others report a fault in the client's program, which a new connection would only repeat.
 
 /// A reason to end a connection. Refusing one command is another thing: see
 /// [`CommandError`](crate::protocol::CommandError).
@@ -22,7 +22,7 @@ pub enum Disconnect {
     Internal,
     /// The node is stopping.
     Draining,
-    /// The client reads more slowly than its rooms speak, and its outbox is full.
+    /// The client reads more slowly than its rooms publish, and its outbox is full.
     Slow,
     /// A ping was not answered in time.
     Silent,
@@ -84,7 +84,7 @@ impl Disconnect {
         }
     }
 
-    /// What the close frame says: at most 123 bytes (RFC 6455 section 5.5).
+    /// The reason in the close frame: at most 123 bytes (RFC 6455 section 5.5).
     pub fn reason(self) -> &'static str {
         match self {
             Disconnect::BadFrame => "the frame breaks RFC 6455",
@@ -110,14 +110,14 @@ impl Disconnect {
         }
     }
 
-    /// Whether the client should come back. A fault of the client's own program is no invitation:
-    /// it would only be repeated.
+    /// Whether the client should reconnect. After a fault of its own program it should not, because a
+    /// new connection would only repeat it.
     pub fn invites_return(self) -> bool {
         matches!(self.code(), 1011 | 3000..3500 | 4000..4500)
     }
 
-    /// Whether what is still queued for the client is given up, so that the close frame goes out
-    /// next. A slow reader would otherwise hear of it only after everything it was too slow for.
+    /// Whether the frames still queued for the client are discarded, so that the close frame is next.
+    /// A slow reader would otherwise receive it only after all frames that it was too slow for.
     pub fn discards_outbox(self) -> bool {
         matches!(self, Disconnect::Slow)
     }
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_distinct_and_in_the_ranges_that_tell_whether_to_return() {
+    fn close_codes_are_distinct_and_their_ranges_state_whether_to_reconnect() {
         let mut codes: Vec<u16> = Disconnect::ALL.iter().map(|why| why.code()).collect();
         codes.sort_unstable();
         codes.dedup();
@@ -139,8 +139,8 @@ mod tests {
                 .all(|code| (1002..=1011).contains(code) || (3000..=4999).contains(code))
         );
         assert!(Disconnect::ALL.iter().all(|why| why.reason().len() <= 123));
-        let told = |why: &&Disconnect| why.reason().contains("come back");
+        let invites = |why: &&Disconnect| why.reason().contains("come back");
         let invited = Disconnect::ALL.iter().filter(|why| why.invites_return());
-        assert!(invited.eq(Disconnect::ALL.iter().filter(told)));
+        assert!(invited.eq(Disconnect::ALL.iter().filter(invites)));
     }
 }

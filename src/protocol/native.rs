@@ -1,6 +1,6 @@
 //! The native protocol: one JSON object per text frame, flat, `type` first; `id` is echoed in the
-//! reply. The JSON of clients lives in this module and nowhere else: what they ask is read in
-//! [`decode`](mod@decode), what they are told is written in [`encode`].
+//! reply. This module is the only place that names its JSON fields: [`decode`](mod@decode)
+//! reads commands, [`encode`] writes replies, pushes and messages.
 
 mod decode;
 mod encode;

@@ -1,4 +1,4 @@
-//! What clients ask, read: one object of known fields makes one command, or an error that says what
+//! Decodes commands: one object of known fields is one command, or an error with a sentence on what
 //! to send instead.
 
 use std::borrow::Cow;
@@ -19,12 +19,12 @@ use crate::protocol::{
 /// The largest `id`: what a double holds exactly.
 const MAX_ID: u64 = (1 << 53) - 1;
 
-/// How many members one `members` may ask for, and what it gets when it does not say.
+/// The largest and the default `limit` of a `members` command.
 const MEMBERS_LIMIT: usize = 1000;
 const MEMBERS_DEFAULT: usize = 100;
 
-/// A frame from a client: every field that any command has. Unknown and doubled fields are errors,
-/// so that a misspelt option never passes for a missing one.
+/// A frame from a client: every field that any command has. Unknown and duplicate fields are
+/// errors, so that a misspelt option is never mistaken for a missing one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields<'a> {
@@ -51,12 +51,12 @@ struct Fields<'a> {
     info: Option<Box<RawValue>>,
 }
 
-/// Keeps `"data":null` apart from no data: null is a value like any other.
+/// Distinguishes `"data":null` from missing data: null counts as a value.
 fn present<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(json).map(Some)
 }
 
-/// Reads one frame's text.
+/// Decodes one frame's text.
 pub fn decode(text: &str) -> Incoming {
     let mut fields: Fields = match object(text) {
         Ok(fields) => fields,
@@ -77,7 +77,7 @@ pub fn decode(text: &str) -> Incoming {
     Incoming { id, asked }
 }
 
-/// What becomes of a frame that is nested too deeply.
+/// The error for a frame that is nested too deeply.
 pub fn too_deep(text: &str, depth: usize) -> Incoming {
     Incoming {
         id: id_of(text),
@@ -87,7 +87,7 @@ pub fn too_deep(text: &str, depth: usize) -> Incoming {
     }
 }
 
-/// The `id` of a frame that is otherwise wrong, so that its error finds its way.
+/// The `id` of a frame that is otherwise invalid, so that the client can match its error.
 fn id_of(text: &str) -> Option<RequestId> {
     #[derive(Deserialize)]
     struct OnlyId {
@@ -214,7 +214,7 @@ impl Fields<'_> {
         }
     }
 
-    /// Every field that the command did not take is one it does not have.
+    /// Fails if a field is left that the command does not have.
     fn nothing_left(&self) -> Result<(), CommandError> {
         let left = [
             ("room", self.room.is_some()),

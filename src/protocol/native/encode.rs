@@ -1,5 +1,5 @@
-//! What clients are told, written as whole frames: replies and pushes by serde, messages, of which
-//! there are most, by hand.
+//! Encodes replies, pushes and messages as whole frames: replies and pushes with serde, messages,
+//! which are the most frequent, by hand.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
@@ -10,10 +10,10 @@ use crate::model::member::Member;
 use crate::model::publication::Publication;
 use crate::protocol::{Message, Push, Reply, RequestId, frame};
 
-/// What the server says, as serde sees it; messages are written by hand below.
+/// The JSON of replies and pushes; messages are encoded by hand below.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Said<'a> {
+enum Json<'a> {
     Ok {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<u64>,
@@ -67,7 +67,7 @@ enum Said<'a> {
     },
 }
 
-/// The fields of an `ok`; what is `None` is left out.
+/// The fields of an `ok`; `None` is left out.
 #[derive(Default, Serialize)]
 struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,23 +142,23 @@ impl<'a> Listed<'a> {
 /// A reply as one frame.
 pub fn reply(id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
     let id = id.map(|id| id.0);
-    said(&match reply {
-        Reply::Pong => Said::Pong { id },
-        Reply::Error(error) => Said::Error {
+    encode(&match reply {
+        Reply::Pong => Json::Pong { id },
+        Reply::Error(error) => Json::Error {
             id,
             code: error.code.as_str(),
             reason: &error.reason,
         },
-        reply => Said::Ok {
+        reply => Json::Ok {
             id,
             answer: answer(reply),
         },
     })
 }
 
-/// The fields of a reply without `type` and `id`, as one JSON object: what the HTTP API answers.
+/// The fields of a reply without `type` and `id`, as one JSON object, for the HTTP API.
 pub fn bare(reply: &Reply<'_>) -> Bytes {
-    // Cannot fail, as in `said`.
+    // Cannot fail, as in `encode`.
     serde_json::to_vec(&answer(reply))
         .unwrap_or_default()
         .into()
@@ -218,13 +218,13 @@ fn answer<'a>(reply: &Reply<'a>) -> Answer<'a> {
             more: Some(*more),
             ..Answer::default()
         },
-        Reply::Members { room, roll } => Answer {
+        Reply::Members { room, roll: page } => Answer {
             room: Some(room.as_str()),
-            version: Some(roll.version),
-            members: Some(roll.members.iter().map(Listed::new).collect()),
-            count: Some(roll.count),
-            anonymous: Some(roll.anonymous),
-            more: Some(roll.more),
+            version: Some(page.version),
+            members: Some(page.members.iter().map(Listed::new).collect()),
+            count: Some(page.count),
+            anonymous: Some(page.anonymous),
+            more: Some(page.more),
             ..Answer::default()
         },
     }
@@ -243,19 +243,19 @@ impl<'a> Answer<'a> {
 
 /// A push as one frame.
 pub fn push(push: &Push<'_>) -> Bytes {
-    said(&match push {
+    encode(&match push {
         Push::Welcome {
             session,
             node,
             user,
             heartbeat,
-        } => Said::Welcome {
+        } => Json::Welcome {
             session,
             node,
             user: user.map(UserName::as_str),
             heartbeat: heartbeat.as_secs().max(1),
         },
-        Push::Gap { room, position } => Said::Gap {
+        Push::Gap { room, position } => Json::Gap {
             room: room.as_str(),
             epoch: position.epoch,
             offset: position.offset,
@@ -265,7 +265,7 @@ pub fn push(push: &Push<'_>) -> Bytes {
             user,
             info,
             version,
-        } => Said::Joined {
+        } => Json::Joined {
             room: room.as_str(),
             user: user.as_str(),
             info: info.map(|info| &**info),
@@ -275,39 +275,38 @@ pub fn push(push: &Push<'_>) -> Bytes {
             room,
             user,
             version,
-        } => Said::Left {
+        } => Json::Left {
             room: room.as_str(),
             user: user.as_str(),
             version: *version,
         },
-        Push::Members { room, version } => Said::Members {
+        Push::Members { room, version } => Json::Members {
             room: room.as_str(),
             version: *version,
         },
-        Push::Removed { room, reason } => Said::Removed {
+        Push::Removed { room, reason } => Json::Removed {
             room: room.as_str(),
             reason,
         },
-        Push::Bye { reason, retry } => Said::Bye {
+        Push::Bye { reason, retry } => Json::Bye {
             reason,
             retry: retry.as_millis() as u64,
         },
     })
 }
 
-fn said(said: &Said<'_>) -> Bytes {
+fn encode(json: &Json<'_>) -> Bytes {
     let mut frames = BytesMut::with_capacity(192);
     frame::text(&mut frames, |out| {
-        // Writing to memory what we composed ourselves cannot fail: no map has a key that is not
-        // text.
-        let written = serde_json::to_writer(out.writer(), said);
+        // Writing plain structs to memory cannot fail: there is no map whose keys are not strings.
+        let written = serde_json::to_writer(out.writer(), json);
         debug_assert!(written.is_ok());
     });
     frames.freeze()
 }
 
-/// Appends a message as one frame. Written by hand because every delivery in the house passes here;
-/// names need no escapes, by their alphabets.
+/// Appends a message as one frame. Encoded by hand because every delivery passes here; the alphabets
+/// of names need no escaping.
 pub fn message(message: &Message<'_>, frames: &mut BytesMut) {
     let publication = message.publication;
     frames.reserve(publication.data.get().len() + 192);
@@ -326,7 +325,7 @@ pub fn message(message: &Message<'_>, frames: &mut BytesMut) {
     });
 }
 
-/// Appends what the sender sees of its own message when it wanted only the others to have it.
+/// Appends the sender's form of its own message with `others`: its position, without the data.
 pub fn own_message(room: &RoomName, offset: Option<u64>, frames: &mut BytesMut) {
     frame::text(frames, |out| {
         head(room, offset, out);

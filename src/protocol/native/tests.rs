@@ -1,4 +1,4 @@
-//! Commands read, replies and messages written, and what is wrong refused.
+//! Decoding of commands, encoding of replies and messages, and errors.
 
 use bytes::BytesMut;
 use serde_json::value::RawValue;
@@ -23,7 +23,7 @@ fn json(frame: &[u8]) -> serde_json::Value {
 }
 
 #[test]
-fn commands_read_as_documented() {
+fn commands_decode_as_documented() {
     let join =
         decode(r#"{"type":"join","id":2,"room":"lobby","since":{"epoch":"x7Qd","offset":41}}"#);
     assert_eq!(join.id, Some(RequestId(2)));
@@ -66,7 +66,7 @@ fn commands_read_as_documented() {
 }
 
 #[test]
-fn what_is_wrong_is_refused_with_its_id_and_a_sentence() {
+fn errors_carry_the_id_and_a_sentence() {
     let long_key = format!(
         r#"{{"type":"publish","id":1,"room":"a","data":1,"key":"{}"}}"#,
         "k".repeat(65)
@@ -139,10 +139,10 @@ fn replies_and_pushes_are_flat_with_type_first() {
         json(&frame),
         serde_json::json!({"type":"ok","id":2,"room":"lobby","epoch":"0000000000000001","offset":41,"top":43,"recovered":true})
     );
-    let error = CommandError::new(Code::Forbidden, "say \"please\"\n");
+    let error = CommandError::new(Code::Forbidden, "use \"quotes\"\n");
     assert_eq!(
         json(&reply(None, &Reply::Error(&error))),
-        serde_json::json!({"type":"error","code":"forbidden","reason":"say \"please\"\n"})
+        serde_json::json!({"type":"error","code":"forbidden","reason":"use \"quotes\"\n"})
     );
     let push_frame = push(&Push::Welcome {
         session: "s",
@@ -188,12 +188,12 @@ fn a_message_is_valid_json_with_the_data_verbatim() {
 
 proptest! {
     #[test]
-    fn any_text_is_answered_or_understood(text in ".{0,200}") {
+    fn arbitrary_text_is_decoded_or_refused(text in ".{0,200}") {
         let _ = decode(&text);
     }
 
     #[test]
-    fn any_fields_are_answered_or_understood(
+    fn arbitrary_fields_are_decoded_or_refused(
         kind in "auth|join|leave|publish|history|ping|x",
         field in "room|user|since|key|data|ephemeral|others|before|limit|id",
         value in "null|1|-1|1e400|\"a\"|true|\\{\\}|\\[\\]|\\{\"epoch\":\"a\",\"offset\":1\\}",
@@ -203,7 +203,7 @@ proptest! {
 }
 
 #[test]
-fn questions_for_members_and_info_are_bounded() {
+fn members_limits_and_info_are_bounded() {
     let ok = decode(r#"{"type":"members","room":"a","after":"ada","limit":1000}"#);
     let Ok(Asked::Command(Command::Members { after, limit, .. })) = ok.asked else {
         panic!("{ok:?}")
@@ -248,7 +248,7 @@ fn questions_for_members_and_info_are_bounded() {
 }
 
 #[test]
-fn presence_is_flat_too() {
+fn presence_pushes_are_flat() {
     let (room, user) = (
         RoomName::new("lobby").unwrap(),
         UserName::new("ada").unwrap(),
@@ -271,7 +271,7 @@ fn presence_is_flat_too() {
         connections: 2,
         info,
     };
-    let roll = crate::model::member::MemberPage {
+    let page = crate::model::member::MemberPage {
         version: 9,
         members: vec![member("ada", Some(info)), member("bob", None)],
         count: 5,
@@ -279,7 +279,7 @@ fn presence_is_flat_too() {
         more: true,
     };
     let room = &room;
-    let reply = reply(Some(RequestId(6)), &Reply::Members { room, roll: &roll });
+    let reply = reply(Some(RequestId(6)), &Reply::Members { room, roll: &page });
     assert_eq!(
         json(&reply),
         serde_json::json!({"type":"ok","id":6,"room":"lobby","version":9,"count":5,"anonymous":3,"more":true,
@@ -288,7 +288,7 @@ fn presence_is_flat_too() {
 }
 
 #[test]
-fn a_page_counts_by_what_it_may_hold() {
+fn page_commands_cost_by_their_limit() {
     let cost = |text: &str| decode(text).asked.expect("a command").cost();
     assert_eq!(cost(r#"{"type":"ping"}"#), 1);
     assert_eq!(cost(r#"{"type":"history","room":"r","limit":15}"#), 4);
