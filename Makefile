@@ -1,5 +1,5 @@
-# The commands of this house; `make` alone lists them. Each recipe is short and calls a script
-# that can also be run by hand: deploy/ holds what runs nodes, .ci/ what checks the source.
+# The commands of this project; `make` alone lists them. Each recipe is short and calls a script
+# that can also be run by hand: the scripts in deploy/ run nodes, those in .ci/ check the source.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -56,7 +56,7 @@ conformance: toolchain ## Play the Autobahn suite, directly and through nginx; i
 sim: toolchain ## Simulate faults in virtual time: new schedules, or one again with SEED=…
 	@exec .ci/check sim
 
-test-chaos: toolchain ## Break a cluster under load and judge what clients saw; about ten minutes
+test-chaos: toolchain ## Break a cluster under load and check what clients received; about ten minutes
 	@deploy/install redis-server nginx
 	@cargo test --release --target-dir target --test chaos -- \
 		run SEED=$${SEED:-} SCENARIO=$${SCENARIO:-} LOAD=$${LOAD:-} ONE_IN=$${ONE_IN:-}

@@ -1,6 +1,6 @@
-//! From what a client shows to who it is: names that are believed in open mode, tokens that are
-//! verified otherwise. All of it is done in the tasks of the client's own connection; the
-//! dispatcher learns only what has come of it.
+//! Authentication: from a client's credentials to its identity. In open mode names are accepted
+//! unverified; otherwise tokens are verified. This happens in the tasks of the client's own
+//! connection; the dispatcher receives only the identity.
 
 mod claims;
 mod jwt;
@@ -17,10 +17,10 @@ pub use jwt::{KeyError, KeyProblem, SignError};
 /// The longest token, in bytes. One with a hundred patterns of rooms has half of it.
 pub const TOKEN_BYTES: usize = 4096;
 
-/// How clients of this node say who they are.
+/// How clients of this node authenticate.
 #[derive(Debug)]
 pub enum Auth {
-    /// No key is configured: every client is who it says it is.
+    /// No key is configured: names are accepted unverified.
     Open,
     Tokens(Verifier),
 }
@@ -33,7 +33,7 @@ pub struct Verifier {
     in_query: bool,
 }
 
-/// Why a token is refused, in a sentence that holds nothing of it.
+/// Why a token is refused, in a sentence that quotes nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.sentence())]
 pub enum TokenError {
@@ -60,7 +60,7 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// What whoever makes or shows the token is to do.
+    /// The sentence for the issuer or the client.
     pub fn sentence(self) -> &'static str {
         match self {
             TokenError::TooLong => "the token is longer than 4096 bytes; give it fewer claims",
@@ -68,11 +68,11 @@ impl TokenError {
                 "this is no signed token: three parts of base64url with dots between"
             }
             TokenError::Critical => {
-                "the token has `crit` extensions, of which this server knows none"
+                "the token has `crit` extensions, of which this server supports none"
             }
             TokenError::Algorithm => "the token is not signed with the algorithm of its key",
             TokenError::UnknownKey => {
-                "the token is signed with a key that this server does not know"
+                "the token is signed with a key that this server does not have"
             }
             TokenError::Signature => {
                 "the token's signature does not fit; it is forged or of another issuer"
@@ -84,14 +84,16 @@ impl TokenError {
                 "the token's `sub` must be a user name: 1 to 64 of A-Z a-z 0-9 _ . : -"
             }
             TokenError::Rooms => {
-                "the token's `rooms` must be a list of patterns, or an object with lists `join`, `publish`, `history`, `members`"
+                "the token's `rooms` must be a list of patterns, or an object with lists `join`, \
+                 `publish`, `history`, `members`"
             }
             TokenError::Info => "the token's `info` may have 512 bytes",
             TokenError::NoExpiry => "the token needs `exp`, when it expires",
             TokenError::Expired => "the token has expired; get a new one",
             TokenError::Early => "the token is not valid yet",
             TokenError::Future => {
-                "the token's `iat` is more than 5 seconds ahead of this server's clock; `iat` is in seconds since 1970"
+                "the token's `iat` is more than 5 seconds ahead of this server's clock; `iat` is in \
+                 seconds since 1970"
             }
             TokenError::Lasting => {
                 "the token lives longer than this server allows; give it an earlier `exp`"
@@ -134,7 +136,7 @@ impl Auth {
         }))
     }
 
-    /// Who shows this, at a time in milliseconds since 1970.
+    /// The identity behind these credentials, at a time in milliseconds since 1970.
     ///
     /// # Errors
     /// A refused token, a name where a token is needed, or a token where none can be verified.
@@ -145,11 +147,11 @@ impl Auth {
             }
             (Auth::Open, Credentials::Token(_)) => Err(CommandError::new(
                 Code::Unauthorized,
-                "this server is open and verifies no tokens; say who you are with `user`",
+                "this server is open and verifies no tokens; name yourself with `user`",
             )),
             (Auth::Tokens(_), Credentials::User { .. }) => Err(CommandError::new(
                 Code::Unauthorized,
-                "this server believes tokens only; send `token` instead of `user`",
+                "this server accepts tokens only; send `token` instead of `user`",
             )),
             (Auth::Tokens(verifier), Credentials::Token(token)) => Ok(verifier.verify(token, now)?),
         }
@@ -157,14 +159,14 @@ impl Auth {
 }
 
 impl Verifier {
-    /// The user and its rights, if the token is sound at this time (milliseconds since 1970).
+    /// The user and its rights, if the token is valid at this time (milliseconds since 1970).
     pub fn verify(&self, token: &Secret<String>, now: u64) -> Result<Identity, TokenError> {
         let claims = self.keys.open(token)?;
         claims::read(&claims, &self.wanted, now)
     }
 }
 
-/// Makes a token, at a time in milliseconds since 1970.
+/// Signs a token, at a time in milliseconds since 1970.
 ///
 /// # Errors
 /// When the cryptography fails.

@@ -1,6 +1,7 @@
 //! The configuration of a node. Each option stands once, in the list below. It is a flag, a
 //! `SWITCHBOARD_*` variable, a key of the TOML file given by `--config` and a field of [`Config`].
-//! A flag takes precedence over the variable, the variable over the file, the file over the default.
+//! A flag takes precedence over the variable, the variable over the file, the file over the
+//! default.
 
 pub mod api_keys;
 mod identity;
@@ -58,7 +59,7 @@ options::options! {
         /// always may. Repeat it, or separate by commas.
         allow_origin: Vec<String> = Many(Origin), "ORIGIN", "";
 
-        /// Addresses of the proxies whose X-Forwarded-For is believed. From other peers it is
+        /// Addresses of the proxies whose X-Forwarded-For is trusted. From other peers it is
         /// ignored. Repeat it, or separate by commas.
         trusted_proxy: Vec<IpAddr> = Many(Ip), "IP", "";
 
@@ -87,7 +88,8 @@ options::options! {
 
     "Identity and rights" {
         /// The file with the secret that signs tokens (HS256), 32 bytes or more. With this or a
-        /// public key, clients sign in with tokens only. Anyone who can read it can sign in as any user.
+        /// public key, clients sign in with tokens only. Anyone who can read it can sign in as any
+        /// user.
         token_secret_file: Option<SecretFile> = Maybe(SecretIn), "FILE", "";
 
         /// A file with a public key of the signer of tokens, in PEM (RSA: RS256, P-256: ES256,
@@ -112,11 +114,11 @@ options::options! {
         token_in_query: bool = One(Switch), "BOOL", "false";
 
         /// What clients may do without a token's grant in rooms whose names match a pattern, in
-        /// which * stands for any text: `lobby=public`. public: everything, for every client; users:
-        /// everything, for signed-in clients; read-only: everything but publishing, for every
-        /// client; server: nothing, and no token lets a client publish; token: nothing. The first
-        /// match applies; else it is public in open mode and token otherwise. Patterns for rooms that begin with $
-        /// or @ begin with that sign. Repeat it, or separate by commas.
+        /// which * stands for any text: `lobby=public`. public: everything, for every client;
+        /// users: everything, for signed-in clients; read-only: everything but publishing, for
+        /// every client; server: nothing, and no token lets a client publish; token: nothing. The
+        /// first match applies; else it is public in open mode and token otherwise. Patterns for
+        /// rooms that begin with $ or @ begin with that sign. Repeat it, or separate by commas.
         room: Vec<rights::Rule> = Many(RoomRule), "PATTERN=POLICY", "";
     }
 

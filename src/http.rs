@@ -1,8 +1,8 @@
 //! HTTP/1.1 as pure logic: requests under limits, and responses (RFC 9110, RFC 9112). `head` finds
-//! the end of a head, `rules` turns it into a [`Request`] or a [`Refusal`], `target` parses paths and
-//! hosts, `answer` encodes responses. The rules are stricter than the RFCs where leniency allows
-//! request smuggling through a proxy: no transfer codings, no bare line feeds, one Host, one length;
-//! and every refusal closes the connection.
+//! the end of a head, `rules` turns it into a [`Request`] or a [`Refusal`], `target` parses paths
+//! and hosts, `answer` encodes responses. The rules are stricter than the RFCs where leniency
+//! allows request smuggling through a proxy: no transfer codings, no bare line feeds, one Host, one
+//! length; and every refusal closes the connection.
 
 mod answer;
 mod head;
@@ -30,7 +30,7 @@ pub struct HeadLimits {
     pub bytes: usize,
     /// Header fields of a head; above it 431. Browsers behind two proxies send about 30, hence 64.
     pub fields: usize,
-    /// Bytes of the request target; above it 414. RFC 9112 section 3 asks for 8,000 at least.
+    /// Bytes of the request target; above it 414. RFC 9112 section 3 recommends 8,000 at least.
     pub target: usize,
     /// Bytes of a body; above it 413. The same 64 KiB that a message may have.
     pub body: u64,

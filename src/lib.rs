@@ -1,6 +1,6 @@
 //! Switchboard is a distributed WebSocket server: a client connects to any node and reaches
 //! everyone, and nothing acknowledged is lost, doubled or out of order. This page is the map of the
-//! crate; each file says at its head what it contains.
+//! crate; the head of each file describes its contents.
 //!
 //! # The path of a message
 //!
@@ -25,7 +25,7 @@
 //! | [`model`] | the domain types: names, positions, publications, members, rights, retention, revocations |
 //! | [`runtime`] | async-std and smol behind one interface, TLS; the only place that names either |
 //! | [`http`] | HTTP/1.1 as pure logic: heads, rules, targets, responses |
-//! | [`logger`] | the log on standard error |
+//! | [`logger`] | the log on standard output |
 //! | [`protocol`] | commands, replies and pushes, close codes, and the JSON of clients in [`protocol::native`] |
 //! | [`config`] | options, their sources and their value types |
 //! | [`metrics`] | counters, histograms, the Prometheus text, the report of a node |

@@ -1,12 +1,12 @@
 //! The log: femme's ndjson lines (`level`, `time`, `msg`, then keys and values) on standard output.
 //!
 //! femme writes to stdout under its lock and unwraps each write: a closed stdout would panic the
-//! task that logs, and one that nobody reads would stall all of them. femme lets no other writer
-//! in, so the descriptor is changed under it: file descriptor 1 becomes a pipe which a thread of
-//! ours always reads; it keeps up to [`WAITING_LIMIT`] for a second thread, which alone writes to
-//! the real stdout. What does not fit, or cannot be written, is dropped and counted. In
-//! `Cargo.toml` femme is built without debug assertions in every profile, because with them it
-//! writes an unescaped, coloured format.
+//! task that logs, and a stdout without a reader would block all of them. femme accepts no other
+//! writer, so the logger replaces file descriptor 1 by a pipe, which the thread `log-drain` always
+//! reads. That thread queues up to [`WAITING_LIMIT`] bytes for a second thread, the only one that
+//! writes to the real stdout. Lines that do not fit, or cannot be written, are dropped and counted.
+//! `Cargo.toml` builds femme without debug assertions in every profile, because with them it writes
+//! an unescaped, coloured format.
 //!
 //! ```text
 //! log::info! ─▶ femme ─▶ fd 1, a pipe ─▶ drain ─▶ waiting lines, bounded ─▶ print ─▶ real stdout
@@ -25,7 +25,7 @@ use log::LevelFilter;
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// How many bytes may wait for a slow stdout: some ten thousand lines, seconds of a busy log. As
-/// many again may be in the hand of the thread that writes.
+/// many again may be in the batch that is being written.
 pub const WAITING_LIMIT: usize = 4 << 20;
 
 /// How long dropping a [`Logger`] waits at most for the last lines.
@@ -50,7 +50,7 @@ struct Shared {
     dropped: AtomicU64,
 }
 
-/// What the threads know together. Bytes are counted from the start: `accepted` by the one that
+/// The state that the threads share. Bytes are counted from the start: `accepted` by the one that
 /// drains, `settled` (written or given up) by the one that prints.
 #[derive(Debug, Default)]
 struct State {
@@ -61,8 +61,8 @@ struct State {
     flushes: u64,
     marks: u64,
     marked: u64,
-    /// Dropped lines that stdout has not been told of.
-    untold: u64,
+    /// Dropped lines that are not yet reported on stdout.
+    unreported: u64,
     /// Whether the last write failed. Only a new line is a reason to try again.
     broken: bool,
 }
@@ -99,7 +99,7 @@ impl Logger {
         state.flushes += 1;
         let ticket = state.flushes;
         drop(state);
-        // It takes the way of the lines before it. The pipe is always read, so this cannot stall.
+        // The mark follows the earlier lines. The pipe is always read, so this cannot stall.
         if io::stdout().lock().write_all(MARK).is_err() {
             return false;
         }
@@ -128,7 +128,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the pipe for ever and never waits for stdout. The pipe cannot end: fd 1 is a way in.
+    /// Reads the pipe for ever and never waits for stdout. The pipe cannot end: fd 1 is its writing
+    /// end.
     fn drain(&self, reader: PipeReader) {
         let mut reader = BufReader::with_capacity(64 << 10, reader);
         let mut line = Vec::new();
@@ -144,7 +145,7 @@ impl Shared {
 
     fn accept(&self, line: &[u8]) {
         let mut state = self.lock();
-        // In front of a mark may stand what somebody printed without a line end.
+        // Other output without a line end may stand in front of a mark.
         let (line, mark) = match line.strip_suffix(MARK) {
             Some(front) => (front, true),
             None => (line, false),
@@ -154,7 +155,7 @@ impl Shared {
             state.waiting.extend_from_slice(line);
             state.accepted += line.len() as u64;
         } else {
-            state.untold += 1;
+            state.unreported += 1;
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         if mark {
@@ -166,67 +167,72 @@ impl Shared {
         }
     }
 
-    /// Writes what waits to the real stdout, for ever; behind it, how many lines were dropped.
+    /// Writes the queued lines to the real stdout, for ever, and behind them the number of dropped
+    /// lines.
     fn print(&self, mut stdout: File) {
         // Whether a failure has cut a line in two, as a full disk does.
         let mut torn = false;
         loop {
-            let (mut batch, untold) = self.next();
+            let (mut batch, unreported) = self.next();
             let accepted = batch.len() as u64;
-            if untold > 0 {
-                batch.extend_from_slice(notice(untold).as_bytes());
+            if unreported > 0 {
+                batch.extend_from_slice(dropped_line(unreported).as_bytes());
             }
             if torn {
                 batch.insert(0, b'\n');
             }
             let written = write_some(&mut stdout, &batch);
             let whole = written == batch.len();
-            let lost = lost_lines(&batch, written, torn, untold > 0);
+            let lost = lost_lines(&batch, written, torn, unreported > 0);
             torn = if written == 0 {
                 torn
             } else {
                 batch[written - 1] != b'\n'
             };
-            self.settle(accepted, whole, lost, untold);
+            self.settle(accepted, whole, lost, unreported);
         }
     }
 
-    /// What waits, as soon as there is something to write, and the number of dropped lines.
+    /// Waits for queued lines; returns them and the number of dropped lines.
     fn next(&self) -> (Vec<u8>, u64) {
         let idle =
-            |state: &mut State| state.waiting.is_empty() && (state.untold == 0 || state.broken);
+            |state: &mut State| state.waiting.is_empty() && (state.unreported == 0 || state.broken);
         let state = self.changed.wait_while(self.lock(), idle);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        (mem::take(&mut state.waiting), mem::take(&mut state.untold))
+        (
+            mem::take(&mut state.waiting),
+            mem::take(&mut state.unreported),
+        )
     }
 
-    /// Notes how a batch of `accepted` bytes and a notice of `untold` lines ended. The notice is
-    /// its end, so it is lost unless the `whole` batch was written.
-    fn settle(&self, accepted: u64, whole: bool, lost: u64, untold: u64) {
+    /// Records the outcome of a batch of `accepted` bytes and a report of `unreported` dropped
+    /// lines. The report is the end of the batch, so it is lost unless the `whole` batch was
+    /// written.
+    fn settle(&self, accepted: u64, whole: bool, lost: u64, unreported: u64) {
         let mut state = self.lock();
         state.settled += accepted;
         state.broken = !whole;
         if !whole {
-            state.untold += untold + lost;
+            state.unreported += unreported + lost;
             self.dropped.fetch_add(lost, Ordering::Relaxed);
         }
         self.changed.notify_all();
     }
 }
 
-/// How many lines of the log did not get out whole when only so many bytes were `written` of a
-/// batch. No such lines are the line end in front that closes a `torn` line, and the notice behind.
-fn lost_lines(batch: &[u8], written: usize, torn: bool, notice: bool) -> u64 {
+/// The number of log lines that were not written completely when only `written` bytes of a batch
+/// were. The line end in front that closes a `torn` line, and the report behind, do not count.
+fn lost_lines(batch: &[u8], written: usize, torn: bool, report: bool) -> u64 {
     let ends = batch[written..]
         .iter()
         .filter(|byte| **byte == b'\n')
         .count() as u64;
     let front = torn && written == 0;
-    let behind = notice && written < batch.len();
+    let behind = report && written < batch.len();
     ends.saturating_sub(u64::from(front) + u64::from(behind))
 }
 
-/// Writes until all is written or an error comes that waiting does not cure; says how many bytes.
+/// Writes until all is written or a permanent error occurs; returns the number of bytes written.
 fn write_some(stdout: &mut File, bytes: &[u8]) -> usize {
     let mut written = 0;
     while written < bytes.len() {
@@ -234,7 +240,7 @@ fn write_some(stdout: &mut File, bytes: &[u8]) -> usize {
             Ok(0) => break,
             Ok(count) => written += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Whoever shares the real stdout may have made it non-blocking.
+            // Another process that shares the real stdout may have made it non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let _ = poll(&mut [PollFd::new(&*stdout, PollFlags::OUT)], None);
             }
@@ -244,8 +250,8 @@ fn write_some(stdout: &mut File, bytes: &[u8]) -> usize {
     written
 }
 
-/// The one line that does not come from femme, because behind a full queue it would be dropped too.
-fn notice(dropped: u64) -> String {
+/// The only line that femme does not write, because behind a full queue it would be dropped too.
+fn dropped_line(dropped: u64) -> String {
     let time = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
     format!(
         "{{\"level\":40,\"time\":{time},\"msg\":\"log lines dropped\",\"dropped\":{dropped}}}\n"

@@ -1,5 +1,5 @@
-//! The command `switchboard`: reads the configuration, starts the log, runs a node, and turns the
-//! outcome into an exit code: 0 after a drain, 2 for a configuration that is refused, 1 when the
+//! The command `switchboard`: reads the configuration, starts the log, runs a node, and maps the
+//! outcome to an exit code: 0 after a drain, 2 for a configuration that is refused, 1 when the
 //! node cannot start, 70 when it failed.
 
 #![forbid(unsafe_code)]
@@ -14,8 +14,8 @@ use switchboard::dispatcher::Now;
 use switchboard::server::shutdown;
 use switchboard::{logger, runtime, server};
 
-/// Gives the memory of those who have left back to the system, which the C library's allocator does
-/// not, and takes less time per message: bench/README.md has the figures.
+/// Returns the memory of closed connections to the system, which the C library's allocator does
+/// not, and takes less time per message: bench/README.md has the measurements.
 #[cfg(all(feature = "jemalloc", target_os = "linux"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn refuse(error: &dyn Display) -> ExitCode {
-    complain(error);
+    print_error(error);
     ExitCode::from(ConfigError::EXIT_CODE)
 }
 
@@ -55,7 +55,7 @@ fn token(order: &TokenOrder) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            complain(&format_args!("switchboard: {error}"));
+            print_error(&format_args!("switchboard: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -65,7 +65,7 @@ fn serve(config: &Config) -> ExitCode {
     let _logger = match logger::start(config.log_level) {
         Ok(logger) => logger,
         Err(error) => {
-            complain(&format_args!("switchboard: cannot start the log: {error}"));
+            print_error(&format_args!("switchboard: cannot start the log: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -87,7 +87,7 @@ fn serve(config: &Config) -> ExitCode {
         Ok(server) => server,
         Err(error) => {
             log::error!(error = error.to_string().as_str(); "cannot start");
-            complain(&format_args!("switchboard: {error}"));
+            print_error(&format_args!("switchboard: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -103,17 +103,17 @@ fn serve(config: &Config) -> ExitCode {
         "listening"
     );
     if config.is_open() {
-        log::warn!("open mode: every client is who it says it is");
+        log::warn!("open mode: clients are not authenticated");
     }
     runtime::block_on(shutdown::run(server, signals))
 }
 
-/// Prints to standard output; a reader that has gone is no reason to panic.
+/// Prints to standard output; a closed standard output is ignored.
 fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// Says on standard error why the process ends, if anyone listens; the exit code tells the rest.
-fn complain(error: &dyn Display) {
+/// Prints to standard error why the process ends; a closed standard error is ignored.
+fn print_error(error: &dyn Display) {
     let _ = writeln!(io::stderr(), "{error}");
 }

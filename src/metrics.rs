@@ -309,9 +309,10 @@ metrics! {
 }
 
 fn figure(name: &'static str, help: &'static str, metric: &Metric) -> Figure {
-    let kind = match name.ends_with("_total") {
-        true => Kind::Counter,
-        false => Kind::Gauge,
+    let kind = if name.ends_with("_total") {
+        Kind::Counter
+    } else {
+        Kind::Gauge
     };
     Figure {
         name,

@@ -1,6 +1,6 @@
 //! The types that all client protocols share: commands, replies and pushes, and the error codes. A
-//! [`Protocol`] is a codec between these and WebSocket frames; the dispatcher uses these types and no
-//! codec.
+//! [`Protocol`] is a codec between these and WebSocket frames; the dispatcher uses these types and
+//! no codec.
 
 pub mod depth;
 pub mod disconnect;
@@ -140,8 +140,8 @@ pub enum Reply<'a> {
 }
 
 /// The identity of a session. Sent again, without a request, when the session's position in its
-/// user's room became known late; and sent without a request to a client that signed in with a token
-/// in the handshake.
+/// user's room became known late; and sent without a request to a client that signed in with a
+/// token in the handshake.
 #[derive(Debug)]
 pub struct Authenticated<'a> {
     pub user: &'a UserName,
@@ -192,8 +192,8 @@ pub enum Push<'a> {
         user: &'a UserName,
         version: u64,
     },
-    /// The members of the room have changed in ways that are not sent one by one: a client that needs
-    /// them sends `members` again.
+    /// The members of the room have changed in ways that are not sent one by one: a client that
+    /// needs them sends `members` again.
     Members { room: &'a RoomName, version: u64 },
     /// The server has removed the session from the room.
     Removed { room: &'a RoomName, reason: &'a str },
@@ -344,14 +344,14 @@ impl Protocol {
     }
 
     /// Appends the message as one frame. This is the hot path: it is called once for all members
-    /// that speak the protocol.
+    /// with this protocol.
     pub fn message(self, message: &Message<'_>, frames: &mut BytesMut) {
         match self {
             Protocol::Native => native::message(message, frames),
         }
     }
 
-    /// Appends the sender's form of a message that it did not want back: its position, without the
+    /// Appends the sender's form of its own message with `others`: its position, without the
     /// data.
     pub fn own_message(self, room: &RoomName, offset: Option<u64>, frames: &mut BytesMut) {
         match self {

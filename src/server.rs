@@ -1,5 +1,5 @@
-//! The listeners of a node, and its wiring: [`start`] builds the channels and tasks of a node, and a
-//! [`Server`] is the handle with which its owner waits for its end or drains it.
+//! The listeners of a node, and its wiring: [`start`] builds the channels and tasks of a node, and
+//! a [`Server`] is the handle with which its owner waits for its end or drains it.
 //!
 //! A node stops by dropping, in order: the drain empties the outboxes, then the listener, the
 //! dispatcher with the broker's handle, and the inbox are dropped; each task ends because the
@@ -153,14 +153,14 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     runtime::spawn(reporter::run(node.clone(), reporter));
     let (accepting, stop) = flume::bounded(1);
     let max = max_connections(config);
-    let entrances = [
+    let listeners = [
         (Some(listener), Entrance::Public, max),
         (api_listener, Entrance::Backends, max + BACKENDS),
     ];
-    for (listener, entrance, max) in entrances {
+    for (listener, listener_kind, max) in listeners {
         let Some(listener) = listener else { continue };
         let (node, stop, failed) = (node.clone(), stop.clone(), listener_failed.clone());
-        runtime::spawn(Acceptor::new(listener, entrance, node, max, stop, failed).run());
+        runtime::spawn(Acceptor::new(listener, listener_kind, node, max, stop, failed).run());
     }
     Ok(Server {
         address,
@@ -256,8 +256,8 @@ fn bind(address: SocketAddr) -> Result<Listener, StartError> {
     Listener::bind(address).map_err(|source| StartError::Listen { address, source })
 }
 
-/// Which requests the HTTP API admits: those with a key; in open mode without keys, those of programs
-/// on this machine, if no others can connect.
+/// Which requests the HTTP API admits: those with a key; in open mode without keys, those of
+/// programs on this machine, if no others can connect.
 fn gate(config: &Config) -> Gate {
     let address = config.api_listen.unwrap_or(config.listen);
     match &config.api_key_file {

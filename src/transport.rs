@@ -223,27 +223,27 @@ pub async fn serve<S: Socket>(
     node: Arc<Node>,
     socket: S,
     peer: SocketAddr,
-    entrance: Entrance,
+    listener_kind: Entrance,
     mut counted: Counted,
 ) {
-    if entrance == Entrance::Public && !node.is_proxy(peer.ip()) {
+    if listener_kind == Entrance::Public && !node.is_proxy(peer.ip()) {
         counted.claim = match node.claim(peer.ip()) {
             Ok(claim) => claim,
             Err(TooMany) => return http_phase::refuse_address(&node, socket).await,
         };
     }
-    let serving = http_phase::serve(&node, socket.clone(), peer, entrance);
+    let serving = http_phase::serve(&node, socket.clone(), peer, listener_kind);
     let Some(Ok(Some(mut upgraded))) = node.guarded(serving).await else {
         return;
     };
     if let Some(claim) = upgraded.claim.take() {
         counted.claim = Some(claim);
     }
-    match upgraded.speaks {
-        Speaks::Echo => {
+    match upgraded.endpoint {
+        Endpoint::Echo => {
             node.guarded(echo(&node, socket, upgraded)).await;
         }
-        Speaks::Protocol(protocol) => {
+        Endpoint::Protocol(protocol) => {
             start_session(&node, socket, protocol, upgraded, counted).await
         }
     }
@@ -257,7 +257,7 @@ pub async fn serve_full<S: Socket>(node: Arc<Node>, socket: S, _permit: Arc<()>)
 
 /// The result of a handshake.
 pub struct Upgraded {
-    speaks: Speaks,
+    endpoint: Endpoint,
     /// The response to the handshake, not yet written.
     answer: Vec<u8>,
     /// Bytes received behind the head: they belong to the WebSocket.
@@ -270,8 +270,9 @@ pub struct Upgraded {
     claim: Option<Box<Claim>>,
 }
 
+/// The kind of a WebSocket endpoint.
 #[derive(Clone, Copy)]
-pub enum Speaks {
+pub enum Endpoint {
     Protocol(Protocol),
     Echo,
 }
@@ -291,8 +292,8 @@ async fn start_session<S: Socket>(
         let _lives_with_the_connection = &counted;
         hung_up.shutdown();
     });
-    // It is written together with the welcome, if the dispatcher is quick. The smallest outbox bound
-    // has space for a head.
+    // It is written together with the welcome, if the dispatcher is quick. The smallest outbox
+    // bound has space for a head.
     outbox.offer(upgraded.answer.into());
     let client = upgraded.client.to_string();
     log::debug!(session = session.0, client = client.as_str(); "connected");

@@ -64,7 +64,7 @@ pub struct Settings {
     pub url: WebhookUrl,
     /// The secret shared with the receiver.
     pub secret: Secret<Vec<u8>>,
-    /// The authorities to trust with `https`, in PEM form, instead of the public ones.
+    /// The certificate authorities for `https`, in PEM form, instead of the public ones.
     pub authorities: Option<PathBuf>,
 }
 

@@ -80,7 +80,8 @@ impl Waiting {
         Self { form, commands }
     }
 
-    /// Marks the command as sent: from now on, a missing answer does not mean that nothing happened.
+    /// Marks the command as sent: from now on, a missing answer does not mean that nothing
+    /// happened.
     pub fn asked(&mut self, index: usize) {
         if let Some(pending) = self.commands.get_mut(index) {
             pending.sent = true;

@@ -1,6 +1,6 @@
 //! Authorization of API calls. With keys, a request must carry one. Without, only a program on the
-//! same machine is admitted: no request that came through a proxy, and no page in a browser, since a
-//! browser sends requests of foreign pages to this machine too.
+//! same machine is admitted: no request that came through a proxy, and no page in a browser, since
+//! a browser sends requests of foreign pages to this machine too.
 
 use std::net::IpAddr;
 

@@ -18,11 +18,11 @@ use crate::model::pattern::Pattern;
 /// that it is over within that.
 const LINGER: u64 = 4_000;
 
-/// What the claims must fit besides the clock.
+/// The requirements for the claims, other than the times.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    /// One of these must be in `aud`. Without any, a token that names an audience is for somebody
-    /// else.
+    /// One of these must be in `aud`. Without any, a token that names an audience is
+    /// refused.
     pub audiences: Vec<String>,
     /// `iss` must be one of these. Without any it may be anything.
     pub issuers: Vec<String>,
@@ -116,7 +116,7 @@ fn times(claims: &Claims<'_>, lifetime: u64, now: u64) -> Result<Times, TokenErr
     })
 }
 
-/// RFC 7519 section 4.1.3: who does not find itself in `aud` must refuse the token.
+/// RFC 7519 section 4.1.3: a recipient that is not listed in `aud` must refuse the token.
 fn check_audience(named: Option<OneOrMany>, ours: &[String]) -> Result<(), TokenError> {
     let named = match named {
         None => vec![],
@@ -130,7 +130,7 @@ fn check_audience(named: Option<OneOrMany>, ours: &[String]) -> Result<(), Token
     Err(TokenError::Audience)
 }
 
-/// A bare list means all actions: whoever may be in a room may usually do everything there.
+/// A bare list means all actions: a user that may join a room usually may do everything there.
 fn grants(rooms: Option<&RawValue>) -> Result<Grants, TokenError> {
     let Some(rooms) = rooms.map(RawValue::get) else {
         return Ok(Grants::default());

@@ -1,6 +1,6 @@
-//! The only file that knows `jsonwebtoken`: keys from files, signatures checked and made (RFC 7515,
-//! 7517, 7518). Each key is for one algorithm, which the node's owner chose with it; what a token
-//! says of its algorithm only has to agree.
+//! The only file that uses `jsonwebtoken`: keys from files, signatures checked and made (RFC 7515,
+//! 7517, 7518). Each key is for one algorithm, which the operator chose with it; the algorithm
+//! that a token names must be the same.
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -59,7 +59,7 @@ pub enum KeyProblem {
 #[error("cannot sign the token: {0}")]
 pub struct SignError(#[from] jsonwebtoken::errors::Error);
 
-/// The keys whose signatures are believed.
+/// The keys whose signatures are accepted.
 #[derive(Debug)]
 pub(super) struct Keys(Vec<Key>);
 
@@ -93,7 +93,7 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// The claims of a token whose signature fits, not judged yet.
+    /// The claims of a token with a valid signature, not yet checked.
     pub fn open(&self, token: &Secret<String>) -> Result<Box<RawValue>, TokenError> {
         let token = token.expose();
         if token.len() > TOKEN_BYTES {
@@ -104,7 +104,7 @@ impl Keys {
             return Err(TokenError::Critical);
         }
         let key = self.find(header.kid.as_deref(), header.alg)?;
-        // Times, audience and issuer are judged by us, with a clock that is an argument.
+        // `claims` checks times, audience and issuer, with a clock that is an argument.
         let mut validation = Validation::new(key.algorithm);
         validation.validate_exp = false;
         validation.validate_aud = false;

@@ -1,6 +1,6 @@
 //! Tokens in a WebSocket handshake: in `Authorization`, as an offered subprotocol `bearer.TOKEN`
-//! (browsers can set no header), or in the query where that is allowed. What is wrong is refused
-//! with 401 before anything is upgraded.
+//! (browsers can set no header), or in the query where that is allowed. An invalid token is
+//! refused with 401 before the upgrade.
 
 use percent_encoding::percent_decode_str;
 
@@ -13,8 +13,8 @@ use crate::model::secret::Secret;
 const OFFERED: &str = "bearer.";
 
 impl Auth {
-    /// Who sends this handshake, at a time in milliseconds since 1970; `None` for a client that
-    /// does not say, and may do so in its first message.
+    /// The identity in this handshake, at a time in milliseconds since 1970; `None` for a client
+    /// without credentials, which may send them in its first message.
     ///
     /// # Errors
     /// 401 for a refused token, and for one where none can be verified; 400 for more than one.
@@ -28,7 +28,7 @@ impl Auth {
         }
         let verifier = match self {
             Auth::Tokens(verifier) => verifier,
-            // A query means what it says to whoever put it there; only here would it be a token.
+            // Without `--token-in-query` a parameter `token` has no meaning to this server.
             Auth::Open if place == Place::Query => return Ok(None),
             Auth::Open => {
                 return Err(refused(
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_in_each_place_where_it_may_be_and_refused_in_others() {
+    fn tokens_are_read_from_each_allowed_place_and_refused_in_others() {
         let secured = Auth::new(&config(false)).unwrap();
         let with_query = Auth::new(&config(true)).unwrap();
         let (open, good) = (Auth::Open, token());
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_holds_a_token_or_the_secret_shows_it() {
+    fn debug_output_hides_tokens_and_secrets() {
         let config = config(true);
         let auth = Auth::new(&config).unwrap();
         let token = token();

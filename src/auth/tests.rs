@@ -195,7 +195,7 @@ fn who_the_token_is_for_and_from_is_judged_where_that_is_configured() {
 }
 
 #[test]
-fn what_a_token_grants_is_what_its_patterns_say() {
+fn tokens_grant_the_rights_of_their_patterns() {
     let verifier = verifier(true, &[]).unwrap();
     let times = json!({"iat": NOW - 1, "info": {"name": "Ada"}});
     let identity = verify(&verifier, token(&with(times))).unwrap();

@@ -84,7 +84,8 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// The name of this key, if it is accepted. All keys are compared, so that timing reveals nothing.
+    /// The name of this key, if it is accepted. All keys are compared, so that timing reveals
+    /// nothing.
     pub fn name_of(&self, presented: &str) -> Option<&str> {
         let digest = digest_of(presented);
         let mut found = None;

@@ -8,8 +8,8 @@ use super::shapes::Shape;
 use super::values::{kebab, variable};
 
 /// Generates from the list of options the struct `Config` and three functions over all of them:
-/// `options` (for the command line), `take` (from texts to values) and `show` (from values to TOML).
-/// An item is `/// help`, then `name: Type = shape, "VALUE NAME", "default";`.
+/// `options` (for the command line), `take` (from texts to values) and `show` (from values to
+/// TOML). An item is `/// help`, then `name: Type = shape, "VALUE NAME", "default";`.
 macro_rules! options {
     ($( $heading:literal { $(
         $(#[doc = $help:literal])+

@@ -22,7 +22,7 @@ pub struct RedisUrl {
 /// What is wrong with an address; the end of a sentence that begins with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisUrlError {
-    /// No URL at all, or none of a scheme that is spoken.
+    /// Not a URL, or one of an unsupported scheme.
     #[error("must begin with redis:// or rediss://")]
     Scheme,
     /// It cannot be taken apart.
@@ -54,7 +54,7 @@ impl RedisUrl {
         &self.text
     }
 
-    /// Whether to speak TLS (`rediss`).
+    /// Whether to use TLS (`rediss`).
     pub fn tls(&self) -> bool {
         self.tls
     }

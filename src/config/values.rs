@@ -1,5 +1,5 @@
-//! The texts of the options, by name and source, and the errors about them. The list of options, its
-//! sources and the command `token` all use these types.
+//! The texts of the options, by name and source, and the errors about them. The list of options,
+//! its sources and the command `token` all use these types.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! The address that webhooks are sent to: `http[s]://HOST[:PORT]/PATH[?QUERY]`, whose query, where
-//! some receivers want a token, is never shown.
+//! The address that webhooks are sent to: `http[s]://HOST[:PORT]/PATH[?QUERY]`, whose query, in
+//! which some receivers require a token, is never shown.
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,7 +33,7 @@ pub enum WebhookUrlError {
 }
 
 impl WebhookUrl {
-    /// Whether to speak TLS (`https`).
+    /// Whether to use TLS (`https`).
     pub fn tls(&self) -> bool {
         self.tls
     }

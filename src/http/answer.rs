@@ -220,8 +220,8 @@ impl Response {
         field.map(|(_, value)| value.as_ref())
     }
 
-    /// Appends the response to `out`. With `head_only` (the request was a HEAD) the length is written
-    /// but the body is left out.
+    /// Appends the response to `out`. With `head_only` (the request was a HEAD) the length is
+    /// written but the body is left out.
     pub fn encode(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
         let (code, phrase) = self.status.row();
         out.extend_from_slice(format!("HTTP/1.1 {code} {phrase}\r\n").as_bytes());

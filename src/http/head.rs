@@ -1,7 +1,7 @@
 //! Finds the end of a head in bytes that arrive in pieces (RFC 9112 sections 2 and 3). Each byte is
-//! read once, so a head that arrives in many pieces costs no more than one that arrives whole. Bytes
-//! that cannot be HTTP are refused at the first wrong one instead of at a deadline. `rules` parses
-//! the complete head.
+//! read once, so a head that arrives in many pieces costs no more than one that arrives whole.
+//! Bytes that cannot be HTTP are refused at the first wrong one instead of at a deadline. `rules`
+//! parses the complete head.
 
 use super::rules::parse_whole;
 use super::{HeadLimits, Method, Refusal, Request, Status};
@@ -65,8 +65,8 @@ impl HeadReader {
             if let Part::Rest = self.part
                 && before.last() != Some(&b'\r')
             {
-                // Most of a head is checked in runs: a step for each byte took a twelfth of the time
-                // of a join.
+                // Most of a head is checked in runs: a step for each byte took a twelfth of the
+                // time of a join.
                 let plain = new.iter().position(u8::is_ascii_control);
                 self.checked += plain.unwrap_or(new.len());
             }

@@ -1,6 +1,6 @@
-//! Parses a complete head: RFC 9112 sections 2 to 6, strictly. `httparse` splits it; this file checks
-//! what `httparse` accepts although two readers could interpret it differently (versions, Host, the
-//! end of the body).
+//! Parses a complete head: RFC 9112 sections 2 to 6, strictly. `httparse` splits it; this file
+//! checks what `httparse` accepts although two readers could interpret it differently (versions,
+//! Host, the end of the body).
 
 use super::{
     Authority, HeadLimits, LIVE_PATH, Method, READY_PATH, Refusal, Request, Status, Version, target,
@@ -94,8 +94,8 @@ fn host(request: &Request) -> Result<String, Refusal> {
 }
 
 /// RFC 9112 section 6, without transfer codings. Request smuggling needs two readers that disagree
-/// on the end of a body, so everything ambiguous is refused, including names with `_` for `-`, which
-/// some gateways treat as equal.
+/// on the end of a body, so everything ambiguous is refused, including names with `_` for `-`,
+/// which some gateways treat as equal.
 fn content_length(request: &Request, limit: u64) -> Result<u64, Refusal> {
     if ["content_length", "transfer_encoding"]
         .iter()

@@ -32,9 +32,9 @@ fn alone(name: &str, body: fn()) {
         panic!("{name} does not end");
     };
     let output = output.expect("its output");
-    let told = String::from_utf8_lossy(&output.stderr);
-    let ended = told.contains("came to its end");
-    assert!(output.status.success() && ended, "{told}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let ended = text.contains("came to its end");
+    assert!(output.status.success() && ended, "{text}");
 }
 
 fn replace_stdout(by: impl AsFd) {
@@ -53,8 +53,8 @@ fn parsed(line: &str) -> Value {
 }
 
 #[test]
-fn lines_are_json_whatever_the_values_hold() {
-    alone("lines_are_json_whatever_the_values_hold", || {
+fn lines_are_json_for_any_value() {
+    alone("lines_are_json_for_any_value", || {
         let file = tempfile::NamedTempFile::new().expect("a file");
         replace_stdout(&file);
         let logger = start(LevelFilter::Info).expect("started");
@@ -63,9 +63,9 @@ fn lines_are_json_whatever_the_values_hold() {
         log::warn!(code = 3000, error:% = io::Error::other(evil); "second");
         log::debug!("not at this level");
         assert!(logger.flush(LAST_LINES));
-        let told = std::fs::read_to_string(file.path()).expect("the lines");
-        let lines: Vec<Value> = told.lines().map(parsed).collect();
-        assert_eq!(lines.len(), 2, "{told}");
+        let text = std::fs::read_to_string(file.path()).expect("the lines");
+        let lines: Vec<Value> = text.lines().map(parsed).collect();
+        assert_eq!(lines.len(), 2, "{text}");
         assert_eq!(
             (&lines[0]["node"], &lines[0]["text"]),
             (&"a".into(), &evil.into())
@@ -81,7 +81,7 @@ fn lines_are_json_whatever_the_values_hold() {
 }
 
 #[test]
-fn only_lines_of_the_log_count_as_lost() {
+fn lost_lines_are_only_those_of_the_log() {
     let table: [(&[u8], usize, bool, bool, u64); 7] = [
         (b"a\nb\n", 4, false, false, 0),
         (b"a\nb\n", 3, false, false, 1),
@@ -91,10 +91,10 @@ fn only_lines_of_the_log_count_as_lost() {
         (b"\na\nnotice\n", 0, true, true, 1),
         (b"a\nnotice\n", 9, false, true, 0),
     ];
-    for (batch, written, torn, notice, lost) in table {
+    for (batch, written, torn, report, lost) in table {
         let text = String::from_utf8_lossy(batch);
         assert_eq!(
-            lost_lines(batch, written, torn, notice),
+            lost_lines(batch, written, torn, report),
             lost,
             "{text:?} {written}"
         );
@@ -102,8 +102,8 @@ fn only_lines_of_the_log_count_as_lost() {
 }
 
 #[test]
-fn a_closed_stdout_drops_and_counts_every_line() {
-    alone("a_closed_stdout_drops_and_counts_every_line", || {
+fn closed_stdout_drops_and_counts_all_lines() {
+    alone("closed_stdout_drops_and_counts_all_lines", || {
         let (reader, writer) = io::pipe().expect("a pipe");
         drop(reader);
         replace_stdout(&writer);
@@ -115,8 +115,8 @@ fn a_closed_stdout_drops_and_counts_every_line() {
 }
 
 #[test]
-fn a_full_disk_drops_and_counts_every_line() {
-    alone("a_full_disk_drops_and_counts_every_line", || {
+fn full_disk_drops_and_counts_all_lines() {
+    alone("full_disk_drops_and_counts_all_lines", || {
         replace_stdout(
             File::options()
                 .write(true)
@@ -131,26 +131,23 @@ fn a_full_disk_drops_and_counts_every_line() {
 }
 
 #[test]
-fn a_stalled_stdout_stalls_neither_the_tasks_nor_the_end() {
-    alone(
-        "a_stalled_stdout_stalls_neither_the_tasks_nor_the_end",
-        || {
-            let (_reader, writer) = io::pipe().expect("a pipe");
-            replace_stdout(&writer);
-            let logger = start(LevelFilter::Info).expect("started");
-            log_lines(MANY);
-            let begun = Instant::now();
-            drop(logger);
-            assert!(begun.elapsed() < 2 * LAST_LINES, "{:?}", begun.elapsed());
-            log_lines(1000);
-        },
-    );
+fn stalled_stdout_blocks_neither_tasks_nor_shutdown() {
+    alone("stalled_stdout_blocks_neither_tasks_nor_shutdown", || {
+        let (_reader, writer) = io::pipe().expect("a pipe");
+        replace_stdout(&writer);
+        let logger = start(LevelFilter::Info).expect("started");
+        log_lines(MANY);
+        let begun = Instant::now();
+        drop(logger);
+        assert!(begun.elapsed() < 2 * LAST_LINES, "{:?}", begun.elapsed());
+        log_lines(1000);
+    });
 }
 
 #[test]
-fn a_stdout_that_is_read_again_is_told_how_many_lines_it_missed() {
+fn dropped_lines_are_reported_when_stdout_is_read_again() {
     alone(
-        "a_stdout_that_is_read_again_is_told_how_many_lines_it_missed",
+        "dropped_lines_are_reported_when_stdout_is_read_again",
         || {
             let (reader, writer) = io::pipe().expect("a pipe");
             replace_stdout(&writer);

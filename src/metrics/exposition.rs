@@ -1,6 +1,6 @@
 //! The metrics of the node in the text format of Prometheus, version 0.0.4. A name that ends in
-//! `_total` is a counter; the node's metrics begin with `switchboard_`, those of the process have the
-//! names that are usual for exporters.
+//! `_total` is a counter; the node's metrics begin with `switchboard_`, those of the process have
+//! the names that are usual for exporters.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Data about this process, read from `/proc/self` (proc(5)). Without `/proc` all values are unknown.
+//! Data about this process, read from `/proc/self` (proc(5)). Without `/proc` all values are
+//! unknown.
 
 use std::fs;
 

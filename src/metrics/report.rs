@@ -1,5 +1,6 @@
 //! The report of a node, published once a second in the room `$nodes` to the clients that may join
-//! it. `docs/nodes.md` lists the fields with their units. An unknown value is `null`, never a number.
+//! it. `docs/nodes.md` lists the fields with their units. An unknown value is `null`, never a
+//! number.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
 //! The reasons for which the server closes a connection, and their close codes (RFC 6455 section
 //! 7.4). This is the only table of close codes. The range states whether the client should
 //! reconnect: with 3000–3499 and 4000–4499 it should, with 3500–3999 and 4500–4999 it should not.
-//! Codes below 3000 are the RFC's own: after 1011, a fault of the node, the client should reconnect;
-//! the others report a fault in the client's program, which a new connection would only repeat.
+//! Codes below 3000 are the RFC's own: after 1011, a fault of the node, the client should
+//! reconnect; the others report a fault in the client's program, which a new connection would only
+//! repeat.
 
 /// A reason to end a connection. Refusing one command is another thing: see
 /// [`CommandError`](crate::protocol::CommandError).
@@ -110,14 +111,15 @@ impl Disconnect {
         }
     }
 
-    /// Whether the client should reconnect. After a fault of its own program it should not, because a
-    /// new connection would only repeat it.
+    /// Whether the client should reconnect. After a fault of its own program it should not, because
+    /// a new connection would only repeat it.
     pub fn invites_return(self) -> bool {
         matches!(self.code(), 1011 | 3000..3500 | 4000..4500)
     }
 
-    /// Whether the frames still queued for the client are discarded, so that the close frame is next.
-    /// A slow reader would otherwise receive it only after all frames that it was too slow for.
+    /// Whether the frames still queued for the client are discarded, so that the close frame is
+    /// next. A slow reader would otherwise receive it only after all frames that it was too slow
+    /// for.
     pub fn discards_outbox(self) -> bool {
         matches!(self, Disconnect::Slow)
     }

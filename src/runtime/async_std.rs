@@ -1,6 +1,5 @@
-//! The seam over async-std, the default. Its executor runs as many threads as there are processors,
-//! or
-//! `ASYNC_STD_THREAD_COUNT`.
+//! The runtime interface over async-std, the default. Its executor runs one thread per processor,
+//! or `ASYNC_STD_THREAD_COUNT` threads.
 
 use std::future::Future;
 use std::io;

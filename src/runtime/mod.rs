@@ -1,6 +1,6 @@
-//! The one place that names a runtime: tasks, time, TCP and signals, the same over async-std
-//! (feature
-//! `rt-async-std`, the default) and smol (`rt-smol`). With both features on, async-std is used.
+//! The only module that names a runtime: tasks, time, TCP and signals, with the same interface over
+//! async-std (feature `rt-async-std`, the default) and smol (`rt-smol`). With both features on,
+//! async-std is used.
 //!
 //! Both share one reactor thread for sockets and timers and differ in the executor, whose number of
 //! threads the environment chooses: `ASYNC_STD_THREAD_COUNT` (default: one per processor) or
@@ -32,13 +32,14 @@ mod platform;
 #[path = "smol.rs"]
 mod platform;
 
-/// How many connections the kernel may hold ready for `accept`: a herd that returns at once must
-/// not see resets. The kernel lowers it to `net.core.somaxconn`, which is 4,096 by default.
+/// How many connections the kernel may hold ready for `accept`: many clients that reconnect at once
+/// must not receive resets. The kernel lowers it to `net.core.somaxconn`, which is 4,096 by
+/// default.
 const BACKLOG: i32 = 4096;
 
 /// An outgoing connection that is silent for 15 s is probed every 5 s and given up after three
-/// probes: the last resort under the pings of whoever uses it, so that even a forgotten socket ends
-/// within half a minute.
+/// probes: the last resort below the pings of its user, so that even a forgotten socket ends within
+/// half a minute.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(15))
     .with_interval(Duration::from_secs(5))
@@ -54,8 +55,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     platform::block_on(future)
 }
 
-/// Starts a task of its own that nobody waits for. If it panics, it alone ends: the threads of the
-/// executor go on.
+/// Starts a detached task. If it panics, only this task ends: the threads of the executor go on.
 pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     platform::spawn(future);
 }
@@ -198,7 +198,7 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     platform::resolve(bare, port).await
 }
 
-/// A listening TCP socket; dropping it refuses those who come later.
+/// A listening TCP socket; after it is dropped, new connections are refused.
 #[derive(Debug)]
 pub struct Listener {
     acceptor: platform::Acceptor,
@@ -212,7 +212,7 @@ impl Listener {
         let socket =
             socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        // Whoever is accepted inherits it: a system call less for each.
+        // Accepted sockets inherit the option: one system call less for each.
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
@@ -230,18 +230,18 @@ impl Listener {
         self.local
     }
 
-    /// The next connection, with `TCP_NODELAY`, and its peer. What to do about an error says
-    /// [`accept_failure`].
+    /// The next connection, with `TCP_NODELAY`, and its peer. [`accept_failure`] classifies an
+    /// error.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         let (stream, peer) = platform::accept(&self.acceptor).await?;
         Ok((Socket { stream }, peer))
     }
 }
 
-/// What an error of [`Listener::accept`] asks of the loop around it.
+/// The class of an error of [`Listener::accept`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptFailure {
-    /// It concerns this one connection, which is gone: accept the next at once.
+    /// The error concerns only this connection, which is closed: accept the next at once.
     Transient,
     /// Descriptors or memory are used up: wait a little, then go on. The connections wait in the
     /// backlog.
@@ -250,8 +250,8 @@ pub enum AcceptFailure {
     Fatal,
 }
 
-/// Judges an error of [`Listener::accept`] by accept(2), which on Linux also reports the network
-/// errors that befell a connection while it waited in the backlog.
+/// Classifies an error of [`Listener::accept`] by accept(2), which on Linux also reports the
+/// network errors that befell a connection while it waited in the backlog.
 pub fn accept_failure(error: &io::Error) -> AcceptFailure {
     match Errno::from_io_error(error) {
         Some(

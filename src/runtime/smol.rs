@@ -1,5 +1,5 @@
-//! The seam over smol. Its executor runs one thread, or as many as `SMOL_THREADS` says; `block_on`
-//! adds none.
+//! The runtime interface over smol. Its executor runs one thread, or `SMOL_THREADS` threads;
+//! `block_on` adds none.
 
 use std::future::Future;
 use std::io;

@@ -16,7 +16,7 @@ fn loopback() -> Listener {
     Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port")
 }
 
-/// Both ends of one connection: who connected, who accepted.
+/// Both ends of one connection: the connecting one, the accepting one.
 async fn pair() -> (Socket, Socket) {
     let listener = loopback();
     let (ours, theirs) = futures::join!(connect(listener.local_addr(), LONG), listener.accept());
@@ -209,7 +209,7 @@ fn a_port_in_use_is_refused_and_a_freed_one_taken_at_once() {
 }
 
 #[test]
-fn accept_failures_are_told_apart() {
+fn accept_failures_are_classified() {
     use AcceptFailure::*;
     let table = [
         (Errno::CONNABORTED, Transient),

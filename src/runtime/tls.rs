@@ -1,5 +1,5 @@
-//! TLS towards others (`rediss://`, `https://`): rustls over the runtime's own socket. Towards
-//! clients it is a proxy's work.
+//! TLS for outgoing connections (`rediss://`, `https://`): rustls over the runtime's own socket.
+//! TLS for clients is the task of a proxy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub use futures_rustls::{TlsConnector, client::TlsStream};
 
 use crate::runtime::Socket;
 
-/// Why TLS cannot be spoken, told before the first connection.
+/// Why TLS cannot be used, detected before the first connection.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("{file}: {error}; give a file of certificates in PEM form", file = .0.display(), error = .1)]
@@ -24,7 +24,7 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// Speaks TLS with servers whose certificates were signed by the authorities in the file, or by the
+/// A connector for servers whose certificates were signed by the authorities in the file, or by the
 /// public ones.
 pub fn connector(authorities: Option<&Path>) -> Result<TlsConnector, TlsError> {
     let roots = match authorities {
@@ -46,13 +46,13 @@ fn read_authorities(file: &Path) -> Result<RootCertStore, TlsError> {
     for certificate in CertificateDer::pem_file_iter(file).map_err(wrong)? {
         roots.add(certificate.map_err(wrong)?)?;
     }
-    match roots.is_empty() {
-        true => Err(TlsError::Empty(file.to_owned())),
-        false => Ok(roots),
+    if roots.is_empty() {
+        return Err(TlsError::Empty(file.to_owned()));
     }
+    Ok(roots)
 }
 
-/// Shakes hands with the server that should be `host`.
+/// Performs the handshake with the server, whose certificate must be for `host`.
 pub async fn handshake(
     connector: &TlsConnector,
     host: &str,

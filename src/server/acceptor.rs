@@ -1,5 +1,6 @@
-//! The accept loop: it accepts connections, more slowly while the dispatcher lags, and refuses those
-//! above the limit. A full node still answers health checks, so that it is not taken for a dead one.
+//! The accept loop: it accepts connections, more slowly while the dispatcher lags, and refuses
+//! those above the limit. A full node still answers health checks, so that it is not taken for a
+//! dead one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,7 +38,7 @@ const FULL_PERMITS: usize = 64;
 /// no connections is useless.
 pub struct Acceptor {
     listener: Listener,
-    entrance: Entrance,
+    listener_kind: Entrance,
     node: Arc<Node>,
     /// Connections that may be open at once.
     max: u64,
@@ -54,7 +55,7 @@ impl Acceptor {
     /// broken.
     pub fn new(
         listener: Listener,
-        entrance: Entrance,
+        listener_kind: Entrance,
         node: Arc<Node>,
         max: u64,
         stop: flume::Receiver<()>,
@@ -62,7 +63,7 @@ impl Acceptor {
     ) -> Self {
         Self {
             listener,
-            entrance,
+            listener_kind,
             node,
             max,
             stop,
@@ -116,7 +117,13 @@ impl Acceptor {
         let node = self.node.clone();
         if node.metrics.connections_open.get() < self.max {
             let counted = Counted::new(node.metrics.clone());
-            return runtime::spawn(transport::serve(node, socket, peer, self.entrance, counted));
+            return runtime::spawn(transport::serve(
+                node,
+                socket,
+                peer,
+                self.listener_kind,
+                counted,
+            ));
         }
         self.log_refusal("the connection limit is reached");
         // One of the references is the acceptor's.

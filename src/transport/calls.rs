@@ -1,5 +1,5 @@
-//! Executes a call of the HTTP API: sends its commands to the dispatcher and collects the answers. A
-//! command without an answer in time gets an error that states whether it may have taken effect.
+//! Executes a call of the HTTP API: sends its commands to the dispatcher and collects the answers.
+//! A command without an answer in time gets an error that states whether it may have taken effect.
 
 use crate::api::{self, Asked, Found, Waiting};
 use crate::dispatcher::{Event, Now};
@@ -14,8 +14,8 @@ use crate::runtime;
 use super::{Entrance, Node};
 
 /// The endpoint of a request, if this listener serves the API.
-pub fn find<'a>(node: &Node, entrance: Entrance, request: &'a Request) -> Found<'a> {
-    match entrance {
+pub fn find<'a>(node: &Node, listener_kind: Entrance, request: &'a Request) -> Found<'a> {
+    match listener_kind {
         Entrance::Public if node.api_apart => Found::NotFound,
         _ => api::find(request.method, &request.path),
     }
@@ -28,11 +28,11 @@ pub fn find<'a>(node: &Node, entrance: Entrance, request: &'a Request) -> Found<
 /// As for [`api::Gate::admit`] and [`api::check_type`].
 pub fn admit(
     node: &Node,
-    entrance: Entrance,
+    listener_kind: Entrance,
     request: &Request,
     found: &Found<'_>,
 ) -> Result<(), Refusal> {
-    match (found, entrance) {
+    match (found, listener_kind) {
         (Found::NotFound, _) | (Found::Metrics, Entrance::Backends) => Ok(()),
         _ => {
             let key = node.gate.admit(request)?;

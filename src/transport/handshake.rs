@@ -1,6 +1,6 @@
 //! The server's half of the WebSocket handshake as plain logic, RFC 6455 sections 4.2.1 and 4.2.2.
-//! Everything is judged before 101 is said, and whatever is refused ends the connection: a proxy
-//! that already believes in the tunnel would forward the next bytes unseen.
+//! Everything is checked before 101 is sent, and a refusal ends the connection: a proxy that has
+//! already switched to a tunnel would forward the next bytes without inspection.
 
 #[cfg(test)]
 mod tests;
@@ -11,18 +11,18 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::http::{Authority, Method, Refusal, Request, Status, Version};
 
-/// What a handshake must fit besides the RFC.
+/// The requirements for a handshake besides the RFC.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rules<'a> {
     /// Foreign pages that may connect: whole origins such as `https://chat.example`, compared in
     /// any case, since scheme and host have none. Pages of the node's own host need no entry;
-    /// `null` is never let in.
+    /// `null` is never accepted.
     pub origins: &'a [String],
-    /// Where this is set, pages of the node's own host are let in only if that host is this address
-    /// or another of this machine alone. A page can have its name point to the reader's machine
-    /// (DNS rebinding), and would then be of the same host as a node there that believes everyone.
+    /// If set, pages of the node's own host are accepted only if that host is this address or
+    /// another of this machine. A page can let its name resolve to the user's machine (DNS
+    /// rebinding), and would then be same-origin with a node there in open mode.
     pub own_hosts: Option<IpAddr>,
-    /// The subprotocols spoken on this path; the client's order decides.
+    /// The subprotocols of this path; the client's order decides.
     pub protocols: &'a [&'static str],
 }
 
@@ -52,17 +52,17 @@ impl Accepted {
     }
 }
 
-/// Whether the request asks to become a WebSocket. HTTP/1.0 cannot, whatever it says (RFC 9110
-/// section 7.8).
+/// Whether the request asks for an upgrade to WebSocket. HTTP/1.0 cannot, whatever its fields are
+/// (RFC 9110 section 7.8).
 pub fn wants_upgrade(request: &Request) -> bool {
     request.version == Version::Http11 && request.lists("upgrade", "websocket")
 }
 
-/// Judges a request to a WebSocket path. Extension offers are ignored.
+/// Checks a request to a WebSocket path. Extension offers are ignored.
 ///
 /// # Errors
-/// 405 for other methods than GET, 505 for HTTP/1.0, 426 without a wish for WebSocket version 13,
-/// 403 for a page of a foreign origin, 400 for the rest.
+/// 405 for other methods than GET, 505 for HTTP/1.0, 426 without a request for WebSocket version
+/// 13, 403 for a page of a foreign origin, 400 for the rest.
 pub fn judge(request: &Request, rules: &Rules<'_>) -> Result<Accepted, Refusal> {
     if request.method != Method::Get {
         let refusal = Refusal::new(Status::MethodNotAllowed, "Open a WebSocket with GET.");
@@ -76,7 +76,7 @@ pub fn judge(request: &Request, rules: &Rules<'_>) -> Result<Accepted, Refusal> 
     }
     if !wants_upgrade(request) {
         return Err(upgrade_required(
-            "This path speaks WebSocket: send Upgrade: websocket.",
+            "This path is for WebSockets: send Upgrade: websocket.",
         ));
     }
     if !request.lists("connection", "upgrade") {
@@ -122,8 +122,8 @@ fn is_key(key: &str) -> bool {
             .is_some_and(|digits| digits.bytes().all(alphabet))
 }
 
-/// Origin tells which page a browser runs (RFC 6455 section 10.2); programs send none, or lie, so a
-/// missing one passes and a right one proves nothing about the user.
+/// Origin names the page that a browser runs (RFC 6455 section 10.2); programs send none, or any,
+/// so a missing one is accepted and a valid one proves nothing about the user.
 fn check_origin(request: &Request, rules: &Rules<'_>) -> Result<(), Refusal> {
     let mut sent = request.headers("origin");
     let Some(origin) = sent.next() else {
@@ -144,7 +144,8 @@ fn check_origin(request: &Request, rules: &Rules<'_>) -> Result<(), Refusal> {
     if !own {
         return Err(Refusal::new(
             Status::Forbidden,
-            "Open the page as localhost: an open node lets no pages of other hosts in, unless --allow-origin names them.",
+            "Open the page as localhost: an open node accepts no pages of other hosts, unless \
+             --allow-origin names them.",
         ));
     }
     Err(Refusal::new(
@@ -166,7 +167,7 @@ fn is_own_host(host: &str, listen: IpAddr) -> bool {
 }
 
 /// Whether an origin of the web names the host and port that the request was sent to. TLS ends at a
-/// proxy, so the scheme is not known here; it only tells which port a missing one stands for.
+/// proxy, so the scheme is unknown here; it only determines the default port.
 fn is_same_host(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else {
         return false;
@@ -184,8 +185,8 @@ fn is_same_host(origin: &str, host: &str) -> bool {
     origin.is_some() && origin == place(host)
 }
 
-/// The answer is our own spelling of a known name: nothing of the client's is echoed. Each offer is
-/// looked at once, however many there are.
+/// The answer is the server's spelling of a known name: no client text is echoed. Each offer is
+/// compared once, however many there are.
 fn choose_protocol(request: &Request, known: &[&'static str]) -> Option<&'static str> {
     let mut offers = request.elements("sec-websocket-protocol");
     offers.find_map(|offer| known.iter().copied().find(|name| *name == offer))

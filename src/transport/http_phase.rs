@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::AsyncWriteExt;
 
 use super::{
-    Entrance, NATIVE_PATH, Node, SUBPROTOCOL, Socket, Speaks, Upgraded, calls, finish, timed_out,
+    Endpoint, Entrance, NATIVE_PATH, Node, SUBPROTOCOL, Socket, Upgraded, calls, finish, timed_out,
 };
 use crate::dispatcher::Now;
 use crate::http::{
@@ -46,12 +46,12 @@ pub async fn serve<S: Socket>(
     node: &Node,
     socket: S,
     peer: SocketAddr,
-    entrance: Entrance,
+    listener_kind: Entrance,
 ) -> io::Result<Option<Upgraded>> {
     let mut connection = HttpConnection {
         node,
         socket,
-        entrance,
+        listener_kind,
         buffer: Vec::new(),
     };
     let mut first = true;
@@ -62,11 +62,11 @@ pub async fn serve<S: Socket>(
             Head::Closed => return Ok(None),
         };
         first = false;
-        if let Some(speaks) = connection.endpoint(&request) {
-            return connection.upgrade(&request, peer, speaks).await;
+        if let Some(endpoint) = connection.endpoint_of(&request) {
+            return connection.upgrade(&request, peer, endpoint).await;
         }
-        let found = calls::find(node, entrance, &request);
-        if let Err(refusal) = calls::admit(node, entrance, &request, &found) {
+        let found = calls::find(node, listener_kind, &request);
+        if let Err(refusal) = calls::admit(node, listener_kind, &request, &found) {
             return connection
                 .refuse(refusal, request.method == Method::Head)
                 .await;
@@ -95,7 +95,7 @@ pub async fn serve<S: Socket>(
 struct HttpConnection<'a, S> {
     node: &'a Node,
     socket: S,
-    entrance: Entrance,
+    listener_kind: Entrance,
     /// Bytes read and not yet consumed.
     buffer: Vec<u8>,
 }
@@ -165,7 +165,8 @@ impl<S: Socket> HttpConnection<'_, S> {
         .await
     }
 
-    /// Reads the body, even of a request that needs none, because the next request begins behind it.
+    /// Reads the body, even of a request that needs none, because the next request begins behind
+    /// it.
     async fn body(&mut self, request: &Request) -> io::Result<Result<Vec<u8>, BodyTimeout>> {
         let length = request.content_length as usize;
         let time = self.node.limits.head_timeout;
@@ -190,7 +191,7 @@ impl<S: Socket> HttpConnection<'_, S> {
     /// The response to a request that is neither a call nor a WebSocket.
     fn page(&self, request: &Request) -> Response {
         let is_check = [LIVE_PATH, READY_PATH].contains(&request.path.as_str());
-        if self.entrance == Entrance::Backends && !is_check {
+        if self.listener_kind == Entrance::Backends && !is_check {
             let reason = "Nothing is here: this is the listener of the HTTP API.";
             return Response::error(Status::NotFound, reason);
         }
@@ -198,32 +199,33 @@ impl<S: Socket> HttpConnection<'_, S> {
     }
 
     /// The protocol of the path, if it is a WebSocket endpoint.
-    fn endpoint(&self, request: &Request) -> Option<Speaks> {
-        if self.entrance == Entrance::Backends {
+    fn endpoint_of(&self, request: &Request) -> Option<Endpoint> {
+        if self.listener_kind == Entrance::Backends {
             return None;
         }
         if request.path == NATIVE_PATH {
-            return Some(Speaks::Protocol(Protocol::Native));
+            return Some(Endpoint::Protocol(Protocol::Native));
         }
         let echo = self.node.echo_path.as_ref() == Some(&request.path);
-        echo.then_some(Speaks::Echo)
+        echo.then_some(Endpoint::Echo)
     }
 
     async fn upgrade(
         mut self,
         request: &Request,
         peer: SocketAddr,
-        speaks: Speaks,
+        endpoint: Endpoint,
     ) -> io::Result<Option<Upgraded>> {
         let rules = Rules {
             origins: &self.node.origins,
             own_hosts: self.node.own_hosts,
             protocols: &[SUBPROTOCOL],
         };
-        let judged = handshake::judge(request, &rules);
-        let judged = judged.and_then(|accepted| Ok((accepted, self.identify(request, speaks)?)));
-        let (accepted, identity) = match judged {
-            Ok(judged) => judged,
+        let checked = handshake::judge(request, &rules);
+        let checked =
+            checked.and_then(|accepted| Ok((accepted, self.identify(request, endpoint)?)));
+        let (accepted, identity) = match checked {
+            Ok(checked) => checked,
             Err(refusal) => return self.refuse(refusal, request.method == Method::Head).await,
         };
         let state = self.node.readiness.state();
@@ -244,7 +246,7 @@ impl<S: Socket> HttpConnection<'_, S> {
         // The WebSocket keeps this buffer for as long as it lives: release the space of the head.
         self.buffer.shrink_to_fit();
         Ok(Some(Upgraded {
-            speaks,
+            endpoint,
             answer: accepted.response(),
             rest: self.buffer,
             client,
@@ -258,11 +260,11 @@ impl<S: Socket> HttpConnection<'_, S> {
     fn identify(
         &self,
         request: &Request,
-        speaks: Speaks,
+        endpoint: Endpoint,
     ) -> Result<Option<Arc<Identity>>, Refusal> {
-        match speaks {
-            Speaks::Echo => Ok(None),
-            Speaks::Protocol(_) => {
+        match endpoint {
+            Endpoint::Echo => Ok(None),
+            Endpoint::Protocol(_) => {
                 let identity = self.node.auth.of_handshake(request, Now::read().unix_ms)?;
                 Ok(identity.map(Arc::new))
             }
@@ -316,7 +318,7 @@ pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
     let mut connection = HttpConnection {
         node,
         socket,
-        entrance: Entrance::Public,
+        listener_kind: Entrance::Public,
         buffer: Vec::new(),
     };
     match runtime::timeout(FULL_TIMEOUT, connection.whole_head()).await {

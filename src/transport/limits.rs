@@ -1,4 +1,4 @@
-//! How far a stranger may go, as plain logic: token buckets, the frames of one message, what one
+//! The limits of clients, as plain logic: token buckets, the frames of one message, what one
 //! session may send, and the connections of one address. `docs/limits.md` lists every limit with
 //! its option, its answer and its figure.
 

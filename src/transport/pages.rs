@@ -1,6 +1,6 @@
 //! The pages a node serves by itself: the chat page and its scripts, and the two health checks.
-//! Files are embedded in the binary or handed in by whoever read a directory; browsers keep them
-//! and ask with If-None-Match whether they are current.
+//! Files are embedded in the binary or read from a directory at the start; browsers cache them and
+//! revalidate them with If-None-Match.
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +16,7 @@ use crate::http::{LIVE_PATH, Method, READY_PATH, Request, Response, Status};
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; \
                                        base-uri 'none'; form-action 'self'";
 
-/// Whether this node wants clients. That it lives is proven by answering at all.
+/// Whether this node accepts clients. That it is alive follows from any answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     Ready,
@@ -117,13 +117,13 @@ enum Page<'a> {
     File(&'a Asset),
 }
 
-/// Whether a request asks how the node is, which even a node without room for clients answers.
+/// Whether a request is a health check, which even a full node answers.
 pub fn is_health_check(request: &Request) -> bool {
     matches!(request.path.as_str(), LIVE_PATH | READY_PATH)
 }
 
-/// Answers what is no WebSocket and no call. The body of the answer to a HEAD is left out where the
-/// response is encoded.
+/// Answers a request that is neither a WebSocket nor a call. The body of the answer to a HEAD is
+/// left out where the response is encoded.
 pub fn answer(request: &Request, assets: &Assets, health: &Health) -> Response {
     let page = match request.path.as_str() {
         LIVE_PATH => Some(Page::Live),

@@ -13,8 +13,8 @@ use crate::protocol::disconnect::Disconnect;
 use crate::runtime;
 use crate::transport::limits::{IngressMeter, Verdict};
 
-/// The least number of bytes that one read counts as: many small reads cost the node more than a few
-/// large ones.
+/// The least number of bytes that one read counts as: many small reads cost the node more than a
+/// few large ones.
 const MIN_READ: u16 = 64;
 
 /// What reading a session needs of the connection.
@@ -82,7 +82,8 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
         self.verdict = self.verdict.or(found);
     }
 
-    /// Charges the bytes and commands since the last charge, if any, and starts the resulting pause.
+    /// Charges the bytes and commands since the last charge, if any, and starts the resulting
+    /// pause.
     fn settle(&mut self) {
         if self.bytes == 0 && self.commands == 0 {
             return;

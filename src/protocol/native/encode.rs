@@ -305,8 +305,8 @@ fn encode(json: &Json<'_>) -> Bytes {
     frames.freeze()
 }
 
-/// Appends a message as one frame. Encoded by hand because every delivery passes here; the alphabets
-/// of names need no escaping.
+/// Appends a message as one frame. Encoded by hand because every delivery passes here; the
+/// alphabets of names need no escaping.
 pub fn message(message: &Message<'_>, frames: &mut BytesMut) {
     let publication = message.publication;
     frames.reserve(publication.data.get().len() + 192);

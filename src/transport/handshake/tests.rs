@@ -70,7 +70,7 @@ fn http_1_0_cannot_upgrade() {
 }
 
 #[test]
-fn a_refused_version_is_told_the_right_one() {
+fn unsupported_versions_get_the_supported_one() {
     let request = request(b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut out = Vec::new();
     judge(&request, &Rules::default())

@@ -13,8 +13,8 @@ pub struct Addresses(Arc<Table>);
 #[derive(Debug)]
 struct Table {
     most: usize,
-    /// A lock, because connections begin and end in tasks of their own; it is held for one look
-    /// into the map.
+    /// A lock, because connections begin and end in different tasks; it is held for one access to
+    /// the map.
     open: Mutex<HashMap<Subscriber, usize>>,
 }
 
@@ -25,14 +25,14 @@ enum Subscriber {
     V6([u16; 4]),
 }
 
-/// A place among the connections of an address; its drop gives it back.
+/// A permit for a connection of an address; dropping it returns the permit.
 #[derive(Debug)]
 pub struct Claim {
     table: Arc<Table>,
     subscriber: Subscriber,
 }
 
-/// The address has as many connections as it may have.
+/// The address has reached its limit of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany;
 
@@ -46,7 +46,7 @@ impl Addresses {
         (most > 0).then(|| Self(Arc::new(table())))
     }
 
-    /// Takes a place for a connection of this address.
+    /// Acquires a permit for a connection of this address.
     pub fn claim(&self, address: IpAddr) -> Result<Claim, TooMany> {
         let subscriber = Subscriber::of(address);
         let mut open = self.0.lock();
@@ -116,10 +116,10 @@ mod tests {
     }
 
     #[test]
-    fn each_address_has_its_own_places_and_gets_them_back() {
+    fn addresses_have_permits_of_their_own_and_reuse_them() {
         let addresses = Addresses::new(2).unwrap();
         let first = claim(&addresses, "192.0.2.1").unwrap();
-        // The same address in IPv6 clothes.
+        // The same address, as an IPv4-mapped IPv6 address.
         let second = claim(&addresses, "::ffff:192.0.2.1").unwrap();
         assert_eq!(claim(&addresses, "192.0.2.1").unwrap_err(), TooMany);
         let other = claim(&addresses, "192.0.2.2").unwrap();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_forgets_who_is_gone_and_refusals_leave_nothing() {
+    fn table_holds_only_addresses_with_connections() {
         let addresses = Addresses::new(1).unwrap();
         let claims: Vec<_> = (0..10_000_u32)
             .map(|n| addresses.claim(IpAddr::V4(n.into())).unwrap())
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_is_no_limit() {
+    fn zero_means_no_limit() {
         assert!(Addresses::new(0).is_none());
     }
 }

@@ -1,13 +1,13 @@
 //! Follows the frames in a stream of bytes (RFC 6455 section 5.2) without keeping any of it, to
 //! count the frames of the message that is under way: the codec behind it bounds a message's bytes,
-//! but empty frames have none. What breaks the rules is not judged here; the codec does that.
+//! but empty frames have none. The codec detects protocol violations, not this file.
 
 /// Where the stream stands: how much of the present frame is still to come, and how many frames its
 /// message has had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fragments {
     /// Bytes of the present frame still to come: of its length field, or, when that is read, of its
-    /// mask and payload. A frame longer than this can tell is refused by the codec before its end.
+    /// mask and payload. The codec refuses a frame longer than this can hold before its end.
     left: u32,
     /// Frames of the message under way; 0 between two messages.
     count: u32,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn no_length_makes_it_stumble() {
+    fn any_frame_length_is_followed() {
         for length in [u64::MAX, 1 << 62, u64::from(u32::MAX), 1 << 32] {
             let mut fragments = Fragments::default();
             let mut header = vec![FIN | 0x1, MASKED | 127];
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_small_because_every_connection_has_one() {
+    fn state_is_small_because_every_connection_has_one() {
         assert!(size_of::<Fragments>() <= 12, "{}", size_of::<Fragments>());
     }
 }

@@ -1,6 +1,6 @@
-//! What one session may send: commands and bytes by their rates, frames of a message by number, a
-//! message by time. The reader tells of every piece it got before it asks for the next, and is told
-//! whether to go on, to wait, or to end.
+//! The limits of what one session sends: commands and bytes by rate, frames of a message by number,
+//! a message by time. The reader reports every read before the next one, and receives the verdict
+//! to continue, to pause, or to end.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct IngressLimits {
     pub message_timeout: Duration,
 }
 
-/// What the reader does next.
+/// The next step of the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Go,
@@ -31,7 +31,7 @@ pub enum Verdict {
     End(Disconnect),
 }
 
-/// What is known of one session. Times are nanoseconds of one clock for all sessions.
+/// The state of one session. Times are nanoseconds of one clock for all sessions.
 ///
 /// ```text
 ///           bucket in debt                       still in debt after `rate_timeout`
@@ -40,9 +40,9 @@ pub enum Verdict {
 ///      └──────────────────────┘ everything the client has sent is read
 /// ```
 ///
-/// So a client that sends a lot, or that always waits for an answer before it goes on, is slowed
-/// down for as long as it likes; only one that has more to say all the time, however often it is
-/// made to wait, is ended.
+/// So a client that sends a burst, or that waits for each answer before it goes on, is only slowed
+/// down, for any time; only a client whose data never runs out in spite of the pauses is
+/// disconnected.
 #[derive(Debug, Default)]
 pub struct IngressMeter {
     commands: Bucket,
@@ -136,7 +136,7 @@ mod tests {
         }
     }
 
-    /// A client that always has more to say: when it is ended, and how much it got through.
+    /// A client whose data never runs out: when it is disconnected, and how much was read of it.
     fn flood(mut charge: impl FnMut(u64) -> Verdict) -> (u64, u64) {
         let (mut now, mut turns) = (0, 0);
         loop {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_at_its_rate_never_waits_and_one_over_it_waits_and_is_ended_after_the_timeout() {
+    fn sessions_over_their_rate_pause_and_end_after_the_timeout() {
         let limits = limits();
         let mut intake = IngressMeter::default();
         for second in 0..1000 {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_read_to_the_end_is_slowed_for_as_long_as_it_likes() {
+    fn sessions_whose_data_runs_out_are_only_slowed_down() {
         let limits = limits();
         let mut intake = IngressMeter::default();
         let mut now = 0;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn no_pause_is_longer_than_what_is_left_to_the_session() {
+    fn pauses_end_at_the_rate_timeout() {
         let limits = limits();
         let mut intake = IngressMeter::default();
         let pause = intake.charge(&limits, 1_000_000, 0, 0);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn without_rates_only_frames_and_time_count() {
+    fn frames_and_time_are_limited_without_rates() {
         let limits = IngressLimits {
             commands: None,
             bytes: None,
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_drips_in_is_given_up_and_one_that_follows_it_has_its_own_time() {
+    fn slow_messages_time_out_each_for_itself() {
         let limits = limits();
         let mut intake = IngressMeter::default();
         let minute = 60_000 * MILLI;
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_small_because_every_connection_has_one() {
+    fn state_is_small_because_every_connection_has_one() {
         assert!(
             size_of::<IngressMeter>() <= 40,
             "{}",

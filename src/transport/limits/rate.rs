@@ -32,8 +32,8 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Takes `units`, always, and tells how long to wait before more is taken: not at all, unless
-    /// the bucket is now in debt.
+    /// Takes `units`, always, and returns the pause before more may be taken: zero, unless the
+    /// bucket is now in debt.
     pub fn take(&mut self, rate: &Rate, units: u32, now: u64) -> Duration {
         let time = u64::from(units) * SECOND / rate.per_second;
         self.full_at = self.full_at.max(now) + time;
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_bucket_gives_its_burst_at_once_and_then_its_rate() {
+    fn full_bucket_allows_its_burst_and_then_its_rate() {
         let rate = Rate::new(100, 2).unwrap();
         let mut bucket = Bucket::default();
         for _ in 0..200 {
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_that_rests_is_full_and_never_fuller() {
+    fn idle_bucket_refills_up_to_its_burst() {
         let rate = Rate::new(10, 2).unwrap();
         let mut bucket = Bucket::default();
         bucket.take(&rate, 20, 0);
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn over_any_hour_no_more_passes_than_rate_and_burst_allow() {
+    fn units_per_hour_are_bounded_by_rate_and_burst() {
         let mut random = fastrand::Rng::with_seed(7);
         for (per_second, seconds) in [(1, 2), (100, 2), (262_144, 4), (1 << 30, 4)] {
             let rate = Rate::new(per_second, seconds).unwrap();
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn no_units_a_second_is_no_limit() {
+    fn zero_rate_means_no_limit() {
         assert_eq!(Rate::new(0, 2), None);
     }
 }

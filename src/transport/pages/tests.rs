@@ -160,7 +160,7 @@ fn tags_follow_the_content() {
 }
 
 #[test]
-fn health_says_alive_always_and_ready_only_when_ready() {
+fn healthz_always_succeeds_and_readyz_only_when_ready() {
     assert_eq!(ask("GET", "/healthz").status, Status::Ok);
     assert_eq!(ask("GET", "/readyz").status, Status::Ok);
     assert_eq!(
