@@ -397,7 +397,7 @@ impl Config {
     }
 
     /// The limits that are not configured, with their effective values, as comments. They are not
-    /// printed as keys: an operator who adds keys for tokens to the printed file needs the defaults
+    /// printed as keys: an operator that adds keys for tokens to the printed file needs the defaults
     /// that apply then.
     fn default_limits(&self) -> impl Iterator<Item = String> {
         let address = self.address_connections().to_string();

@@ -131,7 +131,7 @@ pub struct Request {
 
 impl Request {
     /// The first value of a field, by its lower-case name. Bytes that are not UTF-8 were replaced
-    /// by U+FFFD: such a value is still there, and equals nothing that anyone compares it with.
+    /// by U+FFFD: such a value is present, and equals no expected value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers(name).next()
     }

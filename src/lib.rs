@@ -1,6 +1,6 @@
 //! Switchboard is a distributed WebSocket server: a client connects to any node and reaches
-//! everyone, and nothing acknowledged is lost, doubled or out of order. This page is the map of the
-//! crate; the head of each file describes its contents.
+//! everyone, and nothing acknowledged is lost, doubled or out of order. This page is an overview
+//! of the crate; the head of each file describes its contents.
 //!
 //! # The path of a message
 //!
@@ -59,7 +59,7 @@
 //! cluster would split in silence).
 
 #![forbid(unsafe_code)]
-// The documentation is for those who work on the crate: it is built with its private parts.
+// The documentation is for developers of the crate: it is built with its private items.
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod api;

@@ -145,7 +145,7 @@ impl Shared {
 
     fn accept(&self, line: &[u8]) {
         let mut state = self.lock();
-        // Other output without a line end may stand in front of a mark.
+        // Other output without a line end may precede a mark.
         let (line, mark) = match line.strip_suffix(MARK) {
             Some(front) => (front, true),
             None => (line, false),

@@ -283,7 +283,10 @@ impl Deliverer {
                 .is_none_or(|last| last.elapsed() > DROPPED_LOG_INTERVAL)
             {
                 self.dropped_logged = Some(Instant::now());
-                log::error!(total = total.get(); "dropped webhook events: there were too many, or they were too old");
+                log::error!(
+                    total = total.get();
+                    "dropped webhook events: there were too many, or they were too old"
+                );
             }
         }
         self.plan.on_answer(claim.time, &claim.done, turn.held);
@@ -325,7 +328,10 @@ impl Deliverer {
                 self.plan.failed(Instant::now(), fastrand::f64());
                 let reason = error.to_string();
                 if reason != self.last_error {
-                    log::warn!(url:% = url, reason = reason.as_str(); "the webhook receiver did not accept events; retrying");
+                    log::warn!(
+                        url:% = url, reason = reason.as_str();
+                        "the webhook receiver did not accept events; retrying"
+                    );
                     self.last_error = reason;
                 }
             }

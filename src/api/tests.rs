@@ -51,7 +51,7 @@ fn body(response: &Response) -> Value {
 }
 
 #[test]
-fn every_path_is_a_route_another_method_or_nothing() {
+fn paths_map_to_routes_methods_or_nothing() {
     use Method::{Delete, Get, Head, Options, Post, Put};
     let table = [
         (Post, "/rooms/a/messages", "/rooms/{room}/messages a"),

@@ -139,7 +139,8 @@ impl Keys {
     }
 }
 
-/// A header that is JSON all the same, but has no algorithm that is ever verified, like `none`.
+/// The error for an unreadable header. Three parts mean an algorithm that is never verified, like
+/// `none`.
 fn unreadable(token: &str) -> TokenError {
     match token.bytes().filter(|byte| *byte == b'.').count() {
         2 => TokenError::Algorithm,
@@ -214,8 +215,8 @@ fn from_pem(text: &str) -> Result<(Algorithm, DecodingKey), KeyProblem> {
     Err(KeyProblem::Kind)
 }
 
-/// A JWK set (RFC 7517 section 5). Keys for encryption are not ours and passed over; everything
-/// else must be usable.
+/// A JWK set (RFC 7517 section 5). Keys for encryption are skipped; every other key must
+/// be usable.
 fn from_jwks(text: &str) -> Result<Vec<Key>, KeyProblem> {
     #[derive(Deserialize)]
     struct Set<'a> {

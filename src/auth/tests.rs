@@ -104,7 +104,7 @@ fn with(change: Value) -> Value {
 }
 
 #[test]
-fn claims_are_taken_or_refused_row_by_row() {
+fn claims_are_accepted_or_refused() {
     let verifier = verifier(true, &[]).unwrap();
     let long = "x".repeat(510);
     let rows = [
@@ -163,7 +163,7 @@ fn claims_are_taken_or_refused_row_by_row() {
 }
 
 #[test]
-fn who_the_token_is_for_and_from_is_judged_where_that_is_configured() {
+fn audience_and_issuer_are_checked_if_configured() {
     let mut verifier = verifier(true, &[]).unwrap();
     verifier.wanted.audiences = vec!["chat".into(), "talk".into()];
     verifier.wanted.issuers = vec!["https://id.example".into()];
@@ -225,7 +225,7 @@ fn only_the_algorithm_of_the_key_is_verified() {
     let private = EncodingKey::from_rsa_pem(text("rsa.pem").as_bytes()).unwrap();
     let rs256 = Header::new(Algorithm::RS256);
     assert!(verify(&verifier, signed(&rs256, &claims(), &private)).is_ok());
-    // The public key, which everyone has, taken for a secret.
+    // The public key, misused as a secret.
     let confused = EncodingKey::from_secret(public.as_bytes());
     let token = signed(&Header::default(), &claims(), &confused);
     assert_eq!(verify(&verifier, token).unwrap_err(), TokenError::Algorithm);
@@ -236,7 +236,7 @@ fn only_the_algorithm_of_the_key_is_verified() {
 }
 
 #[test]
-fn headers_and_shapes_that_no_honest_issuer_makes_are_refused() {
+fn forged_headers_and_shapes_are_refused() {
     let verifier = verifier(true, &[]).unwrap();
     let good = token(&claims());
     let parts: Vec<&str> = good.split('.').collect();
@@ -307,7 +307,7 @@ fn headers_and_shapes_that_no_honest_issuer_makes_are_refused() {
 }
 
 #[test]
-fn each_kind_of_public_key_verifies_what_its_private_one_signs_and_nothing_else() {
+fn public_keys_verify_only_signatures_of_their_private_keys() {
     let files = ["rsa", "ec", "ed"].map(|name| file(Some(name), text(&format!("{name}.pub"))));
     let verifier = verifier(true, &files).unwrap();
     let private = |name: &str| text(&format!("{name}.pem")).into_bytes();
@@ -358,7 +358,7 @@ fn each_kind_of_public_key_verifies_what_its_private_one_signs_and_nothing_else(
 }
 
 #[test]
-fn a_set_of_keys_is_read_whole_and_tokens_choose_by_name() {
+fn key_sets_are_read_and_selected_by_kid() {
     let rsa = EncodingKey::from_rsa_pem(text("rsa.pem").as_bytes()).unwrap();
     let jwk = |name: &str, algorithm, key: &EncodingKey| {
         let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(key, algorithm).unwrap();
@@ -408,7 +408,7 @@ fn a_set_of_keys_is_read_whole_and_tokens_choose_by_name() {
 }
 
 #[test]
-fn files_that_are_no_public_key_are_refused_with_a_sentence() {
+fn files_without_a_public_key_are_refused() {
     let rows = [
         (text("rsa.pem"), KeyProblem::Private),
         (text("ed.pem"), KeyProblem::Private),
@@ -456,7 +456,7 @@ fn files_that_are_no_public_key_are_refused_with_a_sentence() {
 }
 
 #[test]
-fn names_are_believed_in_open_mode_only_and_tokens_otherwise() {
+fn names_are_accepted_in_open_mode_only_and_tokens_otherwise() {
     let secured = Auth::Tokens(verifier(true, &[]).unwrap());
     let name = Credentials::User {
         user: UserName::new("ada").unwrap(),
@@ -483,7 +483,7 @@ fn names_are_believed_in_open_mode_only_and_tokens_otherwise() {
 
 proptest::proptest! {
     #[test]
-    fn any_text_is_judged_without_panicking(text in "\\PC{0,200}", parts in "[A-Za-z0-9_.-]{0,300}") {
+    fn arbitrary_tokens_cause_no_panic(text in "\\PC{0,200}", parts in "[A-Za-z0-9_.-]{0,300}") {
         let verifier = verifier(true, &[]).unwrap();
         for token in [text, parts] {
             assert!(verify(&verifier, token).is_err());

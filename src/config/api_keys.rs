@@ -12,7 +12,7 @@ const KEY_BYTES: usize = 32;
 /// The longest key; the head of a request has to hold it.
 const LONGEST: usize = 1024;
 
-/// The longest name of a key, which stands in logs.
+/// The longest name of a key, which appears in logs.
 const NAME_BYTES: usize = 64;
 
 /// Why a file of keys is refused. The errors never quote its contents.

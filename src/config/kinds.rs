@@ -25,7 +25,7 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 /// One kind of value. Errors are the end of a sentence that begins with the option and the text.
 pub(super) trait Kind {
     type Value;
-    /// Whether the flag may stand without a value, meaning `true`.
+    /// Whether the flag may have no value, which means `true`.
     const BARE: bool = false;
     fn parse(&self, text: &str) -> Result<Self::Value, String>;
     fn show(&self, value: &Self::Value) -> toml::Value;

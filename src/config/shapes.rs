@@ -5,7 +5,7 @@ use super::kinds::Kind;
 /// A text that was refused, and why.
 pub(super) type Refused = (String, String);
 
-/// How many values an option takes. No text at all stands for the default of a `Maybe`, `Many` or
+/// How many values an option takes. No text means the default of a `Maybe`, `Many` or
 /// `Filled`.
 pub(super) trait Shape {
     type Value;

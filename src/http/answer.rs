@@ -200,7 +200,7 @@ impl Response {
         Self::coded(status, &status.error_code(), reason)
     }
 
-    /// The same with a code of one's own.
+    /// The same with a given code.
     pub fn coded(status: Status, code: &str, reason: &str) -> Self {
         let body = serde_json::to_vec(&ErrorBody { code, reason }).unwrap_or_default();
         Self::new(status, "application/json", body)

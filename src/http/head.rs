@@ -27,7 +27,7 @@ pub struct HeadReader {
     part: Part,
 }
 
-/// Where in the head the next byte stands.
+/// The part of the head that the next byte belongs to.
 ///
 /// ```text
 /// Method ──SP──▶ Target ──SP──▶ Rest ──CR LF CR LF──▶ complete

@@ -120,14 +120,14 @@ fn good_heads_are_read() {
 }
 
 #[test]
-fn what_is_behind_a_head_is_not_part_of_it() {
+fn bytes_behind_a_head_are_not_part_of_it() {
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
     let both = [head.as_slice(), b"\r\n\r\n\0\xff"].concat();
     assert!(matches!(verdict(&both), Ok(Parsed::Complete { length, .. }) if length == head.len()));
 }
 
 #[test]
-fn a_reader_is_fresh_after_a_complete_head() {
+fn reader_is_reset_after_a_complete_head() {
     let limits = HeadLimits::default();
     let heads = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut reader = HeadReader::default();
@@ -151,7 +151,7 @@ fn heads_that_have_not_ended_are_partial() {
 }
 
 #[test]
-fn the_verdict_is_the_same_wherever_the_bytes_are_cut() {
+fn verdicts_do_not_depend_on_the_pieces() {
     let rows = refusals::refusals()
         .into_iter()
         .map(|row| (row.name, row.bytes));
@@ -219,7 +219,7 @@ fn time_of_a_trickle(size: usize) -> Duration {
 }
 
 #[test]
-fn a_byte_of_a_head_that_trickles_in_costs_the_same_however_many_came_before() {
+fn slow_heads_cost_linear_time() {
     let (short, long) = (time_of_a_trickle(4 << 10), time_of_a_trickle(32 << 10));
     // Eight times as long. Were each byte to cost the whole head again, it would be 64 times the
     // time.
@@ -272,7 +272,7 @@ fn values_that_are_not_utf8_stay_present_and_equal_nothing() {
 }
 
 #[test]
-fn an_expectation_counts_only_with_a_body() {
+fn expectations_count_only_with_a_body() {
     let put =
         |fields: &str| request(format!("PUT / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes());
     assert!(put("Content-Length: 1\r\nExpect: 100-Continue\r\n").expects_continue);
@@ -365,7 +365,7 @@ fn refusals_close_the_connection_and_name_the_remedy() {
 }
 
 #[test]
-fn a_value_with_a_line_end_is_never_written() {
+fn values_with_a_line_end_are_never_written() {
     for value in ["a\r\nSet-Cookie: b", "a\nb", "a\0", "a\u{85}b"] {
         let text = written(&Response::empty(Status::Ok).with("X-A", value), true, false);
         assert!(!text.contains("X-A") && !text.contains("Cookie"), "{text}");
@@ -374,14 +374,14 @@ fn a_value_with_a_line_end_is_never_written() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn parser_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(Parsed::Complete { length, .. }) = verdict(&bytes) {
             prop_assert!(length <= bytes.len());
         }
     }
 
     #[test]
-    fn near_misses_do_not_panic_and_are_judged_alike_in_pieces(
+    fn near_misses_get_the_same_verdict_in_pieces(
         at in 0usize..69, byte in any::<u8>(), cut in 0usize..70,
     ) {
         let mut bytes = b"PUT /a%20b/c?d HTTP/1.1\r\nHost: a:80\r\nContent-Length: 3\r\nX-A: b\r\n\r\nabc".to_vec();
@@ -395,7 +395,7 @@ proptest! {
     }
 
     #[test]
-    fn structured_noise_is_read_or_refused(
+    fn structured_noise_is_parsed_or_refused(
         target in "/[a-z%.\\\\/?#0-9]{0,12}",
         fields in proptest::collection::vec("(Host|Content-Length|Transfer-Encoding|X):[ a0-9,:]{0,6}\r?\n", 0..5),
     ) {

@@ -75,7 +75,7 @@ mod tests {
     use std::time::{SystemTime, UNIX_EPOCH};
 
     #[test]
-    fn a_name_with_brackets_and_blanks_shifts_no_field() {
+    fn names_with_brackets_and_spaces_shift_no_field() {
         let text = "7 (a) b ( c) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 7 8 20 0 3 0 9001 111 222 18446744073709551615 1\n";
         let stat = Stat::parse(text).unwrap();
         assert_eq!(

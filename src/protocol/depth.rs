@@ -1,7 +1,7 @@
 //! The nesting depth of a JSON text, without parsing it: all members of a room must be able to read
 //! its messages, and JSON readers have different depth limits (some 128, some 1,000).
 
-/// Whether arrays and objects stand within each other more than `most` deep. The text need not be
+/// Whether arrays and objects are nested more than `most` deep. The text need not be
 /// JSON.
 pub fn is_deeper(text: &str, most: usize) -> bool {
     let opening = |byte: &u8| matches!(byte, b'[' | b'{');

@@ -1,6 +1,6 @@
 //! The frames a server writes (RFC 6455 section 5.2): never masked, never fragmented. The payload
-//! is written in place behind room for the header, so that a message is encoded once and copied
-//! nowhere.
+//! is written in place behind space for the header, so that a message is encoded once and never
+//! copied.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -11,7 +11,7 @@ const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
-/// Where the header ends for payloads of 126 to 65,535 bytes, which is what most messages are.
+/// The header length for payloads of 126 to 65,535 bytes, the size of most messages.
 const USUAL_HEADER: usize = 4;
 
 /// A ping without a payload; every session may be offered the same bytes.
@@ -63,7 +63,7 @@ mod tests {
     use std::io::Cursor;
 
     #[test]
-    fn every_length_form_reads_back_as_one_frame() {
+    fn length_forms_read_back_as_one_frame() {
         for length in [0, 1, 125, 126, 127, 65_535, 65_536, 100_000] {
             let payload: Vec<u8> = (0..length).map(|n| b'a' + (n % 26) as u8).collect();
             let mut frames = BytesMut::from(&b"before"[..]);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_frame_carries_code_and_reason() {
+    fn close_frames_carry_code_and_reason() {
         let frame = close(Disconnect::Slow);
         assert_eq!(&frame[2..4], &3002u16.to_be_bytes());
         assert_eq!(&frame[4..], Disconnect::Slow.reason().as_bytes());

@@ -31,7 +31,7 @@ async fn pair() -> (Socket, Socket) {
 }
 
 #[test]
-fn the_name_is_that_of_the_feature() {
+fn runtime_name_is_that_of_the_feature() {
     assert_eq!(
         name(),
         if cfg!(feature = "rt-async-std") {
@@ -43,7 +43,7 @@ fn the_name_is_that_of_the_feature() {
 }
 
 #[test]
-fn a_spawned_task_runs_detached_and_its_panic_ends_it_alone() {
+fn spawned_tasks_run_detached_and_panic_alone() {
     run(async {
         spawn(async { panic!("expected: this test panics in a task") });
         for n in 0..20 {
@@ -55,7 +55,7 @@ fn a_spawned_task_runs_detached_and_its_panic_ends_it_alone() {
 }
 
 #[test]
-fn a_timeout_gives_the_output_or_elapses_and_drops_the_future() {
+fn timeouts_return_the_output_or_drop_the_future() {
     run(async {
         assert_eq!(timeout(Duration::ZERO, async { 7 }).await, Ok(7));
         assert_eq!(timeout(LONG, async { yield_now().await }).await, Ok(()));
@@ -192,7 +192,7 @@ fn hosts_resolve_by_name_and_by_address() {
 }
 
 #[test]
-fn a_port_in_use_is_refused_and_a_freed_one_taken_at_once() {
+fn ports_in_use_are_refused_and_freed_ones_reused_at_once() {
     run(async {
         let listener = loopback();
         let addr = listener.local_addr();
@@ -245,7 +245,7 @@ fn signals_arrive_as_a_stream() {
 }
 
 #[test]
-fn the_file_limit_is_raised_to_the_hard_one() {
+fn file_limit_is_raised_to_the_hard_limit() {
     let soft = raise_file_limit().expect("raised");
     assert_eq!(rlimit::Resource::NOFILE.get().unwrap(), (soft, soft));
 }

@@ -1,4 +1,4 @@
-//! Tungstenite, fed with what was read. Its context has a read buffer, half a kilobyte of state
+//! Tungstenite, fed with the received bytes. Its context has a read buffer, half a kilobyte of state
 //! besides, and most connections are idle most of the time: so it lives from the first byte of a
 //! message to the last, and an idle connection has none. Measured: 1,600 bytes less of each idle
 //! connection. What tungstenite writes by itself (pongs, the answer to a close) is given to the
@@ -11,20 +11,20 @@ use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketC
 use async_tungstenite::tungstenite::{Error, Message};
 use bytes::Bytes;
 
-/// One connection's frames, as far as they have come.
+/// The frames of one connection, as far as received.
 pub(super) struct Codec {
     context: Option<Box<WebSocketContext>>,
 }
 
-/// What tungstenite takes for its socket, while it looks at what was read.
+/// The stream that tungstenite reads the received bytes from.
 struct Feed<'a> {
     bytes: &'a [u8],
-    /// What it wrote last.
+    /// The last frame that it wrote.
     written: Bytes,
 }
 
 impl Codec {
-    /// `rest` was read before, and is looked at with the first [`feed`](Codec::feed).
+    /// `rest` was read before, and is decoded with the first [`feed`](Codec::feed).
     pub(super) fn new(rest: Vec<u8>, config: WebSocketConfig) -> Self {
         let context = (!rest.is_empty())
             .then(|| WebSocketContext::from_partially_read(rest, Role::Server, Some(config)));
@@ -33,7 +33,7 @@ impl Codec {
         }
     }
 
-    /// Hands each message to `take` that is whole by now, until it breaks or the stream does.
+    /// Passes each complete message to `take`, until `take` or the stream breaks.
     ///
     /// Returns what tungstenite wrote: of pings that come together only the last is answered (RFC
     /// 6455 section 5.5.3), and behind a close nothing is.

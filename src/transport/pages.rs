@@ -12,7 +12,8 @@ use bytes::Bytes;
 
 use crate::http::{LIVE_PATH, Method, READY_PATH, Request, Response, Status};
 
-/// Only our own files run; sockets may go anywhere, since the page can be pointed at another node.
+/// Only the node's own scripts run; WebSockets may connect anywhere, since the page can use another
+/// node.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; \
                                        base-uri 'none'; form-action 'self'";
 

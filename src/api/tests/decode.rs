@@ -11,7 +11,7 @@ use crate::model::publication::Sender;
 use crate::protocol::Code;
 
 #[test]
-fn a_publish_is_read_with_all_its_fields() {
+fn publishes_are_read_with_all_fields() {
     let commands = read(
         Method::Post,
         "/rooms/lobby/messages",
@@ -136,7 +136,7 @@ fn questions_for_the_whole_cluster_are_read_from_path_and_parameters() {
 }
 
 #[test]
-fn what_is_wrong_is_refused_with_a_sentence() {
+fn invalid_requests_are_refused_with_a_sentence() {
     use Method::{Get, Post, Put};
     let rooms = |count: usize| {
         let rooms: Vec<String> = (0..count).map(|n| format!("r{n}")).collect();
@@ -266,7 +266,7 @@ fn what_is_wrong_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn what_is_to_be_done_with_a_user_is_read_from_path_and_query() {
+fn control_commands_are_read_from_path_and_query() {
     use Method::{Delete, Put};
     let lobby = || RoomName::new("lobby").unwrap();
     let table = [

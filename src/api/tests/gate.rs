@@ -109,7 +109,7 @@ fn only_programs_of_this_machine_are_admitted_without_keys() {
 }
 
 #[test]
-fn a_file_of_keys_is_read_or_refused_by_its_line() {
+fn key_files_are_read_or_refused_by_line() {
     let good = format!("# ours\n\n{KEY}\r\n shop : {KEY}= \n");
     let keys = Keys::parse(&good).unwrap();
     assert_eq!(keys.name_of(KEY), Some("line-3"));

@@ -157,7 +157,7 @@ fn replies_and_pushes_are_flat_with_type_first() {
 }
 
 #[test]
-fn a_message_is_valid_json_with_the_data_verbatim() {
+fn messages_are_valid_json_with_the_data_verbatim() {
     let room = RoomName::new("lobby").unwrap();
     let publication = Publication {
         user: Some(UserName::new("ada").unwrap()),

@@ -39,7 +39,7 @@ fn wrong_handshakes_are_refused_with_their_status() {
 }
 
 #[test]
-fn the_sample_key_of_the_rfc_is_answered_as_there() {
+fn sample_key_of_the_rfc_gets_the_answer_of_the_rfc() {
     let accepted = judge(&handshake("server.example.com", ""), &Rules::default()).unwrap();
     assert_eq!(accepted.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -157,7 +157,7 @@ fn only_pages_of_the_same_host_or_on_the_list_may_connect() {
 }
 
 #[test]
-fn a_page_whose_name_points_here_may_not_connect_to_an_open_node() {
+fn rebound_pages_may_not_connect_to_an_open_node() {
     let origins = ["http://chat.example:9090".to_owned()];
     let rules = Rules {
         origins: &origins,
@@ -190,7 +190,7 @@ fn a_page_whose_name_points_here_may_not_connect_to_an_open_node() {
 }
 
 #[test]
-fn a_subprotocol_is_named_only_if_offered_and_known() {
+fn subprotocols_are_selected_only_if_offered_and_supported() {
     let known = ["switchboard.v1", "switchboard.v2"];
     let rules = Rules {
         protocols: &known,

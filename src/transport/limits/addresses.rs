@@ -74,7 +74,7 @@ impl Addresses {
 
 impl Table {
     fn lock(&self) -> MutexGuard<'_, HashMap<Subscriber, usize>> {
-        // Nothing is left half done by who holds it.
+        // A panic of a holder leaves no inconsistent state.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,18 +1,18 @@
 //! Follows the frames in a stream of bytes (RFC 6455 section 5.2) without keeping any of it, to
-//! count the frames of the message that is under way: the codec behind it bounds a message's bytes,
+//! count the frames of the current message: the codec behind it bounds a message's bytes,
 //! but empty frames have none. The codec detects protocol violations, not this file.
 
-/// Where the stream stands: how much of the present frame is still to come, and how many frames its
-/// message has had.
+/// The state of the stream: the remaining bytes of the current frame, and the number of frames of
+/// its message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fragments {
-    /// Bytes of the present frame still to come: of its length field, or, when that is read, of its
+    /// Remaining bytes of the current frame: of its length field, or, when that is read, of its
     /// mask and payload. The codec refuses a frame longer than this can hold before its end.
     left: u32,
-    /// Frames of the message under way; 0 between two messages.
+    /// Frames of the current message; 0 between two messages.
     count: u32,
     step: Step,
-    /// The present frame's first byte: FIN and opcode.
+    /// The current frame's first byte: FIN and opcode.
     first: u8,
 }
 
@@ -22,19 +22,19 @@ enum Step {
     First,
     /// The byte with the mask bit and the short length.
     Second,
-    /// So many bytes of the long length are still to come; what is known of it stands in `left`.
+    /// So many bytes of the long length are missing; the part already read is in `left`.
     Length(u8, Masked),
     Payload,
 }
 
 type Masked = bool;
 
-/// What some bytes turned out to hold.
+/// The result of following some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// A message has come to its end, or a control frame between two.
+    /// A message has ended, or a control frame between two.
     pub ended: bool,
-    /// The most frames that a message has had by now.
+    /// The largest number of frames of a message so far.
     pub most: u32,
 }
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_under_way_from_its_first_byte_to_its_last() {
+    fn messages_are_under_way_from_first_to_last_byte() {
         let mut fragments = Fragments::default();
         let message = [frame(0x1, 3), frame(FIN | 0x9, 2), frame(FIN, 1)].concat();
         for byte in &message[..message.len() - 1] {

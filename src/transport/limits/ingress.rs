@@ -47,15 +47,15 @@ pub enum Verdict {
 pub struct IngressMeter {
     commands: Bucket,
     bytes: Bucket,
-    /// Since when the session is over its rate.
+    /// Since when the session exceeds its rate.
     over: Since,
-    /// Since when a message is under way.
+    /// The start of the current message.
     begun: Since,
     frames: Fragments,
 }
 
 impl IngressMeter {
-    /// Looks at what came from the socket. The reason to end, if it has one.
+    /// Follows the bytes read from the socket. Returns the reason to disconnect, if there is one.
     pub fn follow(&mut self, limits: &IngressLimits, bytes: &[u8]) -> Option<Disconnect> {
         let seen = self.frames.follow(bytes);
         if seen.ended {
@@ -69,7 +69,7 @@ impl IngressMeter {
         self.frames.is_under_way()
     }
 
-    /// Charges what has been read, and the commands that were found in it.
+    /// Charges the bytes read and the commands decoded from them.
     pub fn charge(
         &mut self,
         limits: &IngressLimits,
@@ -98,7 +98,7 @@ impl IngressMeter {
         }
     }
 
-    /// Nothing that the client has sent is left to read.
+    /// All bytes that the client has sent are read.
     pub fn caught_up(&mut self) {
         self.over = Since::default();
     }

@@ -115,7 +115,7 @@ fn head_is_answered_like_get_without_the_body() {
 }
 
 #[test]
-fn a_current_copy_is_not_sent_again() {
+fn current_copies_are_not_sent_again() {
     let etag = ask("GET", "/").header("ETag").unwrap().to_owned();
     let current = [
         etag.clone(),
@@ -175,7 +175,7 @@ fn healthz_always_succeeds_and_readyz_only_when_ready() {
 }
 
 #[test]
-fn the_embedded_site_has_its_page_and_scripts() {
+fn embedded_site_has_its_page_and_scripts() {
     let assets = Assets::embedded();
     for path in ["/", "/chat.css", "/chat.js", "/switchboard.js", "/icon.svg"] {
         assert!(
@@ -188,7 +188,7 @@ fn the_embedded_site_has_its_page_and_scripts() {
 }
 
 #[test]
-fn every_file_of_the_site_is_part_of_the_binary() {
+fn site_files_are_all_part_of_the_binary() {
     let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("www");
     let embedded = Assets::embedded();
     let mut left = vec![site.clone()];
