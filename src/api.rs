@@ -112,7 +112,7 @@ impl ApiCaller {
     }
 
     /// Sends the reply, unless the caller has hung up.
-    pub fn tell(&self, reply: &Reply<'_>) {
+    pub fn reply(&self, reply: &Reply<'_>) {
         let answer = match reply {
             Reply::Error(error) => Err((*error).clone()),
             reply => Ok(native::bare(reply)),
@@ -121,7 +121,7 @@ impl ApiCaller {
     }
 
     /// Sends the result of a cluster query.
-    pub fn tell_found(&self, result: &QueryResult) {
+    pub fn reply_query(&self, result: &QueryResult) {
         self.answer(Ok(cluster_queries::encode(result)));
     }
 

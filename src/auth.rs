@@ -143,7 +143,7 @@ impl Auth {
     pub fn identify(&self, shown: &Credentials, now: u64) -> Result<Identity, CommandError> {
         match (self, shown) {
             (Auth::Open, Credentials::User { user, info }) => {
-                Ok(Identity::believed(user.clone(), info.clone()))
+                Ok(Identity::unverified(user.clone(), info.clone()))
             }
             (Auth::Open, Credentials::Token(_)) => Err(CommandError::new(
                 Code::Unauthorized,

@@ -35,7 +35,7 @@ impl Dispatcher {
         };
         self.release(&reply_to);
         match (result, &reply_to) {
-            (Ok(result), ReplyTo::Call(caller)) => caller.tell_found(&result),
+            (Ok(result), ReplyTo::Call(caller)) => caller.reply_query(&result),
             // Clients have no command for this.
             (Ok(_), ReplyTo::Session { .. }) => {}
             (Err(refused), reply_to) => self.reply(reply_to, &Reply::Error(&refused.into())),

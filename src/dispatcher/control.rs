@@ -67,7 +67,7 @@ impl Control {
         let mut sync = RevocationSync::default();
         sync.compare();
         Self {
-            commands: Follower::new(ControlLog::Orders, Sequencer::default()),
+            commands: Follower::new(ControlLog::Commands, Sequencer::default()),
             revoked: Follower::new(ControlLog::Revocations, Sequencer::from_the_beginning()),
             revocations: Revocations::new(remembered, MOST),
             sync,
@@ -78,7 +78,7 @@ impl Control {
 
     fn follower(&mut self, log: ControlLog) -> &mut Follower {
         match log {
-            ControlLog::Orders => &mut self.commands,
+            ControlLog::Commands => &mut self.commands,
             ControlLog::Revocations => &mut self.revoked,
         }
     }
@@ -149,7 +149,7 @@ impl Dispatcher {
         reply_to: &ReplyTo,
         command: ControlCommand,
     ) -> Result<(), CommandError> {
-        if let ControlAction::Revoke(cutoff) = command.deed {
+        if let ControlAction::Revoke(cutoff) = command.action {
             if self.turn.settings.rights.open {
                 let reason = "this server is open and verifies no tokens, \
                      so it cannot revoke any";
@@ -315,11 +315,11 @@ impl Dispatcher {
 
     /// Applies a command to the sessions of this node.
     fn apply_command(&mut self, now: Now, log: ControlLog, publication: &Publication) {
-        let Some(ControlCommand { user, deed }) = ControlCommand::read(log, publication) else {
+        let Some(ControlCommand { user, action }) = ControlCommand::read(log, publication) else {
             log::warn!(room = log.name(); "unknown control command; run nodes of one version");
             return;
         };
-        match deed {
+        match action {
             ControlAction::Disconnect => {
                 for session in self.sessions_of(&user) {
                     self.disconnect(now, session, Disconnect::Ended);

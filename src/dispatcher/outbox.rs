@@ -64,7 +64,7 @@ pub enum Next {
     /// Write the batch.
     Write,
     /// Notify the dispatcher that the queue has been written, as it asked.
-    TellDrained,
+    NotifyDrained,
     /// Write the last frame of the connection: a close frame, or nothing when the client has
     /// closed.
     End(Bytes),
@@ -290,14 +290,14 @@ impl Outbox {
     }
 
     /// The reader received bytes from the client.
-    pub fn note_heard(&self) {
+    pub fn note_received(&self) {
         self.0.received.store(true, Ordering::Relaxed);
     }
 
     /// The reader pauses or resumes. While it pauses, silence of the client is no evidence.
     pub fn note_paused(&self, paused: bool) {
         self.0.paused.store(paused, Ordering::Relaxed);
-        self.note_heard();
+        self.note_received();
     }
 
     /// Starts a liveness check: a ping is about to be sent.
@@ -334,7 +334,7 @@ impl OutboxReader {
         if written > 0 {
             queue.written(bytes, written);
             if std::mem::take(&mut queue.drained_wanted) {
-                return Poll::Ready(Next::TellDrained);
+                return Poll::Ready(Next::NotifyDrained);
             }
         }
         while batch.chunks.len() < BATCH {
@@ -442,7 +442,7 @@ mod tests {
         let (outbox, reader) = outbox(LIMITS, || ());
         outbox.start_liveness_check();
         assert!(!outbox.is_alive());
-        outbox.note_heard();
+        outbox.note_received();
         assert!(outbox.is_alive());
         outbox.offer(Bytes::from_static(b"before"));
         outbox.start_liveness_check();
@@ -560,7 +560,7 @@ mod tests {
         batch.chunks[0].clear();
         outbox.offer(Bytes::from_static(b"d"));
         let next = reader.poll_next(&mut cx, &mut batch);
-        assert!(matches!(next, Poll::Ready(Next::TellDrained)));
+        assert!(matches!(next, Poll::Ready(Next::NotifyDrained)));
         assert_eq!((outbox.waiting(), outbox.is_alive()), (1, true));
         outbox.end(Disconnect::Slow);
         let next = reader.poll_next(&mut cx, &mut batch);

@@ -347,8 +347,8 @@ impl Dispatcher {
                 continue;
             };
             self.control.sync.under_way += 1;
-            let deed = ControlAction::Revoke(cutoff);
-            let command = ControlCommand { user, deed };
+            let action = ControlAction::Revoke(cutoff);
+            let command = ControlCommand { user, action };
             let (room, publication) = (command.log().room(), command.to_publication(now.unix_ms));
             let ticket = self.turn.ticket(Pending::Republish(command.user));
             let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);

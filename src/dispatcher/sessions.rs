@@ -45,7 +45,7 @@ impl Dispatcher {
         identity: Option<Arc<Identity>>,
         outbox: Outbox,
     ) {
-        outbox.note_heard();
+        outbox.note_received();
         let name = self.sender(id).to_string();
         outbox.offer(protocol.push(&Push::Welcome {
             session: &name,
@@ -167,7 +167,7 @@ impl Dispatcher {
         }
         let (session, id) = match reply_to {
             ReplyTo::Session { session, id } => (*session, *id),
-            ReplyTo::Call(caller) => return caller.tell(reply),
+            ReplyTo::Call(caller) => return caller.reply(reply),
         };
         let Some(client) = self.sessions.get(&session) else {
             return;

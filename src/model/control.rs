@@ -38,23 +38,23 @@ pub const MARGIN: Duration = Duration::from_secs(60);
 /// One of the logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlLog {
-    Orders,
+    Commands,
     Revocations,
 }
 
 impl ControlLog {
-    pub const ALL: [ControlLog; 2] = [ControlLog::Orders, ControlLog::Revocations];
+    pub const ALL: [ControlLog; 2] = [ControlLog::Commands, ControlLog::Revocations];
 
     pub fn name(self) -> &'static str {
         match self {
-            ControlLog::Orders => "$control",
+            ControlLog::Commands => "$control",
             ControlLog::Revocations => "$control.revoked",
         }
     }
 
     pub fn room(self) -> RoomName {
         RoomName::of_the_nodes(match self {
-            ControlLog::Orders => "",
+            ControlLog::Commands => "",
             ControlLog::Revocations => ".revoked",
         })
     }
@@ -69,7 +69,7 @@ impl ControlLog {
     /// The limits of the log, for tokens with this lifetime.
     pub fn limits(self, token_lifetime: Duration) -> LogLimits {
         match self {
-            ControlLog::Orders => COMMANDS,
+            ControlLog::Commands => COMMANDS,
             ControlLog::Revocations => LogLimits {
                 size: revocations::MOST,
                 age: token_lifetime + MARGIN,
@@ -82,7 +82,7 @@ impl ControlLog {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlCommand {
     pub user: UserName,
-    pub deed: ControlAction,
+    pub action: ControlAction,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,15 +122,15 @@ enum Wire<'a> {
 impl ControlCommand {
     /// The log that carries it.
     pub fn log(&self) -> ControlLog {
-        match self.deed {
+        match self.action {
             ControlAction::Revoke(_) => ControlLog::Revocations,
-            _ => ControlLog::Orders,
+            _ => ControlLog::Commands,
         }
     }
 
     /// The room to join or leave, if it names one.
     pub fn room(&self) -> Option<&RoomName> {
-        match &self.deed {
+        match &self.action {
             ControlAction::Join(room) | ControlAction::Leave(room) => Some(room),
             ControlAction::Disconnect | ControlAction::Revoke(_) => None,
         }
@@ -141,7 +141,7 @@ impl ControlCommand {
     pub fn to_publication(&self, moment: u64) -> Publication {
         let user = self.user.as_str();
         let mut time = moment;
-        let wire = match &self.deed {
+        let wire = match &self.action {
             ControlAction::Disconnect => Wire::Disconnect { user },
             ControlAction::Revoke(cutoff) => {
                 time = cutoff.through();
@@ -192,7 +192,7 @@ impl ControlCommand {
             Wire::Leave { user, room } => (user, ControlAction::Leave(ordinary(room)?)),
         };
         let user = UserName::new(user).ok()?;
-        Some(Self { user, deed: action }).filter(|command| command.log() == log)
+        Some(Self { user, action }).filter(|command| command.log() == log)
     }
 }
 
@@ -219,7 +219,7 @@ mod tests {
         ];
         for action in actions {
             let user = UserName::new("ada:1").unwrap();
-            let command = ControlCommand { user, deed: action };
+            let command = ControlCommand { user, action };
             let publication = command.to_publication(7);
             for log in ControlLog::ALL {
                 let expected = (log == command.log()).then(|| command.clone());
@@ -244,7 +244,7 @@ mod tests {
         let read = |publication: &Publication| {
             ControlCommand::read(ControlLog::Revocations, publication)
                 .unwrap()
-                .deed
+                .action
         };
         assert_eq!(
             read(&publication),
@@ -266,7 +266,7 @@ mod tests {
         ] {
             let user = UserName::new("ada").unwrap();
             let action = ControlAction::Revoke(cutoff);
-            publication = ControlCommand { user, deed: action }.to_publication(1);
+            publication = ControlCommand { user, action }.to_publication(1);
             assert_eq!((publication.time, publication.data.get()), (time, data));
             assert_eq!(read(&publication), ControlAction::Revoke(cutoff));
         }

@@ -92,7 +92,7 @@ impl Grants {
 
 impl Identity {
     /// A user in open mode, whose name is not verified.
-    pub fn believed(user: UserName, info: Option<Info>) -> Self {
+    pub fn unverified(user: UserName, info: Option<Info>) -> Self {
         Self {
             user,
             grants: Grants::default(),

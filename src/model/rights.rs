@@ -166,7 +166,7 @@ mod tests {
         let patterns: std::sync::Arc<[Pattern]> = patterns.collect();
         Identity {
             grants: Grants::new([(); 4].map(|()| patterns.clone())),
-            ..Identity::believed(UserName::new(user).unwrap(), None)
+            ..Identity::unverified(UserName::new(user).unwrap(), None)
         }
     }
 

@@ -140,7 +140,7 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
         ready!(self.poll_allowed(cx));
         let polled = Pin::new(&mut self.socket).poll_read(cx, buffer);
         if let Poll::Ready(Ok(read @ 1..)) = polled {
-            self.context.outbox.note_heard();
+            self.context.outbox.note_received();
             self.reads += 1;
             self.follow(&buffer[..read]);
         }

@@ -78,7 +78,7 @@ impl<S: Socket> Writer<S> {
             self.done = 0;
             match next {
                 Next::Write => {}
-                Next::TellDrained => {
+                Next::NotifyDrained => {
                     self.notifying = Some(send_drained(node.clone(), self.session))
                 }
                 Next::End(close_frame) => {

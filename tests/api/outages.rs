@@ -102,7 +102,7 @@ fn call_without_an_answer_in_time_is_unknown_and_an_undelivered_call_is_not() {
                 panic!("no call")
             };
             let room = RoomName::new("a").expect("a name");
-            caller.tell(&Reply::Published {
+            caller.reply(&Reply::Published {
                 room: &room,
                 position: None,
             });
@@ -167,19 +167,19 @@ fn calls_up_to_the_limit_are_carried_out_and_one_more_is_refused_at_once() {
             position: None,
         };
         // A reply ends the call and frees its permit.
-        calls.remove(1).tell(&reply());
+        calls.remove(1).reply(&reply());
         assert_eq!(backends[1].caller().answer().await.status, 200);
         // The permit is free, and the connection that was refused is still usable.
         let answering = async {
             let Ok(Event::Call { caller, .. }) = events.recv_async().await else {
                 panic!("no call")
             };
-            caller.tell(&reply());
+            caller.reply(&reply());
         };
         let again = backends[2].call("GET", "/rooms/lobby", Value::Null);
         let (answer, ()) = futures::join!(again, answering);
         assert_eq!(answer.status, 200);
-        calls.remove(0).tell(&reply());
+        calls.remove(0).reply(&reply());
         assert_eq!(backends[0].caller().answer().await.status, 200);
         let none = || metrics.calls_open.get() == 0;
         eventually("no call is in progress", none).await;

@@ -2,8 +2,8 @@
 //! error, and an accepted one decodes to the same when it is encoded again.
 
 use switchboard::broker::redis::wire::{
-    self, Format, Heard, decode_body, decode_epoch, decode_message, decode_offset, encode_body,
-    encode_ephemeral,
+    self, Format, TopicMessage, decode_body, decode_epoch, decode_message, decode_offset,
+    encode_body, encode_ephemeral,
 };
 use switchboard::model::publication::Publication;
 
@@ -14,7 +14,7 @@ pub fn any_payload(input: &[u8]) {
         expect_same(&publication, &again.expect("ours"));
     }
     match decode_message(input, Format::NEWEST) {
-        Ok(Heard::Message {
+        Ok(TopicMessage::Message {
             epoch,
             offset,
             publication,
@@ -22,7 +22,7 @@ pub fn any_payload(input: &[u8]) {
             assert!((1..=wire::MAX_OFFSET).contains(&offset));
             let body = encode_body(&publication, Format::NEWEST);
             let message = format!("1 {epoch} {offset} {body}");
-            let Ok(Heard::Message {
+            let Ok(TopicMessage::Message {
                 epoch: again,
                 offset: at,
                 publication: same,
@@ -33,12 +33,12 @@ pub fn any_payload(input: &[u8]) {
             assert_eq!((epoch, offset), (again, at));
             expect_same(&publication, &same);
         }
-        Ok(Heard::Ephemeral(publication)) => {
+        Ok(TopicMessage::Ephemeral(publication)) => {
             let message = encode_ephemeral(&publication, Format::NEWEST);
             let again = decode_message(message.as_bytes(), Format::NEWEST);
-            assert!(matches!(again, Ok(Heard::Ephemeral(_))), "{again:?}");
+            assert!(matches!(again, Ok(TopicMessage::Ephemeral(_))), "{again:?}");
         }
-        Ok(Heard::Changed(change)) => {
+        Ok(TopicMessage::Changed(change)) => {
             assert!(change.from < change.version && change.version <= wire::MAX_OFFSET);
             let message = format!(
                 "1 here {} {} {} {} {} {}",
@@ -49,7 +49,8 @@ pub fn any_payload(input: &[u8]) {
                 change.connections,
                 change.info.as_ref().map_or("", |info| info.get()),
             );
-            let Ok(Heard::Changed(again)) = decode_message(message.as_bytes(), Format::NEWEST)
+            let Ok(TopicMessage::Changed(again)) =
+                decode_message(message.as_bytes(), Format::NEWEST)
             else {
                 panic!("not read again: {message}");
             };

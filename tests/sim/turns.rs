@@ -49,7 +49,7 @@ impl World {
                 command,
             } => {
                 if let Some(session) = session_of(node, client, conn) {
-                    node.sessions[&session].outbox.note_heard();
+                    node.sessions[&session].outbox.note_received();
                     node.inbox.push_back(Event::Command {
                         session: SessionId(session),
                         id: Some(RequestId(id)),
@@ -64,17 +64,17 @@ impl World {
                 user,
             } => {
                 if let Some(session) = session_of(node, client, conn) {
-                    node.sessions[&session].outbox.note_heard();
+                    node.sessions[&session].outbox.note_received();
                     node.inbox.push_back(Event::Identified {
                         session: SessionId(session),
                         id: Some(RequestId(id)),
-                        identity: Arc::new(Identity::believed(user, None)),
+                        identity: Arc::new(Identity::unverified(user, None)),
                     });
                 }
             }
             Input::Pong { client, conn } => {
                 if let Some(session) = session_of(node, client, conn) {
-                    node.sessions[&session].outbox.note_heard();
+                    node.sessions[&session].outbox.note_received();
                 }
             }
             Input::Closed { client, conn } => {

@@ -192,11 +192,6 @@ impl TestClient {
         self.received.iter()
     }
 
-    /// The former name of [`Self::received`], for `survival`.
-    pub fn heard(&self) -> impl Iterator<Item = &Value> {
-        self.received()
-    }
-
     pub fn stream(&mut self) -> &mut WebSocketStream<Socket> {
         &mut self.stream
     }

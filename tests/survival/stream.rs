@@ -120,7 +120,7 @@ impl Member {
                 panic!(
                     "{} in {room}: no {what:?}; before: {record:#?}, and besides: {:?}",
                     self.name,
-                    self.client.heard().collect::<Vec<_>>()
+                    self.client.received().collect::<Vec<_>>()
                 );
             };
             record.push(event(&frame));
@@ -151,7 +151,7 @@ impl Member {
         self.client.call(json!({"type": "ping"})).await;
         let concerns =
             |frame: &&Value| is_event(frame) && rooms.iter().any(|r| frame["room"] == *r);
-        let more: Vec<&Value> = self.client.heard().filter(concerns).collect();
+        let more: Vec<&Value> = self.client.received().filter(concerns).collect();
         assert!(more.is_empty(), "{} received besides: {more:?}", self.name);
     }
 

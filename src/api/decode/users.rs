@@ -76,10 +76,7 @@ struct EmptyBody {}
 
 fn control(request: &Asked<'_>, action: ControlAction) -> Result<Call, CommandError> {
     let user = request.user()?;
-    one(Command::ControlCommand(ControlCommand {
-        user,
-        deed: action,
-    }))
+    one(Command::ControlCommand(ControlCommand { user, action }))
 }
 
 /// The room in the path, which is its second parameter: one that a user can be added to or removed

@@ -118,7 +118,7 @@ fn answers_carry_their_index_and_late_ones_are_dropped() {
         position,
     };
     let caller = ApiCaller::new(1, sender);
-    caller.tell(&reply);
+    caller.reply(&reply);
     let (place, answer) = answers.try_recv().unwrap();
     let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
     assert_eq!(place, 1);
@@ -127,12 +127,12 @@ fn answers_carry_their_index_and_late_ones_are_dropped() {
         json!({"room": "a", "epoch": "0000000000000001", "offset": 3})
     );
     drop(answers);
-    caller.tell(&reply);
+    caller.reply(&reply);
 }
 
 fn encoded(result: &QueryResult) -> Value {
     let (sender, answers) = flume::bounded(1);
-    ApiCaller::new(0, sender).tell_found(result);
+    ApiCaller::new(0, sender).reply_query(result);
     let (_, answer) = answers.try_recv().unwrap();
     serde_json::from_slice(&answer.unwrap()).unwrap()
 }

@@ -304,7 +304,7 @@ fn control_commands_are_read_from_path_and_query() {
         let [Command::ControlCommand(command)] = &commands[..] else {
             panic!("{commands:?}");
         };
-        assert_eq!((command.user.as_str(), &command.deed), ("ada", &wanted));
+        assert_eq!((command.user.as_str(), &command.action), ("ada", &wanted));
     }
     assert!(read(Put, "/users/ada/rooms/lobby", None, "{}").is_ok());
 }

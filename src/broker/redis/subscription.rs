@@ -14,7 +14,7 @@ use super::push_queue::{Push, PushQueue};
 use super::reconnector::{Change, End, Reconnector};
 use super::{Ended, TICK, emit};
 use crate::broker::redis::topics::{Ask, Topics};
-use crate::broker::redis::wire::{self, Format, Heard, WireError};
+use crate::broker::redis::wire::{self, Format, TopicMessage, WireError};
 use crate::broker::{BrokerEvent, Change as ListChange};
 use crate::metrics::Metrics;
 use crate::model::id::RoomName;
@@ -186,7 +186,7 @@ impl Subscription {
         let room = self.names.room_of(topic);
         let room = room.and_then(|room| self.topics.followed(room))?.clone();
         match wire::decode_message(message, self.newest_format) {
-            Ok(Heard::Message {
+            Ok(TopicMessage::Message {
                 epoch,
                 offset,
                 publication,
@@ -197,12 +197,12 @@ impl Subscription {
                 publication: Arc::new(publication),
                 received_at,
             }),
-            Ok(Heard::Ephemeral(publication)) => Some(BrokerEvent::Ephemeral {
+            Ok(TopicMessage::Ephemeral(publication)) => Some(BrokerEvent::Ephemeral {
                 room,
                 publication: Arc::new(publication),
                 received_at,
             }),
-            Ok(Heard::Changed(change)) => {
+            Ok(TopicMessage::Changed(change)) => {
                 // If the queue is full, the next change shows a loss as well.
                 let _ = self
                     .reports

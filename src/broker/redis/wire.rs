@@ -58,7 +58,7 @@ impl WireError {
 
 /// A message on a room's topic.
 #[derive(Debug)]
-pub enum Heard {
+pub enum TopicMessage {
     Message {
         epoch: Epoch,
         offset: u64,
@@ -146,7 +146,7 @@ fn decode_json(json: &[u8]) -> Result<Publication, WireError> {
 }
 
 /// Reads a message of a topic, in any format up to `newest`.
-pub fn decode_message(bytes: &[u8], newest: Format) -> Result<Heard, WireError> {
+pub fn decode_message(bytes: &[u8], newest: Format) -> Result<TopicMessage, WireError> {
     if bytes.len() > MAX_BODY_BYTES + ENVELOPE_BYTES {
         return Err(WireError::TooLong);
     }
@@ -157,7 +157,7 @@ pub fn decode_message(bytes: &[u8], newest: Format) -> Result<Heard, WireError> 
     let (_, rest) = split_version(bytes, newest)?;
     let rest = &rest[1..];
     if let Some(change) = rest.strip_prefix(change::BEGIN) {
-        return change::decode(change).map(Heard::Changed);
+        return change::decode(change).map(TopicMessage::Changed);
     }
     let mut parts = rest.splitn(3, |&byte| byte == b' ');
     let (Some(epoch), Some(offset), Some(body)) = (parts.next(), parts.next(), parts.next()) else {
@@ -168,10 +168,10 @@ pub fn decode_message(bytes: &[u8], newest: Format) -> Result<Heard, WireError> 
     let epoch = decode_epoch(epoch);
     let offset = decode_offset(offset).ok_or(WireError::Malformed("the offset is no number"))?;
     match (epoch, offset) {
-        (Epoch::UNKNOWN, 0) => Ok(Heard::Ephemeral(decode_body(body, newest)?)),
+        (Epoch::UNKNOWN, 0) => Ok(TopicMessage::Ephemeral(decode_body(body, newest)?)),
         (Epoch::UNKNOWN, _) => Err(WireError::Malformed("an offset without an epoch")),
         (_, 0) => Err(WireError::Malformed("an epoch without an offset")),
-        (epoch, offset) => Ok(Heard::Message {
+        (epoch, offset) => Ok(TopicMessage::Message {
             epoch,
             offset,
             publication: decode_body(body, newest)?,
@@ -369,7 +369,7 @@ mod tests {
         let body = r#"1{"t":1,"d":1}"#;
         let epoch = Epoch::new(0x2a);
         match decode_message(format!("1 {epoch} 42 {body}").as_bytes(), Format::FIRST).unwrap() {
-            Heard::Message {
+            TopicMessage::Message {
                 epoch: epoch_read,
                 offset: 42,
                 ..
@@ -379,7 +379,7 @@ mod tests {
         let ephemeral = encode_ephemeral(&publication(None, 1, None, "1"), Format::FIRST);
         assert!(matches!(
             decode_message(ephemeral.as_bytes(), Format::FIRST),
-            Ok(Heard::Ephemeral(_))
+            Ok(TopicMessage::Ephemeral(_))
         ));
         for junk in [
             "".to_owned(),
@@ -413,7 +413,7 @@ mod tests {
             let body = encode_body(&sent, Format::FIRST);
             let message = format!("1 {} {offset} {body}", Epoch::new(epoch));
             match decode_message(message.as_bytes(), Format::FIRST).unwrap() {
-                Heard::Message { epoch: epoch_read, offset: at, publication } => {
+                TopicMessage::Message { epoch: epoch_read, offset: at, publication } => {
                     prop_assert_eq!((epoch_read, at), (Epoch::new(epoch), offset));
                     prop_assert_eq!(publication.user, sent.user);
                     prop_assert_eq!(publication.time, time);

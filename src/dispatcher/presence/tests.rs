@@ -17,7 +17,7 @@ fn identified(session: u64, user: &str, info: Option<Info>) -> Event {
     Event::Identified {
         session: SessionId(session),
         id: None,
-        identity: Arc::new(Identity::believed(user, info)),
+        identity: Arc::new(Identity::unverified(user, info)),
     }
 }
 

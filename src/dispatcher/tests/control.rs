@@ -62,9 +62,9 @@ fn written(write: &Revoke, new: &[&str]) -> Event {
     })
 }
 
-fn control_publication(user: &str, deed: ControlAction, moment: u64) -> Arc<Publication> {
+fn control_publication(user: &str, action: ControlAction, moment: u64) -> Arc<Publication> {
     let user = UserName::new(user).unwrap();
-    Arc::new(ControlCommand { user, deed }.to_publication(moment))
+    Arc::new(ControlCommand { user, action }.to_publication(moment))
 }
 
 fn control_message(room: &str, offset: u64, publication: Arc<Publication>) -> Event {
@@ -160,11 +160,11 @@ fn revocation_by_the_issuers_clock_spares_the_new_token() {
     let (old, new) = (holder("ada", "*", expires - 1), holder("ada", "*", expires));
     bench.signed_in(1, &old, 0);
     bench.signed_in(2, &new, 0);
-    let deed = ControlAction::Revoke(Cutoff::issued_before(time));
+    let action = ControlAction::Revoke(Cutoff::issued_before(time));
     bench.turn([control_message(
         REVOKED,
         1,
-        control_publication("ada", deed, 1),
+        control_publication("ada", action, 1),
     )]);
     let codes = [1, 2].map(|session| bench.closed(session));
     assert_eq!(codes, [Some(3500), None]);
@@ -213,10 +213,10 @@ fn revocation_is_answered_after_the_set_and_the_notification_are_stored() {
     let cutoff = Cutoff::at(bench.now.unix_ms);
     let mut revoke = || {
         let (sender, answers) = flume::bounded(1);
-        let (user, deed) = (user("ada"), ControlAction::Revoke(cutoff));
+        let (user, action) = (user("ada"), ControlAction::Revoke(cutoff));
         let event = Event::Call {
             caller: api::ApiCaller::new(0, sender),
-            command: api::Command::ControlCommand(ControlCommand { user, deed }),
+            command: api::Command::ControlCommand(ControlCommand { user, action }),
         };
         let wrote = writes(bench.turn([event]));
         assert_eq!(wrote[0].cutoffs.len(), 1);
@@ -419,7 +419,7 @@ fn lost_revocations_are_written_back_confirmed_and_published_again() {
         crate::model::control::ControlLog::Revocations,
         &publish.publication,
     );
-    assert_eq!(command.unwrap().deed, ControlAction::Revoke(cutoffs[0].1));
+    assert_eq!(command.unwrap().action, ControlAction::Revoke(cutoffs[0].1));
     let published = |ticket, result| Event::Broker(BrokerEvent::Published { ticket, result });
     bench.turn([published(publish.ticket, Err(Refused::Unavailable))]);
     let once_more = publishes(bench.turn([Event::Tick]));

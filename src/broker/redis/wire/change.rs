@@ -88,12 +88,12 @@ pub fn decode_info(bytes: &[u8]) -> Result<Option<Info>, WireError> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Format, Heard, decode_message};
+    use super::super::{Format, TopicMessage, decode_message};
     use super::*;
 
     #[test]
     fn change_reads_back() {
-        let Ok(Heard::Changed(change)) = decode_message(
+        let Ok(TopicMessage::Changed(change)) = decode_message(
             br#"1 here 7 1764000000000000 ada 0 2 {"name": "Ada L"}"#,
             Format::FIRST,
         ) else {
@@ -103,7 +103,8 @@ mod tests {
         assert_eq!((change.user.as_str(), change.was), ("ada", 0));
         assert_eq!(change.connections, 2);
         assert_eq!(change.info.unwrap().get(), r#"{"name": "Ada L"}"#);
-        let Ok(Heard::Changed(change)) = decode_message(b"1 here 0 1 a:b 1 0 ", Format::FIRST)
+        let Ok(TopicMessage::Changed(change)) =
+            decode_message(b"1 here 0 1 a:b 1 0 ", Format::FIRST)
         else {
             panic!("it is one");
         };
