@@ -100,8 +100,7 @@ impl Scene {
             "500ms",
         ]);
         let mut node = NodeProcess::start(&options).await;
-        node.logged("Redis is reached; probes come back")
-            .await;
+        node.logged("Redis is reached; probes come back").await;
         Self { node, redis }
     }
 }
