@@ -151,6 +151,23 @@ impl Room {
             offset: end,
         };
         cursor.want = Want::After(next);
+        let member = cursor.member.clone();
+        self.answer_waiting_join(turn, session, at, top);
+        self.send_gap(turn, session, &member, next);
+        self.settle(turn, session, LogCheck::Pending);
+    }
+
+    /// Answers the join that waits, if one does: the client's position, and that the rest follows.
+    fn answer_waiting_join(
+        &mut self,
+        turn: &mut Turn,
+        session: SessionId,
+        at: Position,
+        top: Position,
+    ) {
+        let Some(cursor) = self.state.cursors.get_mut(&session) else {
+            return;
+        };
         if let Some(join) = cursor.join.take() {
             turn.joined.push((self.key, session));
             let joined = Joined {
@@ -161,20 +178,32 @@ impl Room {
             };
             cursor.answer_join(turn, session, &join, joined);
         }
-        let Membership {
-            outbox, protocol, ..
-        } = &cursor.member;
-        let gap = Push::Gap {
+    }
+
+    /// Sends a member a gap: messages may be missing, and it has this position now.
+    pub fn send_gap(
+        &self,
+        turn: &mut Turn,
+        session: SessionId,
+        member: &Membership,
+        position: Position,
+    ) {
+        let gap = member.protocol.push(&Push::Gap {
             room: &self.name,
-            position: next,
-        };
-        turn.send(session, outbox, protocol.push(&gap));
-        self.settle(turn, session, LogCheck::Pending);
+            position,
+        });
+        turn.send(session, &member.outbox, gap);
     }
 
     /// Sends a member its next page from the recent messages: at most a quarter of an outbox, the
     /// rest when that has drained. If its join still waits, it is answered first.
     fn send_page(&mut self, turn: &mut Turn, session: SessionId, top: Position) {
+        let want = self.state.cursors.get(&session).map(|cursor| cursor.want);
+        let Some(Want::After(at)) = want else { return };
+        if self.state.recent.run_at(at.offset + 1).is_none() {
+            return;
+        }
+        self.answer_waiting_join(turn, session, at, top);
         let RoomState {
             cursors,
             recent,
@@ -184,22 +213,11 @@ impl Room {
         let Some(cursor) = cursors.get_mut(&session) else {
             return;
         };
-        let Want::After(at) = cursor.want else { return };
         // A page does not cross the end of an epoch: a gap comes there.
         let end = sequencer.end_of(at.epoch).filter(|_| at.epoch != top.epoch);
         let Some(run) = recent.run_at(at.offset + 1) else {
             return;
         };
-        if let Some(join) = cursor.join.take() {
-            turn.joined.push((self.key, session));
-            let joined = Joined {
-                room: &self.name,
-                position: at,
-                top: top.offset,
-                recovered: Some(cursor.recovered),
-            };
-            cursor.answer_join(turn, session, &join, joined);
-        }
         let own = Sender {
             incarnation: turn.settings.incarnation,
             session,
@@ -353,14 +371,7 @@ impl Room {
             return;
         };
         if cursor.join.is_none() {
-            let Membership {
-                outbox, protocol, ..
-            } = &cursor.member;
-            let gap = Push::Gap {
-                room: &self.name,
-                position: top,
-            };
-            turn.send(session, outbox, protocol.push(&gap));
+            self.send_gap(turn, session, &cursor.member, top);
         }
         self.become_live(turn, session, top, Some(false));
     }

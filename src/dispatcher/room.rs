@@ -15,7 +15,7 @@ use crate::model::history::Recent;
 use crate::model::id::{NumberMap, Position, SessionId, Ticket};
 use crate::model::retention::LogLimits;
 use crate::presence::MemberList;
-use crate::protocol::{Message, Protocol, Push};
+use crate::protocol::{Message, Protocol};
 
 /// Maximum number of messages in one read.
 pub const PAGE: usize = 256;
@@ -394,14 +394,7 @@ impl Room {
         for member in &self.members {
             let cursor = self.state.cursors.get_mut(&member.session);
             if cursor.is_none_or(|cursor| cursor.is_above_end(position)) {
-                let Membership {
-                    outbox, protocol, ..
-                } = &member.value;
-                let gap = protocol.push(&Push::Gap {
-                    room: &self.name,
-                    position,
-                });
-                turn.send(member.session, outbox, gap);
+                self.send_gap(turn, member.session, &member.value, position);
             }
         }
     }
@@ -421,14 +414,7 @@ impl Room {
             .retain(|_, cursor| cursor.survives_loss());
         for member in &self.members {
             if !self.state.cursors.contains_key(&member.session) {
-                let Membership {
-                    outbox, protocol, ..
-                } = &member.value;
-                let gap = protocol.push(&Push::Gap {
-                    room: &self.name,
-                    position,
-                });
-                turn.send(member.session, outbox, gap);
+                self.send_gap(turn, member.session, &member.value, position);
             }
         }
     }
