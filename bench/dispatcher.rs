@@ -236,7 +236,7 @@ impl Fixture {
                 let session = SessionId(session as u64);
                 self.turns(vec![Event::Closed {
                     session,
-                    farewell: None,
+                    close_reason: None,
                 }]);
             }
             self.readers.truncate(first);

@@ -24,10 +24,10 @@ use crate::model::id::{RoomName, UserName};
 use crate::model::publication::Publication;
 use crate::protocol::{CommandError, Reply, native};
 
-pub use answer::{Waiting, refused, status};
-pub use decode::Asked;
+pub use answer::{PendingAnswers, refused, status};
+pub use decode::ApiRequest;
 pub use gate::{Gate, check_type};
-pub use routes::{Found, ROUTES, Route, find};
+pub use routes::{ROUTES, Route, RouteMatch, find};
 
 /// The path of the node's metrics, in the text format of Prometheus.
 pub const METRICS_PATH: &str = "/metrics";
@@ -87,8 +87,8 @@ enum Form {
 
 impl Call {
     /// The commands in order, and the collector of their answers.
-    pub fn into_parts(self) -> (Vec<Command>, Waiting) {
-        let waiting = Waiting::new(&self.commands, self.form);
+    pub fn into_parts(self) -> (Vec<Command>, PendingAnswers) {
+        let waiting = PendingAnswers::new(&self.commands, self.form);
         (self.commands, waiting)
     }
 }

@@ -6,7 +6,7 @@ mod claims;
 mod jwt;
 mod request;
 
-use crate::config::{Config, TokenOrder};
+use crate::config::{Config, TokenRequest};
 use crate::model::identity::{Credentials, Identity};
 use crate::model::secret::Secret;
 use crate::protocol::{Code, CommandError};
@@ -170,7 +170,7 @@ impl Verifier {
 ///
 /// # Errors
 /// When the cryptography fails.
-pub fn sign(order: &TokenOrder, now: u64) -> Result<Secret<String>, SignError> {
+pub fn sign(order: &TokenRequest, now: u64) -> Result<Secret<String>, SignError> {
     jwt::sign(&order.secret.secret, &claims::NewClaims::new(order, now))
 }
 

@@ -168,7 +168,7 @@ pub struct Members {
 
 /// How long revocations are kept in the set.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct RevocationRetention {
     /// The time of the node's clock, in milliseconds since 1970.
     pub now: u64,
     /// How many milliseconds a cutoff is kept after its last time of issue. It is removed when that
@@ -184,7 +184,7 @@ pub struct Revoke {
     pub cutoffs: Vec<(UserName, Cutoff)>,
     /// With these cutoffs the node has written all its revocations.
     pub confirm: Option<Confirm>,
-    pub kept: Kept,
+    pub retention: RevocationRetention,
 }
 
 /// Records that a node has written all its revocations.
@@ -202,7 +202,7 @@ pub struct ReadRevocations {
     pub ticket: Ticket,
     /// This node has just started: it has no revocations that others could wait for.
     pub is_starting: bool,
-    pub kept: Kept,
+    pub retention: RevocationRetention,
 }
 
 /// The whole set of revocations.
@@ -255,7 +255,7 @@ pub enum BrokerEvent {
         result: Result<MemberPage, Refused>,
     },
     /// The answer to a [`Census`].
-    Found {
+    QueryResult {
         ticket: Ticket,
         result: Result<QueryResult, Refused>,
     },

@@ -29,7 +29,7 @@ use crate::model::rights;
 
 pub use identity::{SECRET_BYTES, SecretFile, TokenKey};
 pub use redis_url::{RedisUrl, RedisUrlError};
-pub use token::TokenOrder;
+pub use token::TokenRequest;
 pub use values::{ConfigError, Problem};
 pub use webhook_url::{WebhookUrl, WebhookUrlError};
 
@@ -309,7 +309,7 @@ pub enum Parsed {
     /// `--check-config`: print the effective configuration, by [`Config::to_toml`].
     Checked(Box<Config>),
     /// `switchboard token`: sign a token and print it.
-    Token(Box<TokenOrder>),
+    Token(Box<TokenRequest>),
     /// `--help` or `--version`: print the text.
     Text(String),
 }

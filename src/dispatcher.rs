@@ -303,7 +303,10 @@ impl Dispatcher {
             } => self.on_command(now, session, id, command),
             Event::Call { caller, command } => self.on_call(now, ReplyTo::Call(caller), command),
             Event::Drained(session) => self.on_drained(session),
-            Event::Closed { session, farewell } => self.on_closed(now, session, farewell),
+            Event::Closed {
+                session,
+                close_reason,
+            } => self.on_closed(now, session, close_reason),
             Event::Broker(event) => self.on_broker(now, event),
             Event::Report(report) => self.on_report(report),
             Event::Tick => self.on_tick(now),
@@ -339,7 +342,7 @@ impl Dispatcher {
             BrokerEvent::Page { ticket, result } => self.on_page(now, ticket, result),
             BrokerEvent::Changed { room, change } => self.on_changed(&room, change),
             BrokerEvent::MemberPage { ticket, result } => self.on_member_page(ticket, result),
-            BrokerEvent::Found { ticket, result } => self.on_found(ticket, result),
+            BrokerEvent::QueryResult { ticket, result } => self.on_found(ticket, result),
             BrokerEvent::Revoked { ticket, result } => self.on_revoked(now, ticket, result),
             BrokerEvent::Revocations { ticket, result } => {
                 self.on_revocations(now, ticket, result);

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use switchboard::auth::{self, Auth};
-use switchboard::config::{Config, ConfigError, Parsed, TokenOrder};
+use switchboard::config::{Config, ConfigError, Parsed, TokenRequest};
 use switchboard::dispatcher::Now;
 use switchboard::server::shutdown;
 use switchboard::{logger, runtime, server};
@@ -48,7 +48,7 @@ fn refuse(error: &dyn Display) -> ExitCode {
 }
 
 /// Prints a token and nothing else, for scripts.
-fn token(order: &TokenOrder) -> ExitCode {
+fn token(order: &TokenRequest) -> ExitCode {
     match auth::sign(order, Now::read().unix_ms) {
         Ok(token) => {
             print(&format!("{}\n", token.expose()));

@@ -32,19 +32,19 @@ pub const HISTORY_DEFAULT: usize = 50;
 /// A request of a client. The reader verifies credentials; the dispatcher receives the resulting
 /// identity, and commands unchanged.
 #[derive(Debug)]
-pub enum Asked {
+pub enum ClientRequest {
     /// Signs in.
     Auth(Credentials),
     Command(Command),
 }
 
-impl Asked {
+impl ClientRequest {
     /// The cost against the rate of the session, in commands. Verifying a signature costs more than
     /// a message, and signing in joins a room.
     pub fn cost(&self) -> u32 {
         match self {
-            Asked::Auth(_) => 4,
-            Asked::Command(command) => command.cost(),
+            ClientRequest::Auth(_) => 4,
+            ClientRequest::Command(command) => command.cost(),
         }
     }
 }
@@ -127,13 +127,13 @@ pub enum Reply<'a> {
         more: bool,
     },
     /// The control command for the user is published to every node.
-    Ordered {
+    CommandAccepted {
         user: &'a UserName,
         room: Option<&'a RoomName>,
     },
     Members {
         room: &'a RoomName,
-        roll: &'a MemberPage,
+        page: &'a MemberPage,
     },
     Pong,
     Error(&'a CommandError),
@@ -298,9 +298,9 @@ impl From<Refused> for CommandError {
 
 /// A decoded request. In some protocols one frame may hold several.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct Decoded {
     pub id: Option<RequestId>,
-    pub asked: Result<Asked, CommandError>,
+    pub request: Result<ClientRequest, CommandError>,
 }
 
 /// The client protocols, one codec each.
@@ -320,7 +320,7 @@ impl Protocol {
 
     /// Decodes a text frame's payload and appends its requests to `incoming`. A text nested more
     /// than `depth` deep is an error.
-    pub fn decode(self, text: &str, depth: usize, incoming: &mut Vec<Incoming>) {
+    pub fn decode(self, text: &str, depth: usize, incoming: &mut Vec<Decoded>) {
         match self {
             Protocol::Native if depth::is_deeper(text, depth) => {
                 incoming.push(native::too_deep(text, depth));

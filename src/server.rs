@@ -42,7 +42,7 @@ use crate::presence::PresenceSettings;
 use crate::runtime::{self, Listener};
 use crate::transport::limits::{Addresses, IngressLimits, Rate};
 use crate::transport::pages::Assets;
-use crate::transport::{Entrance, Limits, Node};
+use crate::transport::{Limits, ListenerKind, Node};
 use crate::webhooks::{self, Webhooks};
 
 /// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with.
@@ -144,7 +144,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         addresses: Addresses::new(config.address_connections()),
         echo_path: config.echo_path.clone(),
         gate: gate(config),
-        api_apart: api_listener.is_some(),
+        api_separate: api_listener.is_some(),
         calls: calls.downgrade(),
         sessions: AtomicU64::new(1),
         started: Instant::now(),
@@ -154,8 +154,8 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     let (accepting, stop) = flume::bounded(1);
     let max = max_connections(config);
     let listeners = [
-        (Some(listener), Entrance::Public, max),
-        (api_listener, Entrance::Backends, max + BACKENDS),
+        (Some(listener), ListenerKind::Public, max),
+        (api_listener, ListenerKind::Backends, max + BACKENDS),
     ];
     for (listener, listener_kind, max) in listeners {
         let Some(listener) = listener else { continue };
@@ -247,9 +247,9 @@ fn start_webhooks(
         secret: secret.secret.clone(),
         authorities: config.webhook_ca.clone(),
     };
-    let (webhooks, asks) = webhooks::start(settings, metrics.clone())?;
+    let (webhooks, polls) = webhooks::start(settings, metrics.clone())?;
     let rooms = config.webhook_room.clone();
-    Ok(Some((webhooks, Wanted { rooms, asks })))
+    Ok(Some((webhooks, Wanted { rooms, polls })))
 }
 
 fn bind(address: SocketAddr) -> Result<Listener, StartError> {
@@ -262,7 +262,7 @@ fn gate(config: &Config) -> Gate {
     let address = config.api_listen.unwrap_or(config.listen);
     match &config.api_key_file {
         Some(file) => Gate::Keys(file.keys.clone()),
-        None if config.is_open() && address.ip().to_canonical().is_loopback() => Gate::Turn,
+        None if config.is_open() && address.ip().to_canonical().is_loopback() => Gate::Local,
         None => Gate::Closed,
     }
 }
@@ -383,7 +383,7 @@ fn limits(config: &Config) -> Limits {
         close_timeout: config.close_timeout,
         message: config.max_message,
         depth: config.max_depth,
-        intake: IngressLimits {
+        ingress: IngressLimits {
             commands: Rate::new(config.session_commands(), config::COMMAND_BURST),
             bytes: Rate::new(config.session_bytes(), config::BYTE_BURST),
             rate_timeout: config.rate_timeout,

@@ -56,7 +56,7 @@ const READ_BUFFER: usize = 1024;
 
 /// Which of the node's listeners accepted a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entrance {
+pub enum ListenerKind {
     /// `--listen`: clients, pages, and the HTTP API unless it has its own.
     Public,
     /// `--api-listen`: only the HTTP API, the metrics and the health checks.
@@ -107,7 +107,7 @@ pub struct Node {
     /// Which requests the HTTP API admits.
     pub gate: Gate,
     /// Whether the HTTP API has a listener of its own, and is not served on the public one.
-    pub api_apart: bool,
+    pub api_separate: bool,
     /// Each call in flight holds a sender, so that a drain can wait for the last.
     pub calls: flume::WeakSender<()>,
     /// The next session's number.
@@ -135,7 +135,7 @@ pub struct Limits {
     pub message: usize,
     /// How deeply a command may be nested.
     pub depth: usize,
-    pub intake: IngressLimits,
+    pub ingress: IngressLimits,
     pub outbox: OutboxLimits,
 }
 
@@ -223,10 +223,10 @@ pub async fn serve<S: Socket>(
     node: Arc<Node>,
     socket: S,
     peer: SocketAddr,
-    listener_kind: Entrance,
+    listener_kind: ListenerKind,
     mut counted: Counted,
 ) {
-    if listener_kind == Entrance::Public && !node.is_proxy(peer.ip()) {
+    if listener_kind == ListenerKind::Public && !node.is_proxy(peer.ip()) {
         counted.claim = match node.claim(peer.ip()) {
             Ok(claim) => claim,
             Err(TooMany) => return http_phase::refuse_address(&node, socket).await,

@@ -35,7 +35,9 @@ use futures::{FutureExt, select_biased};
 use crate::config::WebhookUrl;
 use crate::metrics::Metrics;
 use crate::model::secret::Secret;
-use crate::model::webhook_event::{Ask, BATCH, ClaimMode, Turn, WebhookEvent, WebhookEventId};
+use crate::model::webhook_event::{
+    BATCH, ClaimMode, Claimed, WebhookEvent, WebhookEventId, WebhookPoll,
+};
 use crate::runtime;
 use crate::runtime::tls::{self, TlsError};
 use plan::Plan;
@@ -106,7 +108,7 @@ impl Webhooks {
 pub fn start(
     settings: Settings,
     metrics: Arc<Metrics>,
-) -> Result<(Webhooks, flume::Receiver<Ask>), StartError> {
+) -> Result<(Webhooks, flume::Receiver<WebhookPoll>), StartError> {
     let tls = if settings.url.tls() {
         Some(tls::connector(settings.authorities.as_deref())?)
     } else {
@@ -114,7 +116,7 @@ pub fn start(
     };
     let (stop, stopped) = flume::bounded(1);
     let (ending, ended) = flume::bounded(0);
-    let (ask_sender, asks) = flume::bounded(1);
+    let (poll_sender, polls) = flume::bounded(1);
     let deliverer = Deliverer {
         node: settings.node,
         key: Key::new(&settings.secret),
@@ -122,7 +124,7 @@ pub fn start(
             url: settings.url,
             tls,
         },
-        asks: ask_sender,
+        polls: poll_sender,
         plan: Plan::default(),
         full: false,
         metrics,
@@ -134,14 +136,14 @@ pub fn start(
         let _ending: flume::Sender<()> = ending;
         deliverer.run(stopped).await;
     });
-    Ok((Webhooks { stop, ended }, asks))
+    Ok((Webhooks { stop, ended }, polls))
 }
 
 /// A request in flight: the ids of its events, and its outcome.
 type Posting = Fuse<BoxFuture<'static, (Vec<WebhookEventId>, Result<(), PostError>)>>;
 
 /// A claim in flight, and the broker's answer, if there is one.
-type Claiming = Fuse<BoxFuture<'static, (Claim, Option<Turn>)>>;
+type Claiming = Fuse<BoxFuture<'static, (Claim, Option<Claimed>)>>;
 
 /// A request to the broker, and when it was sent.
 struct Claim {
@@ -155,7 +157,7 @@ struct Deliverer {
     node: String,
     key: Key,
     receiver: Receiver,
-    asks: flume::Sender<Ask>,
+    polls: flume::Sender<WebhookPoll>,
     plan: Plan,
     /// Whether the last batch had the maximum size: then more events are pending.
     full: bool,
@@ -187,7 +189,7 @@ impl Deliverer {
                 }
                 () = tick => claiming = self.claim(self.mode()),
                 (claim, turn) = claiming => {
-                    if self.asks.is_disconnected() {
+                    if self.polls.is_disconnected() {
                         return;
                     }
                     let answered = self.on_answer(&claim, turn);
@@ -252,16 +254,16 @@ impl Deliverer {
             mode,
             done: self.plan.done().to_vec(),
         };
-        let asks = self.asks.clone();
+        let polls = self.polls.clone();
         let claiming = async move {
             let (answer, answered) = flume::bounded(1);
-            let ask = Ask {
+            let poll = WebhookPoll {
                 done: claim.done.clone(),
-                word: mode,
+                mode,
                 answer,
             };
             let turn = async {
-                asks.send_async(ask).await.ok()?;
+                polls.send_async(poll).await.ok()?;
                 answered.into_recv_async().await.ok()
             };
             let turn = runtime::timeout(BROKER_TIMEOUT, turn).await.ok().flatten();
@@ -271,7 +273,7 @@ impl Deliverer {
     }
 
     /// Handles the broker's answer; `false` if there is none.
-    fn on_answer(&mut self, claim: &Claim, turn: Option<Turn>) -> bool {
+    fn on_answer(&mut self, claim: &Claim, turn: Option<Claimed>) -> bool {
         let Some(turn) = turn else {
             return false;
         };
@@ -355,9 +357,9 @@ mod tests {
     #[test]
     fn deliverer_ends_without_a_broker_and_its_owner_is_notified() {
         runtime::block_on(async {
-            let (webhooks, asks) = start(settings(), Arc::default()).unwrap();
-            let ask: Ask = asks.recv_async().await.unwrap();
-            drop((ask, asks));
+            let (webhooks, polls) = start(settings(), Arc::default()).unwrap();
+            let poll: WebhookPoll = polls.recv_async().await.unwrap();
+            drop((poll, polls));
             let ended = runtime::timeout(Duration::from_secs(20), webhooks.ended()).await;
             assert_eq!(ended, Ok(()));
         });

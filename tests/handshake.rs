@@ -15,7 +15,7 @@ use switchboard::config::Config;
 use switchboard::dispatcher::Event;
 use switchboard::protocol::disconnect::Disconnect;
 use switchboard::runtime::{self, Listener};
-use switchboard::transport::{Counted, Entrance, Socket, serve};
+use switchboard::transport::{Counted, ListenerKind, Socket, serve};
 
 use crate::support::bare_node::node_of;
 use crate::support::frames::{
@@ -448,7 +448,13 @@ fn a_panic_in_one_connection_ends_that_connection_alone() {
         runtime::spawn(async move {
             while let Ok((socket, peer)) = listener.accept().await {
                 let counted = Counted::new(accepting.metrics.clone());
-                let serving = serve(accepting.clone(), socket, peer, Entrance::Public, counted);
+                let serving = serve(
+                    accepting.clone(),
+                    socket,
+                    peer,
+                    ListenerKind::Public,
+                    counted,
+                );
                 runtime::spawn(serving);
             }
         });
@@ -459,7 +465,7 @@ fn a_panic_in_one_connection_ends_that_connection_alone() {
         };
 
         let counted = Counted::new(node.metrics.clone());
-        let entrance = Entrance::Public;
+        let entrance = ListenerKind::Public;
         serve(node.clone(), Trap::default(), address, entrance, counted).await;
         let Event::Opened {
             session,
@@ -472,14 +478,20 @@ fn a_panic_in_one_connection_ends_that_connection_alone() {
         let closed = next().await;
         let Event::Closed {
             session: closed,
-            farewell: Some(Disconnect::Internal),
+            close_reason: Some(Disconnect::Internal),
         } = closed
         else {
             panic!("{closed:?}")
         };
         assert_eq!(closed, session);
         drop(trapped);
-        assert!(matches!(next().await, Event::Closed { farewell: None, .. }));
+        assert!(matches!(
+            next().await,
+            Event::Closed {
+                close_reason: None,
+                ..
+            }
+        ));
         assert_eq!(node.metrics.panics_total.get(), 1);
         let open = || node.metrics.connections_open.get();
         eventually("the trap alone is gone", || open() == 1).await;

@@ -13,7 +13,7 @@ use switchboard::dispatcher::Event;
 use switchboard::dispatcher::outbox::Offer;
 use switchboard::protocol::disconnect::Disconnect;
 use switchboard::protocol::frame;
-use switchboard::transport::{Counted, Entrance, Socket, serve};
+use switchboard::transport::{Counted, ListenerKind, Socket, serve};
 
 use crate::support::bare_node::node_of;
 use crate::support::frames::upgrade;
@@ -104,7 +104,7 @@ fn socket_that_accepts_few_bytes_receives_everything_once_in_order() {
         let node = node_of(inbox);
         let counted = Counted::new(node.metrics.clone());
         let (socket, peer) = (Trickle::default(), ([127, 0, 0, 1], 1).into());
-        serve(node, socket.clone(), peer, Entrance::Public, counted).await;
+        serve(node, socket.clone(), peer, ListenerKind::Public, counted).await;
         let Event::Opened {
             session, outbox, ..
         } = next().await

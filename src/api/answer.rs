@@ -42,7 +42,7 @@ fn uncached(code: Code, response: Response) -> Response {
 
 /// Collects the answers to a call's commands.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct PendingAnswers {
     form: Form,
     commands: Vec<PendingCommand>,
 }
@@ -57,7 +57,7 @@ struct PendingCommand {
     answer: Option<Answer>,
 }
 
-impl Waiting {
+impl PendingAnswers {
     pub(super) fn new(commands: &[Command], form: Form) -> Self {
         let pending = |command: &Command| {
             let (room, changes) = match command {
@@ -82,14 +82,14 @@ impl Waiting {
 
     /// Marks the command as sent: from now on, a missing answer does not mean that nothing
     /// happened.
-    pub fn asked(&mut self, index: usize) {
+    pub fn sent(&mut self, index: usize) {
         if let Some(pending) = self.commands.get_mut(index) {
             pending.sent = true;
         }
     }
 
     /// Marks the command as not sent after all.
-    pub fn not_asked(&mut self, index: usize) {
+    pub fn not_sent(&mut self, index: usize) {
         if let Some(pending) = self.commands.get_mut(index) {
             pending.sent = false;
         }

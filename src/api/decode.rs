@@ -19,9 +19,9 @@ const REASON_CHARS: usize = 200;
 
 /// A request to a route, with its body.
 #[derive(Debug)]
-pub struct Asked<'a> {
+pub struct ApiRequest<'a> {
     /// The values of the path parameters (the segments in braces).
-    pub held: Vec<&'a str>,
+    pub path_values: Vec<&'a str>,
     pub query: Option<&'a str>,
     pub body: &'a [u8],
     /// How deeply arrays and objects of the body may be nested.
@@ -30,23 +30,23 @@ pub struct Asked<'a> {
     pub unix_ms: u64,
 }
 
-impl Asked<'_> {
+impl ApiRequest<'_> {
     /// The room in the path, which is its first parameter.
     fn room(&self) -> Result<RoomName, CommandError> {
-        room(self.held.first().copied().unwrap_or_default())
+        room(self.path_values.first().copied().unwrap_or_default())
     }
 
     /// The user in the path, which is its first parameter.
     fn user(&self) -> Result<UserName, CommandError> {
         Ok(UserName::new(
-            self.held.first().copied().unwrap_or_default(),
+            self.path_values.first().copied().unwrap_or_default(),
         )?)
     }
 }
 
 /// The values of these query parameters, in this order. `what` is the error that lists them.
 fn parameters<'a, const COUNT: usize>(
-    request: &Asked<'a>,
+    request: &ApiRequest<'a>,
     names: [&str; COUNT],
     what: &'static str,
 ) -> Result<[Option<Cow<'a, str>>; COUNT], CommandError> {
@@ -65,7 +65,7 @@ fn no_query() -> CommandError {
     bad("this takes no parameters behind a question mark")
 }
 
-fn body<'a, T: Deserialize<'a>>(request: &Asked<'a>) -> Result<T, CommandError> {
+fn body<'a, T: Deserialize<'a>>(request: &ApiRequest<'a>) -> Result<T, CommandError> {
     if request.query.is_some() {
         return Err(no_query());
     }

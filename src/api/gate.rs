@@ -21,7 +21,7 @@ pub enum Gate {
     /// Requests with one of these keys.
     Keys(Keys),
     /// Programs of the same machine: open mode, on the loopback interface.
-    Turn,
+    Local,
     /// None: the operator has configured no keys.
     Closed,
 }
@@ -38,7 +38,7 @@ impl Gate {
                     "The HTTP API is off here: the operator must give it keys with --api-key-file.";
                 Err(Refusal::new(Status::NotFound, reason))
             }
-            Gate::Turn => local_program(request),
+            Gate::Local => local_program(request),
             Gate::Keys(keys) => with_key(request, keys),
         }
     }

@@ -1,7 +1,7 @@
 //! The endpoints of the API, in one table: a new endpoint is a row here, a function in `decode` and
 //! a path in `docs/openapi.yaml`, which a test compares with the table.
 
-use super::decode::{Asked, publishes, reads, users};
+use super::decode::{ApiRequest, publishes, reads, users};
 use super::{Call, METRICS_PATH};
 use crate::http::Method;
 use crate::protocol::CommandError;
@@ -12,7 +12,7 @@ pub struct Route {
     pub method: Method,
     /// Segments in braces are parameters: they match any text that is not empty.
     pub path: &'static str,
-    read: fn(&Asked<'_>) -> Result<Call, CommandError>,
+    read: fn(&ApiRequest<'_>) -> Result<Call, CommandError>,
 }
 
 impl Route {
@@ -21,7 +21,7 @@ impl Route {
     /// # Errors
     /// [`Code::BadRequest`](crate::protocol::Code::BadRequest) with a sentence that names the
     /// mistake, [`Code::Forbidden`](crate::protocol::Code::Forbidden) for the server's own rooms.
-    pub fn read(&self, request: &Asked<'_>) -> Result<Call, CommandError> {
+    pub fn read(&self, request: &ApiRequest<'_>) -> Result<Call, CommandError> {
         (self.read)(request)
     }
 }
@@ -92,7 +92,7 @@ pub const ROUTES: [Route; 12] = [
 
 /// The endpoint of a method and a path.
 #[derive(Debug)]
-pub enum Found<'a> {
+pub enum RouteMatch<'a> {
     /// A route, with the values of its path parameters.
     Route(&'static Route, Vec<&'a str>),
     Metrics,
@@ -103,15 +103,15 @@ pub enum Found<'a> {
 }
 
 /// Looks up a decoded path.
-pub fn find(method: Method, path: &str) -> Found<'_> {
+pub fn find(method: Method, path: &str) -> RouteMatch<'_> {
     let requested = match method {
         Method::Head => Method::Get,
         method => method,
     };
     if path == METRICS_PATH {
         return match requested {
-            Method::Get => Found::Metrics,
-            _ => Found::MethodNotAllowed(allow([Method::Get])),
+            Method::Get => RouteMatch::Metrics,
+            _ => RouteMatch::MethodNotAllowed(allow([Method::Get])),
         };
     }
     let matching = ROUTES.iter().filter_map(|route| {
@@ -121,14 +121,14 @@ pub fn find(method: Method, path: &str) -> Found<'_> {
     let mut others = Vec::new();
     for (route, values) in matching {
         if route.method == requested {
-            return Found::Route(route, values);
+            return RouteMatch::Route(route, values);
         }
         others.push(route.method);
     }
     if others.is_empty() {
-        Found::NotFound
+        RouteMatch::NotFound
     } else {
-        Found::MethodNotAllowed(allow(others))
+        RouteMatch::MethodNotAllowed(allow(others))
     }
 }
 

@@ -12,9 +12,13 @@ use crate::http::{Method, Response};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-fn api_request<'a>(path_values: &[&'a str], query: Option<&'a str>, body: &'a str) -> Asked<'a> {
-    Asked {
-        held: path_values.to_vec(),
+fn api_request<'a>(
+    path_values: &[&'a str],
+    query: Option<&'a str>,
+    body: &'a str,
+) -> ApiRequest<'a> {
+    ApiRequest {
+        path_values: path_values.to_vec(),
         query,
         body: body.as_bytes(),
         depth: 64,
@@ -29,7 +33,7 @@ fn read(
     query: Option<&str>,
     body: &str,
 ) -> Result<Vec<Command>, CommandError> {
-    let Found::Route(route, path_values) = find(method, path) else {
+    let RouteMatch::Route(route, path_values) = find(method, path) else {
         panic!("{path} is no route");
     };
     let call = route.read(&api_request(&path_values, query, body))?;
@@ -109,10 +113,12 @@ fn paths_map_to_routes_methods_or_nothing() {
     ];
     for (method, path, wanted) in table {
         let found = match find(method, path) {
-            Found::Route(route, path_values) => [vec![route.path], path_values].concat().join(" "),
-            Found::Metrics => "metrics".into(),
-            Found::MethodNotAllowed(allow) => format!("allow {allow}"),
-            Found::NotFound => "nothing".into(),
+            RouteMatch::Route(route, path_values) => {
+                [vec![route.path], path_values].concat().join(" ")
+            }
+            RouteMatch::Metrics => "metrics".into(),
+            RouteMatch::MethodNotAllowed(allow) => format!("allow {allow}"),
+            RouteMatch::NotFound => "nothing".into(),
         };
         assert_eq!(found, wanted, "{method:?} {path}");
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::TokenError;
-use crate::config::TokenOrder;
+use crate::config::TokenRequest;
 use crate::model::id::UserName;
 use crate::model::identity::{Grants, Identity, LEEWAY, Times, milliseconds};
 use crate::model::member::INFO_BYTES;
@@ -168,7 +168,7 @@ pub(super) struct NewClaims<'a> {
 }
 
 impl<'a> NewClaims<'a> {
-    pub fn new(order: &'a TokenOrder, now: u64) -> Self {
+    pub fn new(order: &'a TokenRequest, now: u64) -> Self {
         let texts = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect();
         let iat = now / 1000;
         Self {

@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn token() -> String {
-        let order = crate::config::TokenOrder {
+        let order = crate::config::TokenRequest {
             secret: config(false).token_secret_file.unwrap(),
             user: crate::model::id::UserName::new("ada").unwrap(),
             lifetime: std::time::Duration::from_secs(60),

@@ -19,7 +19,7 @@ use crate::model::id::{Epoch, Position, RoomName, UserName};
 use crate::model::readiness::Readiness;
 use crate::model::retention::Retention;
 use crate::model::revocations::{Cutoff, MOST};
-use crate::model::webhook_event::Ask;
+use crate::model::webhook_event::WebhookPoll;
 use crate::runtime;
 use list::{List, Occupied};
 use webhook_queue::WebhookQueue;
@@ -109,17 +109,17 @@ impl Store {
             revoked: HashMap::new(),
         })));
         if let Some(wanted) = &settings.webhooks {
-            runtime::spawn(store.clone().answer_webhooks(wanted.asks.clone()));
+            runtime::spawn(store.clone().answer_webhooks(wanted.polls.clone()));
         }
         store
     }
 
     /// Answers the deliverer of webhook events until it ends.
-    async fn answer_webhooks(self, asks: flume::Receiver<Ask>) {
-        while let Ok(ask) = asks.recv_async().await {
-            let turn = self.lock().webhook_events.turn(&ask, unix_millis());
+    async fn answer_webhooks(self, polls: flume::Receiver<WebhookPoll>) {
+        while let Ok(poll) = polls.recv_async().await {
+            let turn = self.lock().webhook_events.turn(&poll, unix_millis());
             // The deliverer may have ended.
-            let _ = ask.answer.try_send(turn);
+            let _ = poll.answer.try_send(turn);
         }
     }
 
@@ -238,7 +238,7 @@ impl Shared {
             }
             Request::Census(census) => {
                 let (ticket, result) = (census.ticket, Ok(self.query(&census.question)));
-                self.send(node, BrokerEvent::Found { ticket, result });
+                self.send(node, BrokerEvent::QueryResult { ticket, result });
             }
             Request::Revoke(revoke) => {
                 let (ticket, result) = (revoke.ticket, Ok(self.revoke(revoke)));
@@ -325,7 +325,9 @@ impl Shared {
 
     /// Writes cutoffs, and returns the users whose cutoff has become greater.
     fn revoke(&mut self, revoke: Revoke) -> Vec<UserName> {
-        let Revoke { cutoffs, kept, .. } = revoke;
+        let Revoke {
+            cutoffs, retention, ..
+        } = revoke;
         let mut changed = Vec::new();
         for (user, cutoff) in cutoffs {
             let former = self.revoked.get(&user);
@@ -334,7 +336,7 @@ impl Shared {
                 changed.push(user);
             }
         }
-        let over = kept.now.saturating_sub(kept.lifetime);
+        let over = retention.now.saturating_sub(retention.lifetime);
         self.revoked.retain(|_, cutoff| cutoff.through() >= over);
         while self.revoked.len() > MOST {
             let oldest = self.revoked.iter().min_by_key(|(_, cutoff)| **cutoff);

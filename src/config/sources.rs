@@ -9,13 +9,13 @@ use clap::ArgMatches;
 use clap::error::ErrorKind;
 
 use super::options::{Spec, command};
-use super::token::{self, TokenOrder};
+use super::token::{self, TokenRequest};
 use super::values::{ConfigError, PREFIX, Source, Values, variable};
 
 /// The command given, before any value is checked.
 pub(super) enum Invocation {
     Serve(Values),
-    Token(Box<TokenOrder>),
+    Token(Box<TokenRequest>),
     Text(String),
 }
 

@@ -18,7 +18,7 @@ const LIFETIME: Time = Time(SECOND, Duration::from_secs(8760 * HOUR.as_secs()));
 
 /// The token to sign.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TokenOrder {
+pub struct TokenRequest {
     pub secret: SecretFile,
     pub user: UserName,
     pub lifetime: Duration,
@@ -77,7 +77,7 @@ pub(super) fn command() -> Command {
 pub(super) fn read(
     mut flags: ArgMatches,
     secret_file: Option<String>,
-) -> Result<TokenOrder, ConfigError> {
+) -> Result<TokenRequest, ConfigError> {
     let mut problems = Vec::new();
     let mut take = |name: &str| {
         flags
@@ -138,7 +138,7 @@ pub(super) fn read(
     let (join, publish) = (with_all("join"), with_all("publish"));
     let (history, members) = (with_all("history"), with_all("members"));
     match (secret, user, lifetime) {
-        (Some(secret), Ok(user), Ok(lifetime)) if problems.is_empty() => Ok(TokenOrder {
+        (Some(secret), Ok(user), Ok(lifetime)) if problems.is_empty() => Ok(TokenRequest {
             secret,
             user,
             lifetime,

@@ -90,7 +90,7 @@ impl Control {
             Some(_) if !self.revoked.known || !self.sync.known => RevocationState::Unknown,
             Some(times) => {
                 let (user, issued) = (&identity.user, times.issued);
-                match self.revocations.judge(user, issued, now.unix_ms) {
+                match self.revocations.verdict(user, issued, now.unix_ms) {
                     Verdict::Valid => RevocationState::Good,
                     Verdict::Doubtful => RevocationState::Doubtful,
                     Verdict::Revoked => RevocationState::Revoked,
@@ -198,7 +198,7 @@ impl Dispatcher {
         self.release(reply_to);
         match result {
             Ok(_) => {
-                let reply = Reply::Ordered {
+                let reply = Reply::CommandAccepted {
                     user: &command.user,
                     room: command.room(),
                 };

@@ -78,7 +78,7 @@ impl Dispatcher {
     ) -> Result<(), Denied> {
         let client = self.sessions.get(&session);
         let who = client.and_then(|client| client.identity.as_deref());
-        self.turn.settings.rights.judge(who, action, room)
+        self.turn.settings.rights.check(who, action, room)
     }
 
     /// The rights have changed: removes the session from each room that it may no longer join.

@@ -171,7 +171,7 @@ impl Dispatcher {
             room.flush(turn);
         }
         let room = &query.room;
-        let reply = Reply::Members { room, roll: &page };
+        let reply = Reply::Members { room, page: &page };
         self.reply(&query.reply_to, &reply);
     }
 }

@@ -17,7 +17,7 @@ use super::cursor::{Cursor, LogCheck, Membership, Want};
 use super::room::{PAGE, Room, RoomState, own_message};
 use super::turn::{Pending, Turn};
 use crate::broker::{Page, Range, Refused, Sender};
-use crate::model::epochs::Standing;
+use crate::model::epochs::PositionStatus;
 use crate::model::id::{Position, SessionId, Ticket};
 use crate::protocol::{Joined, Message, Push};
 
@@ -64,15 +64,15 @@ impl Room {
             return;
         };
         if let Want::Since(since) = cursor.want {
-            match self.state.sequencer.standing(since) {
-                Standing::Valid => cursor.want = Want::After(since),
-                Standing::AboveEnd(offset) => {
+            match self.state.sequencer.status(since) {
+                PositionStatus::Valid => cursor.want = Want::After(since),
+                PositionStatus::AboveEnd(offset) => {
                     // The messages that the client received there were lost, and their offsets are
                     // used again.
                     cursor.want = Want::After(Position { offset, ..position });
                     cursor.recovered = false;
                 }
-                Standing::Unknown => {}
+                PositionStatus::Unknown => {}
             }
         }
         let recovered = cursor.recovered;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::turn::{Pending, ReplyTo};
 use super::{Dispatcher, Now};
 use crate::broker::{
-    Confirm, Kept, Publisher, ReadRevocations, Refused, Request, Revoke, StoredRevocations,
+    Confirm, Publisher, ReadRevocations, Refused, Request, RevocationRetention, Revoke,
+    StoredRevocations,
 };
 use crate::model::control::{ControlAction, ControlCommand};
 use crate::model::id::{Ticket, UserName};
@@ -94,12 +95,12 @@ impl Dispatcher {
         let cutoffs = vec![(command.user.clone(), cutoff)];
         let reply_to = reply_to.clone();
         let ticket = self.wait(&reply_to.clone(), Pending::Revoke { reply_to, command })?;
-        let kept = self.kept(now);
+        let retention = self.revocation_retention(now);
         self.turn.requests.push(Request::Revoke(Revoke {
             ticket,
             cutoffs,
             confirm: None,
-            kept,
+            retention,
         }));
         Ok(())
     }
@@ -171,11 +172,11 @@ impl Dispatcher {
             let is_starting = !sync.known;
             let ticket = self.turn.ticket(Pending::ReadRevocations);
             self.control.sync.reading = Some(ticket);
-            let kept = self.kept(now);
+            let retention = self.revocation_retention(now);
             let read = ReadRevocations {
                 ticket,
                 is_starting,
-                kept,
+                retention,
             };
             self.turn.requests.push(Request::ReadRevocations(read));
         }
@@ -184,7 +185,7 @@ impl Dispatcher {
     }
 
     fn write_back(&mut self, now: Now) {
-        let kept = self.kept(now);
+        let retention = self.revocation_retention(now);
         let control = &mut self.control;
         if control.sync.writing.is_some() {
             return;
@@ -213,7 +214,7 @@ impl Dispatcher {
             ticket,
             cutoffs,
             confirm,
-            kept,
+            retention,
         }));
     }
 
@@ -306,7 +307,7 @@ impl Dispatcher {
             let client = self.sessions.get(&session);
             let identity = client.and_then(|client| client.identity.as_ref());
             let issued = identity.and_then(|identity| identity.times?.issued);
-            match cutoff.judge(issued) {
+            match cutoff.verdict(issued) {
                 Verdict::Valid => {}
                 Verdict::Doubtful => self.disconnect(now, session, Disconnect::Doubtful),
                 Verdict::Revoked => self.disconnect(now, session, Disconnect::Revoked),
@@ -365,8 +366,8 @@ impl Dispatcher {
         }
     }
 
-    fn kept(&self, now: Now) -> Kept {
-        Kept {
+    fn revocation_retention(&self, now: Now) -> RevocationRetention {
+        RevocationRetention {
             now: now.unix_ms,
             lifetime: self.control.remembered,
         }

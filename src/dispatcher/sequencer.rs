@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::model::epochs::{Ends, Standing};
+use crate::model::epochs::{Ends, PositionStatus};
 use crate::model::id::{Epoch, Position};
 use crate::model::publication::{Page, Publication, Range};
 
@@ -91,14 +91,14 @@ impl Sequencer {
 
     /// Compares a position that a client names with the delivered one. A position above that is
     /// unknown, even if the log has it.
-    pub fn standing(&self, at: Position) -> Standing {
+    pub fn status(&self, at: Position) -> PositionStatus {
         let Some(position) = self.position else {
-            return Standing::Unknown;
+            return PositionStatus::Unknown;
         };
-        match self.ends.standing(at, position) {
-            Standing::Valid if at.offset > position.offset => Standing::Unknown,
-            Standing::AboveEnd(end) if end > position.offset => Standing::Unknown,
-            standing => standing,
+        match self.ends.status(at, position) {
+            PositionStatus::Valid if at.offset > position.offset => PositionStatus::Unknown,
+            PositionStatus::AboveEnd(end) if end > position.offset => PositionStatus::Unknown,
+            status => status,
         }
     }
 

@@ -23,7 +23,7 @@ pub struct Ends(Vec<(Epoch, u64)>);
 
 /// What a position means to a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum PositionStatus {
     /// Nothing up to it was lost.
     Valid,
     /// Its epoch ended at this offset, which is below it.
@@ -55,18 +55,18 @@ impl Ends {
     }
 
     /// What a position means to a log whose newest position is `top`.
-    pub fn standing(&self, at: Position, top: Position) -> Standing {
+    pub fn status(&self, at: Position, top: Position) -> PositionStatus {
         if at.epoch == top.epoch && at.epoch != Epoch::UNKNOWN {
             return if at.offset <= top.offset {
-                Standing::Valid
+                PositionStatus::Valid
             } else {
-                Standing::Unknown
+                PositionStatus::Unknown
             };
         }
         match self.end_of(at.epoch) {
-            Some(end) if at.offset <= end => Standing::Valid,
-            Some(end) => Standing::AboveEnd(end),
-            None => Standing::Unknown,
+            Some(end) if at.offset <= end => PositionStatus::Valid,
+            Some(end) => PositionStatus::AboveEnd(end),
+            None => PositionStatus::Unknown,
         }
     }
 
@@ -112,24 +112,24 @@ mod tests {
     fn positions_are_valid_up_to_the_end_of_their_epoch() {
         let (ends, top) = ends();
         for (position, expected) in [
-            (at(1, 0), Standing::Valid),
-            (at(1, 5), Standing::Valid),
-            (at(1, 6), Standing::AboveEnd(5)),
-            (at(2, 3), Standing::Valid),
-            (at(2, 8), Standing::Valid),
-            (at(2, u64::MAX), Standing::AboveEnd(8)),
-            (at(3, 2), Standing::Valid),
-            (at(3, 10), Standing::Valid),
-            (at(3, 11), Standing::Unknown),
-            (at(4, 1), Standing::Unknown),
+            (at(1, 0), PositionStatus::Valid),
+            (at(1, 5), PositionStatus::Valid),
+            (at(1, 6), PositionStatus::AboveEnd(5)),
+            (at(2, 3), PositionStatus::Valid),
+            (at(2, 8), PositionStatus::Valid),
+            (at(2, u64::MAX), PositionStatus::AboveEnd(8)),
+            (at(3, 2), PositionStatus::Valid),
+            (at(3, 10), PositionStatus::Valid),
+            (at(3, 11), PositionStatus::Unknown),
+            (at(4, 1), PositionStatus::Unknown),
         ] {
-            assert_eq!(ends.standing(position, top), expected, "{position:?}");
+            assert_eq!(ends.status(position, top), expected, "{position:?}");
         }
         let unknown = Position {
             epoch: Epoch::UNKNOWN,
             offset: 0,
         };
-        assert_eq!(ends.standing(unknown, top), Standing::Unknown);
+        assert_eq!(ends.status(unknown, top), PositionStatus::Unknown);
     }
 
     #[test]

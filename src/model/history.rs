@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::model::epochs::{Ends, Standing};
+use crate::model::epochs::{Ends, PositionStatus};
 use crate::model::id::{Epoch, Position};
 use crate::model::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
 use crate::model::retention::LogLimits;
@@ -156,8 +156,8 @@ impl Log {
     }
 
     /// What a position means to the log.
-    pub fn standing(&self, at: Position) -> Standing {
-        self.ends.standing(at, self.top)
+    pub fn status(&self, at: Position) -> PositionStatus {
+        self.ends.status(at, self.top)
     }
 
     /// The approximate bytes that its messages and keys take.
@@ -181,7 +181,7 @@ impl Log {
     pub fn position_of(&mut self, key: &PublishKey, now: Instant) -> Option<Position> {
         self.expire_keys(now);
         let position = self.keys.get(key).copied()?;
-        (self.standing(position) == Standing::Valid).then_some(position)
+        (self.status(position) == PositionStatus::Valid).then_some(position)
     }
 
     /// Ends the epoch at the newest offset, because the end of the log may be lost. The messages

@@ -70,7 +70,7 @@ impl Cutoff {
     }
 
     /// Judges a token by its time of issue. One without it counts as the oldest.
-    pub fn judge(self, issued: Option<u64>) -> Verdict {
+    pub fn verdict(self, issued: Option<u64>) -> Verdict {
         let Some(issued) = issued else {
             return Verdict::Revoked;
         };
@@ -143,9 +143,9 @@ impl Revocations {
     }
 
     /// Judges a token of a user by its time of issue.
-    pub fn judge(&self, user: &UserName, issued: Option<u64>, now: u64) -> Verdict {
+    pub fn verdict(&self, user: &UserName, issued: Option<u64>, now: u64) -> Verdict {
         match self.cutoff(user, now) {
-            Some(cutoff) => cutoff.judge(issued),
+            Some(cutoff) => cutoff.verdict(issued),
             None => Verdict::Valid,
         }
     }
@@ -236,7 +236,7 @@ mod tests {
                     });
                     for issued in near.map(Some).chain([None]) {
                         for later in [now, now + LIFETIME / 2, now + LIFETIME, now + LIFETIME + 1] {
-                            let verdict = revocations.judge(&user(who), issued, later);
+                            let verdict = revocations.verdict(&user(who), issued, later);
                             prop_assert_eq!(
                                 verdict != Verdict::Valid,
                                 is_refused(&all, who, issued, later),
@@ -265,8 +265,8 @@ mod tests {
             (Some(10_000 + LEEWAY), Doubtful, Valid),
             (Some(10_001 + LEEWAY), Valid, Valid),
         ] {
-            assert_eq!(plain.judge(issued), by_plain, "{issued:?}");
-            assert_eq!(exact.judge(issued), by_exact, "{issued:?}");
+            assert_eq!(plain.verdict(issued), by_plain, "{issued:?}");
+            assert_eq!(exact.verdict(issued), by_exact, "{issued:?}");
         }
         assert!(Cutoff::issued_before(10_000 + LEEWAY) < plain);
         assert!(
@@ -294,7 +294,7 @@ mod tests {
             .iter(100_105)
             .map(|(_, cutoff)| cutoff.through());
         assert_eq!(left.collect::<Vec<_>>(), [100_102, 100_103, 100_104]);
-        assert_eq!(revocations.judge(&user(1), None, 100_105), Verdict::Valid);
+        assert_eq!(revocations.verdict(&user(1), None, 100_105), Verdict::Valid);
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Rights {
     }
 
     /// Whether a client may do this now.
-    pub fn judge(
+    pub fn check(
         &self,
         who: Option<&Identity>,
         action: Action,
@@ -175,7 +175,7 @@ mod tests {
     fn may(rights: &Rights, who: Option<&Identity>, room: &str) -> String {
         let room = RoomName::new(room).unwrap();
         let allowed = Action::ALL.iter().zip("jphm".chars());
-        let allowed = allowed.filter(|(action, _)| rights.judge(who, **action, &room).is_ok());
+        let allowed = allowed.filter(|(action, _)| rights.check(who, **action, &room).is_ok());
         allowed.map(|(_, letter)| letter).collect()
     }
 
@@ -278,10 +278,10 @@ mod tests {
             (None, Publish, "@bob", Denied::SignIn),
         ] {
             let room = RoomName::new(room).unwrap();
-            assert_eq!(secured.judge(who, action, &room), Err(expected), "{room}");
+            assert_eq!(secured.check(who, action, &room), Err(expected), "{room}");
         }
         let other = RoomName::new("$other").unwrap();
         let open = Rights::open();
-        assert_eq!(open.judge(None, Join, &other), Err(Denied::NoRule));
+        assert_eq!(open.check(None, Join, &other), Err(Denied::NoRule));
     }
 }

@@ -1,5 +1,5 @@
 //! The events of webhooks (a room is occupied or vacated), and the interface between the broker,
-//! which keeps them, and the deliverer, which posts them: an [`Ask`] and its [`Turn`], over a
+//! which keeps them, and the deliverer, which posts them: a [`WebhookPoll`] and its [`Claimed`], over a
 //! queue.
 
 use std::fmt;
@@ -22,7 +22,7 @@ pub const MEMORY_LENGTH: usize = 10_000;
 pub const AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// A node that holds events and does not ask for this long is dead or stopped: another one claims
-/// them. A live one asks several times a second. This is longer than most stalls, because a wrong
+/// them. A live one polls several times a second. This is longer than most stalls, because a wrong
 /// guess delivers an event twice.
 pub const CLAIM: Duration = Duration::from_secs(10);
 
@@ -76,7 +76,7 @@ pub enum Change {
 
 impl Change {
     /// The name that the broker writes.
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Change::Occupied => "occupied",
             Change::Vacated => "vacated",
@@ -99,7 +99,7 @@ pub struct Wanted {
     /// Events of rooms that fit one of these; if empty, of all rooms.
     pub rooms: Vec<Pattern>,
     /// Its disconnection means that this node has no deliverer any more.
-    pub asks: flume::Receiver<Ask>,
+    pub polls: flume::Receiver<WebhookPoll>,
 }
 
 impl Wanted {
@@ -113,15 +113,15 @@ impl Wanted {
 /// A request of the deliverer to the broker, several times a second: what it has delivered, and as
 /// a sign of life.
 #[derive(Debug)]
-pub struct Ask {
+pub struct WebhookPoll {
     /// These were delivered, and are to be removed.
     pub done: Vec<WebhookEventId>,
-    pub word: ClaimMode,
+    pub mode: ClaimMode,
     /// Receives the answer. It is dropped without one if the broker could not be reached.
-    pub answer: flume::Sender<Turn>,
+    pub answer: flume::Sender<Claimed>,
 }
 
-/// Whether a deliverer asks for more events.
+/// Whether a deliverer polls for more events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimMode {
     /// The next events, if it holds none yet.
@@ -132,9 +132,9 @@ pub enum ClaimMode {
     Leave,
 }
 
-/// The answer to an [`Ask`]: the events to deliver now.
+/// The answer to a [`WebhookPoll`]: the events to deliver now.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Turn {
+pub struct Claimed {
     /// Ascending, at most [`BATCH`]. This node holds them until it reports them as done, and the
     /// answers repeat them until then.
     pub held: Vec<WebhookEvent>,
@@ -175,7 +175,7 @@ mod tests {
                 .iter()
                 .filter_map(|text| Pattern::new(text))
                 .collect(),
-            asks: flume::bounded(1).1,
+            polls: flume::bounded(1).1,
         };
         let room = |name: &str| RoomName::new(name).unwrap();
         assert!(wanted(&[]).watches(&room("@ada")));

@@ -12,7 +12,7 @@ use futures::future::{Either, select};
 
 use crate::metrics::Refused;
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
-use crate::transport::{self, Counted, Entrance, Node};
+use crate::transport::{self, Counted, ListenerKind, Node};
 
 /// How long accepting pauses when there are no descriptors or no memory for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ const FULL_PERMITS: usize = 64;
 /// no connections is useless.
 pub struct Acceptor {
     listener: Listener,
-    listener_kind: Entrance,
+    listener_kind: ListenerKind,
     node: Arc<Node>,
     /// Connections that may be open at once.
     max: u64,
@@ -55,7 +55,7 @@ impl Acceptor {
     /// broken.
     pub fn new(
         listener: Listener,
-        listener_kind: Entrance,
+        listener_kind: ListenerKind,
         node: Arc<Node>,
         max: u64,
         stop: flume::Receiver<()>,
@@ -196,7 +196,7 @@ mod tests {
             close_timeout: LONG,
             message: 1024,
             depth: 64,
-            intake: IngressLimits {
+            ingress: IngressLimits {
                 commands: None,
                 bytes: None,
                 rate_timeout: LONG,
@@ -221,7 +221,7 @@ mod tests {
             addresses: None,
             echo_path: None,
             gate: crate::api::Gate::Closed,
-            api_apart: false,
+            api_separate: false,
             calls: flume::bounded(1).0.downgrade(),
             sessions: AtomicU64::new(1),
             started: Instant::now(),
@@ -232,7 +232,7 @@ mod tests {
         let (ending, _) = flume::bounded(1);
         let acceptor = Acceptor::new(
             listener,
-            Entrance::Public,
+            ListenerKind::Public,
             Arc::new(node),
             max,
             stop,

@@ -1,7 +1,7 @@
 //! Executes a call of the HTTP API: sends its commands to the dispatcher and collects the answers.
 //! A command without an answer in time gets an error that states whether it may have taken effect.
 
-use crate::api::{self, Asked, Found, Waiting};
+use crate::api::{self, ApiRequest, PendingAnswers, RouteMatch};
 use crate::dispatcher::{Event, Now};
 use crate::http::{Refusal, Request, Response, Status};
 use crate::metrics::exposition::{self, Facts};
@@ -11,12 +11,12 @@ use crate::model::readiness::State;
 use crate::protocol::{Code, CommandError};
 use crate::runtime;
 
-use super::{Entrance, Node};
+use super::{ListenerKind, Node};
 
 /// The endpoint of a request, if this listener serves the API.
-pub fn find<'a>(node: &Node, listener_kind: Entrance, request: &'a Request) -> Found<'a> {
+pub fn find<'a>(node: &Node, listener_kind: ListenerKind, request: &'a Request) -> RouteMatch<'a> {
     match listener_kind {
-        Entrance::Public if node.api_apart => Found::NotFound,
+        ListenerKind::Public if node.api_separate => RouteMatch::NotFound,
         _ => api::find(request.method, &request.path),
     }
 }
@@ -28,17 +28,17 @@ pub fn find<'a>(node: &Node, listener_kind: Entrance, request: &'a Request) -> F
 /// As for [`api::Gate::admit`] and [`api::check_type`].
 pub fn admit(
     node: &Node,
-    listener_kind: Entrance,
+    listener_kind: ListenerKind,
     request: &Request,
-    found: &Found<'_>,
+    found: &RouteMatch<'_>,
 ) -> Result<(), Refusal> {
     match (found, listener_kind) {
-        (Found::NotFound, _) | (Found::Metrics, Entrance::Backends) => Ok(()),
+        (RouteMatch::NotFound, _) | (RouteMatch::Metrics, ListenerKind::Backends) => Ok(()),
         _ => {
             let key = node.gate.admit(request)?;
             log::debug!(key = key, path = request.path.as_str(); "called");
             match found {
-                Found::Route(..) => api::check_type(request),
+                RouteMatch::Route(..) => api::check_type(request),
                 _ => Ok(()),
             }
         }
@@ -46,9 +46,9 @@ pub fn admit(
 }
 
 /// A guard to hold until the response to a call is written: a drain waits for the last one.
-pub fn in_flight(node: &Node, found: &Found<'_>) -> Option<flume::Sender<()>> {
+pub fn in_flight(node: &Node, found: &RouteMatch<'_>) -> Option<flume::Sender<()>> {
     match found {
-        Found::Route(..) => node.calls.upgrade(),
+        RouteMatch::Route(..) => node.calls.upgrade(),
         _ => None,
     }
 }
@@ -57,21 +57,21 @@ pub fn in_flight(node: &Node, found: &Found<'_>) -> Option<flume::Sender<()>> {
 pub async fn answer(
     node: &Node,
     request: &Request,
-    found: Found<'_>,
+    found: RouteMatch<'_>,
     body: &[u8],
 ) -> Option<Response> {
     let (route, path_values) = match found {
-        Found::Route(route, path_values) => (route, path_values),
-        Found::Metrics => return Some(metrics(node)),
-        Found::MethodNotAllowed(allow) => {
+        RouteMatch::Route(route, path_values) => (route, path_values),
+        RouteMatch::Metrics => return Some(metrics(node)),
+        RouteMatch::MethodNotAllowed(allow) => {
             let reason = "The Allow field lists the methods of this path.";
             let response = Response::error(Status::MethodNotAllowed, reason);
             return Some(response.with("Allow", allow));
         }
-        Found::NotFound => return None,
+        RouteMatch::NotFound => return None,
     };
-    let api_request = Asked {
-        held: path_values,
+    let api_request = ApiRequest {
+        path_values,
         query: request.query.as_deref(),
         body,
         depth: node.limits.depth,
@@ -132,15 +132,15 @@ async fn execute(node: &Node, call: api::Call) -> Response {
 }
 
 /// Completes when all commands are answered, or the dispatcher has ended.
-async fn exchange(node: &Node, commands: Vec<api::Command>, waiting: &mut Waiting) {
+async fn exchange(node: &Node, commands: Vec<api::Command>, waiting: &mut PendingAnswers) {
     let (sender, answers) = flume::bounded(commands.len());
     for (index, command) in commands.into_iter().enumerate() {
         let caller = api::ApiCaller::new(index, sender.clone());
         // Marked first: after a timeout during the send it is unknown whether the inbox took it.
-        waiting.asked(index);
+        waiting.sent(index);
         let event = Event::Call { caller, command };
         if node.inbox.send_async(event).await.is_err() {
-            return waiting.not_asked(index);
+            return waiting.not_sent(index);
         }
     }
     drop(sender);

@@ -63,7 +63,7 @@ pub fn wants_upgrade(request: &Request) -> bool {
 /// # Errors
 /// 405 for other methods than GET, 505 for HTTP/1.0, 426 without a request for WebSocket version
 /// 13, 403 for a page of a foreign origin, 400 for the rest.
-pub fn judge(request: &Request, rules: &Rules<'_>) -> Result<Accepted, Refusal> {
+pub fn check(request: &Request, rules: &Rules<'_>) -> Result<Accepted, Refusal> {
     if request.method != Method::Get {
         let refusal = Refusal::new(Status::MethodNotAllowed, "Open a WebSocket with GET.");
         return Err(refusal.with("Allow", "GET"));

@@ -13,7 +13,8 @@ use std::time::Duration;
 use futures::AsyncWriteExt;
 
 use super::{
-    Endpoint, Entrance, NATIVE_PATH, Node, SUBPROTOCOL, Socket, Upgraded, calls, finish, timed_out,
+    Endpoint, ListenerKind, NATIVE_PATH, Node, SUBPROTOCOL, Socket, Upgraded, calls, finish,
+    timed_out,
 };
 use crate::dispatcher::Now;
 use crate::http::{
@@ -46,7 +47,7 @@ pub async fn serve<S: Socket>(
     node: &Node,
     socket: S,
     peer: SocketAddr,
-    listener_kind: Entrance,
+    listener_kind: ListenerKind,
 ) -> io::Result<Option<Upgraded>> {
     let mut connection = HttpConnection {
         node,
@@ -95,7 +96,7 @@ pub async fn serve<S: Socket>(
 struct HttpConnection<'a, S> {
     node: &'a Node,
     socket: S,
-    listener_kind: Entrance,
+    listener_kind: ListenerKind,
     /// Bytes read and not yet consumed.
     buffer: Vec<u8>,
 }
@@ -191,7 +192,7 @@ impl<S: Socket> HttpConnection<'_, S> {
     /// The response to a request that is neither a call nor a WebSocket.
     fn page(&self, request: &Request) -> Response {
         let is_check = [LIVE_PATH, READY_PATH].contains(&request.path.as_str());
-        if self.listener_kind == Entrance::Backends && !is_check {
+        if self.listener_kind == ListenerKind::Backends && !is_check {
             let reason = "Nothing is here: this is the listener of the HTTP API.";
             return Response::error(Status::NotFound, reason);
         }
@@ -200,7 +201,7 @@ impl<S: Socket> HttpConnection<'_, S> {
 
     /// The protocol of the path, if it is a WebSocket endpoint.
     fn endpoint_of(&self, request: &Request) -> Option<Endpoint> {
-        if self.listener_kind == Entrance::Backends {
+        if self.listener_kind == ListenerKind::Backends {
             return None;
         }
         if request.path == NATIVE_PATH {
@@ -221,7 +222,7 @@ impl<S: Socket> HttpConnection<'_, S> {
             own_hosts: self.node.own_hosts,
             protocols: &[SUBPROTOCOL],
         };
-        let checked = handshake::judge(request, &rules);
+        let checked = handshake::check(request, &rules);
         let checked =
             checked.and_then(|accepted| Ok((accepted, self.identify(request, endpoint)?)));
         let (accepted, identity) = match checked {
@@ -318,7 +319,7 @@ pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
     let mut connection = HttpConnection {
         node,
         socket,
-        listener_kind: Entrance::Public,
+        listener_kind: ListenerKind::Public,
         buffer: Vec::new(),
     };
     match runtime::timeout(FULL_TIMEOUT, connection.whole_head()).await {

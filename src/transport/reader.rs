@@ -17,7 +17,7 @@ use crate::dispatcher::outbox::Outbox;
 use crate::dispatcher::{Event, Now};
 use crate::model::id::SessionId;
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::{Asked, CommandError, Incoming, Protocol, Reply, RequestId};
+use crate::protocol::{ClientRequest, CommandError, Decoded, Protocol, Reply, RequestId};
 
 /// Reads to the end of the connection. At the end it always sends [`Event::Closed`] to the
 /// dispatcher.
@@ -45,13 +45,21 @@ pub fn run<S: Socket>(
         let reading = reader.read(socket.clone(), rest);
         let read = node.guarded(reading).await;
         if let Some(why) = read.unwrap_or(Some(Disconnect::Internal)) {
-            let farewell = Some(why);
-            node.send(Event::Closed { session, farewell }).await;
+            let close_reason = Some(why);
+            node.send(Event::Closed {
+                session,
+                close_reason,
+            })
+            .await;
             // Boxed so that its buffer is not part of every reader.
             Box::pin(linger(socket, node.limits.close_timeout)).await;
         }
-        let farewell = None;
-        node.send(Event::Closed { session, farewell }).await;
+        let close_reason = None;
+        node.send(Event::Closed {
+            session,
+            close_reason,
+        })
+        .await;
     }
 }
 
@@ -63,13 +71,13 @@ struct Reader<'a> {
 
 /// The result of one read: commands, and then perhaps the end of the connection.
 #[derive(Default)]
-struct Decoded {
-    commands: Vec<Incoming>,
+struct ReadOutcome {
+    commands: Vec<Decoded>,
     /// The client closed (`None`) or must be disconnected.
     end: Option<Option<Disconnect>>,
 }
 
-impl Decoded {
+impl ReadOutcome {
     fn end(why: Option<Disconnect>) -> Self {
         Self {
             commands: Vec::new(),
@@ -88,13 +96,13 @@ impl Reader<'_> {
         let mut stream = ThrottledReader::new(&self.context, socket, &rest);
         let mut codec = Codec::new(rest, self.context.node.websocket_config());
         async move {
-            let mut decoded = self.decode(&mut stream, &mut codec, &[]);
+            let mut outcome = self.decode(&mut stream, &mut codec, &[]);
             loop {
-                self.forward(decoded.commands).await;
-                if let Some(end) = decoded.end {
+                self.forward(outcome.commands).await;
+                if let Some(end) = outcome.end {
                     return end;
                 }
-                decoded = poll_fn(|cx| self.poll_read(cx, &mut stream, &mut codec)).await;
+                outcome = poll_fn(|cx| self.poll_read(cx, &mut stream, &mut codec)).await;
             }
         }
     }
@@ -104,12 +112,12 @@ impl Reader<'_> {
         cx: &mut Context<'_>,
         stream: &mut ThrottledReader<'_, S>,
         codec: &mut Codec,
-    ) -> Poll<Decoded> {
+    ) -> Poll<ReadOutcome> {
         // On the stack, during the poll only: never in the task.
         let mut buffer = [0; READ_BUFFER];
         Poll::Ready(match ready!(stream.poll_read(cx, &mut buffer)) {
             Ok(read @ 1..) => self.decode(stream, codec, &buffer[..read]),
-            Ok(0) | Err(_) => Decoded::end(stream.verdict()),
+            Ok(0) | Err(_) => ReadOutcome::end(stream.verdict()),
         })
     }
 
@@ -119,30 +127,29 @@ impl Reader<'_> {
         stream: &mut ThrottledReader<'_, S>,
         codec: &mut Codec,
         bytes: &[u8],
-    ) -> Decoded {
-        let mut decoded = Decoded::default();
+    ) -> ReadOutcome {
+        let mut outcome = ReadOutcome::default();
         let mut controls = 0;
-        let (answer, outcome) =
-            codec.feed(bytes, self.context.node.websocket_config(), |message| {
-                match message {
-                    Message::Text(text) => {
-                        let depth = self.context.node.limits.depth;
-                        self.protocol.decode(&text, depth, &mut decoded.commands);
-                    }
-                    Message::Binary(_) => return ControlFlow::Break(Disconnect::Binary),
-                    // Tungstenite writes the answer when it is asked for the next message.
-                    Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => controls += 1,
-                    Message::Close(_) => {}
+        let (answer, result) = codec.feed(bytes, self.context.node.websocket_config(), |message| {
+            match message {
+                Message::Text(text) => {
+                    let depth = self.context.node.limits.depth;
+                    self.protocol.decode(&text, depth, &mut outcome.commands);
                 }
-                ControlFlow::Continue(())
-            });
+                Message::Binary(_) => return ControlFlow::Break(Disconnect::Binary),
+                // Tungstenite writes the answer when it is asked for the next message.
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => controls += 1,
+                Message::Close(_) => {}
+            }
+            ControlFlow::Continue(())
+        });
         if !answer.is_empty() {
             // If it does not fit, the client reads too slowly, which the dispatcher detects by
             // itself.
             self.context.outbox.offer(answer);
         }
-        stream.charge(cost(&decoded.commands).saturating_add(controls));
-        decoded.end = match outcome {
+        stream.charge(cost(&outcome.commands).saturating_add(controls));
+        outcome.end = match result {
             Ok(None) => None,
             Ok(Some(why)) => Some(Some(why)),
             Err(error) => Some(stream.verdict().or(close_reason(&error))),
@@ -150,12 +157,12 @@ impl Reader<'_> {
         if !stream.is_under_way() {
             codec.rest();
         }
-        decoded
+        outcome
     }
 
-    async fn forward(&self, commands: Vec<Incoming>) {
-        for Incoming { id, asked } in commands {
-            match asked.and_then(|asked| self.event(id, asked)) {
+    async fn forward(&self, commands: Vec<Decoded>) {
+        for Decoded { id, request } in commands {
+            match request.and_then(|request| self.event(id, request)) {
                 Ok(event) => self.context.node.send(event).await,
                 Err(error) => {
                     self.context.node.metrics.errors_total.count(error.code);
@@ -168,15 +175,15 @@ impl Reader<'_> {
     }
 
     /// Verifies credentials here, because the dispatcher has no time for signatures.
-    fn event(&self, id: Option<RequestId>, asked: Asked) -> Result<Event, CommandError> {
+    fn event(&self, id: Option<RequestId>, request: ClientRequest) -> Result<Event, CommandError> {
         let session = self.session;
-        Ok(match asked {
-            Asked::Command(command) => Event::Command {
+        Ok(match request {
+            ClientRequest::Command(command) => Event::Command {
                 session,
                 id,
                 command,
             },
-            Asked::Auth(credentials) => {
+            ClientRequest::Auth(credentials) => {
                 let identity = self
                     .context
                     .node
@@ -193,8 +200,8 @@ impl Reader<'_> {
 }
 
 /// The cost of a message against the rate of its session. An invalid one counts too.
-fn cost(commands: &[Incoming]) -> u32 {
-    let cost = |incoming: &Incoming| incoming.asked.as_ref().map_or(1, Asked::cost);
+fn cost(commands: &[Decoded]) -> u32 {
+    let cost = |decoded: &Decoded| decoded.request.as_ref().map_or(1, ClientRequest::cost);
     commands.iter().map(cost).sum()
 }
 

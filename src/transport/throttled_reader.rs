@@ -28,7 +28,7 @@ pub(super) struct ReadContext<'a> {
 pub(super) struct ThrottledReader<'a, S> {
     context: &'a ReadContext<'a>,
     socket: S,
-    intake: IngressMeter,
+    meter: IngressMeter,
     /// Bytes read, and commands decoded from them, since the session was last charged. One read
     /// returns at most a kilobyte.
     bytes: u16,
@@ -45,7 +45,7 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
         let mut stream = Self {
             context,
             socket,
-            intake: IngressMeter::default(),
+            meter: IngressMeter::default(),
             bytes: 0,
             commands: 0,
             pause: None,
@@ -71,14 +71,14 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
 
     /// Whether a message or a control frame has begun and not ended.
     pub(super) fn is_under_way(&self) -> bool {
-        self.intake.is_under_way()
+        self.meter.is_under_way()
     }
 
     fn follow(&mut self, bytes: &[u8]) {
         let read = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         self.bytes = self.bytes.saturating_add(read.max(MIN_READ));
-        let limits = &self.context.node.limits.intake;
-        let found = self.intake.follow(limits, bytes);
+        let limits = &self.context.node.limits.ingress;
+        let found = self.meter.follow(limits, bytes);
         self.verdict = self.verdict.or(found);
     }
 
@@ -94,9 +94,9 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
         );
         let node = self.context.node;
         let now = node.started.elapsed().as_nanos() as u64;
-        let limits = &node.limits.intake;
+        let limits = &node.limits.ingress;
         match self
-            .intake
+            .meter
             .charge(limits, commands.into(), bytes.into(), now)
         {
             Verdict::Go => {}
@@ -147,7 +147,7 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
         // A read that does not fill the buffer has emptied the socket.
         if !matches!(polled, Poll::Ready(Ok(read)) if read == buffer.len()) {
             self.reads = 0;
-            self.intake.caught_up();
+            self.meter.caught_up();
         }
         polled
     }

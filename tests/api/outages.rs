@@ -11,7 +11,7 @@ use switchboard::metrics::Refused;
 use switchboard::model::id::RoomName;
 use switchboard::protocol::Reply;
 use switchboard::runtime::{self, Listener};
-use switchboard::transport::{Counted, Entrance, Node, serve};
+use switchboard::transport::{Counted, ListenerKind, Node, serve};
 
 use crate::support::bare_node::node_of;
 use crate::support::cluster::answers;
@@ -68,7 +68,13 @@ fn served(node: Arc<Node>) -> SocketAddr {
     runtime::spawn(async move {
         while let Ok((socket, peer)) = listener.accept().await {
             let counted = Counted::new(node.metrics.clone());
-            runtime::spawn(serve(node.clone(), socket, peer, Entrance::Public, counted));
+            runtime::spawn(serve(
+                node.clone(),
+                socket,
+                peer,
+                ListenerKind::Public,
+                counted,
+            ));
         }
     });
     address

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use switchboard::broker::{Publication, Range};
-use switchboard::model::epochs::Standing;
+use switchboard::model::epochs::PositionStatus;
 use switchboard::model::history::Log;
 use switchboard::model::id::{Epoch, Position};
 use switchboard::model::retention::{LogLimits, Retention};
@@ -131,7 +131,7 @@ fn redis_and_memory_agree_about_epochs_keys_and_pages_whatever_befalls_the_data(
                     model.end_epoch_if_over();
                     let found = node.try_publish(&room, "x", form).expect(&why);
                     let known = model.keys.get(&key).copied().filter(|_| keyed);
-                    let known = known.filter(|at| model.log.standing(*at) == Standing::Valid);
+                    let known = known.filter(|at| model.log.status(*at) == PositionStatus::Valid);
                     let expected = known
                         .unwrap_or_else(|| model.log.append(publication("x"), None, LIMITS, now));
                     if keyed {

@@ -28,7 +28,7 @@ impl BrokerNode {
     fn try_find(&mut self, question: ClusterQuery) -> Result<QueryResult, Refused> {
         let asked = self.ask(|ticket| Request::Census(Census { ticket, question }));
         self.wait("finding", |event| match event {
-            BrokerEvent::Found { ticket, result } if *ticket == asked => Some(result.clone()),
+            BrokerEvent::QueryResult { ticket, result } if *ticket == asked => Some(result.clone()),
             _ => None,
         })
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use switchboard::broker::redis::{LEASE, RedisSettings};
 use switchboard::broker::{
-    BrokerEvent, Confirm, Kept, Publication, Publish, ReadRevocations, Refused, Request, Revoke,
-    StoredRevocations,
+    BrokerEvent, Confirm, Publication, Publish, ReadRevocations, Refused, Request,
+    RevocationRetention, Revoke, StoredRevocations,
 };
 use switchboard::dispatcher::Now;
 use switchboard::model::id::UserName;
@@ -19,10 +19,10 @@ use crate::support::{Issuer, TestNode, run};
 
 const HOUR: u64 = 3_600_000;
 
-fn kept() -> Kept {
+fn revocation_retention() -> RevocationRetention {
     let now = Now::read().unix_ms;
     let lifetime = HOUR;
-    Kept { now, lifetime }
+    RevocationRetention { now, lifetime }
 }
 
 fn user(name: &str) -> UserName {
@@ -42,7 +42,7 @@ impl BrokerNode {
                 ticket,
                 cutoffs,
                 confirm,
-                kept: kept(),
+                retention: revocation_retention(),
             })
         });
         self.wait("answer to the write", |event| match event {
@@ -69,7 +69,7 @@ impl BrokerNode {
             Request::ReadRevocations(ReadRevocations {
                 ticket,
                 is_starting,
-                kept: kept(),
+                retention: revocation_retention(),
             })
         });
         self.wait("set of revocations", |event| match event {

@@ -7,35 +7,31 @@ use switchboard::broker::redis::RedisSettings;
 use switchboard::broker::{Request, SetPresence};
 use switchboard::model::id::UserName;
 use switchboard::model::pattern::Pattern;
-use switchboard::model::webhook_event::{Ask, ClaimMode, Turn, Wanted, WebhookEvent};
+use switchboard::model::webhook_event::{ClaimMode, Claimed, Wanted, WebhookEvent, WebhookPoll};
 
 use super::node::{BrokerNode, World, name, settings};
 use crate::support::DEADLINE;
 use crate::support::redis_server::RedisServer;
 
 /// A deliverer that sends nothing.
-struct Deliverer(flume::Sender<Ask>);
+struct Deliverer(flume::Sender<WebhookPoll>);
 
 /// Returns a deliverer and the settings for its node.
 fn deliverer(rooms: &[&str]) -> (Deliverer, Wanted) {
-    let (asking, asks) = flume::bounded(1);
+    let (asking, polls) = flume::bounded(1);
     let rooms = rooms.iter().filter_map(|text| Pattern::new(text)).collect();
-    (Deliverer(asking), Wanted { rooms, asks })
+    (Deliverer(asking), Wanted { rooms, polls })
 }
 
 impl Deliverer {
     /// Repeats the request until it is answered.
-    fn ask(&self, done: &[WebhookEvent], mode: ClaimMode) -> Turn {
+    fn ask(&self, done: &[WebhookEvent], mode: ClaimMode) -> Claimed {
         let start = Instant::now();
         loop {
             let (answer, answered) = flume::bounded(1);
             let done = done.iter().map(|event| event.id).collect();
-            let ask = Ask {
-                done,
-                word: mode,
-                answer,
-            };
-            self.0.send(ask).expect("the broker runs");
+            let poll = WebhookPoll { done, mode, answer };
+            self.0.send(poll).expect("the broker runs");
             if let Ok(turn) = answered.recv_timeout(DEADLINE) {
                 return turn;
             }
@@ -60,7 +56,7 @@ impl Deliverer {
 }
 
 fn describe(event: &WebhookEvent) -> String {
-    format!("{} {}", event.change.word(), event.room)
+    format!("{} {}", event.change.name(), event.room)
 }
 
 /// Sets the number of connections of a user (`""`: anonymous) in a room.
@@ -83,7 +79,7 @@ fn room_events_follow_its_first_and_its_last_connection(world: World) {
     let second = world.node_with(|settings| {
         settings.webhooks = Some(Wanted {
             rooms: wanted.rooms.clone(),
-            asks: flume::bounded(1).1,
+            polls: flume::bounded(1).1,
         });
     });
     here(&first, "lobby", "ada", 1);
@@ -101,7 +97,7 @@ fn room_events_follow_its_first_and_its_last_connection(world: World) {
     assert_eq!(deliverer.receive(1), ["vacated lobby"]);
     here(&second, "lobby", "", 1);
     assert_eq!(deliverer.receive(1), ["occupied lobby"]);
-    assert_eq!(deliverer.ask(&[], ClaimMode::Take), Turn::default());
+    assert_eq!(deliverer.ask(&[], ClaimMode::Take), Claimed::default());
 }
 
 fn held_events_are_repeated_until_done_or_released(world: World) {
@@ -120,10 +116,13 @@ fn held_events_are_repeated_until_done_or_released(world: World) {
     // However long the second event takes to arrive.
     assert_eq!(deliverer.ask(&[], ClaimMode::Take), first);
     assert_eq!(deliverer.ask(&[], ClaimMode::Keep), first);
-    assert_eq!(deliverer.ask(&[], ClaimMode::Leave), Turn::default());
+    assert_eq!(deliverer.ask(&[], ClaimMode::Leave), Claimed::default());
     let again = deliverer.ask(&[], ClaimMode::Take);
     assert_eq!(again.held[0], first.held[0], "the same id");
-    assert_eq!(deliverer.ask(&again.held, ClaimMode::Keep), Turn::default());
+    assert_eq!(
+        deliverer.ask(&again.held, ClaimMode::Keep),
+        Claimed::default()
+    );
 }
 
 mod over_memory {
@@ -181,8 +180,8 @@ mod over_redis {
         };
         let (deliverer, wanted) = deliverer(&[]);
         let silent = || {
-            let (asks, rooms) = (flume::bounded(1).1, Vec::new());
-            Some(Wanted { rooms, asks })
+            let (polls, rooms) = (flume::bounded(1).1, Vec::new());
+            Some(Wanted { rooms, polls })
         };
         let survivors = [node(Some(wanted)), node(silent())];
         let dead = node(silent());

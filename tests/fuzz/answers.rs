@@ -87,7 +87,7 @@ pub fn any_answer(input: &[u8]) {
                 assert!(page.version <= wire::MAX_OFFSET && junk <= 1001 + input.len());
                 assert!(page.members.iter().all(|member| member.connections > 0));
             }
-            Some(BrokerEvent::Found { result, .. }) => {
+            Some(BrokerEvent::QueryResult { result, .. }) => {
                 assert!(junk <= 1001 + input.len());
                 if let QueryResult::Room(count, position) = result.expect("a finding") {
                     assert!(count.connections <= wire::MAX_OFFSET);

@@ -2,7 +2,7 @@
 //! accepted or refused with a reason of bounded length, and every accepted request is answered,
 //! whatever reply the dispatcher gives.
 
-use switchboard::api::{self, Asked, Command, Found};
+use switchboard::api::{self, ApiRequest, Command, RouteMatch};
 use switchboard::http::Method;
 
 pub fn any_call(input: &[u8]) {
@@ -22,11 +22,11 @@ pub fn any_call(input: &[u8]) {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    let Found::Route(route, held) = api::find(method, path) else {
+    let RouteMatch::Route(route, path_values) = api::find(method, path) else {
         return;
     };
-    let asked = Asked {
-        held,
+    let asked = ApiRequest {
+        path_values,
         query,
         body,
         depth: 64,
@@ -50,7 +50,7 @@ fn answer(call: api::Call) {
     };
     let changes = !reads(&commands[0]);
     for place in 0..commands.len() {
-        waiting.asked(place);
+        waiting.sent(place);
         if place > 0 {
             waiting.put(place, Ok("{}".into()));
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::io::{AsyncRead, AsyncWrite};
 use switchboard::dispatcher::Event;
 use switchboard::runtime;
-use switchboard::transport::{Counted, Entrance, Socket, serve};
+use switchboard::transport::{Counted, ListenerKind, Socket, serve};
 
 use crate::bare_node::node_of;
 
@@ -59,7 +59,7 @@ async fn connection(wire: Wire) -> Vec<String> {
     limits.close_timeout = Duration::from_millis(1);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let counted = Counted::new(node.metrics.clone());
-    serve(node.clone(), wire, peer, Entrance::Public, counted).await;
+    serve(node.clone(), wire, peer, ListenerKind::Public, counted).await;
     // After this only the reader holds a sender.
     let metrics = node.metrics.clone();
     drop(node);
@@ -69,13 +69,15 @@ async fn connection(wire: Wire) -> Vec<String> {
         match event {
             Event::Opened { outbox, .. } => outboxes.push(outbox),
             Event::Closed {
-                farewell: Some(why),
+                close_reason: Some(why),
                 ..
             } => {
                 events_seen.push(format!("{why:?}"));
                 outboxes.iter().for_each(|outbox| outbox.end(why));
             }
-            Event::Closed { farewell: None, .. } => {
+            Event::Closed {
+                close_reason: None, ..
+            } => {
                 events_seen.push("closed".into());
                 outboxes.clear();
             }

@@ -4,16 +4,16 @@
 use serde_json::{Map, Value, json};
 use switchboard::model::identity::Credentials;
 use switchboard::protocol::native::{decode, reply};
-use switchboard::protocol::{Asked, Command, Reply, RequestId};
+use switchboard::protocol::{ClientRequest, Command, Reply, RequestId};
 
 pub fn any_command(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
     let read = decode(text);
-    match &read.asked {
-        Ok(asked) => {
-            let again = decode(&written(read.id, asked));
+    match &read.request {
+        Ok(request) => {
+            let again = decode(&written(read.id, request));
             assert_eq!(format!("{again:?}"), format!("{read:?}"));
         }
         Err(error) => {
@@ -25,7 +25,7 @@ pub fn any_command(input: &[u8]) {
 }
 
 /// The command as a client would write it.
-fn written(id: Option<RequestId>, asked: &Asked) -> String {
+fn written(id: Option<RequestId>, request: &ClientRequest) -> String {
     let mut fields = Map::new();
     let mut add = |name: &str, value: Value| {
         fields.insert(name.into(), value);
@@ -34,8 +34,8 @@ fn written(id: Option<RequestId>, asked: &Asked) -> String {
         add("id", json!(id));
     }
     let mut data = None;
-    let command = match asked {
-        Asked::Auth(credentials) => {
+    let command = match request {
+        ClientRequest::Auth(credentials) => {
             add("type", json!("auth"));
             match credentials {
                 Credentials::User { user, info } => {
@@ -46,7 +46,7 @@ fn written(id: Option<RequestId>, asked: &Asked) -> String {
             }
             return Value::Object(fields).to_string();
         }
-        Asked::Command(command) => command,
+        ClientRequest::Command(command) => command,
     };
     match command {
         Command::Join { room, since } => {

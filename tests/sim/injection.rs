@@ -281,7 +281,7 @@ impl World {
             if !self.redis.rooms[room].tail_lost {
                 continue;
             }
-            let (top, _) = self.redis.standing(room, now);
+            let (top, _) = self.redis.bounds(room, now);
             let is_ahead = |node: &Node| {
                 let at = node.dispatcher.position(&self.names[room]);
                 node.alive && at.is_some_and(|at| at.epoch == top.epoch && at.offset > top.offset)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use switchboard::broker::{Page, Publish, Range, Read, Refused, Revoke, StoredRevocations};
-use switchboard::model::epochs::Standing;
+use switchboard::model::epochs::PositionStatus;
 use switchboard::model::history::Log;
 use switchboard::model::id::{Epoch, Position, RoomName, UserName};
 use switchboard::model::retention::LogLimits;
@@ -153,7 +153,7 @@ impl Redis {
             .filter(|(_, stored)| **stored == value);
         let is_kept = |position: (Epoch, u64)| {
             let (epoch, offset) = position;
-            room.log.standing(Position { epoch, offset }) == Standing::Valid
+            room.log.status(Position { epoch, offset }) == PositionStatus::Valid
         };
         if publish.key.is_some()
             && let Some((position, _)) = positions.find(|(position, _)| is_kept(**position))
@@ -219,20 +219,20 @@ impl Redis {
     }
 
     /// The room's top, and the oldest offset that it still has.
-    pub fn standing(&mut self, room: usize, now: Instant) -> (Position, u64) {
+    pub fn bounds(&mut self, room: usize, now: Instant) -> (Position, u64) {
         let page = self.rooms[room].log.page(Range::Top, 0, now);
         (page.top, page.first)
     }
 
     /// Whether the message after `at` is lost, or the position itself.
     pub fn has_lost(&mut self, room: usize, at: Position, now: Instant) -> bool {
-        let (top, first) = self.standing(room, now);
+        let (top, first) = self.bounds(room, now);
         top.epoch != at.epoch || first > at.offset + 1 || self.rooms[room].torn.contains(&at.epoch)
     }
 
     /// Whether the message at this position is gone, for another reason than its age.
     pub fn is_lost(&self, room: usize, at: Position) -> bool {
-        self.rooms[room].log.standing(at) != Standing::Valid
+        self.rooms[room].log.status(at) != PositionStatus::Valid
     }
 
     /// The position of the gap that a client in an ended epoch must receive, if that is certain:

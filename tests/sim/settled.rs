@@ -10,7 +10,7 @@ impl World {
     pub fn is_settled(&mut self) -> bool {
         let now = self.instant();
         let tops: Vec<_> = (0..self.names.len())
-            .map(|room| self.redis.standing(room, now).0)
+            .map(|room| self.redis.bounds(room, now).0)
             .collect();
         let at_top = |client: &Client| {
             let mut rooms = client.rooms.iter().zip(&tops);
@@ -51,7 +51,7 @@ impl World {
         let now = self.instant();
         let mut text = format!("{when}:");
         for room in 0..self.names.len() {
-            text += &format!("\n  r{room} is at {:?}", self.redis.standing(room, now).0);
+            text += &format!("\n  r{room} is at {:?}", self.redis.bounds(room, now).0);
             let (listed, truth) = (self.redis.presence.listed(room), self.actual_members(room));
             text += &format!(", with {listed:?} of {truth:?}");
         }

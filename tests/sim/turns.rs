@@ -82,7 +82,7 @@ impl World {
                     node.sessions.remove(&session);
                     node.inbox.push_back(Event::Closed {
                         session: SessionId(session),
-                        farewell: None,
+                        close_reason: None,
                     });
                 }
             }

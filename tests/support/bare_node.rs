@@ -34,7 +34,7 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
             close_timeout: time,
             message: 65_536,
             depth: 64,
-            intake: IngressLimits {
+            ingress: IngressLimits {
                 commands: None,
                 bytes: None,
                 rate_timeout: time,
@@ -52,8 +52,8 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
         trusted_proxies: Vec::new(),
         addresses: None,
         echo_path: Some("/echo".into()),
-        gate: Gate::Turn,
-        api_apart: false,
+        gate: Gate::Local,
+        api_separate: false,
         calls: flume::bounded(1).0.downgrade(),
         sessions: AtomicU64::new(1),
         started: Instant::now(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use switchboard::auth;
-use switchboard::config::{Config, SecretFile, TokenOrder};
+use switchboard::config::{Config, SecretFile, TokenRequest};
 use switchboard::dispatcher::Now;
 use switchboard::model::id::UserName;
 use switchboard::model::pattern::Pattern;
@@ -68,7 +68,7 @@ impl Issuer {
                 .map(|pattern| pattern.expect("a pattern"))
                 .collect()
         });
-        let order = TokenOrder {
+        let order = TokenRequest {
             secret: self.file(),
             user: UserName::new(user).expect("a name"),
             lifetime,

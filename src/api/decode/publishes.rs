@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{Asked, bad, body, object, one, room, session};
+use super::{ApiRequest, bad, body, object, one, room, session};
 use crate::api::{COMMANDS_PER_CALL, Call, Command, Form, Publish};
 use crate::model::id::{RoomName, UserName};
 use crate::model::publication::{KEY_BYTES, Publication};
@@ -46,7 +46,7 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Op
 }
 
 /// `POST /rooms/{room}/messages`
-pub fn publish(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn publish(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let mut fields: Fields = body(request)?;
     fields.take_no_rooms()?;
     let room = request.room()?;
@@ -54,7 +54,7 @@ pub fn publish(request: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `PUT /rooms/{room}/messages/{key}`
-pub fn publish_with_key(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn publish_with_key(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let mut fields: Fields = body(request)?;
     fields.take_no_rooms()?;
     if fields.key.is_some() {
@@ -63,13 +63,13 @@ pub fn publish_with_key(request: &Asked<'_>) -> Result<Call, CommandError> {
     if fields.ephemeral.is_some() {
         return Err(bad("what has a key is kept; leave `ephemeral` out"));
     }
-    fields.key = request.held.get(1).map(|key| Cow::Borrowed(*key));
+    fields.key = request.path_values.get(1).map(|key| Cow::Borrowed(*key));
     let room = request.room()?;
     one(Command::Publish(fields.template(request)?.in_room(room)))
 }
 
 /// `POST /messages`
-pub fn publish_to_many(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn publish_to_many(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let mut fields: Fields = body(request)?;
     if fields.room.is_some() {
         return Err(bad("send `rooms`, a list, instead of `room`"));
@@ -100,7 +100,7 @@ pub fn publish_to_many(request: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `POST /batch`
-pub fn batch(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn batch(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let Batch { publishes } = body(request)?;
     bounded("publishes", publishes.len())?;
     let mut commands = Vec::with_capacity(publishes.len());
@@ -147,7 +147,7 @@ impl Fields<'_> {
         Ok(())
     }
 
-    fn publish_of_batch(&mut self, request: &Asked<'_>) -> Result<Publish, CommandError> {
+    fn publish_of_batch(&mut self, request: &ApiRequest<'_>) -> Result<Publish, CommandError> {
         if self.rooms.is_some() {
             return Err(bad("send `room` instead of `rooms`"));
         }
@@ -156,7 +156,7 @@ impl Fields<'_> {
         Ok(self.template(request)?.in_room(room))
     }
 
-    fn template(&mut self, request: &Asked<'_>) -> Result<Template, CommandError> {
+    fn template(&mut self, request: &ApiRequest<'_>) -> Result<Template, CommandError> {
         let key = match self.key.take() {
             Some(key) if !is_key(&key) => {
                 let reason = "a key must be 1 to 64 of A-Z a-z 0-9 _ . : @ $ ~ + = -";

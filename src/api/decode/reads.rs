@@ -1,6 +1,6 @@
 //! Reads: messages, members, counts, rooms, a user's connections.
 
-use super::{Asked, bad, no_query, one, parameters, room, session};
+use super::{ApiRequest, bad, no_query, one, parameters, room, session};
 use crate::api::{Call, Command};
 use crate::model::cluster_query::{ClusterQuery, Kind, PAGE_DEFAULT, PAGE_LIMIT};
 use crate::model::id::{RoomName, UserName};
@@ -8,7 +8,7 @@ use crate::model::publication::MAX_OFFSET;
 use crate::protocol::{CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
 
 /// `GET /rooms/{room}/messages`
-pub fn history(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn history(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let room = request.room()?;
     let what = "the parameters are `before` and `limit`";
     let [before, limit] = parameters(request, ["before", "limit"], what)?;
@@ -20,7 +20,7 @@ pub fn history(request: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /rooms/{room}/members`
-pub fn members(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn members(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let room = request.room()?;
     let [after, limit] = page(request)?;
     one(Command::Members {
@@ -31,7 +31,7 @@ pub fn members(request: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /rooms/{room}`
-pub fn count(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn count(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     if request.query.is_some() {
         return Err(no_query());
     }
@@ -39,7 +39,7 @@ pub fn count(request: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /rooms`
-pub fn rooms(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn rooms(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let what = "the parameters are `prefix`, `after` and `limit`";
     let [prefix, after, limit] = parameters(request, ["prefix", "after", "limit"], what)?;
     let prefix = prefix.as_deref().map(room).transpose()?;
@@ -52,7 +52,7 @@ pub fn rooms(request: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /users/{user}/connections`
-pub fn connections(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn connections(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let user = request.user()?;
     let [after, limit] = page(request)?;
     let after = after.as_deref().map(|name| session("after", name));
@@ -63,7 +63,9 @@ pub fn connections(request: &Asked<'_>) -> Result<Call, CommandError> {
     }))
 }
 
-fn page<'a>(request: &Asked<'a>) -> Result<[Option<std::borrow::Cow<'a, str>>; 2], CommandError> {
+fn page<'a>(
+    request: &ApiRequest<'a>,
+) -> Result<[Option<std::borrow::Cow<'a, str>>; 2], CommandError> {
     let what = "the parameters are `after` and `limit`";
     parameters(request, ["after", "limit"], what)
 }

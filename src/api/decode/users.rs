@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Asked, bad, body, no_query, one, parameters, room};
+use super::{ApiRequest, bad, body, no_query, one, parameters, room};
 use crate::api::{Call, Command};
 use crate::model::control::{ControlAction, ControlCommand, Cutoff};
 use crate::model::id::RoomName;
@@ -10,7 +10,7 @@ use crate::model::identity::{LEEWAY, milliseconds};
 use crate::protocol::{Code, CommandError};
 
 /// `DELETE /users/{user}/connections`
-pub fn disconnect(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn disconnect(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let what = "the parameters are `forbid_return`, true or false, and with true `issued_before`";
     let [forbid, before] = parameters(request, ["forbid_return", "issued_before"], what)?;
     let forbids = match forbid.as_deref() {
@@ -57,7 +57,7 @@ fn issued_before(text: &str, now: u64) -> Result<u64, CommandError> {
 }
 
 /// `PUT /users/{user}/rooms/{room}`
-pub fn join(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn join(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     if !request.body.is_empty() {
         let EmptyBody {} = body(request)?;
     }
@@ -65,7 +65,7 @@ pub fn join(request: &Asked<'_>) -> Result<Call, CommandError> {
 }
 
 /// `DELETE /users/{user}/rooms/{room}`
-pub fn leave(request: &Asked<'_>) -> Result<Call, CommandError> {
+pub fn leave(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     control(request, ControlAction::Leave(chosen_room(request)?))
 }
 
@@ -74,18 +74,18 @@ pub fn leave(request: &Asked<'_>) -> Result<Call, CommandError> {
 #[serde(deny_unknown_fields)]
 struct EmptyBody {}
 
-fn control(request: &Asked<'_>, action: ControlAction) -> Result<Call, CommandError> {
+fn control(request: &ApiRequest<'_>, action: ControlAction) -> Result<Call, CommandError> {
     let user = request.user()?;
     one(Command::ControlCommand(ControlCommand { user, action }))
 }
 
 /// The room in the path, which is its second parameter: one that a user can be added to or removed
 /// from.
-fn chosen_room(request: &Asked<'_>) -> Result<RoomName, CommandError> {
+fn chosen_room(request: &ApiRequest<'_>) -> Result<RoomName, CommandError> {
     if request.query.is_some() {
         return Err(no_query());
     }
-    let room = room(request.held.get(1).copied().unwrap_or_default())?;
+    let room = room(request.path_values.get(1).copied().unwrap_or_default())?;
     if room.owner().is_some() {
         let reason = "a user is in its own personal room always, and in no other's";
         return Err(CommandError::new(Code::Forbidden, reason));

@@ -36,7 +36,7 @@ fn error_codes_map_to_statuses_and_only_unavailable_has_retry_after() {
 
 /// A call, and its commands' answers as the dispatcher would give them.
 fn answered(method: Method, path: &str, body: &str, answers: &[Option<Answer>]) -> Response {
-    let Found::Route(route, path_values) = find(method, path) else {
+    let RouteMatch::Route(route, path_values) = find(method, path) else {
         panic!("{path}")
     };
     let (commands, mut waiting) = route
@@ -45,7 +45,7 @@ fn answered(method: Method, path: &str, body: &str, answers: &[Option<Answer>]) 
         .into_parts();
     assert_eq!(commands.len(), answers.len());
     for (place, answer) in answers.iter().enumerate() {
-        waiting.asked(place);
+        waiting.sent(place);
         if let Some(answer) = answer {
             waiting.put(place, answer.clone());
         }
@@ -69,15 +69,15 @@ fn missing_answer_is_unknown_for_a_write_and_unavailable_for_a_read() {
 }
 
 fn publishes_waiting(batch: &str) -> Response {
-    let Found::Route(route, path_values) = find(Method::Post, "/batch") else {
+    let RouteMatch::Route(route, path_values) = find(Method::Post, "/batch") else {
         panic!()
     };
     let (_, mut waiting) = route
         .read(&api_request(&path_values, None, batch))
         .unwrap()
         .into_parts();
-    waiting.asked(0);
-    waiting.not_asked(0);
+    waiting.sent(0);
+    waiting.not_sent(0);
     waiting.response()
 }
 

@@ -103,7 +103,7 @@ fn only_programs_of_this_machine_are_admitted_without_keys() {
         ("Host: localhost\r\nVia: 1.1 proxy\r\n", 403),
     ] {
         let request = request(&format!("{fields}{JSON}"));
-        assert_eq!(status_of(Gate::Turn.admit(&request)), wanted, "{fields}");
+        assert_eq!(status_of(Gate::Local.admit(&request)), wanted, "{fields}");
         assert_eq!(status_of(Gate::Closed.admit(&request)), 404, "{fields}");
     }
 }

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use crate::model::id::RoomName;
 use crate::model::webhook_event::{
-    AGE, Ask, BATCH, Change, ClaimMode, MEMORY_LENGTH, Turn, Wanted, WebhookEvent, WebhookEventId,
+    AGE, BATCH, Change, ClaimMode, Claimed, MEMORY_LENGTH, Wanted, WebhookEvent, WebhookEventId,
+    WebhookPoll,
 };
 
 /// Webhook events in order, bounded in length and age.
@@ -50,9 +51,9 @@ impl WebhookQueue {
     }
 
     /// Removes events that are done or too old, and returns the events to deliver.
-    pub fn turn(&mut self, ask: &Ask, now: u64) -> Turn {
+    pub fn turn(&mut self, poll: &WebhookPoll, now: u64) -> Claimed {
         let mut left: Vec<WebhookEvent> = self.events.drain(..self.held).collect();
-        left.retain(|event| !ask.done.contains(&event.id));
+        left.retain(|event| !poll.done.contains(&event.id));
         self.held = left.len();
         for event in left.into_iter().rev() {
             self.events.push_front(event);
@@ -62,12 +63,12 @@ impl WebhookQueue {
         while self.events.front().is_some_and(is_old) {
             self.drop_first();
         }
-        match ask.word {
+        match poll.mode {
             ClaimMode::Take if self.held == 0 => self.held = self.events.len().min(BATCH),
             ClaimMode::Take | ClaimMode::Keep => {}
             ClaimMode::Leave => self.held = 0,
         }
-        Turn {
+        Claimed {
             held: self.events.iter().take(self.held).cloned().collect(),
             dropped: std::mem::take(&mut self.dropped),
         }
@@ -90,7 +91,7 @@ mod tests {
     fn queue(rooms: &[&str]) -> WebhookQueue {
         WebhookQueue::new(Some(Wanted {
             rooms: rooms.iter().filter_map(|text| Pattern::new(text)).collect(),
-            asks: flume::bounded(1).1,
+            polls: flume::bounded(1).1,
         }))
     }
 
@@ -98,10 +99,10 @@ mod tests {
         RoomName::new(&format!("r{number}")).unwrap()
     }
 
-    fn ask(done: &[WebhookEvent], mode: ClaimMode) -> Ask {
-        Ask {
+    fn poll(done: &[WebhookEvent], mode: ClaimMode) -> WebhookPoll {
+        WebhookPoll {
             done: done.iter().map(|event| event.id).collect(),
-            word: mode,
+            mode,
             answer: flume::bounded(1).0,
         }
     }
@@ -112,38 +113,38 @@ mod tests {
         for number in 0..BATCH + 2 {
             events.append(&room(number), Change::Occupied, NOW);
         }
-        let first = events.turn(&ask(&[], ClaimMode::Take), NOW);
+        let first = events.turn(&poll(&[], ClaimMode::Take), NOW);
         assert_eq!(first.held.len(), BATCH);
         assert!(first.held.is_sorted_by_key(|event| event.id));
-        assert_eq!(events.turn(&ask(&[], ClaimMode::Take), NOW), first);
-        let rest = events.turn(&ask(&first.held[1..], ClaimMode::Take), NOW);
+        assert_eq!(events.turn(&poll(&[], ClaimMode::Take), NOW), first);
+        let rest = events.turn(&poll(&first.held[1..], ClaimMode::Take), NOW);
         assert_eq!(rest.held, first.held[..1]);
         assert_eq!(
-            events.turn(&ask(&rest.held, ClaimMode::Keep), NOW),
-            Turn::default()
+            events.turn(&poll(&rest.held, ClaimMode::Keep), NOW),
+            Claimed::default()
         );
-        let second = events.turn(&ask(&[], ClaimMode::Take), NOW);
+        let second = events.turn(&poll(&[], ClaimMode::Take), NOW);
         assert_eq!(second.held.len(), 2);
         assert_eq!(
-            events.turn(&ask(&[], ClaimMode::Leave), NOW),
-            Turn::default()
+            events.turn(&poll(&[], ClaimMode::Leave), NOW),
+            Claimed::default()
         );
-        assert_eq!(events.turn(&ask(&[], ClaimMode::Take), NOW), second);
+        assert_eq!(events.turn(&poll(&[], ClaimMode::Take), NOW), second);
     }
 
     #[test]
     fn oldest_events_are_dropped_and_counted_once() {
         let mut events = queue(&[]);
         events.append(&room(0), Change::Vacated, NOW);
-        assert_eq!(events.turn(&ask(&[], ClaimMode::Take), NOW).held.len(), 1);
+        assert_eq!(events.turn(&poll(&[], ClaimMode::Take), NOW).held.len(), 1);
         for number in 1..MEMORY_LENGTH + 3 {
             events.append(&room(number), Change::Vacated, NOW);
         }
-        let turn = events.turn(&ask(&[], ClaimMode::Take), NOW);
+        let turn = events.turn(&poll(&[], ClaimMode::Take), NOW);
         assert_eq!((turn.held[0].room.as_str(), turn.dropped), ("r3", 3));
-        assert_eq!(events.turn(&ask(&[], ClaimMode::Take), NOW).dropped, 0);
+        assert_eq!(events.turn(&poll(&[], ClaimMode::Take), NOW).dropped, 0);
         let late = NOW + u64::try_from(AGE.as_millis()).unwrap() + 1;
-        let late = events.turn(&ask(&[], ClaimMode::Take), late);
+        let late = events.turn(&poll(&[], ClaimMode::Take), late);
         assert_eq!((late.held.len(), late.dropped), (0, MEMORY_LENGTH as u64));
     }
 
@@ -156,7 +157,7 @@ mod tests {
             disabled.append(&room(number), Change::Occupied, NOW);
         }
         let count =
-            |events: &mut WebhookQueue| events.turn(&ask(&[], ClaimMode::Take), NOW).held.len();
+            |events: &mut WebhookQueue| events.turn(&poll(&[], ClaimMode::Take), NOW).held.len();
         assert_eq!((count(&mut wanted), count(&mut disabled)), (11, 0));
     }
 }

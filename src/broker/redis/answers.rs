@@ -69,7 +69,7 @@ pub fn judge(request: &RedisRequest, answer: Value, newest: Format) -> Outcome {
         },
         RedisRequest::Census(census) => match cluster_queries::read(&census.question, answer) {
             Some((found, junk)) => Outcome::Done {
-                event: Some(BrokerEvent::Found {
+                event: Some(BrokerEvent::QueryResult {
                     ticket: census.ticket,
                     result: Ok(found),
                 }),

@@ -157,9 +157,14 @@ pub fn start(
     let presence = Presence::new(agent, commands()?, presence_synced.clone());
 
     if let Some(wanted) = &settings.webhooks {
-        let asks = wanted.asks.clone();
-        let stream =
-            WebhookStream::new(asks, reconnector, names.clone(), &settings, metrics.clone());
+        let polls = wanted.polls.clone();
+        let stream = WebhookStream::new(
+            polls,
+            reconnector,
+            names.clone(),
+            &settings,
+            metrics.clone(),
+        );
         runtime::spawn(stream.run());
     }
     let (requests_to, requests) = flume::unbounded();

@@ -124,7 +124,7 @@ impl RedisRequest {
                 ticket: members.ticket,
                 result: Err(unless_unknown(why)),
             }),
-            RedisRequest::Census(census) => Some(BrokerEvent::Found {
+            RedisRequest::Census(census) => Some(BrokerEvent::QueryResult {
                 ticket: census.ticket,
                 result: Err(unless_unknown(why)),
             }),

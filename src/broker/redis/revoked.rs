@@ -10,13 +10,13 @@ use super::lease::LONGEST;
 use super::names::Names;
 use super::scripts::{Script, ScriptCaller, millis};
 use crate::broker::redis::wire;
-use crate::broker::{Kept, ReadRevocations, Revoke, StoredRevocations};
+use crate::broker::{ReadRevocations, RevocationRetention, Revoke, StoredRevocations};
 use crate::model::id::{Incarnation, UserName};
 use crate::model::revocations::{Cutoff, MOST};
 
 /// The command that writes revocations.
 pub fn write(request: &Revoke, run: Incarnation, names: &Names, caller: &mut ScriptCaller) -> Cmd {
-    let mut command = begin(Script::Revoke, run, request.kept, names, caller);
+    let mut command = begin(Script::Revoke, run, request.retention, names, caller);
     let confirm = request.confirm.as_ref();
     command
         .arg(MOST)
@@ -35,7 +35,7 @@ pub fn read(
     names: &Names,
     caller: &mut ScriptCaller,
 ) -> Cmd {
-    let mut command = begin(Script::Revocations, run, request.kept, names, caller);
+    let mut command = begin(Script::Revocations, run, request.retention, names, caller);
     command.arg(u8::from(request.is_starting));
     command
 }
@@ -43,7 +43,7 @@ pub fn read(
 fn begin(
     script: Script,
     run: Incarnation,
-    kept: Kept,
+    retention: RevocationRetention,
     names: &Names,
     caller: &mut ScriptCaller,
 ) -> Cmd {
@@ -52,8 +52,8 @@ fn begin(
     command
         .arg(run.to_string())
         .arg(millis(LONGEST))
-        .arg(kept.now)
-        .arg(kept.lifetime);
+        .arg(retention.now)
+        .arg(retention.lifetime);
     command
 }
 

@@ -1,4 +1,4 @@
-//! The broker's task for webhooks: answers the deliverer's [`Ask`]s from the stream of webhook
+//! The broker's task for webhooks: answers the deliverer's [`WebhookPoll`]s from the stream of webhook
 //! events, on a connection of its own, with the script `webhook_queue.lua`. Without webhooks there
 //! is no such task.
 
@@ -17,7 +17,7 @@ use crate::broker::redis::wire::{Format, WireError, split_version};
 use crate::metrics::Metrics;
 use crate::model::id::{Incarnation, RoomName};
 use crate::model::webhook_event::{
-    AGE, Ask, BATCH, CLAIM, Change, ClaimMode, Turn, WebhookEvent, WebhookEventId,
+    AGE, BATCH, CLAIM, Change, ClaimMode, Claimed, WebhookEvent, WebhookEventId, WebhookPoll,
 };
 use crate::runtime;
 
@@ -32,9 +32,9 @@ const FORGOTTEN: Duration = Duration::from_secs(3600);
 /// one of them needs to claim it, and short enough to cause no delay if none of them can read it.
 const YIELD: Duration = Duration::from_secs(10);
 
-/// Everything the task owns. It ends when the deliverer has dropped its end of `asks`.
+/// Everything the task owns. It ends when the deliverer has dropped its end of `polls`.
 pub struct WebhookStream {
-    asks: flume::Receiver<Ask>,
+    polls: flume::Receiver<WebhookPoll>,
     reconnector: Reconnector,
     names: Names,
     incarnation: Incarnation,
@@ -55,14 +55,14 @@ type Answer = (u64, Vec<(String, Vec<u8>)>);
 
 impl WebhookStream {
     pub fn new(
-        asks: flume::Receiver<Ask>,
+        polls: flume::Receiver<WebhookPoll>,
         reconnector: impl FnOnce(Purpose) -> Reconnector,
         names: Names,
         settings: &Settings,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            asks,
+            polls,
             reconnector: reconnector(Purpose::Webhooks),
             names,
             incarnation: settings.incarnation,
@@ -84,36 +84,39 @@ impl WebhookStream {
                         self.caller = ScriptCaller::new(self.reconnector.loaded());
                     }
                 }
-                ask = self.asks.recv_async().fuse() => match ask {
-                    Ok(ask) => self.serve(ask).await,
+                poll = self.polls.recv_async().fuse() => match poll {
+                    Ok(poll) => self.serve(poll).await,
                     Err(flume::RecvError::Disconnected) => return,
                 },
             }
         }
     }
 
-    /// Without an answer the ask is dropped, which the deliverer detects.
-    async fn serve(&mut self, ask: Ask) {
-        let mut answer = self.call(&ask).await;
+    /// Without an answer the poll is dropped, which the deliverer detects.
+    async fn serve(&mut self, poll: WebhookPoll) {
+        let mut answer = self.call(&poll).await;
         if let Err(Failure::ScriptMissing) = answer {
             self.caller.reload();
-            answer = self.call(&ask).await;
+            answer = self.call(&poll).await;
         }
         match answer {
             Ok(answer) => {
                 self.last_error.clear();
                 let turn = self.read(answer);
                 // The deliverer may have ended; then another node delivers the events.
-                let _ = ask.answer.try_send(turn);
+                let _ = poll.answer.try_send(turn);
             }
             Err(failure) => self.failed(&failure),
         }
     }
 
     /// The future borrows nothing of the task: with a borrow it would not be `Send`.
-    fn call(&mut self, ask: &Ask) -> impl Future<Output = Result<Answer, Failure>> + use<> {
+    fn call(
+        &mut self,
+        poll: &WebhookPoll,
+    ) -> impl Future<Output = Result<Answer, Failure>> + use<> {
         let connection = self.reconnector.connection().cloned();
-        let command = self.command(ask);
+        let command = self.command(poll);
         async move {
             let mut connection = connection.ok_or(Failure::Away)?;
             let answer = runtime::timeout(TIMEOUT, command.query_async(&mut connection));
@@ -121,9 +124,9 @@ impl WebhookStream {
         }
     }
 
-    fn command(&mut self, ask: &Ask) -> Cmd {
+    fn command(&mut self, poll: &WebhookPoll) -> Cmd {
         self.yields = self.yields.filter(|until| Instant::now() < *until);
-        let mode = self.yields.map_or(ask.word, |_| ClaimMode::Leave);
+        let mode = self.yields.map_or(poll.mode, |_| ClaimMode::Leave);
         let mut command = self.caller.call(Script::WebhookStream);
         command
             .arg(2)
@@ -138,13 +141,13 @@ impl WebhookStream {
             .arg(millis(CLAIM))
             .arg(millis(AGE))
             .arg(millis(FORGOTTEN));
-        for id in ask.done.iter().chain(&self.junk) {
+        for id in poll.done.iter().chain(&self.junk) {
             command.arg(id.to_string());
         }
         command
     }
 
-    fn read(&mut self, (dropped, entries): Answer) -> Turn {
+    fn read(&mut self, (dropped, entries): Answer) -> Claimed {
         self.junk.clear();
         let mut held = Vec::with_capacity(entries.len());
         for (id, body) in entries {
@@ -169,7 +172,7 @@ impl WebhookStream {
             }
         }
         self.metrics.junk_total.add(self.junk.len() as u64);
-        Turn { held, dropped }
+        Claimed { held, dropped }
     }
 
     /// Logs a failure, except a lost connection, which the reconnector logs.
@@ -218,7 +221,7 @@ fn decode(body: &[u8], newest: Format) -> Result<(Change, RoomName), WireError> 
     let (name, room) = parts.ok_or(JUNK)?;
     let change = [Change::Occupied, Change::Vacated]
         .into_iter()
-        .find(|change| change.word() == name)
+        .find(|change| change.name() == name)
         .ok_or(JUNK)?;
     Ok((change, RoomName::new(room).map_err(|_| JUNK)?))
 }

@@ -30,8 +30,11 @@ fn members(session: u64, room: &str, after: Option<&str>) -> Event {
 
 fn closed(session: u64) -> Event {
     let session = SessionId(session);
-    let farewell = None;
-    Event::Closed { session, farewell }
+    let close_reason = None;
+    Event::Closed {
+        session,
+        close_reason,
+    }
 }
 
 fn changed(room: &str, from: u64, user: &str, was: u32, connections: u32) -> Event {

@@ -64,8 +64,11 @@ fn connection_is_published_from_joining_the_personal_room_until_its_end() {
 
     // At once: a connection has no grace.
     for session in [2, 1] {
-        let (session, farewell) = (SessionId(session), None);
-        bench.turn([Event::Closed { session, farewell }]);
+        let (session, close_reason) = (SessionId(session), None);
+        bench.turn([Event::Closed {
+            session,
+            close_reason,
+        }]);
     }
     assert_eq!(bench.connections(), ["-ada 2 ", "-ada 1 "]);
 }
@@ -74,8 +77,11 @@ fn connection_is_published_from_joining_the_personal_room_until_its_end() {
 fn anonymous_connection_is_not_published() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
-    let (session, farewell) = (SessionId(1), None);
-    bench.turn([Event::Closed { session, farewell }]);
+    let (session, close_reason) = (SessionId(1), None);
+    bench.turn([Event::Closed {
+        session,
+        close_reason,
+    }]);
     assert_eq!(bench.connections(), [""; 0]);
 }
 
@@ -145,7 +151,7 @@ fn cluster_query_is_sent_to_the_broker_and_its_result_or_error_returned() {
         // A foreign ticket changes nothing, nor does a repeated one.
         for ticket in [Ticket(999), ticket, ticket] {
             let result = result.clone();
-            bench.turn([Event::Broker(BrokerEvent::Found { ticket, result })]);
+            bench.turn([Event::Broker(BrokerEvent::QueryResult { ticket, result })]);
         }
         match (answers.try_recv().unwrap().1, wanted) {
             (Ok(json), Ok(part)) => assert!(String::from_utf8_lossy(&json).contains(part)),

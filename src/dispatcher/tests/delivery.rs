@@ -32,7 +32,7 @@ fn topic_is_followed_from_the_first_local_member_to_the_last() {
     );
     let closed = Event::Closed {
         session: SessionId(2),
-        farewell: None,
+        close_reason: None,
     };
     let requests = bench.turn([closed]);
     assert!(

@@ -47,7 +47,7 @@ fn connection_whose_writer_does_not_end_is_aborted() {
     }]);
     bench.turn([Event::Closed {
         session,
-        farewell: None,
+        close_reason: None,
     }]);
     bench.turn([Event::Tick]);
     assert!(!hung_up.load(std::sync::atomic::Ordering::Relaxed));

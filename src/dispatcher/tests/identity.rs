@@ -286,7 +286,7 @@ fn expired_token_ends_its_session_unless_it_was_renewed() {
     bench.turn([identified(2, holder("bob", "*", expires + 60_000))]);
     bench.turn([Event::Closed {
         session: SessionId(3),
-        farewell: None,
+        close_reason: None,
     }]);
     bench.received(2);
     bench.now.unix_ms = expires + 3_999;
@@ -314,7 +314,10 @@ fn personal_room_does_not_count_towards_the_room_limits() {
         let refused = bench.received(session);
         assert_eq!(refused[0]["code"], "limit", "{refused:?}");
     }
-    let (session, farewell) = (SessionId(2), None);
-    bench.turn([Event::Closed { session, farewell }]);
+    let (session, close_reason) = (SessionId(2), None);
+    bench.turn([Event::Closed {
+        session,
+        close_reason,
+    }]);
     assert_eq!(bench.dispatcher.personal, 1);
 }

@@ -12,7 +12,7 @@ use crate::model::member::{INFO_BYTES, Info};
 use crate::model::publication::KEY_BYTES;
 use crate::model::secret::Secret;
 use crate::protocol::{
-    Asked, Code, Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, Incoming, Publish,
+    ClientRequest, Code, Command, CommandError, Decoded, HISTORY_DEFAULT, HISTORY_LIMIT, Publish,
     RequestId,
 };
 
@@ -57,31 +57,31 @@ fn present<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Option<Box<RawVa
 }
 
 /// Decodes one frame's text.
-pub fn decode(text: &str) -> Incoming {
+pub fn decode(text: &str) -> Decoded {
     let mut fields: Fields = match object(text) {
         Ok(fields) => fields,
         Err(error) => {
-            return Incoming {
+            return Decoded {
                 id: id_of(text),
-                asked: Err(error),
+                request: Err(error),
             };
         }
     };
     let id = fields.id.map(RequestId);
-    let asked = match id {
+    let request = match id {
         Some(RequestId(id)) if id > MAX_ID => Err(bad("`id` must be a whole number below 2^53")),
         _ => fields
-            .asked()
-            .and_then(|asked| fields.nothing_left().map(|()| asked)),
+            .request()
+            .and_then(|request| fields.nothing_left().map(|()| request)),
     };
-    Incoming { id, asked }
+    Decoded { id, request }
 }
 
 /// The error for a frame that is nested too deeply.
-pub fn too_deep(text: &str, depth: usize) -> Incoming {
-    Incoming {
+pub fn too_deep(text: &str, depth: usize) -> Decoded {
+    Decoded {
         id: id_of(text),
-        asked: Err(bad(format!(
+        request: Err(bad(format!(
             "nest arrays and objects at most {depth} deep, the command included"
         ))),
     }
@@ -112,10 +112,10 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CommandError> {
 }
 
 impl Fields<'_> {
-    fn asked(&mut self) -> Result<Asked, CommandError> {
+    fn request(&mut self) -> Result<ClientRequest, CommandError> {
         match &*self.kind {
-            "auth" => Ok(Asked::Auth(self.credentials()?)),
-            _ => Ok(Asked::Command(self.command()?)),
+            "auth" => Ok(ClientRequest::Auth(self.credentials()?)),
+            _ => Ok(ClientRequest::Command(self.command()?)),
         }
     }
 

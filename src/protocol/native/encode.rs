@@ -176,7 +176,7 @@ fn answer<'a>(reply: &Reply<'a>) -> Answer<'a> {
             expires: is.expires.map(|time| time.as_secs()),
             ..Answer::default()
         },
-        Reply::Ordered { user, room } => Answer {
+        Reply::CommandAccepted { user, room } => Answer {
             user: Some(user.as_str()),
             room: room.map(RoomName::as_str),
             ..Answer::default()
@@ -218,7 +218,7 @@ fn answer<'a>(reply: &Reply<'a>) -> Answer<'a> {
             more: Some(*more),
             ..Answer::default()
         },
-        Reply::Members { room, roll: page } => Answer {
+        Reply::Members { room, page } => Answer {
             room: Some(room.as_str()),
             version: Some(page.version),
             members: Some(page.members.iter().map(Listed::new).collect()),

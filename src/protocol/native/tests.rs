@@ -9,7 +9,8 @@ use crate::model::identity::Credentials;
 use crate::model::member::{Info, Member};
 use crate::model::publication::Publication;
 use crate::protocol::{
-    Asked, Code, Command, CommandError, HISTORY_DEFAULT, Joined, Message, Push, Reply, RequestId,
+    ClientRequest, Code, Command, CommandError, HISTORY_DEFAULT, Joined, Message, Push, Reply,
+    RequestId,
 };
 use proptest::prelude::*;
 
@@ -27,10 +28,10 @@ fn commands_decode_as_documented() {
     let join =
         decode(r#"{"type":"join","id":2,"room":"lobby","since":{"epoch":"x7Qd","offset":41}}"#);
     assert_eq!(join.id, Some(RequestId(2)));
-    let Ok(Asked::Command(Command::Join {
+    let Ok(ClientRequest::Command(Command::Join {
         room,
         since: Some(since),
-    })) = join.asked
+    })) = join.request
     else {
         panic!("{join:?}")
     };
@@ -40,7 +41,7 @@ fn commands_decode_as_documented() {
     );
 
     let publish = decode(r#"{"type":"publish","id":3,"room":"a","key":"k","data": [1, null]}"#);
-    let Ok(Asked::Command(Command::Publish(publish))) = publish.asked else {
+    let Ok(ClientRequest::Command(Command::Publish(publish))) = publish.request else {
         panic!("{publish:?}")
     };
     assert_eq!(
@@ -48,16 +49,16 @@ fn commands_decode_as_documented() {
         ("[1, null]", Some("k"))
     );
     assert!(matches!(
-        decode(r#"{"type":"publish","room":"a","data":null}"#).asked,
-        Ok(Asked::Command(Command::Publish(_)))
+        decode(r#"{"type":"publish","room":"a","data":null}"#).request,
+        Ok(ClientRequest::Command(Command::Publish(_)))
     ));
     assert!(matches!(
-        decode(r#"{"type":"ping"}"#).asked,
-        Ok(Asked::Command(Command::Ping))
+        decode(r#"{"type":"ping"}"#).request,
+        Ok(ClientRequest::Command(Command::Ping))
     ));
     assert!(matches!(
-        decode(r#"{"type":"history","room":"a"}"#).asked,
-        Ok(Asked::Command(Command::History {
+        decode(r#"{"type":"history","room":"a"}"#).request,
+        Ok(ClientRequest::Command(Command::History {
             before: None,
             limit: HISTORY_DEFAULT,
             ..
@@ -101,7 +102,7 @@ fn errors_carry_the_id_and_a_sentence() {
     ] {
         let incoming = decode(text);
         assert_eq!(incoming.id, Some(RequestId(1)), "{text}");
-        let error = incoming.asked.unwrap_err();
+        let error = incoming.request.unwrap_err();
         assert_eq!(error.code, Code::BadRequest, "{text}");
         assert!(error.reason.contains(part), "{text}: {}", error.reason);
     }
@@ -115,9 +116,9 @@ fn errors_carry_the_id_and_a_sentence() {
         r#"{"type":"ping","id":-1}"#,
         r#"{"type":"ping","id":9007199254740992}"#,
     ] {
-        assert!(decode(text).asked.is_err(), "{text}");
+        assert!(decode(text).request.is_err(), "{text}");
     }
-    assert!(decode(&"[".repeat(200_000)).asked.is_err());
+    assert!(decode(&"[".repeat(200_000)).request.is_err());
 }
 
 #[test]
@@ -205,14 +206,14 @@ proptest! {
 #[test]
 fn members_limits_and_info_are_bounded() {
     let ok = decode(r#"{"type":"members","room":"a","after":"ada","limit":1000}"#);
-    let Ok(Asked::Command(Command::Members { after, limit, .. })) = ok.asked else {
+    let Ok(ClientRequest::Command(Command::Members { after, limit, .. })) = ok.request else {
         panic!("{ok:?}")
     };
     assert_eq!((after.unwrap().as_str(), limit), ("ada", 1000));
     let ok = decode(r#"{"type":"auth","user":"ada","info": {"name":"Ada"}}"#);
-    let Ok(Asked::Auth(Credentials::User {
+    let Ok(ClientRequest::Auth(Credentials::User {
         info: Some(info), ..
-    })) = ok.asked
+    })) = ok.request
     else {
         panic!("{ok:?}")
     };
@@ -242,7 +243,7 @@ fn members_limits_and_info_are_bounded() {
         (r#"{"type":"join","room":"a","info":{}}"#, "no field `info`"),
         (&long, "at most 512 bytes"),
     ] {
-        let error = decode(text).asked.unwrap_err();
+        let error = decode(text).request.unwrap_err();
         assert!(error.reason.contains(part), "{text}: {}", error.reason);
     }
 }
@@ -279,7 +280,7 @@ fn presence_pushes_are_flat() {
         more: true,
     };
     let room = &room;
-    let reply = reply(Some(RequestId(6)), &Reply::Members { room, roll: &page });
+    let reply = reply(Some(RequestId(6)), &Reply::Members { room, page: &page });
     assert_eq!(
         json(&reply),
         serde_json::json!({"type":"ok","id":6,"room":"lobby","version":9,"count":5,"anonymous":3,"more":true,
@@ -289,7 +290,7 @@ fn presence_pushes_are_flat() {
 
 #[test]
 fn page_commands_cost_by_their_limit() {
-    let cost = |text: &str| decode(text).asked.expect("a command").cost();
+    let cost = |text: &str| decode(text).request.expect("a command").cost();
     assert_eq!(cost(r#"{"type":"ping"}"#), 1);
     assert_eq!(cost(r#"{"type":"history","room":"r","limit":15}"#), 4);
     assert_eq!(cost(r#"{"type":"history","room":"r","limit":100}"#), 10);

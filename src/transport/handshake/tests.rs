@@ -27,7 +27,7 @@ fn handshake(host: &str, fields: &str) -> Request {
 fn wrong_handshakes_are_refused_with_their_status() {
     let mut wrong = Vec::new();
     for row in handshakes::HANDSHAKES {
-        match judge(&request(&row.bytes("/ws")), &Rules::default()) {
+        match check(&request(&row.bytes("/ws")), &Rules::default()) {
             Err(refusal) if refusal.status.code() == row.status => {}
             other => wrong.push(format!(
                 "{}: wanted {}, got {other:?}",
@@ -40,7 +40,7 @@ fn wrong_handshakes_are_refused_with_their_status() {
 
 #[test]
 fn sample_key_of_the_rfc_gets_the_answer_of_the_rfc() {
-    let accepted = judge(&handshake("server.example.com", ""), &Rules::default()).unwrap();
+    let accepted = check(&handshake("server.example.com", ""), &Rules::default()).unwrap();
     assert_eq!(accepted.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
@@ -54,7 +54,7 @@ fn lists_cases_and_idle_key_bits_are_understood() {
                 Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
     let request = request(head.as_bytes());
     assert!(wants_upgrade(&request));
-    let accepted = judge(&request, &Rules::default()).unwrap();
+    let accepted = check(&request, &Rules::default()).unwrap();
     let response = String::from_utf8(accepted.response()).unwrap();
     assert!(!response.contains("Extensions"), "{response}");
 }
@@ -65,7 +65,7 @@ fn http_1_0_cannot_upgrade() {
         b"GET /healthz HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     );
     assert!(!wants_upgrade(&request));
-    let refusal = judge(&request, &Rules::default()).unwrap_err();
+    let refusal = check(&request, &Rules::default()).unwrap_err();
     assert_eq!(refusal.status, Status::HttpVersionNotSupported);
 }
 
@@ -73,7 +73,7 @@ fn http_1_0_cannot_upgrade() {
 fn unsupported_versions_get_the_supported_one() {
     let request = request(b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut out = Vec::new();
-    judge(&request, &Rules::default())
+    check(&request, &Rules::default())
         .unwrap_err()
         .encode(&mut out, false);
     let text = String::from_utf8(out).unwrap();
@@ -146,7 +146,7 @@ fn only_pages_of_the_same_host_or_on_the_list_may_connect() {
     ];
     for (host, origin, passes) in table {
         let field = origin.map_or(String::new(), |origin| format!("Origin: {origin}\r\n"));
-        match judge(&handshake(host, &field), &rules) {
+        match check(&handshake(host, &field), &rules) {
             Ok(_) => assert!(passes, "{origin:?} must not reach {host}"),
             Err(refusal) => {
                 assert_eq!(refusal.status, Status::Forbidden);
@@ -182,10 +182,10 @@ fn rebound_pages_may_not_connect_to_an_open_node() {
         ("chat.example:9090", true),
     ] {
         let field = format!("Origin: http://{host}\r\n");
-        let outcome = judge(&handshake(host, &field), &rules);
+        let outcome = check(&handshake(host, &field), &rules);
         assert_eq!(outcome.is_ok(), passes, "{host}: {outcome:?}");
         // A program is no page.
-        assert!(judge(&handshake(host, ""), &rules).is_ok());
+        assert!(check(&handshake(host, ""), &rules).is_ok());
     }
 }
 
@@ -207,7 +207,7 @@ fn subprotocols_are_selected_only_if_offered_and_supported() {
         ("Sec-WebSocket-Protocol: ,,;,\"\r\n", None),
     ];
     for (fields, expected) in table {
-        let accepted = judge(&handshake("a", fields), &rules).unwrap();
+        let accepted = check(&handshake("a", fields), &rules).unwrap();
         assert_eq!(accepted.protocol, expected, "{fields}");
         let response = String::from_utf8(accepted.response()).unwrap();
         let line = expected.map(|name| format!("\r\nSec-WebSocket-Protocol: {name}\r\n\r\n"));
@@ -230,7 +230,7 @@ fn many_offers_are_read_to_the_last() {
         ..Rules::default()
     };
     assert_eq!(
-        judge(&request, &rules).unwrap().protocol,
+        check(&request, &rules).unwrap().protocol,
         Some("switchboard")
     );
 }

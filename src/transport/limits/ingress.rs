@@ -155,33 +155,33 @@ mod tests {
     #[test]
     fn sessions_over_their_rate_pause_and_end_after_the_timeout() {
         let limits = limits();
-        let mut intake = IngressMeter::default();
+        let mut meter = IngressMeter::default();
         for second in 0..1000 {
             for tenth in 0..10 {
                 let now = (second * 1000 + tenth * 100) * MILLI;
-                assert_eq!(intake.charge(&limits, 10, 100, now), Verdict::Go);
+                assert_eq!(meter.charge(&limits, 10, 100, now), Verdict::Go);
             }
         }
-        let mut intake = IngressMeter::default();
-        let (ended, turns) = flood(|now| intake.charge(&limits, 1, 1, now));
+        let mut meter = IngressMeter::default();
+        let (ended, turns) = flood(|now| meter.charge(&limits, 1, 1, now));
         // The burst lasts 0.2 s at one a millisecond, then come ten seconds at the rate.
         assert!((10_100..10_400).contains(&ended), "{ended} ms");
         assert!((1200..1260).contains(&turns), "{turns}");
-        let mut intake = IngressMeter::default();
-        let (ended, _) = flood(|now| intake.charge(&limits, 0, 1000, now));
+        let mut meter = IngressMeter::default();
+        let (ended, _) = flood(|now| meter.charge(&limits, 0, 1000, now));
         assert!((10_000..10_200).contains(&ended), "{ended} ms");
     }
 
     #[test]
     fn sessions_whose_data_runs_out_are_only_slowed_down() {
         let limits = limits();
-        let mut intake = IngressMeter::default();
+        let mut meter = IngressMeter::default();
         let mut now = 0;
         let mut commands = 0;
         while now < 100_000 * MILLI {
             commands += 1;
-            intake.caught_up();
-            match intake.charge(&limits, 1, 1, now) {
+            meter.caught_up();
+            match meter.charge(&limits, 1, 1, now) {
                 Verdict::Go => now += MILLI,
                 Verdict::Pause(time) => now += time.as_nanos() as u64,
                 end => panic!("{end:?}"),
@@ -193,10 +193,10 @@ mod tests {
     #[test]
     fn pauses_end_at_the_rate_timeout() {
         let limits = limits();
-        let mut intake = IngressMeter::default();
-        let pause = intake.charge(&limits, 1_000_000, 0, 0);
+        let mut meter = IngressMeter::default();
+        let pause = meter.charge(&limits, 1_000_000, 0, 0);
         assert_eq!(pause, Verdict::Pause(Duration::from_secs(10)));
-        let ended = intake.charge(&limits, 1, 0, 10_000 * MILLI);
+        let ended = meter.charge(&limits, 1, 0, 10_000 * MILLI);
         assert_eq!(ended, Verdict::End(Disconnect::TooFast));
     }
 
@@ -207,33 +207,33 @@ mod tests {
             bytes: None,
             ..limits()
         };
-        let mut intake = IngressMeter::default();
-        assert_eq!(intake.charge(&limits, u32::MAX, u32::MAX, 0), Verdict::Go);
+        let mut meter = IngressMeter::default();
+        assert_eq!(meter.charge(&limits, u32::MAX, u32::MAX, 0), Verdict::Go);
         let [start, more] = [[0x01, 0x80, 0, 0, 0, 0], [0x00, 0x80, 0, 0, 0, 0]];
         for frame in [start, more, more] {
-            assert_eq!(intake.follow(&limits, &frame), None);
+            assert_eq!(meter.follow(&limits, &frame), None);
         }
-        let fourth = intake.follow(&limits, &more);
+        let fourth = meter.follow(&limits, &more);
         assert_eq!(fourth, Some(Disconnect::Fragments));
     }
 
     #[test]
     fn slow_messages_time_out_each_for_itself() {
         let limits = limits();
-        let mut intake = IngressMeter::default();
+        let mut meter = IngressMeter::default();
         let minute = 60_000 * MILLI;
         for tenth in 0..600 {
-            intake.follow(&limits, if tenth == 0 { &[0x81] } else { &[] });
+            meter.follow(&limits, if tenth == 0 { &[0x81] } else { &[] });
             assert_eq!(
-                intake.charge(&limits, 0, 1, tenth * minute / 600),
+                meter.charge(&limits, 0, 1, tenth * minute / 600),
                 Verdict::Go
             );
         }
-        let late = intake.charge(&limits, 0, 1, minute);
+        let late = meter.charge(&limits, 0, 1, minute);
         assert_eq!(late, Verdict::End(Disconnect::Stalled));
         // Its end, and the beginning of the next one.
-        intake.follow(&limits, &[0x80, 0, 0, 0, 0, 0x81]);
-        assert_eq!(intake.charge(&limits, 0, 1, minute), Verdict::Go);
+        meter.follow(&limits, &[0x80, 0, 0, 0, 0, 0x81]);
+        assert_eq!(meter.charge(&limits, 0, 1, minute), Verdict::Go);
     }
 
     #[test]
