@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use switchboard::broker::{BrokerEvent, Page, Publication, Request};
 use switchboard::dispatcher::outbox::{self, Chunk, OutboxLimits, OutboxReader};
-use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
+use switchboard::dispatcher::{Dispatcher, Event, Now, ReplyTo, Settings};
 use switchboard::metrics::Metrics;
 use switchboard::model::epochs::Ends;
 use switchboard::model::id::{Epoch, Incarnation, Position, RoomName, SessionId};
@@ -110,8 +110,10 @@ impl Fixture {
         self.turns(opened);
         let joins: Vec<Event> = (first..first + count)
             .map(|session| Event::Command {
-                session: SessionId(session as u64),
-                id: None,
+                reply_to: ReplyTo::Session {
+                    session: SessionId(session as u64),
+                    id: None,
+                },
                 command: Command::Join {
                     room: self.room.clone(),
                     since: None,
@@ -225,8 +227,10 @@ impl Fixture {
             let first = self.readers.len();
             joins.push(self.enter(NEWCOMERS)?);
             let leaving = (first..first + NEWCOMERS).map(|session| Event::Command {
-                session: SessionId(session as u64),
-                id: None,
+                reply_to: ReplyTo::Session {
+                    session: SessionId(session as u64),
+                    id: None,
+                },
                 command: Command::Leave {
                     room: self.room.clone(),
                 },

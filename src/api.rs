@@ -14,15 +14,10 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
-use crate::model::cluster_query::{ClusterQuery, QueryResult};
-use crate::model::control::ControlCommand;
-use crate::model::id::{RoomName, UserName};
-use crate::model::publication::Publication;
-use crate::protocol::{CommandError, Reply, native};
+use crate::dispatcher::ReplySink;
+use crate::protocol::{Command, CommandError, Reply, native};
 
 pub use answer::{PendingAnswers, refused, status};
 pub use decode::ApiRequest;
@@ -34,40 +29,6 @@ pub const METRICS_PATH: &str = "/metrics";
 
 /// The most commands of one call, which bounds the memory that a call may take.
 pub const COMMANDS_PER_CALL: usize = 100;
-
-/// A command from a backend.
-#[derive(Debug)]
-pub enum Command {
-    Publish(Publish),
-    /// The newest messages below `before` (none: the newest of all).
-    History {
-        room: RoomName,
-        before: Option<u64>,
-        limit: usize,
-    },
-    /// The members of the room, by name, behind `after` (none: from the first).
-    Members {
-        room: RoomName,
-        after: Option<UserName>,
-        limit: usize,
-    },
-    /// A query that all nodes of the cluster answer.
-    Census(ClusterQuery),
-    /// An action on a user's sessions, on every node.
-    ControlCommand(ControlCommand),
-}
-
-/// A publish into a room.
-#[derive(Debug)]
-pub struct Publish {
-    pub room: RoomName,
-    /// Makes a retry harmless; 1 to 64 bytes.
-    pub key: Option<Arc<str>>,
-    /// Not kept in the log: no offset, at most once.
-    pub ephemeral: bool,
-    /// Shared by all rooms of one call.
-    pub publication: Arc<Publication>,
-}
 
 /// A decoded request.
 #[derive(Debug)]
@@ -96,8 +57,8 @@ impl Call {
 /// The answer to one command: a JSON object, or an error.
 pub type Answer = Result<Bytes, CommandError>;
 
-/// Where the answer to one command of a call goes.
-#[derive(Clone, Debug)]
+/// Receives the answer to one command of a call.
+#[derive(Debug)]
 pub struct ApiCaller {
     /// The index of the command in its call.
     index: usize,
@@ -110,22 +71,15 @@ impl ApiCaller {
     pub fn new(index: usize, answers: flume::Sender<(usize, Answer)>) -> Self {
         Self { index, answers }
     }
+}
 
-    /// Sends the reply, unless the caller has hung up.
-    pub fn reply(&self, reply: &Reply<'_>) {
+impl ReplySink for ApiCaller {
+    fn reply(&self, reply: &Reply<'_>) {
         let answer = match reply {
             Reply::Error(error) => Err((*error).clone()),
+            Reply::QueryResult(result) => Ok(cluster_queries::encode(result)),
             reply => Ok(native::bare(reply)),
         };
-        self.answer(answer);
-    }
-
-    /// Sends the result of a cluster query.
-    pub fn reply_query(&self, result: &QueryResult) {
-        self.answer(Ok(cluster_queries::encode(result)));
-    }
-
-    fn answer(&self, answer: Answer) {
         // A caller that hung up, or whose call has timed out, needs no answer.
         let _ = self.answers.try_send((self.index, answer));
     }

@@ -6,9 +6,9 @@
 //!
 //! ## Requests
 //!
-//! - **A request never blocks.** [`Broker::ask`] appends it to a queue. The dispatcher bounds its
+//! - **A request never blocks.** [`Broker::send`] appends it to a queue. The dispatcher bounds its
 //!   unanswered requests, so the broker adds no unbounded queue of its own.
-//! - **Each [`Publish`], [`Read`], [`Members`], [`Census`], [`Revoke`] and [`ReadRevocations`] is
+//! - **Each [`PublishRequest`], [`Read`], [`MembersRequest`], [`ClusterRequest`], [`Revoke`] and [`ReadRevocations`] is
 //!   answered exactly once**, with its ticket, within [`Settings::publish_timeout`] and a second,
 //!   whatever the state of Redis. [`SetPresence`] and [`Connected`] have no answer: the broker
 //!   keeps the state and writes it again until the store has it.
@@ -21,7 +21,7 @@
 //!   refusal that it does not.
 //! - **Retries.** The same [`PublishKey`] in the same room returns the first position for
 //!   [`KEY_TTL`], and appends nothing.
-//! - **Order.** Publishes of one [source](Publish::source) are done in the order of the requests,
+//! - **Order.** Publishes of one [source](PublishRequest::source) are done in the order of the requests,
 //!   and take turns with those of other sources. All nodes receive a room's publications in the
 //!   order of their offsets; the publisher's own node receives them by the topic too, not earlier.
 //!
@@ -47,8 +47,8 @@
 //!   and nodes that follow the room receive it as [`BrokerEvent::Changed`], in order. A user with
 //!   connections on several nodes is one member. A room is listed exactly while it has members.
 //! - **After a loss.** A change whose [`Change::from`] is not the last version shows a loss; the
-//!   dispatcher reads the list with [`Members`]. While the list is known to be incomplete,
-//!   [`Members`] and [`Census`] wait, up to their timeout.
+//!   dispatcher reads the list with [`MembersRequest`]. While the list is known to be incomplete,
+//!   [`MembersRequest`] and [`ClusterRequest`] wait, up to their timeout.
 //!
 //! ## Revocations
 //!
@@ -73,9 +73,9 @@ use std::time::{Duration, Instant};
 
 use crate::model::cluster_query::{ClusterQuery, Connection, QueryResult};
 use crate::model::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket, UserName};
-pub use crate::model::member::{Change, Info, Member, MemberPage};
+pub use crate::model::member::{Change, Info, Member, MemberPage, MembersQuery};
 pub use crate::model::publication::{
-    KEY_TTL, Page, Publication, PublishKey, Publisher, Range, Refused, Sender,
+    KEY_TTL, Page, Publication, Publish, PublishKey, Publisher, Range, Refused, Sender,
 };
 use crate::model::retention::Retention;
 use crate::model::revocations::Cutoff;
@@ -90,32 +90,27 @@ pub enum Request {
     Follow(RoomName),
     /// The last local member has left. The broker may linger before it unsubscribes.
     Unfollow(RoomName),
-    Publish(Publish),
+    Publish(PublishRequest),
     Read(Read),
     SetPresence(SetPresence),
     Connected(Connected),
-    Members(Members),
-    Census(Census),
+    Members(MembersRequest),
+    ClusterQuery(ClusterRequest),
     Revoke(Revoke),
     ReadRevocations(ReadRevocations),
     /// The node drains: its presence stays valid for this long and no longer.
     Retire(Duration),
 }
 
-/// A publication on its way to the log and to every node.
+/// A publish on its way to the log and to every node.
 #[derive(Debug)]
-pub struct Publish {
+pub struct PublishRequest {
     pub ticket: Ticket,
     /// The session that publishes. Sources take turns, so that no session waits for all publishes
     /// of another.
     pub source: Option<SessionId>,
-    pub room: RoomName,
-    /// Makes a retry idempotent: the same key of the same publisher in the same room returns the
-    /// first position for 5 minutes.
-    pub key: Option<PublishKey>,
-    /// Skips the log: no offset, at most once, answered with offset 0.
-    pub ephemeral: bool,
-    pub publication: Arc<Publication>,
+    /// Answered with offset 0 if it is ephemeral.
+    pub publish: Publish,
 }
 
 /// Reads a part of a room's log.
@@ -150,20 +145,16 @@ pub struct Connected {
 
 /// A backend's query about the whole cluster, answered from the presence of all nodes.
 #[derive(Clone, Debug)]
-pub struct Census {
+pub struct ClusterRequest {
     pub ticket: Ticket,
-    pub question: ClusterQuery,
+    pub query: ClusterQuery,
 }
 
 /// Reads a part of the list of a room's members.
 #[derive(Clone, Debug)]
-pub struct Members {
+pub struct MembersRequest {
     pub ticket: Ticket,
-    pub room: RoomName,
-    /// The members after this name; `None`: from the first.
-    pub after: Option<UserName>,
-    /// The most members in the page; 0: only the version and the counts.
-    pub limit: usize,
+    pub query: MembersQuery,
 }
 
 /// How long revocations are kept in the set.
@@ -236,7 +227,7 @@ pub enum BrokerEvent {
         publication: Arc<Publication>,
         received_at: Instant,
     },
-    /// The answer to a [`Publish`]: the position of the publication.
+    /// The answer to a [`PublishRequest`]: the position of the publication.
     Published {
         ticket: Ticket,
         result: Result<Position, Refused>,
@@ -249,12 +240,12 @@ pub enum BrokerEvent {
     /// A user has more or fewer connections in a followed room; in order with the messages of the
     /// room.
     Changed { room: RoomName, change: Change },
-    /// The answer to a [`Members`].
+    /// The answer to a [`MembersRequest`].
     MemberPage {
         ticket: Ticket,
         result: Result<MemberPage, Refused>,
     },
-    /// The answer to a [`Census`].
+    /// The answer to a [`ClusterRequest`].
     QueryResult {
         ticket: Ticket,
         result: Result<QueryResult, Refused>,
@@ -306,7 +297,7 @@ impl Broker {
     }
 
     /// Sends a request without waiting. `false`: the broker has ended, and with it the node.
-    pub fn ask(&self, request: Request) -> bool {
+    pub fn send(&self, request: Request) -> bool {
         self.0.send(request).is_ok()
     }
 }

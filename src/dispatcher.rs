@@ -21,7 +21,9 @@ mod joins;
 mod member_reads;
 mod members;
 pub mod outbox;
+mod pending;
 mod presence;
+mod read_scheduler;
 mod reads;
 mod recovery;
 mod revocations;
@@ -54,11 +56,11 @@ use outbox::Outbox;
 use control::Control;
 use cursor::Membership;
 use drain::Drain;
-pub use event::{Event, Now, TICK};
+pub use event::{Event, Now, ReplySink, ReplyTo, TICK};
 pub use inbox::{Inbox, inbox};
 use room::RoomState;
 use sessions::Session;
-use turn::{ReplyTo, Turn};
+use turn::Turn;
 
 /// Maximum number of events in one turn, so that writers get to run too.
 const TURN: usize = 1024;
@@ -255,7 +257,7 @@ impl Dispatcher {
     /// Sends the requests to the broker. Returns `false` if the broker has ended.
     fn send_requests(&mut self, broker: &Broker) -> bool {
         let mut requests = self.turn.requests.drain(..);
-        requests.all(|request| broker.ask(request))
+        requests.all(|request| broker.send(request))
     }
 
     /// Takes the requests to the broker that were added since the last call.
@@ -265,10 +267,12 @@ impl Dispatcher {
 
     /// The work that is pending now.
     pub fn load(&self) -> Load {
+        let turn = &self.turn;
+        let reads = turn.log_reads.in_flight() + turn.list_reads.in_flight();
         Load {
-            commands: self.turn.pending.len() - self.turn.reads - self.turn.member_reads.under_way,
-            reads: self.turn.reads + self.turn.member_reads.under_way,
-            due: self.turn.due() + self.turn.member_reads.due(),
+            commands: turn.pending.len() - reads,
+            reads,
+            due: turn.log_reads.due() + turn.list_reads.due(),
             closing: self.closing.len(),
             recent: self.turn.recent_used,
         }
@@ -296,12 +300,7 @@ impl Dispatcher {
                 id,
                 identity,
             } => self.on_identified(now, session, id, identity),
-            Event::Command {
-                session,
-                id,
-                command,
-            } => self.on_command(now, session, id, command),
-            Event::Call { caller, command } => self.on_call(now, ReplyTo::Call(caller), command),
+            Event::Command { reply_to, command } => self.on_command(now, reply_to, command),
             Event::Drained(session) => self.on_drained(session),
             Event::Closed {
                 session,
@@ -342,7 +341,7 @@ impl Dispatcher {
             BrokerEvent::Page { ticket, result } => self.on_page(now, ticket, result),
             BrokerEvent::Changed { room, change } => self.on_changed(&room, change),
             BrokerEvent::MemberPage { ticket, result } => self.on_member_page(ticket, result),
-            BrokerEvent::QueryResult { ticket, result } => self.on_found(ticket, result),
+            BrokerEvent::QueryResult { ticket, result } => self.on_query_result(ticket, result),
             BrokerEvent::Revoked { ticket, result } => self.on_revoked(now, ticket, result),
             BrokerEvent::Revocations { ticket, result } => {
                 self.on_revocations(now, ticket, result);

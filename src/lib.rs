@@ -32,8 +32,8 @@
 //! | [`auth`] | tokens and claims |
 //! | [`broker`] | the interface to the log, to publish/subscribe and to presence; [`broker::memory`] and [`broker::redis`] |
 //! | [`presence`] | the members of rooms on this node, and the list over all nodes |
-//! | [`api`] | the HTTP API: routes, requests, responses |
 //! | [`dispatcher`] | the single owner of sessions, rooms and positions |
+//! | [`api`] | the HTTP API: routes, requests, responses |
 //! | [`webhooks`] | delivery of webhook events |
 //! | [`transport`] | one connection: HTTP phase, WebSocket reader and writer, limits, pages |
 //! | [`server`] | listeners, accept loop, wiring, signals |

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::value::RawValue;
 
+use crate::model::cluster_query::{ClusterQuery, QueryResult};
+use crate::model::control::ControlCommand;
 use crate::model::id::{NameError, Position, RoomName, UserName};
 use crate::model::identity::Credentials;
-use crate::model::member::{Info, MemberPage};
-use crate::model::publication::{Publication, Refused};
+use crate::model::member::{Info, MemberPage, MembersQuery};
+use crate::model::publication::{HistoryQuery, Publication, Publish, Refused};
 use crate::model::rights::Denied;
 
 /// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader
@@ -52,7 +53,8 @@ impl ClientRequest {
 /// The entries of a page that count as one more command: encoding them takes as long as a command.
 const PAGE_PER_COMMAND: usize = 16;
 
-/// A command for the dispatcher.
+/// A request to the dispatcher: a client's command, a backend's API call, or a call of the
+/// embedding program.
 #[derive(Debug)]
 pub enum Command {
     /// Join a room, and recover from a position, if there is one.
@@ -64,19 +66,13 @@ pub enum Command {
         room: RoomName,
     },
     Publish(Publish),
-    /// The newest messages below `before` (none: the newest of all).
-    History {
-        room: RoomName,
-        before: Option<u64>,
-        limit: usize,
-    },
-    /// The members of the room, by name, behind `after` (none: from the first).
-    Members {
-        room: RoomName,
-        after: Option<UserName>,
-        limit: usize,
-    },
+    History(HistoryQuery),
+    Members(MembersQuery),
     Ping,
+    /// A query that all nodes of the cluster answer. Only backends send it.
+    ClusterQuery(ClusterQuery),
+    /// An action on a user's sessions, on every node. Only backends send it.
+    Control(ControlCommand),
 }
 
 impl Command {
@@ -86,25 +82,16 @@ impl Command {
     pub fn cost(&self) -> u32 {
         match self {
             Command::Join { .. } => 4,
-            Command::History { limit, .. } | Command::Members { limit, .. } => {
-                4 + u32::try_from(limit / PAGE_PER_COMMAND).unwrap_or(u32::MAX - 4)
-            }
+            Command::History(query) => page_cost(query.limit),
+            Command::Members(query) => page_cost(query.limit),
             _ => 1,
         }
     }
 }
 
-/// A publish into a room.
-#[derive(Debug)]
-pub struct Publish {
-    pub room: RoomName,
-    /// Makes a retry harmless; 1 to 64 bytes.
-    pub key: Option<Arc<str>>,
-    pub data: Box<RawValue>,
-    /// Not kept in the log: no offset, at most once.
-    pub ephemeral: bool,
-    /// The sender's own session does not receive the data.
-    pub others: bool,
+/// The cost of a page with at most `limit` entries, in commands.
+fn page_cost(limit: usize) -> u32 {
+    4 + u32::try_from(limit / PAGE_PER_COMMAND).unwrap_or(u32::MAX - 4)
 }
 
 /// The answer to one command.
@@ -135,6 +122,7 @@ pub enum Reply<'a> {
         room: &'a RoomName,
         page: &'a MemberPage,
     },
+    QueryResult(&'a QueryResult),
     Pong,
     Error(&'a CommandError),
 }

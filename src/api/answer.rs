@@ -3,12 +3,12 @@
 
 use bytes::Bytes;
 
-use super::{Answer, Command, Form};
+use super::{Answer, Form};
 use crate::http::{Response, Status};
 use crate::model::cluster_query::ClusterQuery;
 use crate::model::id::RoomName;
 use crate::model::publication::Refused;
-use crate::protocol::{Code, CommandError};
+use crate::protocol::{Code, Command, CommandError};
 
 /// The `Retry-After` of an unavailable room, in seconds.
 const RETRY_AFTER: &str = "1";
@@ -62,12 +62,14 @@ impl PendingAnswers {
         let pending = |command: &Command| {
             let (room, changes) = match command {
                 Command::Publish(publish) => (Some(publish.room.clone()), true),
-                Command::History { room, .. } | Command::Members { room, .. } => {
-                    (Some(room.clone()), false)
-                }
-                Command::Census(ClusterQuery::Room(room)) => (Some(room.clone()), false),
-                Command::Census(_) => (None, false),
-                Command::ControlCommand(command) => (command.room().cloned(), true),
+                Command::History(query) => (Some(query.room.clone()), false),
+                Command::Members(query) => (Some(query.room.clone()), false),
+                Command::ClusterQuery(ClusterQuery::Room(room)) => (Some(room.clone()), false),
+                Command::ClusterQuery(_) => (None, false),
+                Command::Control(command) => (command.room().cloned(), true),
+                // No route has these.
+                Command::Join { room, .. } | Command::Leave { room } => (Some(room.clone()), true),
+                Command::Ping => (None, false),
             };
             PendingCommand {
                 room,

@@ -9,10 +9,10 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::{Call, Command, Form};
+use super::{Call, Form};
 use crate::model::id::{RoomName, UserName};
 use crate::model::publication::Sender;
-use crate::protocol::{Code, CommandError, depth};
+use crate::protocol::{Code, Command, CommandError, depth};
 
 /// The longest description of a JSON error, in characters.
 const REASON_CHARS: usize = 200;

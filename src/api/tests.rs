@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::http::{Method, Response};
+use crate::model::publication::Publish;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 

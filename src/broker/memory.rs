@@ -219,9 +219,8 @@ impl Shared {
                     }
                 }
             }
-            Request::Publish(publish) => {
-                let ticket = publish.ticket;
-                let result = self.publish(publish, now);
+            Request::Publish(request) => {
+                let (ticket, result) = (request.ticket, self.publish(request.publish, now));
                 self.send(node, BrokerEvent::Published { ticket, result });
             }
             Request::Read(read) => {
@@ -231,13 +230,12 @@ impl Shared {
             }
             Request::SetPresence(presence) => self.set_presence(node, presence, now),
             Request::Connected(connected) => self.set_connection(node, connected, now),
-            Request::Members(members) => {
-                let ticket = members.ticket;
-                let result = Ok(self.member_page(&members));
+            Request::Members(request) => {
+                let (ticket, result) = (request.ticket, Ok(self.member_page(&request.query)));
                 self.send(node, BrokerEvent::MemberPage { ticket, result });
             }
-            Request::Census(census) => {
-                let (ticket, result) = (census.ticket, Ok(self.query(&census.question)));
+            Request::ClusterQuery(request) => {
+                let (ticket, result) = (request.ticket, Ok(self.query(&request.query)));
                 self.send(node, BrokerEvent::QueryResult { ticket, result });
             }
             Request::Revoke(revoke) => {

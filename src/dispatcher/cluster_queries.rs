@@ -2,43 +2,55 @@
 //! publish, so no node is queried, and no reply waits for a node that has just died. Also publishes
 //! this node's part: the connections of its users.
 
-use super::Dispatcher;
-use super::turn::{MembersQuery, Pending, ReplyTo};
-use crate::broker::{Census, Connected, Refused, Request};
+use super::pending::PendingMembers;
+use super::{Dispatcher, ReplyTo};
+use crate::broker::{ClusterRequest, Connected, MembersQuery, MembersRequest, Refused, Request};
 use crate::model::cluster_query::{ClusterQuery, Connection, QueryResult};
 use crate::model::id::{RoomName, SessionId, Ticket, UserName};
 use crate::protocol::{CommandError, Reply};
 
 impl Dispatcher {
-    /// Reads members from the broker, also where this node has the list: every node returns the
-    /// same.
-    pub(super) fn list_members(&mut self, query: MembersQuery) -> Result<(), CommandError> {
-        let ticket = self.wait(&query.reply_to, Pending::Members(query.clone()))?;
-        self.turn.requests.push(query.request(ticket));
+    /// Reads members from the broker.
+    pub(super) fn read_members(
+        &mut self,
+        reply_to: &ReplyTo,
+        query: MembersQuery,
+    ) -> Result<(), CommandError> {
+        self.admit(reply_to)?;
+        let reply_to = reply_to.clone();
+        let pending = PendingMembers::Query {
+            reply_to,
+            query: query.clone(),
+        };
+        let ticket = self.turn.pending.read_members(pending);
+        self.turn
+            .requests
+            .push(Request::Members(MembersRequest { ticket, query }));
         Ok(())
     }
 
     pub(super) fn cluster_query(
         &mut self,
         reply_to: &ReplyTo,
-        question: ClusterQuery,
+        query: ClusterQuery,
     ) -> Result<(), CommandError> {
-        let ticket = self.wait(reply_to, Pending::Census(reply_to.clone()))?;
-        let cluster_query = Census { ticket, question };
-        self.turn.requests.push(Request::Census(cluster_query));
+        Self::refuse_session(reply_to)?;
+        self.admit(reply_to)?;
+        let ticket = self.turn.pending.cluster_query(reply_to.clone());
+        self.turn
+            .requests
+            .push(Request::ClusterQuery(ClusterRequest { ticket, query }));
         Ok(())
     }
 
-    pub(super) fn on_found(&mut self, ticket: Ticket, result: Result<QueryResult, Refused>) {
-        let Some(Pending::Census(reply_to)) = self.turn.pending.remove(&ticket) else {
+    pub(super) fn on_query_result(&mut self, ticket: Ticket, result: Result<QueryResult, Refused>) {
+        let Some(reply_to) = self.turn.pending.cluster_queries.remove(&ticket) else {
             return;
         };
         self.release(&reply_to);
-        match (result, &reply_to) {
-            (Ok(result), ReplyTo::Call(caller)) => caller.reply_query(&result),
-            // Clients have no command for this.
-            (Ok(_), ReplyTo::Session { .. }) => {}
-            (Err(refused), reply_to) => self.reply(reply_to, &Reply::Error(&refused.into())),
+        match result {
+            Ok(result) => self.reply(&reply_to, &Reply::QueryResult(&result)),
+            Err(refused) => self.reply(&reply_to, &Reply::Error(&refused.into())),
         }
     }
 

@@ -1,224 +1,174 @@
-//! Commands of clients and API calls. Most are answered at once; a publish and a read of older
-//! history are answered when the broker has replied.
+//! Commands of clients, backends and the embedding program: one entry, one bound on what waits for
+//! the broker, and the commands that read or write a log. Most are answered at once; a publish and
+//! a read of older history are answered when the broker has replied.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::turn::{MembersQuery, Pending, ReplyTo};
-use super::{Dispatcher, Now};
-use crate::api;
-use crate::broker::{Page, Publication, PublishKey, Publisher, Range, Read, Refused, Request};
+use super::pending::{PendingPublish, PendingRead};
+use super::{Dispatcher, Now, ReplyTo};
+use crate::broker::{Page, Publication, Publish, PublishRequest, Range, Read, Refused, Request};
 use crate::model::epochs::Ends;
 use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Action;
-use crate::protocol::{Code, Command, CommandError, Publish, Reply, RequestId};
+use crate::model::publication::HistoryQuery;
+use crate::protocol::{Code, Command, CommandError, Reply, RequestId};
 
 /// Maximum number of commands of one session that wait for the broker. Far more than a client needs
 /// in flight; it bounds the memory that one client can take.
 const PENDING_PER_SESSION: u32 = 1024;
 
-/// Maximum number of commands of all sessions and API calls that wait for the broker: about 16 MiB.
+/// Maximum number of commands of all sessions and callers that wait for the broker: about 16 MiB.
 const PENDING: usize = 65_536;
 
-/// Maximum number of API calls among them, so that a backend's burst leaves room for clients.
+/// Maximum number of commands of callers among them, so that a backend's burst leaves room for
+/// clients.
 const PENDING_OF_CALLS: usize = PENDING / 4;
 
-/// A publication of a client or a backend, before it has a ticket.
-struct NewPublication {
-    room: RoomName,
-    key: Option<PublishKey>,
-    ephemeral: bool,
-    publication: Arc<Publication>,
-}
-
 impl Dispatcher {
-    pub(super) fn on_command(
-        &mut self,
-        now: Now,
-        session: SessionId,
-        id: Option<RequestId>,
-        command: Command,
-    ) {
+    pub(super) fn on_command(&mut self, now: Now, reply_to: ReplyTo, command: Command) {
         // A command can arrive after its session was disconnected.
-        let Some(client) = self.sessions.get(&session) else {
+        let session = reply_to.session();
+        if session.is_some_and(|session| !self.sessions.contains_key(&session)) {
             return;
-        };
-        let reply_to = ReplyTo::Session { session, id };
-        let outcome = match command {
-            Command::Ping => {
-                self.reply(&reply_to, &Reply::Pong);
-                Ok(())
-            }
-            Command::Join { room, since } => self.on_join(now, session, id, &room, since),
-            Command::Leave { room } if client.is_personal_room(&room) => Err(CommandError::new(
-                Code::Forbidden,
-                "you cannot leave your personal room",
-            )),
-            Command::Leave { room } => {
-                self.on_leave(session, &room);
-                self.reply(&reply_to, &Reply::Left { room: &room });
-                Ok(())
-            }
-            Command::Publish(publish) => self.on_publish(now, session, &reply_to, publish),
-            Command::History {
-                room,
-                before,
-                limit,
-            } => match self.authorize(session, Action::History, &room) {
-                Ok(()) => self.history(&reply_to, room, before, limit),
-                Err(denied) => Err(denied.into()),
-            },
-            Command::Members { room, after, limit } => {
-                let query = MembersQuery {
-                    reply_to: reply_to.clone(),
-                    room,
-                    after,
-                    limit,
-                };
-                self.on_members(now, session, query)
-            }
-        };
-        if let Err(error) = outcome {
+        }
+        if let Err(error) = self.execute(now, &reply_to, command) {
             self.reply(&reply_to, &Reply::Error(&error));
         }
     }
 
-    /// An API call was authorized when it was received: its key permits everything.
-    pub(super) fn on_call(&mut self, now: Now, reply_to: ReplyTo, command: api::Command) {
-        let outcome = match command {
-            api::Command::Publish(publish) => {
-                let api::Publish {
-                    room,
-                    key,
-                    ephemeral,
-                    publication,
-                } = publish;
-                let publisher = Publisher::Backend;
-                let new = NewPublication {
-                    room,
-                    key: key.map(|key| PublishKey { publisher, key }),
-                    ephemeral,
-                    publication,
-                };
-                self.publish(&reply_to, new)
+    fn execute(
+        &mut self,
+        now: Now,
+        reply_to: &ReplyTo,
+        command: Command,
+    ) -> Result<(), CommandError> {
+        match command {
+            Command::Ping => {
+                self.reply(reply_to, &Reply::Pong);
+                Ok(())
             }
-            api::Command::History {
-                room,
-                before,
-                limit,
-            } => self.history(&reply_to, room, before, limit),
-            api::Command::Members { room, after, limit } => {
-                let reply_to = reply_to.clone();
-                self.list_members(MembersQuery {
-                    reply_to,
-                    room,
-                    after,
-                    limit,
-                })
-            }
-            api::Command::Census(question) => self.cluster_query(&reply_to, question),
-            api::Command::ControlCommand(command) => self.command(now, &reply_to, command),
-        };
-        if let Err(error) = outcome {
-            self.reply(&reply_to, &Reply::Error(&error));
+            Command::Join { room, since } => self.on_join(now, reply_to, &room, since),
+            Command::Leave { room } => self.on_leave(reply_to, &room),
+            Command::Publish(publish) => self.publish(now, reply_to, publish),
+            Command::History(query) => self.history(reply_to, query),
+            Command::Members(query) => self.members(now, reply_to, query),
+            Command::ClusterQuery(query) => self.cluster_query(reply_to, query),
+            Command::Control(command) => self.control_command(now, reply_to, command),
+        }
+    }
+
+    /// Whether the sender of a request may do this now. A caller was authorized before.
+    pub(super) fn authorize_request(
+        &self,
+        reply_to: &ReplyTo,
+        action: Action,
+        room: &RoomName,
+    ) -> Result<(), CommandError> {
+        match reply_to.session() {
+            Some(session) => Ok(self.authorize(session, action, room)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The session and the id of a command that only sessions can send.
+    ///
+    /// # Errors
+    /// The sender is a caller.
+    pub(super) fn session_of(
+        reply_to: &ReplyTo,
+    ) -> Result<(SessionId, Option<RequestId>), CommandError> {
+        match reply_to {
+            ReplyTo::Session { session, id } => Ok((*session, *id)),
+            ReplyTo::Caller(_) => Err(CommandError::new(
+                Code::BadRequest,
+                "only a client's connection can join or leave a room",
+            )),
+        }
+    }
+
+    /// Refuses a command that only callers can send to a session.
+    pub(super) fn refuse_session(reply_to: &ReplyTo) -> Result<(), CommandError> {
+        match reply_to.session() {
+            Some(_) => Err(CommandError::new(
+                Code::Forbidden,
+                "only a backend may send this",
+            )),
+            None => Ok(()),
         }
     }
 
     /// A client publishes under its own user name, and its keys are its own.
-    fn on_publish(
+    fn publish(
         &mut self,
         now: Now,
-        session: SessionId,
         reply_to: &ReplyTo,
-        publish: Publish,
+        mut publish: Publish,
     ) -> Result<(), CommandError> {
-        self.authorize(session, Action::Publish, &publish.room)?;
-        let client = self.sessions.get(&session);
-        let identity = client.and_then(|client| client.identity.as_ref());
-        let user = identity.map(|identity| identity.user.clone());
-        let publisher = Publisher::from(user.clone());
-        let publication = Publication {
-            user,
-            time: now.unix_ms,
-            except: publish.others.then(|| self.sender(session)),
-            data: publish.data,
-        };
-        let new = NewPublication {
-            room: publish.room,
-            key: publish.key.map(|key| PublishKey { publisher, key }),
-            ephemeral: publish.ephemeral,
-            publication: Arc::new(publication),
-        };
-        self.publish(reply_to, new)
-    }
-
-    fn publish(&mut self, reply_to: &ReplyTo, new: NewPublication) -> Result<(), CommandError> {
-        let NewPublication {
-            room,
-            key,
-            ephemeral,
-            publication,
-        } = new;
-        let waiting = Pending::Publish {
+        self.authorize_request(reply_to, Action::Publish, &publish.room)?;
+        let source = reply_to.session();
+        if let Some(session) = source {
+            let client = self.sessions.get(&session);
+            let identity = client.and_then(|client| client.identity.as_ref());
+            let user = identity.map(|identity| identity.user.clone());
+            publish.stamp(user, now.unix_ms, self.sender(session));
+        }
+        self.admit(reply_to)?;
+        let ticket = self.turn.pending.publish(PendingPublish::Command {
             reply_to: reply_to.clone(),
-            room: room.clone(),
-            ephemeral,
-        };
-        let ticket = self.wait(reply_to, waiting)?;
-        let source = match reply_to {
-            ReplyTo::Session { session, .. } => Some(*session),
-            ReplyTo::Call(_) => None,
-        };
-        let publish = crate::broker::Publish {
-            ticket,
-            source,
-            room,
-            key,
-            ephemeral,
-            publication,
-        };
-        self.turn.requests.push(Request::Publish(publish));
+            room: publish.room.clone(),
+            ephemeral: publish.ephemeral,
+        });
+        self.send_publish(ticket, source, publish);
         Ok(())
     }
 
-    fn history(
+    pub(super) fn send_publish(
         &mut self,
-        reply_to: &ReplyTo,
-        room: RoomName,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<(), CommandError> {
+        ticket: Ticket,
+        source: Option<SessionId>,
+        publish: Publish,
+    ) {
+        self.turn.requests.push(Request::Publish(PublishRequest {
+            ticket,
+            source,
+            publish,
+        }));
+    }
+
+    fn history(&mut self, reply_to: &ReplyTo, query: HistoryQuery) -> Result<(), CommandError> {
+        self.authorize_request(reply_to, Action::History, &query.room)?;
+        let HistoryQuery {
+            room,
+            before,
+            limit,
+        } = query;
         if let Some(page) = self.recent_page(&room, before, limit) {
             self.reply_history(reply_to, &room, Ok(page));
             return Ok(());
         }
-        let waiting = Pending::History {
+        self.admit(reply_to)?;
+        let ticket = self.turn.pending.read(PendingRead::History {
             reply_to: reply_to.clone(),
             room: room.clone(),
-        };
-        let ticket = self.wait(reply_to, waiting)?;
-        let read = Read {
+        });
+        self.turn.requests.push(Request::Read(Read {
             ticket,
             room,
             range: Range::Before(before),
             limit,
-        };
-        self.turn.requests.push(Request::Read(read));
+        }));
         Ok(())
     }
 
-    /// Registers a request that waits for a broker reply, within the bounds.
-    pub(super) fn wait(
-        &mut self,
-        reply_to: &ReplyTo,
-        waiting: Pending,
-    ) -> Result<Ticket, CommandError> {
+    /// Counts a command that waits for a broker reply, within the bounds.
+    pub(super) fn admit(&mut self, reply_to: &ReplyTo) -> Result<(), CommandError> {
         if self.turn.pending.len() >= PENDING {
             return Err(Refused::Unavailable.into());
         }
-        match reply_to {
-            ReplyTo::Session { session, .. } => {
-                let pending = self.sessions.get_mut(session).map(|own| &mut own.pending);
+        match reply_to.session() {
+            Some(session) => {
+                let pending = self.sessions.get_mut(&session).map(|own| &mut own.pending);
                 if let Some(pending) = pending {
                     if *pending >= PENDING_PER_SESSION {
                         let reason =
@@ -228,64 +178,69 @@ impl Dispatcher {
                     *pending += 1;
                 }
             }
-            ReplyTo::Call(_) if self.turn.calls >= PENDING_OF_CALLS => {
+            None if self.turn.pending.calls >= PENDING_OF_CALLS => {
                 return Err(Refused::Unavailable.into());
             }
-            ReplyTo::Call(_) => self.turn.calls += 1,
+            None => self.turn.pending.calls += 1,
         }
-        Ok(self.turn.ticket(waiting))
+        Ok(())
     }
 
-    /// Releases the slot of a request whose reply has arrived.
+    /// Releases the slot of a command whose reply has arrived.
     pub(super) fn release(&mut self, reply_to: &ReplyTo) {
-        match reply_to {
-            ReplyTo::Session { session, .. } => {
-                if let Some(client) = self.sessions.get_mut(session) {
+        match reply_to.session() {
+            Some(session) => {
+                if let Some(client) = self.sessions.get_mut(&session) {
                     client.pending -= 1;
                 }
             }
-            ReplyTo::Call(_) => self.turn.calls -= 1,
+            None => self.turn.pending.calls -= 1,
         }
     }
 
     /// Publishes the node's report. No reply target waits for the result.
     pub(super) fn on_report(&mut self, publication: Arc<Publication>) {
-        let ticket = self.turn.ticket(Pending::Report);
-        let publish = crate::broker::Publish {
-            ticket,
+        let ticket = self.turn.pending.publish(PendingPublish::Report);
+        let report = Publish {
             room: RoomName::of_reports(),
-            source: None,
             key: None,
             ephemeral: true,
+            others: false,
             publication,
         };
-        self.turn.requests.push(Request::Publish(publish));
+        self.send_publish(ticket, None, report);
     }
 
     pub(super) fn on_published(&mut self, ticket: Ticket, result: Result<Position, Refused>) {
-        let (reply_to, room, ephemeral) = match self.turn.pending.remove(&ticket) {
-            Some(Pending::Publish {
+        match self.turn.pending.publishes.remove(&ticket) {
+            Some(PendingPublish::Command {
                 reply_to,
                 room,
                 ephemeral,
-            }) => (reply_to, room, ephemeral),
-            Some(Pending::ControlCommand { reply_to, command }) => {
-                return self.on_command_published(&reply_to, &command, result);
+            }) => self.reply_published(&reply_to, &room, ephemeral, result),
+            Some(PendingPublish::Control { reply_to, command }) => {
+                self.on_command_published(&reply_to, &command, result);
             }
-            Some(Pending::Republish(user)) => return self.on_republished(user, result.is_ok()),
-            _ => return,
-        };
-        self.release(&reply_to);
+            Some(PendingPublish::Republish(user)) => self.on_republished(user, result.is_ok()),
+            Some(PendingPublish::Report) | None => {}
+        }
+    }
+
+    fn reply_published(
+        &mut self,
+        reply_to: &ReplyTo,
+        room: &RoomName,
+        ephemeral: bool,
+        result: Result<Position, Refused>,
+    ) {
+        self.release(reply_to);
         match result {
             Ok(position) => {
                 self.turn.metrics.published_total.add(1);
-                let published = Reply::Published {
-                    room: &room,
-                    position: (!ephemeral).then_some(position),
-                };
-                self.reply(&reply_to, &published);
+                let position = (!ephemeral).then_some(position);
+                self.reply(reply_to, &Reply::Published { room, position });
             }
-            Err(refused) => self.reply(&reply_to, &Reply::Error(&refused.into())),
+            Err(refused) => self.reply(reply_to, &Reply::Error(&refused.into())),
         }
     }
 

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cursor::Join;
+use super::pending::{PendingPublish, PendingRead};
+use super::read_scheduler::LogKey;
 use super::revocations::RevocationSync;
 use super::room::PAGE;
-use super::turn::{PAUSE, Pending, ReplyTo, Turn};
-use super::{Dispatcher, Now};
+use super::turn::Turn;
+use super::{Dispatcher, Now, ReplyTo};
 use crate::broker::{Page, Publication, Publish, PublishKey, Publisher, Refused, Request};
 use crate::dispatcher::sequencer::{Sequencer, Step};
 use crate::model::control::{ControlAction, ControlCommand, ControlLog, MARGIN};
@@ -47,8 +49,6 @@ pub(super) struct Follower {
     ticket: Option<Ticket>,
     /// It was read to its end once.
     pub(super) known: bool,
-    /// The last read returned a newer format: the next read waits until this moment.
-    paused: Option<Instant>,
 }
 
 /// Whether a token is revoked, as far as this node has read.
@@ -83,6 +83,16 @@ impl Control {
         }
     }
 
+    /// Starts the read of a log, if one is due.
+    pub fn read_if_due(&mut self, turn: &mut Turn, log: ControlLog) {
+        let follower = self.follower(log);
+        if follower.sequencer.is_due() {
+            let range = follower.sequencer.next_read();
+            let pending = PendingRead::Sequencer(LogKey::Control(log));
+            follower.ticket = Some(turn.read_log(pending, &follower.room, range, PAGE));
+        }
+    }
+
     fn revocation_state(&self, now: Now, identity: &Identity) -> RevocationState {
         match identity.times {
             // An unverified name can be taken again at once, so it cannot be revoked.
@@ -108,21 +118,20 @@ impl Follower {
             sequencer,
             ticket: None,
             known: false,
-            paused: None,
         }
     }
 
-    fn ask_if_due(&mut self, turn: &mut Turn) {
-        if self.sequencer.is_due() && self.paused.is_none_or(|until| turn.now >= until) {
-            let range = self.sequencer.next_read();
-            let waiting = Pending::Control(self.log);
-            self.ticket = Some(turn.read(waiting, &self.room, range, PAGE));
+    /// Queues the log for a read, if one is due: before all rooms, because a command must not wait
+    /// for them.
+    fn queue_if_due(&mut self, turn: &mut Turn) {
+        if self.sequencer.is_due() {
+            turn.log_reads.queue_first(LogKey::Control(self.log));
         }
     }
 
     fn compare(&mut self, turn: &mut Turn) {
         self.sequencer.make_due();
-        self.ask_if_due(turn);
+        self.queue_if_due(turn);
     }
 
     /// The position, if a message was delivered from this log. A log without messages may end and
@@ -143,12 +152,13 @@ impl Dispatcher {
 
     /// Publishes a command of a backend about a user. All nodes apply it when they receive it; the
     /// backend is answered when the broker has stored it.
-    pub(super) fn command(
+    pub(super) fn control_command(
         &mut self,
         now: Now,
         reply_to: &ReplyTo,
         command: ControlCommand,
     ) -> Result<(), CommandError> {
+        Self::refuse_session(reply_to)?;
         if let ControlAction::Revoke(cutoff) = command.action {
             if self.turn.settings.rights.open {
                 let reason = "this server is open and verifies no tokens, \
@@ -157,35 +167,37 @@ impl Dispatcher {
             }
             return self.publish_revocation(now, reply_to, command, cutoff);
         }
-        let (room, publication) = (command.log().room(), command.to_publication(now.unix_ms));
-        let reply_to = reply_to.clone();
-        let ticket = self.wait(
-            &reply_to.clone(),
-            Pending::ControlCommand { reply_to, command },
-        )?;
-        // The key lets the broker retry the publish.
-        let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
-        self.publish_control(ticket, room, Publisher::Backend, key, publication);
+        self.admit(reply_to)?;
+        self.publish_command(now, reply_to.clone(), command);
         Ok(())
     }
 
+    /// Publishes a command; its sender is answered when the broker has stored it.
+    pub(super) fn publish_command(&mut self, now: Now, reply_to: ReplyTo, command: ControlCommand) {
+        let (room, publication) = (command.log().room(), command.to_publication(now.unix_ms));
+        let pending = PendingPublish::Control { reply_to, command };
+        let ticket = self.turn.pending.publish(pending);
+        self.publish_control(ticket, room, publication);
+    }
+
+    /// Publishes in a control log. The key lets the broker retry the publish.
     pub(super) fn publish_control(
         &mut self,
         ticket: Ticket,
         room: RoomName,
-        publisher: Publisher,
-        key: String,
         publication: Publication,
     ) {
-        let key = key.into();
-        self.turn.requests.push(Request::Publish(Publish {
-            ticket,
-            source: None,
+        let publish = Publish {
             room,
-            key: Some(PublishKey { publisher, key }),
+            key: Some(PublishKey {
+                publisher: Publisher::Backend,
+                key: format!("{}-{}", self.turn.settings.incarnation, ticket.0).into(),
+            }),
             ephemeral: false,
+            others: false,
             publication: Arc::new(publication),
-        }));
+        };
+        self.send_publish(ticket, None, publish);
     }
 
     /// The broker has stored or refused a command.
@@ -233,7 +245,7 @@ impl Dispatcher {
         let step = follower
             .sequencer
             .receive(at.epoch, at.offset, publication, memory);
-        follower.ask_if_due(&mut self.turn);
+        follower.queue_if_due(&mut self.turn);
         if let Some(Step::Deliver(_, publication)) = step {
             self.apply_command(now, log, &publication);
         }
@@ -257,16 +269,15 @@ impl Dispatcher {
         let page = match result {
             Ok(page) => page,
             Err(why) => {
-                // Read again at the next tick, or after the pause.
                 follower.sequencer.failed();
-                follower.paused = (why == Refused::Newer).then(|| now.instant + PAUSE);
+                (self.turn.log_reads).retry(LogKey::Control(log), why, now.instant);
                 return;
             }
         };
         let (delivered, mut steps) = (follower.delivered(), Vec::new());
         follower.sequencer.on_page(page, &mut steps);
         follower.known |= follower.sequencer.is_settled();
-        follower.ask_if_due(&mut self.turn);
+        follower.queue_if_due(&mut self.turn);
         for step in steps {
             match step {
                 Step::Deliver(_, publication) => self.apply_command(now, log, &publication),
@@ -307,7 +318,7 @@ impl Dispatcher {
             if due && follower.known {
                 follower.compare(&mut self.turn);
             } else {
-                follower.ask_if_due(&mut self.turn);
+                follower.queue_if_due(&mut self.turn);
             }
         }
         self.sync_revocations(now);
@@ -368,7 +379,7 @@ impl Dispatcher {
         if !key.is_some_and(|key| self.rooms.has(key, session)) {
             return;
         }
-        self.on_leave(session, room);
+        self.remove_member(session, room);
         if let Some(client) = self.sessions.get(&session) {
             let frames = client.protocol.push(&Push::Removed { room, reason });
             self.turn.send(session, &client.outbox, frames);

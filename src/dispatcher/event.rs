@@ -1,16 +1,16 @@
 //! The events that the dispatcher receives, and the time at which it handles them.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::api;
 use crate::broker::BrokerEvent;
 use crate::dispatcher::outbox::Outbox;
 use crate::model::id::SessionId;
 use crate::model::identity::Identity;
 use crate::model::publication::Publication;
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::{Command, Protocol, RequestId};
+use crate::protocol::{Command, Protocol, Reply, RequestId};
 
 /// How often the server sends [`Event::Tick`]; deadlines are kept to this precision.
 pub const TICK: Duration = Duration::from_millis(250);
@@ -32,15 +32,10 @@ pub enum Event {
         id: Option<RequestId>,
         identity: Arc<Identity>,
     },
+    /// A command of a client, of a backend, or of the embedding program.
     Command {
-        session: SessionId,
-        id: Option<RequestId>,
+        reply_to: ReplyTo,
         command: Command,
-    },
-    /// One command of a backend's API call.
-    Call {
-        caller: api::ApiCaller,
-        command: api::Command,
     },
     /// The writer has written everything that was queued when [`Outbox::want_drained`] was called.
     Drained(SessionId),
@@ -56,6 +51,33 @@ pub enum Event {
     Tick,
     /// The node stops: disconnect all clients within about this time, and end.
     Drain(Duration),
+}
+
+/// The target of a reply.
+#[derive(Clone, Debug)]
+pub enum ReplyTo {
+    /// A client, by the id of its request.
+    Session {
+        session: SessionId,
+        id: Option<RequestId>,
+    },
+    /// A backend or the embedding program. It was authorized before, for everything.
+    Caller(Arc<dyn ReplySink>),
+}
+
+impl ReplyTo {
+    /// The session that sent the request, if one did.
+    pub fn session(&self) -> Option<SessionId> {
+        match self {
+            ReplyTo::Session { session, .. } => Some(*session),
+            ReplyTo::Caller(_) => None,
+        }
+    }
+}
+
+/// Receives the one reply to a request that no session has sent. It must not block.
+pub trait ReplySink: fmt::Debug + Send + Sync {
+    fn reply(&self, reply: &Reply<'_>);
 }
 
 /// The time of a turn.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cursor::{Join, SignIn};
-use super::turn::ReplyTo;
-use super::{Dispatcher, Now};
+use super::{Dispatcher, Now, ReplyTo};
 use crate::model::id::{RoomName, SessionId, UserName};
 use crate::model::identity::{Action, Identity};
 use crate::model::rights::Denied;

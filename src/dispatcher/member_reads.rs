@@ -3,10 +3,11 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::pending::PendingMembers;
 use super::room::Room;
-use super::turn::{PAUSE, Pending, Turn, take_over};
+use super::turn::Turn;
 use super::{Dispatcher, Now};
-use crate::broker::{Change, MemberPage, Members, Refused, Request};
+use crate::broker::{Change, MemberPage, MembersQuery, MembersRequest, Refused, Request};
 use crate::model::id::{RoomName, Ticket};
 use crate::presence::{ListQuery, MemberChange, MemberList};
 use crate::protocol::{Protocol, Push};
@@ -32,7 +33,7 @@ impl Room {
     /// Queues the room for a list read, if one is due.
     pub fn queue_list_read(&mut self, turn: &mut Turn) {
         if self.state.presence.list.is_due() {
-            turn.member_reads.queue_read(self.key);
+            turn.list_reads.queue(self.key);
         }
     }
 
@@ -42,16 +43,13 @@ impl Room {
             return;
         }
         let ListQuery { after, limit } = presence.list.next_read();
-        let ticket = turn.ticket(Pending::MemberPage(self.key));
-        turn.member_reads.under_way += 1;
+        let ticket = (turn.pending).read_members(PendingMembers::List(self.key));
+        turn.list_reads.start();
         self.state.presence.ticket = Some(ticket);
         let room = self.name.clone();
-        turn.requests.push(Request::Members(Members {
-            ticket,
-            room,
-            after,
-            limit,
-        }));
+        let query = MembersQuery { room, after, limit };
+        turn.requests
+            .push(Request::Members(MembersRequest { ticket, query }));
     }
 
     /// Handles the reply to the room's own list read. A reply to an earlier read, or of a former
@@ -73,7 +71,7 @@ impl Room {
         let has_page = result.is_ok();
         match result {
             Ok(page) => {
-                let others = turn.member_reads.used - presence.list.weight();
+                let others = turn.member_lists.used - presence.list.weight();
                 let memory = turn.settings.presence.memory.saturating_sub(others);
                 let mut changes = Vec::new();
                 self.change_list(turn, |list| list.on_page(page, memory, &mut changes));
@@ -82,15 +80,11 @@ impl Room {
             }
             Err(why) => {
                 presence.list.failed();
-                if why == Refused::Newer {
-                    turn.member_reads.paused.insert(self.key, turn.now + PAUSE);
-                } else {
-                    turn.member_reads.retry.insert(self.key);
-                }
+                turn.list_reads.retry(self.key, why, turn.now);
             }
         }
         if self.state.presence.list.is_known() || !has_page {
-            turn.member_reads.ready.push(self.key);
+            turn.member_lists.ready.push(self.key);
         }
     }
 
@@ -100,9 +94,9 @@ impl Room {
             return;
         }
         let mut changes = Vec::new();
-        let may_wait = turn.member_reads.ahead_used < AHEAD_MEMORY;
+        let may_wait = turn.member_lists.ahead_used < AHEAD_MEMORY;
         self.change_list(turn, |list| list.receive(change, may_wait, &mut changes));
-        if turn.member_reads.used > turn.settings.presence.memory {
+        if turn.member_lists.used > turn.settings.presence.memory {
             self.change_list(turn, MemberList::give_up);
         }
         self.push_changes(turn, &changes);
@@ -112,10 +106,10 @@ impl Room {
     /// Changes the list and keeps the memory counters current.
     fn change_list(&mut self, turn: &mut Turn, change: impl FnOnce(&mut MemberList)) {
         let list = &mut self.state.presence.list;
-        turn.member_reads.forget(list);
+        turn.member_lists.forget(list);
         change(list);
-        turn.member_reads.used += list.weight();
-        turn.member_reads.ahead_used += list.ahead_weight();
+        turn.member_lists.used += list.weight();
+        turn.member_lists.ahead_used += list.ahead_weight();
     }
 
     /// Sends joins and leaves to the members. If they exceed a quarter of an outbox, the members
@@ -171,21 +165,23 @@ impl Dispatcher {
     }
 
     pub(super) fn on_member_page(&mut self, ticket: Ticket, result: Result<MemberPage, Refused>) {
-        match self.turn.pending.remove(&ticket) {
-            Some(Pending::MemberPage(key)) => {
-                self.turn.member_reads.under_way -= 1;
+        match self.turn.pending.member_reads.remove(&ticket) {
+            Some(PendingMembers::List(key)) => {
+                self.turn.list_reads.finish();
                 if let Some((room, turn)) = self.room(key) {
                     room.on_list_page(turn, ticket, result);
                 }
             }
-            Some(Pending::Members(query)) => self.reply_members(&query, result),
-            _ => {}
+            Some(PendingMembers::Query { reply_to, query }) => {
+                self.reply_members(&reply_to, &query.room, result);
+            }
+            None => {}
         }
     }
 
     /// Starts the list reads of queued rooms.
     pub(super) fn read_lists(&mut self) {
-        while let Some(key) = self.turn.member_reads.next_queued() {
+        while let Some(key) = self.turn.list_reads.next() {
             if let Some((room, turn)) = self.room(key) {
                 room.read_list(turn);
             }
@@ -194,24 +190,19 @@ impl Dispatcher {
 
     /// Queues failed reads again, and answers queries whose deadline has passed from what is known.
     pub(super) fn check_lists(&mut self, now: Now) {
-        let member_reads = &mut self.turn.member_reads;
-        let over = take_over(&mut member_reads.paused, now.instant);
-        for key in std::mem::take(&mut member_reads.retry)
-            .into_iter()
-            .chain(over)
-        {
+        for key in self.turn.list_reads.take_retries(now.instant) {
             if let Some((room, turn)) = self.room(key) {
                 room.queue_list_read(turn);
             }
         }
-        for key in std::mem::take(&mut self.turn.member_reads.waiting) {
+        for key in std::mem::take(&mut self.turn.member_lists.waiting) {
             let Some((room, turn)) = self.room(key) else {
                 continue;
             };
             match room.state.presence.waiting.first() {
                 Some((deadline, _)) if *deadline <= now.instant => self.answer_waiting(key),
                 Some(_) => {
-                    turn.member_reads.waiting.insert(key);
+                    turn.member_lists.waiting.insert(key);
                 }
                 None => {}
             }

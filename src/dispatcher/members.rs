@@ -4,24 +4,25 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cursor::{Cursor, Join, LogCheck, Membership, Present};
+use super::read_scheduler::LogKey;
 use super::room::{Room, RoomState};
-use super::turn::{ReplyTo, Turn};
-use super::{Dispatcher, Now};
+use super::turn::Turn;
+use super::{Dispatcher, Now, ReplyTo};
 use crate::broker::{Publication, Refused, Request};
 use crate::dispatcher::rooms::{Joined, Left, RoomKey};
 use crate::model::id::{Position, RoomName, SessionId};
 use crate::model::identity::Action;
-use crate::protocol::{Code, CommandError, Reply, RequestId};
+use crate::protocol::{Code, CommandError, Reply};
 
 impl Dispatcher {
     pub(super) fn on_join(
         &mut self,
         now: Now,
-        session: SessionId,
-        id: Option<RequestId>,
+        reply_to: &ReplyTo,
         name: &RoomName,
         since: Option<Position>,
     ) -> Result<(), CommandError> {
+        let (session, id) = Self::session_of(reply_to)?;
         self.authorize(session, Action::Join, name)?;
         self.check_bounds(session, name)?;
         let deadline = now.instant + self.turn.settings.join_timeout;
@@ -101,7 +102,23 @@ impl Dispatcher {
         Ok(())
     }
 
-    pub(super) fn on_leave(&mut self, session: SessionId, name: &RoomName) {
+    pub(super) fn on_leave(
+        &mut self,
+        reply_to: &ReplyTo,
+        room: &RoomName,
+    ) -> Result<(), CommandError> {
+        let (session, _) = Self::session_of(reply_to)?;
+        let client = self.sessions.get(&session);
+        if client.is_some_and(|client| client.is_personal_room(room)) {
+            let reason = "you cannot leave your personal room";
+            return Err(CommandError::new(Code::Forbidden, reason));
+        }
+        self.remove_member(session, room);
+        self.reply(reply_to, &Reply::Left { room });
+        Ok(())
+    }
+
+    pub(super) fn remove_member(&mut self, session: SessionId, name: &RoomName) {
         let Some(key) = self.rooms.find(name) else {
             return;
         };
@@ -137,8 +154,8 @@ impl Dispatcher {
             self.turn.recent_used -= room.state.recent.weight();
             self.turn.ahead_used -= room.state.sequencer.ahead_weight();
             self.forget_list(room.state.presence);
-            self.turn.paused.remove(&key);
-            self.turn.member_reads.paused.remove(&key);
+            self.turn.log_reads.end_pause(LogKey::Room(key));
+            self.turn.list_reads.end_pause(key);
             self.turn.requests.push(Request::Unfollow(room.name));
         }
     }

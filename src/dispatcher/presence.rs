@@ -2,10 +2,10 @@
 //! and queries of clients for the members of a room.
 
 use super::cursor::Present;
+use super::pending::PendingMembers;
 use super::room::RoomPresence;
-use super::turn::{MembersQuery, Pending};
-use super::{Dispatcher, Now};
-use crate::broker::{MemberPage, Refused, Request};
+use super::{Dispatcher, Now, ReplyTo};
+use crate::broker::{MemberPage, MembersQuery, MembersRequest, Refused, Request};
 use crate::dispatcher::rooms::RoomKey;
 use crate::model::id::{RoomName, SessionId};
 use crate::model::identity::{Action, Identity};
@@ -63,7 +63,7 @@ impl Dispatcher {
                 self.publish_connection(session, &name, true);
             }
         }
-        while let Some(key) = self.turn.member_reads.ready.pop() {
+        while let Some(key) = self.turn.member_lists.ready.pop() {
             self.answer_waiting(key);
         }
     }
@@ -84,40 +84,48 @@ impl Dispatcher {
             .announce(|change| requests.push(Request::SetPresence(change)));
     }
 
-    pub(super) fn on_members(
+    /// A query for the members of a room. A backend's query goes to the broker also where this node
+    /// has the list: every node returns the same.
+    pub(super) fn members(
         &mut self,
         now: Now,
-        session: SessionId,
+        reply_to: &ReplyTo,
         query: MembersQuery,
     ) -> Result<(), CommandError> {
-        self.authorize(session, Action::Members, &query.room)?;
-        let ticket = self.wait(&query.reply_to, Pending::Members(query.clone()))?;
+        self.authorize_request(reply_to, Action::Members, &query.room)?;
+        let Some(key) = self.kept_list(reply_to, &query.room) else {
+            return self.read_members(reply_to, query);
+        };
+        self.admit(reply_to)?;
+        let is_later_page = query.after.is_some();
+        let reply_to = reply_to.clone();
+        let ticket = (self.turn.pending).read_members(PendingMembers::Query { reply_to, query });
         let deadline = now.instant + self.turn.settings.join_timeout;
-        let key = self.rooms.find(&query.room);
-        // Non-members receive no presence events, so only a member can be answered from the list.
-        let key = key.filter(|key| self.rooms.has(*key, session));
-        let Some((room, turn)) = key.and_then(|key| self.room(key)) else {
-            self.turn.requests.push(query.request(ticket));
+        let Some((room, turn)) = self.room(key) else {
             return Ok(());
         };
-        if !room.keeps_list(turn) {
-            turn.requests.push(query.request(ticket));
-            return Ok(());
-        }
-        let key = room.key;
         let presence = &mut room.state.presence;
         presence.waiting.push((deadline, ticket));
-        if query.after.is_some() && presence.list.has_list() {
-            turn.member_reads.ready.push(key);
+        if is_later_page && presence.list.has_list() {
+            turn.member_lists.ready.push(key);
             return Ok(());
         }
         // The list is here or being read, but only a read returns the number of anonymous sessions.
         if presence.list.is_known() {
             presence.list.want_counts();
         }
-        turn.member_reads.waiting.insert(key);
+        turn.member_lists.waiting.insert(key);
         room.queue_list_read(turn);
         Ok(())
+    }
+
+    /// The room of a query, if it can be answered from the list that this node keeps, now or after
+    /// the read in flight. Non-members receive no presence events, so only a member's query can.
+    fn kept_list(&mut self, reply_to: &ReplyTo, room: &RoomName) -> Option<RoomKey> {
+        let (session, key) = (reply_to.session()?, self.rooms.find(room)?);
+        let is_member = self.rooms.has(key, session);
+        let (room, turn) = self.room(key).filter(|_| is_member)?;
+        room.keeps_list(turn).then_some(key)
     }
 
     /// Answers the waiting queries of a room: from its list, or by the broker if the list is not
@@ -127,7 +135,8 @@ impl Dispatcher {
             return;
         };
         for (_, ticket) in std::mem::take(&mut room.state.presence.waiting) {
-            let Some(Pending::Members(query)) = self.turn.pending.get(&ticket) else {
+            let pending = self.turn.pending.member_reads.get(&ticket);
+            let Some(PendingMembers::Query { query, .. }) = pending else {
                 continue;
             };
             let Some(room) = self.rooms.get(key) else {
@@ -136,8 +145,10 @@ impl Dispatcher {
             let list = &room.state.presence.list;
             let page = list.page(query.after.as_ref(), query.limit, self.turn.quarter());
             if page.is_none() && list.is_known() {
-                let request = query.clone().request(ticket);
-                self.turn.requests.push(request);
+                let query = query.clone();
+                self.turn
+                    .requests
+                    .push(Request::Members(MembersRequest { ticket, query }));
                 continue;
             }
             self.on_member_page(ticket, page.ok_or(Refused::Unavailable));
@@ -147,7 +158,7 @@ impl Dispatcher {
     /// A room was removed with its list. The waiting queries are those of former members; they
     /// fail.
     pub(super) fn forget_list(&mut self, presence: RoomPresence) {
-        self.turn.member_reads.forget(&presence.list);
+        self.turn.member_lists.forget(&presence.list);
         for (_, ticket) in presence.waiting {
             self.on_member_page(ticket, Err(Refused::Unavailable));
         }
@@ -155,23 +166,22 @@ impl Dispatcher {
 
     pub(super) fn reply_members(
         &mut self,
-        query: &MembersQuery,
+        reply_to: &ReplyTo,
+        room: &RoomName,
         result: Result<MemberPage, Refused>,
     ) {
-        self.release(&query.reply_to);
+        self.release(reply_to);
         let mut page = match result {
             Ok(page) => page,
             Err(refused) => {
-                return self.reply(&query.reply_to, &Reply::Error(&refused.into()));
+                return self.reply(reply_to, &Reply::Error(&refused.into()));
             }
         };
         fit(&mut page, self.turn.quarter());
         // Changes that were encoded before must reach the client before the reply.
-        if let Some((room, turn)) = self.room_named(&query.room) {
+        if let Some((room, turn)) = self.room_named(room) {
             room.flush(turn);
         }
-        let room = &query.room;
-        let reply = Reply::Members { room, page: &page };
-        self.reply(&query.reply_to, &reply);
+        self.reply(reply_to, &Reply::Members { room, page: &page });
     }
 }

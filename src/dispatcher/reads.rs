@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use super::turn::{Pending, READS, take_over};
+use super::pending::PendingRead;
+use super::read_scheduler::LogKey;
+use super::turn::READS;
 use super::{Dispatcher, Now, TICK};
 use crate::broker::{Page, Refused};
 use crate::model::id::Ticket;
@@ -14,57 +16,49 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 impl Dispatcher {
     /// Starts the reads of queued rooms.
     pub(super) fn start_reads(&mut self) {
-        while let Some(key) = self.turn.next_queued() {
-            if let Some((room, turn)) = self.room(key) {
-                room.start_reads(turn);
+        while let Some(key) = self.turn.log_reads.next() {
+            match key {
+                LogKey::Control(log) => self.control.read_if_due(&mut self.turn, log),
+                LogKey::Room(key) => {
+                    if let Some((room, turn)) = self.room(key) {
+                        room.start_reads(turn);
+                    }
+                }
             }
         }
     }
 
     pub(super) fn retry_reads(&mut self) {
-        let over = take_over(&mut self.turn.paused, self.turn.now);
-        for key in std::mem::take(&mut self.turn.retry).into_iter().chain(over) {
-            if let Some((room, turn)) = self.room(key) {
-                turn.queue_read(room.key);
-            }
+        for key in self.turn.log_reads.take_retries(self.turn.now) {
+            self.turn.log_reads.queue(key);
         }
     }
 
     pub(super) fn on_page(&mut self, now: Now, ticket: Ticket, result: Result<Page, Refused>) {
-        match self.turn.pending.remove(&ticket) {
-            Some(Pending::History { reply_to, room }) => {
+        let Some(pending) = self.turn.pending.reads.remove(&ticket) else {
+            return;
+        };
+        if !matches!(pending, PendingRead::History { .. }) {
+            self.turn.log_reads.finish();
+        }
+        match pending {
+            PendingRead::History { reply_to, room } => {
                 self.release(&reply_to);
                 self.reply_history(&reply_to, &room, result);
             }
-            Some(Pending::Sequencer(key)) => {
-                self.turn.reads -= 1;
+            PendingRead::Sequencer(LogKey::Control(log)) => {
+                self.on_control_page(now, log, ticket, result);
+            }
+            PendingRead::Sequencer(LogKey::Room(key)) => {
                 if let Some((room, turn)) = self.room(key) {
                     room.on_page(turn, ticket, result);
                 }
             }
-            Some(Pending::Seek(key)) => {
-                self.turn.reads -= 1;
+            PendingRead::Seek(key) => {
                 if let Some((room, turn)) = self.room(key) {
                     room.on_seek_page(turn, ticket, result);
                 }
             }
-            Some(Pending::Control(log)) => {
-                self.turn.reads -= 1;
-                self.on_control_page(now, log, ticket, result);
-            }
-            Some(
-                Pending::Publish { .. }
-                | Pending::ControlCommand { .. }
-                | Pending::Revoke { .. }
-                | Pending::WriteBack
-                | Pending::ReadRevocations
-                | Pending::Republish(_)
-                | Pending::Report
-                | Pending::Members(_)
-                | Pending::Census(_)
-                | Pending::MemberPage(_),
-            )
-            | None => {}
         }
     }
 

@@ -14,8 +14,9 @@
 use bytes::BytesMut;
 
 use super::cursor::{Cursor, LogCheck, Membership, Want};
+use super::pending::PendingRead;
 use super::room::{PAGE, Room, RoomState, own_message};
-use super::turn::{Pending, Turn};
+use super::turn::Turn;
 use crate::broker::{Page, Range, Refused, Sender};
 use crate::model::epochs::PositionStatus;
 use crate::model::id::{Position, SessionId, Ticket};
@@ -135,7 +136,7 @@ impl Room {
             self.send_page(turn, session, top);
         } else {
             self.state.seek = true;
-            turn.queue_read(self.key);
+            self.queue_read(turn);
         }
     }
 
@@ -298,7 +299,7 @@ impl Room {
             ..lowest
         };
         let range = Range::After(from);
-        let ticket = turn.read(Pending::Seek(self.key), &self.name, range, limit);
+        let ticket = turn.read_log(PendingRead::Seek(self.key), &self.name, range, limit);
         self.state.seek_ticket = Some(ticket);
     }
 
@@ -317,10 +318,10 @@ impl Room {
             Err(why) => {
                 self.state.seek = true;
                 if why == Refused::Newer && !std::mem::replace(&mut self.state.seek_exactly, true) {
-                    turn.queue_read(self.key);
+                    self.queue_read(turn);
                     return;
                 }
-                turn.retry(self.key, why);
+                self.retry_read(turn, why);
                 if why == Refused::Newer {
                     let behind = self.state.cursors.iter();
                     let answered = behind.filter(|(_, cursor)| cursor.is_answered());

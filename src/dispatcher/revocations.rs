@@ -6,11 +6,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::turn::{Pending, ReplyTo};
-use super::{Dispatcher, Now};
+use super::pending::{PendingPublish, PendingRevocation};
+use super::{Dispatcher, Now, ReplyTo};
 use crate::broker::{
-    Confirm, Publisher, ReadRevocations, Refused, Request, RevocationRetention, Revoke,
-    StoredRevocations,
+    Confirm, ReadRevocations, Refused, Request, RevocationRetention, Revoke, StoredRevocations,
 };
 use crate::model::control::{ControlAction, ControlCommand};
 use crate::model::id::{Ticket, UserName};
@@ -93,8 +92,10 @@ impl Dispatcher {
         cutoff: Cutoff,
     ) -> Result<(), CommandError> {
         let cutoffs = vec![(command.user.clone(), cutoff)];
+        self.admit(reply_to)?;
         let reply_to = reply_to.clone();
-        let ticket = self.wait(&reply_to.clone(), Pending::Revoke { reply_to, command })?;
+        let pending = PendingRevocation::Command { reply_to, command };
+        let ticket = self.turn.pending.revocation(pending);
         let retention = self.revocation_retention(now);
         self.turn.requests.push(Request::Revoke(Revoke {
             ticket,
@@ -112,22 +113,16 @@ impl Dispatcher {
         ticket: Ticket,
         result: Result<Vec<UserName>, Refused>,
     ) {
-        match (self.turn.pending.remove(&ticket), result) {
-            (Some(Pending::Revoke { reply_to, command }), Ok(_)) => {
-                let (room, publication) =
-                    (command.log().room(), command.to_publication(now.unix_ms));
-                let ticket = self
-                    .turn
-                    .ticket(Pending::ControlCommand { reply_to, command });
-                let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
-                self.publish_control(ticket, room, Publisher::Backend, key, publication);
+        match (self.turn.pending.revocations.remove(&ticket), result) {
+            (Some(PendingRevocation::Command { reply_to, command }), Ok(_)) => {
+                self.publish_command(now, reply_to, command);
             }
-            (Some(Pending::Revoke { reply_to, .. }), Err(refused)) => {
+            (Some(PendingRevocation::Command { reply_to, .. }), Err(refused)) => {
                 self.release(&reply_to);
                 self.reply(&reply_to, &Reply::Error(&refused.into()));
             }
-            (Some(Pending::WriteBack), result) => self.written_back(now, ticket, result),
-            _ => {}
+            (Some(PendingRevocation::WriteBack), result) => self.written_back(now, ticket, result),
+            (Some(PendingRevocation::Read) | None, _) => {}
         }
     }
 
@@ -170,7 +165,7 @@ impl Dispatcher {
         if (sync.due || looks) && sync.reading.is_none() {
             (sync.due, sync.next_look) = (false, None);
             let is_starting = !sync.known;
-            let ticket = self.turn.ticket(Pending::ReadRevocations);
+            let ticket = self.turn.pending.revocation(PendingRevocation::Read);
             self.control.sync.reading = Some(ticket);
             let retention = self.revocation_retention(now);
             let read = ReadRevocations {
@@ -204,7 +199,7 @@ impl Dispatcher {
         if users.is_empty() && confirm.is_none() {
             return;
         }
-        let ticket = self.turn.ticket(Pending::WriteBack);
+        let ticket = self.turn.pending.revocation(PendingRevocation::WriteBack);
         control.sync.writing = Some(Writing {
             ticket,
             users,
@@ -225,7 +220,7 @@ impl Dispatcher {
         ticket: Ticket,
         result: Result<StoredRevocations, Refused>,
     ) {
-        self.turn.pending.remove(&ticket);
+        self.turn.pending.revocations.remove(&ticket);
         let sync = &mut self.control.sync;
         if sync
             .reading
@@ -351,9 +346,9 @@ impl Dispatcher {
             let action = ControlAction::Revoke(cutoff);
             let command = ControlCommand { user, action };
             let (room, publication) = (command.log().room(), command.to_publication(now.unix_ms));
-            let ticket = self.turn.ticket(Pending::Republish(command.user));
-            let key = format!("{}-{}", self.turn.settings.incarnation, ticket.0);
-            self.publish_control(ticket, room, Publisher::Backend, key, publication);
+            let pending = PendingPublish::Republish(command.user);
+            let ticket = self.turn.pending.publish(pending);
+            self.publish_control(ticket, room, publication);
         }
     }
 

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::cursor::{Cursor, LogCheck, Membership};
-use super::turn::{Pending, Turn};
+use super::pending::PendingRead;
+use super::read_scheduler::LogKey;
+use super::turn::Turn;
 use crate::broker::{Page, Publication, Refused};
 use crate::dispatcher::rooms;
 use crate::dispatcher::sequencer::{Sequencer, Step};
@@ -141,9 +143,19 @@ impl Room {
         self.queue_read_if_due(turn);
     }
 
+    /// Queues the room for a read of its log.
+    pub fn queue_read(&self, turn: &mut Turn) {
+        turn.log_reads.queue(LogKey::Room(self.key));
+    }
+
+    /// The read of the room's log failed.
+    pub fn retry_read(&self, turn: &mut Turn, why: Refused) {
+        turn.log_reads.retry(LogKey::Room(self.key), why, turn.now);
+    }
+
     fn queue_read_if_due(&mut self, turn: &mut Turn) {
         if self.state.sequencer.is_due() {
-            turn.queue_read(self.key);
+            self.queue_read(turn);
         }
     }
 
@@ -151,7 +163,8 @@ impl Room {
     pub fn start_reads(&mut self, turn: &mut Turn) {
         if self.state.sequencer.is_due() {
             let range = self.state.sequencer.next_read();
-            let ticket = turn.read(Pending::Sequencer(self.key), &self.name, range, PAGE);
+            let pending = PendingRead::Sequencer(LogKey::Room(self.key));
+            let ticket = turn.read_log(pending, &self.name, range, PAGE);
             self.state.sequencer_ticket = Some(ticket);
         }
         self.start_seek(turn);
@@ -172,7 +185,7 @@ impl Room {
             Ok(page) => page,
             Err(why) => {
                 self.state.sequencer.failed();
-                turn.retry(self.key, why);
+                self.retry_read(turn, why);
                 if why == Refused::Newer {
                     self.mark_unreadable(turn);
                 }

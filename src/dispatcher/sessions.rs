@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::turn::ReplyTo;
-use super::{Dispatcher, Now};
+use super::{Dispatcher, Now, ReplyTo};
 use crate::dispatcher::heartbeats::Beat;
 use crate::dispatcher::outbox::{Offer, Outbox};
 use crate::model::id::{RoomName, SessionId};
@@ -167,7 +166,7 @@ impl Dispatcher {
         }
         let (session, id) = match reply_to {
             ReplyTo::Session { session, id } => (*session, *id),
-            ReplyTo::Call(caller) => return caller.reply(reply),
+            ReplyTo::Caller(sink) => return sink.reply(reply),
         };
         let Some(client) = self.sessions.get(&session) else {
             return;

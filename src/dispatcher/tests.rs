@@ -16,17 +16,17 @@ mod reports;
 use std::collections::HashMap;
 
 use super::*;
-use crate::api;
-use crate::broker::{Page, Publication, Range, Refused};
+use crate::broker::{Page, Publication, PublishKey, Range, Refused};
 use crate::dispatcher::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use crate::model::epochs::Ends;
 use crate::model::id::Epoch;
 use crate::model::id::Ticket;
 use crate::model::identity::Identity;
+use crate::model::publication::{HistoryQuery, Publish, Publisher};
 use crate::model::rights::Rights;
 use crate::presence::PresenceSettings;
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::{Command, Protocol, Publish, RequestId};
+use crate::protocol::{Command, CommandError, Protocol, Reply, RequestId, native};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -180,11 +180,53 @@ fn name(room: &str) -> RoomName {
 }
 
 fn command(session: u64, command: Command) -> Event {
+    let (session, id) = (SessionId(session), Some(RequestId(1)));
     Event::Command {
-        session: SessionId(session),
-        id: Some(RequestId(1)),
+        reply_to: ReplyTo::Session { session, id },
         command,
     }
+}
+
+/// The answer to a caller: the JSON of a reply, or the text of a query result.
+type Answer = Result<Bytes, CommandError>;
+
+#[derive(Debug)]
+struct AnswerSink(flume::Sender<Answer>);
+
+impl ReplySink for AnswerSink {
+    fn reply(&self, reply: &Reply<'_>) {
+        let answer = match reply {
+            Reply::Error(error) => Err((*error).clone()),
+            Reply::QueryResult(result) => Ok(format!("{result:?}").into()),
+            reply => Ok(native::bare(reply)),
+        };
+        let _ = self.0.try_send(answer);
+    }
+}
+
+/// A caller's command, and the receiver of its answer.
+fn call(command: Command) -> (Event, flume::Receiver<Answer>) {
+    let (sender, answers) = flume::bounded(1);
+    let reply_to = ReplyTo::Caller(Arc::new(AnswerSink(sender)));
+    (Event::Command { reply_to, command }, answers)
+}
+
+fn publish(room: &str, key: Option<PublishKey>) -> Publish {
+    Publish {
+        room: name(room),
+        key,
+        ephemeral: false,
+        others: false,
+        publication: publication("hi"),
+    }
+}
+
+fn history(room: &str) -> Command {
+    Command::History(HistoryQuery {
+        room: name(room),
+        before: None,
+        limit: 1,
+    })
 }
 
 fn join(session: u64, room: &str) -> Event {

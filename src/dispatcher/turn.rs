@@ -1,23 +1,22 @@
 //! The effects of one turn, which rooms and sessions collect for the dispatcher: requests to the
-//! broker and the targets of their replies, queued reads, slow sessions, and rooms with an
-//! unflushed batch.
+//! broker and what their replies are for, queued reads, slow sessions, and rooms with an unflushed
+//! batch.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Settings;
-use crate::api::ApiCaller;
-use crate::broker::{Members, Range, Read, Refused, Request};
+use super::pending::{PendingRead, PendingRequests};
+use super::read_scheduler::{LogKey, ReadScheduler};
+use crate::broker::{Range, Read, Request};
 use crate::dispatcher::outbox::{Offer, Outbox};
 use crate::dispatcher::rooms::RoomKey;
 use crate::metrics::Metrics;
-use crate::model::control::{ControlCommand, ControlLog};
-use crate::model::id::{NumberMap, NumberSet, RoomName, SessionId, Ticket, UserName};
+use crate::model::id::{RoomName, SessionId, Ticket};
 use crate::presence::MemberList;
-use crate::protocol::RequestId;
 
 /// Maximum number of reads in flight for the node's own positions and for members that are behind.
 /// A resubscription of 100,000 rooms then costs Redis a steady stream of reads, not a burst.
@@ -32,112 +31,9 @@ pub const AHEAD_MEMORY: usize = 16 << 20;
 /// a list.
 pub const LIST_READS: usize = 16;
 
-/// How long a room waits after a read that returned a newer format.
-pub const PAUSE: Duration = Duration::from_secs(1);
-
-/// Rooms that must not be read before these moments.
-pub type Pauses = BTreeMap<RoomKey, Instant>;
-
-/// Removes and returns the rooms whose pause is over.
-pub fn take_over(pauses: &mut Pauses, now: Instant) -> Vec<RoomKey> {
-    let mut over = Vec::new();
-    pauses.retain(|room, until| {
-        let is_over = *until <= now;
-        if is_over {
-            over.push(*room);
-        }
-        !is_over
-    });
-    over
-}
-
-/// The target of a reply.
-#[derive(Clone, Debug)]
-pub enum ReplyTo {
-    /// A client, by the id of its request.
-    Session {
-        session: SessionId,
-        id: Option<RequestId>,
-    },
-    /// A backend, by the HTTP API.
-    Call(ApiCaller),
-}
-
-/// The context of a request to the broker, kept until its reply arrives.
-pub enum Pending {
-    Publish {
-        reply_to: ReplyTo,
-        room: RoomName,
-        ephemeral: bool,
-    },
-    History {
-        reply_to: ReplyTo,
-        room: RoomName,
-    },
-    /// A command about a user.
-    ControlCommand {
-        reply_to: ReplyTo,
-        command: ControlCommand,
-    },
-    /// The set of revocations is written for a backend; then the command is published.
-    Revoke {
-        reply_to: ReplyTo,
-        command: ControlCommand,
-    },
-    /// The node's own: writes what the set of revocations lacks.
-    WriteBack,
-    /// The node's own: reads the set of revocations.
-    ReadRevocations,
-    /// The node's own: publishes the revocation of a user again.
-    Republish(UserName),
-    /// The node's own: publishes its report.
-    Report,
-    /// The node's own: reads a control log, to close a hole.
-    Control(ControlLog),
-    Members(MembersQuery),
-    /// A backend's query about the whole cluster.
-    Census(ReplyTo),
-    /// The node's own: reads a room's log, to close a hole or to find its position.
-    Sequencer(RoomKey),
-    /// The read that all members of the room that are behind share.
-    Seek(RoomKey),
-    /// The node's own: reads the members of the room.
-    MemberPage(RoomKey),
-}
-
-/// A query for the members of a room.
-#[derive(Clone, Debug)]
-pub struct MembersQuery {
-    pub reply_to: ReplyTo,
-    pub room: RoomName,
-    pub after: Option<UserName>,
-    pub limit: usize,
-}
-
-impl MembersQuery {
-    pub fn request(self, ticket: Ticket) -> Request {
-        Request::Members(Members {
-            ticket,
-            room: self.room,
-            after: self.after,
-            limit: self.limit,
-        })
-    }
-}
-
-/// The state of list reads of all rooms.
+/// The member lists of all rooms: their memory, and the queries that wait for them.
 #[derive(Default)]
-pub struct MemberReads {
-    /// Rooms that wait for a read, in order, and the same rooms as a set. A key is queued once,
-    /// also when its room was removed and the key reused.
-    queue: VecDeque<RoomKey>,
-    queued: NumberSet<RoomKey>,
-    /// Reads in flight.
-    pub under_way: usize,
-    /// Rooms whose read failed; they are queued again at the next tick.
-    pub retry: BTreeSet<RoomKey>,
-    /// Rooms whose read returned a newer format, and when they may read again.
-    pub paused: Pauses,
+pub struct MemberLists {
     /// Rooms with queries of clients that wait for a read, checked at each tick.
     pub waiting: BTreeSet<RoomKey>,
     /// Rooms whose waiting queries can be answered.
@@ -147,28 +43,7 @@ pub struct MemberReads {
     pub ahead_used: usize,
 }
 
-impl MemberReads {
-    /// Rooms that wait for a read.
-    pub fn due(&self) -> usize {
-        self.queue.len() + self.retry.len() + self.paused.len()
-    }
-
-    pub fn queue_read(&mut self, room: RoomKey) {
-        if !self.paused.contains_key(&room) && self.queued.insert(room) {
-            self.queue.push_back(room);
-        }
-    }
-
-    /// Takes the room that has waited longest, if another read may start. The room may be gone.
-    pub fn next_queued(&mut self) -> Option<RoomKey> {
-        if self.under_way >= LIST_READS {
-            return None;
-        }
-        let room = self.queue.pop_front()?;
-        self.queued.remove(&room);
-        Some(room)
-    }
-
+impl MemberLists {
     /// Subtracts the memory of a list.
     pub fn forget(&mut self, list: &MemberList) {
         self.used -= list.weight();
@@ -186,20 +61,12 @@ pub struct Turn {
     pub received_at: Vec<Instant>,
     /// The requests to the broker of this turn.
     pub requests: Vec<Request>,
-    pub pending: NumberMap<Ticket, Pending>,
-    /// How many of `pending` are commands of API calls.
-    pub calls: usize,
-    last_ticket: u64,
-    /// Rooms that wait for a read, in order, and the same rooms as a set. A key is queued once,
-    /// also when its room was removed and the key reused, so there are no more keys than rooms.
-    queue: VecDeque<RoomKey>,
-    queued: NumberSet<RoomKey>,
-    /// Reads in flight.
-    pub reads: usize,
-    /// Rooms whose read failed; they are queued again at the next tick.
-    pub retry: BTreeSet<RoomKey>,
-    /// Rooms whose read returned a newer format, and when they may read again.
-    pub paused: Pauses,
+    pub pending: PendingRequests,
+    /// The node's own reads of logs.
+    pub log_reads: ReadScheduler<LogKey>,
+    /// The node's own reads of member lists.
+    pub list_reads: ReadScheduler<RoomKey>,
+    pub member_lists: MemberLists,
     /// Sessions whose outbox was full in this turn; disconnected at its end.
     pub slow: Vec<SessionId>,
     /// Members of rooms whose next message this node cannot read; disconnected at the turn's end,
@@ -215,7 +82,6 @@ pub struct Turn {
     pub ahead_used: usize,
     /// Members whose joins were answered in this turn.
     pub joined: Vec<(RoomKey, SessionId)>,
-    pub member_reads: MemberReads,
 }
 
 impl Turn {
@@ -226,14 +92,10 @@ impl Turn {
             metrics,
             received_at: Vec::new(),
             requests: Vec::new(),
-            pending: NumberMap::default(),
-            calls: 0,
-            last_ticket: 0,
-            queue: VecDeque::new(),
-            queued: NumberSet::default(),
-            reads: 0,
-            retry: BTreeSet::new(),
-            paused: Pauses::default(),
+            pending: PendingRequests::default(),
+            log_reads: ReadScheduler::new(READS),
+            list_reads: ReadScheduler::new(LIST_READS),
+            member_lists: MemberLists::default(),
             slow: Vec::new(),
             unreadable: Vec::new(),
             unflushed: Vec::new(),
@@ -241,28 +103,19 @@ impl Turn {
             recent_used: 0,
             ahead_used: 0,
             joined: Vec::new(),
-            member_reads: MemberReads::default(),
         }
     }
 
-    /// Registers the context of a request and returns its ticket.
-    pub fn ticket(&mut self, waiting: Pending) -> Ticket {
-        self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
-        self.pending.insert(ticket, waiting);
-        ticket
-    }
-
-    /// Starts a read of a room's log for the node itself.
-    pub fn read(
+    /// Starts a read of a log for the node itself.
+    pub fn read_log(
         &mut self,
-        waiting: Pending,
+        pending: PendingRead,
         room: &RoomName,
         range: Range,
         limit: usize,
     ) -> Ticket {
-        let ticket = self.ticket(waiting);
-        self.reads += 1;
+        let ticket = self.pending.read(pending);
+        self.log_reads.start();
         let room = room.clone();
         self.requests.push(Request::Read(Read {
             ticket,
@@ -271,38 +124,6 @@ impl Turn {
             limit,
         }));
         ticket
-    }
-
-    /// Queues a room for a read, once. A paused room is queued after its pause.
-    pub fn queue_read(&mut self, room: RoomKey) {
-        if !self.paused.contains_key(&room) && self.queued.insert(room) {
-            self.queue.push_back(room);
-        }
-    }
-
-    /// The read of a room failed: it is queued again at the next tick, or after a pause if only an
-    /// upgrade of this node or the end of the log's entry can help.
-    pub fn retry(&mut self, room: RoomKey, why: Refused) {
-        if why == Refused::Newer {
-            self.paused.insert(room, self.now + PAUSE);
-        } else {
-            self.retry.insert(room);
-        }
-    }
-
-    /// Takes the room that has waited longest, if another read may start. The room may be gone.
-    pub fn next_queued(&mut self) -> Option<RoomKey> {
-        if self.reads >= READS {
-            return None;
-        }
-        let room = self.queue.pop_front()?;
-        self.queued.remove(&room);
-        Some(room)
-    }
-
-    /// Rooms that wait for a read.
-    pub fn due(&self) -> usize {
-        self.queue.len() + self.retry.len() + self.paused.len()
     }
 
     /// How many more bytes may be kept ahead of holes.

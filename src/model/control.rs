@@ -36,7 +36,7 @@ const COMMANDS: LogLimits = LogLimits {
 pub const MARGIN: Duration = Duration::from_secs(60);
 
 /// One of the logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ControlLog {
     Commands,
     Revocations,

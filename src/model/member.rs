@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::model::id::UserName;
+use crate::model::id::{RoomName, UserName};
 
 /// The longest `info`, in bytes of JSON.
 pub const INFO_BYTES: usize = 512;
@@ -36,6 +36,16 @@ pub struct MemberPage {
     pub anonymous: u64,
     /// Whether there are more members after these.
     pub more: bool,
+}
+
+/// A request for a part of the list of a room's members.
+#[derive(Clone, Debug)]
+pub struct MembersQuery {
+    pub room: RoomName,
+    /// The members after this name; `None`: from the first.
+    pub after: Option<UserName>,
+    /// The most members in the page; 0: only the version and the counts.
+    pub limit: usize,
 }
 
 /// One change of a room's list.

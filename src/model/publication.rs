@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::model::epochs::Ends;
-use crate::model::id::{Incarnation, Position, SessionId, UserName};
+use crate::model::id::{Incarnation, Position, RoomName, SessionId, UserName};
 
 /// One publication in a room, as its publisher sent it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Publication {
     /// The publisher; `None` for an anonymous session.
     pub user: Option<UserName>,
@@ -39,6 +39,46 @@ impl Publication {
     pub fn weight(&self) -> usize {
         size_of::<Self>() + self.data.get().len() + 64
     }
+}
+
+/// A publish into a room, from the decoder of a request to the broker.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    pub room: RoomName,
+    /// Makes a retry idempotent: the same key of the same publisher in the same room returns the
+    /// first position for [`KEY_TTL`].
+    pub key: Option<PublishKey>,
+    /// Skips the log: no offset, at most once.
+    pub ephemeral: bool,
+    /// The session that publishes does not receive the data. The dispatcher sets
+    /// [`Publication::except`] for it.
+    pub others: bool,
+    /// The rooms of one call share it.
+    pub publication: Arc<Publication>,
+}
+
+impl Publish {
+    /// Sets what a client may not choose: its user, the time, and the session to leave out.
+    pub fn stamp(&mut self, user: Option<UserName>, time: u64, sender: Sender) {
+        if let Some(key) = &mut self.key {
+            key.publisher = Publisher::from(user.clone());
+        }
+        // A client's publication is not shared yet, so this copies nothing.
+        let publication = Arc::make_mut(&mut self.publication);
+        publication.user = user;
+        publication.time = time;
+        publication.except = self.others.then_some(sender);
+    }
+}
+
+/// A request for a part of a room's log.
+#[derive(Clone, Debug)]
+pub struct HistoryQuery {
+    pub room: RoomName,
+    /// The newest messages below this offset; `None`: the newest of all.
+    pub before: Option<u64>,
+    /// The most messages in the page.
+    pub limit: usize,
 }
 
 /// A session, named uniquely in the cluster. Shown as `INCARNATION-SESSION`, which its client

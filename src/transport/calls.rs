@@ -1,14 +1,16 @@
 //! Executes a call of the HTTP API: sends its commands to the dispatcher and collects the answers.
 //! A command without an answer in time gets an error that states whether it may have taken effect.
 
+use std::sync::Arc;
+
 use crate::api::{self, ApiRequest, PendingAnswers, RouteMatch};
-use crate::dispatcher::{Event, Now};
+use crate::dispatcher::{Event, Now, ReplyTo};
 use crate::http::{Refusal, Request, Response, Status};
 use crate::metrics::exposition::{self, Facts};
 use crate::metrics::process::Process;
 use crate::metrics::{Metric, Refused};
 use crate::model::readiness::State;
-use crate::protocol::{Code, CommandError};
+use crate::protocol::{Code, Command, CommandError};
 use crate::runtime;
 
 use super::{ListenerKind, Node};
@@ -132,13 +134,14 @@ async fn execute(node: &Node, call: api::Call) -> Response {
 }
 
 /// Completes when all commands are answered, or the dispatcher has ended.
-async fn exchange(node: &Node, commands: Vec<api::Command>, waiting: &mut PendingAnswers) {
+async fn exchange(node: &Node, commands: Vec<Command>, waiting: &mut PendingAnswers) {
     let (sender, answers) = flume::bounded(commands.len());
     for (index, command) in commands.into_iter().enumerate() {
-        let caller = api::ApiCaller::new(index, sender.clone());
+        let caller = Arc::new(api::ApiCaller::new(index, sender.clone()));
         // Marked first: after a timeout during the send it is unknown whether the inbox took it.
         waiting.sent(index);
-        let event = Event::Call { caller, command };
+        let reply_to = ReplyTo::Caller(caller);
+        let event = Event::Command { reply_to, command };
         if node.inbox.send_async(event).await.is_err() {
             return waiting.not_sent(index);
         }

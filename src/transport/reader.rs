@@ -14,7 +14,7 @@ use super::codec::Codec;
 use super::throttled_reader::{ReadContext, ThrottledReader};
 use super::{Node, READ_BUFFER, Socket, linger};
 use crate::dispatcher::outbox::Outbox;
-use crate::dispatcher::{Event, Now};
+use crate::dispatcher::{Event, Now, ReplyTo};
 use crate::model::id::SessionId;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{ClientRequest, CommandError, Decoded, Protocol, Reply, RequestId};
@@ -179,8 +179,7 @@ impl Reader<'_> {
         let session = self.session;
         Ok(match request {
             ClientRequest::Command(command) => Event::Command {
-                session,
-                id,
+                reply_to: ReplyTo::Session { session, id },
                 command,
             },
             ClientRequest::Auth(credentials) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::dispatcher::Event;
+use switchboard::dispatcher::{Event, ReplyTo};
 use switchboard::metrics::Refused;
 use switchboard::model::id::RoomName;
 use switchboard::protocol::Reply;
@@ -104,7 +104,11 @@ fn call_without_an_answer_in_time_is_unknown_and_an_undelivered_call_is_not() {
 
         let two = json!({"publishes": [{"room": "a", "data": 1}, {"room": "b", "data": 1}]});
         let answering = async {
-            let Ok(Event::Call { caller, .. }) = events.recv_async().await else {
+            let Ok(Event::Command {
+                reply_to: ReplyTo::Caller(caller),
+                ..
+            }) = events.recv_async().await
+            else {
                 panic!("no call")
             };
             let room = RoomName::new("a").expect("a name");
@@ -146,7 +150,11 @@ fn calls_up_to_the_limit_are_carried_out_and_one_more_is_refused_at_once() {
         for backend in &mut backends[..2] {
             let request = backend.request("GET", "/rooms/lobby", &Value::Null);
             backend.caller().send(request).await;
-            let Ok(Event::Call { caller, .. }) = events.recv_async().await else {
+            let Ok(Event::Command {
+                reply_to: ReplyTo::Caller(caller),
+                ..
+            }) = events.recv_async().await
+            else {
                 panic!("no call")
             };
             calls.push(caller);
@@ -177,7 +185,11 @@ fn calls_up_to_the_limit_are_carried_out_and_one_more_is_refused_at_once() {
         assert_eq!(backends[1].caller().answer().await.status, 200);
         // The permit is free, and the connection that was refused is still usable.
         let answering = async {
-            let Ok(Event::Call { caller, .. }) = events.recv_async().await else {
+            let Ok(Event::Command {
+                reply_to: ReplyTo::Caller(caller),
+                ..
+            }) = events.recv_async().await
+            else {
                 panic!("no call")
             };
             caller.reply(&reply());

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use switchboard::broker::{BrokerEvent, Census, Connected, Refused, Request};
+use switchboard::broker::{BrokerEvent, ClusterRequest, Connected, Refused, Request};
 use switchboard::model::cluster_query::{
     ClusterQuery, Connection, Connections, Count, Kind, QueryResult, Rooms,
 };
@@ -25,8 +25,8 @@ over_every_broker! {
 }
 
 impl BrokerNode {
-    fn try_find(&mut self, question: ClusterQuery) -> Result<QueryResult, Refused> {
-        let asked = self.ask(|ticket| Request::Census(Census { ticket, question }));
+    fn try_find(&mut self, query: ClusterQuery) -> Result<QueryResult, Refused> {
+        let asked = self.ask(|ticket| Request::ClusterQuery(ClusterRequest { ticket, query }));
         self.wait("finding", |event| match event {
             BrokerEvent::QueryResult { ticket, result } if *ticket == asked => Some(result.clone()),
             _ => None,
@@ -42,13 +42,13 @@ impl BrokerNode {
 
     fn page(&mut self, prefix: &str, after: &str, limit: usize) -> Rooms {
         let prefix = (!prefix.is_empty()).then(|| name(prefix));
-        let question = ClusterQuery::Rooms {
+        let query = ClusterQuery::Rooms {
             kind: prefix.as_ref().map_or(Kind::Chosen, Kind::of),
             prefix,
             after: (!after.is_empty()).then(|| name(after)),
             limit,
         };
-        match self.try_find(question) {
+        match self.try_find(query) {
             Ok(QueryResult::Rooms(page)) => page,
             other => panic!("{other:?}"),
         }
@@ -56,8 +56,8 @@ impl BrokerNode {
 
     fn connections(&mut self, of: &str, after: Option<Sender>, limit: usize) -> Connections {
         let user = user(of);
-        let question = ClusterQuery::Connections { user, after, limit };
-        match self.try_find(question) {
+        let query = ClusterQuery::Connections { user, after, limit };
+        match self.try_find(query) {
             Ok(QueryResult::Connections(page)) => page,
             other => panic!("{other:?}"),
         }
@@ -70,7 +70,7 @@ impl BrokerNode {
             info: info(shown),
         };
         let user = user(of);
-        assert!(self.broker.ask(Request::Connected(Connected {
+        assert!(self.broker.send(Request::Connected(Connected {
             user,
             connection,
             live,

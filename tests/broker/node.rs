@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use switchboard::broker::memory::Store;
 use switchboard::broker::redis::{RedisSettings, wire};
 use switchboard::broker::{
-    Broker, BrokerEvent, Page, Publication, Publish, PublishKey, Range, Read, Refused, Request,
-    Settings, redis,
+    Broker, BrokerEvent, Page, Publication, Publish, PublishKey, PublishRequest, Range, Read,
+    Refused, Request, Settings, redis,
 };
 use switchboard::metrics::Metrics;
 use switchboard::model::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
@@ -154,7 +154,7 @@ impl BrokerNode {
     pub fn ask(&mut self, request: impl FnOnce(Ticket) -> Request) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
-        assert!(self.broker.ask(request(ticket)), "the broker has ended");
+        assert!(self.broker.send(request(ticket)), "the broker has ended");
         ticket
     }
 
@@ -185,7 +185,7 @@ impl BrokerNode {
     }
 
     pub fn follow(&mut self, room: &str) {
-        assert!(self.broker.ask(Request::Follow(name(room))));
+        assert!(self.broker.send(Request::Follow(name(room))));
         self.following(room);
     }
 
@@ -197,7 +197,7 @@ impl BrokerNode {
     }
 
     pub fn unfollow(&self, room: &str) {
-        assert!(self.broker.ask(Request::Unfollow(name(room))));
+        assert!(self.broker.send(Request::Unfollow(name(room))));
     }
 
     /// Publishes a text without waiting for the answer.
@@ -213,13 +213,16 @@ impl BrokerNode {
             key: key.into(),
         });
         self.ask(|ticket| {
-            Request::Publish(Publish {
+            Request::Publish(PublishRequest {
                 ticket,
                 source: None,
-                room: name(room),
-                key,
-                ephemeral: form.ephemeral,
-                publication,
+                publish: Publish {
+                    room: name(room),
+                    key,
+                    ephemeral: form.ephemeral,
+                    others: false,
+                    publication,
+                },
             })
         })
     }

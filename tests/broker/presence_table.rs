@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use switchboard::broker::{
-    BrokerEvent, Change, Info, MemberPage, Members, Refused, Request, SetPresence,
+    BrokerEvent, Change, Info, MemberPage, MembersQuery, MembersRequest, Refused, Request,
+    SetPresence,
 };
 use switchboard::model::id::UserName;
 
@@ -36,11 +37,11 @@ impl BrokerNode {
             connections,
             info: info(shown),
         };
-        assert!(self.broker.ask(Request::SetPresence(here)));
+        assert!(self.broker.send(Request::SetPresence(here)));
     }
 
     pub fn retire(&self, span: Duration) {
-        assert!(self.broker.ask(Request::Retire(span)));
+        assert!(self.broker.send(Request::Retire(span)));
     }
 
     pub fn try_members(
@@ -50,12 +51,12 @@ impl BrokerNode {
         limit: usize,
     ) -> Result<MemberPage, Refused> {
         let asked = self.ask(|ticket| {
-            Request::Members(Members {
-                ticket,
+            let query = MembersQuery {
                 room: name(room),
                 after: after.map(user),
                 limit,
-            })
+            };
+            Request::Members(MembersRequest { ticket, query })
         });
         self.wait("page of members", |event| match event {
             BrokerEvent::MemberPage { ticket, result } if *ticket == asked => Some(result.clone()),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use switchboard::broker::Request;
 use switchboard::dispatcher::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
-use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
+use switchboard::dispatcher::{Dispatcher, Event, Now, ReplyTo, Settings};
 use switchboard::model::id::{Epoch, Incarnation, Position, SessionId};
 use switchboard::model::retention::Retention;
 use switchboard::model::rights::Rights;
@@ -82,7 +82,7 @@ impl World {
         self.dispatcher.turn(Now::read(), [event]);
         for request in self.dispatcher.take_requests() {
             self.reads += usize::from(matches!(request, Request::Read(_)));
-            assert!(self.node.broker.ask(request), "the broker has ended");
+            assert!(self.node.broker.send(request), "the broker has ended");
         }
     }
 
@@ -92,8 +92,10 @@ impl World {
             since: Some(Position { epoch, offset }),
         };
         self.turn(Event::Command {
-            session: SessionId(session),
-            id: None,
+            reply_to: ReplyTo::Session {
+                session: SessionId(session),
+                id: None,
+            },
             command,
         });
     }

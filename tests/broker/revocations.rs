@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use switchboard::broker::redis::{LEASE, RedisSettings};
 use switchboard::broker::{
-    BrokerEvent, Confirm, Publication, Publish, ReadRevocations, Refused, Request,
+    BrokerEvent, Confirm, Publication, Publish, PublishRequest, ReadRevocations, Refused, Request,
     RevocationRetention, Revoke, StoredRevocations,
 };
 use switchboard::dispatcher::Now;
@@ -260,13 +260,16 @@ fn revocations_in_the_log_of_a_former_version_are_kept_in_the_set() {
             data: RawValue::from_string(data.into()).expect("JSON"),
         });
         let ticket = old.ask(|ticket| {
-            Request::Publish(Publish {
+            Request::Publish(PublishRequest {
                 ticket,
                 source: None,
-                room: name("$control.revoked"),
-                key: None,
-                ephemeral: false,
-                publication,
+                publish: Publish {
+                    room: name("$control.revoked"),
+                    key: None,
+                    ephemeral: false,
+                    others: false,
+                    publication,
+                },
             })
         });
         old.answer(ticket).expect("published");

@@ -68,7 +68,7 @@ fn here(node: &BrokerNode, room: &str, user: &str, connections: u32) {
         info: None,
     };
     assert!(
-        node.broker.ask(Request::SetPresence(here)),
+        node.broker.send(Request::SetPresence(here)),
         "the broker runs"
     );
 }

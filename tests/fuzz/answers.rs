@@ -7,7 +7,9 @@ use switchboard::broker::redis::answers::{Outcome, judge};
 use switchboard::broker::redis::request_queue::RedisRequest;
 use switchboard::broker::redis::wire;
 use switchboard::broker::redis::wire::Format;
-use switchboard::broker::{BrokerEvent, Census, Members, Publish, Range, Read};
+use switchboard::broker::{
+    BrokerEvent, ClusterRequest, MembersQuery, MembersRequest, Publish, PublishRequest, Range, Read,
+};
 use switchboard::model::cluster_query::{ClusterQuery, Kind, QueryResult};
 use switchboard::model::id::{Epoch, Position, RoomName, Ticket, UserName};
 
@@ -28,18 +30,21 @@ pub fn any_answer(input: &[u8]) {
         epoch: Epoch::new(42),
         offset: 4,
     };
-    let publish = RedisRequest::Publish(Publish {
+    let publish = RedisRequest::Publish(PublishRequest {
         ticket: Ticket(2),
         source: None,
-        room: room.clone(),
-        key: None,
-        ephemeral: false,
-        publication: Arc::new(wire::unreadable()),
+        publish: Publish {
+            room: room.clone(),
+            key: None,
+            ephemeral: false,
+            others: false,
+            publication: Arc::new(wire::unreadable()),
+        },
     });
-    let query = |question| {
-        RedisRequest::Census(Census {
+    let query = |query| {
+        RedisRequest::ClusterQuery(ClusterRequest {
             ticket: Ticket(4),
-            question,
+            query,
         })
     };
     let jobs = [
@@ -60,11 +65,13 @@ pub fn any_answer(input: &[u8]) {
         read(Range::Top),
         read(Range::After(since)),
         read(Range::Before(None)),
-        RedisRequest::Members(Members {
+        RedisRequest::Members(MembersRequest {
             ticket: Ticket(3),
-            room: room.clone(),
-            after: None,
-            limit: 10,
+            query: MembersQuery {
+                room: room.clone(),
+                after: None,
+                limit: 10,
+            },
         }),
     ];
     for job in jobs {

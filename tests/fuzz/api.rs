@@ -2,8 +2,9 @@
 //! accepted or refused with a reason of bounded length, and every accepted request is answered,
 //! whatever reply the dispatcher gives.
 
-use switchboard::api::{self, ApiRequest, Command, RouteMatch};
+use switchboard::api::{self, ApiRequest, RouteMatch};
 use switchboard::http::Method;
+use switchboard::protocol::Command;
 
 pub fn any_call(input: &[u8]) {
     let end = input.iter().position(|byte| *byte == b'\n');
@@ -25,14 +26,14 @@ pub fn any_call(input: &[u8]) {
     let RouteMatch::Route(route, path_values) = api::find(method, path) else {
         return;
     };
-    let asked = ApiRequest {
+    let request = ApiRequest {
         path_values,
         query,
         body,
         depth: 64,
         unix_ms: 1,
     };
-    match route.read(&asked) {
+    match route.read(&request) {
         Ok(call) => answer(call),
         Err(error) => assert!(error.reason.len() < 1024, "{error:?}"),
     }
@@ -45,7 +46,7 @@ fn answer(call: api::Call) {
     let reads = |command: &Command| {
         matches!(
             command,
-            Command::History { .. } | Command::Members { .. } | Command::Census(_)
+            Command::History(_) | Command::Members(_) | Command::ClusterQuery(_)
         )
     };
     let changes = !reads(&commands[0]);

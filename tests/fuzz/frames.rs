@@ -81,7 +81,9 @@ async fn connection(wire: Wire) -> Vec<String> {
                 events_seen.push("closed".into());
                 outboxes.clear();
             }
-            Event::Command { id, command, .. } => events_seen.push(format!("{id:?} {command:?}")),
+            Event::Command { reply_to, command } => {
+                events_seen.push(format!("{reply_to:?} {command:?}"));
+            }
             _ => events_seen.push("another event".into()),
         }
     }

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 use switchboard::model::identity::Credentials;
+use switchboard::model::member::MembersQuery;
+use switchboard::model::publication::HistoryQuery;
 use switchboard::protocol::native::{decode, reply};
 use switchboard::protocol::{ClientRequest, Command, Reply, RequestId};
 
@@ -66,15 +68,15 @@ fn written(id: Option<RequestId>, request: &ClientRequest) -> String {
             add("ephemeral", json!(publish.ephemeral));
             add("others", json!(publish.others));
             if let Some(key) = &publish.key {
-                add("key", json!(&**key));
+                add("key", json!(&*key.key));
             }
-            data = Some(publish.data.get());
+            data = Some(publish.publication.data.get());
         }
-        Command::History {
+        Command::History(HistoryQuery {
             room,
             before,
             limit,
-        } => {
+        }) => {
             add("type", json!("history"));
             add("room", json!(room.as_str()));
             add("limit", json!(limit));
@@ -82,7 +84,7 @@ fn written(id: Option<RequestId>, request: &ClientRequest) -> String {
                 add("before", json!(before));
             }
         }
-        Command::Members { room, after, limit } => {
+        Command::Members(MembersQuery { room, after, limit }) => {
             add("type", json!("members"));
             add("room", json!(room.as_str()));
             add("limit", json!(limit));
@@ -91,6 +93,7 @@ fn written(id: Option<RequestId>, request: &ClientRequest) -> String {
             }
         }
         Command::Ping => add("type", json!("ping")),
+        Command::ClusterQuery(_) | Command::Control(_) => unreachable!("no client can send it"),
     }
     let text = Value::Object(fields).to_string();
     match data {

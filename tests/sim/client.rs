@@ -4,10 +4,12 @@
 //! milliseconds, and shorter than a browser's.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use switchboard::model::id::{Position, RoomName, UserName};
-use switchboard::protocol::{Command, Publish};
+use switchboard::model::publication::{HistoryQuery, Publication, Publish, PublishKey, Publisher};
+use switchboard::protocol::Command;
 
 use super::oracle::{Kind, Oracle, Outcome};
 use super::redis::Redis;
@@ -292,11 +294,11 @@ impl Client {
 
     pub fn ask_history(&mut self, room: usize, random: &mut fastrand::Rng) {
         if self.is_open() {
-            let command = Command::History {
+            let command = Command::History(HistoryQuery {
                 room: self.names[room].clone(),
                 before: random.bool().then(|| random.u64(1..20)),
                 limit: random.usize(1..10),
-            };
+            });
             self.request(Ask::History(room), command);
         }
     }
@@ -311,12 +313,21 @@ impl Client {
     ) -> Publish {
         let pad = "x".repeat((value % 7 * 20) as usize);
         let data = serde_json::value::RawValue::from_string(format!("[{value},\"{pad}\"]"));
+        let publication = Publication {
+            user: None,
+            time: 0,
+            except: None,
+            data: data.expect("JSON"),
+        };
         Publish {
             room: self.names[room].clone(),
-            key: keyed.then(|| value.to_string().into()),
-            data: data.expect("JSON"),
+            key: keyed.then(|| PublishKey {
+                publisher: Publisher::Anonymous,
+                key: value.to_string().into(),
+            }),
             ephemeral,
             others,
+            publication: Arc::new(publication),
         }
     }
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use switchboard::broker::{BrokerEvent, Page, Publication, Range, Read, Refused, Request, Sender};
 use switchboard::dispatcher::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
-use switchboard::dispatcher::{Dispatcher, Event, Now, Settings, TICK};
+use switchboard::dispatcher::{Dispatcher, Event, Now, ReplyTo, Settings, TICK};
 use switchboard::metrics::Metrics;
 use switchboard::model::epochs::Ends;
 use switchboard::model::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket};
@@ -180,9 +180,9 @@ impl Harness {
 }
 
 pub fn command_of(session: u64, command: Command) -> Event {
+    let (session, id) = (SessionId(session), Some(RequestId(1)));
     Event::Command {
-        session: SessionId(session),
-        id: Some(RequestId(1)),
+        reply_to: ReplyTo::Session { session, id },
         command,
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use switchboard::broker::redis::topics::Topics;
 use switchboard::broker::{
-    BrokerEvent, Change, MemberPage, Members, Publish, Read, ReadRevocations, Refused, Revoke,
-    StoredRevocations,
+    BrokerEvent, Change, MemberPage, MembersRequest, PublishRequest, Read, ReadRevocations,
+    Refused, Revoke, StoredRevocations,
 };
 use switchboard::dispatcher::outbox::{Chunk, Outbox, OutboxLimits, OutboxReader, outbox};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
@@ -109,9 +109,9 @@ pub const READS: usize = 1;
 /// A request to the store, on one of a node's pipelines.
 #[derive(Clone)]
 pub enum StoreRequest {
-    Publish(Arc<Publish>),
+    Publish(Arc<PublishRequest>),
     Read(Read),
-    Members(Members),
+    Members(MembersRequest),
     Revoke(Revoke),
     ReadRevocations(ReadRevocations),
 }
@@ -119,7 +119,9 @@ pub enum StoreRequest {
 impl StoreRequest {
     fn may_repeat(&self) -> bool {
         match self {
-            StoreRequest::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
+            StoreRequest::Publish(request) => {
+                request.publish.key.is_some() && !request.publish.ephemeral
+            }
             _ => true,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use switchboard::broker::{Change, Member, MemberPage, Members, SetPresence};
+use switchboard::broker::{Change, Member, MemberPage, MembersQuery, SetPresence};
 use switchboard::model::id::UserName;
 
 use super::node::{PUBLISHES, Push};
@@ -102,10 +102,10 @@ impl Presence {
         changes
     }
 
-    pub fn member_page(&self, room: usize, members: &Members) -> MemberPage {
+    pub fn member_page(&self, room: usize, query: &MembersQuery) -> MemberPage {
         let listing = &self.rooms[room];
         let users = listing.users();
-        let is_after = |user: &&UserName| members.after.as_ref().is_none_or(|after| *user > after);
+        let is_after = |user: &&UserName| query.after.as_ref().is_none_or(|after| *user > after);
         let rest: Vec<&UserName> = users.keys().filter(is_after).collect();
         let listed = |user: &&UserName| Member {
             user: (*user).clone(),
@@ -113,7 +113,7 @@ impl Presence {
             info: None,
         };
         // Short pages, so that a list has several.
-        let limit = members.limit.min(2);
+        let limit = query.limit.min(2);
         MemberPage {
             version: listing.version,
             members: rest.iter().take(limit).map(listed).collect(),

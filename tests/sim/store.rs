@@ -48,7 +48,7 @@ impl World {
                 self.push_request(index, READS, StoreRequest::ReadRevocations(read));
             }
             // Only backends send these, and the simulation has none.
-            Request::Connected(_) | Request::Census(_) => {}
+            Request::Connected(_) | Request::ClusterQuery(_) => {}
             Request::Retire(time) => self.retire(index, time.as_millis() as u64),
         }
     }
@@ -122,7 +122,7 @@ impl World {
         }
         let now = self.instant();
         let answer = match &request {
-            StoreRequest::Publish(publish) => Answer::Published(self.publish(publish)),
+            StoreRequest::Publish(publish) => Answer::Published(self.publish(&publish.publish)),
             StoreRequest::Read(_) if self.nodes[node].fail_reads > 0 => {
                 self.nodes[node].fail_reads -= 1;
                 Answer::Page(Err(Refused::Unavailable))
@@ -132,8 +132,8 @@ impl World {
                 Answer::MemberPage(Err(Refused::Unavailable))
             }
             StoreRequest::Members(members) => {
-                let room = self.redis.index(&members.room);
-                Answer::MemberPage(Ok(self.redis.presence.member_page(room, members)))
+                let room = self.redis.index(&members.query.room);
+                Answer::MemberPage(Ok(self.redis.presence.member_page(room, &members.query)))
             }
             StoreRequest::Read(read) => Answer::Page(Ok(self.redis.read(read, now))),
             StoreRequest::Revoke(revoke) => Answer::Revoked(Ok(self.redis.revoke(revoke))),

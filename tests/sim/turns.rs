@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use switchboard::broker::Request;
-use switchboard::dispatcher::{Event, Flow};
+use switchboard::dispatcher::{Event, Flow, ReplyTo};
 use switchboard::model::id::SessionId;
 use switchboard::model::identity::Identity;
 use switchboard::protocol::RequestId;
@@ -50,9 +50,9 @@ impl World {
             } => {
                 if let Some(session) = session_of(node, client, conn) {
                     node.sessions[&session].outbox.note_received();
+                    let (session, id) = (SessionId(session), Some(RequestId(id)));
                     node.inbox.push_back(Event::Command {
-                        session: SessionId(session),
-                        id: Some(RequestId(id)),
+                        reply_to: ReplyTo::Session { session, id },
                         command,
                     });
                 }

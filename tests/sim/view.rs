@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use switchboard::model::id::UserName;
+use switchboard::model::member::MembersQuery;
 use switchboard::protocol::Command;
 
 use super::client::{
@@ -122,11 +123,11 @@ impl Client {
         let last = room.view.pages.last().and_then(|page| page.last.as_deref());
         let after = last.map(|last| UserName::new(last).expect("a name"));
         let number = room.view.number;
-        let command = Command::Members {
+        let command = Command::Members(MembersQuery {
             room: self.names[index].clone(),
             after,
             limit: 2,
-        };
+        });
         self.request(Ask::Members(index, number), command);
     }
 

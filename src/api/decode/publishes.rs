@@ -7,10 +7,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{ApiRequest, bad, body, object, one, room, session};
-use crate::api::{COMMANDS_PER_CALL, Call, Command, Form, Publish};
+use crate::api::{COMMANDS_PER_CALL, Call, Form};
 use crate::model::id::{RoomName, UserName};
-use crate::model::publication::{KEY_BYTES, Publication};
-use crate::protocol::CommandError;
+use crate::model::publication::{KEY_BYTES, Publication, Publish, PublishKey, Publisher};
+use crate::protocol::{Command, CommandError};
 
 /// The fields of all bodies; each route accepts some of them.
 #[derive(Deserialize)]
@@ -122,7 +122,7 @@ pub fn batch(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
 /// A publish without its room.
 #[derive(Clone)]
 struct Template {
-    key: Option<Arc<str>>,
+    key: Option<PublishKey>,
     ephemeral: bool,
     publication: Arc<Publication>,
 }
@@ -133,6 +133,7 @@ impl Template {
             room,
             key: self.key,
             ephemeral: self.ephemeral,
+            others: false,
             publication: self.publication,
         }
     }
@@ -162,7 +163,10 @@ impl Fields<'_> {
                 let reason = "a key must be 1 to 64 of A-Z a-z 0-9 _ . : @ $ ~ + = -";
                 return Err(bad(reason));
             }
-            key => key.map(|key| Arc::from(&*key)),
+            key => key.map(|key| PublishKey {
+                publisher: Publisher::Backend,
+                key: Arc::from(&*key),
+            }),
         };
         let ephemeral = self.ephemeral.unwrap_or(false);
         if ephemeral && key.is_some() {

@@ -1,33 +1,34 @@
 //! Reads: messages, members, counts, rooms, a user's connections.
 
 use super::{ApiRequest, bad, no_query, one, parameters, room, session};
-use crate::api::{Call, Command};
+use crate::api::Call;
 use crate::model::cluster_query::{ClusterQuery, Kind, PAGE_DEFAULT, PAGE_LIMIT};
 use crate::model::id::{RoomName, UserName};
-use crate::model::publication::MAX_OFFSET;
-use crate::protocol::{CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
+use crate::model::member::MembersQuery;
+use crate::model::publication::{HistoryQuery, MAX_OFFSET};
+use crate::protocol::{Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
 
 /// `GET /rooms/{room}/messages`
 pub fn history(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let room = request.room()?;
     let what = "the parameters are `before` and `limit`";
     let [before, limit] = parameters(request, ["before", "limit"], what)?;
-    one(Command::History {
+    one(Command::History(HistoryQuery {
         room,
         before: before.as_deref().map(offset).transpose()?,
         limit: limited(limit.as_deref(), HISTORY_DEFAULT, HISTORY_LIMIT)?,
-    })
+    }))
 }
 
 /// `GET /rooms/{room}/members`
 pub fn members(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let room = request.room()?;
     let [after, limit] = page(request)?;
-    one(Command::Members {
+    one(Command::Members(MembersQuery {
         room,
         after: after.as_deref().map(UserName::new).transpose()?,
         limit: limited(limit.as_deref(), PAGE_DEFAULT, PAGE_LIMIT)?,
-    })
+    }))
 }
 
 /// `GET /rooms/{room}`
@@ -35,7 +36,7 @@ pub fn count(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     if request.query.is_some() {
         return Err(no_query());
     }
-    one(Command::Census(ClusterQuery::Room(request.room()?)))
+    one(Command::ClusterQuery(ClusterQuery::Room(request.room()?)))
 }
 
 /// `GET /rooms`
@@ -43,7 +44,7 @@ pub fn rooms(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let what = "the parameters are `prefix`, `after` and `limit`";
     let [prefix, after, limit] = parameters(request, ["prefix", "after", "limit"], what)?;
     let prefix = prefix.as_deref().map(room).transpose()?;
-    one(Command::Census(ClusterQuery::Rooms {
+    one(Command::ClusterQuery(ClusterQuery::Rooms {
         kind: prefix.as_ref().map_or(Kind::Chosen, Kind::of),
         prefix,
         after: after.as_deref().map(RoomName::new).transpose()?,
@@ -56,7 +57,7 @@ pub fn connections(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let user = request.user()?;
     let [after, limit] = page(request)?;
     let after = after.as_deref().map(|name| session("after", name));
-    one(Command::Census(ClusterQuery::Connections {
+    one(Command::ClusterQuery(ClusterQuery::Connections {
         user,
         after: after.transpose()?,
         limit: limited(limit.as_deref(), PAGE_DEFAULT, PAGE_LIMIT)?,

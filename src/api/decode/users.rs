@@ -3,11 +3,11 @@
 use serde::Deserialize;
 
 use super::{ApiRequest, bad, body, no_query, one, parameters, room};
-use crate::api::{Call, Command};
+use crate::api::Call;
 use crate::model::control::{ControlAction, ControlCommand, Cutoff};
 use crate::model::id::RoomName;
 use crate::model::identity::{LEEWAY, milliseconds};
-use crate::protocol::{Code, CommandError};
+use crate::protocol::{Code, Command, CommandError};
 
 /// `DELETE /users/{user}/connections`
 pub fn disconnect(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
@@ -76,7 +76,7 @@ struct EmptyBody {}
 
 fn control(request: &ApiRequest<'_>, action: ControlAction) -> Result<Call, CommandError> {
     let user = request.user()?;
-    one(Command::ControlCommand(ControlCommand { user, action }))
+    one(Command::Control(ControlCommand { user, action }))
 }
 
 /// The room in the path, which is its second parameter: one that a user can be added to or removed

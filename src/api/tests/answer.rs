@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{api_request, body};
 use crate::api::*;
 use crate::http::{Method, Response};
-use crate::model::cluster_query::{Connection, Connections, Count, Rooms};
-use crate::model::id::{Epoch, Position};
+use crate::model::cluster_query::{Connection, Connections, Count, QueryResult, Rooms};
+use crate::model::id::{Epoch, Position, RoomName, UserName};
 use crate::model::publication::Sender;
 use crate::protocol::Code;
 
@@ -132,7 +132,7 @@ fn answers_carry_their_index_and_late_ones_are_dropped() {
 
 fn encoded(result: &QueryResult) -> Value {
     let (sender, answers) = flume::bounded(1);
-    ApiCaller::new(0, sender).reply_query(result);
+    ApiCaller::new(0, sender).reply(&Reply::QueryResult(result));
     let (_, answer) = answers.try_recv().unwrap();
     serde_json::from_slice(&answer.unwrap()).unwrap()
 }

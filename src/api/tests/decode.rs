@@ -2,13 +2,21 @@
 
 use serde_json::json;
 
+use std::sync::Arc;
+
 use super::{publishes, read};
 use crate::api::*;
 use crate::http::Method;
-use crate::model::cluster_query::Kind;
+use crate::model::cluster_query::{ClusterQuery, Kind};
 use crate::model::control::{ControlAction, Cutoff};
-use crate::model::publication::Sender;
+use crate::model::id::{RoomName, UserName};
+use crate::model::member::MembersQuery;
+use crate::model::publication::{Publication, Publish, Sender};
 use crate::protocol::Code;
+
+fn key_of(publish: &Publish) -> Option<&str> {
+    publish.key.as_ref().map(|key| &*key.key)
+}
 
 #[test]
 fn publishes_are_read_with_all_fields() {
@@ -21,7 +29,7 @@ fn publishes_are_read_with_all_fields() {
     .unwrap();
     let publish = publishes(&commands)[0];
     assert_eq!(publish.room.as_str(), "lobby");
-    assert_eq!(publish.key.as_deref(), Some("k+1"));
+    assert_eq!(key_of(publish), Some("k+1"));
     assert!(!publish.ephemeral);
     let Publication {
         user,
@@ -42,7 +50,7 @@ fn publishes_are_read_with_all_fields() {
     .unwrap();
     let publish = publishes(&commands)[0];
     assert_eq!(publish.room.as_str(), "@ada");
-    assert_eq!(publish.key.as_deref(), Some("n:1"));
+    assert_eq!(key_of(publish), Some("n:1"));
 
     let ephemeral = r#"{"data":1,"ephemeral":true}"#;
     let commands = read(Method::Post, "/rooms/a/messages", None, ephemeral).unwrap();
@@ -58,7 +66,7 @@ fn many_rooms_share_one_datum_and_a_batch_keeps_its_order() {
     };
     assert_eq!((a.room.as_str(), b.room.as_str()), ("a", "b"));
     assert!(Arc::ptr_eq(&a.publication, &b.publication));
-    assert_eq!((a.key.as_deref(), b.key.as_deref()), (Some("k"), Some("k")));
+    assert_eq!((key_of(a), key_of(b)), (Some("k"), Some("k")));
 
     let batch = r#"{"publishes":[{"room":"b","data":1},{"room":"a","data":2,"key":"k"},{"room":"b","data":3}]}"#;
     let commands = read(Method::Post, "/batch", None, batch).unwrap();
@@ -80,10 +88,10 @@ fn history_is_read_from_its_parameters() {
     ];
     for (query, wanted) in table {
         let commands = read(Method::Get, "/rooms/a/messages", query, "").unwrap();
-        let [Command::History { before, limit, .. }] = commands[..] else {
+        let [Command::History(history)] = &commands[..] else {
             panic!("{commands:?}")
         };
-        assert_eq!((before, limit), wanted, "{query:?}");
+        assert_eq!((history.before, history.limit), wanted, "{query:?}");
     }
 }
 
@@ -121,14 +129,14 @@ fn questions_for_the_whole_cluster_are_read_from_path_and_parameters() {
         (of_ada, Some(behind), connections(session, 1000)),
     ] {
         let commands = read(Method::Get, path, query, "").unwrap();
-        let [Command::Census(question)] = &commands[..] else {
+        let [Command::ClusterQuery(question)] = &commands[..] else {
             panic!("{commands:?}")
         };
         assert_eq!(*question, wanted, "{path} {query:?}");
     }
     let query = Some("after=ada&limit=7");
     let commands = read(Method::Get, "/rooms/a/members", query, "").unwrap();
-    let [Command::Members { room, after, limit }] = &commands[..] else {
+    let [Command::Members(MembersQuery { room, after, limit })] = &commands[..] else {
         panic!("{commands:?}")
     };
     let after = after.as_ref().map(UserName::as_str);
@@ -301,7 +309,7 @@ fn control_commands_are_read_from_path_and_query() {
     ];
     for (method, path, query, wanted) in table {
         let commands = read(method, &format!("/users/ada/{path}"), query, "").unwrap();
-        let [Command::ControlCommand(command)] = &commands[..] else {
+        let [Command::Control(command)] = &commands[..] else {
             panic!("{commands:?}");
         };
         assert_eq!((command.user.as_str(), &command.action), ("ada", &wanted));

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Shared, unix_millis};
 use crate::broker::memory::list::List;
-use crate::broker::{BrokerEvent, Change, Connected, MemberPage, Members, SetPresence};
+use crate::broker::{BrokerEvent, Change, Connected, MemberPage, MembersQuery, SetPresence};
 use crate::model::cluster_query::{ClusterQuery, Connections, Count, QueryResult, Rooms};
 use crate::model::id::RoomName;
 use crate::model::webhook_event;
@@ -33,11 +33,11 @@ impl Shared {
         self.send_changes(&name, change.into_iter().collect());
     }
 
-    pub(super) fn member_page(&self, members: &Members) -> MemberPage {
-        let room = self.rooms.get(&members.room);
-        let after = members.after.as_ref();
+    pub(super) fn member_page(&self, query: &MembersQuery) -> MemberPage {
+        let room = self.rooms.get(&query.room);
+        let after = query.after.as_ref();
         room.map_or_else(MemberPage::default, |room| {
-            room.list.page(after, members.limit)
+            room.list.page(after, query.limit)
         })
     }
 

@@ -41,7 +41,7 @@ pub fn judge(request: &RedisRequest, answer: Value, newest: Format) -> Outcome {
     match request {
         RedisRequest::Probe => done(None),
         RedisRequest::Publish(publish) => {
-            let position = if publish.ephemeral {
+            let position = if publish.publish.ephemeral {
                 Some(Position {
                     epoch: Epoch::UNKNOWN,
                     offset: 0,
@@ -67,16 +67,18 @@ pub fn judge(request: &RedisRequest, answer: Value, newest: Format) -> Outcome {
             },
             None => foreign(Refused::Unavailable),
         },
-        RedisRequest::Census(census) => match cluster_queries::read(&census.question, answer) {
-            Some((found, junk)) => Outcome::Done {
-                event: Some(BrokerEvent::QueryResult {
-                    ticket: census.ticket,
-                    result: Ok(found),
-                }),
-                junk,
-            },
-            None => foreign(Refused::Unavailable),
-        },
+        RedisRequest::ClusterQuery(request) => {
+            match cluster_queries::read(&request.query, answer) {
+                Some((found, junk)) => Outcome::Done {
+                    event: Some(BrokerEvent::QueryResult {
+                        ticket: request.ticket,
+                        result: Ok(found),
+                    }),
+                    junk,
+                },
+                None => foreign(Refused::Unavailable),
+            }
+        }
         RedisRequest::Revoke(revoke) => match revoked::read_written(answer) {
             Some(users) => done(Some(BrokerEvent::Revoked {
                 ticket: revoke.ticket,
@@ -276,17 +278,20 @@ pub fn bytes(value: &Value) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::Publish;
+    use crate::broker::{Publish, PublishRequest};
     use crate::model::id::{RoomName, Ticket};
 
     fn publish() -> RedisRequest {
-        RedisRequest::Publish(Publish {
+        RedisRequest::Publish(PublishRequest {
             ticket: Ticket(1),
             source: None,
-            room: RoomName::new("r").unwrap(),
-            key: None,
-            ephemeral: false,
-            publication: Arc::new(wire::unreadable()),
+            publish: Publish {
+                room: RoomName::new("r").unwrap(),
+                key: None,
+                ephemeral: false,
+                others: false,
+                publication: Arc::new(wire::unreadable()),
+            },
         })
     }
 

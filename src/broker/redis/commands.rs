@@ -14,7 +14,9 @@ use super::revoked;
 use super::scripts::{Script, ScriptCaller, millis};
 use crate::broker::redis::reconciler::{MemberKey, MemberState, PresenceUpdate};
 use crate::broker::redis::wire::{self, Format};
-use crate::broker::{Census, KEY_TTL, META_TTL, Members, Publish, Range, Read, Settings};
+use crate::broker::{
+    KEY_TTL, META_TTL, MembersQuery, Publish, PublishRequest, Range, Read, Settings,
+};
 use crate::model::cluster_query::{ClusterQuery, Kind};
 use crate::model::id::{Epoch, Incarnation, Position, RoomName};
 use crate::model::retention::Retention;
@@ -77,14 +79,14 @@ impl Commands {
     /// The command of a request.
     pub fn command(&mut self, request: &RedisRequest, caller: &mut ScriptCaller) -> Cmd {
         match request {
-            RedisRequest::Publish(publish) if publish.ephemeral => {
+            RedisRequest::Publish(PublishRequest { publish, .. }) if publish.ephemeral => {
                 let message = wire::encode_ephemeral(&publish.publication, self.format);
                 plain_publish(&self.names.topic(&publish.room), &message)
             }
-            RedisRequest::Publish(publish) => self.publish(publish, caller),
+            RedisRequest::Publish(request) => self.publish(&request.publish, caller),
             RedisRequest::Read(read) => self.read(read, caller),
-            RedisRequest::Members(members) => self.members(members, caller),
-            RedisRequest::Census(census) => self.census(census, caller),
+            RedisRequest::Members(request) => self.members(&request.query, caller),
+            RedisRequest::ClusterQuery(request) => self.cluster_query(&request.query, caller),
             RedisRequest::Revoke(asked) => revoked::write(asked, self.run, &self.names, caller),
             RedisRequest::ReadRevocations(asked) => {
                 revoked::read(asked, self.run, &self.names, caller)
@@ -141,7 +143,7 @@ impl Commands {
         command
     }
 
-    fn members(&self, members: &Members, caller: &mut ScriptCaller) -> Cmd {
+    fn members(&self, members: &MembersQuery, caller: &mut ScriptCaller) -> Cmd {
         let mut command = caller.call(Script::Members);
         let after = members.after.as_ref().map_or("", |name| name.as_str());
         command.arg(2).arg(&self.names.here(&members.room)[..]);
@@ -149,8 +151,8 @@ impl Commands {
         command
     }
 
-    fn census(&self, census: &Census, caller: &mut ScriptCaller) -> Cmd {
-        match &census.question {
+    fn cluster_query(&self, query: &ClusterQuery, caller: &mut ScriptCaller) -> Cmd {
+        match query {
             ClusterQuery::Room(room) => {
                 let mut command = caller.call(Script::Count);
                 command.arg(3).arg(&self.names.here(room)[..]);
@@ -354,13 +356,16 @@ mod tests {
         let packed = |command: Cmd| String::from_utf8(command.get_packed_command()).unwrap();
         let probe = packed(commands.command(&RedisRequest::Probe, &mut ScriptCaller::default()));
         assert!(probe.contains("PUBLISH") && probe.contains("sb:node:0000000000000001"));
-        let durable = RedisRequest::Publish(Publish {
+        let durable = RedisRequest::Publish(PublishRequest {
             ticket: Ticket(1),
             source: None,
-            room: RoomName::new("r").unwrap(),
-            key: None,
-            ephemeral: false,
-            publication: Arc::new(wire::unreadable()),
+            publish: Publish {
+                room: RoomName::new("r").unwrap(),
+                key: None,
+                ephemeral: false,
+                others: false,
+                publication: Arc::new(wire::unreadable()),
+            },
         });
         let durable = packed(commands.command(&durable, &mut ScriptCaller::default()));
         assert!(durable.contains("EVAL\r\n") && durable.contains("#!lua"));

@@ -218,7 +218,9 @@ impl Pipeline {
             return;
         };
         let outcome = match request {
-            RedisRequest::Members(_) | RedisRequest::Census(_) if !self.presence_synced.get() => {
+            RedisRequest::Members(_) | RedisRequest::ClusterQuery(_)
+                if !self.presence_synced.get() =>
+            {
                 Outcome::NotYet
             }
             request => answers::judge(request, answer, self.newest_format),

@@ -129,9 +129,9 @@ impl Publisher {
                 self.read_changes();
                 self.read(RedisRequest::Members(members))
             }
-            Request::Census(census) => {
+            Request::ClusterQuery(query) => {
                 self.read_changes();
-                self.read(RedisRequest::Census(census))
+                self.read(RedisRequest::ClusterQuery(query))
             }
             Request::SetPresence(presence) => {
                 self.presence.set_presence(presence);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::fair_queue::FairQueue;
 use crate::broker::{
-    BrokerEvent, Census, Members, Publish, Read, ReadRevocations, Refused, Revoke,
+    BrokerEvent, ClusterRequest, MembersRequest, PublishRequest, Read, ReadRevocations, Refused,
+    Revoke,
 };
 use crate::model::cluster_query::ClusterQuery;
 use crate::model::id::{RoomName, SessionId};
@@ -26,10 +27,10 @@ const ENTRIES_OF_REVOCATIONS: usize = 256;
 /// A request to Redis.
 #[derive(Debug)]
 pub enum RedisRequest {
-    Publish(Publish),
+    Publish(PublishRequest),
     Read(Read),
-    Members(Members),
-    Census(Census),
+    Members(MembersRequest),
+    ClusterQuery(ClusterRequest),
     Revoke(Revoke),
     ReadRevocations(ReadRevocations),
     /// A message to the node's own topic, to check that publishing and the subscription work. Its
@@ -41,7 +42,9 @@ impl RedisRequest {
     /// Whether it is idempotent.
     fn may_repeat(&self) -> bool {
         match self {
-            RedisRequest::Publish(publish) => publish.key.is_some() && !publish.ephemeral,
+            RedisRequest::Publish(PublishRequest { publish, .. }) => {
+                publish.key.is_some() && !publish.ephemeral
+            }
             RedisRequest::Revoke(_) => true,
             request if request.is_read() => true,
             _ => false,
@@ -51,10 +54,10 @@ impl RedisRequest {
     /// The room it reads or writes; `None` if it concerns no single one.
     pub fn room(&self) -> Option<&RoomName> {
         match self {
-            RedisRequest::Publish(publish) => Some(&publish.room),
+            RedisRequest::Publish(publish) => Some(&publish.publish.room),
             RedisRequest::Read(read) => Some(&read.room),
-            RedisRequest::Members(members) => Some(&members.room),
-            RedisRequest::Census(_)
+            RedisRequest::Members(members) => Some(&members.query.room),
+            RedisRequest::ClusterQuery(_)
             | RedisRequest::Revoke(_)
             | RedisRequest::ReadRevocations(_)
             | RedisRequest::Probe => None,
@@ -67,7 +70,7 @@ impl RedisRequest {
             self,
             RedisRequest::Read(_)
                 | RedisRequest::Members(_)
-                | RedisRequest::Census(_)
+                | RedisRequest::ClusterQuery(_)
                 | RedisRequest::ReadRevocations(_)
         )
     }
@@ -83,7 +86,7 @@ impl RedisRequest {
     /// The approximate memory it takes, in bytes.
     fn weight(&self) -> usize {
         match self {
-            RedisRequest::Publish(publish) => publish.publication.weight() + 256,
+            RedisRequest::Publish(publish) => publish.publish.publication.weight() + 256,
             RedisRequest::Revoke(revoke) => revoke.cutoffs.len() * 96 + 256,
             _ => 256,
         }
@@ -95,9 +98,9 @@ impl RedisRequest {
     /// other client.
     fn cost(&self) -> usize {
         let entries = match self {
-            RedisRequest::Read(Read { limit, .. })
-            | RedisRequest::Members(Members { limit, .. }) => *limit,
-            RedisRequest::Census(Census { question, .. }) => match question {
+            RedisRequest::Read(Read { limit, .. }) => *limit,
+            RedisRequest::Members(members) => members.query.limit,
+            RedisRequest::ClusterQuery(ClusterRequest { query, .. }) => match query {
                 ClusterQuery::Rooms { limit, .. } | ClusterQuery::Connections { limit, .. } => {
                     *limit
                 }
@@ -124,8 +127,8 @@ impl RedisRequest {
                 ticket: members.ticket,
                 result: Err(unless_unknown(why)),
             }),
-            RedisRequest::Census(census) => Some(BrokerEvent::QueryResult {
-                ticket: census.ticket,
+            RedisRequest::ClusterQuery(request) => Some(BrokerEvent::QueryResult {
+                ticket: request.ticket,
                 result: Err(unless_unknown(why)),
             }),
             RedisRequest::Revoke(revoke) => Some(BrokerEvent::Revoked {
@@ -294,25 +297,28 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::broker::{Publication, PublishKey, Publisher, Range};
+    use crate::broker::{Publication, Publish, PublishKey, Publisher, Range};
     use crate::model::id::{RoomName, Ticket};
 
     fn publish(ticket: u64, key: Option<&str>) -> RedisRequest {
-        RedisRequest::Publish(Publish {
+        RedisRequest::Publish(PublishRequest {
             ticket: Ticket(ticket),
             source: None,
-            room: RoomName::new("r").unwrap(),
-            key: key.map(|key| PublishKey {
-                publisher: Publisher::Anonymous,
-                key: key.into(),
-            }),
-            ephemeral: false,
-            publication: Arc::new(Publication {
-                user: None,
-                time: 0,
-                except: None,
-                data: RawValue::NULL.to_owned(),
-            }),
+            publish: Publish {
+                room: RoomName::new("r").unwrap(),
+                key: key.map(|key| PublishKey {
+                    publisher: Publisher::Anonymous,
+                    key: key.into(),
+                }),
+                ephemeral: false,
+                others: false,
+                publication: Arc::new(Publication {
+                    user: None,
+                    time: 0,
+                    except: None,
+                    data: RawValue::NULL.to_owned(),
+                }),
+            },
         })
     }
 

@@ -2,7 +2,7 @@
 //! replies to members queries.
 
 use super::*;
-use crate::broker::{Change, Info, Member, MemberPage, Members, SetPresence};
+use crate::broker::{Change, Info, Member, MemberPage, MembersQuery, MembersRequest, SetPresence};
 use crate::model::id::UserName;
 use crate::model::identity::Identity;
 
@@ -25,7 +25,10 @@ fn members(session: u64, room: &str, after: Option<&str>) -> Event {
     let room = name(room);
     let after = after.map(|after| UserName::new(after).unwrap());
     let limit = 2;
-    command(session, Command::Members { room, after, limit })
+    command(
+        session,
+        Command::Members(MembersQuery { room, after, limit }),
+    )
 }
 
 fn closed(session: u64) -> Event {
@@ -89,7 +92,7 @@ impl Bench {
     }
 
     /// The list reads since the last call.
-    fn list_reads(&mut self) -> Vec<Members> {
+    fn list_reads(&mut self) -> Vec<MembersRequest> {
         let mut reads = Vec::new();
         self.presence.retain(|request| match request {
             Request::Members(members) => {
@@ -248,7 +251,7 @@ fn members_query_is_answered_from_the_list_in_pages() {
     bench.listed(1, "lobby", 7, &["ada", "bob", "cy"]);
     bench.turn([members(1, "lobby", None)]);
     let reads = bench.list_reads();
-    assert_eq!(reads[0].limit, 0, "only the counts are read");
+    assert_eq!(reads[0].query.limit, 0, "only the counts are read");
     bench.turn([member_page(reads[0].ticket, 7, &[])]);
     let listed = json!([{"user": "ada", "connections": 1}, {"user": "bob", "connections": 1}]);
     assert_eq!(
@@ -343,7 +346,10 @@ fn presence_events_off_sends_no_events_and_queries_the_broker() {
     ]);
     assert!(bench.received(1).is_empty());
     let read = bench.list_reads().remove(0);
-    assert_eq!((read.limit, read.after.unwrap().as_str()), (2, "ada"));
+    assert_eq!(
+        (read.query.limit, read.query.after.unwrap().as_str()),
+        (2, "ada")
+    );
     bench.turn([member_page(read.ticket, 4, &["bob"])]);
     assert_eq!(bench.received(1)[0]["members"][0]["user"], "bob");
 }
@@ -371,7 +377,7 @@ fn member_list_beyond_the_memory_still_sends_changes() {
         member_page(ticket, 7, &["ada", "bob"]),
     ]);
     let reads = bench.list_reads();
-    let limits: Vec<usize> = reads.iter().map(|read| read.limit).collect();
+    let limits: Vec<usize> = reads.iter().map(|read| read.query.limit).collect();
     assert_eq!(limits, [2], "the client's query is sent to the broker");
     bench.turn([member_page(reads[0].ticket, 7, &["ada", "bob"])]);
     assert_eq!(bench.received(1)[0]["count"], 2);
@@ -385,7 +391,7 @@ fn member_list_beyond_the_memory_still_sends_changes() {
         .map(|publication| &publication["type"])
         .collect();
     assert_eq!(kinds, ["joined", "left"]);
-    assert_eq!(bench.dispatcher.turn.member_reads.used, 0);
+    assert_eq!(bench.dispatcher.turn.member_lists.used, 0);
 }
 
 #[test]
@@ -395,12 +401,12 @@ fn member_list_is_dropped_beyond_the_memory_and_freed_with_its_room() {
     bench.listed(1, "lobby", 0, &[]);
     bench.turn((0..20).map(|n| changed("lobby", n, &format!("u{n}"), 0, 1)));
     assert_eq!(bench.received(1).len(), 20, "one event per join");
-    assert_eq!(bench.dispatcher.turn.member_reads.used, 0);
+    assert_eq!(bench.dispatcher.turn.member_lists.used, 0);
     bench.dispatcher.turn.settings.presence.memory = 1 << 20;
     bench.listed(2, "other", 0, &["ada"]);
-    assert!(bench.dispatcher.turn.member_reads.used > 0);
+    assert!(bench.dispatcher.turn.member_lists.used > 0);
     bench.turn([closed(2)]);
-    assert_eq!(bench.dispatcher.turn.member_reads.used, 0);
+    assert_eq!(bench.dispatcher.turn.member_lists.used, 0);
 }
 
 #[test]
@@ -449,12 +455,9 @@ fn member_list_reads_do_not_grow_with_joins_and_leaves() {
         bench.turn([members(1, "lobby", None), leave(1, "lobby")]);
         bench.chunks(1);
     }
-    let member_reads = &bench.dispatcher.turn.member_reads;
-    assert!(
-        member_reads.due() <= 1
-            && member_reads.waiting.len() <= 1
-            && member_reads.under_way <= turn::LIST_READS
-    );
+    let turn = &bench.dispatcher.turn;
+    assert!(turn.list_reads.due() <= 1 && turn.member_lists.waiting.len() <= 1);
+    assert!(turn.list_reads.in_flight() <= turn::LIST_READS);
     assert!(bench.dispatcher.local_presence.in_grace() <= 1);
 }
 

@@ -3,9 +3,8 @@
 
 use super::identity::{holder, secured};
 use super::*;
-use crate::api;
 use crate::broker::redis::wire::change::decode_info;
-use crate::broker::{MemberPage, Members, Refused};
+use crate::broker::{MemberPage, MembersQuery, MembersRequest, Refused};
 use crate::model::cluster_query::{ClusterQuery, Count, QueryResult};
 use crate::model::identity::Identity;
 use crate::protocol::Code;
@@ -29,13 +28,9 @@ impl Bench {
         requests.map(text).collect()
     }
 
-    fn call(
-        &mut self,
-        command: api::Command,
-    ) -> (Vec<Request>, flume::Receiver<(usize, api::Answer)>) {
-        let (sender, answers) = flume::bounded(1);
-        let caller = api::ApiCaller::new(0, sender);
-        (self.turn([Event::Call { caller, command }]), answers)
+    fn call(&mut self, command: Command) -> (Vec<Request>, flume::Receiver<Answer>) {
+        let (event, answers) = super::call(command);
+        (self.turn([event]), answers)
     }
 }
 
@@ -90,7 +85,7 @@ fn members_query_of_a_backend_is_answered_by_the_broker() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     let list_read = |request: &Request| match request {
-        Request::Members(Members { ticket, .. }) => Some(*ticket),
+        Request::Members(MembersRequest { ticket, .. }) => Some(*ticket),
         _ => None,
     };
     let own = bench
@@ -109,14 +104,14 @@ fn members_query_of_a_backend_is_answered_by_the_broker() {
     bench.turn([member_page(own, 3)]);
     bench.presence.clear();
     let (room, after, limit) = (name("lobby"), None, 7);
-    let (_, answers) = bench.call(api::Command::Members { room, after, limit });
+    let (_, answers) = bench.call(Command::Members(MembersQuery { room, after, limit }));
     let ticket = bench
         .presence
         .iter()
         .find_map(list_read)
         .expect("a read of the broker");
     bench.turn([member_page(ticket, 9)]);
-    let (0, Ok(json)) = answers.try_recv().unwrap() else {
+    let Ok(json) = answers.try_recv().unwrap() else {
         panic!("no reply")
     };
     let json = String::from_utf8_lossy(&json);
@@ -136,24 +131,24 @@ fn cluster_query_is_sent_to_the_broker_and_its_result_or_error_returned() {
     for (result, wanted) in [
         (
             Ok(QueryResult::Room(counted("lobby"), None)),
-            Ok("\"connections\":3"),
+            Ok("connections: 3"),
         ),
         (Err(Refused::Unavailable), Err(Code::Unavailable)),
     ] {
-        let question = ClusterQuery::Room(name("lobby"));
-        let (requests, answers) = bench.call(api::Command::Census(question.clone()));
-        let [Request::Census(census)] = &requests[..] else {
+        let query = ClusterQuery::Room(name("lobby"));
+        let (requests, answers) = bench.call(Command::ClusterQuery(query.clone()));
+        let [Request::ClusterQuery(request)] = &requests[..] else {
             panic!("{requests:?}")
         };
-        assert_eq!(census.question, question);
+        assert_eq!(request.query, query);
         assert!(!bench.dispatcher.load().is_idle());
-        let ticket = census.ticket;
+        let ticket = request.ticket;
         // A foreign ticket changes nothing, nor does a repeated one.
         for ticket in [Ticket(999), ticket, ticket] {
             let result = result.clone();
             bench.turn([Event::Broker(BrokerEvent::QueryResult { ticket, result })]);
         }
-        match (answers.try_recv().unwrap().1, wanted) {
+        match (answers.try_recv().unwrap(), wanted) {
             (Ok(json), Ok(part)) => assert!(String::from_utf8_lossy(&json).contains(part)),
             (Err(error), Err(code)) => assert_eq!(error.code, code),
             other => panic!("{other:?}"),

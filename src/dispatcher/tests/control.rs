@@ -3,7 +3,7 @@
 
 use super::identity::{holder, identified, secured};
 use super::*;
-use crate::broker::{Revoke, StoredRevocations};
+use crate::broker::{PublishRequest, Revoke, StoredRevocations};
 use crate::model::control::{ControlAction, ControlCommand, Cutoff};
 use crate::model::epochs::Ends;
 use crate::model::id::UserName;
@@ -90,7 +90,7 @@ fn log(ticket: Ticket, epoch: u64, publications: Vec<Arc<Publication>>) -> Event
     Event::Broker(BrokerEvent::Page { ticket, result })
 }
 
-fn publishes(requests: Vec<Request>) -> Vec<crate::broker::Publish> {
+fn publishes(requests: Vec<Request>) -> Vec<PublishRequest> {
     let publishes = requests.into_iter().filter_map(|request| match request {
         Request::Publish(publish) => Some(publish),
         _ => None,
@@ -212,12 +212,8 @@ fn revocation_is_answered_after_the_set_and_the_notification_are_stored() {
     let mut bench = secured();
     let cutoff = Cutoff::at(bench.now.unix_ms);
     let mut revoke = || {
-        let (sender, answers) = flume::bounded(1);
         let (user, action) = (user("ada"), ControlAction::Revoke(cutoff));
-        let event = Event::Call {
-            caller: api::ApiCaller::new(0, sender),
-            command: api::Command::ControlCommand(ControlCommand { user, action }),
-        };
+        let (event, answers) = call(Command::Control(ControlCommand { user, action }));
         let wrote = writes(bench.turn([event]));
         assert_eq!(wrote[0].cutoffs.len(), 1);
         (wrote[0].clone(), answers)
@@ -243,7 +239,7 @@ fn revocation_is_answered_after_the_set_and_the_notification_are_stored() {
             let ticket = publish.ticket;
             bench.turn([Event::Broker(BrokerEvent::Published { ticket, result })]);
         }
-        let (_, answer) = answers.try_recv().expect("an answer");
+        let answer = answers.try_recv().expect("an answer");
         assert_eq!(answer.is_ok(), is_done);
     }
     assert!(bench.dispatcher.load().is_idle());
@@ -417,7 +413,7 @@ fn lost_revocations_are_written_back_confirmed_and_published_again() {
     };
     let command = ControlCommand::read(
         crate::model::control::ControlLog::Revocations,
-        &publish.publication,
+        &publish.publish.publication,
     );
     assert_eq!(command.unwrap().action, ControlAction::Revoke(cutoffs[0].1));
     let published = |ticket, result| Event::Broker(BrokerEvent::Published { ticket, result });

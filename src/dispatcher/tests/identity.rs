@@ -195,24 +195,8 @@ fn personal_room_is_joined_and_read_by_its_user_alone_and_published_to_by_right(
     let expires = bench.expires_in(60);
     bench.signed_in(1, &holder("ada", "*", expires), 0);
     bench.signed_in(2, &holder("bob", "@*", expires), 0);
-    let history = |session| {
-        let history = Command::History {
-            room: name("@bob"),
-            before: None,
-            limit: 1,
-        };
-        command(session, history)
-    };
-    let publish = |session, room| {
-        let publish = Publish {
-            room: name(room),
-            key: None,
-            data: RawValue::from_string("1".into()).unwrap(),
-            ephemeral: false,
-            others: false,
-        };
-        command(session, Command::Publish(publish))
-    };
+    let history = |session| command(session, history("@bob"));
+    let publish = |session, room| command(session, Command::Publish(publish(room, None)));
     for event in [join(1, "@bob"), history(1), publish(1, "@bob")] {
         assert!(bench.turn([event]).is_empty());
         assert_eq!(bench.received(1)[0]["code"], "forbidden");
@@ -221,7 +205,10 @@ fn personal_room_is_joined_and_read_by_its_user_alone_and_published_to_by_right(
     let [Request::Publish(publish)] = &requests[..] else {
         panic!("{requests:?}")
     };
-    assert_eq!(publish.publication.user.as_ref().unwrap().as_str(), "bob");
+    assert_eq!(
+        publish.publish.publication.user.as_ref().unwrap().as_str(),
+        "bob"
+    );
 }
 
 #[test]

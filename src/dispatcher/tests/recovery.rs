@@ -328,16 +328,7 @@ fn recent_messages_expire_with_the_log() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     bench.turn([message("lobby", 11, "a"), message("lobby", 12, "b")]);
-    let history = || {
-        command(
-            1,
-            Command::History {
-                room: name("lobby"),
-                before: None,
-                limit: 1,
-            },
-        )
-    };
+    let history = || command(1, history("lobby"));
     assert!(bench.turn([history()]).is_empty(), "answered from memory");
     bench.now.instant += Duration::from_secs(299);
     assert!(bench.turn([history()]).is_empty());

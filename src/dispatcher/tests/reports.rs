@@ -11,8 +11,8 @@ fn report_is_published_once_and_its_result_is_ignored() {
         let [Request::Publish(publish)] = &requests[..] else {
             panic!("{requests:?}");
         };
-        assert_eq!(publish.room.as_str(), "$nodes");
-        assert!(publish.ephemeral && publish.key.is_none());
+        assert_eq!(publish.publish.room.as_str(), "$nodes");
+        assert!(publish.publish.ephemeral && publish.publish.key.is_none());
         let result = if refused {
             Err(Refused::Unavailable)
         } else {

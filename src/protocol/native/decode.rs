@@ -2,18 +2,20 @@
 //! to send instead.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::model::id::{Position, RoomName, UserName};
 use crate::model::identity::Credentials;
-use crate::model::member::{INFO_BYTES, Info};
-use crate::model::publication::KEY_BYTES;
+use crate::model::member::{INFO_BYTES, Info, MembersQuery};
+use crate::model::publication::{
+    HistoryQuery, KEY_BYTES, Publication, Publish, PublishKey, Publisher,
+};
 use crate::model::secret::Secret;
 use crate::protocol::{
-    ClientRequest, Code, Command, CommandError, Decoded, HISTORY_DEFAULT, HISTORY_LIMIT, Publish,
-    RequestId,
+    ClientRequest, Code, Command, CommandError, Decoded, HISTORY_DEFAULT, HISTORY_LIMIT, RequestId,
 };
 
 /// The largest `id`: what a double holds exactly.
@@ -127,16 +129,16 @@ impl Fields<'_> {
             }),
             "leave" => Ok(Command::Leave { room: self.room()? }),
             "publish" => Ok(Command::Publish(self.publish()?)),
-            "history" => Ok(Command::History {
+            "history" => Ok(Command::History(HistoryQuery {
                 room: self.room()?,
                 before: self.before.take(),
                 limit: self.limit(HISTORY_DEFAULT, HISTORY_LIMIT)?,
-            }),
-            "members" => Ok(Command::Members {
+            })),
+            "members" => Ok(Command::Members(MembersQuery {
                 room: self.room()?,
                 after: self.after()?,
                 limit: self.limit(MEMBERS_DEFAULT, MEMBERS_LIMIT)?,
-            }),
+            })),
             "ping" => Ok(Command::Ping),
             _ => Err(bad(
                 "`type` must be auth, join, leave, publish, history, members or ping",
@@ -145,15 +147,26 @@ impl Fields<'_> {
     }
 
     fn publish(&mut self) -> Result<Publish, CommandError> {
+        let room = self.room()?;
+        let key = self.key()?.map(|key| PublishKey {
+            publisher: Publisher::Anonymous,
+            key,
+        });
+        let data = self.data.take();
+        let data = data.ok_or_else(|| bad("a publish needs `data`: any JSON value"))?;
+        // The dispatcher stamps the sender and the time.
+        let publication = Publication {
+            user: None,
+            time: 0,
+            except: None,
+            data,
+        };
         let publish = Publish {
-            room: self.room()?,
-            key: self.key()?,
-            data: self
-                .data
-                .take()
-                .ok_or_else(|| bad("a publish needs `data`: any JSON value"))?,
+            room,
+            key,
             ephemeral: self.ephemeral.take().unwrap_or(false),
             others: self.others.take().unwrap_or(false),
+            publication: Arc::new(publication),
         };
         if publish.ephemeral && publish.key.is_some() {
             return Err(bad("an ephemeral publish is not kept and takes no `key`"));
@@ -182,7 +195,7 @@ impl Fields<'_> {
         }
     }
 
-    fn key(&mut self) -> Result<Option<std::sync::Arc<str>>, CommandError> {
+    fn key(&mut self) -> Result<Option<Arc<str>>, CommandError> {
         match self.key.take() {
             Some(key) if key.is_empty() || key.len() > KEY_BYTES => {
                 Err(bad("`key` must have 1 to 64 bytes"))

@@ -167,7 +167,8 @@ pub fn bare(reply: &Reply<'_>) -> Bytes {
 /// The fields of an `ok`. Neither a pong nor an error has any.
 fn answer<'a>(reply: &Reply<'a>) -> Answer<'a> {
     match reply {
-        Reply::Pong | Reply::Error(_) => Answer::default(),
+        // Clients cannot query the cluster, so a result has no form here.
+        Reply::Pong | Reply::Error(_) | Reply::QueryResult(_) => Answer::default(),
         Reply::Authenticated(is) => Answer {
             user: Some(is.user.as_str()),
             room: Some(is.room.as_str()),

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::model::id::{Epoch, Position, RoomName, UserName};
 use crate::model::identity::Credentials;
-use crate::model::member::{Info, Member};
-use crate::model::publication::Publication;
+use crate::model::member::{Info, Member, MembersQuery};
+use crate::model::publication::{HistoryQuery, Publication};
 use crate::protocol::{
     ClientRequest, Code, Command, CommandError, HISTORY_DEFAULT, Joined, Message, Push, Reply,
     RequestId,
@@ -44,8 +44,9 @@ fn commands_decode_as_documented() {
     let Ok(ClientRequest::Command(Command::Publish(publish))) = publish.request else {
         panic!("{publish:?}")
     };
+    let key = publish.key.map(|key| key.key);
     assert_eq!(
-        (publish.data.get(), publish.key.as_deref()),
+        (publish.publication.data.get(), key.as_deref()),
         ("[1, null]", Some("k"))
     );
     assert!(matches!(
@@ -58,11 +59,11 @@ fn commands_decode_as_documented() {
     ));
     assert!(matches!(
         decode(r#"{"type":"history","room":"a"}"#).request,
-        Ok(ClientRequest::Command(Command::History {
+        Ok(ClientRequest::Command(Command::History(HistoryQuery {
             before: None,
             limit: HISTORY_DEFAULT,
             ..
-        }))
+        })))
     ));
 }
 
@@ -206,7 +207,9 @@ proptest! {
 #[test]
 fn members_limits_and_info_are_bounded() {
     let ok = decode(r#"{"type":"members","room":"a","after":"ada","limit":1000}"#);
-    let Ok(ClientRequest::Command(Command::Members { after, limit, .. })) = ok.request else {
+    let Ok(ClientRequest::Command(Command::Members(MembersQuery { after, limit, .. }))) =
+        ok.request
+    else {
         panic!("{ok:?}")
     };
     assert_eq!((after.unwrap().as_str(), limit), ("ada", 1000));

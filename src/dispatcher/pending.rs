@@ -1,0 +1,120 @@
+//! The requests to the broker that have not been answered yet. Each kind of reply has a map of its
+//! own, from the ticket of the request to what the reply is for.
+
+use crate::broker::MembersQuery;
+use crate::dispatcher::ReplyTo;
+use crate::dispatcher::read_scheduler::LogKey;
+use crate::dispatcher::rooms::RoomKey;
+use crate::model::control::ControlCommand;
+use crate::model::id::{NumberMap, RoomName, Ticket, UserName};
+
+/// See the head of this file.
+#[derive(Default)]
+pub struct PendingRequests {
+    last_ticket: u64,
+    pub publishes: NumberMap<Ticket, PendingPublish>,
+    pub reads: NumberMap<Ticket, PendingRead>,
+    pub member_reads: NumberMap<Ticket, PendingMembers>,
+    pub cluster_queries: NumberMap<Ticket, ReplyTo>,
+    pub revocations: NumberMap<Ticket, PendingRevocation>,
+    /// How many of them are commands of callers.
+    pub calls: usize,
+}
+
+/// What a publish is for.
+pub enum PendingPublish {
+    Command {
+        reply_to: ReplyTo,
+        room: RoomName,
+        ephemeral: bool,
+    },
+    /// A command about a user.
+    Control {
+        reply_to: ReplyTo,
+        command: ControlCommand,
+    },
+    /// The node publishes the revocation of a user again.
+    Republish(UserName),
+    /// The node publishes its report.
+    Report,
+}
+
+/// What a read of a log is for.
+pub enum PendingRead {
+    History {
+        reply_to: ReplyTo,
+        room: RoomName,
+    },
+    /// The node closes a hole, or finds the position of the log.
+    Sequencer(LogKey),
+    /// All members of the room that are behind share the page.
+    Seek(RoomKey),
+}
+
+/// What a read of a member list is for.
+pub enum PendingMembers {
+    Query {
+        reply_to: ReplyTo,
+        query: MembersQuery,
+    },
+    /// The node keeps the list of the room.
+    List(RoomKey),
+}
+
+/// What a read or a write of the set of revocations is for.
+pub enum PendingRevocation {
+    /// A backend revokes tokens. The command is published when the set has them.
+    Command {
+        reply_to: ReplyTo,
+        command: ControlCommand,
+    },
+    /// The node writes what the set lacks.
+    WriteBack,
+    /// The node compares the set with its own revocations.
+    Read,
+}
+
+impl PendingRequests {
+    pub fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    pub fn len(&self) -> usize {
+        self.publishes.len()
+            + self.reads.len()
+            + self.member_reads.len()
+            + self.cluster_queries.len()
+            + self.revocations.len()
+    }
+
+    pub fn publish(&mut self, pending: PendingPublish) -> Ticket {
+        let ticket = self.next_ticket();
+        self.publishes.insert(ticket, pending);
+        ticket
+    }
+
+    pub fn read(&mut self, pending: PendingRead) -> Ticket {
+        let ticket = self.next_ticket();
+        self.reads.insert(ticket, pending);
+        ticket
+    }
+
+    pub fn read_members(&mut self, pending: PendingMembers) -> Ticket {
+        let ticket = self.next_ticket();
+        self.member_reads.insert(ticket, pending);
+        ticket
+    }
+
+    pub fn cluster_query(&mut self, reply_to: ReplyTo) -> Ticket {
+        let ticket = self.next_ticket();
+        self.cluster_queries.insert(ticket, reply_to);
+        ticket
+    }
+
+    pub fn revocation(&mut self, pending: PendingRevocation) -> Ticket {
+        let ticket = self.next_ticket();
+        self.revocations.insert(ticket, pending);
+        ticket
+    }
+}
