@@ -14,6 +14,7 @@ mod control;
 mod cursor;
 mod drain;
 mod event;
+mod follower;
 pub mod heartbeats;
 mod identity;
 mod inbox;
@@ -282,7 +283,7 @@ impl Dispatcher {
     /// the first read is pending.
     pub fn position(&self, room: &RoomName) -> Option<Position> {
         let room = self.rooms.get(self.rooms.find(room)?)?;
-        room.state.sequencer.position()
+        room.state.follower.sequencer.position()
     }
 
     fn on(&mut self, now: Now, event: Event) {

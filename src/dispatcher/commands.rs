@@ -283,7 +283,7 @@ impl Dispatcher {
     fn recent_page(&mut self, name: &RoomName, before: Option<u64>, limit: usize) -> Option<Page> {
         let (room, turn) = self.room_named(name)?;
         room.expire_recent(turn);
-        let (sequencer, recent) = (&room.state.sequencer, &room.state.recent);
+        let (sequencer, recent) = (&room.state.follower.sequencer, &room.state.recent);
         let top = sequencer.position().filter(|_| sequencer.is_settled())?;
         let end = before.unwrap_or(u64::MAX).min(top.offset + 1);
         let start = end.checked_sub(limit as u64).filter(|start| *start > 1)?;

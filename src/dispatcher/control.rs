@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cursor::Join;
-use super::pending::{PendingPublish, PendingRead};
+use super::follower::LogFollower;
+use super::pending::PendingPublish;
 use super::read_scheduler::LogKey;
 use super::revocations::RevocationSync;
-use super::room::PAGE;
 use super::turn::Turn;
 use super::{Dispatcher, Now, ReplyTo};
 use crate::broker::{Page, Publication, Publish, PublishKey, Publisher, Refused, Request};
@@ -31,8 +31,8 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 /// The state of the two logs.
 pub struct Control {
-    commands: Follower,
-    pub(super) revoked: Follower,
+    commands: ControlFollower,
+    pub(super) revoked: ControlFollower,
     pub(super) revocations: Revocations,
     pub(super) sync: RevocationSync,
     /// For how many milliseconds a revocation is kept.
@@ -41,12 +41,10 @@ pub struct Control {
 }
 
 /// One log, and the node's position in it.
-pub(super) struct Follower {
+pub(super) struct ControlFollower {
     log: ControlLog,
     room: RoomName,
-    sequencer: Sequencer,
-    /// The read in flight.
-    ticket: Option<Ticket>,
+    follower: LogFollower,
     /// It was read to its end once.
     pub(super) known: bool,
 }
@@ -67,8 +65,8 @@ impl Control {
         let mut sync = RevocationSync::default();
         sync.compare();
         Self {
-            commands: Follower::new(ControlLog::Commands, Sequencer::default()),
-            revoked: Follower::new(ControlLog::Revocations, Sequencer::from_the_beginning()),
+            commands: ControlFollower::new(ControlLog::Commands, Sequencer::default()),
+            revoked: ControlFollower::new(ControlLog::Revocations, Sequencer::from_the_beginning()),
             revocations: Revocations::new(remembered, MOST),
             sync,
             remembered,
@@ -76,7 +74,7 @@ impl Control {
         }
     }
 
-    fn follower(&mut self, log: ControlLog) -> &mut Follower {
+    fn follower(&mut self, log: ControlLog) -> &mut ControlFollower {
         match log {
             ControlLog::Commands => &mut self.commands,
             ControlLog::Revocations => &mut self.revoked,
@@ -85,12 +83,8 @@ impl Control {
 
     /// Starts the read of a log, if one is due.
     pub fn read_if_due(&mut self, turn: &mut Turn, log: ControlLog) {
-        let follower = self.follower(log);
-        if follower.sequencer.is_due() {
-            let range = follower.sequencer.next_read();
-            let pending = PendingRead::Sequencer(LogKey::Control(log));
-            follower.ticket = Some(turn.read_log(pending, &follower.room, range, PAGE));
-        }
+        let ControlFollower { follower, room, .. } = self.follower(log);
+        follower.read_if_due(turn, LogKey::Control(log), room);
     }
 
     fn revocation_state(&self, now: Now, identity: &Identity) -> RevocationState {
@@ -110,34 +104,36 @@ impl Control {
     }
 }
 
-impl Follower {
+impl ControlFollower {
     fn new(log: ControlLog, sequencer: Sequencer) -> Self {
         Self {
             log,
             room: log.room(),
-            sequencer,
-            ticket: None,
+            follower: LogFollower::new(sequencer),
             known: false,
         }
     }
 
-    /// Queues the log for a read, if one is due: before all rooms, because a command must not wait
-    /// for them.
+    fn key(&self) -> LogKey {
+        LogKey::Control(self.log)
+    }
+
     fn queue_if_due(&mut self, turn: &mut Turn) {
-        if self.sequencer.is_due() {
-            turn.log_reads.queue_first(LogKey::Control(self.log));
-        }
+        self.follower.queue_if_due(turn, self.key());
     }
 
     fn compare(&mut self, turn: &mut Turn) {
-        self.sequencer.make_due();
-        self.queue_if_due(turn);
+        let key = self.key();
+        self.follower.make_due(turn, key);
     }
 
     /// The position, if a message was delivered from this log. A log without messages may end and
     /// begin again without any loss.
     fn delivered(&self) -> Option<Position> {
-        self.sequencer.position().filter(|at| at.offset > 0)
+        self.follower
+            .sequencer
+            .position()
+            .filter(|at| at.offset > 0)
     }
 }
 
@@ -241,10 +237,9 @@ impl Dispatcher {
         publication: Arc<Publication>,
     ) {
         let follower = self.control.follower(log);
-        let memory = AHEAD.saturating_sub(follower.sequencer.ahead_weight());
-        let step = follower
-            .sequencer
-            .receive(at.epoch, at.offset, publication, memory);
+        let sequencer = &mut follower.follower.sequencer;
+        let memory = AHEAD.saturating_sub(sequencer.ahead_weight());
+        let step = sequencer.receive(at.epoch, at.offset, publication, memory);
         follower.queue_if_due(&mut self.turn);
         if let Some(Step::Deliver(_, publication)) = step {
             self.apply_command(now, log, &publication);
@@ -259,24 +254,12 @@ impl Dispatcher {
         result: Result<Page, Refused>,
     ) {
         let follower = self.control.follower(log);
-        if follower
-            .ticket
-            .take_if(|expected| *expected == ticket)
-            .is_none()
-        {
-            return;
-        }
-        let page = match result {
-            Ok(page) => page,
-            Err(why) => {
-                follower.sequencer.failed();
-                (self.turn.log_reads).retry(LogKey::Control(log), why, now.instant);
-                return;
-            }
-        };
+        let key = follower.key();
+        let reply = (follower.follower).take_reply(&mut self.turn, key, ticket, result);
+        let Some(Ok(page)) = reply else { return };
         let (delivered, mut steps) = (follower.delivered(), Vec::new());
-        follower.sequencer.on_page(page, &mut steps);
-        follower.known |= follower.sequencer.is_settled();
+        follower.follower.sequencer.on_page(page, &mut steps);
+        follower.known |= follower.follower.sequencer.is_settled();
         follower.queue_if_due(&mut self.turn);
         for step in steps {
             match step {

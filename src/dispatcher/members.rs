@@ -152,7 +152,7 @@ impl Dispatcher {
         {
             self.personal -= usize::from(room.name.owner().is_some());
             self.turn.recent_used -= room.state.recent.weight();
-            self.turn.ahead_used -= room.state.sequencer.ahead_weight();
+            self.turn.ahead_used -= room.state.follower.sequencer.ahead_weight();
             self.forget_list(room.state.presence);
             self.turn.log_reads.end_pause(LogKey::Room(key));
             self.turn.list_reads.end_pause(key);

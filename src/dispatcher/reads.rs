@@ -30,7 +30,7 @@ impl Dispatcher {
 
     pub(super) fn retry_reads(&mut self) {
         for key in self.turn.log_reads.take_retries(self.turn.now) {
-            self.turn.log_reads.queue(key);
+            self.turn.queue_read(key);
         }
     }
 
@@ -74,7 +74,9 @@ impl Dispatcher {
             self.next_compare = next;
             if let Some((room, turn)) = self.room(key) {
                 room.expire_recent(turn);
-                if room.state.sequencer.position().is_some() && room.state.sequencer.is_settled() {
+                if room.state.follower.sequencer.position().is_some()
+                    && room.state.follower.sequencer.is_settled()
+                {
                     room.make_due(turn);
                 }
             }

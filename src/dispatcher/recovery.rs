@@ -14,8 +14,9 @@
 use bytes::BytesMut;
 
 use super::cursor::{Cursor, LogCheck, Membership, Want};
+use super::follower::PAGE;
 use super::pending::PendingRead;
-use super::room::{PAGE, Room, RoomState, own_message};
+use super::room::{Room, RoomState, own_message};
 use super::turn::Turn;
 use crate::broker::{Page, Range, Refused, Sender};
 use crate::model::epochs::PositionStatus;
@@ -58,14 +59,14 @@ impl Room {
     /// has drained or a read has returned.
     pub fn settle(&mut self, turn: &mut Turn, session: SessionId, check: LogCheck) {
         self.expire_recent(turn);
-        let Some(position) = self.state.sequencer.position() else {
+        let Some(position) = self.state.follower.sequencer.position() else {
             return;
         };
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
         };
         if let Want::Since(since) = cursor.want {
-            match self.state.sequencer.status(since) {
+            match self.state.follower.sequencer.status(since) {
                 PositionStatus::Valid => cursor.want = Want::After(since),
                 PositionStatus::AboveEnd(offset) => {
                     // The messages that the client received there were lost, and their offsets are
@@ -84,7 +85,7 @@ impl Room {
             }
             Want::After(_) if !cursor.has_room(turn.quarter()) => {}
             Want::After(at) if at.epoch != position.epoch => {
-                match self.state.sequencer.end_of(at.epoch) {
+                match self.state.follower.sequencer.end_of(at.epoch) {
                     Some(end) if at.offset >= end => self.pass_end(turn, session, position, end),
                     Some(_) => self.send_page_or_read(turn, session, position),
                     // So many epochs have ended meanwhile that this one is no longer kept.
@@ -208,14 +209,17 @@ impl Room {
         let RoomState {
             cursors,
             recent,
-            sequencer,
+            follower,
             ..
         } = &mut self.state;
         let Some(cursor) = cursors.get_mut(&session) else {
             return;
         };
         // A page does not cross the end of an epoch: a gap comes there.
-        let end = sequencer.end_of(at.epoch).filter(|_| at.epoch != top.epoch);
+        let end = follower
+            .sequencer
+            .end_of(at.epoch)
+            .filter(|_| at.epoch != top.epoch);
         let Some(run) = recent.run_at(at.offset + 1) else {
             return;
         };
@@ -332,7 +336,7 @@ impl Room {
             }
         };
         self.state.seek_exactly = false;
-        let Some(position) = self.state.sequencer.position() else {
+        let Some(position) = self.state.follower.sequencer.position() else {
             return;
         };
         if page.top.epoch != position.epoch || page.top.offset < position.offset {

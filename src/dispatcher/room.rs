@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::cursor::{Cursor, LogCheck, Membership};
-use super::pending::PendingRead;
+use super::follower::LogFollower;
 use super::read_scheduler::LogKey;
 use super::turn::Turn;
 use crate::broker::{Page, Publication, Refused};
@@ -19,23 +19,19 @@ use crate::model::retention::LogLimits;
 use crate::presence::MemberList;
 use crate::protocol::{Message, Protocol};
 
-/// Maximum number of messages in one read.
-pub const PAGE: usize = 256;
-
 /// A room with this node's state of it.
 pub type Room = rooms::Room<RoomState, Membership>;
 
 /// The node's state of a room.
 #[derive(Debug, Default)]
 pub struct RoomState {
-    pub sequencer: Sequencer,
+    pub follower: LogFollower,
     pub recent: Recent,
     /// Publications of this turn that have not been flushed.
     batch: Batch,
     /// The members that are behind; all others are live.
     pub cursors: NumberMap<SessionId, Cursor>,
-    /// The reads in flight: the node's own, and the one that all cursors share.
-    pub sequencer_ticket: Option<Ticket>,
+    /// The read in flight that all cursors share.
     pub seek_ticket: Option<Ticket>,
     /// A cursor needs messages that are not in memory.
     pub seek: bool,
@@ -139,13 +135,12 @@ impl Room {
 
     /// Makes a comparison of the room with its log due.
     pub fn make_due(&mut self, turn: &mut Turn) {
-        self.state.sequencer.make_due();
-        self.queue_read_if_due(turn);
+        self.state.follower.make_due(turn, LogKey::Room(self.key));
     }
 
     /// Queues the room for a read of its log.
     pub fn queue_read(&self, turn: &mut Turn) {
-        turn.log_reads.queue(LogKey::Room(self.key));
+        turn.queue_read(LogKey::Room(self.key));
     }
 
     /// The read of the room's log failed.
@@ -154,38 +149,24 @@ impl Room {
     }
 
     fn queue_read_if_due(&mut self, turn: &mut Turn) {
-        if self.state.sequencer.is_due() {
-            self.queue_read(turn);
-        }
+        let follower = &self.state.follower;
+        follower.queue_if_due(turn, LogKey::Room(self.key));
     }
 
     /// Starts the reads that the room needs.
     pub fn start_reads(&mut self, turn: &mut Turn) {
-        if self.state.sequencer.is_due() {
-            let range = self.state.sequencer.next_read();
-            let pending = PendingRead::Sequencer(LogKey::Room(self.key));
-            let ticket = turn.read_log(pending, &self.name, range, PAGE);
-            self.state.sequencer_ticket = Some(ticket);
-        }
+        let (follower, key) = (&mut self.state.follower, LogKey::Room(self.key));
+        follower.read_if_due(turn, key, &self.name);
         self.start_seek(turn);
     }
 
-    /// Handles the reply to the node's own read. A reply to an earlier read, or of a former room
-    /// with the same key, is ignored.
+    /// Handles the reply to the node's own read.
     pub fn on_page(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
-        if self
-            .state
-            .sequencer_ticket
-            .take_if(|expected| *expected == ticket)
-            .is_none()
-        {
-            return;
-        }
-        let page = match result {
-            Ok(page) => page,
-            Err(why) => {
-                self.state.sequencer.failed();
-                self.retry_read(turn, why);
+        let (follower, key) = (&mut self.state.follower, LogKey::Room(self.key));
+        let page = match follower.take_reply(turn, key, ticket, result) {
+            None => return,
+            Some(Ok(page)) => page,
+            Some(Err(why)) => {
                 if why == Refused::Newer {
                     self.mark_unreadable(turn);
                 }
@@ -193,14 +174,14 @@ impl Room {
             }
         };
         let mut steps = Vec::new();
-        let former = self.state.sequencer.position();
+        let former = self.state.follower.sequencer.position();
         let (top, expires_in) = (page.top, page.expires_in);
         self.change_sequencer(turn, |sequencer| sequencer.on_page(page, &mut steps));
         // The epoch of the live members: the sequencer itself is already at the end of the steps.
         let mut epoch = former
-            .or(self.state.sequencer.position())
+            .or(self.state.follower.sequencer.position())
             .map(|at| at.epoch);
-        let check = if self.state.sequencer.is_settled() {
+        let check = if self.state.follower.sequencer.is_settled() {
             LogCheck::Complete
         } else {
             LogCheck::Pending
@@ -267,7 +248,7 @@ impl Room {
     /// A read has returned how long the log is kept; the recent messages are kept as long. If the
     /// page is older than what was delivered, they already have a later time.
     pub fn note_expiry(&mut self, turn: &Turn, top: Position, expires_in: Duration) {
-        if self.state.sequencer.position() == Some(top) {
+        if self.state.follower.sequencer.position() == Some(top) {
             self.state.recent.expires = Some(turn.now + expires_in);
         }
     }
@@ -286,9 +267,9 @@ impl Room {
         turn: &mut Turn,
         change: impl FnOnce(&mut Sequencer) -> T,
     ) -> T {
-        turn.ahead_used -= self.state.sequencer.ahead_weight();
-        let changed = change(&mut self.state.sequencer);
-        turn.ahead_used += self.state.sequencer.ahead_weight();
+        turn.ahead_used -= self.state.follower.sequencer.ahead_weight();
+        let changed = change(&mut self.state.follower.sequencer);
+        turn.ahead_used += self.state.follower.sequencer.ahead_weight();
         changed
     }
 

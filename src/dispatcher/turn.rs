@@ -106,6 +106,14 @@ impl Turn {
         }
     }
 
+    /// Queues a log for a read. Control logs come before all rooms: a command must not wait for them.
+    pub fn queue_read(&mut self, key: LogKey) {
+        match key {
+            LogKey::Control(_) => self.log_reads.queue_first(key),
+            LogKey::Room(_) => self.log_reads.queue(key),
+        }
+    }
+
     /// Starts a read of a log for the node itself.
     pub fn read_log(
         &mut self,

@@ -1,0 +1,66 @@
+//! The node's position in a log that it follows, of a room or of control commands, and the read
+//! that brings it up to date.
+
+use super::pending::PendingRead;
+use super::read_scheduler::LogKey;
+use super::turn::Turn;
+use crate::broker::{Page, Refused};
+use crate::dispatcher::sequencer::Sequencer;
+use crate::model::id::{RoomName, Ticket};
+
+/// Maximum number of messages in one read.
+pub const PAGE: usize = 256;
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub struct LogFollower {
+    pub sequencer: Sequencer,
+    /// The read in flight.
+    ticket: Option<Ticket>,
+}
+
+impl LogFollower {
+    pub fn new(sequencer: Sequencer) -> Self {
+        Self {
+            sequencer,
+            ticket: None,
+        }
+    }
+
+    /// Makes a comparison with the log due.
+    pub fn make_due(&mut self, turn: &mut Turn, key: LogKey) {
+        self.sequencer.make_due();
+        self.queue_if_due(turn, key);
+    }
+
+    pub fn queue_if_due(&self, turn: &mut Turn, key: LogKey) {
+        if self.sequencer.is_due() {
+            turn.queue_read(key);
+        }
+    }
+
+    /// Starts the read, if one is due.
+    pub fn read_if_due(&mut self, turn: &mut Turn, key: LogKey, log: &RoomName) {
+        if self.sequencer.is_due() {
+            let range = self.sequencer.next_read();
+            self.ticket = Some(turn.read_log(PendingRead::Sequencer(key), log, range, PAGE));
+        }
+    }
+
+    /// Takes the reply to the read. `None` for a reply to an earlier read, or of a former room with
+    /// the same key. A read that failed is repeated.
+    pub fn take_reply(
+        &mut self,
+        turn: &mut Turn,
+        key: LogKey,
+        ticket: Ticket,
+        result: Result<Page, Refused>,
+    ) -> Option<Result<Page, Refused>> {
+        self.ticket.take_if(|expected| *expected == ticket)?;
+        if let Err(why) = result {
+            self.sequencer.failed();
+            turn.log_reads.retry(key, why, turn.now);
+        }
+        Some(result)
+    }
+}
