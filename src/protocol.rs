@@ -4,14 +4,13 @@
 
 pub mod depth;
 pub mod disconnect;
+pub mod encoder;
 pub mod frame;
 pub mod native;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
 
 use crate::model::cluster_query::{ClusterQuery, QueryResult};
 use crate::model::control::ControlCommand;
@@ -20,6 +19,8 @@ use crate::model::identity::Credentials;
 use crate::model::member::{Info, MemberPage, MembersQuery};
 use crate::model::publication::{HistoryQuery, Publication, Publish, Refused};
 use crate::model::rights::Denied;
+use encoder::Encoder;
+use native::NativeEncoder;
 
 /// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader
 /// preserves it.
@@ -317,33 +318,10 @@ impl Protocol {
         }
     }
 
-    /// The reply as one whole frame.
-    pub fn reply(self, id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
+    /// The encoder that all sessions of this protocol share.
+    pub fn encoder(self) -> &'static dyn Encoder {
         match self {
-            Protocol::Native => native::reply(id, reply),
-        }
-    }
-
-    /// The push as one whole frame.
-    pub fn push(self, push: &Push<'_>) -> Bytes {
-        match self {
-            Protocol::Native => native::push(push),
-        }
-    }
-
-    /// Appends the message as one frame. This is the hot path: it is called once for all members
-    /// with this protocol.
-    pub fn message(self, message: &Message<'_>, frames: &mut BytesMut) {
-        match self {
-            Protocol::Native => native::message(message, frames),
-        }
-    }
-
-    /// Appends the sender's form of its own message with `others`: its position, without the
-    /// data.
-    pub fn own_message(self, room: &RoomName, offset: Option<u64>, frames: &mut BytesMut) {
-        match self {
-            Protocol::Native => native::own_message(room, offset, frames),
+            Protocol::Native => &NativeEncoder,
         }
     }
 }

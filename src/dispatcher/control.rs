@@ -364,7 +364,8 @@ impl Dispatcher {
         }
         self.remove_member(session, room);
         if let Some(client) = self.sessions.get(&session) {
-            let frames = client.protocol.push(&Push::Removed { room, reason });
+            let encoder = client.protocol.encoder();
+            let frames = encoder.push(&Push::Removed { room, reason });
             self.turn.send(session, &client.outbox, frames);
         }
     }

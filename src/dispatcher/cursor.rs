@@ -153,7 +153,7 @@ impl Cursor {
         turn.send(
             session,
             &self.member.outbox,
-            self.member.protocol.reply(id, reply),
+            self.member.protocol.encoder().reply(id, reply),
         );
     }
 

@@ -90,7 +90,7 @@ impl Dispatcher {
         let jitter = spread.max(Duration::from_millis(50)).as_millis() as u64;
         let retry = Duration::from_millis(self.random.u64(..=jitter));
         if let Some(client) = self.sessions.get(&session) {
-            let bye = client.protocol.push(&Push::Bye {
+            let bye = client.protocol.encoder().push(&Push::Bye {
                 reason: "draining",
                 retry,
             });

@@ -10,7 +10,8 @@ use super::{Dispatcher, Now};
 use crate::broker::{Change, MemberPage, MembersQuery, MembersRequest, Refused, Request};
 use crate::model::id::{RoomName, Ticket};
 use crate::presence::{ListQuery, MemberChange, MemberList};
-use crate::protocol::{Protocol, Push};
+use crate::protocol::Push;
+use crate::protocol::encoder::Encoder;
 
 /// Maximum bytes of changes, of all rooms together, that wait for the lists they change.
 const AHEAD_MEMORY: usize = 16 << 20;
@@ -120,12 +121,12 @@ impl Room {
         let anew = MemberChange::Anew {
             version: last.version(),
         };
-        self.encode_event(turn, |protocol| {
+        self.encode_event(turn, |encoder| {
             let mut frames = BytesMut::new();
             for one in changes {
-                frames.extend_from_slice(&encode(protocol, &name, one));
+                frames.extend_from_slice(&encode(encoder, &name, one));
                 if frames.len() > quarter {
-                    return encode(protocol, &name, &anew);
+                    return encode(encoder, &name, &anew);
                 }
             }
             frames.freeze()
@@ -133,8 +134,8 @@ impl Room {
     }
 }
 
-fn encode(protocol: Protocol, room: &RoomName, change: &MemberChange) -> Bytes {
-    protocol.push(&match change {
+fn encode(encoder: &dyn Encoder, room: &RoomName, change: &MemberChange) -> Bytes {
+    encoder.push(&match change {
         MemberChange::Joined {
             user,
             info,

@@ -190,7 +190,7 @@ impl Room {
         member: &Membership,
         position: Position,
     ) {
-        let gap = member.protocol.push(&Push::Gap {
+        let gap = member.protocol.encoder().push(&Push::Gap {
             room: &self.name,
             position,
         });
@@ -230,6 +230,7 @@ impl Room {
         let Membership {
             outbox, protocol, ..
         } = &cursor.member;
+        let encoder = protocol.encoder();
         let mut frames = BytesMut::new();
         let mut last = at;
         for (offset, publication) in run.after(at.offset, usize::MAX) {
@@ -243,9 +244,9 @@ impl Room {
             };
             match publication.except {
                 Some(sender) if sender == own => {
-                    frames.extend_from_slice(&own_message(&message, *protocol));
+                    frames.extend_from_slice(&own_message(&message, encoder));
                 }
-                _ => protocol.message(&message, &mut frames),
+                _ => encoder.message(&message, &mut frames),
             }
             last.offset = offset;
         }

@@ -17,6 +17,7 @@ use crate::model::history::Recent;
 use crate::model::id::{NumberMap, Position, SessionId, Ticket};
 use crate::model::retention::LogLimits;
 use crate::presence::MemberList;
+use crate::protocol::encoder::Encoder;
 use crate::protocol::{Message, Protocol};
 
 /// A room with this node's state of it.
@@ -305,11 +306,12 @@ impl Room {
                 continue;
             }
             let frames = &mut batch.frames[protocol.index()];
+            let encoder = protocol.encoder();
             let start = frames.len();
-            protocol.message(&message, frames);
+            encoder.message(&message, frames);
             if let Some(sender) = own {
                 let (session, part) = (sender.session, start..frames.len());
-                let own = own_message(&message, protocol);
+                let own = own_message(&message, encoder);
                 batch.except.push(Excluded {
                     session,
                     protocol,
@@ -323,7 +325,7 @@ impl Room {
 
     /// Encodes a presence event into the batch. Members that are behind receive it too, at once,
     /// because it has no offset.
-    pub fn encode_event(&mut self, turn: &mut Turn, frames: impl Fn(Protocol) -> Bytes) {
+    pub fn encode_event(&mut self, turn: &mut Turn, frames: impl Fn(&dyn Encoder) -> Bytes) {
         let RoomState {
             batch,
             members_by_protocol,
@@ -332,7 +334,7 @@ impl Room {
         let (was_empty, before) = (batch.is_empty(), batch.bytes());
         for protocol in Protocol::ALL {
             if members_by_protocol[protocol.index()] > 0 {
-                let frames = frames(protocol);
+                let frames = frames(protocol.encoder());
                 batch.frames[protocol.index()].extend_from_slice(&frames);
                 batch.events[protocol.index()].extend_from_slice(&frames);
             }
@@ -416,10 +418,10 @@ impl Room {
 
 /// The frame that replaces a message at the sender that excluded itself. It carries the position;
 /// an ephemeral message has none, so the frame is empty.
-pub fn own_message(message: &Message<'_>, protocol: Protocol) -> Bytes {
+pub fn own_message(message: &Message<'_>, encoder: &dyn Encoder) -> Bytes {
     let mut own = BytesMut::new();
     if message.offset.is_some() {
-        protocol.own_message(message.room, message.offset, &mut own);
+        encoder.own_message(message.room, message.offset, &mut own);
     }
     own.freeze()
 }

@@ -46,7 +46,7 @@ impl Dispatcher {
     ) {
         outbox.note_received();
         let name = self.sender(id).to_string();
-        outbox.offer(protocol.push(&Push::Welcome {
+        outbox.offer(protocol.encoder().push(&Push::Welcome {
             session: &name,
             node: &self.turn.settings.node,
             user: identity.as_ref().map(|identity| &identity.user),
@@ -171,7 +171,8 @@ impl Dispatcher {
         let Some(client) = self.sessions.get(&session) else {
             return;
         };
-        if client.outbox.offer(client.protocol.reply(id, reply)) == Offer::Full {
+        let frames = client.protocol.encoder().reply(id, reply);
+        if client.outbox.offer(frames) == Offer::Full {
             self.turn.slow.push(session);
         }
     }

@@ -8,4 +8,4 @@ mod encode;
 mod tests;
 
 pub use decode::{decode, too_deep};
-pub use encode::{bare, message, own_message, push, reply};
+pub use encode::{NativeEncoder, bare};

@@ -167,7 +167,7 @@ impl Reader<'_> {
                 Err(error) => {
                     self.context.node.metrics.errors_total.count(error.code);
                     // As above: the dispatcher detects a slow reader by itself.
-                    let reply = self.protocol.reply(id, &Reply::Error(&error));
+                    let reply = self.protocol.encoder().reply(id, &Reply::Error(&error));
                     self.context.outbox.offer(reply);
                 }
             }

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use switchboard::model::identity::Credentials;
 use switchboard::model::member::MembersQuery;
 use switchboard::model::publication::HistoryQuery;
-use switchboard::protocol::native::{decode, reply};
+use switchboard::protocol::encoder::Encoder;
+use switchboard::protocol::native::{NativeEncoder, decode};
 use switchboard::protocol::{ClientRequest, Command, Reply, RequestId};
 
 pub fn any_command(input: &[u8]) {
@@ -19,7 +20,7 @@ pub fn any_command(input: &[u8]) {
             assert_eq!(format!("{again:?}"), format!("{read:?}"));
         }
         Err(error) => {
-            let frame = reply(read.id, &Reply::Error(error));
+            let frame = NativeEncoder.reply(read.id, &Reply::Error(error));
             // A reason names the fault, and repeats little of the input.
             assert!(frame.len() < 1024, "{} bytes: {error:?}", frame.len());
         }

@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 use crate::model::id::{Epoch, Position, RoomName, UserName};
 use crate::model::member::Member;
 use crate::model::publication::Publication;
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::encoder::Encoder;
 use crate::protocol::{Message, Push, Reply, RequestId, frame};
 
 /// The JSON of replies and pushes; messages are encoded by hand below.
@@ -139,21 +141,63 @@ impl<'a> Listed<'a> {
     }
 }
 
-/// A reply as one frame.
-pub fn reply(id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
-    let id = id.map(|id| id.0);
-    encode(&match reply {
-        Reply::Pong => Json::Pong { id },
-        Reply::Error(error) => Json::Error {
-            id,
-            code: error.code.as_str(),
-            reason: &error.reason,
-        },
-        reply => Json::Ok {
-            id,
-            answer: answer(reply),
-        },
-    })
+/// Encodes replies, pushes and messages of the native protocol.
+pub struct NativeEncoder;
+
+impl Encoder for NativeEncoder {
+    fn reply(&self, id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
+        let id = id.map(|id| id.0);
+        encode(&match reply {
+            Reply::Pong => Json::Pong { id },
+            Reply::Error(error) => Json::Error {
+                id,
+                code: error.code.as_str(),
+                reason: &error.reason,
+            },
+            reply => Json::Ok {
+                id,
+                answer: answer(reply),
+            },
+        })
+    }
+
+    fn push(&self, push: &Push<'_>) -> Bytes {
+        encode(&json_of(push))
+    }
+
+    /// Encoded by hand because every delivery passes here; the alphabets of names need no escaping.
+    fn message(&self, message: &Message<'_>, frames: &mut BytesMut) {
+        let publication = message.publication;
+        frames.reserve(publication.data.get().len() + 192);
+        frame::text(frames, |out| {
+            head(message.room, message.offset, out);
+            if let Some(user) = &publication.user {
+                out.put_slice(b",\"user\":\"");
+                out.put_slice(user.as_str().as_bytes());
+                out.put_slice(b"\"");
+            }
+            out.put_slice(b",\"time\":");
+            number(publication.time, out);
+            out.put_slice(b",\"data\":");
+            out.put_slice(publication.data.get().as_bytes());
+            out.put_slice(b"}");
+        });
+    }
+
+    fn own_message(&self, room: &RoomName, offset: Option<u64>, frames: &mut BytesMut) {
+        frame::text(frames, |out| {
+            head(room, offset, out);
+            out.put_slice(b",\"own\":true}");
+        });
+    }
+
+    fn ping(&self) -> Bytes {
+        frame::EMPTY_PING
+    }
+
+    fn close(&self, disconnect: Disconnect) -> Bytes {
+        frame::close(disconnect)
+    }
 }
 
 /// The fields of a reply without `type` and `id`, as one JSON object, for the HTTP API.
@@ -242,9 +286,8 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// A push as one frame.
-pub fn push(push: &Push<'_>) -> Bytes {
-    encode(&match push {
+fn json_of<'a>(push: &Push<'a>) -> Json<'a> {
+    match push {
         Push::Welcome {
             session,
             node,
@@ -293,7 +336,7 @@ pub fn push(push: &Push<'_>) -> Bytes {
             reason,
             retry: retry.as_millis() as u64,
         },
-    })
+    }
 }
 
 fn encode(json: &Json<'_>) -> Bytes {
@@ -304,34 +347,6 @@ fn encode(json: &Json<'_>) -> Bytes {
         debug_assert!(written.is_ok());
     });
     frames.freeze()
-}
-
-/// Appends a message as one frame. Encoded by hand because every delivery passes here; the
-/// alphabets of names need no escaping.
-pub fn message(message: &Message<'_>, frames: &mut BytesMut) {
-    let publication = message.publication;
-    frames.reserve(publication.data.get().len() + 192);
-    frame::text(frames, |out| {
-        head(message.room, message.offset, out);
-        if let Some(user) = &publication.user {
-            out.put_slice(b",\"user\":\"");
-            out.put_slice(user.as_str().as_bytes());
-            out.put_slice(b"\"");
-        }
-        out.put_slice(b",\"time\":");
-        number(publication.time, out);
-        out.put_slice(b",\"data\":");
-        out.put_slice(publication.data.get().as_bytes());
-        out.put_slice(b"}");
-    });
-}
-
-/// Appends the sender's form of its own message with `others`: its position, without the data.
-pub fn own_message(room: &RoomName, offset: Option<u64>, frames: &mut BytesMut) {
-    frame::text(frames, |out| {
-        head(room, offset, out);
-        out.put_slice(b",\"own\":true}");
-    });
 }
 
 fn head(room: &RoomName, offset: Option<u64>, out: &mut BytesMut) {

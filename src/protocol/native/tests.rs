@@ -8,6 +8,7 @@ use crate::model::id::{Epoch, Position, RoomName, UserName};
 use crate::model::identity::Credentials;
 use crate::model::member::{Info, Member, MembersQuery};
 use crate::model::publication::{HistoryQuery, Publication};
+use crate::protocol::encoder::Encoder;
 use crate::protocol::{
     ClientRequest, Code, Command, CommandError, HISTORY_DEFAULT, Joined, Message, Push, Reply,
     RequestId,
@@ -135,7 +136,7 @@ fn replies_and_pushes_are_flat_with_type_first() {
         top: 43,
         recovered: Some(true),
     };
-    let frame = reply(Some(RequestId(2)), &Reply::Joined(joined));
+    let frame = NativeEncoder.reply(Some(RequestId(2)), &Reply::Joined(joined));
     assert!(frame[2..].starts_with(br#"{"type":"ok","id":2,"#));
     assert_eq!(
         json(&frame),
@@ -143,10 +144,10 @@ fn replies_and_pushes_are_flat_with_type_first() {
     );
     let error = CommandError::new(Code::Forbidden, "use \"quotes\"\n");
     assert_eq!(
-        json(&reply(None, &Reply::Error(&error))),
+        json(&NativeEncoder.reply(None, &Reply::Error(&error))),
         serde_json::json!({"type":"error","code":"forbidden","reason":"use \"quotes\"\n"})
     );
-    let push_frame = push(&Push::Welcome {
+    let push_frame = NativeEncoder.push(&Push::Welcome {
         session: "s",
         node: "a",
         user: None,
@@ -168,7 +169,7 @@ fn messages_are_valid_json_with_the_data_verbatim() {
         data: RawValue::from_string(r#"{"text": "hi \u0000"}"#.into()).unwrap(),
     };
     let mut frames = BytesMut::new();
-    message(
+    NativeEncoder.message(
         &Message {
             room: &room,
             offset: Some(42),
@@ -181,7 +182,7 @@ fn messages_are_valid_json_with_the_data_verbatim() {
         br#"{"type":"message","room":"lobby","offset":42,"user":"ada","time":1764000000123,"data":{"text": "hi \u0000"}}"#
     );
     let mut frames = BytesMut::new();
-    own_message(&room, Some(44), &mut frames);
+    NativeEncoder.own_message(&room, Some(44), &mut frames);
     assert_eq!(
         json(&frames),
         serde_json::json!({"type":"message","room":"lobby","offset":44,"own":true})
@@ -260,7 +261,7 @@ fn presence_pushes_are_flat() {
     let info: Info = RawValue::from_string(r#"{"name":"Ada"}"#.into())
         .unwrap()
         .into();
-    let joined = push(&Push::Joined {
+    let joined = NativeEncoder.push(&Push::Joined {
         room: &room,
         user: &user,
         info: Some(&info),
@@ -283,7 +284,7 @@ fn presence_pushes_are_flat() {
         more: true,
     };
     let room = &room;
-    let reply = reply(Some(RequestId(6)), &Reply::Members { room, page: &page });
+    let reply = NativeEncoder.reply(Some(RequestId(6)), &Reply::Members { room, page: &page });
     assert_eq!(
         json(&reply),
         serde_json::json!({"type":"ok","id":6,"room":"lobby","version":9,"count":5,"anonymous":3,"more":true,
