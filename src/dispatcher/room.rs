@@ -14,7 +14,7 @@ use crate::broker::{Page, Publication, Refused};
 use crate::dispatcher::rooms;
 use crate::dispatcher::sequencer::{Sequencer, Step};
 use crate::model::history::Recent;
-use crate::model::id::{NumberMap, Position, SessionId, Ticket};
+use crate::model::id::{NumberMap, NumberSet, Position, SessionId, Ticket};
 use crate::model::retention::LogLimits;
 use crate::presence::MemberList;
 use crate::protocol::encoder::Encoder;
@@ -84,21 +84,13 @@ impl Batch {
         self.messages == 0 && self.events.iter().all(BytesMut::is_empty)
     }
 
-    /// The frames for each sender that excluded itself from its publications.
-    fn for_senders(&self) -> NumberMap<SessionId, Bytes> {
-        let mut senders = NumberMap::default();
-        for Excluded {
-            session, protocol, ..
-        } in &self.except
-        {
-            let frames = senders.entry(*session);
-            frames.or_insert_with(|| self.without_own(*session, *protocol));
-        }
-        senders
+    /// The senders that excluded themselves from some of the publications.
+    fn excluded_senders(&self) -> NumberSet<SessionId> {
+        self.except.iter().map(|except| except.session).collect()
     }
 
-    fn without_own(&self, session: SessionId, protocol: Protocol) -> Bytes {
-        let all = &self.frames[protocol.index()];
+    /// The frames of a protocol for a sender that excluded itself.
+    fn without_own(&self, all: &[u8], session: SessionId, protocol: Protocol) -> Bytes {
         let mut frames = BytesMut::with_capacity(all.len());
         let mut copied = 0;
         for except in &self.except {
@@ -351,7 +343,7 @@ impl Room {
             return;
         }
         let mut batch = std::mem::take(&mut self.state.batch);
-        let senders = batch.for_senders();
+        let senders = batch.excluded_senders();
         let frames = std::mem::take(&mut batch.frames).map(BytesMut::freeze);
         let events = std::mem::take(&mut batch.events).map(BytesMut::freeze);
         let cursors = &self.state.cursors;
@@ -366,10 +358,15 @@ impl Room {
                 continue;
             }
             live += 1;
-            let all = &frames[member.value.protocol.index()];
-            let frames = senders.get(&member.session).unwrap_or(all);
+            let protocol = member.value.protocol;
+            let all = &frames[protocol.index()];
+            let frames = if senders.contains(&member.session) {
+                batch.without_own(all, member.session, protocol)
+            } else {
+                all.clone()
+            };
             if !frames.is_empty() {
-                turn.send(member.session, &member.value.outbox, frames.clone());
+                turn.send(member.session, &member.value.outbox, frames);
             }
         }
         turn.metrics.delivered_total.add(live * batch.messages);
