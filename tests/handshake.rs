@@ -460,7 +460,10 @@ fn a_panic_in_one_connection_ends_that_connection_alone() {
         });
 
         let mut client = FrameClient::open(address, "/ws").await;
-        let Event::Opened { outbox, .. } = next().await else {
+        let Event::Opened {
+            protocol, outbox, ..
+        } = next().await
+        else {
             panic!("the client is not opened")
         };
 
@@ -499,7 +502,7 @@ fn a_panic_in_one_connection_ends_that_connection_alone() {
         client.send(frame(TEXT, PING_COMMAND)).await;
         let asked = next().await;
         assert!(matches!(asked, Event::Command { .. }), "{asked:?}");
-        outbox.end(Disconnect::Draining);
+        outbox.end(protocol.encoder().close(Disconnect::Draining), false);
         assert_eq!(client.closed().await, Some(3001));
     });
 }

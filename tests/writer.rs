@@ -12,7 +12,6 @@ use futures::io::{AsyncRead, AsyncWrite};
 use switchboard::dispatcher::Event;
 use switchboard::dispatcher::outbox::Offer;
 use switchboard::protocol::disconnect::Disconnect;
-use switchboard::protocol::frame;
 use switchboard::transport::{Counted, ListenerKind, Socket, serve};
 
 use crate::support::bare_node::node_of;
@@ -106,7 +105,10 @@ fn socket_that_accepts_few_bytes_receives_everything_once_in_order() {
         let (socket, peer) = (Trickle::default(), ([127, 0, 0, 1], 1).into());
         serve(node, socket.clone(), peer, ListenerKind::Public, counted).await;
         let Event::Opened {
-            session, outbox, ..
+            session,
+            protocol,
+            outbox,
+            ..
         } = next().await
         else {
             panic!("the session is not opened")
@@ -126,8 +128,9 @@ fn socket_that_accepts_few_bytes_receives_everything_once_in_order() {
                 "{event:?}"
             );
         }
-        outbox.end(Disconnect::Draining);
-        offered.extend_from_slice(&frame::close(Disconnect::Draining));
+        let close = protocol.encoder().close(Disconnect::Draining);
+        offered.extend_from_slice(&close);
+        outbox.end(close, false);
         eventually("the close", || socket.ends().closed).await;
 
         let taken = socket.ends().taken.clone();

@@ -1,4 +1,5 @@
-//! The outbox: the bounded queue between a session and the writer of its connection.
+//! The outbox: the bounded queue between a session and the writer of its connection. It carries
+//! bytes, and neither end looks into them: frames of a WebSocket or of another kind of stream.
 //!
 //! It is one lock and not a flume channel, because every connection has one and every delivery goes
 //! through it. A queue with one reader, which is mostly empty or holds one buffer, needs neither a
@@ -13,9 +14,6 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::protocol::disconnect::Disconnect;
-use crate::protocol::frame;
-
 /// The result of offering frames to an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
@@ -23,8 +21,8 @@ pub enum Offer {
     /// The bound is or was reached: the caller must disconnect the session as slow, after its
     /// present work. From now on nothing fits, so that no client receives frames behind a hole.
     Full,
-    /// The writer has ended, and the session's `Closed` will follow; or the close frame is queued,
-    /// and nothing may follow it.
+    /// The writer has ended, and the session's `Closed` will follow; or the outbox was ended, and
+    /// nothing may follow.
     Gone,
 }
 
@@ -65,10 +63,9 @@ pub enum Next {
     Write,
     /// Notify the dispatcher that the queue has been written, as it asked.
     NotifyDrained,
-    /// Write the last frame of the connection: a close frame, or nothing when the client has
-    /// closed.
+    /// Write the last bytes of the connection: none when the client has closed.
     End(Bytes),
-    /// The outbox was dropped without a close frame.
+    /// The outbox was dropped without an end.
     Gone,
 }
 
@@ -77,7 +74,7 @@ pub enum Next {
 pub enum Chunk {
     /// Whole frames, to be written as they are.
     Frames(Bytes),
-    /// The last frame of the connection: a close frame, or nothing when the client has closed.
+    /// The last bytes of the connection: none when the client has closed.
     End(Bytes),
 }
 
@@ -87,8 +84,6 @@ struct Shared {
     limits: OutboxLimits,
     /// Number of [`Outbox`] handles.
     handles: AtomicUsize,
-    /// Drop queued frames: only the close frame still matters.
-    discard: AtomicBool,
     /// The reader received bytes since the last ping.
     received: AtomicBool,
     /// The reader does not read at present, because it is throttled.
@@ -128,8 +123,9 @@ struct Queue {
 enum Ending {
     #[default]
     Open,
-    /// Behind the queued frames, with a close frame of this code, if any.
-    Queued(Option<Disconnect>),
+    /// The last chunk in the queue holds the last bytes of the connection, or none. It is not
+    /// bounded and not counted.
+    Queued,
     Over,
 }
 
@@ -143,7 +139,6 @@ pub fn outbox(
         queue: Mutex::default(),
         limits,
         handles: AtomicUsize::new(1),
-        discard: AtomicBool::new(false),
         received: AtomicBool::new(false),
         paused: AtomicBool::new(false),
         hang_up: Box::new(hang_up),
@@ -157,14 +152,16 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn finish(&self, why: Option<Disconnect>) {
+    fn end(&self, last: Bytes, discard: bool) {
         let mut queue = self.queue();
-        if queue.ending == Ending::Open {
-            queue.ending = Ending::Queued(why);
-            let discards = why.is_some_and(Disconnect::discards_outbox);
-            self.discard.store(discards, Ordering::Release);
-            queue.wake();
+        if queue.ending != Ending::Open {
+            return;
         }
+        let discarded = discard.then(|| queue.discard());
+        queue.ending = Ending::Queued;
+        queue.push(last);
+        queue.wake();
+        drop(discarded);
     }
 }
 
@@ -191,7 +188,11 @@ impl Queue {
         }
     }
 
+    /// Takes the oldest chunk, unless it is the end.
     fn pop(&mut self) -> Option<Bytes> {
+        if self.is_at_end() {
+            return None;
+        }
         let oldest = self.first.take();
         if self.rest.capacity() > 0 {
             self.first = self.rest.pop_front();
@@ -204,11 +205,26 @@ impl Queue {
     }
 
     fn pop_end(&mut self) -> Option<Bytes> {
-        let Ending::Queued(why) = self.ending else {
+        if !self.is_at_end() {
             return None;
-        };
+        }
         self.ending = Ending::Over;
-        Some(why.map_or_else(Bytes::new, frame::close))
+        self.first.take()
+    }
+
+    /// Whether the last bytes are all that is queued.
+    fn is_at_end(&self) -> bool {
+        self.ending == Ending::Queued && self.rest.is_empty()
+    }
+
+    /// Takes everything out, for the caller to drop without the lock. What the writer has taken
+    /// stays counted until it is written.
+    fn discard(&mut self) -> (Option<Bytes>, VecDeque<Bytes>) {
+        let chunks = (self.first.take(), std::mem::take(&mut self.rest));
+        let all = || chunks.0.iter().chain(&chunks.1);
+        let (bytes, count) = (all().map(Bytes::len).sum(), all().count());
+        self.written(bytes, count);
+        chunks
     }
 
     fn written(&mut self, bytes: usize, chunks: usize) {
@@ -263,14 +279,15 @@ impl Outbox {
         Offer::Queued
     }
 
-    /// Queues the close frame behind everything else, or instead of it, and ends the queue.
-    pub fn end(&self, why: Disconnect) {
-        self.0.finish(Some(why));
+    /// Queues the last bytes of the connection behind everything else, or instead of it if
+    /// `discard` is set, and ends the queue. The bounds do not apply to them.
+    pub fn end(&self, last: Bytes, discard: bool) {
+        self.0.end(last, discard);
     }
 
-    /// Ends the queue behind the queued frames, without a close frame: the client has closed.
+    /// Ends the queue behind what is queued, without last bytes: the client has closed.
     pub fn finish(&self) {
-        self.0.finish(None);
+        self.0.end(Bytes::new(), false);
     }
 
     /// Whether the connection has ended: its reader and its writer have dropped the outbox, and
@@ -317,7 +334,7 @@ impl Outbox {
         self.0.received.load(Ordering::Relaxed) || reads() || paused()
     }
 
-    /// Aborts the connection at once, without a close frame.
+    /// Aborts the connection at once, without last bytes.
     pub fn hang_up(&self) {
         (self.0.hang_up)();
     }
@@ -337,21 +354,17 @@ impl OutboxReader {
                 return Poll::Ready(Next::NotifyDrained);
             }
         }
-        while batch.chunks.len() < BATCH {
-            match queue.pop() {
-                Some(frames) if self.discards() => queue.written(frames.len(), 1),
-                Some(frames) => {
-                    batch.bytes += frames.len();
-                    batch.chunks.push(frames);
-                }
-                None => break,
-            }
+        while batch.chunks.len() < BATCH
+            && let Some(frames) = queue.pop()
+        {
+            batch.bytes += frames.len();
+            batch.chunks.push(frames);
         }
         if !batch.chunks.is_empty() {
             return Poll::Ready(Next::Write);
         }
-        if let Some(close) = queue.pop_end() {
-            return Poll::Ready(Next::End(close));
+        if let Some(last) = queue.pop_end() {
+            return Poll::Ready(Next::End(last));
         }
         if queue.ending == Ending::Over || self.0.handles.load(Ordering::Acquire) == 0 {
             return Poll::Ready(Next::Gone);
@@ -376,10 +389,6 @@ impl OutboxReader {
     /// Whether the dispatcher asked for a notification when the queue is written; resets the flag.
     pub fn take_drained_wanted(&self) -> bool {
         std::mem::take(&mut self.0.queue().drained_wanted)
-    }
-
-    pub fn discards(&self) -> bool {
-        self.0.discard.load(Ordering::Acquire)
     }
 
     pub fn hang_up(&self) {
@@ -407,6 +416,8 @@ mod tests {
         frames: 3,
     };
 
+    const CLOSE: Bytes = Bytes::from_static(b"close");
+
     #[test]
     fn outbox_is_bounded_by_bytes_and_frames_but_takes_the_close_frame() {
         let (by_bytes, reader) = outbox(LIMITS, || ());
@@ -421,8 +432,10 @@ mod tests {
         }
         assert_eq!(by_frames.offer(Bytes::from_static(b"x")), Offer::Full);
         assert_eq!(by_frames.waiting(), 3);
-        by_frames.end(Disconnect::Slow);
-        assert!(reader.discards());
+        by_frames.end(CLOSE, true);
+        assert_eq!(by_frames.waiting(), 0);
+        assert!(matches!(reader.try_recv(), Some(Chunk::End(last)) if last == CLOSE));
+        assert!(reader.try_recv().is_none());
         drop(reader);
         assert_eq!(by_frames.offer(Bytes::new()), Offer::Full);
     }
@@ -485,7 +498,7 @@ mod tests {
                 Offer::Queued
             );
         }
-        outbox.end(Disconnect::Draining);
+        outbox.end(CLOSE, false);
         outbox.finish();
         let mut received = Vec::new();
         while let Some(chunk) = reader.try_recv() {
@@ -495,11 +508,10 @@ mod tests {
                     received.push(frames);
                     assert_eq!(outbox.offer(Bytes::from_static(b"late")), Offer::Gone);
                 }
-                Chunk::End(close) => received.push(close),
+                Chunk::End(last) => received.push(last),
             }
         }
-        assert_eq!(received[..3], ["a", "b", "c"]);
-        assert_eq!(received[3..], [frame::close(Disconnect::Draining)]);
+        assert_eq!(received, ["a", "b", "c", "close"]);
     }
 
     #[test]
@@ -534,7 +546,7 @@ mod tests {
 
         let (outbox, reader) = super::outbox(LIMITS, || ());
         assert!(poll(&reader).is_pending());
-        outbox.end(Disconnect::Ended);
+        outbox.end(CLOSE, false);
         assert_eq!(woken(), 3);
         assert!(matches!(poll(&reader), Poll::Ready(Next::End(_))));
         assert!(
@@ -562,7 +574,7 @@ mod tests {
         let next = reader.poll_next(&mut cx, &mut batch);
         assert!(matches!(next, Poll::Ready(Next::NotifyDrained)));
         assert_eq!((outbox.waiting(), outbox.is_alive()), (1, true));
-        outbox.end(Disconnect::Slow);
+        outbox.end(CLOSE, true);
         let next = reader.poll_next(&mut cx, &mut batch);
         assert!(
             matches!(next, Poll::Ready(Next::End(_))),

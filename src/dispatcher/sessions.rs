@@ -11,7 +11,7 @@ use crate::model::id::{RoomName, SessionId};
 use crate::model::identity::Identity;
 use crate::model::publication::Sender;
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::{Protocol, Push, Reply, frame};
+use crate::protocol::{Protocol, Push, Reply};
 
 /// The dispatcher's state of one connection.
 pub(super) struct Session {
@@ -111,7 +111,7 @@ impl Dispatcher {
                         continue;
                     };
                     pinged.outbox.start_liveness_check();
-                    if pinged.outbox.offer(frame::EMPTY_PING) == Offer::Full {
+                    if pinged.outbox.offer(pinged.protocol.encoder().ping()) == Offer::Full {
                         self.turn.slow.push(session);
                     }
                 }
@@ -132,7 +132,8 @@ impl Dispatcher {
         };
         log::debug!(session = session.0, code = why.code(); "disconnected");
         self.turn.metrics.disconnected_total.count(why);
-        ended.outbox.end(why);
+        let close = ended.protocol.encoder().close(why);
+        ended.outbox.end(close, why.discards_outbox());
         self.await_end(now, session, ended.outbox);
     }
 

@@ -15,7 +15,7 @@ use crate::dispatcher::Event;
 use crate::dispatcher::outbox::{BATCH, Batch, Next, OutboxReader};
 use crate::model::id::SessionId;
 
-/// Writes until the outbox ends, with or without a close frame.
+/// Writes until the outbox ends, with or without last bytes.
 pub fn run<S: Socket>(
     node: Arc<Node>,
     session: SessionId,
@@ -33,9 +33,9 @@ pub fn run<S: Socket>(
     };
     async move {
         match node.guarded(poll_fn(|cx| writer.poll(cx, &node))).await {
-            // Everything is written, and the client receives the end of the stream behind the last
-            // frame: the server closes first (RFC 6455 section 7.1.1). The reader goes on to read
-            // the client's own close.
+            // Everything is written, and the client receives the end of the stream behind it. For a
+            // WebSocket, the server closes first (RFC 6455 section 7.1.1), and the reader goes on to
+            // read the client's own close.
             Some(Ok(())) => {
                 let _ = writer.socket.close().await;
             }
@@ -81,8 +81,8 @@ impl<S: Socket> Writer<S> {
                 Next::NotifyDrained => {
                     self.notifying = Some(send_drained(node.clone(), self.session))
                 }
-                Next::End(close_frame) => {
-                    self.batch.chunks.push(close_frame);
+                Next::End(last) => {
+                    self.batch.chunks.push(last);
                     self.ended = true;
                 }
                 Next::Gone => self.ended = true,

@@ -67,13 +67,17 @@ async fn connection(wire: Wire) -> Vec<String> {
     let mut outboxes = Vec::new();
     while let Ok(event) = events.recv_async().await {
         match event {
-            Event::Opened { outbox, .. } => outboxes.push(outbox),
+            Event::Opened {
+                protocol, outbox, ..
+            } => outboxes.push((protocol, outbox)),
             Event::Closed {
                 close_reason: Some(why),
                 ..
             } => {
                 events_seen.push(format!("{why:?}"));
-                outboxes.iter().for_each(|outbox| outbox.end(why));
+                for (protocol, outbox) in &outboxes {
+                    outbox.end(protocol.encoder().close(why), why.discards_outbox());
+                }
             }
             Event::Closed {
                 close_reason: None, ..
