@@ -2,6 +2,7 @@
 //! [`Protocol`] is a codec between these and WebSocket frames; the dispatcher uses these types and
 //! no codec.
 
+pub mod decoder;
 pub mod depth;
 pub mod disconnect;
 pub mod encoder;
@@ -285,13 +286,6 @@ impl From<Refused> for CommandError {
     }
 }
 
-/// A decoded request. In some protocols one frame may hold several.
-#[derive(Debug)]
-pub struct Decoded {
-    pub id: Option<RequestId>,
-    pub request: Result<ClientRequest, CommandError>,
-}
-
 /// The client protocols, one codec each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -305,17 +299,6 @@ impl Protocol {
 
     pub fn index(self) -> usize {
         self as usize
-    }
-
-    /// Decodes a text frame's payload and appends its requests to `incoming`. A text nested more
-    /// than `depth` deep is an error.
-    pub fn decode(self, text: &str, depth: usize, incoming: &mut Vec<Decoded>) {
-        match self {
-            Protocol::Native if depth::is_deeper(text, depth) => {
-                incoming.push(native::too_deep(text, depth));
-            }
-            Protocol::Native => incoming.push(native::decode(text)),
-        }
     }
 
     /// The encoder that all sessions of this protocol share.

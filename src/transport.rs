@@ -9,6 +9,7 @@ pub mod http_phase;
 pub mod limits;
 pub mod pages;
 mod reader;
+mod routes;
 mod throttled_reader;
 mod writer;
 
@@ -37,17 +38,12 @@ use crate::metrics::Metrics;
 use crate::model::id::SessionId;
 use crate::model::identity::Identity;
 use crate::model::readiness::Readiness;
-use crate::protocol::{Protocol, frame};
+use crate::protocol::decoder::Decoder;
+use crate::protocol::frame;
 use crate::runtime;
 use crate::transport::limits::{Addresses, Claim, IngressLimits, TooMany};
 use crate::transport::pages::Assets;
-
-/// The path of the native protocol.
-pub const NATIVE_PATH: &str = "/ws";
-
-/// The subprotocol that a client may offer for it: a browser that offers its token as a subprotocol
-/// needs another one that the server can select.
-const SUBPROTOCOL: &str = "switchboard";
+pub use routes::Endpoint;
 
 /// The most bytes of one read, by which a session may exceed its rate; also the size of
 /// tungstenite's buffer during a message. Most messages are shorter; a longer one takes several
@@ -244,7 +240,7 @@ pub async fn serve<S: Socket>(
             node.guarded(echo(&node, socket, upgraded)).await;
         }
         Endpoint::Protocol(protocol) => {
-            start_session(&node, socket, protocol, upgraded, counted).await
+            routes::start(protocol, &node, socket, upgraded, counted).await
         }
     }
 }
@@ -270,17 +266,11 @@ pub struct Upgraded {
     claim: Option<Box<Claim>>,
 }
 
-/// The kind of a WebSocket endpoint.
-#[derive(Clone, Copy)]
-pub enum Endpoint {
-    Protocol(Protocol),
-    Echo,
-}
-
-async fn start_session<S: Socket>(
+/// Starts the tasks of a session, whose first bytes are the response to the handshake.
+async fn start_session<S: Socket, D: Decoder>(
+    decoder: D,
     node: &Arc<Node>,
     socket: S,
-    protocol: Protocol,
     upgraded: Upgraded,
     counted: Counted,
 ) {
@@ -299,7 +289,7 @@ async fn start_session<S: Socket>(
     log::debug!(session = session.0, client = client.as_str(); "connected");
     let opened = Event::Opened {
         session,
-        protocol,
+        protocol: D::PROTOCOL,
         identity: upgraded.identity,
         outbox: outbox.clone(),
     };
@@ -310,7 +300,7 @@ async fn start_session<S: Socket>(
     runtime::spawn(reader::run(
         node.clone(),
         session,
-        protocol,
+        decoder,
         socket,
         upgraded.rest,
         outbox,

@@ -7,5 +7,5 @@ mod encode;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{decode, too_deep};
+pub use decode::{NativeDecoder, decode};
 pub use encode::{NativeEncoder, bare};

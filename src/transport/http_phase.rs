@@ -12,10 +12,7 @@ use std::time::Duration;
 
 use futures::AsyncWriteExt;
 
-use super::{
-    Endpoint, ListenerKind, NATIVE_PATH, Node, SUBPROTOCOL, Socket, Upgraded, calls, finish,
-    timed_out,
-};
+use super::{Endpoint, ListenerKind, Node, Socket, Upgraded, calls, finish, routes, timed_out};
 use crate::dispatcher::Now;
 use crate::http::{
     CONTINUE, HeadReader, LIVE_PATH, Method, Parsed, READY_PATH, Refusal, Request, Response,
@@ -24,7 +21,6 @@ use crate::http::{
 use crate::metrics::Refused;
 use crate::model::identity::Identity;
 use crate::model::readiness::State;
-use crate::protocol::Protocol;
 use crate::runtime;
 use crate::transport::handshake::{self, Rules};
 use crate::transport::pages::{self, Health};
@@ -204,11 +200,7 @@ impl<S: Socket> HttpConnection<'_, S> {
         if self.listener_kind == ListenerKind::Backends {
             return None;
         }
-        if request.path == NATIVE_PATH {
-            return Some(Endpoint::Protocol(Protocol::Native));
-        }
-        let echo = self.node.echo_path.as_ref() == Some(&request.path);
-        echo.then_some(Endpoint::Echo)
+        routes::find(self.node, &request.path)
     }
 
     async fn upgrade(
@@ -220,7 +212,7 @@ impl<S: Socket> HttpConnection<'_, S> {
         let rules = Rules {
             origins: &self.node.origins,
             own_hosts: self.node.own_hosts,
-            protocols: &[SUBPROTOCOL],
+            protocols: routes::SUBPROTOCOLS,
         };
         let checked = handshake::check(request, &rules);
         let checked =

@@ -1,5 +1,5 @@
-//! The reading half of a session: tungstenite decodes bytes into messages, the protocol's codec
-//! decodes messages into commands, and these are sent to the dispatcher's inbox. When the inbox is
+//! The reading half of a session: tungstenite decodes bytes into messages, the protocol's decoder
+//! decodes messages into requests, and these are sent to the dispatcher's inbox. When the inbox is
 //! full the reader waits, and TCP flow control slows down its client: that is the backpressure.
 
 use std::future::{Future, poll_fn};
@@ -16,8 +16,9 @@ use super::{Node, READ_BUFFER, Socket, linger};
 use crate::dispatcher::outbox::Outbox;
 use crate::dispatcher::{Event, Now, ReplyTo};
 use crate::model::id::SessionId;
+use crate::protocol::decoder::{Decoded, DecodedRequest, Decoder, FramePayload};
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::{ClientRequest, CommandError, Decoded, Protocol, Reply, RequestId};
+use crate::protocol::{ClientRequest, CommandError, Reply, RequestId};
 
 /// Reads to the end of the connection. At the end it always sends [`Event::Closed`] to the
 /// dispatcher.
@@ -25,10 +26,10 @@ use crate::protocol::{ClientRequest, CommandError, Decoded, Protocol, Reply, Req
     clippy::manual_async_fn,
     reason = "an `async fn` stores its arguments twice, for as long as the connection lives"
 )]
-pub fn run<S: Socket>(
+pub fn run<S: Socket, D: Decoder>(
     node: Arc<Node>,
     session: SessionId,
-    protocol: Protocol,
+    decoder: D,
     socket: S,
     rest: Vec<u8>,
     outbox: Outbox,
@@ -40,9 +41,8 @@ pub fn run<S: Socket>(
                 outbox: &outbox,
             },
             session,
-            protocol,
         };
-        let reading = reader.read(socket.clone(), rest);
+        let reading = reader.read(decoder, socket.clone(), rest);
         let read = node.guarded(reading).await;
         if let Some(why) = read.unwrap_or(Some(Disconnect::Internal)) {
             let close_reason = Some(why);
@@ -66,13 +66,19 @@ pub fn run<S: Socket>(
 struct Reader<'a> {
     context: ReadContext<'a>,
     session: SessionId,
-    protocol: Protocol,
 }
 
-/// The result of one read: commands, and then perhaps the end of the connection.
+/// The way of the bytes from the socket to requests.
+struct Input<'a, S, D> {
+    stream: ThrottledReader<'a, S>,
+    codec: Codec,
+    decoder: D,
+}
+
+/// The result of one read: requests, and then perhaps the end of the connection.
 #[derive(Default)]
 struct ReadOutcome {
-    commands: Vec<Decoded>,
+    requests: Vec<DecodedRequest>,
     /// The client closed (`None`) or must be disconnected.
     end: Option<Option<Disconnect>>,
 }
@@ -80,7 +86,7 @@ struct ReadOutcome {
 impl ReadOutcome {
     fn end(why: Option<Disconnect>) -> Self {
         Self {
-            commands: Vec::new(),
+            requests: Vec::new(),
             end: Some(why),
         }
     }
@@ -88,68 +94,81 @@ impl ReadOutcome {
 
 impl Reader<'_> {
     /// Reads until the client closes (`None`) or must be disconnected.
-    fn read<S: Socket>(
+    fn read<S: Socket, D: Decoder>(
         &self,
+        decoder: D,
         socket: S,
         rest: Vec<u8>,
     ) -> impl Future<Output = Option<Disconnect>> {
-        let mut stream = ThrottledReader::new(&self.context, socket, &rest);
-        let mut codec = Codec::new(rest, self.context.node.websocket_config());
+        let mut input = Input {
+            stream: ThrottledReader::new(&self.context, socket, &rest),
+            codec: Codec::new(rest, self.context.node.websocket_config()),
+            decoder,
+        };
         async move {
-            let mut outcome = self.decode(&mut stream, &mut codec, &[]);
+            let mut outcome = self.decode(&mut input, &[]);
             loop {
-                self.forward(outcome.commands).await;
+                self.forward::<D>(outcome.requests).await;
                 if let Some(end) = outcome.end {
                     return end;
                 }
-                outcome = poll_fn(|cx| self.poll_read(cx, &mut stream, &mut codec)).await;
+                outcome = poll_fn(|cx| self.poll_read(cx, &mut input)).await;
             }
         }
     }
 
-    fn poll_read<S: Socket>(
+    fn poll_read<S: Socket, D: Decoder>(
         &self,
         cx: &mut Context<'_>,
-        stream: &mut ThrottledReader<'_, S>,
-        codec: &mut Codec,
+        input: &mut Input<'_, S, D>,
     ) -> Poll<ReadOutcome> {
         // On the stack, during the poll only: never in the task.
         let mut buffer = [0; READ_BUFFER];
-        Poll::Ready(match ready!(stream.poll_read(cx, &mut buffer)) {
-            Ok(read @ 1..) => self.decode(stream, codec, &buffer[..read]),
-            Ok(0) | Err(_) => ReadOutcome::end(stream.verdict()),
+        Poll::Ready(match ready!(input.stream.poll_read(cx, &mut buffer)) {
+            Ok(read @ 1..) => self.decode(input, &buffer[..read]),
+            Ok(0) | Err(_) => ReadOutcome::end(input.stream.verdict()),
         })
     }
 
-    /// Decodes the bytes read into commands.
-    fn decode<S: Socket>(
+    /// Decodes the bytes read into requests, and sends what needs no dispatcher.
+    fn decode<S: Socket, D: Decoder>(
         &self,
-        stream: &mut ThrottledReader<'_, S>,
-        codec: &mut Codec,
+        input: &mut Input<'_, S, D>,
         bytes: &[u8],
     ) -> ReadOutcome {
-        let mut outcome = ReadOutcome::default();
-        let mut controls = 0;
-        let (answer, result) = codec.feed(bytes, self.context.node.websocket_config(), |message| {
-            match message {
+        let Input {
+            stream,
+            codec,
+            decoder,
+        } = input;
+        let mut decoded = Decoded::default();
+        let mut cost = 0_u32;
+        let node = self.context.node;
+        let (pong, result) = codec.feed(bytes, node.websocket_config(), |message| {
+            let before = decoded.requests.len();
+            let result = match &message {
                 Message::Text(text) => {
-                    let depth = self.context.node.limits.depth;
-                    self.protocol.decode(&text, depth, &mut outcome.commands);
+                    decoder.decode(FramePayload::Text(text), node.limits.depth, &mut decoded)
                 }
-                Message::Binary(_) => return ControlFlow::Break(Disconnect::Binary),
+                Message::Binary(data) => {
+                    decoder.decode(FramePayload::Binary(data), node.limits.depth, &mut decoded)
+                }
                 // Tungstenite writes the answer when it is asked for the next message.
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => controls += 1,
-                Message::Close(_) => {}
-            }
-            ControlFlow::Continue(())
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
+                Message::Close(_) => return ControlFlow::Continue(()),
+            };
+            cost = cost.saturating_add(cost_of(&decoded.requests[before..]));
+            result.map_or_else(ControlFlow::Break, ControlFlow::Continue)
         });
-        if !answer.is_empty() {
-            // If it does not fit, the client reads too slowly, which the dispatcher detects by
-            // itself.
-            self.context.outbox.offer(answer);
+        for frames in [pong, decoded.answers.freeze()] {
+            if !frames.is_empty() {
+                // If it does not fit, the client reads too slowly, which the dispatcher detects by
+                // itself.
+                self.context.outbox.offer(frames);
+            }
         }
-        stream.charge(cost(&outcome.commands).saturating_add(controls));
-        outcome.end = match result {
+        stream.charge(cost);
+        let end = match result {
             Ok(None) => None,
             Ok(Some(why)) => Some(Some(why)),
             Err(error) => Some(stream.verdict().or(close_reason(&error))),
@@ -157,17 +176,20 @@ impl Reader<'_> {
         if !stream.is_under_way() {
             codec.rest();
         }
-        outcome
+        ReadOutcome {
+            requests: decoded.requests,
+            end,
+        }
     }
 
-    async fn forward(&self, commands: Vec<Decoded>) {
-        for Decoded { id, request } in commands {
+    async fn forward<D: Decoder>(&self, requests: Vec<DecodedRequest>) {
+        for DecodedRequest { id, request } in requests {
             match request.and_then(|request| self.event(id, request)) {
                 Ok(event) => self.context.node.send(event).await,
                 Err(error) => {
                     self.context.node.metrics.errors_total.count(error.code);
                     // As above: the dispatcher detects a slow reader by itself.
-                    let reply = self.protocol.encoder().reply(id, &Reply::Error(&error));
+                    let reply = D::PROTOCOL.encoder().reply(id, &Reply::Error(&error));
                     self.context.outbox.offer(reply);
                 }
             }
@@ -198,10 +220,11 @@ impl Reader<'_> {
     }
 }
 
-/// The cost of a message against the rate of its session. An invalid one counts too.
-fn cost(commands: &[Decoded]) -> u32 {
-    let cost = |decoded: &Decoded| decoded.request.as_ref().map_or(1, ClientRequest::cost);
-    commands.iter().map(cost).sum()
+/// The cost of a message with these requests against the rate of its session. One without any
+/// counts too.
+fn cost_of(requests: &[DecodedRequest]) -> u32 {
+    let cost = requests.iter().map(DecodedRequest::cost);
+    cost.fold(0, u32::saturating_add).max(1)
 }
 
 /// The close code for an error of the stream. `None` if the connection is lost, so that no close
@@ -215,3 +238,6 @@ pub(super) fn close_reason(error: &Error) -> Option<Disconnect> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,11 @@ use crate::model::publication::{
     HistoryQuery, KEY_BYTES, Publication, Publish, PublishKey, Publisher,
 };
 use crate::model::secret::Secret;
+use crate::protocol::decoder::{Decoded, DecodedRequest, Decoder, FramePayload};
+use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{
-    ClientRequest, Code, Command, CommandError, Decoded, HISTORY_DEFAULT, HISTORY_LIMIT, RequestId,
+    ClientRequest, Code, Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, Protocol,
+    RequestId, depth,
 };
 
 /// The largest `id`: what a double holds exactly.
@@ -58,12 +61,36 @@ fn present<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Option<Box<RawVa
     Box::<RawValue>::deserialize(json).map(Some)
 }
 
+/// Decodes commands of the native protocol: one to a text frame. It has no state.
+pub struct NativeDecoder;
+
+impl Decoder for NativeDecoder {
+    const PROTOCOL: Protocol = Protocol::Native;
+
+    fn decode(
+        &mut self,
+        payload: FramePayload<'_>,
+        depth: usize,
+        decoded: &mut Decoded,
+    ) -> Result<(), Disconnect> {
+        let FramePayload::Text(text) = payload else {
+            return Err(Disconnect::Binary);
+        };
+        decoded.requests.push(if depth::is_deeper(text, depth) {
+            too_deep(text, depth)
+        } else {
+            decode(text)
+        });
+        Ok(())
+    }
+}
+
 /// Decodes one frame's text.
-pub fn decode(text: &str) -> Decoded {
+pub fn decode(text: &str) -> DecodedRequest {
     let mut fields: Fields = match object(text) {
         Ok(fields) => fields,
         Err(error) => {
-            return Decoded {
+            return DecodedRequest {
                 id: id_of(text),
                 request: Err(error),
             };
@@ -76,12 +103,12 @@ pub fn decode(text: &str) -> Decoded {
             .request()
             .and_then(|request| fields.nothing_left().map(|()| request)),
     };
-    Decoded { id, request }
+    DecodedRequest { id, request }
 }
 
 /// The error for a frame that is nested too deeply.
-pub fn too_deep(text: &str, depth: usize) -> Decoded {
-    Decoded {
+fn too_deep(text: &str, depth: usize) -> DecodedRequest {
+    DecodedRequest {
         id: id_of(text),
         request: Err(bad(format!(
             "nest arrays and objects at most {depth} deep, the command included"

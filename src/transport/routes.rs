@@ -1,0 +1,43 @@
+//! The WebSocket endpoints: their paths, and what a connection to each of them begins with.
+
+use std::sync::Arc;
+
+use super::{Counted, Node, Socket, Upgraded, start_session};
+use crate::protocol::Protocol;
+use crate::protocol::native::NativeDecoder;
+
+/// The path of the native protocol.
+const NATIVE_PATH: &str = "/ws";
+
+/// The subprotocols that the server selects if a client offers them: a browser that offers its
+/// token as a subprotocol needs another one that the server can select.
+pub(super) const SUBPROTOCOLS: &[&str] = &["switchboard"];
+
+/// The kind of a WebSocket endpoint.
+#[derive(Clone, Copy)]
+pub enum Endpoint {
+    Protocol(Protocol),
+    Echo,
+}
+
+/// The endpoint of a path, if it has one.
+pub(super) fn find(node: &Node, path: &str) -> Option<Endpoint> {
+    if path == NATIVE_PATH {
+        return Some(Endpoint::Protocol(Protocol::Native));
+    }
+    let echo = node.echo_path.as_deref() == Some(path);
+    echo.then_some(Endpoint::Echo)
+}
+
+/// Starts a session with a new decoder of the protocol.
+pub(super) async fn start<S: Socket>(
+    protocol: Protocol,
+    node: &Arc<Node>,
+    socket: S,
+    upgraded: Upgraded,
+    counted: Counted,
+) {
+    match protocol {
+        Protocol::Native => start_session(NativeDecoder, node, socket, upgraded, counted).await,
+    }
+}
