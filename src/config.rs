@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::config::api_keys::KeysFile;
+use crate::config::api_keys::ApiKeyFile;
 use crate::model::pattern::{self, Pattern};
 use crate::model::retention::Rule;
 use crate::model::rights;
@@ -75,7 +75,7 @@ options::options! {
         /// A file with the keys of the HTTP API, one per line, as KEY or NAME:KEY, of 32 characters
         /// at least. Without it the API serves programs on this machine alone, in open mode on the
         /// loopback interface, and is off otherwise.
-        api_key_file: Option<KeysFile> = Maybe(KeysIn), "FILE", "";
+        api_key_file: Option<ApiKeyFile> = Maybe(KeysIn), "FILE", "";
 
         /// A listener of its own for the HTTP API and /metrics, which are then not served on
         /// --listen, and /metrics needs no key. By default they are served there.

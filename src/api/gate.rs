@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::api_keys::Keys;
+use crate::config::api_keys::ApiKeys;
 use crate::http::{Authority, Method, Refusal, Request, Status};
 
 /// The `WWW-Authenticate` field of a 401 (RFC 6750 section 3): without credentials, or with an
@@ -19,7 +19,7 @@ const LOCAL: &str = "local";
 #[derive(Clone, Debug)]
 pub enum Gate {
     /// Requests with one of these keys.
-    Keys(Keys),
+    Keys(ApiKeys),
     /// Programs of the same machine: open mode, on the loopback interface.
     Local,
     /// None: the operator has configured no keys.
@@ -64,7 +64,7 @@ pub fn check_type(request: &Request) -> Result<(), Refusal> {
     Err(Refusal::new(Status::UnsupportedMediaType, reason))
 }
 
-fn with_key<'a>(request: &Request, keys: &'a Keys) -> Result<&'a str, Refusal> {
+fn with_key<'a>(request: &Request, keys: &'a ApiKeys) -> Result<&'a str, Refusal> {
     let mut fields = request.headers("authorization");
     let refuse = |reason, field: &'static str| {
         Refusal::new(Status::Unauthorized, reason).with("WWW-Authenticate", field)

@@ -17,7 +17,7 @@ const NAME_BYTES: usize = 64;
 
 /// Why a file of keys is refused. The errors never quote its contents.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeysError {
+pub enum ApiKeysError {
     #[error("it has no key; write one per line, as KEY or NAME:KEY")]
     None,
     #[error(
@@ -33,29 +33,29 @@ pub enum KeysError {
 
 /// The accepted keys.
 #[derive(Clone, PartialEq)]
-pub struct Keys(Vec<Key>);
+pub struct ApiKeys(Vec<ApiKey>);
 
 #[derive(Clone, PartialEq)]
-struct Key {
+struct ApiKey {
     name: String,
     digest: [u8; 32],
 }
 
 /// A file of keys, as it was read when the node was configured.
 #[derive(Clone, Debug, PartialEq)]
-pub struct KeysFile {
+pub struct ApiKeyFile {
     pub path: PathBuf,
-    pub keys: Keys,
+    pub keys: ApiKeys,
 }
 
-impl Keys {
+impl ApiKeys {
     /// Reads a file of one key per line, as `KEY` or `NAME:KEY`; empty lines and lines that begin
     /// with `#` are skipped. A key without a name is called by its line.
     ///
     /// # Errors
     /// The first line that is wrong.
-    pub fn parse(text: &str) -> Result<Self, KeysError> {
-        let mut keys: Vec<Key> = Vec::new();
+    pub fn parse(text: &str) -> Result<Self, ApiKeysError> {
+        let mut keys: Vec<ApiKey> = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let (number, line) = (index + 1, line.trim());
             if line.is_empty() || line.starts_with('#') {
@@ -68,18 +68,18 @@ impl Keys {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
             let known = keys.iter().any(|key| key.name == name);
             if !(1..=NAME_BYTES).contains(&name.len()) || !name.bytes().all(plain) || known {
-                return Err(KeysError::Name(number));
+                return Err(ApiKeysError::Name(number));
             }
             // The characters of a bearer token (RFC 6750 section 2.1).
             let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
             if !(KEY_BYTES..=LONGEST).contains(&key.len()) || !key.bytes().all(letter) {
-                return Err(KeysError::Key(number));
+                return Err(ApiKeysError::Key(number));
             }
             let digest = digest_of(key);
-            keys.push(Key { name, digest });
+            keys.push(ApiKey { name, digest });
         }
         if keys.is_empty() {
-            return Err(KeysError::None);
+            return Err(ApiKeysError::None);
         }
         Ok(Self(keys))
     }
@@ -98,7 +98,7 @@ impl Keys {
     }
 }
 
-impl std::fmt::Debug for Keys {
+impl std::fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names = self.0.iter().map(|key| &key.name);
         f.debug_list().entries(names).finish()

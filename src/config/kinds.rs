@@ -10,7 +10,7 @@ use url::Url;
 
 use super::redis_url::{self, RedisUrl};
 use super::webhook_url::{self, WebhookUrl};
-use crate::config::api_keys::{Keys, KeysFile};
+use crate::config::api_keys::{ApiKeyFile, ApiKeys};
 use crate::model::pattern::{self, Pattern};
 use crate::model::retention::{LogLimits, Rule};
 
@@ -305,15 +305,15 @@ impl Kind for PlainFile {
 pub(super) struct KeysIn;
 
 impl Kind for KeysIn {
-    type Value = KeysFile;
-    fn parse(&self, text: &str) -> Result<KeysFile, String> {
+    type Value = ApiKeyFile;
+    fn parse(&self, text: &str) -> Result<ApiKeyFile, String> {
         let read = std::fs::read_to_string(text);
         let content = read.map_err(|error| format!("cannot be read: {error}"))?;
-        let keys = Keys::parse(&content).map_err(|error| error.to_string())?;
+        let keys = ApiKeys::parse(&content).map_err(|error| error.to_string())?;
         let path = PathBuf::from(text);
-        Ok(KeysFile { path, keys })
+        Ok(ApiKeyFile { path, keys })
     }
-    fn show(&self, value: &KeysFile) -> toml::Value {
+    fn show(&self, value: &ApiKeyFile) -> toml::Value {
         value.path.to_string_lossy().into_owned().into()
     }
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use switchboard::config::api_keys::{Keys, KeysFile};
+use switchboard::config::api_keys::{ApiKeyFile, ApiKeys};
 
 use super::http::{Answer, HttpClient};
 
@@ -19,10 +19,10 @@ pub fn key_file() -> tempfile::NamedTempFile {
 }
 
 /// The same, as a node in the test's process is given it.
-pub fn keys() -> KeysFile {
-    KeysFile {
+pub fn keys() -> ApiKeyFile {
+    ApiKeyFile {
         path: "keys".into(),
-        keys: Keys::parse(KEY).expect("it is long enough"),
+        keys: ApiKeys::parse(KEY).expect("it is long enough"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::KEY;
 use crate::api::{Gate, check_type};
-use crate::config::api_keys::{Keys, KeysError};
+use crate::config::api_keys::{ApiKeys, ApiKeysError};
 use crate::http::{HeadLimits, Parsed, Refusal, Request, Response, parse_head};
 
 fn request(fields: &str) -> Request {
@@ -21,7 +21,7 @@ const JSON: &str = "Content-Type: application/json\r\n";
 
 #[test]
 fn requests_without_a_valid_key_are_refused() {
-    let gate = Gate::Keys(Keys::parse(&format!("shop:{KEY}\n{}", "x".repeat(32))).unwrap());
+    let gate = Gate::Keys(ApiKeys::parse(&format!("shop:{KEY}\n{}", "x".repeat(32))).unwrap());
     let bearer = |key: &str| format!("Host: a\r\nAuthorization: {key}\r\n{JSON}");
     let admit = |fields: &str| gate.admit(&request(fields)).map(str::to_owned);
     assert_eq!(admit(&bearer(&format!("Bearer {KEY}"))).unwrap(), "shop");
@@ -111,22 +111,22 @@ fn only_programs_of_this_machine_are_admitted_without_keys() {
 #[test]
 fn key_files_are_read_or_refused_by_line() {
     let good = format!("# ours\n\n{KEY}\r\n shop : {KEY}= \n");
-    let keys = Keys::parse(&good).unwrap();
+    let keys = ApiKeys::parse(&good).unwrap();
     assert_eq!(keys.name_of(KEY), Some("line-3"));
     assert_eq!(keys.name_of(&format!("{KEY}=")), Some("shop"));
     assert_eq!(format!("{keys:?}"), r#"["line-3", "shop"]"#);
     for (text, wanted) in [
-        (String::new(), KeysError::None),
-        ("# nothing\n".into(), KeysError::None),
-        (KEY[1..].into(), KeysError::Key(1)),
-        (format!("{KEY}\na b:{KEY}"), KeysError::Name(2)),
-        (format!(":{KEY}"), KeysError::Name(1)),
-        (format!("a:{KEY}\na:{KEY}"), KeysError::Name(2)),
-        (format!("a:{KEY}!"), KeysError::Key(1)),
-        (format!("a:b:{KEY}"), KeysError::Key(1)),
-        ("k".repeat(1025), KeysError::Key(1)),
+        (String::new(), ApiKeysError::None),
+        ("# nothing\n".into(), ApiKeysError::None),
+        (KEY[1..].into(), ApiKeysError::Key(1)),
+        (format!("{KEY}\na b:{KEY}"), ApiKeysError::Name(2)),
+        (format!(":{KEY}"), ApiKeysError::Name(1)),
+        (format!("a:{KEY}\na:{KEY}"), ApiKeysError::Name(2)),
+        (format!("a:{KEY}!"), ApiKeysError::Key(1)),
+        (format!("a:b:{KEY}"), ApiKeysError::Key(1)),
+        ("k".repeat(1025), ApiKeysError::Key(1)),
     ] {
-        let error = Keys::parse(&text).unwrap_err();
+        let error = ApiKeys::parse(&text).unwrap_err();
         assert_eq!(error, wanted, "{text}");
         assert!(!error.to_string().contains(&KEY[..8]));
     }
