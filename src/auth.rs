@@ -170,8 +170,11 @@ impl Verifier {
 ///
 /// # Errors
 /// When the cryptography fails.
-pub fn sign(order: &TokenRequest, now: u64) -> Result<Secret<String>, SignError> {
-    jwt::sign(&order.secret.secret, &claims::NewClaims::new(order, now))
+pub fn sign(request: &TokenRequest, now: u64) -> Result<Secret<String>, SignError> {
+    jwt::sign(
+        &request.token_secret_file.secret,
+        &claims::NewClaims::new(request, now),
+    )
 }
 
 #[cfg(test)]

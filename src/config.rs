@@ -4,114 +4,126 @@
 //! default.
 
 pub mod api_keys;
+mod arity;
+mod checks;
+mod command_line;
 mod identity;
 mod kinds;
+mod numbers;
 mod options;
+mod parser;
 mod redis_url;
-mod shapes;
 mod sources;
 mod token;
 mod values;
 mod webhook_url;
 
-use std::ffi::OsString;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::config::api_keys::ApiKeyFile;
-use crate::model::pattern::{self, Pattern};
-use crate::model::retention::Rule;
-use crate::model::rights;
+use crate::model::pattern::{Pattern, Switch};
+use crate::model::{retention, rights};
 
+pub use command_line::Invocation;
 pub use identity::{SECRET_BYTES, SecretFile, TokenKey};
 pub use redis_url::{RedisUrl, RedisUrlError};
 pub use token::TokenRequest;
 pub use values::{ConfigError, Problem};
 pub use webhook_url::{WebhookUrl, WebhookUrlError};
 
-use identity::{Claim, KeyFile, RoomRule, SecretIn};
+use api_keys::ApiKeyFile;
+use arity::{many, maybe, one, one_or_empty};
+use identity::{room_rule, secret_file, token_key};
 use kinds::{
-    Address, Count, Directory, GIB, HOUR, Ip, KIB, Keep, KeysIn, Label, Level, MIB, MINUTE, OnOff,
-    Origin, PlainFile, Redis, Rooms, SECOND, Size, Switch, TENTH, Time, UrlPath, Webhook,
+    address, claim, directory, file, ip_address, label, log_level, origin, retention_rule,
+    room_pattern, room_switch, switch, url_path,
 };
-use shapes::{Filled, Many, Maybe, One};
+use numbers::{GIB, HOUR, KIB, MIB, MINUTE, SECOND, TENTH, count, size, time};
+use options::{Options, options};
+use parser::ValueParser;
+use values::Values;
 
-options::options! {
+options! {
+    /// The configuration of a node: the options of `switchboard serve`, checked.
+    pub struct Config {
+        /// Warnings to log at the start.
+        pub warnings: Vec<String>,
+    }
+
     "Network" {
         /// Where to listen: an IP address or host name, and a port; port 0 takes any free one. Put
         /// a proxy in front for anything but this machine.
-        listen: SocketAddr = One(Address), "HOST:PORT", "127.0.0.1:9090";
+        listen: SocketAddr = one(address()), "HOST:PORT", "127.0.0.1:9090";
 
         /// Accept any client under any name, from other machines too. Required to listen on more
         /// than the loopback address without a key for tokens, because then clients are not
         /// authenticated.
-        open: bool = One(Switch), "BOOL", "false";
+        open: bool = one(switch()), "BOOL", "false";
 
         /// The label of this node in logs, on the status page and in messages to clients. It
         /// need not be unique. By default the host name and the port.
-        node: String = Filled(Label { others: "_.:-" }), "LABEL", "";
+        node: String = one_or_empty(label("_.:-")), "LABEL", "";
 
         /// Other sites whose pages may connect, like `https://chat.example`; pages from this host
         /// always may. Repeat it, or separate by commas.
-        allow_origin: Vec<String> = Many(Origin), "ORIGIN", "";
+        allow_origin: Vec<String> = many(origin()), "ORIGIN", "";
 
         /// Addresses of the proxies whose X-Forwarded-For is trusted. From other peers it is
         /// ignored. Repeat it, or separate by commas.
-        trusted_proxy: Vec<IpAddr> = Many(Ip), "IP", "";
+        trusted_proxy: Vec<IpAddr> = many(ip_address()), "IP", "";
 
         /// A directory served instead of the built-in pages; for work on the pages.
-        www: Option<PathBuf> = Maybe(Directory), "DIR", "";
+        www: Option<PathBuf> = maybe(directory()), "DIR", "";
 
         /// A WebSocket endpoint that sends every message back, for conformance suites. By default
         /// there is none.
-        echo_path: Option<String> = Maybe(UrlPath), "PATH", "";
+        echo_path: Option<String> = maybe(url_path()), "PATH", "";
     }
 
     "HTTP API" {
         /// A file with the keys of the HTTP API, one per line, as KEY or NAME:KEY, of 32 characters
         /// at least. Without it the API serves programs on this machine alone, in open mode on the
         /// loopback interface, and is off otherwise.
-        api_key_file: Option<ApiKeyFile> = Maybe(KeysIn), "FILE", "";
+        api_key_file: Option<ApiKeyFile> = maybe(api_keys::parser()), "FILE", "";
 
         /// A listener of its own for the HTTP API and /metrics, which are then not served on
         /// --listen, and /metrics needs no key. By default they are served there.
-        api_listen: Option<SocketAddr> = Maybe(Address), "HOST:PORT", "";
+        api_listen: Option<SocketAddr> = maybe(address()), "HOST:PORT", "";
 
         /// How many calls of the HTTP API the node carries out at once. One more is answered at
         /// once: 503, try again or use another node. While Redis does not answer, calls pile up.
-        api_calls: usize = One(Count(1, 1_000_000)), "COUNT", "1024";
+        api_calls: usize = one(count(1, 1_000_000)), "COUNT", "1024";
     }
 
     "Identity and rights" {
         /// The file with the secret that signs tokens (HS256), 32 bytes or more. With this or a
         /// public key, clients sign in with tokens only. Anyone who can read it can sign in as any
         /// user.
-        token_secret_file: Option<SecretFile> = Maybe(SecretIn), "FILE", "";
+        token_secret_file: Option<SecretFile> = maybe(secret_file()), "FILE", "";
 
         /// A file with a public key of the signer of tokens, in PEM (RSA: RS256, P-256: ES256,
         /// Ed25519: EdDSA), or with a JWK set. Of several, a token names one by its kid: give it as
         /// KID=FILE, unless the file has it. Repeat it, or separate by commas.
-        token_key: Vec<TokenKey> = Many(KeyFile), "[KID=]FILE", "";
+        token_key: Vec<TokenKey> = many(token_key()), "[KID=]FILE", "";
 
         /// The accepted audiences (aud). Without it, a token that names an audience is refused.
         /// Repeat it, or separate by commas: one must be named.
-        token_audience: Vec<String> = Many(Claim), "NAME", "";
+        token_audience: Vec<String> = many(claim()), "NAME", "";
 
         /// The accepted issuers (iss). Without it, any issuer with the key. Repeat it, or separate
         /// by commas.
-        token_issuer: Vec<String> = Many(Claim), "NAME", "";
+        token_issuer: Vec<String> = many(claim()), "NAME", "";
 
         /// The longest that a token may live, from iat to exp; longer ones are refused. A
         /// revocation is stored for this time.
-        token_lifetime: Duration = One(Time(MINUTE, 720 * HOUR)), "TIME", "24h";
+        token_lifetime: Duration = one(time(MINUTE, 720 * HOUR)), "TIME", "24h";
 
         /// Take tokens from the query too (`/ws?token=`), for clients that cannot send it
         /// otherwise. Proxies write queries into their logs.
-        token_in_query: bool = One(Switch), "BOOL", "false";
+        token_in_query: bool = one(switch()), "BOOL", "false";
 
         /// What clients may do without a token's grant in rooms whose names match a pattern, in
         /// which * stands for any text: `lobby=public`. public: everything, for every client;
@@ -119,7 +131,7 @@ options::options! {
         /// every client; server: nothing, and no token lets a client publish; token: nothing. The
         /// first match applies; else it is public in open mode and token otherwise. Patterns for
         /// rooms that begin with $ or @ begin with that sign. Repeat it, or separate by commas.
-        room: Vec<rights::Rule> = Many(RoomRule), "PATTERN=POLICY", "";
+        room: Vec<rights::Rule> = many(room_rule()), "PATTERN=POLICY", "";
     }
 
     "Redis" {
@@ -128,170 +140,170 @@ options::options! {
         /// the one that is the master is used. Without any, the node runs alone and keeps
         /// everything in memory. Other users of the machine can read flags: give a password by
         /// variable or file. Repeat it, or separate by commas.
-        redis: Vec<RedisUrl> = Many(Redis), "URL", "";
+        redis: Vec<RedisUrl> = many(redis_url::parser()), "URL", "";
 
         /// A PEM file with the authorities that may have signed the server's certificate, instead
         /// of the public ones. Only with `rediss://`.
-        redis_ca: Option<PathBuf> = Maybe(PlainFile), "FILE", "";
+        redis_ca: Option<PathBuf> = maybe(file()), "FILE", "";
 
         /// The prefix of every key and channel in Redis. Nodes with the same prefix form a
         /// cluster; several clusters may share a Redis under different prefixes.
-        prefix: String = One(Label { others: "_.-" }), "NAME", "switchboard";
+        prefix: String = one(label("_.-")), "NAME", "switchboard";
 
         /// How long a publish waits for Redis before it is answered as unknown. A
         /// longer timeout survives longer failovers, but keeps publishers waiting.
-        publish_timeout: Duration = One(Time(TENTH, MINUTE)), "TIME", "5s";
+        publish_timeout: Duration = one(time(TENTH, MINUTE)), "TIME", "5s";
 
         /// How long joining a room waits for Redis before it is answered as unavailable.
-        join_timeout: Duration = One(Time(TENTH, MINUTE)), "TIME", "5s";
+        join_timeout: Duration = one(time(TENTH, MINUTE)), "TIME", "5s";
 
         /// How long a node stays subscribed to a room after its last member left, so that a reload
         /// costs Redis nothing. Zero unsubscribes at once.
-        topic_linger: Duration = One(Time(Duration::ZERO, HOUR)), "TIME", "5s";
+        topic_linger: Duration = one(time(Duration::ZERO, HOUR)), "TIME", "5s";
     }
 
     "Connections" {
         /// How many connections may be open at once. Zero takes what the limit of open files
         /// allows, less a reserve of 256.
-        max_connections: usize = One(Count(0, 10_000_000)), "COUNT", "0";
+        max_connections: usize = one(count(0, 10_000_000)), "COUNT", "0";
 
         /// How many connections one client address may have at once; IPv6 addresses count by their
         /// /64. Zero is no limit. By default 1024, which is enough for a company or a mobile
         /// network behind one address, and no limit in open mode. Behind a proxy give
         /// --trusted-proxy, or all clients share the proxy's address.
-        max_connections_per_address: Option<usize> = Maybe(Count(0, 10_000_000)), "COUNT", "";
+        max_connections_per_address: Option<usize> = maybe(count(0, 10_000_000)), "COUNT", "";
 
         /// How long a client may take to send the head of a request.
-        head_timeout: Duration = One(Time(TENTH, 5 * MINUTE)), "TIME", "5s";
+        head_timeout: Duration = one(time(TENTH, 5 * MINUTE)), "TIME", "5s";
 
         /// How long an HTTP connection may stay silent between two requests. Set it above the
         /// proxy's own timeout for idle upstream connections.
-        idle_timeout: Duration = One(Time(TENTH, HOUR)), "TIME", "30s";
+        idle_timeout: Duration = one(time(TENTH, HOUR)), "TIME", "30s";
 
         /// How large the head of a request may be. Raise it for large cookies.
-        max_head: usize = One(Size(KIB, MIB)), "SIZE", "16KiB";
+        max_head: usize = one(size(KIB, MIB)), "SIZE", "16KiB";
 
         /// How large a message from a client may be; larger ones close its connection.
-        max_message: usize = One(Size(KIB, 16 * MIB)), "SIZE", "64KiB";
+        max_message: usize = one(size(KIB, 16 * MIB)), "SIZE", "64KiB";
 
         /// How many frames a message from a client may come in; more close its connection. Browsers
         /// send one.
-        max_fragments: usize = One(Count(1, 1_000_000)), "COUNT", "1024";
+        max_fragments: usize = one(count(1, 1_000_000)), "COUNT", "1024";
 
         /// How long a message from a client may take to arrive, from its first byte to its last.
-        message_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "1m";
+        message_timeout: Duration = one(time(SECOND, HOUR)), "TIME", "1m";
 
         /// How deeply a command may be nested, its data included; deeper ones are refused. Raise it
         /// only if all members can read as much.
-        max_depth: usize = One(Count(2, 1000)), "COUNT", "64";
+        max_depth: usize = one(count(2, 1000)), "COUNT", "64";
 
         /// How many commands and pings a client may send per second, and twice as many at once; a
         /// join, a page of history or of members or an auth counts as four. Above it the node reads
         /// more slowly. Zero is no limit. By default 100, and no limit in open mode.
-        commands_per_second: Option<usize> = Maybe(Count(0, 1_000_000)), "COUNT", "";
+        commands_per_second: Option<usize> = maybe(count(0, 1_000_000)), "COUNT", "";
 
         /// How many bytes a client may send per second, and four times as many at once, which must
         /// be enough for the largest message. Above it the node reads more slowly. Zero is no
         /// limit. By default 256KiB, and no limit in open mode.
-        bytes_per_second: Option<usize> = Maybe(Size(0, GIB)), "SIZE", "";
+        bytes_per_second: Option<usize> = maybe(size(0, GIB)), "SIZE", "";
 
         /// How long a client may go on sending more than its rate before it is disconnected. Those
         /// that wait for answers are only slowed down.
-        rate_timeout: Duration = One(Time(SECOND, HOUR)), "TIME", "10s";
+        rate_timeout: Duration = one(time(SECOND, HOUR)), "TIME", "10s";
 
         /// How often a silent client is pinged. It must be shorter than any timeout of the proxies
         /// in between.
-        heartbeat: Duration = One(Time(SECOND, HOUR)), "TIME", "25s";
+        heartbeat: Duration = one(time(SECOND, HOUR)), "TIME", "25s";
 
         /// How long a pinged client may stay silent before its connection is given up. It must be
         /// shorter than the heartbeat.
-        pong_timeout: Duration = One(Time(TENTH, HOUR)), "TIME", "10s";
+        pong_timeout: Duration = one(time(TENTH, HOUR)), "TIME", "10s";
 
         /// How long a closing connection waits for the client's close frame.
-        close_timeout: Duration = One(Time(TENTH, MINUTE)), "TIME", "5s";
+        close_timeout: Duration = one(time(TENTH, MINUTE)), "TIME", "5s";
 
         /// How much may wait to be sent to one client. A client with more is too slow: it is
         /// disconnected, and recovers on its return. It must hold four of the largest messages.
-        outbox_bytes: usize = One(Size(64 * KIB, GIB)), "SIZE", "1MiB";
+        outbox_bytes: usize = one(size(64 * KIB, GIB)), "SIZE", "1MiB";
 
         /// How many frames may wait to be sent to one client; the second bound of the same.
-        outbox_frames: usize = One(Count(16, 1_000_000)), "COUNT", "4096";
+        outbox_frames: usize = one(count(16, 1_000_000)), "COUNT", "4096";
 
         /// How long a node that is stopping takes to close its connections. Zero closes all at
         /// once.
-        drain_time: Duration = One(Time(Duration::ZERO, HOUR)), "TIME", "10s";
+        drain_time: Duration = one(time(Duration::ZERO, HOUR)), "TIME", "10s";
     }
 
     "Rooms" {
         /// How many rooms one client may be in at once.
-        rooms_per_session: usize = One(Count(1, 100_000)), "COUNT", "128";
+        rooms_per_session: usize = one(count(1, 100_000)), "COUNT", "128";
 
         /// How many rooms a node may have members in at once; joining further ones is refused.
-        max_rooms: usize = One(Count(1, 10_000_000)), "COUNT", "100000";
+        max_rooms: usize = one(count(1, 10_000_000)), "COUNT", "100000";
 
         /// How many messages a room keeps for clients that reconnect. A client that missed more
         /// receives a gap.
-        history_size: usize = One(Count(1, 100_000)), "COUNT", "1000";
+        history_size: usize = one(log_size()), "COUNT", "1000";
 
         /// How long a room in which nothing is published keeps its messages.
-        history_age: Duration = One(Time(SECOND, 720 * HOUR)), "TIME", "5m";
+        history_age: Duration = one(log_age()), "TIME", "5m";
 
         /// Other limits for rooms whose names match a pattern, in which * stands for any text:
         /// chat.*=500/1h keeps 500 messages for an hour. The first match applies. Repeat it, or
         /// separate by commas.
-        history: Vec<Rule> = Many(Keep(Count(1, 100_000), Time(SECOND, 720 * HOUR))), "RULE", "";
+        history: Vec<retention::Rule> = many(retention_rule(log_size(), log_age())), "RULE", "";
 
         /// How much memory a node without Redis spends on the messages of all rooms together.
         /// Beyond it the oldest messages of the largest rooms are dropped first, and a client that
         /// reconnects and misses them receives a gap.
-        history_memory: usize = One(Size(MIB, 1024 * GIB)), "SIZE", "256MiB";
+        history_memory: usize = one(size(MIB, 1024 * GIB)), "SIZE", "256MiB";
 
         /// How much memory the node spends on the newest messages of its rooms, from which clients
         /// that reconnect are served without reading Redis.
-        recent_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
+        recent_memory: usize = one(size(0, 1024 * GIB)), "SIZE", "64MiB";
 
         /// How long a user whose last connection has left a room may take to return before the
         /// members receive `left`: a reload or a change of node then causes no events. Zero sends
         /// it at once.
-        presence_grace: Duration = One(Time(Duration::ZERO, 5 * MINUTE)), "TIME", "5s";
+        presence_grace: Duration = one(time(Duration::ZERO, 5 * MINUTE)), "TIME", "5s";
 
         /// Whether members receive an event for each join and leave, for rooms whose names match a
         /// pattern: big.*=off reduces the traffic of large rooms; the members can still be listed.
         /// The first match applies; without one it is on, but off in personal rooms. Repeat it, or
         /// separate by commas.
-        presence_events: Vec<pattern::Switch> = Many(OnOff), "RULE", "";
+        presence_events: Vec<Switch> = many(room_switch()), "RULE", "";
 
         /// How much memory the node spends on the lists of its rooms' members. Rooms beyond it read
         /// Redis each time.
-        presence_memory: usize = One(Size(0, 1024 * GIB)), "SIZE", "64MiB";
+        presence_memory: usize = one(size(0, 1024 * GIB)), "SIZE", "64MiB";
     }
 
     "Webhooks" {
         /// Where to send webhooks: events that rooms are occupied or vacated and users online or
         /// offline. Configure all nodes alike. By default no webhooks are sent.
-        webhook_url: Option<WebhookUrl> = Maybe(Webhook), "URL", "";
+        webhook_url: Option<WebhookUrl> = maybe(webhook_url::parser()), "URL", "";
 
         /// The file with the secret that signs webhooks, so that the backend can verify them: at
         /// least 32 bytes, like those of `openssl rand -hex 32`.
-        webhook_secret_file: Option<SecretFile> = Maybe(SecretIn), "FILE", "";
+        webhook_secret_file: Option<SecretFile> = maybe(secret_file()), "FILE", "";
 
         /// Send webhooks only for rooms whose names match, with * for any text; users are the rooms
         /// @*. Without any, for all rooms. Repeat it, or separate by commas.
-        webhook_room: Vec<Pattern> = Many(Rooms), "PATTERN", "";
+        webhook_room: Vec<Pattern> = many(room_pattern()), "PATTERN", "";
 
         /// A PEM file with the authorities that may have signed the backend's certificate, instead
         /// of the public ones. Only with `https://`.
-        webhook_ca: Option<PathBuf> = Maybe(PlainFile), "FILE", "";
+        webhook_ca: Option<PathBuf> = maybe(file()), "FILE", "";
     }
 
     "Node" {
         /// How many events may wait for the node's dispatcher before readers pause; the broker's
         /// queue has the same size. Larger smooths bursts and costs memory.
-        inbox: usize = One(Count(64, 1_000_000)), "COUNT", "8192";
+        inbox: usize = one(count(64, 1_000_000)), "COUNT", "8192";
 
         /// The least important kind of log line written to standard output: off, error, warn,
         /// info or debug. (trace adds nothing: at that level libraries would log messages.)
-        log_level: LevelFilter = One(Level), "LEVEL", "info";
+        log_level: LevelFilter = one(log_level()), "LEVEL", "info";
     }
 }
 
@@ -301,47 +313,33 @@ pub const COMMAND_BURST: u64 = 2;
 /// How many seconds' worth of bytes a session may send at once.
 pub const BYTE_BURST: u64 = 4;
 
-/// The parsed command line.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Parsed {
-    /// Run a node.
-    Serve(Box<Config>),
-    /// `--check-config`: print the effective configuration, by [`Config::to_toml`].
-    Checked(Box<Config>),
-    /// `switchboard token`: sign a token and print it.
-    Token(Box<TokenRequest>),
-    /// `--help` or `--version`: print the text.
-    Text(String),
+/// How many messages a room may keep.
+fn log_size() -> ValueParser<usize> {
+    count(1, 100_000)
+}
+
+/// How long a room may keep its messages.
+fn log_age() -> ValueParser<Duration> {
+    time(SECOND, 720 * HOUR)
 }
 
 impl Config {
-    /// Reads the configuration for the given command line (the program's name first), variables
-    /// and way to read a file, and checks all of it: the error names every refused value.
-    pub fn from_args(
-        args: impl IntoIterator<Item = OsString>,
-        variables: impl IntoIterator<Item = (OsString, OsString)>,
-        read_file: impl FnOnce(&Path) -> io::Result<String>,
-    ) -> Result<Parsed, ConfigError> {
-        let mut values = match sources::read(args, variables, read_file, &Config::options())? {
-            sources::Invocation::Serve(values) => values,
-            sources::Invocation::Token(order) => return Ok(Parsed::Token(order)),
-            sources::Invocation::Text(text) => return Ok(Parsed::Text(text)),
-        };
-        let mut config = Config::take(&mut values);
-        config.fill();
-        if values.problems.is_empty() {
-            values.problems = config.contradictions();
-        }
-        if !values.problems.is_empty() {
+    /// The checked configuration of these texts, completed.
+    ///
+    /// # Errors
+    /// Every refused value; if there is none, every contradiction of two values.
+    fn checked(mut values: Values, warnings: Vec<String>) -> Result<Self, ConfigError> {
+        let Some(mut config) = Self::take(&mut values) else {
             return Err(ConfigError::Invalid(values.problems));
+        };
+        config.complete();
+        let contradictions = config.contradictions();
+        if !contradictions.is_empty() {
+            return Err(ConfigError::Invalid(contradictions));
         }
-        config.warnings = values.warnings;
+        config.warnings = warnings;
         config.warnings.extend(config.caution());
-        Ok(if values.check_only {
-            Parsed::Checked(Box::new(config))
-        } else {
-            Parsed::Serve(Box::new(config))
-        })
+        Ok(config)
     }
 
     /// The effective configuration as a TOML file, in the order of the options, with the warnings
@@ -356,18 +354,10 @@ impl Config {
     }
 
     /// Completes what depends on the machine and on other options.
-    fn fill(&mut self) {
+    fn complete(&mut self) {
         if self.node.is_empty() {
             self.node = default_label(self.listen.port());
         }
-    }
-
-    /// A warning about a setting that is allowed, but may not be intended.
-    fn caution(&self) -> Option<String> {
-        let url = self.webhook_url.as_ref().filter(|url| url.is_readable())?;
-        Some(format!(
-            "--webhook-url {url}: names of rooms and users are sent unencrypted; use https://"
-        ))
     }
 
     /// Whether the node is in open mode: no keys for tokens are configured, so clients are not
@@ -397,12 +387,12 @@ impl Config {
     }
 
     /// The limits that are not configured, with their effective values, as comments. They are not
-    /// printed as keys: an operator that adds keys for tokens to the printed file needs the defaults
-    /// that apply then.
+    /// printed as keys: an operator that adds keys for tokens to the printed file needs the
+    /// defaults that apply then.
     fn default_limits(&self) -> impl Iterator<Item = String> {
         let address = self.address_connections().to_string();
         let commands = self.session_commands().to_string();
-        let bytes = kinds::show_size(self.session_bytes());
+        let bytes = numbers::show_size(self.session_bytes());
         let limits = [
             (
                 "max-connections-per-address",
@@ -415,121 +405,13 @@ impl Config {
         let unset = limits.into_iter().filter(|(_, set, _)| set.is_none());
         unset.map(|(name, _, value)| format!("# {name} = {value}\n"))
     }
-
-    /// The violated rules that concern two options.
-    fn contradictions(&self) -> Vec<Problem> {
-        let mut found = Vec::new();
-        let mut check = |holds: bool, option: &str, reason: String| {
-            if !holds {
-                found.push(Problem {
-                    option: option.into(),
-                    got: None,
-                    reason,
-                });
-            }
-        };
-        check(
-            self.open || !self.is_open() || self.listen.ip().to_canonical().is_loopback(),
-            "listen",
-            format!(
-                "{} can be reached from other machines, and without a key for tokens clients are \
-                 not authenticated; give --token-secret-file or --token-key, listen on 127.0.0.1, \
-                 or give --open if that is intended",
-                self.listen
-            ),
-        );
-        check(
-            self.api_key_file.is_some()
-                || self
-                    .api_listen
-                    .is_none_or(|listen| listen.ip().to_canonical().is_loopback()),
-            "api-listen",
-            "can be reached from other machines, and without keys anyone there could publish; give \
-             --api-key-file, or listen on 127.0.0.1"
-                .into(),
-        );
-        check(
-            !self.open || self.is_open(),
-            "open",
-            "contradicts --token-secret-file and --token-key, which require a token; leave one of \
-             them out"
-                .into(),
-        );
-        let about_tokens = [
-            ("token-audience", !self.token_audience.is_empty()),
-            ("token-issuer", !self.token_issuer.is_empty()),
-            ("token-in-query", self.token_in_query),
-        ];
-        for (option, is_set) in about_tokens {
-            check(
-                !is_set || !self.is_open(),
-                option,
-                "needs --token-secret-file or --token-key".into(),
-            );
-        }
-        check(
-            self.pong_timeout < self.heartbeat,
-            "pong-timeout",
-            format!(
-                "{} must be shorter than --heartbeat ({})",
-                kinds::show_time(self.pong_timeout),
-                kinds::show_time(self.heartbeat)
-            ),
-        );
-        check(
-            self.outbox_bytes / 4 >= self.max_message,
-            "outbox-bytes",
-            format!(
-                "{} must be at least four times --max-message ({})",
-                kinds::show_size(self.outbox_bytes),
-                kinds::show_size(self.max_message)
-            ),
-        );
-        let burst = BYTE_BURST as usize * self.session_bytes();
-        check(
-            burst == 0 || burst >= self.max_message,
-            "bytes-per-second",
-            format!(
-                "{} must be at least a quarter of --max-message ({}), or zero for no limit",
-                kinds::show_size(self.session_bytes()),
-                kinds::show_size(self.max_message)
-            ),
-        );
-        check(
-            self.redis_ca.is_none() || self.redis.iter().any(RedisUrl::tls),
-            "redis-ca",
-            "needs a --redis address that begins with rediss://".into(),
-        );
-        let url = self.webhook_url.as_ref();
-        check(
-            url.is_none() || self.webhook_secret_file.is_some(),
-            "webhook-url",
-            "needs --webhook-secret-file, or the backend could not verify requests".into(),
-        );
-        let others = self.webhook_secret_file.is_none() && self.webhook_room.is_empty();
-        check(
-            url.is_some() || others,
-            if others {
-                "webhook-url"
-            } else {
-                "webhook-secret-file"
-            },
-            "needs --webhook-url".into(),
-        );
-        check(
-            self.webhook_ca.is_none() || url.is_some_and(WebhookUrl::tls),
-            "webhook-ca",
-            "needs a --webhook-url that begins with https://".into(),
-        );
-        found
-    }
 }
 
 impl Default for Config {
     /// Every option at its default.
-    fn default() -> Config {
-        let mut config = Config::take(&mut values::Values::default());
-        config.fill();
+    fn default() -> Self {
+        let mut config = Self::take(&mut Values::default()).expect("the defaults are valid");
+        config.complete();
         config
     }
 }

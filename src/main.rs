@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use switchboard::auth::{self, Auth};
-use switchboard::config::{Config, ConfigError, Parsed, TokenRequest};
+use switchboard::config::{Config, ConfigError, Invocation, TokenRequest};
 use switchboard::dispatcher::Now;
 use switchboard::server::shutdown;
 use switchboard::{logger, runtime, server};
@@ -21,20 +21,20 @@ use switchboard::{logger, runtime, server};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let parsed = Config::from_args(std::env::args_os(), std::env::vars_os(), |path| {
+    let parsed = Invocation::parse(std::env::args_os(), std::env::vars_os(), |path| {
         std::fs::read_to_string(path)
     });
     match parsed {
-        Ok(Parsed::Serve(config)) => serve(&config),
-        Ok(Parsed::Checked(config)) => match Auth::new(&config) {
+        Ok(Invocation::Serve(config)) => serve(&config),
+        Ok(Invocation::CheckConfig(config)) => match Auth::new(&config) {
             Ok(_) => {
                 print(&config.to_toml());
                 ExitCode::SUCCESS
             }
             Err(error) => refuse(&error),
         },
-        Ok(Parsed::Token(order)) => token(&order),
-        Ok(Parsed::Text(text)) => {
+        Ok(Invocation::Token(order)) => token(&order),
+        Ok(Invocation::Text(text)) => {
             print(&text);
             ExitCode::SUCCESS
         }

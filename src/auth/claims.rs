@@ -168,20 +168,20 @@ pub(super) struct NewClaims<'a> {
 }
 
 impl<'a> NewClaims<'a> {
-    pub fn new(order: &'a TokenRequest, now: u64) -> Self {
+    pub fn new(request: &'a TokenRequest, now: u64) -> Self {
         let texts = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect();
         let iat = now / 1000;
         Self {
-            sub: order.user.as_str(),
+            sub: request.user.as_str(),
             iat,
-            exp: iat + order.lifetime.as_secs(),
-            aud: order.audience.as_deref(),
-            iss: order.issuer.as_deref(),
+            exp: iat + request.expires.as_secs(),
+            aud: request.audience.as_deref(),
+            iss: request.issuer.as_deref(),
             rooms: Lists {
-                join: texts(&order.join),
-                publish: texts(&order.publish),
-                history: texts(&order.history),
-                members: texts(&order.members),
+                join: texts(&request.join),
+                publish: texts(&request.publish),
+                history: texts(&request.history),
+                members: texts(&request.members),
             },
         }
     }

@@ -105,18 +105,19 @@ mod tests {
     }
 
     fn token() -> String {
-        let order = crate::config::TokenRequest {
-            secret: config(false).token_secret_file.unwrap(),
+        let request = crate::config::TokenRequest {
+            token_secret_file: config(false).token_secret_file.unwrap(),
             user: crate::model::id::UserName::new("ada").unwrap(),
-            lifetime: std::time::Duration::from_secs(60),
+            expires: std::time::Duration::from_secs(60),
             audience: None,
             issuer: None,
+            rooms: vec![],
             join: vec![],
             publish: vec![],
             history: vec![],
             members: vec![],
         };
-        crate::auth::sign(&order, NOW).unwrap().expose().clone()
+        crate::auth::sign(&request, NOW).unwrap().expose().clone()
     }
 
     fn request(query: &str, fields: &str) -> Request {

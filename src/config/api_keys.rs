@@ -1,10 +1,14 @@
 //! The keys of the API: read from a file, kept as SHA-256 digests, and compared in constant time,
 //! so that neither memory nor timing reveals them.
 
+use std::fs;
 use std::path::PathBuf;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
+
+use super::kinds::show_path;
+use super::parser::ValueParser;
 
 /// The shortest key: 32 characters of base64 or hexadecimal are 128 bits at least.
 const KEY_BYTES: usize = 32;
@@ -46,6 +50,18 @@ struct ApiKey {
 pub struct ApiKeyFile {
     pub path: PathBuf,
     pub keys: ApiKeys,
+}
+
+/// A file with the keys, which is read at once.
+pub(super) fn parser() -> ValueParser<ApiKeyFile> {
+    ValueParser::new(read, |file| show_path(&file.path))
+}
+
+fn read(text: &str) -> Result<ApiKeyFile, String> {
+    let path = PathBuf::from(text);
+    let content = fs::read_to_string(&path).map_err(|error| format!("cannot be read: {error}"))?;
+    let keys = ApiKeys::parse(&content).map_err(|error| error.to_string())?;
+    Ok(ApiKeyFile { path, keys })
 }
 
 impl ApiKeys {

@@ -1,13 +1,12 @@
-//! The kinds of value for authentication and rights: files with keys, names of issuers and
-//! audiences, rules for rooms. Files are read here, so that `--check-config` checks their contents
-//! too.
+//! The values for authentication and rights: files with secrets and keys, rules for rooms. Files
+//! are read here, so that `--check-config` checks their contents too.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::kinds::Kind;
-use crate::model::pattern::Pattern;
+use super::kinds::{pattern_of_rule, show_path};
+use super::parser::ValueParser;
 use crate::model::rights::{Policy, Rule};
 use crate::model::secret::Secret;
 
@@ -45,84 +44,59 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// A file with a secret: all its bytes, less one line end.
-pub(super) struct SecretIn;
+pub(super) fn secret_file() -> ValueParser<SecretFile> {
+    ValueParser::new(read_secret, |file| show_path(&file.path))
+}
 
-impl Kind for SecretIn {
-    type Value = SecretFile;
-    fn parse(&self, text: &str) -> Result<SecretFile, String> {
-        let mut secret = read(Path::new(text))?;
-        for end in [b'\n', b'\r'] {
-            secret.pop_if(|last| *last == end);
-        }
-        if secret.len() < SECRET_BYTES {
-            return Err(format!(
-                "holds {} bytes, and a secret needs {SECRET_BYTES} at least; make one with: openssl rand -hex 32",
-                secret.len()
-            ));
-        }
-        let (path, secret) = (text.into(), Secret::new(secret));
-        Ok(SecretFile { path, secret })
+fn read_secret(text: &str) -> Result<SecretFile, String> {
+    let mut secret = read(Path::new(text))?;
+    for end in [b'\n', b'\r'] {
+        secret.pop_if(|last| *last == end);
     }
-    fn show(&self, value: &SecretFile) -> toml::Value {
-        value.path.to_string_lossy().into_owned().into()
+    if secret.len() < SECRET_BYTES {
+        return Err(format!(
+            "holds {} bytes, and a secret needs {SECRET_BYTES} at least; make one with: \
+             openssl rand -hex 32",
+            secret.len()
+        ));
     }
+    let (path, secret) = (text.into(), Secret::new(secret));
+    Ok(SecretFile { path, secret })
 }
 
 /// `FILE` or `KID=FILE`.
-pub(super) struct KeyFile;
-
-impl Kind for KeyFile {
-    type Value = TokenKey;
-    fn parse(&self, text: &str) -> Result<TokenKey, String> {
-        let (kid, path) = match text.split_once('=') {
-            Some((kid, path)) => (Some(kid.to_owned()), path),
-            None => (None, text),
-        };
-        if kid.as_ref().is_some_and(String::is_empty) {
-            return Err("has no name before the =; write KID=FILE or FILE".into());
-        }
-        let bytes = read(Path::new(path))?;
-        let text =
-            String::from_utf8(bytes).map_err(|_| "is not a text file; give PEM or a JWK set")?;
-        let path = path.into();
-        Ok(TokenKey { kid, path, text })
-    }
-    fn show(&self, value: &TokenKey) -> toml::Value {
-        let path = value.path.to_string_lossy();
-        let kid = value.kid.as_ref().map(|kid| format!("{kid}="));
-        format!("{}{path}", kid.unwrap_or_default()).into()
-    }
+pub(super) fn token_key() -> ValueParser<TokenKey> {
+    ValueParser::new(read_key, |TokenKey { kid, path, .. }| match kid {
+        Some(kid) => format!("{kid}={}", show_path(path)),
+        None => show_path(path),
+    })
 }
 
-/// A text of a token, compared as it is.
-pub(super) struct Claim;
-
-impl Kind for Claim {
-    type Value = String;
-    fn parse(&self, text: &str) -> Result<String, String> {
-        let fits = (1..=256).contains(&text.len()) && !text.chars().any(char::is_control);
-        let wrong = "must have 1 to 256 bytes and no control characters";
-        fits.then(|| text.to_owned()).ok_or(wrong.into())
+fn read_key(text: &str) -> Result<TokenKey, String> {
+    let (kid, path) = match text.split_once('=') {
+        Some((kid, path)) => (Some(kid.to_owned()), path),
+        None => (None, text),
+    };
+    if kid.as_ref().is_some_and(String::is_empty) {
+        return Err("has no name before the =; write KID=FILE or FILE".into());
     }
-    fn show(&self, value: &String) -> toml::Value {
-        value.as_str().into()
-    }
+    let bytes = read(Path::new(path))?;
+    let text = String::from_utf8(bytes).map_err(|_| "is not a text file; give PEM or a JWK set")?;
+    let path = path.into();
+    Ok(TokenKey { kid, path, text })
 }
 
 /// `lobby.*=public`.
-pub(super) struct RoomRule;
+pub(super) fn room_rule() -> ValueParser<Rule> {
+    let show = |rule: &Rule| format!("{}={}", rule.rooms, rule.policy);
+    ValueParser::new(parse_room_rule, show)
+}
 
-impl Kind for RoomRule {
-    type Value = Rule;
-    fn parse(&self, text: &str) -> Result<Rule, String> {
-        let wrong = "is not PATTERN=POLICY, with one of public, users, read-only, server and token";
-        let (pattern, policy) = text.split_once('=').ok_or(wrong)?;
-        let rooms = Pattern::new(pattern).ok_or("has a pattern that fits no room name")?;
-        let policy = Policy::ALL.iter().find(|(_, name)| *name == policy);
-        let policy = policy.map(|(policy, _)| *policy).ok_or(wrong)?;
-        Ok(Rule { rooms, policy })
-    }
-    fn show(&self, rule: &Rule) -> toml::Value {
-        format!("{}={}", rule.rooms, rule.policy).into()
-    }
+fn parse_room_rule(text: &str) -> Result<Rule, &'static str> {
+    let wrong = "is not PATTERN=POLICY, with one of public, users, read-only, server and token";
+    let (pattern, policy) = text.split_once('=').ok_or(wrong)?;
+    let rooms = pattern_of_rule(pattern)?;
+    let policy = Policy::ALL.iter().find(|(_, name)| *name == policy);
+    let policy = policy.map(|(policy, _)| *policy).ok_or(wrong)?;
+    Ok(Rule { rooms, policy })
 }

@@ -1,49 +1,73 @@
-//! Generates from the list of options everything that must agree with it: the struct, the command
-//! line with its help, the names of the variables and of the file's keys.
+//! Generates from a list of options everything that must agree with it: the struct, the command
+//! line with its help, the names of the variables and of the file's keys. Each subcommand has one
+//! list.
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction};
 
-use super::kinds::Kind;
-use super::shapes::Shape;
-use super::values::{kebab, variable};
+use super::arity::Arity;
+use super::values::{Values, kebab, variable};
 
-/// Generates from the list of options the struct `Config` and three functions over all of them:
-/// `options` (for the command line), `take` (from texts to values) and `show` (from values to
-/// TOML). An item is `/// help`, then `name: Type = shape, "VALUE NAME", "default";`.
+/// The options of a subcommand, which [`options!`] implements for its struct.
+pub(super) trait Options: Sized {
+    /// The properties of all options, in the order of the list.
+    fn specs() -> Vec<OptionSpec>;
+
+    /// The checked values; `None` if one is refused: `values.problems` has the reasons.
+    fn take(values: &mut Values) -> Option<Self>;
+
+    /// The options that are set, in kebab case, as a TOML file has them.
+    fn show(&self) -> Vec<(String, toml::Value)>;
+}
+
+/// Declares a struct of options and implements [`Options`] for it. Behind the struct's own fields
+/// the options follow under the headings of `--help`, each as
+/// `/// help`, then `name: Type = arity, "VALUE NAME", "default";`. A heading with
+/// `, variables: false` has options that no variable sets.
 macro_rules! options {
-    ($( $heading:literal { $(
-        $(#[doc = $help:literal])+
-        $name:ident: $type:ty = $shape:expr, $value_name:literal, $default:literal;
-    )+ } )+) => {
-        /// The configuration of a node: the options of `switchboard serve`, checked.
+    (
+        $(#[doc = $about:literal])+
+        pub struct $Options:ident {
+            $( $(#[doc = $about_field:literal])+ pub $field:ident: $field_type:ty, )*
+        }
+        $( $heading:literal $(, variables: $variables:literal)? { $(
+            $(#[doc = $help:literal])+
+            $name:ident: $type:ty = $arity:expr, $value_name:literal, $default:literal;
+        )+ } )+
+    ) => {
+        $(#[doc = $about])+
         #[derive(Clone, Debug, PartialEq)]
-        pub struct Config {
+        pub struct $Options {
             $($( $(#[doc = $help])+ pub $name: $type, )+)+
-            /// Warnings to log at the start.
-            pub warnings: Vec<String>,
+            $( $(#[doc = $about_field])+ pub $field: $field_type, )*
         }
 
-        impl Config {
-            fn options() -> Vec<$crate::config::options::Spec> {
-                vec![$($(
-                    $crate::config::options::Spec::new(
-                        $heading, stringify!($name), concat!($($help),+), $value_name, $default, &$shape,
-                    ),
-                )+)+]
+        impl $crate::config::options::Options for $Options {
+            fn specs() -> Vec<$crate::config::options::OptionSpec> {
+                let mut specs = Vec::new();
+                $(
+                    let variables = true $(&& $variables)?;
+                    $( specs.push($crate::config::options::OptionSpec::new(
+                        ($heading, variables),
+                        stringify!($name),
+                        concat!($($help),+),
+                        ($value_name, $default),
+                        &$arity,
+                    )); )+
+                )+
+                specs
             }
 
-            fn take(values: &mut $crate::config::values::Values) -> Config {
-                Config {
-                    $($( $name: values.take(stringify!($name), &$shape, $default), )+)+
-                    warnings: Vec::new(),
-                }
+            fn take(values: &mut $crate::config::values::Values) -> Option<Self> {
+                $($( let $name = values.take(stringify!($name), &$arity, $default); )+)+
+                Some(Self {
+                    $($( $name: $name?, )+)+
+                    $( $field: Default::default(), )*
+                })
             }
 
             fn show(&self) -> Vec<(String, toml::Value)> {
-                use $crate::config::shapes::Shape;
-                let all = [$($(
-                    (stringify!($name), $shape.show(&self.$name)),
-                )+)+];
+                use $crate::config::arity::Arity;
+                let all = [$($( (stringify!($name), $arity.show(&self.$name)), )+)+];
                 let shown = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
                 shown.map(|(name, value)| ($crate::config::values::kebab(name), value)).collect()
             }
@@ -52,98 +76,76 @@ macro_rules! options {
 }
 pub(super) use options;
 
-/// The properties of an option that the command line and `--help` need.
-pub(super) struct Spec {
-    heading: &'static str,
+/// The heading of the options that clap lists without one.
+const NO_HEADING: &str = "Options";
+
+/// The properties of an option that its sources and `--help` need.
+pub(super) struct OptionSpec {
     /// In kebab case.
     pub(super) name: String,
+    /// The variable that sets it, if any.
+    pub(super) variable: Option<String>,
+    pub(super) many: bool,
+    heading: &'static str,
     help: String,
     value_name: &'static str,
-    pub(super) many: bool,
+    /// Whether the flag may have no value, which means `true`.
     bare: bool,
 }
 
-impl Spec {
-    pub(super) fn new<S: Shape>(
-        heading: &'static str,
+impl OptionSpec {
+    pub(super) fn new<A: Arity>(
+        (heading, variables): (&'static str, bool),
         name: &str,
         help: &str,
-        value_name: &'static str,
-        default: &str,
-        shape: &S,
-    ) -> Spec {
+        (value_name, default): (&'static str, &str),
+        arity: &A,
+    ) -> Self {
+        let parser = arity.parser();
+        let variable = variables.then(|| variable(name));
         let mut help = help.trim().replace('`', "");
-        help += &format!(" [env: {}]", variable(name));
+        if let Some(variable) = &variable {
+            help += &format!(" [env: {variable}]");
+        }
         if !default.is_empty() {
             help += &format!(" [default: {default}]");
         }
-        if let Some((from, to)) = shape.kind().range() {
+        if let Some((from, to)) = &parser.range {
             help += &format!(" [{from} to {to}]");
         }
-        let name = kebab(name);
-        Spec {
+        Self {
+            name: kebab(name),
+            variable,
+            many: A::MANY,
             heading,
-            name,
             help,
             value_name,
-            many: S::MANY,
-            bare: S::Kind::BARE,
+            bare: parser.bare,
         }
     }
 
-    fn arg(&self) -> Arg {
+    /// The texts in the text of a variable or of the file: a list has commas.
+    pub(super) fn split(&self, text: &str) -> Vec<String> {
+        if self.many {
+            text.split(',').map(|part| part.trim().to_owned()).collect()
+        } else {
+            vec![text.to_owned()]
+        }
+    }
+
+    pub(super) fn arg(&self) -> Arg {
         let arg = Arg::new(self.name.clone())
             .long(self.name.clone())
             .help(self.help.clone())
-            .help_heading(self.heading)
             .value_name(self.value_name)
-            .action(if self.many {
-                ArgAction::Append
-            } else {
-                ArgAction::Set
-            });
-        match (self.many, self.bare) {
-            (true, _) => arg.value_delimiter(','),
-            (_, true) => arg
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("true"),
-            _ => arg,
+            .help_heading(Some(self.heading).filter(|heading| *heading != NO_HEADING));
+        if self.many {
+            return arg.action(ArgAction::Append).value_delimiter(',');
         }
+        if self.bare {
+            let arg = arg.num_args(0..=1).require_equals(true);
+            return arg.default_missing_value("true");
+        }
+        arg
     }
-}
-
-pub(super) fn command(options: &[Spec]) -> Command {
-    let config = format!(
-        "Read options from a TOML file, whose keys are the names of the options without the \
-         dashes. Flags and variables win over it. [env: {}]",
-        variable("config")
-    );
-    let serve = Command::new("serve")
-        .about("Run a node")
-        .after_help(
-            "Times are a number and a unit: 500ms, 25s, 5m, 2h. Sizes are bytes: 65536, 64KiB, \
-             1MiB. A flag wins over the variable, the variable over the file, the file over the \
-             default. An empty variable counts as not set.",
-        )
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .help(config),
-        )
-        .arg(
-            Arg::new("check-config")
-                .long("check-config")
-                .action(ArgAction::SetTrue)
-                .help("Check the configuration, print what is in force (without passwords), exit"),
-        )
-        .args(options.iter().map(Spec::arg));
-    Command::new("switchboard")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about(env!("CARGO_PKG_DESCRIPTION"))
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .subcommand(serve)
-        .subcommand(super::token::command())
 }

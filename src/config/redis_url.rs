@@ -7,6 +7,8 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
+use super::parser::ValueParser;
+
 /// A checked address. `Display` and `Debug` hide the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
@@ -156,6 +158,10 @@ pub(super) fn redact(text: &str) -> String {
         (None, Some(at)) => format!("***{}", &text[at..]),
         _ => text.into(),
     }
+}
+
+pub(super) fn parser() -> ValueParser<RedisUrl> {
+    ValueParser::new(RedisUrl::from_str, RedisUrl::to_string).redacted(redact)
 }
 
 impl fmt::Display for RedisUrl {

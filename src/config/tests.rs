@@ -1,7 +1,10 @@
+use std::ffi::OsString;
+use std::io;
+
 use super::*;
 
 /// Parses flags behind `switchboard serve`, variables and the text of `node.toml`.
-fn read(flags: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Parsed, ConfigError> {
+fn read(flags: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Invocation, ConfigError> {
     let args = ["switchboard", "serve"]
         .iter()
         .chain(flags)
@@ -9,7 +12,7 @@ fn read(flags: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Parsed
     let variables = variables
         .iter()
         .map(|(name, value)| (name.into(), value.into()));
-    Config::from_args(args, variables, |path| match path.to_str() {
+    Invocation::parse(args, variables, |path| match path.to_str() {
         Some("node.toml") => Ok(file.into()),
         _ => Err(io::ErrorKind::NotFound.into()),
     })
@@ -17,7 +20,7 @@ fn read(flags: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Parsed
 
 fn serve(flags: &[&str]) -> Config {
     match read(flags, &[], "") {
-        Ok(Parsed::Serve(config)) => *config,
+        Ok(Invocation::Serve(config)) => *config,
         other => panic!("{other:?}"),
     }
 }
@@ -56,7 +59,7 @@ fn flags_win_over_variables_over_the_file_over_the_defaults() {
         ("SWITCHBOARD_PREFIX", ""),
         ("PATH", "/bin"),
     ];
-    let Ok(Parsed::Serve(config)) = read(&["--inbox", "301"], &variables, file) else {
+    let Ok(Invocation::Serve(config)) = read(&["--inbox", "301"], &variables, file) else {
         panic!()
     };
     assert_eq!(
@@ -79,7 +82,7 @@ fn lists_are_repeated_flags_or_commas_or_arrays() {
         .into();
     assert_eq!(serve(&flags).trusted_proxy, all);
     let file = "trusted-proxy = ['10.0.0.1', '::1', '10.0.0.2']\nredis = 'redis://a, redis://b'";
-    let Ok(Parsed::Serve(config)) = read(&["--config", "node.toml"], &[], file) else {
+    let Ok(Invocation::Serve(config)) = read(&["--config", "node.toml"], &[], file) else {
         panic!()
     };
     assert_eq!(config.trusted_proxy, all);
@@ -133,7 +136,8 @@ fn errors_name_the_option_the_value_the_range_and_the_source() {
     );
     assert_eq!(
         refused(&["--node", "a b", "--inbox=x"], &[], ""),
-        "--node a b: must be 1 to 64 letters, digits or any of _.:- (got a b, from the command line)\n\
+        "--node a b: must be 1 to 64 letters, digits or any of _.:- \
+         (got a b, from the command line)\n\
          --inbox x: is not a whole number (got x, from the command line)"
     );
 }
@@ -242,7 +246,7 @@ fn unknown_variables_cause_only_a_warning() {
         ("SWITCHBOARD_SERVICE_HOST", "10.0.0.1"),
         ("SWITCHBOARD_INBOX", "64"),
     ];
-    let Ok(Parsed::Serve(config)) = read(&[], &variables, "") else {
+    let Ok(Invocation::Serve(config)) = read(&[], &variables, "") else {
         panic!()
     };
     assert_eq!(
@@ -260,18 +264,18 @@ fn check_config_prints_an_equivalent_file_without_passwords() {
         "--heartbeat=90s",
         "--max-head=1025",
     ];
-    let Ok(Parsed::Checked(checked)) = read(&flags, &[], "") else {
+    let Ok(Invocation::CheckConfig(checked)) = read(&flags, &[], "") else {
         panic!()
     };
     let text = checked.to_toml();
     assert!(text.contains("heartbeat = \"90s\"\n") && text.contains("max-head = \"1025\"\n"));
-    let Ok(Parsed::Serve(again)) = read(&["--config=node.toml"], &[], &text) else {
+    let Ok(Invocation::Serve(again)) = read(&["--config=node.toml"], &[], &text) else {
         panic!()
     };
     assert_eq!(*again, serve(&flags[1..]));
 
     let flags = ["--check-config", "--redis=redis://ada:swordfish@a:1/2"];
-    let Ok(Parsed::Checked(checked)) = read(&flags, &[("SWITCHBOARD_X", "1")], "") else {
+    let Ok(Invocation::CheckConfig(checked)) = read(&flags, &[("SWITCHBOARD_X", "1")], "") else {
         panic!()
     };
     let text = checked.to_toml();
@@ -285,7 +289,7 @@ fn check_config_prints_an_equivalent_file_without_passwords() {
 
 #[test]
 fn help_explains_every_option_with_variable_and_default() {
-    let Ok(Parsed::Text(help)) = read(&["--help"], &[], "") else {
+    let Ok(Invocation::Text(help)) = read(&["--help"], &[], "") else {
         panic!()
     };
     let text = help.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -303,12 +307,12 @@ fn help_explains_every_option_with_variable_and_default() {
 
     let text = |args: &[&str]| {
         let args = args.iter().map(OsString::from);
-        Config::from_args(args, [], |_| unreachable!("no file was given"))
+        Invocation::parse(args, [], |_| unreachable!("no file was given"))
     };
     let version = format!("switchboard {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(
         text(&["switchboard", "--version"]).unwrap(),
-        Parsed::Text(version)
+        Invocation::Text(version)
     );
     for wrong in [
         &["switchboard"][..],
@@ -452,7 +456,7 @@ fn webhook_queries_are_sent_and_never_shown() {
         "--webhook-secret-file=/etc/passwd",
         "--webhook-room=chat.*,@*",
     ];
-    let Ok(Parsed::Checked(checked)) = read(&flags, &[], "") else {
+    let Ok(Invocation::CheckConfig(checked)) = read(&flags, &[], "") else {
         panic!()
     };
     let text = checked.to_toml();
@@ -488,4 +492,62 @@ fn webhooks_without_tls_to_other_machines_cause_a_warning() {
         let config = serve(&[&url, "--webhook-secret-file=/etc/passwd"]);
         assert_eq!(!config.warnings.is_empty(), warned, "{url}");
     }
+}
+
+/// Parses flags behind `switchboard token` and variables.
+fn token(flags: &[&str], variables: &[(&str, &str)]) -> Result<Invocation, ConfigError> {
+    let args = ["switchboard", "token", "--user=ada"].iter().chain(flags);
+    let variables = variables
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()));
+    Invocation::parse(args.map(OsString::from), variables, |_| {
+        unreachable!("it reads no file of options")
+    })
+}
+
+#[test]
+fn token_errors_name_the_option_the_value_and_the_source() {
+    let secret = ("SWITCHBOARD_TOKEN_SECRET_FILE", "/none");
+    let flags = ["--expires=9000h", "--rooms=a b,c", "--issuer="];
+    let error = token(&flags, &[secret]).expect_err("refused").to_string();
+    let lines: Vec<&str> = error.lines().collect();
+    assert_eq!(lines.len(), 4, "{error}");
+    assert!(
+        lines[0].starts_with("--token-secret-file /none: cannot be read")
+            && lines[0].ends_with("(got /none, from SWITCHBOARD_TOKEN_SECRET_FILE)"),
+        "{error}"
+    );
+    assert_eq!(
+        lines[1..],
+        [
+            "--expires 9000h: must lie between 1s and 8760h (got 9000h, from the command line)",
+            "--issuer : must have 1 to 256 bytes and no control characters \
+             (got , from the command line)",
+            "--rooms a b: fits no room name (got a b, from the command line)",
+        ]
+    );
+    assert_eq!(
+        token(&[], &[]).expect_err("refused").to_string(),
+        "--token-secret-file: is needed: the file whose secret the nodes have"
+    );
+}
+
+#[test]
+fn token_is_configured_by_flags_and_the_variable_of_the_secret_alone() {
+    let variables = [
+        ("SWITCHBOARD_TOKEN_SECRET_FILE", "/etc/passwd"),
+        ("SWITCHBOARD_USER", "eve"),
+        ("SWITCHBOARD_HISTORY", "a b"),
+        ("SWITCHBOARD_LISTEN", "here"),
+    ];
+    let flags = ["--rooms=a,b", "--join=c", "--audience=chat"];
+    let Ok(Invocation::Token(request)) = token(&flags, &variables) else {
+        panic!()
+    };
+    assert_eq!(request.user.as_str(), "ada");
+    assert_eq!(request.expires, HOUR);
+    assert_eq!(request.audience.as_deref(), Some("chat"));
+    let texts = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&request.join), ["c", "a", "b"]);
+    assert_eq!(texts(&request.history), ["a", "b"]);
 }

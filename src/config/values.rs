@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::shapes::Shape;
+use super::arity::Arity;
 
 /// The prefix of every variable.
 pub(super) const PREFIX: &str = "SWITCHBOARD_";
@@ -95,39 +95,38 @@ fn lines(problems: &[Problem]) -> String {
         .join("\n")
 }
 
-/// The texts of the options, by name in snake case, and the problems and warnings found in them.
+/// The texts of the options, by name in snake case, and the problems found in them.
 #[derive(Default)]
 pub(super) struct Values {
     pub(super) texts: HashMap<String, (Vec<String>, Source)>,
     pub(super) problems: Vec<Problem>,
-    pub(super) warnings: Vec<String>,
-    pub(super) check_only: bool,
 }
 
 impl Values {
-    /// The value of an option, or its default. A refused text becomes a problem, and the default
-    /// takes its place so that the other options can be checked too.
-    pub(super) fn take<S: Shape>(&mut self, name: &str, shape: &S, default: &str) -> S::Value {
-        if let Some((texts, source)) = self.texts.remove(name) {
-            match shape.read(&texts) {
-                Ok(value) => return value,
-                Err(refused) => self
-                    .problems
-                    .extend(refused.into_iter().map(|(got, reason)| Problem {
-                        option: kebab(name),
-                        got: Some((got, source.to_string())),
-                        reason,
-                    })),
-            }
-        }
-        let texts: Vec<String> = Some(default)
-            .filter(|text| !text.is_empty())
-            .map(String::from)
-            .into_iter()
-            .collect();
-        shape
-            .read(&texts)
-            .expect("the defaults are valid, as a test proves")
+    /// The value of an option, or its default. `None` if it is refused, which becomes a problem, so
+    /// that the other options can be checked too.
+    pub(super) fn take<A: Arity>(
+        &mut self,
+        name: &str,
+        arity: &A,
+        default: &str,
+    ) -> Option<A::Value> {
+        let (texts, source) = match self.texts.remove(name) {
+            Some((texts, source)) => (texts, Some(source)),
+            None if default.is_empty() => (Vec::new(), None),
+            None => (vec![default.to_owned()], None),
+        };
+        let refused = match arity.read(&texts) {
+            Ok(value) => return Some(value),
+            Err(refused) => refused,
+        };
+        self.problems
+            .extend(refused.into_iter().map(|(text, reason)| Problem {
+                option: kebab(name),
+                got: source.as_ref().map(|source| (text, source.to_string())),
+                reason,
+            }));
+        None
     }
 
     pub(super) fn put(&mut self, option: &str, texts: Vec<String>, source: Source) {

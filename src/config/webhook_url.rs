@@ -6,6 +6,9 @@ use std::str::FromStr;
 
 use url::{Host, Position, Url};
 
+use super::parser::ValueParser;
+use super::redis_url;
+
 /// A checked address. `Display` and `Debug` hide the query.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookUrl {
@@ -105,12 +108,16 @@ impl FromStr for WebhookUrl {
 }
 
 /// Any text, which may be a mistyped address, without what may be a secret in it: a user, a query.
-pub(super) fn redact(text: &str) -> String {
+fn redact(text: &str) -> String {
     let (start, query) = match text.split_once('?') {
         Some((start, _)) => (start, "?***"),
         None => (text, ""),
     };
-    super::redis_url::redact(start) + query
+    redis_url::redact(start) + query
+}
+
+pub(super) fn parser() -> ValueParser<WebhookUrl> {
+    ValueParser::new(WebhookUrl::from_str, WebhookUrl::to_string).redacted(redact)
 }
 
 impl fmt::Display for WebhookUrl {

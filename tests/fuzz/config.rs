@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use switchboard::config::{Config, Parsed};
+use switchboard::config::Invocation;
 
 /// An even first byte: the rest is a file; an odd one: each line of it is an argument.
 pub fn any_configuration(input: &[u8]) {
@@ -27,27 +27,27 @@ pub fn any_configuration(input: &[u8]) {
         parse(text.lines(), "")
     };
     match read {
-        Ok(Parsed::Serve(config)) => {
+        Ok(Invocation::Serve(config)) => {
             let shown = config.to_toml();
             // The printed configuration has no passwords, so it may differ.
             if config.redis.is_empty() {
                 let again = of_file(&shown);
-                assert_eq!(again, Ok(Parsed::Serve(config)), "{shown}");
+                assert_eq!(again, Ok(Invocation::Serve(config)), "{shown}");
             }
         }
-        Ok(Parsed::Checked(config)) => assert!(!config.to_toml().is_empty()),
-        Ok(Parsed::Text(text)) => assert!(!text.is_empty()),
-        Ok(Parsed::Token(_)) => panic!("no token was requested"),
+        Ok(Invocation::CheckConfig(config)) => assert!(!config.to_toml().is_empty()),
+        Ok(Invocation::Text(text)) => assert!(!text.is_empty()),
+        Ok(Invocation::Token(_)) => panic!("no token was requested"),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 
-fn of_file(text: &str) -> Result<Parsed, String> {
+fn of_file(text: &str) -> Result<Invocation, String> {
     parse(["--config", "file"].into_iter(), text)
 }
 
-fn parse<'a>(words: impl Iterator<Item = &'a str>, file: &str) -> Result<Parsed, String> {
+fn parse<'a>(words: impl Iterator<Item = &'a str>, file: &str) -> Result<Invocation, String> {
     let words = ["switchboard", "serve"].into_iter().chain(words);
-    Config::from_args(words.map(OsString::from), [], |_| Ok(file.to_owned()))
+    Invocation::parse(words.map(OsString::from), [], |_| Ok(file.to_owned()))
         .map_err(|error| error.to_string())
 }

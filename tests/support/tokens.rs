@@ -68,18 +68,19 @@ impl Issuer {
                 .map(|pattern| pattern.expect("a pattern"))
                 .collect()
         });
-        let order = TokenRequest {
-            secret: self.file(),
+        let request = TokenRequest {
+            token_secret_file: self.file(),
             user: UserName::new(user).expect("a name"),
-            lifetime,
+            expires: lifetime,
             audience: None,
             issuer: None,
+            rooms: Vec::new(),
             join,
             publish,
             history,
             members,
         };
-        let token = auth::sign(&order, issued).expect("it can be signed");
+        let token = auth::sign(&request, issued).expect("it can be signed");
         token.expose().clone()
     }
 }

@@ -1,0 +1,120 @@
+//! The command line of the program: its subcommands, and the checked options of the one that was
+//! given.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::Config;
+use super::options::{OptionSpec, Options};
+use super::sources::{self, Variables};
+use super::token::{self, TokenRequest};
+use super::values::{ConfigError, Values, variable};
+
+/// The parsed command line, with the options checked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Invocation {
+    /// `switchboard serve`: run a node.
+    Serve(Box<Config>),
+    /// `--check-config`: print the effective configuration, by [`Config::to_toml`].
+    CheckConfig(Box<Config>),
+    /// `switchboard token`: sign a token and print it.
+    Token(Box<TokenRequest>),
+    /// `--help` or `--version`: print the text.
+    Text(String),
+}
+
+impl Invocation {
+    /// Reads the given command line (the program's name first), variables and way to read a file,
+    /// and checks all of it: the error names every refused value.
+    pub fn parse(
+        args: impl IntoIterator<Item = OsString>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        read_file: impl FnOnce(&Path) -> io::Result<String>,
+    ) -> Result<Self, ConfigError> {
+        let mut matches = match command().try_get_matches_from(args) {
+            Ok(matches) => matches,
+            Err(error) => return text_or_usage(&error),
+        };
+        let (subcommand, flags) = matches
+            .remove_subcommand()
+            .expect("clap requires a subcommand");
+        let variables = Variables::with_prefix(variables);
+        if subcommand == "token" {
+            let request = TokenRequest::read(flags, &variables)?;
+            return Ok(Self::Token(Box::new(request)));
+        }
+        let only_check = flags.get_flag("check-config");
+        let config = Box::new(read_config(flags, &variables, read_file)?);
+        Ok(if only_check {
+            Self::CheckConfig(config)
+        } else {
+            Self::Serve(config)
+        })
+    }
+}
+
+fn text_or_usage(error: &clap::Error) -> Result<Invocation, ConfigError> {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Invocation::Text(text)),
+        _ => Err(ConfigError::Usage(text)),
+    }
+}
+
+fn read_config(
+    mut flags: ArgMatches,
+    variables: &Variables,
+    read_file: impl FnOnce(&Path) -> io::Result<String>,
+) -> Result<Config, ConfigError> {
+    let (options, mut values) = (Config::specs(), Values::default());
+    // From the weakest source to the strongest; each overwrites the values of the previous ones.
+    let file = flags.remove_one::<String>("config");
+    let file = file.or_else(|| variables.get(&variable("config")).map(str::to_owned));
+    if let Some(path) = file.map(PathBuf::from) {
+        let text = read_file(&path).map_err(|error| error.to_string());
+        text.and_then(|text| sources::from_file(&text, &path, &options, &mut values))
+            .map_err(|reason| ConfigError::File { path, reason })?;
+    }
+    variables.put(&options, &mut values);
+    sources::from_flags(&mut flags, &options, &mut values);
+    Config::checked(values, variables.unknown(&options))
+}
+
+fn command() -> Command {
+    Command::new("switchboard")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(env!("CARGO_PKG_DESCRIPTION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(serve())
+        .subcommand(token::command())
+}
+
+fn serve() -> Command {
+    let config = format!(
+        "Read options from a TOML file, whose keys are the names of the options without the \
+         dashes. Flags and variables win over it. [env: {}]",
+        variable("config")
+    );
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help(config);
+    let check_config = Arg::new("check-config")
+        .long("check-config")
+        .action(ArgAction::SetTrue)
+        .help("Check the configuration, print what is in force (without passwords), exit");
+    Command::new("serve")
+        .about("Run a node")
+        .after_help(
+            "Times are a number and a unit: 500ms, 25s, 5m, 2h. Sizes are bytes: 65536, 64KiB, \
+             1MiB. A flag wins over the variable, the variable over the file, the file over the \
+             default. An empty variable counts as not set.",
+        )
+        .args([config, check_config])
+        .args(Config::specs().iter().map(OptionSpec::arg))
+}
