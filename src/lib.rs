@@ -37,6 +37,7 @@
 //! | [`webhooks`] | delivery of webhook events |
 //! | [`transport`] | one connection: HTTP phase, WebSocket reader and writer, limits, pages |
 //! | [`server`] | listeners, accept loop, wiring, signals |
+//! | [`cli`] | the command line: one file per subcommand |
 //!
 //! # Invariants
 //!
@@ -65,6 +66,7 @@
 pub mod api;
 pub mod auth;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod dispatcher;
 pub mod http;

@@ -24,6 +24,7 @@ const ORDER: &[&str] = &[
     "webhooks",
     "transport",
     "server",
+    "cli",
     "lib",
     "main",
 ];

@@ -1,0 +1,49 @@
+//! The command line: parses it, runs the subcommand (one file for each), and returns the exit
+//! code: 0 for success, 2 for a command line or a configuration that is refused, 1 for a
+//! subcommand that fails, and 70 for a node that failed while it ran.
+
+mod serve;
+mod token;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::fs;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::{ConfigError, Invocation};
+
+/// Runs the given command line (the program's name first) with these environment variables.
+pub fn run(
+    args: impl IntoIterator<Item = OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> ExitCode {
+    match Invocation::parse(args, variables, |path| fs::read_to_string(path)) {
+        Ok(Invocation::Serve(config)) => serve::run(&config),
+        Ok(Invocation::CheckConfig(config)) => serve::check(&config),
+        Ok(Invocation::Token(request)) => token::run(&request),
+        Ok(Invocation::Text(text)) => succeed(&text),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Prints to standard output; a closed standard output is ignored.
+fn succeed(text: &str) -> ExitCode {
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn refuse(error: &dyn Display) -> ExitCode {
+    print_error(error);
+    ExitCode::from(ConfigError::EXIT_CODE)
+}
+
+fn fail(error: &dyn Display) -> ExitCode {
+    print_error(&format_args!("switchboard: {error}"));
+    ExitCode::FAILURE
+}
+
+/// Prints to standard error why the process ends; a closed standard error is ignored.
+fn print_error(error: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{error}");
+}
