@@ -8,30 +8,19 @@
 //! turn, and before any other frame that concerns the room is sent to one of its members. So every
 //! member sees inbox order, and a burst costs one write per member.
 
-mod cluster_queries;
 mod commands;
 mod control;
-mod cursor;
-mod drain;
+mod delivery;
 mod event;
-mod follower;
-pub mod heartbeats;
-mod identity;
 mod inbox;
-mod joins;
-mod member_reads;
-mod members;
+mod membership;
 pub mod outbox;
 mod pending;
 mod presence;
+mod queries;
 mod read_scheduler;
-mod reads;
-mod recovery;
-mod revocations;
-mod room;
-pub mod rooms;
-pub mod sequencer;
-mod sessions;
+mod rooms;
+mod session;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -51,16 +40,16 @@ use crate::model::rights::Rights;
 use crate::presence::{LocalPresence, PresenceSettings};
 use crate::protocol::disconnect::Disconnect;
 use crate::runtime;
-use heartbeats::Heartbeats;
 use outbox::Outbox;
 
 use control::Control;
-use cursor::Membership;
-use drain::Drain;
+use delivery::room::RoomState;
 pub use event::{Event, Now, ReplySink, ReplyTo, TICK};
 pub use inbox::{Inbox, inbox};
-use room::RoomState;
-use sessions::Session;
+use membership::cursor::Membership;
+use session::Session;
+use session::drain::Drain;
+use session::heartbeats::Heartbeats;
 use turn::Turn;
 
 /// Maximum number of events in one turn, so that writers get to run too.

@@ -67,14 +67,15 @@ pub enum Command {
     Leave {
         room: RoomName,
     },
-    Publish(Publish),
+    /// Boxed, like the two below: most events are smaller, and each connection has space for one.
+    Publish(Box<Publish>),
     History(HistoryQuery),
     Members(MembersQuery),
     Ping,
     /// A query that all nodes of the cluster answer. Only backends send it.
-    ClusterQuery(ClusterQuery),
+    ClusterQuery(Box<ClusterQuery>),
     /// An action on a user's sessions, on every node. Only backends send it.
-    Control(ControlCommand),
+    Control(Box<ControlCommand>),
 }
 
 impl Command {

@@ -64,8 +64,10 @@ impl PendingAnswers {
                 Command::Publish(publish) => (Some(publish.room.clone()), true),
                 Command::History(query) => (Some(query.room.clone()), false),
                 Command::Members(query) => (Some(query.room.clone()), false),
-                Command::ClusterQuery(ClusterQuery::Room(room)) => (Some(room.clone()), false),
-                Command::ClusterQuery(_) => (None, false),
+                Command::ClusterQuery(query) => match &**query {
+                    ClusterQuery::Room(room) => (Some(room.clone()), false),
+                    _ => (None, false),
+                },
                 Command::Control(command) => (command.room().cloned(), true),
                 // No route has these.
                 Command::Join { room, .. } | Command::Leave { room } => (Some(room.clone()), true),

@@ -45,7 +45,7 @@ fn publishes(commands: &[Command]) -> Vec<&Publish> {
     let publish = |command: &'_ Command| matches!(command, Command::Publish(_));
     assert!(commands.iter().all(publish), "{commands:?}");
     let publishes = commands.iter().filter_map(|command| match command {
-        Command::Publish(publish) => Some(publish),
+        Command::Publish(publish) => Some(&**publish),
         _ => None,
     });
     publishes.collect()

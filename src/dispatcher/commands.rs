@@ -1,17 +1,13 @@
 //! Commands of clients, backends and the embedding program: one entry, one bound on what waits for
-//! the broker, and the commands that read or write a log. Most are answered at once; a publish and
-//! a read of older history are answered when the broker has replied.
+//! the broker, and publishes, which are answered when the broker has stored them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::pending::{PendingPublish, PendingRead};
+use super::pending::PendingPublish;
 use super::{Dispatcher, Now, ReplyTo};
-use crate::broker::{Page, Publication, Publish, PublishRequest, Range, Read, Refused, Request};
-use crate::model::epochs::Ends;
+use crate::broker::{Publication, Publish, PublishRequest, Refused, Request};
 use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Action;
-use crate::model::publication::HistoryQuery;
 use crate::protocol::{Code, Command, CommandError, Reply, RequestId};
 
 /// Maximum number of commands of one session that wait for the broker. Far more than a client needs
@@ -50,11 +46,11 @@ impl Dispatcher {
             }
             Command::Join { room, since } => self.on_join(now, reply_to, &room, since),
             Command::Leave { room } => self.on_leave(reply_to, &room),
-            Command::Publish(publish) => self.publish(now, reply_to, publish),
+            Command::Publish(publish) => self.publish(now, reply_to, *publish),
             Command::History(query) => self.history(reply_to, query),
             Command::Members(query) => self.members(now, reply_to, query),
-            Command::ClusterQuery(query) => self.cluster_query(reply_to, query),
-            Command::Control(command) => self.control_command(now, reply_to, command),
+            Command::ClusterQuery(query) => self.cluster_query(reply_to, *query),
+            Command::Control(command) => self.control_command(now, reply_to, *command),
         }
     }
 
@@ -134,31 +130,6 @@ impl Dispatcher {
             source,
             publish,
         }));
-    }
-
-    fn history(&mut self, reply_to: &ReplyTo, query: HistoryQuery) -> Result<(), CommandError> {
-        self.authorize_request(reply_to, Action::History, &query.room)?;
-        let HistoryQuery {
-            room,
-            before,
-            limit,
-        } = query;
-        if let Some(page) = self.recent_page(&room, before, limit) {
-            self.reply_history(reply_to, &room, Ok(page));
-            return Ok(());
-        }
-        self.admit(reply_to)?;
-        let ticket = self.turn.pending.read(PendingRead::History {
-            reply_to: reply_to.clone(),
-            room: room.clone(),
-        });
-        self.turn.requests.push(Request::Read(Read {
-            ticket,
-            room,
-            range: Range::Before(before),
-            limit,
-        }));
-        Ok(())
     }
 
     /// Counts a command that waits for a broker reply, within the bounds.
@@ -242,63 +213,5 @@ impl Dispatcher {
             }
             Err(refused) => self.reply(reply_to, &Reply::Error(&refused.into())),
         }
-    }
-
-    pub(super) fn reply_history(
-        &mut self,
-        reply_to: &ReplyTo,
-        room: &RoomName,
-        result: Result<Page, Refused>,
-    ) {
-        let mut page = match result {
-            Ok(page) => page,
-            Err(refused) => return self.reply(reply_to, &Reply::Error(&refused.into())),
-        };
-        // Messages that do not fit into one reply are left out at the older end: the client pages
-        // backwards.
-        let mut bytes = 0;
-        let fits = |(_, publication): &&(u64, Arc<Publication>)| {
-            bytes += publication.weight();
-            bytes <= self.turn.settings.outbox_bytes / 4
-        };
-        let kept = page.messages.iter().rev().take_while(fits).count().max(1);
-        self.turn.encoded_bytes += bytes;
-        page.messages
-            .drain(..page.messages.len().saturating_sub(kept));
-        let oldest = page
-            .messages
-            .first()
-            .map_or(page.first, |(offset, _)| *offset);
-        let (position, more) = (page.top, oldest > page.first);
-        let history = Reply::History {
-            room,
-            position,
-            messages: &page.messages,
-            more,
-        };
-        self.reply(reply_to, &history);
-    }
-
-    /// The messages below `before`, if all requested ones are among the recent messages.
-    fn recent_page(&mut self, name: &RoomName, before: Option<u64>, limit: usize) -> Option<Page> {
-        let (room, turn) = self.room_named(name)?;
-        room.expire_recent(turn);
-        let (sequencer, recent) = (&room.state.follower.sequencer, &room.state.recent);
-        let top = sequencer.position().filter(|_| sequencer.is_settled())?;
-        let end = before.unwrap_or(u64::MAX).min(top.offset + 1);
-        let start = end.checked_sub(limit as u64).filter(|start| *start > 1)?;
-        // The message before the page is here too, so there certainly is more.
-        let first = start - 1;
-        let run = recent.run_at(first).filter(|run| run.covers(end - 1))?;
-        let messages = run
-            .before(end, limit)
-            .map(|(offset, publication)| (offset, publication.clone()));
-        Some(Page {
-            top,
-            first,
-            ends: Ends::default(),
-            expires_in: Duration::ZERO,
-            messages: messages.collect(),
-        })
     }
 }

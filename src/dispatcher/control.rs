@@ -3,18 +3,20 @@
 //! room, and applies each command to its own sessions. Revoked tokens are also kept in a set, see
 //! `revocations`.
 
+pub mod revocations;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cursor::Join;
-use super::follower::LogFollower;
 use super::pending::PendingPublish;
 use super::read_scheduler::LogKey;
-use super::revocations::RevocationSync;
 use super::turn::Turn;
 use super::{Dispatcher, Now, ReplyTo};
 use crate::broker::{Page, Publication, Publish, PublishKey, Publisher, Refused, Request};
-use crate::dispatcher::sequencer::{Sequencer, Step};
+use crate::dispatcher::control::revocations::RevocationSync;
+use crate::dispatcher::delivery::follower::LogFollower;
+use crate::dispatcher::delivery::sequencer::{Sequencer, Step};
+use crate::dispatcher::membership::cursor::Join;
 use crate::model::control::{ControlAction, ControlCommand, ControlLog, MARGIN};
 use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Identity;

@@ -1,13 +1,16 @@
 //! Presence: which sessions count as present in which rooms, what is announced to the other nodes,
 //! and queries of clients for the members of a room.
 
-use super::cursor::Present;
+mod member_lists;
+
 use super::pending::PendingMembers;
-use super::room::RoomPresence;
 use super::{Dispatcher, Now, ReplyTo};
-use crate::broker::{MemberPage, MembersQuery, MembersRequest, Refused, Request};
+use crate::broker::{Connected, MemberPage, MembersQuery, MembersRequest, Refused, Request};
+use crate::dispatcher::delivery::room::RoomPresence;
+use crate::dispatcher::membership::cursor::Present;
 use crate::dispatcher::rooms::RoomKey;
-use crate::model::id::{RoomName, SessionId};
+use crate::model::cluster_query::Connection;
+use crate::model::id::{RoomName, SessionId, UserName};
 use crate::model::identity::{Action, Identity};
 use crate::presence::fit;
 use crate::protocol::{CommandError, Reply};
@@ -75,6 +78,27 @@ impl Dispatcher {
             self.local_presence
                 .leave(self.turn.now, room, user.as_ref());
         }
+    }
+
+    /// Publishes a connection when its session has joined its user's personal room, shows another
+    /// `info` there, or has left it. In other rooms it does nothing.
+    pub(super) fn publish_connection(&mut self, session: SessionId, room: &RoomName, live: bool) {
+        let Some(user) = room.owner().and_then(|name| UserName::new(name).ok()) else {
+            return;
+        };
+        let client = self.sessions.get(&session);
+        let identity = client.and_then(|client| client.identity.as_ref());
+        let connection = Connection {
+            session: self.sender(session),
+            node: self.turn.settings.node.clone(),
+            info: identity.and_then(|identity| identity.info.clone()),
+        };
+        let connected = Connected {
+            user,
+            connection,
+            live,
+        };
+        self.turn.requests.push(Request::Connected(connected));
     }
 
     /// Sends the broker the presence changes for the other nodes.

@@ -96,10 +96,6 @@ impl<T, M> Rooms<T, M> {
         self.rooms.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.rooms.is_empty()
-    }
-
     pub fn find(&self, name: &RoomName) -> Option<RoomKey> {
         self.names.get(name).copied()
     }

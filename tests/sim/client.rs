@@ -257,7 +257,7 @@ impl Client {
             if self.is_open() {
                 let value = oracle.attempt(self.id, room, true);
                 let publish = self.publish_of(room, value, false, false, true);
-                self.request(Ask::Ephemeral(value), Command::Publish(publish));
+                self.request(Ask::Ephemeral(value), Command::Publish(Box::new(publish)));
             }
             return;
         }
@@ -287,7 +287,10 @@ impl Client {
             if self.is_open() {
                 let value = oracle.attempt(self.id, room, false);
                 let publish = self.publish_of(room, value, false, false, false);
-                self.request(Ask::Publish(room, value), Command::Publish(publish));
+                self.request(
+                    Ask::Publish(room, value),
+                    Command::Publish(Box::new(publish)),
+                );
             }
         }
     }
@@ -385,7 +388,10 @@ impl Client {
         }
         entry.sent = true;
         let publish = self.publish_of(index, value, keyed, others, false);
-        self.request(Ask::Publish(index, value), Command::Publish(publish));
+        self.request(
+            Ask::Publish(index, value),
+            Command::Publish(Box::new(publish)),
+        );
     }
 
     // The connection.

@@ -50,7 +50,7 @@ pub fn publish(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let mut fields: Fields = body(request)?;
     fields.take_no_rooms()?;
     let room = request.room()?;
-    one(Command::Publish(fields.template(request)?.in_room(room)))
+    one(fields.template(request)?.in_room(room))
 }
 
 /// `PUT /rooms/{room}/messages/{key}`
@@ -65,7 +65,7 @@ pub fn publish_with_key(request: &ApiRequest<'_>) -> Result<Call, CommandError> 
     }
     fields.key = request.path_values.get(1).map(|key| Cow::Borrowed(*key));
     let room = request.room()?;
-    one(Command::Publish(fields.template(request)?.in_room(room)))
+    one(fields.template(request)?.in_room(room))
 }
 
 /// `POST /messages`
@@ -90,9 +90,7 @@ pub fn publish_to_many(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     }
     // All rooms share one publication.
     let template = fields.template(request)?;
-    let commands = rooms
-        .into_iter()
-        .map(|room| Command::Publish(template.clone().in_room(room)));
+    let commands = rooms.into_iter().map(|room| template.clone().in_room(room));
     Ok(Call {
         commands: commands.collect(),
         form: Form::Results,
@@ -111,7 +109,7 @@ pub fn batch(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
             reason: format!("publishes[{index}]: {}", error.reason).into(),
             ..error
         };
-        commands.push(Command::Publish(publish.map_err(named)?));
+        commands.push(publish.map_err(named)?);
     }
     Ok(Call {
         commands,
@@ -128,14 +126,14 @@ struct Template {
 }
 
 impl Template {
-    fn in_room(self, room: RoomName) -> Publish {
-        Publish {
+    fn in_room(self, room: RoomName) -> Command {
+        Command::Publish(Box::new(Publish {
             room,
             key: self.key,
             ephemeral: self.ephemeral,
             others: false,
             publication: self.publication,
-        }
+        }))
     }
 }
 
@@ -148,7 +146,7 @@ impl Fields<'_> {
         Ok(())
     }
 
-    fn publish_of_batch(&mut self, request: &ApiRequest<'_>) -> Result<Publish, CommandError> {
+    fn publish_of_batch(&mut self, request: &ApiRequest<'_>) -> Result<Command, CommandError> {
         if self.rooms.is_some() {
             return Err(bad("send `room` instead of `rooms`"));
         }

@@ -36,7 +36,7 @@ pub fn count(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     if request.query.is_some() {
         return Err(no_query());
     }
-    one(Command::ClusterQuery(ClusterQuery::Room(request.room()?)))
+    query(ClusterQuery::Room(request.room()?))
 }
 
 /// `GET /rooms`
@@ -44,12 +44,12 @@ pub fn rooms(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let what = "the parameters are `prefix`, `after` and `limit`";
     let [prefix, after, limit] = parameters(request, ["prefix", "after", "limit"], what)?;
     let prefix = prefix.as_deref().map(room).transpose()?;
-    one(Command::ClusterQuery(ClusterQuery::Rooms {
+    query(ClusterQuery::Rooms {
         kind: prefix.as_ref().map_or(Kind::Chosen, Kind::of),
         prefix,
         after: after.as_deref().map(RoomName::new).transpose()?,
         limit: limited(limit.as_deref(), PAGE_DEFAULT, PAGE_LIMIT)?,
-    }))
+    })
 }
 
 /// `GET /users/{user}/connections`
@@ -57,11 +57,15 @@ pub fn connections(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let user = request.user()?;
     let [after, limit] = page(request)?;
     let after = after.as_deref().map(|name| session("after", name));
-    one(Command::ClusterQuery(ClusterQuery::Connections {
+    query(ClusterQuery::Connections {
         user,
         after: after.transpose()?,
         limit: limited(limit.as_deref(), PAGE_DEFAULT, PAGE_LIMIT)?,
-    }))
+    })
+}
+
+fn query(query: ClusterQuery) -> Result<Call, CommandError> {
+    one(Command::ClusterQuery(Box::new(query)))
 }
 
 fn page<'a>(

@@ -76,7 +76,8 @@ struct EmptyBody {}
 
 fn control(request: &ApiRequest<'_>, action: ControlAction) -> Result<Call, CommandError> {
     let user = request.user()?;
-    one(Command::Control(ControlCommand { user, action }))
+    let command = ControlCommand { user, action };
+    one(Command::Control(Box::new(command)))
 }
 
 /// The room in the path, which is its second parameter: one that a user can be added to or removed

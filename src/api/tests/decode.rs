@@ -132,7 +132,7 @@ fn questions_for_the_whole_cluster_are_read_from_path_and_parameters() {
         let [Command::ClusterQuery(question)] = &commands[..] else {
             panic!("{commands:?}")
         };
-        assert_eq!(*question, wanted, "{path} {query:?}");
+        assert_eq!(**question, wanted, "{path} {query:?}");
     }
     let query = Some("after=ada&limit=7");
     let commands = read(Method::Get, "/rooms/a/members", query, "").unwrap();

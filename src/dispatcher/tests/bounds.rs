@@ -30,7 +30,7 @@ fn commands_that_wait_for_the_broker_are_bounded_per_session_and_in_all() {
     let mut bench = Bench::new();
     bench.open(1);
     bench.open(2);
-    let publish = |session| command(session, Command::Publish(publish("lobby", None)));
+    let publish = |session| command(session, Command::Publish(Box::new(publish("lobby", None))));
     let mut sent = 0;
     for _ in 0..2 {
         sent += bench.turn((0..600).map(|_| publish(1))).len();

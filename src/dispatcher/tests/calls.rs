@@ -8,7 +8,7 @@ fn backends_publish(room: &str) -> (Event, flume::Receiver<Answer>) {
         publisher: Publisher::Backend,
         key: "k".into(),
     };
-    call(Command::Publish(publish(room, Some(key))))
+    call(Command::Publish(Box::new(publish(room, Some(key)))))
 }
 
 fn published(ticket: Ticket, offset: u64) -> Event {

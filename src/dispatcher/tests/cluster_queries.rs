@@ -136,7 +136,7 @@ fn cluster_query_is_sent_to_the_broker_and_its_result_or_error_returned() {
         (Err(Refused::Unavailable), Err(Code::Unavailable)),
     ] {
         let query = ClusterQuery::Room(name("lobby"));
-        let (requests, answers) = bench.call(Command::ClusterQuery(query.clone()));
+        let (requests, answers) = bench.call(Command::ClusterQuery(Box::new(query.clone())));
         let [Request::ClusterQuery(request)] = &requests[..] else {
             panic!("{requests:?}")
         };

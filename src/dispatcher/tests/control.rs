@@ -213,7 +213,7 @@ fn revocation_is_answered_after_the_set_and_the_notification_are_stored() {
     let cutoff = Cutoff::at(bench.now.unix_ms);
     let mut revoke = || {
         let (user, action) = (user("ada"), ControlAction::Revoke(cutoff));
-        let (event, answers) = call(Command::Control(ControlCommand { user, action }));
+        let (event, answers) = call(Command::Control(Box::new(ControlCommand { user, action })));
         let wrote = writes(bench.turn([event]));
         assert_eq!(wrote[0].cutoffs.len(), 1);
         (wrote[0].clone(), answers)

@@ -196,7 +196,7 @@ fn personal_room_is_joined_and_read_by_its_user_alone_and_published_to_by_right(
     bench.signed_in(1, &holder("ada", "*", expires), 0);
     bench.signed_in(2, &holder("bob", "@*", expires), 0);
     let history = |session| command(session, history("@bob"));
-    let publish = |session, room| command(session, Command::Publish(publish(room, None)));
+    let publish = |session, room| command(session, Command::Publish(Box::new(publish(room, None))));
     for event in [join(1, "@bob"), history(1), publish(1, "@bob")] {
         assert!(bench.turn([event]).is_empty());
         assert_eq!(bench.received(1)[0]["code"], "forbidden");

@@ -155,7 +155,7 @@ impl Fields<'_> {
                 since: self.since.take(),
             }),
             "leave" => Ok(Command::Leave { room: self.room()? }),
-            "publish" => Ok(Command::Publish(self.publish()?)),
+            "publish" => Ok(Command::Publish(Box::new(self.publish()?))),
             "history" => Ok(Command::History(HistoryQuery {
                 room: self.room()?,
                 before: self.before.take(),

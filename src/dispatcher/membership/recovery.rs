@@ -13,12 +13,12 @@
 
 use bytes::BytesMut;
 
-use super::cursor::{Cursor, LogCheck, Membership, Want};
-use super::follower::PAGE;
-use super::pending::PendingRead;
-use super::room::{Room, RoomState, own_message};
-use super::turn::Turn;
 use crate::broker::{Page, Range, Refused, Sender};
+use crate::dispatcher::delivery::follower::PAGE;
+use crate::dispatcher::delivery::room::{Room, RoomState, own_message};
+use crate::dispatcher::membership::cursor::{Cursor, LogCheck, Membership, Want};
+use crate::dispatcher::pending::PendingRead;
+use crate::dispatcher::turn::Turn;
 use crate::model::epochs::PositionStatus;
 use crate::model::id::{Position, SessionId, Ticket};
 use crate::protocol::{Joined, Message, Push};

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Dispatcher, Now, TICK};
 use crate::broker::Request;
+use crate::dispatcher::{Dispatcher, Now, TICK};
 use crate::model::id::SessionId;
 use crate::protocol::Push;
 use crate::protocol::disconnect::Disconnect;
@@ -26,7 +26,7 @@ pub struct Drain {
 }
 
 impl Dispatcher {
-    pub(super) fn on_drain(&mut self, now: Now, time: Duration) {
+    pub(in crate::dispatcher) fn on_drain(&mut self, now: Now, time: Duration) {
         let mut left: Vec<SessionId> = self.sessions.keys().copied().collect();
         // Sorted, because equal events must have equal effects.
         left.sort_unstable();
@@ -49,7 +49,7 @@ impl Dispatcher {
 
     /// Disconnects the sessions that are due until the next tick. A session that waits for a
     /// publish result goes later.
-    pub(super) fn drain_next(&mut self, now: Now) {
+    pub(in crate::dispatcher) fn drain_next(&mut self, now: Now) {
         let Some(drain) = &mut self.draining else {
             return;
         };
@@ -78,7 +78,7 @@ impl Dispatcher {
 
     /// Whether the drain is complete: no session is open, and no API call waits, or the deadline of
     /// publishes has passed.
-    pub(super) fn is_drained(&self, now: Now) -> bool {
+    pub(in crate::dispatcher) fn is_drained(&self, now: Now) -> bool {
         let Some(drain) = &self.draining else {
             return false;
         };
@@ -86,7 +86,12 @@ impl Dispatcher {
         self.sessions.is_empty() && self.closing.is_empty() && calls_are_over
     }
 
-    pub(super) fn disconnect_for_drain(&mut self, now: Now, session: SessionId, spread: Duration) {
+    pub(in crate::dispatcher) fn disconnect_for_drain(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        spread: Duration,
+    ) {
         let jitter = spread.max(Duration::from_millis(50)).as_millis() as u64;
         let retry = Duration::from_millis(self.random.u64(..=jitter));
         if let Some(client) = self.sessions.get(&session) {

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::cursor::{Cursor, LogCheck, Membership};
-use super::follower::LogFollower;
-use super::read_scheduler::LogKey;
-use super::turn::Turn;
 use crate::broker::{Page, Publication, Refused};
+use crate::dispatcher::delivery::batch::{Batch, Excluded};
+use crate::dispatcher::delivery::follower::LogFollower;
+use crate::dispatcher::delivery::sequencer::{Sequencer, Step};
+use crate::dispatcher::membership::cursor::{Cursor, LogCheck, Membership};
+use crate::dispatcher::read_scheduler::LogKey;
 use crate::dispatcher::rooms;
-use crate::dispatcher::sequencer::{Sequencer, Step};
+use crate::dispatcher::turn::Turn;
 use crate::model::history::Recent;
-use crate::model::id::{NumberMap, NumberSet, Position, SessionId, Ticket};
+use crate::model::id::{NumberMap, Position, SessionId, Ticket};
 use crate::model::retention::LogLimits;
 use crate::presence::MemberList;
 use crate::protocol::encoder::Encoder;
@@ -53,56 +54,6 @@ pub struct RoomPresence {
     pub ticket: Option<Ticket>,
     /// Queries of clients that wait for it, with their deadlines, oldest first.
     pub waiting: Vec<(Instant, Ticket)>,
-}
-
-/// A room's publications of this turn, encoded once per protocol and not offered yet.
-#[derive(Debug, Default)]
-struct Batch {
-    frames: [BytesMut; Protocol::COUNT],
-    messages: u64,
-    /// The presence events among the frames.
-    events: [BytesMut; Protocol::COUNT],
-    /// Parts that their senders excluded themselves from.
-    except: Vec<Excluded>,
-}
-
-#[derive(Debug)]
-struct Excluded {
-    session: SessionId,
-    protocol: Protocol,
-    /// The part of the protocol's frames, and its replacement for the sender.
-    part: std::ops::Range<usize>,
-    own: Bytes,
-}
-
-impl Batch {
-    fn bytes(&self) -> usize {
-        self.frames.iter().map(BytesMut::len).max().unwrap_or(0)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.messages == 0 && self.events.iter().all(BytesMut::is_empty)
-    }
-
-    /// The senders that excluded themselves from some of the publications.
-    fn excluded_senders(&self) -> NumberSet<SessionId> {
-        self.except.iter().map(|except| except.session).collect()
-    }
-
-    /// The frames of a protocol for a sender that excluded itself.
-    fn without_own(&self, all: &[u8], session: SessionId, protocol: Protocol) -> Bytes {
-        let mut frames = BytesMut::with_capacity(all.len());
-        let mut copied = 0;
-        for except in &self.except {
-            if except.session == session && except.protocol == protocol {
-                frames.extend_from_slice(&all[copied..except.part.start]);
-                frames.extend_from_slice(&except.own);
-                copied = except.part.end;
-            }
-        }
-        frames.extend_from_slice(&all[copied..]);
-        frames.freeze()
-    }
 }
 
 impl Room {

@@ -1,11 +1,11 @@
 //! The node's position in a log that it follows, of a room or of control commands, and the read
 //! that brings it up to date.
 
-use super::pending::PendingRead;
-use super::read_scheduler::LogKey;
-use super::turn::Turn;
 use crate::broker::{Page, Refused};
-use crate::dispatcher::sequencer::Sequencer;
+use crate::dispatcher::delivery::sequencer::Sequencer;
+use crate::dispatcher::pending::PendingRead;
+use crate::dispatcher::read_scheduler::LogKey;
+use crate::dispatcher::turn::Turn;
 use crate::model::id::{RoomName, Ticket};
 
 /// Maximum number of messages in one read.

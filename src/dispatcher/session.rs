@@ -1,12 +1,16 @@
 //! Sessions, from opening to the end of their connection: they are pinged, answered and
 //! disconnected, and a connection that does not close in time is aborted.
 
+pub mod drain;
+pub mod heartbeats;
+mod identity;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Dispatcher, Now, ReplyTo};
-use crate::dispatcher::heartbeats::Beat;
 use crate::dispatcher::outbox::{Offer, Outbox};
+use crate::dispatcher::session::heartbeats::Beat;
 use crate::model::id::{RoomName, SessionId};
 use crate::model::identity::Identity;
 use crate::model::publication::Sender;

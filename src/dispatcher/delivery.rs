@@ -1,19 +1,89 @@
-//! The node's reads of logs, for its own positions and for members that are behind, a bounded
-//! number at a time. Recent messages, which save reads, are kept within one memory bound.
+//! Delivery: messages of topics enter their rooms, batches are flushed, and the node reads logs for
+//! its own positions and for members that are behind, a bounded number at a time. Recent messages,
+//! which save reads, are kept within one memory bound.
 
-use std::time::Duration;
+mod batch;
+pub mod follower;
+pub mod room;
+pub mod sequencer;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::pending::PendingRead;
 use super::read_scheduler::LogKey;
-use super::turn::READS;
+use super::turn::{READS, Turn};
 use super::{Dispatcher, Now, TICK};
-use crate::broker::{Page, Refused};
-use crate::model::id::Ticket;
+use crate::broker::{Page, Publication, Refused};
+use crate::dispatcher::delivery::room::Room;
+use crate::dispatcher::membership::cursor::LogCheck;
+use crate::dispatcher::rooms::RoomKey;
+use crate::model::id::{Position, RoomName, SessionId, Ticket};
 
 /// Every room is compared with its log once in this time, even if it has no messages.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 impl Dispatcher {
+    pub(super) fn on_following(&mut self, name: &RoomName) {
+        if let Some((room, turn)) = self.room_named(name) {
+            room.make_due(turn);
+            room.make_list_due(turn);
+        }
+    }
+
+    pub(super) fn on_message(
+        &mut self,
+        name: &RoomName,
+        at: Position,
+        publication: Arc<Publication>,
+        received_at: Instant,
+    ) {
+        if let Some((room, turn)) = self.room_named(name) {
+            room.receive(turn, at, publication, received_at);
+        }
+    }
+
+    pub(super) fn on_ephemeral(
+        &mut self,
+        name: &RoomName,
+        publication: &Publication,
+        received_at: Instant,
+    ) {
+        if let Some((room, turn)) = self.room_named(name) {
+            turn.received_at.push(received_at);
+            room.encode(turn, None, publication);
+        }
+    }
+
+    /// A member's outbox has been written: it receives its next page in each room where it is
+    /// behind.
+    pub(super) fn on_drained(&mut self, session: SessionId) {
+        for key in self.rooms.rooms_of(session) {
+            if let Some((room, turn)) = self.room(key) {
+                room.settle(turn, session, LogCheck::Pending);
+            }
+        }
+    }
+
+    pub(super) fn flush_all(&mut self) {
+        for key in std::mem::take(&mut self.turn.unflushed) {
+            if let Some((room, turn)) = self.room(key) {
+                room.flush(turn);
+            }
+        }
+    }
+
+    /// A room, and the turn that collects its effects. Queues may hold the keys of removed rooms,
+    /// so there may be none.
+    pub(super) fn room(&mut self, key: RoomKey) -> Option<(&mut Room, &mut Turn)> {
+        let room = self.rooms.get_mut(key)?;
+        Some((room, &mut self.turn))
+    }
+
+    pub(super) fn room_named(&mut self, name: &RoomName) -> Option<(&mut Room, &mut Turn)> {
+        self.rooms.find(name).and_then(|key| self.room(key))
+    }
+
     /// Starts the reads of queued rooms.
     pub(super) fn start_reads(&mut self) {
         while let Some(key) = self.turn.log_reads.next() {

@@ -6,11 +6,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::pending::{PendingPublish, PendingRevocation};
-use super::{Dispatcher, Now, ReplyTo};
 use crate::broker::{
     Confirm, ReadRevocations, Refused, Request, RevocationRetention, Revoke, StoredRevocations,
 };
+use crate::dispatcher::pending::{PendingPublish, PendingRevocation};
+use crate::dispatcher::{Dispatcher, Now, ReplyTo};
 use crate::model::control::{ControlAction, ControlCommand};
 use crate::model::id::{Ticket, UserName};
 use crate::model::revocations::{Cutoff, Verdict};
@@ -84,7 +84,7 @@ impl Dispatcher {
 
     /// A backend revokes tokens: the set is written first, then all nodes are notified, then the
     /// backend is answered.
-    pub(super) fn publish_revocation(
+    pub(in crate::dispatcher) fn publish_revocation(
         &mut self,
         now: Now,
         reply_to: &ReplyTo,
@@ -107,7 +107,7 @@ impl Dispatcher {
     }
 
     /// Handles the reply to a write.
-    pub(super) fn on_revoked(
+    pub(in crate::dispatcher) fn on_revoked(
         &mut self,
         now: Now,
         ticket: Ticket,
@@ -153,7 +153,7 @@ impl Dispatcher {
     }
 
     /// Starts the requests that are due.
-    pub(super) fn sync_revocations(&mut self, now: Now) {
+    pub(in crate::dispatcher) fn sync_revocations(&mut self, now: Now) {
         let is_open = self.turn.settings.rights.open;
         let sync = &mut self.control.sync;
         if is_open || !self.control.revoked.known {
@@ -214,7 +214,7 @@ impl Dispatcher {
     }
 
     /// Handles the reply to a read.
-    pub(super) fn on_revocations(
+    pub(in crate::dispatcher) fn on_revocations(
         &mut self,
         now: Now,
         ticket: Ticket,
@@ -289,7 +289,7 @@ impl Dispatcher {
     }
 
     /// Applies a revocation to the tokens and sessions of this node.
-    pub(super) fn revoke(&mut self, now: Now, user: &UserName, cutoff: Cutoff) {
+    pub(in crate::dispatcher) fn revoke(&mut self, now: Now, user: &UserName, cutoff: Cutoff) {
         let known = self.control.revocations.cutoff(user, now.unix_ms);
         if known.is_some_and(|known| known >= cutoff) {
             return;
@@ -311,7 +311,7 @@ impl Dispatcher {
     }
 
     /// Applies a revocation that was published in the log.
-    pub(super) fn revocation_published(
+    pub(in crate::dispatcher) fn revocation_published(
         &mut self,
         now: Now,
         user: UserName,
@@ -354,7 +354,7 @@ impl Dispatcher {
 
     /// A revocation was published again. If that failed, it is published once more at the next
     /// tick.
-    pub(super) fn on_republished(&mut self, user: UserName, is_safe: bool) {
+    pub(in crate::dispatcher) fn on_republished(&mut self, user: UserName, is_safe: bool) {
         self.control.sync.under_way -= 1;
         if !is_safe {
             self.control.sync.unpublished.push_back(user);

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::turn::Turn;
 use crate::dispatcher::outbox::Outbox;
+use crate::dispatcher::turn::Turn;
 use crate::model::id::{Position, RoomName, SessionId, UserName};
 use crate::protocol::{Authenticated, Joined, Protocol, Reply, RequestId};
 

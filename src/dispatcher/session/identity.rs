@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cursor::{Join, SignIn};
-use super::{Dispatcher, Now, ReplyTo};
+use crate::dispatcher::membership::cursor::{Join, SignIn};
+use crate::dispatcher::{Dispatcher, Now, ReplyTo};
 use crate::model::id::{RoomName, SessionId, UserName};
 use crate::model::identity::{Action, Identity};
 use crate::model::rights::Denied;
@@ -14,7 +14,7 @@ use crate::protocol::{Code, CommandError, Reply, RequestId};
 
 impl Dispatcher {
     /// A client has authenticated, in the handshake (without a request id) or later.
-    pub(super) fn on_identified(
+    pub(in crate::dispatcher) fn on_identified(
         &mut self,
         now: Now,
         session: SessionId,
@@ -69,7 +69,7 @@ impl Dispatcher {
     }
 
     /// Whether the session may perform this action now.
-    pub(super) fn authorize(
+    pub(in crate::dispatcher) fn authorize(
         &self,
         session: SessionId,
         action: Action,
@@ -94,7 +94,7 @@ impl Dispatcher {
     }
 
     /// Ends the sessions whose tokens have expired.
-    pub(super) fn expire(&mut self, now: Now) {
+    pub(in crate::dispatcher) fn expire(&mut self, now: Now) {
         while let Some((ends, session)) = self.expiring.first().copied()
             && ends <= now.unix_ms
         {
@@ -104,7 +104,7 @@ impl Dispatcher {
     }
 
     /// The sessions of a user on this node.
-    pub(super) fn sessions_of(&self, user: &UserName) -> Vec<SessionId> {
+    pub(in crate::dispatcher) fn sessions_of(&self, user: &UserName) -> Vec<SessionId> {
         // Each session of the user is in the personal room, so no other session needs to be
         // checked.
         let room = self.rooms.find(&user.room());

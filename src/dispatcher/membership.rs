@@ -1,18 +1,20 @@
-//! The dispatcher's events that concern rooms: joins, leaves, and messages from topics.
+//! Membership: joins, which wait until the session's position is known, and leaves. A join is
+//! answered when the position is known, when another command overtakes it, or at its deadline. The
+//! join of a personal room is part of authentication and is always answered as that.
 
-use std::sync::Arc;
-use std::time::Instant;
+pub mod cursor;
+mod recovery;
 
-use super::cursor::{Cursor, Join, LogCheck, Membership, Present};
 use super::read_scheduler::LogKey;
-use super::room::{Room, RoomState};
 use super::turn::Turn;
 use super::{Dispatcher, Now, ReplyTo};
-use crate::broker::{Publication, Refused, Request};
+use crate::broker::{Refused, Request};
+use crate::dispatcher::delivery::room::{Room, RoomState};
+use crate::dispatcher::membership::cursor::{Cursor, Join, LogCheck, Membership, Present};
 use crate::dispatcher::rooms::{Joined, Left, RoomKey};
 use crate::model::id::{Position, RoomName, SessionId};
 use crate::model::identity::Action;
-use crate::protocol::{Code, CommandError, Reply};
+use crate::protocol::{Code, CommandError, Reply, RequestId};
 
 impl Dispatcher {
     pub(super) fn on_join(
@@ -160,47 +162,6 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn on_following(&mut self, name: &RoomName) {
-        if let Some((room, turn)) = self.room_named(name) {
-            room.make_due(turn);
-            room.make_list_due(turn);
-        }
-    }
-
-    pub(super) fn on_message(
-        &mut self,
-        name: &RoomName,
-        at: Position,
-        publication: Arc<Publication>,
-        received_at: Instant,
-    ) {
-        if let Some((room, turn)) = self.room_named(name) {
-            room.receive(turn, at, publication, received_at);
-        }
-    }
-
-    pub(super) fn on_ephemeral(
-        &mut self,
-        name: &RoomName,
-        publication: &Publication,
-        received_at: Instant,
-    ) {
-        if let Some((room, turn)) = self.room_named(name) {
-            turn.received_at.push(received_at);
-            room.encode(turn, None, publication);
-        }
-    }
-
-    /// A member's outbox has been written: it receives its next page in each room where it is
-    /// behind.
-    pub(super) fn on_drained(&mut self, session: SessionId) {
-        for key in self.rooms.rooms_of(session) {
-            if let Some((room, turn)) = self.room(key) {
-                room.settle(turn, session, LogCheck::Pending);
-            }
-        }
-    }
-
     /// Refuses joins that the broker has not let the node answer in time.
     pub(super) fn expire_joins(&mut self, now: Now) {
         for key in std::mem::take(&mut self.joins) {
@@ -229,23 +190,51 @@ impl Dispatcher {
             }
         }
     }
+}
 
-    pub(super) fn flush_all(&mut self) {
-        for key in std::mem::take(&mut self.turn.unflushed) {
-            if let Some((room, turn)) = self.room(key) {
-                room.flush(turn);
+impl Room {
+    /// Answers a join that another join or a leave of its session overtakes: every join is
+    /// answered. A join of its own is refused; one of an authentication is answered without a
+    /// position.
+    pub fn supersede(&mut self, turn: &mut Turn, session: SessionId) {
+        let Some(cursor) = self.state.cursors.get_mut(&session) else {
+            return;
+        };
+        let Some(join) = cursor.join.take() else {
+            return;
+        };
+        match join.sign_in {
+            Some(_) if join.id.is_none() => {}
+            Some(sign_in) => {
+                let authenticated = Reply::Authenticated(sign_in.authenticated(&self.name, None));
+                cursor.send(turn, session, join.id, &authenticated);
+            }
+            None if join.deadline.is_none() => {}
+            None => {
+                let reason = "another join or leave of this room overtook this join; join again";
+                let error = CommandError::new(Code::Unavailable, reason);
+                turn.metrics.errors_total.count(error.code);
+                cursor.send(turn, session, join.id, &Reply::Error(&error));
             }
         }
     }
 
-    /// A room, and the turn that collects its effects. Queues may hold the keys of removed rooms,
-    /// so there may be none.
-    pub(super) fn room(&mut self, key: RoomKey) -> Option<(&mut Room, &mut Turn)> {
-        let room = self.rooms.get_mut(key)?;
-        Some((room, &mut self.turn))
-    }
-
-    pub(super) fn room_named(&mut self, name: &RoomName) -> Option<(&mut Room, &mut Turn)> {
-        self.rooms.find(name).and_then(|key| self.room(key))
+    /// Handles a join whose deadline has passed: returns its request id, for the caller to refuse
+    /// it. The join of an authentication is answered without a position, which follows
+    /// without a request id when it is known.
+    pub fn give_up_join(
+        &mut self,
+        turn: &mut Turn,
+        session: SessionId,
+    ) -> Option<Option<RequestId>> {
+        let cursor = self.state.cursors.get_mut(&session)?;
+        let join = cursor.join.as_mut()?;
+        let id = join.id.take();
+        let Some(sign_in) = join.sign_in.clone() else {
+            return Some(id);
+        };
+        let authenticated = Reply::Authenticated(sign_in.authenticated(&self.name, None));
+        cursor.send(turn, session, id, &authenticated);
+        None
     }
 }

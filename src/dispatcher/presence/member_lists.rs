@@ -3,11 +3,11 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::pending::PendingMembers;
-use super::room::Room;
-use super::turn::Turn;
-use super::{Dispatcher, Now};
 use crate::broker::{Change, MemberPage, MembersQuery, MembersRequest, Refused, Request};
+use crate::dispatcher::delivery::room::Room;
+use crate::dispatcher::pending::PendingMembers;
+use crate::dispatcher::turn::Turn;
+use crate::dispatcher::{Dispatcher, Now};
 use crate::model::id::{RoomName, Ticket};
 use crate::presence::{ListQuery, MemberChange, MemberList};
 use crate::protocol::Push;
@@ -159,13 +159,17 @@ fn encode(encoder: &dyn Encoder, room: &RoomName, change: &MemberChange) -> Byte
 }
 
 impl Dispatcher {
-    pub(super) fn on_changed(&mut self, name: &RoomName, change: Change) {
+    pub(in crate::dispatcher) fn on_changed(&mut self, name: &RoomName, change: Change) {
         if let Some((room, turn)) = self.room_named(name) {
             room.receive_change(turn, change);
         }
     }
 
-    pub(super) fn on_member_page(&mut self, ticket: Ticket, result: Result<MemberPage, Refused>) {
+    pub(in crate::dispatcher) fn on_member_page(
+        &mut self,
+        ticket: Ticket,
+        result: Result<MemberPage, Refused>,
+    ) {
         match self.turn.pending.member_reads.remove(&ticket) {
             Some(PendingMembers::List(key)) => {
                 self.turn.list_reads.finish();
@@ -181,7 +185,7 @@ impl Dispatcher {
     }
 
     /// Starts the list reads of queued rooms.
-    pub(super) fn read_lists(&mut self) {
+    pub(in crate::dispatcher) fn read_lists(&mut self) {
         while let Some(key) = self.turn.list_reads.next() {
             if let Some((room, turn)) = self.room(key) {
                 room.read_list(turn);
@@ -190,7 +194,7 @@ impl Dispatcher {
     }
 
     /// Queues failed reads again, and answers queries whose deadline has passed from what is known.
-    pub(super) fn check_lists(&mut self, now: Now) {
+    pub(in crate::dispatcher) fn check_lists(&mut self, now: Now) {
         for key in self.turn.list_reads.take_retries(now.instant) {
             if let Some((room, turn)) = self.room(key) {
                 room.queue_list_read(turn);
