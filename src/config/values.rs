@@ -1,5 +1,5 @@
-//! The texts of the options, by name and source, and the errors about them. The list of options,
-//! its sources and the command `token` all use these types.
+//! The texts of the options, by name and source, and the errors about them. The lists of
+//! options and their sources use these types.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,8 +43,8 @@ impl fmt::Display for Source {
 pub struct Problem {
     /// The option's name, in kebab case, without dashes in front.
     pub option: String,
-    /// The value given (without passwords) and its source; `None` if two options contradict each
-    /// other.
+    /// The value given (without passwords) and its source; `None` if a required option is not
+    /// given, or two options contradict each other.
     pub got: Option<(String, String)>,
     /// What the value must be.
     pub reason: String,
