@@ -13,7 +13,8 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use answer::{CONTINUE, Refusal, Response, Status};
+pub use ::http::{Method, StatusCode, Version};
+pub use answer::{CONTINUE, Refusal, Response};
 pub use head::{HeadReader, Parsed, parse_head};
 pub(crate) use target::Authority;
 
@@ -47,57 +48,22 @@ impl Default for HeadLimits {
     }
 }
 
-/// The supported methods; any other is refused with 501 before its target is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Options,
-}
+/// The supported methods; any other is refused with 501 before its target is read. Methods are
+/// case-sensitive (RFC 9110 section 9.1).
+const METHODS: [Method; 6] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::OPTIONS,
+];
 
-impl Method {
-    const ALL: [Self; 6] = [
-        Self::Get,
-        Self::Head,
-        Self::Post,
-        Self::Put,
-        Self::Delete,
-        Self::Options,
-    ];
-
-    /// The method as in a request line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-            Self::Options => "OPTIONS",
-        }
-    }
-
-    /// Methods are case-sensitive (RFC 9110 section 9.1).
-    fn from_token(token: &[u8]) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|method| method.as_str().as_bytes() == token)
-    }
-
-    /// Only these may have a body, and these must announce its length.
-    fn takes_body(self) -> bool {
-        matches!(self, Self::Post | Self::Put)
-    }
-}
-
-/// The supported versions. HTTP/1.0 is only for the health checks of old load balancers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    Http10,
-    Http11,
+/// The supported method of a request line.
+fn supported_method(token: &[u8]) -> Option<Method> {
+    METHODS
+        .into_iter()
+        .find(|method| method.as_str().as_bytes() == token)
 }
 
 /// A head that passed every check. It owns what it holds, so the read buffer is free for what comes
@@ -105,6 +71,7 @@ pub enum Version {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub method: Method,
+    /// HTTP/1.1; HTTP/1.0 only for the health checks of old load balancers.
     pub version: Version,
     /// The request target as sent: visible ASCII, origin-form.
     pub target: String,

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::{Answer, Form};
-use crate::http::{Response, Status};
+use crate::http::{Response, StatusCode};
 use crate::model::cluster_query::ClusterQuery;
 use crate::model::id::RoomName;
 use crate::model::publication::Refused;
@@ -14,15 +14,15 @@ use crate::protocol::{Code, Command, CommandError};
 const RETRY_AFTER: &str = "1";
 
 /// The status of each code.
-pub fn status(code: Code) -> Status {
+pub fn status(code: Code) -> StatusCode {
     match code {
-        Code::BadRequest => Status::BadRequest,
-        Code::Unauthorized | Code::Expired => Status::Unauthorized,
-        Code::Forbidden => Status::Forbidden,
-        Code::Limit => Status::TooManyRequests,
-        Code::Unavailable => Status::ServiceUnavailable,
-        Code::Unknown => Status::GatewayTimeout,
-        Code::Full => Status::InsufficientStorage,
+        Code::BadRequest => StatusCode::BAD_REQUEST,
+        Code::Unauthorized | Code::Expired => StatusCode::UNAUTHORIZED,
+        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::Limit => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Unknown => StatusCode::GATEWAY_TIMEOUT,
+        Code::Full => StatusCode::INSUFFICIENT_STORAGE,
     }
 }
 
@@ -120,7 +120,7 @@ impl PendingAnswers {
                 Some((_, Ok(json))) => ok(json),
                 Some((_, Err(error))) => refused(&error),
                 // No call is empty.
-                None => Response::empty(Status::InternalServerError),
+                None => Response::empty(StatusCode::INTERNAL_SERVER_ERROR),
             },
             Form::Results => results(&answers),
         }
@@ -140,7 +140,7 @@ impl PendingCommand {
 }
 
 fn ok(json: Bytes) -> Response {
-    Response::new(Status::Ok, "application/json", json).with("Cache-Control", "no-store")
+    Response::new(StatusCode::OK, "application/json", json).with("Cache-Control", "no-store")
 }
 
 fn results(answers: &[(Option<RoomName>, Answer)]) -> Response {

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use crate::config::api_keys::ApiKeys;
-use crate::http::{Authority, Method, Refusal, Request, Status};
+use crate::http::{Authority, Method, Refusal, Request, StatusCode};
 
 /// The `WWW-Authenticate` field of a 401 (RFC 6750 section 3): without credentials, or with an
 /// invalid key.
@@ -36,7 +36,7 @@ impl Gate {
             Gate::Closed => {
                 let reason =
                     "The HTTP API is off here: the operator must give it keys with --api-key-file.";
-                Err(Refusal::new(Status::NotFound, reason))
+                Err(Refusal::new(StatusCode::NOT_FOUND, reason))
             }
             Gate::Local => local_program(request),
             Gate::Keys(keys) => with_key(request, keys),
@@ -52,22 +52,22 @@ impl Gate {
 /// preflight (Fetch standard, section 3.3).
 pub fn check_type(request: &Request) -> Result<(), Refusal> {
     let has_type = match request.method {
-        Method::Post => true,
+        Method::POST => true,
         // No page can send a PUT without a preflight.
-        Method::Put => request.content_length > 0,
+        Method::PUT => request.content_length > 0,
         _ => false,
     };
     if !has_type || is_json(request) {
         return Ok(());
     }
     let reason = "Send the body as Content-Type: application/json.";
-    Err(Refusal::new(Status::UnsupportedMediaType, reason))
+    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason))
 }
 
 fn with_key<'a>(request: &Request, keys: &'a ApiKeys) -> Result<&'a str, Refusal> {
     let mut fields = request.headers("authorization");
     let refuse = |reason, field: &'static str| {
-        Refusal::new(Status::Unauthorized, reason).with("WWW-Authenticate", field)
+        Refusal::new(StatusCode::UNAUTHORIZED, reason).with("WWW-Authenticate", field)
     };
     let (Some(credentials), None) = (fields.next(), fields.next()) else {
         let reason = "Send one Authorization: Bearer KEY, with a key of the HTTP API.";
@@ -91,7 +91,7 @@ fn local_program(request: &Request) -> Result<&'static str, Refusal> {
     if came_through || of_a_page || !is_this_machine(&request.host) {
         let reason = "Without keys the HTTP API serves programs on this machine alone: \
                       the operator must give it keys with --api-key-file.";
-        return Err(Refusal::new(Status::Forbidden, reason));
+        return Err(Refusal::new(StatusCode::FORBIDDEN, reason));
     }
     Ok(LOCAL)
 }

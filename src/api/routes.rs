@@ -27,64 +27,64 @@ impl Route {
 }
 
 /// Every method and path of the API. A GET route also answers HEAD.
-pub const ROUTES: [Route; 12] = [
+pub static ROUTES: [Route; 12] = [
     Route {
-        method: Method::Post,
+        method: Method::POST,
         path: "/rooms/{room}/messages",
         read: publishes::publish,
     },
     Route {
-        method: Method::Get,
+        method: Method::GET,
         path: "/rooms/{room}/messages",
         read: reads::history,
     },
     Route {
-        method: Method::Put,
+        method: Method::PUT,
         path: "/rooms/{room}/messages/{key}",
         read: publishes::publish_with_key,
     },
     Route {
-        method: Method::Get,
+        method: Method::GET,
         path: "/rooms",
         read: reads::rooms,
     },
     Route {
-        method: Method::Get,
+        method: Method::GET,
         path: "/rooms/{room}",
         read: reads::count,
     },
     Route {
-        method: Method::Get,
+        method: Method::GET,
         path: "/rooms/{room}/members",
         read: reads::members,
     },
     Route {
-        method: Method::Post,
+        method: Method::POST,
         path: "/messages",
         read: publishes::publish_to_many,
     },
     Route {
-        method: Method::Post,
+        method: Method::POST,
         path: "/batch",
         read: publishes::batch,
     },
     Route {
-        method: Method::Get,
+        method: Method::GET,
         path: "/users/{user}/connections",
         read: reads::connections,
     },
     Route {
-        method: Method::Delete,
+        method: Method::DELETE,
         path: "/users/{user}/connections",
         read: users::disconnect,
     },
     Route {
-        method: Method::Put,
+        method: Method::PUT,
         path: "/users/{user}/rooms/{room}",
         read: users::join,
     },
     Route {
-        method: Method::Delete,
+        method: Method::DELETE,
         path: "/users/{user}/rooms/{room}",
         read: users::leave,
     },
@@ -103,15 +103,15 @@ pub enum RouteMatch<'a> {
 }
 
 /// Looks up a decoded path.
-pub fn find(method: Method, path: &str) -> RouteMatch<'_> {
-    let requested = match method {
-        Method::Head => Method::Get,
-        method => method,
+pub fn find<'a>(method: &Method, path: &'a str) -> RouteMatch<'a> {
+    let requested = match *method {
+        Method::HEAD => &Method::GET,
+        _ => method,
     };
     if path == METRICS_PATH {
-        return match requested {
-            Method::Get => RouteMatch::Metrics,
-            _ => RouteMatch::MethodNotAllowed(allow([Method::Get])),
+        return match *requested {
+            Method::GET => RouteMatch::Metrics,
+            _ => RouteMatch::MethodNotAllowed(allow([&Method::GET])),
         };
     }
     let matching = ROUTES.iter().filter_map(|route| {
@@ -120,10 +120,10 @@ pub fn find(method: Method, path: &str) -> RouteMatch<'_> {
     });
     let mut others = Vec::new();
     for (route, values) in matching {
-        if route.method == requested {
+        if route.method == *requested {
             return RouteMatch::Route(route, values);
         }
-        others.push(route.method);
+        others.push(&route.method);
     }
     if others.is_empty() {
         RouteMatch::NotFound
@@ -151,10 +151,10 @@ fn path_values<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
     segments.next().is_none().then_some(values)
 }
 
-fn allow(methods: impl IntoIterator<Item = Method>) -> String {
-    let names = methods.into_iter().map(|method| match method {
-        Method::Get => "GET, HEAD",
-        method => method.as_str(),
+fn allow<'a>(methods: impl IntoIterator<Item = &'a Method>) -> String {
+    let names = methods.into_iter().map(|method| match *method {
+        Method::GET => "GET, HEAD",
+        _ => method.as_str(),
     });
     names.collect::<Vec<_>>().join(", ")
 }

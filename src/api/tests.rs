@@ -11,6 +11,13 @@ use super::*;
 use crate::http::{Method, Response};
 use crate::model::publication::Publish;
 
+const DELETE: Method = Method::DELETE;
+const GET: Method = Method::GET;
+const HEAD: Method = Method::HEAD;
+const OPTIONS: Method = Method::OPTIONS;
+const POST: Method = Method::POST;
+const PUT: Method = Method::PUT;
+
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 fn api_request<'a>(
@@ -34,7 +41,7 @@ fn read(
     query: Option<&str>,
     body: &str,
 ) -> Result<Vec<Command>, CommandError> {
-    let RouteMatch::Route(route, path_values) = find(method, path) else {
+    let RouteMatch::Route(route, path_values) = find(&method, path) else {
         panic!("{path} is no route");
     };
     let call = route.read(&api_request(&path_values, query, body))?;
@@ -57,63 +64,62 @@ fn body(response: &Response) -> Value {
 
 #[test]
 fn paths_map_to_routes_methods_or_nothing() {
-    use Method::{Delete, Get, Head, Options, Post, Put};
     let table = [
-        (Post, "/rooms/a/messages", "/rooms/{room}/messages a"),
-        (Get, "/rooms/a/messages", "/rooms/{room}/messages a"),
-        (Head, "/rooms/a/messages", "/rooms/{room}/messages a"),
+        (POST, "/rooms/a/messages", "/rooms/{room}/messages a"),
+        (GET, "/rooms/a/messages", "/rooms/{room}/messages a"),
+        (HEAD, "/rooms/a/messages", "/rooms/{room}/messages a"),
         (
-            Put,
+            PUT,
             "/rooms/a/messages/k 1",
             "/rooms/{room}/messages/{key} a k 1",
         ),
-        (Get, "/rooms", "/rooms"),
-        (Get, "/rooms/a", "/rooms/{room} a"),
-        (Get, "/rooms/a/members", "/rooms/{room}/members a"),
-        (Post, "/messages", "/messages"),
-        (Post, "/batch", "/batch"),
+        (GET, "/rooms", "/rooms"),
+        (GET, "/rooms/a", "/rooms/{room} a"),
+        (GET, "/rooms/a/members", "/rooms/{room}/members a"),
+        (POST, "/messages", "/messages"),
+        (POST, "/batch", "/batch"),
         (
-            Delete,
+            DELETE,
             "/users/ada/connections",
             "/users/{user}/connections ada",
         ),
         (
-            Get,
+            GET,
             "/users/ada/connections",
             "/users/{user}/connections ada",
         ),
         (
-            Put,
+            PUT,
             "/users/ada/rooms/a",
             "/users/{user}/rooms/{room} ada a",
         ),
         (
-            Delete,
+            DELETE,
             "/users/ada/rooms/a",
             "/users/{user}/rooms/{room} ada a",
         ),
-        (Get, "/users/ada/rooms/a", "allow PUT, DELETE"),
-        (Get, "/users//connections", "nothing"),
-        (Delete, "/rooms/a/messages", "allow POST, GET, HEAD"),
-        (Options, "/batch", "allow POST"),
-        (Get, "/rooms/a/messages/k", "allow PUT"),
-        (Get, "/metrics", "metrics"),
-        (Head, "/metrics", "metrics"),
-        (Post, "/metrics", "allow GET, HEAD"),
-        (Get, "/", "nothing"),
-        (Get, "/rooms/", "nothing"),
-        (Post, "/rooms", "allow GET, HEAD"),
-        (Delete, "/rooms/a", "allow GET, HEAD"),
-        (Put, "/users/ada/connections", "allow GET, HEAD, DELETE"),
-        (Post, "/rooms//messages", "nothing"),
-        (Put, "/rooms/a/messages/", "nothing"),
-        (Post, "/rooms/a/messages/k/l", "nothing"),
-        (Post, "//messages", "nothing"),
-        (Post, "/batch/", "nothing"),
-        (Post, "/Batch", "nothing"),
+        (GET, "/users/ada/rooms/a", "allow PUT, DELETE"),
+        (GET, "/users//connections", "nothing"),
+        (DELETE, "/rooms/a/messages", "allow POST, GET, HEAD"),
+        (OPTIONS, "/batch", "allow POST"),
+        (GET, "/rooms/a/messages/k", "allow PUT"),
+        (GET, "/metrics", "metrics"),
+        (HEAD, "/metrics", "metrics"),
+        (POST, "/metrics", "allow GET, HEAD"),
+        (GET, "/", "nothing"),
+        (GET, "/rooms/", "nothing"),
+        (POST, "/rooms", "allow GET, HEAD"),
+        (DELETE, "/rooms/a", "allow GET, HEAD"),
+        (PUT, "/users/ada/connections", "allow GET, HEAD, DELETE"),
+        (POST, "/rooms//messages", "nothing"),
+        (PUT, "/rooms/a/messages/", "nothing"),
+        (POST, "/rooms/a/messages/k/l", "nothing"),
+        (POST, "//messages", "nothing"),
+        (POST, "/batch/", "nothing"),
+        (POST, "/Batch", "nothing"),
     ];
     for (method, path, wanted) in table {
-        let found = match find(method, path) {
+        let found = match find(&method, path) {
             RouteMatch::Route(route, path_values) => {
                 [vec![route.path], path_values].concat().join(" ")
             }
@@ -140,8 +146,8 @@ fn routes_are_those_of_the_api_description() {
             _ => {}
         }
     }
-    let routes = ROUTES.iter().map(|route| (route.method, route.path));
-    let offered = routes.chain([(Method::Get, METRICS_PATH)]);
+    let routes = ROUTES.iter().map(|route| (&route.method, route.path));
+    let offered = routes.chain([(&GET, METRICS_PATH)]);
     let mut offered: Vec<_> = offered
         .map(|(method, path)| format!("{} {path}", method.as_str()))
         .collect();

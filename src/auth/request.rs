@@ -5,7 +5,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::Auth;
-use crate::http::{Refusal, Request, Status};
+use crate::http::{Refusal, Request, StatusCode};
 use crate::model::identity::Identity;
 use crate::model::secret::Secret;
 
@@ -81,7 +81,7 @@ fn bearer(value: &str) -> Option<&str> {
 
 /// RFC 9110 section 15.5.2: the refusal names the scheme.
 fn refused(reason: &'static str) -> Refusal {
-    Refusal::new(Status::Unauthorized, reason).with("WWW-Authenticate", "Bearer")
+    Refusal::new(StatusCode::UNAUTHORIZED, reason).with("WWW-Authenticate", "Bearer")
 }
 
 #[cfg(test)]
@@ -134,7 +134,7 @@ mod tests {
             Ok(identity) => Ok(identity.map(|identity| identity.user.to_string())),
             Err(refusal) => {
                 assert!(!refusal.to_string().contains("eyJ"), "{refusal}");
-                Err(refusal.status.code())
+                Err(refusal.status.as_u16())
             }
         }
     }

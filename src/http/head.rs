@@ -4,7 +4,7 @@
 //! parses the complete head.
 
 use super::rules::parse_whole;
-use super::{HeadLimits, Method, Refusal, Request, Status};
+use super::{HeadLimits, Refusal, Request, StatusCode, supported_method};
 
 /// No registered method is longer; a longer one is refused before a space is seen.
 const LONGEST_METHOD: usize = 32;
@@ -112,7 +112,7 @@ impl HeadReader {
 /// An unknown method is refused at its space, or when it is longer than any method.
 fn check_method(before: &[u8], byte: u8) -> Result<Part, Refusal> {
     match byte {
-        b' ' if !before.is_empty() => match Method::from_token(before) {
+        b' ' if !before.is_empty() => match supported_method(before) {
             Some(_) => Ok(Part::Target {
                 start: before.len() + 1,
             }),
@@ -136,7 +136,7 @@ fn check_target(start: usize, at: usize, byte: u8, limits: &HeadLimits) -> Resul
         _ if !byte.is_ascii_graphic() => Err(Refusal::bad_request_line()),
         _ if at - start >= limits.target => {
             let reason = "The request target is too long: shorten the path or query.";
-            Err(Refusal::new(Status::UriTooLong, reason))
+            Err(Refusal::new(StatusCode::URI_TOO_LONG, reason))
         }
         _ => Ok(Part::Target { start }),
     }

@@ -3,7 +3,8 @@
 //! Host, the end of the body).
 
 use super::{
-    Authority, HeadLimits, LIVE_PATH, Method, READY_PATH, Refusal, Request, Status, Version, target,
+    Authority, HeadLimits, LIVE_PATH, Method, READY_PATH, Refusal, Request, StatusCode, Version,
+    supported_method, target,
 };
 
 /// A head that ends in its only blank line and has clean line ends.
@@ -28,13 +29,11 @@ pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<Request, R
             return Err(Refusal::bad_request_line());
         }
     }
-    let method = raw
-        .method
-        .and_then(|method| Method::from_token(method.as_bytes()));
+    let method = supported_method(raw.method.unwrap_or_default().as_bytes());
     let method = method.ok_or_else(Refusal::unknown_method)?;
     let target = raw.path.unwrap_or_default();
     let (path, query) = target::split(target)?;
-    let version = version(raw.version, method, &path)?;
+    let version = version(raw.version, &method, &path)?;
     let mut request = Request {
         method,
         version,
@@ -50,7 +49,7 @@ pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<Request, R
     request.host = host(&request)?;
     request.content_length = content_length(&request, limits.body)?;
     request.expects_continue = expects_continue(&request)?;
-    request.keep_alive = version == Version::Http11
+    request.keep_alive = version == Version::HTTP_11
         && !request.lists("connection", "close")
         && request.header("upgrade").is_none();
     Ok(request)
@@ -70,12 +69,12 @@ fn names_a_version(head: &[u8]) -> bool {
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-fn version(minor: Option<u8>, method: Method, path: &str) -> Result<Version, Refusal> {
+fn version(minor: Option<u8>, method: &Method, path: &str) -> Result<Version, Refusal> {
     let is_check =
-        matches!(method, Method::Get | Method::Head) && [LIVE_PATH, READY_PATH].contains(&path);
+        matches!(*method, Method::GET | Method::HEAD) && [LIVE_PATH, READY_PATH].contains(&path);
     match minor {
-        Some(1) => Ok(Version::Http11),
-        Some(0) if is_check => Ok(Version::Http10),
+        Some(1) => Ok(Version::HTTP_11),
+        Some(0) if is_check => Ok(Version::HTTP_10),
         _ => Err(version_refused()),
     }
 }
@@ -85,7 +84,7 @@ fn version(minor: Option<u8>, method: Method, path: &str) -> Result<Version, Ref
 fn host(request: &Request) -> Result<String, Refusal> {
     let mut hosts = request.headers("host");
     match (hosts.next(), hosts.next(), request.version) {
-        (None, _, Version::Http10) => Ok(String::new()),
+        (None, _, Version::HTTP_10) => Ok(String::new()),
         (Some(host), None, _) if Authority::parse(host).is_some() => Ok(host.to_ascii_lowercase()),
         _ => Err(Refusal::bad_request(
             "Send exactly one Host field with a host and, if need be, a port.",
@@ -115,7 +114,7 @@ fn content_length(request: &Request, limit: u64) -> Result<u64, Refusal> {
         }
         (None, _, true) => {
             return Err(Refusal::new(
-                Status::NotImplemented,
+                StatusCode::NOT_IMPLEMENTED,
                 "Transfer codings are not supported: send a Content-Length.",
             ));
         }
@@ -123,13 +122,15 @@ fn content_length(request: &Request, limit: u64) -> Result<u64, Refusal> {
         (Some(digits), None, false) => Some(parse_length(digits)?),
         (None, _, false) => None,
     };
-    match (request.method.takes_body(), announced) {
+    // Only these may have a body, and these must announce its length.
+    let takes_body = matches!(request.method, Method::POST | Method::PUT);
+    match (takes_body, announced) {
         (true, None) => Err(Refusal::new(
-            Status::LengthRequired,
+            StatusCode::LENGTH_REQUIRED,
             "Send a Content-Length, zero if there is no body.",
         )),
         (true, Some(length)) if length > limit => Err(Refusal::new(
-            Status::ContentTooLarge,
+            StatusCode::PAYLOAD_TOO_LARGE,
             "The body is too large: send less at once.",
         )),
         (true, Some(length)) => Ok(length),
@@ -157,12 +158,12 @@ fn expects_continue(request: &Request) -> Result<bool, Refusal> {
         ));
     }
     let is_expected = request.header("expect").is_some();
-    Ok(is_expected && request.version == Version::Http11 && request.content_length > 0)
+    Ok(is_expected && request.version == Version::HTTP_11 && request.content_length > 0)
 }
 
 fn version_refused() -> Refusal {
     Refusal::new(
-        Status::HttpVersionNotSupported,
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         "Use HTTP/1.1; HTTP/1.0 is answered on health checks only.",
     )
 }

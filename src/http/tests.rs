@@ -46,7 +46,7 @@ fn hostile_heads_are_refused_with_their_status() {
     let mut wrong = Vec::new();
     for row in refusals::refusals() {
         match verdict(&row.bytes) {
-            Err(refusal) if refusal.status.code() == row.status => {}
+            Err(refusal) if refusal.status.as_u16() == row.status => {}
             other => wrong.push(format!(
                 "{}: wanted {}, got {other:?}",
                 row.name, row.status
@@ -59,42 +59,41 @@ fn hostile_heads_are_refused_with_their_status() {
 #[test]
 fn good_heads_are_read() {
     type Fields<'a> = (Method, &'a str, Option<&'a str>, &'a str, u64, bool);
-    use Method::{Delete, Get, Head, Options, Post, Put};
     #[rustfmt::skip]
     let table: &[(&[u8], Fields)] = &[
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/", None, "a", 0, true)),
-        (b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", (Head, "/", None, "a", 0, true)),
-        (b"OPTIONS /x HTTP/1.1\r\nHost: a\r\n\r\n", (Options, "/x", None, "a", 0, true)),
-        (b"DELETE /x HTTP/1.1\r\nHost: a\r\n\r\n", (Delete, "/x", None, "a", 0, true)),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", (Get, "/", None, "a", 0, true)),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", (Post, "/", None, "a", 0, true)),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", (Post, "/", None, "a", 5, true)),
-        (b"PUT /x HTTP/1.1\r\nHost: a\r\ncontent-length:65536\r\n\r\n", (Put, "/x", None, "a", 65536, true)),
-        (b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: \t 0000000005 \t\r\n\r\n", (Put, "/x", None, "a", 5, true)),
-        (b"GET /ws?token=a.b&x HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/ws", Some("token=a.b&x"), "a", 0, true)),
-        (b"GET /? HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/", Some(""), "a", 0, true)),
-        (b"GET /?a=/../?b%5c HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/", Some("a=/../?b%5c"), "a", 0, true)),
-        (b"GET /%61%C3%a9%20b HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/a\u{e9} b", None, "a", 0, true)),
-        (b"GET /%252e%252e/a HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/%2e%2e/a", None, "a", 0, true)),
-        (b"GET /%23%3f HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/#?", None, "a", 0, true)),
-        (b"GET //a/ HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "//a/", None, "a", 0, true)),
-        (b"GET /..a/.b/... HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/..a/.b/...", None, "a", 0, true)),
-        (b"GET /rooms/@ada:b HTTP/1.1\r\nHost: a\r\n\r\n", (Get, "/rooms/@ada:b", None, "a", 0, true)),
-        (b"GET / HTTP/1.1\r\nHOST: Chat.Example:8080\r\n\r\n", (Get, "/", None, "chat.example:8080", 0, true)),
-        (b"GET / HTTP/1.1\r\nHost: my_service.local\r\n\r\n", (Get, "/", None, "my_service.local", 0, true)),
-        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1:9090\r\n\r\n", (Get, "/", None, "127.0.0.1:9090", 0, true)),
-        (b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n", (Get, "/", None, "[::1]", 0, true)),
-        (b"GET / HTTP/1.1\r\nHost: [2001:DB8::1]:443\r\n\r\n", (Get, "/", None, "[2001:db8::1]:443", 0, true)),
-        (b"GET / HTTP/1.1\r\nHost:a\r\n\r\n", (Get, "/", None, "a", 0, true)),
-        (b"GET / HTTP/1.1\r\nHost: \t a \t\r\n\r\n", (Get, "/", None, "a", 0, true)),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", (Get, "/", None, "a", 0, false)),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", (Get, "/", None, "a", 0, false)),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", (Get, "/", None, "a", 0, true)),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n", (Get, "/", None, "a", 0, false)),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX: \xc3\xa9\xe9\tb\r\n\r\n", (Get, "/", None, "a", 0, true)),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX:\r\nX_Y: b\r\n\r\n", (Get, "/", None, "a", 0, true)),
-        (b"GET /healthz HTTP/1.0\r\n\r\n", (Get, "/healthz", None, "", 0, false)),
-        (b"HEAD /readyz HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", (Head, "/readyz", None, "a", 0, false)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", (Method::GET, "/", None, "a", 0, true)),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", (Method::HEAD, "/", None, "a", 0, true)),
+        (b"OPTIONS /x HTTP/1.1\r\nHost: a\r\n\r\n", (Method::OPTIONS, "/x", None, "a", 0, true)),
+        (b"DELETE /x HTTP/1.1\r\nHost: a\r\n\r\n", (Method::DELETE, "/x", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", (Method::GET, "/", None, "a", 0, true)),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", (Method::POST, "/", None, "a", 0, true)),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", (Method::POST, "/", None, "a", 5, true)),
+        (b"PUT /x HTTP/1.1\r\nHost: a\r\ncontent-length:65536\r\n\r\n", (Method::PUT, "/x", None, "a", 65536, true)),
+        (b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: \t 0000000005 \t\r\n\r\n", (Method::PUT, "/x", None, "a", 5, true)),
+        (b"GET /ws?token=a.b&x HTTP/1.1\r\nHost: a\r\n\r\n", (Method::GET, "/ws", Some("token=a.b&x"), "a", 0, true)),
+        (b"GET /? HTTP/1.1\r\nHost: a\r\n\r\n", (Method::GET, "/", Some(""), "a", 0, true)),
+        (b"GET /?a=/../?b%5c HTTP/1.1\r\nHost: a\r\n\r\n", (Method::GET, "/", Some("a=/../?b%5c"), "a", 0, true)),
+        (b"GET /%61%C3%a9%20b HTTP/1.1\r\nHost: a\r\n\r\n", (Method::GET, "/a\u{e9} b", None, "a", 0, true)),
+        (b"GET /%252e%252e/a HTTP/1.1\r\nHost: a\r\n\r\n", (Method::GET, "/%2e%2e/a", None, "a", 0, true)),
+        (b"GET /%23%3f HTTP/1.1\r\nHost: a\r\n\r\n", (Method::GET, "/#?", None, "a", 0, true)),
+        (b"GET //a/ HTTP/1.1\r\nHost: a\r\n\r\n", (Method::GET, "//a/", None, "a", 0, true)),
+        (b"GET /..a/.b/... HTTP/1.1\r\nHost: a\r\n\r\n", (Method::GET, "/..a/.b/...", None, "a", 0, true)),
+        (b"GET /rooms/@ada:b HTTP/1.1\r\nHost: a\r\n\r\n", (Method::GET, "/rooms/@ada:b", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHOST: Chat.Example:8080\r\n\r\n", (Method::GET, "/", None, "chat.example:8080", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: my_service.local\r\n\r\n", (Method::GET, "/", None, "my_service.local", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1:9090\r\n\r\n", (Method::GET, "/", None, "127.0.0.1:9090", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n", (Method::GET, "/", None, "[::1]", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: [2001:DB8::1]:443\r\n\r\n", (Method::GET, "/", None, "[2001:db8::1]:443", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost:a\r\n\r\n", (Method::GET, "/", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: \t a \t\r\n\r\n", (Method::GET, "/", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", (Method::GET, "/", None, "a", 0, false)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", (Method::GET, "/", None, "a", 0, false)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", (Method::GET, "/", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n", (Method::GET, "/", None, "a", 0, false)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: \xc3\xa9\xe9\tb\r\n\r\n", (Method::GET, "/", None, "a", 0, true)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX:\r\nX_Y: b\r\n\r\n", (Method::GET, "/", None, "a", 0, true)),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", (Method::GET, "/healthz", None, "", 0, false)),
+        (b"HEAD /readyz HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", (Method::HEAD, "/readyz", None, "a", 0, false)),
     ];
     for (bytes, expected) in table {
         let read = request(bytes);
@@ -113,7 +112,7 @@ fn good_heads_are_read() {
         );
         assert_eq!(fields, *expected, "{}", bytes.escape_ascii());
         assert_eq!(
-            read.version == Version::Http10,
+            read.version == Version::HTTP_10,
             bytes.windows(8).any(|window| window == b"HTTP/1.0")
         );
     }
@@ -242,7 +241,7 @@ fn garbage_is_refused_at_its_first_wrong_byte() {
         let refusal = verdict(bytes).unwrap_err();
         assert_eq!(
             refusal.status,
-            Status::BadRequest,
+            StatusCode::BAD_REQUEST,
             "{}",
             bytes.escape_ascii()
         );
@@ -320,7 +319,7 @@ fn written(response: &Response, keep_alive: bool, head_only: bool) -> String {
 
 #[test]
 fn responses_state_their_length_and_whether_the_connection_closes() {
-    let response = Response::new(Status::Ok, "text/plain", "hello").with("X-A", "b");
+    let response = Response::new(StatusCode::OK, "text/plain", "hello").with("X-A", "b");
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-A: b\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 5\r\n";
     assert_eq!(written(&response, true, false), format!("{head}\r\nhello"));
     assert_eq!(written(&response, true, true), format!("{head}\r\n"));
@@ -331,8 +330,42 @@ fn responses_state_their_length_and_whether_the_connection_closes() {
 }
 
 #[test]
+fn status_lines_have_the_phrases_of_the_rfcs() {
+    let table = [
+        (101, "Switching Protocols"),
+        (200, "OK"),
+        (204, "No Content"),
+        (304, "Not Modified"),
+        (400, "Bad Request"),
+        (401, "Unauthorized"),
+        (403, "Forbidden"),
+        (404, "Not Found"),
+        (405, "Method Not Allowed"),
+        (408, "Request Timeout"),
+        (411, "Length Required"),
+        (413, "Content Too Large"),
+        (414, "URI Too Long"),
+        (415, "Unsupported Media Type"),
+        (426, "Upgrade Required"),
+        (429, "Too Many Requests"),
+        (431, "Request Header Fields Too Large"),
+        (500, "Internal Server Error"),
+        (501, "Not Implemented"),
+        (503, "Service Unavailable"),
+        (504, "Gateway Timeout"),
+        (505, "HTTP Version Not Supported"),
+        (507, "Insufficient Storage"),
+    ];
+    for (code, phrase) in table {
+        let status = StatusCode::from_u16(code).unwrap();
+        let line = format!("HTTP/1.1 {code} {phrase}\r\n");
+        assert!(written(&Response::empty(status), true, false).starts_with(&line));
+    }
+}
+
+#[test]
 fn bodiless_statuses_are_sent_without_length_and_body() {
-    for status in [Status::NoContent, Status::NotModified] {
+    for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
         let text = written(&Response::new(status, "text/plain", "hello"), true, false);
         assert!(
             text.ends_with("\r\n\r\n") && !text.contains("Content-Length"),
@@ -367,7 +400,11 @@ fn refusals_close_the_connection_and_name_the_remedy() {
 #[test]
 fn values_with_a_line_end_are_never_written() {
     for value in ["a\r\nSet-Cookie: b", "a\nb", "a\0", "a\u{85}b"] {
-        let text = written(&Response::empty(Status::Ok).with("X-A", value), true, false);
+        let text = written(
+            &Response::empty(StatusCode::OK).with("X-A", value),
+            true,
+            false,
+        );
         assert!(!text.contains("X-A") && !text.contains("Cookie"), "{text}");
     }
 }

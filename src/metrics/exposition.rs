@@ -5,7 +5,7 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use crate::http::{Response, Status};
+use crate::http::{Response, StatusCode};
 use crate::metrics::process::Process;
 use crate::metrics::{Figure, Kind, Metrics};
 
@@ -46,7 +46,7 @@ pub fn page(metrics: &Metrics, facts: &Facts) -> Response {
         page.about_the_process(process);
     }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    Response::new(Status::Ok, kind, page.0).with("Cache-Control", "no-store")
+    Response::new(StatusCode::OK, kind, page.0).with("Cache-Control", "no-store")
 }
 
 struct Page(String);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::api::{self, ApiRequest, PendingAnswers, RouteMatch};
 use crate::dispatcher::{Event, Now, ReplyTo};
-use crate::http::{Refusal, Request, Response, Status};
+use crate::http::{Refusal, Request, Response, StatusCode};
 use crate::metrics::exposition::{self, Facts};
 use crate::metrics::process::Process;
 use crate::metrics::{Metric, Refused};
@@ -19,7 +19,7 @@ use super::{ListenerKind, Node};
 pub fn find<'a>(node: &Node, listener_kind: ListenerKind, request: &'a Request) -> RouteMatch<'a> {
     match listener_kind {
         ListenerKind::Public if node.api_separate => RouteMatch::NotFound,
-        _ => api::find(request.method, &request.path),
+        _ => api::find(&request.method, &request.path),
     }
 }
 
@@ -67,7 +67,7 @@ pub async fn answer(
         RouteMatch::Metrics => return Some(metrics(node)),
         RouteMatch::MethodNotAllowed(allow) => {
             let reason = "The Allow field lists the methods of this path.";
-            let response = Response::error(Status::MethodNotAllowed, reason);
+            let response = Response::error(StatusCode::METHOD_NOT_ALLOWED, reason);
             return Some(response.with("Allow", allow));
         }
         RouteMatch::NotFound => return None,

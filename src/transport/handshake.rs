@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::http::{Authority, Method, Refusal, Request, Status, Version};
+use crate::http::{Authority, Method, Refusal, Request, StatusCode, Version};
 
 /// The requirements for a handshake besides the RFC.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,7 +55,7 @@ impl Accepted {
 /// Whether the request asks for an upgrade to WebSocket. HTTP/1.0 cannot, whatever its fields are
 /// (RFC 9110 section 7.8).
 pub fn wants_upgrade(request: &Request) -> bool {
-    request.version == Version::Http11 && request.lists("upgrade", "websocket")
+    request.version == Version::HTTP_11 && request.lists("upgrade", "websocket")
 }
 
 /// Checks a request to a WebSocket path. Extension offers are ignored.
@@ -64,13 +64,13 @@ pub fn wants_upgrade(request: &Request) -> bool {
 /// 405 for other methods than GET, 505 for HTTP/1.0, 426 without a request for WebSocket version
 /// 13, 403 for a page of a foreign origin, 400 for the rest.
 pub fn check(request: &Request, rules: &Rules<'_>) -> Result<Accepted, Refusal> {
-    if request.method != Method::Get {
-        let refusal = Refusal::new(Status::MethodNotAllowed, "Open a WebSocket with GET.");
+    if request.method != Method::GET {
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Open a WebSocket with GET.");
         return Err(refusal.with("Allow", "GET"));
     }
-    if request.version != Version::Http11 {
+    if request.version != Version::HTTP_11 {
         return Err(Refusal::new(
-            Status::HttpVersionNotSupported,
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             "Open a WebSocket with HTTP/1.1.",
         ));
     }
@@ -143,13 +143,13 @@ fn check_origin(request: &Request, rules: &Rules<'_>) -> Result<(), Refusal> {
     }
     if !own {
         return Err(Refusal::new(
-            Status::Forbidden,
+            StatusCode::FORBIDDEN,
             "Open the page as localhost: an open node accepts no pages of other hosts, unless \
              --allow-origin names them.",
         ));
     }
     Err(Refusal::new(
-        Status::Forbidden,
+        StatusCode::FORBIDDEN,
         "Pages of this origin may not connect: the operator must allow it.",
     ))
 }
@@ -194,7 +194,7 @@ fn choose_protocol(request: &Request, known: &[&'static str]) -> Option<&'static
 
 /// RFC 6455 section 4.4: the refusal names the version that would do.
 fn upgrade_required(reason: &'static str) -> Refusal {
-    Refusal::new(Status::UpgradeRequired, reason)
+    Refusal::new(StatusCode::UPGRADE_REQUIRED, reason)
         .with("Upgrade", "websocket")
         .with("Sec-WebSocket-Version", "13")
 }

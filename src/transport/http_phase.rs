@@ -16,7 +16,7 @@ use super::{Endpoint, ListenerKind, Node, Socket, Upgraded, calls, finish, route
 use crate::dispatcher::Now;
 use crate::http::{
     CONTINUE, HeadReader, LIVE_PATH, Method, Parsed, READY_PATH, Refusal, Request, Response,
-    Status, client_address,
+    StatusCode, client_address,
 };
 use crate::metrics::Refused;
 use crate::model::identity::Identity;
@@ -65,11 +65,14 @@ pub async fn serve<S: Socket>(
         let found = calls::find(node, listener_kind, &request);
         if let Err(refusal) = calls::admit(node, listener_kind, &request, &found) {
             return connection
-                .refuse(refusal, request.method == Method::Head)
+                .refuse(refusal, request.method == Method::HEAD)
                 .await;
         }
         let Ok(body) = connection.body(&request).await? else {
-            let refusal = Refusal::new(Status::RequestTimeout, "Send the body without pausing.");
+            let refusal = Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "Send the body without pausing.",
+            );
             return connection.refuse(refusal, false).await;
         };
         let in_flight = calls::in_flight(node, &found);
@@ -123,7 +126,10 @@ impl<S: Socket> HttpConnection<'_, S> {
             Err(_) if self.buffer.is_empty() => Ok(Head::Closed),
             Err(_) => {
                 let reason = "Send the head of the request without pausing.";
-                Ok(Head::Refused(Refusal::new(Status::RequestTimeout, reason)))
+                Ok(Head::Refused(Refusal::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    reason,
+                )))
             }
         }
     }
@@ -190,7 +196,7 @@ impl<S: Socket> HttpConnection<'_, S> {
         let is_check = [LIVE_PATH, READY_PATH].contains(&request.path.as_str());
         if self.listener_kind == ListenerKind::Backends && !is_check {
             let reason = "Nothing is here: this is the listener of the HTTP API.";
-            return Response::error(Status::NotFound, reason);
+            return Response::error(StatusCode::NOT_FOUND, reason);
         }
         pages::answer(request, &self.node.assets, &health(self.node))
     }
@@ -219,7 +225,7 @@ impl<S: Socket> HttpConnection<'_, S> {
             checked.and_then(|accepted| Ok((accepted, self.identify(request, endpoint)?)));
         let (accepted, identity) = match checked {
             Ok(checked) => checked,
-            Err(refusal) => return self.refuse(refusal, request.method == Method::Head).await,
+            Err(refusal) => return self.refuse(refusal, request.method == Method::HEAD).await,
         };
         let state = self.node.readiness.state();
         if state != State::Ready {
@@ -271,13 +277,13 @@ impl<S: Socket> HttpConnection<'_, S> {
         keep_alive: bool,
     ) -> io::Result<()> {
         let mut bytes = Vec::new();
-        response.encode(&mut bytes, keep_alive, request.method == Method::Head);
+        response.encode(&mut bytes, keep_alive, request.method == Method::HEAD);
         self.write(&bytes).await
     }
 
     /// Sends the refusal and ends the connection.
     async fn refuse(mut self, refusal: Refusal, head_only: bool) -> io::Result<Option<Upgraded>> {
-        log::debug!(status = refusal.status.code(), reason = refusal.reason; "refused");
+        log::debug!(status = refusal.status.as_u16(), reason = refusal.reason; "refused");
         self.node.metrics.refused_total.count(reason(&refusal));
         let mut bytes = Vec::new();
         refusal.encode(&mut bytes, head_only);
@@ -333,20 +339,20 @@ pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
 /// The metric label of a refusal.
 fn reason(refusal: &Refusal) -> Refused {
     match refusal.status {
-        Status::ServiceUnavailable => Refused::NotReady,
-        Status::TooManyRequests => Refused::Address,
-        Status::RequestHeaderFieldsTooLarge | Status::UriTooLong => Refused::Head,
-        Status::RequestTimeout => Refused::Timeout,
-        Status::ContentTooLarge => Refused::Body,
-        Status::Forbidden => Refused::Origin,
-        Status::Unauthorized => Refused::Token,
+        StatusCode::SERVICE_UNAVAILABLE => Refused::NotReady,
+        StatusCode::TOO_MANY_REQUESTS => Refused::Address,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => Refused::Head,
+        StatusCode::REQUEST_TIMEOUT => Refused::Timeout,
+        StatusCode::PAYLOAD_TOO_LARGE => Refused::Body,
+        StatusCode::FORBIDDEN => Refused::Origin,
+        StatusCode::UNAUTHORIZED => Refused::Token,
         _ => Refused::Request,
     }
 }
 
 fn too_many_connections() -> Refusal {
     let reason = "Your address has reached its limit of connections here: close one, or try again.";
-    Refusal::new(Status::TooManyRequests, reason).with("Retry-After", ADDRESS_RETRY_AFTER)
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, reason).with("Retry-After", ADDRESS_RETRY_AFTER)
 }
 
 /// Refuses a connection above the limit of its address, before anything is read.

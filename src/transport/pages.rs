@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::http::{LIVE_PATH, Method, READY_PATH, Request, Response, Status};
+use crate::http::{LIVE_PATH, Method, READY_PATH, Request, Response, StatusCode};
 
 /// Only the node's own scripts run; WebSockets may connect anywhere, since the page can use another
 /// node.
@@ -131,21 +131,28 @@ pub fn answer(request: &Request, assets: &Assets, health: &Health) -> Response {
         READY_PATH => Some(Page::Ready),
         path => assets.find(path).map(Page::File),
     };
-    match (page, request.method) {
-        (None, _) => Response::error(Status::NotFound, "Nothing is here: the chat page is at / ."),
-        (Some(Page::Live), Method::Get | Method::Head) => check_passed(),
-        (Some(Page::Ready), Method::Get | Method::Head) => readiness(health),
-        (Some(Page::File(asset)), Method::Get | Method::Head) => file(request, asset),
-        _ => Response::error(Status::MethodNotAllowed, "Read this page with GET or HEAD.")
-            .with("Allow", "GET, HEAD"),
+    let is_read = matches!(request.method, Method::GET | Method::HEAD);
+    match (page, is_read) {
+        (None, _) => Response::error(
+            StatusCode::NOT_FOUND,
+            "Nothing is here: the chat page is at / .",
+        ),
+        (Some(Page::Live), true) => check_passed(),
+        (Some(Page::Ready), true) => readiness(health),
+        (Some(Page::File(asset)), true) => file(request, asset),
+        _ => Response::error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "Read this page with GET or HEAD.",
+        )
+        .with("Allow", "GET, HEAD"),
     }
 }
 
 fn file(request: &Request, asset: &Asset) -> Response {
     let response = if is_current(request, &asset.etag) {
-        Response::empty(Status::NotModified)
+        Response::empty(StatusCode::NOT_MODIFIED)
     } else {
-        Response::new(Status::Ok, asset.content_type, asset.body.clone())
+        Response::new(StatusCode::OK, asset.content_type, asset.body.clone())
     };
     response
         .with("ETag", asset.etag.clone())
@@ -160,14 +167,15 @@ fn readiness(health: &Health) -> Response {
         Health::NotReady {
             reason,
             retry_after,
-        } => Response::error(Status::ServiceUnavailable, reason)
+        } => Response::error(StatusCode::SERVICE_UNAVAILABLE, reason)
             .with("Retry-After", retry_after.to_string())
             .with("Cache-Control", "no-store"),
     }
 }
 
 fn check_passed() -> Response {
-    Response::new(Status::Ok, "text/plain; charset=utf-8", "ok\n").with("Cache-Control", "no-store")
+    Response::new(StatusCode::OK, "text/plain; charset=utf-8", "ok\n")
+        .with("Cache-Control", "no-store")
 }
 
 /// If-None-Match compares weakly (RFC 9110 section 13.1.2). Our tags hold no comma, so cutting at

@@ -55,7 +55,7 @@ fn expect_plain(request: &Request, limits: &HeadLimits) {
     assert!(request.header("transfer-encoding").is_none());
     assert!(!request.host.contains(['/', '@', ',', ' ']));
     if let Ok(accepted) = handshake::check(request, &Rules::default()) {
-        assert_eq!((request.method, request.content_length), (Method::Get, 0));
+        assert_eq!((&request.method, request.content_length), (&Method::GET, 0));
         let answer = accepted.response();
         assert!(answer.ends_with(b"\r\n\r\n") && answer.len() < 256);
     }

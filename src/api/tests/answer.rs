@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{api_request, body};
+use super::{GET, POST, api_request, body};
 use crate::api::*;
 use crate::http::{Method, Response};
 use crate::model::cluster_query::{Connection, Connections, Count, QueryResult, Rooms};
@@ -24,7 +24,7 @@ fn error_codes_map_to_statuses_and_only_unavailable_has_retry_after() {
     ];
     for (code, wanted) in table {
         let response = refused(&CommandError::new(code, "Why."));
-        assert_eq!(response.status.code(), wanted);
+        assert_eq!(response.status.as_u16(), wanted);
         assert_eq!(
             body(&response),
             json!({"code": code.as_str(), "reason": "Why."})
@@ -36,7 +36,7 @@ fn error_codes_map_to_statuses_and_only_unavailable_has_retry_after() {
 
 /// A call, and its commands' answers as the dispatcher would give them.
 fn answered(method: Method, path: &str, body: &str, answers: &[Option<Answer>]) -> Response {
-    let RouteMatch::Route(route, path_values) = find(method, path) else {
+    let RouteMatch::Route(route, path_values) = find(&method, path) else {
         panic!("{path}")
     };
     let (commands, mut waiting) = route
@@ -55,10 +55,10 @@ fn answered(method: Method, path: &str, body: &str, answers: &[Option<Answer>]) 
 
 #[test]
 fn missing_answer_is_unknown_for_a_write_and_unavailable_for_a_read() {
-    let published = answered(Method::Post, "/rooms/a/messages", r#"{"data":1}"#, &[None]);
-    assert_eq!(published.status.code(), 504);
-    let read = answered(Method::Get, "/rooms/a/messages", "", &[None]);
-    assert_eq!(read.status.code(), 503);
+    let published = answered(POST, "/rooms/a/messages", r#"{"data":1}"#, &[None]);
+    assert_eq!(published.status.as_u16(), 504);
+    let read = answered(GET, "/rooms/a/messages", "", &[None]);
+    assert_eq!(read.status.as_u16(), 503);
     let batch = r#"{"publishes":[{"room":"a","data":1},{"room":"b","data":1}]}"#;
     let call = publishes_waiting(batch);
     assert_eq!(
@@ -69,7 +69,7 @@ fn missing_answer_is_unknown_for_a_write_and_unavailable_for_a_read() {
 }
 
 fn publishes_waiting(batch: &str) -> Response {
-    let RouteMatch::Route(route, path_values) = find(Method::Post, "/batch") else {
+    let RouteMatch::Route(route, path_values) = find(&POST, "/batch") else {
         panic!()
     };
     let (_, mut waiting) = route
@@ -94,14 +94,14 @@ fn results_are_in_order_and_the_call_fails_only_if_all_fail() {
         )))
     };
     let batch = r#"{"publishes":[{"room":"a","data":1},{"room":"b","data":1}]}"#;
-    let some = answered(Method::Post, "/batch", batch, &[ok(), full()]);
-    assert_eq!(some.status.code(), 200);
+    let some = answered(POST, "/batch", batch, &[ok(), full()]);
+    assert_eq!(some.status.as_u16(), 200);
     let results = body(&some);
     assert_eq!(results["results"][0]["offset"], 1);
     assert_eq!(results["results"][1]["room"], "b");
     assert_eq!(results["results"][1]["code"], "full");
-    let none = answered(Method::Post, "/batch", batch, &[full(), None]);
-    assert_eq!(none.status.code(), 507);
+    let none = answered(POST, "/batch", batch, &[full(), None]);
+    assert_eq!(none.status.as_u16(), 507);
     assert_eq!(body(&none)["results"][1]["code"], "unknown");
 }
 

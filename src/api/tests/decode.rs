@@ -4,7 +4,7 @@ use serde_json::json;
 
 use std::sync::Arc;
 
-use super::{publishes, read};
+use super::{DELETE, GET, POST, PUT, publishes, read};
 use crate::api::*;
 use crate::http::Method;
 use crate::model::cluster_query::{ClusterQuery, Kind};
@@ -21,7 +21,7 @@ fn key_of(publish: &Publish) -> Option<&str> {
 #[test]
 fn publishes_are_read_with_all_fields() {
     let commands = read(
-        Method::Post,
+        POST,
         "/rooms/lobby/messages",
         None,
         r#"{"data": {"a": 1 }, "key":"k\u002b1","user":"ada","others":"00000000000000a1-7"}"#,
@@ -41,26 +41,20 @@ fn publishes_are_read_with_all_fields() {
     assert_eq!((*time, data.get()), (1_764_000_000_123, r#"{"a": 1 }"#));
     assert_eq!(except.unwrap().to_string(), "00000000000000a1-7");
 
-    let commands = read(
-        Method::Put,
-        "/rooms/@ada/messages/n:1",
-        None,
-        r#"{"data":null}"#,
-    )
-    .unwrap();
+    let commands = read(PUT, "/rooms/@ada/messages/n:1", None, r#"{"data":null}"#).unwrap();
     let publish = publishes(&commands)[0];
     assert_eq!(publish.room.as_str(), "@ada");
     assert_eq!(key_of(publish), Some("n:1"));
 
     let ephemeral = r#"{"data":1,"ephemeral":true}"#;
-    let commands = read(Method::Post, "/rooms/a/messages", None, ephemeral).unwrap();
+    let commands = read(POST, "/rooms/a/messages", None, ephemeral).unwrap();
     assert!(publishes(&commands)[0].ephemeral);
 }
 
 #[test]
 fn many_rooms_share_one_datum_and_a_batch_keeps_its_order() {
     let many = r#"{"rooms":["a","b"],"data":[1],"key":"k"}"#;
-    let commands = read(Method::Post, "/messages", None, many).unwrap();
+    let commands = read(POST, "/messages", None, many).unwrap();
     let [a, b] = publishes(&commands)[..] else {
         panic!("{commands:?}")
     };
@@ -69,7 +63,7 @@ fn many_rooms_share_one_datum_and_a_batch_keeps_its_order() {
     assert_eq!((key_of(a), key_of(b)), (Some("k"), Some("k")));
 
     let batch = r#"{"publishes":[{"room":"b","data":1},{"room":"a","data":2,"key":"k"},{"room":"b","data":3}]}"#;
-    let commands = read(Method::Post, "/batch", None, batch).unwrap();
+    let commands = read(POST, "/batch", None, batch).unwrap();
     let published: Vec<_> = publishes(&commands)
         .iter()
         .map(|publish| (publish.room.as_str(), publish.publication.data.get()))
@@ -87,7 +81,7 @@ fn history_is_read_from_its_parameters() {
         (Some("%62efore=44"), (Some(44), 50)),
     ];
     for (query, wanted) in table {
-        let commands = read(Method::Get, "/rooms/a/messages", query, "").unwrap();
+        let commands = read(GET, "/rooms/a/messages", query, "").unwrap();
         let [Command::History(history)] = &commands[..] else {
             panic!("{commands:?}")
         };
@@ -128,14 +122,14 @@ fn questions_for_the_whole_cluster_are_read_from_path_and_parameters() {
         (of_ada, None, connections("", 100)),
         (of_ada, Some(behind), connections(session, 1000)),
     ] {
-        let commands = read(Method::Get, path, query, "").unwrap();
+        let commands = read(GET, path, query, "").unwrap();
         let [Command::ClusterQuery(question)] = &commands[..] else {
             panic!("{commands:?}")
         };
         assert_eq!(**question, wanted, "{path} {query:?}");
     }
     let query = Some("after=ada&limit=7");
-    let commands = read(Method::Get, "/rooms/a/members", query, "").unwrap();
+    let commands = read(GET, "/rooms/a/members", query, "").unwrap();
     let [Command::Members(MembersQuery { room, after, limit })] = &commands[..] else {
         panic!("{commands:?}")
     };
@@ -145,7 +139,6 @@ fn questions_for_the_whole_cluster_are_read_from_path_and_parameters() {
 
 #[test]
 fn invalid_requests_are_refused_with_a_sentence() {
-    use Method::{Get, Post, Put};
     let rooms = |count: usize| {
         let rooms: Vec<String> = (0..count).map(|n| format!("r{n}")).collect();
         json!({"rooms": rooms, "data": 1}).to_string()
@@ -154,14 +147,14 @@ fn invalid_requests_are_refused_with_a_sentence() {
         json!({"publishes": vec![json!({"room": "a", "data": 1}); count]}).to_string()
     };
     assert_eq!(
-        read(Post, "/messages", None, &rooms(100)).unwrap().len(),
+        read(POST, "/messages", None, &rooms(100)).unwrap().len(),
         100
     );
-    assert_eq!(read(Post, "/batch", None, &batch(100)).unwrap().len(), 100);
+    assert_eq!(read(POST, "/batch", None, &batch(100)).unwrap().len(), 100);
     let (many, much) = (rooms(101), batch(101));
     let deep =
         |levels: usize| format!(r#"{{"data":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
-    assert!(read(Post, "/rooms/a/messages", None, &deep(63)).is_ok());
+    assert!(read(POST, "/rooms/a/messages", None, &deep(63)).is_ok());
     let deep = deep(64);
     let long_key = format!("/rooms/a/messages/{}", "k".repeat(65));
     let (one, a, key) = ("/rooms/a/messages", "/messages", "/rooms/a/messages/k");
@@ -169,86 +162,86 @@ fn invalid_requests_are_refused_with_a_sentence() {
     let members = "/rooms/a/members";
     #[rustfmt::skip]
     let table: &[(Method, &str, Option<&str>, &str, &str)] = &[
-        (Post, one, None, "", "one JSON object"),
-        (Post, one, None, "[]", "one JSON object"),
-        (Post, one, None, &deep, "at most 64 deep"),
-        (Post, one, None, r#"{"data":1} x"#, "trailing"),
-        (Post, one, None, "{}", "send `data`"),
-        (Post, one, None, r#"{"data":1,"dta":2}"#, "unknown field `dta`"),
-        (Post, one, None, r#"{"data":1,"data":2}"#, "duplicate field `data`"),
-        (Post, one, None, r#"{"data":1,"user":null}"#, "null"),
-        (Post, one, None, r#"{"data":1,"user":"a b"}"#, "user name"),
-        (Post, one, None, r#"{"data":1,"key":""}"#, "1 to 64 of"),
-        (Post, one, None, r#"{"data":1,"ephemeral":1}"#, "boolean"),
-        (Post, one, None, r#"{"data":1,"ephemeral":true,"key":"k"}"#, "takes no key"),
-        (Post, one, None, r#"{"data":1,"others":true}"#, "string"),
-        (Post, one, None, r#"{"data":1,"others":"ada"}"#, "name a session"),
-        (Post, one, None, r#"{"data":1,"room":"a"}"#, "in the path"),
-        (Post, one, None, r#"{"data":1,"rooms":["a"]}"#, "in the path"),
-        (Post, one, Some("a=b"), r#"{"data":1}"#, "no parameters"),
-        (Post, "/rooms/a b/messages", None, r#"{"data":1}"#, "room name"),
-        (Put, key, None, r#"{"data":1,"key":"k"}"#, "in the path"),
-        (Put, key, None, r#"{"data":1,"ephemeral":true}"#, "leave `ephemeral` out"),
-        (Put, "/rooms/a/messages/k l", None, r#"{"data":1}"#, "1 to 64 of"),
-        (Get, one, Some("before=9007199254740993"), "", "2^53"),
-        (Put, &long_key, None, r#"{"data":1}"#, "1 to 64 of"),
-        (Post, a, None, r#"{"data":1}"#, "send `rooms`"),
-        (Post, a, None, r#"{"data":1,"room":"a"}"#, "instead of `room`"),
-        (Post, a, None, r#"{"data":1,"rooms":[]}"#, "1 to 100"),
-        (Post, a, None, r#"{"data":1,"rooms":["a","b","a"]}"#, "once"),
-        (Post, a, None, r#"{"data":1,"rooms":["a","b c"]}"#, "room name"),
-        (Post, a, None, r#"{"rooms":["a"]}"#, "send `data`"),
-        (Post, a, None, &many, "1 to 100"),
-        (Post, "/batch", None, r#"{"publishes":[]}"#, "1 to 100"),
-        (Post, "/batch", None, &much, "1 to 100"),
-        (Post, "/batch", None, r#"{"publishes":[{"room":"a","data":1},{"data":1}]}"#, "publishes[1]: send a `room`"),
-        (Post, "/batch", None, r#"{"publishes":[["a"]]}"#, "publishes[0]: send one JSON object"),
-        (Post, "/batch", None, r#"["a"]"#, "one JSON object"),
-        (Post, "/batch", None, r#"{"publishes":[{"rooms":["a"],"data":1}]}"#, "publishes[0]: "),
-        (Method::Delete, ended, Some("forbid_return"), "", "true or false"),
-        (Method::Delete, ended, Some("forbid_return=1"), "", "true or false"),
-        (Method::Delete, ended, Some("forbid_return=true&forbid_return=true"), "", "once"),
-        (Method::Delete, ended, Some("issued_before=1"), "", "with `forbid_return=true` only"),
-        (Method::Delete, ended, Some("forbid_return=true&issued_before="), "", "seconds since 1970"),
-        (Method::Delete, ended, Some("forbid_return=true&issued_before=0"), "", "seconds since 1970"),
-        (Method::Delete, ended, Some("forbid_return=true&issued_before=-1"), "", "seconds since 1970"),
-        (Method::Delete, ended, Some("forbid_return=true&issued_before=1e3"), "", "seconds since 1970"),
-        (Method::Delete, ended, Some("forbid_return=true&issued_before=inf"), "", "seconds since 1970"),
-        (Method::Delete, ended, Some("forbid_return=true&issued_before=1.2.3"), "", "seconds since 1970"),
+        (POST, one, None, "", "one JSON object"),
+        (POST, one, None, "[]", "one JSON object"),
+        (POST, one, None, &deep, "at most 64 deep"),
+        (POST, one, None, r#"{"data":1} x"#, "trailing"),
+        (POST, one, None, "{}", "send `data`"),
+        (POST, one, None, r#"{"data":1,"dta":2}"#, "unknown field `dta`"),
+        (POST, one, None, r#"{"data":1,"data":2}"#, "duplicate field `data`"),
+        (POST, one, None, r#"{"data":1,"user":null}"#, "null"),
+        (POST, one, None, r#"{"data":1,"user":"a b"}"#, "user name"),
+        (POST, one, None, r#"{"data":1,"key":""}"#, "1 to 64 of"),
+        (POST, one, None, r#"{"data":1,"ephemeral":1}"#, "boolean"),
+        (POST, one, None, r#"{"data":1,"ephemeral":true,"key":"k"}"#, "takes no key"),
+        (POST, one, None, r#"{"data":1,"others":true}"#, "string"),
+        (POST, one, None, r#"{"data":1,"others":"ada"}"#, "name a session"),
+        (POST, one, None, r#"{"data":1,"room":"a"}"#, "in the path"),
+        (POST, one, None, r#"{"data":1,"rooms":["a"]}"#, "in the path"),
+        (POST, one, Some("a=b"), r#"{"data":1}"#, "no parameters"),
+        (POST, "/rooms/a b/messages", None, r#"{"data":1}"#, "room name"),
+        (PUT, key, None, r#"{"data":1,"key":"k"}"#, "in the path"),
+        (PUT, key, None, r#"{"data":1,"ephemeral":true}"#, "leave `ephemeral` out"),
+        (PUT, "/rooms/a/messages/k l", None, r#"{"data":1}"#, "1 to 64 of"),
+        (GET, one, Some("before=9007199254740993"), "", "2^53"),
+        (PUT, &long_key, None, r#"{"data":1}"#, "1 to 64 of"),
+        (POST, a, None, r#"{"data":1}"#, "send `rooms`"),
+        (POST, a, None, r#"{"data":1,"room":"a"}"#, "instead of `room`"),
+        (POST, a, None, r#"{"data":1,"rooms":[]}"#, "1 to 100"),
+        (POST, a, None, r#"{"data":1,"rooms":["a","b","a"]}"#, "once"),
+        (POST, a, None, r#"{"data":1,"rooms":["a","b c"]}"#, "room name"),
+        (POST, a, None, r#"{"rooms":["a"]}"#, "send `data`"),
+        (POST, a, None, &many, "1 to 100"),
+        (POST, "/batch", None, r#"{"publishes":[]}"#, "1 to 100"),
+        (POST, "/batch", None, &much, "1 to 100"),
+        (POST, "/batch", None, r#"{"publishes":[{"room":"a","data":1},{"data":1}]}"#, "publishes[1]: send a `room`"),
+        (POST, "/batch", None, r#"{"publishes":[["a"]]}"#, "publishes[0]: send one JSON object"),
+        (POST, "/batch", None, r#"["a"]"#, "one JSON object"),
+        (POST, "/batch", None, r#"{"publishes":[{"rooms":["a"],"data":1}]}"#, "publishes[0]: "),
+        (DELETE, ended, Some("forbid_return"), "", "true or false"),
+        (DELETE, ended, Some("forbid_return=1"), "", "true or false"),
+        (DELETE, ended, Some("forbid_return=true&forbid_return=true"), "", "once"),
+        (DELETE, ended, Some("issued_before=1"), "", "with `forbid_return=true` only"),
+        (DELETE, ended, Some("forbid_return=true&issued_before="), "", "seconds since 1970"),
+        (DELETE, ended, Some("forbid_return=true&issued_before=0"), "", "seconds since 1970"),
+        (DELETE, ended, Some("forbid_return=true&issued_before=-1"), "", "seconds since 1970"),
+        (DELETE, ended, Some("forbid_return=true&issued_before=1e3"), "", "seconds since 1970"),
+        (DELETE, ended, Some("forbid_return=true&issued_before=inf"), "", "seconds since 1970"),
+        (DELETE, ended, Some("forbid_return=true&issued_before=1.2.3"), "", "seconds since 1970"),
         // In milliseconds by mistake.
-        (Method::Delete, ended, Some("forbid_return=true&issued_before=1764000000000"), "", "ahead of this server's clock"),
-        (Method::Delete, "/users/@ada/connections", None, "", "user name"),
-        (Put, brought, None, r#"{"room":"a"}"#, "unknown field"),
-        (Put, brought, None, "[]", "one JSON object"),
-        (Put, brought, Some("a=b"), "", "no parameters"),
-        (Method::Delete, brought, Some("a=b"), "", "no parameters"),
-        (Get, one, Some("limit=0"), "", "between 1 and 100"),
-        (Get, one, Some("limit=101"), "", "between 1 and 100"),
-        (Get, one, Some("limit=99999999999999999999"), "", "whole number"),
-        (Get, one, Some("limit=-1"), "", "whole number"),
-        (Get, one, Some("limit"), "", "whole number"),
-        (Get, one, Some("before=+1"), "", "whole number"),
-        (Get, one, Some("limit=1&limit=2"), "", "once"),
-        (Get, one, Some("since=1"), "", "`before` and `limit`"),
-        (Get, "/rooms/a b", None, "", "room name"),
-        (Get, "/rooms/a", Some("limit=1"), "", "no parameters"),
-        (Get, members, Some("limit=1001"), "", "between 1 and 1000"),
-        (Get, members, Some("after=@ada"), "", "user name"),
-        (Get, members, Some("after="), "", "user name"),
-        (Get, members, Some("prefix=a"), "", "`after` and `limit`"),
-        (Get, "/rooms", Some("limit=0"), "", "between 1 and 1000"),
-        (Get, "/rooms", Some("limit=x"), "", "whole number"),
-        (Get, "/rooms", Some("prefix="), "", "room name"),
-        (Get, "/rooms", Some("prefix=a*"), "", "room name"),
-        (Get, "/rooms", Some("after=a&after=b"), "", "once"),
-        (Get, "/rooms", Some("before=a"), "", "`prefix`, `after` and `limit`"),
-        (Get, ended, Some("after=ada"), "", "`after` must name a session"),
-        (Get, ended, Some("limit=1001"), "", "between 1 and 1000"),
-        (Get, ended, Some("forbid_return=true"), "", "`after` and `limit`"),
-        (Get, "/users/@ada/connections", None, "", "user name"),
+        (DELETE, ended, Some("forbid_return=true&issued_before=1764000000000"), "", "ahead of this server's clock"),
+        (DELETE, "/users/@ada/connections", None, "", "user name"),
+        (PUT, brought, None, r#"{"room":"a"}"#, "unknown field"),
+        (PUT, brought, None, "[]", "one JSON object"),
+        (PUT, brought, Some("a=b"), "", "no parameters"),
+        (DELETE, brought, Some("a=b"), "", "no parameters"),
+        (GET, one, Some("limit=0"), "", "between 1 and 100"),
+        (GET, one, Some("limit=101"), "", "between 1 and 100"),
+        (GET, one, Some("limit=99999999999999999999"), "", "whole number"),
+        (GET, one, Some("limit=-1"), "", "whole number"),
+        (GET, one, Some("limit"), "", "whole number"),
+        (GET, one, Some("before=+1"), "", "whole number"),
+        (GET, one, Some("limit=1&limit=2"), "", "once"),
+        (GET, one, Some("since=1"), "", "`before` and `limit`"),
+        (GET, "/rooms/a b", None, "", "room name"),
+        (GET, "/rooms/a", Some("limit=1"), "", "no parameters"),
+        (GET, members, Some("limit=1001"), "", "between 1 and 1000"),
+        (GET, members, Some("after=@ada"), "", "user name"),
+        (GET, members, Some("after="), "", "user name"),
+        (GET, members, Some("prefix=a"), "", "`after` and `limit`"),
+        (GET, "/rooms", Some("limit=0"), "", "between 1 and 1000"),
+        (GET, "/rooms", Some("limit=x"), "", "whole number"),
+        (GET, "/rooms", Some("prefix="), "", "room name"),
+        (GET, "/rooms", Some("prefix=a*"), "", "room name"),
+        (GET, "/rooms", Some("after=a&after=b"), "", "once"),
+        (GET, "/rooms", Some("before=a"), "", "`prefix`, `after` and `limit`"),
+        (GET, ended, Some("after=ada"), "", "`after` must name a session"),
+        (GET, ended, Some("limit=1001"), "", "between 1 and 1000"),
+        (GET, ended, Some("forbid_return=true"), "", "`after` and `limit`"),
+        (GET, "/users/@ada/connections", None, "", "user name"),
     ];
     for (method, path, query, body, part) in table {
-        let error = read(*method, path, *query, body).expect_err(part);
+        let error = read(method.clone(), path, *query, body).expect_err(part);
         assert_eq!(error.code, Code::BadRequest, "{path} {body}");
         assert!(
             error.reason.contains(part),
@@ -256,7 +249,7 @@ fn invalid_requests_are_refused_with_a_sentence() {
             error.reason
         );
     }
-    let error = read(Post, "/rooms/$nodes/messages", None, r#"{"data":1}"#).unwrap_err();
+    let error = read(POST, "/rooms/$nodes/messages", None, r#"{"data":1}"#).unwrap_err();
     assert_eq!(error.code, Code::Forbidden);
     for (path, query) in [
         ("/rooms/$nodes", None),
@@ -264,48 +257,47 @@ fn invalid_requests_are_refused_with_a_sentence() {
         ("/rooms", Some("prefix=$")),
         ("/rooms", Some("prefix=%24control.")),
     ] {
-        let error = read(Get, path, query, "").unwrap_err();
+        let error = read(GET, path, query, "").unwrap_err();
         assert_eq!(error.code, Code::Forbidden, "{path} {query:?}");
     }
     for room in ["$control", "@ada", "@bob"] {
-        let error = read(Put, &format!("/users/ada/rooms/{room}"), None, "").unwrap_err();
+        let error = read(PUT, &format!("/users/ada/rooms/{room}"), None, "").unwrap_err();
         assert_eq!(error.code, Code::Forbidden, "{room}");
     }
 }
 
 #[test]
 fn control_commands_are_read_from_path_and_query() {
-    use Method::{Delete, Put};
     let lobby = || RoomName::new("lobby").unwrap();
     let table = [
-        (Delete, "connections", None, ControlAction::Disconnect),
+        (DELETE, "connections", None, ControlAction::Disconnect),
         (
-            Delete,
+            DELETE,
             "connections",
             Some("forbid_return=false"),
             ControlAction::Disconnect,
         ),
         (
-            Delete,
+            DELETE,
             "connections",
             Some("forbid_return=true"),
             ControlAction::Revoke(Cutoff::at(1_764_000_000_123)),
         ),
         (
-            Delete,
+            DELETE,
             "connections",
             Some("issued_before=1763999999&forbid_return=true"),
             ControlAction::Revoke(Cutoff::issued_before(1_763_999_999_000)),
         ),
         // The issuer's clock may be a little ahead.
         (
-            Delete,
+            DELETE,
             "connections",
             Some("forbid_return=true&issued_before=1764000005.123"),
             ControlAction::Revoke(Cutoff::issued_before(1_764_000_005_123)),
         ),
-        (Put, "rooms/lobby", None, ControlAction::Join(lobby())),
-        (Delete, "rooms/lobby", None, ControlAction::Leave(lobby())),
+        (PUT, "rooms/lobby", None, ControlAction::Join(lobby())),
+        (DELETE, "rooms/lobby", None, ControlAction::Leave(lobby())),
     ];
     for (method, path, query, wanted) in table {
         let commands = read(method, &format!("/users/ada/{path}"), query, "").unwrap();
@@ -314,5 +306,5 @@ fn control_commands_are_read_from_path_and_query() {
         };
         assert_eq!((command.user.as_str(), &command.action), ("ada", &wanted));
     }
-    assert!(read(Put, "/users/ada/rooms/lobby", None, "{}").is_ok());
+    assert!(read(PUT, "/users/ada/rooms/lobby", None, "{}").is_ok());
 }

@@ -52,7 +52,7 @@ fn files_are_served_with_type_and_security_fields() {
     ];
     for (path, content_type, body) in table {
         let response = ask("GET", path);
-        assert_eq!(response.status, Status::Ok, "{path}");
+        assert_eq!(response.status, StatusCode::OK, "{path}");
         assert_eq!(
             response.header("Content-Type"),
             Some(content_type),
@@ -84,7 +84,7 @@ fn unknown_paths_are_not_found_whatever_the_method() {
         for method in ["GET", "HEAD", "POST", "DELETE"] {
             assert_eq!(
                 ask(method, path).status,
-                Status::NotFound,
+                StatusCode::NOT_FOUND,
                 "{method} {path}"
             );
         }
@@ -96,7 +96,11 @@ fn known_paths_take_get_and_head_only() {
     for path in ["/", "/chat.js", "/healthz", "/readyz"] {
         for method in ["POST", "DELETE", "OPTIONS"] {
             let response = ask(method, path);
-            assert_eq!(response.status, Status::MethodNotAllowed, "{method} {path}");
+            assert_eq!(
+                response.status,
+                StatusCode::METHOD_NOT_ALLOWED,
+                "{method} {path}"
+            );
             assert_eq!(response.header("Allow"), Some("GET, HEAD"));
         }
     }
@@ -131,7 +135,7 @@ fn current_copies_are_not_sent_again() {
             &format!("If-None-Match: {tags}\r\n"),
             &Health::Ready,
         );
-        assert_eq!(response.status, Status::NotModified, "{tags}");
+        assert_eq!(response.status, StatusCode::NOT_MODIFIED, "{tags}");
         assert_eq!(response.header("ETag"), Some(etag.as_str()));
         assert!(response.body.is_empty());
     }
@@ -143,7 +147,7 @@ fn current_copies_are_not_sent_again() {
             &format!("If-None-Match: {tags}\r\n"),
             &Health::Ready,
         );
-        assert_eq!(response.status, Status::Ok, "{tags}");
+        assert_eq!(response.status, StatusCode::OK, "{tags}");
     }
 }
 
@@ -161,14 +165,14 @@ fn tags_follow_the_content() {
 
 #[test]
 fn healthz_always_succeeds_and_readyz_only_when_ready() {
-    assert_eq!(ask("GET", "/healthz").status, Status::Ok);
-    assert_eq!(ask("GET", "/readyz").status, Status::Ok);
+    assert_eq!(ask("GET", "/healthz").status, StatusCode::OK);
+    assert_eq!(ask("GET", "/readyz").status, StatusCode::OK);
     assert_eq!(
         ask_with("GET", "/healthz", "", &not_ready()).status,
-        Status::Ok
+        StatusCode::OK
     );
     let response = ask_with("GET", "/readyz", "", &not_ready());
-    assert_eq!(response.status, Status::ServiceUnavailable);
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.header("Retry-After"), Some("3"));
     let body = r#"{"code":"service_unavailable","reason":"Redis does not answer."}"#;
     assert_eq!(response.body, body);
