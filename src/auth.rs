@@ -11,7 +11,7 @@ use crate::model::identity::{Credentials, Identity};
 use crate::model::secret::Secret;
 use crate::protocol::{Code, CommandError};
 
-use claims::Wanted;
+use claims::ClaimRequirements;
 pub use jwt::{KeyError, KeyProblem, SignError};
 
 /// The longest token, in bytes. One with a hundred patterns of rooms has half of it.
@@ -28,8 +28,8 @@ pub enum Auth {
 /// Verifies tokens: their signature with the node's keys, then what they claim.
 #[derive(Debug)]
 pub struct Verifier {
-    keys: jwt::Keys,
-    wanted: Wanted,
+    keys: jwt::VerifyingKeys,
+    required: ClaimRequirements,
     in_query: bool,
 }
 
@@ -124,10 +124,10 @@ impl Auth {
             return Ok(Auth::Open);
         }
         let secret = config.token_secret_file.as_ref();
-        let keys = jwt::Keys::new(secret.map(|file| &file.secret), &config.token_key)?;
+        let keys = jwt::VerifyingKeys::new(secret.map(|file| &file.secret), &config.token_key)?;
         Ok(Auth::Tokens(Verifier {
             keys,
-            wanted: Wanted {
+            required: ClaimRequirements {
                 audiences: config.token_audience.clone(),
                 issuers: config.token_issuer.clone(),
                 lifetime: config.token_lifetime.as_millis() as u64,
@@ -162,7 +162,7 @@ impl Verifier {
     /// The user and its rights, if the token is valid at this time (milliseconds since 1970).
     pub fn verify(&self, token: &Secret<String>, now: u64) -> Result<Identity, TokenError> {
         let claims = self.keys.open(token)?;
-        claims::read(&claims, &self.wanted, now)
+        claims::read(&claims, &self.required, now)
     }
 }
 

@@ -79,7 +79,7 @@ pub use crate::model::publication::{
 };
 use crate::model::retention::Retention;
 use crate::model::revocations::Cutoff;
-use crate::model::webhook_event::Wanted;
+use crate::model::webhook_event::WebhookSubscription;
 use crate::model::wire_format::Format;
 
 /// A request of the dispatcher.
@@ -281,7 +281,7 @@ pub struct Settings {
     /// The most bytes that all logs of the memory broker take together.
     pub history_memory: usize,
     /// The events that are kept for webhooks; `None`: there are no webhooks.
-    pub webhooks: Option<Wanted>,
+    pub webhooks: Option<WebhookSubscription>,
 }
 
 /// How long a room's epoch and offset outlive its last use.

@@ -24,8 +24,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::model::pattern::{Pattern, Switch};
-use crate::model::{retention, rights};
+use crate::model::pattern::{Pattern, RoomSwitch};
+use crate::model::retention::RetentionRule;
+use crate::model::rights;
 
 pub use command_line::Invocation;
 pub use identity::{SECRET_BYTES, SecretFile, TokenKey};
@@ -251,7 +252,7 @@ options! {
         /// Other limits for rooms whose names match a pattern, in which * stands for any text:
         /// chat.*=500/1h keeps 500 messages for an hour. The first match applies. Repeat it, or
         /// separate by commas.
-        history: Vec<retention::Rule> = many(retention_rule(log_size(), log_age())), "RULE", "";
+        history: Vec<RetentionRule> = many(retention_rule(log_size(), log_age())), "RULE", "";
 
         /// How much memory a node without Redis spends on the messages of all rooms together.
         /// Beyond it the oldest messages of the largest rooms are dropped first, and a client that
@@ -271,7 +272,7 @@ options! {
         /// pattern: big.*=off reduces the traffic of large rooms; the members can still be listed.
         /// The first match applies; without one it is on, but off in personal rooms. Repeat it, or
         /// separate by commas.
-        presence_events: Vec<Switch> = many(room_switch()), "RULE", "";
+        presence_events: Vec<RoomSwitch> = many(room_switch()), "RULE", "";
 
         /// How much memory the node spends on the lists of its rooms' members. Rooms beyond it read
         /// Redis each time.

@@ -1,6 +1,6 @@
 //! HTTP/1.1 as pure logic: requests under limits, and responses (RFC 9110, RFC 9112). `head` finds
-//! the end of a head, `rules` turns it into a [`Request`] or a [`Refusal`], `target` parses paths
-//! and hosts, `answer` encodes responses. The rules are stricter than the RFCs where leniency
+//! the end of a head, `rules` turns it into a [`RequestHead`] or a [`Refusal`], `target` parses
+//! paths and hosts, `answer` encodes responses. The rules are stricter than the RFCs where leniency
 //! allows request smuggling through a proxy: no transfer codings, no bare line feeds, one Host, one
 //! length; and every refusal closes the connection.
 
@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use ::http::{Method, StatusCode, Version};
 pub use answer::{CONTINUE, Refusal, Response};
-pub use head::{HeadReader, Parsed, parse_head};
+pub use head::{HeadReader, ParsedHead, parse_head};
 pub(crate) use target::Authority;
 
 /// The path that answers as long as the process lives.
@@ -69,7 +69,7 @@ fn supported_method(token: &[u8]) -> Option<Method> {
 /// A head that passed every check. It owns what it holds, so the read buffer is free for what comes
 /// next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct RequestHead {
     pub method: Method,
     /// HTTP/1.1; HTTP/1.0 only for the health checks of old load balancers.
     pub version: Version,
@@ -96,7 +96,7 @@ pub struct Request {
     fields: Vec<(String, String)>,
 }
 
-impl Request {
+impl RequestHead {
     /// The first value of a field, by its lower-case name. Bytes that are not UTF-8 were replaced
     /// by U+FFFD: such a value is present, and equals no expected value.
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -131,7 +131,7 @@ impl Request {
 /// of the `trusted` proxies: then it is the right-most hop that is not trusted, or the left-most if
 /// all are. A hop that is no address makes the list worthless, and the peer itself is the answer.
 /// IPv4-mapped IPv6 addresses compare as IPv4.
-pub fn client_address(peer: IpAddr, request: &Request, trusted: &[IpAddr]) -> IpAddr {
+pub fn client_address(peer: IpAddr, request: &RequestHead, trusted: &[IpAddr]) -> IpAddr {
     let peer = peer.to_canonical();
     let is_trusted = |address| trusted.iter().any(|proxy| proxy.to_canonical() == address);
     let mut client = peer;

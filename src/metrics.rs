@@ -84,7 +84,7 @@ impl Histogram {
 }
 
 /// A closed set of label values, each with its own counter.
-pub trait Label: Copy + 'static {
+pub trait MetricLabel: Copy + 'static {
     /// The name of the label.
     const NAME: &'static str;
     /// All values, each at its [`index`](Self::index).
@@ -100,7 +100,7 @@ pub struct By<L> {
     label: PhantomData<L>,
 }
 
-impl<L: Label> By<L> {
+impl<L: MetricLabel> By<L> {
     /// Increments the counter of this value.
     pub fn count(&self, label: L) {
         if let Some(count) = self.counts.get(label.index()) {
@@ -114,7 +114,7 @@ impl<L: Label> By<L> {
     }
 }
 
-impl<L: Label> Default for By<L> {
+impl<L: MetricLabel> Default for By<L> {
     fn default() -> Self {
         Self {
             counts: L::ALL.iter().map(|_| Metric::default()).collect(),
@@ -125,7 +125,7 @@ impl<L: Label> Default for By<L> {
 
 /// Why a connection or a request was refused before it became a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum RefusalCause {
     /// The node's limit of connections is reached.
     Connections,
     /// The limit of connections of the client's address is reached.
@@ -148,7 +148,7 @@ pub enum Refused {
     Request,
 }
 
-impl Label for Refused {
+impl MetricLabel for RefusalCause {
     const NAME: &'static str = "reason";
     const ALL: &'static [Self] = &[
         Self::Connections,
@@ -184,7 +184,7 @@ impl Label for Refused {
     }
 }
 
-impl Label for Disconnect {
+impl MetricLabel for Disconnect {
     const NAME: &'static str = "code";
     const ALL: &'static [Self] = &Disconnect::ALL;
 
@@ -197,7 +197,7 @@ impl Label for Disconnect {
     }
 }
 
-impl Label for Code {
+impl MetricLabel for Code {
     const NAME: &'static str = "code";
     const ALL: &'static [Self] = &Code::ALL;
 
@@ -212,7 +212,7 @@ impl Label for Code {
 
 /// Whether a metric only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
 }
@@ -224,7 +224,7 @@ pub struct Figure {
     pub name: &'static str,
     /// One sentence or more.
     pub help: &'static str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Name and value; neither needs escaping.
     pub label: Option<(&'static str, Cow<'static, str>)>,
     pub value: u64,
@@ -295,7 +295,7 @@ metrics! {
     pub junk_total: Metric,
     ;
     /// Connections and requests that were refused, by reason.
-    pub refused_total: By<Refused>,
+    pub refused_total: By<RefusalCause>,
     /// Connections that this node has ended, by close code.
     pub disconnected_total: By<Disconnect>,
     /// Commands that were answered with an error, by its code.
@@ -310,9 +310,9 @@ metrics! {
 
 fn figure(name: &'static str, help: &'static str, metric: &Metric) -> Figure {
     let kind = if name.ends_with("_total") {
-        Kind::Counter
+        MetricKind::Counter
     } else {
-        Kind::Gauge
+        MetricKind::Gauge
     };
     Figure {
         name,
@@ -323,7 +323,7 @@ fn figure(name: &'static str, help: &'static str, metric: &Metric) -> Figure {
     }
 }
 
-fn figures<L: Label>(
+fn figures<L: MetricLabel>(
     name: &'static str,
     help: &'static str,
     by: &By<L>,
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(metrics.connections_total.get(), 0);
     }
 
-    fn each_stands_at_its_index<L: Label>() {
+    fn each_stands_at_its_index<L: MetricLabel>() {
         for (index, label) in L::ALL.iter().enumerate() {
             assert_eq!(label.index(), index, "{}", label.value());
         }
@@ -358,14 +358,14 @@ mod tests {
 
     #[test]
     fn label_values_have_their_own_counters() {
-        each_stands_at_its_index::<Refused>();
+        each_stands_at_its_index::<RefusalCause>();
         each_stands_at_its_index::<Disconnect>();
         each_stands_at_its_index::<Code>();
         let metrics = Metrics::default();
-        metrics.refused_total.count(Refused::Request);
+        metrics.refused_total.count(RefusalCause::Request);
         metrics.disconnected_total.count(Disconnect::Stalled);
         metrics.errors_total.count(Code::Full);
-        assert_eq!(metrics.refused_total.get(Refused::Request), 1);
+        assert_eq!(metrics.refused_total.get(RefusalCause::Request), 1);
         let counted: Vec<_> = metrics
             .figures()
             .filter(|figure| figure.value > 0)
@@ -391,7 +391,7 @@ mod tests {
                 help.ends_with('.') && !help.starts_with(' '),
                 "{name}: {help}"
             );
-            assert_eq!(kind == Kind::Counter, name.ends_with("_total"));
+            assert_eq!(kind == MetricKind::Counter, name.ends_with("_total"));
             seen.push((name, label));
         }
         let count = seen.len();

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use acceptor::Acceptor;
+use acceptor::AcceptLoop;
 use futures::future::{pending, select};
 
 use crate::api::Gate;
@@ -37,7 +37,7 @@ use crate::model::pattern::Switches;
 use crate::model::readiness::Readiness;
 use crate::model::retention::{LogLimits, Retention};
 use crate::model::rights::Rights;
-use crate::model::webhook_event::Wanted;
+use crate::model::webhook_event::WebhookSubscription;
 use crate::presence::PresenceSettings;
 use crate::runtime::{self, Listener};
 use crate::transport::limits::{Addresses, IngressLimits, Rate};
@@ -78,7 +78,7 @@ pub enum StartError {
     #[error("cannot use Redis: {0}")]
     Redis(#[from] redis::StartError),
     #[error("cannot send webhooks: {0}")]
-    Webhooks(#[from] webhooks::StartError),
+    Webhooks(#[from] webhooks::WebhookStartError),
     #[error("the system has no random numbers: {0}")]
     Random(#[from] getrandom::Error),
 }
@@ -160,7 +160,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     for (listener, listener_kind, max) in listeners {
         let Some(listener) = listener else { continue };
         let (node, stop, failed) = (node.clone(), stop.clone(), listener_failed.clone());
-        runtime::spawn(Acceptor::new(listener, listener_kind, node, max, stop, failed).run());
+        runtime::spawn(AcceptLoop::new(listener, listener_kind, node, max, stop, failed).run());
     }
     Ok(Server {
         address,
@@ -237,11 +237,11 @@ impl Server {
 fn start_webhooks(
     config: &Config,
     metrics: &Arc<Metrics>,
-) -> Result<Option<(Webhooks, Wanted)>, StartError> {
+) -> Result<Option<(Webhooks, WebhookSubscription)>, StartError> {
     let (Some(url), Some(secret)) = (&config.webhook_url, &config.webhook_secret_file) else {
         return Ok(None);
     };
-    let settings = webhooks::Settings {
+    let settings = webhooks::WebhookSettings {
         node: config.node.clone(),
         url: url.clone(),
         secret: secret.secret.clone(),
@@ -249,7 +249,7 @@ fn start_webhooks(
     };
     let (webhooks, polls) = webhooks::start(settings, metrics.clone())?;
     let rooms = config.webhook_room.clone();
-    Ok(Some((webhooks, Wanted { rooms, polls })))
+    Ok(Some((webhooks, WebhookSubscription { rooms, polls })))
 }
 
 fn bind(address: SocketAddr) -> Result<Listener, StartError> {
@@ -270,7 +270,7 @@ fn gate(config: &Config) -> Gate {
 fn start_broker(
     config: &Config,
     incarnation: Incarnation,
-    webhooks: Option<Wanted>,
+    webhooks: Option<WebhookSubscription>,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
     news: flume::Sender<BrokerEvent>,

@@ -41,7 +41,7 @@ use crate::model::readiness::Readiness;
 use crate::protocol::decoder::Decoder;
 use crate::protocol::frame;
 use crate::runtime;
-use crate::transport::limits::{Addresses, Claim, IngressLimits, TooMany};
+use crate::transport::limits::{AddressPermit, Addresses, IngressLimits, TooMany};
 use crate::transport::pages::Assets;
 pub use routes::Endpoint;
 
@@ -72,12 +72,12 @@ const LINGER_READS: u16 = 2048;
 const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
 /// A stream whose clones share one socket, and which another task can shut down.
-pub trait Socket: AsyncRead + AsyncWrite + Clone + Send + Sync + Unpin + 'static {
+pub trait SharedSocket: AsyncRead + AsyncWrite + Clone + Send + Sync + Unpin + 'static {
     /// Ends both directions without waiting; pending reads and writes end too.
     fn shutdown(&self);
 }
 
-impl Socket for runtime::Socket {
+impl SharedSocket for runtime::Socket {
     fn shutdown(&self) {
         runtime::Socket::shutdown(self);
     }
@@ -153,7 +153,7 @@ impl Node {
     }
 
     /// A permit for a connection of this address, if these are limited.
-    fn claim(&self, address: IpAddr) -> Result<Option<Box<Claim>>, TooMany> {
+    fn claim(&self, address: IpAddr) -> Result<Option<Box<AddressPermit>>, TooMany> {
         let claim = self.addresses.as_ref().map(|table| table.claim(address));
         Ok(claim.transpose()?.map(Box::new))
     }
@@ -191,7 +191,7 @@ impl Node {
 pub struct Counted {
     metrics: Arc<Metrics>,
     /// Its permit among those of its client's address.
-    claim: Option<Box<Claim>>,
+    claim: Option<Box<AddressPermit>>,
 }
 
 impl Counted {
@@ -215,7 +215,7 @@ impl Drop for Counted {
 ///
 /// The connections of a trusted proxy are counted by client address, once a head has named it;
 /// those of backends are not.
-pub async fn serve<S: Socket>(
+pub async fn serve<S: SharedSocket>(
     node: Arc<Node>,
     socket: S,
     peer: SocketAddr,
@@ -246,7 +246,7 @@ pub async fn serve<S: Socket>(
 }
 
 /// Serves one accepted socket of a full node, and holds the permit meanwhile.
-pub async fn serve_full<S: Socket>(node: Arc<Node>, socket: S, _permit: Arc<()>) {
+pub async fn serve_full<S: SharedSocket>(node: Arc<Node>, socket: S, _permit: Arc<()>) {
     // The connection is over either way, so its error does not matter.
     let _ = node.guarded(http_phase::serve_full(&node, socket)).await;
 }
@@ -263,11 +263,11 @@ pub struct Upgraded {
     /// The client's identity, if the handshake had credentials.
     identity: Option<Arc<Identity>>,
     /// The client's permit among those of its address, if a proxy named the address.
-    claim: Option<Box<Claim>>,
+    claim: Option<Box<AddressPermit>>,
 }
 
 /// Starts the tasks of a session, whose first bytes are the response to the handshake.
-async fn start_session<S: Socket, D: Decoder>(
+async fn start_session<S: SharedSocket, D: Decoder>(
     decoder: D,
     node: &Arc<Node>,
     socket: S,
@@ -308,7 +308,7 @@ async fn start_session<S: Socket, D: Decoder>(
 }
 
 /// The conformance endpoint: tungstenite alone sends each message back unchanged.
-async fn echo<S: Socket>(node: &Node, mut socket: S, upgraded: Upgraded) {
+async fn echo<S: SharedSocket>(node: &Node, mut socket: S, upgraded: Upgraded) {
     if socket.write_all(&upgraded.answer).await.is_err() {
         return;
     }
@@ -338,7 +338,7 @@ async fn echo<S: Socket>(node: &Node, mut socket: S, upgraded: Upgraded) {
 }
 
 /// Closes the sending direction and waits for the peer to close: see [`linger`].
-async fn finish<S: Socket>(mut socket: S, time: Duration) {
+async fn finish<S: SharedSocket>(mut socket: S, time: Duration) {
     if socket.close().await.is_ok() {
         linger(socket, time).await;
     }
@@ -347,7 +347,7 @@ async fn finish<S: Socket>(mut socket: S, time: Duration) {
 /// Reads and discards until the peer closes or the time is over: closing with unread bytes would
 /// reset the connection, and the peer might lose the answer that was just written. A peer that goes
 /// on sending is cut off.
-async fn linger<S: Socket>(mut socket: S, time: Duration) {
+async fn linger<S: SharedSocket>(mut socket: S, time: Duration) {
     let mut scrap = [0; 512];
     let reading = async {
         for reads in 1..=LINGER_READS {

@@ -36,13 +36,13 @@ use crate::config::WebhookUrl;
 use crate::metrics::Metrics;
 use crate::model::secret::Secret;
 use crate::model::webhook_event::{
-    BATCH, ClaimMode, Claimed, WebhookEvent, WebhookEventId, WebhookPoll,
+    BATCH, ClaimMode, ClaimedEvents, WebhookEvent, WebhookEventId, WebhookPoll,
 };
 use crate::runtime;
 use crate::runtime::tls::{self, TlsError};
 use plan::Plan;
 use post::{PostError, Receiver};
-use signature::Key;
+use signature::SigningKey;
 
 /// How often the broker is asked. It is also how long events gather before they are sent as one
 /// batch, and far more often than [`CLAIM`](crate::model::webhook_event::CLAIM) needs.
@@ -60,7 +60,7 @@ const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The settings of a deliverer.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct WebhookSettings {
     /// The node's label.
     pub node: String,
     pub url: WebhookUrl,
@@ -72,7 +72,7 @@ pub struct Settings {
 
 /// Why webhooks cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum WebhookStartError {
     #[error("--webhook-ca {0}")]
     Tls(#[from] TlsError),
 }
@@ -106,9 +106,9 @@ impl Webhooks {
 /// # Errors
 /// If the authorities cannot be used.
 pub fn start(
-    settings: Settings,
+    settings: WebhookSettings,
     metrics: Arc<Metrics>,
-) -> Result<(Webhooks, flume::Receiver<WebhookPoll>), StartError> {
+) -> Result<(Webhooks, flume::Receiver<WebhookPoll>), WebhookStartError> {
     let tls = if settings.url.tls() {
         Some(tls::connector(settings.authorities.as_deref())?)
     } else {
@@ -119,7 +119,7 @@ pub fn start(
     let (poll_sender, polls) = flume::bounded(1);
     let deliverer = Deliverer {
         node: settings.node,
-        key: Key::new(&settings.secret),
+        key: SigningKey::new(&settings.secret),
         receiver: Receiver {
             url: settings.url,
             tls,
@@ -143,10 +143,10 @@ pub fn start(
 type Posting = Fuse<BoxFuture<'static, (Vec<WebhookEventId>, Result<(), PostError>)>>;
 
 /// A claim in flight, and the broker's answer, if there is one.
-type Claiming = Fuse<BoxFuture<'static, (Claim, Option<Claimed>)>>;
+type Claiming = Fuse<BoxFuture<'static, (SentPoll, Option<ClaimedEvents>)>>;
 
 /// A request to the broker, and when it was sent.
-struct Claim {
+struct SentPoll {
     time: Instant,
     mode: ClaimMode,
     done: Vec<WebhookEventId>,
@@ -155,7 +155,7 @@ struct Claim {
 /// The state of the delivery task.
 struct Deliverer {
     node: String,
-    key: Key,
+    key: SigningKey,
     receiver: Receiver,
     polls: flume::Sender<WebhookPoll>,
     plan: Plan,
@@ -249,7 +249,7 @@ impl Deliverer {
 
     /// Acknowledges delivered events and claims new ones from the broker.
     fn claim(&self, mode: ClaimMode) -> Claiming {
-        let claim = Claim {
+        let claim = SentPoll {
             time: Instant::now(),
             mode,
             done: self.plan.done().to_vec(),
@@ -273,7 +273,7 @@ impl Deliverer {
     }
 
     /// Handles the broker's answer; `false` if there is none.
-    fn on_answer(&mut self, claim: &Claim, turn: Option<Claimed>) -> bool {
+    fn on_answer(&mut self, claim: &SentPoll, turn: Option<ClaimedEvents>) -> bool {
         let Some(turn) = turn else {
             return false;
         };
@@ -291,7 +291,7 @@ impl Deliverer {
                 );
             }
         }
-        self.plan.on_answer(claim.time, &claim.done, turn.held);
+        self.plan.on_answer(claim.time, &claim.done, turn.events);
         true
     }
 
@@ -345,8 +345,8 @@ impl Deliverer {
 mod tests {
     use super::*;
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> WebhookSettings {
+        WebhookSettings {
             node: "n".into(),
             url: "http://127.0.0.1:1/".parse().expect("a URL"),
             secret: Secret::new(b"secret".to_vec()),

@@ -58,7 +58,7 @@ fn draining_node_is_unready_and_refuses_clients() {
         let readiness = node.server().readiness().clone();
         let newcomers = async {
             crate::support::eventually("the drain begins", || {
-                readiness.state() == switchboard::model::readiness::State::Draining
+                readiness.state() == switchboard::model::readiness::ReadinessState::Draining
             })
             .await;
             let ready = http::get(address, "/readyz").await;

@@ -15,7 +15,7 @@ use switchboard::config::Config;
 use switchboard::dispatcher::Event;
 use switchboard::protocol::disconnect::Disconnect;
 use switchboard::runtime::{self, Listener};
-use switchboard::transport::{Counted, ListenerKind, Socket, serve};
+use switchboard::transport::{Counted, ListenerKind, SharedSocket, serve};
 
 use crate::support::bare_node::node_of;
 use crate::support::frames::{
@@ -432,7 +432,7 @@ impl AsyncWrite for Trap {
     }
 }
 
-impl Socket for Trap {
+impl SharedSocket for Trap {
     fn shutdown(&self) {}
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::AsyncWriteExt;
 use futures::future::{Either, select};
 use switchboard::config::Config;
-use switchboard::metrics::Refused;
+use switchboard::metrics::RefusalCause;
 use switchboard::runtime;
 
 use crate::support::http::{HttpClient, get, status};
@@ -435,7 +435,7 @@ fn connection_over_the_limit_is_refused_and_the_others_go_on() {
                 node.server()
                     .metrics()
                     .refused_total
-                    .get(Refused::Connections),
+                    .get(RefusalCause::Connections),
                 refused
             );
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use switchboard::config::Config;
-use switchboard::model::pattern::{Pattern, Switch};
+use switchboard::model::pattern::{Pattern, RoomSwitch};
 use switchboard::runtime;
 
 use crate::support::redis_server::RedisServer;
@@ -237,7 +237,7 @@ fn list_is_answered_where_events_are_off() {
     let off = |config: &mut Config| {
         short_grace(config);
         let rooms = Pattern::new("big.*").expect("a pattern");
-        config.presence_events = vec![Switch { rooms, on: false }];
+        config.presence_events = vec![RoomSwitch { rooms, on: false }];
     };
     on_one_and_two_nodes(off, async |nodes| {
         let mut ada = nodes.member(0, "ada", "big.room").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::model::pattern::Pattern;
-use switchboard::model::retention::{LogLimits, Rule};
+use switchboard::model::retention::{LogLimits, RetentionRule};
 
 use crate::support::{TestClient, TestNode, run};
 
@@ -174,7 +174,7 @@ fn clients_that_rejoin_a_busy_room_miss_nothing() {
 #[test]
 fn retention_depends_on_the_name_of_the_room() {
     run(async {
-        let rule = Rule {
+        let rule = RetentionRule {
             rooms: Pattern::new("short.*").unwrap(),
             limits: LogLimits {
                 size: 2,

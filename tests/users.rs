@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::dispatcher::Now;
-use switchboard::model::readiness::State;
+use switchboard::model::readiness::ReadinessState;
 use switchboard::runtime;
 
 use crate::support::backend::{key_file, keys};
@@ -33,7 +33,10 @@ fn unready(issuer: &Issuer, redis: &RedisServer) -> TestNode {
 
 async fn is_ready(node: &TestNode) {
     let readiness = node.server().readiness();
-    eventually("the node is ready", || readiness.state() == State::Ready).await;
+    eventually("the node is ready", || {
+        readiness.state() == ReadinessState::Ready
+    })
+    .await;
 }
 
 async fn start(issuer: &Issuer, redis: &RedisServer) -> TestNode {
@@ -330,7 +333,7 @@ fn node_without_redis_refuses_revocations_and_unverifiable_clients() {
         assert_eq!(refused.status, 503, "{refused:?}");
         is_there(&mut client).await;
         let blind = unready(&issuer, &redis);
-        assert_ne!(blind.server().readiness().state(), State::Ready);
+        assert_ne!(blind.server().readiness().state(), ReadinessState::Ready);
         assert!(TestClient::try_connect(blind.address).await.is_err());
         redis.run();
         is_ready(&blind).await;

@@ -12,7 +12,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use switchboard::dispatcher::Event;
 use switchboard::dispatcher::outbox::Offer;
 use switchboard::protocol::disconnect::Disconnect;
-use switchboard::transport::{Counted, ListenerKind, Socket, serve};
+use switchboard::transport::{Counted, ListenerKind, SharedSocket, serve};
 
 use crate::support::bare_node::node_of;
 use crate::support::frames::upgrade;
@@ -91,7 +91,7 @@ impl AsyncWrite for Trickle {
     }
 }
 
-impl Socket for Trickle {
+impl SharedSocket for Trickle {
     fn shutdown(&self) {}
 }
 

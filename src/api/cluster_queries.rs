@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::model::cluster_query::{Connection, Count, QueryResult};
+use crate::model::cluster_query::{Connection, QueryResult, RoomCount};
 use crate::model::id::{Epoch, Position};
 
 /// A result as one JSON object.
@@ -68,8 +68,8 @@ struct Listed<'a> {
     info: Option<&'a RawValue>,
 }
 
-impl<'a> From<&'a Count> for Room<'a> {
-    fn from(count: &'a Count) -> Self {
+impl<'a> From<&'a RoomCount> for Room<'a> {
+    fn from(count: &'a RoomCount) -> Self {
         Room {
             room: count.room.as_str(),
             connections: count.connections,

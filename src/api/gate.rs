@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use crate::config::api_keys::ApiKeys;
-use crate::http::{Authority, Method, Refusal, Request, StatusCode};
+use crate::http::{Authority, Method, Refusal, RequestHead, StatusCode};
 
 /// The `WWW-Authenticate` field of a 401 (RFC 6750 section 3): without credentials, or with an
 /// invalid key.
@@ -31,7 +31,7 @@ impl Gate {
     ///
     /// # Errors
     /// 404 when the API is off, 401 without the right key, 403 where a key would be needed.
-    pub fn admit(&self, request: &Request) -> Result<&str, Refusal> {
+    pub fn admit(&self, request: &RequestHead) -> Result<&str, Refusal> {
         match self {
             Gate::Closed => {
                 let reason =
@@ -50,7 +50,7 @@ impl Gate {
 /// # Errors
 /// 415 unless the type is JSON. A page of another origin could send any other type without a
 /// preflight (Fetch standard, section 3.3).
-pub fn check_type(request: &Request) -> Result<(), Refusal> {
+pub fn check_type(request: &RequestHead) -> Result<(), Refusal> {
     let has_type = match request.method {
         Method::POST => true,
         // No page can send a PUT without a preflight.
@@ -64,7 +64,7 @@ pub fn check_type(request: &Request) -> Result<(), Refusal> {
     Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason))
 }
 
-fn with_key<'a>(request: &Request, keys: &'a ApiKeys) -> Result<&'a str, Refusal> {
+fn with_key<'a>(request: &RequestHead, keys: &'a ApiKeys) -> Result<&'a str, Refusal> {
     let mut fields = request.headers("authorization");
     let refuse = |reason, field: &'static str| {
         Refusal::new(StatusCode::UNAUTHORIZED, reason).with("WWW-Authenticate", field)
@@ -80,7 +80,7 @@ fn with_key<'a>(request: &Request, keys: &'a ApiKeys) -> Result<&'a str, Refusal
     key.ok_or_else(|| refuse("This is not a key of the HTTP API.", INVALID_KEY))
 }
 
-fn local_program(request: &Request) -> Result<&'static str, Refusal> {
+fn local_program(request: &RequestHead) -> Result<&'static str, Refusal> {
     let forwarded = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
     let came_through = forwarded
         .iter()
@@ -108,7 +108,7 @@ fn is_this_machine(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-fn is_json(request: &Request) -> bool {
+fn is_json(request: &RequestHead) -> bool {
     let mut types = request.headers("content-type");
     let (Some(kind), None) = (types.next(), types.next()) else {
         return false;

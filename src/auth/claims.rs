@@ -20,7 +20,7 @@ const LINGER: u64 = 4_000;
 
 /// The requirements for the claims, other than the times.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct ClaimRequirements {
     /// One of these must be in `aud`. Without any, a token that names an audience is
     /// refused.
     pub audiences: Vec<String>,
@@ -63,16 +63,20 @@ struct Lists {
 }
 
 /// Reads the claims of a token whose signature fits.
-pub(super) fn read(claims: &RawValue, wanted: &Wanted, now: u64) -> Result<Identity, TokenError> {
+pub(super) fn read(
+    claims: &RawValue,
+    required: &ClaimRequirements,
+    now: u64,
+) -> Result<Identity, TokenError> {
     let claims: Claims<'_> = serde_json::from_str(claims.get()).map_err(|_| TokenError::Claims)?;
     let user = claims.sub.as_deref().map(UserName::new);
     let Some(Ok(user)) = user else {
         return Err(TokenError::User);
     };
-    let times = times(&claims, wanted.lifetime, now)?;
-    check_audience(claims.aud, &wanted.audiences)?;
+    let times = times(&claims, required.lifetime, now)?;
+    check_audience(claims.aud, &required.audiences)?;
     let issued_by = |issuer: &String| claims.iss.as_ref() == Some(issuer);
-    if !wanted.issuers.is_empty() && !wanted.issuers.iter().any(issued_by) {
+    if !required.issuers.is_empty() && !required.issuers.iter().any(issued_by) {
         return Err(TokenError::Issuer);
     }
     let info = match claims.info {

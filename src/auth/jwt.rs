@@ -61,25 +61,25 @@ pub struct SignError(#[from] jsonwebtoken::errors::Error);
 
 /// The keys whose signatures are accepted.
 #[derive(Debug)]
-pub(super) struct Keys(Vec<Key>);
+pub(super) struct VerifyingKeys(Vec<VerifyingKey>);
 
-struct Key {
+struct VerifyingKey {
     kid: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
 }
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Key({:?}, {:?})", self.kid, self.algorithm)
+        write!(f, "VerifyingKey({:?}, {:?})", self.kid, self.algorithm)
     }
 }
 
-impl Keys {
+impl VerifyingKeys {
     /// The secret, if there is one, has no `kid`.
     pub fn new(secret: Option<&Secret<Vec<u8>>>, files: &[TokenKey]) -> Result<Self, KeyError> {
-        let mut keys: Vec<Key> = Vec::new();
-        keys.extend(secret.map(|secret| Key {
+        let mut keys: Vec<VerifyingKey> = Vec::new();
+        keys.extend(secret.map(|secret| VerifyingKey {
             kid: None,
             algorithm: Algorithm::HS256,
             key: DecodingKey::from_secret(secret.expose()),
@@ -121,8 +121,8 @@ impl Keys {
 
     /// The key that a token names; else the one without a name; else, for a token that names none,
     /// the only one.
-    fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Key, TokenError> {
-        let named = |key: &&Key| kid.is_some() && key.kid.as_deref() == kid;
+    fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&VerifyingKey, TokenError> {
+        let named = |key: &&VerifyingKey| kid.is_some() && key.kid.as_deref() == kid;
         if let Some(key) = self.0.iter().find(named) {
             let agrees = key.algorithm == algorithm;
             return agrees.then_some(key).ok_or(TokenError::Algorithm);
@@ -148,7 +148,7 @@ fn unreadable(token: &str) -> TokenError {
     }
 }
 
-fn add(file: &TokenKey, keys: &mut Vec<Key>) -> Result<(), KeyProblem> {
+fn add(file: &TokenKey, keys: &mut Vec<VerifyingKey>) -> Result<(), KeyProblem> {
     for key in read(file)? {
         check_name(&key, keys)?;
         keys.push(key);
@@ -156,7 +156,7 @@ fn add(file: &TokenKey, keys: &mut Vec<Key>) -> Result<(), KeyProblem> {
     Ok(())
 }
 
-fn check_name(new: &Key, keys: &[Key]) -> Result<(), KeyProblem> {
+fn check_name(new: &VerifyingKey, keys: &[VerifyingKey]) -> Result<(), KeyProblem> {
     match &new.kid {
         Some(_) if keys.iter().any(|key| key.kid == new.kid) => Err(KeyProblem::SameKid),
         None if keys
@@ -169,7 +169,7 @@ fn check_name(new: &Key, keys: &[Key]) -> Result<(), KeyProblem> {
     }
 }
 
-fn read(file: &TokenKey) -> Result<Vec<Key>, KeyProblem> {
+fn read(file: &TokenKey) -> Result<Vec<VerifyingKey>, KeyProblem> {
     let text = file.text.trim_start();
     if text.contains("PRIVATE KEY-----") {
         return Err(KeyProblem::Private);
@@ -182,7 +182,7 @@ fn read(file: &TokenKey) -> Result<Vec<Key>, KeyProblem> {
     }
     let (algorithm, key) = from_pem(text)?;
     let kid = file.kid.clone();
-    Ok(vec![Key {
+    Ok(vec![VerifyingKey {
         kid,
         algorithm,
         key,
@@ -217,7 +217,7 @@ fn from_pem(text: &str) -> Result<(Algorithm, DecodingKey), KeyProblem> {
 
 /// A JWK set (RFC 7517 section 5). Keys for encryption are skipped; every other key must
 /// be usable.
-fn from_jwks(text: &str) -> Result<Vec<Key>, KeyProblem> {
+fn from_jwks(text: &str) -> Result<Vec<VerifyingKey>, KeyProblem> {
     #[derive(Deserialize)]
     struct Set<'a> {
         #[serde(borrow)]
@@ -243,7 +243,7 @@ fn from_jwks(text: &str) -> Result<Vec<Key>, KeyProblem> {
         let key = DecodingKey::from_jwk(&jwk).map_err(|_| KeyProblem::NoKey)?;
         check_size(algorithm, &key)?;
         let kid = jwk.common.key_id;
-        keys.push(Key {
+        keys.push(VerifyingKey {
             kid,
             algorithm,
             key,

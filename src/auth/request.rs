@@ -5,7 +5,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::Auth;
-use crate::http::{Refusal, Request, StatusCode};
+use crate::http::{Refusal, RequestHead, StatusCode};
 use crate::model::identity::Identity;
 use crate::model::secret::Secret;
 
@@ -18,7 +18,11 @@ impl Auth {
     ///
     /// # Errors
     /// 401 for a refused token, and for one where none can be verified; 400 for more than one.
-    pub fn of_handshake(&self, request: &Request, now: u64) -> Result<Option<Identity>, Refusal> {
+    pub fn of_handshake(
+        &self,
+        request: &RequestHead,
+        now: u64,
+    ) -> Result<Option<Identity>, Refusal> {
         let mut found = tokens(request);
         let Some((place, token)) = found.pop() else {
             return Ok(None);
@@ -29,14 +33,14 @@ impl Auth {
         let verifier = match self {
             Auth::Tokens(verifier) => verifier,
             // Without `--token-in-query` a parameter `token` has no meaning to this server.
-            Auth::Open if place == Place::Query => return Ok(None),
+            Auth::Open if place == TokenPlace::Query => return Ok(None),
             Auth::Open => {
                 return Err(refused(
                     "This server is open and verifies no tokens: send none.",
                 ));
             }
         };
-        if place == Place::Query && !verifier.in_query {
+        if place == TokenPlace::Query && !verifier.in_query {
             return Err(refused(
                 "This server takes no token from the query: send it in a header or the first message.",
             ));
@@ -49,25 +53,25 @@ impl Auth {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum TokenPlace {
     Header,
     Subprotocol,
     Query,
 }
 
 /// Everything that is meant to be a token, also what is none.
-fn tokens(request: &Request) -> Vec<(Place, Secret<String>)> {
+fn tokens(request: &RequestHead) -> Vec<(TokenPlace, Secret<String>)> {
     let secret = |place, text: &str| (place, Secret::new(text.to_owned()));
     let headers = request.headers("authorization").filter_map(bearer);
-    let headers = headers.map(|token| secret(Place::Header, token));
+    let headers = headers.map(|token| secret(TokenPlace::Header, token));
     let offers = request.elements("sec-websocket-protocol");
     let offers = offers.filter_map(|offer| offer.strip_prefix(OFFERED));
-    let offers = offers.map(|token| secret(Place::Subprotocol, token));
+    let offers = offers.map(|token| secret(TokenPlace::Subprotocol, token));
     let query = request.query.as_deref().unwrap_or_default().split('&');
     let query = query.filter_map(|pair| pair.strip_prefix("token="));
     let query = query.map(|token| {
         let token = percent_decode_str(token).decode_utf8_lossy();
-        secret(Place::Query, &token)
+        secret(TokenPlace::Query, &token)
     });
     headers.chain(offers).chain(query).collect()
 }
@@ -88,7 +92,7 @@ fn refused(reason: &'static str) -> Refusal {
 mod tests {
     use super::*;
     use crate::config::{Config, SecretFile};
-    use crate::http::{HeadLimits, Parsed, parse_head};
+    use crate::http::{HeadLimits, ParsedHead, parse_head};
     use crate::model::identity::Credentials;
 
     const NOW: u64 = 1_764_000_000_000;
@@ -120,10 +124,10 @@ mod tests {
         crate::auth::sign(&request, NOW).unwrap().expose().clone()
     }
 
-    fn request(query: &str, fields: &str) -> Request {
+    fn request(query: &str, fields: &str) -> RequestHead {
         let head = format!("GET /ws{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         match parse_head(head.as_bytes(), &HeadLimits::default()) {
-            Ok(Parsed::Complete { request, .. }) => request,
+            Ok(ParsedHead::Complete { request, .. }) => request,
             other => panic!("{other:?}"),
         }
     }

@@ -64,8 +64,8 @@ fn file(kid: Option<&str>, text: String) -> TokenKey {
 fn verifier(secret: bool, files: &[TokenKey]) -> Result<Verifier, KeyError> {
     let secret = secret.then(|| Secret::new(SECRET.to_vec()));
     Ok(Verifier {
-        keys: jwt::Keys::new(secret.as_ref(), files)?,
-        wanted: Wanted {
+        keys: jwt::VerifyingKeys::new(secret.as_ref(), files)?,
+        required: ClaimRequirements {
             audiences: vec![],
             issuers: vec![],
             lifetime: 3_600_000,
@@ -165,8 +165,8 @@ fn claims_are_accepted_or_refused() {
 #[test]
 fn audience_and_issuer_are_checked_if_configured() {
     let mut verifier = verifier(true, &[]).unwrap();
-    verifier.wanted.audiences = vec!["chat".into(), "talk".into()];
-    verifier.wanted.issuers = vec!["https://id.example".into()];
+    verifier.required.audiences = vec!["chat".into(), "talk".into()];
+    verifier.required.issuers = vec!["https://id.example".into()];
     let good = json!({"aud": "chat", "iss": "https://id.example"});
     let rows = [
         (good, Ok(())),

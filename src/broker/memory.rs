@@ -21,7 +21,7 @@ use crate::model::retention::Retention;
 use crate::model::revocations::{Cutoff, MOST};
 use crate::model::webhook_event::WebhookPoll;
 use crate::runtime;
-use list::{List, Occupied};
+use list::{Occupied, RoomMembers};
 use webhook_queue::WebhookQueue;
 
 /// The least time between two cleanups of the store. One takes a few milliseconds for 100,000
@@ -30,12 +30,12 @@ const TIDY: Duration = Duration::from_secs(5);
 
 /// The rooms' logs, members and followers; clones share one store.
 #[derive(Clone)]
-pub struct Store(Arc<Mutex<Shared>>);
+pub struct Store(Arc<Mutex<StoreState>>);
 
-struct Shared {
+struct StoreState {
     retention: Retention,
     max_rooms: usize,
-    rooms: HashMap<RoomName, Room>,
+    rooms: HashMap<RoomName, StoreRoom>,
     /// The rooms that have members.
     occupied: Occupied,
     /// The most bytes that all logs may take, and the bytes that they take.
@@ -45,7 +45,7 @@ struct Shared {
     random: fastrand::Rng,
     /// The nodes and their event queues. A queue holds at most the answers to the unanswered
     /// requests, which the dispatchers bound.
-    nodes: Vec<Node>,
+    nodes: Vec<StoreNode>,
     /// The last version of any list of members.
     version: u64,
     tidied: Option<Instant>,
@@ -55,21 +55,21 @@ struct Shared {
     revoked: HashMap<UserName, Cutoff>,
 }
 
-struct Node {
+struct StoreNode {
     events: flume::Sender<BrokerEvent>,
     /// It drains: it sets no more presence, and a timer removes its members.
     retired: bool,
 }
 
-struct Room {
+struct StoreRoom {
     log: Log,
     /// The members, through nodes as indices into `nodes`.
-    list: List<usize>,
+    list: RoomMembers<usize>,
     /// Indices into `nodes`.
     followers: Vec<usize>,
 }
 
-impl Room {
+impl StoreRoom {
     /// Changes the log, and updates the bytes that all logs take.
     fn change<T>(&mut self, used: &mut Weight, change: impl FnOnce(&mut Log) -> T) -> T {
         let before = self.log.weight();
@@ -94,7 +94,7 @@ impl Room {
 impl Store {
     /// An empty store. Equal seeds make equal epochs, so a node uses a random seed.
     pub fn new(settings: &Settings, seed: u64) -> Self {
-        let store = Self(Arc::new(Mutex::new(Shared {
+        let store = Self(Arc::new(Mutex::new(StoreState {
             retention: settings.retention.clone(),
             max_rooms: settings.max_rooms,
             rooms: HashMap::new(),
@@ -129,7 +129,7 @@ impl Store {
         let (events_to, events) = flume::unbounded();
         let node = {
             let mut shared = self.lock();
-            shared.nodes.push(Node {
+            shared.nodes.push(StoreNode {
                 events: events_to,
                 retired: false,
             });
@@ -181,7 +181,7 @@ impl Store {
     }
 
     /// Removes the node's members after this time, even if the node has ended by then.
-    fn retire(&self, node: usize, span: Duration, shared: &mut Shared) {
+    fn retire(&self, node: usize, span: Duration, shared: &mut StoreState) {
         if std::mem::replace(&mut shared.nodes[node].retired, true) {
             return;
         }
@@ -192,12 +192,12 @@ impl Store {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, StoreState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shared {
+impl StoreState {
     fn apply(&mut self, node: usize, request: Request, now: Instant) {
         match request {
             Request::Follow(name) => {
@@ -363,7 +363,7 @@ impl Shared {
 
     /// The room, created if it is new, and the bytes that all logs take. `None`: the store is full
     /// of rooms that are needed.
-    fn room(&mut self, name: &RoomName, now: Instant) -> Option<(&mut Room, &mut Weight)> {
+    fn room(&mut self, name: &RoomName, now: Instant) -> Option<(&mut StoreRoom, &mut Weight)> {
         if !self.rooms.contains_key(name) {
             if self.rooms.len() >= self.max_rooms {
                 return None;
@@ -371,9 +371,9 @@ impl Shared {
             let log = Log::new(Epoch::new(self.random.u64(..)), now);
             self.rooms.insert(
                 name.clone(),
-                Room {
+                StoreRoom {
                     log,
-                    list: List::default(),
+                    list: RoomMembers::default(),
                     followers: Vec::new(),
                 },
             );

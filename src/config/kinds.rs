@@ -9,8 +9,8 @@ use url::Url;
 
 use super::numbers::show_time;
 use super::parser::ValueParser;
-use crate::model::pattern::{Pattern, Switch};
-use crate::model::retention::{LogLimits, Rule};
+use crate::model::pattern::{Pattern, RoomSwitch};
+use crate::model::retention::{LogLimits, RetentionRule};
 
 pub(super) fn switch() -> ValueParser<bool> {
     let parse = |text: &str| match text {
@@ -138,7 +138,7 @@ pub(super) fn pattern_of_rule(text: &str) -> Result<Pattern, &'static str> {
 pub(super) fn retention_rule(
     size: ValueParser<usize>,
     age: ValueParser<Duration>,
-) -> ValueParser<Rule> {
+) -> ValueParser<RetentionRule> {
     let parse = move |text: &str| {
         let wrong = "is not PATTERN=COUNT/TIME, like chat.*=500/1h";
         let (pattern, limits) = text.split_once('=').ok_or(wrong)?;
@@ -146,15 +146,15 @@ pub(super) fn retention_rule(
         let rooms = pattern_of_rule(pattern)?;
         let (size, age) = (size.parse(size_text)?, age.parse(age_text)?);
         let limits = LogLimits { size, age };
-        Ok::<_, String>(Rule { rooms, limits })
+        Ok::<_, String>(RetentionRule { rooms, limits })
     };
-    ValueParser::new(parse, |Rule { rooms, limits }| {
+    ValueParser::new(parse, |RetentionRule { rooms, limits }| {
         format!("{rooms}={}/{}", limits.size, show_time(limits.age))
     })
 }
 
 /// Something turned on or off in the rooms that fit a pattern: `big.*=off`.
-pub(super) fn room_switch() -> ValueParser<Switch> {
+pub(super) fn room_switch() -> ValueParser<RoomSwitch> {
     let parse = |text: &str| {
         let (pattern, on) = match text.rsplit_once('=') {
             Some((pattern, "on")) => (pattern, true),
@@ -162,9 +162,9 @@ pub(super) fn room_switch() -> ValueParser<Switch> {
             _ => return Err("is not PATTERN=on or PATTERN=off, like big.*=off"),
         };
         let rooms = pattern_of_rule(pattern)?;
-        Ok(Switch { rooms, on })
+        Ok(RoomSwitch { rooms, on })
     };
-    ValueParser::new(parse, |Switch { rooms, on }| {
+    ValueParser::new(parse, |RoomSwitch { rooms, on }| {
         format!("{rooms}={}", if *on { "on" } else { "off" })
     })
 }

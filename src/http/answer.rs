@@ -12,7 +12,7 @@ use super::StatusCode;
 /// The interim answer to `Expect: 100-continue`, sent before the body is read.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-type Fields = Vec<(&'static str, Cow<'static, str>)>;
+type HeaderFields = Vec<(&'static str, Cow<'static, str>)>;
 
 /// The reason phrase of the status line. RFC 9110 renamed 413, which the `http` crate still calls
 /// by its former phrase; error bodies contain the new one.
@@ -45,7 +45,7 @@ pub struct Refusal {
     pub status: StatusCode,
     /// A sentence for the developer of the client: what to do instead.
     pub reason: &'static str,
-    fields: Fields,
+    fields: HeaderFields,
 }
 
 impl Refusal {
@@ -113,7 +113,7 @@ impl From<Refusal> for Response {
 pub struct Response {
     pub status: StatusCode,
     pub body: Bytes,
-    fields: Fields,
+    fields: HeaderFields,
 }
 
 #[derive(Serialize)]

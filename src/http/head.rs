@@ -4,19 +4,19 @@
 //! parses the complete head.
 
 use super::rules::parse_whole;
-use super::{HeadLimits, Refusal, Request, StatusCode, supported_method};
+use super::{HeadLimits, Refusal, RequestHead, StatusCode, supported_method};
 
 /// No registered method is longer; a longer one is refused before a space is seen.
 const LONGEST_METHOD: usize = 32;
 
 /// The state of a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Parsed {
+pub enum ParsedHead {
     /// Nothing wrong yet; read more.
     Partial,
     /// A whole head of `length` bytes. What is behind it belongs to the body, the WebSocket or the
     /// next request.
-    Complete { request: Request, length: usize },
+    Complete { request: RequestHead, length: usize },
 }
 
 /// The state of the search for the blank line in the bytes of one connection.
@@ -24,7 +24,7 @@ pub enum Parsed {
 pub struct HeadReader {
     /// Bytes of the buffer already checked.
     checked: usize,
-    part: Part,
+    part: HeadPart,
 }
 
 /// The part of the head that the next byte belongs to.
@@ -33,7 +33,7 @@ pub struct HeadReader {
 /// Method ──SP──▶ Target ──SP──▶ Rest ──CR LF CR LF──▶ complete
 /// ```
 #[derive(Debug, Default, Clone, Copy)]
-enum Part {
+enum HeadPart {
     #[default]
     Method,
     Target {
@@ -47,7 +47,7 @@ enum Part {
 ///
 /// # Errors
 /// As for [`HeadReader::read`].
-pub fn parse_head(buffer: &[u8], limits: &HeadLimits) -> Result<Parsed, Refusal> {
+pub fn parse_head(buffer: &[u8], limits: &HeadLimits) -> Result<ParsedHead, Refusal> {
     HeadReader::default().read(buffer, limits)
 }
 
@@ -58,11 +58,11 @@ impl HeadReader {
     /// # Errors
     /// The answer to send before the connection is closed. The verdict does not depend on how the
     /// bytes were cut.
-    pub fn read(&mut self, buffer: &[u8], limits: &HeadLimits) -> Result<Parsed, Refusal> {
+    pub fn read(&mut self, buffer: &[u8], limits: &HeadLimits) -> Result<ParsedHead, Refusal> {
         let end = buffer.len().min(limits.bytes);
         while self.checked < end {
             let (before, new) = buffer[..end].split_at(self.checked);
-            if let Part::Rest = self.part
+            if let HeadPart::Rest = self.part
                 && before.last() != Some(&b'\r')
             {
                 // Most of a head is checked in runs: a step for each byte took a twelfth of the
@@ -79,7 +79,7 @@ impl HeadReader {
             if head.ends_with(b"\r\n\r\n") {
                 *self = Self::default();
                 let (request, length) = (parse_whole(head, limits)?, head.len());
-                return Ok(Parsed::Complete { request, length });
+                return Ok(ParsedHead::Complete { request, length });
             }
         }
         if self.checked >= limits.bytes {
@@ -87,7 +87,7 @@ impl HeadReader {
                 "The request head is too large: send fewer or shorter header fields.",
             ));
         }
-        Ok(Parsed::Partial)
+        Ok(ParsedHead::Partial)
     }
 
     fn check(&mut self, before: &[u8], byte: u8, limits: &HeadLimits) -> Result<(), Refusal> {
@@ -101,19 +101,19 @@ impl HeadReader {
             _ => {}
         }
         self.part = match self.part {
-            Part::Method => check_method(before, byte)?,
-            Part::Target { start } => check_target(start, before.len(), byte, limits)?,
-            Part::Rest => check_rest(byte)?,
+            HeadPart::Method => check_method(before, byte)?,
+            HeadPart::Target { start } => check_target(start, before.len(), byte, limits)?,
+            HeadPart::Rest => check_rest(byte)?,
         };
         Ok(())
     }
 }
 
 /// An unknown method is refused at its space, or when it is longer than any method.
-fn check_method(before: &[u8], byte: u8) -> Result<Part, Refusal> {
+fn check_method(before: &[u8], byte: u8) -> Result<HeadPart, Refusal> {
     match byte {
         b' ' if !before.is_empty() => match supported_method(before) {
-            Some(_) => Ok(Part::Target {
+            Some(_) => Ok(HeadPart::Target {
                 start: before.len() + 1,
             }),
             None => Err(Refusal::unknown_method()),
@@ -122,33 +122,38 @@ fn check_method(before: &[u8], byte: u8) -> Result<Part, Refusal> {
             "This is not HTTP: a request begins with a method in capitals.",
         )),
         _ if before.len() >= LONGEST_METHOD => Err(Refusal::unknown_method()),
-        _ => Ok(Part::Method),
+        _ => Ok(HeadPart::Method),
     }
 }
 
 /// Only origin-form (RFC 9112 section 3.2.1): `absolute-path [ "?" query ]`.
-fn check_target(start: usize, at: usize, byte: u8, limits: &HeadLimits) -> Result<Part, Refusal> {
+fn check_target(
+    start: usize,
+    at: usize,
+    byte: u8,
+    limits: &HeadLimits,
+) -> Result<HeadPart, Refusal> {
     match byte {
         _ if at == start && byte != b'/' => Err(Refusal::bad_request(
             "The request target must be a path that begins with a slash.",
         )),
-        b' ' => Ok(Part::Rest),
+        b' ' => Ok(HeadPart::Rest),
         _ if !byte.is_ascii_graphic() => Err(Refusal::bad_request_line()),
         _ if at - start >= limits.target => {
             let reason = "The request target is too long: shorten the path or query.";
             Err(Refusal::new(StatusCode::URI_TOO_LONG, reason))
         }
-        _ => Ok(Part::Target { start }),
+        _ => Ok(HeadPart::Target { start }),
     }
 }
 
-fn check_rest(byte: u8) -> Result<Part, Refusal> {
+fn check_rest(byte: u8) -> Result<HeadPart, Refusal> {
     match byte {
-        b'\r' | b'\t' => Ok(Part::Rest),
+        b'\r' | b'\t' => Ok(HeadPart::Rest),
         _ if byte.is_ascii_control() => Err(Refusal::bad_request(
             "Control characters are not allowed in a request head.",
         )),
-        _ => Ok(Part::Rest),
+        _ => Ok(HeadPart::Rest),
     }
 }
 

@@ -3,12 +3,12 @@
 //! Host, the end of the body).
 
 use super::{
-    Authority, HeadLimits, LIVE_PATH, Method, READY_PATH, Refusal, Request, StatusCode, Version,
-    supported_method, target,
+    Authority, HeadLimits, LIVE_PATH, Method, READY_PATH, Refusal, RequestHead, StatusCode,
+    Version, supported_method, target,
 };
 
 /// A head that ends in its only blank line and has clean line ends.
-pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<Request, Refusal> {
+pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<RequestHead, Refusal> {
     let mut slots = vec![httparse::EMPTY_HEADER; limits.fields];
     let mut raw = httparse::Request::new(&mut slots);
     match raw.parse(head) {
@@ -34,7 +34,7 @@ pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<Request, R
     let target = raw.path.unwrap_or_default();
     let (path, query) = target::split(target)?;
     let version = version(raw.version, &method, &path)?;
-    let mut request = Request {
+    let mut request = RequestHead {
         method,
         version,
         target: target.to_owned(),
@@ -81,7 +81,7 @@ fn version(minor: Option<u8>, method: &Method, path: &str) -> Result<Version, Re
 
 /// Exactly one Host, of the form `uri-host [ ":" port ]` (RFC 9112 section 3.2); HTTP/1.0 has
 /// none.
-fn host(request: &Request) -> Result<String, Refusal> {
+fn host(request: &RequestHead) -> Result<String, Refusal> {
     let mut hosts = request.headers("host");
     match (hosts.next(), hosts.next(), request.version) {
         (None, _, Version::HTTP_10) => Ok(String::new()),
@@ -95,7 +95,7 @@ fn host(request: &Request) -> Result<String, Refusal> {
 /// RFC 9112 section 6, without transfer codings. Request smuggling needs two readers that disagree
 /// on the end of a body, so everything ambiguous is refused, including names with `_` for `-`,
 /// which some gateways treat as equal.
-fn content_length(request: &Request, limit: u64) -> Result<u64, Refusal> {
+fn content_length(request: &RequestHead, limit: u64) -> Result<u64, Refusal> {
     if ["content_length", "transfer_encoding"]
         .iter()
         .any(|name| request.header(name).is_some())
@@ -150,7 +150,7 @@ fn parse_length(digits: &str) -> Result<u64, Refusal> {
 }
 
 /// RFC 9110 section 10.1.1: to be ignored where there is no body, and from HTTP/1.0.
-fn expects_continue(request: &Request) -> Result<bool, Refusal> {
+fn expects_continue(request: &RequestHead) -> Result<bool, Refusal> {
     let mut expectations = request.elements("expect");
     if !expectations.all(|expectation| expectation.eq_ignore_ascii_case("100-continue")) {
         return Err(Refusal::bad_request(

@@ -10,18 +10,18 @@ use super::*;
 #[path = "../../tests/support/refusals.rs"]
 mod refusals;
 
-fn verdict(bytes: &[u8]) -> Result<Parsed, Refusal> {
+fn verdict(bytes: &[u8]) -> Result<ParsedHead, Refusal> {
     parse_head(bytes, &HeadLimits::default())
 }
 
-fn request(bytes: &[u8]) -> Request {
+fn request(bytes: &[u8]) -> RequestHead {
     match verdict(bytes) {
-        Ok(Parsed::Complete { request, .. }) => request,
+        Ok(ParsedHead::Complete { request, .. }) => request,
         other => panic!("{other:?} for {:?}", bytes.escape_ascii().to_string()),
     }
 }
 
-fn with_field(field: &str) -> Request {
+fn with_field(field: &str) -> RequestHead {
     request(format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n").as_bytes())
 }
 
@@ -29,12 +29,12 @@ fn with_field(field: &str) -> Request {
 fn verdict_in_pieces(
     bytes: &[u8],
     cuts: impl IntoIterator<Item = usize>,
-) -> Result<Parsed, Refusal> {
+) -> Result<ParsedHead, Refusal> {
     let limits = HeadLimits::default();
     let mut reader = HeadReader::default();
     for cut in cuts {
         match reader.read(&bytes[..cut], &limits)? {
-            Parsed::Partial => {}
+            ParsedHead::Partial => {}
             complete => return Ok(complete),
         }
     }
@@ -122,7 +122,9 @@ fn good_heads_are_read() {
 fn bytes_behind_a_head_are_not_part_of_it() {
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
     let both = [head.as_slice(), b"\r\n\r\n\0\xff"].concat();
-    assert!(matches!(verdict(&both), Ok(Parsed::Complete { length, .. }) if length == head.len()));
+    assert!(
+        matches!(verdict(&both), Ok(ParsedHead::Complete { length, .. }) if length == head.len())
+    );
 }
 
 #[test]
@@ -132,20 +134,24 @@ fn reader_is_reset_after_a_complete_head() {
     let mut reader = HeadReader::default();
     let mut rest = heads.as_slice();
     for path in ["/a", "/b"] {
-        let Ok(Parsed::Complete { request, length }) = reader.read(rest, &limits) else {
+        let Ok(ParsedHead::Complete { request, length }) = reader.read(rest, &limits) else {
             panic!("{path} is a whole head");
         };
         assert_eq!(request.path, path);
         rest = &rest[length..];
     }
-    assert_eq!(reader.read(rest, &limits), Ok(Parsed::Partial));
+    assert_eq!(reader.read(rest, &limits), Ok(ParsedHead::Partial));
 }
 
 #[test]
 fn heads_that_have_not_ended_are_partial() {
     let head = b"GET /a?b HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
     for cut in 0..head.len() {
-        assert_eq!(verdict(&head[..cut]), Ok(Parsed::Partial), "cut at {cut}");
+        assert_eq!(
+            verdict(&head[..cut]),
+            Ok(ParsedHead::Partial),
+            "cut at {cut}"
+        );
     }
 }
 
@@ -181,9 +187,12 @@ fn limits_are_met_to_the_byte() {
     assert_eq!(longest.len(), 16_384);
     assert!(matches!(
         verdict(longest.as_bytes()),
-        Ok(Parsed::Complete { .. })
+        Ok(ParsedHead::Complete { .. })
     ));
-    assert_eq!(verdict(&longest.as_bytes()[..16_383]), Ok(Parsed::Partial));
+    assert_eq!(
+        verdict(&longest.as_bytes()[..16_383]),
+        Ok(ParsedHead::Partial)
+    );
     let most = format!("{start}{}\r\n", "X: a\r\n".repeat(63));
     assert_eq!(request(most.as_bytes()).headers("x").count(), 63);
     let target = format!("/{}", "a".repeat(8191));
@@ -207,10 +216,10 @@ fn time_of_a_trickle(size: usize) -> Duration {
         let start = Instant::now();
         let mut reader = HeadReader::default();
         for end in 1..head.len() {
-            assert_eq!(reader.read(&head[..end], &limits), Ok(Parsed::Partial));
+            assert_eq!(reader.read(&head[..end], &limits), Ok(ParsedHead::Partial));
         }
         let whole = reader.read(&head, &limits);
-        assert!(matches!(whole, Ok(Parsed::Complete { length, .. }) if length == head.len()));
+        assert!(matches!(whole, Ok(ParsedHead::Complete { length, .. }) if length == head.len()));
         start.elapsed()
     };
     let times = (0..5).map(|_| trickle());
@@ -412,7 +421,7 @@ fn values_with_a_line_end_are_never_written() {
 proptest! {
     #[test]
     fn parser_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        if let Ok(Parsed::Complete { length, .. }) = verdict(&bytes) {
+        if let Ok(ParsedHead::Complete { length, .. }) = verdict(&bytes) {
             prop_assert!(length <= bytes.len());
         }
     }
@@ -425,7 +434,7 @@ proptest! {
         bytes[at] = byte;
         let whole = verdict(&bytes);
         prop_assert_eq!(&verdict_in_pieces(&bytes, [cut]), &whole);
-        if let Ok(Parsed::Complete { length, request }) = whole {
+        if let Ok(ParsedHead::Complete { length, request }) = whole {
             prop_assert!(length <= bytes.len() && request.content_length <= 65_536);
             prop_assert!(!request.path.contains(char::is_control));
         }
@@ -438,7 +447,7 @@ proptest! {
     ) {
         let bytes = format!("POST {target} HTTP/1.1\r\n{}\r\n", fields.concat()).into_bytes();
         match verdict(&bytes) {
-            Ok(Parsed::Complete { length, request }) => {
+            Ok(ParsedHead::Complete { length, request }) => {
                 prop_assert_eq!(length, bytes.len());
                 prop_assert!(request.path.split('/').all(|segment| segment != ".."));
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::http::{Response, StatusCode};
 use crate::metrics::process::Process;
-use crate::metrics::{Figure, Kind, Metrics};
+use crate::metrics::{Figure, MetricKind, Metrics};
 
 /// Values that are shown in addition to the metrics.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub struct Facts {
 
 /// The page with all metrics.
 pub fn page(metrics: &Metrics, facts: &Facts) -> Response {
-    let mut page = Page(String::with_capacity(8 * 1024));
+    let mut page = Exposition(String::with_capacity(8 * 1024));
     page.about_the_node(facts);
     let mut last = "";
     for figure in metrics.figures() {
@@ -49,9 +49,9 @@ pub fn page(metrics: &Metrics, facts: &Facts) -> Response {
     Response::new(StatusCode::OK, kind, page.0).with("Cache-Control", "no-store")
 }
 
-struct Page(String);
+struct Exposition(String);
 
-impl Page {
+impl Exposition {
     fn about_the_node(&mut self, facts: &Facts) {
         let build = format!(
             "switchboard_build_info{{version=\"{}\",runtime=\"{}\"}}",
@@ -105,8 +105,8 @@ impl Page {
         let name = format!("switchboard_{}", figure.name);
         if figure.name != last {
             let kind = match figure.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
             };
             self.head(&name, figure.help, kind);
         }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::metrics::{Counts, Metrics};
 use crate::model::id::Incarnation;
 use crate::model::publication::Publication;
-use crate::model::readiness::State;
+use crate::model::readiness::ReadinessState;
 
 /// The interval between two reports.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -87,7 +87,7 @@ impl Reporter {
         now: Instant,
         unix_ms: u64,
         metrics: &Metrics,
-        state: State,
+        state: ReadinessState,
         resident_bytes: Option<u64>,
     ) -> Publication {
         let current = Totals::read(now, metrics);
@@ -135,13 +135,13 @@ impl Reporter {
     }
 }
 
-fn name(state: State) -> &'static str {
+fn name(state: ReadinessState) -> &'static str {
     match state {
-        State::Ready => "ready",
-        State::NoBroker => "no_broker",
-        State::Behind => "behind",
-        State::Unreadable => "unreadable",
-        State::Draining => "draining",
+        ReadinessState::Ready => "ready",
+        ReadinessState::NoBroker => "no_broker",
+        ReadinessState::Behind => "behind",
+        ReadinessState::Unreadable => "unreadable",
+        ReadinessState::Draining => "draining",
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn report(reporter: &mut Reporter, now: Instant, metrics: &Metrics) -> Value {
-        let publication = reporter.report(now, 7, metrics, State::Ready, Some(4096));
+        let publication = reporter.report(now, 7, metrics, ReadinessState::Ready, Some(4096));
         assert_eq!((publication.time, publication.user), (7, None));
         serde_json::from_str(publication.data.get()).unwrap()
     }
@@ -202,7 +202,7 @@ mod tests {
     fn unknown_values_are_null() {
         let (start, metrics) = (Instant::now(), Metrics::default());
         let mut reporter = reporter(start, &metrics);
-        let publication = reporter.report(start, 7, &metrics, State::NoBroker, None);
+        let publication = reporter.report(start, 7, &metrics, ReadinessState::NoBroker, None);
         let report: Value = serde_json::from_str(publication.data.get()).unwrap();
         for field in ["delivery_p99_ms", "redis_round_trip_ms", "resident_bytes"] {
             assert_eq!(report.get(field), Some(&Value::Null), "{report}");

@@ -17,7 +17,7 @@ pub enum ClusterQuery {
     Room(RoomName),
     /// The rooms that have members.
     Rooms {
-        kind: Kind,
+        kind: RoomKind,
         /// The beginning of their names.
         prefix: Option<RoomName>,
         after: Option<RoomName>,
@@ -33,7 +33,7 @@ pub enum ClusterQuery {
 
 /// Rooms that are listed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum RoomKind {
     /// Rooms whose names clients choose.
     Chosen,
     /// Personal rooms of users.
@@ -42,12 +42,12 @@ pub enum Kind {
     Server,
 }
 
-impl Kind {
+impl RoomKind {
     pub fn of(room: &RoomName) -> Self {
         match (room.is_the_servers(), room.owner()) {
-            (true, _) => Kind::Server,
-            (false, Some(_)) => Kind::Personal,
-            (false, None) => Kind::Chosen,
+            (true, _) => RoomKind::Server,
+            (false, Some(_)) => RoomKind::Personal,
+            (false, None) => RoomKind::Chosen,
         }
     }
 }
@@ -55,14 +55,14 @@ impl Kind {
 /// The answer to a [`ClusterQuery`].
 #[derive(Clone, Debug)]
 pub enum QueryResult {
-    Room(Count, Option<Position>),
-    Rooms(Rooms),
-    Connections(Connections),
+    Room(RoomCount, Option<Position>),
+    Rooms(RoomPage),
+    Connections(ConnectionPage),
 }
 
 /// The counts of a room, over all nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Count {
+pub struct RoomCount {
     pub room: RoomName,
     /// Of users and anonymous ones.
     pub connections: u64,
@@ -73,15 +73,15 @@ pub struct Count {
 
 /// A page of rooms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rooms {
-    pub rooms: Vec<Count>,
+pub struct RoomPage {
+    pub rooms: Vec<RoomCount>,
     /// Whether there are more after these.
     pub more: bool,
 }
 
 /// A page of a user's connections.
 #[derive(Clone, Debug)]
-pub struct Connections {
+pub struct ConnectionPage {
     pub user: UserName,
     pub connections: Vec<Connection>,
     /// All of them, those on other pages included.

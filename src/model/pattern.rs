@@ -55,14 +55,14 @@ impl fmt::Display for Pattern {
 
 /// A rule that turns something on or off in the rooms that fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Switch {
+pub struct RoomSwitch {
     pub rooms: Pattern,
     pub on: bool,
 }
 
 /// Rules for what is on; the first that fits applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Switches(pub Vec<Switch>);
+pub struct Switches(pub Vec<RoomSwitch>);
 
 impl Switches {
     /// Whether it is on in the room: by the first rule that fits, else in all rooms but the
@@ -114,7 +114,7 @@ mod tests {
     fn first_switch_that_fits_applies_and_ordinary_rooms_default_to_on() {
         let switch = |text: &str, on| {
             let rooms = Pattern::new(text).unwrap();
-            Switch { rooms, on }
+            RoomSwitch { rooms, on }
         };
         let switches = Switches(vec![switch("big.vip", true), switch("big.*", false)]);
         let ordinary = [("big.vip", true), ("big.x", false), ("small", true)];

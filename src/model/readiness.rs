@@ -18,7 +18,7 @@ struct Flags {
 
 /// The answer of `/readyz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ReadinessState {
     Ready,
     /// Redis does not answer, or probes do not come back by the subscription.
     NoBroker,
@@ -30,19 +30,21 @@ pub enum State {
     Draining,
 }
 
-impl State {
+impl ReadinessState {
     pub fn sentence(self) -> &'static str {
         match self {
-            State::Ready => "ready",
-            State::NoBroker => "this node cannot reach Redis; use another node or try again",
-            State::Behind => {
+            ReadinessState::Ready => "ready",
+            ReadinessState::NoBroker => {
+                "this node cannot reach Redis; use another node or try again"
+            }
+            ReadinessState::Behind => {
                 "this node has not read yet whose tokens were revoked; \
                  use another node or try again"
             }
-            State::Unreadable => {
+            ReadinessState::Unreadable => {
                 "a message in a room is in a newer format than this node reads; upgrade this node"
             }
-            State::Draining => "this node is stopping; use another node",
+            ReadinessState::Draining => "this node is stopping; use another node",
         }
     }
 }
@@ -68,17 +70,17 @@ impl Readiness {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ReadinessState {
         if self.0.draining.load(Ordering::Relaxed) {
-            State::Draining
+            ReadinessState::Draining
         } else if !self.0.broker.load(Ordering::Relaxed) {
-            State::NoBroker
+            ReadinessState::NoBroker
         } else if self.0.behind.load(Ordering::Relaxed) {
-            State::Behind
+            ReadinessState::Behind
         } else if self.0.unreadable.load(Ordering::Relaxed) {
-            State::Unreadable
+            ReadinessState::Unreadable
         } else {
-            State::Ready
+            ReadinessState::Ready
         }
     }
 }

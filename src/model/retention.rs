@@ -17,7 +17,7 @@ pub struct LogLimits {
 
 /// A rule for some rooms.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct RetentionRule {
     pub rooms: Pattern,
     pub limits: LogLimits,
 }
@@ -28,7 +28,7 @@ pub struct Retention {
     /// The limits of the nodes' own rooms, which no rule changes.
     pub nodes: Vec<(RoomName, LogLimits)>,
     /// The first that fits a room's name applies.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<RetentionRule>,
     /// For rooms without a rule.
     pub otherwise: LogLimits,
 }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn first_rule_that_fits_applies() {
-        let rule = |pattern: &str, size| Rule {
+        let rule = |pattern: &str, size| RetentionRule {
             rooms: Pattern::new(pattern).unwrap(),
             limits: LogLimits {
                 size,

@@ -1,6 +1,6 @@
 //! The events of webhooks (a room is occupied or vacated), and the interface between the broker,
-//! which keeps them, and the deliverer, which posts them: a [`WebhookPoll`] and its [`Claimed`], over a
-//! queue.
+//! which keeps them, and the deliverer, which posts them: a [`WebhookPoll`] and its
+//! [`ClaimedEvents`], over a queue.
 
 use std::fmt;
 use std::time::Duration;
@@ -67,19 +67,19 @@ impl fmt::Display for WebhookEventId {
 
 /// The change of a room, over all nodes together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum RoomChange {
     /// It was empty and has its first member.
     Occupied,
     /// Its last member has left.
     Vacated,
 }
 
-impl Change {
+impl RoomChange {
     /// The name that the broker writes.
     pub fn name(self) -> &'static str {
         match self {
-            Change::Occupied => "occupied",
-            Change::Vacated => "vacated",
+            RoomChange::Occupied => "occupied",
+            RoomChange::Vacated => "vacated",
         }
     }
 }
@@ -89,20 +89,20 @@ impl Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookEvent {
     pub id: WebhookEventId,
-    pub change: Change,
+    pub change: RoomChange,
     pub room: RoomName,
 }
 
 /// The events that a broker keeps, and the queue of its deliverer.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct WebhookSubscription {
     /// Events of rooms that fit one of these; if empty, of all rooms.
     pub rooms: Vec<Pattern>,
     /// Its disconnection means that this node has no deliverer any more.
     pub polls: flume::Receiver<WebhookPoll>,
 }
 
-impl Wanted {
+impl WebhookSubscription {
     /// Whether the events of this room are kept.
     pub fn watches(&self, room: &RoomName) -> bool {
         let mut rooms = self.rooms.iter();
@@ -118,7 +118,7 @@ pub struct WebhookPoll {
     pub done: Vec<WebhookEventId>,
     pub mode: ClaimMode,
     /// Receives the answer. It is dropped without one if the broker could not be reached.
-    pub answer: flume::Sender<Claimed>,
+    pub answer: flume::Sender<ClaimedEvents>,
 }
 
 /// Whether a deliverer polls for more events.
@@ -134,10 +134,10 @@ pub enum ClaimMode {
 
 /// The answer to a [`WebhookPoll`]: the events to deliver now.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Claimed {
+pub struct ClaimedEvents {
     /// Ascending, at most [`BATCH`]. This node holds them until it reports them as done, and the
     /// answers repeat them until then.
-    pub held: Vec<WebhookEvent>,
+    pub events: Vec<WebhookEvent>,
     /// The number of events dropped since the last turn, by length or age.
     pub dropped: u64,
 }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn no_patterns_watch_every_room() {
-        let wanted = |patterns: &[&str]| Wanted {
+        let wanted = |patterns: &[&str]| WebhookSubscription {
             rooms: patterns
                 .iter()
                 .filter_map(|text| Pattern::new(text))

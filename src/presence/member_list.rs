@@ -71,25 +71,25 @@ pub struct MemberList {
     /// The version that the members have; `None` until the first list has been read.
     version: Option<u64>,
     /// The list at `version`; `None` if it has not been read or does not fit.
-    table: Option<Table>,
+    table: Option<MemberTable>,
     /// The version of the list's last page: until the changes up to it have arrived, a part of the
     /// list is ahead of `version`.
     last_page: u64,
     /// The number of users, and of anonymous sessions, by the newest read.
     count: u64,
     anonymous: u64,
-    want: Want,
+    want: ListRead,
     /// The read in flight; `Stale` if its reply has been invalidated since.
     in_flight: InFlight,
     /// The pages of the list so far, and the version of the first.
-    pages: Option<(u64, Table)>,
+    pages: Option<(u64, MemberTable)>,
     /// Changes received while a list is being read.
     ahead: VecDeque<Change>,
 }
 
 /// What the next read must return; a greater value includes the smaller ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Want {
+enum ListRead {
     #[default]
     Nothing,
     /// The counts.
@@ -103,17 +103,17 @@ enum Want {
 enum InFlight {
     #[default]
     No,
-    Yes(Want),
+    Yes(ListRead),
     Stale,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct MemberTable {
     members: BTreeMap<UserName, (u32, Option<Info>)>,
     weight: usize,
 }
 
-impl Table {
+impl MemberTable {
     /// Sets a user's connections, and returns the former number.
     fn set(&mut self, user: UserName, connections: u32, info: Option<Info>) -> u32 {
         let weigh = |user: &UserName, info: &Option<Info>| {
@@ -138,7 +138,7 @@ impl Table {
     }
 
     /// Adds the changes from an older list to this one.
-    fn changes_since(&self, old: &Table, version: u64, changes: &mut Vec<MemberChange>) {
+    fn changes_since(&self, old: &MemberTable, version: u64, changes: &mut Vec<MemberChange>) {
         for user in old
             .members
             .keys()
@@ -163,7 +163,7 @@ impl Table {
 impl MemberList {
     /// The topic was (re)subscribed: changes may have been missed.
     pub fn make_due(&mut self) {
-        let want = self.version.map_or(Want::List, |_| Want::Compare);
+        let want = self.version.map_or(ListRead::List, |_| ListRead::Compare);
         self.want(want);
         self.start_over();
     }
@@ -171,11 +171,11 @@ impl MemberList {
     /// Asks for the present counts; a reply in flight will do.
     pub fn want_counts(&mut self) {
         if !matches!(self.in_flight, InFlight::Yes(_)) {
-            self.want(Want::Counts);
+            self.want(ListRead::Counts);
         }
     }
 
-    fn want(&mut self, want: Want) {
+    fn want(&mut self, want: ListRead) {
         self.want = self.want.max(want);
     }
 
@@ -188,7 +188,7 @@ impl MemberList {
 
     /// Whether a read is wanted and none is in flight.
     pub fn is_due(&self) -> bool {
-        self.want != Want::Nothing && self.in_flight == InFlight::No
+        self.want != ListRead::Nothing && self.in_flight == InFlight::No
     }
 
     /// Whether a members query can be answered: the list has been read, or it does not fit.
@@ -216,15 +216,15 @@ impl MemberList {
             .and_then(|(_, table)| table.members.last_key_value());
         ListQuery {
             after: last.map(|(user, _)| user.clone()),
-            limit: if self.want == Want::List { PAGE } else { 0 },
+            limit: if self.want == ListRead::List { PAGE } else { 0 },
         }
     }
 
     /// The read failed. What it was to return is still wanted, except the counts.
     pub fn failed(&mut self) {
         self.in_flight = InFlight::No;
-        if self.want == Want::Counts {
-            self.want = Want::Nothing;
+        if self.want == ListRead::Counts {
+            self.want = ListRead::Nothing;
         }
     }
 
@@ -237,11 +237,11 @@ impl MemberList {
     /// that wait for a list.
     pub fn receive(&mut self, change: Change, may_wait: bool, changes: &mut Vec<MemberChange>) {
         match self.version {
-            Some(version) if self.want != Want::List => {
+            Some(version) if self.want != ListRead::List => {
                 if change.from == version {
                     self.apply(change, changes);
                 } else if change.version > version {
-                    self.want(Want::List);
+                    self.want(ListRead::List);
                     self.start_over();
                     self.ahead.push_back(change);
                 }
@@ -249,7 +249,7 @@ impl MemberList {
             _ if may_wait && self.ahead.len() < AHEAD => self.ahead.push_back(change),
             _ => {
                 self.ahead.clear();
-                self.want(Want::List);
+                self.want(ListRead::List);
                 self.start_over();
             }
         }
@@ -294,22 +294,22 @@ impl MemberList {
         let InFlight::Yes(want) = in_flight else {
             return;
         };
-        if want != Want::List {
+        if want != ListRead::List {
             if self.table.is_none() {
                 self.count = page.count;
             }
             if want == self.want {
-                self.want = Want::Nothing;
+                self.want = ListRead::Nothing;
             }
-            if want == Want::Compare && self.version != Some(page.version) {
-                self.want(Want::List);
+            if want == ListRead::Compare && self.version != Some(page.version) {
+                self.want(ListRead::List);
             }
             return;
         }
         let (version, mut pages) = self
             .pages
             .take()
-            .unwrap_or((page.version, Table::default()));
+            .unwrap_or((page.version, MemberTable::default()));
         for Member {
             user,
             connections,
@@ -325,7 +325,7 @@ impl MemberList {
             self.pages = Some((version, pages));
             return;
         }
-        self.want = Want::Nothing;
+        self.want = ListRead::Nothing;
         self.count = if fits {
             pages.members.len() as u64
         } else {
@@ -354,7 +354,7 @@ impl MemberList {
                     // The next list contains it. Keeping it could repeat the read for ever, if the
                     // store has lost data and no longer has it.
                     self.ahead.clear();
-                    self.want(Want::List);
+                    self.want(ListRead::List);
                 }
             }
         }
@@ -366,7 +366,7 @@ impl MemberList {
         if self.table.take().is_some() && is_mixed {
             // Without the list the node cannot decide which of the next changes its members already
             // have.
-            self.want(Want::List);
+            self.want(ListRead::List);
         }
         if self.pages.is_some() {
             self.start_over();

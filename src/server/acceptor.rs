@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{Either, select};
 
-use crate::metrics::Refused;
+use crate::metrics::RefusalCause;
 use crate::runtime::{self, AcceptFailure, Listener, Socket};
 use crate::transport::{self, Counted, ListenerKind, Node};
 
@@ -36,7 +36,7 @@ const FULL_PERMITS: usize = 64;
 /// The state of the accept loop. It accepts until the server is dropped: neither a bad connection
 /// nor a lack of descriptors ends it. A broken listener ends the node, because a node that accepts
 /// no connections is useless.
-pub struct Acceptor {
+pub struct AcceptLoop {
     listener: Listener,
     listener_kind: ListenerKind,
     node: Arc<Node>,
@@ -50,7 +50,7 @@ pub struct Acceptor {
     permit: Arc<()>,
 }
 
-impl Acceptor {
+impl AcceptLoop {
     /// `stop` is disconnected when the server is dropped; `failed` is sent to when the listener is
     /// broken.
     pub fn new(
@@ -131,7 +131,7 @@ impl Acceptor {
             let permit = self.permit.clone();
             return runtime::spawn(transport::serve_full(node, socket, permit));
         }
-        node.metrics.refused_total.count(Refused::Connections);
+        node.metrics.refused_total.count(RefusalCause::Connections);
         let time = node.limits.close_timeout;
         runtime::spawn(transport::http_phase::refuse_full(socket, time));
     }
@@ -230,7 +230,7 @@ mod tests {
         let address = listener.local_addr();
         let (accepting, stop) = flume::bounded(1);
         let (ending, _) = flume::bounded(1);
-        let acceptor = Acceptor::new(
+        let acceptor = AcceptLoop::new(
             listener,
             ListenerKind::Public,
             Arc::new(node),

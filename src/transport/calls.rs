@@ -5,18 +5,22 @@ use std::sync::Arc;
 
 use crate::api::{self, ApiRequest, PendingAnswers, RouteMatch};
 use crate::dispatcher::{Event, Now, ReplyTo};
-use crate::http::{Refusal, Request, Response, StatusCode};
+use crate::http::{Refusal, RequestHead, Response, StatusCode};
 use crate::metrics::exposition::{self, Facts};
 use crate::metrics::process::Process;
-use crate::metrics::{Metric, Refused};
-use crate::model::readiness::State;
+use crate::metrics::{Metric, RefusalCause};
+use crate::model::readiness::ReadinessState;
 use crate::protocol::{Code, Command, CommandError};
 use crate::runtime;
 
 use super::{ListenerKind, Node};
 
 /// The endpoint of a request, if this listener serves the API.
-pub fn find<'a>(node: &Node, listener_kind: ListenerKind, request: &'a Request) -> RouteMatch<'a> {
+pub fn find<'a>(
+    node: &Node,
+    listener_kind: ListenerKind,
+    request: &'a RequestHead,
+) -> RouteMatch<'a> {
     match listener_kind {
         ListenerKind::Public if node.api_separate => RouteMatch::NotFound,
         _ => api::find(&request.method, &request.path),
@@ -31,7 +35,7 @@ pub fn find<'a>(node: &Node, listener_kind: ListenerKind, request: &'a Request) 
 pub fn admit(
     node: &Node,
     listener_kind: ListenerKind,
-    request: &Request,
+    request: &RequestHead,
     found: &RouteMatch<'_>,
 ) -> Result<(), Refusal> {
     match (found, listener_kind) {
@@ -58,7 +62,7 @@ pub fn in_flight(node: &Node, found: &RouteMatch<'_>) -> Option<flume::Sender<()
 /// Executes a call. `None` if the request is not for the API.
 pub async fn answer(
     node: &Node,
-    request: &Request,
+    request: &RequestHead,
     found: RouteMatch<'_>,
     body: &[u8],
 ) -> Option<Response> {
@@ -89,7 +93,7 @@ pub async fn answer(
 fn metrics(node: &Node) -> Response {
     let facts = Facts {
         runtime: runtime::name(),
-        ready: node.readiness.state() == State::Ready,
+        ready: node.readiness.state() == ReadinessState::Ready,
         uptime: node.started.elapsed(),
         inbox: node.inbox.len(),
         process: Process::read(),
@@ -117,12 +121,12 @@ impl Drop for CallPermit<'_> {
 
 async fn execute(node: &Node, call: api::Call) -> Response {
     let state = node.readiness.state();
-    if state != State::Ready {
-        node.metrics.refused_total.count(Refused::NotReady);
+    if state != ReadinessState::Ready {
+        node.metrics.refused_total.count(RefusalCause::NotReady);
         return api::refused(&CommandError::new(Code::Unavailable, state.sentence()));
     }
     let Some(_permit) = CallPermit::acquire(&node.metrics.calls_open, node.limits.calls) else {
-        node.metrics.refused_total.count(Refused::Calls);
+        node.metrics.refused_total.count(RefusalCause::Calls);
         let reason = "this node is executing its maximum of calls; try again, or use another node";
         return api::refused(&CommandError::new(Code::Unavailable, reason));
     };

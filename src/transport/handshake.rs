@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::http::{Authority, Method, Refusal, Request, StatusCode, Version};
+use crate::http::{Authority, Method, Refusal, RequestHead, StatusCode, Version};
 
 /// The requirements for a handshake besides the RFC.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,7 +54,7 @@ impl Accepted {
 
 /// Whether the request asks for an upgrade to WebSocket. HTTP/1.0 cannot, whatever its fields are
 /// (RFC 9110 section 7.8).
-pub fn wants_upgrade(request: &Request) -> bool {
+pub fn wants_upgrade(request: &RequestHead) -> bool {
     request.version == Version::HTTP_11 && request.lists("upgrade", "websocket")
 }
 
@@ -63,7 +63,7 @@ pub fn wants_upgrade(request: &Request) -> bool {
 /// # Errors
 /// 405 for other methods than GET, 505 for HTTP/1.0, 426 without a request for WebSocket version
 /// 13, 403 for a page of a foreign origin, 400 for the rest.
-pub fn check(request: &Request, rules: &Rules<'_>) -> Result<Accepted, Refusal> {
+pub fn check(request: &RequestHead, rules: &Rules<'_>) -> Result<Accepted, Refusal> {
     if request.method != Method::GET {
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Open a WebSocket with GET.");
         return Err(refusal.with("Allow", "GET"));
@@ -106,7 +106,7 @@ pub fn check(request: &Request, rules: &Rules<'_>) -> Result<Accepted, Refusal> 
 }
 
 /// The value of a field that was sent once.
-fn only<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+fn only<'a>(request: &'a RequestHead, name: &str) -> Option<&'a str> {
     let mut values = request.headers(name);
     values.next().filter(|_| values.next().is_none())
 }
@@ -124,7 +124,7 @@ fn is_key(key: &str) -> bool {
 
 /// Origin names the page that a browser runs (RFC 6455 section 10.2); programs send none, or any,
 /// so a missing one is accepted and a valid one proves nothing about the user.
-fn check_origin(request: &Request, rules: &Rules<'_>) -> Result<(), Refusal> {
+fn check_origin(request: &RequestHead, rules: &Rules<'_>) -> Result<(), Refusal> {
     let mut sent = request.headers("origin");
     let Some(origin) = sent.next() else {
         return Ok(());
@@ -187,7 +187,7 @@ fn is_same_host(origin: &str, host: &str) -> bool {
 
 /// The answer is the server's spelling of a known name: no client text is echoed. Each offer is
 /// compared once, however many there are.
-fn choose_protocol(request: &Request, known: &[&'static str]) -> Option<&'static str> {
+fn choose_protocol(request: &RequestHead, known: &[&'static str]) -> Option<&'static str> {
     let mut offers = request.elements("sec-websocket-protocol");
     offers.find_map(|offer| known.iter().copied().find(|name| *name == offer))
 }

@@ -12,15 +12,17 @@ use std::time::Duration;
 
 use futures::AsyncWriteExt;
 
-use super::{Endpoint, ListenerKind, Node, Socket, Upgraded, calls, finish, routes, timed_out};
+use super::{
+    Endpoint, ListenerKind, Node, SharedSocket, Upgraded, calls, finish, routes, timed_out,
+};
 use crate::dispatcher::Now;
 use crate::http::{
-    CONTINUE, HeadReader, LIVE_PATH, Method, Parsed, READY_PATH, Refusal, Request, Response,
-    StatusCode, client_address,
+    CONTINUE, HeadReader, LIVE_PATH, Method, ParsedHead, READY_PATH, Refusal, RequestHead,
+    Response, StatusCode, client_address,
 };
-use crate::metrics::Refused;
+use crate::metrics::RefusalCause;
 use crate::model::identity::Identity;
-use crate::model::readiness::State;
+use crate::model::readiness::ReadinessState;
 use crate::runtime;
 use crate::transport::handshake::{self, Rules};
 use crate::transport::pages::{self, Health};
@@ -39,7 +41,7 @@ const RETRY_AFTER: u32 = 1;
 const ADDRESS_RETRY_AFTER: &str = "5";
 
 /// Answers requests until one upgrades (`Some`) or the connection ends (`None`).
-pub async fn serve<S: Socket>(
+pub async fn serve<S: SharedSocket>(
     node: &Node,
     socket: S,
     peer: SocketAddr,
@@ -80,7 +82,7 @@ pub async fn serve<S: Socket>(
             Some(response) => response,
             None => connection.page(&request),
         };
-        let keep_alive = request.keep_alive && node.readiness.state() != State::Draining;
+        let keep_alive = request.keep_alive && node.readiness.state() != ReadinessState::Draining;
         connection.answer(&request, &response, keep_alive).await?;
         drop(in_flight);
         // Pipelined requests never wait for the socket: yield, so that other tasks run.
@@ -101,7 +103,7 @@ struct HttpConnection<'a, S> {
 }
 
 enum Head {
-    Request(Box<Request>),
+    Request(Box<RequestHead>),
     Refused(Refusal),
     /// The client closed between two requests, or never sent one.
     Closed,
@@ -110,7 +112,7 @@ enum Head {
 /// The body did not arrive in time.
 struct BodyTimeout;
 
-impl<S: Socket> HttpConnection<'_, S> {
+impl<S: SharedSocket> HttpConnection<'_, S> {
     async fn head(&mut self, first: bool) -> io::Result<Head> {
         let limits = &self.node.limits;
         if !first && self.buffer.is_empty() {
@@ -138,11 +140,11 @@ impl<S: Socket> HttpConnection<'_, S> {
         let mut reader = HeadReader::default();
         loop {
             match reader.read(&self.buffer, &self.node.limits.head) {
-                Ok(Parsed::Complete { request, length }) => {
+                Ok(ParsedHead::Complete { request, length }) => {
                     self.buffer.drain(..length);
                     return Ok(Head::Request(Box::new(request)));
                 }
-                Ok(Parsed::Partial) => {}
+                Ok(ParsedHead::Partial) => {}
                 Err(refusal) => return Ok(Head::Refused(refusal)),
             }
             if self.read_some().await? == 0 {
@@ -170,7 +172,7 @@ impl<S: Socket> HttpConnection<'_, S> {
 
     /// Reads the body, even of a request that needs none, because the next request begins behind
     /// it.
-    async fn body(&mut self, request: &Request) -> io::Result<Result<Vec<u8>, BodyTimeout>> {
+    async fn body(&mut self, request: &RequestHead) -> io::Result<Result<Vec<u8>, BodyTimeout>> {
         let length = request.content_length as usize;
         let time = self.node.limits.head_timeout;
         let reading = async {
@@ -192,7 +194,7 @@ impl<S: Socket> HttpConnection<'_, S> {
     }
 
     /// The response to a request that is neither a call nor a WebSocket.
-    fn page(&self, request: &Request) -> Response {
+    fn page(&self, request: &RequestHead) -> Response {
         let is_check = [LIVE_PATH, READY_PATH].contains(&request.path.as_str());
         if self.listener_kind == ListenerKind::Backends && !is_check {
             let reason = "Nothing is here: this is the listener of the HTTP API.";
@@ -202,7 +204,7 @@ impl<S: Socket> HttpConnection<'_, S> {
     }
 
     /// The protocol of the path, if it is a WebSocket endpoint.
-    fn endpoint_of(&self, request: &Request) -> Option<Endpoint> {
+    fn endpoint_of(&self, request: &RequestHead) -> Option<Endpoint> {
         if self.listener_kind == ListenerKind::Backends {
             return None;
         }
@@ -211,7 +213,7 @@ impl<S: Socket> HttpConnection<'_, S> {
 
     async fn upgrade(
         mut self,
-        request: &Request,
+        request: &RequestHead,
         peer: SocketAddr,
         endpoint: Endpoint,
     ) -> io::Result<Option<Upgraded>> {
@@ -228,7 +230,7 @@ impl<S: Socket> HttpConnection<'_, S> {
             Err(refusal) => return self.refuse(refusal, request.method == Method::HEAD).await,
         };
         let state = self.node.readiness.state();
-        if state != State::Ready {
+        if state != ReadinessState::Ready {
             return self
                 .refuse(Refusal::unavailable(state.sentence(), RETRY_AFTER), false)
                 .await;
@@ -258,7 +260,7 @@ impl<S: Socket> HttpConnection<'_, S> {
     /// them.
     fn identify(
         &self,
-        request: &Request,
+        request: &RequestHead,
         endpoint: Endpoint,
     ) -> Result<Option<Arc<Identity>>, Refusal> {
         match endpoint {
@@ -272,7 +274,7 @@ impl<S: Socket> HttpConnection<'_, S> {
 
     async fn answer(
         &mut self,
-        request: &Request,
+        request: &RequestHead,
         response: &Response,
         keep_alive: bool,
     ) -> io::Result<()> {
@@ -303,7 +305,7 @@ impl<S: Socket> HttpConnection<'_, S> {
 
 fn health(node: &Node) -> Health {
     match node.readiness.state() {
-        State::Ready => Health::Ready,
+        ReadinessState::Ready => Health::Ready,
         state => Health::NotReady {
             reason: state.sentence().into(),
             retry_after: RETRY_AFTER,
@@ -313,7 +315,7 @@ fn health(node: &Node) -> Health {
 
 /// Answers a health check on a full node, so that it is not taken for a dead one, and refuses any
 /// other request.
-pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
+pub async fn serve_full<S: SharedSocket>(node: &Node, socket: S) -> io::Result<()> {
     let mut connection = HttpConnection {
         node,
         socket,
@@ -327,7 +329,7 @@ pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
             finish(connection.socket, FULL_TIMEOUT).await;
         }
         Ok(Ok(Head::Request(_) | Head::Refused(_))) | Err(_) => {
-            node.metrics.refused_total.count(Refused::Connections);
+            node.metrics.refused_total.count(RefusalCause::Connections);
             refuse_full(connection.socket, FULL_TIMEOUT).await;
         }
         Ok(Ok(Head::Closed)) => {}
@@ -337,16 +339,18 @@ pub async fn serve_full<S: Socket>(node: &Node, socket: S) -> io::Result<()> {
 }
 
 /// The metric label of a refusal.
-fn reason(refusal: &Refusal) -> Refused {
+fn reason(refusal: &Refusal) -> RefusalCause {
     match refusal.status {
-        StatusCode::SERVICE_UNAVAILABLE => Refused::NotReady,
-        StatusCode::TOO_MANY_REQUESTS => Refused::Address,
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => Refused::Head,
-        StatusCode::REQUEST_TIMEOUT => Refused::Timeout,
-        StatusCode::PAYLOAD_TOO_LARGE => Refused::Body,
-        StatusCode::FORBIDDEN => Refused::Origin,
-        StatusCode::UNAUTHORIZED => Refused::Token,
-        _ => Refused::Request,
+        StatusCode::SERVICE_UNAVAILABLE => RefusalCause::NotReady,
+        StatusCode::TOO_MANY_REQUESTS => RefusalCause::Address,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => {
+            RefusalCause::Head
+        }
+        StatusCode::REQUEST_TIMEOUT => RefusalCause::Timeout,
+        StatusCode::PAYLOAD_TOO_LARGE => RefusalCause::Body,
+        StatusCode::FORBIDDEN => RefusalCause::Origin,
+        StatusCode::UNAUTHORIZED => RefusalCause::Token,
+        _ => RefusalCause::Request,
     }
 }
 
@@ -356,18 +360,18 @@ fn too_many_connections() -> Refusal {
 }
 
 /// Refuses a connection above the limit of its address, before anything is read.
-pub async fn refuse_address<S: Socket>(node: &Node, socket: S) {
-    node.metrics.refused_total.count(Refused::Address);
+pub async fn refuse_address<S: SharedSocket>(node: &Node, socket: S) {
+    node.metrics.refused_total.count(RefusalCause::Address);
     refuse_socket(socket, too_many_connections(), node.limits.close_timeout).await;
 }
 
 /// Refuses a connection above the limit of the node, before anything is read.
-pub async fn refuse_full<S: Socket>(socket: S, time: Duration) {
+pub async fn refuse_full<S: SharedSocket>(socket: S, time: Duration) {
     let sentence = "this node is full; use another node or try again";
     refuse_socket(socket, Refusal::unavailable(sentence, RETRY_AFTER), time).await;
 }
 
-async fn refuse_socket<S: Socket>(mut socket: S, refusal: Refusal, time: Duration) {
+async fn refuse_socket<S: SharedSocket>(mut socket: S, refusal: Refusal, time: Duration) {
     let mut bytes = Vec::new();
     refusal.encode(&mut bytes, false);
     if let Ok(Ok(())) = runtime::timeout(time, socket.write_all(&bytes)).await {

@@ -7,7 +7,7 @@ mod fragments;
 mod ingress;
 mod rate;
 
-pub use addresses::{Addresses, Claim, TooMany};
+pub use addresses::{AddressPermit, Addresses, TooMany};
 pub use fragments::{Fragments, Seen};
-pub use ingress::{IngressLimits, IngressMeter, Verdict};
+pub use ingress::{IngressAction, IngressLimits, IngressMeter};
 pub use rate::{Bucket, Rate};

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::http::{LIVE_PATH, Method, READY_PATH, Request, Response, StatusCode};
+use crate::http::{LIVE_PATH, Method, READY_PATH, RequestHead, Response, StatusCode};
 
 /// Only the node's own scripts run; WebSockets may connect anywhere, since the page can use another
 /// node.
@@ -112,24 +112,24 @@ impl Assets {
     }
 }
 
-enum Page<'a> {
+enum PageMatch<'a> {
     Live,
     Ready,
     File(&'a Asset),
 }
 
 /// Whether a request is a health check, which even a full node answers.
-pub fn is_health_check(request: &Request) -> bool {
+pub fn is_health_check(request: &RequestHead) -> bool {
     matches!(request.path.as_str(), LIVE_PATH | READY_PATH)
 }
 
 /// Answers a request that is neither a WebSocket nor a call. The body of the answer to a HEAD is
 /// left out where the response is encoded.
-pub fn answer(request: &Request, assets: &Assets, health: &Health) -> Response {
+pub fn answer(request: &RequestHead, assets: &Assets, health: &Health) -> Response {
     let page = match request.path.as_str() {
-        LIVE_PATH => Some(Page::Live),
-        READY_PATH => Some(Page::Ready),
-        path => assets.find(path).map(Page::File),
+        LIVE_PATH => Some(PageMatch::Live),
+        READY_PATH => Some(PageMatch::Ready),
+        path => assets.find(path).map(PageMatch::File),
     };
     let is_read = matches!(request.method, Method::GET | Method::HEAD);
     match (page, is_read) {
@@ -137,9 +137,9 @@ pub fn answer(request: &Request, assets: &Assets, health: &Health) -> Response {
             StatusCode::NOT_FOUND,
             "Nothing is here: the chat page is at / .",
         ),
-        (Some(Page::Live), true) => check_passed(),
-        (Some(Page::Ready), true) => readiness(health),
-        (Some(Page::File(asset)), true) => file(request, asset),
+        (Some(PageMatch::Live), true) => check_passed(),
+        (Some(PageMatch::Ready), true) => readiness(health),
+        (Some(PageMatch::File(asset)), true) => file(request, asset),
         _ => Response::error(
             StatusCode::METHOD_NOT_ALLOWED,
             "Read this page with GET or HEAD.",
@@ -148,7 +148,7 @@ pub fn answer(request: &Request, assets: &Assets, health: &Health) -> Response {
     }
 }
 
-fn file(request: &Request, asset: &Asset) -> Response {
+fn file(request: &RequestHead, asset: &Asset) -> Response {
     let response = if is_current(request, &asset.etag) {
         Response::empty(StatusCode::NOT_MODIFIED)
     } else {
@@ -180,7 +180,7 @@ fn check_passed() -> Response {
 
 /// If-None-Match compares weakly (RFC 9110 section 13.1.2). Our tags hold no comma, so cutting at
 /// commas finds them.
-fn is_current(request: &Request, etag: &str) -> bool {
+fn is_current(request: &RequestHead, etag: &str) -> bool {
     request
         .elements("if-none-match")
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)

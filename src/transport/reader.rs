@@ -12,7 +12,7 @@ use async_tungstenite::tungstenite::{Error, Message};
 
 use super::codec::Codec;
 use super::throttled_reader::{ReadContext, ThrottledReader};
-use super::{Node, READ_BUFFER, Socket, linger};
+use super::{Node, READ_BUFFER, SharedSocket, linger};
 use crate::dispatcher::outbox::Outbox;
 use crate::dispatcher::{Event, Now, ReplyTo};
 use crate::model::id::SessionId;
@@ -26,7 +26,7 @@ use crate::protocol::{ClientRequest, CommandError, Reply, RequestId};
     clippy::manual_async_fn,
     reason = "an `async fn` stores its arguments twice, for as long as the connection lives"
 )]
-pub fn run<S: Socket, D: Decoder>(
+pub fn run<S: SharedSocket, D: Decoder>(
     node: Arc<Node>,
     session: SessionId,
     decoder: D,
@@ -94,7 +94,7 @@ impl ReadOutcome {
 
 impl Reader<'_> {
     /// Reads until the client closes (`None`) or must be disconnected.
-    fn read<S: Socket, D: Decoder>(
+    fn read<S: SharedSocket, D: Decoder>(
         &self,
         decoder: D,
         socket: S,
@@ -117,7 +117,7 @@ impl Reader<'_> {
         }
     }
 
-    fn poll_read<S: Socket, D: Decoder>(
+    fn poll_read<S: SharedSocket, D: Decoder>(
         &self,
         cx: &mut Context<'_>,
         input: &mut Input<'_, S, D>,
@@ -131,7 +131,7 @@ impl Reader<'_> {
     }
 
     /// Decodes the bytes read into requests, and sends what needs no dispatcher.
-    fn decode<S: Socket, D: Decoder>(
+    fn decode<S: SharedSocket, D: Decoder>(
         &self,
         input: &mut Input<'_, S, D>,
         bytes: &[u8],

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Counted, Node, Socket, Upgraded, start_session};
+use super::{Counted, Node, SharedSocket, Upgraded, start_session};
 use crate::protocol::Protocol;
 use crate::protocol::native::NativeDecoder;
 
@@ -30,7 +30,7 @@ pub(super) fn find(node: &Node, path: &str) -> Option<Endpoint> {
 }
 
 /// Starts a session with a new decoder of the protocol.
-pub(super) async fn start<S: Socket>(
+pub(super) async fn start<S: SharedSocket>(
     protocol: Protocol,
     node: &Arc<Node>,
     socket: S,

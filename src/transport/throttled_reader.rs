@@ -7,11 +7,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::{Node, READS_IN_A_ROW, Socket};
+use super::{Node, READS_IN_A_ROW, SharedSocket};
 use crate::dispatcher::outbox::Outbox;
 use crate::protocol::disconnect::Disconnect;
 use crate::runtime;
-use crate::transport::limits::{IngressMeter, Verdict};
+use crate::transport::limits::{IngressAction, IngressMeter};
 
 /// The least number of bytes that one read counts as: many small reads cost the node more than a
 /// few large ones.
@@ -39,7 +39,7 @@ pub(super) struct ThrottledReader<'a, S> {
     reads: u8,
 }
 
-impl<'a, S: Socket> ThrottledReader<'a, S> {
+impl<'a, S: SharedSocket> ThrottledReader<'a, S> {
     /// `rest` was read before, behind the request head, and is counted here.
     pub(super) fn new(context: &'a ReadContext<'a>, socket: S, rest: &[u8]) -> Self {
         let mut stream = Self {
@@ -99,9 +99,9 @@ impl<'a, S: Socket> ThrottledReader<'a, S> {
             .meter
             .charge(limits, commands.into(), bytes.into(), now)
         {
-            Verdict::Go => {}
-            Verdict::Pause(time) => self.pause(time),
-            Verdict::End(why) => self.verdict = self.verdict.or(Some(why)),
+            IngressAction::Go => {}
+            IngressAction::Pause(time) => self.pause(time),
+            IngressAction::End(why) => self.verdict = self.verdict.or(Some(why)),
         }
     }
 

@@ -10,13 +10,13 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use futures::AsyncWriteExt;
 
-use super::{Node, Socket};
+use super::{Node, SharedSocket};
 use crate::dispatcher::Event;
 use crate::dispatcher::outbox::{BATCH, Batch, Next, OutboxReader};
 use crate::model::id::SessionId;
 
 /// Writes until the outbox ends, with or without last bytes.
-pub fn run<S: Socket>(
+pub fn run<S: SharedSocket>(
     node: Arc<Node>,
     session: SessionId,
     socket: S,
@@ -61,7 +61,7 @@ struct Writer<S> {
     ended: bool,
 }
 
-impl<S: Socket> Writer<S> {
+impl<S: SharedSocket> Writer<S> {
     fn poll(&mut self, cx: &mut Context<'_>, node: &Arc<Node>) -> Poll<io::Result<()>> {
         loop {
             while usize::from(self.done) < self.batch.chunks.len() {

@@ -91,13 +91,13 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::model::id::RoomName;
-    use crate::model::webhook_event::{CLAIM, Change};
+    use crate::model::webhook_event::{CLAIM, RoomChange};
     use crate::webhooks::post;
 
     fn events(times: std::ops::Range<u64>) -> Vec<WebhookEvent> {
         let event = |time| WebhookEvent {
             id: WebhookEventId { time, number: 0 },
-            change: Change::Occupied,
+            change: RoomChange::Occupied,
             room: RoomName::new("r").unwrap(),
         };
         times.map(event).collect()

@@ -12,9 +12,9 @@ pub const HEADER: &str = "switchboard-signature";
 
 /// The secret, ready for use. `Debug` does not show it.
 #[derive(Clone, Debug)]
-pub struct Key(hmac::Key);
+pub struct SigningKey(hmac::Key);
 
-impl Key {
+impl SigningKey {
     pub fn new(secret: &Secret<Vec<u8>>) -> Self {
         Self(hmac::Key::new(HMAC_SHA256, secret.expose()))
     }
@@ -42,7 +42,7 @@ mod tests {
     fn signature_equals_the_one_of_openssl() {
         // printf '1764000000.{"a":1}' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
         let expected = "020c626f1ccd9fdc1fb78034d6735bdca794ce2de3efea76942a018a08ac78bc";
-        let key = Key::new(&Secret::new(b"0123456789abcdef0123456789abcdef".to_vec()));
+        let key = SigningKey::new(&Secret::new(b"0123456789abcdef0123456789abcdef".to_vec()));
         let signed = key.sign(1_764_000_000, r#"{"a":1}"#);
         assert_eq!(signed, format!("t=1764000000,v1={expected}"));
         assert!(!format!("{key:?}").contains("0123"));

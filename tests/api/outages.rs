@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::dispatcher::{Event, ReplyTo};
-use switchboard::metrics::Refused;
+use switchboard::metrics::RefusalCause;
 use switchboard::model::id::RoomName;
 use switchboard::protocol::Reply;
 use switchboard::runtime::{self, Listener};
@@ -170,7 +170,7 @@ fn calls_up_to_the_limit_are_carried_out_and_one_more_is_refused_at_once() {
         );
         assert_eq!(answer.json()["code"], "unavailable");
         let counted = (
-            metrics.refused_total.get(Refused::Calls),
+            metrics.refused_total.get(RefusalCause::Calls),
             metrics.calls_open.get(),
         );
         assert_eq!(counted, (1, 2));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::broker::{BrokerEvent, ClusterRequest, Connected, Refused, Request};
 use switchboard::model::cluster_query::{
-    ClusterQuery, Connection, Connections, Count, Kind, QueryResult, Rooms,
+    ClusterQuery, Connection, ConnectionPage, QueryResult, RoomCount, RoomKind, RoomPage,
 };
 use switchboard::model::id::{Incarnation, Position, SessionId};
 use switchboard::model::publication::Sender;
@@ -33,17 +33,17 @@ impl BrokerNode {
         })
     }
 
-    fn count(&mut self, room: &str) -> (Count, Option<Position>) {
+    fn count(&mut self, room: &str) -> (RoomCount, Option<Position>) {
         match self.try_find(ClusterQuery::Room(name(room))) {
             Ok(QueryResult::Room(count, position)) => (count, position),
             other => panic!("{other:?}"),
         }
     }
 
-    fn page(&mut self, prefix: &str, after: &str, limit: usize) -> Rooms {
+    fn page(&mut self, prefix: &str, after: &str, limit: usize) -> RoomPage {
         let prefix = (!prefix.is_empty()).then(|| name(prefix));
         let query = ClusterQuery::Rooms {
-            kind: prefix.as_ref().map_or(Kind::Chosen, Kind::of),
+            kind: prefix.as_ref().map_or(RoomKind::Chosen, RoomKind::of),
             prefix,
             after: (!after.is_empty()).then(|| name(after)),
             limit,
@@ -54,7 +54,7 @@ impl BrokerNode {
         }
     }
 
-    fn connections(&mut self, of: &str, after: Option<Sender>, limit: usize) -> Connections {
+    fn connections(&mut self, of: &str, after: Option<Sender>, limit: usize) -> ConnectionPage {
         let user = user(of);
         let query = ClusterQuery::Connections { user, after, limit };
         match self.try_find(query) {
@@ -103,8 +103,8 @@ fn until(wanted: &str, mut is: impl FnMut() -> String) {
 }
 
 /// As `lobby 3=2+1`: connections in all, users, connections without a name.
-fn counted(count: &Count) -> String {
-    let Count {
+fn counted(count: &RoomCount) -> String {
+    let RoomCount {
         room,
         connections,
         users,
@@ -113,12 +113,12 @@ fn counted(count: &Count) -> String {
     format!("{room} {connections}={users}+{anonymous}")
 }
 
-fn rooms(page: &Rooms) -> String {
+fn rooms(page: &RoomPage) -> String {
     let words: Vec<_> = page.rooms.iter().map(counted).collect();
     words.join(", ")
 }
 
-fn named(page: &Connections) -> String {
+fn named(page: &ConnectionPage) -> String {
     let names: Vec<_> = page
         .connections
         .iter()
@@ -164,7 +164,7 @@ fn room_count_has_all_connections_and_the_position(world: World) {
 
 fn rooms_are_listed_while_they_have_members(world: World) {
     let (mut a, mut b) = (world.node(), world.node());
-    assert_eq!(a.page("", "", 1000), Rooms::default());
+    assert_eq!(a.page("", "", 1000), RoomPage::default());
     a.here("lobby", "ada", 1);
     b.here("lobby", "bob", 2);
     b.here("tea", "", 1);
@@ -189,7 +189,7 @@ fn rooms_come_in_pages_by_the_order_of_names(world: World) {
     for room in ["b", "a.1", "a", "a-1", "B", "a.2", "a_", "a.", "c"] {
         node.here(room, "ada", 1);
     }
-    let names = |page: &Rooms| {
+    let names = |page: &RoomPage| {
         let names: Vec<_> = page.rooms.iter().map(|it| it.room.to_string()).collect();
         (names.join(" "), page.more)
     };
@@ -340,7 +340,7 @@ fn emptied_redis_is_queried_only_after_it_is_filled_again() {
     for node in [&mut a, &mut b] {
         // Every answer is complete: the query waits until the data are filled again.
         let answer = node.try_find(ClusterQuery::Rooms {
-            kind: Kind::Chosen,
+            kind: RoomKind::Chosen,
             prefix: None,
             after: None,
             limit: 9,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::broker::redis::wire::Format;
 use switchboard::broker::{BrokerEvent, Range, Refused};
-use switchboard::model::readiness::State;
+use switchboard::model::readiness::ReadinessState;
 
 use super::node::{BrokerNode, SHORT_LEASE, offsets};
 use crate::support::redis_server::RedisServer;
@@ -34,7 +34,7 @@ fn until_written(server: &RedisServer, node: &mut BrokerNode, format: char) {
     }
 }
 
-fn until_state(node: &BrokerNode, state: State) {
+fn until_state(node: &BrokerNode, state: ReadinessState) {
     let start = Instant::now();
     while node.readiness.state() != state {
         assert!(start.elapsed() < DEADLINE, "{:?}", node.readiness.state());
@@ -117,14 +117,14 @@ fn entry_in_a_newer_format_ends_the_page_and_makes_the_node_not_ready_until_it_i
     assert_eq!((offsets(&page), page.top.offset), (vec![2], 4));
     assert_eq!(
         old.readiness.state(),
-        State::Ready,
+        ReadinessState::Ready,
         "what it needed was there"
     );
     let mut at = stands;
     at.offset = 2;
     let read = |old: &mut BrokerNode| old.try_read("lobby", Range::After(at), 10).map(|_| ());
     assert_eq!(read(&mut old), Err(Refused::Newer));
-    until_state(&old, State::Unreadable);
+    until_state(&old, ReadinessState::Unreadable);
     let newest = old.try_read("lobby", Range::Before(None), 10);
     assert_eq!(
         newest.map(|_| ()),
@@ -134,7 +134,7 @@ fn entry_in_a_newer_format_ends_the_page_and_makes_the_node_not_ready_until_it_i
     assert_eq!(old.metrics.junk_total.get(), 0);
     // Repeated reads return the same, and a node that supports the format reads everything.
     assert_eq!(read(&mut old), Err(Refused::Newer));
-    assert_eq!(old.readiness.state(), State::Unreadable);
+    assert_eq!(old.readiness.state(), ReadinessState::Unreadable);
     let mut new = node(&server, 2);
     let page = new.read("lobby", Range::After(stands), 10);
     assert_eq!(offsets(&page), [2, 3, 4]);
@@ -142,7 +142,7 @@ fn entry_in_a_newer_format_ends_the_page_and_makes_the_node_not_ready_until_it_i
     server.query::<()>(&["XTRIM", "sb:{lobby}:log", "MINID", "4"]);
     let page = old.read("lobby", Range::After(at), 10);
     assert_eq!((page.first, offsets(&page)), (4, vec![4]));
-    until_state(&old, State::Ready);
+    until_state(&old, ReadinessState::Ready);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn members_in_a_newer_format_are_neither_left_out_nor_overwritten() {
     server.query::<()>(&["ZADD", "sb:{lobby}:names", "0", "ada"]);
     let refused = old.try_members("lobby", None, 10);
     assert_eq!(refused.map(|_| ()), Err(Refused::Newer));
-    until_state(&old, State::Unreadable);
+    until_state(&old, ReadinessState::Unreadable);
     old.here("lobby", "ada", 1);
     // Other rooms are not affected.
     old.here("elsewhere", "ada", 1);
@@ -185,7 +185,7 @@ fn members_in_a_newer_format_are_neither_left_out_nor_overwritten() {
     assert_eq!(kept, field);
     server.query::<()>(&["HDEL", "sb:{lobby}:here", "ada"]);
     old.until_members("lobby", "ada:1 bob:1");
-    until_state(&old, State::Ready);
+    until_state(&old, ReadinessState::Ready);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use switchboard::broker::{
 };
 use switchboard::metrics::Metrics;
 use switchboard::model::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
-use switchboard::model::readiness::{Readiness, State};
+use switchboard::model::readiness::{Readiness, ReadinessState};
 use switchboard::model::retention::Retention;
 
 use crate::support::redis_server::RedisServer;
@@ -142,7 +142,7 @@ impl BrokerNode {
     /// Waits until the node is ready, or not ready.
     pub fn until_ready(&self, wanted: bool, within: Duration) {
         let start = Instant::now();
-        while (self.readiness.state() == State::Ready) != wanted {
+        while (self.readiness.state() == ReadinessState::Ready) != wanted {
             assert!(
                 start.elapsed() < within,
                 "ready is not {wanted} after {within:?}"

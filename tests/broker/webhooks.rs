@@ -7,7 +7,9 @@ use switchboard::broker::redis::RedisSettings;
 use switchboard::broker::{Request, SetPresence};
 use switchboard::model::id::UserName;
 use switchboard::model::pattern::Pattern;
-use switchboard::model::webhook_event::{ClaimMode, Claimed, Wanted, WebhookEvent, WebhookPoll};
+use switchboard::model::webhook_event::{
+    ClaimMode, ClaimedEvents, WebhookEvent, WebhookPoll, WebhookSubscription,
+};
 
 use super::node::{BrokerNode, World, name, settings};
 use crate::support::DEADLINE;
@@ -17,15 +19,15 @@ use crate::support::redis_server::RedisServer;
 struct Deliverer(flume::Sender<WebhookPoll>);
 
 /// Returns a deliverer and the settings for its node.
-fn deliverer(rooms: &[&str]) -> (Deliverer, Wanted) {
+fn deliverer(rooms: &[&str]) -> (Deliverer, WebhookSubscription) {
     let (asking, polls) = flume::bounded(1);
     let rooms = rooms.iter().filter_map(|text| Pattern::new(text)).collect();
-    (Deliverer(asking), Wanted { rooms, polls })
+    (Deliverer(asking), WebhookSubscription { rooms, polls })
 }
 
 impl Deliverer {
     /// Repeats the request until it is answered.
-    fn ask(&self, done: &[WebhookEvent], mode: ClaimMode) -> Claimed {
+    fn ask(&self, done: &[WebhookEvent], mode: ClaimMode) -> ClaimedEvents {
         let start = Instant::now();
         loop {
             let (answer, answered) = flume::bounded(1);
@@ -46,8 +48,8 @@ impl Deliverer {
         while events.len() < count {
             assert!(start.elapsed() < 2 * DEADLINE, "only {events:?}");
             let turn = self.ask(&[], ClaimMode::Take);
-            self.ask(&turn.held, ClaimMode::Keep);
-            events.extend(turn.held);
+            self.ask(&turn.events, ClaimMode::Keep);
+            events.extend(turn.events);
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(events.is_sorted_by_key(|event| event.id), "{events:?}");
@@ -77,7 +79,7 @@ fn room_events_follow_its_first_and_its_last_connection(world: World) {
     let (deliverer, wanted) = deliverer(&["lobby", "@*"]);
     let first = world.node_with(|settings| settings.webhooks = Some(wanted.clone()));
     let second = world.node_with(|settings| {
-        settings.webhooks = Some(Wanted {
+        settings.webhooks = Some(WebhookSubscription {
             rooms: wanted.rooms.clone(),
             polls: flume::bounded(1).1,
         });
@@ -97,7 +99,10 @@ fn room_events_follow_its_first_and_its_last_connection(world: World) {
     assert_eq!(deliverer.receive(1), ["vacated lobby"]);
     here(&second, "lobby", "", 1);
     assert_eq!(deliverer.receive(1), ["occupied lobby"]);
-    assert_eq!(deliverer.ask(&[], ClaimMode::Take), Claimed::default());
+    assert_eq!(
+        deliverer.ask(&[], ClaimMode::Take),
+        ClaimedEvents::default()
+    );
 }
 
 fn held_events_are_repeated_until_done_or_released(world: World) {
@@ -107,7 +112,7 @@ fn held_events_are_repeated_until_done_or_released(world: World) {
     let start = Instant::now();
     let first = loop {
         let turn = deliverer.ask(&[], ClaimMode::Take);
-        if !turn.held.is_empty() {
+        if !turn.events.is_empty() {
             break turn;
         }
         assert!(start.elapsed() < DEADLINE);
@@ -116,12 +121,15 @@ fn held_events_are_repeated_until_done_or_released(world: World) {
     // However long the second event takes to arrive.
     assert_eq!(deliverer.ask(&[], ClaimMode::Take), first);
     assert_eq!(deliverer.ask(&[], ClaimMode::Keep), first);
-    assert_eq!(deliverer.ask(&[], ClaimMode::Leave), Claimed::default());
-    let again = deliverer.ask(&[], ClaimMode::Take);
-    assert_eq!(again.held[0], first.held[0], "the same id");
     assert_eq!(
-        deliverer.ask(&again.held, ClaimMode::Keep),
-        Claimed::default()
+        deliverer.ask(&[], ClaimMode::Leave),
+        ClaimedEvents::default()
+    );
+    let again = deliverer.ask(&[], ClaimMode::Take);
+    assert_eq!(again.events[0], first.events[0], "the same id");
+    assert_eq!(
+        deliverer.ask(&again.events, ClaimMode::Keep),
+        ClaimedEvents::default()
     );
 }
 
@@ -167,7 +175,7 @@ mod over_redis {
     #[test]
     fn rooms_of_a_node_that_died_are_vacated_once() {
         let server = RedisServer::start();
-        let node = |wanted: Option<Wanted>| {
+        let node = |wanted: Option<WebhookSubscription>| {
             let redis = RedisSettings {
                 addresses: vec![server.url().parse().expect("an address")],
                 prefix: "sb".into(),
@@ -181,7 +189,7 @@ mod over_redis {
         let (deliverer, wanted) = deliverer(&[]);
         let silent = || {
             let (polls, rooms) = (flume::bounded(1).1, Vec::new());
-            Some(Wanted { rooms, polls })
+            Some(WebhookSubscription { rooms, polls })
         };
         let survivors = [node(Some(wanted)), node(silent())];
         let dead = node(silent());

@@ -10,7 +10,7 @@ use switchboard::broker::redis::wire::Format;
 use switchboard::broker::{
     BrokerEvent, ClusterRequest, MembersQuery, MembersRequest, Publish, PublishRequest, Range, Read,
 };
-use switchboard::model::cluster_query::{ClusterQuery, Kind, QueryResult};
+use switchboard::model::cluster_query::{ClusterQuery, QueryResult, RoomKind};
 use switchboard::model::id::{Epoch, Position, RoomName, Ticket, UserName};
 
 pub fn any_answer(input: &[u8]) {
@@ -51,7 +51,7 @@ pub fn any_answer(input: &[u8]) {
         RedisRequest::Probe,
         query(ClusterQuery::Room(room.clone())),
         query(ClusterQuery::Rooms {
-            kind: Kind::Chosen,
+            kind: RoomKind::Chosen,
             prefix: None,
             after: None,
             limit: 10,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::io::{AsyncRead, AsyncWrite};
 use switchboard::dispatcher::Event;
 use switchboard::runtime;
-use switchboard::transport::{Counted, ListenerKind, Socket, serve};
+use switchboard::transport::{Counted, ListenerKind, SharedSocket, serve};
 
 use crate::bare_node::node_of;
 
@@ -146,6 +146,6 @@ impl AsyncWrite for Wire {
     }
 }
 
-impl Socket for Wire {
+impl SharedSocket for Wire {
     fn shutdown(&self) {}
 }

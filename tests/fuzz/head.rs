@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use switchboard::http::{
-    HeadLimits, HeadReader, Method, Parsed, Request, client_address, parse_head,
+    HeadLimits, HeadReader, Method, ParsedHead, RequestHead, client_address, parse_head,
 };
 use switchboard::transport::handshake::{self, Rules};
 
@@ -21,19 +21,19 @@ pub fn any_head_in_any_pieces(input: &[u8]) {
     };
     let whole = parse_head(bytes, &limits);
     let mut reader = HeadReader::default();
-    let mut verdict = Ok(Parsed::Partial);
+    let mut verdict = Ok(ParsedHead::Partial);
     let step = usize::from(piece).max(1);
     let mut ends = (0..bytes.len()).step_by(step).skip(1).chain([bytes.len()]);
-    while let (Ok(Parsed::Partial), Some(end)) = (&verdict, ends.next()) {
+    while let (Ok(ParsedHead::Partial), Some(end)) = (&verdict, ends.next()) {
         verdict = reader.read(&bytes[..end], &limits);
     }
     assert_eq!(verdict, whole);
     match whole {
-        Ok(Parsed::Complete { request, length }) => {
+        Ok(ParsedHead::Complete { request, length }) => {
             assert!(bytes[..length].ends_with(b"\r\n\r\n"));
             expect_plain(&request, &limits);
         }
-        Ok(Parsed::Partial) => assert!(bytes.len() < limits.bytes),
+        Ok(ParsedHead::Partial) => assert!(bytes.len() < limits.bytes),
         Err(refusal) => {
             let mut answer = Vec::new();
             refusal.encode(&mut answer, false);
@@ -42,7 +42,7 @@ pub fn any_head_in_any_pieces(input: &[u8]) {
     }
 }
 
-fn expect_plain(request: &Request, limits: &HeadLimits) {
+fn expect_plain(request: &RequestHead, limits: &HeadLimits) {
     assert!(request.path.starts_with('/') && !request.path.contains(['\\', '\0', '\r', '\n']));
     assert!(
         request

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use switchboard::metrics::Refused;
+use switchboard::metrics::RefusalCause;
 
 use crate::support::frames::{FrameClient, upgrade};
 use crate::support::http::{Answer, HttpClient};
@@ -45,7 +45,7 @@ fn eleventh_connection_of_an_address_behind_a_proxy_is_refused() {
             caller.expect_end().await;
         }
         let refused = &node.server().metrics().refused_total;
-        assert_eq!(refused.get(Refused::Address), 3);
+        assert_eq!(refused.get(RefusalCause::Address), 3);
         let (_other, answer) = shake(&node, "203.0.113.8").await;
         assert_eq!(answer.status, 101);
         // The proxy's own connections count for no client, so they are not limited.
@@ -111,6 +111,6 @@ fn addresses_in_open_mode_are_limited_only_when_configured() {
             metrics.connections_total.get() == 1100
         })
         .await;
-        assert_eq!(metrics.refused_total.get(Refused::Address), 0);
+        assert_eq!(metrics.refused_total.get(RefusalCause::Address), 0);
     });
 }

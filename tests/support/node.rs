@@ -6,7 +6,7 @@ use switchboard::config::Config;
 use switchboard::server::{self, Server};
 
 use super::{TestClient, eventually, within};
-use switchboard::model::readiness::State;
+use switchboard::model::readiness::ReadinessState;
 
 /// A node that ends without ceremony when it is dropped, or with [`TestNode::drain`].
 pub struct TestNode {
@@ -33,7 +33,10 @@ impl TestNode {
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let node = Self::unready(change);
         let readiness = node.server().readiness().clone();
-        eventually("the node is ready", || readiness.state() == State::Ready).await;
+        eventually("the node is ready", || {
+            readiness.state() == ReadinessState::Ready
+        })
+        .await;
         node
     }
 

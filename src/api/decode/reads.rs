@@ -2,7 +2,7 @@
 
 use super::{ApiRequest, bad, no_query, one, parameters, room, session};
 use crate::api::Call;
-use crate::model::cluster_query::{ClusterQuery, Kind, PAGE_DEFAULT, PAGE_LIMIT};
+use crate::model::cluster_query::{ClusterQuery, PAGE_DEFAULT, PAGE_LIMIT, RoomKind};
 use crate::model::id::{RoomName, UserName};
 use crate::model::member::MembersQuery;
 use crate::model::publication::{HistoryQuery, MAX_OFFSET};
@@ -45,7 +45,7 @@ pub fn rooms(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let [prefix, after, limit] = parameters(request, ["prefix", "after", "limit"], what)?;
     let prefix = prefix.as_deref().map(room).transpose()?;
     query(ClusterQuery::Rooms {
-        kind: prefix.as_ref().map_or(Kind::Chosen, Kind::of),
+        kind: prefix.as_ref().map_or(RoomKind::Chosen, RoomKind::of),
         prefix,
         after: after.as_deref().map(RoomName::new).transpose()?,
         limit: limited(limit.as_deref(), PAGE_DEFAULT, PAGE_LIMIT)?,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{GET, POST, api_request, body};
 use crate::api::*;
 use crate::http::{Method, Response};
-use crate::model::cluster_query::{Connection, Connections, Count, QueryResult, Rooms};
+use crate::model::cluster_query::{Connection, ConnectionPage, QueryResult, RoomCount, RoomPage};
 use crate::model::id::{Epoch, Position, RoomName, UserName};
 use crate::model::publication::Sender;
 use crate::protocol::Code;
@@ -139,7 +139,7 @@ fn encoded(result: &QueryResult) -> Value {
 
 #[test]
 fn query_results_omit_unknown_fields() {
-    let count = |room: &str, anonymous| Count {
+    let count = |room: &str, anonymous| RoomCount {
         room: RoomName::new(room).unwrap(),
         connections: 3,
         users: 2,
@@ -158,14 +158,14 @@ fn query_results_omit_unknown_fields() {
         here
     );
 
-    let page = Rooms {
+    let page = RoomPage {
         rooms: vec![count("lobby", 1), count("tea", 0)],
         more: true,
     };
     let tea = json!({"room": "tea", "connections": 3, "users": 2, "anonymous": 0});
     let wanted = json!({"rooms": [lobby, tea], "more": true});
     assert_eq!(encoded(&QueryResult::Rooms(page)), wanted);
-    let none = QueryResult::Rooms(Rooms::default());
+    let none = QueryResult::Rooms(RoomPage::default());
     assert_eq!(encoded(&none), json!({"rooms": [], "more": false}));
 
     let info: Box<serde_json::value::RawValue> = serde_json::from_str(r#"{"n":1}"#).unwrap();
@@ -174,7 +174,7 @@ fn query_results_omit_unknown_fields() {
         node: "a".into(),
         info,
     };
-    let page = Connections {
+    let page = ConnectionPage {
         user: UserName::new("ada").unwrap(),
         connections: vec![
             connection("713ea423d53a9559-1", Some(info.into())),

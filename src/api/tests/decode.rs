@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{DELETE, GET, POST, PUT, publishes, read};
 use crate::api::*;
 use crate::http::Method;
-use crate::model::cluster_query::{ClusterQuery, Kind};
+use crate::model::cluster_query::{ClusterQuery, RoomKind};
 use crate::model::control::{ControlAction, Cutoff};
 use crate::model::id::{RoomName, UserName};
 use crate::model::member::MembersQuery;
@@ -108,16 +108,16 @@ fn questions_for_the_whole_cluster_are_read_from_path_and_parameters() {
     for (path, query, wanted) in [
         ("/rooms/a", None, ClusterQuery::Room(room("a"))),
         ("/rooms/@ada", None, ClusterQuery::Room(room("@ada"))),
-        ("/rooms", None, rooms(Kind::Chosen, "", "", 100)),
+        ("/rooms", None, rooms(RoomKind::Chosen, "", "", 100)),
         (
             "/rooms",
             Some("prefix=a.&after=a.b&limit=1"),
-            rooms(Kind::Chosen, "a.", "a.b", 1),
+            rooms(RoomKind::Chosen, "a.", "a.b", 1),
         ),
         (
             "/rooms",
             Some("prefix=%40"),
-            rooms(Kind::Personal, "@", "", 100),
+            rooms(RoomKind::Personal, "@", "", 100),
         ),
         (of_ada, None, connections("", 100)),
         (of_ada, Some(behind), connections(session, 1000)),

@@ -3,12 +3,12 @@
 use super::KEY;
 use crate::api::{Gate, check_type};
 use crate::config::api_keys::{ApiKeys, ApiKeysError};
-use crate::http::{HeadLimits, Parsed, Refusal, Request, Response, parse_head};
+use crate::http::{HeadLimits, ParsedHead, Refusal, RequestHead, Response, parse_head};
 
-fn request(fields: &str) -> Request {
+fn request(fields: &str) -> RequestHead {
     let head = format!("POST /batch HTTP/1.1\r\n{fields}Content-Length: 0\r\n\r\n");
     match parse_head(head.as_bytes(), &HeadLimits::default()) {
-        Ok(Parsed::Complete { request, .. }) => request,
+        Ok(ParsedHead::Complete { request, .. }) => request,
         other => panic!("{other:?} for {fields}"),
     }
 }

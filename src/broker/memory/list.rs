@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::broker::{Change, Info, Member, MemberPage};
-use crate::model::cluster_query::{Connection, Count, Kind};
+use crate::model::cluster_query::{Connection, RoomCount, RoomKind};
 use crate::model::id::{RoomName, UserName};
 
 /// The list of a room over nodes `N`.
 #[derive(Debug)]
-pub struct List<N> {
+pub struct RoomMembers<N> {
     version: u64,
     users: BTreeMap<UserName, Vec<Part<N>>>,
     anonymous: Vec<(N, u32)>,
@@ -28,7 +28,7 @@ struct Part<N> {
     info: Option<Info>,
 }
 
-impl<N> Default for List<N> {
+impl<N> Default for RoomMembers<N> {
     fn default() -> Self {
         Self {
             version: 0,
@@ -40,7 +40,7 @@ impl<N> Default for List<N> {
     }
 }
 
-impl<N: Copy + PartialEq> List<N> {
+impl<N: Copy + PartialEq> RoomMembers<N> {
     /// Sets how many connections of a user a node has. A change gets the next version after `last`,
     /// which all lists share, so that no list repeats a version.
     pub fn set(
@@ -148,9 +148,9 @@ impl<N: Copy + PartialEq> List<N> {
     }
 
     /// The number of members and connections.
-    pub fn count(&self, room: RoomName) -> Count {
+    pub fn count(&self, room: RoomName) -> RoomCount {
         let anonymous = self.anonymous_count();
-        Count {
+        RoomCount {
             room,
             connections: self.connections + anonymous,
             users: self.users.len() as u64,
@@ -180,12 +180,12 @@ impl<N: Copy + PartialEq> List<N> {
 
 /// The rooms that have members.
 #[derive(Debug, Default)]
-pub struct Occupied(BTreeMap<Kind, BTreeSet<RoomName>>);
+pub struct Occupied(BTreeMap<RoomKind, BTreeSet<RoomName>>);
 
 impl Occupied {
     /// Adds or removes a room.
     pub fn set(&mut self, room: &RoomName, occupied: bool) {
-        let rooms = self.0.entry(Kind::of(room)).or_default();
+        let rooms = self.0.entry(RoomKind::of(room)).or_default();
         if occupied {
             rooms.insert(room.clone());
         } else {
@@ -196,7 +196,7 @@ impl Occupied {
     /// The rooms of a kind whose names begin with `prefix`, after `after`, in order.
     pub fn page<'a>(
         &'a self,
-        kind: Kind,
+        kind: RoomKind,
         prefix: Option<&'a RoomName>,
         after: Option<&'a RoomName>,
     ) -> impl Iterator<Item = &'a RoomName> {
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn user_is_one_member_over_all_nodes_and_shows_the_newest_info() {
-        let (mut list, mut last) = (List::default(), 0);
+        let (mut list, mut last) = (RoomMembers::default(), 0);
         let mut seen = Vec::new();
         for (node, connections, shown) in [
             (1, 1, r#"{"n":1}"#),
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn removed_node_takes_its_members_along_and_no_others() {
-        let (mut list, mut last) = (List::default(), 0);
+        let (mut list, mut last) = (RoomMembers::default(), 0);
         for (node, user) in [(1, "ada"), (1, "bob"), (2, "bob"), (2, "cy")] {
             list.set(node, Some(&name(user)), 1, None, &mut last);
         }

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::{Shared, unix_millis};
-use crate::broker::memory::list::List;
+use super::{StoreState, unix_millis};
+use crate::broker::memory::list::RoomMembers;
 use crate::broker::{BrokerEvent, Change, Connected, MemberPage, MembersQuery, SetPresence};
-use crate::model::cluster_query::{ClusterQuery, Connections, Count, QueryResult, Rooms};
+use crate::model::cluster_query::{ClusterQuery, ConnectionPage, QueryResult, RoomCount, RoomPage};
 use crate::model::id::RoomName;
 use crate::model::webhook_event;
 
-impl Shared {
+impl StoreState {
     pub(super) fn set_presence(&mut self, node: usize, presence: SetPresence, now: Instant) {
         let SetPresence {
             room: name,
@@ -65,7 +65,7 @@ impl Shared {
         let room = |name: &RoomName| self.rooms.get(name);
         let count = |name: &RoomName| match room(name) {
             Some(room) => room.list.count(name.clone()),
-            None => List::<usize>::default().count(name.clone()),
+            None => RoomMembers::<usize>::default().count(name.clone()),
         };
         match query {
             ClusterQuery::Room(name) => {
@@ -79,8 +79,8 @@ impl Shared {
             } => {
                 let rooms = self.occupied.page(*kind, prefix.as_ref(), after.as_ref());
                 let mut names = rooms.take(limit.saturating_add(1));
-                let rooms: Vec<Count> = names.by_ref().take(*limit).map(count).collect();
-                QueryResult::Rooms(Rooms {
+                let rooms: Vec<RoomCount> = names.by_ref().take(*limit).map(count).collect();
+                QueryResult::Rooms(RoomPage {
                     rooms,
                     more: names.next().is_some(),
                 })
@@ -91,7 +91,7 @@ impl Shared {
                 let (connections, count, more) = list.map_or_else(Default::default, |list| {
                     list.connections(after.as_deref(), *limit)
                 });
-                QueryResult::Connections(Connections {
+                QueryResult::Connections(ConnectionPage {
                     user: user.clone(),
                     connections,
                     count,
@@ -134,8 +134,8 @@ impl Shared {
     /// rooms and appends a webhook event.
     fn update_occupied(&mut self, room: &RoomName, was_empty: bool, is_empty: bool) {
         let change = match (was_empty, is_empty) {
-            (true, false) => webhook_event::Change::Occupied,
-            (false, true) => webhook_event::Change::Vacated,
+            (true, false) => webhook_event::RoomChange::Occupied,
+            (false, true) => webhook_event::RoomChange::Vacated,
             _ => return,
         };
         self.occupied.set(room, !is_empty);

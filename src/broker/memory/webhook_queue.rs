@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 
 use crate::model::id::RoomName;
 use crate::model::webhook_event::{
-    AGE, BATCH, Change, ClaimMode, Claimed, MEMORY_LENGTH, Wanted, WebhookEvent, WebhookEventId,
-    WebhookPoll,
+    AGE, BATCH, ClaimMode, ClaimedEvents, MEMORY_LENGTH, RoomChange, WebhookEvent, WebhookEventId,
+    WebhookPoll, WebhookSubscription,
 };
 
 /// Webhook events in order, bounded in length and age.
 #[derive(Debug)]
 pub struct WebhookQueue {
-    wanted: Option<Wanted>,
+    wanted: Option<WebhookSubscription>,
     events: VecDeque<WebhookEvent>,
     /// How many of the first were handed out and are not done.
     held: usize,
@@ -23,7 +23,7 @@ pub struct WebhookQueue {
 
 impl WebhookQueue {
     /// A queue that keeps the wanted events only.
-    pub fn new(wanted: Option<Wanted>) -> Self {
+    pub fn new(wanted: Option<WebhookSubscription>) -> Self {
         Self {
             wanted,
             events: VecDeque::new(),
@@ -34,7 +34,7 @@ impl WebhookQueue {
     }
 
     /// Appends a change of a room; `now` is in milliseconds since 1970.
-    pub fn append(&mut self, room: &RoomName, change: Change, now: u64) {
+    pub fn append(&mut self, room: &RoomName, change: RoomChange, now: u64) {
         let wanted = self.wanted.as_ref();
         if !wanted.is_some_and(|wanted| wanted.watches(room)) {
             return;
@@ -51,7 +51,7 @@ impl WebhookQueue {
     }
 
     /// Removes events that are done or too old, and returns the events to deliver.
-    pub fn turn(&mut self, poll: &WebhookPoll, now: u64) -> Claimed {
+    pub fn turn(&mut self, poll: &WebhookPoll, now: u64) -> ClaimedEvents {
         let mut left: Vec<WebhookEvent> = self.events.drain(..self.held).collect();
         left.retain(|event| !poll.done.contains(&event.id));
         self.held = left.len();
@@ -68,8 +68,8 @@ impl WebhookQueue {
             ClaimMode::Take | ClaimMode::Keep => {}
             ClaimMode::Leave => self.held = 0,
         }
-        Claimed {
-            held: self.events.iter().take(self.held).cloned().collect(),
+        ClaimedEvents {
+            events: self.events.iter().take(self.held).cloned().collect(),
             dropped: std::mem::take(&mut self.dropped),
         }
     }
@@ -89,7 +89,7 @@ mod tests {
     const NOW: u64 = 1_764_000_000_000;
 
     fn queue(rooms: &[&str]) -> WebhookQueue {
-        WebhookQueue::new(Some(Wanted {
+        WebhookQueue::new(Some(WebhookSubscription {
             rooms: rooms.iter().filter_map(|text| Pattern::new(text)).collect(),
             polls: flume::bounded(1).1,
         }))
@@ -111,23 +111,23 @@ mod tests {
     fn held_events_are_repeated_until_they_are_done() {
         let mut events = queue(&[]);
         for number in 0..BATCH + 2 {
-            events.append(&room(number), Change::Occupied, NOW);
+            events.append(&room(number), RoomChange::Occupied, NOW);
         }
         let first = events.turn(&poll(&[], ClaimMode::Take), NOW);
-        assert_eq!(first.held.len(), BATCH);
-        assert!(first.held.is_sorted_by_key(|event| event.id));
+        assert_eq!(first.events.len(), BATCH);
+        assert!(first.events.is_sorted_by_key(|event| event.id));
         assert_eq!(events.turn(&poll(&[], ClaimMode::Take), NOW), first);
-        let rest = events.turn(&poll(&first.held[1..], ClaimMode::Take), NOW);
-        assert_eq!(rest.held, first.held[..1]);
+        let rest = events.turn(&poll(&first.events[1..], ClaimMode::Take), NOW);
+        assert_eq!(rest.events, first.events[..1]);
         assert_eq!(
-            events.turn(&poll(&rest.held, ClaimMode::Keep), NOW),
-            Claimed::default()
+            events.turn(&poll(&rest.events, ClaimMode::Keep), NOW),
+            ClaimedEvents::default()
         );
         let second = events.turn(&poll(&[], ClaimMode::Take), NOW);
-        assert_eq!(second.held.len(), 2);
+        assert_eq!(second.events.len(), 2);
         assert_eq!(
             events.turn(&poll(&[], ClaimMode::Leave), NOW),
-            Claimed::default()
+            ClaimedEvents::default()
         );
         assert_eq!(events.turn(&poll(&[], ClaimMode::Take), NOW), second);
     }
@@ -135,17 +135,20 @@ mod tests {
     #[test]
     fn oldest_events_are_dropped_and_counted_once() {
         let mut events = queue(&[]);
-        events.append(&room(0), Change::Vacated, NOW);
-        assert_eq!(events.turn(&poll(&[], ClaimMode::Take), NOW).held.len(), 1);
+        events.append(&room(0), RoomChange::Vacated, NOW);
+        assert_eq!(
+            events.turn(&poll(&[], ClaimMode::Take), NOW).events.len(),
+            1
+        );
         for number in 1..MEMORY_LENGTH + 3 {
-            events.append(&room(number), Change::Vacated, NOW);
+            events.append(&room(number), RoomChange::Vacated, NOW);
         }
         let turn = events.turn(&poll(&[], ClaimMode::Take), NOW);
-        assert_eq!((turn.held[0].room.as_str(), turn.dropped), ("r3", 3));
+        assert_eq!((turn.events[0].room.as_str(), turn.dropped), ("r3", 3));
         assert_eq!(events.turn(&poll(&[], ClaimMode::Take), NOW).dropped, 0);
         let late = NOW + u64::try_from(AGE.as_millis()).unwrap() + 1;
         let late = events.turn(&poll(&[], ClaimMode::Take), late);
-        assert_eq!((late.held.len(), late.dropped), (0, MEMORY_LENGTH as u64));
+        assert_eq!((late.events.len(), late.dropped), (0, MEMORY_LENGTH as u64));
     }
 
     #[test]
@@ -153,11 +156,11 @@ mod tests {
         let mut wanted = queue(&["r1*"]);
         let mut disabled = WebhookQueue::new(None);
         for number in 0..20 {
-            wanted.append(&room(number), Change::Occupied, NOW);
-            disabled.append(&room(number), Change::Occupied, NOW);
+            wanted.append(&room(number), RoomChange::Occupied, NOW);
+            disabled.append(&room(number), RoomChange::Occupied, NOW);
         }
         let count =
-            |events: &mut WebhookQueue| events.turn(&poll(&[], ClaimMode::Take), NOW).held.len();
+            |events: &mut WebhookQueue| events.turn(&poll(&[], ClaimMode::Take), NOW).events.len();
         assert_eq!((count(&mut wanted), count(&mut disabled)), (11, 0));
     }
 }

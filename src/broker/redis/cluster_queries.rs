@@ -5,7 +5,7 @@ use redis::Value;
 use super::answers::{bytes, read_offset};
 use super::member_pages::read_list;
 use crate::broker::redis::wire;
-use crate::model::cluster_query::{ClusterQuery, Connections, Count, QueryResult, Rooms};
+use crate::model::cluster_query::{ClusterQuery, ConnectionPage, QueryResult, RoomCount, RoomPage};
 use crate::model::id::{Epoch, Position, RoomName};
 
 /// Reads the answer to a query, and how many of its entries were junk.
@@ -20,7 +20,7 @@ pub fn read(query: &ClusterQuery, answer: Value) -> Option<(QueryResult, usize)>
             let (list, junk) = read_list(parts, |field, _, json| {
                 wire::connection::decode(field, json).ok()
             })?;
-            let page = Connections {
+            let page = ConnectionPage {
                 user: user.clone(),
                 connections: list.entries,
                 count: list.count,
@@ -57,14 +57,14 @@ fn read_rooms(parts: &[Value]) -> Option<(QueryResult, usize)> {
         }
     }
     let more = read_offset(more)? > 0;
-    Some((QueryResult::Rooms(Rooms { rooms, more }), junk))
+    Some((QueryResult::Rooms(RoomPage { rooms, more }), junk))
 }
 
-fn read_count(room: RoomName, numbers: &[Value]) -> Option<Count> {
+fn read_count(room: RoomName, numbers: &[Value]) -> Option<RoomCount> {
     let [connections, users, anonymous] = numbers else {
         return None;
     };
-    Some(Count {
+    Some(RoomCount {
         room,
         connections: read_offset(connections)?,
         users: read_offset(users)?,
@@ -75,7 +75,7 @@ fn read_count(room: RoomName, numbers: &[Value]) -> Option<Count> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::cluster_query::Kind;
+    use crate::model::cluster_query::RoomKind;
     use crate::model::id::UserName;
 
     fn bulks(texts: &[&str]) -> Vec<Value> {
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn rooms_with_malformed_names_are_left_out_and_counted() {
         let query = ClusterQuery::Rooms {
-            kind: Kind::Chosen,
+            kind: RoomKind::Chosen,
             prefix: None,
             after: None,
             limit: 9,

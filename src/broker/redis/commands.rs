@@ -17,10 +17,10 @@ use crate::broker::redis::wire::{self, Format};
 use crate::broker::{
     KEY_TTL, META_TTL, MembersQuery, Publish, PublishRequest, Range, Read, Settings,
 };
-use crate::model::cluster_query::{ClusterQuery, Kind};
+use crate::model::cluster_query::{ClusterQuery, RoomKind};
 use crate::model::id::{Epoch, Incarnation, Position, RoomName};
 use crate::model::retention::Retention;
-use crate::model::webhook_event::{LENGTH, Wanted};
+use crate::model::webhook_event::{LENGTH, WebhookSubscription};
 
 /// How long the position of a room without publications is kept. Shorter than others, because any
 /// client can join rooms by the thousand.
@@ -51,7 +51,7 @@ pub struct Commands {
     node_topic: String,
     retention: Retention,
     /// The rooms whose changes between occupied and vacated are webhook events.
-    webhooks: Option<Wanted>,
+    webhooks: Option<WebhookSubscription>,
     /// The format in which publications are written.
     format: Format,
     /// Candidates for epochs; seeded by the operating system.
@@ -307,7 +307,7 @@ impl Commands {
         command.arg(if is_wanted { 6 } else { 4 });
         command.arg(&self.names.here(room)[..]);
         command.arg(self.names.live(room));
-        command.arg(self.names.occupied(Kind::of(room)));
+        command.arg(self.names.occupied(RoomKind::of(room)));
         if is_wanted {
             command.arg(&self.names.hooks()[..]);
         }

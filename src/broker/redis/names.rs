@@ -28,7 +28,7 @@
 use std::fmt::Write as _;
 
 use crate::broker::PublishKey;
-use crate::model::cluster_query::Kind;
+use crate::model::cluster_query::RoomKind;
 use crate::model::id::{Incarnation, RoomName};
 
 /// The names of one cluster.
@@ -104,11 +104,11 @@ impl Names {
 
     /// The occupied rooms. Each kind has its own set, so that a page of one kind need not skip the
     /// others.
-    pub fn occupied(&self, kind: Kind) -> String {
+    pub fn occupied(&self, kind: RoomKind) -> String {
         let rest = match kind {
-            Kind::Chosen => "",
-            Kind::Personal => ":@",
-            Kind::Server => ":$",
+            RoomKind::Chosen => "",
+            RoomKind::Personal => ":@",
+            RoomKind::Server => ":$",
         };
         format!("{}:rooms{rest}", self.keys)
     }

@@ -17,7 +17,8 @@ use crate::broker::redis::wire::{Format, WireError, split_version};
 use crate::metrics::Metrics;
 use crate::model::id::{Incarnation, RoomName};
 use crate::model::webhook_event::{
-    AGE, BATCH, CLAIM, Change, ClaimMode, Claimed, WebhookEvent, WebhookEventId, WebhookPoll,
+    AGE, BATCH, CLAIM, ClaimMode, ClaimedEvents, RoomChange, WebhookEvent, WebhookEventId,
+    WebhookPoll,
 };
 use crate::runtime;
 
@@ -147,7 +148,7 @@ impl WebhookStream {
         command
     }
 
-    fn read(&mut self, (dropped, entries): Answer) -> Claimed {
+    fn read(&mut self, (dropped, entries): Answer) -> ClaimedEvents {
         self.junk.clear();
         let mut held = Vec::with_capacity(entries.len());
         for (id, body) in entries {
@@ -172,7 +173,10 @@ impl WebhookStream {
             }
         }
         self.metrics.junk_total.add(self.junk.len() as u64);
-        Claimed { held, dropped }
+        ClaimedEvents {
+            events: held,
+            dropped,
+        }
     }
 
     /// Logs a failure, except a lost connection, which the reconnector logs.
@@ -213,13 +217,13 @@ fn judge(error: RedisError) -> Failure {
 }
 
 /// Reads `1 occupied ROOM` or `1 vacated ROOM`; the digit is the version of the format.
-fn decode(body: &[u8], newest: Format) -> Result<(Change, RoomName), WireError> {
+fn decode(body: &[u8], newest: Format) -> Result<(RoomChange, RoomName), WireError> {
     const JUNK: WireError = WireError::Malformed("no webhook event");
     let (_, body) = split_version(body, newest)?;
     let body = std::str::from_utf8(body).ok();
     let parts = body.and_then(|body| body.strip_prefix(' ')?.split_once(' '));
     let (name, room) = parts.ok_or(JUNK)?;
-    let change = [Change::Occupied, Change::Vacated]
+    let change = [RoomChange::Occupied, RoomChange::Vacated]
         .into_iter()
         .find(|change| change.name() == name)
         .ok_or(JUNK)?;
@@ -234,7 +238,7 @@ mod tests {
     fn entries_that_are_not_ours_are_refused() {
         let first = Format::FIRST;
         let (change, room) = decode(b"1 vacated @ada", first).unwrap();
-        assert_eq!((change, room.as_str()), (Change::Vacated, "@ada"));
+        assert_eq!((change, room.as_str()), (RoomChange::Vacated, "@ada"));
         let junk: [&[u8]; 6] = [
             b"",
             b"1 occupied",

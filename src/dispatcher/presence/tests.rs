@@ -335,7 +335,7 @@ fn members_query_is_answered_at_its_deadline_without_the_broker() {
 fn presence_events_off_sends_no_events_and_queries_the_broker() {
     let mut bench = Bench::new();
     let rooms = crate::model::pattern::Pattern::new("big*").unwrap();
-    let off = crate::model::pattern::Switch { rooms, on: false };
+    let off = crate::model::pattern::RoomSwitch { rooms, on: false };
     bench.dispatcher.turn.settings.presence.events.0.push(off);
     bench.member(1, "big", 0);
     assert!(bench.list_reads().is_empty(), "no list is read");

@@ -5,7 +5,7 @@ use super::identity::{holder, secured};
 use super::*;
 use crate::broker::redis::wire::change::decode_info;
 use crate::broker::{MemberPage, MembersQuery, MembersRequest, Refused};
-use crate::model::cluster_query::{ClusterQuery, Count, QueryResult};
+use crate::model::cluster_query::{ClusterQuery, QueryResult, RoomCount};
 use crate::model::identity::Identity;
 use crate::protocol::Code;
 
@@ -122,7 +122,7 @@ fn members_query_of_a_backend_is_answered_by_the_broker() {
 #[test]
 fn cluster_query_is_sent_to_the_broker_and_its_result_or_error_returned() {
     let mut bench = Bench::new();
-    let counted = |room: &str| Count {
+    let counted = |room: &str| RoomCount {
         room: name(room),
         connections: 3,
         users: 2,

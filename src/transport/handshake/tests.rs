@@ -2,20 +2,20 @@
 //! bytes of the 101.
 
 use super::*;
-use crate::http::{HeadLimits, Parsed, parse_head};
+use crate::http::{HeadLimits, ParsedHead, parse_head};
 
 #[path = "../../../tests/support/handshakes.rs"]
 mod handshakes;
 
-fn request(bytes: &[u8]) -> Request {
+fn request(bytes: &[u8]) -> RequestHead {
     match parse_head(bytes, &HeadLimits::default()) {
-        Ok(Parsed::Complete { request, .. }) => request,
+        Ok(ParsedHead::Complete { request, .. }) => request,
         other => panic!("{other:?} for {:?}", bytes.escape_ascii().to_string()),
     }
 }
 
 /// A good handshake to `host` with more fields.
-fn handshake(host: &str, fields: &str) -> Request {
+fn handshake(host: &str, fields: &str) -> RequestHead {
     let head = format!(
         "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts the connections of each address, up to a bound; a cheap handle of one table.
 #[derive(Clone, Debug)]
-pub struct Addresses(Arc<Table>);
+pub struct Addresses(Arc<AddressTable>);
 
 #[derive(Debug)]
-struct Table {
+struct AddressTable {
     most: usize,
     /// A lock, because connections begin and end in different tasks; it is held for one access to
     /// the map.
@@ -27,8 +27,8 @@ enum Subscriber {
 
 /// A permit for a connection of an address; dropping it returns the permit.
 #[derive(Debug)]
-pub struct Claim {
-    table: Arc<Table>,
+pub struct AddressPermit {
+    table: Arc<AddressTable>,
     subscriber: Subscriber,
 }
 
@@ -39,7 +39,7 @@ pub struct TooMany;
 impl Addresses {
     /// Of each address so many connections; `None`, which is no limit, for zero.
     pub fn new(most: usize) -> Option<Self> {
-        let table = || Table {
+        let table = || AddressTable {
             most,
             open: Mutex::default(),
         };
@@ -47,7 +47,7 @@ impl Addresses {
     }
 
     /// Acquires a permit for a connection of this address.
-    pub fn claim(&self, address: IpAddr) -> Result<Claim, TooMany> {
+    pub fn claim(&self, address: IpAddr) -> Result<AddressPermit, TooMany> {
         let subscriber = Subscriber::of(address);
         let mut open = self.0.lock();
         // Looked up first: a refusal leaves no entry.
@@ -56,7 +56,7 @@ impl Addresses {
             return Err(TooMany);
         }
         open.insert(subscriber, count + 1);
-        Ok(Claim {
+        Ok(AddressPermit {
             table: self.0.clone(),
             subscriber,
         })
@@ -72,14 +72,14 @@ impl Addresses {
     }
 }
 
-impl Table {
+impl AddressTable {
     fn lock(&self) -> MutexGuard<'_, HashMap<Subscriber, usize>> {
         // A panic of a holder leaves no inconsistent state.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Claim {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut open = self.table.lock();
         match open.get_mut(&self.subscriber) {
@@ -111,7 +111,7 @@ impl Subscriber {
 mod tests {
     use super::*;
 
-    fn claim(addresses: &Addresses, address: &str) -> Result<Claim, TooMany> {
+    fn claim(addresses: &Addresses, address: &str) -> Result<AddressPermit, TooMany> {
         addresses.claim(address.parse().unwrap())
     }
 

@@ -11,13 +11,13 @@ pub struct Fragments {
     left: u32,
     /// Frames of the current message; 0 between two messages.
     count: u32,
-    step: Step,
+    step: FrameStep,
     /// The current frame's first byte: FIN and opcode.
     first: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Step {
+enum FrameStep {
     #[default]
     First,
     /// The byte with the mask bit and the short length.
@@ -49,21 +49,21 @@ impl Fragments {
         let mut seen = Seen::default();
         while let Some((byte, rest)) = bytes.split_first() {
             match self.step {
-                Step::Payload => {
+                FrameStep::Payload => {
                     let skipped = bytes.len().min(self.left as usize);
                     self.left -= skipped as u32;
                     bytes = &bytes[skipped..];
                 }
-                Step::First => {
+                FrameStep::First => {
                     self.first = *byte;
-                    self.step = Step::Second;
+                    self.step = FrameStep::Second;
                     if byte & CONTROL == 0 {
                         self.count = self.count.saturating_add(1);
                         seen.most = seen.most.max(self.count);
                     }
                     bytes = rest;
                 }
-                Step::Second => {
+                FrameStep::Second => {
                     let masked = byte & MASKED != 0;
                     match byte & !MASKED {
                         126 => self.expect_length(2, masked),
@@ -72,17 +72,17 @@ impl Fragments {
                     }
                     bytes = rest;
                 }
-                Step::Length(more, masked) => {
+                FrameStep::Length(more, masked) => {
                     self.left = self.left.saturating_mul(256).saturating_add((*byte).into());
                     match more {
                         1 => self.expect_payload(self.left, masked),
-                        _ => self.step = Step::Length(more - 1, masked),
+                        _ => self.step = FrameStep::Length(more - 1, masked),
                     }
                     bytes = rest;
                 }
             }
-            if self.step == Step::Payload && self.left == 0 {
-                self.step = Step::First;
+            if self.step == FrameStep::Payload && self.left == 0 {
+                self.step = FrameStep::First;
                 seen.ended |= self.end_frame();
             }
         }
@@ -91,18 +91,18 @@ impl Fragments {
 
     /// Whether a message or a control frame has begun and not ended.
     pub fn is_under_way(&self) -> bool {
-        self.count > 0 || self.step != Step::First
+        self.count > 0 || self.step != FrameStep::First
     }
 
     fn expect_length(&mut self, bytes: u8, masked: Masked) {
         self.left = 0;
-        self.step = Step::Length(bytes, masked);
+        self.step = FrameStep::Length(bytes, masked);
     }
 
     fn expect_payload(&mut self, length: u32, masked: Masked) {
         let mask = if masked { MASK_BYTES } else { 0 };
         self.left = length.saturating_add(mask);
-        self.step = Step::Payload;
+        self.step = FrameStep::Payload;
     }
 
     /// Whether more than a frame ends: control frames may come between those of a message.

@@ -24,7 +24,7 @@ pub struct IngressLimits {
 
 /// The next step of the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum IngressAction {
     Go,
     /// Read nothing for so long.
     Pause(Duration),
@@ -76,9 +76,9 @@ impl IngressMeter {
         commands: u32,
         bytes: u32,
         now: u64,
-    ) -> Verdict {
+    ) -> IngressAction {
         if self.frames.is_under_way() && self.begun.at(now) >= limits.message_timeout {
-            return Verdict::End(Disconnect::Stalled);
+            return IngressAction::End(Disconnect::Stalled);
         }
         let wait = |bucket: &mut Bucket, rate: &Option<Rate>, units| match rate {
             Some(rate) => bucket.take(rate, units, now),
@@ -90,11 +90,11 @@ impl IngressMeter {
             bytes,
         ));
         if wait.is_zero() {
-            return Verdict::Go;
+            return IngressAction::Go;
         }
         match limits.rate_timeout.saturating_sub(self.over.at(now)) {
-            Duration::ZERO => Verdict::End(Disconnect::TooFast),
-            left => Verdict::Pause(wait.min(left)),
+            Duration::ZERO => IngressAction::End(Disconnect::TooFast),
+            left => IngressAction::Pause(wait.min(left)),
         }
     }
 
@@ -137,14 +137,14 @@ mod tests {
     }
 
     /// A client whose data never runs out: when it is disconnected, and how much was read of it.
-    fn flood(mut charge: impl FnMut(u64) -> Verdict) -> (u64, u64) {
+    fn flood(mut charge: impl FnMut(u64) -> IngressAction) -> (u64, u64) {
         let (mut now, mut turns) = (0, 0);
         loop {
             turns += 1;
             match charge(now) {
-                Verdict::Go => now += MILLI,
-                Verdict::Pause(time) => now += time.as_nanos() as u64,
-                Verdict::End(why) => {
+                IngressAction::Go => now += MILLI,
+                IngressAction::Pause(time) => now += time.as_nanos() as u64,
+                IngressAction::End(why) => {
                     assert_eq!(why, Disconnect::TooFast);
                     return (now / MILLI, turns);
                 }
@@ -159,7 +159,7 @@ mod tests {
         for second in 0..1000 {
             for tenth in 0..10 {
                 let now = (second * 1000 + tenth * 100) * MILLI;
-                assert_eq!(meter.charge(&limits, 10, 100, now), Verdict::Go);
+                assert_eq!(meter.charge(&limits, 10, 100, now), IngressAction::Go);
             }
         }
         let mut meter = IngressMeter::default();
@@ -182,8 +182,8 @@ mod tests {
             commands += 1;
             meter.caught_up();
             match meter.charge(&limits, 1, 1, now) {
-                Verdict::Go => now += MILLI,
-                Verdict::Pause(time) => now += time.as_nanos() as u64,
+                IngressAction::Go => now += MILLI,
+                IngressAction::Pause(time) => now += time.as_nanos() as u64,
                 end => panic!("{end:?}"),
             }
         }
@@ -195,9 +195,9 @@ mod tests {
         let limits = limits();
         let mut meter = IngressMeter::default();
         let pause = meter.charge(&limits, 1_000_000, 0, 0);
-        assert_eq!(pause, Verdict::Pause(Duration::from_secs(10)));
+        assert_eq!(pause, IngressAction::Pause(Duration::from_secs(10)));
         let ended = meter.charge(&limits, 1, 0, 10_000 * MILLI);
-        assert_eq!(ended, Verdict::End(Disconnect::TooFast));
+        assert_eq!(ended, IngressAction::End(Disconnect::TooFast));
     }
 
     #[test]
@@ -208,7 +208,10 @@ mod tests {
             ..limits()
         };
         let mut meter = IngressMeter::default();
-        assert_eq!(meter.charge(&limits, u32::MAX, u32::MAX, 0), Verdict::Go);
+        assert_eq!(
+            meter.charge(&limits, u32::MAX, u32::MAX, 0),
+            IngressAction::Go
+        );
         let [start, more] = [[0x01, 0x80, 0, 0, 0, 0], [0x00, 0x80, 0, 0, 0, 0]];
         for frame in [start, more, more] {
             assert_eq!(meter.follow(&limits, &frame), None);
@@ -226,14 +229,14 @@ mod tests {
             meter.follow(&limits, if tenth == 0 { &[0x81] } else { &[] });
             assert_eq!(
                 meter.charge(&limits, 0, 1, tenth * minute / 600),
-                Verdict::Go
+                IngressAction::Go
             );
         }
         let late = meter.charge(&limits, 0, 1, minute);
-        assert_eq!(late, Verdict::End(Disconnect::Stalled));
+        assert_eq!(late, IngressAction::End(Disconnect::Stalled));
         // Its end, and the beginning of the next one.
         meter.follow(&limits, &[0x80, 0, 0, 0, 0, 0x81]);
-        assert_eq!(meter.charge(&limits, 0, 1, minute), Verdict::Go);
+        assert_eq!(meter.charge(&limits, 0, 1, minute), IngressAction::Go);
     }
 
     #[test]

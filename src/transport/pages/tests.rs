@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::http::{HeadLimits, Parsed, parse_head};
+use crate::http::{HeadLimits, ParsedHead, parse_head};
 
 fn assets() -> Assets {
     Assets::from_files([
@@ -23,7 +23,7 @@ fn ask_with(method: &str, path: &str, field: &str, health: &Health) -> Response 
     };
     let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{length}{field}\r\n");
     match parse_head(head.as_bytes(), &HeadLimits::default()) {
-        Ok(Parsed::Complete { request, .. }) => answer(&request, &assets(), health),
+        Ok(ParsedHead::Complete { request, .. }) => answer(&request, &assets(), health),
         other => panic!("{other:?} for {head}"),
     }
 }

@@ -89,7 +89,7 @@ impl AsyncWrite for Silent {
     }
 }
 
-impl Socket for Silent {
+impl SharedSocket for Silent {
     fn shutdown(&self) {}
 }
 
