@@ -29,7 +29,10 @@ const PUBLISHES: u64 = u64::MAX - 1;
 const SUBSCRIPTION: u64 = u64::MAX - 2;
 
 /// As long as a node's.
-const WELCOME: &str = r#"{"type":"welcome","session":"0123456789abcdef-00001","node":"bench","user":null,"heartbeat":25}"#;
+const WELCOME: &str = concat!(
+    r#"{"type":"welcome","session":"0123456789abcdef-00001","node":"bench","#,
+    r#""user":null,"heartbeat":25}"#
+);
 const EPOCH: &str = "0123456789abc";
 const TIME: &str = "1764000000123";
 

@@ -92,8 +92,8 @@ impl TokenError {
             TokenError::Expired => "the token has expired; get a new one",
             TokenError::Early => "the token is not valid yet",
             TokenError::Future => {
-                "the token's `iat` is more than 5 seconds ahead of this server's clock; `iat` is in \
-                 seconds since 1970"
+                "the token's `iat` is more than 5 seconds ahead of this server's clock; \
+                 `iat` is in seconds since 1970"
             }
             TokenError::Lasting => {
                 "the token lives longer than this server allows; give it an earlier `exp`"

@@ -7,7 +7,7 @@
 //! ```text
 //!             ┌──────────────────────────────── one node ────────────────────────────────┐
 //!  socket ─▶ http ─▶ handshake ─▶ reader ──Event──▶ ┌────────────┐ ──Request──▶ ┌────────┐
-//!                                                   │ dispatcher │              │ broker │ ◀─▶ Redis
+//!                                                   │ dispatcher │              │ broker │◀▶ Redis
 //!  socket ◀──frames─── writer ◀──────outbox───────── └────────────┘ ◀─Event───── └────────┘
 //!            per connection: reader and writer         one per node             one per node
 //! ```
@@ -22,15 +22,15 @@
 //!
 //! | module | contains |
 //! |---|---|
-//! | [`model`] | the domain types: names, positions, publications, members, rights, retention, revocations |
+//! | [`model`] | the domain types: names, positions, publications, members, rights, revocations |
 //! | [`runtime`] | async-std and smol behind one interface, TLS; the only place that names either |
 //! | [`http`] | HTTP/1.1 as pure logic: heads, rules, targets, responses |
 //! | [`logger`] | the log on standard output |
-//! | [`protocol`] | commands, replies and pushes, close codes, and the JSON of clients in [`protocol::native`] |
+//! | [`protocol`] | commands, replies, pushes, close codes; the JSON of [`protocol::native`] |
 //! | [`config`] | options, their sources and their value types |
 //! | [`metrics`] | counters, histograms, the Prometheus text, the report of a node |
 //! | [`auth`] | tokens and claims |
-//! | [`broker`] | the interface to the log, to publish/subscribe and to presence; [`broker::memory`] and [`broker::redis`] |
+//! | [`broker`] | log, pub/sub and presence: the interface, [`broker::memory`], [`broker::redis`] |
 //! | [`presence`] | the members of rooms on this node, and the list over all nodes |
 //! | [`dispatcher`] | the single owner of sessions, rooms and positions |
 //! | [`api`] | the HTTP API: routes, requests, responses |

@@ -254,7 +254,10 @@ macro_rules! metrics {
                     figure(stringify!($name), concat!($($help),+), &self.$name),
                 )+];
                 let all = single.into_iter();
-                $( let all = all.chain(figures(stringify!($by), concat!($($by_help),+), &self.$by)); )+
+                $(
+                    let of = figures(stringify!($by), concat!($($by_help),+), &self.$by);
+                    let all = all.chain(of);
+                )+
                 all
             }
         }

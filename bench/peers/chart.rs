@@ -22,7 +22,8 @@ const LONGEST: f64 = 160.0;
 
 /// Of a node, of the limits, and of everyone else.
 const STYLE: &str = "\
-.back{fill:#ffffff}text{fill:#1f2933}.node{fill:#0b7285}.limit{fill:#ced4da}.peer{fill:#868e96}.strong{font-weight:600}\n\
+.back{fill:#ffffff}text{fill:#1f2933}.node{fill:#0b7285}.limit{fill:#ced4da}\
+.peer{fill:#868e96}.strong{font-weight:600}\n\
 @media (prefers-color-scheme:dark){\
 .back{fill:#0d1117}text{fill:#e6edf3}.node{fill:#22b8cf}.limit{fill:#3d444d}.peer{fill:#7d8590}}";
 
@@ -32,12 +33,14 @@ pub fn draw(names: &[&str], rows: &[&Row]) -> String {
     let height = HEAD + rows.len().div_ceil(COLUMNS) * panel + MARGIN;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-         font-family=\"system-ui, sans-serif\" font-size=\"12\" role=\"img\" aria-label=\"Peers compared: less is better\">\n\
+         font-family=\"system-ui, sans-serif\" font-size=\"12\" role=\"img\" \
+         aria-label=\"Peers compared: less is better\">\n\
          <style>{STYLE}</style>\n\
          <rect class=\"back\" width=\"{WIDTH}\" height=\"{height}\" rx=\"8\"/>\n\
-         <text class=\"strong\" x=\"{MARGIN}\" y=\"28\" font-size=\"15\">One core for the servers; less is better</text>\n\
-         <text x=\"{MARGIN}\" y=\"47\">Rooms × members. {} and {} are bare epoll servers that do nothing else. \
-         ~: neighbours were busy.</text>\n",
+         <text class=\"strong\" x=\"{MARGIN}\" y=\"28\" font-size=\"15\">\
+         One core for the servers; less is better</text>\n\
+         <text x=\"{MARGIN}\" y=\"47\">Rooms × members. {} and {} are bare epoll servers \
+         that do nothing else. ~: neighbours were busy.</text>\n",
         Kind::Plain.name(),
         Kind::Merging.name(),
     );
@@ -86,7 +89,8 @@ fn bar(svg: &mut String, name: &str, figure: Option<Figure>, greatest: f64, x: u
     line(
         svg,
         format_args!(
-            "<rect class=\"{of}\" x=\"{start}\" y=\"{bar_top}\" width=\"{long:.1}\" height=\"{thick}\"/>"
+            "<rect class=\"{of}\" x=\"{start}\" y=\"{bar_top}\" \
+             width=\"{long:.1}\" height=\"{thick}\"/>"
         ),
     );
     line(

@@ -90,7 +90,8 @@ impl Dialogue {
             Dialogue::SocketIo => format!(r#"42{id}["publish","{room}","{data}"]"#),
             // As long as a node's message, because members receive exactly this.
             Dialogue::Nchan => format!(
-                r#"{{"type":"message","room":"{room}","offset":{id},"time":1764000000123,"data":"{data}"}}"#
+                "{{\"type\":\"message\",\"room\":\"{room}\",\"offset\":{id},\
+                 \"time\":1764000000123,\"data\":\"{data}\"}}"
             ),
             Dialogue::Centrifugo => {
                 format!(r#"{{"id":{id},"publish":{{"channel":"{room}","data":"{data}"}}}}"#)

@@ -1,6 +1,6 @@
 //! What a token claims (RFC 7519 section 4.1): `sub` the user, `exp`, `nbf` and `iat` its times,
-//! `aud` and `iss`, and the private claims `rooms` (what the user may do, by patterns of room names) and
-//! `info` (what others may see of it).
+//! `aud` and `iss`, and the private claims `rooms` (what the user may do, by patterns of room
+//! names) and `info` (what others may see of it).
 
 use std::sync::Arc;
 

@@ -42,7 +42,8 @@ impl Auth {
         };
         if place == TokenPlace::Query && !verifier.in_query {
             return Err(refused(
-                "This server takes no token from the query: send it in a header or the first message.",
+                "This server takes no token from the query: send it in a header or the first \
+                 message.",
             ));
         }
         match verifier.verify(&token, now) {

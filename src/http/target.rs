@@ -24,7 +24,8 @@ pub(super) fn split(target: &str) -> Result<(String, Option<String>), Refusal> {
     let path = decode(raw).and_then(|path| String::from_utf8(path).ok());
     let Some(path) = path.filter(|_| query_is_clean) else {
         return Err(Refusal::bad_request(
-            "Escape bytes of the request target as %XX, UTF-8 in the path, and no control characters.",
+            "Escape bytes of the request target as %XX, UTF-8 in the path, and no control \
+             characters.",
         ));
     };
     let slashes = |text: &str| text.matches('/').count();

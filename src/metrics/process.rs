@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn names_with_brackets_and_spaces_shift_no_field() {
-        let text = "7 (a) b ( c) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 7 8 20 0 3 0 9001 111 222 18446744073709551615 1\n";
+        let text = "7 (a) b ( c) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 7 8 20 0 3 0 9001 111 222 \
+                    18446744073709551615 1\n";
         let stat = Stat::parse(text).unwrap();
         assert_eq!(
             (stat.cpu_ticks, stat.started_ticks, stat.resident_pages),

@@ -186,7 +186,8 @@ mod tests {
         assert_eq!(
             first,
             json!({
-                "node": "a", "incarnation": "00000000000000a1", "version": env!("CARGO_PKG_VERSION"),
+                "node": "a", "incarnation": "00000000000000a1",
+                "version": env!("CARGO_PKG_VERSION"),
                 "state": "ready", "uptime_s": 1, "connections": 5, "sessions": 4, "rooms": 2,
                 "messages_in_per_s": 2.0, "messages_out_per_s": 30.0, "delivery_p99_ms": 0.104,
                 "redis_round_trip_ms": 0.42, "resident_bytes": 4096,

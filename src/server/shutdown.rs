@@ -26,7 +26,8 @@ pub async fn run(server: Server, mut signals: impl Stream<Item = Signal> + Unpin
         Either::Left(_) => {}
         Either::Right(_) => {
             log::error!(
-                "the listener, the dispatcher, the broker or the webhooks have failed; the node ends"
+                "the listener, the dispatcher, the broker or the webhooks have failed; \
+                 the node ends"
             );
             return ExitCode::from(FAILED);
         }

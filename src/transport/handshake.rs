@@ -39,7 +39,8 @@ impl Accepted {
     /// The head of the 101. What follows it are frames.
     pub fn response(&self) -> Vec<u8> {
         let mut head = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {}\r\n",
             self.accept
         );
         if let Some(protocol) = self.protocol {

@@ -14,8 +14,10 @@ use crate::http::{LIVE_PATH, Method, READY_PATH, RequestHead, Response, StatusCo
 
 /// Only the node's own scripts run; WebSockets may connect anywhere, since the page can use another
 /// node.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; \
-                                       base-uri 'none'; form-action 'self'";
+const CONTENT_SECURITY_POLICY: &str = concat!(
+    "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; ",
+    "base-uri 'none'; form-action 'self'"
+);
 
 /// Whether this node accepts clients. That it is alive follows from any answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
-//! `docs/limits.md` against the code: every option that is a limit is listed with its default, every
-//! metric exists, and the table of close codes matches the code. The table of `docs/protocol.md` has
-//! the same codes.
+//! `docs/limits.md` against the code: every option that is a limit is listed with its default,
+//! every metric exists, and the table of close codes matches the code. The table of
+//! `docs/protocol.md` has the same codes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

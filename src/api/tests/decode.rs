@@ -62,7 +62,10 @@ fn many_rooms_share_one_datum_and_a_batch_keeps_its_order() {
     assert!(Arc::ptr_eq(&a.publication, &b.publication));
     assert_eq!((key_of(a), key_of(b)), (Some("k"), Some("k")));
 
-    let batch = r#"{"publishes":[{"room":"b","data":1},{"room":"a","data":2,"key":"k"},{"room":"b","data":3}]}"#;
+    let batch = concat!(
+        r#"{"publishes":[{"room":"b","data":1},{"room":"a","data":2,"key":"k"},"#,
+        r#"{"room":"b","data":3}]}"#
+    );
     let commands = read(POST, "/batch", None, batch).unwrap();
     let published: Vec<_> = publishes(&commands)
         .iter()
@@ -194,7 +197,8 @@ fn invalid_requests_are_refused_with_a_sentence() {
         (POST, a, None, &many, "1 to 100"),
         (POST, "/batch", None, r#"{"publishes":[]}"#, "1 to 100"),
         (POST, "/batch", None, &much, "1 to 100"),
-        (POST, "/batch", None, r#"{"publishes":[{"room":"a","data":1},{"data":1}]}"#, "publishes[1]: send a `room`"),
+        (POST, "/batch", None, r#"{"publishes":[{"room":"a","data":1},{"data":1}]}"#,
+         "publishes[1]: send a `room`"),
         (POST, "/batch", None, r#"{"publishes":[["a"]]}"#, "publishes[0]: send one JSON object"),
         (POST, "/batch", None, r#"["a"]"#, "one JSON object"),
         (POST, "/batch", None, r#"{"publishes":[{"rooms":["a"],"data":1}]}"#, "publishes[0]: "),
@@ -209,7 +213,8 @@ fn invalid_requests_are_refused_with_a_sentence() {
         (DELETE, ended, Some("forbid_return=true&issued_before=inf"), "", "seconds since 1970"),
         (DELETE, ended, Some("forbid_return=true&issued_before=1.2.3"), "", "seconds since 1970"),
         // In milliseconds by mistake.
-        (DELETE, ended, Some("forbid_return=true&issued_before=1764000000000"), "", "ahead of this server's clock"),
+        (DELETE, ended, Some("forbid_return=true&issued_before=1764000000000"), "",
+         "ahead of this server's clock"),
         (DELETE, "/users/@ada/connections", None, "", "user name"),
         (PUT, brought, None, r#"{"room":"a"}"#, "unknown field"),
         (PUT, brought, None, "[]", "one JSON object"),

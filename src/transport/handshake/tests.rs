@@ -42,14 +42,16 @@ fn wrong_handshakes_are_refused_with_their_status() {
 fn sample_key_of_the_rfc_gets_the_answer_of_the_rfc() {
     let accepted = check(&handshake("server.example.com", ""), &Rules::default()).unwrap();
     assert_eq!(accepted.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    let expected = "HTTP/1.1 101 Switching Protocols\r\n\
+                    Upgrade: websocket\r\nConnection: Upgrade\r\n\
                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     assert_eq!(String::from_utf8(accepted.response()).unwrap(), expected);
 }
 
 #[test]
 fn lists_cases_and_idle_key_bits_are_understood() {
-    let head = "GET /ws HTTP/1.1\r\nHost: a\r\nUPGRADE: foo, WebSocket\r\nConnection: keep-alive\r\nConnection: x ,UPGRADE\r\n\
+    let head = "GET /ws HTTP/1.1\r\nHost: a\r\nUPGRADE: foo, WebSocket\r\n\
+                Connection: keep-alive\r\nConnection: x ,UPGRADE\r\n\
                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAA/==\r\n\
                 Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
     let request = request(head.as_bytes());
@@ -203,7 +205,8 @@ fn subprotocols_are_selected_only_if_offered_and_supported() {
         ("Sec-WebSocket-Protocol: switchboard.v1\r\n", Some("switchboard.v1")),
         ("Sec-WebSocket-Protocol: SWITCHBOARD.V1\r\n", None),
         ("Sec-WebSocket-Protocol: x, switchboard.v2 ,switchboard.v1\r\n", Some("switchboard.v2")),
-        ("Sec-WebSocket-Protocol: x\r\nSec-WebSocket-Protocol: switchboard.v1\r\n", Some("switchboard.v1")),
+        ("Sec-WebSocket-Protocol: x\r\nSec-WebSocket-Protocol: switchboard.v1\r\n",
+         Some("switchboard.v1")),
         ("Sec-WebSocket-Protocol: ,,;,\"\r\n", None),
     ];
     for (fields, expected) in table {
