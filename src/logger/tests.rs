@@ -62,7 +62,7 @@ fn lines_are_json_for_any_value() {
         log::info!(node = "a", text = evil; "text: {evil}");
         log::warn!(code = 3000, error:% = io::Error::other(evil); "second");
         log::debug!("not at this level");
-        assert!(logger.flush(LAST_LINES));
+        assert!(logger.close(LAST_LINES));
         let text = std::fs::read_to_string(file.path()).expect("the lines");
         let lines: Vec<Value> = text.lines().map(parsed).collect();
         assert_eq!(lines.len(), 2, "{text}");
@@ -80,24 +80,67 @@ fn lines_are_json_for_any_value() {
     });
 }
 
+/// A stdout with room for so many bytes: then it fails, as a full disk does.
+struct Disk {
+    written: Vec<u8>,
+    room: usize,
+}
+
+impl Disk {
+    fn with(room: usize) -> Self {
+        let written = Vec::new();
+        Self { written, room }
+    }
+}
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(self.room);
+        if count == 0 {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        self.room -= count;
+        self.written.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn lost_lines_are_only_those_of_the_log() {
-    let table: [(&[u8], usize, bool, bool, u64); 7] = [
-        (b"a\nb\n", 4, false, false, 0),
-        (b"a\nb\n", 3, false, false, 1),
-        (b"a\nb\n", 0, false, false, 2),
-        (b"\na\n", 0, true, false, 1),
-        (b"\na\n", 1, true, false, 1),
-        (b"\na\nnotice\n", 0, true, true, 1),
-        (b"a\nnotice\n", 9, false, true, 0),
+    let table = [
+        (false, "a\nb\n", 4, "a\nb\n", 0, false),
+        (false, "a\nb\n", 3, "a\nb", 1, true),
+        (false, "a\nb\n", 2, "a\n", 1, false),
+        (false, "a\nb\n", 0, "", 2, false),
+        (true, "a\n", 0, "", 1, true),
+        (true, "a\n", 1, "\n", 1, false),
+        (true, "a\n", 2, "\na", 1, true),
+        (true, "a\n", 3, "\na\n", 0, false),
     ];
-    for (batch, written, torn, report, lost) in table {
-        let text = String::from_utf8_lossy(batch);
-        assert_eq!(
-            lost_lines(batch, written, torn, report),
-            lost,
-            "{text:?} {written}"
-        );
+    for (torn_before, lines, room, written, lost, torn_after) in table {
+        let (mut torn, mut disk) = (torn_before, Disk::with(room));
+        let found = write_lines(&mut disk, &mut torn, lines.as_bytes());
+        let case = format!("{torn_before} {lines:?} {room}");
+        assert_eq!(disk.written, written.as_bytes(), "{case}");
+        assert_eq!((found, torn), (lost, torn_after), "{case}");
+    }
+}
+
+#[test]
+fn reports_of_dropped_lines_are_not_counted_when_they_are_lost() {
+    let report = dropped_line(1).len();
+    for (room, unreported) in [(2 + report, 0), (1 + report, 1), (2, 1)] {
+        let queue = LineQueue::default();
+        queue.push(b"a\n");
+        queue.lock().count_dropped(1);
+        queue.lock().ended = true;
+        queue.print(Disk::with(room));
+        let state = queue.lock();
+        assert_eq!((state.dropped, state.unreported), (1, unreported), "{room}");
     }
 }
 
@@ -109,7 +152,7 @@ fn closed_stdout_drops_and_counts_all_lines() {
         replace_stdout(&writer);
         let logger = start(LevelFilter::Info).expect("started");
         log_lines(MANY);
-        assert!(logger.flush(Duration::from_secs(10)));
+        assert!(logger.close(Duration::from_secs(10)));
         assert_eq!(logger.dropped(), MANY);
     });
 }
@@ -125,7 +168,7 @@ fn full_disk_drops_and_counts_all_lines() {
         );
         let logger = start(LevelFilter::Info).expect("started");
         log_lines(MANY);
-        assert!(logger.flush(Duration::from_secs(10)));
+        assert!(logger.close(Duration::from_secs(10)));
         assert_eq!(logger.dropped(), MANY);
     });
 }
@@ -154,7 +197,7 @@ fn dropped_lines_are_reported_when_stdout_is_read_again() {
             drop(writer);
             let logger = start(LevelFilter::Info).expect("started");
             log_lines(MANY);
-            assert!(!logger.flush(Duration::from_millis(10)));
+            assert!(!logger.close(Duration::from_millis(10)));
 
             let (mut lines, mut dropped) = (0, 0);
             for line in BufReader::new(reader).lines() {
