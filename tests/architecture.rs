@@ -210,7 +210,12 @@ fn foreign_libraries_are_named_in_few_files() {
         file.expect_only_in(&["auth/jwt"], &["jsonwebtoken"]);
         file.expect_only_in(&["webhooks/post"], &["hyper"]);
         file.expect_only_in(
-            &["webhooks/signature", "config/api_keys", "runtime/tls"],
+            &[
+                "broker/redis/scripts",
+                "config/api_keys",
+                "runtime/tls",
+                "webhooks/signature",
+            ],
             &["aws_lc_rs"],
         );
         file.expect_only_in(&["runtime/tls"], &["rustls"]);

@@ -21,7 +21,7 @@ pub enum Outcome {
         event: Option<BrokerEvent>,
         junk: usize,
     },
-    /// Redis does not have the script (any more); not done.
+    /// Redis does not have the script; not done.
     ScriptMissing,
     /// Redis is loading its data or busy; not done, and a retry soon will succeed.
     NotYet,

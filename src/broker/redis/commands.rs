@@ -368,6 +368,6 @@ mod tests {
             },
         });
         let durable = packed(commands.command(&durable, &mut ScriptCaller::default()));
-        assert!(durable.contains("EVAL\r\n") && durable.contains("#!lua"));
+        assert!(durable.contains("EVALSHA\r\n"));
     }
 }

@@ -14,7 +14,6 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::liveness::Signal;
 use super::push_queue::{self, PushQueue};
-use super::scripts::{self, LoadedScripts, Script};
 use crate::config::RedisUrl;
 use crate::runtime::tls::{self, TlsConnector};
 use crate::runtime::{self, Elapsed, Socket};
@@ -22,8 +21,12 @@ use crate::runtime::{self, Elapsed, Socket};
 /// The timeout of each step: resolving, TCP and TLS.
 const STEP: Duration = Duration::from_secs(1);
 
-/// The timeout of the preparation before the first request: eight commands, on a slow line too.
+/// The timeout of the preparation before the first request: five commands, on a slow line too.
 const PREPARATION: Duration = Duration::from_secs(2);
+
+/// The first version whose scripts may begin with `#!lua`. Valkey reports that it is compatible with
+/// 7.2.
+const OLDEST_VERSION: u32 = 7;
 
 /// How long to wait for the other addresses after one has answered that it is the master.
 const SECOND_OPINION: Duration = Duration::from_millis(200);
@@ -41,8 +44,8 @@ pub enum ConnectError {
     Refused(RedisUrl, redis::RedisError),
     #[error("{0}: it is a replica; give the master's address too")]
     Replica(RedisUrl),
-    #[error("{0}: it is too old; Redis 7 or later is needed, or Valkey")]
-    TooOld(RedisUrl),
+    #[error("{0}: it is too old ({1}); Redis 7 or later is needed, or Valkey")]
+    TooOld(RedisUrl, String),
     #[error("no address was given")]
     NoAddress,
 }
@@ -96,8 +99,6 @@ pub struct RedisConnection {
     pub connection: MultiplexedConnection,
     pub address: RedisUrl,
     pub server: Server,
-    /// The purpose's scripts; none for the subscription.
-    pub loaded: LoadedScripts,
     /// The subscription's queue.
     pub pushes: Option<PushQueue>,
     /// Disconnected when the driver has ended.
@@ -249,38 +250,39 @@ where
         });
         let mut link = RedisConnection {
             server: Server::default(),
-            loaded: LoadedScripts::default(),
             address: address.clone(),
             connection,
             pushes,
             ended,
             driver: handle,
         };
+        let version = read_version(&mut link.connection).await?;
         link.server = read_server(&mut link.connection).await?;
-        if link.server.master {
-            link.loaded = prepare(&mut link.connection, purpose).await?;
+        if link.server.master && is_supported(&version) {
+            prepare(&mut link.connection, purpose).await?;
         }
-        Ok(link)
+        Ok((link, version))
     };
-    let link = runtime::timeout(PREPARATION, preparation)
+    let (link, version) = runtime::timeout(PREPARATION, preparation)
         .await
         .map_err(|Elapsed| ConnectError::Silent(address.clone()))?
-        .map_err(|error| refused(address, error))?;
-    if link.server.master {
+        .map_err(|error| ConnectError::Refused(address.clone(), error))?;
+    if !is_supported(&version) {
+        Err(ConnectError::TooOld(address.clone(), version))
+    } else if link.server.master {
         Ok(link)
     } else {
         Err(ConnectError::Replica(address.clone()))
     }
 }
 
-/// Redis before version 7 does not support the first line of the publishing script.
-fn refused(address: &RedisUrl, error: redis::RedisError) -> ConnectError {
-    let details = error.detail().unwrap_or_default();
-    if details.contains("compiling script") {
-        ConnectError::TooOld(address.clone())
-    } else {
-        ConnectError::Refused(address.clone(), error)
-    }
+/// Whether this version has what the scripts need. One that is not a number is not refused: a
+/// server that cannot run a script answers so.
+fn is_supported(version: &str) -> bool {
+    let major = version.split('.').next().unwrap_or_default();
+    major
+        .parse()
+        .map_or(true, |major: u32| major >= OLDEST_VERSION)
 }
 
 fn login(address: &RedisUrl) -> RedisConnectionInfo {
@@ -300,32 +302,12 @@ fn login(address: &RedisUrl) -> RedisConnectionInfo {
 async fn prepare(
     connection: &mut MultiplexedConnection,
     purpose: &Purpose,
-) -> redis::RedisResult<LoadedScripts> {
+) -> redis::RedisResult<()> {
     match purpose {
-        Purpose::Publishes => {
-            warn_of_eviction(connection).await?;
-            load_scripts(connection, scripts::PUBLISHES).await
-        }
-        Purpose::Reads => load_scripts(connection, scripts::READS).await,
-        Purpose::Webhooks => load_scripts(connection, scripts::WEBHOOKS).await,
-        Purpose::Subscription { node_topic, .. } => {
-            connection.subscribe(node_topic).await?;
-            Ok(LoadedScripts::default())
-        }
+        Purpose::Publishes => warn_of_eviction(connection).await,
+        Purpose::Reads | Purpose::Webhooks => Ok(()),
+        Purpose::Subscription { node_topic, .. } => connection.subscribe(node_topic).await,
     }
-}
-
-async fn load_scripts(
-    connection: &mut MultiplexedConnection,
-    scripts: &[Script],
-) -> redis::RedisResult<LoadedScripts> {
-    let mut loaded = LoadedScripts::default();
-    for script in scripts {
-        let mut load = Cmd::new();
-        load.arg("SCRIPT").arg("LOAD").arg(script.text());
-        loaded.add(*script, load.query_async(connection).await?);
-    }
-    Ok(loaded)
 }
 
 /// A Redis that evicts keys when memory is short also evicts rooms' positions; clients then see
@@ -340,6 +322,11 @@ async fn warn_of_eviction(connection: &mut MultiplexedConnection) -> redis::Redi
         );
     }
     Ok(())
+}
+
+async fn read_version(connection: &mut MultiplexedConnection) -> redis::RedisResult<String> {
+    let info = read_info(connection, "server").await?;
+    Ok(field(&info, "redis_version").to_owned())
 }
 
 /// Reads the role of a server.
@@ -366,4 +353,27 @@ fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_before_version_7_are_too_old() {
+        for (info, expected) in [
+            ("# Server\r\nredis_version:6.2.14\r\n", false),
+            ("# Server\r\nredis_version:7.0.0\r\n", true),
+            ("# Server\r\nredis_version:10.1\r\n", true),
+            (
+                "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n",
+                true,
+            ),
+            ("# Server\r\nredis_version:unstable\r\n", true),
+            ("", true),
+        ] {
+            let version = field(info, "redis_version");
+            assert_eq!(is_supported(version), expected, "{info}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use super::formats::UnreadableRooms;
 use super::presence_synced::PresenceSynced;
 use super::reconnector::{Change, End, Reconnector};
 use super::request_queue::{RedisRequest, RequestQueue};
-use super::scripts::{LoadedScripts, ScriptCaller};
+use super::scripts::ScriptCaller;
 use crate::broker::redis::wire::Format;
 use crate::broker::{BrokerEvent, Refused, Settings};
 use crate::metrics::Metrics;
@@ -40,7 +40,7 @@ const NOT_YET: Duration = Duration::from_millis(100);
 /// answered, so that requeued requests stay before later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
-    /// Redis has forgotten the script.
+    /// Redis does not have the script.
     Script,
     /// Redis is loading or busy.
     Until(Instant),
@@ -119,11 +119,6 @@ impl Pipeline {
         self.reconnector.connection()
     }
 
-    /// The digests of the scripts on the connection.
-    pub fn loaded(&self) -> LoadedScripts {
-        self.reconnector.loaded()
-    }
-
     /// Replaces the connection.
     pub fn reconnect(&mut self, why: End) {
         self.reconnector.reconnect(why);
@@ -139,9 +134,6 @@ impl Pipeline {
             }
             change = self.reconnector.change().fuse() => {
                 self.all_lost();
-                if matches!(change, Change::Up) {
-                    self.caller = ScriptCaller::new(self.reconnector.loaded());
-                }
                 Some(change)
             }
         }

@@ -13,7 +13,7 @@ use super::member_pages;
 use super::presence_agent::{PresenceAgent, PresenceCommand, Reply};
 use super::presence_synced::PresenceSynced;
 use super::reconnector::End;
-use super::scripts::{LoadedScripts, ScriptCaller};
+use super::scripts::ScriptCaller;
 use crate::broker::redis::wire::Format;
 use crate::broker::{Change, Connected, SetPresence};
 use crate::model::id::RoomName;
@@ -73,9 +73,8 @@ impl Presence {
     }
 
     /// The connection is new.
-    pub fn connected(&mut self, loaded: LoadedScripts) {
+    pub fn connected(&mut self) {
         self.lost();
-        self.caller = ScriptCaller::new(loaded);
         self.agent.connected(Instant::now());
     }
 

@@ -52,7 +52,7 @@ impl Publisher {
                 change = self.pipeline.turn().fuse() => {
                     if let Some(Change::Up) = change {
                         liveness.publishes(true, Instant::now());
-                        self.presence.connected(self.pipeline.loaded());
+                        self.presence.connected();
                     }
                     self.check_liveness(&mut liveness)
                 }

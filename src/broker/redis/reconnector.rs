@@ -10,7 +10,6 @@ use redis::aio::MultiplexedConnection;
 
 use super::connection::{self, Connector, Purpose, RedisConnection};
 use super::push_queue::PushQueue;
-use super::scripts::LoadedScripts;
 use crate::metrics::Metrics;
 use crate::runtime::{self, Elapsed};
 
@@ -90,14 +89,6 @@ impl Reconnector {
         match &self.state {
             State::Up { link, .. } => Some(&link.connection),
             State::Dialing(_) => None,
-        }
-    }
-
-    /// The digests of the purpose's scripts on this connection.
-    pub fn loaded(&self) -> LoadedScripts {
-        match &self.state {
-            State::Up { link, .. } => link.loaded.clone(),
-            State::Dialing(_) => LoadedScripts::default(),
         }
     }
 

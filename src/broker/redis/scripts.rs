@@ -1,8 +1,11 @@
-//! The scripts, and how they are called: by the digest of a loaded script, or with the text, which
-//! loads it. The head of each script documents its keys, arguments and answer.
+//! The scripts, and how they are called: by the SHA1 digest of the text (`EVALSHA`), or with the
+//! text itself (`EVAL`), which Redis then keeps. The head of each script documents its keys,
+//! arguments and answer.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use redis::Cmd;
 
 /// A script. The text begins with `#!lua` if Redis must check, before it runs the script, that
@@ -26,28 +29,21 @@ pub enum Script {
     Revocations,
 }
 
-/// The scripts of the connection for publishes.
-pub const PUBLISHES: &[Script] = &[
-    Script::Publish,
-    Script::Lease,
-    Script::SetPresence,
-    Script::Reap,
-    Script::Revoke,
-];
-
-/// The scripts of the connection for reads.
-pub const READS: &[Script] = &[
-    Script::Read,
-    Script::Members,
-    Script::Count,
-    Script::Rooms,
-    Script::Revocations,
-];
-
-/// The scripts of the connection for webhooks.
-pub const WEBHOOKS: &[Script] = &[Script::WebhookStream];
-
 impl Script {
+    const ALL: [Script; 11] = [
+        Script::Publish,
+        Script::Read,
+        Script::Members,
+        Script::Count,
+        Script::Rooms,
+        Script::Lease,
+        Script::SetPresence,
+        Script::Reap,
+        Script::WebhookStream,
+        Script::Revoke,
+        Script::Revocations,
+    ];
+
     pub fn text(self) -> &'static str {
         match self {
             Script::Publish => concat!(
@@ -103,54 +99,53 @@ impl Script {
     }
 }
 
-/// The digests of the scripts that a server has loaded.
-#[derive(Clone, Debug, Default)]
-pub struct LoadedScripts(Vec<(Script, String)>);
-
-impl LoadedScripts {
-    pub fn add(&mut self, script: Script, digest: String) {
-        self.0.push((script, digest));
-    }
+/// Calls the scripts of one pipeline.
+#[derive(Debug)]
+pub struct ScriptCaller {
+    /// By `Script as usize`.
+    digests: [String; Script::ALL.len()],
+    /// The next call of these sends the text.
+    missing: Vec<Script>,
 }
 
-/// Calls scripts on one connection.
-#[derive(Debug, Default)]
-pub struct ScriptCaller {
-    loaded: LoadedScripts,
-    /// The server has unloaded these: the next call sends the text.
-    unloaded: Vec<Script>,
+impl Default for ScriptCaller {
+    fn default() -> Self {
+        Self {
+            digests: Script::ALL.map(|script| sha1(script.text())),
+            missing: Vec::new(),
+        }
+    }
 }
 
 impl ScriptCaller {
-    /// For a new connection.
-    pub fn new(loaded: LoadedScripts) -> Self {
-        Self {
-            loaded,
-            unloaded: Vec::new(),
-        }
-    }
-
-    /// The server has unloaded its scripts.
+    /// The server does not have a script that was called. It was restarted, replaced by a replica
+    /// or flushed, so it has none of the others either.
     pub fn reload(&mut self) {
-        self.unloaded = self.loaded.0.iter().map(|(script, _)| *script).collect();
+        self.missing = Script::ALL.to_vec();
     }
 
     /// Begins a call; the caller appends keys and arguments.
     pub fn call(&mut self, script: Script) -> Cmd {
         let mut command = Cmd::new();
-        let unloaded = self.unloaded.iter().position(|it| *it == script);
-        let digest = self.loaded.0.iter().find(|(it, _)| *it == script);
-        match (unloaded, digest) {
-            (None, Some((_, digest))) => command.arg("EVALSHA").arg(digest),
-            (unloaded, _) => {
-                if let Some(at) = unloaded {
-                    self.unloaded.swap_remove(at);
-                }
+        match self.missing.iter().position(|it| *it == script) {
+            Some(at) => {
+                self.missing.swap_remove(at);
                 command.arg("EVAL").arg(script.text())
             }
+            None => command.arg("EVALSHA").arg(&self.digests[script as usize]),
         };
         command
     }
+}
+
+/// The digest of a text as Redis names it: SHA1, in hexadecimal.
+fn sha1(text: &str) -> String {
+    let mut name = String::with_capacity(40);
+    for byte in digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref() {
+        // Writing into a String cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
 }
 
 /// A duration as an argument of a script. At least 1: Redis would take zero as "at once", or refuse
@@ -169,18 +164,21 @@ mod tests {
     }
 
     #[test]
-    fn unloaded_script_is_sent_with_its_text_once() {
-        let mut loaded = LoadedScripts::default();
-        loaded.add(Script::Read, "d".into());
-        loaded.add(Script::Members, "e".into());
-        let mut caller = ScriptCaller::new(loaded);
-        assert!(is_by_digest(&mut caller, Script::Read));
-        assert!(
-            !is_by_digest(&mut caller, Script::Publish),
-            "never loaded here"
-        );
+    fn digest_is_the_one_that_redis_computes() {
+        // SCRIPT LOAD "return 1"
+        assert_eq!(sha1("return 1"), "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
+        for script in Script::ALL {
+            let by_index = &ScriptCaller::default().digests[script as usize];
+            assert_eq!(*by_index, sha1(script.text()), "{script:?}");
+        }
+    }
+
+    #[test]
+    fn missing_script_is_sent_with_its_text_once() {
+        let mut caller = ScriptCaller::default();
+        assert!(is_by_digest(&mut caller, Script::Publish));
         caller.reload();
-        for script in [Script::Read, Script::Members] {
+        for script in Script::ALL {
             assert!(!is_by_digest(&mut caller, script));
             assert!(is_by_digest(&mut caller, script));
         }

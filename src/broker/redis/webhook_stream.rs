@@ -10,7 +10,7 @@ use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 
 use super::connection::Purpose;
 use super::names::Names;
-use super::reconnector::{Change as RedisConnection, End, Reconnector};
+use super::reconnector::{End, Reconnector};
 use super::scripts::{Script, ScriptCaller, millis};
 use crate::broker::Settings;
 use crate::broker::redis::wire::{Format, WireError, split_version};
@@ -80,11 +80,7 @@ impl WebhookStream {
     pub async fn run(mut self) {
         loop {
             select_biased! {
-                change = self.reconnector.change().fuse() => {
-                    if let RedisConnection::Up = change {
-                        self.caller = ScriptCaller::new(self.reconnector.loaded());
-                    }
-                }
+                _ = self.reconnector.change().fuse() => {}
                 poll = self.polls.recv_async().fuse() => match poll {
                     Ok(poll) => self.serve(poll).await,
                     Err(flume::RecvError::Disconnected) => return,
