@@ -4,6 +4,7 @@
 /// The same text as the node's.
 pub const TEXT: &str = concat!(
     "#!lua\n",
+    include_str!("../../src/broker/redis/server.lua"),
     include_str!("../../src/broker/redis/room.lua"),
     include_str!("../../src/broker/redis/publish.lua")
 );

@@ -31,7 +31,7 @@ const SCRIPT: &str = include_str!("../../src/broker/redis/webhook_event.lua");
 fn append(redis: &RedisServer, limit: usize, changes: &[String]) {
     let script = format!(
         "{SCRIPT}\nfor i = 2, #ARGV do\n\
-         notice(KEYS[1], KEYS[2], ARGV[1], string.match(ARGV[i], '^(%S+) (.*)$')) end"
+         append_event(KEYS[1], KEYS[2], ARGV[1], string.match(ARGV[i], '^(%S+) (.*)$')) end"
     );
     let limit = limit.to_string();
     let mut words = vec!["EVAL", &script, "2", STREAM, LOST, &limit];

@@ -16,17 +16,11 @@
 local nodes, formats = KEYS[1], KEYS[2]
 local lease, take, span, earliest, usual, longest, margin, limit, format = unpack(ARGV)
 
-local info = redis.call('INFO', 'replication')
-if not string.find(info, 'role:master', 1, true) then
-  return redis.error_reply('READONLY this server is not the master')
+local replid, failure = data_set()
+if not replid then
+  return failure
 end
-local replid = string.match(info, 'master_replid:(%w+)') or '-'
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-
-local function digits(number)
-  return string.format('%.0f', number)
-end
+local now = millis()
 
 local former = tonumber(redis.call('ZSCORE', nodes, lease) or nil)
 local state, ends = 'held', now

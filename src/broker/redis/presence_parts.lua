@@ -16,16 +16,6 @@
 -- missed no change. Later versions begin above the time in microseconds, which is greater than any
 -- earlier version, even after Redis has lost all data.
 
--- Formats whole numbers below 2^53; Lua would write great ones like 1e+15.
-local function digits(number)
-  return string.format('%.0f', number)
-end
-
-local function micros()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000000 + tonumber(time[2])
-end
-
 local function is_newer(value)
   return string.find(value, '^[2-9]') ~= nil
 end

@@ -7,7 +7,7 @@ local here, names, live, rooms, hooks, lost = unpack(KEYS)
 local function clear_foreign()
   for at, key in ipairs({ here, names, live, rooms }) do
     local reply = redis.pcall(at == 1 and 'HLEN' or 'ZCARD', key)
-    if type(reply) == 'table' and string.find(reply.err, 'WRONGTYPE', 1, true) then
+    if is_foreign(reply) then
       redis.call('DEL', key)
     end
   end
@@ -106,6 +106,6 @@ local function settle(tail, was_occupied, limit)
     redis.call('ZREM', rooms, room)
   end
   if hooks and occupied ~= was_occupied then
-    notice(hooks, lost, limit, occupied and 'occupied' or 'vacated', room)
+    append_event(hooks, lost, limit, occupied and 'occupied' or 'vacated', room)
   end
 end

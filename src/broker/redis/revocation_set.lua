@@ -12,24 +12,13 @@
 local revoked, confirmed, nodes = unpack(KEYS)
 local me, longest, node_clock, kept = unpack(ARGV, 1, 4)
 
-local function digits(number)
-  return string.format('%.0f', number)
+local replid, failure = data_set()
+if not replid then
+  return failure
 end
+local now = millis()
 
-local info = redis.call('INFO', 'replication')
-if not string.find(info, 'role:master', 1, true) then
-  return redis.error_reply('READONLY this server is not the master')
-end
-local replid = string.match(info, 'master_replid:(%w+)') or '-'
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-
--- Values of another type, which other software wrote, are deleted, and the nodes write their
--- revocations again.
-local function is_foreign(reply)
-  return type(reply) == 'table' and reply.err
-    and string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
-end
+-- Values of another type are deleted, and the nodes write their revocations again.
 if is_foreign(redis.pcall('ZCARD', revoked)) then
   redis.call('DEL', revoked, confirmed)
 elseif is_foreign(redis.pcall('HGET', confirmed, 'complete')) then

@@ -13,16 +13,6 @@ local EPOCH = '^' .. string.rep('%x', 16) .. '$'
 local UNKNOWN = string.rep('0', 16)
 local MAX_ENDS = 8
 
--- Whether an error means that a key holds another type of value, which other software wrote.
-local function is_foreign(reply)
-  return reply.err and string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
-end
-
--- Formats offsets, which are whole numbers below 2^53; Lua would write great ones like 1e+15.
-local function digits(offset)
-  return string.format('%.0f', offset)
-end
-
 -- An offset that a script wrote, or nil.
 local function offset_in(text)
   local offset = tonumber(string.match(text or '', '^%d+$'))
@@ -33,11 +23,10 @@ end
 -- id of this moment, and whether the epoch is over because the data set is another one. Or false
 -- and an error.
 local function position_of(meta)
-  local info = redis.call('INFO', 'replication')
-  if not string.find(info, 'role:master', 1, true) then
-    return false, redis.error_reply('READONLY this server is not the master')
+  local replid, failure = data_set()
+  if not replid then
+    return false, failure
   end
-  local replid = string.match(info, 'master_replid:(%w+)') or '-'
   local known = redis.pcall('HMGET', meta, 'epoch', 'offset', 'replid', 'ends')
   if is_foreign(known) then
     redis.call('DEL', meta)

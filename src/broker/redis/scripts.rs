@@ -48,27 +48,40 @@ impl Script {
         match self {
             Script::Publish => concat!(
                 "#!lua\n",
+                include_str!("server.lua"),
                 include_str!("room.lua"),
                 include_str!("publish.lua")
             ),
-            Script::Read => concat!(include_str!("room.lua"), include_str!("read.lua")),
+            Script::Read => concat!(
+                include_str!("server.lua"),
+                include_str!("room.lua"),
+                include_str!("read.lua")
+            ),
             Script::Members => concat!(
+                include_str!("server.lua"),
                 include_str!("presence_parts.lua"),
                 include_str!("members.lua")
             ),
             Script::Count => concat!(
+                include_str!("server.lua"),
                 include_str!("presence_parts.lua"),
                 include_str!("count_members.lua"),
                 include_str!("room_count.lua")
             ),
             Script::Rooms => concat!(
+                include_str!("server.lua"),
                 include_str!("presence_parts.lua"),
                 include_str!("count_members.lua"),
                 include_str!("occupied_rooms.lua")
             ),
-            Script::Lease => concat!("#!lua flags=allow-oom\n", include_str!("lease.lua")),
+            Script::Lease => concat!(
+                "#!lua flags=allow-oom\n",
+                include_str!("server.lua"),
+                include_str!("lease.lua")
+            ),
             Script::SetPresence => concat!(
                 "#!lua\n",
+                include_str!("server.lua"),
                 include_str!("presence_parts.lua"),
                 include_str!("webhook_event.lua"),
                 include_str!("presence_write.lua"),
@@ -76,6 +89,7 @@ impl Script {
             ),
             Script::Reap => concat!(
                 "#!lua flags=allow-oom\n",
+                include_str!("server.lua"),
                 include_str!("presence_parts.lua"),
                 include_str!("webhook_event.lua"),
                 include_str!("presence_write.lua"),
@@ -83,18 +97,20 @@ impl Script {
             ),
             Script::Revoke => concat!(
                 "#!lua\n",
+                include_str!("server.lua"),
                 include_str!("revocation_set.lua"),
                 include_str!("revoke.lua")
             ),
-            Script::Revocations => {
-                concat!(
-                    include_str!("revocation_set.lua"),
-                    include_str!("revocations.lua")
-                )
-            }
-            Script::WebhookStream => {
-                concat!("#!lua flags=allow-oom\n", include_str!("webhook_queue.lua"))
-            }
+            Script::Revocations => concat!(
+                include_str!("server.lua"),
+                include_str!("revocation_set.lua"),
+                include_str!("revocations.lua")
+            ),
+            Script::WebhookStream => concat!(
+                "#!lua flags=allow-oom\n",
+                include_str!("server.lua"),
+                include_str!("webhook_queue.lua")
+            ),
         }
     }
 }

@@ -3,7 +3,7 @@
 -- lack of space; or neither, when no webhook watches the room. webhook_queue.lua reads them. A
 -- stream of the wrong type or a full one must not prevent the change itself: nothing here can fail.
 
-local function notice(hooks, lost, limit, change, room)
+local function append_event(hooks, lost, limit, change, room)
   local added = redis.pcall('XADD', hooks, '*', 'b', '1 ' .. change .. ' ' .. room)
   local dropped = 1
   if type(added) == 'string' then

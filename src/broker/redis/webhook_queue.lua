@@ -38,9 +38,7 @@ if #done > 0 then
   redis.call('XDEL', hooks, unpack(done))
 end
 local dropped = count_lost()
-local time = redis.call('TIME')
-local oldest = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) - age)
-dropped = dropped + redis.call('XTRIM', hooks, 'MINID', '=', oldest)
+dropped = dropped + redis.call('XTRIM', hooks, 'MINID', '=', digits(millis() - age))
 
 -- Entries as { id, body }. Of one that was dropped while it was pending only the id is left; it is
 -- no longer pending.
