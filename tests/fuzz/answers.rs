@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use switchboard::broker::redis::answers::{Outcome, judge};
-use switchboard::broker::redis::request_queue::RedisRequest;
+use switchboard::broker::redis::answers::decode;
+use switchboard::broker::redis::request::{Completion, RedisRequest};
 use switchboard::broker::redis::wire;
 use switchboard::broker::redis::wire::Format;
 use switchboard::broker::{
@@ -75,10 +75,10 @@ pub fn any_answer(input: &[u8]) {
         }),
     ];
     for job in jobs {
-        let Outcome::Done { event, junk } = judge(&job, answer.clone(), Format::NEWEST) else {
+        let Ok((completion, junk)) = decode(&job, answer.clone(), Format::NEWEST) else {
             continue;
         };
-        match event {
+        match completion.and_then(Completion::event) {
             Some(BrokerEvent::Page { result, .. }) => {
                 let page = result.expect("a page");
                 assert!(page.top.offset <= wire::MAX_OFFSET && page.top.epoch != Epoch::UNKNOWN);

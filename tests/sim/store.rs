@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use switchboard::broker::redis::topics::Ask;
+use switchboard::broker::redis::topics::SubscriptionRequest;
 use switchboard::broker::{BrokerEvent, Publish, Refused, Request};
 use switchboard::dispatcher::Event;
 
@@ -207,7 +207,7 @@ impl World {
         if !node.sub.up || node.sub.asking || !node.alive {
             return;
         }
-        let Some(ask) = node.sub.topics.ask(512) else {
+        let Some(ask) = node.sub.topics.next_request(512) else {
             return;
         };
         node.sub.asking = true;
@@ -226,7 +226,7 @@ impl World {
         );
     }
 
-    pub fn subscribe(&mut self, node: usize, life: u32, link: u32, ask: Ask) {
+    pub fn subscribe(&mut self, node: usize, life: u32, link: u32, ask: SubscriptionRequest) {
         if self.redis.frozen_until > self.now {
             let at = self.redis.frozen_until;
             return self.at(
@@ -244,8 +244,8 @@ impl World {
         }
         let subscriber = Subscriber { node, life, link };
         let (mut rooms, is_on) = match ask {
-            Ask::Subscribe(rooms) => (rooms, true),
-            Ask::Unsubscribe(rooms) => (rooms, false),
+            SubscriptionRequest::Subscribe(rooms) => (rooms, true),
+            SubscriptionRequest::Unsubscribe(rooms) => (rooms, false),
         };
         // After a reconnect, topics come in the order of a hash map, which differs between
         // processes.

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use switchboard::broker::redis::topics::Ask;
+use switchboard::broker::redis::topics::SubscriptionRequest;
 use switchboard::dispatcher::Now;
 use switchboard::model::id::RoomName;
 
@@ -30,7 +30,7 @@ pub enum SimEvent {
         node: usize,
         life: u32,
         link: u32,
-        ask: Ask,
+        ask: SubscriptionRequest,
     },
     Client(usize, u32, Delivery),
     Timer(usize, u32, Timer),

@@ -1,148 +1,84 @@
-//! Reads the answers of Redis: each becomes an event for the dispatcher, or the reaction to a
-//! failure.
+//! Reads the answers of Redis: each becomes the result of its request.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{ServerError, Value};
+use redis::Value;
 
-use super::request_queue::RedisRequest;
-use super::{cluster_queries, member_pages, revoked};
+use super::request::{Completion, RedisRequest};
+use super::{cluster_queries, member_pages, presence_replies, revoked, webhook_calls};
 use crate::broker::redis::wire::{self, Format, WireError};
-use crate::broker::{BrokerEvent, Page, Publication, Range, Read, Refused};
+use crate::broker::{BrokerEvent, Page, Publication, PublishRequest, Range, Read, Refused};
 use crate::model::id::{Epoch, Position};
 
-/// What an answer to a request means.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It is done, with the event for the dispatcher. `junk`: how many entries of the page could
-    /// not be read.
-    Done {
-        event: Option<BrokerEvent>,
-        junk: usize,
-    },
-    /// Redis does not have the script; not done.
-    ScriptMissing,
-    /// Redis is loading its data or busy; not done, and a retry soon will succeed.
-    NotYet,
-    /// This server is not a master; not done, and another connection is needed.
-    NotMaster,
-    /// It failed, and a retry would fail too.
-    Failed { why: Refused, error: String },
-}
+/// The result of a request that Redis has done, if it has one, and how many entries of a page could
+/// not be read.
+type Decoded = (Option<Completion>, usize);
 
 /// Reads the answer to a request, for a node that reads formats up to `newest`.
-pub fn judge(request: &RedisRequest, answer: Value, newest: Format) -> Outcome {
-    let answer = match answer {
-        Value::ServerError(error) => return judge_error(request, &error),
-        answer => answer,
-    };
-    let done = |event| Outcome::Done { event, junk: 0 };
+///
+/// # Errors
+/// The answer is not from our scripts, or the page begins with a newer format.
+pub fn decode(request: &RedisRequest, answer: Value, newest: Format) -> Result<Decoded, Refused> {
     match request {
-        RedisRequest::Probe => done(None),
-        RedisRequest::Publish(publish) => {
-            let position = if publish.publish.ephemeral {
-                Some(Position {
-                    epoch: Epoch::UNKNOWN,
-                    offset: 0,
-                })
-            } else {
-                read_position(answer)
-            };
-            match position {
-                Some(position) => done(Some(BrokerEvent::Published {
-                    ticket: publish.ticket,
-                    result: Ok(position),
-                })),
-                None => foreign(Refused::Unknown),
-            }
+        RedisRequest::Probe => Ok((None, 0)),
+        RedisRequest::Publish(request) if request.publish.ephemeral => {
+            Ok(published(request, NO_POSITION))
         }
-        RedisRequest::Members(members) => match member_pages::read(answer) {
-            Some((page, junk)) => Outcome::Done {
-                event: Some(BrokerEvent::MemberPage {
-                    ticket: members.ticket,
-                    result: Ok(page),
-                }),
-                junk,
-            },
-            None => foreign(Refused::Unavailable),
-        },
+        RedisRequest::Publish(request) => {
+            let position = read_position(answer).ok_or(Refused::Unknown)?;
+            Ok(published(request, position))
+        }
+        RedisRequest::Read(read) => {
+            let (page, junk) = read_page(read, answer, newest)?;
+            let (ticket, result) = (read.ticket, Ok(page));
+            Ok(event(BrokerEvent::Page { ticket, result }, junk))
+        }
+        RedisRequest::Members(members) => {
+            let (page, junk) = member_pages::read(answer).ok_or(Refused::Unavailable)?;
+            let (ticket, result) = (members.ticket, Ok(page));
+            Ok(event(BrokerEvent::MemberPage { ticket, result }, junk))
+        }
         RedisRequest::ClusterQuery(request) => {
-            match cluster_queries::read(&request.query, answer) {
-                Some((found, junk)) => Outcome::Done {
-                    event: Some(BrokerEvent::QueryResult {
-                        ticket: request.ticket,
-                        result: Ok(found),
-                    }),
-                    junk,
-                },
-                None => foreign(Refused::Unavailable),
-            }
+            let read = cluster_queries::read(&request.query, answer);
+            let (found, junk) = read.ok_or(Refused::Unavailable)?;
+            let (ticket, result) = (request.ticket, Ok(found));
+            Ok(event(BrokerEvent::QueryResult { ticket, result }, junk))
         }
-        RedisRequest::Revoke(revoke) => match revoked::read_written(answer) {
-            Some(users) => done(Some(BrokerEvent::Revoked {
-                ticket: revoke.ticket,
-                result: Ok(users),
-            })),
-            None => foreign(Refused::Unknown),
-        },
-        RedisRequest::ReadRevocations(read) => match revoked::read_all(answer) {
-            Some((stored, junk)) => Outcome::Done {
-                event: Some(BrokerEvent::Revocations {
-                    ticket: read.ticket,
-                    result: Ok(stored),
-                }),
-                junk,
-            },
-            None => foreign(Refused::Unavailable),
-        },
-        RedisRequest::Read(read) => match read_page(read, answer, newest) {
-            Ok((page, junk)) => Outcome::Done {
-                event: Some(BrokerEvent::Page {
-                    ticket: read.ticket,
-                    result: Ok(page),
-                }),
-                junk,
-            },
-            Err(Refused::Newer) => Outcome::Failed {
-                why: Refused::Newer,
-                error: Refused::Newer.to_string(),
-            },
-            Err(why) => foreign(why),
-        },
+        RedisRequest::Revoke(revoke) => {
+            let users = revoked::read_written(answer).ok_or(Refused::Unknown)?;
+            let (ticket, result) = (revoke.ticket, Ok(users));
+            Ok(event(BrokerEvent::Revoked { ticket, result }, 0))
+        }
+        RedisRequest::ReadRevocations(read) => {
+            let (stored, junk) = revoked::read_all(answer).ok_or(Refused::Unavailable)?;
+            let (ticket, result) = (read.ticket, Ok(stored));
+            Ok(event(BrokerEvent::Revocations { ticket, result }, junk))
+        }
+        RedisRequest::Presence(command) => {
+            let reply = presence_replies::read(command, answer).ok_or(Refused::Unavailable)?;
+            Ok((Some(Completion::Presence(command.clone(), reply)), 0))
+        }
+        RedisRequest::Webhooks(_) => {
+            let entries = webhook_calls::decode_answer(answer).ok_or(Refused::Unavailable)?;
+            Ok((Some(Completion::Webhooks(Ok(entries))), 0))
+        }
     }
 }
 
-fn foreign(why: Refused) -> Outcome {
-    Outcome::Failed {
-        why,
-        error: "the answer is not from our scripts".to_owned(),
-    }
+/// An ephemeral publication is in no log.
+const NO_POSITION: Position = Position {
+    epoch: Epoch::UNKNOWN,
+    offset: 0,
+};
+
+fn published(request: &PublishRequest, position: Position) -> Decoded {
+    let (ticket, result) = (request.ticket, Ok(position));
+    event(BrokerEvent::Published { ticket, result }, 0)
 }
 
-/// Reads the codes with which Redis refuses a command before it runs. A script that raises an error
-/// may have done a part of its work, except when its first lines raise it.
-fn judge_error(request: &RedisRequest, error: &ServerError) -> Outcome {
-    let details = error.details().unwrap_or_default();
-    let why = match error.code() {
-        "NOSCRIPT" => return Outcome::ScriptMissing,
-        "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" => return Outcome::NotYet,
-        "READONLY" => return Outcome::NotMaster,
-        "OOM" => Refused::Full,
-        // Raised by our scripts before their first write.
-        "NEWER" => Refused::Newer,
-        "MISCONF" | "NOREPLICAS" | "NOAUTH" | "NOPERM" => Refused::Unavailable,
-        _ if request.is_read() => Refused::Unavailable,
-        _ => Refused::Unknown,
-    };
-    let why = match why {
-        Refused::Unavailable if details.contains("script:") => Refused::Unknown,
-        why => why,
-    };
-    Outcome::Failed {
-        why,
-        error: format!("{} {details}", error.code()),
-    }
+fn event(event: BrokerEvent, junk: usize) -> Decoded {
+    (Some(Completion::Event(event)), junk)
 }
 
 fn read_position(answer: Value) -> Option<Position> {
@@ -211,14 +147,14 @@ fn read_frame(answer: Value) -> Option<(Page, Vec<Value>)> {
 type Entries = Vec<(u64, Arc<Publication>)>;
 
 /// The entries up to the first in a newer format.
-struct Found {
+struct LogEntries {
     entries: Entries,
     junk: usize,
     newer: bool,
 }
 
-fn read_entries(values: Vec<Value>, newest: Format) -> Option<Found> {
-    let mut found = Found {
+fn read_entries(values: Vec<Value>, newest: Format) -> Option<LogEntries> {
+    let mut found = LogEntries {
         entries: Vec::with_capacity(values.len() / 2),
         junk: 0,
         newer: false,
@@ -278,7 +214,7 @@ pub fn bytes(value: &Value) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Publish, PublishRequest};
+    use crate::broker::Publish;
     use crate::model::id::{RoomName, Ticket};
 
     fn publish() -> RedisRequest {
@@ -323,14 +259,13 @@ mod tests {
     }
 
     fn read_back(range: Range, entries: &[&str]) -> (u64, Vec<u64>) {
-        match judge(&read(range), page(entries), Format::FIRST) {
-            Outcome::Done {
-                event:
-                    Some(BrokerEvent::Page {
-                        result: Ok(page), ..
-                    }),
-                ..
-            } => (
+        match decode(&read(range), page(entries), Format::FIRST) {
+            Ok((
+                Some(Completion::Event(BrokerEvent::Page {
+                    result: Ok(page), ..
+                })),
+                _,
+            )) => (
                 page.first,
                 page.messages.iter().map(|(offset, _)| *offset).collect(),
             ),
@@ -393,15 +328,14 @@ mod tests {
             (newest, Format::FIRST, vec![one, two], Err(Refused::Newer)),
             (after, second, vec![two, one, two], Ok((3, 0))),
         ] {
-            let got = match judge(&read(range), page(&bodies), format) {
-                Outcome::Done {
-                    event:
-                        Some(BrokerEvent::Page {
-                            result: Ok(page), ..
-                        }),
+            let got = match decode(&read(range), page(&bodies), format) {
+                Ok((
+                    Some(Completion::Event(BrokerEvent::Page {
+                        result: Ok(page), ..
+                    })),
                     junk,
-                } => Ok((page.messages.len(), junk)),
-                Outcome::Failed { why, .. } => Err(why),
+                )) => Ok((page.messages.len(), junk)),
+                Err(why) => Err(why),
                 other => panic!("{other:?}"),
             };
             assert_eq!(got, expected, "{range:?} {bodies:?}");
@@ -413,64 +347,13 @@ mod tests {
         let half = Value::Array(vec![text("000000000000002a")]);
         let zeros = Value::Array(vec![text("0000000000000000"), text("1")]);
         for answer in [Value::Nil, Value::Okay, text("x"), half, zeros] {
-            let outcome = judge(&publish(), answer.clone(), Format::FIRST);
-            assert!(
-                matches!(
-                    outcome,
-                    Outcome::Failed {
-                        why: Refused::Unknown,
-                        ..
-                    }
-                ),
-                "{answer:?}: {outcome:?}"
-            );
-            let outcome = judge(&read(Range::Top), answer.clone(), Format::FIRST);
-            assert!(
-                matches!(
-                    outcome,
-                    Outcome::Failed {
-                        why: Refused::Unavailable,
-                        ..
-                    }
-                ),
-                "{answer:?}: {outcome:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn refusals_of_redis_are_classified_by_whether_the_command_may_have_run() {
-        let refusal = |line: &str| {
-            let error = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
-            match judge(&publish(), error, Format::FIRST) {
-                Outcome::Failed { why, .. } => format!("{why:?}"),
-                other => format!("{other:?}"),
+            for (request, expected) in [
+                (publish(), Refused::Unknown),
+                (read(Range::Top), Refused::Unavailable),
+            ] {
+                let refused = decode(&request, answer.clone(), Format::FIRST).unwrap_err();
+                assert_eq!(refused, expected, "{answer:?}");
             }
-        };
-        for (line, expected) in [
-            ("NOSCRIPT No matching script.", "ScriptMissing"),
-            ("LOADING Redis is loading the dataset in memory", "NotYet"),
-            ("BUSY Redis is busy running a script.", "NotYet"),
-            (
-                "READONLY You can't write against a read only replica.",
-                "NotMaster",
-            ),
-            (
-                "OOM command not allowed when used memory > 'maxmemory'.",
-                "Full",
-            ),
-            ("MISCONF Errors writing to the AOF file", "Unavailable"),
-            (
-                "NOPERM this user has no permissions to run 'evalsha'",
-                "Unavailable",
-            ),
-            (
-                "NOPERM no permissions script: 3f, on @user_script:40.",
-                "Unknown",
-            ),
-            ("ERR something script: 3f, on @user_script:40.", "Unknown"),
-        ] {
-            assert_eq!(refusal(line), expected, "{line}");
         }
     }
 }

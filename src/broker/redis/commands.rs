@@ -1,4 +1,4 @@
-//! Turns each [`RedisRequest`] and each [`PresenceCommand`] into a Redis command.
+//! Turns each [`RedisRequest`] into a Redis command.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use redis::Cmd;
 use super::lease::{LONGEST, Renewal};
 use super::names::Names;
 use super::presence_agent::PresenceCommand;
-use super::reaper::{FIELDS, ROOMS, Step};
-use super::request_queue::RedisRequest;
-use super::revoked;
+use super::reaper::{FIELDS, ROOMS, ReapStep};
+use super::request::RedisRequest;
 use super::scripts::{Script, ScriptCaller, millis};
+use super::{revoked, webhook_calls};
 use crate::broker::redis::reconciler::{MemberKey, MemberState, PresenceUpdate};
 use crate::broker::redis::wire::{self, Format};
 use crate::broker::{
@@ -92,6 +92,10 @@ impl Commands {
                 revoked::read(asked, self.run, &self.names, caller)
             }
             RedisRequest::Probe => plain_publish(&self.node_topic, "1"),
+            RedisRequest::Presence(command) => self.presence(command, caller),
+            RedisRequest::Webhooks(call) => {
+                webhook_calls::command(call, self.run, &self.names, caller)
+            }
         }
     }
 
@@ -194,8 +198,7 @@ impl Commands {
         }
     }
 
-    /// The Redis command of a presence command.
-    pub fn presence_command(&self, command: &PresenceCommand, caller: &mut ScriptCaller) -> Cmd {
+    fn presence(&self, command: &PresenceCommand, caller: &mut ScriptCaller) -> Cmd {
         let names = &self.names;
         match command {
             PresenceCommand::Lease(renewal, newest) => self.renewal(renewal, *newest, caller),
@@ -221,12 +224,12 @@ impl Commands {
                     }
                 }
             }
-            PresenceCommand::Reap(Step::Rooms { lease }) => {
+            PresenceCommand::Reap(ReapStep::Rooms { lease }) => {
                 let mut command = plain("ZRANDMEMBER", &names.rooms(lease));
                 command.arg(ROOMS);
                 command
             }
-            PresenceCommand::Reap(Step::Reap {
+            PresenceCommand::Reap(ReapStep::Reap {
                 lease,
                 room,
                 cursor,
@@ -237,12 +240,12 @@ impl Commands {
                 command.arg(FIELDS).arg(millis(VERSION_TTL)).arg(LENGTH);
                 command
             }
-            PresenceCommand::Reap(Step::RemoveRoom { lease, room }) => {
+            PresenceCommand::Reap(ReapStep::RemoveRoom { lease, room }) => {
                 let mut command = plain("ZREM", &names.rooms(lease));
                 command.arg(room);
                 command
             }
-            PresenceCommand::Reap(Step::RemoveLease { lease }) => {
+            PresenceCommand::Reap(ReapStep::RemoveLease { lease }) => {
                 let mut command = plain("ZREM", &names.nodes());
                 command.arg(lease);
                 command

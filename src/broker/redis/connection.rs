@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
-use super::liveness::Signal;
+use super::liveness::LivenessSignal;
 use super::push_queue::{self, PushQueue};
 use crate::config::RedisUrl;
 use crate::runtime::tls::{self, TlsConnector};
@@ -59,7 +59,7 @@ pub enum Purpose {
     Webhooks,
     Subscription {
         node_topic: String,
-        signals: flume::Sender<Signal>,
+        signals: flume::Sender<LivenessSignal>,
     },
 }
 
@@ -84,7 +84,7 @@ pub struct Connector {
 
 /// A server, as it describes itself in `INFO`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Server {
+pub struct ServerInfo {
     pub master: bool,
     /// The identity of its data set.
     pub replid: String,
@@ -98,7 +98,7 @@ pub struct Server {
 pub struct RedisConnection {
     pub connection: MultiplexedConnection,
     pub address: RedisUrl,
-    pub server: Server,
+    pub server: ServerInfo,
     /// The subscription's queue.
     pub pushes: Option<PushQueue>,
     /// Disconnected when the driver has ended.
@@ -249,7 +249,7 @@ where
             drop(alive);
         });
         let mut link = RedisConnection {
-            server: Server::default(),
+            server: ServerInfo::default(),
             address: address.clone(),
             connection,
             pushes,
@@ -330,9 +330,9 @@ async fn read_version(connection: &mut MultiplexedConnection) -> redis::RedisRes
 }
 
 /// Reads the role of a server.
-pub async fn read_server(connection: &mut MultiplexedConnection) -> redis::RedisResult<Server> {
+pub async fn read_server(connection: &mut MultiplexedConnection) -> redis::RedisResult<ServerInfo> {
     let info = read_info(connection, "replication").await?;
-    Ok(Server {
+    Ok(ServerInfo {
         master: field(&info, "role") == "master",
         replid: field(&info, "master_replid").to_owned(),
         written: field(&info, "master_repl_offset").parse().unwrap_or(0),

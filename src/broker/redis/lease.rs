@@ -59,8 +59,8 @@ pub struct Renewal {
 
 /// The answer of `lease.lua`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub state: Answered,
+pub struct LeaseAnswer {
+    pub state: LeaseStatus,
     pub clock: u64,
     pub replid: String,
     /// The lowest format of all leases that are not over.
@@ -68,7 +68,7 @@ pub struct Answer {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answered {
+pub enum LeaseStatus {
     Held { ends: u64, former: Option<u64> },
     Lapsed,
     Lost,
@@ -93,7 +93,7 @@ pub enum LeaseChange {
 pub struct Lease {
     id: LeaseId,
     span: Duration,
-    state: State,
+    state: LeaseState,
     /// The data set it was taken in.
     replid: String,
     /// When the next renewal is due.
@@ -101,7 +101,7 @@ pub struct Lease {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum LeaseState {
     Wanted,
     Held {
         ends: u64,
@@ -121,7 +121,7 @@ impl Lease {
         Self {
             id: LeaseId { run, count: 1 },
             span,
-            state: State::Wanted,
+            state: LeaseState::Wanted,
             replid: String::new(),
             due: now,
         }
@@ -135,20 +135,23 @@ impl Lease {
     /// no update may be sent with a later end.
     pub fn ends(&self) -> Option<u64> {
         match self.state {
-            State::Held { ends, .. } => Some(ends),
-            State::Retired { ends } => ends,
-            State::Wanted | State::Retiring { .. } => None,
+            LeaseState::Held { ends, .. } => Some(ends),
+            LeaseState::Retired { ends } => ends,
+            LeaseState::Wanted | LeaseState::Retiring { .. } => None,
         }
     }
 
     pub fn is_retiring(&self) -> bool {
-        matches!(self.state, State::Retiring { .. } | State::Retired { .. })
+        matches!(
+            self.state,
+            LeaseState::Retiring { .. } | LeaseState::Retired { .. }
+        )
     }
 
     /// Whether this node has renewed without a pause for so long that nodes whose leases are over
     /// must be gone.
     pub fn may_reap(&self, now: Instant) -> bool {
-        matches!(self.state, State::Held { since, .. } if now >= since + self.span)
+        matches!(self.state, LeaseState::Held { since, .. } if now >= since + self.span)
     }
 
     /// The renewal that is due now. `unconfirmed_until`: until when an update under this lease
@@ -166,50 +169,52 @@ impl Lease {
             usual,
         };
         match self.state {
-            State::Wanted => Some(renewal(true, self.span, 0, self.span)),
-            State::Held { .. } => Some(renewal(false, self.span, 0, self.span)),
-            State::Retiring { until } => {
+            LeaseState::Wanted => Some(renewal(true, self.span, 0, self.span)),
+            LeaseState::Held { .. } => Some(renewal(false, self.span, 0, self.span)),
+            LeaseState::Retiring { until } => {
                 let span = until.saturating_duration_since(now);
                 Some(renewal(false, span, unconfirmed_until, LONGEST))
             }
-            State::Retired { .. } => None,
+            LeaseState::Retired { .. } => None,
         }
     }
 
     /// A renewal was answered.
-    pub fn answered(&mut self, sent: &Renewal, answer: &Answer, now: Instant) -> LeaseChange {
+    pub fn answered(&mut self, sent: &Renewal, answer: &LeaseAnswer, now: Instant) -> LeaseChange {
         if sent.lease != self.id {
             return LeaseChange::None;
         }
         match (self.state, answer.state) {
-            (State::Retired { .. }, _) => LeaseChange::None,
-            (State::Retiring { .. }, state) => {
+            (LeaseState::Retired { .. }, _) => LeaseChange::None,
+            (LeaseState::Retiring { .. }, state) => {
                 // Unless it was renewed just before it was to be shortened.
                 if sent.usual == LONGEST {
                     self.state = match state {
-                        Answered::Held { ends, .. } => State::Retired { ends: Some(ends) },
-                        Answered::Lapsed | Answered::Lost => State::Retired { ends: None },
+                        LeaseStatus::Held { ends, .. } => LeaseState::Retired { ends: Some(ends) },
+                        LeaseStatus::Lapsed | LeaseStatus::Lost => {
+                            LeaseState::Retired { ends: None }
+                        }
                     };
                 }
                 LeaseChange::None
             }
-            (State::Wanted, Answered::Held { ends, .. }) => {
+            (LeaseState::Wanted, LeaseStatus::Held { ends, .. }) => {
                 self.replid.clone_from(&answer.replid);
-                self.state = State::Held { ends, since: now };
+                self.state = LeaseState::Held { ends, since: now };
                 LeaseChange::None
             }
-            (State::Held { since, .. }, Answered::Held { ends, former })
+            (LeaseState::Held { since, .. }, LeaseStatus::Held { ends, former })
                 if self.replid == answer.replid =>
             {
                 let since = match former.map(|former| ends.saturating_sub(former)) {
                     Some(pause) if u128::from(pause) <= self.longest_pause() => since,
                     _ => now,
                 };
-                self.state = State::Held { ends, since };
+                self.state = LeaseState::Held { ends, since };
                 LeaseChange::None
             }
-            (State::Wanted | State::Held { .. }, _) => {
-                self.state = State::Wanted;
+            (LeaseState::Wanted | LeaseState::Held { .. }, _) => {
+                self.state = LeaseState::Wanted;
                 self.id.count = self.id.count.wrapping_add(1);
                 self.due = now;
                 LeaseChange::Over
@@ -237,10 +242,10 @@ impl Lease {
             return;
         }
         self.state = match self.state {
-            State::Held { .. } => State::Retiring {
+            LeaseState::Held { .. } => LeaseState::Retiring {
                 until: now + span.min(LONGEST),
             },
-            _ => State::Retired { ends: None },
+            _ => LeaseState::Retired { ends: None },
         };
         self.due = now;
     }
@@ -257,12 +262,12 @@ mod tests {
 
     const SPAN: Duration = LEASE;
 
-    fn held(ends: u64, former: Option<u64>) -> Answer {
-        answer(Answered::Held { ends, former }, "a")
+    fn held(ends: u64, former: Option<u64>) -> LeaseAnswer {
+        answer(LeaseStatus::Held { ends, former }, "a")
     }
 
-    fn answer(state: Answered, replid: &str) -> Answer {
-        Answer {
+    fn answer(state: LeaseStatus, replid: &str) -> LeaseAnswer {
+        LeaseAnswer {
             state,
             clock: 0,
             replid: replid.to_owned(),
@@ -286,7 +291,7 @@ mod tests {
         lease
     }
 
-    fn renew(lease: &mut Lease, answer: &Answer, now: Instant) -> LeaseChange {
+    fn renew(lease: &mut Lease, answer: &LeaseAnswer, now: Instant) -> LeaseChange {
         let renewal = lease.next_renewal(0, now).expect("it is due");
         assert!(!renewal.take);
         lease.answered(&renewal, answer, now)
@@ -312,10 +317,10 @@ mod tests {
     #[test]
     fn lease_that_ends_for_any_reason_is_replaced_and_members_are_sent_again() {
         for ended in [
-            answer(Answered::Lapsed, "a"),
-            answer(Answered::Lost, "a"),
+            answer(LeaseStatus::Lapsed, "a"),
+            answer(LeaseStatus::Lost, "a"),
             answer(
-                Answered::Held {
+                LeaseStatus::Held {
                     ends: 11_000,
                     former: Some(10_000),
                 },

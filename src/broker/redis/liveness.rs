@@ -1,6 +1,6 @@
 //! Detects whether messages pass through Redis: once a second the node publishes a probe to its own
-//! topic, and its subscription must receive it. Plain logic; the publishing task passes it events
-//! and carries out its verdicts.
+//! topic, and its subscription must receive it. Plain logic; the shard passes it events and
+//! carries out its verdicts.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,9 +19,9 @@ const SENT: usize = 8;
 /// notice a shorter absence.
 const ABSENCE: Duration = Duration::from_secs(1);
 
-/// An event that the subscription's task reports to the publishing task.
+/// An event that the subscription's task reports to the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub enum LivenessSignal {
     /// Connected, and subscribed to the node's own topic.
     Up,
     Down,
@@ -91,16 +91,16 @@ impl LivenessProbe {
     }
 
     /// The subscription's task reports an event.
-    pub fn signal(&mut self, signal: Signal, now: Instant) {
+    pub fn signal(&mut self, signal: LivenessSignal, now: Instant) {
         match signal {
-            Signal::ProbeReceived => {
+            LivenessSignal::ProbeReceived => {
                 self.received_at = Some(now);
                 if let Some(sent) = self.sent.pop_front() {
                     self.took = Some(now.duration_since(sent));
                 }
             }
-            Signal::Up | Signal::Down => {
-                let up = signal == Signal::Up;
+            LivenessSignal::Up | LivenessSignal::Down => {
+                let up = signal == LivenessSignal::Up;
                 self.subscription = Side { up, since: now };
                 self.forget_probes();
             }
@@ -174,9 +174,9 @@ mod tests {
         assert_eq!(liveness.verdict(start), verdict(false, false, false));
         liveness.publishes(true, start);
         assert_eq!(liveness.verdict(start), verdict(false, false, false));
-        liveness.signal(Signal::Up, start);
+        liveness.signal(LivenessSignal::Up, start);
         assert_eq!(liveness.verdict(start), verdict(true, false, false));
-        liveness.signal(Signal::ProbeReceived, start);
+        liveness.signal(LivenessSignal::ProbeReceived, start);
         assert_eq!(
             liveness.verdict(after(0.5, start)),
             verdict(false, true, false)
@@ -192,15 +192,15 @@ mod tests {
         let start = Instant::now();
         let mut liveness = LivenessProbe::new(start);
         liveness.publishes(true, start);
-        liveness.signal(Signal::Up, start);
-        liveness.signal(Signal::ProbeReceived, after(1.0, start));
+        liveness.signal(LivenessSignal::Up, start);
+        liveness.signal(LivenessSignal::ProbeReceived, after(1.0, start));
         assert!(!liveness.verdict(after(3.9, start)).reconnect);
         assert_eq!(
             liveness.verdict(after(4.0, start)),
             verdict(false, false, true)
         );
         liveness.publishes(true, after(4.1, start));
-        liveness.signal(Signal::Up, after(4.1, start));
+        liveness.signal(LivenessSignal::Up, after(4.1, start));
         let soon = liveness.verdict(after(4.2, start));
         assert_eq!(
             soon,
@@ -214,8 +214,8 @@ mod tests {
         let start = Instant::now();
         let mut liveness = LivenessProbe::new(start);
         liveness.publishes(true, start);
-        liveness.signal(Signal::Up, start);
-        liveness.signal(Signal::ProbeReceived, start);
+        liveness.signal(LivenessSignal::Up, start);
+        liveness.signal(LivenessSignal::ProbeReceived, start);
         liveness.publishes(false, after(0.5, start));
         assert!(liveness.verdict(after(1.4, start)).ready);
         assert!(!liveness.verdict(after(1.6, start)).ready);
@@ -231,10 +231,10 @@ mod tests {
         let start = Instant::now();
         let mut liveness = LivenessProbe::new(start);
         liveness.publishes(true, start);
-        liveness.signal(Signal::Up, start);
+        liveness.signal(LivenessSignal::Up, start);
         assert_eq!(liveness.round_trip(start), None);
         assert!(liveness.verdict(start).probe);
-        liveness.signal(Signal::ProbeReceived, after(0.25, start));
+        liveness.signal(LivenessSignal::ProbeReceived, after(0.25, start));
         let seconds_at = |liveness: &LivenessProbe, seconds| {
             let time = liveness.round_trip(after(seconds, start));
             time.map(|time| time.as_secs_f64())
@@ -249,17 +249,17 @@ mod tests {
             Some(1.5),
             "it has not come back for so long"
         );
-        liveness.signal(Signal::ProbeReceived, after(3.0, start));
+        liveness.signal(LivenessSignal::ProbeReceived, after(3.0, start));
         assert_eq!(
             seconds_at(&liveness, 3.0),
             Some(2.0),
             "the one that was sent first"
         );
         assert_eq!(seconds_at(&liveness, 6.5), None, "nothing comes back");
-        liveness.signal(Signal::Down, after(7.0, start));
-        liveness.signal(Signal::Up, after(7.5, start));
+        liveness.signal(LivenessSignal::Down, after(7.0, start));
+        liveness.signal(LivenessSignal::Up, after(7.5, start));
         assert!(liveness.verdict(after(7.5, start)).probe);
-        liveness.signal(Signal::ProbeReceived, after(8.0, start));
+        liveness.signal(LivenessSignal::ProbeReceived, after(8.0, start));
         assert_eq!(
             seconds_at(&liveness, 8.0),
             Some(0.5),

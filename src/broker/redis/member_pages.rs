@@ -1,15 +1,10 @@
-//! Reads the answers of Redis about presence: pages of members, and the results of presence
-//! commands.
+//! Reads pages of members from the answers of Redis.
 
-use redis::{ServerError, Value};
+use redis::Value;
 
 use super::answers::{bytes, read_offset};
-use super::lease::{Answer, Answered};
-use super::presence_agent::{PresenceCommand, Reply};
-use super::reaper::Step;
 use crate::broker::MemberPage;
-use crate::broker::redis::reconciler::PresenceUpdate;
-use crate::broker::redis::wire::{self, Format};
+use crate::broker::redis::wire;
 
 /// The most fields that the script scans for one page. A greater number is not from the script.
 const MOST_JUNK: u64 = 1001;
@@ -33,7 +28,7 @@ pub fn read(answer: Value) -> Option<(MemberPage, usize)> {
 }
 
 /// A page of members or of a user's connections, as the script returns it.
-pub struct List<T> {
+pub struct RawPage<T> {
     pub version: u64,
     pub entries: Vec<T>,
     pub count: u64,
@@ -46,7 +41,7 @@ pub struct List<T> {
 pub fn read_list<T>(
     parts: Vec<Value>,
     entry: impl Fn(&[u8], &[u8], &[u8]) -> Option<T>,
-) -> Option<(List<T>, usize)> {
+) -> Option<(RawPage<T>, usize)> {
     let [version, count, anonymous, more, junk, page] = <[Value; 6]>::try_from(parts).ok()?;
     let Value::Array(page) = page else {
         return None;
@@ -68,7 +63,7 @@ pub fn read_list<T>(
             }
         }
     }
-    let list = List {
+    let list = RawPage {
         version: read_offset(&version)?,
         entries,
         count,
@@ -76,87 +71,6 @@ pub fn read_list<T>(
         more: read_offset(&more)? > 0,
     };
     Some((list, junk))
-}
-
-/// Reads the result of a command. The error, if there is one, is for the log.
-pub fn judge(command: &PresenceCommand, answer: Value) -> (Reply, Option<String>) {
-    let foreign = || {
-        (
-            Reply::Refused,
-            Some("the answer is not from our script".to_owned()),
-        )
-    };
-    if let Value::ServerError(error) = &answer {
-        return judge_error(error);
-    }
-    let reply = match command {
-        PresenceCommand::Lease(..) => read_lease(answer),
-        PresenceCommand::Update {
-            update: PresenceUpdate::SetMembers { .. },
-            ..
-        } => match answer {
-            Value::Nil => Some(Reply::LeaseOver),
-            Value::Array(versions) => match &versions[..] {
-                [before, after] => read_offset(before)
-                    .zip(read_offset(after))
-                    .map(|(before, after)| Reply::Applied(before, after)),
-                _ => None,
-            },
-            _ => None,
-        },
-        PresenceCommand::Reap(Step::Rooms { .. }) => match answer {
-            Value::Array(rooms) => {
-                let rooms = rooms.iter().map(|room| bytes(room).map(<[u8]>::to_vec));
-                rooms.collect::<Option<_>>().map(Reply::Rooms)
-            }
-            _ => None,
-        },
-        PresenceCommand::Reap(Step::Reap { .. }) => text(&answer).map(Reply::Cursor),
-        PresenceCommand::Update { .. } | PresenceCommand::Reap(_) => Some(Reply::Done),
-    };
-    reply.map_or_else(foreign, |reply| (reply, None))
-}
-
-/// An error raised by our script itself may have left a part of its work; a retry completes it.
-fn judge_error(error: &ServerError) -> (Reply, Option<String>) {
-    let details = error.details().unwrap_or_default();
-    match error.code() {
-        "NOSCRIPT" => (Reply::Retry, None),
-        "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" => {
-            (Reply::Refused, None)
-        }
-        code => (Reply::Refused, Some(format!("{code} {details}"))),
-    }
-}
-
-fn read_lease(answer: Value) -> Option<Reply> {
-    let Value::Array(parts) = answer else {
-        return None;
-    };
-    let [state, clock, ends, former, replid, over, lowest] = <[Value; 7]>::try_from(parts).ok()?;
-    let state = match bytes(&state)? {
-        b"held" => Answered::Held {
-            ends: read_offset(&ends)?,
-            former: read_offset(&former),
-        },
-        b"lapsed" => Answered::Lapsed,
-        b"lost" => Answered::Lost,
-        _ => return None,
-    };
-    let Value::Array(over) = over else {
-        return None;
-    };
-    let answer = Answer {
-        state,
-        clock: read_offset(&clock)?,
-        replid: text(&replid)?,
-        lowest_format: Format::new(read_offset(&lowest)?.try_into().ok()?)?,
-    };
-    Some(Reply::Lease(answer, over.iter().filter_map(text).collect()))
-}
-
-fn text(value: &Value) -> Option<String> {
-    String::from_utf8(bytes(value)?.to_vec()).ok()
 }
 
 #[cfg(test)]
@@ -199,16 +113,6 @@ mod tests {
         assert!(page.more);
         for junk in [bulk("x"), Value::Nil, bulks(&["1"; 6]), bulks(&["1"; 5])] {
             assert!(read(junk).is_none());
-        }
-    }
-
-    #[test]
-    fn lease_is_held_lapsed_or_lost() {
-        for (state, expected) in [("held", true), ("lapsed", true), ("x", false)] {
-            let mut answer: Vec<Value> = [state, "5", "10", "", "abc"].map(bulk).into();
-            answer.push(bulks(&["a", "b"]));
-            answer.push(bulk("1"));
-            assert_eq!(read_lease(Value::Array(answer)).is_some(), expected);
         }
     }
 }

@@ -1,24 +1,27 @@
-//! The broker over Redis, and the only module that uses Redis. Three tasks, each with a connection
-//! of its own (a fourth, `webhook_stream`, runs if there are webhooks):
+//! The broker over Redis, and the only module that uses Redis. It has one [`Shard`], which has
+//! everything that belongs to one Redis master:
 //!
 //! ```text
-//!  dispatcher ─Request─▶ publisher ─(Pipeline)─▶ publish.lua, revoke.lua, and the probe
-//!                          │ │ └────(Presence)─▶ lease.lua, set_presence.lua, reap.lua
-//!                          │ └─RedisRequest─▶ reader ─(Pipeline)─▶ read.lua, members.lua …
-//!                          └─SubscriptionCommand─▶ subscription ◀─ messages, confirmations
-//!  dispatcher ◀─BrokerEvent─ all three
+//!  dispatcher ─Request─▶ the broker's task: Shard
+//!                          │ └─(Pipeline: publishes, revocations, presence, the probe)─▶ Redis
+//!                          ├─RedisRequest─▶ reader ─(Pipeline: log, members, rooms)─▶ Redis
+//!                          └─SubscriptionCommand─▶ subscription ◀─messages, confirmations─ Redis
+//!  webhooks ─WebhookPoll─▶ webhook_stream ─(Pipeline: webhook_queue.lua)─▶ Redis
+//!  dispatcher ◀─BrokerEvent─ the first three
 //! ```
 //!
-//! A `reconnector` keeps each connection. `topics` decides what to subscribe, and `request_queue`
-//! what to send and to retry. `liveness` decides whether the node is ready. `presence_agent`
-//! decides which presence to write, and `lease` explains why that is safe. A user with an access
-//! list needs, on the keys and topics under the prefix, the commands of the test
-//! `password_user_and_database_come_from_the_address`.
+//! A request becomes a [`RedisRequest`](request::RedisRequest), waits in the `request_queue` of a
+//! `pipeline`, is written by `commands` and read by `answers`; `errors` decides what an error means.
+//! A `reconnector` keeps each connection, and `topics` decides what to subscribe. `liveness`
+//! decides whether the node is ready. `presence_agent` decides which presence to write, and `lease`
+//! explains why that is safe. A user with an access list needs, on the keys and topics under the
+//! prefix, the commands of the test `password_user_and_database_come_from_the_address`.
 
 pub mod answers;
 mod cluster_queries;
 mod commands;
 mod connection;
+mod errors;
 mod fair_queue;
 mod formats;
 mod lease;
@@ -26,55 +29,49 @@ mod liveness;
 mod member_pages;
 mod names;
 mod pipeline;
-mod presence;
 mod presence_agent;
+mod presence_replies;
 mod presence_synced;
-mod publisher;
 mod push_queue;
 mod reader;
 mod reaper;
 pub mod reconciler;
 mod reconnector;
-pub mod request_queue;
+pub mod request;
+mod request_queue;
 mod revoked;
 mod scripts;
+mod shard;
 mod subscription;
 pub mod topics;
+mod webhook_calls;
 mod webhook_stream;
 pub mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use commands::Commands;
-use connection::{Connector, Purpose};
-use formats::UnreadableRooms;
+use futures::{FutureExt, select_biased};
+
+use connection::Connector;
 pub use lease::LEASE;
 use names::Names;
-use pipeline::Pipeline;
-use presence::Presence;
-use presence_agent::PresenceAgent;
-use presence_synced::PresenceSynced;
-use publisher::Publisher;
-use reconnector::Reconnector;
-use subscription::{Reports, Subscription};
-use webhook_stream::WebhookStream;
+use shard::{Shard, ShardSettings};
 
-use super::{Broker, BrokerEvent, Settings};
+use super::{Broker, BrokerEvent, Request, Settings};
 use crate::config::RedisUrl;
 use crate::metrics::Metrics;
-use crate::model::id;
 use crate::model::readiness::Readiness;
 use crate::runtime;
 use crate::runtime::tls::{self, TlsError};
-use topics::Topics;
 
 /// How often each task checks the clock: the precision of deadlines and probes.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The most changes of lists that wait for the comparison with the node's own presence.
-const CHANGES: usize = 1024;
+/// The most requests taken before they are sent: the requests of one turn of the dispatcher leave
+/// as one batch.
+const MAX_REQUESTS: usize = 256;
 
 /// The Redis servers, and how to connect to them.
 #[derive(Clone, Debug)]
@@ -129,84 +126,54 @@ pub fn start(
     };
     let names = Names::new(&redis.prefix, db);
     let connector = Arc::new(Connector::new(redis.addresses, tls));
-    let reconnector = |purpose| Reconnector::new(connector.clone(), purpose, metrics.clone());
-    let presence_synced = PresenceSynced::default();
-    let unreadable = UnreadableRooms::default();
-    let commands = || -> Result<Commands, StartError> {
-        Ok(Commands::new(names.clone(), &settings, id::random()?))
-    };
-    let pipeline = |purpose| -> Result<Pipeline, StartError> {
-        Ok(Pipeline::new(
-            reconnector(purpose),
-            commands()?,
-            &settings,
-            presence_synced.clone(),
-            unreadable.clone(),
-            metrics.clone(),
-        ))
-    };
-    let publishes = pipeline(Purpose::Publishes)?;
-    let pages = pipeline(Purpose::Reads)?;
-    let agent = PresenceAgent::new(
-        settings.incarnation,
-        settings.newest_format,
-        redis.lease,
-        id::random()?,
-        Instant::now(),
-    );
-    let presence = Presence::new(agent, commands()?, presence_synced.clone());
+    let shard = Shard::start(ShardSettings {
+        connector,
+        names,
+        settings: &settings,
+        lease: redis.lease,
+        readiness,
+        metrics,
+        events: events.clone(),
+    })?;
+    let (sender, requests) = flume::unbounded();
+    runtime::spawn(run(requests, shard, events));
+    Ok(Broker::new(sender))
+}
 
-    if let Some(wanted) = &settings.webhooks {
-        let polls = wanted.polls.clone();
-        let stream = WebhookStream::new(
-            polls,
-            reconnector,
-            names.clone(),
-            &settings,
-            metrics.clone(),
-        );
-        runtime::spawn(stream.run());
-    }
-    let (requests_to, requests) = flume::unbounded();
-    let (reads_to, reads) = flume::unbounded();
-    let (commands_to, subscription_commands) = flume::unbounded();
-    let (signals_to, signals) = flume::unbounded();
-    let (changes_to, changes) = flume::bounded(CHANGES);
-    let subscription = Subscription::new(
-        subscription_commands,
-        reconnector(Purpose::Subscription {
-            node_topic: names.node_topic(settings.incarnation),
-            signals: signals_to.clone(),
-        }),
-        Topics::new(settings.topic_linger),
-        names.clone(),
-        settings.newest_format,
-        Reports {
-            signals: signals_to,
-            changes: changes_to,
-            events: events.clone(),
-        },
-        metrics.clone(),
-    );
-    runtime::spawn(subscription.run());
-    runtime::spawn(reader::run(reads, pages, events.clone()));
-    runtime::spawn(
-        Publisher {
-            requests,
-            pipeline: publishes,
-            presence,
-            unreadable,
-            changes,
-            reads: reads_to,
-            commands: commands_to,
-            signals,
-            readiness,
-            metrics,
-            events,
+/// The broker's task: passes requests to the shard and its events to the dispatcher. It ends, and
+/// the shard with it, when the dispatcher has dropped its end of `requests`, or when a task of the
+/// shard has ended.
+async fn run(
+    requests: flume::Receiver<Request>,
+    mut shard: Shard,
+    inbox: flume::Sender<BrokerEvent>,
+) {
+    loop {
+        // `fuse`, because a bare flume future would not be polled once the other end is gone.
+        let turn = select_biased! {
+            turn = shard.turn().fuse() => turn,
+            request = requests.recv_async().fuse() => match request {
+                Ok(first) => submit(first, &requests, &mut shard),
+                Err(flume::RecvError::Disconnected) => Err(Ended),
+            },
+        };
+        let events = shard.flush();
+        if turn.is_err() || emit(&inbox, events).await.is_err() {
+            return;
         }
-        .run(),
-    );
-    Ok(Broker::new(requests_to))
+    }
+}
+
+fn submit(
+    first: Request,
+    requests: &flume::Receiver<Request>,
+    shard: &mut Shard,
+) -> Result<(), Ended> {
+    shard.submit(first)?;
+    for request in requests.try_iter().take(MAX_REQUESTS - 1) {
+        shard.submit(request)?;
+    }
+    Ok(())
 }
 
 /// The other end of a channel has ended, so this task ends too.

@@ -1,27 +1,32 @@
 //! A pipeline: one connection to Redis and its requests, sent in order, in batches, each answered
-//! once. Publishes have one pipeline and reads have another, so that a big page never delays a
-//! publish.
+//! once. All requests of the broker pass through one: here are the batching, the repetition, the
+//! fallback for a missing script, the reaction to errors and their log. A node has a pipeline for
+//! publishes and presence, one for reads, so that a big page never delays a publish, and one for
+//! webhooks.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt};
 use futures::{FutureExt, select_biased};
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{RedisResult, Value};
+use redis::aio::ConnectionLike;
+use redis::{RedisResult, ServerError, Value};
 
-use super::answers::{self, Outcome};
+use super::answers;
 use super::commands::Commands;
+use super::errors::{self, Failure};
 use super::formats::UnreadableRooms;
 use super::presence_synced::PresenceSynced;
-use super::reconnector::{Change, End, Reconnector};
-use super::request_queue::{RedisRequest, RequestQueue};
+use super::reconnector::{ConnectionChange, End, Reconnector};
+use super::request::{Completion, RedisRequest};
+use super::request_queue::{QueuedRequest, RequestQueue};
 use super::scripts::ScriptCaller;
+use crate::broker::Refused;
 use crate::broker::redis::wire::Format;
-use crate::broker::{BrokerEvent, Refused, Settings};
 use crate::metrics::Metrics;
+use crate::model::id::RoomName;
 
 /// The most unanswered batches: one that Redis works on, the other on the way there or back.
 const MAX_BATCHES: usize = 2;
@@ -36,6 +41,9 @@ const BATCH_BYTES: usize = 256 << 10;
 /// How long to wait after Redis has answered that it is not ready yet.
 const NOT_YET: Duration = Duration::from_millis(100);
 
+/// After how long the same failure is logged again.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Why no request is sent at the moment although the connection is up. It ends when all batches are
 /// answered, so that requeued requests stay before later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,51 +54,50 @@ enum Hold {
     Until(Instant),
 }
 
-/// See the head of this file. The task that owns it calls [`Pipeline::turn`] in its loop and
-/// forwards `events`.
+/// What the pipelines of a shard share.
+#[derive(Clone)]
+pub struct PipelineContext {
+    /// Whether the lists of members in Redis are complete; until then reads of them are retried.
+    pub presence_synced: PresenceSynced,
+    /// The newest format that this node reads.
+    pub newest_format: Format,
+    pub unreadable: UnreadableRooms,
+    pub metrics: Arc<Metrics>,
+}
+
+/// See the head of this file. The task that owns it calls [`Pipeline::turn`] in its loop, then
+/// [`Pipeline::send`], and handles what [`Pipeline::take_completed`] returns.
 pub struct Pipeline {
-    pub events: Vec<BrokerEvent>,
     reconnector: Reconnector,
     queue: RequestQueue,
     commands: Commands,
     caller: ScriptCaller,
-    /// Batches in flight, oldest first, and the requests in each.
+    /// The answers of the batches in flight, oldest first.
     batches: FuturesOrdered<BoxFuture<'static, RedisResult<Vec<Value>>>>,
-    numbers: VecDeque<Vec<u64>>,
     hold: Option<Hold>,
-    /// Whether the lists of members in Redis are complete; until then reads of them are retried.
-    presence_synced: PresenceSynced,
-    newest_format: Format,
-    unreadable: UnreadableRooms,
-    metrics: Arc<Metrics>,
-    /// The last failure that was logged; the same one is not logged again.
-    last_error: String,
+    completed: Vec<Completion>,
+    context: PipelineContext,
+    log: FailureLog,
 }
 
 impl Pipeline {
-    /// A pipeline whose requests time out after the timeout of a publish.
+    /// A pipeline whose requests time out after `timeout`.
     pub fn new(
         reconnector: Reconnector,
         commands: Commands,
-        settings: &Settings,
-        presence_synced: PresenceSynced,
-        unreadable: UnreadableRooms,
-        metrics: Arc<Metrics>,
+        timeout: Duration,
+        context: PipelineContext,
     ) -> Self {
         Self {
-            events: Vec::new(),
             reconnector,
-            queue: RequestQueue::new(settings.publish_timeout),
+            queue: RequestQueue::new(timeout),
             commands,
             caller: ScriptCaller::default(),
             batches: FuturesOrdered::new(),
-            numbers: VecDeque::new(),
             hold: None,
-            presence_synced,
-            newest_format: settings.newest_format,
-            unreadable,
-            metrics,
-            last_error: String::new(),
+            completed: Vec::new(),
+            context,
+            log: FailureLog::default(),
         }
     }
 
@@ -101,12 +108,18 @@ impl Pipeline {
 
     /// Adds a request; [`Pipeline::send`] sends it.
     pub fn push(&mut self, request: RedisRequest) {
-        self.events.extend(self.queue.push(request, Instant::now()));
+        let refused = self.queue.push(request, Instant::now());
+        self.completed.extend(refused);
     }
 
     /// Refuses the requests that have timed out.
     pub fn expire(&mut self) {
-        self.events.extend(self.queue.expire(Instant::now()));
+        self.completed.extend(self.queue.expire(Instant::now()));
+    }
+
+    /// The results since the last call.
+    pub fn take_completed(&mut self) -> Vec<Completion> {
+        std::mem::take(&mut self.completed)
     }
 
     /// Whether there is a connection.
@@ -114,26 +127,26 @@ impl Pipeline {
         self.reconnector.connection().is_some()
     }
 
-    /// The connection, if there is one, for other users of it.
-    pub fn connection(&self) -> Option<&MultiplexedConnection> {
-        self.reconnector.connection()
+    /// Whether requests can be sent now.
+    pub fn is_ready(&mut self) -> bool {
+        self.is_up() && !self.is_held()
     }
 
     /// Replaces the connection.
     pub fn reconnect(&mut self, why: End) {
         self.reconnector.reconnect(why);
-        self.all_lost();
+        self.lost();
     }
 
     /// Waits for an answer, or for the connection to come or go. Cancel safe.
-    pub async fn turn(&mut self) -> Option<Change> {
+    pub async fn turn(&mut self) -> Option<ConnectionChange> {
         select_biased! {
             answers = self.batches.select_next_some() => {
                 self.batch_answered(answers);
                 None
             }
             change = self.reconnector.change().fuse() => {
-                self.all_lost();
+                self.lost();
                 Some(change)
             }
         }
@@ -141,38 +154,36 @@ impl Pipeline {
 
     /// Sends the next batches.
     pub fn send(&mut self) {
-        if self.is_held() {
-            return;
-        }
-        while self.batches.len() < MAX_BATCHES
-            && let Some(connection) = self.reconnector.connection()
+        while self.queue.batches() < MAX_BATCHES
+            && self.is_ready()
+            && self.queue.take(BATCH, BATCH_BYTES)
         {
-            let numbers = self.queue.take(BATCH, BATCH_BYTES);
-            if numbers.is_empty() {
-                return;
-            }
-            let mut connection = connection.clone();
-            let pipeline = self.batch(&numbers);
-            self.numbers.push_back(numbers);
-            self.batches.push_back(
-                async move {
-                    let count = pipeline.len();
-                    connection.req_packed_commands(&pipeline, 0, count).await
-                }
-                .boxed(),
-            );
+            self.send_batch();
         }
     }
 
-    fn batch(&mut self, numbers: &[u64]) -> redis::Pipeline {
-        let mut pipeline = redis::Pipeline::with_capacity(numbers.len());
-        let requests = numbers
-            .iter()
-            .filter_map(|number| self.queue.request(*number));
-        for request in requests {
-            pipeline.add_command(self.commands.command(request, &mut self.caller));
+    /// Sends these requests at once, as a batch that is not counted among the others: the submitter
+    /// has one such batch in flight at a time. Only while the pipeline is ready.
+    pub fn send_directly(&mut self, requests: Vec<RedisRequest>) {
+        self.queue.send_directly(requests, Instant::now());
+        self.send_batch();
+    }
+
+    /// Sends the newest batch.
+    fn send_batch(&mut self) {
+        let Some(connection) = self.reconnector.connection() else {
+            return;
+        };
+        let mut connection = connection.clone();
+        let mut commands = redis::Pipeline::new();
+        for request in self.queue.newest_batch() {
+            commands.add_command(self.commands.command(request, &mut self.caller));
         }
-        pipeline
+        let answers = async move {
+            let count = commands.len();
+            connection.req_packed_commands(&commands, 0, count).await
+        };
+        self.batches.push_back(answers.boxed());
     }
 
     fn is_held(&mut self) -> bool {
@@ -188,88 +199,133 @@ impl Pipeline {
     }
 
     fn batch_answered(&mut self, answers: RedisResult<Vec<Value>>) {
-        let numbers = self.numbers.pop_front().unwrap_or_default();
-        match answers {
-            Ok(answers) if answers.len() == numbers.len() => {
-                for (number, answer) in numbers.into_iter().zip(answers) {
-                    self.answered(number, answer);
-                }
-            }
-            // The connection has ended, or its answers are malformed; then every later batch is
-            // lost with this one.
-            _ => {
-                self.numbers.push_front(numbers);
-                self.reconnect(End::Closed);
+        let answers = answers.ok();
+        let requests = answers
+            .as_ref()
+            .and_then(|it| self.queue.answered(it.len()));
+        // Without them the connection has ended, or its answers are malformed; then every later
+        // batch is lost with this one.
+        let (Some(answers), Some(requests)) = (answers, requests) else {
+            return self.reconnect(End::Closed);
+        };
+        for (queued, answer) in requests.into_iter().zip(answers) {
+            if let Some(queued) = queued {
+                self.answered(queued, answer);
             }
         }
     }
 
-    fn answered(&mut self, number: u64, answer: Value) {
-        // It may have timed out.
-        let Some(request) = self.queue.request(number) else {
-            return;
-        };
-        let outcome = match request {
-            RedisRequest::Members(_) | RedisRequest::ClusterQuery(_)
-                if !self.presence_synced.get() =>
-            {
-                Outcome::NotYet
+    fn answered(&mut self, queued: QueuedRequest, answer: Value) {
+        match answer {
+            Value::ServerError(error) => self.failed(queued, &error),
+            _ if queued.request.reads_presence() && !self.context.presence_synced.get() => {
+                self.wait(queued, Hold::Until(Instant::now() + NOT_YET));
             }
-            request => answers::judge(request, answer, self.newest_format),
-        };
-        match outcome {
-            Outcome::Done { event, junk } => {
-                self.metrics.junk_total.add(junk as u64);
-                self.events.extend(event);
-                self.queue.done(number);
+            answer => self.decoded(queued.request, answer),
+        }
+    }
+
+    fn decoded(&mut self, request: RedisRequest, answer: Value) {
+        match answers::decode(&request, answer, self.context.newest_format) {
+            Ok((completion, junk)) => {
+                self.context.metrics.junk_total.add(junk as u64);
+                self.completed.extend(completion);
             }
-            Outcome::ScriptMissing => self.wait(number, Hold::Script),
-            Outcome::NotYet => self.wait(number, Hold::Until(Instant::now() + NOT_YET)),
-            Outcome::NotMaster => {
-                self.queue.requeue(number);
+            Err(why) => {
+                self.log_refusal(&request, why, || {
+                    "the answer is not from our scripts".into()
+                });
+                self.completed.extend(request.refuse(why));
+            }
+        }
+    }
+
+    fn failed(&mut self, queued: QueuedRequest, error: &ServerError) {
+        match errors::classify(&queued.request, error) {
+            Failure::ScriptMissing => self.wait(queued, Hold::Script),
+            Failure::NotYet => self.wait(queued, Hold::Until(Instant::now() + NOT_YET)),
+            Failure::NotMaster => {
+                self.queue.requeue(queued);
                 self.reconnect(End::NotMaster);
             }
-            Outcome::Failed {
-                why: Refused::Newer,
-                ..
-            } => self.newer_format(number),
-            Outcome::Failed { why, error } => self.failed(number, why, error),
+            Failure::Refused(why) => {
+                let details = error.details().unwrap_or_default();
+                let text = || format!("{} {details}", error.code());
+                self.log_refusal(&queued.request, why, text);
+                self.completed.extend(queued.refuse(why));
+            }
         }
     }
 
-    fn wait(&mut self, number: u64, hold: Hold) {
-        self.queue.requeue(number);
+    fn wait(&mut self, queued: QueuedRequest, hold: Hold) {
+        self.queue.requeue(queued);
         self.hold = Some(hold);
     }
 
-    fn newer_format(&mut self, number: u64) {
-        let room = self.queue.request(number).and_then(RedisRequest::room);
-        if let Some(room) = room
-            && self.unreadable.met(room, Instant::now())
-        {
+    fn log_refusal(
+        &mut self,
+        request: &RedisRequest,
+        why: Refused,
+        error: impl FnOnce() -> String,
+    ) {
+        match request.room_read() {
+            Some(room) if why == Refused::Newer => self.newer_format(room),
+            _ => self.log.refused(request.kind(), error(), Instant::now()),
+        }
+    }
+
+    fn newer_format(&self, room: &RoomName) {
+        if self.context.unreadable.met(room, Instant::now()) {
             log::error!(
                 room = room.as_str();
                 "a message in this room is in a newer format; upgrade this node"
             );
         }
-        self.events
-            .extend(self.queue.refused(number, Refused::Newer));
-    }
-
-    fn failed(&mut self, number: u64, why: Refused, error: String) {
-        if error != self.last_error {
-            log::warn!(error = error.as_str(); "Redis refuses a request");
-            self.last_error = error;
-        }
-        self.events.extend(self.queue.refused(number, why));
     }
 
     /// The connection is gone: none of the batches in flight will be answered.
-    fn all_lost(&mut self) {
+    fn lost(&mut self) {
         self.batches = FuturesOrdered::new();
         self.hold = None;
-        for number in std::mem::take(&mut self.numbers).into_iter().flatten() {
-            self.events.extend(self.queue.lost(number));
+        self.completed.extend(self.queue.lost());
+    }
+}
+
+/// Logs refusals: of each kind of request, the same one once a minute.
+#[derive(Debug, Default)]
+struct FailureLog {
+    /// The last error by kind of request, and when it was logged.
+    last: HashMap<&'static str, (String, Instant)>,
+}
+
+impl FailureLog {
+    fn refused(&mut self, request: &'static str, error: String, now: Instant) {
+        if self.is_new(request, &error, now) {
+            log::warn!(request = request, error = error.as_str(); "Redis refuses a request");
+            self.last.insert(request, (error, now));
         }
+    }
+
+    fn is_new(&self, request: &str, error: &str, now: Instant) -> bool {
+        let last = self.last.get(request);
+        last.is_none_or(|(text, logged)| text != error || now >= *logged + LOG_INTERVAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_failure_is_logged_once_a_minute() {
+        let (mut log, now) = (FailureLog::default(), Instant::now());
+        assert!(log.is_new("read", "ERR x", now));
+        log.refused("read", "ERR x".into(), now);
+        assert!(!log.is_new("read", "ERR x", now + LOG_INTERVAL / 2));
+        assert!(log.is_new("read", "ERR y", now));
+        assert!(log.is_new("publish", "ERR x", now));
+        log.refused("publish", "OOM".into(), now);
+        assert!(!log.is_new("read", "ERR x", now), "of another kind");
+        assert!(log.is_new("read", "ERR x", now + LOG_INTERVAL));
     }
 }

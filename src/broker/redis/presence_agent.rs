@@ -1,12 +1,12 @@
 //! What a node does for presence in Redis, as commands: it renews its lease, writes its members,
 //! and removes the members of dead nodes. Plain logic that joins [`Lease`], [`PresenceReconciler`]
-//! and [`Reaper`]; `presence` sends the commands.
+//! and [`Reaper`]; the shard sends the commands.
 
 use std::time::{Duration, Instant};
 
 use super::formats::WriteFormat;
-use super::lease::{self, Lease, LeaseChange, LeaseId, Renewal};
-use super::reaper::{Reaper, Step};
+use super::lease::{Lease, LeaseAnswer, LeaseChange, LeaseId, Renewal};
+use super::reaper::{ReapStep, Reaper};
 use crate::broker::redis::reconciler::{
     MemberKey, PresenceReconciler, PresenceUpdate, UpdateResult,
 };
@@ -40,14 +40,14 @@ pub enum PresenceCommand {
         ends: u64,
         update: PresenceUpdate,
     },
-    Reap(Step),
+    Reap(ReapStep),
 }
 
 /// The result of a command.
 #[derive(Debug)]
-pub enum Reply {
+pub enum PresenceReply {
     /// With the leases that are over.
-    Lease(lease::Answer, Vec<String>),
+    Lease(LeaseAnswer, Vec<String>),
     Done,
     /// Done; the versions of the room's list before and after it.
     Applied(u64, u64),
@@ -57,8 +57,6 @@ pub enum Reply {
     Cursor(String),
     /// Not done, and a retry at once would fail too.
     Refused,
-    /// Not done; retry.
-    Retry,
     /// Not known.
     Unanswered,
 }
@@ -70,6 +68,8 @@ pub struct PresenceAgent {
     format: WriteFormat,
     reconciler: PresenceReconciler,
     reaper: Reaper,
+    /// The number of commands without a result.
+    in_flight: usize,
     /// An update was refused because the lease may be over: no more are sent until it is renewed.
     lease_in_doubt: bool,
     /// No command is sent before this time.
@@ -90,6 +90,7 @@ impl PresenceAgent {
             format: WriteFormat::new(newest, span),
             reconciler: PresenceReconciler::default(),
             reaper: Reaper::default(),
+            in_flight: 0,
             lease_in_doubt: false,
             pause: None,
             lease_confirmed: false,
@@ -162,9 +163,9 @@ impl PresenceAgent {
         confirmed && self.refill.is_none_or(|until| now >= until)
     }
 
-    /// The next batch of commands. The one before must have its results.
+    /// The next batch of commands; none until the one before has its results.
     pub fn take(&mut self, now: Instant) -> Vec<PresenceCommand> {
-        if self.pause.is_some_and(|until| now < until) {
+        if self.in_flight > 0 || self.pause.is_some_and(|until| now < until) {
             return Vec::new();
         }
         self.pause = None;
@@ -189,12 +190,14 @@ impl PresenceAgent {
                 .into_iter()
                 .map(PresenceCommand::Reap),
         );
+        self.in_flight = commands.len();
         commands
     }
 
     /// A command has this result.
-    pub fn finished(&mut self, command: PresenceCommand, reply: Reply, now: Instant) {
-        if matches!(reply, Reply::Refused) {
+    pub fn finished(&mut self, command: PresenceCommand, reply: PresenceReply, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if matches!(reply, PresenceReply::Refused) {
             self.pause = Some(now + PAUSE);
         }
         match command {
@@ -206,8 +209,8 @@ impl PresenceAgent {
         }
     }
 
-    fn renewed(&mut self, renewal: &Renewal, reply: Reply, now: Instant) {
-        let Reply::Lease(answer, over) = reply else {
+    fn renewed(&mut self, renewal: &Renewal, reply: PresenceReply, now: Instant) {
+        let PresenceReply::Lease(answer, over) = reply else {
             self.format.reset();
             return self.lease.unanswered(renewal, now);
         };
@@ -232,15 +235,15 @@ impl PresenceAgent {
         }
     }
 
-    fn updated(&mut self, update: PresenceUpdate, until: u64, reply: &Reply, now: Instant) {
+    fn updated(&mut self, update: PresenceUpdate, until: u64, reply: &PresenceReply, now: Instant) {
         let result = match reply {
-            Reply::Done => UpdateResult::Done,
-            Reply::Applied(before, after) => UpdateResult::Applied {
+            PresenceReply::Done => UpdateResult::Done,
+            PresenceReply::Applied(before, after) => UpdateResult::Applied {
                 before: *before,
                 after: *after,
             },
-            Reply::Unanswered => UpdateResult::Unanswered { until },
-            Reply::LeaseOver => {
+            PresenceReply::Unanswered => UpdateResult::Unanswered { until },
+            PresenceReply::LeaseOver => {
                 self.lease_in_doubt = true;
                 self.lease.renew_now(now);
                 UpdateResult::Refused
@@ -252,21 +255,25 @@ impl PresenceAgent {
         }
     }
 
-    fn step_finished(&mut self, step: Step, reply: Reply) {
+    fn step_finished(&mut self, step: ReapStep, reply: PresenceReply) {
         let lease = match &step {
-            Step::Rooms { lease } | Step::RemoveLease { lease } => lease,
-            Step::Reap { lease, .. } | Step::RemoveRoom { lease, .. } => lease,
+            ReapStep::Rooms { lease } | ReapStep::RemoveLease { lease } => lease,
+            ReapStep::Reap { lease, .. } | ReapStep::RemoveRoom { lease, .. } => lease,
         };
         if self.reaper.lease() != Some(lease) {
             return;
         }
         match (step, reply) {
-            (Step::Rooms { lease }, Reply::Rooms(rooms)) => self.reaper.rooms_found(lease, rooms),
-            (Step::Reap { lease, room, .. }, Reply::Cursor(cursor)) => {
+            (ReapStep::Rooms { lease }, PresenceReply::Rooms(rooms)) => {
+                self.reaper.rooms_found(lease, rooms)
+            }
+            (ReapStep::Reap { lease, room, .. }, PresenceReply::Cursor(cursor)) => {
                 self.reaper.room_reaped(lease, room, cursor);
             }
-            (Step::RemoveRoom { lease, .. }, Reply::Done) => self.reaper.room_removed(lease),
-            (Step::RemoveLease { lease }, Reply::Done) => {
+            (ReapStep::RemoveRoom { lease, .. }, PresenceReply::Done) => {
+                self.reaper.room_removed(lease)
+            }
+            (ReapStep::RemoveLease { lease }, PresenceReply::Done) => {
                 log::info!(lease = lease.as_str(); "removed the members of a node that is gone");
                 self.reaper.stop();
             }

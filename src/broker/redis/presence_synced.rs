@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag that the publishing task sets and the reading task reads; clones share it.
+/// A flag that the shard sets and its task for reads reads; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct PresenceSynced(Arc<AtomicBool>);
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use redis::{PushInfo, PushKind, Value};
 
-use super::liveness::Signal;
+use super::liveness::LivenessSignal;
 
 /// The most waiting messages.
 const MAX_MESSAGES: usize = 65_536;
@@ -18,14 +18,14 @@ const MAX_BYTES: usize = 32 << 20;
 
 /// A push of Redis: a message, or the confirmation of a request.
 #[derive(Debug)]
-pub enum Push {
+pub enum RedisPush {
     Subscribed(Vec<u8>),
     Unsubscribed(Vec<u8>),
     Message { topic: Vec<u8>, message: Vec<u8> },
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct PushBacklog {
     bytes: AtomicUsize,
     /// Topics of messages that were dropped. At most as many as there are subscriptions.
     lost: Mutex<HashSet<Vec<u8>>>,
@@ -34,27 +34,30 @@ struct Shared {
 /// The driver's end.
 #[derive(Debug)]
 pub struct PushSender {
-    pushes: flume::Sender<Push>,
-    shared: Arc<Shared>,
+    pushes: flume::Sender<RedisPush>,
+    shared: Arc<PushBacklog>,
     /// The node's own topic. Its messages become signals here, so that a full queue does not delay
     /// probes.
     node_topic: Vec<u8>,
-    signals: flume::Sender<Signal>,
+    signals: flume::Sender<LivenessSignal>,
 }
 
 /// The task's end.
 #[derive(Debug)]
 pub struct PushQueue {
-    pushes: flume::Receiver<Push>,
-    shared: Arc<Shared>,
+    pushes: flume::Receiver<RedisPush>,
+    shared: Arc<PushBacklog>,
 }
 
 /// Makes the queue of a new connection.
-pub fn queue(node_topic: String, signals: flume::Sender<Signal>) -> (PushSender, PushQueue) {
+pub fn queue(
+    node_topic: String,
+    signals: flume::Sender<LivenessSignal>,
+) -> (PushSender, PushQueue) {
     // Only messages count against the bounds: confirmations are as few as our requests, and none
     // may be lost.
     let (sender, receiver) = flume::unbounded();
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(PushBacklog::default());
     let push_sender = PushSender {
         pushes: sender,
         shared: shared.clone(),
@@ -78,7 +81,7 @@ impl PushSender {
         let push = match (info.kind, second) {
             (PushKind::Message, _) if topic == self.node_topic => {
                 // An error means that the broker has ended.
-                let _ = self.signals.send(Signal::ProbeReceived);
+                let _ = self.signals.send(LivenessSignal::ProbeReceived);
                 return;
             }
             (PushKind::Message, Some(Value::BulkString(message))) => {
@@ -86,10 +89,10 @@ impl PushSender {
                     self.shared.lost().insert(topic);
                     return;
                 }
-                Push::Message { topic, message }
+                RedisPush::Message { topic, message }
             }
-            (PushKind::Subscribe, _) => Push::Subscribed(topic),
-            (PushKind::Unsubscribe, _) => Push::Unsubscribed(topic),
+            (PushKind::Subscribe, _) => RedisPush::Subscribed(topic),
+            (PushKind::Unsubscribe, _) => RedisPush::Unsubscribed(topic),
             _ => return,
         };
         self.shared
@@ -106,7 +109,7 @@ impl PushSender {
 
 impl PushQueue {
     /// The next push. Pending for ever once the connection is gone and the queue is empty.
-    pub async fn next(&self) -> Push {
+    pub async fn next(&self) -> RedisPush {
         match self.pushes.recv_async().await {
             Ok(push) => self.taken(push),
             Err(flume::RecvError::Disconnected) => std::future::pending().await,
@@ -114,7 +117,7 @@ impl PushQueue {
     }
 
     /// The next push, if there is one.
-    pub fn try_next(&self) -> Option<Push> {
+    pub fn try_next(&self) -> Option<RedisPush> {
         self.pushes.try_recv().ok().map(|push| self.taken(push))
     }
 
@@ -128,7 +131,7 @@ impl PushQueue {
         std::mem::take(&mut *self.shared.lost())
     }
 
-    fn taken(&self, push: Push) -> Push {
+    fn taken(&self, push: RedisPush) -> RedisPush {
         self.shared
             .bytes
             .fetch_sub(weight(&push), Ordering::Relaxed);
@@ -136,17 +139,17 @@ impl PushQueue {
     }
 }
 
-impl Shared {
+impl PushBacklog {
     fn lost(&self) -> std::sync::MutexGuard<'_, HashSet<Vec<u8>>> {
         // No panic can leave the set inconsistent.
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn weight(push: &Push) -> usize {
+fn weight(push: &RedisPush) -> usize {
     match push {
-        Push::Subscribed(topic) | Push::Unsubscribed(topic) => topic.len(),
-        Push::Message { topic, message } => topic.len() + message.len(),
+        RedisPush::Subscribed(topic) | RedisPush::Unsubscribed(topic) => topic.len(),
+        RedisPush::Message { topic, message } => topic.len() + message.len(),
     }
 }
 
@@ -173,8 +176,8 @@ mod tests {
             data: vec![Value::BulkString("c".into()), Value::Int(1)],
         });
         assert!(pushes.lost().is_empty(), "there is no room yet");
-        assert!(matches!(pushes.try_next(), Some(Push::Message { .. })));
-        assert!(matches!(pushes.try_next(), Some(Push::Subscribed(_))));
+        assert!(matches!(pushes.try_next(), Some(RedisPush::Message { .. })));
+        assert!(matches!(pushes.try_next(), Some(RedisPush::Subscribed(_))));
         assert!(pushes.try_next().is_none());
         assert_eq!(pushes.lost(), HashSet::from([b"b".to_vec()]));
         assert!(pushes.lost().is_empty());
@@ -186,8 +189,11 @@ mod tests {
         let (sender, pushes) = queue("node".into(), signals);
         sender.push(message("a", vec![0; MAX_BYTES - 10]));
         sender.push(message("node", b"1".to_vec()));
-        assert!(matches!(received.try_recv(), Ok(Signal::ProbeReceived)));
-        assert!(matches!(pushes.try_next(), Some(Push::Message { .. })));
+        assert!(matches!(
+            received.try_recv(),
+            Ok(LivenessSignal::ProbeReceived)
+        ));
+        assert!(matches!(pushes.try_next(), Some(RedisPush::Message { .. })));
         assert!(pushes.try_next().is_none());
     }
 }

@@ -1,16 +1,15 @@
-//! The broker's task for reads: pages of logs, of members and of rooms, on a connection of their
-//! own.
+//! The broker's task for reads: pages of logs, of members and of rooms, by a pipeline of their own.
 
 use futures::{FutureExt, select_biased};
 
 use super::pipeline::Pipeline;
-use super::request_queue::RedisRequest;
+use super::request::{Completion, RedisRequest};
 use super::{TICK, emit};
 use crate::broker::BrokerEvent;
 use crate::runtime;
 
 /// How many reads are taken before they are sent.
-const TURN: usize = 256;
+const MAX_READS: usize = 256;
 
 /// Serves until `reads` or the dispatcher's inbox ends.
 pub async fn run(
@@ -29,16 +28,15 @@ pub async fn run(
             read = reads.recv_async().fuse() => match read {
                 Ok(read) => {
                     pipeline.push(read);
-                    reads.try_iter().take(TURN - 1).for_each(|read| pipeline.push(read));
+                    reads.try_iter().take(MAX_READS - 1).for_each(|read| pipeline.push(read));
                 }
                 Err(flume::RecvError::Disconnected) => return,
             },
         }
         pipeline.send();
-        if emit(&events, std::mem::take(&mut pipeline.events))
-            .await
-            .is_err()
-        {
+        let completed = pipeline.take_completed().into_iter();
+        let read = completed.filter_map(Completion::event).collect();
+        if emit(&events, read).await.is_err() {
             return;
         }
     }

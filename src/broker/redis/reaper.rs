@@ -14,7 +14,7 @@ pub const FIELDS: usize = 256;
 
 /// A command to Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ReapStep {
     /// Reads some of the rooms that have a record of the lease.
     Rooms { lease: String },
     /// Removes the lease's members from a room, from this cursor on.
@@ -33,7 +33,7 @@ pub enum Step {
 #[derive(Debug, Default)]
 pub struct Reaper {
     lease: Option<String>,
-    next: VecDeque<Step>,
+    next: VecDeque<ReapStep>,
     /// The number of steps without a result.
     in_flight: usize,
 }
@@ -46,50 +46,50 @@ impl Reaper {
             let lease = leases.swap_remove(random % leases.len());
             self.lease = Some(lease.clone());
             self.next.push_back(if is_ours(&lease) {
-                Step::Rooms { lease }
+                ReapStep::Rooms { lease }
             } else {
-                Step::RemoveLease { lease }
+                ReapStep::RemoveLease { lease }
             });
         }
     }
 
     /// The next steps, at most `max`.
-    pub fn take(&mut self, max: usize) -> Vec<Step> {
+    pub fn take(&mut self, max: usize) -> Vec<ReapStep> {
         let count = max.min(self.next.len());
         self.in_flight += count;
         self.next.drain(..count).collect()
     }
 
-    /// The answer to [`Step::Rooms`]. No rooms means that all are done.
+    /// The answer to [`ReapStep::Rooms`]. No rooms means that all are done.
     pub fn rooms_found(&mut self, lease: String, rooms: Vec<Vec<u8>>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if rooms.is_empty() {
-            self.next.push_back(Step::RemoveLease { lease });
+            self.next.push_back(ReapStep::RemoveLease { lease });
             return;
         }
         for room in rooms {
             let name = std::str::from_utf8(&room).map(RoomName::new);
             let lease = lease.clone();
             self.next.push_back(match name {
-                Ok(Ok(room)) => Step::Reap {
+                Ok(Ok(room)) => ReapStep::Reap {
                     lease,
                     room,
                     cursor: "0".to_owned(),
                 },
-                _ => Step::RemoveRoom { lease, room },
+                _ => ReapStep::RemoveRoom { lease, room },
             });
         }
     }
 
-    /// The answer to [`Step::Reap`]: the next cursor, or `0` after the last.
+    /// The answer to [`ReapStep::Reap`]: the next cursor, or `0` after the last.
     pub fn room_reaped(&mut self, lease: String, room: RoomName, cursor: String) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.next.push_back(match cursor.as_str() {
-            "0" => Step::RemoveRoom {
+            "0" => ReapStep::RemoveRoom {
                 lease,
                 room: room.as_str().into(),
             },
-            _ => Step::Reap {
+            _ => ReapStep::Reap {
                 lease,
                 room,
                 cursor,
@@ -101,7 +101,7 @@ impl Reaper {
     pub fn room_removed(&mut self, lease: String) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.in_flight == 0 && self.next.is_empty() {
-            self.next.push_back(Step::Rooms { lease });
+            self.next.push_back(ReapStep::Rooms { lease });
         }
     }
 
@@ -131,8 +131,8 @@ mod tests {
 
     const LEASE: &str = "000000000000002a.1";
 
-    fn reap(room: &str, cursor: &str) -> Step {
-        Step::Reap {
+    fn reap(room: &str, cursor: &str) -> ReapStep {
+        ReapStep::Reap {
             lease: LEASE.into(),
             room: RoomName::new(room).unwrap(),
             cursor: cursor.into(),
@@ -143,12 +143,12 @@ mod tests {
     fn lease_is_removed_when_all_its_rooms_are_done() {
         let mut reaper = Reaper::default();
         let lease = || LEASE.to_owned();
-        let remove = |room: &str| Step::RemoveRoom {
+        let remove = |room: &str| ReapStep::RemoveRoom {
             lease: lease(),
             room: room.into(),
         };
         reaper.start(vec![lease()], 7);
-        assert_eq!(reaper.take(9), [Step::Rooms { lease: lease() }]);
+        assert_eq!(reaper.take(9), [ReapStep::Rooms { lease: lease() }]);
         reaper.rooms_found(lease(), vec![b"a".to_vec(), b"}".to_vec()]);
         assert_eq!(reaper.take(1), [reap("a", "0")]);
         reaper.room_reaped(lease(), RoomName::new("a").unwrap(), "17".into());
@@ -157,9 +157,9 @@ mod tests {
         reaper.room_reaped(lease(), RoomName::new("a").unwrap(), "0".into());
         assert_eq!(reaper.take(9), [remove("a")]);
         reaper.room_removed(lease());
-        assert_eq!(reaper.take(9), [Step::Rooms { lease: lease() }]);
+        assert_eq!(reaper.take(9), [ReapStep::Rooms { lease: lease() }]);
         reaper.rooms_found(lease(), vec![]);
-        assert_eq!(reaper.take(9), [Step::RemoveLease { lease: lease() }]);
+        assert_eq!(reaper.take(9), [ReapStep::RemoveLease { lease: lease() }]);
         reaper.stop();
         assert_eq!(reaper.lease(), None);
     }
@@ -168,6 +168,9 @@ mod tests {
     fn name_that_is_not_a_lease_is_removed_at_once() {
         let mut reaper = Reaper::default();
         reaper.start(vec!["x".into()], 0);
-        assert_eq!(reaper.take(9), [Step::RemoveLease { lease: "x".into() }]);
+        assert_eq!(
+            reaper.take(9),
+            [ReapStep::RemoveLease { lease: "x".into() }]
+        );
     }
 }

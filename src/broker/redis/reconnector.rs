@@ -48,7 +48,7 @@ pub enum End {
 
 /// The result of [`Reconnector::change`].
 #[derive(Debug)]
-pub enum Change {
+pub enum ConnectionChange {
     Up,
     Down,
 }
@@ -58,12 +58,12 @@ pub struct Reconnector {
     connector: Arc<Connector>,
     purpose: Arc<Purpose>,
     metrics: Arc<Metrics>,
-    state: State,
+    state: ReconnectorState,
     /// Attempts since the last connection that lasted.
     attempts: u32,
 }
 
-enum State {
+enum ReconnectorState {
     Dialing(BoxFuture<'static, Box<RedisConnection>>),
     Up {
         link: Box<RedisConnection>,
@@ -76,7 +76,7 @@ impl Reconnector {
     pub fn new(connector: Arc<Connector>, purpose: Purpose, metrics: Arc<Metrics>) -> Self {
         let purpose = Arc::new(purpose);
         Self {
-            state: State::Dialing(dial(connector.clone(), purpose.clone(), 0).boxed()),
+            state: ReconnectorState::Dialing(dial(connector.clone(), purpose.clone(), 0).boxed()),
             connector,
             purpose,
             metrics,
@@ -87,31 +87,31 @@ impl Reconnector {
     /// The connection, if there is one.
     pub fn connection(&self) -> Option<&MultiplexedConnection> {
         match &self.state {
-            State::Up { link, .. } => Some(&link.connection),
-            State::Dialing(_) => None,
+            ReconnectorState::Up { link, .. } => Some(&link.connection),
+            ReconnectorState::Dialing(_) => None,
         }
     }
 
     /// The queue of a subscription that has just come up.
     pub fn take_pushes(&mut self) -> Option<PushQueue> {
         match &mut self.state {
-            State::Up { link, .. } => link.pushes.take(),
-            State::Dialing(_) => None,
+            ReconnectorState::Up { link, .. } => link.pushes.take(),
+            ReconnectorState::Dialing(_) => None,
         }
     }
 
     /// Waits until the connection comes or goes. Cancel safe.
-    pub async fn change(&mut self) -> Change {
+    pub async fn change(&mut self) -> ConnectionChange {
         match &mut self.state {
-            State::Dialing(dialing) => {
+            ReconnectorState::Dialing(dialing) => {
                 let link = dialing.await;
                 self.up(link);
-                Change::Up
+                ConnectionChange::Up
             }
-            State::Up { end, .. } => {
+            ReconnectorState::Up { end, .. } => {
                 let end = end.await;
                 self.reconnect(end);
-                Change::Down
+                ConnectionChange::Down
             }
         }
     }
@@ -125,7 +125,7 @@ impl Reconnector {
         }
         log::info!(connection:% = self.purpose, redis:% = link.address; "connected to Redis");
         let watch = watch(self.connector.clone(), &link, self.leads());
-        self.state = State::Up {
+        self.state = ReconnectorState::Up {
             end: watch.boxed(),
             link,
             since: Instant::now(),
@@ -134,7 +134,7 @@ impl Reconnector {
 
     /// Ends the connection, if there is one, and dials another.
     pub fn reconnect(&mut self, why: End) {
-        let State::Up { link, since, .. } = &self.state else {
+        let ReconnectorState::Up { link, since, .. } = &self.state else {
             return;
         };
         log::warn!(
@@ -150,7 +150,7 @@ impl Reconnector {
             self.connector.set_home(None);
         }
         let dial = dial(self.connector.clone(), self.purpose.clone(), self.attempts);
-        self.state = State::Dialing(dial.boxed());
+        self.state = ReconnectorState::Dialing(dial.boxed());
     }
 
     fn leads(&self) -> bool {

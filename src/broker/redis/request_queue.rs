@@ -1,177 +1,64 @@
-//! The unanswered requests of one connection: which to send next (each session in turn), which to
-//! send again after the connection is lost, and which have timed out. Plain logic, with simulated
-//! clocks in its tests.
+//! The requests of one connection that have no result yet: which to send next (each session in
+//! turn), which were sent together, which to send again after the connection is lost, and which
+//! have timed out. Plain logic, with simulated clocks in its tests.
+//!
+//! ```text
+//!  push ─▶ waiting ─ take ─▶ sent, in batches ─ answered ─▶ the pipeline
+//!             ▲  send_directly ─▶ │                            │
+//!             └────── lost ───────┴────────── requeue ─────────┘
+//! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::fair_queue::FairQueue;
-use crate::broker::{
-    BrokerEvent, ClusterRequest, MembersRequest, PublishRequest, Read, ReadRevocations, Refused,
-    Revoke,
-};
-use crate::model::cluster_query::ClusterQuery;
-use crate::model::id::{RoomName, SessionId};
+use super::request::{Completion, RedisRequest};
+use crate::broker::Refused;
 
-/// The most unanswered requests. A guess: three seconds of a busy node's publishes, so that a short
+/// The most waiting requests. A guess: three seconds of a busy node's publishes, so that a short
 /// outage of Redis causes no refusal.
 const MAX_REQUESTS: usize = 16_384;
 
 /// The most bytes in them.
 const MAX_BYTES: usize = 32 << 20;
 
-/// The cost of reading the largest set of revocations, in entries of a page. An entry is far
-/// smaller than a message.
-const ENTRIES_OF_REVOCATIONS: usize = 256;
-
-/// A request to Redis.
+/// A request and its place in the queue.
 #[derive(Debug)]
-pub enum RedisRequest {
-    Publish(PublishRequest),
-    Read(Read),
-    Members(MembersRequest),
-    ClusterQuery(ClusterRequest),
-    Revoke(Revoke),
-    ReadRevocations(ReadRevocations),
-    /// A message to the node's own topic, to check that publishing and the subscription work. Its
-    /// answer produces no event.
-    Probe,
-}
-
-impl RedisRequest {
-    /// Whether it is idempotent.
-    fn may_repeat(&self) -> bool {
-        match self {
-            RedisRequest::Publish(PublishRequest { publish, .. }) => {
-                publish.key.is_some() && !publish.ephemeral
-            }
-            RedisRequest::Revoke(_) => true,
-            request if request.is_read() => true,
-            _ => false,
-        }
-    }
-
-    /// The room it reads or writes; `None` if it concerns no single one.
-    pub fn room(&self) -> Option<&RoomName> {
-        match self {
-            RedisRequest::Publish(publish) => Some(&publish.publish.room),
-            RedisRequest::Read(read) => Some(&read.room),
-            RedisRequest::Members(members) => Some(&members.query.room),
-            RedisRequest::ClusterQuery(_)
-            | RedisRequest::Revoke(_)
-            | RedisRequest::ReadRevocations(_)
-            | RedisRequest::Probe => None,
-        }
-    }
-
-    /// Whether it only reads.
-    pub fn is_read(&self) -> bool {
-        matches!(
-            self,
-            RedisRequest::Read(_)
-                | RedisRequest::Members(_)
-                | RedisRequest::ClusterQuery(_)
-                | RedisRequest::ReadRevocations(_)
-        )
-    }
-
-    /// The source whose share of the queue it takes.
-    fn source(&self) -> Option<SessionId> {
-        match self {
-            RedisRequest::Publish(publish) => publish.source,
-            _ => None,
-        }
-    }
-
-    /// The approximate memory it takes, in bytes.
-    fn weight(&self) -> usize {
-        match self {
-            RedisRequest::Publish(publish) => publish.publish.publication.weight() + 256,
-            RedisRequest::Revoke(revoke) => revoke.cutoffs.len() * 96 + 256,
-            _ => 256,
-        }
-    }
-
-    /// The cost for Redis, as bytes on the wire, of the request or its answer. An entry of a page
-    /// counts as a KiB, though most are smaller: Redis handles all requests that arrived on one
-    /// connection before it turns to the next, and 100 entries take 40 µs, in which it serves no
-    /// other client.
-    fn cost(&self) -> usize {
-        let entries = match self {
-            RedisRequest::Read(Read { limit, .. }) => *limit,
-            RedisRequest::Members(members) => members.query.limit,
-            RedisRequest::ClusterQuery(ClusterRequest { query, .. }) => match query {
-                ClusterQuery::Rooms { limit, .. } | ClusterQuery::Connections { limit, .. } => {
-                    *limit
-                }
-                ClusterQuery::Room(_) => 0,
-            },
-            RedisRequest::ReadRevocations(_) => ENTRIES_OF_REVOCATIONS,
-            RedisRequest::Publish(_) | RedisRequest::Revoke(_) | RedisRequest::Probe => 0,
-        };
-        self.weight().saturating_add(entries.saturating_mul(1024))
-    }
-
-    /// The event that reports the refusal, if the request has one.
-    pub fn refuse(&self, why: Refused) -> Option<BrokerEvent> {
-        match self {
-            RedisRequest::Publish(publish) => Some(BrokerEvent::Published {
-                ticket: publish.ticket,
-                result: Err(why),
-            }),
-            RedisRequest::Read(read) => Some(BrokerEvent::Page {
-                ticket: read.ticket,
-                result: Err(unless_unknown(why)),
-            }),
-            RedisRequest::Members(members) => Some(BrokerEvent::MemberPage {
-                ticket: members.ticket,
-                result: Err(unless_unknown(why)),
-            }),
-            RedisRequest::ClusterQuery(request) => Some(BrokerEvent::QueryResult {
-                ticket: request.ticket,
-                result: Err(unless_unknown(why)),
-            }),
-            RedisRequest::Revoke(revoke) => Some(BrokerEvent::Revoked {
-                ticket: revoke.ticket,
-                result: Err(why),
-            }),
-            RedisRequest::ReadRevocations(read) => Some(BrokerEvent::Revocations {
-                ticket: read.ticket,
-                result: Err(unless_unknown(why)),
-            }),
-            RedisRequest::Probe => None,
-        }
-    }
-}
-
-/// A read has no effect, so its outcome is never unknown.
-fn unless_unknown(why: Refused) -> Refused {
-    match why {
-        Refused::Unknown => Refused::Unavailable,
-        other => other,
-    }
-}
-
-#[derive(Debug)]
-struct Entry {
-    request: RedisRequest,
-    /// Its round in the fair queue; requests of one round are sent in the order of arrival.
-    round: u64,
+pub struct QueuedRequest {
+    pub request: RedisRequest,
+    /// Its round in the fair queue, and its place in it: the order of arrival.
+    place: (u64, u64),
     deadline: Instant,
-    /// It was sent on the present connection.
-    sent: bool,
     /// It was sent on a connection that was lost, and may have been done there.
     in_doubt: bool,
 }
 
-/// All requests of one connection, numbered in the order of arrival.
+impl QueuedRequest {
+    /// The result of a request that Redis has refused. If an earlier attempt may have succeeded, it
+    /// is unknown.
+    pub fn refuse(self, why: Refused) -> Option<Completion> {
+        let why = if self.in_doubt { Refused::Unknown } else { why };
+        self.request.refuse(why)
+    }
+}
+
+/// Requests that were sent together. A request that has timed out leaves `None` in its place.
+#[derive(Debug)]
+struct SentBatch {
+    requests: Vec<Option<QueuedRequest>>,
+    is_direct: bool,
+}
+
+/// All requests of one connection.
 #[derive(Debug)]
 pub struct RequestQueue {
-    entries: BTreeMap<u64, Entry>,
-    /// The requests to send, by round and number.
-    unsent: BTreeSet<(u64, u64)>,
-    shares: FairQueue,
-    next: u64,
+    waiting: BTreeMap<(u64, u64), QueuedRequest>,
+    /// The batches in flight, oldest first.
+    sent: VecDeque<SentBatch>,
+    fair: FairQueue,
+    /// The number of requests so far.
+    count: u64,
+    /// The weight of the waiting requests.
     bytes: usize,
     timeout: Duration,
 }
@@ -180,113 +67,154 @@ impl RequestQueue {
     /// A queue that refuses a request after this timeout.
     pub fn new(timeout: Duration) -> Self {
         Self {
-            entries: BTreeMap::new(),
-            unsent: BTreeSet::new(),
-            shares: FairQueue::default(),
-            next: 0,
+            waiting: BTreeMap::new(),
+            sent: VecDeque::new(),
+            fair: FairQueue::default(),
+            count: 0,
             bytes: 0,
             timeout,
         }
     }
 
     /// Adds a request, or returns its refusal if too many are waiting.
-    pub fn push(&mut self, request: RedisRequest, now: Instant) -> Option<BrokerEvent> {
+    pub fn push(&mut self, request: RedisRequest, now: Instant) -> Option<Completion> {
         let weight = request.weight();
-        if self.entries.len() >= MAX_REQUESTS || self.bytes + weight > MAX_BYTES {
+        if self.waiting.len() >= MAX_REQUESTS || self.bytes + weight > MAX_BYTES {
             return request.refuse(Refused::Unavailable);
         }
-        let round = self.shares.enter(request.source());
-        let entry = Entry {
-            request,
-            round,
-            deadline: now + self.timeout,
-            sent: false,
-            in_doubt: false,
-        };
+        let queued = self.place(request, now);
         self.bytes += weight;
-        self.entries.insert(self.next, entry);
-        self.unsent.insert((round, self.next));
-        self.next += 1;
+        self.waiting.insert(queued.place, queued);
         None
     }
 
-    /// The numbers of the next requests to send, at most `max` and about `bytes` on the wire. They
-    /// count as sent.
-    pub fn take(&mut self, max: usize, bytes: usize) -> Vec<u64> {
-        let mut numbers = Vec::new();
+    fn place(&mut self, request: RedisRequest, now: Instant) -> QueuedRequest {
+        let place = (self.fair.enter(request.source()), self.count);
+        self.count += 1;
+        QueuedRequest {
+            request,
+            place,
+            deadline: now + self.timeout,
+            in_doubt: false,
+        }
+    }
+
+    /// Makes a batch of the next requests, at most `max` and about `bytes` on the wire; they count
+    /// as sent. Returns whether there are any.
+    pub fn take(&mut self, max: usize, bytes: usize) -> bool {
+        let mut requests = Vec::new();
         let mut taken = 0;
-        while numbers.len() < max
+        while requests.len() < max
             && taken < bytes
-            && let Some((round, number)) = self.unsent.pop_first()
+            && let Some((_, queued)) = self.waiting.pop_first()
         {
-            if let Some(entry) = self.entries.get_mut(&number) {
-                self.shares.serve(entry.request.source(), round);
-                entry.sent = true;
-                taken = taken.saturating_add(entry.request.cost());
-                numbers.push(number);
-            }
+            self.fair.serve(queued.request.source(), queued.place.0);
+            self.bytes -= queued.request.weight();
+            taken = taken.saturating_add(queued.request.cost());
+            requests.push(Some(queued));
         }
-        numbers
-    }
-
-    pub fn request(&self, number: u64) -> Option<&RedisRequest> {
-        self.entries.get(&number).map(|entry| &entry.request)
-    }
-
-    /// Redis has refused the request. If an earlier attempt may have succeeded, the outcome is
-    /// unknown.
-    pub fn refused(&mut self, number: u64, why: Refused) -> Option<BrokerEvent> {
-        let in_doubt = self.entries.get(&number)?.in_doubt;
-        let why = if in_doubt { Refused::Unknown } else { why };
-        self.done(number)?.refuse(why)
-    }
-
-    /// Removes a request that has its answer. `None`: it was removed before.
-    pub fn done(&mut self, number: u64) -> Option<RedisRequest> {
-        let entry = self.entries.remove(&number)?;
-        if self.unsent.remove(&(entry.round, number)) {
-            self.shares.leave(entry.request.source());
+        let any = !requests.is_empty();
+        if any {
+            self.sent.push_back(SentBatch {
+                requests,
+                is_direct: false,
+            });
         }
-        self.bytes -= entry.request.weight();
-        Some(entry.request)
+        any
+    }
+
+    /// Makes a batch of these requests, which do not wait for others. It has no timeout of its own,
+    /// but ends with the connection at the latest.
+    pub fn send_directly(&mut self, requests: Vec<RedisRequest>, now: Instant) {
+        let requests = requests.into_iter().map(|it| Some(self.place(it, now)));
+        let batch = SentBatch {
+            requests: requests.collect(),
+            is_direct: true,
+        };
+        self.sent.push_back(batch);
+    }
+
+    /// The requests of the newest batch.
+    pub fn newest_batch(&self) -> impl Iterator<Item = &RedisRequest> {
+        let newest = self.sent.back().into_iter();
+        newest.flat_map(|batch| batch.requests.iter().flatten().map(|it| &it.request))
+    }
+
+    /// The number of batches in flight that were made by [`RequestQueue::take`].
+    pub fn batches(&self) -> usize {
+        self.sent.iter().filter(|batch| !batch.is_direct).count()
+    }
+
+    /// The oldest batch has as many answers: returns its requests. `None` if it has another number
+    /// of requests.
+    pub fn answered(&mut self, answers: usize) -> Option<Vec<Option<QueuedRequest>>> {
+        let oldest = self.sent.front()?;
+        if oldest.requests.len() != answers {
+            return None;
+        }
+        self.sent.pop_front().map(|batch| batch.requests)
     }
 
     /// Redis has not done the request: it waits again, before all later ones of its source.
-    pub fn requeue(&mut self, number: u64) {
-        if let Some(entry) = self.entries.get_mut(&number) {
-            entry.sent = false;
-            if self.unsent.insert((entry.round, number)) {
-                self.shares.enter_again(entry.request.source());
-            }
+    pub fn requeue(&mut self, queued: QueuedRequest) {
+        self.fair.enter_again(queued.request.source());
+        self.bytes += queued.request.weight();
+        self.waiting.insert(queued.place, queued);
+    }
+
+    /// The connection is lost, and with it all batches.
+    pub fn lost(&mut self) -> Vec<Completion> {
+        let mut results = Vec::new();
+        for batch in std::mem::take(&mut self.sent) {
+            let requests = batch.requests.into_iter().flatten();
+            results.extend(requests.filter_map(|queued| self.repeat(queued)));
         }
+        let unsent = self.remove(|queued| queued.request.ends_with_connection());
+        results.extend(unsent.filter_map(|queued| queued.refuse(Refused::Unavailable)));
+        results
     }
 
     /// The connection was lost before the answer: an idempotent request waits again, any other is
     /// refused as unknown.
-    pub fn lost(&mut self, number: u64) -> Option<BrokerEvent> {
-        let entry = self.entries.get_mut(&number)?;
-        if entry.request.may_repeat() {
-            entry.in_doubt = true;
-            self.requeue(number);
-            return None;
+    fn repeat(&mut self, mut queued: QueuedRequest) -> Option<Completion> {
+        if queued.request.may_repeat() {
+            queued.in_doubt = true;
+            self.requeue(queued);
+            None
+        } else {
+            queued.refuse(Refused::Unknown)
         }
-        self.done(number)?.refuse(Refused::Unknown)
     }
 
-    /// Refuses the requests that have timed out. All have the same timeout, so the oldest come
-    /// first.
-    pub fn expire(&mut self, now: Instant) -> Vec<BrokerEvent> {
-        let mut refusals = Vec::new();
-        while let Some((&number, entry)) = self.entries.first_key_value()
-            && entry.deadline <= now
-        {
-            let why = match entry.sent || entry.in_doubt {
-                true => Refused::Unknown,
-                false => Refused::Unavailable,
-            };
-            refusals.extend(self.done(number).and_then(|job| job.refuse(why)));
-        }
-        refusals
+    /// Refuses the requests that have timed out.
+    pub fn expire(&mut self, now: Instant) -> Vec<Completion> {
+        let batches = self.sent.iter_mut().filter(|batch| !batch.is_direct);
+        let sent = batches.flat_map(|batch| &mut batch.requests);
+        let expired = sent.filter_map(|queued| queued.take_if(|it| it.deadline <= now));
+        let mut results: Vec<Completion> = expired
+            .filter_map(|queued| queued.refuse(Refused::Unknown))
+            .collect();
+        let unsent = self.remove(|queued| queued.deadline <= now);
+        results.extend(unsent.filter_map(|queued| queued.refuse(Refused::Unavailable)));
+        results
+    }
+
+    /// Removes waiting requests.
+    fn remove(
+        &mut self,
+        is_removed: impl Fn(&QueuedRequest) -> bool,
+    ) -> impl Iterator<Item = QueuedRequest> {
+        let all = self.waiting.values();
+        let places: Vec<_> = all
+            .filter(|queued| is_removed(queued))
+            .map(|queued| queued.place)
+            .collect();
+        places.into_iter().filter_map(|place| {
+            let queued = self.waiting.remove(&place)?;
+            self.fair.leave(queued.request.source());
+            self.bytes -= queued.request.weight();
+            Some(queued)
+        })
     }
 }
 
@@ -297,8 +225,12 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::broker::{Publication, Publish, PublishKey, Publisher, Range};
-    use crate::model::id::{RoomName, Ticket};
+    use crate::broker::redis::presence_agent::{PresenceCommand, PresenceReply};
+    use crate::broker::redis::reaper::ReapStep;
+    use crate::broker::{
+        BrokerEvent, Publication, Publish, PublishKey, PublishRequest, Publisher, Range, Read,
+    };
+    use crate::model::id::{RoomName, SessionId, Ticket};
 
     fn publish(ticket: u64, key: Option<&str>) -> RedisRequest {
         RedisRequest::Publish(PublishRequest {
@@ -322,14 +254,42 @@ mod tests {
         })
     }
 
-    fn refusal(event: &BrokerEvent) -> (u64, Refused) {
-        match event {
-            BrokerEvent::Published {
+    fn presence() -> RedisRequest {
+        let lease = "2a.1".to_owned();
+        RedisRequest::Presence(PresenceCommand::Reap(ReapStep::Rooms { lease }))
+    }
+
+    fn refusal(result: Completion) -> (u64, Refused) {
+        match result.event() {
+            Some(BrokerEvent::Published {
                 ticket: Ticket(ticket),
                 result: Err(why),
-            } => (*ticket, *why),
+            }) => (ticket, why),
             other => panic!("{other:?}"),
         }
+    }
+
+    fn refusals(results: Vec<Completion>) -> Vec<(u64, Refused)> {
+        results.into_iter().map(refusal).collect()
+    }
+
+    /// Takes a batch; returns the tickets of its requests.
+    fn take(queue: &mut RequestQueue, max: usize, bytes: usize) -> Vec<u64> {
+        if !queue.take(max, bytes) {
+            return Vec::new();
+        }
+        let ticket = |request: &RedisRequest| match request {
+            RedisRequest::Publish(publish) => publish.ticket.0,
+            RedisRequest::Read(read) => read.ticket.0,
+            other => panic!("{other:?}"),
+        };
+        queue.newest_batch().map(ticket).collect()
+    }
+
+    /// The oldest batch is answered.
+    fn answered(queue: &mut RequestQueue, count: usize) -> Vec<QueuedRequest> {
+        let requests = queue.answered(count).expect("a batch of this length");
+        requests.into_iter().flatten().collect()
     }
 
     const TIMEOUT: Duration = Duration::from_secs(5);
@@ -340,14 +300,14 @@ mod tests {
         for (ticket, key) in [(0, None), (1, Some("k")), (2, None), (3, None)] {
             assert!(queue.push(publish(ticket, key), now).is_none());
         }
-        let sent = queue.take(3, usize::MAX);
-        assert_eq!(sent, [0, 1, 2]);
-        let refused = queue.lost(0).unwrap();
-        assert_eq!(refusal(&refused), (0, Refused::Unknown), "at once");
-        assert!(queue.lost(1).is_none(), "a key may be repeated");
-        queue.requeue(2);
+        assert_eq!(take(&mut queue, 3, usize::MAX), [0, 1, 2]);
+        let [first, keyed, third] = answered(&mut queue, 3).try_into().unwrap();
+        let refused = queue.repeat(first).unwrap();
+        assert_eq!(refusal(refused), (0, Refused::Unknown), "at once");
+        assert!(queue.repeat(keyed).is_none(), "a key may be repeated");
+        queue.requeue(third);
         assert!(queue.expire(now + TIMEOUT / 2).is_empty());
-        let refused: Vec<_> = queue.expire(now + TIMEOUT).iter().map(refusal).collect();
+        let refused = refusals(queue.expire(now + TIMEOUT));
         assert_eq!(
             refused,
             [
@@ -356,8 +316,22 @@ mod tests {
                 (3, Refused::Unavailable)
             ]
         );
-        assert_eq!(queue.take(9, usize::MAX), Vec::<u64>::new());
+        assert_eq!(take(&mut queue, 9, usize::MAX), Vec::<u64>::new());
         assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
+    fn sent_request_that_times_out_is_unknown_and_its_answer_is_ignored() {
+        let (mut queue, now) = (RequestQueue::new(TIMEOUT), Instant::now());
+        queue.push(publish(0, None), now);
+        queue.push(publish(1, None), now + Duration::from_secs(1));
+        assert_eq!(take(&mut queue, 9, usize::MAX), [0, 1]);
+        let refused = refusals(queue.expire(now + TIMEOUT));
+        assert_eq!(refused, [(0, Refused::Unknown)]);
+        assert!(queue.answered(1).is_none(), "it still has two answers");
+        let left = answered(&mut queue, 2);
+        assert_eq!(left.len(), 1);
+        assert_eq!(queue.batches(), 0);
     }
 
     #[test]
@@ -366,12 +340,12 @@ mod tests {
         for ticket in 0..5 {
             queue.push(publish(ticket, None), now);
         }
-        assert_eq!(queue.take(3, usize::MAX), [0, 1, 2]);
-        queue.requeue(2);
-        queue.requeue(1);
-        assert!(queue.done(0).is_some());
-        assert!(queue.done(0).is_none(), "answered once");
-        assert_eq!(queue.take(9, usize::MAX), [1, 2, 3, 4]);
+        assert_eq!(take(&mut queue, 3, usize::MAX), [0, 1, 2]);
+        let [_, second, third] = answered(&mut queue, 3).try_into().unwrap();
+        queue.requeue(third);
+        queue.requeue(second);
+        assert!(queue.answered(3).is_none(), "answered once");
+        assert_eq!(take(&mut queue, 9, usize::MAX), [1, 2, 3, 4]);
     }
 
     #[test]
@@ -386,10 +360,11 @@ mod tests {
         };
         (0..100).for_each(|ticket| push(ticket, 1));
         (100..106).for_each(|ticket| push(ticket, 2));
-        assert_eq!(queue.take(5, usize::MAX), [0, 1, 2, 3, 100]);
-        queue.requeue(100);
-        assert_eq!(queue.take(5, usize::MAX), [100, 101, 102, 103, 4]);
-        let rest = queue.take(200, usize::MAX);
+        assert_eq!(take(&mut queue, 5, usize::MAX), [0, 1, 2, 3, 100]);
+        let last = answered(&mut queue, 5).pop().unwrap();
+        queue.requeue(last);
+        assert_eq!(take(&mut queue, 5, usize::MAX), [100, 101, 102, 103, 4]);
+        let rest = take(&mut queue, 200, usize::MAX);
         assert_eq!(rest[..6], [5, 6, 7, 104, 105, 8]);
         assert_eq!(rest[6..], (9..100).collect::<Vec<u64>>());
     }
@@ -406,7 +381,7 @@ mod tests {
             });
             assert!(queue.push(read, now).is_none());
         }
-        assert_eq!(queue.take(64, 256 << 10), [0, 1, 2]);
+        assert_eq!(take(&mut queue, 64, 256 << 10), [0, 1, 2]);
     }
 
     #[test]
@@ -415,7 +390,7 @@ mod tests {
         for ticket in 0..3 {
             queue.push(publish(ticket, None), now);
         }
-        assert_eq!(queue.take(9, 1), [0]);
+        assert_eq!(take(&mut queue, 9, 1), [0]);
     }
 
     #[test]
@@ -423,7 +398,7 @@ mod tests {
         let (mut queue, now) = (RequestQueue::new(TIMEOUT), Instant::now());
         let refused = (0..MAX_REQUESTS as u64 + 1)
             .filter_map(|ticket| queue.push(publish(ticket, None), now))
-            .map(|event| refusal(&event))
+            .map(refusal)
             .collect::<Vec<_>>();
         assert_eq!(refused, [(MAX_REQUESTS as u64, Refused::Unavailable)]);
     }
@@ -433,13 +408,38 @@ mod tests {
         let now = Instant::now();
         let mut queue = RequestQueue::new(Duration::from_secs(5));
         assert!(queue.push(publish(1, Some("k")), now).is_none());
-        assert_eq!(queue.take(1, usize::MAX), [0]);
-        assert!(queue.lost(0).is_none(), "it has a key and is sent again");
-        assert_eq!(queue.take(1, usize::MAX), [0]);
-        let refusal = queue.refused(0, Refused::Full);
-        let Some(BrokerEvent::Published { result, .. }) = refusal else {
-            panic!("{refusal:?}")
-        };
-        assert_eq!(result, Err(Refused::Unknown));
+        assert_eq!(take(&mut queue, 1, usize::MAX), [1]);
+        assert!(queue.lost().is_empty(), "it has a key and is sent again");
+        assert_eq!(take(&mut queue, 1, usize::MAX), [1]);
+        let queued = answered(&mut queue, 1).pop().unwrap();
+        let refused = refusal(queued.refuse(Refused::Full).unwrap());
+        assert_eq!(refused, (1, Refused::Unknown));
+    }
+
+    #[test]
+    fn direct_batch_waits_for_no_request_and_ends_with_the_connection() {
+        let (mut queue, now) = (RequestQueue::new(TIMEOUT), Instant::now());
+        queue.push(publish(1, Some("k")), now);
+        queue.send_directly(vec![presence(), presence()], now);
+        assert_eq!((queue.newest_batch().count(), queue.batches()), (2, 0));
+        let requeued = answered(&mut queue, 2).pop().unwrap();
+        queue.requeue(requeued);
+        queue.send_directly(vec![presence()], now);
+        let replies = queue.lost().into_iter().map(|result| match result {
+            Completion::Presence(_, reply) => format!("{reply:?}"),
+            other => panic!("{other:?}"),
+        });
+        let expected = [PresenceReply::Unanswered, PresenceReply::Refused];
+        let expected = expected.map(|reply| format!("{reply:?}"));
+        assert_eq!(replies.collect::<Vec<_>>(), expected, "sent, and not sent");
+        assert_eq!(take(&mut queue, 9, usize::MAX), [1]);
+    }
+
+    #[test]
+    fn direct_batch_does_not_time_out() {
+        let (mut queue, now) = (RequestQueue::new(TIMEOUT), Instant::now());
+        queue.send_directly(vec![presence()], now);
+        assert!(queue.expire(now + 2 * TIMEOUT).is_empty());
+        assert_eq!(answered(&mut queue, 1).len(), 1);
     }
 }

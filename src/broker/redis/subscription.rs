@@ -8,14 +8,14 @@ use futures::future::{BoxFuture, Fuse};
 use futures::{FutureExt, select};
 use redis::RedisResult;
 
-use super::liveness::Signal;
+use super::liveness::LivenessSignal;
 use super::names::Names;
-use super::push_queue::{Push, PushQueue};
-use super::reconnector::{Change, End, Reconnector};
+use super::push_queue::{PushQueue, RedisPush};
+use super::reconnector::{ConnectionChange, End, Reconnector};
 use super::{Ended, TICK, emit};
-use crate::broker::redis::topics::{Ask, Topics};
+use crate::broker::redis::topics::{SubscriptionRequest, Topics};
 use crate::broker::redis::wire::{self, Format, TopicMessage, WireError};
-use crate::broker::{BrokerEvent, Change as ListChange};
+use crate::broker::{BrokerEvent, Change};
 use crate::metrics::Metrics;
 use crate::model::id::RoomName;
 use crate::runtime;
@@ -24,9 +24,9 @@ use crate::runtime;
 const MAX_TOPICS: usize = 512;
 
 /// The most pushes that are handled before other events.
-const TURN: usize = 256;
+const MAX_PUSHES: usize = 256;
 
-/// A command of the publishing task.
+/// A command of the shard.
 #[derive(Debug)]
 pub enum SubscriptionCommand {
     Follow(RoomName),
@@ -37,10 +37,10 @@ pub enum SubscriptionCommand {
 
 /// Where the task sends what it receives.
 pub struct Reports {
-    /// To the publishing task.
-    pub signals: flume::Sender<Signal>,
-    /// Also to the publishing task, which compares them with the node's own presence.
-    pub changes: flume::Sender<(RoomName, ListChange)>,
+    /// To the shard.
+    pub signals: flume::Sender<LivenessSignal>,
+    /// Also to the shard, which compares them with the node's own presence.
+    pub changes: flume::Sender<(RoomName, Change)>,
     /// To the dispatcher.
     pub events: flume::Sender<BrokerEvent>,
 }
@@ -122,14 +122,14 @@ impl Subscription {
         }
     }
 
-    fn changed(&mut self, change: &Change, events: &mut Vec<BrokerEvent>) {
+    fn changed(&mut self, change: &ConnectionChange, events: &mut Vec<BrokerEvent>) {
         match change {
-            Change::Up => {
+            ConnectionChange::Up => {
                 self.pushes = self.reconnector.take_pushes();
-                // An error means that the publishing task has ended; so will this one.
-                let _ = self.reports.signals.send(Signal::Up);
+                // An error means that the shard has ended; so will this task.
+                let _ = self.reports.signals.send(LivenessSignal::Up);
             }
-            Change::Down => self.down(events),
+            ConnectionChange::Down => self.down(events),
         }
     }
 
@@ -150,14 +150,14 @@ impl Subscription {
         }
         self.request = Fuse::terminated();
         self.topics.lost();
-        let _ = self.reports.signals.send(Signal::Down);
+        let _ = self.reports.signals.send(LivenessSignal::Down);
     }
 
-    fn handle_pushes(&mut self, first: Push, events: &mut Vec<BrokerEvent>) {
+    fn handle_pushes(&mut self, first: RedisPush, events: &mut Vec<BrokerEvent>) {
         // One reading of the clock for all that arrived together.
         let now = Instant::now();
         self.handle_push(first, now, events);
-        for _ in 1..TURN {
+        for _ in 1..MAX_PUSHES {
             let Some(push) = self.pushes.as_ref().and_then(PushQueue::try_next) else {
                 return;
             };
@@ -165,19 +165,21 @@ impl Subscription {
         }
     }
 
-    fn handle_push(&mut self, push: Push, now: Instant, events: &mut Vec<BrokerEvent>) {
+    fn handle_push(&mut self, push: RedisPush, now: Instant, events: &mut Vec<BrokerEvent>) {
         match push {
-            Push::Subscribed(topic) => {
+            RedisPush::Subscribed(topic) => {
                 let room = self.names.room_of(&topic);
                 let confirmed = room.and_then(|room| self.topics.subscribed(room, now));
                 events.extend(confirmed.map(BrokerEvent::Following));
             }
-            Push::Unsubscribed(topic) => {
+            RedisPush::Unsubscribed(topic) => {
                 if let Some(room) = self.names.room_of(&topic) {
                     self.topics.unsubscribed(room);
                 }
             }
-            Push::Message { topic, message } => events.extend(self.message(&topic, &message, now)),
+            RedisPush::Message { topic, message } => {
+                events.extend(self.message(&topic, &message, now))
+            }
         }
     }
 
@@ -239,7 +241,7 @@ impl Subscription {
         let Some(connection) = self.reconnector.connection() else {
             return;
         };
-        let Some(request) = self.topics.ask(MAX_TOPICS) else {
+        let Some(request) = self.topics.next_request(MAX_TOPICS) else {
             return;
         };
         let mut connection = connection.clone();
@@ -247,11 +249,11 @@ impl Subscription {
             rooms.iter().map(|room| self.names.topic(room)).collect()
         };
         self.request = match request {
-            Ask::Subscribe(rooms) => {
+            SubscriptionRequest::Subscribe(rooms) => {
                 let topics = topics(rooms);
                 async move { connection.subscribe(topics).await }.boxed()
             }
-            Ask::Unsubscribe(rooms) => {
+            SubscriptionRequest::Unsubscribe(rooms) => {
                 let topics = topics(rooms);
                 async move { connection.unsubscribe(topics).await }.boxed()
             }
@@ -261,7 +263,7 @@ impl Subscription {
 }
 
 /// The next push. Pending while there is no connection.
-async fn next(pushes: &Option<PushQueue>) -> Push {
+async fn next(pushes: &Option<PushQueue>) -> RedisPush {
     match pushes {
         Some(pushes) => pushes.next().await,
         None => std::future::pending().await,

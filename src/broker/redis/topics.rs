@@ -37,7 +37,7 @@ enum Topic {
 
 /// The next request to Redis.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum SubscriptionRequest {
     Subscribe(Vec<RoomName>),
     Unsubscribe(Vec<RoomName>),
 }
@@ -180,7 +180,7 @@ impl Topics {
     }
 
     /// The next request, of at most `max` topics, which counts as sent.
-    pub fn ask(&mut self, max: usize) -> Option<Ask> {
+    pub fn next_request(&mut self, max: usize) -> Option<SubscriptionRequest> {
         let mut rooms = Vec::new();
         while rooms.len() < max
             && let Some(room) = self.to_subscribe.pop_front()
@@ -197,7 +197,7 @@ impl Topics {
             }
         }
         if !rooms.is_empty() {
-            return Some(Ask::Subscribe(rooms));
+            return Some(SubscriptionRequest::Subscribe(rooms));
         }
         while rooms.len() < max
             && let Some(room) = self.to_unsubscribe.pop_front()
@@ -209,7 +209,7 @@ impl Topics {
                 rooms.push(room);
             }
         }
-        (!rooms.is_empty()).then_some(Ask::Unsubscribe(rooms))
+        (!rooms.is_empty()).then_some(SubscriptionRequest::Unsubscribe(rooms))
     }
 
     /// The connection is gone, and all subscriptions with it: wanted topics are subscribed again.

@@ -21,8 +21,11 @@ fn follow_is_sent_once_and_confirmed() {
     let (mut topics, lobby, now) = topics();
     assert!(!topics.follow(&lobby));
     assert_eq!(topics.followed("lobby"), None);
-    assert_eq!(topics.ask(10), Some(Ask::Subscribe(vec![lobby.clone()])));
-    assert_eq!(topics.ask(10), None);
+    assert_eq!(
+        topics.next_request(10),
+        Some(SubscriptionRequest::Subscribe(vec![lobby.clone()]))
+    );
+    assert_eq!(topics.next_request(10), None);
     assert_eq!(topics.subscribed("lobby", now), Some(lobby.clone()));
     assert_eq!(topics.subscribed("lobby", now), None, "reported once");
     assert_eq!(topics.followed("lobby"), Some(&lobby));
@@ -32,22 +35,32 @@ fn follow_is_sent_once_and_confirmed() {
 fn topic_lingers_and_is_followed_again_without_a_request() {
     let (mut topics, lobby, now) = topics();
     topics.follow(&lobby);
-    topics.ask(1);
+    topics.next_request(1);
     topics.subscribed("lobby", now);
     topics.unfollow(&lobby, now);
     assert_eq!(topics.followed("lobby"), None, "it has no members");
     topics.tick(now + Duration::from_secs(4));
-    assert_eq!(topics.ask(1), None);
+    assert_eq!(topics.next_request(1), None);
     assert!(topics.follow(&lobby), "it is subscribed still");
     topics.tick(now + Duration::from_secs(6));
-    assert_eq!(topics.ask(1), None, "the old linger does not count");
+    assert_eq!(
+        topics.next_request(1),
+        None,
+        "the old linger does not count"
+    );
     topics.unfollow(&lobby, now + Duration::from_secs(6));
     topics.tick(now + Duration::from_secs(11));
-    assert_eq!(topics.ask(1), Some(Ask::Unsubscribe(vec![lobby.clone()])));
+    assert_eq!(
+        topics.next_request(1),
+        Some(SubscriptionRequest::Unsubscribe(vec![lobby.clone()]))
+    );
     assert!(!topics.follow(&lobby), "the request is in flight");
-    assert_eq!(topics.ask(1), None, "one request at a time");
+    assert_eq!(topics.next_request(1), None, "one request at a time");
     topics.unsubscribed("lobby");
-    assert_eq!(topics.ask(1), Some(Ask::Subscribe(vec![lobby])));
+    assert_eq!(
+        topics.next_request(1),
+        Some(SubscriptionRequest::Subscribe(vec![lobby]))
+    );
 }
 
 #[test]
@@ -57,14 +70,17 @@ fn loss_resubscribes_only_wanted_topics() {
     for name in [&lobby, &away, &gone] {
         topics.follow(name);
     }
-    topics.ask(2);
+    topics.next_request(2);
     topics.subscribed("lobby", now);
     topics.subscribed("away", now);
     topics.unfollow(&away, now);
     topics.unfollow(&gone, now);
     topics.lost();
-    assert_eq!(topics.ask(10), Some(Ask::Subscribe(vec![lobby])));
-    assert_eq!(topics.ask(10), None);
+    assert_eq!(
+        topics.next_request(10),
+        Some(SubscriptionRequest::Subscribe(vec![lobby]))
+    );
+    assert_eq!(topics.next_request(10), None);
     assert!(topics.topics.len() == 1);
 }
 
@@ -145,9 +161,9 @@ fn step(
 
 fn send(topics: &mut Topics, model: &mut Model, max: usize) {
     if model.in_flight.is_none() {
-        model.in_flight = topics.ask(max).map(|ask| match ask {
-            Ask::Subscribe(rooms) => (true, rooms.into()),
-            Ask::Unsubscribe(rooms) => (false, rooms.into()),
+        model.in_flight = topics.next_request(max).map(|ask| match ask {
+            SubscriptionRequest::Subscribe(rooms) => (true, rooms.into()),
+            SubscriptionRequest::Unsubscribe(rooms) => (false, rooms.into()),
         });
     }
 }
@@ -196,7 +212,10 @@ fn rooms_that_come_and_go_during_an_outage_leave_no_entries() {
         "{}",
         topics.to_subscribe.len()
     );
-    assert_eq!(topics.ask(10), Some(Ask::Subscribe(vec![kept])));
+    assert_eq!(
+        topics.next_request(10),
+        Some(SubscriptionRequest::Subscribe(vec![kept]))
+    );
 }
 
 #[test]
@@ -206,12 +225,12 @@ fn oldest_of_too_many_lingers_ends_early() {
     for n in 0..MAX_LINGERING + 5 {
         let room = RoomName::new(&format!("r{n}")).unwrap();
         topics.follow(&room);
-        topics.ask(1);
+        topics.next_request(1);
         topics.subscribed(room.as_str(), now);
         topics.unfollow(&room, now);
     }
     topics.tick(now);
-    let Some(Ask::Unsubscribe(rooms)) = topics.ask(100) else {
+    let Some(SubscriptionRequest::Unsubscribe(rooms)) = topics.next_request(100) else {
         panic!("nothing to end")
     };
     assert_eq!(rooms.len(), 5);
