@@ -76,7 +76,7 @@ pub enum StartError {
     #[error("{0}")]
     Key(#[from] KeyError),
     #[error("cannot use Redis: {0}")]
-    Redis(#[from] redis::StartError),
+    Redis(#[from] redis::RedisStartError),
     #[error("cannot send webhooks: {0}")]
     Webhooks(#[from] webhooks::WebhookStartError),
     #[error("the system has no random numbers: {0}")]

@@ -35,7 +35,7 @@ const PURE: &[&str] = &[
     "auth",
     "broker/memory/list",
     "broker/memory/webhook_queue",
-    "broker/redis/reconciler",
+    "broker/redis/presence",
     "broker/redis/topics",
     "broker/redis/wire",
     "dispatcher/session/heartbeats",

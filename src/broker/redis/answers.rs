@@ -5,21 +5,27 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::presence::{cluster_queries, member_pages, replies};
 use super::request::{Completion, RedisRequest};
-use super::{cluster_queries, member_pages, presence_replies, revoked, webhook_calls};
+use super::values::{bytes, read_offset};
+use super::{revoked, webhook_calls};
 use crate::broker::redis::wire::{self, Format, WireError};
 use crate::broker::{BrokerEvent, Page, Publication, PublishRequest, Range, Read, Refused};
 use crate::model::id::{Epoch, Position};
 
 /// The result of a request that Redis has done, if it has one, and how many entries of a page could
 /// not be read.
-type Decoded = (Option<Completion>, usize);
+type DecodedAnswer = (Option<Completion>, usize);
 
 /// Reads the answer to a request, for a node that reads formats up to `newest`.
 ///
 /// # Errors
 /// The answer is not from our scripts, or the page begins with a newer format.
-pub fn decode(request: &RedisRequest, answer: Value, newest: Format) -> Result<Decoded, Refused> {
+pub fn decode(
+    request: &RedisRequest,
+    answer: Value,
+    newest: Format,
+) -> Result<DecodedAnswer, Refused> {
     match request {
         RedisRequest::Probe => Ok((None, 0)),
         RedisRequest::Publish(request) if request.publish.ephemeral => {
@@ -56,7 +62,7 @@ pub fn decode(request: &RedisRequest, answer: Value, newest: Format) -> Result<D
             Ok(event(BrokerEvent::Revocations { ticket, result }, junk))
         }
         RedisRequest::Presence(command) => {
-            let reply = presence_replies::read(command, answer).ok_or(Refused::Unavailable)?;
+            let reply = replies::read(command, answer).ok_or(Refused::Unavailable)?;
             Ok((Some(Completion::Presence(command.clone(), reply)), 0))
         }
         RedisRequest::Webhooks(_) => {
@@ -72,12 +78,12 @@ const NO_POSITION: Position = Position {
     offset: 0,
 };
 
-fn published(request: &PublishRequest, position: Position) -> Decoded {
+fn published(request: &PublishRequest, position: Position) -> DecodedAnswer {
     let (ticket, result) = (request.ticket, Ok(position));
     event(BrokerEvent::Published { ticket, result }, 0)
 }
 
-fn event(event: BrokerEvent, junk: usize) -> Decoded {
+fn event(event: BrokerEvent, junk: usize) -> DecodedAnswer {
     (Some(Completion::Event(event)), junk)
 }
 
@@ -195,20 +201,6 @@ fn keep_contiguous(entries: &mut Entries, backwards: bool) {
 
 fn read_epoch(value: &Value) -> Option<Epoch> {
     Some(wire::decode_epoch(bytes(value)?)).filter(|epoch| *epoch != Epoch::UNKNOWN)
-}
-
-/// Reads a whole number as a script writes it.
-pub fn read_offset(value: &Value) -> Option<u64> {
-    wire::decode_offset(bytes(value)?)
-}
-
-/// Reads a text.
-pub fn bytes(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes),
-        Value::SimpleString(text) => Some(text.as_bytes()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

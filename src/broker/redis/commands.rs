@@ -1,26 +1,18 @@
 //! Turns each [`RedisRequest`] into a Redis command.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use redis::Cmd;
 
-use super::lease::{LONGEST, Renewal};
 use super::names::Names;
-use super::presence_agent::PresenceCommand;
-use super::reaper::{FIELDS, ROOMS, ReapStep};
+use super::presence::commands::PresenceCommands;
 use super::request::RedisRequest;
 use super::scripts::{Script, ScriptCaller, millis};
 use super::{revoked, webhook_calls};
-use crate::broker::redis::reconciler::{MemberKey, MemberState, PresenceUpdate};
 use crate::broker::redis::wire::{self, Format};
-use crate::broker::{
-    KEY_TTL, META_TTL, MembersQuery, Publish, PublishRequest, Range, Read, Settings,
-};
-use crate::model::cluster_query::{ClusterQuery, RoomKind};
-use crate::model::id::{Epoch, Incarnation, Position, RoomName};
+use crate::broker::{KEY_TTL, META_TTL, Publish, PublishRequest, Range, Read, Settings};
+use crate::model::id::{Epoch, Incarnation, Position};
 use crate::model::retention::Retention;
-use crate::model::webhook_event::{LENGTH, WebhookSubscription};
 
 /// How long the position of a room without publications is kept. Shorter than others, because any
 /// client can join rooms by the thousand.
@@ -29,20 +21,6 @@ const IDLE_META_TTL: Duration = Duration::from_secs(24 * 3600);
 /// The most bytes of bodies in a page, so that one read neither blocks Redis nor fills memory.
 const PAGE_BYTES: usize = 512 << 10;
 
-/// The most members, rooms or connections in a page, for the same reason.
-const PAGE_MEMBERS: usize = 1000;
-
-/// How long the version of an empty room's list of members is kept. A node that follows the room
-/// uses it to detect that it missed no change. A guess; after it a follower reads once for nothing.
-const VERSION_TTL: Duration = Duration::from_secs(3600);
-
-/// How long after its end a lease counts as over for other nodes: more than the difference of the
-/// servers' clocks.
-const MARGIN: Duration = Duration::from_secs(1);
-
-/// The most ended leases in one answer.
-const OVER: usize = 16;
-
 /// Builds the commands.
 #[derive(Debug)]
 pub struct Commands {
@@ -50,8 +28,7 @@ pub struct Commands {
     run: Incarnation,
     node_topic: String,
     retention: Retention,
-    /// The rooms whose changes between occupied and vacated are webhook events.
-    webhooks: Option<WebhookSubscription>,
+    presence: PresenceCommands,
     /// The format in which publications are written.
     format: Format,
     /// Candidates for epochs; seeded by the operating system.
@@ -63,9 +40,12 @@ impl Commands {
         Self {
             run: settings.incarnation,
             node_topic: names.node_topic(settings.incarnation),
+            presence: PresenceCommands {
+                names: names.clone(),
+                webhooks: settings.webhooks.clone(),
+            },
             names,
             retention: settings.retention.clone(),
-            webhooks: settings.webhooks.clone(),
             format: Format::FIRST,
             random: fastrand::Rng::with_seed(seed),
         }
@@ -85,14 +65,16 @@ impl Commands {
             }
             RedisRequest::Publish(request) => self.publish(&request.publish, caller),
             RedisRequest::Read(read) => self.read(read, caller),
-            RedisRequest::Members(request) => self.members(&request.query, caller),
-            RedisRequest::ClusterQuery(request) => self.cluster_query(&request.query, caller),
-            RedisRequest::Revoke(asked) => revoked::write(asked, self.run, &self.names, caller),
-            RedisRequest::ReadRevocations(asked) => {
-                revoked::read(asked, self.run, &self.names, caller)
+            RedisRequest::Members(request) => self.presence.members(&request.query, caller),
+            RedisRequest::ClusterQuery(request) => {
+                self.presence.cluster_query(&request.query, caller)
+            }
+            RedisRequest::Revoke(revoke) => revoked::write(revoke, self.run, &self.names, caller),
+            RedisRequest::ReadRevocations(read) => {
+                revoked::read(read, self.run, &self.names, caller)
             }
             RedisRequest::Probe => plain_publish(&self.node_topic, "1"),
-            RedisRequest::Presence(command) => self.presence(command, caller),
+            RedisRequest::Presence(command) => self.presence.command(command, caller),
             RedisRequest::Webhooks(call) => {
                 webhook_calls::command(call, self.run, &self.names, caller)
             }
@@ -147,184 +129,9 @@ impl Commands {
         command
     }
 
-    fn members(&self, members: &MembersQuery, caller: &mut ScriptCaller) -> Cmd {
-        let mut command = caller.call(Script::Members);
-        let after = members.after.as_ref().map_or("", |name| name.as_str());
-        command.arg(2).arg(&self.names.here(&members.room)[..]);
-        command.arg(after).arg(members.limit.min(PAGE_MEMBERS));
-        command
-    }
-
-    fn cluster_query(&self, query: &ClusterQuery, caller: &mut ScriptCaller) -> Cmd {
-        match query {
-            ClusterQuery::Room(room) => {
-                let mut command = caller.call(Script::Count);
-                command.arg(3).arg(&self.names.here(room)[..]);
-                command.arg(self.names.meta(room));
-                command
-            }
-            ClusterQuery::Rooms {
-                kind,
-                prefix,
-                after,
-                limit,
-            } => {
-                let from = match (prefix, after) {
-                    (Some(prefix), after) if after.as_ref().is_none_or(|name| name < prefix) => {
-                        format!("[{prefix}")
-                    }
-                    (_, Some(after)) => format!("({after}"),
-                    (_, None) => "-".to_owned(),
-                };
-                // No character of a name is greater than 7f.
-                let to = prefix
-                    .as_ref()
-                    .map_or("+".to_owned(), |prefix| format!("({prefix}\x7f"));
-                let mut command = caller.call(Script::Rooms);
-                command.arg(1).arg(self.names.occupied(*kind));
-                command.arg(from).arg(to).arg((*limit).min(PAGE_MEMBERS));
-                command.arg(&self.names.around()[..]);
-                command
-            }
-            ClusterQuery::Connections { user, after, limit } => {
-                let room = user.room();
-                let [here, _] = self.names.here(&room);
-                let after = after.map_or(String::new(), wire::connection::field);
-                let mut command = caller.call(Script::Members);
-                command.arg(2).arg(here).arg(self.names.live(&room));
-                command.arg(after).arg((*limit).min(PAGE_MEMBERS));
-                command
-            }
-        }
-    }
-
-    fn presence(&self, command: &PresenceCommand, caller: &mut ScriptCaller) -> Cmd {
-        let names = &self.names;
-        match command {
-            PresenceCommand::Lease(renewal, newest) => self.renewal(renewal, *newest, caller),
-            PresenceCommand::Update {
-                lease,
-                ends,
-                update,
-            } => {
-                let lease = lease.to_string();
-                match update {
-                    PresenceUpdate::AddRoom { number, room } => {
-                        let mut command = plain("ZADD", &names.rooms(&lease));
-                        command.arg("GT").arg(*number).arg(room.as_str());
-                        command
-                    }
-                    PresenceUpdate::RemoveRoom { number } => {
-                        let mut command = plain("ZREMRANGEBYSCORE", &names.rooms(&lease));
-                        command.arg(*number).arg(*number);
-                        command
-                    }
-                    PresenceUpdate::SetMembers { room, members } => {
-                        self.set_members(&lease, *ends, room, members, caller)
-                    }
-                }
-            }
-            PresenceCommand::Reap(ReapStep::Rooms { lease }) => {
-                let mut command = plain("ZRANDMEMBER", &names.rooms(lease));
-                command.arg(ROOMS);
-                command
-            }
-            PresenceCommand::Reap(ReapStep::Reap {
-                lease,
-                room,
-                cursor,
-            }) => {
-                let mut command = caller.call(Script::Reap);
-                self.room_keys(room, &mut command);
-                command.arg(names.topic(room)).arg(lease).arg(cursor);
-                command.arg(FIELDS).arg(millis(VERSION_TTL)).arg(LENGTH);
-                command
-            }
-            PresenceCommand::Reap(ReapStep::RemoveRoom { lease, room }) => {
-                let mut command = plain("ZREM", &names.rooms(lease));
-                command.arg(room);
-                command
-            }
-            PresenceCommand::Reap(ReapStep::RemoveLease { lease }) => {
-                let mut command = plain("ZREM", &names.nodes());
-                command.arg(lease);
-                command
-            }
-        }
-    }
-
-    fn renewal(&self, renewal: &Renewal, newest: Format, caller: &mut ScriptCaller) -> Cmd {
-        let mut command = caller.call(Script::Lease);
-        command
-            .arg(2)
-            .arg(self.names.nodes())
-            .arg(self.names.formats())
-            .arg(renewal.lease.to_string())
-            .arg(u8::from(renewal.take))
-            .arg(millis(renewal.span))
-            .arg(renewal.earliest)
-            .arg(millis(renewal.usual))
-            .arg(millis(LONGEST))
-            .arg(millis(MARGIN))
-            .arg(OVER)
-            .arg(newest.number());
-        command
-    }
-
-    fn set_members(
-        &self,
-        lease: &str,
-        ends: u64,
-        room: &RoomName,
-        members: &[MemberState],
-        caller: &mut ScriptCaller,
-    ) -> Cmd {
-        let mut command = caller.call(Script::SetPresence);
-        self.room_keys(room, &mut command);
-        command.arg(self.names.topic(room)).arg(lease).arg(ends);
-        command
-            .arg(millis(LONGEST))
-            .arg(millis(VERSION_TTL))
-            .arg(LENGTH);
-        for MemberState {
-            key,
-            connections,
-            info,
-        } in members
-        {
-            let name = match key {
-                MemberKey::Anonymous => Cow::Borrowed(""),
-                MemberKey::User(user) => Cow::Borrowed(user.as_str()),
-                MemberKey::Connection(session) => Cow::Owned(wire::connection::field(*session)),
-            };
-            let info = info.as_ref().map_or("", |info| info.get());
-            command.arg(&*name).arg(*connections).arg(info);
-        }
-        command
-    }
-
-    /// The keys of a script that changes the members of a room.
-    fn room_keys(&self, room: &RoomName, command: &mut Cmd) {
-        let wanted = self.webhooks.as_ref();
-        let is_wanted = wanted.is_some_and(|wanted| wanted.watches(room));
-        command.arg(if is_wanted { 6 } else { 4 });
-        command.arg(&self.names.here(room)[..]);
-        command.arg(self.names.live(room));
-        command.arg(self.names.occupied(RoomKind::of(room)));
-        if is_wanted {
-            command.arg(&self.names.hooks()[..]);
-        }
-    }
-
     fn candidate(&mut self) -> String {
         Epoch::new(self.random.u64(..)).to_string()
     }
-}
-
-fn plain(name: &str, key: &str) -> Cmd {
-    let mut command = Cmd::new();
-    command.arg(name).arg(key);
-    command
 }
 
 fn plain_publish(topic: &str, message: &str) -> Cmd {
@@ -338,7 +145,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::id::Ticket;
+    use crate::model::id::{RoomName, Ticket};
 
     #[test]
     fn ephemeral_publications_and_probes_need_no_script() {

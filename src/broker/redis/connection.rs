@@ -24,8 +24,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// The timeout of the preparation before the first request: five commands, on a slow line too.
 const PREPARATION: Duration = Duration::from_secs(2);
 
-/// The first version whose scripts may begin with `#!lua`. Valkey reports that it is compatible with
-/// 7.2.
+/// The first version whose scripts may begin with `#!lua`. Valkey reports a compatible one, 7.2.
 const OLDEST_VERSION: u32 = 7;
 
 /// How long to wait for the other addresses after one has answered that it is the master.

@@ -43,8 +43,8 @@ mod tests {
     use redis::Value;
 
     use super::*;
-    use crate::broker::redis::presence_agent::PresenceCommand;
-    use crate::broker::redis::reaper::ReapStep;
+    use crate::broker::redis::presence::agent::PresenceCommand;
+    use crate::broker::redis::presence::reaper::ReapStep;
     use crate::broker::redis::wire;
     use crate::broker::{Publish, PublishRequest, Range, Read};
     use crate::model::id::{RoomName, Ticket};

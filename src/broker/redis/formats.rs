@@ -13,10 +13,11 @@ use crate::model::id::RoomName;
 ///
 /// A lease that is over does not prove that its node is gone: after an outage of Redis all leases
 /// are over, and the first node to return would find only its own. So a format above the first
-/// needs the same condition as reaping ([`may_reap`](super::lease::Lease::may_reap)): this node has
-/// renewed its lease without a pause for the length of a lease. An answer is valid only for the
-/// longest pause, because a node that was stopped meanwhile may have missed the start of an older
-/// one.
+/// needs the same condition as reaping ([`may_reap`]): this node has renewed its lease without a
+/// pause for the length of a lease. An answer is valid only for the longest pause, because a node
+/// that was stopped meanwhile may have missed the start of an older one.
+///
+/// [`may_reap`]: super::presence::lease::Lease::may_reap
 #[derive(Debug)]
 pub struct WriteFormat {
     newest: Format,

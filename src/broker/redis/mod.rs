@@ -12,30 +12,23 @@
 //!
 //! A request becomes a [`RedisRequest`](request::RedisRequest), waits in the `request_queue` of a
 //! `pipeline`, is written by `commands` and read by `answers`; `errors` decides what an error means.
-//! A `reconnector` keeps each connection, and `topics` decides what to subscribe. `liveness`
-//! decides whether the node is ready. `presence_agent` decides which presence to write, and `lease`
-//! explains why that is safe. A user with an access list needs, on the keys and topics under the
-//! prefix, the commands of the test `password_user_and_database_come_from_the_address`.
+//! A `reconnector` keeps each connection, `topics` decides what to subscribe, and `liveness`
+//! whether the node is ready. [`presence`] is a part of its own. A user with an access list needs,
+//! on the keys and topics under the prefix, the commands of the test
+//! `password_user_and_database_come_from_the_address`.
 
 pub mod answers;
-mod cluster_queries;
 mod commands;
 mod connection;
 mod errors;
 mod fair_queue;
 mod formats;
-mod lease;
 mod liveness;
-mod member_pages;
 mod names;
 mod pipeline;
-mod presence_agent;
-mod presence_replies;
-mod presence_synced;
+mod presence;
 mod push_queue;
 mod reader;
-mod reaper;
-pub mod reconciler;
 mod reconnector;
 pub mod request;
 mod request_queue;
@@ -44,6 +37,7 @@ mod scripts;
 mod shard;
 mod subscription;
 pub mod topics;
+mod values;
 mod webhook_calls;
 mod webhook_stream;
 pub mod wire;
@@ -55,8 +49,8 @@ use std::time::Duration;
 use futures::{FutureExt, select_biased};
 
 use connection::Connector;
-pub use lease::LEASE;
 use names::Names;
+pub use presence::lease::LEASE;
 use shard::{Shard, ShardSettings};
 
 use super::{Broker, BrokerEvent, Request, Settings};
@@ -89,7 +83,7 @@ pub struct RedisSettings {
 /// Why the broker cannot start. An unreachable Redis is not an error: the broker starts, and
 /// becomes ready when Redis answers.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum RedisStartError {
     #[error("--redis: give at least one address")]
     NoAddress,
     #[error(
@@ -114,10 +108,14 @@ pub fn start(
     readiness: Readiness,
     metrics: Arc<Metrics>,
     events: flume::Sender<BrokerEvent>,
-) -> Result<Broker, StartError> {
-    let db = redis.addresses.first().ok_or(StartError::NoAddress)?.db();
+) -> Result<Broker, RedisStartError> {
+    let db = redis
+        .addresses
+        .first()
+        .ok_or(RedisStartError::NoAddress)?
+        .db();
     if redis.addresses.iter().any(|address| address.db() != db) {
-        return Err(StartError::Databases);
+        return Err(RedisStartError::Databases);
     }
     let tls = if redis.addresses.iter().any(RedisUrl::tls) {
         Some(tls::connector(redis.authorities.as_deref())?)

@@ -18,7 +18,7 @@ use super::answers;
 use super::commands::Commands;
 use super::errors::{self, Failure};
 use super::formats::UnreadableRooms;
-use super::presence_synced::PresenceSynced;
+use super::presence::synced::PresenceSynced;
 use super::reconnector::{ConnectionChange, End, Reconnector};
 use super::request::{Completion, RedisRequest};
 use super::request_queue::{QueuedRequest, RequestQueue};

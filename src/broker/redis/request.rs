@@ -1,7 +1,7 @@
 //! The requests that a pipeline sends: what each costs, whether it may be repeated, whose share of
 //! the queue it takes, and what it results in.
 
-use super::presence_agent::{PresenceCommand, PresenceReply};
+use super::presence::agent::{PresenceCommand, PresenceReply};
 use super::webhook_calls::{WebhookCall, WebhookEntries};
 use crate::broker::{
     BrokerEvent, ClusterRequest, MembersRequest, PublishRequest, Read, ReadRevocations, Refused,

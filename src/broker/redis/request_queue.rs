@@ -225,8 +225,8 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::broker::redis::presence_agent::{PresenceCommand, PresenceReply};
-    use crate::broker::redis::reaper::ReapStep;
+    use crate::broker::redis::presence::agent::{PresenceCommand, PresenceReply};
+    use crate::broker::redis::presence::reaper::ReapStep;
     use crate::broker::{
         BrokerEvent, Publication, Publish, PublishKey, PublishRequest, Publisher, Range, Read,
     };

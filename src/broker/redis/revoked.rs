@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use redis::{Cmd, Value};
 
-use super::answers::{bytes, read_offset};
-use super::lease::LONGEST;
 use super::names::Names;
+use super::presence::lease::LONGEST;
 use super::scripts::{Script, ScriptCaller, millis};
+use super::values::{bytes, read_offset};
 use crate::broker::redis::wire;
 use crate::broker::{ReadRevocations, RevocationRetention, Revoke, StoredRevocations};
 use crate::model::id::{Incarnation, UserName};

@@ -15,14 +15,14 @@ use super::formats::UnreadableRooms;
 use super::liveness::{LivenessProbe, LivenessSignal};
 use super::names::Names;
 use super::pipeline::{Pipeline, PipelineContext};
-use super::presence_agent::{PresenceAgent, PresenceCommand};
-use super::presence_synced::PresenceSynced;
+use super::presence::agent::{PresenceAgent, PresenceCommand};
+use super::presence::synced::PresenceSynced;
 use super::reconnector::{ConnectionChange, End, Reconnector};
 use super::request::{Completion, RedisRequest};
 use super::subscription::{Reports, Subscription, SubscriptionCommand};
 use super::topics::Topics;
 use super::webhook_stream::{self, WebhookStream};
-use super::{Ended, StartError, TICK, reader};
+use super::{Ended, RedisStartError, TICK, reader};
 use crate::broker::{BrokerEvent, Change, Request, Settings};
 use crate::metrics::Metrics;
 use crate::model::id::{self, RoomName};
@@ -72,7 +72,7 @@ impl Shard {
     ///
     /// # Errors
     /// The system has no random numbers.
-    pub fn start(start: ShardSettings<'_>) -> Result<Self, StartError> {
+    pub fn start(start: ShardSettings<'_>) -> Result<Self, RedisStartError> {
         let settings = start.settings;
         let presence_synced = PresenceSynced::default();
         let unreadable = UnreadableRooms::default();
@@ -82,7 +82,7 @@ impl Shard {
             unreadable: unreadable.clone(),
             metrics: start.metrics.clone(),
         };
-        let pipeline = |purpose, timeout| -> Result<Pipeline, StartError> {
+        let pipeline = |purpose, timeout| -> Result<Pipeline, RedisStartError> {
             let commands = Commands::new(start.names.clone(), settings, id::random()?);
             let reconnector = start.reconnector(purpose);
             Ok(Pipeline::new(
@@ -311,7 +311,7 @@ impl ShardSettings<'_> {
         Reconnector::new(self.connector.clone(), purpose, self.metrics.clone())
     }
 
-    fn presence_agent(&self) -> Result<PresenceAgent, StartError> {
+    fn presence_agent(&self) -> Result<PresenceAgent, RedisStartError> {
         Ok(PresenceAgent::new(
             self.settings.incarnation,
             self.settings.newest_format,

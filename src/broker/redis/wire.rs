@@ -70,7 +70,7 @@ pub enum TopicMessage {
 
 /// The members of a body; data is kept as text.
 #[derive(Deserialize)]
-struct Body<'a> {
+struct BodyJson<'a> {
     #[serde(borrow, default)]
     u: Option<Cow<'a, str>>,
     t: u64,
@@ -130,7 +130,7 @@ pub fn decode_body(bytes: &[u8], newest: Format) -> Result<Publication, WireErro
 
 fn decode_json(json: &[u8]) -> Result<Publication, WireError> {
     let text = std::str::from_utf8(json).map_err(|_| WireError::Malformed("not UTF-8"))?;
-    let body: Body<'_> = serde_json::from_str(text)
+    let body: BodyJson<'_> = serde_json::from_str(text)
         .map_err(|_| WireError::Malformed("not the JSON of a publication"))?;
     let user = body
         .u

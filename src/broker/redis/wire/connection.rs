@@ -21,7 +21,7 @@ use crate::model::publication::Sender;
 const BYTES: usize = INFO_BYTES + 256;
 
 #[derive(Deserialize, Serialize)]
-struct Json<'a> {
+struct ConnectionJson<'a> {
     #[serde(borrow)]
     node: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -35,7 +35,7 @@ pub fn field(session: Sender) -> String {
 
 /// The JSON of a connection.
 pub fn encode(connection: &Connection) -> Info {
-    let value = Json {
+    let value = ConnectionJson {
         node: Cow::Borrowed(&connection.node),
         info: connection.info.as_deref(),
     };
@@ -55,7 +55,7 @@ pub fn decode(field: &[u8], json: &[u8]) -> Result<Connection, WireError> {
     }
     let wrong = WireError::Malformed("not the JSON of a connection");
     let text = std::str::from_utf8(json).map_err(|_| wrong)?;
-    let value: Json<'_> = serde_json::from_str(text).map_err(|_| wrong)?;
+    let value: ConnectionJson<'_> = serde_json::from_str(text).map_err(|_| wrong)?;
     let info = value.info.map_or("", RawValue::get);
     Ok(Connection {
         session,

@@ -2,8 +2,8 @@
 
 use redis::Value;
 
-use super::answers::{bytes, read_offset};
 use super::member_pages::read_list;
+use crate::broker::redis::values::{bytes, read_offset};
 use crate::broker::redis::wire;
 use crate::model::cluster_query::{ClusterQuery, ConnectionPage, QueryResult, RoomCount, RoomPage};
 use crate::model::id::{Epoch, Position, RoomName};

@@ -2,8 +2,8 @@
 
 use redis::Value;
 
-use super::answers::{bytes, read_offset};
 use crate::broker::MemberPage;
+use crate::broker::redis::values::{bytes, read_offset};
 use crate::broker::redis::wire;
 
 /// The most fields that the script scans for one page. A greater number is not from the script.

@@ -13,7 +13,7 @@ mod room;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use room::{Record, Room, WantedState};
+use room::{ReconciledRoom, Record, WantedState};
 
 use crate::broker::{Change, Info, Sender, SetPresence};
 use crate::model::id::{RoomName, UserName};
@@ -79,7 +79,7 @@ pub enum UpdateResult {
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct PresenceReconciler {
-    rooms: HashMap<RoomName, Room>,
+    rooms: HashMap<RoomName, ReconciledRoom>,
     /// Rooms with pending updates, each once.
     queue: VecDeque<RoomName>,
     /// Rooms whose count of anonymous connections is sent from that time on.

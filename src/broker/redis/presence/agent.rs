@@ -4,12 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::formats::WriteFormat;
 use super::lease::{Lease, LeaseAnswer, LeaseChange, LeaseId, Renewal};
 use super::reaper::{ReapStep, Reaper};
-use crate::broker::redis::reconciler::{
-    MemberKey, PresenceReconciler, PresenceUpdate, UpdateResult,
-};
+use super::reconciler::{MemberKey, PresenceReconciler, PresenceUpdate, UpdateResult};
+use crate::broker::redis::formats::WriteFormat;
 use crate::broker::redis::wire::{self, Format};
 use crate::broker::{Change, Connected, SetPresence};
 use crate::model::id::{Incarnation, RoomName};
@@ -279,5 +277,23 @@ impl PresenceAgent {
             }
             _ => self.reaper.stop(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lease::LEASE;
+    use super::*;
+
+    #[test]
+    fn next_batch_waits_for_the_results_of_the_one_before() {
+        let now = Instant::now();
+        let mut agent = PresenceAgent::new(Incarnation(1), Format::FIRST, LEASE, 1, now);
+        let mut batch = agent.take(now);
+        assert_eq!(batch.len(), 1, "the lease");
+        let later = now + LEASE;
+        assert!(agent.take(later).is_empty());
+        agent.finished(batch.remove(0), PresenceReply::Unanswered, later);
+        assert_eq!(agent.take(later).len(), 1);
     }
 }

@@ -11,7 +11,7 @@ use crate::model::member::Info;
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
-pub struct Room {
+pub struct ReconciledRoom {
     pub record: Record,
     pub users: HashMap<MemberKey, WantedState>,
     /// Members to send.
@@ -46,7 +46,7 @@ pub struct WantedState {
     pub sent: bool,
 }
 
-impl Room {
+impl ReconciledRoom {
     /// Takes at most `max` pending members.
     pub fn take(&mut self, max: usize, now: Instant) -> Vec<MemberState> {
         let mut members = Vec::new();

@@ -2,11 +2,11 @@
 
 use redis::Value;
 
-use super::answers::{bytes, read_offset};
+use super::agent::{PresenceCommand, PresenceReply};
 use super::lease::{LeaseAnswer, LeaseStatus};
-use super::presence_agent::{PresenceCommand, PresenceReply};
 use super::reaper::ReapStep;
-use crate::broker::redis::reconciler::PresenceUpdate;
+use super::reconciler::PresenceUpdate;
+use crate::broker::redis::values::{bytes, read_offset};
 use crate::broker::redis::wire::Format;
 
 /// Reads the answer to a command that Redis has done.
