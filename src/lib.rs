@@ -23,7 +23,7 @@
 //! | module | contains |
 //! |---|---|
 //! | [`model`] | the domain types: names, positions, publications, members, rights, revocations |
-//! | [`runtime`] | async-std and smol behind one interface, TLS; the only place that names either |
+//! | [`runtime`] | async-std, smol and tokio behind one interface, TLS; the only place to name one |
 //! | [`http`] | HTTP/1.1 as pure logic: heads, rules, targets, responses |
 //! | [`logger`] | the log on standard output |
 //! | [`protocol`] | commands, replies, pushes, close codes; the JSON of [`protocol::native`] |

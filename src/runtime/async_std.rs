@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use async_std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use async_std::task;
 
+pub(super) use super::signal_pipe::signals;
+
 pub(super) const NAME: &str = "async-std";
 
 /// Shared by all clones of a socket; every operation works through a shared reference.

@@ -1,10 +1,12 @@
 //! The only module that names a runtime: tasks, time, TCP and signals, with the same interface over
-//! async-std (feature `rt-async-std`, the default) and smol (`rt-smol`). With both features on,
-//! async-std is used.
+//! async-std (feature `rt-async-std`, the default), smol (`rt-smol`) and tokio (`rt-tokio`). With
+//! several features on, the first of this list is used.
 //!
-//! Both share one reactor thread for sockets and timers and differ in the executor, whose number of
-//! threads the environment chooses: `ASYNC_STD_THREAD_COUNT` (default: one per processor) or
-//! `SMOL_THREADS` (default: 1).
+//! async-std and smol share one reactor thread for sockets and timers and differ in the executor;
+//! tokio has a reactor of its own. The environment chooses the number of the executor's threads:
+//! `ASYNC_STD_THREAD_COUNT` (default: one per processor), `SMOL_THREADS` (default: 1) or
+//! `TOKIO_WORKER_THREADS` (default: one per processor), which an embedding program's own tokio
+//! runtime may override.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -15,14 +17,16 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use futures::io::{AsyncRead, AsyncWrite};
-use futures::stream::{Stream, StreamExt};
+use futures::stream::Stream;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 
 pub mod tls;
 
-#[cfg(not(any(feature = "rt-async-std", feature = "rt-smol")))]
-compile_error!("a runtime is needed: enable the feature `rt-async-std` (the default) or `rt-smol`");
+#[cfg(not(any(feature = "rt-async-std", feature = "rt-smol", feature = "rt-tokio")))]
+compile_error!(
+    "a runtime is needed: enable the feature `rt-async-std` (the default), `rt-smol` or `rt-tokio`"
+);
 
 #[cfg(feature = "rt-async-std")]
 #[path = "async_std.rs"]
@@ -31,6 +35,16 @@ mod platform;
 #[cfg(all(feature = "rt-smol", not(feature = "rt-async-std")))]
 #[path = "smol.rs"]
 mod platform;
+
+#[cfg(all(
+    feature = "rt-tokio",
+    not(any(feature = "rt-async-std", feature = "rt-smol"))
+))]
+#[path = "tokio.rs"]
+mod platform;
+
+#[cfg(any(feature = "rt-async-std", feature = "rt-smol"))]
+mod signal_pipe;
 
 /// How many connections the kernel may hold ready for `accept`: many clients that reconnect at once
 /// must not receive resets. The kernel lowers it to `net.core.somaxconn`, which is 4,096 by
@@ -45,12 +59,13 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(5))
     .with_retries(3);
 
-/// The runtime in use, for the log: `async-std` or `smol`.
+/// The runtime in use, for the log: `async-std`, `smol` or `tokio`.
 pub fn name() -> &'static str {
     platform::NAME
 }
 
-/// Runs a future to its end on this thread; the program's entry.
+/// Runs a future to its end on this thread; the program's entry. A program that runs inside tokio
+/// already awaits instead: tokio panics if it is entered twice.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     platform::block_on(future)
 }
@@ -288,33 +303,12 @@ pub enum Signal {
     HangUp,
 }
 
-impl Signal {
-    fn to_raw(self) -> async_signal::Signal {
-        match self {
-            Signal::Terminate => async_signal::Signal::Term,
-            Signal::Interrupt => async_signal::Signal::Int,
-            Signal::HangUp => async_signal::Signal::Hup,
-        }
-    }
-
-    fn from_raw(raw: async_signal::Signal) -> Option<Signal> {
-        match raw {
-            async_signal::Signal::Term => Some(Signal::Terminate),
-            async_signal::Signal::Int => Some(Signal::Interrupt),
-            async_signal::Signal::Hup => Some(Signal::HangUp),
-            _ => None,
-        }
-    }
-}
-
 /// The given signals as they come; from now on they no longer end the process by themselves. The
-/// stream ends only if the pipe behind it breaks.
+/// stream ends only if what is behind it breaks.
 pub fn signals(
     wanted: &[Signal],
 ) -> io::Result<impl Stream<Item = Signal> + Send + Unpin + 'static> {
-    let raw = async_signal::Signals::new(wanted.iter().map(|signal| signal.to_raw()))?;
-    let unbroken = raw.take_while(|item| std::future::ready(item.is_ok()));
-    Ok(unbroken.filter_map(|item| std::future::ready(item.ok().and_then(Signal::from_raw))))
+    platform::signals(wanted)
 }
 
 /// Raises the soft limit of open files to the hard limit; returns the soft limit now in force.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use smol::{Async, Timer};
 
+pub(super) use super::signal_pipe::signals;
+
 pub(super) const NAME: &str = "smol";
 
 /// Shared by all clones of a socket; every operation works through a shared reference.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use futures::channel::oneshot;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
+use futures::stream::StreamExt;
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -32,14 +33,14 @@ async fn pair() -> (Socket, Socket) {
 
 #[test]
 fn runtime_name_is_that_of_the_feature() {
-    assert_eq!(
-        name(),
-        if cfg!(feature = "rt-async-std") {
-            "async-std"
-        } else {
-            "smol"
-        }
-    );
+    let first = if cfg!(feature = "rt-async-std") {
+        "async-std"
+    } else if cfg!(feature = "rt-smol") {
+        "smol"
+    } else {
+        "tokio"
+    };
+    assert_eq!(name(), first);
 }
 
 #[test]
