@@ -41,16 +41,16 @@ run-cluster: toolchain ## Run two nodes, one Redis and nginx; installs Redis and
 	@$(BUILD)
 	@exec deploy/cluster
 
-check: toolchain ## What precedes a commit: fmt, clippy, rustdoc, then all tests
+check: toolchain ## What precedes a commit: fmt, clippy, rustdoc, all tests, runtimes; half an hour
 	@deploy/install $(TESTED_WITH)
 	@exec .ci/check all
 
-test: toolchain ## Run all tests on both runtimes; installs what they need if missing
+test: toolchain ## Run every test once, on the default runtime; installs what they need if missing
 	@deploy/install $(TESTED_WITH)
 	@exec .ci/check test
 
-conformance: toolchain ## Play the Autobahn suite, directly and through nginx; installs it if missing
-	@deploy/install nginx python3-venv
+conformance: toolchain ## Run Autobahn and schemathesis, in pinned versions; installs them if missing
+	@deploy/install nginx python3-venv curl
 	@exec .ci/check conformance
 
 sim: toolchain ## Simulate faults in virtual time: new schedules, or one again with SEED=…

@@ -315,3 +315,34 @@ fn tests_named_in_security_md_exist() {
         assert!(sources.contains(&format!("fn {test}()")), "{test}");
     }
 }
+
+/// The modules of `.ci/every-runtime`, as paths: `src/runtime`, `tests/broker/cuts`.
+fn modules_of_every_runtime() -> BTreeSet<String> {
+    let list = include_str!("../.ci/every-runtime");
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let modules = lines.map(|line| line.replace(' ', "/").replace("::", "/"));
+    modules.collect()
+}
+
+#[test]
+fn modules_that_run_on_every_runtime_exist_and_are_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let modules = modules_of_every_runtime();
+    // A name that is wrong would select no test.
+    for module in &modules {
+        let file = root.join(format!("{module}.rs"));
+        let exists = file.is_file() || root.join(module).is_dir();
+        assert!(exists, "there is no {module}");
+    }
+    let table = include_str!("README.md");
+    let rows = table.lines().filter(|line| line.ends_with("| all |"));
+    let files = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let documented: BTreeSet<String> = files
+        .map(|file| file.trim_end_matches(".rs").trim_end_matches('/'))
+        .map(|file| match file.strip_prefix("src/") {
+            Some(_) => file.to_owned(),
+            None => format!("tests/{file}"),
+        })
+        .collect();
+    assert_eq!(documented, modules);
+}

@@ -40,12 +40,7 @@ fn play(address: SocketAddr, way: &str) {
 }
 
 fn reports(root: &Path, way: &str) -> PathBuf {
-    let runtime = if cfg!(feature = "rt-async-std") {
-        "async-std"
-    } else {
-        "smol"
-    };
-    root.join(format!("target/conformance/{way}-{runtime}"))
+    root.join(format!("target/conformance/{way}"))
 }
 
 #[test]
