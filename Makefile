@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run run-cluster check test conformance fuzz sim test-chaos isolation audit bench bench-peers doc clean toolchain
+.PHONY: help run run-cluster check test conformance fuzz sim test-chaos isolation audit bench \
+	bench-peers bench-runtimes doc clean toolchain
 
 # A shell opened before rustup was installed has no cargo on its PATH yet, and an ordinary
 # user's PATH on Debian has no /usr/sbin, where nginx lives.
@@ -19,7 +20,7 @@ BUILD = cargo build --release --target-dir target
 help: ## Show this help
 	@echo 'Switchboard: plug into any node, reach everyone, lose nothing.'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'Ports and sizes, for example: make run-cluster NODES=3 PORT=8000'
 	@echo '  NODE_PORT=9090   the first node; node n listens on NODE_PORT + n - 1'
@@ -77,9 +78,12 @@ bench: toolchain ## Measure nodes beside the physical limit; ten minutes; instal
 	@deploy/install redis-server
 	@cargo bench --target-dir target
 
-bench-peers: toolchain ## Measure other servers beside a node, and draw it; twenty minutes; installs them in target/
+bench-peers: toolchain ## Measure other servers beside a node; twenty minutes; installs them in target/
 	@bench/peers/install
 	@cargo bench --target-dir target -- peers
+
+bench-runtimes: toolchain ## Measure the node on async-std, smol and tokio; builds them first
+	@cargo bench --target-dir target -- runtimes
 
 doc: toolchain ## Build the documentation of the source
 	@cargo doc --no-deps --document-private-items --target-dir target

@@ -17,6 +17,7 @@ mod limit;
 mod peers;
 mod presence;
 mod publishes;
+mod runtimes;
 mod support;
 mod threads;
 
@@ -27,10 +28,11 @@ use support::{Outcome, machine, server::Kind};
 /// A bench: its name, and what runs it.
 type Bench = (&'static str, fn() -> Outcome);
 
-/// Needs what `bench/peers/install` installs, so it runs only when it is named.
-const PEERS: &str = "peers";
+/// Run only when they are named: one needs what `bench/peers/install` installs, the other builds two
+/// more nodes.
+const ONLY_NAMED: [&str; 2] = ["peers", "runtimes"];
 
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 11] = [
     ("dispatcher", dispatcher::run),
     ("fanout", fanout::run),
     ("flood", flood::run),
@@ -40,7 +42,8 @@ const BENCHES: [Bench; 10] = [
     ("threads", threads::run),
     ("redis", publishes::run),
     ("presence", presence::run),
-    (PEERS, peers::run),
+    ("peers", peers::run),
+    ("runtimes", runtimes::run),
 ];
 
 fn main() -> ExitCode {
@@ -78,7 +81,7 @@ fn measure(args: &[String]) -> Outcome {
     println!("{}", machine::describe());
     for (name, run) in BENCHES {
         let named = wanted.iter().any(|wanted| wanted.as_str() == name);
-        if named || (wanted.is_empty() && name != PEERS) {
+        if named || (wanted.is_empty() && !ONLY_NAMED.contains(&name)) {
             run()?;
         }
     }

@@ -1,7 +1,9 @@
 //! Servers under test, each a process of its own: a node, or one of the two limits.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -85,12 +87,23 @@ impl Server {
     /// each core it may use.
     pub fn start_node(role: Role, options: &[&str], threads: Option<usize>) -> Outcome<Self> {
         let port = free_port()?;
-        let mut command = node(port, options);
+        let mut command = node(&binary(), port, options);
         if let Some(threads) = threads {
             // Each runtime reads its own.
             command.env("ASYNC_STD_THREAD_COUNT", threads.to_string());
             command.env("SMOL_THREADS", threads.to_string());
+            command.env("TOKIO_WORKER_THREADS", threads.to_string());
         }
+        Self::start_when_ready(command, port, role)
+    }
+
+    /// Starts the node of another build, alone on its core.
+    pub fn start_binary(binary: &Path) -> Outcome<Self> {
+        let port = free_port()?;
+        Self::start_when_ready(node(binary.as_os_str(), port, &[]), port, Role::Server)
+    }
+
+    fn start_when_ready(mut command: Command, port: u16, role: Role) -> Outcome<Self> {
         let mut server = Self::spawn(&mut command, port, role)?;
         server.until(Self::is_ready)?;
         Ok(server)
@@ -178,11 +191,16 @@ impl Drop for Server {
     }
 }
 
-/// A node as it is delivered, with its defaults, apart from what is given. `BENCH_NODE` names
-/// another binary, to compare before with after.
-fn node(port: u16, more: &[&str]) -> Command {
+/// The node to measure. `BENCH_NODE` names another binary than the one that is built with the bench,
+/// to compare before with after.
+fn binary() -> OsString {
     let built = || env!("CARGO_BIN_EXE_switchboard").into();
-    let mut command = Command::new(std::env::var_os("BENCH_NODE").unwrap_or_else(built));
+    std::env::var_os("BENCH_NODE").unwrap_or_else(built)
+}
+
+/// A node as it is delivered, with its defaults, apart from what is given.
+fn node(binary: &OsStr, port: u16, more: &[&str]) -> Command {
+    let mut command = Command::new(binary);
     command.args(["serve", "--node", "bench", "--log-level", "error"]);
     command.args(["--listen", &format!("127.0.0.1:{port}")]);
     command.args(more);
