@@ -19,6 +19,7 @@ mod isolation;
 mod limits;
 mod nodes;
 mod openapi;
+mod package;
 mod presence;
 mod recovery;
 mod retention;
