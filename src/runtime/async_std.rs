@@ -13,8 +13,8 @@ pub(super) use super::signal_pipe::signals;
 pub(super) const NAME: &str = "async-std";
 
 /// Shared by all clones of a socket; every operation works through a shared reference.
-pub(super) type Stream = TcpStream;
-pub(super) type Acceptor = TcpListener;
+pub(super) type RawStream = TcpStream;
+pub(super) type RawListener = TcpListener;
 
 pub(super) use async_std::task::{block_on, sleep};
 
@@ -23,11 +23,11 @@ pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     drop(task::spawn(future));
 }
 
-pub(super) fn io(stream: &Stream) -> &TcpStream {
+pub(super) fn io(stream: &RawStream) -> &TcpStream {
     stream
 }
 
-pub(super) async fn connect(addr: SocketAddr) -> io::Result<Stream> {
+pub(super) async fn connect(addr: SocketAddr) -> io::Result<RawStream> {
     TcpStream::connect(addr).await
 }
 
@@ -35,12 +35,12 @@ pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
     Ok((host, port).to_socket_addrs().await?.collect())
 }
 
-pub(super) fn acceptor(listener: std::net::TcpListener) -> io::Result<Acceptor> {
+pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<RawListener> {
     // Panics if the reactor cannot watch it, which a process that is only starting has no reason
     // for.
     Ok(listener.into())
 }
 
-pub(super) async fn accept(acceptor: &Acceptor) -> io::Result<(Stream, SocketAddr)> {
-    acceptor.accept().await
+pub(super) async fn accept(listener: &RawListener) -> io::Result<(RawStream, SocketAddr)> {
+    listener.accept().await
 }

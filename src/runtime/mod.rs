@@ -113,7 +113,7 @@ pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> 
 /// one is woken.
 #[derive(Clone, Debug)]
 pub struct Socket {
-    stream: platform::Stream,
+    stream: platform::RawStream,
 }
 
 impl Socket {
@@ -216,7 +216,7 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 /// A listening TCP socket; after it is dropped, new connections are refused.
 #[derive(Debug)]
 pub struct Listener {
-    acceptor: platform::Acceptor,
+    raw: platform::RawListener,
     local: SocketAddr,
 }
 
@@ -235,7 +235,7 @@ impl Listener {
         let listener = std::net::TcpListener::from(socket);
         let local = listener.local_addr()?;
         Ok(Listener {
-            acceptor: platform::acceptor(listener)?,
+            raw: platform::listener(listener)?,
             local,
         })
     }
@@ -248,7 +248,7 @@ impl Listener {
     /// The next connection, with `TCP_NODELAY`, and its peer. [`accept_failure`] classifies an
     /// error.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
-        let (stream, peer) = platform::accept(&self.acceptor).await?;
+        let (stream, peer) = platform::accept(&self.raw).await?;
         Ok((Socket { stream }, peer))
     }
 }

@@ -14,8 +14,8 @@ pub(super) use super::signal_pipe::signals;
 pub(super) const NAME: &str = "smol";
 
 /// Shared by all clones of a socket; every operation works through a shared reference.
-pub(super) type Stream = Arc<Async<TcpStream>>;
-pub(super) type Acceptor = Async<TcpListener>;
+pub(super) type RawStream = Arc<Async<TcpStream>>;
+pub(super) type RawListener = Async<TcpListener>;
 
 pub(super) use smol::block_on;
 
@@ -27,11 +27,11 @@ pub(super) async fn sleep(duration: Duration) {
     Timer::after(duration).await;
 }
 
-pub(super) fn io(stream: &Stream) -> &Async<TcpStream> {
+pub(super) fn io(stream: &RawStream) -> &Async<TcpStream> {
     stream
 }
 
-pub(super) async fn connect(addr: SocketAddr) -> io::Result<Stream> {
+pub(super) async fn connect(addr: SocketAddr) -> io::Result<RawStream> {
     Async::<TcpStream>::connect(addr).await.map(Arc::new)
 }
 
@@ -39,11 +39,11 @@ pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
     smol::net::resolve((host, port)).await
 }
 
-pub(super) fn acceptor(listener: std::net::TcpListener) -> io::Result<Acceptor> {
+pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<RawListener> {
     Async::new(listener)
 }
 
-pub(super) async fn accept(acceptor: &Acceptor) -> io::Result<(Stream, SocketAddr)> {
-    let (stream, addr) = acceptor.accept().await?;
+pub(super) async fn accept(listener: &RawListener) -> io::Result<(RawStream, SocketAddr)> {
+    let (stream, addr) = listener.accept().await?;
     Ok((Arc::new(stream), addr))
 }

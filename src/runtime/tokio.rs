@@ -1,7 +1,7 @@
-//! The runtime interface over tokio, with tokio's own reactor and timers. Within a tokio runtime, as
-//! in a program that embeds the server, everything uses that one, which needs I/O and time enabled.
-//! Elsewhere, as in our own binary before `block_on`, it is a runtime that is built at first use,
-//! with one thread per processor, or `TOKIO_WORKER_THREADS` threads.
+//! The runtime interface over tokio, with tokio's own reactor and timers. Within a tokio runtime,
+//! as in a program that embeds the server, everything uses that one, which needs I/O and time
+//! enabled. Elsewhere, as in our own binary before `block_on`, it is a runtime that is built at
+//! first use, with one thread per processor, or `TOKIO_WORKER_THREADS` threads.
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncWrite};
-use futures::stream::{self, Stream as FuturesStream};
+use futures::stream::{self, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,8 +23,8 @@ use super::Signal;
 pub(super) const NAME: &str = "tokio";
 
 /// Shared by all clones of a socket; every operation works through a shared reference.
-pub(super) type Stream = Arc<SharedStream>;
-pub(super) type Acceptor = TcpListener;
+pub(super) type RawStream = Arc<SharedStream>;
+pub(super) type RawListener = TcpListener;
 
 /// The runtime for callers outside of one. Never dropped: its threads end with the process.
 static OWN: LazyLock<Runtime> = LazyLock::new(|| {
@@ -55,11 +55,11 @@ pub(super) async fn sleep(duration: Duration) {
     within_runtime(|| tokio::time::sleep(duration)).await;
 }
 
-pub(super) fn io(stream: &Stream) -> &SharedStream {
+pub(super) fn io(stream: &RawStream) -> &SharedStream {
     stream
 }
 
-pub(super) async fn connect(addr: SocketAddr) -> io::Result<Stream> {
+pub(super) async fn connect(addr: SocketAddr) -> io::Result<RawStream> {
     let stream = TcpStream::connect(addr).await?;
     Ok(Arc::new(SharedStream(stream)))
 }
@@ -68,24 +68,24 @@ pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
-pub(super) fn acceptor(listener: std::net::TcpListener) -> io::Result<Acceptor> {
+pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<RawListener> {
     within_runtime(|| TcpListener::from_std(listener))
 }
 
-pub(super) async fn accept(acceptor: &Acceptor) -> io::Result<(Stream, SocketAddr)> {
-    let (stream, addr) = acceptor.accept().await?;
+pub(super) async fn accept(listener: &RawListener) -> io::Result<(RawStream, SocketAddr)> {
+    let (stream, addr) = listener.accept().await?;
     Ok((Arc::new(SharedStream(stream)), addr))
 }
 
 /// Signals that arrive while one of the same kind waits to be read are merged with it.
 pub(super) fn signals(
     wanted: &[Signal],
-) -> io::Result<impl FuturesStream<Item = Signal> + Send + Unpin + 'static> {
+) -> io::Result<impl Stream<Item = Signal> + Send + Unpin + 'static> {
     let each: io::Result<Vec<_>> = wanted.iter().copied().map(listen).collect();
     Ok(stream::select_all(each?))
 }
 
-fn listen(wanted: Signal) -> io::Result<impl FuturesStream<Item = Signal> + Send + Unpin> {
+fn listen(wanted: Signal) -> io::Result<impl Stream<Item = Signal> + Send + Unpin> {
     let mut source = within_runtime(|| signal(wanted.kind()))?;
     Ok(stream::poll_fn(move |cx| {
         source.poll_recv(cx).map(|arrived| arrived.map(|()| wanted))
@@ -195,14 +195,14 @@ mod tests {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.set_nonblocking(true).unwrap();
             let address = listener.local_addr().unwrap();
-            let acceptor = acceptor(listener).unwrap();
+            let listener = super::listener(listener).unwrap();
             let (done, seen) = oneshot::channel();
             spawn(async move {
                 connect(address).await.unwrap();
                 sleep(Duration::from_millis(1)).await;
                 done.send(thread::current().id()).unwrap();
             });
-            accept(&acceptor).await.unwrap();
+            accept(&listener).await.unwrap();
             seen.await
         });
         assert_eq!(seen, Ok(own));
