@@ -50,19 +50,19 @@ test: toolchain ## Run every test once, on the default runtime; installs what th
 	@deploy/install $(TESTED_WITH)
 	@exec .ci/check test
 
-conformance: toolchain ## Run Autobahn and schemathesis, in pinned versions; installs them if missing
+conformance: toolchain ## Run Autobahn and schemathesis in pinned versions; installs them if missing
 	@deploy/install nginx python3-venv curl
 	@exec .ci/check conformance
 
 sim: toolchain ## Simulate faults in virtual time: new schedules, or one again with SEED=…
 	@exec .ci/check sim
 
-test-chaos: toolchain ## Break a cluster under load and check what clients received; about ten minutes
+test-chaos: toolchain ## Break a cluster under load and check what clients received; ten minutes
 	@deploy/install redis-server nginx
 	@cargo test --release --target-dir target --test chaos -- \
 		run SEED=$${SEED:-} SCENARIO=$${SCENARIO:-} LOAD=$${LOAD:-} ONE_IN=$${ONE_IN:-}
 
-isolation: toolchain ## Measure how much hostile clients delay others, on a quiet machine; ten minutes
+isolation: toolchain ## Measure what hostile clients delay, on a quiet machine; ten minutes
 	@deploy/install redis-server
 	@cargo test --release --target-dir target --test tests -- --ignored --nocapture \
 		isolation::measured::no_hostile_case_doubles_the_delays_of_others
@@ -78,7 +78,7 @@ bench: toolchain ## Measure nodes beside the physical limit; ten minutes; instal
 	@deploy/install redis-server
 	@cargo bench --target-dir target
 
-bench-peers: toolchain ## Measure other servers beside a node; twenty minutes; installs them in target/
+bench-peers: toolchain ## Measure other servers beside a node; twenty minutes; installs them
 	@bench/peers/install
 	@cargo bench --target-dir target -- peers
 

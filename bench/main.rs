@@ -28,8 +28,8 @@ use support::{Outcome, machine, server::Kind};
 /// A bench: its name, and what runs it.
 type Bench = (&'static str, fn() -> Outcome);
 
-/// Run only when they are named: one needs what `bench/peers/install` installs, the other builds two
-/// more nodes.
+/// Run only when they are named: one needs what `bench/peers/install` installs, the other builds
+/// two more nodes.
 const ONLY_NAMED: [&str; 2] = ["peers", "runtimes"];
 
 const BENCHES: [Bench; 11] = [

@@ -16,9 +16,16 @@ use crate::runtime::Socket;
 /// Why TLS cannot be used, detected before the first connection.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{file}: {error}; give a file of certificates in PEM form", file = .0.display(), error = .1)]
+    #[error(
+        "{file}: {error}; give a file of certificates in PEM form",
+        file = .0.display(),
+        error = .1
+    )]
     File(PathBuf, rustls::pki_types::pem::Error),
-    #[error("{}: there is no certificate in it; give a file of certificates in PEM form", .0.display())]
+    #[error(
+        "{}: there is no certificate in it; give a file of certificates in PEM form",
+        .0.display()
+    )]
     Empty(PathBuf),
     #[error("{0}; give the certificate of the authority that signed the server's")]
     Setup(#[from] rustls::Error),
