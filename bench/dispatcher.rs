@@ -117,6 +117,7 @@ impl Fixture {
                 command: Command::Join {
                     room: self.room.clone(),
                     since: None,
+                    identity: None,
                 },
             })
             .collect();
@@ -213,7 +214,8 @@ impl Fixture {
                 user: None,
                 time: 1_764_000_000_123,
                 except: None,
-                data: self.data.clone(),
+                event: None,
+                data: self.data.clone().into(),
             }),
             received_at: Instant::now(),
         })

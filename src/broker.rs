@@ -75,7 +75,7 @@ use crate::model::cluster_query::{ClusterQuery, Connection, QueryResult};
 use crate::model::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket, UserName};
 pub use crate::model::member::{Change, Info, Member, MemberPage, MembersQuery};
 pub use crate::model::publication::{
-    KEY_TTL, Page, Publication, Publish, PublishKey, Publisher, Range, Refused, Sender,
+    KEY_TTL, Page, Payload, Publication, Publish, PublishKey, Publisher, Range, Refused, Sender,
 };
 use crate::model::retention::Retention;
 use crate::model::revocations::Cutoff;

@@ -17,7 +17,7 @@ use crate::model::cluster_query::{ClusterQuery, QueryResult};
 use crate::model::control::ControlCommand;
 use crate::model::id::{NameError, Position, RoomName, UserName};
 use crate::model::identity::Credentials;
-use crate::model::member::{Info, MemberPage, MembersQuery};
+use crate::model::member::{Info, MemberIdentity, MemberPage, MembersQuery};
 use crate::model::publication::{HistoryQuery, Publication, Publish, Refused};
 use crate::model::rights::Denied;
 use encoder::Encoder;
@@ -63,6 +63,8 @@ pub enum Command {
     Join {
         room: RoomName,
         since: Option<Position>,
+        /// Under which the session counts as present in this room; `None`: under its own.
+        identity: Option<Box<MemberIdentity>>,
     },
     Leave {
         room: RoomName,
@@ -218,12 +220,14 @@ pub enum Code {
     Unavailable,
     /// No answer in time: the command may have taken effect or not. Retry with the same key.
     Unknown,
+    /// The publish had a condition that does not hold; nothing has happened.
+    Conflict,
     /// The store is full and nothing has happened.
     Full,
 }
 
 impl Code {
-    pub const ALL: [Code; 8] = [
+    pub const ALL: [Code; 9] = [
         Code::BadRequest,
         Code::Unauthorized,
         Code::Expired,
@@ -231,6 +235,7 @@ impl Code {
         Code::Limit,
         Code::Unavailable,
         Code::Unknown,
+        Code::Conflict,
         Code::Full,
     ];
 
@@ -243,6 +248,7 @@ impl Code {
             Code::Limit => "limit",
             Code::Unavailable => "unavailable",
             Code::Unknown => "unknown",
+            Code::Conflict => "conflict",
             Code::Full => "full",
         }
     }
@@ -281,6 +287,7 @@ impl From<Refused> for CommandError {
         let code = match refused {
             Refused::Unavailable | Refused::Newer => Code::Unavailable,
             Refused::Unknown => Code::Unknown,
+            Refused::Conflict => Code::Conflict,
             Refused::Full => Code::Full,
         };
         Self::new(code, refused.to_string())

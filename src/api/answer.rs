@@ -20,6 +20,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::Unauthorized | Code::Expired => StatusCode::UNAUTHORIZED,
         Code::Forbidden => StatusCode::FORBIDDEN,
         Code::Limit => StatusCode::TOO_MANY_REQUESTS,
+        Code::Conflict => StatusCode::CONFLICT,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::Unknown => StatusCode::GATEWAY_TIMEOUT,
         Code::Full => StatusCode::INSUFFICIENT_STORAGE,

@@ -263,8 +263,9 @@ impl StoreState {
             room: name,
             publication,
             key,
+            condition,
             ephemeral,
-            ..
+            others: _,
         } = publish;
         if ephemeral {
             // It is not stored, so it needs no room: a room that does not exist has no followers.
@@ -294,6 +295,9 @@ impl StoreState {
             if used.keys + key.weight() > memory / 2 {
                 return Err(Refused::Full);
             }
+        }
+        if condition.is_some_and(|at| at != room.log.top()) {
+            return Err(Refused::Conflict);
         }
         let appended = publication.clone();
         let at = room.change(used, |log| log.append(appended, key, limits, now));

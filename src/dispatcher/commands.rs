@@ -44,7 +44,11 @@ impl Dispatcher {
                 self.reply(reply_to, &Reply::Pong);
                 Ok(())
             }
-            Command::Join { room, since } => self.on_join(now, reply_to, &room, since),
+            Command::Join {
+                room,
+                since,
+                identity,
+            } => self.on_join(now, reply_to, &room, since, identity),
             Command::Leave { room } => self.on_leave(reply_to, &room),
             Command::Publish(publish) => self.publish(now, reply_to, *publish),
             Command::History(query) => self.history(reply_to, query),
@@ -175,6 +179,7 @@ impl Dispatcher {
         let report = Publish {
             room: RoomName::of_reports(),
             key: None,
+            condition: None,
             ephemeral: true,
             others: false,
             publication,

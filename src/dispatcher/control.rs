@@ -191,6 +191,7 @@ impl Dispatcher {
                 publisher: Publisher::Backend,
                 key: format!("{}-{}", self.turn.settings.incarnation, ticket.0).into(),
             }),
+            condition: None,
             ephemeral: false,
             others: false,
             publication: Arc::new(publication),
@@ -355,7 +356,7 @@ impl Dispatcher {
             deadline: None,
             sign_in: None,
         };
-        self.add_member(session, room, None, join);
+        self.add_member(session, room, None, None, join);
     }
 
     /// Removes a session from a room, and sends it the reason.

@@ -14,6 +14,7 @@ use crate::dispatcher::membership::cursor::{Cursor, Join, LogCheck, Membership, 
 use crate::dispatcher::rooms::{Joined, Left, RoomKey};
 use crate::model::id::{Position, RoomName, SessionId};
 use crate::model::identity::Action;
+use crate::model::member::MemberIdentity;
 use crate::protocol::{Code, CommandError, Reply, RequestId};
 
 impl Dispatcher {
@@ -23,6 +24,7 @@ impl Dispatcher {
         reply_to: &ReplyTo,
         name: &RoomName,
         since: Option<Position>,
+        identity: Option<Box<MemberIdentity>>,
     ) -> Result<(), CommandError> {
         let (session, id) = Self::session_of(reply_to)?;
         self.authorize(session, Action::Join, name)?;
@@ -33,7 +35,7 @@ impl Dispatcher {
             deadline: Some(deadline),
             sign_in: None,
         };
-        self.add_member(session, name, since, join);
+        self.add_member(session, name, since, identity, join);
         Ok(())
     }
 
@@ -44,6 +46,7 @@ impl Dispatcher {
         session: SessionId,
         name: &RoomName,
         since: Option<Position>,
+        identity: Option<Box<MemberIdentity>>,
         join: Join,
     ) {
         let Some(client) = self.sessions.get(&session) else {
@@ -52,13 +55,16 @@ impl Dispatcher {
         let member = Membership {
             outbox: client.outbox.clone(),
             protocol: client.protocol,
-            present: Present::NotYet,
+            present: Present::NotYet(None),
         };
         let key = self.rooms.find_or_add(name, RoomState::default);
         let joined = self.rooms.join(key, session, member.clone());
         if joined == Joined::First {
             self.personal += usize::from(name.owner().is_some());
             self.turn.requests.push(Request::Follow(name.clone()));
+        }
+        if let Some(identity) = identity {
+            self.set_member_identity(key, session, identity);
         }
         let Some((room, turn)) = self.room(key) else {
             return;

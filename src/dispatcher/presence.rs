@@ -12,6 +12,7 @@ use crate::dispatcher::rooms::RoomKey;
 use crate::model::cluster_query::Connection;
 use crate::model::id::{RoomName, SessionId, UserName};
 use crate::model::identity::{Action, Identity};
+use crate::model::member::MemberIdentity;
 use crate::presence::fit;
 use crate::protocol::{CommandError, Reply};
 
@@ -46,6 +47,39 @@ impl Dispatcher {
         }
     }
 
+    /// A join has given the membership an identity of its own. A member that is present counts as
+    /// the new one from now on.
+    pub(super) fn set_member_identity(
+        &mut self,
+        key: RoomKey,
+        session: SessionId,
+        identity: Box<MemberIdentity>,
+    ) {
+        let Some(name) = self.rooms.get(key).map(|room| room.name.clone()) else {
+            return;
+        };
+        let Some(member) = self.rooms.member_mut(key, session) else {
+            return;
+        };
+        let former = match &member.present {
+            Present::NotYet(_) => {
+                member.present = Present::NotYet(Some(identity));
+                return;
+            }
+            Present::As(user) => user.clone(),
+            Present::AsOwn(user) => Some(user.clone()),
+        };
+        let MemberIdentity { user, info } = *identity;
+        let presence = &mut self.local_presence;
+        if former.as_ref() == Some(&user) {
+            presence.update_info(&name, &user, info.as_ref());
+        } else {
+            presence.leave_without_grace(&name, former.as_ref());
+            presence.join(&name, Some(&user), info.as_ref());
+        }
+        member.present = Present::AsOwn(user);
+    }
+
     /// Completes the effects of an event: marks members as present whose joins were answered, and
     /// answers queries that can be.
     pub(super) fn finish_event(&mut self) {
@@ -56,13 +90,21 @@ impl Dispatcher {
             };
             let name = room.name.clone();
             if let Some(member) = self.rooms.member_mut(key, session)
-                && matches!(member.present, Present::NotYet)
+                && let Present::NotYet(own) = &mut member.present
             {
-                let identity = client.identity.as_deref();
+                let (identity, own) = (client.identity.as_deref(), own.take());
                 let user = identity.map(|identity| &identity.user);
                 let info = identity.and_then(|identity| identity.info.as_ref());
-                member.present = Present::As(user.cloned());
-                self.local_presence.join(&name, user, info);
+                member.present = match own {
+                    Some(own) => {
+                        (self.local_presence).join(&name, Some(&own.user), own.info.as_ref());
+                        Present::AsOwn(own.user)
+                    }
+                    None => {
+                        self.local_presence.join(&name, user, info);
+                        Present::As(user.cloned())
+                    }
+                };
                 self.publish_connection(session, &name, true);
             }
         }
@@ -73,11 +115,13 @@ impl Dispatcher {
 
     /// A member has left a room, or its session has ended.
     pub(super) fn end_presence(&mut self, session: SessionId, room: &RoomName, present: &Present) {
-        if let Present::As(user) = present {
-            self.publish_connection(session, room, false);
-            self.local_presence
-                .leave(self.turn.now, room, user.as_ref());
-        }
+        let user = match present {
+            Present::NotYet(_) => return,
+            Present::As(user) => user.as_ref(),
+            Present::AsOwn(user) => Some(user),
+        };
+        self.publish_connection(session, room, false);
+        self.local_presence.leave(self.turn.now, room, user);
     }
 
     /// Publishes a connection when its session has joined its user's personal room, shows another

@@ -215,6 +215,7 @@ fn publish(room: &str, key: Option<PublishKey>) -> Publish {
     Publish {
         room: name(room),
         key,
+        condition: None,
         ephemeral: false,
         others: false,
         publication: publication("hi"),
@@ -235,6 +236,7 @@ fn join(session: u64, room: &str) -> Event {
         Command::Join {
             room: name(room),
             since: None,
+            identity: None,
         },
     )
 }
@@ -249,6 +251,7 @@ fn rejoin(session: u64, room: &str, epoch: u64, offset: u64) -> Event {
         Command::Join {
             room: name(room),
             since,
+            identity: None,
         },
     )
 }
@@ -267,7 +270,8 @@ fn publication(text: &str) -> Arc<Publication> {
         user: None,
         time: 1,
         except: None,
-        data,
+        event: None,
+        data: data.into(),
     })
 }
 

@@ -117,8 +117,11 @@ impl Reporter {
             user: None,
             time: unix_ms,
             except: None,
+            event: None,
             // Writing texts and finite numbers to memory cannot fail.
-            data: serde_json::value::to_raw_value(&report).unwrap_or_default(),
+            data: serde_json::value::to_raw_value(&report)
+                .unwrap_or_default()
+                .into(),
         }
     }
 
@@ -167,7 +170,7 @@ mod tests {
     fn report(reporter: &mut Reporter, now: Instant, metrics: &Metrics) -> Value {
         let publication = reporter.report(now, 7, metrics, ReadinessState::Ready, Some(4096));
         assert_eq!((publication.time, publication.user), (7, None));
-        serde_json::from_str(publication.data.get()).unwrap()
+        serde_json::from_str(publication.data.json().unwrap()).unwrap()
     }
 
     #[test]
@@ -204,7 +207,7 @@ mod tests {
         let (start, metrics) = (Instant::now(), Metrics::default());
         let mut reporter = reporter(start, &metrics);
         let publication = reporter.report(start, 7, &metrics, ReadinessState::NoBroker, None);
-        let report: Value = serde_json::from_str(publication.data.get()).unwrap();
+        let report: Value = serde_json::from_str(publication.data.json().unwrap()).unwrap();
         for field in ["delivery_p99_ms", "redis_round_trip_ms", "resident_bytes"] {
             assert_eq!(report.get(field), Some(&Value::Null), "{report}");
         }

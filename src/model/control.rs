@@ -165,8 +165,11 @@ impl ControlCommand {
             user: None,
             time,
             except: None,
+            event: None,
             // Serializing texts to memory cannot fail.
-            data: serde_json::value::to_raw_value(&wire).unwrap_or_default(),
+            data: serde_json::value::to_raw_value(&wire)
+                .unwrap_or_default()
+                .into(),
         }
     }
 
@@ -174,7 +177,7 @@ impl ControlCommand {
     /// or not one for that log.
     pub fn read(log: ControlLog, publication: &Publication) -> Option<Self> {
         // Names have no character that JSON escapes, so the text holds them as they are.
-        let wire: Wire<'_> = serde_json::from_str(publication.data.get()).ok()?;
+        let wire: Wire<'_> = serde_json::from_str(publication.data.json()?).ok()?;
         let (user, action) = match wire {
             Wire::Disconnect { user } => (user, ControlAction::Disconnect),
             Wire::Revoke {
@@ -239,7 +242,8 @@ mod tests {
             user: None,
             time: 10_000,
             except: None,
-            data: RawValue::from_string(data.into()).unwrap(),
+            event: None,
+            data: RawValue::from_string(data.into()).unwrap().into(),
         };
         let read = |publication: &Publication| {
             ControlCommand::read(ControlLog::Revocations, publication)
@@ -267,7 +271,10 @@ mod tests {
             let user = UserName::new("ada").unwrap();
             let action = ControlAction::Revoke(cutoff);
             publication = ControlCommand { user, action }.to_publication(1);
-            assert_eq!((publication.time, publication.data.get()), (time, data));
+            assert_eq!(
+                (publication.time, publication.data.json()),
+                (time, Some(data))
+            );
             assert_eq!(read(&publication), ControlAction::Revoke(cutoff));
         }
     }
@@ -289,7 +296,8 @@ mod tests {
                 user: None,
                 time: 1,
                 except: None,
-                data,
+                event: None,
+                data: data.into(),
             };
             for log in ControlLog::ALL {
                 assert_eq!(ControlCommand::read(log, &publication), None, "{text}");

@@ -22,6 +22,14 @@ pub struct Member {
     pub info: Option<Info>,
 }
 
+/// The user and the info of a membership, in protocols in which they belong to the room and not to
+/// the connection.
+#[derive(Clone, Debug)]
+pub struct MemberIdentity {
+    pub user: UserName,
+    pub info: Option<Info>,
+}
+
 /// A part of the list of a room's members, at one version.
 #[derive(Clone, Debug, Default)]
 pub struct MemberPage {

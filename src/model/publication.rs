@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::model::epochs::Ends;
@@ -19,8 +20,41 @@ pub struct Publication {
     pub time: u64,
     /// The session that does not receive it, because it published it with `others:true`.
     pub except: Option<Sender>,
-    /// Any JSON value, forwarded unchanged.
-    pub data: Box<RawValue>,
+    /// The name of its event, for protocols that have one.
+    pub event: Option<Arc<str>>,
+    pub data: Payload,
+}
+
+/// The data of a publication, forwarded unchanged.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// Any JSON value.
+    Json(Box<RawValue>),
+    Binary(Bytes),
+}
+
+impl Payload {
+    /// The text, if it is JSON.
+    pub fn json(&self) -> Option<&str> {
+        match self {
+            Payload::Json(json) => Some(json.get()),
+            Payload::Binary(_) => None,
+        }
+    }
+
+    /// Its length, in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Payload::Json(json) => json.get().len(),
+            Payload::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl From<Box<RawValue>> for Payload {
+    fn from(json: Box<RawValue>) -> Self {
+        Payload::Json(json)
+    }
 }
 
 impl Publication {
@@ -31,13 +65,15 @@ impl Publication {
             user: None,
             time: n,
             except: None,
-            data: RawValue::from_string(n.to_string()).expect("JSON"),
+            event: None,
+            data: RawValue::from_string(n.to_string()).expect("JSON").into(),
         })
     }
 
     /// The approximate memory it takes, in bytes.
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + self.data.get().len() + 64
+        let event = self.event.as_ref().map_or(0, |name| name.len());
+        size_of::<Self>() + self.data.size() + event + 64
     }
 }
 
@@ -48,6 +84,9 @@ pub struct Publish {
     /// Makes a retry idempotent: the same key of the same publisher in the same room returns the
     /// first position for [`KEY_TTL`].
     pub key: Option<PublishKey>,
+    /// The position that the room must have: compare-and-append. It does not apply to a retry whose
+    /// key is known, nor to an ephemeral publish.
+    pub condition: Option<Position>,
     /// Skips the log: no offset, at most once.
     pub ephemeral: bool,
     /// The session that publishes does not receive the data. The dispatcher sets
@@ -206,6 +245,9 @@ pub enum Refused {
     /// is in the log.
     #[error("a message in this room is in a newer format than this node reads; use another node")]
     Newer,
+    /// The publish had a condition, and the room is at another position. Not done.
+    #[error("the room is at another position now; read what is new and try again")]
+    Conflict,
     /// The store refuses to grow (Redis out of memory). Not done.
     #[error("the store is full; try again later")]
     Full,

@@ -3,16 +3,18 @@
 
 use std::fmt;
 
-/// A version of the formats. To add one: raise [`Format::NEWEST`], and add an arm
-/// to the `match` of each encoder and decoder whose format changes.
+/// A version of the formats. To add one: raise [`Format::NEWEST`], and decide in each encoder and
+/// decoder whose format changes by the format that it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Format(u8);
 
 impl Format {
     /// The only format of the nodes that announce none.
     pub const FIRST: Self = Self(1);
+    /// Publications may have binary data and the name of an event.
+    pub const SECOND: Self = Self(2);
     /// The newest format of this version of Switchboard. It reads this one and all before it.
-    pub const NEWEST: Self = Self(1);
+    pub const NEWEST: Self = Self::SECOND;
 
     /// `None` unless the number is a digit from 1 to 9.
     pub const fn new(number: u8) -> Option<Self> {

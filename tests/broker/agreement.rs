@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use switchboard::broker::{Publication, Range};
+use switchboard::broker::{Publication, Range, Refused};
 use switchboard::model::epochs::PositionStatus;
 use switchboard::model::history::Log;
 use switchboard::model::id::{Epoch, Position};
@@ -68,7 +68,8 @@ fn publication(text: &str) -> std::sync::Arc<Publication> {
         user: None,
         time: 1,
         except: None,
-        data: data.expect("JSON"),
+        event: None,
+        data: data.expect("JSON").into(),
     })
 }
 
@@ -129,9 +130,28 @@ fn redis_and_memory_agree_about_epochs_keys_and_pages_whatever_befalls_the_data(
                         Form::default()
                     };
                     model.end_epoch_if_over();
-                    let found = node.try_publish(&room, "x", form).expect(&why);
+                    // A condition that holds, one that does not, or none.
+                    let condition = match random.u8(..4) {
+                        0 => Some(model.log.top()).filter(|at| model.names.contains_key(&at.epoch)),
+                        1 => random.choice(&positions).copied(),
+                        _ => None,
+                    };
+                    let form = Form {
+                        condition: condition.map(|at| Position {
+                            epoch: model.name_of(at.epoch),
+                            ..at
+                        }),
+                        ..form
+                    };
+                    let found = node.try_publish(&room, "x", form);
                     let known = model.keys.get(&key).copied().filter(|_| keyed);
                     let known = known.filter(|at| model.log.status(*at) == PositionStatus::Valid);
+                    let holds = condition.is_none_or(|at| at == model.log.top());
+                    if known.is_none() && !holds {
+                        assert_eq!(found, Err(Refused::Conflict), "{why}");
+                        continue;
+                    }
+                    let found = found.expect(&why);
                     let expected = known
                         .unwrap_or_else(|| model.log.append(publication("x"), None, LIMITS, now));
                     if keyed {

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use switchboard::broker::memory::Store;
 use switchboard::broker::redis::{RedisSettings, wire};
 use switchboard::broker::{
-    Broker, BrokerEvent, Page, Publication, Publish, PublishKey, PublishRequest, Range, Read,
-    Refused, Request, Settings, redis,
+    Broker, BrokerEvent, Page, Payload, Publication, Publish, PublishKey, PublishRequest, Range,
+    Read, Refused, Request, Settings, redis,
 };
 use switchboard::metrics::Metrics;
 use switchboard::model::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
@@ -206,7 +207,13 @@ impl BrokerNode {
             user: form.user.map(|user| UserName::new(user).expect(user)),
             time: 1,
             except: None,
-            data: RawValue::from_string(format!("{text:?}")).expect("JSON"),
+            event: form.binary.map(|_| text.into()),
+            data: match form.binary {
+                Some(bytes) => Payload::Binary(Bytes::from_static(bytes)),
+                None => RawValue::from_string(format!("{text:?}"))
+                    .expect("JSON")
+                    .into(),
+            },
         });
         let key = form.key.map(|key| PublishKey {
             publisher: publication.user.clone().into(),
@@ -219,6 +226,7 @@ impl BrokerNode {
                 publish: Publish {
                     room: name(room),
                     key,
+                    condition: form.condition,
                     ephemeral: form.ephemeral,
                     others: false,
                     publication,
@@ -320,6 +328,10 @@ pub struct Form<'a> {
     pub user: Option<&'a str>,
     pub key: Option<&'a str>,
     pub ephemeral: bool,
+    /// The position that the room must have.
+    pub condition: Option<Position>,
+    /// Binary data with the name of an event, in place of the text.
+    pub binary: Option<&'static [u8]>,
 }
 
 impl<'a> Form<'a> {
@@ -327,7 +339,7 @@ impl<'a> Form<'a> {
         Self {
             user: Some(user),
             key: Some(key),
-            ephemeral: false,
+            ..Self::default()
         }
     }
 }
@@ -337,7 +349,12 @@ pub fn name(room: &str) -> RoomName {
 }
 
 pub fn text(publication: &Publication) -> String {
-    serde_json::from_str(publication.data.get()).unwrap_or_else(|_| publication.data.to_string())
+    match &publication.data {
+        Payload::Json(json) => {
+            serde_json::from_str(json.get()).unwrap_or_else(|_| json.get().to_owned())
+        }
+        Payload::Binary(bytes) => format!("{:?} {bytes:?}", publication.event),
+    }
 }
 
 /// The messages of a page, as offsets and texts.

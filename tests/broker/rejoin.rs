@@ -90,6 +90,7 @@ impl World {
         let command = Command::Join {
             room: name(ROOM),
             since: Some(Position { epoch, offset }),
+            identity: None,
         };
         self.turn(Event::Command {
             reply_to: ReplyTo::Session {

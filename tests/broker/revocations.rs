@@ -257,7 +257,8 @@ fn revocations_in_the_log_of_a_former_version_are_kept_in_the_set() {
             user: None,
             time: now,
             except: None,
-            data: RawValue::from_string(data.into()).expect("JSON"),
+            event: None,
+            data: RawValue::from_string(data.into()).expect("JSON").into(),
         });
         let ticket = old.ask(|ticket| {
             Request::Publish(PublishRequest {
@@ -266,6 +267,7 @@ fn revocations_in_the_log_of_a_former_version_are_kept_in_the_set() {
                 publish: Publish {
                     room: name("$control.revoked"),
                     key: None,
+                    condition: None,
                     ephemeral: false,
                     others: false,
                     publication,

@@ -1,14 +1,21 @@
 //! The scenarios that run over every broker.
 
-use switchboard::broker::{BrokerEvent, Range};
+use std::time::{Duration, Instant};
+
+use switchboard::broker::{BrokerEvent, Range, Refused};
 use switchboard::model::id::{Epoch, Position};
 
 use super::node::{Form, LINGER, World, entries, name, offsets};
+
+/// For what depends on the other nodes' leases.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 over_every_broker! {
     offsets_start_at_one_and_both_nodes_receive_them_in_order,
     room_without_followers_keeps_its_messages,
     repeated_key_returns_the_first_position_and_appends_nothing,
+    publish_with_a_condition_is_refused_unless_the_room_is_at_that_position,
+    binary_publication_arrives_with_the_name_of_its_event,
     ephemeral_publication_has_no_offset_and_is_not_in_the_log,
     pages_go_forward_from_a_position,
     pages_go_backward_from_an_offset,
@@ -70,6 +77,62 @@ fn repeated_key_returns_the_first_position_and_appends_nothing(world: World) {
     assert_eq!(a.top("lobby").offset, 4);
     let received: Vec<u64> = (0..4).map(|_| a.message("lobby").1.0).collect();
     assert_eq!(received, [1, 2, 3, 4]);
+}
+
+fn publish_with_a_condition_is_refused_unless_the_room_is_at_that_position(world: World) {
+    let (mut a, mut b) = (world.node(), world.node());
+    let at = |condition| Form {
+        condition: Some(condition),
+        ..Form::keyed("ada", "k")
+    };
+    let top = a.top("lobby");
+    let first = a.try_publish("lobby", "one", at(top)).unwrap();
+    assert_eq!(first.offset, 1);
+    assert_eq!(
+        b.try_publish("lobby", "one", at(top)),
+        Ok(first),
+        "a retry with its key"
+    );
+    let other = |condition| Form {
+        condition: Some(condition),
+        ..Form::default()
+    };
+    let wrong_epoch = Position {
+        epoch: Epoch::new(0xdead),
+        ..first
+    };
+    let ahead = Position { offset: 2, ..first };
+    for condition in [top, wrong_epoch, ahead] {
+        let refused = b.try_publish("lobby", "two", other(condition));
+        assert_eq!(refused, Err(Refused::Conflict));
+    }
+    assert_eq!(
+        b.try_publish("lobby", "two", other(first)).unwrap().offset,
+        2
+    );
+}
+
+fn binary_publication_arrives_with_the_name_of_its_event(world: World) {
+    let (mut a, mut b) = (world.node(), world.node());
+    b.follow("lobby");
+    let form = Form {
+        binary: Some(b"\x00}\xff"),
+        ..Form::default()
+    };
+    // A node of an earlier version could not read it, and a new node does not know the others yet.
+    let start = Instant::now();
+    let published = loop {
+        match a.try_publish("lobby", "typing", form) {
+            Err(Refused::Unavailable) if start.elapsed() < DEADLINE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => break result.unwrap(),
+        }
+    };
+    let text = r#"Some("typing") b"\0}\xff""#;
+    assert_eq!(b.message("lobby"), (published.epoch, (1, text.into())));
+    let page = b.read("lobby", Range::Before(None), 10);
+    assert_eq!(entries(&page), [(1, text.into())]);
 }
 
 fn ephemeral_publication_has_no_offset_and_is_not_in_the_log(world: World) {

@@ -36,6 +36,7 @@ pub fn any_answer(input: &[u8]) {
         publish: Publish {
             room: room.clone(),
             key: None,
+            condition: None,
             ephemeral: false,
             others: false,
             publication: Arc::new(wire::unreadable()),

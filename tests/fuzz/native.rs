@@ -52,7 +52,7 @@ fn written(id: Option<RequestId>, request: &ClientRequest) -> String {
         ClientRequest::Command(command) => command,
     };
     match command {
-        Command::Join { room, since } => {
+        Command::Join { room, since, .. } => {
             add("type", json!("join"));
             add("room", json!(room.as_str()));
             if let Some(since) = since {
@@ -71,7 +71,7 @@ fn written(id: Option<RequestId>, request: &ClientRequest) -> String {
             if let Some(key) = &publish.key {
                 add("key", json!(&*key.key));
             }
-            data = Some(publish.publication.data.get());
+            data = Some(publish.publication.data.json().expect("JSON"));
         }
         Command::History(HistoryQuery {
             room,

@@ -10,7 +10,7 @@ use switchboard::model::publication::Publication;
 pub fn any_payload(input: &[u8]) {
     if let Ok(publication) = decode_body(input, Format::NEWEST) {
         let body = encode_body(&publication, Format::NEWEST);
-        let again = decode_body(body.as_bytes(), Format::NEWEST);
+        let again = decode_body(&body, Format::NEWEST);
         expect_same(&publication, &again.expect("ours"));
     }
     match decode_message(input, Format::NEWEST) {
@@ -21,12 +21,13 @@ pub fn any_payload(input: &[u8]) {
         }) => {
             assert!((1..=wire::MAX_OFFSET).contains(&offset));
             let body = encode_body(&publication, Format::NEWEST);
-            let message = format!("1 {epoch} {offset} {body}");
+            let mut message = format!("1 {epoch} {offset} ").into_bytes();
+            message.extend(body);
             let Ok(TopicMessage::Message {
                 epoch: again,
                 offset: at,
                 publication: same,
-            }) = decode_message(message.as_bytes(), Format::NEWEST)
+            }) = decode_message(&message, Format::NEWEST)
             else {
                 panic!("not read again: {message}");
             };
@@ -35,7 +36,7 @@ pub fn any_payload(input: &[u8]) {
         }
         Ok(TopicMessage::Ephemeral(publication)) => {
             let message = encode_ephemeral(&publication, Format::NEWEST);
-            let again = decode_message(message.as_bytes(), Format::NEWEST);
+            let again = decode_message(&message, Format::NEWEST);
             assert!(matches!(again, Ok(TopicMessage::Ephemeral(_))), "{again:?}");
         }
         Ok(TopicMessage::Changed(change)) => {
@@ -49,9 +50,7 @@ pub fn any_payload(input: &[u8]) {
                 change.connections,
                 change.info.as_ref().map_or("", |info| info.get()),
             );
-            let Ok(TopicMessage::Changed(again)) =
-                decode_message(message.as_bytes(), Format::NEWEST)
-            else {
+            let Ok(TopicMessage::Changed(again)) = decode_message(&message, Format::NEWEST) else {
                 panic!("not read again: {message}");
             };
             assert_eq!(format!("{change:?}"), format!("{again:?}"));

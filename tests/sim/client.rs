@@ -320,7 +320,8 @@ impl Client {
             user: None,
             time: 0,
             except: None,
-            data: data.expect("JSON"),
+            event: None,
+            data: data.expect("JSON").into(),
         };
         Publish {
             room: self.names[room].clone(),
@@ -328,6 +329,7 @@ impl Client {
                 publisher: Publisher::Anonymous,
                 key: value.to_string().into(),
             }),
+            condition: None,
             ephemeral,
             others,
             publication: Arc::new(publication),
@@ -356,6 +358,7 @@ impl Client {
         let command = Command::Join {
             room: self.names[index].clone(),
             since,
+            identity: None,
         };
         self.request(
             Ask::Join {

@@ -47,7 +47,10 @@ pub fn publication(value: u64, except: Option<u64>) -> Arc<Publication> {
             incarnation: INCARNATION,
             session: SessionId(session),
         }),
-        data: RawValue::from_string(format!("[{value},\"{pad}\"]")).unwrap(),
+        event: None,
+        data: RawValue::from_string(format!("[{value},\"{pad}\"]"))
+            .unwrap()
+            .into(),
     })
 }
 
@@ -137,6 +140,7 @@ impl Harness {
         let command = Command::Join {
             room: room(name),
             since,
+            identity: None,
         };
         reads(self.turn([command_of(session, command)]))
     }

@@ -62,7 +62,14 @@ impl Herd {
         let epoch = Epoch::new(1);
         let since = since.map(|offset| Position { epoch, offset });
         let name = room("r");
-        self.turn(command_of(session, Command::Join { room: name, since }));
+        self.turn(command_of(
+            session,
+            Command::Join {
+                room: name,
+                since,
+                identity: None,
+            },
+        ));
     }
 
     fn turn(&mut self, event: Event) {

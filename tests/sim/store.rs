@@ -167,7 +167,7 @@ impl World {
     ) -> Result<switchboard::model::id::Position, Refused> {
         let publication = &publish.publication;
         let (value, _): (u64, &str) =
-            serde_json::from_str(publication.data.get()).expect("our own data");
+            serde_json::from_str(publication.data.json().expect("JSON")).expect("our own data");
         let room = self.redis.index(&publish.room);
         let name = publish.room.clone();
         if publish.ephemeral {

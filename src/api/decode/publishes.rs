@@ -130,6 +130,7 @@ impl Template {
         Command::Publish(Box::new(Publish {
             room,
             key: self.key,
+            condition: None,
             ephemeral: self.ephemeral,
             others: false,
             publication: self.publication,
@@ -183,7 +184,10 @@ impl Fields<'_> {
                 .take()
                 .map(|name| session("others", &name))
                 .transpose()?,
-            data: data.ok_or_else(|| bad("send `data`: any JSON value"))?,
+            event: None,
+            data: data
+                .ok_or_else(|| bad("send `data`: any JSON value"))?
+                .into(),
         };
         Ok(Template {
             key,

@@ -216,6 +216,7 @@ mod tests {
             publish: Publish {
                 room: RoomName::new("r").unwrap(),
                 key: None,
+                condition: None,
                 ephemeral: false,
                 others: false,
                 publication: Arc::new(wire::unreadable()),

@@ -10,7 +10,9 @@ use super::request::RedisRequest;
 use super::scripts::{Script, ScriptCaller, millis};
 use super::{revoked, webhook_calls};
 use crate::broker::redis::wire::{self, Format};
-use crate::broker::{KEY_TTL, META_TTL, Publish, PublishRequest, Range, Read, Settings};
+use crate::broker::{
+    KEY_TTL, META_TTL, Publication, Publish, PublishRequest, Range, Read, Settings,
+};
 use crate::model::id::{Epoch, Incarnation, Position};
 use crate::model::retention::Retention;
 
@@ -56,11 +58,25 @@ impl Commands {
         self.format = format;
     }
 
+    /// Whether all live nodes can read a publication.
+    pub fn can_express(&self, publication: &Publication) -> bool {
+        wire::lowest_format(publication) <= self.format
+    }
+
+    /// A publication that was queued before a node of an earlier version started keeps its format:
+    /// nodes never skip one that they cannot read.
+    fn format_of(&self, publication: &Publication) -> Format {
+        self.format.max(wire::lowest_format(publication))
+    }
+
     /// The command of a request.
     pub fn command(&mut self, request: &RedisRequest, caller: &mut ScriptCaller) -> Cmd {
         match request {
             RedisRequest::Publish(PublishRequest { publish, .. }) if publish.ephemeral => {
-                let message = wire::encode_ephemeral(&publish.publication, self.format);
+                let message = wire::encode_ephemeral(
+                    &publish.publication,
+                    self.format_of(&publish.publication),
+                );
                 plain_publish(&self.names.topic(&publish.room), &message)
             }
             RedisRequest::Publish(request) => self.publish(&request.publish, caller),
@@ -73,7 +89,7 @@ impl Commands {
             RedisRequest::ReadRevocations(read) => {
                 revoked::read(read, self.run, &self.names, caller)
             }
-            RedisRequest::Probe => plain_publish(&self.node_topic, "1"),
+            RedisRequest::Probe => plain_publish(&self.node_topic, b"1"),
             RedisRequest::Presence(command) => self.presence.command(command, caller),
             RedisRequest::Webhooks(call) => {
                 webhook_calls::command(call, self.run, &self.names, caller)
@@ -92,12 +108,23 @@ impl Commands {
         let kept = self.retention.of(&publish.room);
         command
             .arg(self.names.topic(&publish.room))
-            .arg(wire::encode_body(&publish.publication, self.format))
+            .arg(wire::encode_body(
+                &publish.publication,
+                self.format_of(&publish.publication),
+            ))
             .arg(self.candidate())
             .arg(kept.size)
             .arg(millis(kept.age))
             .arg(millis(META_TTL))
             .arg(millis(KEY_TTL));
+        match publish.condition {
+            Some(Position { epoch, offset }) => {
+                command.arg(epoch.to_string()).arg(offset);
+            }
+            None => {
+                command.arg("").arg("");
+            }
+        }
         command
     }
 
@@ -134,7 +161,7 @@ impl Commands {
     }
 }
 
-fn plain_publish(topic: &str, message: &str) -> Cmd {
+fn plain_publish(topic: &str, message: &[u8]) -> Cmd {
     let mut command = Cmd::new();
     command.arg("PUBLISH").arg(topic).arg(message);
     command
@@ -172,6 +199,7 @@ mod tests {
             publish: Publish {
                 room: RoomName::new("r").unwrap(),
                 key: None,
+                condition: None,
                 ephemeral: false,
                 others: false,
                 publication: Arc::new(wire::unreadable()),

@@ -27,8 +27,9 @@ pub fn classify(request: &RedisRequest, error: &ServerError) -> Failure {
         "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" => return Failure::NotYet,
         "READONLY" => return Failure::NotMaster,
         "OOM" => Refused::Full,
-        // Raised by our scripts before their first write.
+        // Raised by our scripts before they change a log.
         "NEWER" => Refused::Newer,
+        "CONFLICT" => Refused::Conflict,
         "MISCONF" | "NOREPLICAS" | "NOAUTH" | "NOPERM" if !raised_by_script => Refused::Unavailable,
         _ if request.may_fail_in_part() => Refused::Unknown,
         _ => Refused::Unavailable,
@@ -68,6 +69,7 @@ mod tests {
             publish: Publish {
                 room: room.clone(),
                 key: None,
+                condition: None,
                 ephemeral: false,
                 others: false,
                 publication: Arc::new(wire::unreadable()),

@@ -23,8 +23,8 @@ use super::reconnector::{ConnectionChange, End, Reconnector};
 use super::request::{Completion, RedisRequest};
 use super::request_queue::{QueuedRequest, RequestQueue};
 use super::scripts::ScriptCaller;
-use crate::broker::Refused;
 use crate::broker::redis::wire::Format;
+use crate::broker::{Publication, Refused};
 use crate::metrics::Metrics;
 use crate::model::id::RoomName;
 
@@ -104,6 +104,11 @@ impl Pipeline {
     /// Sets the format in which publications are written.
     pub fn set_format(&mut self, format: Format) {
         self.commands.set_format(format);
+    }
+
+    /// Whether all live nodes can read a publication.
+    pub fn can_express(&self, publication: &Publication) -> bool {
+        self.commands.can_express(publication)
     }
 
     /// Adds a request; [`Pipeline::send`] sends it.

@@ -1,12 +1,13 @@
 -- Appends a publication to a room's log and publishes it on the room's topic, or does neither.
 --   KEYS  log, meta, and the record of the publisher's key (absent without a key)
 --   ARGV  topic, body, an epoch in case a new one is needed, how many messages the log keeps,
---         and in milliseconds how long the log, the meta and the key live
+--         in milliseconds how long the log, the meta and the key live, and the epoch and the offset
+--         that the room must have (empty: any)
 -- Returns epoch and offset. With a remembered key they are those of the first publication, and none
 -- is added. A key counts while its position is valid; otherwise its message is lost.
 
 local log, meta, key = KEYS[1], KEYS[2], KEYS[3]
-local topic, body, candidate, size, log_ttl, meta_ttl, key_ttl = unpack(ARGV)
+local topic, body, candidate, size, log_ttl, meta_ttl, key_ttl, if_epoch, if_offset = unpack(ARGV)
 
 local room, failure = position_of(meta)
 if not room then
@@ -24,6 +25,11 @@ if key then
   end
 end
 
+local CONFLICT = redis.error_reply('CONFLICT the room is at another position')
+if if_epoch ~= '' and (if_epoch ~= room.epoch or tonumber(if_offset) ~= room.offset) then
+  return CONFLICT
+end
+
 -- The identifier of an entry is its offset, so Redis itself refuses to append to a log that is
 -- ahead of the meta. Unless the epoch is over, that is the only write that may fail, and it comes
 -- before all others.
@@ -37,6 +43,9 @@ if added.err then
     return added
   end
   begin(meta, log, room, candidate, meta_ttl)
+  if if_epoch ~= '' then
+    return CONFLICT
+  end
   append(redis.call)
 end
 

@@ -242,13 +242,15 @@ mod tests {
                     publisher: Publisher::Anonymous,
                     key: key.into(),
                 }),
+                condition: None,
                 ephemeral: false,
                 others: false,
                 publication: Arc::new(Publication {
                     user: None,
                     time: 0,
                     except: None,
-                    data: RawValue::NULL.to_owned(),
+                    event: None,
+                    data: RawValue::NULL.to_owned().into(),
                 }),
             },
         })

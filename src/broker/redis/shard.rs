@@ -23,7 +23,7 @@ use super::subscription::{Reports, Subscription, SubscriptionCommand};
 use super::topics::Topics;
 use super::webhook_stream::{self, WebhookStream};
 use super::{Ended, RedisStartError, TICK, reader};
-use crate::broker::{BrokerEvent, Change, Request, Settings};
+use crate::broker::{BrokerEvent, Change, PublishRequest, Refused, Request, Settings};
 use crate::metrics::Metrics;
 use crate::model::id::{self, RoomName};
 use crate::model::readiness::Readiness;
@@ -125,7 +125,7 @@ impl Shard {
     /// A task of the shard has ended.
     pub fn submit(&mut self, request: Request) -> Result<(), Ended> {
         match request {
-            Request::Publish(publish) => self.publishes.push(RedisRequest::Publish(publish)),
+            Request::Publish(request) => self.publish(request),
             Request::Revoke(revoke) => self.publishes.push(RedisRequest::Revoke(revoke)),
             Request::ReadRevocations(read) => self.read(RedisRequest::ReadRevocations(read))?,
             Request::Read(read) => self.read(RedisRequest::Read(read))?,
@@ -140,6 +140,16 @@ impl Shard {
             Request::Unfollow(room) => self.subscribe(SubscriptionCommand::Unfollow(room))?,
         }
         Ok(())
+    }
+
+    /// Refuses a publication that not all live nodes can read yet.
+    fn publish(&mut self, request: PublishRequest) {
+        if self.publishes.can_express(&request.publish.publication) {
+            self.publishes.push(RedisRequest::Publish(request));
+        } else {
+            let (ticket, result) = (request.ticket, Err(Refused::Unavailable));
+            self.events.push(BrokerEvent::Published { ticket, result });
+        }
     }
 
     /// Waits for the next answer, report or tick. Cancel safe.

@@ -5,22 +5,26 @@
 //!
 //! ```text
 //! body    = FORMAT JSON      {"u":"ada","t":1764000000123,"x":"INCARNATION:SESSION","d":DATA}
+//!         | FORMAT JSON BYTES, from format 2: with `"b":LENGTH` in place of `d`
 //! message = FORMAT " " EPOCH " " OFFSET " " body
 //! ```
 //!
 //! The script writes the message; an ephemeral one has offset 0 and an epoch of zeros. Changes of
 //! presence use the topic too: see [`change`]. For a user's connection see [`connection`].
 //!
-//! `u` is absent without a user, and `x` without an excepted session. Members that a later node
+//! `u` is absent without a user, and `x` without an excepted session. Format 2 adds `e`, the name of
+//! the event, and binary data, which follow the JSON. Members that a later node
 //! adds to the JSON are ignored. Bytes from Redis are untrusted: they are checked like a client's.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::broker::{Change, Publication, Sender};
+use crate::broker::{Change, Payload, Publication, Sender};
 use crate::model::epochs::{Ends, MAX_ENDS};
 use crate::model::id::{Epoch, Incarnation, SessionId, UserName};
 
@@ -56,6 +60,8 @@ impl WireError {
     const NO_VERSION: Self = WireError::Malformed("it begins with no version");
 }
 
+const NOT_JSON: WireError = WireError::Malformed("not the JSON of a publication");
+
 /// A message on a room's topic.
 #[derive(Debug)]
 pub enum TopicMessage {
@@ -76,24 +82,27 @@ struct BodyJson<'a> {
     t: u64,
     #[serde(borrow, default)]
     x: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    d: &'a RawValue,
+    #[serde(borrow, default)]
+    e: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    d: Option<&'a RawValue>,
+    #[serde(default)]
+    b: Option<usize>,
 }
 
-/// The body of a publication in this format.
-pub fn encode_body(publication: &Publication, format: Format) -> String {
-    let mut body = String::with_capacity(publication.data.get().len() + 160);
-    body.push(format.digit());
-    match format.number() {
-        1 => encode_json(publication, &mut body),
-        // Only tests have further formats so far: the same JSON.
-        _ => encode_json(publication, &mut body),
+/// The lowest format that can express a publication.
+pub fn lowest_format(publication: &Publication) -> Format {
+    match (&publication.data, &publication.event) {
+        (Payload::Json(_), None) => Format::FIRST,
+        _ => Format::SECOND,
     }
-    body
 }
 
-/// Names need no escapes: their alphabet has no quote and no backslash.
-fn encode_json(publication: &Publication, body: &mut String) {
+/// The body of a publication in this format, which is at least its [`lowest_format`]. Names need no
+/// escapes: their alphabet has no quote and no backslash.
+pub fn encode_body(publication: &Publication, format: Format) -> Vec<u8> {
+    let mut body = String::with_capacity(publication.data.size() + 160);
+    body.push(format.digit());
     body.push('{');
     if let Some(user) = &publication.user {
         body.extend(["\"u\":\"", user.as_str(), "\","]);
@@ -107,13 +116,29 @@ fn encode_json(publication: &Publication, body: &mut String) {
     {
         let _ = write!(body, ",\"x\":\"{incarnation}:{session}\"");
     }
-    body.extend([",\"d\":", publication.data.get(), "}"]);
+    if let Some(event) = &publication.event {
+        let event = serde_json::to_string(event).unwrap_or_default();
+        body.extend([",\"e\":", &event]);
+    }
+    match &publication.data {
+        Payload::Json(json) => {
+            body.extend([",\"d\":", json.get(), "}"]);
+            body.into_bytes()
+        }
+        Payload::Binary(bytes) => {
+            let _ = write!(body, ",\"b\":{}}}", bytes.len());
+            let mut body = body.into_bytes();
+            body.extend_from_slice(bytes);
+            body
+        }
+    }
 }
 
 /// The message of an ephemeral publication, which the node itself publishes.
-pub fn encode_ephemeral(publication: &Publication, format: Format) -> String {
-    let body = encode_body(publication, format);
-    format!("{format} {} 0 {body}", Epoch::UNKNOWN)
+pub fn encode_ephemeral(publication: &Publication, format: Format) -> Vec<u8> {
+    let mut message = format!("{format} {} 0 ", Epoch::UNKNOWN).into_bytes();
+    message.extend(encode_body(publication, format));
+    message
 }
 
 /// Reads a body, from a log or from a message, in any format up to `newest`.
@@ -122,16 +147,20 @@ pub fn decode_body(bytes: &[u8], newest: Format) -> Result<Publication, WireErro
         return Err(WireError::TooLong);
     }
     let (format, rest) = split_version(bytes, newest)?;
-    match format.number() {
-        1 => decode_json(rest),
-        _ => decode_json(rest),
-    }
-}
-
-fn decode_json(json: &[u8]) -> Result<Publication, WireError> {
+    // Format 1 has nothing behind its JSON.
+    let (json, behind) = match format {
+        Format::FIRST => (rest, &[][..]),
+        _ => split_json(rest)?,
+    };
     let text = std::str::from_utf8(json).map_err(|_| WireError::Malformed("not UTF-8"))?;
-    let body: BodyJson<'_> = serde_json::from_str(text)
-        .map_err(|_| WireError::Malformed("not the JSON of a publication"))?;
+    let body: BodyJson<'_> = serde_json::from_str(text).map_err(|_| NOT_JSON)?;
+    let data = match (body.d, body.b) {
+        (Some(json), None) if behind.is_empty() => Payload::Json(json.to_owned()),
+        (None, Some(length)) if behind.len() == length && format > Format::FIRST => {
+            Payload::Binary(Bytes::copy_from_slice(behind))
+        }
+        _ => return Err(NOT_JSON),
+    };
     let user = body
         .u
         .map(|name| UserName::new(&name))
@@ -141,8 +170,21 @@ fn decode_json(json: &[u8]) -> Result<Publication, WireError> {
         user,
         time: body.t,
         except: body.x.map(|text| decode_sender(&text)).transpose()?,
-        data: body.d.to_owned(),
+        event: body
+            .e
+            .filter(|_| format > Format::FIRST)
+            .map(|name| (&*name).into()),
+        data,
     })
+}
+
+/// The first JSON value, and the bytes behind it.
+fn split_json(bytes: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
+    match values.next() {
+        Some(Ok(_)) => Ok(bytes.split_at(values.byte_offset())),
+        _ => Err(NOT_JSON),
+    }
 }
 
 /// Reads a message of a topic, in any format up to `newest`.
@@ -213,7 +255,8 @@ pub fn unreadable() -> Publication {
         user: None,
         time: 0,
         except: None,
-        data: RawValue::NULL.to_owned(),
+        event: None,
+        data: RawValue::NULL.to_owned().into(),
     }
 }
 
@@ -251,21 +294,49 @@ mod tests {
                 incarnation: Incarnation(incarnation),
                 session: SessionId(session),
             }),
-            data: RawValue::from_string(data.to_owned()).unwrap(),
+            event: None,
+            data: RawValue::from_string(data.to_owned()).unwrap().into(),
         }
+    }
+
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
     }
 
     #[test]
     fn body_is_versioned_compact_json() {
         let full = publication(Some("ada"), 1764, Some((0x2a, 7)), r#"{"text":"hi"}"#);
         assert_eq!(
-            encode_body(&full, Format::FIRST),
+            text(encode_body(&full, Format::FIRST)),
             r#"1{"u":"ada","t":1764,"x":"000000000000002a:7","d":{"text":"hi"}}"#
         );
         assert_eq!(
-            encode_body(&publication(None, 0, None, "1"), Format::FIRST),
+            text(encode_body(&publication(None, 0, None, "1"), Format::FIRST)),
             r#"1{"t":0,"d":1}"#
         );
+    }
+
+    #[test]
+    fn format_2_has_binary_data_and_an_event() {
+        let mut sent = publication(Some("ada"), 7, None, "1");
+        sent.event = Some("client-\"typing\"".into());
+        let body = text(encode_body(&sent, Format::SECOND));
+        assert_eq!(
+            body,
+            r#"2{"u":"ada","t":7,"e":"client-\\"typing\\"","d":1}"#
+        );
+        sent.data = Payload::Binary(Bytes::from_static(b"\x00}\xff"));
+        let body = encode_body(&sent, Format::SECOND);
+        assert!(body.ends_with(b",\"b\":3}\x00}\xff"));
+        let read = decode_body(&body, Format::SECOND).unwrap();
+        assert!(matches!(read.data, Payload::Binary(bytes) if bytes == &b"\x00}\xff"[..]));
+        for cut in [
+            &body[..body.len() - 1],
+            b"2{\"t\":1,\"b\":0}x",
+            b"2{\"t\":1,\"b\":0,\"d\":1}",
+        ] {
+            assert_eq!(decode_body(cut, Format::SECOND).unwrap_err(), NOT_JSON);
+        }
     }
 
     #[test]
@@ -334,16 +405,17 @@ mod tests {
         let newest = formats[1];
         for format in formats {
             let sent = publication(Some("ada"), 7, None, "true");
-            let body = encode_body(&sent, format);
+            let body = text(encode_body(&sent, format));
             let messages = [
                 format!("{format} 000000000000002a 7 {body}"),
                 format!("1 000000000000002a 7 {body}"),
-                encode_ephemeral(&sent, format),
+                text(encode_ephemeral(&sent, format)),
             ];
             let read = messages.map(|it| decode_message(it.as_bytes(), newest).map(drop));
             let change = format!("{format} here 7 8 ada 0 1 ");
             let change = decode_message(change.as_bytes(), newest).map(drop);
-            let body = decode_body(body.as_bytes(), newest).map(|it| it.data.get().to_owned());
+            let body =
+                decode_body(body.as_bytes(), newest).map(|it| it.data.json().unwrap().to_owned());
             if format <= newest {
                 assert_eq!((read, change), ([Ok(()); 3], Ok(())));
                 assert_eq!(body.unwrap(), "true");
@@ -361,7 +433,7 @@ mod tests {
     #[test]
     fn members_of_a_later_node_are_ignored() {
         let read = decode_body(br#"1{"t":1,"new":[1,{"a":2}],"d":true}"#, Format::FIRST).unwrap();
-        assert_eq!(read.data.get(), "true");
+        assert_eq!(read.data.json(), Some("true"));
     }
 
     #[test]
@@ -378,7 +450,7 @@ mod tests {
         }
         let ephemeral = encode_ephemeral(&publication(None, 1, None, "1"), Format::FIRST);
         assert!(matches!(
-            decode_message(ephemeral.as_bytes(), Format::FIRST),
+            decode_message(&ephemeral, Format::FIRST),
             Ok(TopicMessage::Ephemeral(_))
         ));
         for junk in [
@@ -405,20 +477,27 @@ mod tests {
             time: u64,
             except: Option<(u64, u64)>,
             text: String,
+            event: Option<String>,
+            bytes: Option<Vec<u8>>,
             epoch in 1..u64::MAX,
             offset in 1..=MAX_OFFSET,
         ) {
             let data = serde_json::to_string(&text).unwrap();
-            let sent = publication(user.as_deref(), time, except, &data);
-            let body = encode_body(&sent, Format::FIRST);
-            let message = format!("1 {} {offset} {body}", Epoch::new(epoch));
-            match decode_message(message.as_bytes(), Format::FIRST).unwrap() {
+            let mut sent = publication(user.as_deref(), time, except, &data);
+            sent.event = event.map(Into::into);
+            sent.data = bytes.map_or(sent.data, |bytes| Payload::Binary(bytes.into()));
+            let format = lowest_format(&sent);
+            let mut message = format!("{format} {} {offset} ", Epoch::new(epoch)).into_bytes();
+            message.extend(encode_body(&sent, format));
+            match decode_message(&message, format).unwrap() {
                 TopicMessage::Message { epoch: epoch_read, offset: at, publication } => {
                     prop_assert_eq!((epoch_read, at), (Epoch::new(epoch), offset));
                     prop_assert_eq!(publication.user, sent.user);
                     prop_assert_eq!(publication.time, time);
                     prop_assert_eq!(publication.except, sent.except);
-                    prop_assert_eq!(publication.data.get(), data);
+                    prop_assert_eq!(publication.event, sent.event);
+                    prop_assert_eq!(publication.data.json(), sent.data.json());
+                    prop_assert_eq!(publication.data.size(), sent.data.size());
                 }
                 other => prop_assert!(false, "an offset got lost: {other:?}"),
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::dispatcher::outbox::Outbox;
 use crate::dispatcher::turn::Turn;
 use crate::model::id::{Position, RoomName, SessionId, UserName};
+use crate::model::member::MemberIdentity;
 use crate::protocol::{Authenticated, Joined, Protocol, Reply, RequestId};
 
 /// The node's state of a membership: enough to deliver without looking up the session.
@@ -19,10 +20,12 @@ pub struct Membership {
 /// Whether and as which user a member counts as present.
 #[derive(Clone, Debug)]
 pub enum Present {
-    /// Its join has not been answered.
-    NotYet,
-    /// `None`: as an anonymous session.
+    /// Its join has not been answered. The identity is that of the membership, if it has its own.
+    NotYet(Option<Box<MemberIdentity>>),
+    /// As the user of its session; `None`: as an anonymous session.
     As(Option<UserName>),
+    /// As the user of its membership, whatever the session's is.
+    AsOwn(UserName),
 }
 
 /// A join that waits for its reply.

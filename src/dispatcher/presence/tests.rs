@@ -2,9 +2,11 @@
 //! replies to members queries.
 
 use super::*;
+use crate::broker::redis::wire::change::decode_info;
 use crate::broker::{Change, Info, Member, MemberPage, MembersQuery, MembersRequest, SetPresence};
 use crate::model::id::UserName;
 use crate::model::identity::Identity;
+use crate::model::member::MemberIdentity;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,6 +30,22 @@ fn members(session: u64, room: &str, after: Option<&str>) -> Event {
     command(
         session,
         Command::Members(MembersQuery { room, after, limit }),
+    )
+}
+
+/// A join whose membership has a user of its own.
+fn join_as(session: u64, room: &str, user: &str, info: &str) -> Event {
+    let identity = MemberIdentity {
+        user: UserName::new(user).unwrap(),
+        info: decode_info(info.as_bytes()).unwrap(),
+    };
+    command(
+        session,
+        Command::Join {
+            room: name(room),
+            since: None,
+            identity: Some(Box::new(identity)),
+        },
     )
 }
 
@@ -142,6 +160,27 @@ fn presence_begins_when_the_join_is_answered() {
     bench.pass(6 * SECOND);
     bench.pass(6 * SECOND);
     assert_eq!(bench.announced(), []);
+}
+
+#[test]
+fn membership_with_an_identity_of_its_own_is_present_as_that() {
+    let mut bench = Bench::new();
+    bench.member(9, "lobby", 0);
+    bench.announced();
+    bench.open(1);
+    bench.turn([join_as(1, "lobby", "guest", r#"{"a":1}"#)]);
+    assert_eq!(bench.announced(), [one("lobby", "guest", 1)]);
+    // Signing in changes memberships without an identity alone.
+    bench.turn([auth(1, "ada")]);
+    assert_eq!(bench.announced(), []);
+    bench.turn([join_as(1, "lobby", "host", "")]);
+    assert_eq!(
+        bench.announced(),
+        [one("lobby", "guest", 0), one("lobby", "host", 1)]
+    );
+    bench.turn([leave(1, "lobby")]);
+    bench.pass(6 * SECOND);
+    assert_eq!(bench.announced(), [one("lobby", "host", 0)]);
 }
 
 #[test]

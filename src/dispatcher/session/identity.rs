@@ -60,7 +60,7 @@ impl Dispatcher {
                 deadline: Some(deadline),
                 sign_in,
             };
-            self.add_member(session, &room, None, join);
+            self.add_member(session, &room, None, None, join);
         } else {
             let authenticated = Reply::Authenticated(sign_in.authenticated(&room, None));
             self.reply(&ReplyTo::Session { session, id }, &authenticated);

@@ -175,7 +175,8 @@ fn revocation_by_the_issuers_clock_spares_the_new_token() {
         user: None,
         time: time - 1,
         except: None,
-        data,
+        event: None,
+        data: data.into(),
     };
     let requests = bench.turn([control_message(REVOKED, 2, Arc::new(again))]);
     assert!(requests.is_empty(), "{requests:?}");
@@ -191,7 +192,8 @@ fn revocation_of_a_former_version_is_written_into_the_set() {
         user: None,
         time: moment,
         except: None,
-        data,
+        event: None,
+        data: data.into(),
     };
     bench.turn([control_message(REVOKED, 1, Arc::new(publication))]);
     let writes = writes(bench.turn([Event::Tick]));

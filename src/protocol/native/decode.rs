@@ -153,6 +153,7 @@ impl Fields<'_> {
             "join" => Ok(Command::Join {
                 room: self.room()?,
                 since: self.since.take(),
+                identity: None,
             }),
             "leave" => Ok(Command::Leave { room: self.room()? }),
             "publish" => Ok(Command::Publish(Box::new(self.publish()?))),
@@ -186,11 +187,13 @@ impl Fields<'_> {
             user: None,
             time: 0,
             except: None,
-            data,
+            event: None,
+            data: data.into(),
         };
         let publish = Publish {
             room,
             key,
+            condition: None,
             ephemeral: self.ephemeral.take().unwrap_or(false),
             others: self.others.take().unwrap_or(false),
             publication: Arc::new(publication),

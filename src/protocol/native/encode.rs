@@ -1,13 +1,15 @@
 //! Encodes replies, pushes and messages as whole frames: replies and pushes with serde, messages,
 //! which are the most frequent, by hand.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::model::id::{Epoch, Position, RoomName, UserName};
 use crate::model::member::Member;
-use crate::model::publication::Publication;
+use crate::model::publication::{Payload, Publication};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::encoder::Encoder;
 use crate::protocol::{Message, Push, Reply, RequestId, frame};
@@ -107,7 +109,27 @@ struct Past<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
     time: u64,
-    data: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a str>,
+    #[serde(flatten)]
+    data: Data<'a>,
+}
+
+/// The data of a message: JSON as it is, bytes in Base64 (RFC 4648 section 4).
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Data<'a> {
+    Data(&'a RawValue),
+    Binary(String),
+}
+
+impl<'a> Data<'a> {
+    fn new(payload: &'a Payload) -> Self {
+        match payload {
+            Payload::Json(json) => Data::Data(json),
+            Payload::Binary(bytes) => Data::Binary(BASE64_STANDARD.encode(bytes)),
+        }
+    }
 }
 
 impl<'a> Past<'a> {
@@ -117,7 +139,8 @@ impl<'a> Past<'a> {
             offset,
             user,
             time: publication.time,
-            data: &publication.data,
+            event: publication.event.as_deref(),
+            data: Data::new(&publication.data),
         }
     }
 }
@@ -168,7 +191,7 @@ impl Encoder for NativeEncoder {
     /// Encoded by hand because every delivery passes here; the alphabets of names need no escaping.
     fn message(&self, message: &Message<'_>, frames: &mut BytesMut) {
         let publication = message.publication;
-        frames.reserve(publication.data.get().len() + 192);
+        frames.reserve(publication.data.size() + 192);
         frame::text(frames, |out| {
             head(message.room, message.offset, out);
             if let Some(user) = &publication.user {
@@ -178,8 +201,11 @@ impl Encoder for NativeEncoder {
             }
             out.put_slice(b",\"time\":");
             number(publication.time, out);
-            out.put_slice(b",\"data\":");
-            out.put_slice(publication.data.get().as_bytes());
+            if let Some(event) = &publication.event {
+                out.put_slice(b",\"event\":");
+                quoted(event, out);
+            }
+            payload(&publication.data, out);
             out.put_slice(b"}");
         });
     }
@@ -361,4 +387,26 @@ fn head(room: &RoomName, offset: Option<u64>, out: &mut BytesMut) {
 
 fn number(number: u64, out: &mut BytesMut) {
     out.put_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// The member with the data: JSON as it is, bytes in Base64 (RFC 4648 section 4).
+fn payload(payload: &Payload, out: &mut BytesMut) {
+    match payload {
+        Payload::Json(json) => {
+            out.put_slice(b",\"data\":");
+            out.put_slice(json.get().as_bytes());
+        }
+        Payload::Binary(bytes) => {
+            out.put_slice(b",\"binary\":\"");
+            out.put_slice(BASE64_STANDARD.encode(bytes).as_bytes());
+            out.put_slice(b"\"");
+        }
+    }
+}
+
+/// Any text as a JSON string.
+fn quoted(text: &str, out: &mut BytesMut) {
+    // Writing a text to memory cannot fail.
+    let written = serde_json::to_writer(out.writer(), text);
+    debug_assert!(written.is_ok());
 }
