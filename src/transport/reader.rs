@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use async_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use async_tungstenite::tungstenite::{Error, Message};
+use futures::FutureExt;
+use futures::future::OptionFuture;
 
 use super::codec::Codec;
 use super::throttled_reader::{ReadContext, ThrottledReader};
@@ -183,17 +185,26 @@ impl Reader<'_> {
     }
 
     async fn forward<D: Decoder>(&self, requests: Vec<DecodedRequest>) {
-        for DecodedRequest { id, request } in requests {
-            match request.and_then(|request| self.event(id, request)) {
-                Ok(event) => self.context.node.send(event).await,
-                Err(error) => {
-                    self.context.node.metrics.errors_total.count(error.code);
-                    // As above: the dispatcher detects a slow reader by itself.
-                    let reply = D::PROTOCOL.encoder().reply(id, &Reply::Error(&error));
-                    self.context.outbox.offer(reply);
-                }
-            }
+        for request in requests {
+            self.forward_one::<D>(request).await;
         }
+    }
+
+    /// Sends a request to the dispatcher, or its error to the client. Not an `async fn`: that would
+    /// store the event in the task while the inbox is full.
+    fn forward_one<D: Decoder>(&self, request: DecodedRequest) -> impl Future<Output = ()> {
+        let DecodedRequest { id, request } = request;
+        let sending = match request.and_then(|request| self.event(id, request)) {
+            Ok(event) => Some(self.context.node.send(event)),
+            Err(error) => {
+                self.context.node.metrics.errors_total.count(error.code);
+                // As above: the dispatcher detects a slow reader by itself.
+                let reply = D::PROTOCOL.encoder().reply(id, &Reply::Error(&error));
+                self.context.outbox.offer(reply);
+                None
+            }
+        };
+        OptionFuture::from(sending).map(drop)
     }
 
     /// Verifies credentials here, because the dispatcher has no time for signatures.

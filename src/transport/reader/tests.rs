@@ -209,5 +209,5 @@ fn reader_takes_little_memory_per_connection() {
         size_of::<F>()
     }
     let size = size(run);
-    assert!(size <= 504, "{size}");
+    assert!(size <= 408, "{size}");
 }
