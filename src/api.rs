@@ -17,7 +17,7 @@ mod tests;
 use bytes::Bytes;
 
 use crate::dispatcher::ReplySink;
-use crate::protocol::{Command, CommandError, Reply, native};
+use crate::protocol::{Command, CommandError, Reply, json};
 
 pub use answer::{PendingAnswers, refused, status};
 pub use decode::ApiRequest;
@@ -78,7 +78,7 @@ impl ReplySink for ApiCaller {
         let answer = match reply {
             Reply::Error(error) => Err((*error).clone()),
             Reply::QueryResult(result) => Ok(cluster_queries::encode(result)),
-            reply => Ok(native::bare(reply)),
+            reply => Ok(json::object(reply)),
         };
         // A caller that hung up, or whose call has timed out, needs no answer.
         let _ = self.answers.try_send((self.index, answer));

@@ -1,12 +1,13 @@
-//! The types that all client protocols share: commands, replies and pushes, and the error codes. A
-//! [`Protocol`] is a codec between these and WebSocket frames; the dispatcher uses these types and
-//! no codec.
+//! The types that all client protocols share: commands, replies and pushes, and the error codes;
+//! and the table of protocols. A [`Protocol`] is a [`Decoder`](decoder::Decoder) per connection and
+//! an [`Encoder`] for all. The dispatcher uses these types and names no protocol.
 
 pub mod decoder;
 pub mod depth;
 pub mod disconnect;
 pub mod encoder;
 pub mod frame;
+pub mod json;
 pub mod native;
 
 use std::borrow::Cow;
@@ -294,7 +295,8 @@ impl From<Refused> for CommandError {
     }
 }
 
-/// The client protocols, one codec each.
+/// The client protocols. A new one is a module here, a row in each table below, and a path and a
+/// new decoder in `transport/routes.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Native,

@@ -234,6 +234,23 @@ fn foreign_libraries_are_named_in_few_files() {
 }
 
 #[test]
+fn protocols_and_frames_are_named_by_transport_alone() {
+    let is_test = |file: &SourceFile| file.path.contains("/tests/");
+    for file in sources().into_iter().filter(|file| !is_test(file)) {
+        let used = file.uses();
+        for module in ["protocol/frame", "protocol/native"] {
+            let allowed = file.is_in("protocol") || file.is_in("transport");
+            assert!(
+                allowed || !used.contains(module),
+                "src/{}.rs uses {module}",
+                file.path
+            );
+        }
+        file.expect_only_in(&["protocol", "transport/routes"], &["Protocol::Native"]);
+    }
+}
+
+#[test]
 fn pure_files_wait_for_nothing_and_read_no_clock() {
     let waiting = [".await", "async "];
     let clocks = ["Instant::now", "SystemTime::now"];

@@ -26,7 +26,7 @@ use crate::model::publication::{HistoryQuery, Publish, Publisher};
 use crate::model::rights::Rights;
 use crate::presence::PresenceSettings;
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::{Command, CommandError, Protocol, Reply, RequestId, native};
+use crate::protocol::{Command, CommandError, Protocol, Reply, RequestId, json};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -198,7 +198,7 @@ impl ReplySink for AnswerSink {
         let answer = match reply {
             Reply::Error(error) => Err((*error).clone()),
             Reply::QueryResult(result) => Ok(format!("{result:?}").into()),
-            reply => Ok(native::bare(reply)),
+            reply => Ok(json::object(reply)),
         };
         let _ = self.0.try_send(answer);
     }

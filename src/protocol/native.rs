@@ -1,6 +1,6 @@
 //! The native protocol: one JSON object per text frame, flat, `type` first; `id` is echoed in the
-//! reply. This module is the only place that names its JSON fields: [`decode`](mod@decode)
-//! reads commands, [`encode`] writes replies, pushes and messages.
+//! reply. [`decode`](mod@decode) reads commands, [`encode`] writes replies, pushes and messages; the
+//! fields of replies are in [`json`](crate::protocol::json), for the HTTP API has them too.
 
 mod decode;
 mod encode;
@@ -8,4 +8,4 @@ mod encode;
 mod tests;
 
 pub use decode::{NativeDecoder, decode};
-pub use encode::{NativeEncoder, bare};
+pub use encode::NativeEncoder;

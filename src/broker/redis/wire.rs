@@ -323,7 +323,7 @@ mod tests {
         let body = text(encode_body(&sent, Format::SECOND));
         assert_eq!(
             body,
-            r#"2{"u":"ada","t":7,"e":"client-\\"typing\\"","d":1}"#
+            r#"2{"u":"ada","t":7,"e":"client-\"typing\"","d":1}"#
         );
         sent.data = Payload::Binary(Bytes::from_static(b"\x00}\xff"));
         let body = encode_body(&sent, Format::SECOND);

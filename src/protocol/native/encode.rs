@@ -7,11 +7,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::model::id::{Epoch, Position, RoomName, UserName};
-use crate::model::member::Member;
-use crate::model::publication::{Payload, Publication};
+use crate::model::id::{Epoch, RoomName, UserName};
+use crate::model::publication::Payload;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::encoder::Encoder;
+use crate::protocol::json::ReplyFields;
 use crate::protocol::{Message, Push, Reply, RequestId, frame};
 
 /// The JSON of replies and pushes; messages are encoded by hand below.
@@ -22,7 +22,7 @@ enum Json<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<u64>,
         #[serde(flatten)]
-        answer: Answer<'a>,
+        fields: ReplyFields<'a>,
     },
     Pong {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,99 +71,6 @@ enum Json<'a> {
     },
 }
 
-/// The fields of an `ok`; `None` is left out.
-#[derive(Default, Serialize)]
-struct Answer<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    room: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<Epoch>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    recovered: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    messages: Option<Vec<Past<'a>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    members: Option<Vec<Listed<'a>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    count: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    anonymous: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    more: Option<bool>,
-}
-
-/// A message in an answer to `history`.
-#[derive(Serialize)]
-struct Past<'a> {
-    offset: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
-    time: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<&'a str>,
-    #[serde(flatten)]
-    data: Data<'a>,
-}
-
-/// The data of a message: JSON as it is, bytes in Base64 (RFC 4648 section 4).
-#[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Data<'a> {
-    Data(&'a RawValue),
-    Binary(String),
-}
-
-impl<'a> Data<'a> {
-    fn new(payload: &'a Payload) -> Self {
-        match payload {
-            Payload::Json(json) => Data::Data(json),
-            Payload::Binary(bytes) => Data::Binary(BASE64_STANDARD.encode(bytes)),
-        }
-    }
-}
-
-impl<'a> Past<'a> {
-    fn new(offset: u64, publication: &'a Publication) -> Self {
-        let user = publication.user.as_ref().map(UserName::as_str);
-        Past {
-            offset,
-            user,
-            time: publication.time,
-            event: publication.event.as_deref(),
-            data: Data::new(&publication.data),
-        }
-    }
-}
-
-/// A user in an answer to `members`.
-#[derive(Serialize)]
-struct Listed<'a> {
-    user: &'a str,
-    connections: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    info: Option<&'a RawValue>,
-}
-
-impl<'a> Listed<'a> {
-    fn new(member: &'a Member) -> Self {
-        Listed {
-            user: member.user.as_str(),
-            connections: member.connections,
-            info: member.info.as_deref(),
-        }
-    }
-}
-
 /// Encodes replies, pushes and messages of the native protocol.
 pub struct NativeEncoder;
 
@@ -179,7 +86,7 @@ impl Encoder for NativeEncoder {
             },
             reply => Json::Ok {
                 id,
-                answer: answer(reply),
+                fields: ReplyFields::of(reply),
             },
         })
     }
@@ -223,92 +130,6 @@ impl Encoder for NativeEncoder {
 
     fn close(&self, disconnect: Disconnect) -> Bytes {
         frame::close(disconnect)
-    }
-}
-
-/// The fields of a reply without `type` and `id`, as one JSON object, for the HTTP API.
-pub fn bare(reply: &Reply<'_>) -> Bytes {
-    // Cannot fail, as in `encode`.
-    serde_json::to_vec(&answer(reply))
-        .unwrap_or_default()
-        .into()
-}
-
-/// The fields of an `ok`. Neither a pong nor an error has any.
-fn answer<'a>(reply: &Reply<'a>) -> Answer<'a> {
-    match reply {
-        // Clients cannot query the cluster, so a result has no form here.
-        Reply::Pong | Reply::Error(_) | Reply::QueryResult(_) => Answer::default(),
-        Reply::Authenticated(is) => Answer {
-            user: Some(is.user.as_str()),
-            room: Some(is.room.as_str()),
-            epoch: is.position.map(|position| position.epoch),
-            offset: is.position.map(|position| position.offset),
-            expires: is.expires.map(|time| time.as_secs()),
-            ..Answer::default()
-        },
-        Reply::CommandAccepted { user, room } => Answer {
-            user: Some(user.as_str()),
-            room: room.map(RoomName::as_str),
-            ..Answer::default()
-        },
-        Reply::Left { room } => Answer {
-            room: Some(room.as_str()),
-            ..Answer::default()
-        },
-        Reply::Joined(joined) => Answer {
-            top: (joined.top != joined.position.offset).then_some(joined.top),
-            recovered: joined.recovered,
-            ..Answer::at(joined.room, joined.position)
-        },
-        Reply::Published {
-            room,
-            position: Some(position),
-        } => Answer::at(room, *position),
-        Reply::Published {
-            room,
-            position: None,
-        } => Answer {
-            room: Some(room.as_str()),
-            ..Answer::default()
-        },
-        Reply::History {
-            room,
-            position,
-            messages,
-            more,
-        } => Answer {
-            room: Some(room.as_str()),
-            epoch: Some(position.epoch),
-            messages: Some(
-                messages
-                    .iter()
-                    .map(|(offset, past)| Past::new(*offset, past))
-                    .collect(),
-            ),
-            more: Some(*more),
-            ..Answer::default()
-        },
-        Reply::Members { room, page } => Answer {
-            room: Some(room.as_str()),
-            version: Some(page.version),
-            members: Some(page.members.iter().map(Listed::new).collect()),
-            count: Some(page.count),
-            anonymous: Some(page.anonymous),
-            more: Some(page.more),
-            ..Answer::default()
-        },
-    }
-}
-
-impl<'a> Answer<'a> {
-    fn at(room: &'a RoomName, position: Position) -> Self {
-        Answer {
-            room: Some(room.as_str()),
-            epoch: Some(position.epoch),
-            offset: Some(position.offset),
-            ..Answer::default()
-        }
     }
 }
 
