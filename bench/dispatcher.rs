@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 use switchboard::broker::{BrokerEvent, Page, Publication, Request};
-use switchboard::dispatcher::outbox::{self, Chunk, OutboxLimits, OutboxReader};
 use switchboard::dispatcher::{Dispatcher, Event, Now, ReplyTo, Settings};
 use switchboard::metrics::Metrics;
 use switchboard::model::epochs::Ends;
 use switchboard::model::id::{Epoch, Incarnation, Position, RoomName, SessionId};
 use switchboard::model::retention::Retention;
 use switchboard::model::rights::Rights;
+use switchboard::outbox::{self, Chunk, OutboxLimits, OutboxReader};
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 
@@ -264,7 +264,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 /// Drains an outbox; returns the number of chunks and bytes.
 fn drain(reader: &OutboxReader) -> (usize, usize) {
     let (mut chunks, mut bytes) = (0, 0);
-    while let Some(Chunk::Frames(frames)) = reader.try_recv() {
+    while let Some(Chunk::Bytes(frames)) = reader.try_recv() {
         chunks += 1;
         bytes += frames.len();
     }

@@ -26,6 +26,7 @@
 //! | [`runtime`] | async-std, smol and tokio behind one interface, TLS; the only place to name one |
 //! | [`http`] | HTTP/1.1 as pure logic: heads, rules, targets, responses |
 //! | [`logger`] | the log on standard output |
+//! | [`outbox`] | the bounded queue of bytes between a session and its writer |
 //! | [`protocol`] | commands, replies, pushes, close codes; the JSON of [`protocol::native`] |
 //! | [`config`] | options, their sources and their value types |
 //! | [`metrics`] | counters, histograms, the Prometheus text, the report of a node |
@@ -73,6 +74,7 @@ pub mod http;
 pub mod logger;
 pub mod metrics;
 pub mod model;
+pub mod outbox;
 pub mod presence;
 pub mod protocol;
 pub mod runtime;

@@ -13,6 +13,7 @@ const ORDER: &[&str] = &[
     "runtime",
     "http",
     "logger",
+    "outbox",
     "protocol",
     "config",
     "metrics",
@@ -39,13 +40,13 @@ const PURE: &[&str] = &[
     "broker/redis/topics",
     "broker/redis/wire",
     "dispatcher/session/heartbeats",
-    "dispatcher/outbox",
     "dispatcher/rooms",
     "dispatcher/delivery/sequencer",
     "http",
     "metrics/exposition",
     "metrics/report",
     "model",
+    "outbox",
     "presence",
     "protocol",
     "transport/handshake",
@@ -264,7 +265,7 @@ fn pure_files_wait_for_nothing_and_read_no_clock() {
             continue;
         }
         // The writer's end of an outbox waits for its queue.
-        let waiting = if file.path == "dispatcher/outbox" {
+        let waiting = if file.path == "outbox" {
             &[]
         } else {
             &waiting[..]

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite};
 use switchboard::dispatcher::Event;
-use switchboard::dispatcher::outbox::Offer;
+use switchboard::outbox::Offer;
 use switchboard::protocol::disconnect::Disconnect;
 use switchboard::transport::{Counted, ListenerKind, SharedSocket, serve};
 

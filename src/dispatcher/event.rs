@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::broker::BrokerEvent;
-use crate::dispatcher::outbox::Outbox;
 use crate::model::id::SessionId;
 use crate::model::identity::Identity;
 use crate::model::publication::Publication;
+use crate::outbox::Outbox;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Command, Protocol, Reply, RequestId};
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Dispatcher, Now, ReplyTo};
-use crate::dispatcher::outbox::{Offer, Outbox};
 use crate::dispatcher::session::heartbeats::Beat;
 use crate::model::id::{RoomName, SessionId};
 use crate::model::identity::Identity;
 use crate::model::publication::Sender;
+use crate::outbox::{Offer, Outbox};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Protocol, Push, Reply};
 

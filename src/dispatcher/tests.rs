@@ -17,13 +17,13 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::broker::{Page, Publication, PublishKey, Range, Refused};
-use crate::dispatcher::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use crate::model::epochs::Ends;
 use crate::model::id::Epoch;
 use crate::model::id::Ticket;
 use crate::model::identity::Identity;
 use crate::model::publication::{HistoryQuery, Publish, Publisher};
 use crate::model::rights::Rights;
+use crate::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use crate::presence::PresenceSettings;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Command, CommandError, Protocol, Reply, RequestId, json};
@@ -130,7 +130,7 @@ impl Bench {
         let mut chunks = Vec::new();
         while let Some(chunk) = reader.try_recv() {
             match chunk {
-                Chunk::Frames(frames) => {
+                Chunk::Bytes(frames) => {
                     reader.written(frames.len(), 1);
                     chunks.push(frames);
                 }

@@ -12,10 +12,10 @@ use super::Settings;
 use super::pending::{PendingRead, PendingRequests};
 use super::read_scheduler::{LogKey, ReadScheduler};
 use crate::broker::{Range, Read, Request};
-use crate::dispatcher::outbox::{Offer, Outbox};
 use crate::dispatcher::rooms::RoomKey;
 use crate::metrics::Metrics;
 use crate::model::id::{RoomName, SessionId, Ticket};
+use crate::outbox::{Offer, Outbox};
 use crate::presence::MemberList;
 
 /// Maximum number of reads in flight for the node's own positions and for members that are behind.

@@ -161,9 +161,9 @@ impl AcceptLoop {
 mod tests {
     use super::*;
     use crate::dispatcher::Event;
-    use crate::dispatcher::outbox::OutboxLimits;
     use crate::http::HeadLimits;
     use crate::model::readiness::Readiness;
+    use crate::outbox::OutboxLimits;
     use crate::transport::Limits;
     use crate::transport::limits::IngressLimits;
     use crate::transport::pages::Assets;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::{Node, READS_IN_A_ROW, SharedSocket};
-use crate::dispatcher::outbox::Outbox;
+use crate::outbox::Outbox;
 use crate::protocol::disconnect::Disconnect;
 use crate::runtime;
 use crate::transport::limits::{IngressAction, IngressMeter};

@@ -12,8 +12,8 @@ use futures::AsyncWriteExt;
 
 use super::{Node, SharedSocket};
 use crate::dispatcher::Event;
-use crate::dispatcher::outbox::{BATCH, Batch, Next, OutboxReader};
 use crate::model::id::SessionId;
+use crate::outbox::{BATCH, Batch, Next, OutboxReader};
 
 /// Writes until the outbox ends, with or without last bytes.
 pub fn run<S: SharedSocket>(

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use switchboard::broker::Request;
-use switchboard::dispatcher::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use switchboard::dispatcher::{Dispatcher, Event, Now, ReplyTo, Settings};
 use switchboard::model::id::{Epoch, Incarnation, Position, SessionId};
 use switchboard::model::retention::Retention;
 use switchboard::model::rights::Rights;
+use switchboard::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 
@@ -105,7 +105,7 @@ impl World {
     fn receive(&mut self, client: u64, stands: &mut u64) -> bool {
         let reader = &self.clients[client as usize];
         let mut received = false;
-        while let Some(Chunk::Frames(frames)) = reader.try_recv() {
+        while let Some(Chunk::Bytes(frames)) = reader.try_recv() {
             reader.written(frames.len(), 1);
             for offset in offsets(&frames) {
                 assert_eq!(offset, *stands + 1, "client {client}");

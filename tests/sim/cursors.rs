@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use switchboard::broker::{BrokerEvent, Page, Publication, Range, Read, Refused, Request, Sender};
-use switchboard::dispatcher::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use switchboard::dispatcher::{Dispatcher, Event, Now, ReplyTo, Settings, TICK};
 use switchboard::metrics::Metrics;
 use switchboard::model::epochs::Ends;
 use switchboard::model::id::{Epoch, Incarnation, Position, RoomName, SessionId, Ticket};
 use switchboard::model::retention::Retention;
 use switchboard::model::rights::Rights;
+use switchboard::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol, RequestId};
 
@@ -157,7 +157,7 @@ impl Harness {
         while let Some(chunk) = self.clients[session as usize].try_recv() {
             let reader = &self.clients[session as usize];
             match chunk {
-                Chunk::Frames(frames) => {
+                Chunk::Bytes(frames) => {
                     reader.written(frames.len(), 1);
                     let frames = Transport::default().frames(0, 0, &[frames]);
                     received.extend(frames.into_iter().map(|frame| match frame {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::Value;
 use switchboard::broker::{BrokerEvent, Read, Request};
 use switchboard::dispatcher::Event;
-use switchboard::dispatcher::outbox::Chunk;
 use switchboard::model::history::Log;
 use switchboard::model::id::{Epoch, Position, SessionId};
 use switchboard::model::retention::LogLimits;
+use switchboard::outbox::Chunk;
 use switchboard::protocol::Command;
 
 use super::cursors::{Harness, command_of, publication, room};
@@ -105,7 +105,7 @@ impl Herd {
     /// The client receives the next buffer of its outbox, if there is one.
     fn receive(&mut self, client: u64) {
         let reader = &self.harness.clients[client as usize];
-        let Some(Chunk::Frames(frames)) = reader.try_recv() else {
+        let Some(Chunk::Bytes(frames)) = reader.try_recv() else {
             return;
         };
         reader.written(frames.len(), 1);

@@ -12,13 +12,13 @@ use switchboard::broker::{
     BrokerEvent, Change, MemberPage, MembersRequest, PublishRequest, Read, ReadRevocations,
     Refused, Revoke, StoredRevocations,
 };
-use switchboard::dispatcher::outbox::{Chunk, Outbox, OutboxLimits, OutboxReader, outbox};
 use switchboard::dispatcher::{Dispatcher, Event, Now, Settings};
 use switchboard::metrics::Metrics;
 use switchboard::model::id::{Epoch, Incarnation, Position, RoomName, SessionId, UserName};
 use switchboard::model::publication::{Page, Publication};
 use switchboard::model::retention::Retention;
 use switchboard::model::rights::Rights;
+use switchboard::outbox::{Chunk, Outbox, OutboxLimits, OutboxReader, outbox};
 use switchboard::presence::PresenceSettings;
 use switchboard::protocol::{Command, Protocol};
 
@@ -288,7 +288,7 @@ impl Session {
                     written.close = Some(close);
                     break;
                 }
-                Some(Chunk::Frames(frames)) => written.frames.push(frames),
+                Some(Chunk::Bytes(frames)) => written.frames.push(frames),
             }
         }
         let bytes = written.frames.iter().map(bytes::Bytes::len).sum();

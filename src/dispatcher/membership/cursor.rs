@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::dispatcher::outbox::Outbox;
 use crate::dispatcher::turn::Turn;
 use crate::model::id::{Position, RoomName, SessionId, UserName};
 use crate::model::member::MemberIdentity;
+use crate::outbox::Outbox;
 use crate::protocol::{Authenticated, Joined, Protocol, Reply, RequestId};
 
 /// The node's state of a membership: enough to deliver without looking up the session.

@@ -140,7 +140,7 @@ fn revocation_ends_sessions_with_older_tokens_and_refuses_those_tokens() {
         bench.open(session);
         bench.turn([identified(session, identity)]);
         let reader = &bench.outboxes[&session];
-        let Some(Chunk::Frames(frames)) = reader.try_recv() else {
+        let Some(Chunk::Bytes(frames)) = reader.try_recv() else {
             panic!("no answer");
         };
         assert_eq!(messages(&frames)[0]["code"], code);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use futures::io::{AsyncRead, AsyncWrite};
 
 use super::*;
-use crate::dispatcher::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use crate::http::HeadLimits;
+use crate::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use crate::protocol::native::NativeDecoder;
 use crate::protocol::{Code, Command, Protocol};
 use crate::runtime;
@@ -181,11 +181,11 @@ fn decoder_may_keep_state_and_answer_by_itself() {
     assert!(events[..3].iter().all(is_ping), "{events:?}");
     let ends: Vec<_> = events[3..].iter().map(end).collect();
     assert_eq!(ends, [Some(Some(Disconnect::Ended)), Some(None)]);
-    let Some(Chunk::Frames(answer)) = outbox.try_recv() else {
+    let Some(Chunk::Bytes(answer)) = outbox.try_recv() else {
         panic!("no answer")
     };
     assert_eq!(answer, "hello, client\n");
-    let Some(Chunk::Frames(error)) = outbox.try_recv() else {
+    let Some(Chunk::Bytes(error)) = outbox.try_recv() else {
         panic!("no error")
     };
     assert!(error.ends_with(br#""no such line"}"#), "{error:?}");

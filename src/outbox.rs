@@ -1,5 +1,5 @@
 //! The outbox: the bounded queue between a session and the writer of its connection. It carries
-//! bytes, and neither end looks into them: frames of a WebSocket or of another kind of stream.
+//! bytes and does not look into them, so it serves a WebSocket like any other stream.
 //!
 //! It is one lock and not a flume channel, because every connection has one and every delivery goes
 //! through it. A queue with one reader, which is mostly empty or holds one buffer, needs neither a
@@ -14,12 +14,12 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-/// The result of offering frames to an outbox.
+/// The result of offering bytes to an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
     Queued,
     /// The bound is or was reached: the caller must disconnect the session as slow, after its
-    /// present work. From now on nothing fits, so that no client receives frames behind a hole.
+    /// present work. From now on nothing fits, so that no client receives bytes behind a hole.
     Full,
     /// The writer has ended, and the session's `Closed` will follow; or the outbox was ended, and
     /// nothing may follow.
@@ -72,8 +72,8 @@ pub enum Next {
 /// One element taken from an outbox.
 #[derive(Debug)]
 pub enum Chunk {
-    /// Whole frames, to be written as they are.
-    Frames(Bytes),
+    /// To be written as they are.
+    Bytes(Bytes),
     /// The last bytes of the connection: none when the client has closed.
     End(Bytes),
 }
@@ -181,10 +181,10 @@ impl Wake for MutexGuard<'_, Queue> {
 }
 
 impl Queue {
-    fn push(&mut self, frames: Bytes) {
+    fn push(&mut self, chunk: Bytes) {
         match self.first {
-            None => self.first = Some(frames),
-            Some(_) => self.rest.push_back(frames),
+            None => self.first = Some(chunk),
+            Some(_) => self.rest.push_back(chunk),
         }
     }
 
@@ -260,21 +260,21 @@ impl Drop for Outbox {
 }
 
 impl Outbox {
-    /// Queues whole frames, without waiting.
-    pub fn offer(&self, frames: Bytes) -> Offer {
+    /// Queues a chunk of whole frames, without waiting.
+    pub fn offer(&self, chunk: Bytes) -> Offer {
         let limits = &self.0.limits;
         let mut queue = self.0.queue();
         queue.overflown |=
-            queue.bytes + frames.len() > limits.bytes || queue.chunks as usize >= limits.frames;
+            queue.bytes + chunk.len() > limits.bytes || queue.chunks as usize >= limits.frames;
         if queue.overflown {
             return Offer::Full;
         }
         if queue.ending != Ending::Open {
             return Offer::Gone;
         }
-        queue.bytes += frames.len();
+        queue.bytes += chunk.len();
         queue.chunks += 1;
-        queue.push(frames);
+        queue.push(chunk);
         queue.wake();
         Offer::Queued
     }
@@ -355,10 +355,10 @@ impl OutboxReader {
             }
         }
         while batch.chunks.len() < BATCH
-            && let Some(frames) = queue.pop()
+            && let Some(chunk) = queue.pop()
         {
-            batch.bytes += frames.len();
-            batch.chunks.push(frames);
+            batch.bytes += chunk.len();
+            batch.chunks.push(chunk);
         }
         if !batch.chunks.is_empty() {
             return Poll::Ready(Next::Write);
@@ -377,8 +377,8 @@ impl OutboxReader {
     /// [`written`](Self::written).
     pub fn try_recv(&self) -> Option<Chunk> {
         let mut queue = self.0.queue();
-        let frames = queue.pop().map(Chunk::Frames);
-        frames.or_else(|| queue.pop_end().map(Chunk::End))
+        let chunk = queue.pop().map(Chunk::Bytes);
+        chunk.or_else(|| queue.pop_end().map(Chunk::End))
     }
 
     /// Reports that so many bytes in so many chunks are written.
@@ -422,7 +422,7 @@ mod tests {
     fn outbox_is_bounded_by_bytes_and_frames_but_takes_the_close_frame() {
         let (by_bytes, reader) = outbox(LIMITS, || ());
         assert_eq!(by_bytes.offer(Bytes::from(vec![0; 100])), Offer::Queued);
-        assert!(matches!(reader.try_recv(), Some(Chunk::Frames(_))));
+        assert!(matches!(reader.try_recv(), Some(Chunk::Bytes(_))));
         reader.written(100, 1);
         assert_eq!(by_bytes.offer(Bytes::from(vec![0; 100])), Offer::Queued);
         assert_eq!(by_bytes.offer(Bytes::from(vec![0; 1])), Offer::Full);
@@ -503,7 +503,7 @@ mod tests {
         let mut received = Vec::new();
         while let Some(chunk) = reader.try_recv() {
             match chunk {
-                Chunk::Frames(frames) => {
+                Chunk::Bytes(frames) => {
                     reader.written(frames.len(), 1);
                     received.push(frames);
                     assert_eq!(outbox.offer(Bytes::from_static(b"late")), Offer::Gone);
