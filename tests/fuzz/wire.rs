@@ -29,7 +29,7 @@ pub fn any_payload(input: &[u8]) {
                 publication: same,
             }) = decode_message(&message, Format::NEWEST)
             else {
-                panic!("not read again: {message}");
+                panic!("not read again: {message:?}");
             };
             assert_eq!((epoch, offset), (again, at));
             expect_same(&publication, &same);
@@ -50,7 +50,9 @@ pub fn any_payload(input: &[u8]) {
                 change.connections,
                 change.info.as_ref().map_or("", |info| info.get()),
             );
-            let Ok(TopicMessage::Changed(again)) = decode_message(&message, Format::NEWEST) else {
+            let Ok(TopicMessage::Changed(again)) =
+                decode_message(message.as_bytes(), Format::NEWEST)
+            else {
                 panic!("not read again: {message}");
             };
             assert_eq!(format!("{change:?}"), format!("{again:?}"));

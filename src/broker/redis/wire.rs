@@ -321,10 +321,7 @@ mod tests {
         let mut sent = publication(Some("ada"), 7, None, "1");
         sent.event = Some("client-\"typing\"".into());
         let body = text(encode_body(&sent, Format::SECOND));
-        assert_eq!(
-            body,
-            r#"2{"u":"ada","t":7,"e":"client-\"typing\"","d":1}"#
-        );
+        assert_eq!(body, r#"2{"u":"ada","t":7,"e":"client-\"typing\"","d":1}"#);
         sent.data = Payload::Binary(Bytes::from_static(b"\x00}\xff"));
         let body = encode_body(&sent, Format::SECOND);
         assert!(body.ends_with(b",\"b\":3}\x00}\xff"));
