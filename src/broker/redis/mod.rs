@@ -10,11 +10,11 @@
 //!  dispatcher ◀─BrokerEvent─ the first three
 //! ```
 //!
-//! A request becomes a [`RedisRequest`](request::RedisRequest), waits in the `request_queue` of a
-//! `pipeline`, is written by `commands` and read by `answers`; `errors` decides what an error means.
-//! A `reconnector` keeps each connection, `topics` decides what to subscribe, and `liveness`
-//! whether the node is ready. [`presence`] is a part of its own. A user with an access list needs,
-//! on the keys and topics under the prefix, the commands of the test
+//! A request becomes a [`RedisRequest`](request::RedisRequest) and waits in the `request_queue` of
+//! a `pipeline`; `commands` writes it, `answers` reads its answer, `errors` what an error means. A
+//! `reconnector` keeps each connection, `topics` decides what to subscribe, and `liveness` whether
+//! the node is ready. [`presence`] is a part of its own. A user with an access list needs, on the
+//! keys and topics under the prefix, the commands of the test
 //! `password_user_and_database_come_from_the_address`.
 
 pub mod answers;

@@ -106,8 +106,8 @@ impl RedisRequest {
         )
     }
 
-    /// Whether it ends with its connection, even if it was not sent. Its submitter decides anew: the
-    /// presence agent first renews the lease, the deliverer of webhooks polls again.
+    /// Whether it ends with its connection, even if it was not sent. Its submitter decides anew:
+    /// the presence agent first renews the lease, the deliverer of webhooks polls again.
     pub fn ends_with_connection(&self) -> bool {
         matches!(self, RedisRequest::Presence(_) | RedisRequest::Webhooks(_))
     }

@@ -27,6 +27,7 @@ use crate::broker::{BrokerEvent, Change, PublishRequest, Refused, Request, Setti
 use crate::metrics::Metrics;
 use crate::model::id::{self, RoomName};
 use crate::model::readiness::Readiness;
+use crate::model::webhook_event::WebhookSubscription;
 use crate::runtime;
 
 /// The most changes of lists that wait for the comparison with the node's own presence.
@@ -96,10 +97,7 @@ impl Shard {
         let reads = start.spawn_reads(pipeline(Purpose::Reads, settings.publish_timeout)?);
         if let Some(wanted) = &settings.webhooks {
             let pipeline = pipeline(Purpose::Webhooks, webhook_stream::TIMEOUT)?;
-            let format = settings.newest_format;
-            let metrics = start.metrics.clone();
-            let stream = WebhookStream::new(wanted.polls.clone(), pipeline, format, metrics);
-            runtime::spawn(stream.run());
+            start.spawn_webhooks(wanted, pipeline);
         }
         let (subscription, signals, changes) = start.spawn_subscription();
         Ok(Self {
@@ -335,6 +333,12 @@ impl ShardSettings<'_> {
         let (sender, reads) = flume::unbounded();
         runtime::spawn(reader::run(reads, pipeline, self.events.clone()));
         sender
+    }
+
+    fn spawn_webhooks(&self, wanted: &WebhookSubscription, pipeline: Pipeline) {
+        let (polls, format) = (wanted.polls.clone(), self.settings.newest_format);
+        let stream = WebhookStream::new(polls, pipeline, format, self.metrics.clone());
+        runtime::spawn(stream.run());
     }
 
     fn spawn_subscription(

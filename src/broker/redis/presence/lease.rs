@@ -86,7 +86,7 @@ pub enum LeaseChange {
 ///
 /// ```text
 ///            held                  lapsed, lost, another data set
-///   WebhookSubscription ────────▶ Held (renewed) ──────────────────────────────▶ WebhookSubscription (of the next count)
+///   Wanted ────────▶ Held (renewed) ──────────────────────────────▶ Wanted (of the next count)
 ///                     └─ retire ─▶ Retiring (shortened, once) ─▶ Retired
 /// ```
 #[derive(Debug)]
@@ -102,7 +102,7 @@ pub struct Lease {
 
 #[derive(Clone, Copy, Debug)]
 enum LeaseState {
-    WebhookSubscription,
+    Wanted,
     Held {
         ends: u64,
         /// Renewed since then without a pause.
@@ -121,7 +121,7 @@ impl Lease {
         Self {
             id: LeaseId { run, count: 1 },
             span,
-            state: LeaseState::WebhookSubscription,
+            state: LeaseState::Wanted,
             replid: String::new(),
             due: now,
         }
@@ -137,7 +137,7 @@ impl Lease {
         match self.state {
             LeaseState::Held { ends, .. } => Some(ends),
             LeaseState::Retired { ends } => ends,
-            LeaseState::WebhookSubscription | LeaseState::Retiring { .. } => None,
+            LeaseState::Wanted | LeaseState::Retiring { .. } => None,
         }
     }
 
@@ -169,7 +169,7 @@ impl Lease {
             usual,
         };
         match self.state {
-            LeaseState::WebhookSubscription => Some(renewal(true, self.span, 0, self.span)),
+            LeaseState::Wanted => Some(renewal(true, self.span, 0, self.span)),
             LeaseState::Held { .. } => Some(renewal(false, self.span, 0, self.span)),
             LeaseState::Retiring { until } => {
                 let span = until.saturating_duration_since(now);
@@ -198,7 +198,7 @@ impl Lease {
                 }
                 LeaseChange::None
             }
-            (LeaseState::WebhookSubscription, LeaseStatus::Held { ends, .. }) => {
+            (LeaseState::Wanted, LeaseStatus::Held { ends, .. }) => {
                 self.replid.clone_from(&answer.replid);
                 self.state = LeaseState::Held { ends, since: now };
                 LeaseChange::None
@@ -213,8 +213,8 @@ impl Lease {
                 self.state = LeaseState::Held { ends, since };
                 LeaseChange::None
             }
-            (LeaseState::WebhookSubscription | LeaseState::Held { .. }, _) => {
-                self.state = LeaseState::WebhookSubscription;
+            (LeaseState::Wanted | LeaseState::Held { .. }, _) => {
+                self.state = LeaseState::Wanted;
                 self.id.count = self.id.count.wrapping_add(1);
                 self.due = now;
                 LeaseChange::Over
