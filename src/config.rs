@@ -325,6 +325,32 @@ fn log_age() -> ValueParser<Duration> {
 }
 
 impl Config {
+    /// The configuration of a TOML text, whose keys are the names of the options without the
+    /// dashes: the content of the file that `--config` names.
+    ///
+    /// # Errors
+    /// An invalid text, every refused value, or else every contradiction of two values.
+    ///
+    /// ```
+    /// use switchboard::Config;
+    ///
+    /// let config = Config::from_toml(
+    ///     r#"
+    ///     listen = "127.0.0.1:9091"
+    ///     redis = "redis://127.0.0.1:6379/0"
+    ///     history = ["chat.*=500/1h"]
+    ///     "#,
+    /// )?;
+    /// # assert_eq!(config.listen.port(), 9091);
+    /// # Ok::<(), switchboard::ConfigError>(())
+    /// ```
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let (path, mut values) = (PathBuf::from("TOML"), Values::default());
+        sources::from_file(text, &path, &Self::specs(), &mut values)
+            .map_err(|reason| ConfigError::File { path, reason })?;
+        Self::checked(values, Vec::new())
+    }
+
     /// The checked configuration of these texts, completed.
     ///
     /// # Errors
@@ -334,13 +360,23 @@ impl Config {
             return Err(ConfigError::Invalid(values.problems));
         };
         config.complete();
-        let contradictions = config.contradictions();
-        if !contradictions.is_empty() {
-            return Err(ConfigError::Invalid(contradictions));
-        }
+        config.check()?;
         config.warnings = warnings;
         config.warnings.extend(config.caution());
         Ok(config)
+    }
+
+    /// Checks that no two options contradict each other, such as an address for other machines and
+    /// clients that are not authenticated. [`Server::start`](crate::Server::start) calls it.
+    ///
+    /// # Errors
+    /// Every contradiction.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let contradictions = self.contradictions();
+        if contradictions.is_empty() {
+            return Ok(());
+        }
+        Err(ConfigError::Invalid(contradictions))
     }
 
     /// The effective configuration as a TOML file, in the order of the options, with the warnings

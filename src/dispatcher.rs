@@ -284,6 +284,11 @@ impl Dispatcher {
             } => {
                 self.on_opened(now, session, protocol, identity, outbox);
             }
+            Event::Subscribed {
+                session,
+                protocol,
+                outbox,
+            } => self.on_subscribed(now, session, protocol, outbox),
             Event::Identified {
                 session,
                 id,

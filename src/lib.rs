@@ -1,83 +1,93 @@
-//! Switchboard is a distributed WebSocket server: a client connects to any node and reaches
-//! everyone, and nothing acknowledged is lost, doubled or out of order. This page is an overview
-//! of the crate; the head of each file describes its contents.
+//! Switchboard is a distributed WebSocket server with rooms, history and recovery: a client
+//! connects to any node and receives the messages of its rooms in order and without duplicates,
+//! whichever nodes the publishers are on. This crate is the program `switchboard`, and the library
+//! for programs that have a node inside.
 //!
-//! # The path of a message
+//! ```no_run
+//! use switchboard::{Config, PublishOptions, RoomEvent, Server};
 //!
-//! ```text
-//!             ┌──────────────────────────────── one node ────────────────────────────────┐
-//!  socket ─▶ http ─▶ handshake ─▶ reader ──Event──▶ ┌────────────┐ ──Request──▶ ┌────────┐
-//!                                                   │ dispatcher │              │ broker │◀▶ Redis
-//!  socket ◀──frames─── writer ◀──────outbox───────── └────────────┘ ◀─Event───── └────────┘
-//!            per connection: reader and writer         one per node             one per node
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::start(&Config::default())?;
+//! println!("clients connect to ws://{}/ws", server.address());
+//! let mut lobby = server.subscribe("lobby", None).await?;
+//! server.publish("lobby", "hello", PublishOptions::default()).await?;
+//! if let Some(Ok(RoomEvent::Message(message))) = lobby.next().await {
+//!     println!("{}", message.data);
+//! }
+//! server.drain().await;
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! A publication goes to the broker first and returns by the topic of its room, to the publisher's
-//! node like to all others: so all nodes and clients see one order.
+//! - [`Config`] has a public field for each option of the program, and reads its file.
+//! - [`Server`] starts, ends and owns a node; a [`Handle`] calls it from any task: to publish, to
+//!   subscribe, to query rooms and members, and to end a user's connections.
+//! - A [`Subscription`] delivers the messages of a room, as a client receives them.
 //!
-//! # The modules
+//! [docs/embedding.md](https://crates.io/crates/switchboard) is the guide, and `examples/` has a
+//! program for each runtime. The protocol of clients, the HTTP API and the operation of nodes are
+//! the same as with the program `switchboard`, and described in `docs/`.
 //!
-//! A module uses only those above it in this table; `tests/architecture.rs` checks it. Tasks
-//! communicate through channels alone.
+//! # Runtimes
 //!
-//! | module | contains |
-//! |---|---|
-//! | [`model`] | the domain types: names, positions, publications, members, rights, revocations |
-//! | [`runtime`] | async-std, smol and tokio behind one interface, TLS; the only place to name one |
-//! | [`http`] | HTTP/1.1 as pure logic: heads, rules, targets, responses |
-//! | [`logger`] | the log on standard output |
-//! | [`outbox`] | the bounded queue of bytes between a session and its writer |
-//! | [`protocol`] | commands, replies, pushes, close codes; the JSON of [`protocol::native`] |
-//! | [`config`] | options, their sources and their value types |
-//! | [`metrics`] | counters, histograms, the Prometheus text, the report of a node |
-//! | [`auth`] | tokens and claims |
-//! | [`broker`] | log, pub/sub and presence: the interface, [`broker::memory`], [`broker::redis`] |
-//! | [`presence`] | the members of rooms on this node, and the list over all nodes |
-//! | [`dispatcher`] | the single owner of sessions, rooms and positions |
-//! | [`api`] | the HTTP API: routes, requests, responses |
-//! | [`webhooks`] | delivery of webhook events |
-//! | [`transport`] | one connection: HTTP phase, WebSocket reader and writer, limits, pages |
-//! | [`server`] | listeners, accept loop, wiring, signals |
-//! | [`cli`] | the command line: one file per subcommand |
+//! The features `rt-async-std` (the default), `rt-smol` and `rt-tokio` choose the runtime of a
+//! node's sockets, timers and tasks; turn the default features off for another than the default. A
+//! program on any runtime may await the calls. With `rt-tokio` the node uses the tokio runtime in
+//! which [`Server::start`] is called, else one of its own.
 //!
-//! # Invariants
+//! # Stability
 //!
-//! 1. Only the dispatcher changes rooms and sessions. It waits on its inbox and on nothing else.
-//! 2. An outbox is bounded; a full one ends that session alone.
-//! 3. A publication is encoded once per protocol spoken in its room and shared by every outbox.
-//! 4. A node follows a room with its first local member and unfollows it after its last.
-//! 5. A session sees a room in the order of offsets, without a hole, or gets a gap.
-//! 6. Stopping is dropping, in order: the drain empties the outboxes; then go the listener, the
-//!    dispatcher with its handle of the broker, the inbox. Each task ends because what it waits for
-//!    is gone.
-//! 7. A failure in one connection ends that connection; a failure of the dispatcher, a broker or
-//!    the webhook delivery ends the process with an error.
-//!
-//! # Absent on purpose
-//!
-//! A web framework (the HTTP phase reads heads and refuses), compression and TLS towards clients (a
-//! proxy's work), a lock or a queue per room (the dispatcher is one task), local delivery before
-//! the broker (two nodes would see two orders), and a fallback to memory when Redis is away (a
-//! cluster would split in silence).
+//! Everything on this page is the public API and follows semantic versioning. All other modules are
+//! internal, hidden here, and change at any time.
 
 #![forbid(unsafe_code)]
-// The documentation is for developers of the crate: it is built with its private items.
+// The documentation is for developers of the crate too: it is built with its private items.
 #![allow(rustdoc::private_intra_doc_links)]
 
+#[doc(hidden)]
 pub mod api;
+#[doc(hidden)]
 pub mod auth;
+#[doc(hidden)]
 pub mod broker;
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
 pub mod dispatcher;
+#[doc(hidden)]
+pub mod embed;
+#[doc(hidden)]
 pub mod http;
+#[doc(hidden)]
 pub mod logger;
+#[doc(hidden)]
 pub mod metrics;
+#[doc(hidden)]
 pub mod model;
+#[doc(hidden)]
 pub mod outbox;
+#[doc(hidden)]
 pub mod presence;
+#[doc(hidden)]
 pub mod protocol;
+#[doc(hidden)]
 pub mod runtime;
+#[doc(hidden)]
 pub mod server;
+#[doc(hidden)]
 pub mod transport;
+#[doc(hidden)]
 pub mod webhooks;
+
+pub use config::{Config, ConfigError, Problem};
+pub use embed::{
+    Delivery, Handle, HistoryPage, PublishOptions, RoomEvent, Subscription, SubscriptionError,
+};
+pub use model::cluster_query::{Connection, ConnectionPage, RoomCount, RoomPage};
+pub use model::id::{Epoch, NameError, Position, RoomName, UserName};
+pub use model::member::{Info, Member, MemberPage};
+pub use model::publication::{Payload, Sender};
+pub use protocol::{Code as ErrorCode, CommandError as Error};
+pub use server::{Server, StartError};

@@ -256,7 +256,8 @@ impl Code {
 }
 
 /// A command that was refused: a code for programs and a sentence for people. The session goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {reason}", code.as_str())]
 pub struct CommandError {
     pub code: Code,
     pub reason: Cow<'static, str>,

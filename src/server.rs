@@ -1,5 +1,5 @@
-//! The listeners of a node, and its wiring: [`start`] builds the channels and tasks of a node, and
-//! a [`Server`] is the handle with which its owner waits for its end or drains it.
+//! The listeners of a node, and its wiring: [`Server::start`] builds the channels and tasks of a
+//! node, and a [`Server`] is the value with which its owner waits for its end or drains it.
 //!
 //! A node stops by dropping, in order: the drain empties the outboxes, then the listener, the
 //! dispatcher with the broker's handle, and the inbox are dropped; each task ends because the
@@ -10,8 +10,10 @@ mod reporter;
 pub mod shutdown;
 mod site;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,8 +27,9 @@ use crate::api::Gate;
 use crate::auth::{Auth, KeyError};
 use crate::broker::redis::wire::Format;
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConfigError};
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
+use crate::embed::Handle;
 use crate::http::HeadLimits;
 use crate::metrics::Metrics;
 use crate::metrics::report::Reporter;
@@ -63,6 +66,8 @@ const HEAD_FIELDS: usize = 64;
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
     #[error("cannot listen on {address}: {source}; choose another address with --listen")]
     Listen {
         address: SocketAddr,
@@ -83,11 +88,26 @@ pub enum StartError {
     Random(#[from] getrandom::Error),
 }
 
-/// A running node.
+/// A running node. It dereferences to its [`Handle`], which has the calls.
+///
+/// Call [`drain`](Self::drain) to end it. Without that, dropping it ends only the listeners: the
+/// connections that are open stay open.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use switchboard::{Config, PublishOptions, Server};
+///
+/// let server = Server::start(&Config::default())?;
+/// println!("ws://{}/ws", server.address());
+/// server.publish("lobby", "hello", PublishOptions::default()).await?;
+/// server.drain().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Server {
     address: SocketAddr,
     api_address: Option<SocketAddr>,
-    node: Arc<Node>,
+    handle: Handle,
     drain_time: Duration,
     /// The deadline of a drain.
     grace: Duration,
@@ -102,8 +122,104 @@ pub struct Server {
     _accepting: flume::Sender<()>,
 }
 
-/// Starts a node: it listens when this returns, and is ready as soon as its broker is.
-pub fn start(config: &Config) -> Result<Server, StartError> {
+impl Server {
+    /// Starts a node: it listens when this returns, and accepts clients as soon as its broker is
+    /// ready, in memory at once. Its tasks run on the runtime that the crate was built for; with
+    /// `rt-tokio` on the tokio runtime in which this is called, with I/O and time enabled, or else
+    /// on one of its own.
+    ///
+    /// # Errors
+    /// Two options contradict each other, the address is in use, a file cannot be read, or a key or the Redis cannot be used. A Redis
+    /// that cannot be reached is no error: the node waits for it.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        start(config)
+    }
+
+    /// A handle for another task. It does not keep the node running.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The address it listens on, with the real port if the configured one was 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address of the HTTP API's own listener, if it has one.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api_address
+    }
+
+    #[doc(hidden)]
+    pub fn metrics(&self) -> &Metrics {
+        &self.handle.node().metrics
+    }
+
+    #[doc(hidden)]
+    pub fn readiness(&self) -> &Readiness {
+        &self.handle.node().readiness
+    }
+
+    /// Completes when the node has ended by itself, which happens only after a fault.
+    pub async fn ended(&self) {
+        let webhooks = async {
+            match &self.webhooks {
+                Some(webhooks) => webhooks.ended().await,
+                None => pending().await,
+            }
+        };
+        // Either way it is over.
+        let _ = select(self.ended.recv_async(), pin!(webhooks)).await;
+    }
+
+    /// Closes all connections and subscriptions and ends the node. Until then it refuses new ones
+    /// with a reason. Clients receive the close code 3001 and reconnect, to another node if there
+    /// is one. It takes at most the `drain_time`, the `close_timeout` and a second.
+    pub async fn drain(mut self) {
+        self.handle.node().readiness.drain();
+        let grace = self.grace;
+        let webhooks = self.webhooks.take();
+        let draining = async {
+            // Without a dispatcher there is nothing left to drain.
+            let _ = self
+                .handle
+                .node()
+                .inbox
+                .send_async(Event::Drain(self.drain_time))
+                .await;
+            self.ended().await;
+            // From here on only calls in flight hold a sender, until their answers are written.
+            drop(self.calls);
+            let _ = self.calls_ended.recv_async().await;
+        };
+        if runtime::timeout(grace, draining).await.is_err() {
+            log::warn!(seconds = grace.as_secs(); "drain timed out with open connections");
+        }
+        if let Some(webhooks) = webhooks {
+            webhooks.finish().await;
+        }
+    }
+}
+
+impl Deref for Server {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds the channels and tasks of a node.
+fn start(config: &Config) -> Result<Server, StartError> {
+    config.check()?;
     let auth = Auth::new(config)?;
     let listener = bind(config.listen)?;
     let address = listener.local_addr();
@@ -165,7 +281,7 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
     Ok(Server {
         address,
         api_address,
-        node,
+        handle: Handle::new(node, config.join_timeout + CALL_SLACK),
         drain_time: config.drain_time,
         grace: config.drain_time + config.close_timeout + Duration::from_secs(1),
         ended,
@@ -174,63 +290,6 @@ pub fn start(config: &Config) -> Result<Server, StartError> {
         webhooks,
         _accepting: accepting,
     })
-}
-
-impl Server {
-    /// The address it listens on, with the real port if the configured one was 0.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The address of the HTTP API's own listener, if it has one.
-    pub fn api_address(&self) -> Option<SocketAddr> {
-        self.api_address
-    }
-
-    pub fn metrics(&self) -> &Metrics {
-        &self.node.metrics
-    }
-
-    pub fn readiness(&self) -> &Readiness {
-        &self.node.readiness
-    }
-
-    /// Completes when the node has ended by itself, which happens only after a fault.
-    pub async fn ended(&self) {
-        let webhooks = async {
-            match &self.webhooks {
-                Some(webhooks) => webhooks.ended().await,
-                None => pending().await,
-            }
-        };
-        // Either way it is over.
-        let _ = select(self.ended.recv_async(), pin!(webhooks)).await;
-    }
-
-    /// Closes all connections and ends the node. Until then it refuses new ones with a reason.
-    pub async fn drain(mut self) {
-        self.node.readiness.drain();
-        let grace = self.grace;
-        let webhooks = self.webhooks.take();
-        let draining = async {
-            // Without a dispatcher there is nothing left to drain.
-            let _ = self
-                .node
-                .inbox
-                .send_async(Event::Drain(self.drain_time))
-                .await;
-            self.ended().await;
-            // From here on only calls in flight hold a sender, until their answers are written.
-            drop(self.calls);
-            let _ = self.calls_ended.recv_async().await;
-        };
-        if runtime::timeout(grace, draining).await.is_err() {
-            log::warn!(seconds = grace.as_secs(); "drain timed out with open connections");
-        }
-        if let Some(webhooks) = webhooks {
-            webhooks.finish().await;
-        }
-    }
 }
 
 /// The webhook deliverer, if a URL is configured, and the broker's part of its settings.

@@ -169,7 +169,8 @@ impl Node {
         OptionFuture::from(full).map(drop)
     }
 
-    fn next_session(&self) -> SessionId {
+    /// A session number that no other session of this node has.
+    pub fn next_session(&self) -> SessionId {
         SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 

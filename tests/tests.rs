@@ -12,6 +12,7 @@ mod command_line;
 mod conformance;
 mod dependencies;
 mod drain;
+mod embedding;
 mod handshake;
 mod heartbeat;
 mod http;

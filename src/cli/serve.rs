@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::{fail, refuse, succeed};
 use crate::auth::Auth;
 use crate::config::Config;
-use crate::server::{self, Server, shutdown};
+use crate::server::{Server, shutdown};
 use crate::{logger, runtime};
 
 /// Prints the effective configuration, if its keys can be used.
@@ -35,7 +35,7 @@ pub(super) fn run(config: &Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let server = match server::start(config) {
+    let server = match Server::start(config) {
         Ok(server) => server,
         Err(error) => {
             log::error!(error = error.to_string().as_str(); "cannot start");

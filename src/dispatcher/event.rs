@@ -26,6 +26,13 @@ pub enum Event {
         identity: Option<Arc<Identity>>,
         outbox: Outbox,
     },
+    /// The embedding program subscribes: a session without a connection, whose subscription reads
+    /// the other end of `outbox`. It is allowed everything and does not count as present.
+    Subscribed {
+        session: SessionId,
+        protocol: Protocol,
+        outbox: Outbox,
+    },
     /// The client has authenticated, or renewed its token.
     Identified {
         session: SessionId,

@@ -89,7 +89,8 @@ impl Dispatcher {
                 continue;
             };
             let name = room.name.clone();
-            if let Some(member) = self.rooms.member_mut(key, session)
+            if !client.embedded
+                && let Some(member) = self.rooms.member_mut(key, session)
                 && let Present::NotYet(own) = &mut member.present
             {
                 let (identity, own) = (client.identity.as_deref(), own.take());

@@ -26,6 +26,9 @@ pub(super) struct Session {
     pub(super) beat: usize,
     /// Commands that wait for the broker.
     pub(super) pending: u32,
+    /// Whether it is a subscription of the embedding program: it is allowed everything and does
+    /// not count as present.
+    pub(super) embedded: bool,
 }
 
 impl Session {
@@ -65,6 +68,7 @@ impl Dispatcher {
                 identity: None,
                 beat,
                 pending: 0,
+                embedded: false,
             },
         );
         if let Some(identity) = identity {
@@ -72,6 +76,21 @@ impl Dispatcher {
         }
         if self.draining.is_some() {
             self.disconnect_for_drain(now, id, Duration::ZERO);
+        }
+    }
+
+    pub(super) fn on_subscribed(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        protocol: Protocol,
+        outbox: Outbox,
+    ) {
+        // It has no reader, so silence is no evidence: only a full outbox ends it.
+        outbox.note_paused(true);
+        self.on_opened(now, id, protocol, None, outbox);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.embedded = true;
         }
     }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -47,6 +49,16 @@ impl Payload {
         match self {
             Payload::Json(json) => json.get().len(),
             Payload::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// Shows JSON as it is, and bytes in Base64.
+impl fmt::Display for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Payload::Json(json) => f.write_str(json.get()),
+            Payload::Binary(bytes) => f.write_str(&BASE64_STANDARD.encode(bytes)),
         }
     }
 }

@@ -130,6 +130,7 @@ fn command_over_the_maximum_depth_gets_an_error_with_its_id() {
         let node = TestNode::with(|config| {
             without_pings(config);
             config.max_message = 1 << 20;
+            config.outbox_bytes = 4 << 20;
         })
         .await;
         let mut client = FrameClient::welcomed(node.address).await;

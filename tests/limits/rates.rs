@@ -59,6 +59,7 @@ fn message_in_many_small_reads_counts_more_than_its_bytes() {
         let node = TestNode::with(|config| {
             // At once: 3,200 bytes, or fifty pieces.
             config.bytes_per_second = Some(800);
+            config.max_message = 3_200;
             config.heartbeat = NO_HEARTBEAT;
         })
         .await;

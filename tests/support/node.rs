@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use switchboard::config::Config;
-use switchboard::server::{self, Server};
+use switchboard::server::Server;
 
 use super::{TestClient, eventually, within};
 use switchboard::model::readiness::ReadinessState;
@@ -44,7 +44,7 @@ impl TestNode {
     pub fn unready(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config();
         change(&mut config);
-        let server = server::start(&config).expect("the node starts");
+        let server = Server::start(&config).expect("the node starts");
         Self {
             address: server.address(),
             server: Some(server),

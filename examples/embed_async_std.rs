@@ -1,0 +1,44 @@
+//! A node inside a program on async-std: it publishes a number each second in the room `lobby`, and
+//! prints what arrives there until a client publishes `"stop"`.
+//!
+//! `cargo run --example embed_async_std [HOST:PORT]`
+
+use std::env;
+use std::error::Error;
+use std::time::Duration;
+
+use async_std::task;
+use switchboard::{Config, PublishOptions, RoomEvent, Server};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    task::block_on(async {
+        let mut config = Config::default();
+        if let Some(address) = env::args().nth(1) {
+            config.listen = address.parse()?;
+        }
+        let server = Server::start(&config)?;
+        println!("clients connect to ws://{}/ws", server.address());
+
+        let mut lobby = server.subscribe("lobby", None).await?;
+        let handle = server.handle();
+        task::spawn(async move {
+            for number in 1.. {
+                let published = handle.publish("lobby", number, PublishOptions::default());
+                if let Err(error) = published.await {
+                    return eprintln!("not published: {error}");
+                }
+                task::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        while let Some(event) = lobby.next().await {
+            if let RoomEvent::Message(message) = event? {
+                println!("{}", message.data);
+                if message.data.json() == Some("\"stop\"") {
+                    break;
+                }
+            }
+        }
+        server.drain().await;
+        Ok(())
+    })
+}
