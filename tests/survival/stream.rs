@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use switchboard::runtime;
 
 use super::world::call;
-use crate::support::TestClient;
+use crate::support::{TestClient, within};
 
 /// How long a client waits for an event. A failure prints what did arrive, so this ends before the
 /// deadline of the client itself.
@@ -217,4 +217,20 @@ pub async fn history(
             _ => return all,
         }
     }
+}
+
+/// Waits until the newest message in the history of a room is this one.
+pub async fn until_read(client: &mut TestClient, room: &str, newest: Option<&Event>) {
+    let wait = async {
+        while last_message(client, room).await.as_ref() != newest {
+            runtime::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(&format!("the newest message of {room}"), wait).await;
+}
+
+async fn last_message(client: &mut TestClient, room: &str) -> Option<Event> {
+    let ask = json!({"type": "history", "room": room, "limit": 1});
+    let answer = call(client, ask).await;
+    answer["messages"].as_array()?.last().map(message)
 }
