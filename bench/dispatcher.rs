@@ -88,6 +88,7 @@ impl Fixture {
             recent_memory: 64 << 20,
             presence: PresenceSettings::default(),
             outbox_bytes: LIMITS.bytes,
+            hooks: Arc::default(),
             seed: 1,
         };
         let metrics = Arc::new(Metrics::default());

@@ -3,6 +3,7 @@
 //! connection; the dispatcher receives only the identity.
 
 mod claims;
+mod hooks;
 mod jwt;
 mod request;
 
@@ -12,6 +13,7 @@ use crate::model::secret::Secret;
 use crate::protocol::{Code, CommandError};
 
 use claims::ClaimRequirements;
+pub use hooks::{ConnectAttempt, Hooks, JoinAttempt, PublishAttempt, Reason};
 pub use jwt::{KeyError, KeyProblem, SignError};
 
 /// The longest token, in bytes. One with a hundred patterns of rooms has half of it.

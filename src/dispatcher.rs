@@ -28,6 +28,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::auth::Hooks;
 use crate::broker::{Broker, BrokerEvent, Request};
 use crate::dispatcher::rooms::{RoomKey, Rooms};
 use crate::metrics::Metrics;
@@ -78,6 +79,8 @@ pub struct Settings {
     pub presence: PresenceSettings,
     /// The bound of an outbox, in bytes. One offer is at most a quarter of it.
     pub outbox_bytes: usize,
+    /// The rules of the embedding program, in addition to the rights.
+    pub hooks: Arc<Hooks>,
     /// Seed of the jitter of reconnect delays.
     pub seed: u64,
 }

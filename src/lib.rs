@@ -22,6 +22,7 @@
 //! - [`Config`] has a public field for each option of the program, and reads its file.
 //! - [`Server`] starts, ends and owns a node; a [`Handle`] calls it from any task: to publish, to
 //!   subscribe, to query rooms and members, and to end a user's connections.
+//! - [`Hooks`] refuse connections, joins and publishes of clients by rules of the program.
 //! - A [`Subscription`] delivers the messages of a room, as a client receives them.
 //!
 //! [docs/embedding.md](https://crates.io/crates/switchboard) is the guide, and `examples/` has a
@@ -81,6 +82,7 @@ pub mod transport;
 #[doc(hidden)]
 pub mod webhooks;
 
+pub use auth::{ConnectAttempt, Hooks, JoinAttempt, PublishAttempt, Reason};
 pub use config::{Config, ConfigError, Problem};
 pub use embed::{
     Delivery, Handle, HistoryPage, PublishOptions, RoomEvent, Subscription, SubscriptionError,

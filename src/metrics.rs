@@ -144,6 +144,8 @@ pub enum RefusalCause {
     Origin,
     /// A token that is not accepted.
     Token,
+    /// A connection that a hook of the embedding program refuses.
+    Hook,
     /// Any other request that breaks a rule.
     Request,
 }
@@ -160,6 +162,7 @@ impl MetricLabel for RefusalCause {
         Self::Body,
         Self::Origin,
         Self::Token,
+        Self::Hook,
         Self::Request,
     ];
 
@@ -178,6 +181,7 @@ impl MetricLabel for RefusalCause {
             Self::Body => "body",
             Self::Origin => "origin",
             Self::Token => "token",
+            Self::Hook => "hook",
             Self::Request => "request",
         }
         .into()

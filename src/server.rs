@@ -24,7 +24,7 @@ use acceptor::AcceptLoop;
 use futures::future::{pending, select};
 
 use crate::api::Gate;
-use crate::auth::{Auth, KeyError};
+use crate::auth::{Auth, Hooks, KeyError};
 use crate::broker::redis::wire::Format;
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config, ConfigError};
@@ -132,7 +132,15 @@ impl Server {
     /// Two options contradict each other, the address is in use, a file cannot be read, or a key or the Redis cannot be used. A Redis
     /// that cannot be reached is no error: the node waits for it.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        start(config)
+        start(config, Hooks::default())
+    }
+
+    /// The same with rules of the program about its clients.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start).
+    pub fn start_with(config: &Config, hooks: Hooks) -> Result<Self, StartError> {
+        start(config, hooks)
     }
 
     /// A handle for another task. It does not keep the node running.
@@ -218,7 +226,7 @@ impl fmt::Debug for Server {
 }
 
 /// Builds the channels and tasks of a node.
-fn start(config: &Config) -> Result<Server, StartError> {
+fn start(config: &Config, hooks: Hooks) -> Result<Server, StartError> {
     config.check()?;
     let auth = Auth::new(config)?;
     let listener = bind(config.listen)?;
@@ -232,7 +240,8 @@ fn start(config: &Config) -> Result<Server, StartError> {
     let (webhooks, wanted) = start_webhooks(config, &metrics)?.unzip();
     let broker = start_broker(config, incarnation, wanted, &readiness, &metrics, news)?;
 
-    let settings = dispatcher_settings(config, incarnation)?;
+    let hooks = Arc::new(hooks);
+    let settings = dispatcher_settings(config, incarnation, hooks.clone())?;
     let dispatcher = Dispatcher::new(Now::read(), settings, metrics.clone());
     // A node accepts tokens only after it has loaded the revocations.
     readiness.set_behind(!config.is_open());
@@ -254,6 +263,7 @@ fn start(config: &Config) -> Result<Server, StartError> {
         inbox,
         limits: limits(config),
         auth,
+        hooks,
         own_hosts: (config.is_open() && !config.open).then_some(config.listen.ip()),
         origins: config.allow_origin.clone(),
         trusted_proxies: config.trusted_proxy.clone(),
@@ -400,6 +410,7 @@ fn retention(config: &Config) -> Retention {
 fn dispatcher_settings(
     config: &Config,
     incarnation: Incarnation,
+    hooks: Arc<Hooks>,
 ) -> Result<dispatcher::Settings, StartError> {
     Ok(dispatcher::Settings {
         incarnation,
@@ -423,6 +434,7 @@ fn dispatcher_settings(
             memory: config.presence_memory,
         },
         outbox_bytes: config.outbox_bytes,
+        hooks,
         seed: id::random()?,
     })
 }

@@ -30,7 +30,7 @@ use futures::stream::StreamExt;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
 use crate::api::Gate;
-use crate::auth::Auth;
+use crate::auth::{Auth, Hooks};
 use crate::dispatcher::Event;
 use crate::http::HeadLimits;
 use crate::metrics::Metrics;
@@ -91,6 +91,8 @@ pub struct Node {
     pub inbox: flume::Sender<Event>,
     pub limits: Limits,
     pub auth: Auth,
+    /// The rules of the embedding program.
+    pub hooks: Arc<Hooks>,
     /// Pages are admitted only under a name or address of this machine: see
     /// [`Rules::own_hosts`](crate::transport::handshake::Rules::own_hosts).
     pub own_hosts: Option<IpAddr>,

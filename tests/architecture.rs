@@ -237,7 +237,7 @@ fn foreign_libraries_are_named_in_few_files() {
 }
 
 #[test]
-fn protocols_and_frames_are_named_by_transport_alone() {
+fn protocols_and_frames_are_named_only_at_the_connections() {
     let is_test = |file: &SourceFile| file.path.contains("/tests/");
     for file in sources().into_iter().filter(|file| !is_test(file)) {
         let used = file.uses();
@@ -249,7 +249,10 @@ fn protocols_and_frames_are_named_by_transport_alone() {
                 file.path
             );
         }
-        file.expect_only_in(&["protocol", "transport/routes"], &["Protocol::Native"]);
+        file.expect_only_in(
+            &["protocol", "transport/routes", "embed"],
+            &["Protocol::Native"],
+        );
     }
 }
 

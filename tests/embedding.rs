@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
+use async_tungstenite::tungstenite::Error;
 use serde_json::json;
+use switchboard::metrics::RefusalCause;
 use switchboard::{
-    Config, Delivery, ErrorCode, Position, PublishOptions, RoomEvent, Server, StartError,
+    Config, Delivery, ErrorCode, Hooks, Position, PublishOptions, RoomEvent, Server, StartError,
     Subscription, SubscriptionError,
 };
 
@@ -216,6 +218,98 @@ fn dropped_subscription_ends_its_session() {
     });
 }
 
+/// A node with these hooks, which is ready, and its server.
+async fn start_with(hooks: Hooks) -> Server {
+    let server = Server::start_with(&config(), hooks).expect("the node starts");
+    eventually("the node is ready", || server.is_ready()).await;
+    server
+}
+
+#[test]
+fn connect_hook_refuses_handshakes_with_403_and_its_reason() {
+    run(async {
+        let server = start_with(Hooks::default().connect(|attempt| {
+            assert!(attempt.address.is_loopback() && attempt.user.is_none());
+            match (attempt.query(), attempt.header("x-team")) {
+                (Some("pass=1"), _) | (_, Some("blue")) => Ok(()),
+                (_, team) => Err(format!("not for team {team:?}").into()),
+            }
+        }))
+        .await;
+        let refused = TestClient::with(server.address(), "", &[("x-team", "red")]).await;
+        let Err(Error::Http(response)) = refused.map(|_| ()) else {
+            panic!("expected a refusal");
+        };
+        assert_eq!(response.status(), 403);
+        let body = response.into_body().expect("a body");
+        let body = String::from_utf8(body).expect("text");
+        assert!(body.contains(r#"not for team Some(\"red\")"#), "{body}");
+        let refused_total = || server.metrics().refused_total.get(RefusalCause::Hook);
+        assert_eq!(refused_total(), 1);
+        let blue = TestClient::with(server.address(), "", &[("x-team", "blue")]).await;
+        let pass = TestClient::with(server.address(), "?pass=1", &[]).await;
+        assert!(blue.is_ok() && pass.is_ok());
+        assert_eq!(refused_total(), 1);
+    });
+}
+
+#[test]
+fn join_hook_refuses_all_that_reads_a_room() {
+    run(async {
+        let server = start_with(Hooks::default().join(|attempt| {
+            let user = attempt.user.map(|user| user.as_str());
+            match (attempt.room.as_str(), user) {
+                ("staff", Some("ada")) | ("lobby", _) => Ok(()),
+                _ => Err("staff only".into()),
+            }
+        }))
+        .await;
+        let mut client = TestClient::connect(server.address()).await;
+        client.join("lobby").await;
+        for command in ["join", "history", "members"] {
+            let reply = client.call(json!({"type": command, "room": "staff"})).await;
+            let (code, reason) = (&reply["code"], &reply["reason"]);
+            assert_eq!((code, reason), (&json!("forbidden"), &json!("staff only")));
+        }
+        client.publish("staff", json!(1)).await;
+        client.auth("ada").await;
+        client.join("staff").await;
+        // The program's own subscriptions are not asked about.
+        let subscription = server.subscribe("other", None).await;
+        assert!(subscription.is_ok(), "{subscription:?}");
+    });
+}
+
+#[test]
+fn publish_hook_refuses_a_message_and_counts_its_panics() {
+    run(async {
+        let server = start_with(Hooks::default().publish(|attempt| {
+            match (attempt.data.json().unwrap_or_default(), attempt.ephemeral) {
+                ("\"spam\"", false) => Err("no advertisements".into()),
+                ("\"bug\"", _) => panic!("a bug in a hook"),
+                _ => Ok(()),
+            }
+        }))
+        .await;
+        let mut client = TestClient::connect(server.address()).await;
+        client.join("r").await;
+        let publish = |data: &str| json!({"type": "publish", "room": "r", "data": data});
+        let reply = client.call(publish("spam")).await;
+        assert_eq!(
+            (&reply["code"], &reply["reason"]),
+            (&json!("forbidden"), &json!("no advertisements"))
+        );
+        assert_eq!(server.metrics().panics_total.get(), 0);
+        let reply = client.call(publish("bug")).await;
+        assert_eq!(reply["code"], "forbidden", "{reply}");
+        assert_eq!(server.metrics().panics_total.get(), 1);
+        let published = server.publish("r", "spam", PublishOptions::default()).await;
+        assert_eq!(published.expect("the program may").offset, 1);
+        assert_eq!(client.message("r").await["data"], "spam");
+        assert_eq!(client.publish("r", json!("ham")).await, 2);
+    });
+}
+
 #[test]
 fn subscription_needs_no_token_and_no_right() {
     run(async {
@@ -326,6 +420,7 @@ impl Example {
             .arg("--target-dir")
             .arg(profile.parent().expect("target"));
         let features = [
+            ("default", cfg!(feature = "default")),
             ("rt-async-std", cfg!(feature = "rt-async-std")),
             ("rt-smol", cfg!(feature = "rt-smol")),
             ("rt-tokio", cfg!(feature = "rt-tokio")),

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use super::pending::PendingPublish;
+use super::turn::Turn;
 use super::{Dispatcher, Now, ReplyTo};
+use crate::auth::{JoinAttempt, PublishAttempt};
 use crate::broker::{Publication, Publish, PublishRequest, Refused, Request};
 use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Action;
@@ -65,10 +67,43 @@ impl Dispatcher {
         action: Action,
         room: &RoomName,
     ) -> Result<(), CommandError> {
-        match reply_to.session() {
-            Some(session) => Ok(self.authorize(session, action, room)?),
-            None => Ok(()),
+        let Some(session) = reply_to.session() else {
+            return Ok(());
+        };
+        self.authorize(session, action, room)?;
+        match action {
+            // The publish has a hook of its own, which is given the message.
+            Action::Publish => Ok(()),
+            Action::Join | Action::History | Action::Members => self.ask_join_hook(session, room),
         }
+    }
+
+    fn ask_join_hook(&self, session: SessionId, room: &RoomName) -> Result<(), CommandError> {
+        let client = self.sessions.get(&session);
+        let Some(client) = client.filter(|client| !client.embedded) else {
+            return Ok(());
+        };
+        let user = client.identity.as_ref().map(|identity| &identity.user);
+        let attempt = JoinAttempt { user, room };
+        let Turn {
+            settings, metrics, ..
+        } = &self.turn;
+        Ok(settings.hooks.check_join(&attempt, &metrics.panics_total)?)
+    }
+
+    fn ask_publish_hook(&self, publish: &Publish) -> Result<(), CommandError> {
+        let attempt = PublishAttempt {
+            user: publish.publication.user.as_ref(),
+            room: &publish.room,
+            data: &publish.publication.data,
+            ephemeral: publish.ephemeral,
+        };
+        let Turn {
+            settings, metrics, ..
+        } = &self.turn;
+        Ok(settings
+            .hooks
+            .check_publish(&attempt, &metrics.panics_total)?)
     }
 
     /// The session and the id of a command that only sessions can send.
@@ -112,6 +147,7 @@ impl Dispatcher {
             let identity = client.and_then(|client| client.identity.as_ref());
             let user = identity.map(|identity| identity.user.clone());
             publish.stamp(user, now.unix_ms, self.sender(session));
+            self.ask_publish_hook(&publish)?;
         }
         self.admit(reply_to)?;
         let ticket = self.turn.pending.publish(PendingPublish::Command {

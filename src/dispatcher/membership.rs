@@ -27,7 +27,7 @@ impl Dispatcher {
         identity: Option<Box<MemberIdentity>>,
     ) -> Result<(), CommandError> {
         let (session, id) = Self::session_of(reply_to)?;
-        self.authorize(session, Action::Join, name)?;
+        self.authorize_request(reply_to, Action::Join, name)?;
         self.check_bounds(session, name)?;
         let deadline = now.instant + self.turn.settings.join_timeout;
         let join = Join {

@@ -64,6 +64,7 @@ impl Bench {
             recent_memory: 1 << 20,
             presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
+            hooks: Arc::default(),
             seed: 1,
         };
         let dispatcher = Dispatcher::new(now, settings, Arc::default());

@@ -44,18 +44,26 @@ fn is_bodiless(status: StatusCode) -> bool {
 pub struct Refusal {
     pub status: StatusCode,
     /// A sentence for the developer of the client: what to do instead.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     fields: HeaderFields,
 }
 
 impl Refusal {
     /// A refusal without fields of its own.
     pub const fn new(status: StatusCode, reason: &'static str) -> Self {
-        let fields = Vec::new();
         Self {
             status,
-            reason,
-            fields,
+            reason: Cow::Borrowed(reason),
+            fields: Vec::new(),
+        }
+    }
+
+    /// 403, with a reason that was made for this client.
+    pub fn forbidden(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            reason: reason.into(),
+            fields: Vec::new(),
         }
     }
 
@@ -102,7 +110,7 @@ impl Refusal {
 
 impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Self {
-        let mut response = Self::error(refusal.status, refusal.reason);
+        let mut response = Self::error(refusal.status, &refusal.reason);
         response.fields.extend(refusal.fields);
         response
     }

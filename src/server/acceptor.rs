@@ -215,6 +215,7 @@ mod tests {
             inbox: sender,
             limits,
             auth: crate::auth::Auth::Open,
+            hooks: Arc::default(),
             own_hosts: None,
             origins: Vec::new(),
             trusted_proxies: Vec::new(),

@@ -4,7 +4,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,6 +15,7 @@ use futures::AsyncWriteExt;
 use super::{
     Endpoint, ListenerKind, Node, SharedSocket, Upgraded, calls, finish, routes, timed_out,
 };
+use crate::auth::{ConnectAttempt, Reason};
 use crate::dispatcher::Now;
 use crate::http::{
     CONTINUE, HeadReader, LIVE_PATH, Method, ParsedHead, READY_PATH, Refusal, RequestHead,
@@ -236,6 +237,10 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
                 .await;
         }
         let client = client_address(peer.ip(), request, &self.node.trusted_proxies);
+        if let Err(reason) = self.ask_hook(request, client, identity.as_deref()) {
+            let refusal = Refusal::forbidden(reason);
+            return self.refuse_as(RefusalCause::Hook, refusal, false).await;
+        }
         let claim = if self.node.is_proxy(peer.ip()) {
             self.node.claim(client)
         } else {
@@ -254,6 +259,22 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
             identity,
             claim,
         }))
+    }
+
+    /// Whether the embedding program lets this client connect.
+    fn ask_hook(
+        &self,
+        request: &RequestHead,
+        address: IpAddr,
+        identity: Option<&Identity>,
+    ) -> Result<(), Reason> {
+        let attempt = ConnectAttempt {
+            user: identity.map(|identity| &identity.user),
+            address,
+            request,
+        };
+        let panics = &self.node.metrics.panics_total;
+        self.node.hooks.check_connect(&attempt, panics)
     }
 
     /// The client's identity, if the handshake has credentials. The conformance endpoint ignores
@@ -284,9 +305,20 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
     }
 
     /// Sends the refusal and ends the connection.
-    async fn refuse(mut self, refusal: Refusal, head_only: bool) -> io::Result<Option<Upgraded>> {
-        log::debug!(status = refusal.status.as_u16(), reason = refusal.reason; "refused");
-        self.node.metrics.refused_total.count(reason(&refusal));
+    async fn refuse(self, refusal: Refusal, head_only: bool) -> io::Result<Option<Upgraded>> {
+        let label = reason(&refusal);
+        self.refuse_as(label, refusal, head_only).await
+    }
+
+    /// The same, counted under this label.
+    async fn refuse_as(
+        mut self,
+        label: RefusalCause,
+        refusal: Refusal,
+        head_only: bool,
+    ) -> io::Result<Option<Upgraded>> {
+        log::debug!(status = refusal.status.as_u16(), reason = &*refusal.reason; "refused");
+        self.node.metrics.refused_total.count(label);
         let mut bytes = Vec::new();
         refusal.encode(&mut bytes, head_only);
         self.write(&bytes).await?;

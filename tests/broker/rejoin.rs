@@ -53,6 +53,7 @@ impl World {
             recent_memory: 64 << 20,
             presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
+            hooks: Arc::default(),
             seed: 1,
         };
         let mut world = Self {

@@ -85,6 +85,7 @@ impl Harness {
             recent_memory,
             presence: PresenceSettings::default(),
             outbox_bytes: OUTBOX,
+            hooks: Arc::default(),
             seed: 1,
         };
         let clock = Now {

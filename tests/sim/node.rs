@@ -364,6 +364,7 @@ impl Node {
                 ..PresenceSettings::default()
             },
             outbox_bytes: sizes.outbox_bytes,
+            hooks: Arc::default(),
             seed,
         };
         Self {

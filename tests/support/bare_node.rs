@@ -47,6 +47,7 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
             },
         },
         auth: Auth::Open,
+        hooks: Arc::default(),
         own_hosts: None,
         origins: Vec::new(),
         trusted_proxies: Vec::new(),

@@ -120,6 +120,7 @@ fn node(inbox: flume::Sender<Event>) -> Arc<Node> {
         inbox,
         limits,
         auth: crate::auth::Auth::Open,
+        hooks: Arc::default(),
         own_hosts: None,
         origins: Vec::new(),
         trusted_proxies: Vec::new(),
