@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use switchboard::broker::{BrokerEvent, Page, Publication, Request};
+use switchboard::broker::{BrokerEvent, LogRequest, Page, Publication, Request};
 use switchboard::dispatcher::{Dispatcher, Event, Now, ReplyTo, Settings};
 use switchboard::metrics::Metrics;
 use switchboard::model::epochs::Ends;
@@ -149,8 +149,8 @@ impl Fixture {
     fn answer(&mut self) {
         let requests: Vec<Request> = self.dispatcher.take_requests().collect();
         let answers = requests.into_iter().filter_map(|request| match request {
-            Request::Follow(room) => Some(BrokerEvent::Following(room)),
-            Request::Read(read) => Some(BrokerEvent::Page {
+            Request::Log(LogRequest::Follow(room)) => Some(BrokerEvent::Following(room)),
+            Request::Log(LogRequest::Read(read)) => Some(BrokerEvent::Page {
                 ticket: read.ticket,
                 result: Ok(Page {
                     top: Position {

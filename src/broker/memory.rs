@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::future::{Either, select};
 
 use super::{
-    Broker, BrokerEvent, Page, Publish, Read, Refused, Request, Revoke, Settings, StoredRevocations,
+    Broker, BrokerEvent, LogRequest, Page, PresenceRequest, Publish, Read, Refused, Request,
+    Revoke, Settings, StoredRevocations,
 };
 use crate::model::history::{Log, Weight};
 use crate::model::id::{Epoch, Position, RoomName, UserName};
@@ -174,8 +175,11 @@ impl Store {
         shared.tidy(now);
         for request in requests {
             match request {
-                Request::Retire(span) => self.retire(node, span, &mut shared),
-                request => shared.apply(node, request, now),
+                Request::Presence(PresenceRequest::Retire(span)) => {
+                    self.retire(node, span, &mut shared)
+                }
+                Request::Presence(request) => shared.apply_to_presence(node, request, now),
+                Request::Log(request) => shared.apply_to_logs(node, request, now),
             }
         }
     }
@@ -198,9 +202,9 @@ impl Store {
 }
 
 impl StoreState {
-    fn apply(&mut self, node: usize, request: Request, now: Instant) {
+    fn apply_to_logs(&mut self, node: usize, request: LogRequest, now: Instant) {
         match request {
-            Request::Follow(name) => {
+            LogRequest::Follow(name) => {
                 if let Some((room, _)) = self.room(&name, now) {
                     if !room.followers.contains(&node) {
                         room.followers.push(node);
@@ -208,7 +212,7 @@ impl StoreState {
                     self.send(node, BrokerEvent::Following(name));
                 }
             }
-            Request::Unfollow(name) => {
+            LogRequest::Unfollow(name) => {
                 let crowded = self.is_crowded();
                 if let Some(room) = self.rooms.get_mut(&name) {
                     room.followers.retain(|follower| *follower != node);
@@ -219,30 +223,20 @@ impl StoreState {
                     }
                 }
             }
-            Request::Publish(request) => {
+            LogRequest::Publish(request) => {
                 let (ticket, result) = (request.ticket, self.publish(request.publish, now));
                 self.send(node, BrokerEvent::Published { ticket, result });
             }
-            Request::Read(read) => {
+            LogRequest::Read(read) => {
                 let ticket = read.ticket;
                 let result = self.read(&read, now);
                 self.send(node, BrokerEvent::Page { ticket, result });
             }
-            Request::SetPresence(presence) => self.set_presence(node, presence, now),
-            Request::Connected(connected) => self.set_connection(node, connected, now),
-            Request::Members(request) => {
-                let (ticket, result) = (request.ticket, Ok(self.member_page(&request.query)));
-                self.send(node, BrokerEvent::MemberPage { ticket, result });
-            }
-            Request::ClusterQuery(request) => {
-                let (ticket, result) = (request.ticket, Ok(self.query(&request.query)));
-                self.send(node, BrokerEvent::QueryResult { ticket, result });
-            }
-            Request::Revoke(revoke) => {
+            LogRequest::Revoke(revoke) => {
                 let (ticket, result) = (revoke.ticket, Ok(self.revoke(revoke)));
                 self.send(node, BrokerEvent::Revoked { ticket, result });
             }
-            Request::ReadRevocations(read) => {
+            LogRequest::ReadRevocations(read) => {
                 let all = self.revoked.iter();
                 let stored = StoredRevocations {
                     cutoffs: all.map(|(user, cutoff)| (user.clone(), *cutoff)).collect(),
@@ -253,8 +247,23 @@ impl StoreState {
                 let (ticket, result) = (read.ticket, Ok(stored));
                 self.send(node, BrokerEvent::Revocations { ticket, result });
             }
+        }
+    }
+
+    fn apply_to_presence(&mut self, node: usize, request: PresenceRequest, now: Instant) {
+        match request {
+            PresenceRequest::SetPresence(presence) => self.set_presence(node, presence, now),
+            PresenceRequest::Connected(connected) => self.set_connection(node, connected, now),
+            PresenceRequest::Members(request) => {
+                let (ticket, result) = (request.ticket, Ok(self.member_page(&request.query)));
+                self.send(node, BrokerEvent::MemberPage { ticket, result });
+            }
+            PresenceRequest::ClusterQuery(request) => {
+                let (ticket, result) = (request.ticket, Ok(self.query(&request.query)));
+                self.send(node, BrokerEvent::QueryResult { ticket, result });
+            }
             // `Store::apply` handles it, because it takes time.
-            Request::Retire(_) => {}
+            PresenceRequest::Retire(_) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use super::pending::PendingPublish;
 use super::turn::Turn;
 use super::{Dispatcher, Now, ReplyTo};
 use crate::auth::{JoinAttempt, PublishAttempt};
-use crate::broker::{Publication, Publish, PublishRequest, Refused, Request};
+use crate::broker::{LogRequest, Publication, Publish, PublishRequest, Refused, Request};
 use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Action;
 use crate::protocol::{Code, Command, CommandError, Reply, RequestId};
@@ -165,11 +165,13 @@ impl Dispatcher {
         source: Option<SessionId>,
         publish: Publish,
     ) {
-        self.turn.requests.push(Request::Publish(PublishRequest {
-            ticket,
-            source,
-            publish,
-        }));
+        self.turn
+            .requests
+            .push(Request::Log(LogRequest::Publish(PublishRequest {
+                ticket,
+                source,
+                publish,
+            })));
     }
 
     /// Counts a command that waits for a broker reply, within the bounds.

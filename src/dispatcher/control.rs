@@ -12,7 +12,9 @@ use super::pending::PendingPublish;
 use super::read_scheduler::LogKey;
 use super::turn::Turn;
 use super::{Dispatcher, Now, ReplyTo};
-use crate::broker::{Page, Publication, Publish, PublishKey, Publisher, Refused, Request};
+use crate::broker::{
+    LogRequest, Page, Publication, Publish, PublishKey, Publisher, Refused, Request,
+};
 use crate::dispatcher::control::revocations::RevocationSync;
 use crate::dispatcher::delivery::follower::LogFollower;
 use crate::dispatcher::delivery::sequencer::{Sequencer, Step};
@@ -144,7 +146,9 @@ impl Dispatcher {
     pub(super) fn follow_control(&mut self) {
         for log in ControlLog::ALL {
             let room = self.control.follower(log).room.clone();
-            self.turn.requests.push(Request::Follow(room));
+            self.turn
+                .requests
+                .push(Request::Log(LogRequest::Follow(room)));
         }
     }
 

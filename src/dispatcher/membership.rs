@@ -8,7 +8,7 @@ mod recovery;
 use super::read_scheduler::LogKey;
 use super::turn::Turn;
 use super::{Dispatcher, Now, ReplyTo};
-use crate::broker::{Refused, Request};
+use crate::broker::{LogRequest, Refused, Request};
 use crate::dispatcher::delivery::room::{Room, RoomState};
 use crate::dispatcher::membership::cursor::{Cursor, Join, LogCheck, Membership, Present};
 use crate::dispatcher::rooms::{Joined, Left, RoomKey};
@@ -61,7 +61,9 @@ impl Dispatcher {
         let joined = self.rooms.join(key, session, member.clone());
         if joined == Joined::First {
             self.personal += usize::from(name.owner().is_some());
-            self.turn.requests.push(Request::Follow(name.clone()));
+            self.turn
+                .requests
+                .push(Request::Log(LogRequest::Follow(name.clone())));
         }
         if let Some(identity) = identity {
             self.set_member_identity(key, session, identity);
@@ -164,7 +166,9 @@ impl Dispatcher {
             self.forget_list(room.state.presence);
             self.turn.log_reads.end_pause(LogKey::Room(key));
             self.turn.list_reads.end_pause(key);
-            self.turn.requests.push(Request::Unfollow(room.name));
+            self.turn
+                .requests
+                .push(Request::Log(LogRequest::Unfollow(room.name)));
         }
     }
 

@@ -5,7 +5,9 @@ mod member_lists;
 
 use super::pending::PendingMembers;
 use super::{Dispatcher, Now, ReplyTo};
-use crate::broker::{Connected, MemberPage, MembersQuery, MembersRequest, Refused, Request};
+use crate::broker::{
+    Connected, MemberPage, MembersQuery, MembersRequest, PresenceRequest, Refused, Request,
+};
 use crate::dispatcher::delivery::room::RoomPresence;
 use crate::dispatcher::membership::cursor::Present;
 use crate::dispatcher::rooms::RoomKey;
@@ -143,14 +145,17 @@ impl Dispatcher {
             connection,
             live,
         };
-        self.turn.requests.push(Request::Connected(connected));
+        self.turn
+            .requests
+            .push(Request::Presence(PresenceRequest::Connected(connected)));
     }
 
     /// Sends the broker the presence changes for the other nodes.
     pub(super) fn announce(&mut self) {
         let requests = &mut self.turn.requests;
-        self.local_presence
-            .announce(|change| requests.push(Request::SetPresence(change)));
+        self.local_presence.announce(|change| {
+            requests.push(Request::Presence(PresenceRequest::SetPresence(change)))
+        });
     }
 
     /// A query for the members of a room. A backend's query goes to the broker also where this node
@@ -217,7 +222,9 @@ impl Dispatcher {
                 let query = query.clone();
                 self.turn
                     .requests
-                    .push(Request::Members(MembersRequest { ticket, query }));
+                    .push(Request::Presence(PresenceRequest::Members(
+                        MembersRequest { ticket, query },
+                    )));
                 continue;
             }
             self.on_member_page(ticket, page.ok_or(Refused::Unavailable));

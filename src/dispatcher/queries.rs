@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::pending::{PendingMembers, PendingRead};
 use super::{Dispatcher, ReplyTo};
 use crate::broker::{
-    ClusterRequest, MembersQuery, MembersRequest, Page, Publication, Range, Read, Refused, Request,
+    ClusterRequest, LogRequest, MembersQuery, MembersRequest, Page, PresenceRequest, Publication,
+    Range, Read, Refused, Request,
 };
 use crate::model::cluster_query::{ClusterQuery, QueryResult};
 use crate::model::epochs::Ends;
@@ -38,12 +39,12 @@ impl Dispatcher {
             reply_to: reply_to.clone(),
             room: room.clone(),
         });
-        self.turn.requests.push(Request::Read(Read {
+        self.turn.requests.push(Request::Log(LogRequest::Read(Read {
             ticket,
             room,
             range: Range::Before(before),
             limit,
-        }));
+        })));
         Ok(())
     }
 
@@ -120,7 +121,9 @@ impl Dispatcher {
         let ticket = self.turn.pending.read_members(pending);
         self.turn
             .requests
-            .push(Request::Members(MembersRequest { ticket, query }));
+            .push(Request::Presence(PresenceRequest::Members(
+                MembersRequest { ticket, query },
+            )));
         Ok(())
     }
 
@@ -134,7 +137,9 @@ impl Dispatcher {
         let ticket = self.turn.pending.cluster_query(reply_to.clone());
         self.turn
             .requests
-            .push(Request::ClusterQuery(ClusterRequest { ticket, query }));
+            .push(Request::Presence(PresenceRequest::ClusterQuery(
+                ClusterRequest { ticket, query },
+            )));
         Ok(())
     }
 

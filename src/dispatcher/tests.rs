@@ -16,7 +16,7 @@ mod reports;
 use std::collections::HashMap;
 
 use super::*;
-use crate::broker::{Page, Publication, PublishKey, Range, Refused};
+use crate::broker::{LogRequest, Page, PresenceRequest, Publication, PublishKey, Range, Refused};
 use crate::model::epochs::Ends;
 use crate::model::id::Epoch;
 use crate::model::id::Ticket;
@@ -81,10 +81,10 @@ impl Bench {
         let is_presence = |request: &Request| {
             matches!(
                 request,
-                Request::SetPresence(_)
-                    | Request::Connected(_)
-                    | Request::Members(_)
-                    | Request::Retire(_)
+                Request::Presence(PresenceRequest::SetPresence(_))
+                    | Request::Presence(PresenceRequest::Connected(_))
+                    | Request::Presence(PresenceRequest::Members(_))
+                    | Request::Presence(PresenceRequest::Retire(_))
             )
         };
         let requests = self.dispatcher.take_requests();
@@ -116,7 +116,7 @@ impl Bench {
         let requests = self.turn([join(session, room)]);
         if requests
             .iter()
-            .any(|request| matches!(request, Request::Follow(_)))
+            .any(|request| matches!(request, Request::Log(LogRequest::Follow(_))))
         {
             let requests = self.turn([following(room)]);
             let ticket = read_ticket(&requests);
@@ -310,7 +310,7 @@ fn page(ticket: Ticket, top: u64, first: u64, messages: Vec<u64>) -> Event {
 
 fn read_ticket(requests: &[Request]) -> Ticket {
     let read = requests.iter().find_map(|request| match request {
-        Request::Read(read) => Some(read.ticket),
+        Request::Log(LogRequest::Read(read)) => Some(read.ticket),
         _ => None,
     });
     read.unwrap_or_else(|| panic!("no read in {requests:?}"))

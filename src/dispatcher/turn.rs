@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::Settings;
 use super::pending::{PendingRead, PendingRequests};
 use super::read_scheduler::{LogKey, ReadScheduler};
-use crate::broker::{Range, Read, Request};
+use crate::broker::{LogRequest, Range, Read, Request};
 use crate::dispatcher::rooms::RoomKey;
 use crate::metrics::Metrics;
 use crate::model::id::{RoomName, SessionId, Ticket};
@@ -125,12 +125,12 @@ impl Turn {
         let ticket = self.pending.read(pending);
         self.log_reads.start();
         let room = room.clone();
-        self.requests.push(Request::Read(Read {
+        self.requests.push(Request::Log(LogRequest::Read(Read {
             ticket,
             room,
             range,
             limit,
-        }));
+        })));
         ticket
     }
 

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use switchboard::broker::{BrokerEvent, ClusterRequest, Connected, Refused, Request};
+use switchboard::broker::{
+    BrokerEvent, ClusterRequest, Connected, PresenceRequest, Refused, Request,
+};
 use switchboard::model::cluster_query::{
     ClusterQuery, Connection, ConnectionPage, QueryResult, RoomCount, RoomKind, RoomPage,
 };
@@ -26,7 +28,12 @@ over_every_broker! {
 
 impl BrokerNode {
     fn try_find(&mut self, query: ClusterQuery) -> Result<QueryResult, Refused> {
-        let asked = self.ask(|ticket| Request::ClusterQuery(ClusterRequest { ticket, query }));
+        let asked = self.ask(|ticket| {
+            Request::Presence(PresenceRequest::ClusterQuery(ClusterRequest {
+                ticket,
+                query,
+            }))
+        });
         self.wait("finding", |event| match event {
             BrokerEvent::QueryResult { ticket, result } if *ticket == asked => Some(result.clone()),
             _ => None,
@@ -70,11 +77,14 @@ impl BrokerNode {
             info: info(shown),
         };
         let user = user(of);
-        assert!(self.broker.send(Request::Connected(Connected {
-            user,
-            connection,
-            live,
-        })));
+        assert!(
+            self.broker
+                .send(Request::Presence(PresenceRequest::Connected(Connected {
+                    user,
+                    connection,
+                    live,
+                })))
+        );
     }
 
     pub fn until_rooms(&mut self, prefix: &str, wanted: &str) {

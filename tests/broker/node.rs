@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use switchboard::broker::memory::Store;
 use switchboard::broker::redis::{RedisSettings, wire};
 use switchboard::broker::{
-    Broker, BrokerEvent, Page, Payload, Publication, Publish, PublishKey, PublishRequest, Range,
-    Read, Refused, Request, Settings, redis,
+    Broker, BrokerEvent, LogRequest, Page, Payload, Publication, Publish, PublishKey,
+    PublishRequest, Range, Read, Refused, Request, Settings, redis,
 };
 use switchboard::metrics::Metrics;
 use switchboard::model::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
@@ -186,7 +186,10 @@ impl BrokerNode {
     }
 
     pub fn follow(&mut self, room: &str) {
-        assert!(self.broker.send(Request::Follow(name(room))));
+        assert!(
+            self.broker
+                .send(Request::Log(LogRequest::Follow(name(room))))
+        );
         self.following(room);
     }
 
@@ -198,7 +201,10 @@ impl BrokerNode {
     }
 
     pub fn unfollow(&self, room: &str) {
-        assert!(self.broker.send(Request::Unfollow(name(room))));
+        assert!(
+            self.broker
+                .send(Request::Log(LogRequest::Unfollow(name(room))))
+        );
     }
 
     /// Publishes a text without waiting for the answer.
@@ -220,7 +226,7 @@ impl BrokerNode {
             key: key.into(),
         });
         self.ask(|ticket| {
-            Request::Publish(PublishRequest {
+            Request::Log(LogRequest::Publish(PublishRequest {
                 ticket,
                 source: None,
                 publish: Publish {
@@ -231,7 +237,7 @@ impl BrokerNode {
                     others: false,
                     publication,
                 },
-            })
+            }))
         })
     }
 
@@ -259,12 +265,12 @@ impl BrokerNode {
 
     pub fn try_read(&mut self, room: &str, range: Range, limit: usize) -> Result<Page, Refused> {
         let asked = self.ask(|ticket| {
-            Request::Read(Read {
+            Request::Log(LogRequest::Read(Read {
                 ticket,
                 room: name(room),
                 range,
                 limit,
-            })
+            }))
         });
         self.wait("page", |event| match event {
             BrokerEvent::Page { ticket, result } if *ticket == asked => Some(result.clone()),

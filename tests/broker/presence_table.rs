@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use switchboard::broker::{
-    BrokerEvent, Change, Info, MemberPage, MembersQuery, MembersRequest, Refused, Request,
-    SetPresence,
+    BrokerEvent, Change, Info, MemberPage, MembersQuery, MembersRequest, PresenceRequest, Refused,
+    Request, SetPresence,
 };
 use switchboard::model::id::UserName;
 
@@ -37,11 +37,17 @@ impl BrokerNode {
             connections,
             info: info(shown),
         };
-        assert!(self.broker.send(Request::SetPresence(here)));
+        assert!(
+            self.broker
+                .send(Request::Presence(PresenceRequest::SetPresence(here)))
+        );
     }
 
     pub fn retire(&self, span: Duration) {
-        assert!(self.broker.send(Request::Retire(span)));
+        assert!(
+            self.broker
+                .send(Request::Presence(PresenceRequest::Retire(span)))
+        );
     }
 
     pub fn try_members(
@@ -56,7 +62,7 @@ impl BrokerNode {
                 after: after.map(user),
                 limit,
             };
-            Request::Members(MembersRequest { ticket, query })
+            Request::Presence(PresenceRequest::Members(MembersRequest { ticket, query }))
         });
         self.wait("page of members", |event| match event {
             BrokerEvent::MemberPage { ticket, result } if *ticket == asked => Some(result.clone()),

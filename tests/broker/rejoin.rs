@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use switchboard::broker::Request;
+use switchboard::broker::{LogRequest, Request};
 use switchboard::dispatcher::{Dispatcher, Event, Now, ReplyTo, Settings};
 use switchboard::model::id::{Epoch, Incarnation, Position, SessionId};
 use switchboard::model::retention::Retention;
@@ -82,7 +82,7 @@ impl World {
     fn turn(&mut self, event: Event) {
         self.dispatcher.turn(Now::read(), [event]);
         for request in self.dispatcher.take_requests() {
-            self.reads += usize::from(matches!(request, Request::Read(_)));
+            self.reads += usize::from(matches!(request, Request::Log(LogRequest::Read(_))));
             assert!(self.node.broker.send(request), "the broker has ended");
         }
     }

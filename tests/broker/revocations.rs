@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use switchboard::broker::redis::{LEASE, RedisSettings};
 use switchboard::broker::{
-    BrokerEvent, Confirm, Publication, Publish, PublishRequest, ReadRevocations, Refused, Request,
-    RevocationRetention, Revoke, StoredRevocations,
+    BrokerEvent, Confirm, LogRequest, Publication, Publish, PublishRequest, ReadRevocations,
+    Refused, Request, RevocationRetention, Revoke, StoredRevocations,
 };
 use switchboard::dispatcher::Now;
 use switchboard::model::id::UserName;
@@ -38,12 +38,12 @@ impl BrokerNode {
         let cutoffs = cutoffs.iter().map(|(name, cutoff)| (user(name), *cutoff));
         let cutoffs = cutoffs.collect();
         let asked = self.ask(|ticket| {
-            Request::Revoke(Revoke {
+            Request::Log(LogRequest::Revoke(Revoke {
                 ticket,
                 cutoffs,
                 confirm,
                 retention: revocation_retention(),
-            })
+            }))
         });
         self.wait("answer to the write", |event| match event {
             BrokerEvent::Revoked { ticket, result } if *ticket == asked => Some(result.clone()),
@@ -66,11 +66,11 @@ impl BrokerNode {
 
     fn read_set(&mut self, is_starting: bool) -> StoredRevocations {
         let asked = self.ask(|ticket| {
-            Request::ReadRevocations(ReadRevocations {
+            Request::Log(LogRequest::ReadRevocations(ReadRevocations {
                 ticket,
                 is_starting,
                 retention: revocation_retention(),
-            })
+            }))
         });
         self.wait("set of revocations", |event| match event {
             BrokerEvent::Revocations { ticket, result } if *ticket == asked => {
@@ -261,7 +261,7 @@ fn revocations_in_the_log_of_a_former_version_are_kept_in_the_set() {
             data: RawValue::from_string(data.into()).expect("JSON").into(),
         });
         let ticket = old.ask(|ticket| {
-            Request::Publish(PublishRequest {
+            Request::Log(LogRequest::Publish(PublishRequest {
                 ticket,
                 source: None,
                 publish: Publish {
@@ -272,7 +272,7 @@ fn revocations_in_the_log_of_a_former_version_are_kept_in_the_set() {
                     others: false,
                     publication,
                 },
-            })
+            }))
         });
         old.answer(ticket).expect("published");
         let node = TestNode::with(|config| {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use switchboard::broker::redis::RedisSettings;
-use switchboard::broker::{Request, SetPresence};
+use switchboard::broker::{PresenceRequest, Request, SetPresence};
 use switchboard::model::id::UserName;
 use switchboard::model::pattern::Pattern;
 use switchboard::model::webhook_event::{
@@ -70,7 +70,8 @@ fn here(node: &BrokerNode, room: &str, user: &str, connections: u32) {
         info: None,
     };
     assert!(
-        node.broker.send(Request::SetPresence(here)),
+        node.broker
+            .send(Request::Presence(PresenceRequest::SetPresence(here))),
         "the broker runs"
     );
 }

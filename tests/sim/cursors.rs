@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use switchboard::broker::{BrokerEvent, Page, Publication, Range, Read, Refused, Request, Sender};
+use switchboard::broker::{
+    BrokerEvent, LogRequest, Page, Publication, Range, Read, Refused, Request, Sender,
+};
 use switchboard::dispatcher::{Dispatcher, Event, Now, ReplyTo, Settings, TICK};
 use switchboard::metrics::Metrics;
 use switchboard::model::epochs::Ends;
@@ -194,7 +196,7 @@ pub fn command_of(session: u64, command: Command) -> Event {
 
 fn reads(requests: Vec<Request>) -> Vec<Read> {
     let read = |request| match request {
-        Request::Read(read) => Some(read),
+        Request::Log(LogRequest::Read(read)) => Some(read),
         _ => None,
     };
     requests.into_iter().filter_map(read).collect()

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde_json::Value;
-use switchboard::broker::{BrokerEvent, Read, Request};
+use switchboard::broker::{BrokerEvent, LogRequest, PresenceRequest, Read, Request};
 use switchboard::dispatcher::Event;
 use switchboard::model::history::Log;
 use switchboard::model::id::{Epoch, Position, SessionId};
@@ -75,12 +75,16 @@ impl Herd {
     fn turn(&mut self, event: Event) {
         for request in self.harness.turn([event]) {
             match request {
-                Request::Follow(room) => self.turn(Event::Broker(BrokerEvent::Following(room))),
-                Request::Read(read) => {
+                Request::Log(LogRequest::Follow(room)) => {
+                    self.turn(Event::Broker(BrokerEvent::Following(room)))
+                }
+                Request::Log(LogRequest::Read(read)) => {
                     self.reads += 1;
                     self.pending.push_back(read);
                 }
-                Request::SetPresence(_) | Request::Connected(_) | Request::Members(_) => {}
+                Request::Presence(PresenceRequest::SetPresence(_))
+                | Request::Presence(PresenceRequest::Connected(_))
+                | Request::Presence(PresenceRequest::Members(_)) => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use switchboard::broker::redis::topics::SubscriptionRequest;
-use switchboard::broker::{BrokerEvent, Publish, Refused, Request};
+use switchboard::broker::{BrokerEvent, LogRequest, PresenceRequest, Publish, Refused, Request};
 use switchboard::dispatcher::Event;
 
 use super::node::{Answer, Input, PUBLISHES, PendingRequest, Push, READS, StoreRequest};
@@ -18,7 +18,7 @@ impl World {
     pub fn ask(&mut self, index: usize, request: Request) {
         self.note(|| format!("node {index} requests {request:?}"));
         match request {
-            Request::Follow(room) => {
+            Request::Log(LogRequest::Follow(room)) => {
                 let node = &mut self.nodes[index];
                 if node.sub.topics.follow(&room) {
                     node.inbox
@@ -26,30 +26,35 @@ impl World {
                     self.wake(index);
                 }
             }
-            Request::Unfollow(room) => {
+            Request::Log(LogRequest::Unfollow(room)) => {
                 let now = self.instant();
                 self.nodes[index].sub.topics.unfollow(&room, now);
             }
-            Request::Publish(publish) => {
+            Request::Log(LogRequest::Publish(publish)) => {
                 self.push_request(index, PUBLISHES, StoreRequest::Publish(Arc::new(publish)))
             }
-            Request::Read(read) => {
+            Request::Log(LogRequest::Read(read)) => {
                 self.oracle.figures.reads += 1;
                 self.push_request(index, READS, StoreRequest::Read(read));
             }
-            Request::SetPresence(presence) => self.set_presence(index, presence),
-            Request::Members(members) => {
+            Request::Presence(PresenceRequest::SetPresence(presence)) => {
+                self.set_presence(index, presence)
+            }
+            Request::Presence(PresenceRequest::Members(members)) => {
                 self.push_request(index, READS, StoreRequest::Members(members))
             }
-            Request::Revoke(revoke) => {
+            Request::Log(LogRequest::Revoke(revoke)) => {
                 self.push_request(index, PUBLISHES, StoreRequest::Revoke(revoke))
             }
-            Request::ReadRevocations(read) => {
+            Request::Log(LogRequest::ReadRevocations(read)) => {
                 self.push_request(index, READS, StoreRequest::ReadRevocations(read));
             }
             // Only backends send these, and the simulation has none.
-            Request::Connected(_) | Request::ClusterQuery(_) => {}
-            Request::Retire(time) => self.retire(index, time.as_millis() as u64),
+            Request::Presence(PresenceRequest::Connected(_))
+            | Request::Presence(PresenceRequest::ClusterQuery(_)) => {}
+            Request::Presence(PresenceRequest::Retire(time)) => {
+                self.retire(index, time.as_millis() as u64)
+            }
         }
     }
 

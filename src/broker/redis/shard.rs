@@ -23,7 +23,9 @@ use super::subscription::{Reports, Subscription, SubscriptionCommand};
 use super::topics::Topics;
 use super::webhook_stream::{self, WebhookStream};
 use super::{Ended, RedisStartError, TICK, reader};
-use crate::broker::{BrokerEvent, Change, PublishRequest, Refused, Request, Settings};
+use crate::broker::{
+    BrokerEvent, Change, LogRequest, PresenceRequest, PublishRequest, Refused, Request, Settings,
+};
 use crate::metrics::Metrics;
 use crate::model::id::{self, RoomName};
 use crate::model::readiness::Readiness;
@@ -123,19 +125,34 @@ impl Shard {
     /// A task of the shard has ended.
     pub fn submit(&mut self, request: Request) -> Result<(), Ended> {
         match request {
-            Request::Publish(request) => self.publish(request),
-            Request::Revoke(revoke) => self.publishes.push(RedisRequest::Revoke(revoke)),
-            Request::ReadRevocations(read) => self.read(RedisRequest::ReadRevocations(read))?,
-            Request::Read(read) => self.read(RedisRequest::Read(read))?,
-            Request::Members(members) => self.read_presence(RedisRequest::Members(members))?,
-            Request::ClusterQuery(query) => {
-                self.read_presence(RedisRequest::ClusterQuery(query))?
+            Request::Log(request) => self.submit_to_logs(request),
+            Request::Presence(request) => self.submit_to_presence(request),
+        }
+    }
+
+    fn submit_to_logs(&mut self, request: LogRequest) -> Result<(), Ended> {
+        match request {
+            LogRequest::Publish(request) => self.publish(request),
+            LogRequest::Revoke(revoke) => self.publishes.push(RedisRequest::Revoke(revoke)),
+            LogRequest::Read(read) => self.read(RedisRequest::Read(read))?,
+            LogRequest::ReadRevocations(read) => self.read(RedisRequest::ReadRevocations(read))?,
+            LogRequest::Follow(room) => self.subscribe(SubscriptionCommand::Follow(room))?,
+            LogRequest::Unfollow(room) => self.subscribe(SubscriptionCommand::Unfollow(room))?,
+        }
+        Ok(())
+    }
+
+    fn submit_to_presence(&mut self, request: PresenceRequest) -> Result<(), Ended> {
+        match request {
+            PresenceRequest::Members(members) => {
+                self.read_presence(RedisRequest::Members(members))?;
             }
-            Request::SetPresence(presence) => self.presence.set_presence(presence),
-            Request::Connected(connected) => self.presence.set_connection(connected),
-            Request::Retire(span) => self.presence.retire(span, Instant::now()),
-            Request::Follow(room) => self.subscribe(SubscriptionCommand::Follow(room))?,
-            Request::Unfollow(room) => self.subscribe(SubscriptionCommand::Unfollow(room))?,
+            PresenceRequest::ClusterQuery(query) => {
+                self.read_presence(RedisRequest::ClusterQuery(query))?;
+            }
+            PresenceRequest::SetPresence(presence) => self.presence.set_presence(presence),
+            PresenceRequest::Connected(connected) => self.presence.set_connection(connected),
+            PresenceRequest::Retire(span) => self.presence.retire(span, Instant::now()),
         }
         Ok(())
     }

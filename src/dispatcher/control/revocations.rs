@@ -7,7 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::broker::{
-    Confirm, ReadRevocations, Refused, Request, RevocationRetention, Revoke, StoredRevocations,
+    Confirm, LogRequest, ReadRevocations, Refused, Request, RevocationRetention, Revoke,
+    StoredRevocations,
 };
 use crate::dispatcher::pending::{PendingPublish, PendingRevocation};
 use crate::dispatcher::{Dispatcher, Now, ReplyTo};
@@ -97,12 +98,14 @@ impl Dispatcher {
         let pending = PendingRevocation::Command { reply_to, command };
         let ticket = self.turn.pending.revocation(pending);
         let retention = self.revocation_retention(now);
-        self.turn.requests.push(Request::Revoke(Revoke {
-            ticket,
-            cutoffs,
-            confirm: None,
-            retention,
-        }));
+        self.turn
+            .requests
+            .push(Request::Log(LogRequest::Revoke(Revoke {
+                ticket,
+                cutoffs,
+                confirm: None,
+                retention,
+            })));
         Ok(())
     }
 
@@ -173,7 +176,9 @@ impl Dispatcher {
                 is_starting,
                 retention,
             };
-            self.turn.requests.push(Request::ReadRevocations(read));
+            self.turn
+                .requests
+                .push(Request::Log(LogRequest::ReadRevocations(read)));
         }
         self.write_back(now);
         self.publish_again(now);
@@ -205,12 +210,14 @@ impl Dispatcher {
             users,
             confirm: confirm.clone(),
         });
-        self.turn.requests.push(Request::Revoke(Revoke {
-            ticket,
-            cutoffs,
-            confirm,
-            retention,
-        }));
+        self.turn
+            .requests
+            .push(Request::Log(LogRequest::Revoke(Revoke {
+                ticket,
+                cutoffs,
+                confirm,
+                retention,
+            })));
     }
 
     /// Handles the reply to a read.

@@ -3,7 +3,9 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::broker::{Change, MemberPage, MembersQuery, MembersRequest, Refused, Request};
+use crate::broker::{
+    Change, MemberPage, MembersQuery, MembersRequest, PresenceRequest, Refused, Request,
+};
 use crate::dispatcher::delivery::room::Room;
 use crate::dispatcher::pending::PendingMembers;
 use crate::dispatcher::turn::Turn;
@@ -50,7 +52,9 @@ impl Room {
         let room = self.name.clone();
         let query = MembersQuery { room, after, limit };
         turn.requests
-            .push(Request::Members(MembersRequest { ticket, query }));
+            .push(Request::Presence(PresenceRequest::Members(
+                MembersRequest { ticket, query },
+            )));
     }
 
     /// Handles the reply to the room's own list read. A reply to an earlier read, or of a former

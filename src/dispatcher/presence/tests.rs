@@ -3,7 +3,10 @@
 
 use super::*;
 use crate::broker::redis::wire::change::decode_info;
-use crate::broker::{Change, Info, Member, MemberPage, MembersQuery, MembersRequest, SetPresence};
+use crate::broker::{
+    Change, Info, LogRequest, Member, MemberPage, MembersQuery, MembersRequest, PresenceRequest,
+    SetPresence,
+};
 use crate::model::id::UserName;
 use crate::model::identity::Identity;
 use crate::model::member::MemberIdentity;
@@ -98,7 +101,7 @@ impl Bench {
     fn announced(&mut self) -> Vec<(String, String, u32)> {
         let mut announced = Vec::new();
         self.presence.retain(|request| {
-            let Request::SetPresence(change) = request else {
+            let Request::Presence(PresenceRequest::SetPresence(change)) = request else {
                 return true;
             };
             let user = change.user.as_ref();
@@ -113,7 +116,7 @@ impl Bench {
     fn list_reads(&mut self) -> Vec<MembersRequest> {
         let mut reads = Vec::new();
         self.presence.retain(|request| match request {
-            Request::Members(members) => {
+            Request::Presence(PresenceRequest::Members(members)) => {
                 reads.push(members.clone());
                 false
             }
@@ -189,7 +192,10 @@ fn presence_survives_a_reconnect_within_the_grace() {
     bench.member(1, "lobby", 0);
     assert_eq!(bench.announced(), [one("lobby", "", 1)]);
     let requests = bench.turn([closed(1)]);
-    assert!(matches!(requests[..], [Request::Unfollow(_)]));
+    assert!(matches!(
+        requests[..],
+        [Request::Log(LogRequest::Unfollow(_))]
+    ));
     bench.pass(4 * SECOND);
     bench.member(2, "lobby", 0);
     bench.pass(6 * SECOND);
@@ -233,7 +239,9 @@ fn presence_info_is_announced_once() {
         bench.turn([identified(1, "ada", Some(info.clone()))]);
     }
     let named = |request: &Request| match request {
-        Request::SetPresence(change) if change.user.is_some() => Some(change.clone()),
+        Request::Presence(PresenceRequest::SetPresence(change)) if change.user.is_some() => {
+            Some(change.clone())
+        }
         _ => None,
     };
     let changes: Vec<SetPresence> = bench.presence.iter().filter_map(named).collect();
@@ -506,7 +514,7 @@ fn drain_retires_presence_after_half_the_drain_and_the_grace() {
     bench.member(1, "lobby", 0);
     bench.turn([Event::Drain(10 * SECOND)]);
     let retired = bench.presence.iter().find_map(|request| match request {
-        Request::Retire(time) => Some(*time),
+        Request::Presence(PresenceRequest::Retire(time)) => Some(*time),
         _ => None,
     });
     assert_eq!(retired, Some(10 * SECOND), "half the drain, and the grace");

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::broker::Request;
+use crate::broker::{PresenceRequest, Request};
 use crate::dispatcher::{Dispatcher, Now, TICK};
 use crate::model::id::SessionId;
 use crate::protocol::Push;
@@ -35,7 +35,9 @@ impl Dispatcher {
         // By then every session is disconnected, and a user who has reconnected to another node
         // within the grace stays present.
         let grace = self.turn.settings.presence.grace;
-        self.turn.requests.push(Request::Retire(time / 2 + grace));
+        self.turn
+            .requests
+            .push(Request::Presence(PresenceRequest::Retire(time / 2 + grace)));
         let total = left.len();
         self.draining = Some(Drain {
             started: now.instant,

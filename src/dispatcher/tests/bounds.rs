@@ -1,6 +1,7 @@
 //! Queues are bounded, and a client that exceeds a bound receives an error.
 
 use super::*;
+use crate::broker::LogRequest;
 
 #[test]
 fn join_is_refused_at_its_deadline_without_the_broker() {
@@ -10,7 +11,7 @@ fn join_is_refused_at_its_deadline_without_the_broker() {
     bench.now.instant += Duration::from_secs(6);
     let requests = bench.turn([Event::Tick]);
     assert!(
-        matches!(&requests[..], [Request::Unfollow(_)]),
+        matches!(&requests[..], [Request::Log(LogRequest::Unfollow(_))]),
         "{requests:?}"
     );
     assert_eq!(bench.received(1)[0]["code"], "unavailable");

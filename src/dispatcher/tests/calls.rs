@@ -1,6 +1,7 @@
 //! API calls of backends.
 
 use super::*;
+use crate::broker::LogRequest;
 
 /// A backend's publish, and the receiver of its result.
 fn backends_publish(room: &str) -> (Event, flume::Receiver<Answer>) {
@@ -19,7 +20,7 @@ fn published(ticket: Ticket, offset: u64) -> Event {
 
 fn publish_ticket(requests: &[Request]) -> Ticket {
     match requests {
-        [Request::Publish(publish)] => publish.ticket,
+        [Request::Log(LogRequest::Publish(publish))] => publish.ticket,
         other => panic!("{other:?}"),
     }
 }
@@ -29,7 +30,7 @@ fn api_call_is_answered_by_the_broker_and_has_its_own_keys() {
     let mut bench = Bench::new();
     let (event, answers) = backends_publish("@ada");
     let requests = bench.turn([event]);
-    let [Request::Publish(publish)] = &requests[..] else {
+    let [Request::Log(LogRequest::Publish(publish))] = &requests[..] else {
         panic!("{requests:?}")
     };
     let publisher = &publish.publish.key.as_ref().unwrap().publisher;

@@ -4,7 +4,7 @@
 use super::identity::{holder, secured};
 use super::*;
 use crate::broker::redis::wire::change::decode_info;
-use crate::broker::{MemberPage, MembersQuery, MembersRequest, Refused};
+use crate::broker::{MemberPage, MembersQuery, MembersRequest, PresenceRequest, Refused};
 use crate::model::cluster_query::{ClusterQuery, QueryResult, RoomCount};
 use crate::model::identity::Identity;
 use crate::protocol::Code;
@@ -12,11 +12,11 @@ use crate::protocol::Code;
 impl Bench {
     /// The connections published since the last call: `+@ada 7 {"n":1}`, `-@ada 7`.
     fn connections(&mut self) -> Vec<String> {
-        let requests = self
-            .presence
-            .extract_if(.., |it| matches!(it, Request::Connected(_)));
+        let requests = self.presence.extract_if(.., |it| {
+            matches!(it, Request::Presence(PresenceRequest::Connected(_)))
+        });
         let text = |request| match request {
-            Request::Connected(it) => {
+            Request::Presence(PresenceRequest::Connected(it)) => {
                 let sign = if it.live { '+' } else { '-' };
                 let shown = it.connection.info.as_ref().map_or("", |info| info.get());
                 let (session, node) = (it.connection.session.session, &it.connection.node);
@@ -85,7 +85,7 @@ fn members_query_of_a_backend_is_answered_by_the_broker() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 0);
     let list_read = |request: &Request| match request {
-        Request::Members(MembersRequest { ticket, .. }) => Some(*ticket),
+        Request::Presence(PresenceRequest::Members(MembersRequest { ticket, .. })) => Some(*ticket),
         _ => None,
     };
     let own = bench
@@ -137,7 +137,7 @@ fn cluster_query_is_sent_to_the_broker_and_its_result_or_error_returned() {
     ] {
         let query = ClusterQuery::Room(name("lobby"));
         let (requests, answers) = bench.call(Command::ClusterQuery(Box::new(query.clone())));
-        let [Request::ClusterQuery(request)] = &requests[..] else {
+        let [Request::Presence(PresenceRequest::ClusterQuery(request))] = &requests[..] else {
             panic!("{requests:?}")
         };
         assert_eq!(request.query, query);

@@ -3,7 +3,7 @@
 
 use super::identity::{holder, identified, secured};
 use super::*;
-use crate::broker::{PublishRequest, Revoke, StoredRevocations};
+use crate::broker::{LogRequest, PublishRequest, Revoke, StoredRevocations};
 use crate::model::control::{ControlAction, ControlCommand, Cutoff};
 use crate::model::epochs::Ends;
 use crate::model::id::UserName;
@@ -32,7 +32,7 @@ fn stored_as(
     awaited: u64,
 ) -> Event {
     let read = requests.iter().find_map(|request| match request {
-        Request::ReadRevocations(read) => Some(read.ticket),
+        Request::Log(LogRequest::ReadRevocations(read)) => Some(read.ticket),
         _ => None,
     });
     let ticket = read.unwrap_or_else(|| panic!("the set is not read in {requests:?}"));
@@ -48,7 +48,7 @@ fn stored_as(
 
 fn writes(requests: Vec<Request>) -> Vec<Revoke> {
     let writes = requests.into_iter().filter_map(|request| match request {
-        Request::Revoke(revoke) => Some(revoke),
+        Request::Log(LogRequest::Revoke(revoke)) => Some(revoke),
         _ => None,
     });
     writes.collect()
@@ -92,7 +92,7 @@ fn log(ticket: Ticket, epoch: u64, publications: Vec<Arc<Publication>>) -> Event
 
 fn publishes(requests: Vec<Request>) -> Vec<PublishRequest> {
     let publishes = requests.into_iter().filter_map(|request| match request {
-        Request::Publish(publish) => Some(publish),
+        Request::Log(LogRequest::Publish(publish)) => Some(publish),
         _ => None,
     });
     publishes.collect()
@@ -107,7 +107,10 @@ impl Bench {
         let follows = bench.turn([]);
         assert!(matches!(
             &follows[..],
-            [Request::Follow(_), Request::Follow(_)]
+            [
+                Request::Log(LogRequest::Follow(_)),
+                Request::Log(LogRequest::Follow(_))
+            ]
         ));
         bench
     }
@@ -322,7 +325,7 @@ impl Bench {
 fn starting_node_waits_until_the_others_have_confirmed() {
     let (mut bench, requests) = starting();
     let is_starting = |requests: &[Request]| {
-        let read = |it: &Request| matches!(it, Request::ReadRevocations(read) if read.is_starting);
+        let read = |it: &Request| matches!(it, Request::Log(LogRequest::ReadRevocations(read)) if read.is_starting);
         requests.iter().any(read)
     };
     assert!(is_starting(&requests));
@@ -515,7 +518,13 @@ fn control_commands_behind_a_hole_are_read_and_applied_in_order() {
     let come = control_publication("ada", ControlAction::Join(name("lobby")), 1);
     let requests = bench.turn([log(ticket, EPOCH, vec![come, leave])]);
     assert!(
-        matches!(&requests[..], [Request::Follow(_), Request::Unfollow(_)]),
+        matches!(
+            &requests[..],
+            [
+                Request::Log(LogRequest::Follow(_)),
+                Request::Log(LogRequest::Unfollow(_))
+            ]
+        ),
         "{requests:?}"
     );
     assert_eq!(bench.received(1)[0]["type"], "removed");
@@ -524,7 +533,7 @@ fn control_commands_behind_a_hole_are_read_and_applied_in_order() {
     let reads = bench.turn([Event::Tick]);
     let reads = reads
         .iter()
-        .filter(|request| matches!(request, Request::Read(read) if read.room.is_the_nodes()));
+        .filter(|request| matches!(request, Request::Log(LogRequest::Read(read)) if read.room.is_the_nodes()));
     assert_eq!(reads.count(), 2);
 }
 

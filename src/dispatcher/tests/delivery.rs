@@ -2,6 +2,7 @@
 //! other.
 
 use super::*;
+use crate::broker::LogRequest;
 
 #[test]
 fn publication_is_encoded_once_and_shared_by_every_outbox() {
@@ -22,7 +23,7 @@ fn topic_is_followed_from_the_first_local_member_to_the_last() {
     bench.open(2);
     let requests = bench.turn([join(1, "lobby"), join(2, "lobby"), join(1, "lobby")]);
     assert!(
-        matches!(&requests[..], [Request::Follow(room)] if *room == name("lobby")),
+        matches!(&requests[..], [Request::Log(LogRequest::Follow(room))] if *room == name("lobby")),
         "{requests:?}"
     );
     assert!(
@@ -36,12 +37,12 @@ fn topic_is_followed_from_the_first_local_member_to_the_last() {
     };
     let requests = bench.turn([closed]);
     assert!(
-        matches!(&requests[..], [Request::Unfollow(_)]),
+        matches!(&requests[..], [Request::Log(LogRequest::Unfollow(_))]),
         "{requests:?}"
     );
     assert!(matches!(
         &bench.turn([join(1, "lobby")])[..],
-        [Request::Follow(_)]
+        [Request::Log(LogRequest::Follow(_))]
     ));
 }
 
@@ -170,7 +171,7 @@ fn slow_reader_does_not_set_the_range_of_the_shared_read() {
     };
     bench.turn([Event::Broker(page)]);
     let requests = bench.turn([rejoin(3, "lobby", EPOCH, 400)]);
-    let Some(Request::Read(read)) = requests.first() else {
+    let Some(Request::Log(LogRequest::Read(read))) = requests.first() else {
         panic!("{requests:?}")
     };
     let Range::After(from) = read.range else {

@@ -2,6 +2,7 @@
 
 use super::control::stored;
 use super::*;
+use crate::broker::LogRequest;
 use crate::model::identity::{Grants, Times};
 use crate::model::pattern::Pattern;
 use crate::model::rights::{Policy, Rule};
@@ -82,7 +83,9 @@ fn authentication_joins_the_personal_room_and_returns_its_position() {
     let ada = holder("ada", "*", bench.expires_in(60));
     bench.open(1);
     let requests = bench.turn([identified(1, ada.clone())]);
-    assert!(matches!(&requests[..], [Request::Follow(room)] if room.as_str() == "@ada"));
+    assert!(
+        matches!(&requests[..], [Request::Log(LogRequest::Follow(room))] if room.as_str() == "@ada")
+    );
     assert!(
         bench.received(1).is_empty(),
         "the position of the room is unknown"
@@ -202,7 +205,7 @@ fn personal_room_is_joined_and_read_by_its_user_alone_and_published_to_by_right(
         assert_eq!(bench.received(1)[0]["code"], "forbidden");
     }
     let requests = bench.turn([publish(2, "@ada")]);
-    let [Request::Publish(publish)] = &requests[..] else {
+    let [Request::Log(LogRequest::Publish(publish))] = &requests[..] else {
         panic!("{requests:?}")
     };
     assert_eq!(
@@ -241,7 +244,9 @@ fn newer_token_replaces_the_rights_and_ends_forbidden_memberships() {
     bench.received(1);
     let second = holder("ada", "b.*", bench.expires_in(120));
     let requests = bench.turn([identified(1, second)]);
-    assert!(matches!(&requests[..], [Request::Unfollow(room)] if room.as_str() == "a.1"));
+    assert!(
+        matches!(&requests[..], [Request::Log(LogRequest::Unfollow(room))] if room.as_str() == "a.1")
+    );
     let received = bench.received(1);
     assert_eq!(
         (&received[0]["id"], &received[0]["expires"]),

@@ -2,6 +2,7 @@
 //! both.
 
 use super::*;
+use crate::broker::LogRequest;
 
 #[test]
 fn hole_is_closed_by_one_read_before_newer_messages() {
@@ -24,7 +25,7 @@ fn resubscription_reads_missed_messages_and_keeps_the_members() {
     let mut bench = Bench::new();
     bench.member(1, "lobby", 10);
     let requests = bench.turn([following("lobby")]);
-    let Request::Read(read) = &requests[0] else {
+    let Request::Log(LogRequest::Read(read)) = &requests[0] else {
         panic!("{requests:?}")
     };
     let delivered = Position {
@@ -135,7 +136,7 @@ fn resubscription_of_many_rooms_bounds_its_reads() {
     assert_eq!(requests.len(), turn::READS);
     let mut answered = 0;
     while let Some(request) = requests.pop() {
-        let Request::Read(read) = request else {
+        let Request::Log(LogRequest::Read(read)) = request else {
             panic!("{request:?}")
         };
         answered += 1;
@@ -164,7 +165,7 @@ fn messages_ahead_of_holes_are_bounded_in_bytes_and_read_later() {
     let position = bench.dispatcher.position(&name("lobby")).unwrap();
     assert!((101..1000).contains(&position.offset), "{position:?}");
     assert!(bench.dispatcher.turn.ahead_used < held);
-    let Some(Request::Read(read)) = requests.first() else {
+    let Some(Request::Log(LogRequest::Read(read))) = requests.first() else {
         panic!("{requests:?}")
     };
     assert_eq!(read.range, Range::After(position));
@@ -243,7 +244,7 @@ fn positions_in_an_ended_epoch_recover_up_to_its_end_with_one_gap() {
     let mut bench = bench_after_end();
     (2..=6).for_each(|session| bench.open(session));
     let requests = bench.turn([rejoin(2, "lobby", EPOCH, 7)]);
-    let Request::Read(read) = &requests[0] else {
+    let Request::Log(LogRequest::Read(read)) = &requests[0] else {
         panic!("{requests:?}")
     };
     let since = Position {
@@ -291,7 +292,7 @@ fn epoch_that_ends_while_members_are_behind_is_sent_to_its_end_first() {
     // The page that was read for it is from before the end; it is read again.
     let requests = bench.turn([page(seek, 10, 1, vec![6, 7, 8, 9, 10])]);
     let reads = requests.iter().filter_map(|request| match request {
-        Request::Read(read) => Some((read.ticket, read.range)),
+        Request::Log(LogRequest::Read(read)) => Some((read.ticket, read.range)),
         _ => None,
     });
     let mut reads: Vec<_> = reads.collect();
@@ -303,7 +304,7 @@ fn epoch_that_ends_while_members_are_behind_is_sent_to_its_end_first() {
             };
             let requests = bench.turn([page_after_end(ticket, 10, 12, messages)]);
             reads.extend(requests.iter().filter_map(|request| match request {
-                Request::Read(read) => Some((read.ticket, read.range)),
+                Request::Log(LogRequest::Read(read)) => Some((read.ticket, read.range)),
                 _ => None,
             }));
         }
@@ -337,7 +338,7 @@ fn recent_messages_expire_with_the_log() {
     bench.now.instant += Duration::from_secs(2);
     let requests = bench.turn([history()]);
     assert!(
-        matches!(&requests[0], Request::Read(read) if read.range == Range::Before(None)),
+        matches!(&requests[0], Request::Log(LogRequest::Read(read)) if read.range == Range::Before(None)),
         "the log is read: {requests:?}"
     );
     bench.open(3);
@@ -360,7 +361,10 @@ fn recent_messages_that_were_read_expire_with_their_page() {
     bench.now.instant += Duration::from_secs(2);
     bench.open(4);
     let requests = bench.turn([rejoin(4, "lobby", EPOCH, 9)]);
-    assert!(matches!(requests[..], [Request::Read(_)]), "{requests:?}");
+    assert!(
+        matches!(requests[..], [Request::Log(LogRequest::Read(_))]),
+        "{requests:?}"
+    );
 }
 
 fn newer(ticket: Ticket) -> Event {
@@ -400,7 +404,10 @@ fn room_with_a_newer_format_is_read_again_once_a_second() {
     // Ends between two reads.
     let ticks = 2750 / TICK.as_millis() as u64;
     for tick in 0..ticks {
-        if requests.iter().any(|it| matches!(it, Request::Read(_))) {
+        if requests
+            .iter()
+            .any(|it| matches!(it, Request::Log(LogRequest::Read(_))))
+        {
             reads += 1;
             let ticket = read_ticket(&requests);
             requests = bench.turn([newer(ticket), message("lobby", 20 + tick, "later")]);
@@ -533,5 +540,8 @@ fn recent_messages_that_closed_a_hole_expire_when_the_page_says() {
     bench.now.instant += Duration::from_secs(2);
     bench.open(3);
     let requests = bench.turn([rejoin(3, "lobby", EPOCH, 10)]);
-    assert!(matches!(requests[..], [Request::Read(_)]), "{requests:?}");
+    assert!(
+        matches!(requests[..], [Request::Log(LogRequest::Read(_))]),
+        "{requests:?}"
+    );
 }

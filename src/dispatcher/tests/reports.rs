@@ -1,6 +1,7 @@
 //! The node's report, and the measured delivery times.
 
 use super::*;
+use crate::broker::LogRequest;
 
 #[test]
 fn report_is_published_once_and_its_result_is_ignored() {
@@ -8,7 +9,7 @@ fn report_is_published_once_and_its_result_is_ignored() {
         let mut bench = Bench::new();
         bench.member(1, "$nodes", 0);
         let requests = bench.turn([Event::Report(publication("well"))]);
-        let [Request::Publish(publish)] = &requests[..] else {
+        let [Request::Log(LogRequest::Publish(publish))] = &requests[..] else {
             panic!("{requests:?}");
         };
         assert_eq!(publish.publish.room.as_str(), "$nodes");
