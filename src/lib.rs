@@ -25,9 +25,9 @@
 //! - [`Hooks`] refuse connections, joins and publishes of clients by rules of the program.
 //! - A [`Subscription`] delivers the messages of a room, as a client receives them.
 //!
-//! [docs/embedding.md](https://crates.io/crates/switchboard) is the guide, and `examples/` has a
-//! program for each runtime. The protocol of clients, the HTTP API and the operation of nodes are
-//! the same as with the program `switchboard`, and described in `docs/`.
+//! `docs/embedding.md` is the guide, and `examples/` has a program for each runtime. The protocol of
+//! clients, the HTTP API and the operation of nodes are those of the program `switchboard`, and
+//! `docs/` describes them.
 //!
 //! # Runtimes
 //!
