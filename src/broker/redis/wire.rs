@@ -20,8 +20,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::broker::{Change, Payload, Publication, Sender};
@@ -84,10 +84,18 @@ struct BodyJson<'a> {
     x: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     e: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     d: Option<&'a RawValue>,
     #[serde(default)]
     b: Option<usize>,
+}
+
+/// A null is data like any other value.
+fn present<'de: 'a, 'a, D>(json: D) -> Result<Option<&'a RawValue>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    <&RawValue>::deserialize(json).map(Some)
 }
 
 /// The lowest format that can express a publication.
@@ -326,7 +334,7 @@ mod tests {
         let body = encode_body(&sent, Format::SECOND);
         assert!(body.ends_with(b",\"b\":3}\x00}\xff"));
         let read = decode_body(&body, Format::SECOND).unwrap();
-        assert!(matches!(read.data, Payload::Binary(bytes) if bytes == &b"\x00}\xff"[..]));
+        assert!(matches!(read.data, Payload::Binary(bytes) if bytes[..] == *b"\x00}\xff"));
         for cut in [
             &body[..body.len() - 1],
             b"2{\"t\":1,\"b\":0}x",
@@ -428,7 +436,9 @@ mod tests {
     }
 
     #[test]
-    fn members_of_a_later_node_are_ignored() {
+    fn null_is_data_and_members_of_a_later_node_are_ignored() {
+        let null = decode_body(br#"1{"t":1,"d":null}"#, Format::FIRST).unwrap();
+        assert_eq!(null.data.json(), Some("null"));
         let read = decode_body(br#"1{"t":1,"new":[1,{"a":2}],"d":true}"#, Format::FIRST).unwrap();
         assert_eq!(read.data.json(), Some("true"));
     }
