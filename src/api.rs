@@ -19,13 +19,16 @@ use bytes::Bytes;
 use crate::dispatcher::ReplySink;
 use crate::protocol::{Command, CommandError, Reply, json};
 
-pub use answer::{PendingAnswers, refused, status};
+pub use answer::PendingAnswers;
+
+pub(crate) use answer::refused;
 pub use decode::ApiRequest;
-pub use gate::{Gate, check_type};
-pub use routes::{ROUTES, Route, RouteMatch, find};
+pub use gate::Gate;
+pub(crate) use gate::check_type;
+pub use routes::{RouteMatch, find};
 
 /// The path of the node's metrics, in the text format of Prometheus.
-pub const METRICS_PATH: &str = "/metrics";
+pub(crate) const METRICS_PATH: &str = "/metrics";
 
 /// The most commands of one call, which bounds the memory that a call may take.
 pub const COMMANDS_PER_CALL: usize = 100;
@@ -55,11 +58,11 @@ impl Call {
 }
 
 /// The answer to one command: a JSON object, or an error.
-pub type Answer = Result<Bytes, CommandError>;
+pub(crate) type Answer = Result<Bytes, CommandError>;
 
 /// Receives the answer to one command of a call.
 #[derive(Debug)]
-pub struct ApiCaller {
+pub(crate) struct ApiCaller {
     /// The index of the command in its call.
     index: usize,
     answers: flume::Sender<(usize, Answer)>,
@@ -68,7 +71,7 @@ pub struct ApiCaller {
 impl ApiCaller {
     /// For one command of a call; the other end of `answers` must hold as many as the call has
     /// commands.
-    pub fn new(index: usize, answers: flume::Sender<(usize, Answer)>) -> Self {
+    pub(crate) fn new(index: usize, answers: flume::Sender<(usize, Answer)>) -> Self {
         Self { index, answers }
     }
 }

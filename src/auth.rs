@@ -14,10 +14,10 @@ use crate::protocol::{Code, CommandError};
 
 use claims::ClaimRequirements;
 pub use hooks::{ConnectAttempt, Hooks, JoinAttempt, PublishAttempt, Reason};
-pub use jwt::{KeyError, KeyProblem, SignError};
+pub use jwt::{KeyError, SignError};
 
 /// The longest token, in bytes. One with a hundred patterns of rooms has half of it.
-pub const TOKEN_BYTES: usize = 4096;
+pub(crate) const TOKEN_BYTES: usize = 4096;
 
 /// How clients of this node authenticate.
 #[derive(Debug)]

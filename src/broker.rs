@@ -30,8 +30,9 @@ pub use presence::{ClusterRequest, Connected, MembersRequest, PresenceRequest, S
 use crate::model::cluster_query::QueryResult;
 use crate::model::id::{Epoch, Incarnation, Position, RoomName, Ticket, UserName};
 pub use crate::model::member::{Change, Info, Member, MemberPage, MembersQuery};
+pub(crate) use crate::model::publication::KEY_TTL;
 pub use crate::model::publication::{
-    KEY_TTL, Page, Payload, Publication, Publish, PublishKey, Publisher, Range, Refused, Sender,
+    Page, Payload, Publication, Publish, PublishKey, Publisher, Range, Refused, Sender,
 };
 use crate::model::retention::Retention;
 use crate::model::webhook_event::WebhookSubscription;
@@ -122,7 +123,7 @@ pub struct Settings {
 }
 
 /// How long a room's epoch and offset outlive its last use.
-pub const META_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const META_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The dispatcher's end of the queue to a broker.
 #[derive(Clone, Debug)]

@@ -29,11 +29,11 @@ use crate::model::retention::RetentionRule;
 use crate::model::rights;
 
 pub use command_line::Invocation;
-pub use identity::{SECRET_BYTES, SecretFile, TokenKey};
-pub use redis_url::{RedisUrl, RedisUrlError};
+pub use identity::{SecretFile, TokenKey};
+pub use redis_url::RedisUrl;
 pub use token::TokenRequest;
 pub use values::{ConfigError, Problem};
-pub use webhook_url::{WebhookUrl, WebhookUrlError};
+pub use webhook_url::WebhookUrl;
 
 use api_keys::ApiKeyFile;
 use arity::{many, maybe, one, one_or_empty};
@@ -309,10 +309,10 @@ options! {
 }
 
 /// How many seconds' worth of commands a session may send at once.
-pub const COMMAND_BURST: u64 = 2;
+pub(crate) const COMMAND_BURST: u64 = 2;
 
 /// How many seconds' worth of bytes a session may send at once.
-pub const BYTE_BURST: u64 = 4;
+pub(crate) const BYTE_BURST: u64 = 4;
 
 /// How many messages a room may keep.
 fn log_size() -> ValueParser<usize> {

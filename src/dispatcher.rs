@@ -45,7 +45,7 @@ use crate::runtime;
 use control::Control;
 use delivery::room::RoomState;
 pub use event::{Event, Now, ReplySink, ReplyTo, TICK};
-pub use inbox::{Inbox, inbox};
+pub(crate) use inbox::{Inbox, inbox};
 use membership::cursor::Membership;
 use session::Session;
 use session::drain::Drain;
@@ -148,7 +148,7 @@ pub struct Dispatcher {
 
 /// Runs the dispatcher until the drain is complete, the inbox is closed, or the broker has ended.
 /// The node is not ready until it has read the revoked tokens.
-pub async fn run(
+pub(crate) async fn run(
     mut dispatcher: Dispatcher,
     mut inbox: Inbox,
     broker: Broker,

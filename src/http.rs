@@ -14,14 +14,15 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 
 pub use ::http::{Method, StatusCode, Version};
-pub use answer::{CONTINUE, Refusal, Response};
+pub(crate) use answer::CONTINUE;
+pub use answer::{Refusal, Response};
 pub use head::{HeadReader, ParsedHead, parse_head};
 pub(crate) use target::Authority;
 
 /// The path that answers as long as the process lives.
-pub const LIVE_PATH: &str = "/healthz";
+pub(crate) const LIVE_PATH: &str = "/healthz";
 /// The path by which a load balancer checks whether this node accepts clients.
-pub const READY_PATH: &str = "/readyz";
+pub(crate) const READY_PATH: &str = "/readyz";
 
 /// The limits of a request; one above them is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,15 +26,16 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 /// How many bytes may wait for a slow stdout: some ten thousand lines, seconds of a busy log. As
 /// many again may be in the batch that is being written.
-pub const WAITING_LIMIT: usize = 4 << 20;
+pub(crate) const WAITING_LIMIT: usize = 4 << 20;
 
 /// How long dropping a [`Logger`] waits at most for the last lines.
-pub const LAST_LINES: Duration = Duration::from_secs(1);
+pub(crate) const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The log while it is open. When it is dropped, lines logged before are on stdout, unless that
 /// takes longer than [`LAST_LINES`]; later ones are discarded.
 #[derive(Debug)]
-pub struct Logger {
+pub(crate) struct Logger {
+    #[cfg(test)]
     queue: Arc<LineQueue>,
     /// What file descriptor 1 is after the end: the pipe then has no writer, so it ends.
     null: File,
@@ -73,7 +74,7 @@ struct Stdout(File);
 ///
 /// # Panics
 /// When a logger has been started before.
-pub fn start(level: LevelFilter) -> io::Result<Logger> {
+pub(crate) fn start(level: LevelFilter) -> io::Result<Logger> {
     let stdout = Stdout(File::from(io::stdout().as_fd().try_clone_to_owned()?));
     let null = File::options().write(true).open("/dev/null")?;
     let (reader, writer) = io::pipe()?;
@@ -92,6 +93,7 @@ pub fn start(level: LevelFilter) -> io::Result<Logger> {
     rustix::stdio::dup2_stdout(&writer)?;
     femme::with_level(level);
     Ok(Logger {
+        #[cfg(test)]
         queue,
         null,
         printed,
@@ -101,7 +103,7 @@ pub fn start(level: LevelFilter) -> io::Result<Logger> {
 impl Logger {
     /// Ends the log: waits until every line logged so far is written or given up; `false` if that
     /// takes longer than `limit`.
-    pub fn close(&self, limit: Duration) -> bool {
+    pub(crate) fn close(&self, limit: Duration) -> bool {
         // The pipe is always read, so this cannot stall.
         let flushed = io::stdout().flush().is_ok();
         let ended = rustix::stdio::dup2_stdout(&self.null).is_ok();
@@ -110,7 +112,8 @@ impl Logger {
     }
 
     /// How many lines never reached stdout.
-    pub fn dropped(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn dropped(&self) -> u64 {
         self.queue.lock().dropped
     }
 }

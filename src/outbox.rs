@@ -44,7 +44,7 @@ pub struct Outbox(Arc<Shared>);
 pub struct OutboxReader(Arc<Shared>);
 
 /// Maximum number of chunks in one batch.
-pub const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// Chunks taken from an outbox at once, to be written together. One chunk, the usual case at low
 /// rates, needs no allocation.

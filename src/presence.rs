@@ -7,8 +7,8 @@ mod member_list;
 
 use std::time::Duration;
 
-pub use local::LocalPresence;
-pub use member_list::{ListQuery, MemberChange, MemberList, fit};
+pub(crate) use local::LocalPresence;
+pub(crate) use member_list::{ListQuery, MemberChange, MemberList, fit};
 
 use crate::model::id::RoomName;
 use crate::model::pattern::Switches;

@@ -30,8 +30,8 @@ use native::NativeEncoder;
 pub struct RequestId(pub u64);
 
 /// The largest and the default `limit` of a `history` command.
-pub const HISTORY_LIMIT: usize = 100;
-pub const HISTORY_DEFAULT: usize = 50;
+pub(crate) const HISTORY_LIMIT: usize = 100;
+pub(crate) const HISTORY_DEFAULT: usize = 50;
 
 /// A request of a client. The reader verifies credentials; the dispatcher receives the resulting
 /// identity, and commands unchanged.

@@ -43,7 +43,7 @@ use crate::protocol::frame;
 use crate::runtime;
 use crate::transport::limits::{AddressPermit, Addresses, IngressLimits, TooMany};
 use crate::transport::pages::Assets;
-pub use routes::Endpoint;
+pub(crate) use routes::Endpoint;
 
 /// The most bytes of one read, by which a session may exceed its rate; also the size of
 /// tungstenite's buffer during a message. Most messages are shorter; a longer one takes several
@@ -249,13 +249,13 @@ pub async fn serve<S: SharedSocket>(
 }
 
 /// Serves one accepted socket of a full node, and holds the permit meanwhile.
-pub async fn serve_full<S: SharedSocket>(node: Arc<Node>, socket: S, _permit: Arc<()>) {
+pub(crate) async fn serve_full<S: SharedSocket>(node: Arc<Node>, socket: S, _permit: Arc<()>) {
     // The connection is over either way, so its error does not matter.
     let _ = node.guarded(http_phase::serve_full(&node, socket)).await;
 }
 
 /// The result of a handshake.
-pub struct Upgraded {
+pub(crate) struct Upgraded {
     endpoint: Endpoint,
     /// The response to the handshake, not yet written.
     answer: Vec<u8>,

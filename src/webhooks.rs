@@ -60,7 +60,7 @@ const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The settings of a deliverer.
 #[derive(Clone, Debug)]
-pub struct WebhookSettings {
+pub(crate) struct WebhookSettings {
     /// The node's label.
     pub node: String,
     pub url: WebhookUrl,
@@ -79,7 +79,7 @@ pub enum WebhookStartError {
 
 /// The handle of a node's deliverer. Dropping it ends the deliverer at once; another node, or the
 /// next one that starts, delivers the events that it held.
-pub struct Webhooks {
+pub(crate) struct Webhooks {
     stop: flume::Sender<()>,
     ended: flume::Receiver<()>,
 }
@@ -87,14 +87,14 @@ pub struct Webhooks {
 impl Webhooks {
     /// Completes when the deliverer has ended by itself, which happens only after a fault, its own
     /// or the broker's.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         // Nothing is ever sent on this channel: it only disconnects.
         let _ = self.ended.recv_async().await;
     }
 
     /// Delivers the pending events, within [`FLUSH`] and a little, unless the receiver is
     /// unreachable.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         // Errors mean that it has ended already.
         let _ = self.stop.send(());
         let _ = runtime::timeout(FLUSH + BROKER_TIMEOUT, self.ended.recv_async()).await;
@@ -105,7 +105,7 @@ impl Webhooks {
 ///
 /// # Errors
 /// If the authorities cannot be used.
-pub fn start(
+pub(crate) fn start(
     settings: WebhookSettings,
     metrics: Arc<Metrics>,
 ) -> Result<(Webhooks, flume::Receiver<WebhookPoll>), WebhookStartError> {

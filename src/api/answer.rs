@@ -14,7 +14,7 @@ use crate::protocol::{Code, Command, CommandError};
 const RETRY_AFTER: &str = "1";
 
 /// The status of each code.
-pub fn status(code: Code) -> StatusCode {
+pub(crate) fn status(code: Code) -> StatusCode {
     match code {
         Code::BadRequest => StatusCode::BAD_REQUEST,
         Code::Unauthorized | Code::Expired => StatusCode::UNAUTHORIZED,
@@ -28,7 +28,7 @@ pub fn status(code: Code) -> StatusCode {
 }
 
 /// The response to a call that was not executed.
-pub fn refused(error: &CommandError) -> Response {
+pub(crate) fn refused(error: &CommandError) -> Response {
     let response = Response::coded(status(error.code), error.code.as_str(), &error.reason);
     uncached(error.code, response)
 }

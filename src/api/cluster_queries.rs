@@ -9,7 +9,7 @@ use crate::model::cluster_query::{Connection, QueryResult, RoomCount};
 use crate::model::id::{Epoch, Position};
 
 /// A result as one JSON object.
-pub fn encode(result: &QueryResult) -> Bytes {
+pub(super) fn encode(result: &QueryResult) -> Bytes {
     let json = match result {
         QueryResult::Room(count, position) => serde_json::to_vec(&Room {
             at: position.map(At::from),

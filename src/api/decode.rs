@@ -1,9 +1,9 @@
 //! Decodes requests: from path, query and JSON to a [`Call`]. Unknown and duplicate fields and
 //! parameters are errors, so that a misspelt option is never mistaken for a missing one.
 
-pub mod publishes;
-pub mod reads;
-pub mod users;
+pub(super) mod publishes;
+pub(super) mod reads;
+pub(super) mod users;
 
 use std::borrow::Cow;
 

@@ -50,7 +50,7 @@ impl Gate {
 /// # Errors
 /// 415 unless the type is JSON. A page of another origin could send any other type without a
 /// preflight (Fetch standard, section 3.3).
-pub fn check_type(request: &RequestHead) -> Result<(), Refusal> {
+pub(crate) fn check_type(request: &RequestHead) -> Result<(), Refusal> {
     let has_type = match request.method {
         Method::POST => true,
         // No page can send a PUT without a preflight.

@@ -27,7 +27,7 @@ impl Route {
 }
 
 /// Every method and path of the API. A GET route also answers HEAD.
-pub static ROUTES: [Route; 12] = [
+pub(crate) static ROUTES: [Route; 12] = [
     Route {
         method: Method::POST,
         path: "/rooms/{room}/messages",

@@ -8,6 +8,7 @@ mod gate;
 use serde_json::Value;
 
 use super::*;
+use crate::api::routes::ROUTES;
 use crate::http::{Method, Response};
 use crate::model::publication::Publish;
 

@@ -172,7 +172,7 @@ pub(super) struct NewClaims<'a> {
 }
 
 impl<'a> NewClaims<'a> {
-    pub fn new(request: &'a TokenRequest, now: u64) -> Self {
+    pub(super) fn new(request: &'a TokenRequest, now: u64) -> Self {
         let texts = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect();
         let iat = now / 1000;
         Self {

@@ -77,7 +77,10 @@ impl std::fmt::Debug for VerifyingKey {
 
 impl VerifyingKeys {
     /// The secret, if there is one, has no `kid`.
-    pub fn new(secret: Option<&Secret<Vec<u8>>>, files: &[TokenKey]) -> Result<Self, KeyError> {
+    pub(super) fn new(
+        secret: Option<&Secret<Vec<u8>>>,
+        files: &[TokenKey],
+    ) -> Result<Self, KeyError> {
         let mut keys: Vec<VerifyingKey> = Vec::new();
         keys.extend(secret.map(|secret| VerifyingKey {
             kid: None,
@@ -94,7 +97,7 @@ impl VerifyingKeys {
     }
 
     /// The claims of a token with a valid signature, not yet checked.
-    pub fn open(&self, token: &Secret<String>) -> Result<Box<RawValue>, TokenError> {
+    pub(super) fn open(&self, token: &Secret<String>) -> Result<Box<RawValue>, TokenError> {
         let token = token.expose();
         if token.len() > TOKEN_BYTES {
             return Err(TokenError::TooLong);

@@ -9,6 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::auth::jwt::KeyProblem;
 use crate::config::TokenKey;
 use crate::model::id::{RoomName, UserName};
 use crate::model::identity::Action;

@@ -11,7 +11,7 @@ use crate::model::rights::{Policy, Rule};
 use crate::model::secret::Secret;
 
 /// The shortest secret, in bytes: as long as what HS256 makes of it (RFC 7518 section 3.2).
-pub const SECRET_BYTES: usize = 32;
+pub(crate) const SECRET_BYTES: usize = 32;
 
 /// The largest file of keys, in bytes; larger ones are something else.
 const FILE_BYTES: u64 = 1 << 20;

@@ -2,6 +2,7 @@ use std::ffi::OsString;
 use std::io;
 
 use super::*;
+use crate::config::redis_url::RedisUrlError;
 
 /// Parses flags behind `switchboard serve`, variables and the text of `node.toml`.
 fn read(flags: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Invocation, ConfigError> {

@@ -3,7 +3,7 @@
 //! room, and applies each command to its own sessions. Revoked tokens are also kept in a set, see
 //! `revocations`.
 
-pub mod revocations;
+pub(super) mod revocations;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ const AHEAD: usize = 1 << 20;
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 /// The state of the two logs.
-pub struct Control {
+pub(super) struct Control {
     commands: ControlFollower,
     pub(super) revoked: ControlFollower,
     pub(super) revocations: Revocations,
@@ -64,7 +64,7 @@ enum RevocationState {
 
 impl Control {
     /// `token_lifetime`: the longest lifetime that a token may have.
-    pub fn new(now: Instant, token_lifetime: Duration) -> Self {
+    pub(super) fn new(now: Instant, token_lifetime: Duration) -> Self {
         let remembered = (token_lifetime + MARGIN).as_millis() as u64;
         let mut sync = RevocationSync::default();
         sync.compare();
@@ -86,7 +86,7 @@ impl Control {
     }
 
     /// Starts the read of a log, if one is due.
-    pub fn read_if_due(&mut self, turn: &mut Turn, log: ControlLog) {
+    pub(super) fn read_if_due(&mut self, turn: &mut Turn, log: ControlLog) {
         let ControlFollower { follower, room, .. } = self.follower(log);
         follower.read_if_due(turn, LogKey::Control(log), room);
     }

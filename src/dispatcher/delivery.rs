@@ -3,9 +3,9 @@
 //! which save reads, are kept within one memory bound.
 
 mod batch;
-pub mod follower;
-pub mod room;
-pub mod sequencer;
+pub(super) mod follower;
+pub(super) mod room;
+pub(super) mod sequencer;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

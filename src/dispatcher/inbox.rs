@@ -9,7 +9,7 @@ use super::Event;
 use crate::broker::BrokerEvent;
 
 /// The dispatcher's end of both queues.
-pub struct Inbox {
+pub(crate) struct Inbox {
     events: flume::Receiver<Event>,
     broker_events: flume::Receiver<BrokerEvent>,
     /// Which queue is next. It is kept across turns, because a turn can be as short as one event.
@@ -17,7 +17,7 @@ pub struct Inbox {
 }
 
 /// Makes an inbox whose queues each hold `capacity` events. A sender waits while its queue is full.
-pub fn inbox(capacity: usize) -> (flume::Sender<Event>, flume::Sender<BrokerEvent>, Inbox) {
+pub(crate) fn inbox(capacity: usize) -> (flume::Sender<Event>, flume::Sender<BrokerEvent>, Inbox) {
     let (send, events) = flume::bounded(capacity);
     let (send_broker_event, broker_events) = flume::bounded(capacity);
     let inbox = Inbox {
@@ -30,7 +30,7 @@ pub fn inbox(capacity: usize) -> (flume::Sender<Event>, flume::Sender<BrokerEven
 
 impl Inbox {
     /// Waits for the next event. `None` if the broker has ended or all connections have.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub(crate) async fn next(&mut self) -> Option<Event> {
         if let Some(event) = self.try_next() {
             return Some(event);
         }
@@ -41,7 +41,7 @@ impl Inbox {
     }
 
     /// Returns an event that is already queued, alternating while both queues have events.
-    pub fn try_next(&mut self) -> Option<Event> {
+    pub(crate) fn try_next(&mut self) -> Option<Event> {
         let event = || self.events.try_recv().ok();
         let broker_event = || self.broker_events.try_recv().ok().map(Event::Broker);
         let next = if self.is_brokers_turn {

@@ -2,7 +2,7 @@
 //! answered when the position is known, when another command overtakes it, or at its deadline. The
 //! join of a personal room is part of authentication and is always answered as that.
 
-pub mod cursor;
+pub(super) mod cursor;
 mod recovery;
 
 use super::read_scheduler::LogKey;
@@ -206,7 +206,7 @@ impl Room {
     /// Answers a join that another join or a leave of its session overtakes: every join is
     /// answered. A join of its own is refused; one of an authentication is answered without a
     /// position.
-    pub fn supersede(&mut self, turn: &mut Turn, session: SessionId) {
+    pub(super) fn supersede(&mut self, turn: &mut Turn, session: SessionId) {
         let Some(cursor) = self.state.cursors.get_mut(&session) else {
             return;
         };
@@ -232,7 +232,7 @@ impl Room {
     /// Handles a join whose deadline has passed: returns its request id, for the caller to refuse
     /// it. The join of an authentication is answered without a position, which follows
     /// without a request id when it is known.
-    pub fn give_up_join(
+    pub(super) fn give_up_join(
         &mut self,
         turn: &mut Turn,
         session: SessionId,

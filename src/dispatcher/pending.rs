@@ -10,7 +10,7 @@ use crate::model::id::{NumberMap, RoomName, Ticket, UserName};
 
 /// See the head of this file.
 #[derive(Default)]
-pub struct PendingRequests {
+pub(super) struct PendingRequests {
     last_ticket: u64,
     pub publishes: NumberMap<Ticket, PendingPublish>,
     pub reads: NumberMap<Ticket, PendingRead>,
@@ -22,7 +22,7 @@ pub struct PendingRequests {
 }
 
 /// What a publish is for.
-pub enum PendingPublish {
+pub(super) enum PendingPublish {
     Command {
         reply_to: ReplyTo,
         room: RoomName,
@@ -40,7 +40,7 @@ pub enum PendingPublish {
 }
 
 /// What a read of a log is for.
-pub enum PendingRead {
+pub(super) enum PendingRead {
     History {
         reply_to: ReplyTo,
         room: RoomName,
@@ -52,7 +52,7 @@ pub enum PendingRead {
 }
 
 /// What a read of a member list is for.
-pub enum PendingMembers {
+pub(super) enum PendingMembers {
     Query {
         reply_to: ReplyTo,
         query: MembersQuery,
@@ -62,7 +62,7 @@ pub enum PendingMembers {
 }
 
 /// What a read or a write of the set of revocations is for.
-pub enum PendingRevocation {
+pub(super) enum PendingRevocation {
     /// A backend revokes tokens. The command is published when the set has them.
     Command {
         reply_to: ReplyTo,
@@ -75,12 +75,12 @@ pub enum PendingRevocation {
 }
 
 impl PendingRequests {
-    pub fn next_ticket(&mut self) -> Ticket {
+    pub(super) fn next_ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         Ticket(self.last_ticket)
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.publishes.len()
             + self.reads.len()
             + self.member_reads.len()
@@ -88,31 +88,31 @@ impl PendingRequests {
             + self.revocations.len()
     }
 
-    pub fn publish(&mut self, pending: PendingPublish) -> Ticket {
+    pub(super) fn publish(&mut self, pending: PendingPublish) -> Ticket {
         let ticket = self.next_ticket();
         self.publishes.insert(ticket, pending);
         ticket
     }
 
-    pub fn read(&mut self, pending: PendingRead) -> Ticket {
+    pub(super) fn read(&mut self, pending: PendingRead) -> Ticket {
         let ticket = self.next_ticket();
         self.reads.insert(ticket, pending);
         ticket
     }
 
-    pub fn read_members(&mut self, pending: PendingMembers) -> Ticket {
+    pub(super) fn read_members(&mut self, pending: PendingMembers) -> Ticket {
         let ticket = self.next_ticket();
         self.member_reads.insert(ticket, pending);
         ticket
     }
 
-    pub fn cluster_query(&mut self, reply_to: ReplyTo) -> Ticket {
+    pub(super) fn cluster_query(&mut self, reply_to: ReplyTo) -> Ticket {
         let ticket = self.next_ticket();
         self.cluster_queries.insert(ticket, reply_to);
         ticket
     }
 
-    pub fn revocation(&mut self, pending: PendingRevocation) -> Ticket {
+    pub(super) fn revocation(&mut self, pending: PendingRevocation) -> Ticket {
         let ticket = self.next_ticket();
         self.revocations.insert(ticket, pending);
         ticket

@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// A log that the node follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LogKey {
+pub(super) enum LogKey {
     Control(ControlLog),
     Room(RoomKey),
 }
@@ -30,7 +30,7 @@ pub enum LogKey {
 ///                     └─ the next tick, or the end of a pause
 /// ```
 #[derive(Debug)]
-pub struct ReadScheduler<K> {
+pub(super) struct ReadScheduler<K> {
     /// The most reads in flight.
     limit: usize,
     in_flight: usize,
@@ -45,7 +45,7 @@ pub struct ReadScheduler<K> {
 }
 
 impl<K: Copy + Eq + Ord + Hash> ReadScheduler<K> {
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
             in_flight: 0,
@@ -57,21 +57,21 @@ impl<K: Copy + Eq + Ord + Hash> ReadScheduler<K> {
     }
 
     /// Queues a key behind all others, once. A paused key is queued after its pause.
-    pub fn queue(&mut self, key: K) {
+    pub(super) fn queue(&mut self, key: K) {
         if !self.paused.contains_key(&key) && self.queued.insert(key) {
             self.queue.push_back(key);
         }
     }
 
     /// Queues a key before all others, once.
-    pub fn queue_first(&mut self, key: K) {
+    pub(super) fn queue_first(&mut self, key: K) {
         if !self.paused.contains_key(&key) && self.queued.insert(key) {
             self.queue.push_front(key);
         }
     }
 
     /// Takes the key that has waited longest, if another read may start. What it names may be gone.
-    pub fn next(&mut self) -> Option<K> {
+    pub(super) fn next(&mut self) -> Option<K> {
         if self.in_flight >= self.limit {
             return None;
         }
@@ -81,17 +81,17 @@ impl<K: Copy + Eq + Ord + Hash> ReadScheduler<K> {
     }
 
     /// A read was sent.
-    pub fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         self.in_flight += 1;
     }
 
     /// A read was answered.
-    pub fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.in_flight -= 1;
     }
 
     /// The read of this key failed.
-    pub fn retry(&mut self, key: K, why: Refused, now: Instant) {
+    pub(super) fn retry(&mut self, key: K, why: Refused, now: Instant) {
         if why == Refused::Newer {
             self.paused.insert(key, now + PAUSE);
         } else {
@@ -101,7 +101,7 @@ impl<K: Copy + Eq + Ord + Hash> ReadScheduler<K> {
 
     /// Takes the keys that are to be queued again: those whose read failed, and those whose pause is
     /// over.
-    pub fn take_retries(&mut self, now: Instant) -> Vec<K> {
+    pub(super) fn take_retries(&mut self, now: Instant) -> Vec<K> {
         let mut keys: Vec<K> = std::mem::take(&mut self.retry).into_iter().collect();
         self.paused.retain(|key, until| {
             let is_over = *until <= now;
@@ -114,16 +114,16 @@ impl<K: Copy + Eq + Ord + Hash> ReadScheduler<K> {
     }
 
     /// What the key names is gone, and the key may be reused for something that may be read.
-    pub fn end_pause(&mut self, key: K) {
+    pub(super) fn end_pause(&mut self, key: K) {
         self.paused.remove(&key);
     }
 
-    pub fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
     /// Keys that wait for a read.
-    pub fn due(&self) -> usize {
+    pub(super) fn due(&self) -> usize {
         self.queue.len() + self.retry.len() + self.paused.len()
     }
 }

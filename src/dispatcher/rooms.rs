@@ -11,7 +11,7 @@ use crate::model::id::{NumberMap, RoomName, SessionId};
 
 /// A room's index in this structure, valid until the room is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoomKey(u32);
+pub(super) struct RoomKey(u32);
 
 impl RoomKey {
     fn of(place: usize) -> Self {
@@ -31,7 +31,7 @@ fn index(place: usize) -> u32 {
 
 /// The effect of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Joined {
+pub(super) enum Joined {
     /// The room's first local member: its topic must be followed.
     First,
     Another,
@@ -41,7 +41,7 @@ pub enum Joined {
 
 /// The effect of a leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub(super) enum Left {
     /// The room has no local member any more: its topic can be unfollowed.
     Last,
     Others,
@@ -50,7 +50,7 @@ pub enum Left {
 
 /// All rooms of a node. `T` is the node's state of a room, `M` that of a membership.
 #[derive(Debug)]
-pub struct Rooms<T, M> {
+pub(super) struct Rooms<T, M> {
     rooms: Slab<Room<T, M>>,
     names: HashMap<RoomName, RoomKey>,
     /// The memberships of each session; absent if it is in no room. Two fit without an allocation:
@@ -60,7 +60,7 @@ pub struct Rooms<T, M> {
 
 /// A room with at least one local member, or about to have its first.
 #[derive(Debug)]
-pub struct Room<T, M> {
+pub(super) struct Room<T, M> {
     pub key: RoomKey,
     pub name: RoomName,
     pub state: T,
@@ -68,7 +68,7 @@ pub struct Room<T, M> {
 }
 
 #[derive(Debug)]
-pub struct Member<M> {
+pub(super) struct Member<M> {
     pub session: SessionId,
     pub value: M,
 }
@@ -92,16 +92,16 @@ impl<T, M> Default for Rooms<T, M> {
 
 impl<T, M> Rooms<T, M> {
     /// The number of rooms.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.rooms.len()
     }
 
-    pub fn find(&self, name: &RoomName) -> Option<RoomKey> {
+    pub(super) fn find(&self, name: &RoomName) -> Option<RoomKey> {
         self.names.get(name).copied()
     }
 
     /// The room of this name, created with `state` if it is new.
-    pub fn find_or_add(&mut self, name: &RoomName, state: impl FnOnce() -> T) -> RoomKey {
+    pub(super) fn find_or_add(&mut self, name: &RoomName, state: impl FnOnce() -> T) -> RoomKey {
         if let Some(key) = self.find(name) {
             return key;
         }
@@ -118,23 +118,23 @@ impl<T, M> Rooms<T, M> {
         key
     }
 
-    pub fn get(&self, key: RoomKey) -> Option<&Room<T, M>> {
+    pub(super) fn get(&self, key: RoomKey) -> Option<&Room<T, M>> {
         self.rooms.get(key.index())
     }
 
     /// The room of this key, unless it was removed.
-    pub fn get_mut(&mut self, key: RoomKey) -> Option<&mut Room<T, M>> {
+    pub(super) fn get_mut(&mut self, key: RoomKey) -> Option<&mut Room<T, M>> {
         self.rooms.get_mut(key.index())
     }
 
     /// The first room at or after an index, wrapping round, and the index at which to continue.
-    pub fn next_key(&self, from: usize) -> Option<(RoomKey, usize)> {
+    pub(super) fn next_key(&self, from: usize) -> Option<(RoomKey, usize)> {
         let found = (from..self.rooms.capacity()).find(|index| self.rooms.contains(*index));
         let index = found.or_else(|| self.rooms.iter().next().map(|(index, _)| index))?;
         Some((RoomKey::of(index), index + 1))
     }
 
-    pub fn join(&mut self, key: RoomKey, session: SessionId, value: M) -> Joined {
+    pub(super) fn join(&mut self, key: RoomKey, session: SessionId, value: M) -> Joined {
         let places = self.places.entry(session).or_default();
         if places.iter().any(|place| place.room == key) {
             return Joined::Already;
@@ -153,7 +153,7 @@ impl<T, M> Rooms<T, M> {
     }
 
     /// Removes a session from a room and returns the state of its membership.
-    pub fn leave(&mut self, key: RoomKey, session: SessionId) -> (Left, Option<M>) {
+    pub(super) fn leave(&mut self, key: RoomKey, session: SessionId) -> (Left, Option<M>) {
         let Some(places) = self.places.get_mut(&session) else {
             return (Left::NotMember, None);
         };
@@ -170,7 +170,7 @@ impl<T, M> Rooms<T, M> {
 
     /// Removes a room. Rooms are created by the first join and removed after the last leave, so
     /// clients cannot make them pile up.
-    pub fn remove(&mut self, key: RoomKey) -> Option<Room<T, M>> {
+    pub(super) fn remove(&mut self, key: RoomKey) -> Option<Room<T, M>> {
         let room = self.rooms.try_remove(key.index())?;
         debug_assert!(room.members.is_empty());
         self.names.remove(&room.name);
@@ -182,19 +182,19 @@ impl<T, M> Rooms<T, M> {
     }
 
     /// The number of rooms that the session is in.
-    pub fn count_of(&self, session: SessionId) -> usize {
+    pub(super) fn count_of(&self, session: SessionId) -> usize {
         self.places.get(&session).map_or(0, SmallVec::len)
     }
 
     /// Whether the session is a member of the room.
-    pub fn has(&self, key: RoomKey, session: SessionId) -> bool {
+    pub(super) fn has(&self, key: RoomKey, session: SessionId) -> bool {
         self.places
             .get(&session)
             .is_some_and(|places| places.iter().any(|place| place.room == key))
     }
 
     /// The state of a session's membership.
-    pub fn member_mut(&mut self, key: RoomKey, session: SessionId) -> Option<&mut M> {
+    pub(super) fn member_mut(&mut self, key: RoomKey, session: SessionId) -> Option<&mut M> {
         let places = self.places.get(&session)?;
         let place = places.iter().find(|place| place.room == key)?;
         let members = &mut self.rooms.get_mut(key.index())?.members;
@@ -204,7 +204,7 @@ impl<T, M> Rooms<T, M> {
     }
 
     /// The rooms that the session is in.
-    pub fn rooms_of(&self, session: SessionId) -> Vec<RoomKey> {
+    pub(super) fn rooms_of(&self, session: SessionId) -> Vec<RoomKey> {
         let places = self.places.get(&session).into_iter().flatten();
         places.map(|place| place.room).collect()
     }

@@ -1,8 +1,8 @@
 //! Sessions, from opening to the end of their connection: they are pinged, answered and
 //! disconnected, and a connection that does not close in time is aborted.
 
-pub mod drain;
-pub mod heartbeats;
+pub(super) mod drain;
+pub(super) mod heartbeats;
 mod identity;
 
 use std::sync::Arc;

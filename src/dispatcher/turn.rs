@@ -20,20 +20,20 @@ use crate::presence::MemberList;
 
 /// Maximum number of reads in flight for the node's own positions and for members that are behind.
 /// A resubscription of 100,000 rooms then costs Redis a steady stream of reads, not a burst.
-pub const READS: usize = 64;
+pub(super) const READS: usize = 64;
 
 /// Maximum bytes of messages, of all rooms together, that wait for the reads which close the holes
 /// before them. Enough for a usual hole in each of thousands of rooms; what does not fit is
 /// returned by the next read.
-pub const AHEAD_MEMORY: usize = 16 << 20;
+pub(super) const AHEAD_MEMORY: usize = 16 << 20;
 
 /// Maximum number of list reads in flight. Fewer than reads of logs, because no message depends on
 /// a list.
-pub const LIST_READS: usize = 16;
+pub(super) const LIST_READS: usize = 16;
 
 /// The member lists of all rooms: their memory, and the queries that wait for them.
 #[derive(Default)]
-pub struct MemberLists {
+pub(super) struct MemberLists {
     /// Rooms with queries of clients that wait for a read, checked at each tick.
     pub waiting: BTreeSet<RoomKey>,
     /// Rooms whose waiting queries can be answered.
@@ -45,14 +45,14 @@ pub struct MemberLists {
 
 impl MemberLists {
     /// Subtracts the memory of a list.
-    pub fn forget(&mut self, list: &MemberList) {
+    pub(super) fn forget(&mut self, list: &MemberList) {
         self.used -= list.weight();
         self.ahead_used -= list.ahead_weight();
     }
 }
 
 /// See the head of this file.
-pub struct Turn {
+pub(super) struct Turn {
     /// The time of this turn.
     pub now: Instant,
     pub settings: Settings,
@@ -85,7 +85,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    pub fn new(now: Instant, settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(now: Instant, settings: Settings, metrics: Arc<Metrics>) -> Self {
         Self {
             now,
             settings,
@@ -107,7 +107,7 @@ impl Turn {
     }
 
     /// Queues a log for a read. Control logs come before all rooms: a command must not wait for them.
-    pub fn queue_read(&mut self, key: LogKey) {
+    pub(super) fn queue_read(&mut self, key: LogKey) {
         match key {
             LogKey::Control(_) => self.log_reads.queue_first(key),
             LogKey::Room(_) => self.log_reads.queue(key),
@@ -115,7 +115,7 @@ impl Turn {
     }
 
     /// Starts a read of a log for the node itself.
-    pub fn read_log(
+    pub(super) fn read_log(
         &mut self,
         pending: PendingRead,
         room: &RoomName,
@@ -135,23 +135,23 @@ impl Turn {
     }
 
     /// How many more bytes may be kept ahead of holes.
-    pub fn ahead_left(&self) -> usize {
+    pub(super) fn ahead_left(&self) -> usize {
         AHEAD_MEMORY.saturating_sub(self.ahead_used)
     }
 
     /// The most that is offered to an outbox at once, in bytes.
-    pub fn quarter(&self) -> usize {
+    pub(super) fn quarter(&self) -> usize {
         self.settings.outbox_bytes / 4
     }
 
     /// Whether a quarter of an outbox has been encoded: the turn ends, so that the writers can run.
-    pub fn is_enough(&self) -> bool {
+    pub(super) fn is_enough(&self) -> bool {
         self.encoded_bytes >= self.quarter()
     }
 
     /// Offers frames to a session. If its outbox is full, it is disconnected at the turn's end; one
     /// that is gone needs no frames.
-    pub fn send(&mut self, session: SessionId, outbox: &Outbox, frames: Bytes) {
+    pub(super) fn send(&mut self, session: SessionId, outbox: &Outbox, frames: Bytes) {
         if outbox.offer(frames) == Offer::Full {
             self.slow.push(session);
         }

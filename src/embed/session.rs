@@ -35,7 +35,7 @@ impl EmbeddedSession {
     ///
     /// # Errors
     /// The node has ended.
-    pub async fn open(node: Arc<Node>) -> Result<Self, CommandError> {
+    pub(super) async fn open(node: Arc<Node>) -> Result<Self, CommandError> {
         let session = node.next_session();
         // Without a connection there is nothing to hang up.
         let (outbox, reader) = outbox(node.limits.outbox, || ());
@@ -61,7 +61,7 @@ impl EmbeddedSession {
     }
 
     /// Sends a command, whose reply is among what [`poll_next`](Self::poll_next) returns.
-    pub async fn command(&self, command: Command) -> Result<(), CommandError> {
+    pub(super) async fn command(&self, command: Command) -> Result<(), CommandError> {
         let reply_to = ReplyTo::Session {
             session: self.session,
             id: None,
@@ -75,7 +75,7 @@ impl EmbeddedSession {
     }
 
     /// Waits for the next thing that the session receives. `None` after its end.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Received>> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Received>> {
         loop {
             if let Some(received) = self.take() {
                 return Poll::Ready(Some(received));

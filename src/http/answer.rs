@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::StatusCode;
 
 /// The interim answer to `Expect: 100-continue`, sent before the body is read.
-pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 type HeaderFields = Vec<(&'static str, Cow<'static, str>)>;
 

@@ -11,7 +11,7 @@ use crate::metrics::{Figure, MetricKind, Metrics};
 
 /// Values that are shown in addition to the metrics.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     pub runtime: &'static str,
     pub ready: bool,
     /// Since the node started.
@@ -22,7 +22,7 @@ pub struct Facts {
 }
 
 /// The page with all metrics.
-pub fn page(metrics: &Metrics, facts: &Facts) -> Response {
+pub(crate) fn page(metrics: &Metrics, facts: &Facts) -> Response {
     let mut page = Exposition(String::with_capacity(8 * 1024));
     page.about_the_node(facts);
     let mut last = "";

@@ -5,7 +5,7 @@ use std::fs;
 
 /// The process as it is now.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Process {
+pub(crate) struct Process {
     /// Processor time used so far, in seconds, of all threads.
     pub cpu_seconds: f64,
     /// Memory held in RAM, in bytes.
@@ -18,7 +18,7 @@ pub struct Process {
 
 impl Process {
     /// Reads everything, in about as long as an accept takes.
-    pub fn read() -> Option<Self> {
+    pub(crate) fn read() -> Option<Self> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         let boot = fs::read_to_string("/proc/stat").ok()?;
         let ticks = rustix::param::clock_ticks_per_second() as f64;
@@ -34,7 +34,7 @@ impl Process {
 
 /// Memory held in RAM, in bytes: one of the above, read alone in a few microseconds however many
 /// files are open.
-pub fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)

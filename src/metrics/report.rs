@@ -13,7 +13,7 @@ use crate::model::publication::Publication;
 use crate::model::readiness::ReadinessState;
 
 /// The interval between two reports.
-pub const INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The number of reports that the delivery percentile covers: enough for rare slow deliveries, few
 /// enough that the end of a slow period shows soon.
@@ -42,7 +42,7 @@ struct Report<'a> {
 
 /// Creates a node's reports; each covers the time since the previous one.
 #[derive(Debug)]
-pub struct Reporter {
+pub(crate) struct Reporter {
     node: String,
     incarnation: Incarnation,
     started: Instant,
@@ -71,7 +71,12 @@ impl Totals {
 
 impl Reporter {
     /// For a node that starts now.
-    pub fn new(now: Instant, node: &str, incarnation: Incarnation, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        node: &str,
+        incarnation: Incarnation,
+        metrics: &Metrics,
+    ) -> Self {
         Self {
             node: node.into(),
             incarnation,
@@ -82,7 +87,7 @@ impl Reporter {
     }
 
     /// The next report. `unix_ms`: milliseconds since 1970; `resident_bytes`: memory held in RAM.
-    pub fn report(
+    pub(crate) fn report(
         &mut self,
         now: Instant,
         unix_ms: u64,

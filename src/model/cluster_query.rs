@@ -7,8 +7,8 @@ use crate::model::member::Info;
 use crate::model::publication::Sender;
 
 /// The most members, rooms or connections in a page, and the default.
-pub const PAGE_LIMIT: usize = 1000;
-pub const PAGE_DEFAULT: usize = 100;
+pub(crate) const PAGE_LIMIT: usize = 1000;
+pub(crate) const PAGE_DEFAULT: usize = 100;
 
 /// A query. Pages are in the order of names (bytes), after `after`, which itself may be gone.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -33,7 +33,7 @@ const COMMANDS: LogLimits = LogLimits {
 
 /// How much longer than the lifetime of a token its revocation is kept: clocks differ by some
 /// seconds, at both ends.
-pub const MARGIN: Duration = Duration::from_secs(60);
+pub(crate) const MARGIN: Duration = Duration::from_secs(60);
 
 /// One of the logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,11 +12,11 @@ use crate::model::epochs::{Ends, PositionStatus};
 use crate::model::id::{Epoch, Position};
 use crate::model::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
 use crate::model::retention::LogLimits;
-pub use recent::Recent;
+pub(crate) use recent::Recent;
 
 /// Publications at consecutive offsets: `first`, `first + 1`, …
 #[derive(Clone, Debug, Default)]
-pub struct Run {
+pub(crate) struct Run {
     first: u64,
     entries: VecDeque<Arc<Publication>>,
     weight: usize,
@@ -37,7 +37,7 @@ impl Run {
     }
 
     /// The approximate bytes held, by [`Publication::weight`].
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         self.weight
     }
 
@@ -62,22 +62,22 @@ impl Run {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether it has the message with this offset.
-    pub fn covers(&self, offset: u64) -> bool {
+    pub(crate) fn covers(&self, offset: u64) -> bool {
         offset >= self.first && offset - self.first < self.entries.len() as u64
     }
 
     /// The messages after `offset`, ascending, at most `limit`; empty if it does not have the next
     /// one.
-    pub fn after(
+    pub(crate) fn after(
         &self,
         offset: u64,
         limit: usize,
@@ -91,7 +91,7 @@ impl Run {
     }
 
     /// The newest messages below `offset`, ascending, at most `limit`.
-    pub fn before(
+    pub(crate) fn before(
         &self,
         offset: u64,
         limit: usize,

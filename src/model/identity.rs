@@ -9,11 +9,11 @@ use crate::model::pattern::Pattern;
 use crate::model::secret::Secret;
 
 /// The greatest difference of the clocks of issuers and nodes, in milliseconds.
-pub const LEEWAY: u64 = 5_000;
+pub(crate) const LEEWAY: u64 = 5_000;
 
 /// A date of a token (RFC 7519 section 2), which is a number of seconds, perhaps with a fraction,
 /// in milliseconds. The conversion saturates; NaN becomes 0.
-pub fn milliseconds(seconds: f64) -> u64 {
+pub(crate) fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1000.0) as u64
 }
 

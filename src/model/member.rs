@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::model::id::{RoomName, UserName};
 
 /// The longest `info`, in bytes of JSON.
-pub const INFO_BYTES: usize = 512;
+pub(crate) const INFO_BYTES: usize = 512;
 
 /// The public data of a user (a name, an avatar): a JSON object of at most [`INFO_BYTES`].
 pub type Info = Arc<RawValue>;

@@ -197,7 +197,7 @@ impl From<Option<UserName>> for Publisher {
 pub const MAX_OFFSET: u64 = 1 << 53;
 
 /// The longest key of a publication, in bytes.
-pub const KEY_BYTES: usize = 64;
+pub(crate) const KEY_BYTES: usize = 64;
 
 impl PublishKey {
     /// The approximate memory that a remembered key takes, in bytes: it is stored in two places.
@@ -207,7 +207,7 @@ impl PublishKey {
 }
 
 /// How long the key of a publication is remembered.
-pub const KEY_TTL: Duration = Duration::from_secs(300);
+pub(crate) const KEY_TTL: Duration = Duration::from_secs(300);
 
 /// The part of a log to read. Pages are always ascending and without holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

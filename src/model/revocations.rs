@@ -86,7 +86,7 @@ impl Cutoff {
 
 /// The result of [`Revocations::add`].
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Added {
+pub(crate) struct Added {
     /// More is revoked than before.
     pub is_new: bool,
     /// The user whose cutoff was evicted.
@@ -95,7 +95,7 @@ pub struct Added {
 
 /// See the head of this file.
 #[derive(Debug)]
-pub struct Revocations {
+pub(crate) struct Revocations {
     users: HashMap<UserName, Cutoff>,
     /// The same, the oldest first.
     oldest: BTreeSet<(Cutoff, UserName)>,
@@ -107,7 +107,7 @@ pub struct Revocations {
 impl Revocations {
     /// An empty set. Each cutoff is kept for `lifetime` milliseconds, and no more than `most` at
     /// once.
-    pub fn new(lifetime: u64, most: usize) -> Self {
+    pub(crate) fn new(lifetime: u64, most: usize) -> Self {
         Self {
             users: HashMap::new(),
             oldest: BTreeSet::new(),
@@ -118,7 +118,7 @@ impl Revocations {
 
     /// Revokes tokens of a user. Above the bound the oldest cutoff is evicted: the one that would
     /// expire first.
-    pub fn add(&mut self, user: UserName, cutoff: Cutoff, now: u64) -> Added {
+    pub(crate) fn add(&mut self, user: UserName, cutoff: Cutoff, now: u64) -> Added {
         self.tidy(now);
         let former = self.users.get(&user).copied();
         if self.is_over(cutoff, now) || former.is_some_and(|former| former >= cutoff) {
@@ -143,7 +143,7 @@ impl Revocations {
     }
 
     /// Judges a token of a user by its time of issue.
-    pub fn verdict(&self, user: &UserName, issued: Option<u64>, now: u64) -> Verdict {
+    pub(crate) fn verdict(&self, user: &UserName, issued: Option<u64>, now: u64) -> Verdict {
         match self.cutoff(user, now) {
             Some(cutoff) => cutoff.verdict(issued),
             None => Verdict::Valid,
@@ -151,13 +151,13 @@ impl Revocations {
     }
 
     /// The cutoff of a user, if there is one and it has not expired.
-    pub fn cutoff(&self, user: &UserName, now: u64) -> Option<Cutoff> {
+    pub(crate) fn cutoff(&self, user: &UserName, now: u64) -> Option<Cutoff> {
         let cutoff = self.users.get(user).copied();
         cutoff.filter(|cutoff| !self.is_over(*cutoff, now))
     }
 
     /// All that have not expired, the oldest first.
-    pub fn iter(&self, now: u64) -> impl Iterator<Item = (&UserName, Cutoff)> {
+    pub(crate) fn iter(&self, now: u64) -> impl Iterator<Item = (&UserName, Cutoff)> {
         let all = self.oldest.iter().map(|(cutoff, user)| (user, *cutoff));
         all.filter(move |(_, cutoff)| !self.is_over(*cutoff, now))
     }

@@ -13,13 +13,13 @@ pub const BATCH: usize = 100;
 
 /// The most events that are kept for a receiver that does not answer; of more, the oldest are
 /// dropped. In Redis they take about 10 MB: enough for an outage of an hour at 25 events a second.
-pub const LENGTH: usize = 100_000;
+pub(crate) const LENGTH: usize = 100_000;
 
 /// The same for the memory broker.
-pub const MEMORY_LENGTH: usize = 10_000;
+pub(crate) const MEMORY_LENGTH: usize = 10_000;
 
 /// How long an event is kept. Older events about presence would mislead more than help.
-pub const AGE: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// A node that holds events and does not ask for this long is dead or stopped: another one claims
 /// them. A live one polls several times a second. This is longer than most stalls, because a wrong

@@ -26,7 +26,7 @@ type UserKey = (RoomName, Option<UserName>);
 
 /// See the head of this file.
 #[derive(Debug)]
-pub struct LocalPresence {
+pub(crate) struct LocalPresence {
     grace: Duration,
     users: HashMap<UserKey, LocalUser>,
     /// Users in their grace, by its end. The number makes the key unique.
@@ -54,7 +54,7 @@ struct LocalUser {
 
 impl LocalPresence {
     /// `grace`: how long a user without sessions still counts as present; zero: not at all.
-    pub fn new(grace: Duration) -> Self {
+    pub(crate) fn new(grace: Duration) -> Self {
         Self {
             grace,
             users: HashMap::new(),
@@ -65,12 +65,13 @@ impl LocalPresence {
     }
 
     /// How many users are in their grace.
-    pub fn in_grace(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn in_grace(&self) -> usize {
         self.leaving.len()
     }
 
     /// One more session of the user is in the room. The newest `info` replaces older ones.
-    pub fn join(&mut self, room: &RoomName, user: Option<&UserName>, info: Option<&Info>) {
+    pub(crate) fn join(&mut self, room: &RoomName, user: Option<&UserName>, info: Option<&Info>) {
         let key = (room.clone(), user.cloned());
         let local = self.users.entry(key.clone()).or_default();
         local.connections += 1;
@@ -81,7 +82,7 @@ impl LocalPresence {
     }
 
     /// The `info` of a user in the room has changed.
-    pub fn update_info(&mut self, room: &RoomName, user: &UserName, info: Option<&Info>) {
+    pub(crate) fn update_info(&mut self, room: &RoomName, user: &UserName, info: Option<&Info>) {
         let key = (room.clone(), Some(user.clone()));
         if self.users.contains_key(&key) {
             self.set_info(key, info);
@@ -103,13 +104,13 @@ impl LocalPresence {
     }
 
     /// One session of the user has left the room. If it was the last, the grace begins.
-    pub fn leave(&mut self, now: Instant, room: &RoomName, user: Option<&UserName>) {
+    pub(crate) fn leave(&mut self, now: Instant, room: &RoomName, user: Option<&UserName>) {
         self.remove_session(Some(now), room, user);
     }
 
     /// One session of the user has left the room without a grace, because it now counts as another
     /// user.
-    pub fn leave_without_grace(&mut self, room: &RoomName, user: Option<&UserName>) {
+    pub(crate) fn leave_without_grace(&mut self, room: &RoomName, user: Option<&UserName>) {
         self.remove_session(None, room, user);
     }
 
@@ -146,7 +147,7 @@ impl LocalPresence {
     }
 
     /// Ends the graces that are over.
-    pub fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((leaving, _)) = self.leaving.first_key_value()
             && leaving.0 <= now
         {
@@ -168,7 +169,7 @@ impl LocalPresence {
     }
 
     /// Publishes the changes since the last call, each user of a room once.
-    pub fn announce(&mut self, mut publish: impl FnMut(SetPresence)) {
+    pub(crate) fn announce(&mut self, mut publish: impl FnMut(SetPresence)) {
         for key in self.changed.drain(..) {
             let Some(local) = self.users.get_mut(&key) else {
                 continue;

@@ -32,7 +32,7 @@ const OVERHEAD: usize = 128;
 /// A change that the room's members receive. The version is that of the change, or of the list in
 /// which it was found.
 #[derive(Clone, Debug)]
-pub enum MemberChange {
+pub(crate) enum MemberChange {
     Joined {
         user: UserName,
         info: Option<Info>,
@@ -49,7 +49,7 @@ pub enum MemberChange {
 }
 
 impl MemberChange {
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         match self {
             MemberChange::Joined { version, .. }
             | MemberChange::Left { version, .. }
@@ -60,14 +60,14 @@ impl MemberChange {
 
 /// The next read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListQuery {
+pub(crate) struct ListQuery {
     pub after: Option<UserName>,
     pub limit: usize,
 }
 
 /// See the head of this file.
 #[derive(Debug, Default)]
-pub struct MemberList {
+pub(crate) struct MemberList {
     /// The version that the members have; `None` until the first list has been read.
     version: Option<u64>,
     /// The list at `version`; `None` if it has not been read or does not fit.
@@ -162,14 +162,14 @@ impl MemberTable {
 
 impl MemberList {
     /// The topic was (re)subscribed: changes may have been missed.
-    pub fn make_due(&mut self) {
+    pub(crate) fn make_due(&mut self) {
         let want = self.version.map_or(ListRead::List, |_| ListRead::Compare);
         self.want(want);
         self.start_over();
     }
 
     /// Asks for the present counts; a reply in flight will do.
-    pub fn want_counts(&mut self) {
+    pub(crate) fn want_counts(&mut self) {
         if !matches!(self.in_flight, InFlight::Yes(_)) {
             self.want(ListRead::Counts);
         }
@@ -187,28 +187,28 @@ impl MemberList {
     }
 
     /// Whether a read is wanted and none is in flight.
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.want != ListRead::Nothing && self.in_flight == InFlight::No
     }
 
     /// Whether a members query can be answered: the list has been read, or it does not fit.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         self.version.is_some()
     }
 
     /// Whether the list is in memory.
-    pub fn has_list(&self) -> bool {
+    pub(crate) fn has_list(&self) -> bool {
         self.table.is_some()
     }
 
     /// Its memory, in bytes.
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         let pages = self.pages.as_ref().map_or(0, |(_, table)| table.weight);
         pages + self.table.as_ref().map_or(0, |table| table.weight)
     }
 
     /// Returns the next read, which the caller must start.
-    pub fn next_read(&mut self) -> ListQuery {
+    pub(crate) fn next_read(&mut self) -> ListQuery {
         self.in_flight = InFlight::Yes(self.want);
         let last = self
             .pages
@@ -221,7 +221,7 @@ impl MemberList {
     }
 
     /// The read failed. What it was to return is still wanted, except the counts.
-    pub fn failed(&mut self) {
+    pub(crate) fn failed(&mut self) {
         self.in_flight = InFlight::No;
         if self.want == ListRead::Counts {
             self.want = ListRead::Nothing;
@@ -229,13 +229,18 @@ impl MemberList {
     }
 
     /// Bytes of the changes that wait for the list.
-    pub fn ahead_weight(&self) -> usize {
+    pub(crate) fn ahead_weight(&self) -> usize {
         self.ahead.len() * OVERHEAD
     }
 
     /// A user's number of connections has changed. `may_wait`: whether there is memory for changes
     /// that wait for a list.
-    pub fn receive(&mut self, change: Change, may_wait: bool, changes: &mut Vec<MemberChange>) {
+    pub(crate) fn receive(
+        &mut self,
+        change: Change,
+        may_wait: bool,
+        changes: &mut Vec<MemberChange>,
+    ) {
         match self.version {
             Some(version) if self.want != ListRead::List => {
                 if change.from == version {
@@ -288,7 +293,12 @@ impl MemberList {
 
     /// Handles the reply to a read, and adds the changes for the members in order. `memory`: how
     /// many more bytes the list may occupy.
-    pub fn on_page(&mut self, page: MemberPage, memory: usize, changes: &mut Vec<MemberChange>) {
+    pub(crate) fn on_page(
+        &mut self,
+        page: MemberPage,
+        memory: usize,
+        changes: &mut Vec<MemberChange>,
+    ) {
         let in_flight = std::mem::take(&mut self.in_flight);
         self.anonymous = page.anonymous;
         let InFlight::Yes(want) = in_flight else {
@@ -361,7 +371,7 @@ impl MemberList {
     }
 
     /// Drops the list, because it no longer fits into the node's memory.
-    pub fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         let is_mixed = self.version.is_some_and(|version| version < self.last_page);
         if self.table.take().is_some() && is_mixed {
             // Without the list the node cannot decide which of the next changes its members already
@@ -375,7 +385,12 @@ impl MemberList {
 
     /// A page of the list, if the list is in memory: the members after `after`, at most `limit`,
     /// and at most `bytes` of them, but at least one.
-    pub fn page(&self, after: Option<&UserName>, limit: usize, bytes: usize) -> Option<MemberPage> {
+    pub(crate) fn page(
+        &self,
+        after: Option<&UserName>,
+        limit: usize,
+        bytes: usize,
+    ) -> Option<MemberPage> {
         let (version, table) = (self.version?, self.table.as_ref()?);
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = table
@@ -402,7 +417,7 @@ impl MemberList {
 }
 
 /// Removes the members that do not fit into so many bytes; one always stays.
-pub fn fit(page: &mut MemberPage, bytes: usize) {
+pub(crate) fn fit(page: &mut MemberPage, bytes: usize) {
     let mut used = 0;
     let fits = |member: &&Member| {
         let info = member.info.as_ref().map_or(0, |info| info.get().len());

@@ -16,7 +16,7 @@ pub enum FramePayload<'a> {
 /// Decodes what one client sends. Each connection has its own, so it may keep state from one
 /// payload to the next: a partial command, the name of the connection in signatures. It lives as
 /// long as the connection, which is idle most of the time, so large state belongs into a box.
-pub trait Decoder: Send + 'static {
+pub(crate) trait Decoder: Send + 'static {
     /// The protocol that it decodes, whose encoder answers.
     const PROTOCOL: Protocol;
 
@@ -36,7 +36,7 @@ pub trait Decoder: Send + 'static {
 
 /// What was decoded from the payloads of one read.
 #[derive(Debug, Default)]
-pub struct Decoded {
+pub(crate) struct Decoded {
     /// In the order in which the client sent them.
     pub requests: Vec<DecodedRequest>,
     /// Whole frames for the client, which need no dispatcher. They are sent before any reply to the

@@ -3,7 +3,7 @@
 
 /// Whether arrays and objects are nested more than `most` deep. The text need not be
 /// JSON.
-pub fn is_deeper(text: &str, most: usize) -> bool {
+pub(crate) fn is_deeper(text: &str, most: usize) -> bool {
     let opening = |byte: &u8| matches!(byte, b'[' | b'{');
     // Nearly every text has fewer brackets than that in all, and counting them is quick.
     text.as_bytes().iter().filter(|byte| opening(byte)).count() > most && depth(text) > most

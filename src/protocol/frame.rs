@@ -15,15 +15,15 @@ const PING: u8 = 0x9;
 const USUAL_HEADER: usize = 4;
 
 /// A ping without a payload; every session may be offered the same bytes.
-pub const EMPTY_PING: Bytes = Bytes::from_static(&[FIN | PING, 0]);
+pub(crate) const EMPTY_PING: Bytes = Bytes::from_static(&[FIN | PING, 0]);
 
 /// Appends one text frame whose payload is what `payload` writes.
-pub fn text(frames: &mut BytesMut, payload: impl FnOnce(&mut BytesMut)) {
+pub(crate) fn text(frames: &mut BytesMut, payload: impl FnOnce(&mut BytesMut)) {
     append(frames, TEXT, payload);
 }
 
 /// A close frame with the code and the reason of `disconnect`.
-pub fn close(disconnect: Disconnect) -> Bytes {
+pub(crate) fn close(disconnect: Disconnect) -> Bytes {
     let mut frame = BytesMut::with_capacity(128);
     append(&mut frame, CLOSE, |out| {
         out.put_u16(disconnect.code());

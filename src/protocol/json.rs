@@ -12,7 +12,7 @@ use crate::model::publication::{Payload, Publication};
 use crate::protocol::Reply;
 
 /// The fields of a reply as one JSON object.
-pub fn object(reply: &Reply<'_>) -> Bytes {
+pub(crate) fn object(reply: &Reply<'_>) -> Bytes {
     // Writing plain structs to memory cannot fail: there is no map whose keys are not strings.
     serde_json::to_vec(&ReplyFields::of(reply))
         .unwrap_or_default()

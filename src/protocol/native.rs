@@ -7,5 +7,7 @@ mod encode;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{NativeDecoder, decode};
+pub use decode::decode;
+
+pub(crate) use decode::NativeDecoder;
 pub use encode::NativeEncoder;

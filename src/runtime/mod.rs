@@ -205,7 +205,7 @@ pub async fn connect(addr: SocketAddr, limit: Duration) -> io::Result<Socket> {
 /// The addresses of a host name or of an IP address (IPv6 also in brackets, as in a URL). The
 /// system's resolver runs on a thread for blocking calls; it has its own timeouts, which can be
 /// long.
-pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let bare = host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
@@ -255,7 +255,7 @@ impl Listener {
 
 /// The class of an error of [`Listener::accept`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AcceptFailure {
+pub(crate) enum AcceptFailure {
     /// The error concerns only this connection, which is closed: accept the next at once.
     Transient,
     /// Descriptors or memory are used up: wait a little, then go on. The connections wait in the
@@ -267,7 +267,7 @@ pub enum AcceptFailure {
 
 /// Classifies an error of [`Listener::accept`] by accept(2), which on Linux also reports the
 /// network errors that befell a connection while it waited in the backlog.
-pub fn accept_failure(error: &io::Error) -> AcceptFailure {
+pub(crate) fn accept_failure(error: &io::Error) -> AcceptFailure {
     match Errno::from_io_error(error) {
         Some(
             Errno::AGAIN

@@ -33,7 +33,7 @@ pub enum TlsError {
 
 /// A connector for servers whose certificates were signed by the authorities in the file, or by the
 /// public ones.
-pub fn connector(authorities: Option<&Path>) -> Result<TlsConnector, TlsError> {
+pub(crate) fn connector(authorities: Option<&Path>) -> Result<TlsConnector, TlsError> {
     let roots = match authorities {
         None => RootCertStore {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
@@ -60,7 +60,7 @@ fn read_authorities(file: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 /// Performs the handshake with the server, whose certificate must be for `host`.
-pub async fn handshake(
+pub(crate) async fn handshake(
     connector: &TlsConnector,
     host: &str,
     socket: Socket,

@@ -36,7 +36,7 @@ const FULL_PERMITS: usize = 64;
 /// The state of the accept loop. It accepts until the server is dropped: neither a bad connection
 /// nor a lack of descriptors ends it. A broken listener ends the node, because a node that accepts
 /// no connections is useless.
-pub struct AcceptLoop {
+pub(super) struct AcceptLoop {
     listener: Listener,
     listener_kind: ListenerKind,
     node: Arc<Node>,
@@ -53,7 +53,7 @@ pub struct AcceptLoop {
 impl AcceptLoop {
     /// `stop` is disconnected when the server is dropped; `failed` is sent to when the listener is
     /// broken.
-    pub fn new(
+    pub(super) fn new(
         listener: Listener,
         listener_kind: ListenerKind,
         node: Arc<Node>,
@@ -73,7 +73,7 @@ impl AcceptLoop {
         }
     }
 
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         loop {
             self.pace().await;
             match self.next().await {

@@ -9,7 +9,7 @@ use crate::runtime;
 use crate::transport::Node;
 
 /// Reports until the dispatcher has ended.
-pub async fn run(node: Arc<Node>, mut reporter: Reporter) {
+pub(super) async fn run(node: Arc<Node>, mut reporter: Reporter) {
     loop {
         runtime::sleep(INTERVAL).await;
         let (now, state) = (Now::read(), node.readiness.state());

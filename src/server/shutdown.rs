@@ -16,12 +16,15 @@ const FAILED: u8 = 70;
 
 /// The signals that stop a node. Call this before the node logs that it listens: from then on a
 /// signal may arrive, and without a handler it ends the process without a drain.
-pub fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin> {
+pub(crate) fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin> {
     runtime::signals(&[Signal::Terminate, Signal::Interrupt])
 }
 
 /// Runs a started node to its end.
-pub async fn run(server: Server, mut signals: impl Stream<Item = Signal> + Unpin) -> ExitCode {
+pub(crate) async fn run(
+    server: Server,
+    mut signals: impl Stream<Item = Signal> + Unpin,
+) -> ExitCode {
     match select(signals.next(), pin!(server.ended())).await {
         Either::Left(_) => {}
         Either::Right(_) => {

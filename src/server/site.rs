@@ -12,7 +12,7 @@ use crate::transport::pages::Assets;
 ///
 /// # Errors
 /// If a file or directory cannot be read.
-pub fn read(directory: &Path) -> io::Result<Assets> {
+pub(super) fn read(directory: &Path) -> io::Result<Assets> {
     let mut files = Vec::new();
     let mut directories = vec![(String::new(), directory.to_owned())];
     while let Some((prefix, directory)) = directories.pop() {

@@ -16,7 +16,7 @@ use crate::runtime;
 use super::{ListenerKind, Node};
 
 /// The endpoint of a request, if this listener serves the API.
-pub fn find<'a>(
+pub(super) fn find<'a>(
     node: &Node,
     listener_kind: ListenerKind,
     request: &'a RequestHead,
@@ -32,7 +32,7 @@ pub fn find<'a>(
 ///
 /// # Errors
 /// As for [`api::Gate::admit`] and [`api::check_type`].
-pub fn admit(
+pub(super) fn admit(
     node: &Node,
     listener_kind: ListenerKind,
     request: &RequestHead,
@@ -52,7 +52,7 @@ pub fn admit(
 }
 
 /// A guard to hold until the response to a call is written: a drain waits for the last one.
-pub fn in_flight(node: &Node, found: &RouteMatch<'_>) -> Option<flume::Sender<()>> {
+pub(super) fn in_flight(node: &Node, found: &RouteMatch<'_>) -> Option<flume::Sender<()>> {
     match found {
         RouteMatch::Route(..) => node.calls.upgrade(),
         _ => None,
@@ -60,7 +60,7 @@ pub fn in_flight(node: &Node, found: &RouteMatch<'_>) -> Option<flume::Sender<()
 }
 
 /// Executes a call. `None` if the request is not for the API.
-pub async fn answer(
+pub(super) async fn answer(
     node: &Node,
     request: &RequestHead,
     found: RouteMatch<'_>,

@@ -42,7 +42,7 @@ const RETRY_AFTER: u32 = 1;
 const ADDRESS_RETRY_AFTER: &str = "5";
 
 /// Answers requests until one upgrades (`Some`) or the connection ends (`None`).
-pub async fn serve<S: SharedSocket>(
+pub(crate) async fn serve<S: SharedSocket>(
     node: &Node,
     socket: S,
     peer: SocketAddr,
@@ -347,7 +347,7 @@ fn health(node: &Node) -> Health {
 
 /// Answers a health check on a full node, so that it is not taken for a dead one, and refuses any
 /// other request.
-pub async fn serve_full<S: SharedSocket>(node: &Node, socket: S) -> io::Result<()> {
+pub(crate) async fn serve_full<S: SharedSocket>(node: &Node, socket: S) -> io::Result<()> {
     let mut connection = HttpConnection {
         node,
         socket,
@@ -392,13 +392,13 @@ fn too_many_connections() -> Refusal {
 }
 
 /// Refuses a connection above the limit of its address, before anything is read.
-pub async fn refuse_address<S: SharedSocket>(node: &Node, socket: S) {
+pub(crate) async fn refuse_address<S: SharedSocket>(node: &Node, socket: S) {
     node.metrics.refused_total.count(RefusalCause::Address);
     refuse_socket(socket, too_many_connections(), node.limits.close_timeout).await;
 }
 
 /// Refuses a connection above the limit of the node, before anything is read.
-pub async fn refuse_full<S: SharedSocket>(socket: S, time: Duration) {
+pub(crate) async fn refuse_full<S: SharedSocket>(socket: S, time: Duration) {
     let sentence = "this node is full; use another node or try again";
     refuse_socket(socket, Refusal::unavailable(sentence, RETRY_AFTER), time).await;
 }

@@ -8,6 +8,8 @@ mod ingress;
 mod rate;
 
 pub use addresses::{AddressPermit, Addresses, TooMany};
-pub use fragments::{Fragments, Seen};
-pub use ingress::{IngressAction, IngressLimits, IngressMeter};
-pub use rate::{Bucket, Rate};
+pub(crate) use fragments::Fragments;
+pub use ingress::IngressLimits;
+pub(crate) use ingress::{IngressAction, IngressMeter};
+pub(crate) use rate::Bucket;
+pub use rate::Rate;

@@ -21,7 +21,7 @@ const CONTENT_SECURITY_POLICY: &str = concat!(
 
 /// Whether this node accepts clients. That it is alive follows from any answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     Ready,
     /// A sentence on what is missing, and the seconds after which asking again makes sense.
     NotReady {
@@ -121,13 +121,13 @@ enum PageMatch<'a> {
 }
 
 /// Whether a request is a health check, which even a full node answers.
-pub fn is_health_check(request: &RequestHead) -> bool {
+pub(crate) fn is_health_check(request: &RequestHead) -> bool {
     matches!(request.path.as_str(), LIVE_PATH | READY_PATH)
 }
 
 /// Answers a request that is neither a WebSocket nor a call. The body of the answer to a HEAD is
 /// left out where the response is encoded.
-pub fn answer(request: &RequestHead, assets: &Assets, health: &Health) -> Response {
+pub(crate) fn answer(request: &RequestHead, assets: &Assets, health: &Health) -> Response {
     let page = match request.path.as_str() {
         LIVE_PATH => Some(PageMatch::Live),
         READY_PATH => Some(PageMatch::Ready),

@@ -28,7 +28,7 @@ use crate::protocol::{ClientRequest, CommandError, Reply, RequestId};
     clippy::manual_async_fn,
     reason = "an `async fn` stores its arguments twice, for as long as the connection lives"
 )]
-pub fn run<S: SharedSocket, D: Decoder>(
+pub(super) fn run<S: SharedSocket, D: Decoder>(
     node: Arc<Node>,
     session: SessionId,
     decoder: D,

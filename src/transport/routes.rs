@@ -15,7 +15,7 @@ pub(super) const SUBPROTOCOLS: &[&str] = &["switchboard"];
 
 /// The kind of a WebSocket endpoint.
 #[derive(Clone, Copy)]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     Protocol(Protocol),
     Echo,
 }

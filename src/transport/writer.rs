@@ -16,7 +16,7 @@ use crate::model::id::SessionId;
 use crate::outbox::{BATCH, Batch, Next, OutboxReader};
 
 /// Writes until the outbox ends, with or without last bytes.
-pub fn run<S: SharedSocket>(
+pub(super) fn run<S: SharedSocket>(
     node: Arc<Node>,
     session: SessionId,
     socket: S,

@@ -12,7 +12,7 @@ const LAST: Duration = Duration::from_secs(60);
 
 /// The wait that follows a number of failures in a row (1 or more): a part (0 to 1) of their bound,
 /// and never nothing at all.
-pub fn wait(failures: u32, part: f64) -> Duration {
+pub(crate) fn wait(failures: u32, part: f64) -> Duration {
     let bound = FIRST
         .saturating_mul(1 << failures.saturating_sub(1).min(10))
         .min(LAST);

@@ -31,7 +31,7 @@ struct EventBody<'a> {
 
 /// The body with these events; `node` is the sender's label, `sent` the time in milliseconds since
 /// 1970.
-pub fn encode(node: &str, sent: u64, events: &[WebhookEvent]) -> String {
+pub(crate) fn encode(node: &str, sent: u64, events: &[WebhookEvent]) -> String {
     let body = BatchBody {
         node,
         sent,

@@ -18,7 +18,7 @@ const OWNED: Duration = Duration::from_secs(5);
 
 /// The events held and delivered, and the backoff.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub(crate) struct Plan {
     held: Vec<WebhookEvent>,
     /// When the claim was sent that `held` is the answer to.
     claimed: Option<Instant>,
@@ -32,14 +32,14 @@ pub struct Plan {
 
 impl Plan {
     /// The events that the broker may remove.
-    pub fn done(&self) -> &[WebhookEventId] {
+    pub(crate) fn done(&self) -> &[WebhookEventId] {
         &self.done
     }
 
     /// Takes the broker's answer: it has removed the `removed` events, and lists the events that
     /// this node holds. The list is authoritative: an event that is no longer in it was assigned to
     /// another node, or dropped.
-    pub fn on_answer(
+    pub(crate) fn on_answer(
         &mut self,
         claimed: Instant,
         removed: &[WebhookEventId],
@@ -52,14 +52,14 @@ impl Plan {
     }
 
     /// The batch to send now, if one is due.
-    pub fn batch(&self, now: Instant) -> Option<&[WebhookEvent]> {
+    pub(crate) fn batch(&self, now: Instant) -> Option<&[WebhookEvent]> {
         let resting = self.rest.is_some_and(|end| now < end);
         let owned = self.claimed.is_some_and(|claimed| now < claimed + OWNED);
         (owned && !resting && !self.held.is_empty()).then_some(&self.held)
     }
 
     /// The receiver has accepted these events.
-    pub fn delivered(&mut self, ids: &[WebhookEventId]) {
+    pub(crate) fn delivered(&mut self, ids: &[WebhookEventId]) {
         self.held.retain(|event| !ids.contains(&event.id));
         self.done.extend(ids);
         self.failures = 0;
@@ -67,7 +67,7 @@ impl Plan {
     }
 
     /// The receiver did not accept the batch. `part` (0 to 1) is the jitter. Returns the backoff.
-    pub fn failed(&mut self, now: Instant, part: f64) -> Duration {
+    pub(crate) fn failed(&mut self, now: Instant, part: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let wait = backoff::wait(self.failures, part);
         self.rest = Some(now + wait);
@@ -76,13 +76,13 @@ impl Plan {
 
     /// The remaining backoff, if the node has failed so often that another one should try in the
     /// meantime.
-    pub fn gives_way(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn gives_way(&self, now: Instant) -> Option<Duration> {
         let rest = self.rest?.saturating_duration_since(now);
         (self.failures >= MAX_FAILURES && !rest.is_zero()).then_some(rest)
     }
 
     /// Whether the last attempt failed.
-    pub fn is_failing(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.failures > 0
     }
 }

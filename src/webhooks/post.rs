@@ -20,7 +20,7 @@ use crate::runtime::tls::{self, TlsConnector};
 use crate::runtime::{self, Elapsed, Socket};
 
 /// How long a request may take, from resolving the name to the status.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long one address of a name may take to accept: within [`TIMEOUT`] two can be tried.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ const HEAD_BYTES: usize = 16 << 10;
 
 /// Why a receiver did not accept a request.
 #[derive(Debug, thiserror::Error)]
-pub enum PostError {
+pub(crate) enum PostError {
     #[error("the name is not resolved: {0}")]
     Resolve(io::Error),
     #[error("no connection: {0}")]
@@ -55,7 +55,7 @@ pub enum PostError {
 
 /// Where webhook events are sent.
 #[derive(Clone)]
-pub struct Receiver {
+pub(crate) struct Receiver {
     pub url: WebhookUrl,
     /// For `https`.
     pub tls: Option<TlsConnector>,
@@ -63,7 +63,7 @@ pub struct Receiver {
 
 impl Receiver {
     /// Sends a signed JSON body. `Ok` means that the receiver answered 2xx.
-    pub async fn post(&self, body: String, signature: String) -> Result<(), PostError> {
+    pub(crate) async fn post(&self, body: String, signature: String) -> Result<(), PostError> {
         let request = Request::post(self.url.target())
             .header(header::HOST, self.url.authority())
             .header(

@@ -8,20 +8,20 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use crate::model::secret::Secret;
 
 /// The name of the header.
-pub const HEADER: &str = "switchboard-signature";
+pub(crate) const HEADER: &str = "switchboard-signature";
 
 /// The secret, ready for use. `Debug` does not show it.
 #[derive(Clone, Debug)]
-pub struct SigningKey(hmac::Key);
+pub(crate) struct SigningKey(hmac::Key);
 
 impl SigningKey {
-    pub fn new(secret: &Secret<Vec<u8>>) -> Self {
+    pub(crate) fn new(secret: &Secret<Vec<u8>>) -> Self {
         Self(hmac::Key::new(HMAC_SHA256, secret.expose()))
     }
 
     /// The header's value, `t=SECONDS,v1=HEX`, for a body that is sent at `time`, in seconds since
     /// 1970.
-    pub fn sign(&self, time: u64, body: &str) -> String {
+    pub(crate) fn sign(&self, time: u64, body: &str) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(format!("{time}.").as_bytes());
         context.update(body.as_bytes());

@@ -46,7 +46,7 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Op
 }
 
 /// `POST /rooms/{room}/messages`
-pub fn publish(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn publish(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let mut fields: Fields = body(request)?;
     fields.take_no_rooms()?;
     let room = request.room()?;
@@ -54,7 +54,7 @@ pub fn publish(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
 }
 
 /// `PUT /rooms/{room}/messages/{key}`
-pub fn publish_with_key(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn publish_with_key(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let mut fields: Fields = body(request)?;
     fields.take_no_rooms()?;
     if fields.key.is_some() {
@@ -69,7 +69,7 @@ pub fn publish_with_key(request: &ApiRequest<'_>) -> Result<Call, CommandError> 
 }
 
 /// `POST /messages`
-pub fn publish_to_many(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn publish_to_many(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let mut fields: Fields = body(request)?;
     if fields.room.is_some() {
         return Err(bad("send `rooms`, a list, instead of `room`"));
@@ -98,7 +98,7 @@ pub fn publish_to_many(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
 }
 
 /// `POST /batch`
-pub fn batch(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn batch(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let Batch { publishes } = body(request)?;
     bounded("publishes", publishes.len())?;
     let mut commands = Vec::with_capacity(publishes.len());

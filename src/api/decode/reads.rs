@@ -9,7 +9,7 @@ use crate::model::publication::{HistoryQuery, MAX_OFFSET};
 use crate::protocol::{Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
 
 /// `GET /rooms/{room}/messages`
-pub fn history(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn history(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let room = request.room()?;
     let what = "the parameters are `before` and `limit`";
     let [before, limit] = parameters(request, ["before", "limit"], what)?;
@@ -21,7 +21,7 @@ pub fn history(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /rooms/{room}/members`
-pub fn members(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn members(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let room = request.room()?;
     let [after, limit] = page(request)?;
     one(Command::Members(MembersQuery {
@@ -32,7 +32,7 @@ pub fn members(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /rooms/{room}`
-pub fn count(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn count(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     if request.query.is_some() {
         return Err(no_query());
     }
@@ -40,7 +40,7 @@ pub fn count(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /rooms`
-pub fn rooms(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn rooms(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let what = "the parameters are `prefix`, `after` and `limit`";
     let [prefix, after, limit] = parameters(request, ["prefix", "after", "limit"], what)?;
     let prefix = prefix.as_deref().map(room).transpose()?;
@@ -53,7 +53,7 @@ pub fn rooms(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
 }
 
 /// `GET /users/{user}/connections`
-pub fn connections(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn connections(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let user = request.user()?;
     let [after, limit] = page(request)?;
     let after = after.as_deref().map(|name| session("after", name));

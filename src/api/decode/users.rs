@@ -10,7 +10,7 @@ use crate::model::identity::{LEEWAY, milliseconds};
 use crate::protocol::{Code, Command, CommandError};
 
 /// `DELETE /users/{user}/connections`
-pub fn disconnect(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn disconnect(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let what = "the parameters are `forbid_return`, true or false, and with true `issued_before`";
     let [forbid, before] = parameters(request, ["forbid_return", "issued_before"], what)?;
     let forbids = match forbid.as_deref() {
@@ -57,7 +57,7 @@ fn issued_before(text: &str, now: u64) -> Result<u64, CommandError> {
 }
 
 /// `PUT /users/{user}/rooms/{room}`
-pub fn join(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn join(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     if !request.body.is_empty() {
         let EmptyBody {} = body(request)?;
     }
@@ -65,7 +65,7 @@ pub fn join(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
 }
 
 /// `DELETE /users/{user}/rooms/{room}`
-pub fn leave(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
+pub(crate) fn leave(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     control(request, ControlAction::Leave(chosen_room(request)?))
 }
 

@@ -10,7 +10,7 @@ use crate::model::id::{RoomName, UserName};
 
 /// The list of a room over nodes `N`.
 #[derive(Debug)]
-pub struct RoomMembers<N> {
+pub(super) struct RoomMembers<N> {
     version: u64,
     users: BTreeMap<UserName, Vec<Part<N>>>,
     anonymous: Vec<(N, u32)>,
@@ -43,7 +43,7 @@ impl<N> Default for RoomMembers<N> {
 impl<N: Copy + PartialEq> RoomMembers<N> {
     /// Sets how many connections of a user a node has. A change gets the next version after `last`,
     /// which all lists share, so that no list repeats a version.
-    pub fn set(
+    pub(super) fn set(
         &mut self,
         node: N,
         user: Option<&UserName>,
@@ -99,7 +99,7 @@ impl<N: Copy + PartialEq> RoomMembers<N> {
     }
 
     /// Adds or removes a connection of the user whose personal room it is.
-    pub fn set_connection(&mut self, node: N, connection: Connection, live: bool) {
+    pub(super) fn set_connection(&mut self, node: N, connection: Connection, live: bool) {
         let name = connection.session.to_string();
         if live {
             self.live.insert(name, (node, connection));
@@ -109,7 +109,7 @@ impl<N: Copy + PartialEq> RoomMembers<N> {
     }
 
     /// Removes a node with all its members.
-    pub fn remove_node(&mut self, node: N, last: &mut u64) -> Vec<Change> {
+    pub(super) fn remove_node(&mut self, node: N, last: &mut u64) -> Vec<Change> {
         self.anonymous.retain(|(other, _)| *other != node);
         self.live.retain(|_, (other, _)| *other != node);
         let users = self.users.iter();
@@ -123,7 +123,7 @@ impl<N: Copy + PartialEq> RoomMembers<N> {
     }
 
     /// A page of the list: at most `limit` members after a name.
-    pub fn page(&self, after: Option<&UserName>, limit: usize) -> MemberPage {
+    pub(super) fn page(&self, after: Option<&UserName>, limit: usize) -> MemberPage {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.users.range::<UserName, _>((from, Bound::Unbounded));
         let members = rest.by_ref().take(limit).map(|(user, parts)| {
@@ -148,7 +148,7 @@ impl<N: Copy + PartialEq> RoomMembers<N> {
     }
 
     /// The number of members and connections.
-    pub fn count(&self, room: RoomName) -> RoomCount {
+    pub(super) fn count(&self, room: RoomName) -> RoomCount {
         let anonymous = self.anonymous_count();
         RoomCount {
             room,
@@ -160,7 +160,11 @@ impl<N: Copy + PartialEq> RoomMembers<N> {
 
     /// A page of the connections of the user whose personal room it is: at most `limit` after a
     /// name, the number of all, and whether there are more.
-    pub fn connections(&self, after: Option<&str>, limit: usize) -> (Vec<Connection>, u64, bool) {
+    pub(super) fn connections(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> (Vec<Connection>, u64, bool) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.live.range::<str, _>((from, Bound::Unbounded));
         let page = rest.by_ref().take(limit);
@@ -173,18 +177,18 @@ impl<N: Copy + PartialEq> RoomMembers<N> {
     }
 
     /// Whether it has no members.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.users.is_empty() && self.anonymous.is_empty() && self.live.is_empty()
     }
 }
 
 /// The rooms that have members.
 #[derive(Debug, Default)]
-pub struct Occupied(BTreeMap<RoomKind, BTreeSet<RoomName>>);
+pub(super) struct Occupied(BTreeMap<RoomKind, BTreeSet<RoomName>>);
 
 impl Occupied {
     /// Adds or removes a room.
-    pub fn set(&mut self, room: &RoomName, occupied: bool) {
+    pub(super) fn set(&mut self, room: &RoomName, occupied: bool) {
         let rooms = self.0.entry(RoomKind::of(room)).or_default();
         if occupied {
             rooms.insert(room.clone());
@@ -194,7 +198,7 @@ impl Occupied {
     }
 
     /// The rooms of a kind whose names begin with `prefix`, after `after`, in order.
-    pub fn page<'a>(
+    pub(super) fn page<'a>(
         &'a self,
         kind: RoomKind,
         prefix: Option<&'a RoomName>,

@@ -11,7 +11,7 @@ use crate::model::webhook_event::{
 
 /// Webhook events in order, bounded in length and age.
 #[derive(Debug)]
-pub struct WebhookQueue {
+pub(super) struct WebhookQueue {
     wanted: Option<WebhookSubscription>,
     events: VecDeque<WebhookEvent>,
     /// How many of the first were handed out and are not done.
@@ -23,7 +23,7 @@ pub struct WebhookQueue {
 
 impl WebhookQueue {
     /// A queue that keeps the wanted events only.
-    pub fn new(wanted: Option<WebhookSubscription>) -> Self {
+    pub(super) fn new(wanted: Option<WebhookSubscription>) -> Self {
         Self {
             wanted,
             events: VecDeque::new(),
@@ -34,7 +34,7 @@ impl WebhookQueue {
     }
 
     /// Appends a change of a room; `now` is in milliseconds since 1970.
-    pub fn append(&mut self, room: &RoomName, change: RoomChange, now: u64) {
+    pub(super) fn append(&mut self, room: &RoomName, change: RoomChange, now: u64) {
         let wanted = self.wanted.as_ref();
         if !wanted.is_some_and(|wanted| wanted.watches(room)) {
             return;
@@ -51,7 +51,7 @@ impl WebhookQueue {
     }
 
     /// Removes events that are done or too old, and returns the events to deliver.
-    pub fn turn(&mut self, poll: &WebhookPoll, now: u64) -> ClaimedEvents {
+    pub(super) fn turn(&mut self, poll: &WebhookPoll, now: u64) -> ClaimedEvents {
         let mut left: Vec<WebhookEvent> = self.events.drain(..self.held).collect();
         left.retain(|event| !poll.done.contains(&event.id));
         self.held = left.len();

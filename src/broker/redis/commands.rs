@@ -25,7 +25,7 @@ const PAGE_BYTES: usize = 512 << 10;
 
 /// Builds the commands.
 #[derive(Debug)]
-pub struct Commands {
+pub(super) struct Commands {
     pub names: Names,
     run: Incarnation,
     node_topic: String,
@@ -38,7 +38,7 @@ pub struct Commands {
 }
 
 impl Commands {
-    pub fn new(names: Names, settings: &Settings, seed: u64) -> Self {
+    pub(super) fn new(names: Names, settings: &Settings, seed: u64) -> Self {
         Self {
             run: settings.incarnation,
             node_topic: names.node_topic(settings.incarnation),
@@ -54,12 +54,12 @@ impl Commands {
     }
 
     /// Sets the format in which publications are written; it begins as the first.
-    pub fn set_format(&mut self, format: Format) {
+    pub(super) fn set_format(&mut self, format: Format) {
         self.format = format;
     }
 
     /// Whether all live nodes can read a publication.
-    pub fn can_express(&self, publication: &Publication) -> bool {
+    pub(super) fn can_express(&self, publication: &Publication) -> bool {
         wire::lowest_format(publication) <= self.format
     }
 
@@ -70,7 +70,7 @@ impl Commands {
     }
 
     /// The command of a request.
-    pub fn command(&mut self, request: &RedisRequest, caller: &mut ScriptCaller) -> Cmd {
+    pub(super) fn command(&mut self, request: &RedisRequest, caller: &mut ScriptCaller) -> Cmd {
         match request {
             RedisRequest::Publish(PublishRequest { publish, .. }) if publish.ephemeral => {
                 let message = wire::encode_ephemeral(

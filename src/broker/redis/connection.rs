@@ -32,7 +32,7 @@ const SECOND_OPINION: Duration = Duration::from_millis(200);
 
 /// Why there is no connection. No variant holds a password.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub(super) enum ConnectError {
     #[error("{0}: the name is not resolved: {1}")]
     Resolve(RedisUrl, io::Error),
     #[error("{0}: no connection: {1}")]
@@ -51,7 +51,7 @@ pub enum ConnectError {
 
 /// What a connection is for.
 #[derive(Clone, Debug)]
-pub enum Purpose {
+pub(super) enum Purpose {
     /// Publishes. The other connections use the same server as this one.
     Publishes,
     Reads,
@@ -74,7 +74,7 @@ impl fmt::Display for Purpose {
 }
 
 /// The addresses and the means to connect. Shared by all connections of the node.
-pub struct Connector {
+pub(super) struct Connector {
     addresses: Vec<RedisUrl>,
     tls: Option<TlsConnector>,
     /// The replication id of the server that publishes go to; the other connections use no other.
@@ -83,7 +83,7 @@ pub struct Connector {
 
 /// A server, as it describes itself in `INFO`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServerInfo {
+pub(super) struct ServerInfo {
     pub master: bool,
     /// The identity of its data set.
     pub replid: String,
@@ -94,7 +94,7 @@ pub struct ServerInfo {
 /// A live connection. Dropping it ends the driver and closes the socket, even with unanswered
 /// requests.
 #[derive(Debug)]
-pub struct RedisConnection {
+pub(super) struct RedisConnection {
     pub connection: MultiplexedConnection,
     pub address: RedisUrl,
     pub server: ServerInfo,
@@ -112,7 +112,7 @@ impl Drop for RedisConnection {
 }
 
 impl Connector {
-    pub fn new(addresses: Vec<RedisUrl>, tls: Option<TlsConnector>) -> Self {
+    pub(super) fn new(addresses: Vec<RedisUrl>, tls: Option<TlsConnector>) -> Self {
         Self {
             addresses,
             tls,
@@ -121,14 +121,14 @@ impl Connector {
     }
 
     /// The server that publishes go to, if they have a connection.
-    pub fn home(&self) -> Option<String> {
+    pub(super) fn home(&self) -> Option<String> {
         self.home
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    pub fn set_home(&self, replid: Option<String>) {
+    pub(super) fn set_home(&self, replid: Option<String>) {
         *self.home.lock().unwrap_or_else(PoisonError::into_inner) = replid;
     }
 
@@ -139,7 +139,7 @@ impl Connector {
     ///
     /// # Errors
     /// The first address' own, when none is the master.
-    pub async fn connect(&self, purpose: &Purpose) -> Result<RedisConnection, ConnectError> {
+    pub(super) async fn connect(&self, purpose: &Purpose) -> Result<RedisConnection, ConnectError> {
         let mut attempts: FuturesUnordered<_> = (self.addresses.iter().enumerate())
             .map(async |(index, address)| (index, self.open(address, purpose).await))
             .collect();
@@ -329,7 +329,9 @@ async fn read_version(connection: &mut MultiplexedConnection) -> redis::RedisRes
 }
 
 /// Reads the role of a server.
-pub async fn read_server(connection: &mut MultiplexedConnection) -> redis::RedisResult<ServerInfo> {
+pub(super) async fn read_server(
+    connection: &mut MultiplexedConnection,
+) -> redis::RedisResult<ServerInfo> {
     let info = read_info(connection, "replication").await?;
     Ok(ServerInfo {
         master: field(&info, "role") == "master",

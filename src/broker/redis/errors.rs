@@ -7,7 +7,7 @@ use crate::broker::Refused;
 
 /// Why Redis has not done a request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Failure {
+pub(super) enum Failure {
     /// Redis does not have the script; not done.
     ScriptMissing,
     /// Redis is loading its data or busy; not done, and a retry soon will succeed.
@@ -20,7 +20,7 @@ pub enum Failure {
 
 /// Reads the codes with which Redis refuses a command before it runs. A script that raises an error
 /// may have done a part of its work, except when its first lines raise it.
-pub fn classify(request: &RedisRequest, error: &ServerError) -> Failure {
+pub(super) fn classify(request: &RedisRequest, error: &ServerError) -> Failure {
     let raised_by_script = error.details().is_some_and(|it| it.contains("script:"));
     let why = match error.code() {
         "NOSCRIPT" => return Failure::ScriptMissing,

@@ -14,7 +14,7 @@ const TURN: u32 = 4;
 
 /// The sources that have requests in the queue, and the round that is served.
 #[derive(Debug, Default)]
-pub struct FairQueue {
+pub(super) struct FairQueue {
     round: u64,
     waiting: HashMap<SessionId, Share>,
 }
@@ -31,7 +31,7 @@ struct Share {
 impl FairQueue {
     /// The round in which a new request is served. The rounds of one source never decrease; a
     /// request without a source is served in the present round.
-    pub fn enter(&mut self, source: Option<SessionId>) -> u64 {
+    pub(super) fn enter(&mut self, source: Option<SessionId>) -> u64 {
         let Some(source) = source else {
             return self.round;
         };
@@ -50,20 +50,20 @@ impl FairQueue {
 
     /// A request that was served waits again, in its old round. Later ones of its source are not in
     /// an earlier round.
-    pub fn enter_again(&mut self, source: Option<SessionId>) {
+    pub(super) fn enter_again(&mut self, source: Option<SessionId>) {
         if let Some(source) = source {
             self.waiting.entry(source).or_default().requests += 1;
         }
     }
 
     /// A request of this round leaves the queue and is served.
-    pub fn serve(&mut self, source: Option<SessionId>, round: u64) {
+    pub(super) fn serve(&mut self, source: Option<SessionId>, round: u64) {
         self.round = self.round.max(round);
         self.leave(source);
     }
 
     /// A request leaves the queue.
-    pub fn leave(&mut self, source: Option<SessionId>) {
+    pub(super) fn leave(&mut self, source: Option<SessionId>) {
         if let Some(source) = source
             && let Some(share) = self.waiting.get_mut(&source)
         {

@@ -19,7 +19,7 @@ use crate::model::id::RoomName;
 ///
 /// [`may_reap`]: super::presence::lease::Lease::may_reap
 #[derive(Debug)]
-pub struct WriteFormat {
+pub(super) struct WriteFormat {
     newest: Format,
     /// How long an answer is valid.
     valid: Duration,
@@ -28,7 +28,7 @@ pub struct WriteFormat {
 
 impl WriteFormat {
     /// For a node that reads up to `newest`, and leases of this length.
-    pub fn new(newest: Format, lease: Duration) -> Self {
+    pub(super) fn new(newest: Format, lease: Duration) -> Self {
         Self {
             newest,
             valid: lease * 3 / 10,
@@ -37,22 +37,22 @@ impl WriteFormat {
     }
 
     /// The newest format that this node reads, which its lease announces.
-    pub fn newest(&self) -> Format {
+    pub(super) fn newest(&self) -> Format {
         self.newest
     }
 
     /// The lease was answered. `steady`: it was renewed for one lease's time without a pause.
-    pub fn answered(&mut self, lowest: Format, steady: bool, now: Instant) {
+    pub(super) fn answered(&mut self, lowest: Format, steady: bool, now: Instant) {
         self.agreed = steady.then_some((lowest, now));
     }
 
     /// The lease was not answered, or it is over.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.agreed = None;
     }
 
     /// The format to write now.
-    pub fn at(&self, now: Instant) -> Format {
+    pub(super) fn at(&self, now: Instant) -> Format {
         match self.agreed {
             Some((lowest, answered)) if now < answered + self.valid => lowest.min(self.newest),
             _ => Format::FIRST,
@@ -70,11 +70,11 @@ const MOST: usize = 1024;
 /// The rooms in which reads met a newer format, and when last. Clones share the rooms, for the
 /// tasks of the broker.
 #[derive(Clone, Debug, Default)]
-pub struct UnreadableRooms(Arc<Mutex<BTreeMap<RoomName, Instant>>>);
+pub(super) struct UnreadableRooms(Arc<Mutex<BTreeMap<RoomName, Instant>>>);
 
 impl UnreadableRooms {
     /// A read of this room met a newer format. Returns whether the room is new.
-    pub fn met(&self, room: &RoomName, now: Instant) -> bool {
+    pub(super) fn met(&self, room: &RoomName, now: Instant) -> bool {
         let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(met) = rooms.get_mut(room) {
             *met = now;
@@ -89,7 +89,7 @@ impl UnreadableRooms {
 
     /// Removes the rooms that were read since, or that are read no more. Returns whether any is
     /// left.
-    pub fn any(&self, now: Instant) -> bool {
+    pub(super) fn any(&self, now: Instant) -> bool {
         let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rooms.retain(|_, met| now < *met + MEMORY);
         !rooms.is_empty()

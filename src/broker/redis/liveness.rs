@@ -21,7 +21,7 @@ const ABSENCE: Duration = Duration::from_secs(1);
 
 /// An event that the subscription's task reports to the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LivenessSignal {
+pub(super) enum LivenessSignal {
     /// Connected, and subscribed to the node's own topic.
     Up,
     Down,
@@ -31,7 +31,7 @@ pub enum LivenessSignal {
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Liveness {
+pub(super) struct Liveness {
     /// Send a probe.
     pub probe: bool,
     /// Probes come back.
@@ -55,7 +55,7 @@ impl Side {
 
 /// The state of the two connections and of the probes between them.
 #[derive(Debug)]
-pub struct LivenessProbe {
+pub(super) struct LivenessProbe {
     publishes: Side,
     subscription: Side,
     received_at: Option<Instant>,
@@ -67,7 +67,7 @@ pub struct LivenessProbe {
 }
 
 impl LivenessProbe {
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         let down = Side {
             up: false,
             since: now,
@@ -83,7 +83,7 @@ impl LivenessProbe {
     }
 
     /// The connection for publishes is up or down.
-    pub fn publishes(&mut self, up: bool, now: Instant) {
+    pub(super) fn publishes(&mut self, up: bool, now: Instant) {
         if up || self.publishes.up {
             self.publishes = Side { up, since: now };
             self.forget_probes();
@@ -91,7 +91,7 @@ impl LivenessProbe {
     }
 
     /// The subscription's task reports an event.
-    pub fn signal(&mut self, signal: LivenessSignal, now: Instant) {
+    pub(super) fn signal(&mut self, signal: LivenessSignal, now: Instant) {
         match signal {
             LivenessSignal::ProbeReceived => {
                 self.received_at = Some(now);
@@ -115,7 +115,7 @@ impl LivenessProbe {
 
     /// The present round trip: that of the last probe, or the wait for the next if it is longer.
     /// `None` while the node is not ready.
-    pub fn round_trip(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn round_trip(&self, now: Instant) -> Option<Duration> {
         let awaited = self.sent.front().map(|sent| now.duration_since(*sent));
         self.took.max(awaited).filter(|_| self.is_ready(now))
     }
@@ -126,7 +126,7 @@ impl LivenessProbe {
             && !self.subscription.is_away(now)
     }
 
-    pub fn verdict(&mut self, now: Instant) -> Liveness {
+    pub(super) fn verdict(&mut self, now: Instant) -> Liveness {
         let both = self.publishes.up && self.subscription.up;
         let probe = both && is_due(self.probed, INTERVAL, now);
         if probe {

@@ -33,14 +33,14 @@ use crate::model::id::{Incarnation, RoomName};
 
 /// The names of one cluster.
 #[derive(Clone, Debug)]
-pub struct Names {
+pub(super) struct Names {
     keys: String,
     topics: String,
 }
 
 impl Names {
     /// The names under a prefix, in a database.
-    pub fn new(prefix: &str, db: u32) -> Self {
+    pub(super) fn new(prefix: &str, db: u32) -> Self {
         let topics = match db {
             0 => prefix.to_owned(),
             db => format!("{prefix}/{db}"),
@@ -51,32 +51,32 @@ impl Names {
         }
     }
 
-    pub fn topic(&self, room: &RoomName) -> String {
+    pub(super) fn topic(&self, room: &RoomName) -> String {
         format!("{}:{{{room}}}", self.topics)
     }
 
     /// The name of the room whose topic this is.
-    pub fn room_of<'a>(&self, topic: &'a [u8]) -> Option<&'a str> {
+    pub(super) fn room_of<'a>(&self, topic: &'a [u8]) -> Option<&'a str> {
         let rest = topic.strip_prefix(self.topics.as_bytes())?;
         let name = rest.strip_prefix(b":{")?.strip_suffix(b"}")?;
         std::str::from_utf8(name).ok()
     }
 
     /// The topic of a node's own probes.
-    pub fn node_topic(&self, incarnation: Incarnation) -> String {
+    pub(super) fn node_topic(&self, incarnation: Incarnation) -> String {
         format!("{}:node:{incarnation}", self.topics)
     }
 
-    pub fn log(&self, room: &RoomName) -> String {
+    pub(super) fn log(&self, room: &RoomName) -> String {
         format!("{}:{{{room}}}:log", self.keys)
     }
 
-    pub fn meta(&self, room: &RoomName) -> String {
+    pub(super) fn meta(&self, room: &RoomName) -> String {
         format!("{}:{{{room}}}:meta", self.keys)
     }
 
     /// The stream of webhook events, and the count of dropped ones.
-    pub fn hooks(&self) -> [String; 2] {
+    pub(super) fn hooks(&self) -> [String; 2] {
         [
             format!("{}:hooks", self.keys),
             format!("{}:hooks:lost", self.keys),
@@ -84,7 +84,7 @@ impl Names {
     }
 
     /// The two keys of a room's members.
-    pub fn here(&self, room: &RoomName) -> [String; 2] {
+    pub(super) fn here(&self, room: &RoomName) -> [String; 2] {
         [
             format!("{}:{{{room}}}:here", self.keys),
             format!("{}:{{{room}}}:names", self.keys),
@@ -92,19 +92,19 @@ impl Names {
     }
 
     /// The text before and behind a room's name in those two.
-    pub fn around(&self) -> [String; 3] {
+    pub(super) fn around(&self) -> [String; 3] {
         let before = format!("{}:{{", self.keys);
         [before, "}:here".to_owned(), "}:names".to_owned()]
     }
 
     /// The connections of the user whose personal room it is, in order; empty for other rooms.
-    pub fn live(&self, room: &RoomName) -> String {
+    pub(super) fn live(&self, room: &RoomName) -> String {
         format!("{}:{{{room}}}:live", self.keys)
     }
 
     /// The occupied rooms. Each kind has its own set, so that a page of one kind need not skip the
     /// others.
-    pub fn occupied(&self, kind: RoomKind) -> String {
+    pub(super) fn occupied(&self, kind: RoomKind) -> String {
         let rest = match kind {
             RoomKind::Chosen => "",
             RoomKind::Personal => ":@",
@@ -114,17 +114,17 @@ impl Names {
     }
 
     /// All leases, by when they end.
-    pub fn nodes(&self) -> String {
+    pub(super) fn nodes(&self) -> String {
         format!("{}:nodes", self.keys)
     }
 
     /// The newest format that the node of each lease reads.
-    pub fn formats(&self) -> String {
+    pub(super) fn formats(&self) -> String {
         format!("{}:nodes:formats", self.keys)
     }
 
     /// The set of revocations, and the nodes that have written all theirs.
-    pub fn revoked(&self) -> [String; 2] {
+    pub(super) fn revoked(&self) -> [String; 2] {
         [
             format!("{}:revoked", self.keys),
             format!("{}:revoked:confirmed", self.keys),
@@ -132,12 +132,12 @@ impl Names {
     }
 
     /// The rooms in which a lease has members.
-    pub fn rooms(&self, lease: &str) -> String {
+    pub(super) fn rooms(&self, lease: &str) -> String {
         format!("{}:node:{lease}:rooms", self.keys)
     }
 
     /// The record of a publisher's key.
-    pub fn key(&self, room: &RoomName, key: &PublishKey) -> String {
+    pub(super) fn key(&self, room: &RoomName, key: &PublishKey) -> String {
         let publisher = key.publisher.as_str();
         let mut name = format!("{}:{{{room}}}:key:{publisher}:", self.keys);
         for byte in key.key.bytes() {

@@ -56,7 +56,7 @@ enum Hold {
 
 /// What the pipelines of a shard share.
 #[derive(Clone)]
-pub struct PipelineContext {
+pub(super) struct PipelineContext {
     /// Whether the lists of members in Redis are complete; until then reads of them are retried.
     pub presence_synced: PresenceSynced,
     /// The newest format that this node reads.
@@ -67,7 +67,7 @@ pub struct PipelineContext {
 
 /// See the head of this file. The task that owns it calls [`Pipeline::turn`] in its loop, then
 /// [`Pipeline::send`], and handles what [`Pipeline::take_completed`] returns.
-pub struct Pipeline {
+pub(super) struct Pipeline {
     reconnector: Reconnector,
     queue: RequestQueue,
     commands: Commands,
@@ -82,7 +82,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// A pipeline whose requests time out after `timeout`.
-    pub fn new(
+    pub(super) fn new(
         reconnector: Reconnector,
         commands: Commands,
         timeout: Duration,
@@ -102,49 +102,49 @@ impl Pipeline {
     }
 
     /// Sets the format in which publications are written.
-    pub fn set_format(&mut self, format: Format) {
+    pub(super) fn set_format(&mut self, format: Format) {
         self.commands.set_format(format);
     }
 
     /// Whether all live nodes can read a publication.
-    pub fn can_express(&self, publication: &Publication) -> bool {
+    pub(super) fn can_express(&self, publication: &Publication) -> bool {
         self.commands.can_express(publication)
     }
 
     /// Adds a request; [`Pipeline::send`] sends it.
-    pub fn push(&mut self, request: RedisRequest) {
+    pub(super) fn push(&mut self, request: RedisRequest) {
         let refused = self.queue.push(request, Instant::now());
         self.completed.extend(refused);
     }
 
     /// Refuses the requests that have timed out.
-    pub fn expire(&mut self) {
+    pub(super) fn expire(&mut self) {
         self.completed.extend(self.queue.expire(Instant::now()));
     }
 
     /// The results since the last call.
-    pub fn take_completed(&mut self) -> Vec<Completion> {
+    pub(super) fn take_completed(&mut self) -> Vec<Completion> {
         std::mem::take(&mut self.completed)
     }
 
     /// Whether there is a connection.
-    pub fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.reconnector.connection().is_some()
     }
 
     /// Whether requests can be sent now.
-    pub fn is_ready(&mut self) -> bool {
+    pub(super) fn is_ready(&mut self) -> bool {
         self.is_up() && !self.is_held()
     }
 
     /// Replaces the connection.
-    pub fn reconnect(&mut self, why: End) {
+    pub(super) fn reconnect(&mut self, why: End) {
         self.reconnector.reconnect(why);
         self.lost();
     }
 
     /// Waits for an answer, or for the connection to come or go. Cancel safe.
-    pub async fn turn(&mut self) -> Option<ConnectionChange> {
+    pub(super) async fn turn(&mut self) -> Option<ConnectionChange> {
         select_biased! {
             answers = self.batches.select_next_some() => {
                 self.batch_answered(answers);
@@ -158,7 +158,7 @@ impl Pipeline {
     }
 
     /// Sends the next batches.
-    pub fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         while self.queue.batches() < MAX_BATCHES
             && self.is_ready()
             && self.queue.take(BATCH, BATCH_BYTES)
@@ -169,7 +169,7 @@ impl Pipeline {
 
     /// Sends these requests at once, as a batch that is not counted among the others: the submitter
     /// has one such batch in flight at a time. Only while the pipeline is ready.
-    pub fn send_directly(&mut self, requests: Vec<RedisRequest>) {
+    pub(super) fn send_directly(&mut self, requests: Vec<RedisRequest>) {
         self.queue.send_directly(requests, Instant::now());
         self.send_batch();
     }

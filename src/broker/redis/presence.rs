@@ -16,12 +16,12 @@
 //! must have of this node) and `reaper` (what dead nodes left). `commands` and `replies`,
 //! `member_pages` and `cluster_queries` encode and decode.
 
-pub mod agent;
-pub mod cluster_queries;
-pub mod commands;
-pub mod lease;
-pub mod member_pages;
-pub mod reaper;
-pub mod reconciler;
-pub mod replies;
-pub mod synced;
+pub(super) mod agent;
+pub(super) mod cluster_queries;
+pub(super) mod commands;
+pub(super) mod lease;
+pub(super) mod member_pages;
+pub(super) mod reaper;
+pub(super) mod reconciler;
+pub(super) mod replies;
+pub(super) mod synced;

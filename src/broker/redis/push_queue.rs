@@ -18,7 +18,7 @@ const MAX_BYTES: usize = 32 << 20;
 
 /// A push of Redis: a message, or the confirmation of a request.
 #[derive(Debug)]
-pub enum RedisPush {
+pub(super) enum RedisPush {
     Subscribed(Vec<u8>),
     Unsubscribed(Vec<u8>),
     Message { topic: Vec<u8>, message: Vec<u8> },
@@ -33,7 +33,7 @@ struct PushBacklog {
 
 /// The driver's end.
 #[derive(Debug)]
-pub struct PushSender {
+pub(super) struct PushSender {
     pushes: flume::Sender<RedisPush>,
     shared: Arc<PushBacklog>,
     /// The node's own topic. Its messages become signals here, so that a full queue does not delay
@@ -44,13 +44,13 @@ pub struct PushSender {
 
 /// The task's end.
 #[derive(Debug)]
-pub struct PushQueue {
+pub(super) struct PushQueue {
     pushes: flume::Receiver<RedisPush>,
     shared: Arc<PushBacklog>,
 }
 
 /// Makes the queue of a new connection.
-pub fn queue(
+pub(super) fn queue(
     node_topic: String,
     signals: flume::Sender<LivenessSignal>,
 ) -> (PushSender, PushQueue) {
@@ -73,7 +73,7 @@ pub fn queue(
 
 impl PushSender {
     /// Adds a push; never waits.
-    pub fn push(&self, info: PushInfo) {
+    pub(super) fn push(&self, info: PushInfo) {
         let mut data = info.data.into_iter();
         let (Some(Value::BulkString(topic)), second) = (data.next(), data.next()) else {
             return;
@@ -109,7 +109,7 @@ impl PushSender {
 
 impl PushQueue {
     /// The next push. Pending for ever once the connection is gone and the queue is empty.
-    pub async fn next(&self) -> RedisPush {
+    pub(super) async fn next(&self) -> RedisPush {
         match self.pushes.recv_async().await {
             Ok(push) => self.taken(push),
             Err(flume::RecvError::Disconnected) => std::future::pending().await,
@@ -117,13 +117,13 @@ impl PushQueue {
     }
 
     /// The next push, if there is one.
-    pub fn try_next(&self) -> Option<RedisPush> {
+    pub(super) fn try_next(&self) -> Option<RedisPush> {
         self.pushes.try_recv().ok().map(|push| self.taken(push))
     }
 
     /// The topics that have lost messages since the last call. Empty until the queue has room
     /// again, because they would only lose more. All lost messages arrived before this call.
-    pub fn lost(&self) -> HashSet<Vec<u8>> {
+    pub(super) fn lost(&self) -> HashSet<Vec<u8>> {
         let bytes = self.shared.bytes.load(Ordering::Relaxed);
         if self.pushes.len() > MAX_MESSAGES / 4 || bytes > MAX_BYTES / 4 {
             return HashSet::new();

@@ -12,7 +12,7 @@ use crate::runtime;
 const MAX_READS: usize = 256;
 
 /// Serves until `reads` or the dispatcher's inbox ends.
-pub async fn run(
+pub(super) async fn run(
     reads: flume::Receiver<RedisRequest>,
     mut pipeline: Pipeline,
     events: flume::Sender<BrokerEvent>,

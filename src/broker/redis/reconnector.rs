@@ -31,7 +31,7 @@ const SETTLED: Duration = Duration::from_secs(3);
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum End {
+pub(super) enum End {
     #[error("closed by Redis or the network")]
     Closed,
     #[error("no answer for two and a half seconds")]
@@ -48,13 +48,13 @@ pub enum End {
 
 /// The result of [`Reconnector::change`].
 #[derive(Debug)]
-pub enum ConnectionChange {
+pub(super) enum ConnectionChange {
     Up,
     Down,
 }
 
 /// One connection of a node, now up or being made.
-pub struct Reconnector {
+pub(super) struct Reconnector {
     connector: Arc<Connector>,
     purpose: Arc<Purpose>,
     metrics: Arc<Metrics>,
@@ -73,7 +73,7 @@ enum ReconnectorState {
 }
 
 impl Reconnector {
-    pub fn new(connector: Arc<Connector>, purpose: Purpose, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(connector: Arc<Connector>, purpose: Purpose, metrics: Arc<Metrics>) -> Self {
         let purpose = Arc::new(purpose);
         Self {
             state: ReconnectorState::Dialing(dial(connector.clone(), purpose.clone(), 0).boxed()),
@@ -85,7 +85,7 @@ impl Reconnector {
     }
 
     /// The connection, if there is one.
-    pub fn connection(&self) -> Option<&MultiplexedConnection> {
+    pub(super) fn connection(&self) -> Option<&MultiplexedConnection> {
         match &self.state {
             ReconnectorState::Up { link, .. } => Some(&link.connection),
             ReconnectorState::Dialing(_) => None,
@@ -93,7 +93,7 @@ impl Reconnector {
     }
 
     /// The queue of a subscription that has just come up.
-    pub fn take_pushes(&mut self) -> Option<PushQueue> {
+    pub(super) fn take_pushes(&mut self) -> Option<PushQueue> {
         match &mut self.state {
             ReconnectorState::Up { link, .. } => link.pushes.take(),
             ReconnectorState::Dialing(_) => None,
@@ -101,7 +101,7 @@ impl Reconnector {
     }
 
     /// Waits until the connection comes or goes. Cancel safe.
-    pub async fn change(&mut self) -> ConnectionChange {
+    pub(super) async fn change(&mut self) -> ConnectionChange {
         match &mut self.state {
             ReconnectorState::Dialing(dialing) => {
                 let link = dialing.await;
@@ -133,7 +133,7 @@ impl Reconnector {
     }
 
     /// Ends the connection, if there is one, and dials another.
-    pub fn reconnect(&mut self, why: End) {
+    pub(super) fn reconnect(&mut self, why: End) {
         let ReconnectorState::Up { link, since, .. } = &self.state else {
             return;
         };

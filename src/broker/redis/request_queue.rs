@@ -24,7 +24,7 @@ const MAX_BYTES: usize = 32 << 20;
 
 /// A request and its place in the queue.
 #[derive(Debug)]
-pub struct QueuedRequest {
+pub(super) struct QueuedRequest {
     pub request: RedisRequest,
     /// Its round in the fair queue, and its place in it: the order of arrival.
     place: (u64, u64),
@@ -36,7 +36,7 @@ pub struct QueuedRequest {
 impl QueuedRequest {
     /// The result of a request that Redis has refused. If an earlier attempt may have succeeded, it
     /// is unknown.
-    pub fn refuse(self, why: Refused) -> Option<Completion> {
+    pub(super) fn refuse(self, why: Refused) -> Option<Completion> {
         let why = if self.in_doubt { Refused::Unknown } else { why };
         self.request.refuse(why)
     }
@@ -51,7 +51,7 @@ struct SentBatch {
 
 /// All requests of one connection.
 #[derive(Debug)]
-pub struct RequestQueue {
+pub(super) struct RequestQueue {
     waiting: BTreeMap<(u64, u64), QueuedRequest>,
     /// The batches in flight, oldest first.
     sent: VecDeque<SentBatch>,
@@ -65,7 +65,7 @@ pub struct RequestQueue {
 
 impl RequestQueue {
     /// A queue that refuses a request after this timeout.
-    pub fn new(timeout: Duration) -> Self {
+    pub(super) fn new(timeout: Duration) -> Self {
         Self {
             waiting: BTreeMap::new(),
             sent: VecDeque::new(),
@@ -77,7 +77,7 @@ impl RequestQueue {
     }
 
     /// Adds a request, or returns its refusal if too many are waiting.
-    pub fn push(&mut self, request: RedisRequest, now: Instant) -> Option<Completion> {
+    pub(super) fn push(&mut self, request: RedisRequest, now: Instant) -> Option<Completion> {
         let weight = request.weight();
         if self.waiting.len() >= MAX_REQUESTS || self.bytes + weight > MAX_BYTES {
             return request.refuse(Refused::Unavailable);
@@ -101,7 +101,7 @@ impl RequestQueue {
 
     /// Makes a batch of the next requests, at most `max` and about `bytes` on the wire; they count
     /// as sent. Returns whether there are any.
-    pub fn take(&mut self, max: usize, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, max: usize, bytes: usize) -> bool {
         let mut requests = Vec::new();
         let mut taken = 0;
         while requests.len() < max
@@ -125,7 +125,7 @@ impl RequestQueue {
 
     /// Makes a batch of these requests, which do not wait for others. It has no timeout of its own,
     /// but ends with the connection at the latest.
-    pub fn send_directly(&mut self, requests: Vec<RedisRequest>, now: Instant) {
+    pub(super) fn send_directly(&mut self, requests: Vec<RedisRequest>, now: Instant) {
         let requests = requests.into_iter().map(|it| Some(self.place(it, now)));
         let batch = SentBatch {
             requests: requests.collect(),
@@ -135,19 +135,19 @@ impl RequestQueue {
     }
 
     /// The requests of the newest batch.
-    pub fn newest_batch(&self) -> impl Iterator<Item = &RedisRequest> {
+    pub(super) fn newest_batch(&self) -> impl Iterator<Item = &RedisRequest> {
         let newest = self.sent.back().into_iter();
         newest.flat_map(|batch| batch.requests.iter().flatten().map(|it| &it.request))
     }
 
     /// The number of batches in flight that were made by [`RequestQueue::take`].
-    pub fn batches(&self) -> usize {
+    pub(super) fn batches(&self) -> usize {
         self.sent.iter().filter(|batch| !batch.is_direct).count()
     }
 
     /// The oldest batch has as many answers: returns its requests. `None` if it has another number
     /// of requests.
-    pub fn answered(&mut self, answers: usize) -> Option<Vec<Option<QueuedRequest>>> {
+    pub(super) fn answered(&mut self, answers: usize) -> Option<Vec<Option<QueuedRequest>>> {
         let oldest = self.sent.front()?;
         if oldest.requests.len() != answers {
             return None;
@@ -156,14 +156,14 @@ impl RequestQueue {
     }
 
     /// Redis has not done the request: it waits again, before all later ones of its source.
-    pub fn requeue(&mut self, queued: QueuedRequest) {
+    pub(super) fn requeue(&mut self, queued: QueuedRequest) {
         self.fair.enter_again(queued.request.source());
         self.bytes += queued.request.weight();
         self.waiting.insert(queued.place, queued);
     }
 
     /// The connection is lost, and with it all batches.
-    pub fn lost(&mut self) -> Vec<Completion> {
+    pub(super) fn lost(&mut self) -> Vec<Completion> {
         let mut results = Vec::new();
         for batch in std::mem::take(&mut self.sent) {
             let requests = batch.requests.into_iter().flatten();
@@ -187,7 +187,7 @@ impl RequestQueue {
     }
 
     /// Refuses the requests that have timed out.
-    pub fn expire(&mut self, now: Instant) -> Vec<Completion> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Completion> {
         let batches = self.sent.iter_mut().filter(|batch| !batch.is_direct);
         let sent = batches.flat_map(|batch| &mut batch.requests);
         let expired = sent.filter_map(|queued| queued.take_if(|it| it.deadline <= now));

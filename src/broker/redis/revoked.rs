@@ -15,7 +15,12 @@ use crate::model::id::{Incarnation, UserName};
 use crate::model::revocations::{Cutoff, MOST};
 
 /// The command that writes revocations.
-pub fn write(request: &Revoke, run: Incarnation, names: &Names, caller: &mut ScriptCaller) -> Cmd {
+pub(super) fn write(
+    request: &Revoke,
+    run: Incarnation,
+    names: &Names,
+    caller: &mut ScriptCaller,
+) -> Cmd {
     let mut command = begin(Script::Revoke, run, request.retention, names, caller);
     let confirm = request.confirm.as_ref();
     command
@@ -29,7 +34,7 @@ pub fn write(request: &Revoke, run: Incarnation, names: &Names, caller: &mut Scr
 }
 
 /// The command that reads all revocations.
-pub fn read(
+pub(super) fn read(
     request: &ReadRevocations,
     run: Incarnation,
     names: &Names,
@@ -58,7 +63,7 @@ fn begin(
 }
 
 /// The answer to a write: the users whose cutoffs were written.
-pub fn read_written(answer: Value) -> Option<Vec<UserName>> {
+pub(super) fn read_written(answer: Value) -> Option<Vec<UserName>> {
     let Value::Array(users) = answer else {
         return None;
     };
@@ -66,7 +71,7 @@ pub fn read_written(answer: Value) -> Option<Vec<UserName>> {
 }
 
 /// The answer to a read: the set, and how many of its entries were junk.
-pub fn read_all(answer: Value) -> Option<(StoredRevocations, usize)> {
+pub(super) fn read_all(answer: Value) -> Option<(StoredRevocations, usize)> {
     let Value::Array(parts) = answer else {
         return None;
     };

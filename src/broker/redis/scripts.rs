@@ -11,7 +11,7 @@ use redis::Cmd;
 /// A script. The text begins with `#!lua` if Redis must check, before it runs the script, that
 /// writes are possible (memory, master, enough replicas).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Script {
+pub(super) enum Script {
     Publish,
     /// Has no `#!lua`: pages can be read when memory is short; only a new epoch is refused then.
     Read,
@@ -44,7 +44,7 @@ impl Script {
         Script::Revocations,
     ];
 
-    pub fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             Script::Publish => concat!(
                 "#!lua\n",
@@ -117,7 +117,7 @@ impl Script {
 
 /// Calls the scripts of one pipeline.
 #[derive(Debug)]
-pub struct ScriptCaller {
+pub(super) struct ScriptCaller {
     /// By `Script as usize`.
     digests: [String; Script::ALL.len()],
     /// The next call of these sends the text.
@@ -136,12 +136,12 @@ impl Default for ScriptCaller {
 impl ScriptCaller {
     /// The server does not have a script that was called. It was restarted, replaced by a replica
     /// or flushed, so it has none of the others either.
-    pub fn reload(&mut self) {
+    pub(super) fn reload(&mut self) {
         self.missing = Script::ALL.to_vec();
     }
 
     /// Begins a call; the caller appends keys and arguments.
-    pub fn call(&mut self, script: Script) -> Cmd {
+    pub(super) fn call(&mut self, script: Script) -> Cmd {
         let mut command = Cmd::new();
         match self.missing.iter().position(|it| *it == script) {
             Some(at) => {
@@ -166,7 +166,7 @@ fn sha1(text: &str) -> String {
 
 /// A duration as an argument of a script. At least 1: Redis would take zero as "at once", or refuse
 /// it.
-pub fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 

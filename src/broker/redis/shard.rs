@@ -36,7 +36,7 @@ use crate::runtime;
 const MAX_CHANGES: usize = 1024;
 
 /// What a shard needs to start.
-pub struct ShardSettings<'a> {
+pub(super) struct ShardSettings<'a> {
     pub connector: Arc<Connector>,
     pub names: Names,
     pub settings: &'a Settings,
@@ -50,7 +50,7 @@ pub struct ShardSettings<'a> {
 
 /// See the head of this file. The task that owns it passes it requests, calls [`Shard::turn`] in
 /// its loop and then [`Shard::flush`].
-pub struct Shard {
+pub(super) struct Shard {
     publishes: Pipeline,
     presence: PresenceAgent,
     presence_synced: PresenceSynced,
@@ -75,7 +75,7 @@ impl Shard {
     ///
     /// # Errors
     /// The system has no random numbers.
-    pub fn start(start: ShardSettings<'_>) -> Result<Self, RedisStartError> {
+    pub(super) fn start(start: ShardSettings<'_>) -> Result<Self, RedisStartError> {
         let settings = start.settings;
         let presence_synced = PresenceSynced::default();
         let unreadable = UnreadableRooms::default();
@@ -123,7 +123,7 @@ impl Shard {
     ///
     /// # Errors
     /// A task of the shard has ended.
-    pub fn submit(&mut self, request: Request) -> Result<(), Ended> {
+    pub(super) fn submit(&mut self, request: Request) -> Result<(), Ended> {
         match request {
             Request::Log(request) => self.submit_to_logs(request),
             Request::Presence(request) => self.submit_to_presence(request),
@@ -171,7 +171,7 @@ impl Shard {
     ///
     /// # Errors
     /// A task of the shard has ended.
-    pub async fn turn(&mut self) -> Result<(), Ended> {
+    pub(super) async fn turn(&mut self) -> Result<(), Ended> {
         // `fuse`, because a bare flume future would not be polled once the other end is gone.
         select_biased! {
             change = self.publishes.turn().fuse() => {
@@ -199,7 +199,7 @@ impl Shard {
     }
 
     /// Sends what waits. Returns the events for the dispatcher.
-    pub fn flush(&mut self) -> Vec<BrokerEvent> {
+    pub(super) fn flush(&mut self) -> Vec<BrokerEvent> {
         self.handle_completed();
         self.publishes
             .set_format(self.presence.format(Instant::now()));

@@ -28,7 +28,7 @@ const MAX_PUSHES: usize = 256;
 
 /// A command of the shard.
 #[derive(Debug)]
-pub enum SubscriptionCommand {
+pub(super) enum SubscriptionCommand {
     Follow(RoomName),
     Unfollow(RoomName),
     /// No probe comes back: replace the connection.
@@ -36,7 +36,7 @@ pub enum SubscriptionCommand {
 }
 
 /// Where the task sends what it receives.
-pub struct Reports {
+pub(super) struct Reports {
     /// To the shard.
     pub signals: flume::Sender<LivenessSignal>,
     /// Also to the shard, which compares them with the node's own presence.
@@ -46,7 +46,7 @@ pub struct Reports {
 }
 
 /// Everything the task owns. It ends when `commands` or the dispatcher's inbox is disconnected.
-pub struct Subscription {
+pub(super) struct Subscription {
     commands: flume::Receiver<SubscriptionCommand>,
     reconnector: Reconnector,
     topics: Topics,
@@ -60,7 +60,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub fn new(
+    pub(super) fn new(
         commands: flume::Receiver<SubscriptionCommand>,
         reconnector: Reconnector,
         topics: Topics,
@@ -83,7 +83,7 @@ impl Subscription {
     }
 
     /// Serves until one of its channels is disconnected.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut tick = Box::pin(runtime::sleep(TICK).fuse());
         loop {
             let mut events = Vec::new();

@@ -32,7 +32,7 @@ pub struct WebhookEntries {
 }
 
 /// The command of a call.
-pub fn command(
+pub(super) fn command(
     call: &WebhookCall,
     run: Incarnation,
     names: &Names,
@@ -59,13 +59,16 @@ pub fn command(
 }
 
 /// Reads the answer to a call.
-pub fn decode_answer(answer: Value) -> Option<WebhookEntries> {
+pub(super) fn decode_answer(answer: Value) -> Option<WebhookEntries> {
     let (dropped, entries) = redis::from_redis_value(answer).ok()?;
     Some(WebhookEntries { dropped, entries })
 }
 
 /// Reads `1 occupied ROOM` or `1 vacated ROOM`; the digit is the version of the format.
-pub fn decode_event(body: &[u8], newest: Format) -> Result<(RoomChange, RoomName), WireError> {
+pub(super) fn decode_event(
+    body: &[u8],
+    newest: Format,
+) -> Result<(RoomChange, RoomName), WireError> {
     const JUNK: WireError = WireError::Malformed("no webhook event");
     let (_, body) = split_version(body, newest)?;
     let body = std::str::from_utf8(body).ok();

@@ -19,14 +19,14 @@ use crate::model::webhook_event::{
 use crate::runtime;
 
 /// The timeout of a call of the script.
-pub const TIMEOUT: Duration = Duration::from_millis(2500);
+pub(super) const TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// How long a node that cannot read the next event leaves the stream to other nodes. Longer than
 /// one of them needs to claim it, and short enough to cause no delay if none of them can read it.
 const YIELD: Duration = Duration::from_secs(10);
 
 /// Everything the task owns. It ends when the deliverer has dropped its end of `polls`.
-pub struct WebhookStream {
+pub(super) struct WebhookStream {
     polls: flume::Receiver<WebhookPoll>,
     pipeline: Pipeline,
     /// Where the answer to the poll in flight goes; there is one at a time. Dropped without an
@@ -42,7 +42,7 @@ pub struct WebhookStream {
 }
 
 impl WebhookStream {
-    pub fn new(
+    pub(super) fn new(
         polls: flume::Receiver<WebhookPoll>,
         pipeline: Pipeline,
         newest_format: Format,
@@ -60,7 +60,7 @@ impl WebhookStream {
     }
 
     /// Serves until the deliverer ends.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut tick = Box::pin(runtime::sleep(TICK).fuse());
         loop {
             let is_idle = self.answer.is_none();

@@ -42,7 +42,7 @@ const NOTIFICATIONS: usize = 64;
 /// starting ────────────────────────────────────────────────────────────────────────▶ known
 /// ```
 #[derive(Default)]
-pub struct RevocationSync {
+pub(crate) struct RevocationSync {
     /// The node has read which tokens are revoked.
     pub known: bool,
     /// A read of the set is due.
@@ -72,7 +72,7 @@ struct Writing {
 
 impl RevocationSync {
     /// Makes a comparison of the set with this node's revocations due.
-    pub fn compare(&mut self) {
+    pub(crate) fn compare(&mut self) {
         self.due = true;
     }
 }

@@ -10,7 +10,7 @@ use crate::protocol::Protocol;
 
 /// A room's publications of this turn, encoded once per protocol and not offered yet.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(super) struct Batch {
     pub frames: [BytesMut; Protocol::COUNT],
     pub messages: u64,
     /// The presence events among the frames.
@@ -21,7 +21,7 @@ pub struct Batch {
 
 /// A part of the frames that its sender does not receive.
 #[derive(Debug)]
-pub struct Excluded {
+pub(super) struct Excluded {
     pub session: SessionId,
     pub protocol: Protocol,
     /// The part of the protocol's frames, and its replacement for the sender.
@@ -30,21 +30,21 @@ pub struct Excluded {
 }
 
 impl Batch {
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.frames.iter().map(BytesMut::len).max().unwrap_or(0)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.messages == 0 && self.events.iter().all(BytesMut::is_empty)
     }
 
     /// The senders that excluded themselves from some of the publications.
-    pub fn excluded_senders(&self) -> NumberSet<SessionId> {
+    pub(super) fn excluded_senders(&self) -> NumberSet<SessionId> {
         self.except.iter().map(|except| except.session).collect()
     }
 
     /// The frames of a protocol for a sender that excluded itself.
-    pub fn without_own(&self, all: &[u8], session: SessionId, protocol: Protocol) -> Bytes {
+    pub(super) fn without_own(&self, all: &[u8], session: SessionId, protocol: Protocol) -> Bytes {
         let mut frames = BytesMut::with_capacity(all.len());
         let mut copied = 0;
         for except in &self.except {

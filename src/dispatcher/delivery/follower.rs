@@ -9,18 +9,18 @@ use crate::dispatcher::turn::Turn;
 use crate::model::id::{RoomName, Ticket};
 
 /// Maximum number of messages in one read.
-pub const PAGE: usize = 256;
+pub(crate) const PAGE: usize = 256;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
-pub struct LogFollower {
+pub(crate) struct LogFollower {
     pub sequencer: Sequencer,
     /// The read in flight.
     ticket: Option<Ticket>,
 }
 
 impl LogFollower {
-    pub fn new(sequencer: Sequencer) -> Self {
+    pub(crate) fn new(sequencer: Sequencer) -> Self {
         Self {
             sequencer,
             ticket: None,
@@ -28,19 +28,19 @@ impl LogFollower {
     }
 
     /// Makes a comparison with the log due.
-    pub fn make_due(&mut self, turn: &mut Turn, key: LogKey) {
+    pub(crate) fn make_due(&mut self, turn: &mut Turn, key: LogKey) {
         self.sequencer.make_due();
         self.queue_if_due(turn, key);
     }
 
-    pub fn queue_if_due(&self, turn: &mut Turn, key: LogKey) {
+    pub(crate) fn queue_if_due(&self, turn: &mut Turn, key: LogKey) {
         if self.sequencer.is_due() {
             turn.queue_read(key);
         }
     }
 
     /// Starts the read, if one is due.
-    pub fn read_if_due(&mut self, turn: &mut Turn, key: LogKey, log: &RoomName) {
+    pub(crate) fn read_if_due(&mut self, turn: &mut Turn, key: LogKey, log: &RoomName) {
         if self.sequencer.is_due() {
             let range = self.sequencer.next_read();
             self.ticket = Some(turn.read_log(PendingRead::Sequencer(key), log, range, PAGE));
@@ -49,7 +49,7 @@ impl LogFollower {
 
     /// Takes the reply to the read. `None` for a reply to an earlier read, or of a former room with
     /// the same key. A read that failed is repeated.
-    pub fn take_reply(
+    pub(crate) fn take_reply(
         &mut self,
         turn: &mut Turn,
         key: LogKey,

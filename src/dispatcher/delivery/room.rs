@@ -22,11 +22,11 @@ use crate::protocol::encoder::Encoder;
 use crate::protocol::{Message, Protocol};
 
 /// A room with this node's state of it.
-pub type Room = rooms::Room<RoomState, Membership>;
+pub(crate) type Room = rooms::Room<RoomState, Membership>;
 
 /// The node's state of a room.
 #[derive(Debug, Default)]
-pub struct RoomState {
+pub(crate) struct RoomState {
     pub follower: LogFollower,
     pub recent: Recent,
     /// Publications of this turn that have not been flushed.
@@ -48,7 +48,7 @@ pub struct RoomState {
 
 /// The members of a room over all nodes.
 #[derive(Debug, Default)]
-pub struct RoomPresence {
+pub(crate) struct RoomPresence {
     pub list: MemberList,
     /// The read in flight.
     pub ticket: Option<Ticket>,
@@ -58,7 +58,7 @@ pub struct RoomPresence {
 
 impl Room {
     /// A message was received from the topic.
-    pub fn receive(
+    pub(crate) fn receive(
         &mut self,
         turn: &mut Turn,
         at: Position,
@@ -78,17 +78,17 @@ impl Room {
     }
 
     /// Makes a comparison of the room with its log due.
-    pub fn make_due(&mut self, turn: &mut Turn) {
+    pub(crate) fn make_due(&mut self, turn: &mut Turn) {
         self.state.follower.make_due(turn, LogKey::Room(self.key));
     }
 
     /// Queues the room for a read of its log.
-    pub fn queue_read(&self, turn: &mut Turn) {
+    pub(crate) fn queue_read(&self, turn: &mut Turn) {
         turn.queue_read(LogKey::Room(self.key));
     }
 
     /// The read of the room's log failed.
-    pub fn retry_read(&self, turn: &mut Turn, why: Refused) {
+    pub(crate) fn retry_read(&self, turn: &mut Turn, why: Refused) {
         turn.log_reads.retry(LogKey::Room(self.key), why, turn.now);
     }
 
@@ -98,14 +98,19 @@ impl Room {
     }
 
     /// Starts the reads that the room needs.
-    pub fn start_reads(&mut self, turn: &mut Turn) {
+    pub(crate) fn start_reads(&mut self, turn: &mut Turn) {
         let (follower, key) = (&mut self.state.follower, LogKey::Room(self.key));
         follower.read_if_due(turn, key, &self.name);
         self.start_seek(turn);
     }
 
     /// Handles the reply to the node's own read.
-    pub fn on_page(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
+    pub(crate) fn on_page(
+        &mut self,
+        turn: &mut Turn,
+        ticket: Ticket,
+        result: Result<Page, Refused>,
+    ) {
         let (follower, key) = (&mut self.state.follower, LogKey::Room(self.key));
         let page = match follower.take_reply(turn, key, ticket, result) {
             None => return,
@@ -191,7 +196,7 @@ impl Room {
 
     /// A read has returned how long the log is kept; the recent messages are kept as long. If the
     /// page is older than what was delivered, they already have a later time.
-    pub fn note_expiry(&mut self, turn: &Turn, top: Position, expires_in: Duration) {
+    pub(crate) fn note_expiry(&mut self, turn: &Turn, top: Position, expires_in: Duration) {
         if self.state.follower.sequencer.position() == Some(top) {
             self.state.recent.expires = Some(turn.now + expires_in);
         }
@@ -199,7 +204,7 @@ impl Room {
 
     /// Drops the recent messages when the log has expired, so that every node returns the same
     /// history.
-    pub fn expire_recent(&mut self, turn: &mut Turn) {
+    pub(crate) fn expire_recent(&mut self, turn: &mut Turn) {
         if self.state.recent.is_expired(turn.now) {
             self.change_recent(turn, Recent::clear);
         }
@@ -218,14 +223,19 @@ impl Room {
     }
 
     /// Changes the recent messages and keeps count of their memory.
-    pub fn change_recent(&mut self, turn: &mut Turn, change: impl FnOnce(&mut Recent)) {
+    pub(crate) fn change_recent(&mut self, turn: &mut Turn, change: impl FnOnce(&mut Recent)) {
         turn.recent_used -= self.state.recent.weight();
         change(&mut self.state.recent);
         turn.recent_used += self.state.recent.weight();
     }
 
     /// Encodes a publication into the batch, once for each protocol of the members.
-    pub fn encode(&mut self, turn: &mut Turn, offset: Option<u64>, publication: &Publication) {
+    pub(crate) fn encode(
+        &mut self,
+        turn: &mut Turn,
+        offset: Option<u64>,
+        publication: &Publication,
+    ) {
         let RoomState {
             batch,
             members_by_protocol,
@@ -268,7 +278,7 @@ impl Room {
 
     /// Encodes a presence event into the batch. Members that are behind receive it too, at once,
     /// because it has no offset.
-    pub fn encode_event(&mut self, turn: &mut Turn, frames: impl Fn(&dyn Encoder) -> Bytes) {
+    pub(crate) fn encode_event(&mut self, turn: &mut Turn, frames: impl Fn(&dyn Encoder) -> Bytes) {
         let RoomState {
             batch,
             members_by_protocol,
@@ -289,7 +299,7 @@ impl Room {
     }
 
     /// Offers the batch to every live member, as one buffer that all share.
-    pub fn flush(&mut self, turn: &mut Turn) {
+    pub(crate) fn flush(&mut self, turn: &mut Turn) {
         if self.state.batch.is_empty() {
             return;
         }
@@ -366,7 +376,7 @@ impl Room {
 
 /// The frame that replaces a message at the sender that excluded itself. It carries the position;
 /// an ephemeral message has none, so the frame is empty.
-pub fn own_message(message: &Message<'_>, encoder: &dyn Encoder) -> Bytes {
+pub(crate) fn own_message(message: &Message<'_>, encoder: &dyn Encoder) -> Bytes {
     let mut own = BytesMut::new();
     if message.offset.is_some() {
         encoder.own_message(message.room, message.offset, &mut own);

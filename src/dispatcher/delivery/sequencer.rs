@@ -28,7 +28,7 @@ const AHEAD: usize = 1024;
 
 /// What the members of the room must receive.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     Deliver(u64, Arc<Publication>),
     /// The epoch has ended, and the rest of it was delivered. Members at its end or above continue
     /// at this position in the present epoch. Messages above it were lost.
@@ -39,7 +39,7 @@ pub enum Step {
 
 impl Step {
     /// Its size in bytes, as [`Publication::weight`] estimates it.
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         match self {
             Step::Deliver(_, publication) => publication.weight(),
             Step::Ended(_) | Step::Lost(_) => 0,
@@ -49,7 +49,7 @@ impl Step {
 
 /// The node's own position in one room.
 #[derive(Debug, Default)]
-pub struct Sequencer {
+pub(crate) struct Sequencer {
     /// The last delivered position; `None` until the first read has returned.
     position: Option<Position>,
     /// The epochs that ended before the position's.
@@ -73,7 +73,7 @@ enum Reading {
 impl Sequencer {
     /// For a room whose log is delivered from its beginning, rather than from the top at the first
     /// read.
-    pub fn from_the_beginning() -> Self {
+    pub(crate) fn from_the_beginning() -> Self {
         let position = Position {
             epoch: Epoch::UNKNOWN,
             offset: 0,
@@ -85,13 +85,13 @@ impl Sequencer {
     }
 
     /// The last delivered position, once it is known.
-    pub fn position(&self) -> Option<Position> {
+    pub(crate) fn position(&self) -> Option<Position> {
         self.position
     }
 
     /// Compares a position that a client names with the delivered one. A position above that is
     /// unknown, even if the log has it.
-    pub fn status(&self, at: Position) -> PositionStatus {
+    pub(crate) fn status(&self, at: Position) -> PositionStatus {
         let Some(position) = self.position else {
             return PositionStatus::Unknown;
         };
@@ -103,23 +103,23 @@ impl Sequencer {
     }
 
     /// The offset at which an earlier epoch ended, if that is kept.
-    pub fn end_of(&self, epoch: Epoch) -> Option<u64> {
+    pub(crate) fn end_of(&self, epoch: Epoch) -> Option<u64> {
         self.ends.end_of(epoch)
     }
 
     /// Whether a read is wanted and none is in flight.
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.read == Reading::Due
     }
 
     /// Whether no message is known to be missing.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.read == Reading::Settled
     }
 
     /// Makes a comparison with the log due: the topic was (re)subscribed, or the last comparison is
     /// too old.
-    pub fn make_due(&mut self) {
+    pub(crate) fn make_due(&mut self) {
         self.read = match self.read {
             Reading::Settled | Reading::Due => Reading::Due,
             Reading::InFlight | Reading::InFlightAndDue => Reading::InFlightAndDue,
@@ -127,24 +127,24 @@ impl Sequencer {
     }
 
     /// Returns the range to read, which the caller must start.
-    pub fn next_read(&mut self) -> Range {
+    pub(crate) fn next_read(&mut self) -> Range {
         self.read = Reading::InFlight;
         self.position.map_or(Range::Top, Range::After)
     }
 
     /// The read failed; it stays due.
-    pub fn failed(&mut self) {
+    pub(crate) fn failed(&mut self) {
         self.read = Reading::Due;
     }
 
     /// Bytes of the messages that wait for a read, as [`Publication::weight`] estimates them.
-    pub fn ahead_weight(&self) -> usize {
+    pub(crate) fn ahead_weight(&self) -> usize {
         self.ahead_weight
     }
 
     /// A message was received from the topic. Returns the step to deliver now. A message that is
     /// not next is kept if it fits into `memory` bytes.
-    pub fn receive(
+    pub(crate) fn receive(
         &mut self,
         epoch: Epoch,
         offset: u64,
@@ -178,7 +178,7 @@ impl Sequencer {
     }
 
     /// Handles the reply to a read and adds the resulting steps in order.
-    pub fn on_page(&mut self, page: Page, steps: &mut Vec<Step>) {
+    pub(crate) fn on_page(&mut self, page: Page, steps: &mut Vec<Step>) {
         self.read = match self.read {
             Reading::InFlightAndDue => Reading::Due,
             _ => Reading::Settled,

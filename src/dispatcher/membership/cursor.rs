@@ -11,7 +11,7 @@ use crate::protocol::{Authenticated, Joined, Protocol, Reply, RequestId};
 
 /// The node's state of a membership: enough to deliver without looking up the session.
 #[derive(Clone, Debug)]
-pub struct Membership {
+pub(crate) struct Membership {
     pub outbox: Outbox,
     pub protocol: Protocol,
     pub present: Present,
@@ -19,7 +19,7 @@ pub struct Membership {
 
 /// Whether and as which user a member counts as present.
 #[derive(Clone, Debug)]
-pub enum Present {
+pub(crate) enum Present {
     /// Its join has not been answered. The identity is that of the membership, if it has its own.
     NotYet(Option<Box<MemberIdentity>>),
     /// As the user of its session; `None`: as an anonymous session.
@@ -30,7 +30,7 @@ pub enum Present {
 
 /// A join that waits for its reply.
 #[derive(Clone, Debug)]
-pub struct Join {
+pub(crate) struct Join {
     pub id: Option<RequestId>,
     /// `None`: no client requested the join, so none waits for a reply.
     pub deadline: Option<Instant>,
@@ -40,7 +40,7 @@ pub struct Join {
 
 /// The part of the authentication reply besides the position.
 #[derive(Clone, Debug)]
-pub struct SignIn {
+pub(crate) struct SignIn {
     pub user: UserName,
     /// The remaining lifetime of the token.
     pub expires: Option<Duration>,
@@ -48,7 +48,7 @@ pub struct SignIn {
 
 impl SignIn {
     /// The reply, with the position in the personal room if it is known.
-    pub fn authenticated<'a>(
+    pub(crate) fn authenticated<'a>(
         &'a self,
         room: &'a RoomName,
         position: Option<Position>,
@@ -64,7 +64,7 @@ impl SignIn {
 
 /// A member that is behind.
 #[derive(Debug)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     pub member: Membership,
     pub want: Want,
     /// The join that has not been answered yet.
@@ -75,7 +75,7 @@ pub struct Cursor {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
+pub(crate) enum Want {
     /// Become live at the position of the room.
     Now,
     /// Continue from here, if the log has it: not checked yet.
@@ -88,13 +88,13 @@ pub enum Want {
 /// Whether the node's own read has just confirmed that it has every message, so that a position
 /// that it cannot place is lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum LogCheck {
+pub(crate) enum LogCheck {
     Complete,
     Pending,
 }
 
 impl Cursor {
-    pub fn new(member: Membership, since: Option<Position>, join: Join) -> Self {
+    pub(crate) fn new(member: Membership, since: Option<Position>, join: Join) -> Self {
         let want = since.map_or(Want::Now, Want::Since);
         Self {
             member,
@@ -105,13 +105,13 @@ impl Cursor {
     }
 
     /// Whether its join has been answered.
-    pub fn is_answered(&self) -> bool {
+    pub(crate) fn is_answered(&self) -> bool {
         self.join.is_none()
     }
 
     /// Whether the cursor remains after the room has lost messages: only if a join waits, whose
     /// position is then checked again.
-    pub fn survives_loss(&mut self) -> bool {
+    pub(crate) fn survives_loss(&mut self) -> bool {
         if let Want::After(at) = self.want {
             self.want = Want::Since(at);
         }
@@ -120,7 +120,7 @@ impl Cursor {
 
     /// The node's epoch has ended at this position. Returns whether the member must receive the gap
     /// now, because it is above the end. If a join waits, its position is checked again instead.
-    pub fn is_above_end(&mut self, end: Position) -> bool {
+    pub(crate) fn is_above_end(&mut self, end: Position) -> bool {
         match self.want {
             Want::After(at) if at.offset > end.offset && self.join.is_some() => {
                 self.want = Want::Since(at);
@@ -136,7 +136,7 @@ impl Cursor {
 
     /// Whether another page fits into the outbox. If not, asks its writer for a notification when
     /// it has drained.
-    pub fn has_room(&self, quarter: usize) -> bool {
+    pub(crate) fn has_room(&self, quarter: usize) -> bool {
         let fits = || self.member.outbox.waiting() <= quarter as u64;
         if fits() {
             return true;
@@ -146,7 +146,7 @@ impl Cursor {
         fits()
     }
 
-    pub fn send(
+    pub(crate) fn send(
         &self,
         turn: &mut Turn,
         session: SessionId,
@@ -162,14 +162,14 @@ impl Cursor {
 
     /// The deadline of the waiting join. An authentication in the handshake has no request to
     /// answer, so it has no deadline.
-    pub fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         let join = self.join.as_ref()?;
         let has_request = join.sign_in.is_none() || join.id.is_some();
         join.deadline.filter(|_| has_request)
     }
 
     /// Answers a join with the position of the session.
-    pub fn answer_join(
+    pub(crate) fn answer_join(
         &self,
         turn: &mut Turn,
         session: SessionId,

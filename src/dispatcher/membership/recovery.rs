@@ -26,7 +26,7 @@ use crate::protocol::{Joined, Message, Push};
 impl Room {
     /// More messages arrive at once than outboxes hold: all live members become members behind and
     /// receive them page by page.
-    pub fn fall_behind(&mut self, turn: &mut Turn, at: Position) {
+    pub(crate) fn fall_behind(&mut self, turn: &mut Turn, at: Position) {
         self.flush(turn);
         let want = Want::After(at);
         for member in &self.members {
@@ -42,7 +42,7 @@ impl Room {
 
     /// Settles every member that is behind, in the order of sessions, so that equal events have
     /// equal effects.
-    pub fn settle_all(&mut self, turn: &mut Turn, check: LogCheck) {
+    pub(crate) fn settle_all(&mut self, turn: &mut Turn, check: LogCheck) {
         for session in self.behind() {
             self.settle(turn, session, check);
         }
@@ -57,7 +57,7 @@ impl Room {
     /// Sends a member that is behind what is available now: its reply, its next page, or both, or
     /// makes it live. A member that has not received everything is settled again when its outbox
     /// has drained or a read has returned.
-    pub fn settle(&mut self, turn: &mut Turn, session: SessionId, check: LogCheck) {
+    pub(crate) fn settle(&mut self, turn: &mut Turn, session: SessionId, check: LogCheck) {
         self.expire_recent(turn);
         let Some(position) = self.state.follower.sequencer.position() else {
             return;
@@ -183,7 +183,7 @@ impl Room {
     }
 
     /// Sends a member a gap: messages may be missing, and it has this position now.
-    pub fn send_gap(
+    pub(crate) fn send_gap(
         &self,
         turn: &mut Turn,
         session: SessionId,
@@ -265,7 +265,7 @@ impl Room {
     /// Starts one read for all cursors of the room: from the lowest missing offset up to what is in
     /// memory again. The result stays in memory while it fits, so each part of the log is read
     /// once, however many members are behind.
-    pub fn start_seek(&mut self, turn: &mut Turn) {
+    pub(crate) fn start_seek(&mut self, turn: &mut Turn) {
         if self.state.seek_ticket.is_some() || !std::mem::take(&mut self.state.seek) {
             return;
         }
@@ -309,7 +309,12 @@ impl Room {
     }
 
     /// Handles the reply to the read for the cursors.
-    pub fn on_seek_page(&mut self, turn: &mut Turn, ticket: Ticket, result: Result<Page, Refused>) {
+    pub(crate) fn on_seek_page(
+        &mut self,
+        turn: &mut Turn,
+        ticket: Ticket,
+        result: Result<Page, Refused>,
+    ) {
         if self
             .state
             .seek_ticket

@@ -20,7 +20,7 @@ const AHEAD_MEMORY: usize = 16 << 20;
 
 impl Room {
     /// The room's topic was (re)subscribed: changes may have been missed.
-    pub fn make_list_due(&mut self, turn: &mut Turn) {
+    pub(crate) fn make_list_due(&mut self, turn: &mut Turn) {
         if turn.settings.presence.has_events(&self.name) {
             self.state.presence.list.make_due();
             self.queue_list_read(turn);
@@ -28,13 +28,13 @@ impl Room {
     }
 
     /// Whether a members query can be answered from the list, now or after the read in flight.
-    pub fn keeps_list(&self, turn: &Turn) -> bool {
+    pub(crate) fn keeps_list(&self, turn: &Turn) -> bool {
         let list = &self.state.presence.list;
         turn.settings.presence.has_events(&self.name) && (list.has_list() || !list.is_known())
     }
 
     /// Queues the room for a list read, if one is due.
-    pub fn queue_list_read(&mut self, turn: &mut Turn) {
+    pub(crate) fn queue_list_read(&mut self, turn: &mut Turn) {
         if self.state.presence.list.is_due() {
             turn.list_reads.queue(self.key);
         }
@@ -94,7 +94,7 @@ impl Room {
     }
 
     /// The number of a user's connections in the room has changed.
-    pub fn receive_change(&mut self, turn: &mut Turn, change: Change) {
+    pub(crate) fn receive_change(&mut self, turn: &mut Turn, change: Change) {
         if !turn.settings.presence.has_events(&self.name) {
             return;
         }

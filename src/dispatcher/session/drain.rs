@@ -14,7 +14,7 @@ use crate::protocol::disconnect::Disconnect;
 const PER_SESSION: Duration = Duration::from_millis(1);
 
 /// The state of a drain.
-pub struct Drain {
+pub(crate) struct Drain {
     started: Instant,
     /// The time over which the disconnects are spread.
     spread: Duration,

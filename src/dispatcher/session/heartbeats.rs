@@ -12,7 +12,7 @@ use crate::model::id::SessionId;
 /// A session is pinged once per turn of the wheel, at its slot, and is checked `pong_timeout`
 /// later.
 #[derive(Debug)]
-pub struct Heartbeats {
+pub(crate) struct Heartbeats {
     slots: Vec<Vec<SessionId>>,
     /// The slot that is pinged next, and when.
     next: usize,
@@ -27,7 +27,7 @@ pub struct Heartbeats {
 
 /// An action that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beat {
+pub(crate) enum Beat {
     Ping(SessionId),
     /// A ping was sent `pong_timeout` ago: a session that sent nothing since is disconnected.
     Check(SessionId),
@@ -37,7 +37,7 @@ impl Heartbeats {
     /// Slots of the wheel: with a heartbeat of 25 s, one a second.
     const SLOTS: usize = 25;
 
-    pub fn new(now: Instant, heartbeat: Duration, pong_timeout: Duration) -> Self {
+    pub(crate) fn new(now: Instant, heartbeat: Duration, pong_timeout: Duration) -> Self {
         let step = (heartbeat / Self::SLOTS as u32).max(Duration::from_millis(1));
         Self {
             slots: vec![Vec::new(); Self::SLOTS],
@@ -52,14 +52,14 @@ impl Heartbeats {
 
     /// Adds a session; its first ping is due within one heartbeat. Returns the slot, which is
     /// needed to remove it.
-    pub fn add(&mut self, session: SessionId) -> usize {
+    pub(crate) fn add(&mut self, session: SessionId) -> usize {
         let slot = self.next_add;
         self.next_add = (self.next_add + 1) % Self::SLOTS;
         self.slots[slot].push(session);
         slot
     }
 
-    pub fn remove(&mut self, session: SessionId, slot: usize) {
+    pub(crate) fn remove(&mut self, session: SessionId, slot: usize) {
         let sessions = &mut self.slots[slot];
         if let Some(index) = sessions.iter().position(|other| *other == session) {
             sessions.swap_remove(index);
@@ -71,7 +71,7 @@ impl Heartbeats {
 
     /// Adds the actions that are due at `now`. Each ping is checked before its session is pinged
     /// again.
-    pub fn advance(&mut self, now: Instant, beats: &mut Vec<Beat>) {
+    pub(crate) fn advance(&mut self, now: Instant, beats: &mut Vec<Beat>) {
         while self
             .pinged_slots
             .front()

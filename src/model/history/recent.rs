@@ -12,7 +12,7 @@ use crate::model::publication::Publication;
 /// Messages of a room up to the one that the node delivered last, in runs with holes between them.
 /// Cached messages serve returning clients without a read; evicted ones are read again.
 #[derive(Debug, Default)]
-pub struct Recent {
+pub(crate) struct Recent {
     /// Ascending; none is empty, and between two of them at least one message is missing. The last
     /// one grows with what is delivered.
     runs: Vec<Run>,
@@ -22,17 +22,17 @@ pub struct Recent {
 
 impl Recent {
     /// Whether the log no longer has these messages.
-    pub fn is_expired(&self, now: Instant) -> bool {
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
         !self.runs.is_empty() && self.expires.is_some_and(|expires| expires <= now)
     }
 
     /// The approximate bytes held, by [`Publication::weight`].
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         self.runs.iter().map(Run::weight).sum()
     }
 
     /// The run that holds the message with this offset.
-    pub fn run_at(&self, offset: u64) -> Option<&Run> {
+    pub(crate) fn run_at(&self, offset: u64) -> Option<&Run> {
         let behind = self.runs.partition_point(|run| run.first <= offset);
         let run = self.runs[..behind].last()?;
         run.covers(offset).then_some(run)
@@ -40,7 +40,7 @@ impl Recent {
 
     /// The offsets around this one, which is not held, that are not held either: from the run
     /// before, or from this one when there is none before, to the run behind.
-    pub fn hole_at(&self, offset: u64) -> Range<u64> {
+    pub(crate) fn hole_at(&self, offset: u64) -> Range<u64> {
         let behind = self.runs.partition_point(|run| run.first <= offset);
         let start = self.runs[..behind].last().map_or(offset, Run::end);
         let end = self.runs.get(behind).map_or(u64::MAX, |run| run.first);
@@ -48,7 +48,7 @@ impl Recent {
     }
 
     /// Adds a message that was delivered.
-    pub fn push(&mut self, offset: u64, publication: Arc<Publication>) {
+    pub(crate) fn push(&mut self, offset: u64, publication: Arc<Publication>) {
         match self.runs.last_mut() {
             Some(newest) if newest.end() == offset => newest.push(publication),
             _ => {
@@ -61,7 +61,7 @@ impl Recent {
 
     /// Adds a page of the log, which is ascending and without holes, as far as it was `delivered`.
     /// Runs that it touches become one run with it.
-    pub fn insert(&mut self, page: &[(u64, Arc<Publication>)], delivered: u64) {
+    pub(crate) fn insert(&mut self, page: &[(u64, Arc<Publication>)], delivered: u64) {
         let page = &page[..page.partition_point(|(offset, _)| *offset <= delivered)];
         let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else {
             return;
@@ -84,7 +84,7 @@ impl Recent {
     }
 
     /// Drops the older half, at least one message.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         let held: usize = self.runs.iter().map(Run::len).sum();
         for _ in 0..held.div_ceil(2) {
             self.pop();
@@ -95,7 +95,7 @@ impl Recent {
     }
 
     /// Keeps the messages that are among the newest `size` of the room.
-    pub fn truncate(&mut self, size: usize) {
+    pub(crate) fn truncate(&mut self, size: usize) {
         let end = self.runs.last().map_or(0, Run::end);
         while self
             .runs
@@ -107,7 +107,7 @@ impl Recent {
     }
 
     /// Drops the messages above this offset.
-    pub fn cut(&mut self, offset: u64) {
+    pub(crate) fn cut(&mut self, offset: u64) {
         while let Some(newest) = self.runs.last_mut()
             && newest.end() > offset + 1
         {
@@ -118,7 +118,7 @@ impl Recent {
         }
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 

@@ -62,7 +62,7 @@ fn present<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Option<Box<RawVa
 }
 
 /// Decodes commands of the native protocol: one to a text frame. It has no state.
-pub struct NativeDecoder;
+pub(crate) struct NativeDecoder;
 
 impl Decoder for NativeDecoder {
     const PROTOCOL: Protocol = Protocol::Native;

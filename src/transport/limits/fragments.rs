@@ -5,7 +5,7 @@
 /// The state of the stream: the remaining bytes of the current frame, and the number of frames of
 /// its message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fragments {
+pub(crate) struct Fragments {
     /// Remaining bytes of the current frame: of its length field, or, when that is read, of its
     /// mask and payload. The codec refuses a frame longer than this can hold before its end.
     left: u32,
@@ -31,7 +31,7 @@ type Masked = bool;
 
 /// The result of following some bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// A message has ended, or a control frame between two.
     pub ended: bool,
     /// The largest number of frames of a message so far.
@@ -45,7 +45,7 @@ const MASK_BYTES: u32 = 4;
 
 impl Fragments {
     /// Follows the next bytes of the stream.
-    pub fn follow(&mut self, mut bytes: &[u8]) -> Seen {
+    pub(crate) fn follow(&mut self, mut bytes: &[u8]) -> Seen {
         let mut seen = Seen::default();
         while let Some((byte, rest)) = bytes.split_first() {
             match self.step {
@@ -90,7 +90,7 @@ impl Fragments {
     }
 
     /// Whether a message or a control frame has begun and not ended.
-    pub fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         self.count > 0 || self.step != FrameStep::First
     }
 

@@ -24,7 +24,7 @@ pub struct IngressLimits {
 
 /// The next step of the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IngressAction {
+pub(crate) enum IngressAction {
     Go,
     /// Read nothing for so long.
     Pause(Duration),
@@ -44,7 +44,7 @@ pub enum IngressAction {
 /// down, for any time; only a client whose data never runs out in spite of the pauses is
 /// disconnected.
 #[derive(Debug, Default)]
-pub struct IngressMeter {
+pub(crate) struct IngressMeter {
     commands: Bucket,
     bytes: Bucket,
     /// Since when the session exceeds its rate.
@@ -56,7 +56,7 @@ pub struct IngressMeter {
 
 impl IngressMeter {
     /// Follows the bytes read from the socket. Returns the reason to disconnect, if there is one.
-    pub fn follow(&mut self, limits: &IngressLimits, bytes: &[u8]) -> Option<Disconnect> {
+    pub(crate) fn follow(&mut self, limits: &IngressLimits, bytes: &[u8]) -> Option<Disconnect> {
         let seen = self.frames.follow(bytes);
         if seen.ended {
             self.begun = Since::default();
@@ -65,12 +65,12 @@ impl IngressMeter {
     }
 
     /// Whether a message or a control frame has begun and not ended.
-    pub fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         self.frames.is_under_way()
     }
 
     /// Charges the bytes read and the commands decoded from them.
-    pub fn charge(
+    pub(crate) fn charge(
         &mut self,
         limits: &IngressLimits,
         commands: u32,
@@ -99,7 +99,7 @@ impl IngressMeter {
     }
 
     /// All bytes that the client has sent are read.
-    pub fn caught_up(&mut self) {
+    pub(crate) fn caught_up(&mut self) {
         self.over = Since::default();
     }
 }

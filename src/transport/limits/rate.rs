@@ -27,14 +27,14 @@ impl Rate {
 
 /// One session's bucket. It begins full. Times are nanoseconds of any clock that never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     full_at: u64,
 }
 
 impl Bucket {
     /// Takes `units`, always, and returns the pause before more may be taken: zero, unless the
     /// bucket is now in debt.
-    pub fn take(&mut self, rate: &Rate, units: u32, now: u64) -> Duration {
+    pub(crate) fn take(&mut self, rate: &Rate, units: u32, now: u64) -> Duration {
         let time = u64::from(units) * SECOND / rate.per_second;
         self.full_at = self.full_at.max(now) + time;
         Duration::from_nanos((self.full_at - now).saturating_sub(rate.burst))

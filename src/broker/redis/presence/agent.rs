@@ -61,7 +61,7 @@ pub enum PresenceReply {
 
 /// See the head of this file.
 #[derive(Debug)]
-pub struct PresenceAgent {
+pub(crate) struct PresenceAgent {
     lease: Lease,
     format: WriteFormat,
     reconciler: PresenceReconciler,
@@ -82,7 +82,13 @@ pub struct PresenceAgent {
 }
 
 impl PresenceAgent {
-    pub fn new(run: Incarnation, newest: Format, span: Duration, seed: u64, now: Instant) -> Self {
+    pub(crate) fn new(
+        run: Incarnation,
+        newest: Format,
+        span: Duration,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         Self {
             lease: Lease::new(run, span, now),
             format: WriteFormat::new(newest, span),
@@ -99,14 +105,14 @@ impl PresenceAgent {
     }
 
     /// Sets a user's connections on this node. Ignored after [`PresenceAgent::retire`].
-    pub fn set_presence(&mut self, presence: SetPresence) {
+    pub(crate) fn set_presence(&mut self, presence: SetPresence) {
         if !self.lease.is_retiring() {
             self.reconciler.set_presence(presence);
         }
     }
 
     /// Adds or removes one connection of a user. Ignored after [`PresenceAgent::retire`].
-    pub fn set_connection(&mut self, connected: Connected) {
+    pub(crate) fn set_connection(&mut self, connected: Connected) {
         let Connected {
             user,
             connection,
@@ -120,13 +126,13 @@ impl PresenceAgent {
     }
 
     /// The members of this node stay for `span` and no longer.
-    pub fn retire(&mut self, span: Duration, now: Instant) {
+    pub(crate) fn retire(&mut self, span: Duration, now: Instant) {
         self.lease.retire(span, now);
         self.reaper.stop();
     }
 
     /// The connection is new, so the lease is renewed at once.
-    pub fn connected(&mut self, now: Instant) {
+    pub(crate) fn connected(&mut self, now: Instant) {
         self.pause = None;
         self.lease_confirmed = false;
         self.format.reset();
@@ -134,35 +140,35 @@ impl PresenceAgent {
     }
 
     /// The format to write now.
-    pub fn format(&self, now: Instant) -> Format {
+    pub(crate) fn format(&self, now: Instant) -> Format {
         self.format.at(now)
     }
 
     /// There is no connection.
-    pub fn disconnected(&mut self) {
+    pub(crate) fn disconnected(&mut self) {
         self.lease_confirmed = false;
     }
 
     /// A change of a room was received.
-    pub fn on_change(&mut self, room: &RoomName, change: &Change, now: Instant) {
+    pub(crate) fn on_change(&mut self, room: &RoomName, change: &Change, now: Instant) {
         if self.reconciler.on_change(room, change) {
             self.refill = Some(now + REFILL);
         }
     }
 
     /// Whether the lease was lost since the last call. Other data may be lost too.
-    pub fn take_loss(&mut self) -> bool {
+    pub(crate) fn take_loss(&mut self) -> bool {
         std::mem::take(&mut self.lease_lost)
     }
 
     /// Whether the lists in Redis are complete, as far as this node can detect.
-    pub fn is_synced(&self, now: Instant) -> bool {
+    pub(crate) fn is_synced(&self, now: Instant) -> bool {
         let confirmed = self.lease_confirmed || self.lease.is_retiring();
         confirmed && self.refill.is_none_or(|until| now >= until)
     }
 
     /// The next batch of commands; none until the one before has its results.
-    pub fn take(&mut self, now: Instant) -> Vec<PresenceCommand> {
+    pub(crate) fn take(&mut self, now: Instant) -> Vec<PresenceCommand> {
         if self.in_flight > 0 || self.pause.is_some_and(|until| now < until) {
             return Vec::new();
         }
@@ -193,7 +199,12 @@ impl PresenceAgent {
     }
 
     /// A command has this result.
-    pub fn finished(&mut self, command: PresenceCommand, reply: PresenceReply, now: Instant) {
+    pub(crate) fn finished(
+        &mut self,
+        command: PresenceCommand,
+        reply: PresenceReply,
+        now: Instant,
+    ) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if matches!(reply, PresenceReply::Refused) {
             self.pause = Some(now + PAUSE);

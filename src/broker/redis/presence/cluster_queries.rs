@@ -9,7 +9,7 @@ use crate::model::cluster_query::{ClusterQuery, ConnectionPage, QueryResult, Roo
 use crate::model::id::{Epoch, Position, RoomName};
 
 /// Reads the answer to a query, and how many of its entries were junk.
-pub fn read(query: &ClusterQuery, answer: Value) -> Option<(QueryResult, usize)> {
+pub(crate) fn read(query: &ClusterQuery, answer: Value) -> Option<(QueryResult, usize)> {
     let Value::Array(parts) = answer else {
         return None;
     };

@@ -33,14 +33,14 @@ const OVER: usize = 16;
 
 /// Builds the commands.
 #[derive(Debug)]
-pub struct PresenceCommands {
+pub(crate) struct PresenceCommands {
     pub names: Names,
     /// The rooms whose changes between occupied and vacated are webhook events.
     pub webhooks: Option<WebhookSubscription>,
 }
 
 impl PresenceCommands {
-    pub fn members(&self, members: &MembersQuery, caller: &mut ScriptCaller) -> Cmd {
+    pub(crate) fn members(&self, members: &MembersQuery, caller: &mut ScriptCaller) -> Cmd {
         let mut command = caller.call(Script::Members);
         let after = members.after.as_ref().map_or("", |name| name.as_str());
         command.arg(2).arg(&self.names.here(&members.room)[..]);
@@ -48,7 +48,7 @@ impl PresenceCommands {
         command
     }
 
-    pub fn cluster_query(&self, query: &ClusterQuery, caller: &mut ScriptCaller) -> Cmd {
+    pub(crate) fn cluster_query(&self, query: &ClusterQuery, caller: &mut ScriptCaller) -> Cmd {
         match query {
             ClusterQuery::Room(room) => {
                 let mut command = caller.call(Script::Count);
@@ -92,7 +92,7 @@ impl PresenceCommands {
     }
 
     /// The Redis command of a command of the presence agent.
-    pub fn command(&self, command: &PresenceCommand, caller: &mut ScriptCaller) -> Cmd {
+    pub(crate) fn command(&self, command: &PresenceCommand, caller: &mut ScriptCaller) -> Cmd {
         let names = &self.names;
         match command {
             PresenceCommand::Lease(renewal, newest) => self.renewal(renewal, *newest, caller),

@@ -29,7 +29,7 @@ pub const LEASE: Duration = Duration::from_secs(10);
 
 /// The longest time that [`Lease::retire`] may ask for. Ends further ahead are from before the
 /// clock was set back.
-pub const LONGEST: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
 /// The name of a lease: the run of the node, and which of its leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub enum LeaseStatus {
 
 /// What an answer changes for the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaseChange {
+pub(crate) enum LeaseChange {
     None,
     /// The lease is over: all members must be sent again, under the next one.
     Over,
@@ -90,7 +90,7 @@ pub enum LeaseChange {
 ///                     └─ retire ─▶ Retiring (shortened, once) ─▶ Retired
 /// ```
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     id: LeaseId,
     span: Duration,
     state: LeaseState,
@@ -117,7 +117,7 @@ enum LeaseState {
 }
 
 impl Lease {
-    pub fn new(run: Incarnation, span: Duration, now: Instant) -> Self {
+    pub(crate) fn new(run: Incarnation, span: Duration, now: Instant) -> Self {
         Self {
             id: LeaseId { run, count: 1 },
             span,
@@ -127,13 +127,13 @@ impl Lease {
         }
     }
 
-    pub fn id(&self) -> LeaseId {
+    pub(crate) fn id(&self) -> LeaseId {
         self.id
     }
 
     /// The latest known end; `None`: there is no lease at the moment, or it is being shortened, and
     /// no update may be sent with a later end.
-    pub fn ends(&self) -> Option<u64> {
+    pub(crate) fn ends(&self) -> Option<u64> {
         match self.state {
             LeaseState::Held { ends, .. } => Some(ends),
             LeaseState::Retired { ends } => ends,
@@ -141,7 +141,7 @@ impl Lease {
         }
     }
 
-    pub fn is_retiring(&self) -> bool {
+    pub(crate) fn is_retiring(&self) -> bool {
         matches!(
             self.state,
             LeaseState::Retiring { .. } | LeaseState::Retired { .. }
@@ -150,13 +150,13 @@ impl Lease {
 
     /// Whether this node has renewed without a pause for so long that nodes whose leases are over
     /// must be gone.
-    pub fn may_reap(&self, now: Instant) -> bool {
+    pub(crate) fn may_reap(&self, now: Instant) -> bool {
         matches!(self.state, LeaseState::Held { since, .. } if now >= since + self.span)
     }
 
     /// The renewal that is due now. `unconfirmed_until`: until when an update under this lease
     /// whose answer was lost may still be applied.
-    pub fn next_renewal(&mut self, unconfirmed_until: u64, now: Instant) -> Option<Renewal> {
+    pub(crate) fn next_renewal(&mut self, unconfirmed_until: u64, now: Instant) -> Option<Renewal> {
         if now < self.due {
             return None;
         }
@@ -180,7 +180,12 @@ impl Lease {
     }
 
     /// A renewal was answered.
-    pub fn answered(&mut self, sent: &Renewal, answer: &LeaseAnswer, now: Instant) -> LeaseChange {
+    pub(crate) fn answered(
+        &mut self,
+        sent: &Renewal,
+        answer: &LeaseAnswer,
+        now: Instant,
+    ) -> LeaseChange {
         if sent.lease != self.id {
             return LeaseChange::None;
         }
@@ -224,7 +229,7 @@ impl Lease {
 
     /// A renewal was not answered. It may have been done, so this lease is not taken twice: it may
     /// be over for other nodes.
-    pub fn unanswered(&mut self, sent: &Renewal, now: Instant) {
+    pub(crate) fn unanswered(&mut self, sent: &Renewal, now: Instant) {
         if sent.take && sent.lease == self.id {
             self.id.count = self.id.count.wrapping_add(1);
         }
@@ -232,12 +237,12 @@ impl Lease {
     }
 
     /// Makes a renewal due: the connection is new, or an update was refused as too late.
-    pub fn renew_now(&mut self, now: Instant) {
+    pub(crate) fn renew_now(&mut self, now: Instant) {
         self.due = now;
     }
 
     /// Shortens the lease once to `span`, instead of renewing it.
-    pub fn retire(&mut self, span: Duration, now: Instant) {
+    pub(crate) fn retire(&mut self, span: Duration, now: Instant) {
         if self.is_retiring() {
             return;
         }

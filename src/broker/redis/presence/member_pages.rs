@@ -10,7 +10,7 @@ use crate::broker::redis::wire;
 const MOST_JUNK: u64 = 1001;
 
 /// Reads a page of members, and how many fields of the room were junk.
-pub fn read(answer: Value) -> Option<(MemberPage, usize)> {
+pub(crate) fn read(answer: Value) -> Option<(MemberPage, usize)> {
     let Value::Array(parts) = answer else {
         return None;
     };
@@ -28,7 +28,7 @@ pub fn read(answer: Value) -> Option<(MemberPage, usize)> {
 }
 
 /// A page of members or of a user's connections, as the script returns it.
-pub struct RawPage<T> {
+pub(crate) struct RawPage<T> {
     pub version: u64,
     pub entries: Vec<T>,
     pub count: u64,
@@ -38,7 +38,7 @@ pub struct RawPage<T> {
 
 /// Reads a page whose entries are a name, a number of connections and an info; those that cannot be
 /// read are junk and do not count.
-pub fn read_list<T>(
+pub(crate) fn read_list<T>(
     parts: Vec<Value>,
     entry: impl Fn(&[u8], &[u8], &[u8]) -> Option<T>,
 ) -> Option<(RawPage<T>, usize)> {

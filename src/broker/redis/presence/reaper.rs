@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use crate::model::id::RoomName;
 
 /// The most rooms of a lease that are read at once.
-pub const ROOMS: usize = 64;
+pub(crate) const ROOMS: usize = 64;
 
 /// The number of fields of a room that one step scans.
-pub const FIELDS: usize = 256;
+pub(crate) const FIELDS: usize = 256;
 
 /// A command to Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum ReapStep {
 
 /// The lease whose members are being removed.
 #[derive(Debug, Default)]
-pub struct Reaper {
+pub(crate) struct Reaper {
     lease: Option<String>,
     next: VecDeque<ReapStep>,
     /// The number of steps without a result.
@@ -41,7 +41,7 @@ pub struct Reaper {
 impl Reaper {
     /// Starts with one of these leases, which are over, chosen by `random`. Does nothing if it
     /// works on a lease already.
-    pub fn start(&mut self, mut leases: Vec<String>, random: usize) {
+    pub(crate) fn start(&mut self, mut leases: Vec<String>, random: usize) {
         if self.lease.is_none() && !leases.is_empty() {
             let lease = leases.swap_remove(random % leases.len());
             self.lease = Some(lease.clone());
@@ -54,14 +54,14 @@ impl Reaper {
     }
 
     /// The next steps, at most `max`.
-    pub fn take(&mut self, max: usize) -> Vec<ReapStep> {
+    pub(crate) fn take(&mut self, max: usize) -> Vec<ReapStep> {
         let count = max.min(self.next.len());
         self.in_flight += count;
         self.next.drain(..count).collect()
     }
 
     /// The answer to [`ReapStep::Rooms`]. No rooms means that all are done.
-    pub fn rooms_found(&mut self, lease: String, rooms: Vec<Vec<u8>>) {
+    pub(crate) fn rooms_found(&mut self, lease: String, rooms: Vec<Vec<u8>>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if rooms.is_empty() {
             self.next.push_back(ReapStep::RemoveLease { lease });
@@ -82,7 +82,7 @@ impl Reaper {
     }
 
     /// The answer to [`ReapStep::Reap`]: the next cursor, or `0` after the last.
-    pub fn room_reaped(&mut self, lease: String, room: RoomName, cursor: String) {
+    pub(crate) fn room_reaped(&mut self, lease: String, room: RoomName, cursor: String) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.next.push_back(match cursor.as_str() {
             "0" => ReapStep::RemoveRoom {
@@ -98,7 +98,7 @@ impl Reaper {
     }
 
     /// The record of a room was removed. After the last, reads the next rooms.
-    pub fn room_removed(&mut self, lease: String) {
+    pub(crate) fn room_removed(&mut self, lease: String) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.in_flight == 0 && self.next.is_empty() {
             self.next.push_back(ReapStep::Rooms { lease });
@@ -107,12 +107,12 @@ impl Reaper {
 
     /// Stops: the lease is removed, or a step failed, or this node may no longer reap. The next
     /// node that finds the lease starts from the beginning.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         *self = Self::default();
     }
 
     /// The lease that it works on.
-    pub fn lease(&self) -> Option<&str> {
+    pub(crate) fn lease(&self) -> Option<&str> {
         self.lease.as_deref()
     }
 }

@@ -61,7 +61,7 @@ pub enum PresenceUpdate {
 
 /// The result of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpdateResult {
+pub(crate) enum UpdateResult {
     Done,
     /// Done; the versions of the room's list before and after it.
     Applied {
@@ -78,7 +78,7 @@ pub enum UpdateResult {
 
 /// See the head of this file.
 #[derive(Debug, Default)]
-pub struct PresenceReconciler {
+pub(crate) struct PresenceReconciler {
     rooms: HashMap<RoomName, ReconciledRoom>,
     /// Rooms with pending updates, each once.
     queue: VecDeque<RoomName>,
@@ -93,7 +93,7 @@ pub struct PresenceReconciler {
 
 impl PresenceReconciler {
     /// Sets the wanted state of a user.
-    pub fn set_presence(&mut self, presence: SetPresence) {
+    pub(crate) fn set_presence(&mut self, presence: SetPresence) {
         let SetPresence {
             room,
             user,
@@ -104,7 +104,13 @@ impl PresenceReconciler {
     }
 
     /// Sets the wanted connections of a member; 0 removes it.
-    pub fn set(&mut self, name: RoomName, key: MemberKey, connections: u32, info: Option<Info>) {
+    pub(crate) fn set(
+        &mut self,
+        name: RoomName,
+        key: MemberKey,
+        connections: u32,
+        info: Option<Info>,
+    ) {
         let known = self.rooms.get(&name);
         if connections == 0 && known.is_none_or(|room| !room.users.contains_key(&key)) {
             return;
@@ -132,7 +138,7 @@ impl PresenceReconciler {
     }
 
     /// The next updates: at most `updates`, with at most `members` in all. They count as sent.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         mut updates: usize,
         mut members: usize,
@@ -193,7 +199,7 @@ impl PresenceReconciler {
     }
 
     /// An update has this result. Returns whether the store had lost the room's list before.
-    pub fn finished(&mut self, update: PresenceUpdate, result: UpdateResult) -> bool {
+    pub(crate) fn finished(&mut self, update: PresenceUpdate, result: UpdateResult) -> bool {
         match update {
             PresenceUpdate::AddRoom { number, room } => self.room_added(number, room, result),
             PresenceUpdate::RemoveRoom { number } => {
@@ -210,7 +216,7 @@ impl PresenceReconciler {
 
     /// The store has lost all data, or the lease under which it was written is over: everything is
     /// sent again.
-    pub fn resend_all(&mut self) {
+    pub(crate) fn resend_all(&mut self) {
         self.stale_records.clear();
         let names: Vec<RoomName> = self.rooms.keys().cloned().collect();
         for name in names {
@@ -224,7 +230,7 @@ impl PresenceReconciler {
 
     /// The store has published a change. A member that contradicts the wanted state is sent again.
     /// Returns whether the list was lost: then a change begins at a version before the last one.
-    pub fn on_change(&mut self, name: &RoomName, change: &Change) -> bool {
+    pub(crate) fn on_change(&mut self, name: &RoomName, change: &Change) -> bool {
         let Some(room) = self.rooms.get_mut(name) else {
             return false;
         };
@@ -244,7 +250,7 @@ impl PresenceReconciler {
 
     /// The store's clock. Members of updates that can no longer be applied are sent once more;
     /// after that the store is known to have them.
-    pub fn set_clock(&mut self, clock: u64) {
+    pub(crate) fn set_clock(&mut self, clock: u64) {
         let Self {
             unconfirmed, rooms, ..
         } = self;
@@ -263,7 +269,7 @@ impl PresenceReconciler {
     }
 
     /// Until when an update whose answer was lost may still be applied; 0: there is none.
-    pub fn unconfirmed_until(&self) -> u64 {
+    pub(crate) fn unconfirmed_until(&self) -> u64 {
         let rooms = self.unconfirmed.iter();
         let untils = rooms.filter_map(|name| self.rooms.get(name));
         untils.map(|room| room.until).max().unwrap_or(0)

@@ -10,7 +10,7 @@ use crate::broker::redis::values::{bytes, read_offset};
 use crate::broker::redis::wire::Format;
 
 /// Reads the answer to a command that Redis has done.
-pub fn read(command: &PresenceCommand, answer: Value) -> Option<PresenceReply> {
+pub(crate) fn read(command: &PresenceCommand, answer: Value) -> Option<PresenceReply> {
     match command {
         PresenceCommand::Lease(..) => read_lease(answer),
         PresenceCommand::Update {

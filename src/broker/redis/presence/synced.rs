@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A flag that the shard sets and its task for reads reads; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct PresenceSynced(Arc<AtomicBool>);
+pub(crate) struct PresenceSynced(Arc<AtomicBool>);
 
 impl PresenceSynced {
-    pub fn set(&self, is_synced: bool) {
+    pub(crate) fn set(&self, is_synced: bool) {
         self.0.store(is_synced, Ordering::SeqCst);
     }
 
-    pub fn get(&self) -> bool {
+    pub(crate) fn get(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }

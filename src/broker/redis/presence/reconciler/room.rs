@@ -11,7 +11,7 @@ use crate::model::member::Info;
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
-pub struct ReconciledRoom {
+pub(super) struct ReconciledRoom {
     pub record: Record,
     pub users: HashMap<MemberKey, WantedState>,
     /// Members to send.
@@ -30,7 +30,7 @@ pub struct ReconciledRoom {
 
 /// The store's record that this node has members in the room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Record {
+pub(super) enum Record {
     #[default]
     Absent,
     Sent(u64),
@@ -39,7 +39,7 @@ pub enum Record {
 
 /// The wanted state of a member.
 #[derive(Debug)]
-pub struct WantedState {
+pub(super) struct WantedState {
     pub connections: u32,
     pub info: Option<Info>,
     /// It was sent at least once, so the store may have data of the member.
@@ -48,7 +48,7 @@ pub struct WantedState {
 
 impl ReconciledRoom {
     /// Takes at most `max` pending members.
-    pub fn take(&mut self, max: usize, now: Instant) -> Vec<MemberState> {
+    pub(super) fn take(&mut self, max: usize, now: Instant) -> Vec<MemberState> {
         let mut members = Vec::new();
         let early = self.counted.is_some_and(|at| now < at + COUNT_EVERY);
         let next = self
@@ -76,7 +76,7 @@ impl ReconciledRoom {
 
     /// When the count of anonymous connections may be sent again, if it is pending, not yet due and
     /// not yet in `delayed`.
-    pub fn wait_for_count(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn wait_for_count(&mut self, now: Instant) -> Option<Instant> {
         let due = self.counted? + COUNT_EVERY;
         let delay = self.pending.contains(&MemberKey::Anonymous) && now < due && !self.is_delayed;
         self.is_delayed |= delay;
