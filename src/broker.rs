@@ -1,17 +1,18 @@
 //! The interface between a node and the other nodes: the dispatcher's requests, the broker's
 //! events, and the contract of both. It has two parts, [`logs`] (with publish/subscribe) and
 //! [`presence`], which can be provided separately: neither uses the other, and each file has the
-//! contract of its part. There are two brokers, [`memory`] and [`redis`]; one suite of scenarios runs
-//! over both.
+//! contract of its part. There are two brokers, [`memory`] and [`redis`]; one suite of scenarios
+//! runs over both.
 //!
 //! # Requests
 //!
 //! - **A request never blocks.** [`Broker::send`] appends it to a queue. The dispatcher bounds its
 //!   unanswered requests, so the broker adds no unbounded queue of its own.
 //! - **Each [`PublishRequest`], [`Read`], [`MembersRequest`], [`ClusterRequest`], [`Revoke`] and
-//!   [`ReadRevocations`] is answered exactly once**, with its ticket, within [`Settings::publish_timeout`] and a second,
-//!   whatever the state of Redis. [`SetPresence`] and [`Connected`] have no answer: the broker
-//!   keeps the state and writes it again until the store has it.
+//!   [`ReadRevocations`] is answered exactly once**, with its ticket, within
+//!   [`Settings::publish_timeout`] and a second, whatever the state of Redis. [`SetPresence`] and
+//!   [`Connected`] have no answer: the broker keeps the state and writes it again until the store
+//!   has it.
 
 pub mod logs;
 pub mod memory;

@@ -25,8 +25,8 @@
 //! - [`Hooks`] refuse connections, joins and publishes of clients by rules of the program.
 //! - A [`Subscription`] delivers the messages of a room, as a client receives them.
 //!
-//! `docs/embedding.md` is the guide, and `examples/` has a program for each runtime. The protocol of
-//! clients, the HTTP API and the operation of nodes are those of the program `switchboard`, and
+//! `docs/embedding.md` is the guide, and `examples/` has a program for each runtime. The protocol
+//! of clients, the HTTP API and the operation of nodes are those of the program `switchboard`, and
 //! `docs/` describes them.
 //!
 //! # Runtimes

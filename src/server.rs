@@ -129,8 +129,8 @@ impl Server {
     /// on one of its own.
     ///
     /// # Errors
-    /// Two options contradict each other, the address is in use, a file cannot be read, or a key or the Redis cannot be used. A Redis
-    /// that cannot be reached is no error: the node waits for it.
+    /// Two options contradict each other, the address is in use, a file cannot be read, or a key or
+    /// the Redis cannot be used. A Redis that cannot be reached is no error: the node waits for it.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         start(config, Hooks::default())
     }

@@ -191,8 +191,8 @@ impl Drop for Server {
     }
 }
 
-/// The node to measure. `BENCH_NODE` names another binary than the one that is built with the bench,
-/// to compare before with after.
+/// The node to measure. `BENCH_NODE` names another binary than the one that is built with the
+/// bench, to compare before with after.
 fn binary() -> OsString {
     let built = || env!("CARGO_BIN_EXE_switchboard").into();
     std::env::var_os("BENCH_NODE").unwrap_or_else(built)

@@ -9,9 +9,10 @@
 //!   refusal that it does not.
 //! - **Retries.** The same [`PublishKey`] in the same room returns the first position for
 //!   [`KEY_TTL`], and appends nothing.
-//! - **Order.** Publishes of one [source](PublishRequest::source) are done in the order of the requests,
-//!   and take turns with those of other sources. All nodes receive a room's publications in the
-//!   order of their offsets; the publisher's own node receives them by the topic too, not earlier.
+//! - **Order.** Publishes of one [source](PublishRequest::source) are done in the order of the
+//!   requests, and take turns with those of other sources. All nodes receive a room's publications
+//!   in the order of their offsets; the publisher's own node receives them by the topic too, not
+//!   earlier.
 //!
 //! # Following a room
 //!

@@ -1,5 +1,5 @@
-//! The second part of a broker: presence. It stores which users have connections in which rooms, over
-//! all nodes, and reports changes in followed rooms. It needs nothing of the log.
+//! The second part of a broker: presence. It stores which users have connections in which rooms,
+//! over all nodes, and reports changes in followed rooms. It needs nothing of the log.
 //!
 //! # Presence
 //!

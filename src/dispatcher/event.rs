@@ -46,7 +46,8 @@ pub enum Event {
     },
     /// The writer has written everything that was queued when [`Outbox::want_drained`] was called.
     Drained(SessionId),
-    /// The reader has ended. `close_reason`: the reason to send, if the client did not close by itself.
+    /// The reader has ended. `close_reason`: the reason to send, if the client did not close by
+    /// itself.
     Closed {
         session: SessionId,
         close_reason: Option<Disconnect>,

@@ -1,6 +1,6 @@
 //! Queries: the history of a room, from the recent messages or from its log, its members, and
-//! queries of backends about the whole cluster. The broker answers those from what all nodes publish,
-//! so no node is queried, and no reply waits for a node that has just died.
+//! queries of backends about the whole cluster. The broker answers those from what all nodes
+//! publish, so no node is queried, and no reply waits for a node that has just died.
 
 use std::sync::Arc;
 use std::time::Duration;

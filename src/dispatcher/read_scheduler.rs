@@ -99,8 +99,8 @@ impl<K: Copy + Eq + Ord + Hash> ReadScheduler<K> {
         }
     }
 
-    /// Takes the keys that are to be queued again: those whose read failed, and those whose pause is
-    /// over.
+    /// Takes the keys that are to be queued again: those whose read failed, and those whose pause
+    /// is over.
     pub(super) fn take_retries(&mut self, now: Instant) -> Vec<K> {
         let mut keys: Vec<K> = std::mem::take(&mut self.retry).into_iter().collect();
         self.paused.retain(|key, until| {

@@ -106,7 +106,8 @@ impl Turn {
         }
     }
 
-    /// Queues a log for a read. Control logs come before all rooms: a command must not wait for them.
+    /// Queues a log for a read. Control logs come before all rooms: a command must not wait for
+    /// them.
     pub(super) fn queue_read(&mut self, key: LogKey) {
         match key {
             LogKey::Control(_) => self.log_reads.queue_first(key),

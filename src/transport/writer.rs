@@ -34,8 +34,8 @@ pub(super) fn run<S: SharedSocket>(
     async move {
         match node.guarded(poll_fn(|cx| writer.poll(cx, &node))).await {
             // Everything is written, and the client receives the end of the stream behind it. For a
-            // WebSocket, the server closes first (RFC 6455 section 7.1.1), and the reader goes on to
-            // read the client's own close.
+            // WebSocket, the server closes first (RFC 6455 section 7.1.1), and the reader goes on
+            // to read the client's own close.
             Some(Ok(())) => {
                 let _ = writer.socket.close().await;
             }

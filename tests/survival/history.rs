@@ -52,8 +52,8 @@ async fn history_is_what_survived(fault: Fault) {
     for (index, reader) in readers.iter_mut().enumerate() {
         for (room, epoch) in ROOMS.into_iter().zip(&new) {
             let all = [before(room, 1..=fault.end()), after(room, fault.end())].concat();
-            // A node that follows the room answers from its recent messages, and receives the newest
-            // one a moment after its publisher has been answered.
+            // A node that follows the room answers from its recent messages, and receives the
+            // newest one a moment after its publisher has been answered.
             until_read(&mut reader.client, room, all.last()).await;
             for page in [50, SMALL_PAGE] {
                 let found = history(&mut reader.client, room, Some(epoch), page).await;

@@ -12,9 +12,9 @@
 //! The script writes the message; an ephemeral one has offset 0 and an epoch of zeros. Changes of
 //! presence use the topic too: see [`change`]. For a user's connection see [`connection`].
 //!
-//! `u` is absent without a user, and `x` without an excepted session. Format 2 adds `e`, the name of
-//! the event, and binary data, which follow the JSON. Members that a later node
-//! adds to the JSON are ignored. Bytes from Redis are untrusted: they are checked like a client's.
+//! `u` is absent without a user, and `x` without an excepted session. Format 2 adds `e`, the name
+//! of the event, and binary data, which follow the JSON. Members that a later node adds to the JSON
+//! are ignored. Bytes from Redis are untrusted: they are checked like a client's.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! The batch of a room: what is encoded for its members in one turn, to be offered to all of them as
-//! one shared buffer.
+//! The batch of a room: what is encoded for its members in one turn, to be offered to all of them
+//! as one shared buffer.
 
 use std::ops::Range;
 

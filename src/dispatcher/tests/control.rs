@@ -325,8 +325,10 @@ impl Bench {
 fn starting_node_waits_until_the_others_have_confirmed() {
     let (mut bench, requests) = starting();
     let is_starting = |requests: &[Request]| {
-        let read = |it: &Request| matches!(it, Request::Log(LogRequest::ReadRevocations(read)) if read.is_starting);
-        requests.iter().any(read)
+        requests.iter().any(|request| match request {
+            Request::Log(LogRequest::ReadRevocations(read)) => read.is_starting,
+            _ => false,
+        })
     };
     assert!(is_starting(&requests));
     bench.turn([stored_as(&requests, &[], false, 1)]);
@@ -531,9 +533,10 @@ fn control_commands_behind_a_hole_are_read_and_applied_in_order() {
     // It is compared once a minute, without any message.
     bench.now.instant += Duration::from_secs(61);
     let reads = bench.turn([Event::Tick]);
-    let reads = reads
-        .iter()
-        .filter(|request| matches!(request, Request::Log(LogRequest::Read(read)) if read.room.is_the_nodes()));
+    let reads = reads.iter().filter(|request| match request {
+        Request::Log(LogRequest::Read(read)) => read.room.is_the_nodes(),
+        _ => false,
+    });
     assert_eq!(reads.count(), 2);
 }
 

@@ -244,9 +244,10 @@ fn newer_token_replaces_the_rights_and_ends_forbidden_memberships() {
     bench.received(1);
     let second = holder("ada", "b.*", bench.expires_in(120));
     let requests = bench.turn([identified(1, second)]);
-    assert!(
-        matches!(&requests[..], [Request::Log(LogRequest::Unfollow(room))] if room.as_str() == "a.1")
-    );
+    let [Request::Log(LogRequest::Unfollow(room))] = &requests[..] else {
+        panic!("{requests:?}")
+    };
+    assert_eq!(room.as_str(), "a.1");
     let received = bench.received(1);
     assert_eq!(
         (&received[0]["id"], &received[0]["expires"]),

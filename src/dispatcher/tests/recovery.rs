@@ -337,10 +337,10 @@ fn recent_messages_expire_with_the_log() {
     assert!(bench.turn([rejoin(2, "lobby", EPOCH, 11)]).is_empty());
     bench.now.instant += Duration::from_secs(2);
     let requests = bench.turn([history()]);
-    assert!(
-        matches!(&requests[0], Request::Log(LogRequest::Read(read)) if read.range == Range::Before(None)),
-        "the log is read: {requests:?}"
-    );
+    let [Request::Log(LogRequest::Read(read))] = &requests[..] else {
+        panic!("the log is read: {requests:?}")
+    };
+    assert_eq!(read.range, Range::Before(None));
     bench.open(3);
     let ticket = read_ticket(&bench.turn([rejoin(3, "lobby", EPOCH, 11)]));
     bench.turn([page(ticket, 12, 13, vec![])]);
