@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use switchboard::broker::{Range, Refused};
-use switchboard::model::id::Position;
+use switchboard::broker::{BrokerEvent, Range, Refused};
+use switchboard::model::id::{Position, Ticket};
 
 use super::node::{BrokerNode, Form, entries, settings};
 use crate::support::redis_server::{Options, RedisServer};
@@ -87,6 +87,40 @@ fn restarted_redis_begins_a_new_epoch_and_keeps_its_data() {
     assert_eq!(keyed(&mut node), Ok(first), "the key is honoured");
     let next = node.publish("lobby", "two");
     assert_eq!((next.epoch, next.offset), (page.top.epoch, 2));
+}
+
+/// A restarted Redis, like a promoted replica, has none of the scripts.
+#[test]
+fn publishes_of_one_source_keep_their_order_over_a_restart() {
+    let mut server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
+    node.publish("lobby", "before");
+    server.kill();
+    node.until_link_lost();
+    let ephemeral = Form {
+        ephemeral: true,
+        ..Form::default()
+    };
+    let sent: Vec<Ticket> = [Form::default(), ephemeral]
+        .into_iter()
+        .cycle()
+        .take(40)
+        .map(|form| node.send_publish("lobby", "x", form))
+        .collect();
+    server.restart();
+    let answered: Vec<Ticket> = sent
+        .iter()
+        .map(|_| {
+            node.wait("an answer", |event| match event {
+                BrokerEvent::Published { ticket, result } => {
+                    result.unwrap();
+                    Some(*ticket)
+                }
+                _ => None,
+            })
+        })
+        .collect();
+    assert_eq!(answered, sent);
 }
 
 #[test]

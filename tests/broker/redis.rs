@@ -48,7 +48,7 @@ fn password_user_and_database_come_from_the_address() {
     let server = RedisServer::with(options.arg("--requirepass s:e/c"));
     let port = server.port();
     let acl = "ACL SETUSER ada on >pw ~sb:* &sb* -@all +hello +auth +select \
-               +info +eval +evalsha +publish +subscribe +unsubscribe \
+               +info +eval +evalsha +script|load +publish +subscribe +unsubscribe \
                +hmget +hset +get \
                +set +del +xadd +xrange +xrevrange +pexpire +pttl +persist +time \
                +hget +hlen +hdel +hexists +hscan \

@@ -148,7 +148,7 @@ fn a_user_of_an_access_list_needs_these_commands() {
     run(async {
         let (redis, receiver) = (RedisServer::start(), Receiver::start());
         let acl = "ACL SETUSER ada on >pw ~switchboard:* &switchboard* -@all +hello +auth +select \
-                   +info +eval +evalsha +publish +subscribe +unsubscribe \
+                   +info +eval +evalsha +script|load +publish +subscribe +unsubscribe \
                    +xinfo|consumers +xgroup|create +xgroup|delconsumer +xreadgroup \
                    +xclaim +xautoclaim +xack +xdel +xtrim +exists +getdel +time";
         redis.query::<String>(&acl.split_whitespace().collect::<Vec<_>>());

@@ -14,6 +14,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use super::liveness::LivenessSignal;
 use super::push_queue::{self, PushQueue};
+use super::scripts::{self, Script};
 use crate::config::RedisUrl;
 use crate::runtime::tls::{self, TlsConnector};
 use crate::runtime::{self, Elapsed, Socket};
@@ -303,10 +304,30 @@ async fn prepare(
     purpose: &Purpose,
 ) -> redis::RedisResult<()> {
     match purpose {
-        Purpose::Publishes => warn_of_eviction(connection).await,
-        Purpose::Reads | Purpose::Webhooks => Ok(()),
+        Purpose::Publishes => {
+            warn_of_eviction(connection).await?;
+            load_scripts(connection, scripts::PUBLISHES).await
+        }
+        Purpose::Reads => load_scripts(connection, scripts::READS).await,
+        Purpose::Webhooks => load_scripts(connection, scripts::WEBHOOKS).await,
         Purpose::Subscription { node_topic, .. } => connection.subscribe(node_topic).await,
     }
+}
+
+/// Loads the scripts before the first call. A script that is missing is sent again with its text,
+/// behind what follows it in the batch; that must not be the rule after each restart or failover,
+/// because it changes the order of publishes. While Redis loads its data set it refuses to load
+/// scripts, so the connection is not used before.
+async fn load_scripts(
+    connection: &mut MultiplexedConnection,
+    scripts: &[Script],
+) -> redis::RedisResult<()> {
+    for script in scripts {
+        let mut load = Cmd::new();
+        load.arg("SCRIPT").arg("LOAD").arg(script.text());
+        let _digest: String = load.query_async(connection).await?;
+    }
+    Ok(())
 }
 
 /// A Redis that evicts keys when memory is short also evicts rooms' positions; clients then see

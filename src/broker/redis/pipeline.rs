@@ -264,7 +264,10 @@ impl Pipeline {
 
     fn wait(&mut self, queued: QueuedRequest, hold: Hold) {
         self.queue.requeue(queued);
-        self.hold = Some(hold);
+        // A missing script is sent again at the end of any wait.
+        if !matches!(self.hold, Some(Hold::Script)) {
+            self.hold = Some(hold);
+        }
     }
 
     fn log_refusal(
@@ -274,6 +277,8 @@ impl Pipeline {
         error: impl FnOnce() -> String,
     ) {
         match request.room_read() {
+            // The regular result of a condition that does not hold.
+            _ if why == Refused::Conflict => {}
             Some(room) if why == Refused::Newer => self.newer_format(room),
             _ => self.log.refused(request.kind(), error(), Instant::now()),
         }

@@ -1,6 +1,6 @@
 //! The scripts, and how they are called: by the SHA1 digest of the text (`EVALSHA`), or with the
-//! text itself (`EVAL`), which Redis then keeps. The head of each script documents its keys,
-//! arguments and answer.
+//! text itself (`EVAL`) if Redis has lost it. Each connection loads its scripts first. The head of
+//! each script documents its keys, arguments and answer.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -28,6 +28,27 @@ pub(super) enum Script {
     /// Has no `#!lua`: can be read when memory is short.
     Revocations,
 }
+
+/// The scripts of the connection for publishes, and for the node's presence.
+pub(super) const PUBLISHES: &[Script] = &[
+    Script::Publish,
+    Script::Lease,
+    Script::SetPresence,
+    Script::Reap,
+    Script::Revoke,
+];
+
+/// The scripts of the connection for reads.
+pub(super) const READS: &[Script] = &[
+    Script::Read,
+    Script::Members,
+    Script::Count,
+    Script::Rooms,
+    Script::Revocations,
+];
+
+/// The scripts of the connection for webhooks.
+pub(super) const WEBHOOKS: &[Script] = &[Script::WebhookStream];
 
 impl Script {
     const ALL: [Script; 11] = [
