@@ -37,6 +37,8 @@ pub(super) struct ReadScheduler<K> {
     /// Keys that wait for a read, in order, and the same keys as a set. A key is queued once, also
     /// when its room was removed and the key reused, so there are no more keys than rooms.
     queue: VecDeque<K>,
+    /// Keys that come before all others and are not subject to the limit.
+    urgent: VecDeque<K>,
     queued: NumberSet<K>,
     /// Keys whose read failed; they are queued again at the next tick.
     retry: BTreeSet<K>,
@@ -50,6 +52,7 @@ impl<K: Copy + Eq + Ord + Hash> ReadScheduler<K> {
             limit,
             in_flight: 0,
             queue: VecDeque::new(),
+            urgent: VecDeque::new(),
             queued: NumberSet::default(),
             retry: BTreeSet::new(),
             paused: BTreeMap::new(),
@@ -63,19 +66,20 @@ impl<K: Copy + Eq + Ord + Hash> ReadScheduler<K> {
         }
     }
 
-    /// Queues a key before all others, once.
+    /// Queues a key before all others and whatever is in flight, once. There must be few such keys.
     pub(super) fn queue_first(&mut self, key: K) {
         if !self.paused.contains_key(&key) && self.queued.insert(key) {
-            self.queue.push_front(key);
+            self.urgent.push_back(key);
         }
     }
 
     /// Takes the key that has waited longest, if another read may start. What it names may be gone.
     pub(super) fn next(&mut self) -> Option<K> {
-        if self.in_flight >= self.limit {
-            return None;
-        }
-        let key = self.queue.pop_front()?;
+        let next = match self.urgent.pop_front() {
+            None if self.in_flight < self.limit => self.queue.pop_front(),
+            urgent => urgent,
+        };
+        let key = next?;
         self.queued.remove(&key);
         Some(key)
     }
@@ -124,7 +128,7 @@ impl<K: Copy + Eq + Ord + Hash> ReadScheduler<K> {
 
     /// Keys that wait for a read.
     pub(super) fn due(&self) -> usize {
-        self.queue.len() + self.retry.len() + self.paused.len()
+        self.queue.len() + self.urgent.len() + self.retry.len() + self.paused.len()
     }
 }
 
@@ -145,6 +149,8 @@ mod tests {
         };
         assert_eq!([started(), started(), started()], [Some(9), Some(5), None]);
         scheduler.finish();
+        scheduler.queue_first(8);
+        assert_eq!((scheduler.next(), scheduler.due()), (Some(8), 2));
         assert_eq!((scheduler.next(), scheduler.due()), (Some(3), 1));
     }
 
