@@ -296,6 +296,11 @@ impl Outbox {
         Arc::strong_count(&self.0) == 1
     }
 
+    /// Whether the reader's end was dropped, or has taken the end of the queue.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.0.queue().ending == Ending::Over
+    }
+
     /// Asks the writer for a notification when everything queued up to then has been written.
     pub fn want_drained(&self) {
         self.0.queue().drained_wanted = true;

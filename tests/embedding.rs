@@ -5,10 +5,12 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use async_tungstenite::tungstenite::Error;
 use serde_json::json;
 use switchboard::metrics::RefusalCause;
+use switchboard::runtime;
 use switchboard::{
     Config, Delivery, ErrorCode, Hooks, Position, PublishOptions, RoomEvent, Server, StartError,
     Subscription, SubscriptionError,
@@ -323,6 +325,29 @@ fn subscription_needs_no_token_and_no_right() {
             publish(server, room, 1).await;
             assert_eq!(message(&mut subscription).await.offset, Some(1));
         }
+    });
+}
+
+#[test]
+fn subscription_to_a_personal_room_is_no_connection_of_its_user() {
+    run(async {
+        let node = TestNode::start().await;
+        let server = node.server();
+        let mut direct = server.subscribe("@ada", None).await.unwrap();
+        let mut client = node.client().await;
+        client.auth("ada").await;
+        server.join_user("ada", "lobby").await.unwrap();
+        // The client has been added to the room, and the subscription has not.
+        let added = async {
+            while server.members("lobby", None, 10).await.unwrap().count == 0 {
+                runtime::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        within("ada in the lobby", added).await;
+        publish(server, "lobby", 7).await;
+        server.disconnect_user("ada").await.unwrap();
+        publish(server, "@ada", 1).await;
+        assert_eq!(message(&mut direct).await.data.to_string(), "1");
     });
 }
 

@@ -133,6 +133,14 @@ impl Dispatcher {
                     let Some(pinged) = self.sessions.get(&session) else {
                         continue;
                     };
+                    if pinged.embedded {
+                        // It has no connection that could fail. Its end is reported by a task on
+                        // the program's runtime, which may have ended before.
+                        if pinged.outbox.is_abandoned() {
+                            self.on_closed(now, session, None);
+                        }
+                        continue;
+                    }
                     pinged.outbox.start_liveness_check();
                     if pinged.outbox.offer(pinged.protocol.encoder().ping()) == Offer::Full {
                         self.turn.slow.push(session);

@@ -106,14 +106,19 @@ impl Dispatcher {
         }
     }
 
-    /// The sessions of a user on this node.
+    /// The connections of a user on this node.
     pub(in crate::dispatcher) fn sessions_of(&self, user: &UserName) -> Vec<SessionId> {
-        // Each session of the user is in the personal room, so no other session needs to be
-        // checked.
+        // Each connection of the user is in the personal room, so no other session needs to be
+        // checked. A subscription of the embedding program may be there too.
         let room = self.rooms.find(&user.room());
         let room = room.and_then(|key| self.rooms.get(key));
         let members = room.into_iter().flat_map(|room| &room.members);
-        let mut sessions: Vec<SessionId> = members.map(|member| member.session).collect();
+        let is_connection = |session: &SessionId| {
+            let client = self.sessions.get(session);
+            client.is_some_and(|client| !client.embedded)
+        };
+        let sessions = members.map(|member| member.session);
+        let mut sessions: Vec<SessionId> = sessions.filter(is_connection).collect();
         // Sorted, because equal events must have equal effects.
         sessions.sort_unstable();
         sessions
