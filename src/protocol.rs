@@ -70,14 +70,14 @@ pub enum Command {
     Leave {
         room: RoomName,
     },
-    /// Boxed, like the two below: most events are smaller, and each connection has space for one.
+    /// Boxed, as the other large ones: most commands are smaller, and each event has space for one.
     Publish(Box<Publish>),
     History(HistoryQuery),
     Members(MembersQuery),
     Ping,
-    /// A query that all nodes of the cluster answer. Only backends send it.
+    /// A query that all nodes of the cluster answer. Backends and the embedding program send it.
     ClusterQuery(Box<ClusterQuery>),
-    /// An action on a user's sessions, on every node. Only backends send it.
+    /// An action on a user's sessions, on every node. Backends and the embedding program send it.
     Control(Box<ControlCommand>),
 }
 

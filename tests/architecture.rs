@@ -184,7 +184,7 @@ fn runtimes_are_named_in_one_module() {
             &["async_std", "async_io", "async_global_executor"],
         );
         file.expect_only_in(&["runtime"], &["smol", "async_signal", "tokio::"]);
-        // The driver of Redis wants tokio's traits of reading and writing, which need no runtime.
+        // The driver of Redis uses tokio's traits of reading and writing, which need no runtime.
         file.expect_only_in(&["broker/redis/connection"], &["tokio_util"]);
     }
 }
