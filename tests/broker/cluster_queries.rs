@@ -48,6 +48,11 @@ impl BrokerNode {
     }
 
     fn page(&mut self, prefix: &str, after: &str, limit: usize) -> RoomPage {
+        self.try_page(prefix, after, limit)
+            .expect("a page of rooms")
+    }
+
+    fn try_page(&mut self, prefix: &str, after: &str, limit: usize) -> Result<RoomPage, Refused> {
         let prefix = (!prefix.is_empty()).then(|| name(prefix));
         let query = ClusterQuery::Rooms {
             kind: prefix.as_ref().map_or(RoomKind::Chosen, RoomKind::of),
@@ -55,8 +60,8 @@ impl BrokerNode {
             after: (!after.is_empty()).then(|| name(after)),
             limit,
         };
-        match self.try_find(query) {
-            Ok(QueryResult::Rooms(page)) => page,
+        match self.try_find(query)? {
+            QueryResult::Rooms(page) => Ok(page),
             other => panic!("{other:?}"),
         }
     }
@@ -88,7 +93,11 @@ impl BrokerNode {
     }
 
     pub fn until_rooms(&mut self, prefix: &str, wanted: &str) {
-        until(wanted, || rooms(&self.page(prefix, "", 1000)));
+        // While the list is not one of ours, a query is refused: the next write replaces it.
+        until(wanted, || match self.try_page(prefix, "", 1000) {
+            Ok(page) => rooms(&page),
+            Err(why) => why.to_string(),
+        });
     }
 
     fn until_connections(&mut self, of: &str, wanted: &str) {

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -60,24 +61,39 @@ pub struct Browser {
     opened: u32,
 }
 
+/// Starts a driver. `None` if it exits at once.
+fn start_driver(dir: &Path) -> Option<(Child, Lines<BufReader<ChildStdout>>, String)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .env("TMPDIR", dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect(MISSING);
+    let stdout = driver.stdout.take().expect("it is piped");
+    let mut output = BufReader::new(stdout).lines();
+    let port = output
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once("successfully on port ")?.1.to_owned()));
+    match port {
+        Some(port) => Some((driver, output, port)),
+        None => {
+            driver.wait().expect("it is ours");
+            None
+        }
+    }
+}
+
 impl Browser {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a directory for browsers");
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .env("TMPDIR", dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect(MISSING);
-        let stdout = driver.stdout.take().expect("it is piped");
-        let mut output = BufReader::new(stdout).lines();
-        let port = output
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.split_once("successfully on port ")?.1.to_owned()))
+        // It chooses a port for two addresses, and exits if another process has taken one of them.
+        let (driver, output, port) = std::iter::repeat_with(|| start_driver(dir.path()))
+            .take(5)
+            .find_map(|started| started)
             .expect("the driver prints its port");
         Self {
             driver,
