@@ -18,9 +18,9 @@ use crate::support::{GLANCE, TestClient, eventually, run, within};
 #[test]
 fn cluster_script_prints_when_it_is_ready_and_ends_its_processes_in_order() {
     run(async {
-        let mut cluster = Runner::start(Ports::free());
+        let mut cluster = Runner::ready().await;
         let ports = cluster.ports;
-        cluster.until_ready().await;
+
         let (nginx, nodes) = (at(ports.nginx), [at(ports.node), at(ports.node + 1)]);
         let mut clients = Vec::new();
         for address in [nginx, nodes[0], nodes[1]] {
@@ -153,14 +153,31 @@ impl Runner {
         std::fs::read_to_string(self.dir.path().join("output")).expect("the file is ours")
     }
 
-    async fn until_ready(&mut self) {
+    /// Starts a cluster on free ports and waits until it is ready. A port may be taken by another
+    /// process before the script uses it: then others are tried.
+    async fn ready() -> Self {
+        loop {
+            let mut runner = Self::start(Ports::free());
+            if runner.gets_ready().await {
+                return runner;
+            }
+        }
+    }
+
+    /// Whether the cluster is ready, and not a port taken.
+    async fn gets_ready(&mut self) -> bool {
+        let mut is_ready = false;
         eventually("the cluster is ready", || {
             let ended = self.script.try_wait().expect("the script is ours");
-            assert!(ended.is_none(), "{}", self.output());
+            let output = self.output();
+            let is_taken = output.contains("already in use") || output.contains(" is taken");
+            assert!(ended.is_none() || is_taken, "{output}");
             // The last line that it prints when it is ready.
-            self.output().contains("End all of it")
+            is_ready = output.contains("End all of it");
+            is_ready || ended.is_some()
         })
         .await;
+        is_ready
     }
 
     /// The process ids of its parts.
