@@ -219,7 +219,7 @@ impl Write for Stdout {
     }
 }
 
-/// Writes lines; returns the number of those that were not written completely. `torn` says whether
+/// Writes lines; returns the number of those that were not written completely. `torn` is whether
 /// a failure has cut a line in two, as a full disk does: its end is written first.
 fn write_lines(stdout: &mut impl Write, torn: &mut bool, lines: &[u8]) -> u64 {
     if *torn {
