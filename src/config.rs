@@ -366,17 +366,21 @@ impl Config {
         Ok(config)
     }
 
-    /// Checks that no two options contradict each other, such as an address for other machines and
-    /// clients that are not authenticated. [`Server::start`](crate::Server::start) calls it.
+    /// Checks that every number is within its range, and that no two options contradict each other,
+    /// such as an address for other machines and clients that are not authenticated.
+    /// [`Server::start`](crate::Server::start) calls it.
     ///
     /// # Errors
-    /// Every contradiction.
+    /// Every number out of range; if there is none, every contradiction.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let contradictions = self.contradictions();
-        if contradictions.is_empty() {
+        let mut problems = self.out_of_range();
+        if problems.is_empty() {
+            problems = self.contradictions();
+        }
+        if problems.is_empty() {
             return Ok(());
         }
-        Err(ConfigError::Invalid(contradictions))
+        Err(ConfigError::Invalid(problems))
     }
 
     /// The effective configuration as a TOML file, in the order of the options, with the warnings
@@ -391,7 +395,7 @@ impl Config {
     }
 
     /// Completes what depends on the machine and on other options.
-    fn complete(&mut self) {
+    pub(crate) fn complete(&mut self) {
         if self.node.is_empty() {
             self.node = default_label(self.listen.port());
         }
@@ -447,9 +451,7 @@ impl Config {
 impl Default for Config {
     /// Every option at its default.
     fn default() -> Self {
-        let mut config = Self::take(&mut Values::default()).expect("the defaults are valid");
-        config.complete();
-        config
+        Self::take(&mut Values::default()).expect("the defaults are valid")
     }
 }
 

@@ -129,7 +129,7 @@ impl Server {
     /// on one of its own.
     ///
     /// # Errors
-    /// Two options contradict each other, the address is in use, a file cannot be read, or a key or
+    /// A number is out of range, two options contradict each other, the address is in use, a file cannot be read, or a key or
     /// the Redis cannot be used. A Redis that cannot be reached is no error: the node waits for it.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         start(config, Hooks::default())
@@ -227,7 +227,10 @@ impl fmt::Debug for Server {
 
 /// Builds the channels and tasks of a node.
 fn start(config: &Config, hooks: Hooks) -> Result<Server, StartError> {
+    let mut config = config.clone();
     config.check()?;
+    config.complete();
+    let config = &config;
     let auth = Auth::new(config)?;
     let listener = bind(config.listen)?;
     let address = listener.local_addr();

@@ -12,8 +12,8 @@ use serde_json::json;
 use switchboard::metrics::RefusalCause;
 use switchboard::runtime;
 use switchboard::{
-    Config, Delivery, ErrorCode, Hooks, Position, PublishOptions, RoomEvent, Server, StartError,
-    Subscription, SubscriptionError,
+    Config, Delivery, ErrorCode, Hooks, Payload, Position, PublishOptions, RoomEvent, Server,
+    StartError, Subscription, SubscriptionError,
 };
 
 use crate::support::node::config;
@@ -64,11 +64,53 @@ fn publish_of_the_program_reaches_clients_and_is_idempotent_by_its_key() {
 }
 
 #[test]
+fn publish_with_a_condition_is_refused_if_the_room_has_moved_on() {
+    run(async {
+        let node = TestNode::start().await;
+        let server = node.server();
+        let first = publish(server, "r", 1).await;
+        let behind = |position| PublishOptions::default().condition(position);
+        let second = server.publish("r", 2, behind(first)).await.unwrap();
+        assert_eq!(second.offset, 2);
+        let conflict = server.publish("r", 3, behind(first)).await;
+        assert_eq!(conflict.unwrap_err().code, ErrorCode::Conflict);
+        let page = server.history("r", None, 10).await.unwrap();
+        assert_eq!((page.position, page.messages.len()), (second, 2));
+    });
+}
+
+#[test]
+fn publish_of_bytes_and_the_name_of_an_event_reach_clients_and_programs() {
+    run(async {
+        let node = TestNode::start().await;
+        let server = node.server();
+        let mut room = server.subscribe("r", None).await.unwrap();
+        let mut client = node.client().await;
+        client.join("r").await;
+        let options = PublishOptions::default().event("frame");
+        server
+            .publish_binary("r", vec![0, 255], options)
+            .await
+            .unwrap();
+        let received = message(&mut room).await;
+        assert_eq!(received.event.as_deref(), Some("frame"));
+        assert!(matches!(received.data, Payload::Binary(bytes) if *bytes == [0, 255]));
+        let received = client.message("r").await;
+        assert_eq!(received["event"], "frame");
+        assert_eq!(
+            (&received["binary"], &received["data"]),
+            (&json!("AP8="), &json!(null))
+        );
+    });
+}
+
+#[test]
 fn calls_refuse_arguments_that_break_a_rule() {
     run(async {
         let node = TestNode::start().await;
         let server = node.server();
         let plain = PublishOptions::default;
+        let behind = publish(server, "other", 1).await;
         let mut nested = json!(1);
         for _ in 0..65 {
             nested = json!([nested]);
@@ -81,12 +123,24 @@ fn calls_refuse_arguments_that_break_a_rule() {
             server.publish("r", nested, plain()).await.map(drop),
             server.publish("r", long, plain()).await.map(drop),
             server.publish_ephemeral("r", 1, plain().key("k")).await,
+            server
+                .publish_ephemeral("r", 1, plain().condition(behind))
+                .await,
+            server.publish("r", 1, plain().event("")).await.map(drop),
+            server
+                .publish("r", 1, plain().event("x".repeat(201)))
+                .await
+                .map(drop),
+            server
+                .publish_binary("r", vec![0; 65 << 10], plain())
+                .await
+                .map(drop),
             server.history("r", None, 101).await.map(drop),
             server.members("r", None, 0).await.map(drop),
             server.rooms(None, None, 1001).await.map(drop),
         ]
         .map(|result| result.expect_err("it is refused").code);
-        assert_eq!(codes, [ErrorCode::BadRequest; 9]);
+        assert_eq!(codes, [ErrorCode::BadRequest; 13]);
         let codes = [
             server.publish("$nodes", 1, plain()).await.map(drop),
             server.subscribe("$control", None).await.map(drop),
@@ -105,6 +159,22 @@ fn start_refuses_a_configuration_that_contradicts_itself() {
     };
     let error = Server::start(&config).expect_err("it is open to other machines");
     assert!(matches!(error, StartError::Config(_)), "{error}");
+}
+
+#[test]
+fn start_refuses_a_number_that_is_out_of_range() {
+    let config = Config {
+        heartbeat: Duration::ZERO,
+        max_message: 0,
+        ..config()
+    };
+    let error = Server::start(&config)
+        .expect_err("it has no heartbeat")
+        .to_string();
+    assert!(
+        error.contains("heartbeat") && error.contains("max-message"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use clap::{Arg, ArgAction};
 
+use super::Problem;
 use super::arity::Arity;
 use super::values::{Values, kebab, variable};
 
@@ -17,6 +18,10 @@ pub(super) trait Options: Sized {
 
     /// The options that are set, in kebab case, as a TOML file has them.
     fn show(&self) -> Vec<(String, toml::Value)>;
+
+    /// The values outside the range of their option. Values from texts never are, but a program
+    /// can set the fields.
+    fn out_of_range(&self) -> Vec<Problem>;
 }
 
 /// Declares a struct of options and implements [`Options`] for it. Behind the struct's own fields
@@ -71,10 +76,31 @@ macro_rules! options {
                 let shown = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
                 shown.map(|(name, value)| ($crate::config::values::kebab(name), value)).collect()
             }
+
+            fn out_of_range(&self) -> Vec<$crate::config::Problem> {
+                use $crate::config::options::out_of_range;
+                let all = [$($( out_of_range(stringify!($name), &$arity, &self.$name), )+)+];
+                all.into_iter().flatten().collect()
+            }
         }
     };
 }
 pub(super) use options;
+
+/// The problem of a value that is outside the range of its option.
+pub(super) fn out_of_range<A: Arity>(name: &str, arity: &A, value: &A::Value) -> Option<Problem> {
+    arity.parser().range.as_ref()?;
+    let got = match arity.show(value)? {
+        toml::Value::String(text) => text,
+        number => number.to_string(),
+    };
+    let reason = arity.parser().parse(&got).err()?;
+    Some(Problem {
+        option: kebab(name),
+        got: Some((got, "the program".into())),
+        reason,
+    })
+}
 
 /// The heading of the options that clap lists without one.
 const NO_HEADING: &str = "Options";

@@ -54,11 +54,31 @@ impl Inbox {
     }
 }
 
+/// A channel keeps its events until the last sender is gone too. Dropping those of an ended
+/// dispatcher at once ends the calls of the program and of the HTTP API that wait for replies.
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.events.drain();
+        self.broker_events.drain();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::dispatcher::{ReplySink, ReplyTo};
     use crate::model::id::RoomName;
+    use crate::protocol::{Command, Reply};
     use crate::runtime;
+
+    #[derive(Debug)]
+    struct Held(#[expect(dead_code, reason = "its drop is what matters")] flume::Sender<()>);
+
+    impl ReplySink for Held {
+        fn reply(&self, _: &Reply<'_>) {}
+    }
 
     fn broker_event() -> BrokerEvent {
         BrokerEvent::Following(RoomName::new("r").unwrap())
@@ -94,6 +114,20 @@ mod tests {
             taken += usize::from(is_broker_event(&inbox.try_next().unwrap()));
         }
         assert!(taken <= 500, "{taken}");
+    }
+
+    #[test]
+    fn inbox_drops_its_events_when_it_ends() {
+        let (send, _send_broker_event, inbox) = inbox(1);
+        let (held, outcome) = flume::bounded(1);
+        // Any event that holds something shows when it is dropped.
+        let event = Event::Command {
+            reply_to: ReplyTo::Caller(Arc::new(Held(held))),
+            command: Command::Ping,
+        };
+        send.send(event).unwrap();
+        drop(inbox);
+        assert_eq!(outcome.try_recv(), Err(flume::TryRecvError::Disconnected));
     }
 
     #[test]

@@ -199,6 +199,9 @@ pub const MAX_OFFSET: u64 = 1 << 53;
 /// The longest key of a publication, in bytes.
 pub(crate) const KEY_BYTES: usize = 64;
 
+/// The longest name of an event, in bytes: the longest that Pusher's protocol has.
+pub(crate) const EVENT_BYTES: usize = 200;
+
 impl PublishKey {
     /// The approximate memory that a remembered key takes, in bytes: it is stored in two places.
     pub fn weight(&self) -> usize {
