@@ -1,8 +1,15 @@
 //! The command line: parses it, runs the subcommand (one file for each), and returns the exit
 //! code: 0 for success, 2 for a command line or a configuration that is refused, 1 for a
-//! subcommand that fails, and 70 for a node that failed while it ran.
+//! subcommand that fails, 3 for one that received no answer in time, and 70 for a node that failed
+//! while it ran.
 
+mod client;
+mod history;
+mod line;
+mod members;
+mod publish;
 mod serve;
+mod tail;
 mod token;
 
 use std::ffi::OsString;
@@ -22,6 +29,7 @@ pub fn run(
         Ok(Invocation::Serve(config)) => serve::run(&config),
         Ok(Invocation::CheckConfig(config)) => serve::check(&config),
         Ok(Invocation::Token(request)) => token::run(&request),
+        Ok(Invocation::Client(invocation)) => client::run(&invocation),
         Ok(Invocation::Text(text)) => succeed(&text),
         Err(error) => refuse(&error),
     }

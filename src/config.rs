@@ -6,6 +6,7 @@
 pub mod api_keys;
 mod arity;
 mod checks;
+mod client_commands;
 mod command_line;
 mod identity;
 mod kinds;
@@ -13,6 +14,7 @@ mod numbers;
 mod options;
 mod parser;
 mod redis_url;
+mod server_url;
 mod sources;
 mod token;
 mod values;
@@ -28,9 +30,11 @@ use crate::model::pattern::{Pattern, RoomSwitch};
 use crate::model::retention::RetentionRule;
 use crate::model::rights;
 
+pub use client_commands::{ClientCommand, ClientInvocation, ConnectOptions, Start};
 pub use command_line::Invocation;
 pub use identity::{SecretFile, TokenKey};
 pub use redis_url::RedisUrl;
+pub use server_url::ServerUrl;
 pub use token::TokenRequest;
 pub use values::{ConfigError, Problem};
 pub use webhook_url::WebhookUrl;

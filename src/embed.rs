@@ -22,8 +22,8 @@ use crate::runtime;
 use crate::transport::Node;
 
 pub use publish::PublishOptions;
-pub use query::{Delivery, HistoryPage};
-pub use subscription::{RoomEvent, Subscription, SubscriptionError};
+pub use query::HistoryPage;
+pub use subscription::{Subscription, SubscriptionError};
 
 /// Calls a node from inside its program. Clones are handles of the same node, and cheap: give one
 /// to each task that publishes or subscribes.

@@ -54,6 +54,8 @@ pub mod broker;
 #[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
+pub mod client;
+#[doc(hidden)]
 pub mod config;
 #[doc(hidden)]
 pub mod dispatcher;
@@ -84,12 +86,11 @@ pub mod webhooks;
 
 pub use auth::{ConnectAttempt, Hooks, JoinAttempt, PublishAttempt, Reason};
 pub use config::{Config, ConfigError, Problem};
-pub use embed::{
-    Delivery, Handle, HistoryPage, PublishOptions, RoomEvent, Subscription, SubscriptionError,
-};
+pub use embed::{Handle, HistoryPage, PublishOptions, Subscription, SubscriptionError};
 pub use model::cluster_query::{Connection, ConnectionPage, RoomCount, RoomPage};
 pub use model::id::{Epoch, NameError, Position, RoomName, UserName};
 pub use model::member::{Info, Member, MemberPage};
 pub use model::publication::{Payload, Sender};
+pub use model::room_event::{Delivery, RoomEvent};
 pub use protocol::{Code as ErrorCode, CommandError as Error};
 pub use server::{Server, StartError};

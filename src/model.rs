@@ -14,6 +14,7 @@ pub mod readiness;
 pub mod retention;
 pub mod revocations;
 pub mod rights;
+pub mod room_event;
 pub mod secret;
 pub mod webhook_event;
 pub mod wire_format;

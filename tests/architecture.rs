@@ -25,6 +25,7 @@ const ORDER: &[&str] = &[
     "webhooks",
     "transport",
     "embed",
+    "client",
     "server",
     "cli",
     "lib",
@@ -40,6 +41,8 @@ const PURE: &[&str] = &[
     "broker/redis/presence",
     "broker/redis/topics",
     "broker/redis/wire",
+    "client/backoff",
+    "client/session",
     "dispatcher/session/heartbeats",
     "dispatcher/rooms",
     "dispatcher/delivery/sequencer",
@@ -192,12 +195,17 @@ fn runtimes_are_named_in_one_module() {
 #[test]
 fn foreign_libraries_are_named_in_few_files() {
     for file in sources() {
-        file.expect_only_in(&["transport"], &["tungstenite", "async_tungstenite"]);
+        file.expect_only_in(
+            &["client", "transport"],
+            &["tungstenite", "async_tungstenite"],
+        );
         file.expect_only_in(
             &[
                 "api",
                 "auth",
                 "broker",
+                "cli",
+                "client",
                 "embed",
                 "http/answer",
                 "metrics/report",
@@ -242,7 +250,8 @@ fn protocols_and_frames_are_named_only_at_the_connections() {
     for file in sources().into_iter().filter(|file| !is_test(file)) {
         let used = file.uses();
         for module in ["protocol/frame", "protocol/native"] {
-            let allowed = file.is_in("protocol") || file.is_in("transport");
+            let mut places = ["client", "embed/frames", "protocol", "transport"].iter();
+            let allowed = places.any(|place| file.is_in(place));
             assert!(
                 allowed || !used.contains(module),
                 "src/{}.rs uses {module}",

@@ -7,6 +7,8 @@ mod api;
 mod architecture;
 mod broker;
 mod browser;
+mod client;
+mod client_commands;
 mod cluster;
 mod command_line;
 mod conformance;

@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::Config;
+use super::client_commands::{self, ClientInvocation, ConnectOptions};
 use super::options::{OptionSpec, Options};
 use super::sources::{self, Variables};
 use super::token::{self, TokenRequest};
@@ -23,6 +24,8 @@ pub enum Invocation {
     CheckConfig(Box<Config>),
     /// `switchboard token`: sign a token and print it.
     Token(Box<TokenRequest>),
+    /// `switchboard publish`, `tail`, `history` or `members`: be a client of running nodes.
+    Client(Box<ClientInvocation>),
     /// `--help` or `--version`: print the text.
     Text(String),
 }
@@ -46,6 +49,10 @@ impl Invocation {
         if subcommand == "token" {
             let request = TokenRequest::read(flags, &variables)?;
             return Ok(Self::Token(Box::new(request)));
+        }
+        if client_commands::NAMES.contains(&&*subcommand) {
+            let invocation = ClientInvocation::read(&subcommand, flags, &variables)?;
+            return Ok(Self::Client(Box::new(invocation)));
         }
         let only_check = flags.get_flag("check-config");
         let config = Box::new(read_config(flags, &variables, read_file)?);
@@ -81,7 +88,8 @@ fn read_config(
     }
     variables.put(&options, &mut values);
     sources::from_flags(&mut flags, &options, &mut values);
-    Config::checked(values, variables.unknown(&options))
+    let others = ConnectOptions::specs();
+    Config::checked(values, variables.unknown(options.iter().chain(&others)))
 }
 
 fn command() -> Command {
@@ -92,6 +100,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(serve())
         .subcommand(token::command())
+        .subcommands(client_commands::commands())
 }
 
 fn serve() -> Command {

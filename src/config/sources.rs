@@ -54,12 +54,12 @@ impl Variables {
 
     /// The warnings about variables that no option has. They are not errors: orchestrators set
     /// some for every service's name.
-    pub(super) fn unknown(&self, options: &[OptionSpec]) -> Vec<String> {
+    pub(super) fn unknown<'a>(&self, options: impl Iterator<Item = &'a OptionSpec>) -> Vec<String> {
         let config = variable("config");
-        let known = |name: &String| {
-            let mut variables = options.iter().filter_map(|option| option.variable.as_ref());
-            *name == config || variables.any(|variable| variable == name)
-        };
+        let variables: Vec<_> = options
+            .filter_map(|option| option.variable.as_ref())
+            .collect();
+        let known = |name: &String| *name == config || variables.contains(&name);
         let unknown = self.0.iter().filter(|(name, _)| !known(name));
         unknown
             .map(|(name, _)| format!("{name} is set, but is not an option"))

@@ -35,7 +35,10 @@ fn refused(flags: &[&str], variables: &[(&str, &str)], file: &str) -> String {
 #[test]
 fn empty_configuration_yields_the_defaults() {
     let mut config = Config::default();
-    assert_eq!(config.node, "", "it depends on the port, which a program may set");
+    assert_eq!(
+        config.node, "",
+        "it depends on the port, which a program may set"
+    );
     config.complete();
     assert_eq!(serve(&[]), config);
     assert_eq!(config.listen, "127.0.0.1:9090".parse().unwrap());

@@ -1,17 +1,14 @@
 //! Decodes what a subscription receives. It is a session of the native protocol, so a message is
 //! encoded once for it and for the WebSocket clients of its room; here the frames are read back.
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf, Bytes};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 
-use super::{Delivery, RoomEvent, SubscriptionError};
-use crate::model::id::{Epoch, Position, UserName};
-use crate::model::publication::Payload;
+use super::SubscriptionError;
+use crate::model::id::Position;
+use crate::model::room_event::RoomEvent;
+use crate::protocol::CommandError;
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::{Code, CommandError};
+use crate::protocol::native::receive::{Content, receive};
 
 /// Something that a subscription receives.
 #[derive(Debug)]
@@ -58,101 +55,27 @@ fn close(mut payload: Bytes) -> SubscriptionError {
     }
 }
 
-/// The fields of all replies and pushes; each has some of them.
-#[derive(Deserialize)]
-struct Fields<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    epoch: Option<Epoch>,
-    offset: Option<u64>,
-    recovered: Option<bool>,
-    code: Option<&'a str>,
-    reason: Option<String>,
-    user: Option<String>,
-    time: Option<u64>,
-    version: Option<u64>,
-    info: Option<Box<RawValue>>,
-    event: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    data: Option<Box<RawValue>>,
-    binary: Option<String>,
-}
-
-/// A null counts as a value.
-fn present<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::<RawValue>::deserialize(json).map(Some)
-}
-
 fn text(json: &[u8]) -> Received {
-    let fields = serde_json::from_slice::<Fields<'_>>(json).ok();
-    fields.and_then(Fields::read).unwrap_or(Received::Other)
-}
-
-impl Fields<'_> {
-    fn read(self) -> Option<Received> {
-        Some(match self.kind {
-            "ok" => Received::Joined(self.position()?, self.recovered.unwrap_or(true)),
-            "error" => Received::Refused(self.error()?),
-            "message" => Received::Event(RoomEvent::Message(Delivery {
-                offset: self.offset,
-                user: self.user(),
-                time: self.time?,
-                event: self.event.as_deref().map(Into::into),
-                data: self.payload()?,
-            })),
-            "gap" => Received::Event(RoomEvent::Gap(self.position()?)),
-            "joined" => Received::Event(RoomEvent::Joined {
-                user: self.user()?,
-                version: self.version?,
-                info: self.info.map(Into::into),
-            }),
-            "left" => Received::Event(RoomEvent::Left {
-                user: self.user()?,
-                version: self.version?,
-            }),
-            "members" => Received::Event(RoomEvent::MembersChanged {
-                version: self.version?,
-            }),
-            _ => Received::Other,
-        })
-    }
-
-    fn payload(self) -> Option<Payload> {
-        match (self.data, self.binary) {
-            (Some(json), None) => Some(json.into()),
-            (None, Some(base64)) => {
-                let bytes = BASE64_STANDARD.decode(base64).ok()?;
-                Some(Payload::Binary(bytes.into()))
-            }
-            _ => None,
-        }
-    }
-
-    fn position(&self) -> Option<Position> {
-        Some(Position {
-            epoch: self.epoch?,
-            offset: self.offset?,
-        })
-    }
-
-    fn user(&self) -> Option<UserName> {
-        UserName::new(self.user.as_deref()?).ok()
-    }
-
-    fn error(self) -> Option<CommandError> {
-        let mut codes = Code::ALL.into_iter();
-        let code = codes.find(|code| Some(code.as_str()) == self.code)?;
-        Some(CommandError::new(code, self.reason.unwrap_or_default()))
+    match receive(json).map(|received| received.content) {
+        Some(Content::Ok(reply)) => match reply.position {
+            Some(position) => Received::Joined(position, reply.recovered.unwrap_or(true)),
+            None => Received::Other,
+        },
+        Some(Content::Error(error)) => Received::Refused(error),
+        Some(Content::Event(event)) => Received::Event(event),
+        _ => Received::Other,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::model::id::RoomName;
-    use crate::model::publication::Publication;
-    use crate::protocol::{Joined, Message, Protocol, Push, Reply};
     use bytes::BytesMut;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::model::id::{Epoch, RoomName, UserName};
+    use crate::model::publication::Publication;
+    use crate::protocol::{Code, Joined, Message, Protocol, Push, Reply};
 
     /// The debug text of everything in these frames.
     fn all(frames: impl Into<Bytes>) -> Vec<String> {

@@ -1,42 +1,14 @@
 //! Queries of the embedding program: messages and members of a room, rooms, connections of a user.
 
-use std::sync::Arc;
-
 use super::{Handle, bad_request, room_name};
 use crate::model::cluster_query::{
     ClusterQuery, ConnectionPage, PAGE_LIMIT, QueryResult, RoomCount, RoomKind, RoomPage,
 };
 use crate::model::id::{Position, UserName};
 use crate::model::member::{MemberPage, MembersQuery};
-use crate::model::publication::{HistoryQuery, Payload, Publication, Refused, Sender};
+use crate::model::publication::{HistoryQuery, Refused, Sender};
+use crate::model::room_event::Delivery;
 use crate::protocol::{Command, CommandError, HISTORY_LIMIT, Reply};
-
-/// A message, as a subscription or a page of history delivers it.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// The number of the message in its room: 1, 2, 3 … `None` for an ephemeral one.
-    pub offset: Option<u64>,
-    /// The author; `None` for an anonymous one.
-    pub user: Option<UserName>,
-    /// When the publisher's node received it: milliseconds since 1970, by that node's clock.
-    pub time: u64,
-    /// The name of its event, if it has one.
-    pub event: Option<Arc<str>>,
-    /// The message itself, as it was published.
-    pub data: Payload,
-}
-
-impl Delivery {
-    fn stored(offset: u64, publication: &Publication) -> Self {
-        Self {
-            offset: Some(offset),
-            user: publication.user.clone(),
-            time: publication.time,
-            event: publication.event.clone(),
-            data: publication.data.clone(),
-        }
-    }
-}
 
 /// A part of the messages that a room has stored.
 #[derive(Clone, Debug)]

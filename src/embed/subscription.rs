@@ -8,41 +8,14 @@ use std::task::{Context, Poll, ready};
 
 use futures::stream::Stream;
 
+use super::Handle;
 use super::frames::Received;
 use super::session::EmbeddedSession;
-use super::{Delivery, Handle};
-use crate::model::id::{Position, RoomName, UserName};
-use crate::model::member::Info;
+use crate::model::id::{Position, RoomName};
 use crate::model::publication::Refused;
+use crate::model::room_event::RoomEvent;
 use crate::protocol::{Code, Command, CommandError};
 use crate::runtime;
-
-/// What happens in a room that a program has subscribed to.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum RoomEvent {
-    Message(Delivery),
-    /// Messages between the subscription's position and this one are lost to it: the room no longer
-    /// stores them. The next message follows this position.
-    Gap(Position),
-    /// A user's first connection in the room, over all nodes.
-    Joined {
-        user: UserName,
-        /// The version of the list of members after this change.
-        version: u64,
-        info: Option<Info>,
-    },
-    /// After a user's last connection in the room.
-    Left {
-        user: UserName,
-        version: u64,
-    },
-    /// The members have changed in ways that are not reported one by one: a program that needs
-    /// them calls [`Handle::members`].
-    MembersChanged {
-        version: u64,
-    },
-}
 
 /// Why a subscription has ended. The program may subscribe again from
 /// [`Subscription::position`], and then receives what it missed.

@@ -1,0 +1,157 @@
+//! What the commands share that are clients: the connection, its notes on standard error, and the
+//! exit codes.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::{history, members, print_error, publish, tail};
+use crate::client::{Client, ClientCredentials, ClientError, ClientSettings, ConnectionState};
+use crate::config::{ClientCommand, ClientInvocation, ConnectOptions};
+use crate::runtime;
+
+/// The exit code if no answer came in time, so that a publish may or may not have happened.
+const NO_ANSWER: u8 = 3;
+
+/// Why a command ends before it is done.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The server, or the machine, refuses it.
+    Refused(String),
+    /// There was no answer in time.
+    NoAnswer(String),
+    /// The reader of standard output is gone, as in `tail … | head`: there is nothing left to do.
+    OutputClosed,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Unknown => Failure::NoAnswer(error.to_string()),
+            error => Failure::Refused(error.to_string()),
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub(super) fn run(invocation: &ClientInvocation) -> ExitCode {
+    match runtime::block_on(execute(invocation)) {
+        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::Refused(reason)) => super::fail(&reason),
+        Err(Failure::NoAnswer(reason)) => {
+            print_error(&format_args!("switchboard: {reason}"));
+            ExitCode::from(NO_ANSWER)
+        }
+    }
+}
+
+async fn execute(invocation: &ClientInvocation) -> Result<(), Failure> {
+    let session = ClientSession::start(&invocation.connect, invocation.json)?;
+    match &invocation.command {
+        ClientCommand::Publish {
+            room,
+            data,
+            key,
+            ephemeral,
+        } => {
+            let options = crate::client::ClientPublish {
+                key: key.clone(),
+                ephemeral: *ephemeral,
+            };
+            publish::run(&session, room, data.as_deref(), options).await
+        }
+        ClientCommand::Tail { rooms, start } => tail::run(&session, rooms, *start).await,
+        ClientCommand::History {
+            room,
+            before,
+            limit,
+        } => history::run(&session, room, *before, *limit).await,
+        ClientCommand::Members { room, watch } => members::run(&session, room, *watch).await,
+    }
+}
+
+/// A client with what the commands need besides it.
+pub(super) struct ClientSession<'a> {
+    pub(super) client: Client,
+    pub(super) json: bool,
+    options: &'a ConnectOptions,
+}
+
+impl<'a> ClientSession<'a> {
+    fn start(options: &'a ConnectOptions, json: bool) -> Result<Self, Failure> {
+        let token = options.token.clone().map(ClientCredentials::Token);
+        let user = options.user.clone().map(ClientCredentials::User);
+        let settings = ClientSettings {
+            url: options.url.clone(),
+            credentials: token.or(user),
+            authorities: options.ca.clone(),
+        };
+        let (states, changes) = flume::bounded(16);
+        let client =
+            Client::start(settings, states).map_err(|error| Failure::Refused(error.to_string()))?;
+        runtime::spawn(note_states(changes));
+        Ok(Self {
+            client,
+            json,
+            options,
+        })
+    }
+
+    /// The answer to one request, within the timeout.
+    pub(super) async fn answer<T>(
+        &self,
+        request: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, Failure> {
+        let time = self.options.timeout;
+        match runtime::timeout(time, request).await {
+            Ok(answer) => Ok(answer?),
+            Err(runtime::Elapsed) => Err(Failure::NoAnswer(format!(
+                "no answer from {} within {} s",
+                self.options.url,
+                time.as_secs()
+            ))),
+        }
+    }
+}
+
+/// Notes the losses of the connection, one line for each, and the return.
+async fn note_states(changes: flume::Receiver<ConnectionState>) {
+    let mut lost = None;
+    while let Ok(change) = changes.recv_async().await {
+        match change {
+            ConnectionState::Connected { node } if lost.take().is_some() => {
+                note(format_args!("connected to node {node}"));
+            }
+            ConnectionState::Connected { .. } => {}
+            ConnectionState::Lost { reason } if lost.as_ref() == Some(&reason) => {}
+            ConnectionState::Lost { reason } => {
+                note(format_args!("{reason}; trying again"));
+                lost = Some(reason);
+            }
+        }
+    }
+}
+
+/// Prints a note for people.
+pub(super) fn note(text: impl Display) {
+    print_error(&format_args!("switchboard: {text}"));
+}
+
+/// Prints one line of data.
+pub(super) fn print(line: impl Display) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+        _ => Failure::Refused(format!("standard output cannot be written: {error}")),
+    })
+}
+
+/// Prints one line of JSON.
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    // Writing plain structs to memory cannot fail.
+    print(serde_json::to_string(value).unwrap_or_default())
+}
