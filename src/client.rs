@@ -3,12 +3,12 @@
 //! are repeated under one key until they are answered. It makes the promises of the client module
 //! in `www/`: messages come in the order of their offsets, each once, and a loss is an event.
 //!
-//! [`session`] has the state and no I/O, [`connection`] connects, and [`task`] moves frames between
+//! [`state`] has the state and no I/O, [`connection`] connects, and [`task`] moves frames between
 //! the two.
 
 mod backoff;
 mod connection;
-mod session;
+mod state;
 mod task;
 
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ use crate::protocol::native::receive::HistoryMessages;
 use crate::runtime;
 use crate::runtime::tls::{self, TlsError};
 
-use session::{Input, Session};
+use state::{ClientCall, ClientState};
 
 /// How a client signs in.
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ pub type RoomEvents = flume::Receiver<Result<RoomEvent, ClientError>>;
 /// A running client. Dropping it ends it.
 #[derive(Clone, Debug)]
 pub struct Client {
-    inputs: flume::Sender<Input>,
+    inputs: flume::Sender<ClientCall>,
 }
 
 impl Client {
@@ -125,8 +125,8 @@ impl Client {
         let connector = connector.transpose()?;
         // As many requests wait at most for a slow connection; a caller waits for its turn.
         let (inputs, received) = flume::bounded(64);
-        let session = Session::new(Instant::now(), settings.credentials);
-        let target = connection::Target {
+        let session = ClientState::new(Instant::now(), settings.credentials);
+        let target = connection::DialTarget {
             url: settings.url,
             connector,
         };
@@ -149,7 +149,7 @@ impl Client {
         if options.key.is_none() && !options.ephemeral {
             options.key = Some(random_key()?);
         }
-        self.ask(|answer| Input::Publish {
+        self.ask(|answer| ClientCall::Publish {
             room,
             data,
             options,
@@ -170,7 +170,7 @@ impl Client {
         since: Option<Position>,
     ) -> Result<(Position, RoomEvents), ClientError> {
         let (events, receiver) = flume::bounded(16);
-        let joined = self.ask(|answer| Input::Join {
+        let joined = self.ask(|answer| ClientCall::Join {
             room,
             since,
             events,
@@ -184,7 +184,8 @@ impl Client {
     /// # Errors
     /// The server refuses it.
     pub async fn history(&self, query: HistoryQuery) -> Result<HistoryMessages, ClientError> {
-        self.ask(|answer| Input::History { query, answer }).await
+        self.ask(|answer| ClientCall::History { query, answer })
+            .await
     }
 
     /// A page of the users in a room.
@@ -192,10 +193,14 @@ impl Client {
     /// # Errors
     /// The server refuses it.
     pub async fn members(&self, query: MembersQuery) -> Result<MemberPage, ClientError> {
-        self.ask(|answer| Input::Members { query, answer }).await
+        self.ask(|answer| ClientCall::Members { query, answer })
+            .await
     }
 
-    async fn ask<T>(&self, input: impl FnOnce(Answer<T>) -> Input) -> Result<T, ClientError> {
+    async fn ask<T>(
+        &self,
+        input: impl FnOnce(AnswerSender<T>) -> ClientCall,
+    ) -> Result<T, ClientError> {
         let (answer, answered) = flume::bounded(1);
         let sent = self.inputs.send_async(input(answer)).await;
         sent.map_err(|_| ClientError::Ended)?;
@@ -213,4 +218,4 @@ fn random_key() -> Result<String, ClientError> {
 }
 
 /// Receives the answer to one request.
-type Answer<T> = flume::Sender<Result<T, ClientError>>;
+type AnswerSender<T> = flume::Sender<Result<T, ClientError>>;

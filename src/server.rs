@@ -129,8 +129,9 @@ impl Server {
     /// on one of its own.
     ///
     /// # Errors
-    /// A number is out of range, two options contradict each other, the address is in use, a file cannot be read, or a key or
-    /// the Redis cannot be used. A Redis that cannot be reached is no error: the node waits for it.
+    /// A number is out of range, two options contradict each other, the address is in use, a file
+    /// cannot be read, or a key or the Redis cannot be used. A Redis that cannot be reached is no
+    /// error: the node waits for it.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         Self::start_with(config, Hooks::default())
     }

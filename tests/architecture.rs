@@ -42,7 +42,7 @@ const PURE: &[&str] = &[
     "broker/redis/topics",
     "broker/redis/wire",
     "client/backoff",
-    "client/session",
+    "client/state",
     "dispatcher/session/heartbeats",
     "dispatcher/rooms",
     "dispatcher/delivery/sequencer",

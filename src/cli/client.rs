@@ -18,7 +18,7 @@ const NO_ANSWER: u8 = 3;
 
 /// Why a command ends before it is done.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum CommandFailure {
     /// The server, or the machine, refuses it.
     Refused(String),
     /// There was no answer in time.
@@ -27,11 +27,11 @@ pub(super) enum Failure {
     OutputClosed,
 }
 
-impl From<ClientError> for Failure {
+impl From<ClientError> for CommandFailure {
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::Unknown => Failure::NoAnswer(error.to_string()),
-            error => Failure::Refused(error.to_string()),
+            ClientError::Unknown => CommandFailure::NoAnswer(error.to_string()),
+            error => CommandFailure::Refused(error.to_string()),
         }
     }
 }
@@ -39,16 +39,16 @@ impl From<ClientError> for Failure {
 /// Runs a command to its end.
 pub(super) fn run(invocation: &ClientInvocation) -> ExitCode {
     match runtime::block_on(execute(invocation)) {
-        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
-        Err(Failure::Refused(reason)) => super::fail(&reason),
-        Err(Failure::NoAnswer(reason)) => {
+        Ok(()) | Err(CommandFailure::OutputClosed) => ExitCode::SUCCESS,
+        Err(CommandFailure::Refused(reason)) => super::fail(&reason),
+        Err(CommandFailure::NoAnswer(reason)) => {
             print_error(&format_args!("switchboard: {reason}"));
             ExitCode::from(NO_ANSWER)
         }
     }
 }
 
-async fn execute(invocation: &ClientInvocation) -> Result<(), Failure> {
+async fn execute(invocation: &ClientInvocation) -> Result<(), CommandFailure> {
     let session = ClientSession::start(&invocation.connect, invocation.json)?;
     match &invocation.command {
         ClientCommand::Publish {
@@ -81,7 +81,7 @@ pub(super) struct ClientSession<'a> {
 }
 
 impl<'a> ClientSession<'a> {
-    fn start(options: &'a ConnectOptions, json: bool) -> Result<Self, Failure> {
+    fn start(options: &'a ConnectOptions, json: bool) -> Result<Self, CommandFailure> {
         let token = options.token.clone().map(ClientCredentials::Token);
         let user = options.user.clone().map(ClientCredentials::User);
         let settings = ClientSettings {
@@ -90,8 +90,8 @@ impl<'a> ClientSession<'a> {
             authorities: options.ca.clone(),
         };
         let (states, changes) = flume::bounded(16);
-        let client =
-            Client::start(settings, states).map_err(|error| Failure::Refused(error.to_string()))?;
+        let client = Client::start(settings, states)
+            .map_err(|error| CommandFailure::Refused(error.to_string()))?;
         runtime::spawn(note_states(changes));
         Ok(Self {
             client,
@@ -104,11 +104,11 @@ impl<'a> ClientSession<'a> {
     pub(super) async fn answer<T>(
         &self,
         request: impl Future<Output = Result<T, ClientError>>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, CommandFailure> {
         let time = self.options.timeout;
         match runtime::timeout(time, request).await {
             Ok(answer) => Ok(answer?),
-            Err(runtime::Elapsed) => Err(Failure::NoAnswer(format!(
+            Err(runtime::Elapsed) => Err(CommandFailure::NoAnswer(format!(
                 "no answer from {} within {} s",
                 self.options.url,
                 time.as_secs()
@@ -141,17 +141,17 @@ pub(super) fn note(text: impl Display) {
 }
 
 /// Prints one line of data.
-pub(super) fn print(line: impl Display) -> Result<(), Failure> {
+pub(super) fn print(line: impl Display) -> Result<(), CommandFailure> {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{line}").and_then(|()| out.flush());
     written.map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-        _ => Failure::Refused(format!("standard output cannot be written: {error}")),
+        io::ErrorKind::BrokenPipe => CommandFailure::OutputClosed,
+        _ => CommandFailure::Refused(format!("standard output cannot be written: {error}")),
     })
 }
 
 /// Prints one line of JSON.
-pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), CommandFailure> {
     // Writing plain structs to memory cannot fail.
     print(serde_json::to_string(value).unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! `switchboard history`: prints the newest messages that a room has stored, the oldest first.
 
-use super::client::{ClientSession, Failure, print, print_json};
+use super::client::{ClientSession, CommandFailure, print, print_json};
 use super::line::{MessageLine, readable};
 use crate::model::id::RoomName;
 use crate::model::publication::HistoryQuery;
@@ -11,7 +11,7 @@ pub(super) async fn run(
     room: &RoomName,
     mut before: Option<u64>,
     limit: usize,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     // Pages come from the newest to the oldest, and are printed the other way round.
     let mut pages = Vec::new();
     let mut left = limit;

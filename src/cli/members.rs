@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::client::{ClientSession, Failure, note, print, print_json};
+use super::client::{ClientSession, CommandFailure, note, print, print_json};
 use crate::client::RoomEvents;
 use crate::model::id::RoomName;
 use crate::model::member::{Member, MembersQuery};
@@ -40,7 +40,7 @@ pub(super) async fn run(
     session: &ClientSession<'_>,
     room: &RoomName,
     watch: bool,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     let changes = if watch {
         let joined = session.client.join(room.clone(), None);
         Some(session.answer(joined).await?.1)
@@ -55,7 +55,7 @@ pub(super) async fn run(
 }
 
 /// Prints the whole list.
-async fn list(session: &ClientSession<'_>, room: &RoomName) -> Result<(), Failure> {
+async fn list(session: &ClientSession<'_>, room: &RoomName) -> Result<(), CommandFailure> {
     let mut after = None;
     loop {
         let query = MembersQuery {
@@ -78,7 +78,7 @@ async fn list(session: &ClientSession<'_>, room: &RoomName) -> Result<(), Failur
     }
 }
 
-fn print_member(session: &ClientSession<'_>, member: &Member) -> Result<(), Failure> {
+fn print_member(session: &ClientSession<'_>, member: &Member) -> Result<(), CommandFailure> {
     let (user, info) = (member.user.as_str(), member.info.as_deref());
     let connections = member.connections;
     if session.json {
@@ -96,7 +96,7 @@ async fn follow(
     session: &ClientSession<'_>,
     room: &RoomName,
     changes: RoomEvents,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     while let Ok(event) = changes.recv_async().await {
         let (kind, sign, user, info, version) = match event? {
             RoomEvent::Joined {

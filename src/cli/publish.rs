@@ -6,7 +6,7 @@ use std::thread;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::client::{ClientSession, Failure, print, print_json};
+use super::client::{ClientSession, CommandFailure, print, print_json};
 use crate::client::ClientPublish;
 use crate::model::id::{Epoch, Position, RoomName};
 
@@ -23,15 +23,16 @@ pub(super) async fn run(
     room: &RoomName,
     data: Option<&str>,
     options: ClientPublish,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     if let Some(data) = data {
         return publish(session, room, data, options).await;
     }
     let lines = lines();
     let mut number = 0_u64;
     while let Ok(line) = lines.recv_async().await {
-        let line = line
-            .map_err(|error| Failure::Refused(format!("standard input cannot be read: {error}")))?;
+        let line = line.map_err(|error| {
+            CommandFailure::Refused(format!("standard input cannot be read: {error}"))
+        })?;
         number += 1;
         // One key for all lines would store only the first.
         let key = options.key.as_ref().map(|key| format!("{key}-{number}"));
@@ -49,7 +50,7 @@ async fn publish(
     room: &RoomName,
     data: &str,
     options: ClientPublish,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     let publish = session.client.publish(room.clone(), json(data), options);
     match session.answer(publish).await? {
         None => Ok(()),

@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use futures::stream::select_all;
 
-use super::client::{ClientSession, Failure, note, print, print_json};
+use super::client::{ClientSession, CommandFailure, note, print, print_json};
 use super::line::{GapLine, MessageLine, readable};
 use crate::client::ClientError;
 use crate::config::Start;
@@ -16,7 +16,7 @@ pub(super) async fn run(
     session: &ClientSession<'_>,
     rooms: &[RoomName],
     start: Start,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     let mut streams = Vec::new();
     for room in rooms {
         let since = match start {
@@ -40,7 +40,7 @@ pub(super) async fn run(
 async fn beginning(
     session: &ClientSession<'_>,
     room: &RoomName,
-) -> Result<Option<Position>, Failure> {
+) -> Result<Option<Position>, CommandFailure> {
     let (mut before, mut oldest) = (None, None);
     loop {
         let query = HistoryQuery {
@@ -67,7 +67,7 @@ fn on_event(
     room: &RoomName,
     event: Result<RoomEvent, ClientError>,
     named: bool,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     match event? {
         RoomEvent::Message(message) if session.json => {
             print_json(&MessageLine::pushed(room, &message))

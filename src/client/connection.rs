@@ -19,14 +19,14 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// A plain or encrypted stream.
-pub(super) trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
-pub(super) type WebSocket = WebSocketStream<Box<dyn Bytes>>;
+pub(super) type WebSocket = WebSocketStream<Box<dyn ByteStream>>;
 
 /// Where to connect.
-pub(super) struct Target {
+pub(super) struct DialTarget {
     pub(super) url: ServerUrl,
     /// For `wss`.
     pub(super) connector: Option<TlsConnector>,
@@ -34,19 +34,19 @@ pub(super) struct Target {
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(super) enum ConnectError {
+pub(super) enum DialError {
     /// Another attempt may succeed; the text is a part of a sentence.
     Retry(String),
     /// It will not.
     Final(ClientError),
 }
 
-impl Target {
+impl DialTarget {
     /// Connects, within the deadline.
-    pub(super) async fn connect(&self) -> Result<WebSocket, ConnectError> {
+    pub(super) async fn connect(&self) -> Result<WebSocket, DialError> {
         match runtime::timeout(DEADLINE, self.open()).await {
             Ok(result) => result,
-            Err(Elapsed) => Err(ConnectError::Retry(format!(
+            Err(Elapsed) => Err(DialError::Retry(format!(
                 "no connection to {} within {} s",
                 self.url,
                 DEADLINE.as_secs()
@@ -54,18 +54,17 @@ impl Target {
         }
     }
 
-    async fn open(&self) -> Result<WebSocket, ConnectError> {
+    async fn open(&self) -> Result<WebSocket, DialError> {
         let stream = self.stream().await;
-        let stream = stream.map_err(|error| {
-            ConnectError::Retry(format!("no connection to {}: {error}", self.url))
-        })?;
+        let stream = stream
+            .map_err(|error| DialError::Retry(format!("no connection to {}: {error}", self.url)))?;
         match client_async(self.url.as_str(), stream).await {
             Ok((socket, _)) => Ok(socket),
             Err(error) => Err(refused(&error)),
         }
     }
 
-    async fn stream(&self) -> io::Result<Box<dyn Bytes>> {
+    async fn stream(&self) -> io::Result<Box<dyn ByteStream>> {
         let (host, port) = (self.url.host(), self.url.port());
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for address in runtime::resolve(host, port).await? {
@@ -84,9 +83,9 @@ impl Target {
 }
 
 /// A refusal of the handshake: a status that says that the request is wrong is final.
-fn refused(error: &tungstenite::Error) -> ConnectError {
+fn refused(error: &tungstenite::Error) -> DialError {
     let Error::Http(response) = error else {
-        return ConnectError::Retry(format!("the handshake failed: {error}"));
+        return DialError::Retry(format!("the handshake failed: {error}"));
     };
     let status = response.status();
     let body = response.body().as_deref().unwrap_or_default();
@@ -97,8 +96,8 @@ fn refused(error: &tungstenite::Error) -> ConnectError {
     };
     let is_final = status.is_client_error() && status != http::StatusCode::TOO_MANY_REQUESTS;
     if is_final {
-        ConnectError::Final(ClientError::Handshake(sentence))
+        DialError::Final(ClientError::Handshake(sentence))
     } else {
-        ConnectError::Retry(sentence)
+        DialError::Retry(sentence)
     }
 }

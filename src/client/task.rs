@@ -9,8 +9,8 @@ use futures::future::{Either, select};
 use futures::{FutureExt, SinkExt, StreamExt, select_biased};
 
 use super::backoff::Backoff;
-use super::connection::{ConnectError, Target, WebSocket};
-use super::session::{End, Input, Session};
+use super::connection::{DialError, DialTarget, WebSocket};
+use super::state::{ClientCall, ClientState, ConnectionEnd};
 use super::{ClientError, ConnectionState};
 use crate::protocol::native::receive::receive;
 use crate::runtime;
@@ -26,9 +26,9 @@ const FLUSH: Duration = Duration::from_secs(2);
 
 /// See the head of this file. It ends when all handles of the client are dropped.
 pub(super) async fn run(
-    mut session: Session,
-    target: Target,
-    inputs: flume::Receiver<Input>,
+    mut session: ClientState,
+    target: DialTarget,
+    inputs: flume::Receiver<ClientCall>,
     states: flume::Sender<ConnectionState>,
 ) {
     let mut backoff = Backoff::default();
@@ -42,14 +42,14 @@ pub(super) async fn run(
                 }
                 end
             }
-            Err(ConnectError::Retry(reason)) => Conversation::Ended(End::Reconnect {
+            Err(DialError::Retry(reason)) => Conversation::Ended(ConnectionEnd::Reconnect {
                 reason,
                 after: None,
             }),
-            Err(ConnectError::Final(error)) => Conversation::Ended(End::Final(error)),
+            Err(DialError::Final(error)) => Conversation::Ended(ConnectionEnd::Final(error)),
         };
         let (reason, after) = match end {
-            Conversation::Ended(End::Reconnect { reason, after }) => (reason, after),
+            Conversation::Ended(ConnectionEnd::Reconnect { reason, after }) => (reason, after),
             Conversation::Closed(frame) => match last(frame) {
                 Ok((code, reason)) => {
                     backoff.closed(code);
@@ -57,7 +57,7 @@ pub(super) async fn run(
                 }
                 Err(error) => return fail(&mut session, &error, &inputs).await,
             },
-            Conversation::Ended(End::Final(error)) => {
+            Conversation::Ended(ConnectionEnd::Final(error)) => {
                 return fail(&mut session, &error, &inputs).await;
             }
             Conversation::NoCallers => return,
@@ -73,10 +73,10 @@ pub(super) async fn run(
 
 /// How a connection ended.
 enum Conversation {
-    Ended(End),
+    Ended(ConnectionEnd),
     /// The server closed it, with or without a close frame.
     Closed(Option<CloseFrame>),
-    /// Nobody has a handle of the client any more.
+    /// No handle of the client is left.
     NoCallers,
 }
 
@@ -99,16 +99,16 @@ fn last(frame: Option<CloseFrame>) -> Result<(u16, String), ClientError> {
 
 /// Moves frames until the connection ends.
 async fn converse(
-    session: &mut Session,
+    session: &mut ClientState,
     socket: &mut WebSocket,
-    inputs: &flume::Receiver<Input>,
+    inputs: &flume::Receiver<ClientCall>,
     states: &flume::Sender<ConnectionState>,
 ) -> Conversation {
     session.connected(Instant::now());
     loop {
         report(session, states);
         if let Err(error) = flush(session, socket).await {
-            return Conversation::Ended(End::Reconnect {
+            return Conversation::Ended(ConnectionEnd::Reconnect {
                 reason: error.to_string(),
                 after: None,
             });
@@ -124,7 +124,7 @@ async fn converse(
                     session.alive(Instant::now());
                     Ok(())
                 }
-                Some(Err(error)) => Err(End::Reconnect {
+                Some(Err(error)) => Err(ConnectionEnd::Reconnect {
                     reason: error.to_string(),
                     after: None,
                 }),
@@ -151,7 +151,7 @@ async fn converse(
     }
 }
 
-async fn flush(session: &mut Session, socket: &mut WebSocket) -> tungstenite::Result<()> {
+async fn flush(session: &mut ClientState, socket: &mut WebSocket) -> tungstenite::Result<()> {
     while let Some(text) = session.next_frame() {
         socket.send(Message::text(text)).await?;
     }
@@ -161,7 +161,7 @@ async fn flush(session: &mut Session, socket: &mut WebSocket) -> tungstenite::Re
 
 /// Hands out the events. A receiver that does not read stops the client, and so the server, which
 /// closes the connection in the end; the client then recovers.
-async fn deliver(session: &mut Session) {
+async fn deliver(session: &mut ClientState) {
     while let Some((events, room, event)) = session.next_event() {
         if events.send_async(event).await.is_err() {
             session.leave(&room);
@@ -170,14 +170,18 @@ async fn deliver(session: &mut Session) {
 }
 
 /// A receiver that is full or gone misses states.
-fn report(session: &mut Session, states: &flume::Sender<ConnectionState>) {
+fn report(session: &mut ClientState, states: &flume::Sender<ConnectionState>) {
     while let Some(state) = session.next_state() {
         let _ = states.try_send(state);
     }
 }
 
 /// The server refuses the client for good: so fails what waits, and every later request.
-async fn fail(session: &mut Session, error: &ClientError, inputs: &flume::Receiver<Input>) {
+async fn fail(
+    session: &mut ClientState,
+    error: &ClientError,
+    inputs: &flume::Receiver<ClientCall>,
+) {
     loop {
         session.fail(error);
         deliver(session).await;
@@ -188,9 +192,13 @@ async fn fail(session: &mut Session, error: &ClientError, inputs: &flume::Receiv
     }
 }
 
-/// Waits before the next attempt, and accepts requests meanwhile. `false` if nobody has a handle of
+/// Waits before the next attempt, and accepts requests meanwhile. `false` if no handle is left of
 /// the client any more.
-async fn pause(session: &mut Session, inputs: &flume::Receiver<Input>, time: Duration) -> bool {
+async fn pause(
+    session: &mut ClientState,
+    inputs: &flume::Receiver<ClientCall>,
+    time: Duration,
+) -> bool {
     let until = Instant::now() + time;
     loop {
         let now = Instant::now();

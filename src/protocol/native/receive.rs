@@ -18,7 +18,7 @@ use crate::protocol::{Code, CommandError};
 
 /// A frame from a server.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct ServerFrame {
     /// The number of the command that it answers, if any.
     pub(crate) id: Option<u64>,
     /// The room that it concerns, if any.
@@ -78,7 +78,7 @@ pub struct HistoryMessages {
 
 /// The fields of all replies and pushes; each has some of them.
 #[derive(Deserialize)]
-struct Fields<'a> {
+struct FrameFields<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     id: Option<u64>,
@@ -97,7 +97,7 @@ struct Fields<'a> {
     /// Milliseconds.
     retry: Option<u64>,
     messages: Option<Vec<MessageFields>>,
-    members: Option<Vec<MemberFields>>,
+    members: Option<Vec<MemberEntry>>,
     count: Option<u64>,
     anonymous: Option<u64>,
     more: Option<bool>,
@@ -123,7 +123,7 @@ struct MessageFields {
 }
 
 #[derive(Deserialize)]
-struct MemberFields {
+struct MemberEntry {
     user: String,
     connections: u32,
     info: Option<Box<RawValue>>,
@@ -135,16 +135,16 @@ fn present<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Box<RawValue>>, 
 }
 
 /// Parses the text of one frame. `None` if it is not what a server of this protocol sends.
-pub(crate) fn receive(text: &[u8]) -> Option<Received> {
-    let mut fields = serde_json::from_slice::<Fields<'_>>(text).ok()?;
-    Some(Received {
+pub(crate) fn receive(text: &[u8]) -> Option<ServerFrame> {
+    let mut fields = serde_json::from_slice::<FrameFields<'_>>(text).ok()?;
+    Some(ServerFrame {
         id: fields.id,
         room: fields.room.take(),
         content: fields.content()?,
     })
 }
 
-impl Fields<'_> {
+impl FrameFields<'_> {
     fn content(self) -> Option<Content> {
         Some(match &*self.kind {
             "message" if self.own == Some(true) => Content::Own {
@@ -198,7 +198,7 @@ impl Fields<'_> {
         let members = match self.members {
             None => None,
             Some(members) => {
-                let members = members.into_iter().map(MemberFields::member);
+                let members = members.into_iter().map(MemberEntry::member);
                 Some(MemberPage {
                     version: self.version?,
                     members: members.collect::<Option<_>>()?,
@@ -269,7 +269,7 @@ impl MessageFields {
     }
 }
 
-impl MemberFields {
+impl MemberEntry {
     fn member(self) -> Option<Member> {
         Some(Member {
             user: UserName::new(&self.user).ok()?,

@@ -6,7 +6,7 @@ use crate::protocol::native::receive::receive;
 
 /// A session, its moment, and a way to read what it sends and delivers.
 struct Fixture {
-    session: Session,
+    session: ClientState,
     now: Instant,
 }
 
@@ -19,7 +19,7 @@ fn room(name: &str) -> RoomName {
 
 fn fixture(credentials: Option<ClientCredentials>) -> Fixture {
     let now = Instant::now();
-    let session = Session::new(now, credentials);
+    let session = ClientState::new(now, credentials);
     Fixture { session, now }
 }
 
@@ -31,7 +31,7 @@ fn connected() -> Fixture {
 
 impl Fixture {
     /// A frame of the server.
-    fn receive(&mut self, text: &str) -> Result<(), End> {
+    fn receive(&mut self, text: &str) -> Result<(), ConnectionEnd> {
         let received = receive(text.as_bytes()).expect("a frame of a server");
         self.session.frame(self.now, received)
     }
@@ -40,14 +40,14 @@ impl Fixture {
         std::iter::from_fn(|| self.session.next_frame()).collect()
     }
 
-    fn pass(&mut self, time: Duration) -> Result<(), End> {
+    fn pass(&mut self, time: Duration) -> Result<(), ConnectionEnd> {
         self.now += time;
         self.session.tick(self.now)
     }
 
-    fn join(&mut self, name: &str) -> (Answered<Position>, super::super::RoomEvents) {
+    fn join(&mut self, name: &str) -> (Answered<Position>, crate::client::RoomEvents) {
         let ((events, receiver), (answer, answered)) = (flume::unbounded(), flume::bounded(1));
-        let join = Input::Join {
+        let join = ClientCall::Join {
             room: room(name),
             since: None,
             events,
@@ -59,7 +59,7 @@ impl Fixture {
 
     fn publish(&mut self, name: &str, data: &str, key: &str) -> Answered<Option<Position>> {
         let (answer, answered) = flume::bounded(1);
-        let publish = Input::Publish {
+        let publish = ClientCall::Publish {
             room: room(name),
             data: RawValue::from_string(data.to_owned()).unwrap(),
             options: ClientPublish {
@@ -113,7 +113,7 @@ fn refused_sign_in_is_final_and_fails_what_waits() {
     let published = client.publish("r", "1", "k");
     client.session.connected(client.now);
     let refused = r#"{"type":"error","id":1,"code":"unauthorized","reason":"expired"}"#;
-    let Err(End::Final(error)) = client.receive(refused) else {
+    let Err(ConnectionEnd::Final(error)) = client.receive(refused) else {
         panic!("it must end");
     };
     client.session.fail(&error);
@@ -155,7 +155,7 @@ fn messages_are_delivered_once_and_a_hole_ends_the_connection() {
     client.receive(&message(9)).unwrap();
     assert!(matches!(
         client.receive(&message(11)),
-        Err(End::Reconnect { .. })
+        Err(ConnectionEnd::Reconnect { .. })
     ));
     assert_eq!(client.delivered(), ["6", "7", "9"]);
 }
@@ -263,10 +263,10 @@ fn removal_and_refused_joins_end_a_room_for_good() {
 }
 
 #[test]
-fn farewell_names_the_time_of_the_return() {
+fn bye_sets_the_time_of_the_reconnect() {
     let mut client = connected();
     let bye = r#"{"type":"bye","reason":"draining","retry":1840}"#;
-    let expected = End::Reconnect {
+    let expected = ConnectionEnd::Reconnect {
         reason: "draining".into(),
         after: Some(Duration::from_millis(1840)),
     };
@@ -284,7 +284,7 @@ fn queries_wait_for_a_connection_and_survive_its_loss() {
     };
     client
         .session
-        .input(client.now, Input::History { query, answer });
+        .input(client.now, ClientCall::History { query, answer });
     for id in [1, 2] {
         client.session.connected(client.now);
         let expected = format!(r#"{{"type":"history","id":{id},"room":"r","before":9,"limit":2}}"#);
