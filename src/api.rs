@@ -25,7 +25,7 @@ pub(crate) use answer::refused;
 pub use decode::ApiRequest;
 pub use gate::Gate;
 pub(crate) use gate::check_type;
-pub use routes::{RouteMatch, find};
+pub use routes::{RouteMatch, find, takes_body};
 
 /// The path of the node's metrics, in the text format of Prometheus.
 pub(crate) const METRICS_PATH: &str = "/metrics";

@@ -1,10 +1,12 @@
 //! HTTP/1.1 as pure logic: requests under limits, and responses (RFC 9110, RFC 9112). `head` finds
 //! the end of a head, `rules` turns it into a [`RequestHead`] or a [`Refusal`], `target` parses
-//! paths and hosts, `answer` encodes responses. The rules are stricter than the RFCs where leniency
-//! allows request smuggling through a proxy: no transfer codings, no bare line feeds, one Host, one
-//! length; and every refusal closes the connection.
+//! paths and hosts, `chunks` decodes bodies in chunks, `answer` encodes responses. The rules are
+//! stricter than the RFCs where leniency allows request smuggling through a proxy: no bare line
+//! feeds, one Host, one length, chunks only where a request needs them and without extensions; and
+//! every refusal closes the connection.
 
 mod answer;
+mod chunks;
 mod head;
 mod rules;
 mod target;
@@ -16,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 pub use ::http::{Method, StatusCode, Version};
 pub(crate) use answer::CONTINUE;
 pub use answer::{Refusal, Response};
+pub use chunks::{ChunkReader, ParsedBody};
 pub use head::{HeadReader, ParsedHead, parse_head};
 pub(crate) use target::Authority;
 
@@ -25,7 +28,7 @@ pub(crate) const LIVE_PATH: &str = "/healthz";
 pub(crate) const READY_PATH: &str = "/readyz";
 
 /// The limits of a request; one above them is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct HeadLimits {
     /// Bytes of a head, request line and blank line included; above it 431. Browsers with full
     /// cookie jars send about 8 KiB, hence 16 KiB.
@@ -34,8 +37,11 @@ pub struct HeadLimits {
     pub fields: usize,
     /// Bytes of the request target; above it 414. RFC 9112 section 3 recommends 8,000 at least.
     pub target: usize,
-    /// Bytes of a body; above it 413. The same 64 KiB that a message may have.
+    /// Bytes of a body, decoded; above it 413. The same 64 KiB that a message may have.
     pub body: u64,
+    /// Whether a request of this method and path may have its body in chunks; elsewhere 501. Only
+    /// clients of the HTTP API send such bodies.
+    pub chunked: fn(&Method, &str) -> bool,
 }
 
 impl Default for HeadLimits {
@@ -45,6 +51,7 @@ impl Default for HeadLimits {
             fields: 64,
             target: 8 * 1024,
             body: 64 * 1024,
+            chunked: |_, _| false,
         }
     }
 }
@@ -67,6 +74,22 @@ fn supported_method(token: &[u8]) -> Option<Method> {
         .find(|method| method.as_str().as_bytes() == token)
 }
 
+/// How a body announces its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFraming {
+    /// By its number of bytes, at most [`HeadLimits::body`].
+    Length(u64),
+    /// By its chunks: see [`ChunkReader`].
+    Chunked,
+}
+
+impl BodyFraming {
+    /// Whether the head alone says that there is no body.
+    pub fn is_empty(self) -> bool {
+        self == BodyFraming::Length(0)
+    }
+}
+
 /// A head that passed every check. It owns what it holds, so the read buffer is free for what comes
 /// next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,9 +109,8 @@ pub struct RequestHead {
     /// Host and port as the client named them, in lower case; empty only for HTTP/1.0 without a
     /// Host field.
     pub host: String,
-    /// Bytes of body behind the head, at most [`HeadLimits::body`]; zero for methods without a
-    /// body.
-    pub content_length: u64,
+    /// The body behind the head; an empty one for methods without a body.
+    pub body: BodyFraming,
     /// Whether the connection may carry another request: HTTP/1.1, no `Connection: close`, and no
     /// `Upgrade`, because a proxy in between may take what follows a failed upgrade for a tunnel.
     pub keep_alive: bool,

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use acceptor::AcceptLoop;
 use futures::future::{pending, select};
 
-use crate::api::Gate;
+use crate::api::{self, Gate};
 use crate::auth::{Auth, Hooks, KeyError};
 use crate::broker::redis::wire::Format;
 use crate::broker::{self, Broker, BrokerEvent, memory, redis};
@@ -460,6 +460,7 @@ fn limits(config: &Config) -> Limits {
             fields: HEAD_FIELDS,
             target: config.max_head / 2,
             body: config.max_message as u64,
+            chunked: api::takes_body,
         },
         head_timeout: config.head_timeout,
         idle_timeout: config.idle_timeout,

@@ -146,6 +146,18 @@ impl Node {
             .max_frame_size(Some(self.limits.message))
     }
 
+    /// The limits of requests on a listener: chunks only where the HTTP API is served.
+    fn head_limits(&self, listener_kind: ListenerKind) -> HeadLimits {
+        let limits = self.limits.head.clone();
+        match listener_kind {
+            ListenerKind::Public if self.api_separate => HeadLimits {
+                chunked: |_, _| false,
+                ..limits
+            },
+            _ => limits,
+        }
+    }
+
     /// Whether this peer is a trusted proxy.
     fn is_proxy(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();

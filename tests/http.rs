@@ -12,8 +12,8 @@ use switchboard::config::Config;
 use switchboard::metrics::RefusalCause;
 use switchboard::runtime;
 
-use crate::support::http::{HttpClient, get, status};
-use crate::support::refusals::refusals;
+use crate::support::http::{HttpClient, chunked_call, get, status};
+use crate::support::refusals::{chunk_refusals, refusals};
 use crate::support::{TestNode, eventually, run};
 
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -177,23 +177,114 @@ fn body_is_discarded_by_its_length_whatever_its_bytes() {
     });
 }
 
+/// A publish whose body is sent separately; each field ends in CR LF.
+fn call(fields: &str) -> String {
+    format!(
+        "POST /rooms/lobby/messages HTTP/1.1\r\nHost: localhost\r\n\
+         Content-Type: application/json\r\n{fields}\r\n"
+    )
+}
+
 #[test]
-fn client_that_expects_100_continue_receives_it() {
+fn client_that_expects_100_continue_receives_it_if_its_body_is_read() {
+    let framings = [
+        ("Content-Length: 10\r\n", "{\"data\":1}"),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            "4\r\n{\"da\r\n6\r\nta\":1}\r\n0\r\n\r\n",
+        ),
+    ];
+    run(async move {
+        let node = TestNode::with(patient).await;
+        for (framing, body) in framings {
+            let asking = format!("{framing}Expect: 100-continue\r\n");
+            let mut caller = HttpClient::connect(node.address).await;
+            caller.send(call(&asking)).await;
+            assert_eq!(caller.head().await.status, 100);
+            caller.send(body).await;
+            assert_eq!(caller.answer().await.status, 200);
+
+            // A client that sends the body at once gets no 100 response.
+            caller.send(call(&asking) + body + HEALTH).await;
+            assert_eq!(caller.answer().await.status, 200);
+            assert_eq!(caller.answer().await.status, 200);
+
+            let typeless = "POST /batch HTTP/1.1\r\nHost: localhost\r\n";
+            let mut rows = vec![(format!("{typeless}{asking}\r\n"), 415)];
+            if framing.starts_with("Content-Length") {
+                rows.push((request("POST", "/nothing", &asking), 404));
+                rows.push((request("PUT", "/healthz", &asking), 405));
+            }
+            for (unwanted, status) in rows {
+                let mut caller = HttpClient::connect(node.address).await;
+                caller.send(&unwanted).await;
+                let answer = caller.answer().await;
+                assert_eq!(answer.status, status, "{unwanted}");
+                // It may send its body or not: what follows cannot be told apart.
+                assert_eq!(answer.field("Connection"), Some("close"), "{unwanted}");
+                caller.send(body.to_owned() + HEALTH).await;
+                caller.expect_end().await;
+            }
+        }
+    });
+}
+
+#[test]
+fn chunked_call_is_carried_out_wherever_its_bytes_are_cut() {
     run(async {
         let node = TestNode::with(patient).await;
         let mut caller = HttpClient::connect(node.address).await;
-        let asking = "Content-Length: 5\r\nExpect: 100-continue\r\n";
-        caller.send(request("POST", "/nothing", asking)).await;
-        assert_eq!(caller.head().await.status, 100);
-        caller.send("hello").await;
-        assert_eq!(caller.answer().await.status, 404);
+        let body = b"4\r\n{\"da\r\n6\r\nta\":7}\r\n0\r\nX-Digest: a\r\n\r\n";
+        let call = chunked_call("", body);
+        let both = [&call, HEALTH.as_bytes()].concat();
+        for cut in 0..call.len() {
+            let (start, end) = both.split_at(cut);
+            caller.send(start).await;
+            runtime::yield_now().await;
+            caller.send(end).await;
+            let answer = caller.answer().await;
+            assert_eq!(answer.status, 200, "cut at {cut}: {answer:?}");
+            assert_eq!(answer.json()["offset"], cut + 1);
+            // What follows the body is the next request.
+            assert_eq!(caller.answer().await.body, "ok\n", "cut at {cut}");
+        }
+        let page = "GET /rooms/lobby/messages?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        caller.send(page).await;
+        assert_eq!(caller.answer().await.json()["messages"][0]["data"], 7);
+    });
+}
 
-        // A client that sends the body at once gets no 100 response.
-        caller
-            .send(request("POST", "/nothing", asking) + "hello" + HEALTH)
-            .await;
-        assert_eq!(caller.answer().await.status, 404);
-        assert_eq!(caller.answer().await.status, 200);
+#[test]
+fn hostile_chunks_are_refused_with_their_status_and_the_connection_ends() {
+    run(async {
+        let node = TestNode::with(patient).await;
+        for row in chunk_refusals() {
+            let mut caller = HttpClient::connect(node.address).await;
+            let call = chunked_call("", &row.bytes);
+            caller.send([&call, HEALTH.as_bytes()].concat()).await;
+            let answer = caller.answer().await;
+            assert_eq!(answer.status, row.status, "{}: {answer:?}", row.name);
+            assert_eq!(answer.field("Connection"), Some("close"), "{}", row.name);
+            caller.expect_end().await;
+        }
+    });
+}
+
+#[test]
+fn chunks_are_read_on_the_listener_of_the_api_alone() {
+    run(async {
+        let node = TestNode::with(|config| {
+            patient(config);
+            config.api_listen = Some("127.0.0.1:0".parse().expect("an address"));
+        })
+        .await;
+        let call = chunked_call("", b"a\r\n{\"data\":1}\r\n0\r\n\r\n");
+        let apart = node.server().api_address().expect("it has its own");
+        for (address, status) in [(node.address, 501), (apart, 200)] {
+            let mut caller = HttpClient::connect(address).await;
+            caller.send(&call).await;
+            assert_eq!(caller.answer().await.status, status, "{address}");
+        }
     });
 }
 
@@ -205,6 +296,9 @@ fn missing_head_or_body_is_answered_408() {
             "GET /healthz HTTP/1.1\r\nHost: a\r\n".to_owned(),
             "G".to_owned(),
             request("POST", "/nothing", "Content-Length: 5\r\n") + "hell",
+            call("Transfer-Encoding: chunked\r\n"),
+            call("Transfer-Encoding: chunked\r\n") + "5\r\nhell",
+            call("Transfer-Encoding: chunked\r\n") + "0\r\nX: a\r\n",
             HEALTH.to_owned() + "GET /healthz",
         ];
         for half in halves {

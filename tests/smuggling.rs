@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 
 use futures::AsyncWriteExt;
 
+use crate::support::backend::{KEY, keys};
 use crate::support::handshakes::HANDSHAKES;
-use crate::support::http::{Answer, HttpClient, exchange};
+use crate::support::http::{Answer, HttpClient, chunked_call, exchange};
 use crate::support::nginx::Nginx;
 use crate::support::recording_proxy::{Exchange, RecordingProxy};
-use crate::support::refusals::refusals;
+use crate::support::refusals::{chunk_refusals, refusals};
 use crate::support::{TestNode, eventually, run};
 
 /// Sent after each request on its connection. Its response shows that no other came in between.
@@ -63,7 +64,7 @@ struct Wire {
 
 impl Wire {
     async fn start() -> Self {
-        let node = TestNode::start().await;
+        let node = TestNode::with(|config| config.api_key_file = Some(keys())).await;
         let proxy = RecordingProxy::before(node.address);
         let nginx = Nginx::before(&[proxy.address]).await;
         Self {
@@ -114,6 +115,18 @@ impl Wire {
         eventually("all connections to the node have ended", over).await;
         self.proxy.exchanges()
     }
+}
+
+/// The field with the key of the HTTP API.
+fn authorization() -> String {
+    format!("Authorization: Bearer {KEY}\r\n")
+}
+
+/// The same deception in a call of the HTTP API, whose body may be chunked.
+fn as_call(request: &str) -> String {
+    let fields = "Host: localhost\r\nContent-Type: application/json\r\n";
+    let request = request.replace(" /a ", " /rooms/lobby/messages ");
+    request.replacen("Host: a\r\n", &format!("{fields}{}", authorization()), 1)
 }
 
 /// Checks that the node answered exactly the requests of nginx, and never with a tunnel.
@@ -178,6 +191,36 @@ fn hostile_requests_through_nginx_get_one_answer_each_and_no_tunnel() {
         let unknown: Vec<_> = passed.difference(&mended).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
         assert!(passed.contains("absolute-form"), "{passed:?}");
+    });
+}
+
+#[test]
+fn hostile_chunks_through_nginx_get_one_answer_at_most() {
+    run(async {
+        let wire = Wire::start().await;
+        // nginx reads chunks itself, and forwards a body that it accepts with its length.
+        for row in chunk_refusals() {
+            let mut caller = HttpClient::connect(wire.nginx.address).await;
+            caller
+                .send(chunked_call(&authorization(), &row.bytes))
+                .await;
+            // It waits for the rest of a body that has not ended.
+            let _ = caller.socket().close().await;
+            let statuses = caller.statuses().await;
+            // What follows a body that has ended is an invalid request.
+            let well = statuses.len() <= 1 || statuses[1..] == [400];
+            assert!(
+                well && !statuses.contains(&101),
+                "{}: {statuses:?}",
+                row.name
+            );
+        }
+        let mut caller = HttpClient::connect(wire.nginx.address).await;
+        let body = b"a\r\n{\"data\":1}\r\n0\r\n\r\n";
+        caller.send(chunked_call(&authorization(), body)).await;
+        assert_eq!(caller.answer().await.status, 200);
+        drop(caller);
+        expect_no_deceit(&wire.end().await);
     });
 }
 
@@ -281,8 +324,13 @@ fn deceptions() -> Vec<(String, String)> {
         format!("1\r\nab\r\n0\r\n\r\n{HIDDEN}"),
         format!("0\r\nContent-Length: {length}\r\nHost: b\r\n\r\n{HIDDEN}"),
     ] {
+        let trailers = if chunks.starts_with("0\r\nContent") {
+            "trailer fields"
+        } else {
+            ""
+        };
         rows.push((
-            format!("chunks {chunks:?}"),
+            format!("chunks {chunks:?} {trailers}"),
             format!("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"),
         ));
     }
@@ -309,7 +357,10 @@ fn deceptions() -> Vec<(String, String)> {
 fn no_request_is_hidden_in_another_on_its_way_through_nginx() {
     run(async {
         let wire = Wire::start().await;
-        for (name, request) in deceptions() {
+        let calls = deceptions()
+            .into_iter()
+            .map(|(name, request)| (name, as_call(&request)));
+        for (name, request) in deceptions().into_iter().chain(calls) {
             let mut caller = HttpClient::connect(wire.nginx.address).await;
             caller.send(request + LAST).await;
             let statuses = caller.statuses().await;
@@ -333,6 +384,26 @@ fn no_request_is_hidden_in_another_on_its_way_to_a_node() {
             // is its body.
             let alone = statuses.len() == 1;
             assert!(alone || statuses == [404, 200], "{name}: {statuses:?}");
+            assert!(!statuses.contains(&101), "{name}");
+        }
+    });
+}
+
+#[test]
+fn no_request_is_hidden_in_a_call_whose_body_may_be_chunked() {
+    run(async {
+        let node = TestNode::with(|config| config.api_key_file = Some(keys())).await;
+        for (name, request) in deceptions() {
+            let call = as_call(&request);
+            let mut caller = HttpClient::connect(node.address).await;
+            caller.send(call + LAST).await;
+            let statuses = caller.statuses().await;
+            // Either it is refused and nothing behind it is answered, or the other request is its
+            // body, which is no JSON or not read, or follows chunks that end by every reading.
+            let alone = statuses.len() == 1;
+            let ended = name.contains("trailer fields") && statuses == [400, 404, 200];
+            let is_body = matches!(statuses[..], [400 | 404 | 405, 200]);
+            assert!(alone || ended || is_body, "{name}: {statuses:?}");
             assert!(!statuses.contains(&101), "{name}");
         }
     });

@@ -54,7 +54,7 @@ pub(crate) fn check_type(request: &RequestHead) -> Result<(), Refusal> {
     let has_type = match request.method {
         Method::POST => true,
         // No page can send a PUT without a preflight.
-        Method::PUT => request.content_length > 0,
+        Method::PUT => !request.body.is_empty(),
         _ => false,
     };
     if !has_type || is_json(request) {

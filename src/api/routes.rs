@@ -132,6 +132,12 @@ pub fn find<'a>(method: &Method, path: &'a str) -> RouteMatch<'a> {
     }
 }
 
+/// Whether a call of this method and path has a body.
+pub fn takes_body(method: &Method, path: &str) -> bool {
+    matches!(*method, Method::POST | Method::PUT)
+        && matches!(find(method, path), RouteMatch::Route(..))
+}
+
 /// The values of the path parameters, if the path matches the pattern.
 fn path_values<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
     let mut values = Vec::new();

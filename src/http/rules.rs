@@ -3,8 +3,8 @@
 //! Host, the end of the body).
 
 use super::{
-    Authority, HeadLimits, LIVE_PATH, Method, READY_PATH, Refusal, RequestHead, StatusCode,
-    Version, supported_method, target,
+    Authority, BodyFraming, HeadLimits, LIVE_PATH, Method, READY_PATH, Refusal, RequestHead,
+    StatusCode, Version, supported_method, target,
 };
 
 /// A head that ends in its only blank line and has clean line ends.
@@ -33,7 +33,7 @@ pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<RequestHea
     let method = method.ok_or_else(Refusal::unknown_method)?;
     let target = raw.path.unwrap_or_default();
     let (path, query) = target::split(target)?;
-    let version = version(raw.version, &method, &path)?;
+    let version = version(raw.version, &method, &path, coded(raw.headers))?;
     let mut request = RequestHead {
         method,
         version,
@@ -41,13 +41,13 @@ pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<RequestHea
         path,
         query,
         host: String::new(),
-        content_length: 0,
+        body: BodyFraming::Length(0),
         keep_alive: false,
         expects_continue: false,
         fields: raw.headers.iter().map(owned).collect(),
     };
     request.host = host(&request)?;
-    request.content_length = content_length(&request, limits.body)?;
+    request.body = body_framing(&request, limits)?;
     request.expects_continue = expects_continue(&request)?;
     request.keep_alive = version == Version::HTTP_11
         && !request.lists("connection", "close")
@@ -69,14 +69,28 @@ fn names_a_version(head: &[u8]) -> bool {
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-fn version(minor: Option<u8>, method: &Method, path: &str) -> Result<Version, Refusal> {
+fn version(
+    minor: Option<u8>,
+    method: &Method,
+    path: &str,
+    coded: bool,
+) -> Result<Version, Refusal> {
     let is_check =
         matches!(*method, Method::GET | Method::HEAD) && [LIVE_PATH, READY_PATH].contains(&path);
     match minor {
         Some(1) => Ok(Version::HTTP_11),
+        // RFC 9112 section 6.1: HTTP/1.0 has no transfer codings, so its end is unknown.
+        Some(0) if coded => Err(Refusal::bad_request(
+            "HTTP/1.0 has no Transfer-Encoding: send a Content-Length, or use HTTP/1.1.",
+        )),
         Some(0) if is_check => Ok(Version::HTTP_10),
         _ => Err(version_refused()),
     }
+}
+
+fn coded(fields: &[httparse::Header<'_>]) -> bool {
+    let mut names = fields.iter().map(|field| field.name);
+    names.any(|name| name.eq_ignore_ascii_case("transfer-encoding"))
 }
 
 /// Exactly one Host, of the form `uri-host [ ":" port ]` (RFC 9112 section 3.2); HTTP/1.0 has
@@ -92,10 +106,10 @@ fn host(request: &RequestHead) -> Result<String, Refusal> {
     }
 }
 
-/// RFC 9112 section 6, without transfer codings. Request smuggling needs two readers that disagree
-/// on the end of a body, so everything ambiguous is refused, including names with `_` for `-`,
-/// which some gateways treat as equal.
-fn content_length(request: &RequestHead, limit: u64) -> Result<u64, Refusal> {
+/// RFC 9112 section 6. Request smuggling needs two readers that disagree on the end of a body, so
+/// everything ambiguous is refused, including names with `_` for `-`, which some gateways treat as
+/// equal.
+fn body_framing(request: &RequestHead, limits: &HeadLimits) -> Result<BodyFraming, Refusal> {
     if ["content_length", "transfer_encoding"]
         .iter()
         .any(|name| request.header(name).is_some())
@@ -112,30 +126,54 @@ fn content_length(request: &RequestHead, limit: u64) -> Result<u64, Refusal> {
                 "Content-Length and Transfer-Encoding exclude each other.",
             ));
         }
-        (None, _, true) => {
-            return Err(Refusal::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "Transfer codings are not supported: send a Content-Length.",
-            ));
-        }
+        (None, _, true) => return chunked(request, limits),
         (Some(_), Some(_), false) => return Err(Refusal::bad_request("Send Content-Length once.")),
         (Some(digits), None, false) => Some(parse_length(digits)?),
         (None, _, false) => None,
     };
-    // Only these may have a body, and these must announce its length.
-    let takes_body = matches!(request.method, Method::POST | Method::PUT);
-    match (takes_body, announced) {
-        (true, None) => Err(Refusal::new(
-            StatusCode::LENGTH_REQUIRED,
-            "Send a Content-Length, zero if there is no body.",
+    let length = match (takes_body(&request.method), announced) {
+        (true, None) => {
+            return Err(Refusal::new(
+                StatusCode::LENGTH_REQUIRED,
+                "Send a Content-Length, zero if there is no body.",
+            ));
+        }
+        (true, Some(length)) if length > limits.body => {
+            return Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The body is too large: send less at once.",
+            ));
+        }
+        (true, Some(length)) => length,
+        (false, None | Some(0)) => 0,
+        (false, Some(_)) => {
+            return Err(Refusal::bad_request("Only POST and PUT may have a body."));
+        }
+    };
+    Ok(BodyFraming::Length(length))
+}
+
+/// Only these may have a body, and these must announce its end.
+fn takes_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT)
+}
+
+/// RFC 9112 section 6.1: a body whose end a transfer coding announces. The name must be spelt as
+/// every client spells it, in one field: in a list, a second field or another case, a proxy in
+/// between may not recognize it.
+fn chunked(request: &RequestHead, limits: &HeadLimits) -> Result<BodyFraming, Refusal> {
+    if !takes_body(&request.method) || !(limits.chunked)(&request.method, &request.path) {
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "Transfer codings are not supported here: send a Content-Length.",
+        ));
+    }
+    let mut codings = request.headers("transfer-encoding");
+    match (codings.next(), codings.next()) {
+        (Some("chunked"), None) => Ok(BodyFraming::Chunked),
+        _ => Err(Refusal::bad_request(
+            "The only transfer coding is `chunked`: send Transfer-Encoding: chunked, once.",
         )),
-        (true, Some(length)) if length > limit => Err(Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "The body is too large: send less at once.",
-        )),
-        (true, Some(length)) => Ok(length),
-        (false, None | Some(0)) => Ok(0),
-        (false, Some(_)) => Err(Refusal::bad_request("Only POST and PUT may have a body.")),
     }
 }
 
@@ -153,12 +191,13 @@ fn parse_length(digits: &str) -> Result<u64, Refusal> {
 fn expects_continue(request: &RequestHead) -> Result<bool, Refusal> {
     let mut expectations = request.elements("expect");
     if !expectations.all(|expectation| expectation.eq_ignore_ascii_case("100-continue")) {
-        return Err(Refusal::bad_request(
+        return Err(Refusal::new(
+            StatusCode::EXPECTATION_FAILED,
             "The only expectation understood is 100-continue.",
         ));
     }
     let is_expected = request.header("expect").is_some();
-    Ok(is_expected && request.version == Version::HTTP_11 && request.content_length > 0)
+    Ok(is_expected && request.version == Version::HTTP_11 && !request.body.is_empty())
 }
 
 fn version_refused() -> Refusal {

@@ -11,14 +11,37 @@ use super::*;
 #[path = "../../tests/support/refusals.rs"]
 mod refusals;
 
+/// The default limits, with chunks for the calls of [`refusals::refusals`].
+fn limits() -> HeadLimits {
+    HeadLimits {
+        chunked: |_, path| {
+            let calls = [
+                "/rooms/a/messages",
+                "/rooms/a/messages/k",
+                "/batch",
+                "/messages",
+            ];
+            calls.contains(&path)
+        },
+        ..HeadLimits::default()
+    }
+}
+
 fn verdict(bytes: &[u8]) -> Result<ParsedHead, Refusal> {
-    parse_head(bytes, &HeadLimits::default())
+    parse_head(bytes, &limits())
 }
 
 fn request(bytes: &[u8]) -> RequestHead {
     match verdict(bytes) {
         Ok(ParsedHead::Complete { request, .. }) => request,
         other => panic!("{other:?} for {:?}", bytes.escape_ascii().to_string()),
+    }
+}
+
+fn body_length(request: &RequestHead) -> u64 {
+    match request.body {
+        BodyFraming::Length(length) => length,
+        BodyFraming::Chunked => panic!("the body of {} is chunked", request.path),
     }
 }
 
@@ -31,7 +54,7 @@ fn verdict_in_pieces(
     bytes: &[u8],
     cuts: impl IntoIterator<Item = usize>,
 ) -> Result<ParsedHead, Refusal> {
-    let limits = HeadLimits::default();
+    let limits = limits();
     let mut reader = HeadReader::default();
     for cut in cuts {
         match reader.read(&bytes[..cut], &limits)? {
@@ -126,14 +149,8 @@ fn good_heads_are_read() {
             read.query.as_deref(),
             read.host.as_str(),
         );
-        let fields = (
-            read.method,
-            path,
-            query,
-            host,
-            read.content_length,
-            read.keep_alive,
-        );
+        let body_length = body_length(&read);
+        let fields = (read.method, path, query, host, body_length, read.keep_alive);
         assert_eq!(fields, *expected, "{}", bytes.escape_ascii());
         assert_eq!(
             read.version == Version::HTTP_10,
@@ -319,6 +336,99 @@ fn expectations_count_only_with_a_body() {
 }
 
 #[test]
+fn calls_may_have_their_bodies_in_chunks_and_other_requests_may_not() {
+    let head = |method: &str, path: &str| {
+        let fields = "Host: a\r\nTransfer-Encoding: \tchunked \r\nExpect: 100-continue\r\n";
+        format!("{method} {path} HTTP/1.1\r\n{fields}\r\n")
+    };
+    for call in [
+        head("POST", "/messages"),
+        head("PUT", "/rooms/a/messages/k"),
+    ] {
+        let read = request(call.as_bytes());
+        assert_eq!(read.body, BodyFraming::Chunked, "{call}");
+        assert!(read.expects_continue && read.keep_alive && !read.body.is_empty());
+    }
+    for other in [
+        head("GET", "/messages"),
+        head("POST", "/"),
+        head("POST", "/ws"),
+    ] {
+        let refusal = verdict(other.as_bytes()).unwrap_err();
+        assert_eq!(refusal.status, StatusCode::NOT_IMPLEMENTED, "{other}");
+    }
+}
+
+/// What a reader that is fed pieces returns at the end, with the body.
+fn decoded(pieces: &[&[u8]]) -> Result<(ParsedBody, Vec<u8>), StatusCode> {
+    let mut reader = ChunkReader::new(limits().body);
+    let (mut before, mut outcome) = (0, ParsedBody::Partial);
+    for piece in pieces {
+        outcome = reader.read(piece).map_err(|refusal| refusal.status)?;
+        if let ParsedBody::Complete { length } = outcome {
+            outcome = ParsedBody::Complete {
+                length: before + length,
+            };
+            break;
+        }
+        before += piece.len();
+    }
+    Ok((outcome, reader.into_body()))
+}
+
+/// Whole, cut in two at any place (of long bodies at some places), and byte by byte.
+fn decoded_in_pieces(name: &str, bytes: &[u8]) -> Result<(ParsedBody, Vec<u8>), StatusCode> {
+    let whole = decoded(&[bytes]);
+    for cut in (0..=bytes.len()).step_by(bytes.len() / 100 + 1) {
+        let (start, end) = bytes.split_at(cut);
+        assert_eq!(decoded(&[start, end]), whole, "{name} cut at {cut}");
+    }
+    let single: Vec<&[u8]> = bytes.chunks(1).collect();
+    assert_eq!(decoded(&single), whole, "{name} byte by byte");
+    whole
+}
+
+#[test]
+fn hostile_chunks_are_refused_with_their_status_however_they_are_cut() {
+    for row in refusals::chunk_refusals() {
+        let outcome = decoded_in_pieces(&row.name, &row.bytes);
+        let status = StatusCode::from_u16(row.status).unwrap();
+        assert_eq!(outcome, Err(status), "{}", row.name);
+    }
+}
+
+#[test]
+fn good_chunks_are_decoded_to_their_end_however_they_are_cut() {
+    let eight = format!("0\r\n{}\r\n", "Content-Length: 5\r\n".repeat(8));
+    let largest = format!("00010000\r\n{}\r\n0\r\n\r\n", "a".repeat(65_536));
+    #[rustfmt::skip]
+    let table: &[(&[u8], &[u8])] = &[
+        (b"0\r\n\r\n", b""),
+        (b"00000000\r\n\r\n", b""),
+        (b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
+        (b"2\r\nhe\r\n03\r\nllo\r\n000\r\n\r\n", b"hello"),
+        (b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", b"01234567890123456789"),
+        (b"7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", b"\r\n0\r\n\r\n"),
+        (b"1\r\na\r\n0\r\nX-A: b\tc\xff\r\nY:\r\n\r\n", b"a"),
+        (eight.as_bytes(), b""),
+        (largest.as_bytes(), &largest.as_bytes()[10..65_546]),
+    ];
+    for (bytes, body) in table {
+        let next = b"GET / HTTP/1.1\r\n";
+        let name = bytes.escape_ascii().to_string();
+        let outcome = decoded_in_pieces(&name, &[bytes, next.as_slice()].concat());
+        let length = bytes.len();
+        assert_eq!(
+            outcome,
+            Ok((ParsedBody::Complete { length }, body.to_vec())),
+            "{name}"
+        );
+        let outcome = decoded(&[&bytes[..length - 1]]);
+        assert_eq!(outcome, Ok((ParsedBody::Partial, body.to_vec())), "{name}");
+    }
+}
+
+#[test]
 fn forwarded_addresses_count_only_from_trusted_proxies() {
     let (proxy, inner, far) = ("127.0.0.1", "10.0.0.2", "203.0.113.9");
     #[rustfmt::skip]
@@ -472,9 +582,26 @@ proptest! {
         let whole = verdict(&bytes);
         prop_assert_eq!(&verdict_in_pieces(&bytes, [cut]), &whole);
         if let Ok(ParsedHead::Complete { length, request }) = whole {
-            prop_assert!(length <= bytes.len() && request.content_length <= 65_536);
+            prop_assert!(length <= bytes.len() && body_length(&request) <= 65_536);
             prop_assert!(!request.path.contains(char::is_control));
         }
+    }
+
+    #[test]
+    fn chunks_of_any_sizes_are_decoded(
+        chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..9),
+        piece in 1usize..50,
+    ) {
+        let encoded = chunks.iter().flat_map(|chunk| {
+            [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()
+        });
+        let encoded: Vec<u8> = encoded.chain(*b"0\r\n\r\n").collect();
+        let length = encoded.len();
+        let pieces: Vec<&[u8]> = encoded.chunks(piece).collect();
+        prop_assert_eq!(
+            decoded(&pieces),
+            Ok((ParsedBody::Complete { length }, chunks.concat()))
+        );
     }
 
     #[test]

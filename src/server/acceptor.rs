@@ -188,6 +188,7 @@ mod tests {
                 fields: 64,
                 target: 1024,
                 body: 1024,
+                ..HeadLimits::default()
             },
             head_timeout: LONG,
             idle_timeout: LONG,

@@ -51,6 +51,11 @@ pub(super) fn admit(
     }
 }
 
+/// Whether the answer depends on the body.
+pub(super) fn reads_body(found: &RouteMatch<'_>) -> bool {
+    matches!(found, RouteMatch::Route(..))
+}
+
 /// A guard to hold until the response to a call is written: a drain waits for the last one.
 pub(super) fn in_flight(node: &Node, found: &RouteMatch<'_>) -> Option<flume::Sender<()>> {
     match found {

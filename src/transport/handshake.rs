@@ -85,7 +85,7 @@ pub fn check(request: &RequestHead, rules: &Rules<'_>) -> Result<Accepted, Refus
             "Connection must list upgrade; a proxy in between must pass it on.",
         ));
     }
-    if request.content_length != 0 {
+    if !request.body.is_empty() {
         return Err(Refusal::bad_request("A WebSocket handshake has no body."));
     }
     if only(request, "sec-websocket-version") != Some("13") {

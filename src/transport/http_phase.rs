@@ -1,9 +1,9 @@
-//! A connection in its HTTP phase: it reads heads under a limit and a deadline and bodies by their
-//! length, and answers in order. The phase ends with the upgrade, before which everything is
-//! checked.
+//! A connection in its HTTP phase: it reads heads and bodies under limits and deadlines, and answers
+//! in order. The phase ends with the upgrade, before which everything is checked.
 
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use super::{
 use crate::auth::{ConnectAttempt, Reason};
 use crate::dispatcher::Now;
 use crate::http::{
-    CONTINUE, HeadReader, LIVE_PATH, Method, ParsedHead, READY_PATH, Refusal, RequestHead,
-    Response, StatusCode, client_address,
+    BodyFraming, CONTINUE, ChunkReader, HeadLimits, HeadReader, LIVE_PATH, Method, ParsedBody,
+    ParsedHead, READY_PATH, Refusal, RequestHead, Response, StatusCode, client_address,
 };
 use crate::metrics::RefusalCause;
 use crate::model::identity::Identity;
@@ -52,6 +52,7 @@ pub(crate) async fn serve<S: SharedSocket>(
         node,
         socket,
         listener_kind,
+        limits: node.head_limits(listener_kind),
         buffer: Vec::new(),
     };
     let mut first = true;
@@ -71,19 +72,26 @@ pub(crate) async fn serve<S: SharedSocket>(
                 .refuse(refusal, request.method == Method::HEAD)
                 .await;
         }
-        let Ok(body) = connection.body(&request).await? else {
-            let refusal = Refusal::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "Send the body without pausing.",
-            );
-            return connection.refuse(refusal, false).await;
+        // A client that asks before it sends its body gets the response instead of 100 if the body
+        // is of no use. Whether it then sends the body is unknown, so the connection closes.
+        let is_unwanted = request.expects_continue && !calls::reads_body(&found);
+        let body = if is_unwanted {
+            Ok(Vec::new())
+        } else {
+            connection.body(&request).await?
+        };
+        let body = match body {
+            Ok(body) => body,
+            Err(refusal) => return connection.refuse(refusal, false).await,
         };
         let in_flight = calls::in_flight(node, &found);
         let response = match calls::answer(node, &request, found, &body).await {
             Some(response) => response,
             None => connection.page(&request),
         };
-        let keep_alive = request.keep_alive && node.readiness.state() != ReadinessState::Draining;
+        let keep_alive = request.keep_alive
+            && !is_unwanted
+            && node.readiness.state() != ReadinessState::Draining;
         connection.answer(&request, &response, keep_alive).await?;
         drop(in_flight);
         // Pipelined requests never wait for the socket: yield, so that other tasks run.
@@ -99,6 +107,7 @@ struct HttpConnection<'a, S> {
     node: &'a Node,
     socket: S,
     listener_kind: ListenerKind,
+    limits: HeadLimits,
     /// Bytes read and not yet consumed.
     buffer: Vec<u8>,
 }
@@ -109,9 +118,6 @@ enum Head {
     /// The client closed between two requests, or never sent one.
     Closed,
 }
-
-/// The body did not arrive in time.
-struct BodyTimeout;
 
 impl<S: SharedSocket> HttpConnection<'_, S> {
     async fn head(&mut self, first: bool) -> io::Result<Head> {
@@ -140,7 +146,7 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
     async fn whole_head(&mut self) -> io::Result<Head> {
         let mut reader = HeadReader::default();
         loop {
-            match reader.read(&self.buffer, &self.node.limits.head) {
+            match reader.read(&self.buffer, &self.limits) {
                 Ok(ParsedHead::Complete { request, length }) => {
                     self.buffer.drain(..length);
                     return Ok(Head::Request(Box::new(request)));
@@ -173,24 +179,63 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
 
     /// Reads the body, even of a request that needs none, because the next request begins behind
     /// it.
-    async fn body(&mut self, request: &RequestHead) -> io::Result<Result<Vec<u8>, BodyTimeout>> {
-        let length = request.content_length as usize;
+    async fn body(&mut self, request: &RequestHead) -> io::Result<Result<Vec<u8>, Refusal>> {
         let time = self.node.limits.head_timeout;
         let reading = async {
-            if length > self.buffer.len() && request.expects_continue {
+            match request.body {
+                BodyFraming::Length(length) => {
+                    let body = self.measured_body(length as usize, request.expects_continue);
+                    body.await.map(Ok)
+                }
+                BodyFraming::Chunked => self.chunked_body(request.expects_continue).await,
+            }
+        };
+        runtime::timeout(time, reading).await.unwrap_or_else(|_| {
+            let reason = "Send the body without pausing.";
+            Ok(Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, reason)))
+        })
+    }
+
+    async fn measured_body(
+        &mut self,
+        length: usize,
+        expects_continue: bool,
+    ) -> io::Result<Vec<u8>> {
+        if length > self.buffer.len() && expects_continue {
+            self.socket.write_all(CONTINUE).await?;
+        }
+        while self.buffer.len() < length {
+            self.read_more().await?;
+        }
+        Ok(self.buffer.drain(..length).collect())
+    }
+
+    async fn chunked_body(
+        &mut self,
+        mut expects_continue: bool,
+    ) -> io::Result<Result<Vec<u8>, Refusal>> {
+        let mut reader = ChunkReader::new(self.limits.body);
+        loop {
+            match reader.read(&self.buffer) {
+                Ok(ParsedBody::Partial) => self.buffer.clear(),
+                Ok(ParsedBody::Complete { length }) => {
+                    self.buffer.drain(..length);
+                    return Ok(Ok(reader.into_body()));
+                }
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+            if mem::take(&mut expects_continue) {
                 self.socket.write_all(CONTINUE).await?;
             }
-            while self.buffer.len() < length {
-                if self.read_some().await? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            }
-            Ok(self.buffer.drain(..length).collect())
-        };
-        match runtime::timeout(time, reading).await {
-            Ok(Ok(body)) => Ok(Ok(body)),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Ok(Err(BodyTimeout)),
+            self.read_more().await?;
+        }
+    }
+
+    /// Reads within a body, which must not end here.
+    async fn read_more(&mut self) -> io::Result<()> {
+        match self.read_some().await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
         }
     }
 
@@ -352,6 +397,7 @@ pub(crate) async fn serve_full<S: SharedSocket>(node: &Node, socket: S) -> io::R
         node,
         socket,
         listener_kind: ListenerKind::Public,
+        limits: node.head_limits(ListenerKind::Public),
         buffer: Vec::new(),
     };
     match runtime::timeout(FULL_TIMEOUT, connection.whole_head()).await {

@@ -8,6 +8,7 @@
 
 mod answers;
 mod api;
+mod chunks;
 mod config;
 mod driver;
 mod frames;
@@ -26,6 +27,7 @@ mod base64url;
 driver::targets! {
     // Each with the number of inputs that `cargo test` tries.
     head: head::any_head_in_any_pieces, 20_000;
+    chunks: chunks::any_chunks_in_any_pieces, 30_000;
     frames: frames::any_frames_in_any_pieces, 1_500;
     native: native::any_command, 30_000;
     api: api::any_call, 30_000;

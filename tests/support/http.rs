@@ -56,6 +56,15 @@ impl Answer {
     }
 }
 
+/// A publish by the HTTP API with its body in chunks; each field ends in CR LF.
+pub fn chunked_call(fields: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /rooms/lobby/messages HTTP/1.1\r\nHost: localhost\r\n\
+         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n{fields}\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
 /// A connection on which answers are read one by one.
 pub struct HttpClient {
     socket: Socket,

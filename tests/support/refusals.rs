@@ -171,9 +171,9 @@ const ROWS: &[(&str, &[u8], u16)] = &[
     ("escape character in a value", b"GET / HTTP/1.1\r\nHost: a\r\nX: \x1b[31m\r\n\r\n", 400),
     ("DEL in a value", b"GET / HTTP/1.1\r\nHost: a\r\nX: \x7f\r\n\r\n", 400),
     ("unknown expectation",
-     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: wonders\r\n\r\n", 400),
+     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: wonders\r\n\r\n", 417),
     ("two expectations",
-     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue, b\r\n\r\n", 400),
+     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue, b\r\n\r\n", 417),
     // Where a body ends.
     ("chunked", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
     ("chunked GET",
@@ -203,11 +203,63 @@ const ROWS: &[(&str, &[u8], u16)] = &[
     ("coding behind a bare LF",
      b"POST / HTTP/1.1\r\nHost: a\r\nX: a\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     ("coding of a health check in HTTP/1.0",
-     b"GET /healthz HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
+     b"GET /healthz HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ("coding of a POST in HTTP/1.0",
+     b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     ("coding of a handshake",
      b"GET /ws HTTP/1.1\r\nHost: a\r\n\
        Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\r\n\
        0\r\n\r\n", 501),
+    // Calls of the HTTP API, whose bodies may be chunked.
+    ("call in HTTP/1.0",
+     b"POST /rooms/a/messages HTTP/1.0\r\nHost: a\r\n\
+       Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ("call with a coding, then a length",
+     b"POST /rooms/a/messages HTTP/1.1\r\nHost: a\r\n\
+       Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
+    ("call with a length, then a coding",
+     b"PUT /rooms/a/messages/k HTTP/1.1\r\nHost: a\r\n\
+       Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ("call with a coding and an underscore",
+     b"POST /rooms/a/messages HTTP/1.1\r\nHost: a\r\n\
+       Transfer-Encoding: chunked\r\nTransfer_Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ("call in gzip",
+     b"POST /rooms/a/messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+    ("call in gzip and chunks",
+     b"POST /batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 400),
+    ("call in chunks and identity",
+     b"POST /batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n", 400),
+    ("call in chunks of chunks",
+     b"POST /messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400),
+    ("call in chunks and nothing",
+     b"POST /messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked,\r\n\r\n", 400),
+    ("call with two codings",
+     b"POST /messages HTTP/1.1\r\nHost: a\r\n\
+       Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ("call with an empty coding",
+     b"POST /messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n", 400),
+    ("call with an identity coding",
+     b"POST /messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 400),
+    ("call with a capital coding",
+     b"POST /messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", 400),
+    ("call with an unknown coding",
+     b"POST /messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 400),
+    ("call with a parameter of the coding",
+     b"POST /messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1\r\n\r\n", 400),
+    ("call with a coding in quotes",
+     b"POST /messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", 400),
+    ("call that expects wonders",
+     b"POST /messages HTTP/1.1\r\nHost: a\r\n\
+       Transfer-Encoding: chunked\r\nExpect: wonders\r\n\r\n", 417),
+    ("chunked read of the API",
+     b"GET /rooms/a/messages HTTP/1.1\r\nHost: a\r\n\
+       Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
+    ("chunked DELETE of the API",
+     b"DELETE /users/a/connections HTTP/1.1\r\nHost: a\r\n\
+       Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
+    ("chunked POST to a path of the API without one",
+     b"POST /rooms/a/members HTTP/1.1\r\nHost: a\r\n\
+       Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
     ("length of a handshake",
      b"GET /ws HTTP/1.1\r\nHost: a\r\n\
        Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\nhello", 400),
@@ -268,6 +320,87 @@ const ROWS: &[(&str, &[u8], u16)] = &[
     ("OPTIONS with a body",
      b"OPTIONS / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 400),
     ("GET with a broken length", b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: none\r\n\r\n", 400),
+];
+
+/// Invalid bodies in chunks of a request whose head is valid: each is refused as soon as its last
+/// byte is there, if not earlier.
+pub fn chunk_refusals() -> Vec<Row> {
+    let long = "a".repeat(65_535);
+    let built = [
+        (
+            "two chunks over the limit",
+            format!("ffff\r\n{long}\r\n2\r\n"),
+            413,
+        ),
+        ("too much framing", "1\r\na\r\n".repeat(26_215), 413),
+        (
+            "trailer field without an end",
+            format!("0\r\nX: {}", "a".repeat(131_072)),
+            413,
+        ),
+        (
+            "nine trailer fields",
+            format!("0\r\n{}\r\n", "X: a\r\n".repeat(9)),
+            431,
+        ),
+    ];
+    let built = built.map(|(name, text, status)| (name, text.into_bytes(), status));
+    let written = CHUNK_ROWS
+        .iter()
+        .map(|&(name, bytes, status)| (name, bytes.to_vec(), status));
+    let row = |(name, bytes, status): (&str, Vec<u8>, u16)| Row {
+        name: name.to_owned(),
+        bytes,
+        status,
+    };
+    written.chain(built).map(row).collect()
+}
+
+#[rustfmt::skip]
+const CHUNK_ROWS: &[(&str, &[u8], u16)] = &[
+    ("extension", b"5;a=b\r\nhello\r\n0\r\n\r\n", 400),
+    ("extension without a name", b"5;\r\nhello\r\n0\r\n\r\n", 400),
+    ("extension of the last chunk", b"0;a\r\n\r\n", 400),
+    ("extension behind a blank", b"5 ;a=b\r\nhello\r\n0\r\n\r\n", 400),
+    ("blank before the size", b" 5\r\nhello\r\n0\r\n\r\n", 400),
+    ("blank behind the size", b"5 \r\nhello\r\n0\r\n\r\n", 400),
+    ("tab behind the size", b"5\t\r\nhello\r\n0\r\n\r\n", 400),
+    ("bare LF behind the size", b"5\nhello\r\n0\r\n\r\n", 400),
+    ("bare CR behind the size", b"5\rhello\r\n0\r\n\r\n", 400),
+    ("CR CR LF behind the size", b"5\r\r\nhello\r\n0\r\n\r\n", 400),
+    ("no size", b"\r\nhello\r\n0\r\n\r\n", 400),
+    ("signed size", b"+5\r\nhello\r\n0\r\n\r\n", 400),
+    ("negative size", b"-5\r\nhello\r\n0\r\n\r\n", 400),
+    ("size with a prefix", b"0x5\r\nhello\r\n0\r\n\r\n", 400),
+    ("size of nine digits", b"000000005\r\nhello\r\n0\r\n\r\n", 400),
+    ("last chunk of nine digits", b"000000000\r\n\r\n", 400),
+    ("size that overflows", b"10000000000000005\r\nhello\r\n0\r\n\r\n", 400),
+    ("size that is no number", b"g\r\n", 400),
+    ("size with a digit group", b"1_0\r\n", 400),
+    ("size in quotes", b"\"5\"\r\nhello\r\n0\r\n\r\n", 400),
+    ("size with NUL", b"5\0\r\nhello\r\n0\r\n\r\n", 400),
+    ("size in Arabic digits", b"\xd9\xa5\r\nhello\r\n0\r\n\r\n", 400),
+    ("JSON without chunks", b"{\"data\":1}", 400),
+    ("data longer than its size", b"4\r\nhello\r\n0\r\n\r\n", 400),
+    ("data shorter than its size", b"6\r\nhello\r\n0\r\n\r\n", 400),
+    ("data without CR", b"5\r\nhello\n0\r\n\r\n", 400),
+    ("data without LF", b"5\r\nhello\r0\r\n\r\n", 400),
+    ("data without a line end", b"5\r\nhello0\r\n\r\n", 400),
+    ("last chunk with a bare LF", b"0\n\n", 400),
+    ("blank line of a bare LF", b"0\r\n\n", 400),
+    ("blank line of CR CR LF", b"0\r\n\r\r\n", 400),
+    ("blank line of a bare CR", b"0\r\n\rGET / HTTP/1.1\r\n", 400),
+    ("trailer field without a colon", b"0\r\nfoo\r\n\r\n", 400),
+    ("trailer field without a name", b"0\r\n: a\r\n\r\n", 400),
+    ("trailer field with a blank before the colon", b"0\r\nX : a\r\n\r\n", 400),
+    ("trailer field that is folded", b"0\r\nX: a\r\n b\r\n\r\n", 400),
+    ("trailer field with a bare LF", b"0\r\nX: a\n\r\n", 400),
+    ("trailer field with a bare CR", b"0\r\nX: a\rb\r\n\r\n", 400),
+    ("trailer field with NUL", b"0\r\nX: \0\r\n\r\n", 400),
+    ("trailer field with DEL", b"0\r\nX: \x7f\r\n\r\n", 400),
+    ("request in place of a trailer", b"0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("size over the limit", b"10001\r\n", 413),
+    ("greatest size", b"ffffffff\r\n", 413),
 ];
 
 fn built() -> Vec<Row> {
