@@ -80,6 +80,8 @@ impl Fixture {
             pong_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             join_timeout: Duration::from_secs(5),
+            max_message: 65_536,
+            session_commands: 100,
             rooms_per_session: 128,
             max_rooms: 100_000,
             rights: Rights::open(),

@@ -28,17 +28,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::auth::Hooks;
+use crate::auth::{Hooks, TOKEN_BYTES};
 use crate::broker::{Broker, BrokerEvent, Request};
 use crate::dispatcher::rooms::{RoomKey, Rooms};
 use crate::metrics::Metrics;
 use crate::model::control::ControlLog;
-use crate::model::id::{Incarnation, NumberMap, Position, RoomName, SessionId};
+use crate::model::id::{
+    Incarnation, NumberMap, Position, ROOM_NAME_BYTES, RoomName, SessionId, USER_NAME_BYTES,
+};
+use crate::model::member::INFO_BYTES;
+use crate::model::publication::KEY_BYTES;
 use crate::model::readiness::Readiness;
 use crate::model::retention::Retention;
 use crate::model::rights::Rights;
 use crate::outbox::Outbox;
 use crate::presence::{LocalPresence, PresenceSettings};
+use crate::protocol::ClientLimits;
 use crate::protocol::disconnect::Disconnect;
 use crate::runtime;
 
@@ -66,6 +71,10 @@ pub struct Settings {
     /// How long a closing connection may take to end.
     pub close_timeout: Duration,
     pub join_timeout: Duration,
+    /// Bytes of a client's message; its reader enforces it, the welcome carries it.
+    pub max_message: usize,
+    /// Commands of a session per second, likewise; 0 for no limit.
+    pub session_commands: usize,
     pub rooms_per_session: usize,
     pub max_rooms: usize,
     /// The rules that decide which user may do what.
@@ -83,6 +92,22 @@ pub struct Settings {
     pub hooks: Arc<Hooks>,
     /// Seed of the jitter of reconnect delays.
     pub seed: u64,
+}
+
+impl Settings {
+    /// What the welcome says of the limits.
+    fn client_limits(&self) -> ClientLimits {
+        ClientLimits {
+            message: self.max_message,
+            room: ROOM_NAME_BYTES,
+            user: USER_NAME_BYTES,
+            key: KEY_BYTES,
+            token: TOKEN_BYTES,
+            info: INFO_BYTES,
+            rooms: self.rooms_per_session,
+            rate: self.session_commands,
+        }
+    }
 }
 
 /// Whether the dispatcher continues after a turn.

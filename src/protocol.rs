@@ -23,6 +23,7 @@ use crate::model::publication::{HistoryQuery, Publication, Publish, Refused};
 use crate::model::rights::Denied;
 use encoder::Encoder;
 use native::NativeEncoder;
+use serde::Serialize;
 
 /// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader
 /// preserves it.
@@ -158,6 +159,28 @@ pub struct Joined<'a> {
     pub recovered: Option<bool>,
 }
 
+/// The limits that concern one client. It receives them first, so that it can reject what the
+/// server would refuse, or would end the connection for, before it sends it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ClientLimits {
+    /// Bytes of a message, which is the whole text of one command.
+    pub message: usize,
+    /// Bytes of a room's name.
+    pub room: usize,
+    /// Bytes of a user's name.
+    pub user: usize,
+    /// Bytes of the key of a publish.
+    pub key: usize,
+    /// Bytes of a token.
+    pub token: usize,
+    /// Bytes of the `info` in `auth`.
+    pub info: usize,
+    /// Rooms of a session, beside the personal one.
+    pub rooms: usize,
+    /// Commands of a session per second; 0 for no limit.
+    pub rate: usize,
+}
+
 /// A push to a client, other than a message.
 #[derive(Debug)]
 pub enum Push<'a> {
@@ -167,6 +190,7 @@ pub enum Push<'a> {
         node: &'a str,
         user: Option<&'a UserName>,
         heartbeat: Duration,
+        limits: ClientLimits,
     },
     /// Messages of the room are lost to this session, which continues at `position`.
     Gap {

@@ -433,6 +433,8 @@ fn dispatcher_settings(
         pong_timeout: config.pong_timeout,
         close_timeout: config.close_timeout,
         join_timeout: config.join_timeout,
+        max_message: config.max_message,
+        session_commands: config.session_commands(),
         rooms_per_session: config.rooms_per_session,
         max_rooms: config.max_rooms,
         rights: Rights {

@@ -35,6 +35,7 @@
  * @typedef {Identity & Settings} Options
  */
 
+import { encode, excess } from './client/limits.js';
 import { Outlet, Room } from './client/room.js';
 import { PASSING, SwitchboardError, call, errorOf, newKey, stopwatch } from './client/words.js';
 
@@ -83,12 +84,14 @@ export class Switchboard {
   #link = {
     queue: 0,
     ask: (frame, json) => this.#ask(frame, json),
+    check: (frame, json) => this.#check(frame, json),
     pump: (outlet) => this.#pump(outlet),
     leave: (room) => this.#leave(room),
     readMembers: (room) => this.#conn?.open && this.#readMembers(this.#conn, room),
   };
   #listeners = new Map();
   #conn = null; // the current socket and all state that ends with it
+  #limits = {}; // of the last server that sent a welcome
   #attempt = 0; // consecutive connections that did not last
   #retry = null;
   #status = { state: 'closed', node: null, session: null, retryIn: null, code: null, reason: null };
@@ -260,7 +263,7 @@ export class Switchboard {
     const socket = new this.#WebSocket(this.#url);
     const conn = {
       socket,
-      open: false,
+      open: false, // the welcome has come, so the limits are known
       entered: false, // joins are sent: auth is sent, or there is none to send
       auth: 'settled', // 'settled' | 'asked' | 'refused'
       as: null, // the identity that this connection has sent
@@ -278,7 +281,6 @@ export class Switchboard {
       returnAt: null, // set by `bye`
     };
     this.#conn = conn;
-    socket.onopen = () => this.#opened(conn);
     socket.onmessage = ({ data }) => this.#received(conn, data);
     socket.onclose = ({ code, reason }) => this.#lost(conn, code, reason);
     // A close always follows, with more details; outside browsers an unhandled error is fatal.
@@ -288,6 +290,7 @@ export class Switchboard {
     this.#enter('connecting');
   }
 
+  /** Sends nothing before the welcome: the limits are not known yet. */
   #opened(conn) {
     conn.open = true;
     const { user, token } = this.#identity;
@@ -309,7 +312,7 @@ export class Switchboard {
   #detach(conn) {
     this.#conn = null;
     const { socket, timers, pending } = conn;
-    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onmessage = socket.onclose = null;
     for (const timer of timers) this.#clock.clearTimeout(timer);
     for (const { lost } of pending.values()) lost?.();
     return socket;
@@ -362,14 +365,22 @@ export class Switchboard {
     this.#clock.clearTimeout(timer);
   }
 
+  /** Sends a request, or answers it with an error here if the server would not accept it. */
   #request(conn, frame, { json, done, lost }) {
     const id = ++conn.requests;
+    const text = encode(frame, id, json);
+    const error = excess(this.#limits, frame, text);
+    if (error) return done?.({ type: 'error', code: error.code, reason: error.message });
     const onTimeout = () => this.#drop(conn, 'no answer in time');
     const deadline = this.#later(conn, ANSWER_DEADLINE, onTimeout);
     conn.pending.set(id, { done, lost, deadline });
-    const { type, ...rest } = frame;
-    const text = JSON.stringify({ type, id, ...rest });
-    conn.socket.send(json === undefined ? text : `${text.slice(0, -1)},"data":${json}}`);
+    conn.socket.send(text);
+  }
+
+  /** Throws if the server would not accept this publish, also while there is no connection. */
+  #check(frame, json) {
+    const error = excess(this.#limits, frame, encode(frame, 0, json));
+    if (error) throw error;
   }
 
   /** A request that is not worth repeating on another connection. */
@@ -432,12 +443,14 @@ export class Switchboard {
     }
   }
 
-  #welcomed(conn, { node = null, session = null, heartbeat }) {
+  #welcomed(conn, { node = null, session = null, heartbeat, limits }) {
     this.#cancel(conn, conn.greeting);
+    this.#limits = limits ?? {};
     this.#later(conn, STEADY_AFTER, () => (this.#attempt = 0));
     conn.heartbeat = (heartbeat > 0 ? heartbeat : 25) * 1000;
     this.#watch(conn);
-    this.#enter('open', { node, session });
+    this.#opened(conn);
+    if (this.#conn === conn) this.#enter('open', { node, session });
   }
 
   /**

@@ -58,6 +58,7 @@ impl Dispatcher {
             node: &self.turn.settings.node,
             user: identity.as_ref().map(|identity| &identity.user),
             heartbeat: self.turn.settings.heartbeat,
+            limits: self.turn.settings.client_limits(),
         }));
         let beat = self.heartbeats.add(id);
         self.sessions.insert(

@@ -56,6 +56,8 @@ impl Bench {
             pong_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             join_timeout: Duration::from_secs(5),
+            max_message: 65_536,
+            session_commands: 100,
             rooms_per_session: 16,
             max_rooms: 3,
             rights: Rights::open(),

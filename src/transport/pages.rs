@@ -47,7 +47,7 @@ struct Asset {
 impl Assets {
     /// The files that are part of the binary.
     pub fn embedded() -> Self {
-        let files: [(&str, &'static [u8]); 23] = [
+        let files: [(&str, &'static [u8]); 24] = [
             ("index.html", include_bytes!("../../www/index.html")),
             ("board.css", include_bytes!("../../www/board.css")),
             ("chat.css", include_bytes!("../../www/chat.css")),
@@ -73,6 +73,10 @@ impl Assets {
                 include_bytes!("../../www/client/members.js"),
             ),
             ("client/room.js", include_bytes!("../../www/client/room.js")),
+            (
+                "client/limits.js",
+                include_bytes!("../../www/client/limits.js"),
+            ),
             (
                 "client/words.js",
                 include_bytes!("../../www/client/words.js"),

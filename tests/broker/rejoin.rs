@@ -45,6 +45,8 @@ impl World {
             pong_timeout: Duration::from_secs(3600),
             close_timeout: DEADLINE,
             join_timeout: Duration::from_secs(3600),
+            max_message: 65_536,
+            session_commands: 100,
             rooms_per_session: 1,
             max_rooms: 1,
             rights: Rights::open(),

@@ -55,6 +55,22 @@ fn message_may_have_the_maximum_of_frames_and_not_one_more() {
 }
 
 #[test]
+fn welcome_carries_the_limits_that_hold() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.max_message = 2048;
+            config.commands_per_second = Some(50);
+            config.rooms_per_session = 7;
+        })
+        .await;
+        let client = node.client().await;
+        let expected = json!({"message": 2048, "room": 128, "user": 64, "key": 64, "token": 4096,
+            "info": 512, "rooms": 7, "rate": 50});
+        assert_eq!(client.welcome["limits"], expected);
+    });
+}
+
+#[test]
 fn frames_that_came_with_the_head_count_too() {
     run(async {
         let node = TestNode::with(|config| {

@@ -79,6 +79,8 @@ impl Harness {
             pong_timeout: Duration::from_secs(3600),
             close_timeout: Duration::from_secs(1),
             join_timeout: Duration::from_secs(3600),
+            max_message: 65_536,
+            session_commands: 100,
             rooms_per_session: 100,
             max_rooms: 100,
             rights: Rights::open(),

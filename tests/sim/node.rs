@@ -352,6 +352,8 @@ impl Node {
             pong_timeout: Duration::from_secs(2),
             close_timeout: Duration::from_secs(1),
             join_timeout: Duration::from_secs(2),
+            max_message: 65_536,
+            session_commands: 100,
             rooms_per_session: 10,
             max_rooms: 100,
             rights: Rights::open(),

@@ -52,7 +52,6 @@ export function exchange(options = {}) {
       this.closeCode = code;
     }
     open(welcome = {}) {
-      this.onopen?.({});
       this.push({
         type: 'welcome',
         session: 's',

@@ -38,7 +38,7 @@ test('auth is sent first, then joins without since, without waiting for replies'
   const at = exchange({ user: 'ada' });
   at.board.join('lobby');
   at.board.join('den');
-  at.socket.onopen({});
+  at.socket.open();
   assert.deepEqual(at.socket.sent, [
     { type: 'auth', id: 1, user: 'ada' },
     { type: 'join', id: 2, room: 'lobby' },

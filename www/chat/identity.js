@@ -76,7 +76,7 @@ export function takeName() {
 
 /** Handles a refused identity; returns true if the error is one. */
 export function refused(error) {
-  if (!['unauthorized', 'expired', 'no_token'].includes(error.code)) return false;
+  if (!['unauthorized', 'expired', 'no_token', 'too_large'].includes(error.code)) return false;
   const isName = token === null;
   if (isName) refusedName = name;
   const field = $('token');

@@ -34,12 +34,13 @@ export class Outlet {
       await this._link.ask({ type: 'publish', room: this.name, ephemeral, ...flags }, json);
       return null;
     }
+    const frame = { type: 'publish', room: this.name, key, ...flags };
+    this._link.check(frame, json);
     if (this._queue.length >= this._link.queue) {
       const reason = `${this.name} has ${this._queue.length} unanswered publishes`;
       throw new SwitchboardError('queue_full', `${reason}; wait for one to be answered`);
     }
     return new Promise((resolve, reject) => {
-      const frame = { type: 'publish', room: this.name, key, ...flags };
       this._queue.push({ frame, json, resolve, reject, conn: null, firstSent: null, tries: 0 });
       this._link.pump(this);
     });

@@ -29,6 +29,10 @@
  * disconnection; else for each event of the server.
  * @property {(member: {user: string, version?: number}) => void} [onLeft] A user has left,
  * likewise.
+ * @typedef {{message?: number, room?: number, user?: number, key?: number, token?: number,
+ * info?: number, rooms?: number, rate?: number}} Limits What the server accepts: bytes of a
+ * message, of names, keys, tokens and info; rooms of a connection; commands per second (0: any
+ * number). Empty if the server does not say.
  * @typedef {object} Clock
  * @property {() => number} now Milliseconds; never goes back, and may jump forward when the machine
  * wakes.
@@ -49,7 +53,7 @@ export const PASSING = new Set(['unknown', 'unavailable', 'rate']);
 
 /**
  * An error with a stable `code`: one of the server's, or the client's own `offline`, `closed`,
- * `left`, `queue_full`, `signed_out`.
+ * `left`, `queue_full`, `signed_out`, `too_large` (the server would not accept so many bytes).
  */
 export class SwitchboardError extends Error {
   /** @param {string} code @param {string} [reason] */

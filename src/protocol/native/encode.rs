@@ -12,7 +12,7 @@ use crate::model::publication::Payload;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::encoder::Encoder;
 use crate::protocol::json::ReplyFields;
-use crate::protocol::{Message, Push, Reply, RequestId, frame};
+use crate::protocol::{ClientLimits, Message, Push, Reply, RequestId, frame};
 
 /// The JSON of replies and pushes; messages are encoded by hand below.
 #[derive(Serialize)]
@@ -39,6 +39,7 @@ enum Json<'a> {
         node: &'a str,
         user: Option<&'a str>,
         heartbeat: u64,
+        limits: ClientLimits,
     },
     Gap {
         room: &'a str,
@@ -140,11 +141,13 @@ fn json_of<'a>(push: &Push<'a>) -> Json<'a> {
             node,
             user,
             heartbeat,
+            limits,
         } => Json::Welcome {
             session,
             node,
             user: user.map(UserName::as_str),
             heartbeat: heartbeat.as_secs().max(1),
+            limits: *limits,
         },
         Push::Gap { room, position } => Json::Gap {
             room: room.as_str(),

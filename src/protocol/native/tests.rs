@@ -10,8 +10,8 @@ use crate::model::member::{Info, Member, MembersQuery};
 use crate::model::publication::{HistoryQuery, Publication};
 use crate::protocol::encoder::Encoder;
 use crate::protocol::{
-    ClientRequest, Code, Command, CommandError, HISTORY_DEFAULT, Joined, Message, Push, Reply,
-    RequestId,
+    ClientLimits, ClientRequest, Code, Command, CommandError, HISTORY_DEFAULT, Joined, Message,
+    Push, Reply, RequestId,
 };
 use proptest::prelude::*;
 
@@ -154,10 +154,22 @@ fn replies_and_pushes_are_flat_with_type_first() {
         node: "a",
         user: None,
         heartbeat: std::time::Duration::from_secs(25),
+        limits: ClientLimits {
+            message: 65_536,
+            room: 128,
+            user: 64,
+            key: 64,
+            token: 4096,
+            info: 512,
+            rooms: 128,
+            rate: 100,
+        },
     });
     assert_eq!(
         json(&push_frame),
-        serde_json::json!({"type":"welcome","session":"s","node":"a","user":null,"heartbeat":25})
+        serde_json::json!({"type":"welcome","session":"s","node":"a","user":null,"heartbeat":25,
+            "limits":{"message":65536,"room":128,"user":64,"key":64,"token":4096,"info":512,
+                "rooms":128,"rate":100}})
     );
 }
 
