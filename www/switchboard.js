@@ -35,7 +35,7 @@
  * @typedef {Identity & Settings} Options
  */
 
-import { encode, excess } from './client/limits.js';
+import { bytesOf, encode, excess } from './client/limits.js';
 import { Outlet, Room } from './client/room.js';
 import { PASSING, SwitchboardError, call, errorOf, newKey, stopwatch } from './client/words.js';
 
@@ -67,7 +67,14 @@ const LONGEST_TIMER = 2 ** 31 - 1;
 const TOO_FAST = 3004;
 /** The attempt at which the backoff then begins: up to eight seconds. */
 const TOO_FAST_ATTEMPT = 4;
-const isFinal = (code) => (code >= 3500 && code <= 3999) || (code >= 4500 && code <= 4999);
+/** Close code: a message is longer than the server accepts. */
+const TOO_LARGE = 1009;
+/** Such a close delays the next connection by up to two seconds at first. */
+const TOO_LARGE_ATTEMPT = 2;
+/** Codes of RFC 6455 for faults in what this client sent; a new connection would repeat them. */
+const FAULTS = new Set([1002, 1003, 1007, 1008, TOO_LARGE, 1010]);
+const isFinal = (code) =>
+  FAULTS.has(code) || (code >= 3500 && code <= 3999) || (code >= 4500 && code <= 4999);
 
 /** One client of Switchboard. It connects when created and reconnects until it is closed. */
 export class Switchboard {
@@ -92,6 +99,7 @@ export class Switchboard {
   #listeners = new Map();
   #conn = null; // the current socket and all state that ends with it
   #limits = {}; // of the last server that sent a welcome
+  #mostBytes = Infinity; // less than any message for which a server ended the connection
   #attempt = 0; // consecutive connections that did not last
   #retry = null;
   #status = { state: 'closed', node: null, session: null, retryIn: null, code: null, reason: null };
@@ -326,14 +334,43 @@ export class Switchboard {
 
   #lost(conn, code, reason, delay) {
     const { returnAt } = conn;
+    const culprit = code === TOO_LARGE ? this.#takeLargest(conn) : null;
     this.#detach(conn);
-    if (isFinal(code)) return this.#ended(code, reason);
+    if (isFinal(code) && !culprit) return this.#ended(code, reason);
+    if (culprit) this.#attempt = Math.max(this.#attempt, TOO_LARGE_ATTEMPT);
+    culprit?.done?.({ type: 'error', code: 'too_large', reason });
+    if (this.#conn !== null) return; // a handler has connected again
     if (code === TOO_FAST) this.#attempt = Math.max(this.#attempt, TOO_FAST_ATTEMPT);
     if (returnAt !== null) delay ??= Math.max(0, returnAt - this.#clock.now());
     delay ??= this.#jitter(this.#attempt++);
     this.#retry = this.#clock.setTimeout(() => this.#connect(), delay);
     this.#enter('waiting', { retryIn: delay, code, reason });
     for (const room of [...this.#rooms.values()]) room._enter('waiting');
+  }
+
+  /**
+   * The server has ended the connection for a message that is too long, and has not answered it.
+   * So the largest request in flight is too long; nothing of its size is sent again. It is the only
+   * one that is not repeated: others may have been lost with the connection.
+   */
+  #takeLargest(conn) {
+    let [largest, largestId] = [null, null];
+    for (const [id, request] of conn.pending) {
+      if (!largest || request.size() > largest.size()) [largest, largestId] = [request, id];
+    }
+    if (!largest) return null;
+    conn.pending.delete(largestId);
+    // With a shorter id the same request has fewer bytes.
+    const most = largest.size() - String(largestId).length;
+    this.#mostBytes = Math.min(this.#mostBytes, most);
+    this.#limitMessages(this.#limits);
+    return largest;
+  }
+
+  /** Takes the limits of a welcome; a proxy before the server may accept less. */
+  #limitMessages({ message = Infinity, ...others }) {
+    const most = Math.min(message, this.#mostBytes);
+    this.#limits = most === Infinity ? others : { ...others, message: most };
   }
 
   #ended(code, reason) {
@@ -373,7 +410,7 @@ export class Switchboard {
     if (error) return done?.({ type: 'error', code: error.code, reason: error.message });
     const onTimeout = () => this.#drop(conn, 'no answer in time');
     const deadline = this.#later(conn, ANSWER_DEADLINE, onTimeout);
-    conn.pending.set(id, { done, lost, deadline });
+    conn.pending.set(id, { done, lost, deadline, size: () => bytesOf(text) });
     conn.socket.send(text);
   }
 
@@ -445,7 +482,7 @@ export class Switchboard {
 
   #welcomed(conn, { node = null, session = null, heartbeat, limits }) {
     this.#cancel(conn, conn.greeting);
-    this.#limits = limits ?? {};
+    this.#limitMessages(limits ?? {});
     this.#later(conn, STEADY_AFTER, () => (this.#attempt = 0));
     conn.heartbeat = (heartbeat > 0 ? heartbeat : 25) * 1000;
     this.#watch(conn);

@@ -11,11 +11,14 @@ const FIELDS = ['room', 'user', 'key', 'token', 'info'];
 
 const encoder = new TextEncoder();
 
+/** @param {string} text @returns {number} */
+export const bytesOf = (text) => encoder.encode(text).length;
+
 /** @param {string} text @param {number} most @returns {number} Bytes; 0 if at most `most`. */
 function bytesOver(text, most) {
   // A UTF-16 unit has at most three bytes.
   if (text.length * 3 <= most) return 0;
-  const size = encoder.encode(text).length;
+  const size = bytesOf(text);
   return size > most ? size : 0;
 }
 
