@@ -58,6 +58,8 @@ const STEADY_AFTER = 5_000;
  */
 const KEY_LIFE = 270_000;
 
+/** The timeout of a token function. */
+const TOKEN_DEADLINE = 10_000;
 /** When the next token is fetched, as a part of the present token's lifetime. */
 const REFRESH_AT = 0.9;
 /** ms; runtimes let longer timers fire at once. */
@@ -75,6 +77,17 @@ const TOO_LARGE_ATTEMPT = 2;
 const FAULTS = new Set([1002, 1003, 1007, 1008, TOO_LARGE, 1010]);
 const isFinal = (code) =>
   FAULTS.has(code) || (code >= 3500 && code <= 3999) || (code >= 4500 && code <= 4999);
+
+const NO_DETAILS = Object.freeze({
+  node: null,
+  session: null,
+  retryIn: null,
+  code: null,
+  reason: null,
+  waitsFor: null,
+});
+/** Whether a text can be a token: it has no blanks, so that an error page is none. */
+const isToken = (text) => /^[!-~]+$/.test(text);
 
 /** One client of Switchboard. It connects when created and reconnects until it is closed. */
 export class Switchboard {
@@ -102,7 +115,7 @@ export class Switchboard {
   #mostBytes = Infinity; // less than any message for which a server ended the connection
   #attempt = 0; // consecutive connections that did not last
   #retry = null;
-  #status = { state: 'closed', node: null, session: null, retryIn: null, code: null, reason: null };
+  #status = { state: 'closed', ...NO_DETAILS };
 
   /**
    * @param {?(string|URL)} [url] Default: `/ws` on the page's own host.
@@ -137,7 +150,8 @@ export class Switchboard {
 
   /**
    * Listens for 'state' ({@link Status}), 'user' (the name that the server confirmed, or null) or
-   * 'error' ({@link SwitchboardError}: a refused sign-in, or an error that replies to no request).
+   * 'error' ({@link SwitchboardError}: a refused sign-in, a token function that gave no token, or an
+   * error that replies to no request).
    * @param {'state'|'user'|'error'} event
    * @param {(what: any) => void} listener
    * @returns {() => void} Stops listening.
@@ -256,8 +270,7 @@ export class Switchboard {
   }
 
   #enter(state, more) {
-    const empty = { node: null, session: null, retryIn: null, code: null, reason: null };
-    this.#status = { state, ...empty, ...more };
+    this.#status = { state, ...NO_DETAILS, ...more };
     this.#emit('state', this.status);
   }
 
@@ -274,6 +287,7 @@ export class Switchboard {
       open: false, // the welcome has come, so the limits are known
       entered: false, // joins are sent: auth is sent, or there is none to send
       auth: 'settled', // 'settled' | 'asked' | 'refused'
+      fetching: null, // the call of the token function that is awaited
       as: null, // the identity that this connection has sent
       authReply: null, // the reply to it: the personal room, and the position in it
       refusal: null,
@@ -551,32 +565,72 @@ export class Switchboard {
     const { user, info, token } = this.#identity;
     if (user == null && token == null) return;
     conn.as = this.#identity;
-    if (typeof token !== 'function') {
-      return this.#sendAuth(conn, token == null ? { user, ...(info && { info }) } : { token });
-    }
-    const isHere = () => this.#conn === conn && this.#identity.token === token;
+    if (typeof token === 'function') return this.#fetchToken(conn, token);
+    this.#sendAuth(conn, token == null ? { user, ...(info && { info }) } : { token });
+  }
+
+  /**
+   * Calls a token function. Whatever it does instead of returning a token is reported and tried
+   * again: a page lives longer than most faults of its backend.
+   */
+  #fetchToken(conn, source) {
+    const fetching = (conn.fetching = {});
+    const isCurrent = () =>
+      this.#conn === conn && conn.fetching === fetching && this.#identity.token === source;
+    const fail = (reason) => {
+      if (!isCurrent()) return;
+      conn.fetching = null; // a late token is not used
+      this.#cancel(conn, timeout);
+      this.#renewLater(conn, new SwitchboardError('no_token', reason));
+    };
+    const onTimeout = () => fail('the token function gave no token in time');
+    const timeout = this.#later(conn, TOKEN_DEADLINE, onTimeout);
     Promise.resolve()
-      .then(token)
+      .then(source)
       .then(
-        (fresh) => isHere() && this.#sendAuth(conn, { token: fresh }),
-        (error) => {
-          if (!isHere()) return;
-          this.#emit('error', new SwitchboardError('no_token', error?.message));
-          this.#later(conn, this.#jitter(conn.tries++), () => this.#authenticate(conn));
+        (fetched) => {
+          const token = typeof fetched === 'string' ? fetched.trim() : '';
+          if (!isToken(token)) return fail('the token function gave something else than a token');
+          this.#cancel(conn, timeout);
+          if (isCurrent()) this.#sendAuth(conn, { token });
         },
+        (error) => fail(error?.message || 'the token function failed'),
       );
+  }
+
+  /**
+   * Calls the token function again after a pause; `error` says why. Until then a connection keeps
+   * the identity that it has; without one, publishes wait.
+   */
+  #renewLater(conn, error) {
+    const { as } = conn;
+    conn.auth = conn.authReply ? 'settled' : 'asked';
+    const again = () => this.#identity === as && this.#authenticate(conn);
+    this.#later(conn, this.#jitter(conn.tries++), again);
+    if (error) {
+      this.#waitFor('token');
+      this.#emit('error', error);
+    }
+    this.#pumpAll();
+  }
+
+  #waitFor(what) {
+    if (this.#status.waitsFor === what) return;
+    this.#status = { ...this.#status, waitsFor: what };
+    this.#emit('state', this.status);
   }
 
   #sendAuth(conn, credentials) {
     conn.auth = 'asked';
     this.#request(conn, { type: 'auth', ...credentials }, {
       done: (answer) => {
+        const isError = answer.type === 'error';
         const canRenew = typeof this.#identity.token === 'function';
-        const again = PASSING.has(answer.code) || (answer.code === 'expired' && canRenew);
-        if (answer.type === 'error' && again) {
-          return this.#later(conn, this.#jitter(conn.tries++), () => this.#authenticate(conn));
+        if (isError && (canRenew || PASSING.has(answer.code))) {
+          const isUsual = PASSING.has(answer.code) || answer.code === 'expired';
+          return this.#renewLater(conn, isUsual ? null : errorOf(answer));
         }
-        conn.refusal = answer.type === 'error' ? errorOf(answer) : null;
+        conn.refusal = isError ? errorOf(answer) : null;
         conn.auth = conn.refusal ? 'refused' : 'settled';
         if (!conn.refusal) this.#signedIn(conn, answer);
         this.#pumpAll(); // rejects publishes under a refused name; they are not sent anonymously
@@ -595,6 +649,7 @@ export class Switchboard {
   #signedIn(conn, answer) {
     const { user = null, room, epoch, expires } = answer;
     conn.tries = 0;
+    this.#waitFor(null);
     if (epoch !== undefined || !conn.authReply) conn.authReply = answer;
     this.#setUserName(user);
     if (this.#personal && room !== undefined) {

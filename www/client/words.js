@@ -11,8 +11,9 @@
  * one; `time` is in ms since 1970.
  * @typedef {'connecting'|'open'|'waiting'|'closed'} BoardState
  * @typedef {{state: BoardState, node: ?string, session: ?string, retryIn: ?number, code: ?number,
- * reason: ?string}} Status `retryIn` (ms) belongs to 'waiting', `code` and `reason` to 'waiting'
- * and 'closed'.
+ * reason: ?string, waitsFor: ?'token'}} Status `retryIn` (ms) belongs to 'waiting', `code` and
+ * `reason` to 'waiting' and 'closed'. `waitsFor` is 'token' while the token function gives none
+ * that the server accepts; it is called again.
  * @typedef {'waiting'|'joining'|'joined'|'refused'|'left'} RoomState
  * @typedef {{user: string, connections: number, info: ?object}} Member A user with its connections
  * over all nodes. A user that joined after the list was read counts with one connection until it
@@ -45,7 +46,8 @@
  * at most 512 bytes as JSON.
  * @property {?(string|(() => string|Promise<string>))} [token] The token to sign in with, where the
  * server is not open; or a function that returns one, called for each connection and before the
- * previous token expires.
+ * previous token expires. It is called again, with growing pauses, if it fails, gives no token within
+ * 10 s, or one that the server refuses.
  */
 
 /** Codes of temporary errors. */
@@ -53,7 +55,8 @@ export const PASSING = new Set(['unknown', 'unavailable', 'rate']);
 
 /**
  * An error with a stable `code`: one of the server's, or the client's own `offline`, `closed`,
- * `left`, `queue_full`, `signed_out`, `too_large` (the server would not accept so many bytes).
+ * `left`, `queue_full`, `signed_out`, `no_token`, `too_large` (the server would not accept so many
+ * bytes).
  */
 export class SwitchboardError extends Error {
   /** @param {string} code @param {string} [reason] */
