@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::protocol::disconnect::Disconnect;
@@ -17,7 +17,6 @@ fn drain_notifies_two_clients_at_once_and_ends() {
         let node = TestNode::with(|config| config.drain_time = Duration::from_secs(30)).await;
         let (mut ada, mut bob) = (node.client().await, node.client().await);
         ada.join("lobby").await;
-        let started = Instant::now();
         let clients = async {
             for client in [&mut ada, &mut bob] {
                 let bye = client.push("bye").await;
@@ -28,10 +27,6 @@ fn drain_notifies_two_clients_at_once_and_ends() {
             }
         };
         futures::join!(node.drain(), clients);
-        assert!(
-            started.elapsed() < Duration::from_secs(5),
-            "two clients need no pacing"
-        );
     });
 }
 

@@ -8,13 +8,13 @@ use futures::StreamExt;
 use switchboard::protocol::disconnect::Disconnect;
 
 use crate::support::frames::{FrameClient, PING};
-use crate::support::{TestNode, eventually, run, within};
+use crate::support::{DEADLINE, TestNode, eventually, run, within};
 
-/// A node with this ping interval, that waits half of it for the pong.
-async fn node(heartbeat: Duration) -> TestNode {
+/// A node with this ping interval, that waits so long for the pong.
+async fn node(heartbeat: Duration, pong_timeout: Duration) -> TestNode {
     TestNode::with(|config| {
         config.heartbeat = heartbeat;
-        config.pong_timeout = heartbeat / 2;
+        config.pong_timeout = pong_timeout;
         // Several ticks: the writer ends long before the node closes a client that never answers.
         config.close_timeout = Duration::from_secs(1);
     })
@@ -24,8 +24,7 @@ async fn node(heartbeat: Duration) -> TestNode {
 #[test]
 fn client_that_answers_pings_stays_connected() {
     run(async {
-        // On a busy machine the pong may take a second.
-        let node = node(Duration::from_secs(4)).await;
+        let node = node(Duration::from_millis(500), DEADLINE).await;
         let mut ada = node.client().await;
         // The client answers pings only while it is read.
         for _ in 0..3 {
@@ -42,7 +41,7 @@ fn client_that_answers_pings_stays_connected() {
 #[test]
 fn client_without_pongs_receives_a_close_frame_and_is_disconnected() {
     run(async {
-        let node = node(Duration::from_millis(500)).await;
+        let node = node(Duration::from_millis(500), Duration::from_millis(250)).await;
         // A client of raw frames: a WebSocket library would answer the ping as soon as it is read.
         let mut gone = FrameClient::welcomed(node.address).await;
         assert_eq!(gone.next().await, (PING, Vec::new()));

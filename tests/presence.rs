@@ -9,7 +9,7 @@ use switchboard::model::pattern::{Pattern, RoomSwitch};
 use switchboard::runtime;
 
 use crate::support::redis_server::RedisServer;
-use crate::support::{Cluster, TestClient, TestNode, run};
+use crate::support::{Cluster, DEADLINE, TestClient, TestNode, run};
 
 /// Two nodes, or one that is used as both.
 struct TestNodes {
@@ -67,7 +67,7 @@ async fn listed(client: &mut TestClient, room: &str, fits: impl Fn(&Value) -> bo
         if fits(&page) {
             return page;
         }
-        assert!(started.elapsed() < Duration::from_secs(20), "{page}");
+        assert!(started.elapsed() < DEADLINE, "{page}");
         runtime::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -304,18 +304,12 @@ fn members_of_a_killed_node_leave_once() {
             gone.push(client);
         }
         listed(&mut ada, "lobby", |page| page["count"] == 3).await;
-        let killed = Instant::now();
         cluster.nodes[1].kill();
         cluster.nodes[1].exit().await;
         let mut left = Vec::new();
         for _ in 0..2 {
             left.push(ada.push("left").await["user"].clone());
         }
-        assert!(
-            killed.elapsed() < Duration::from_secs(16),
-            "{:?}",
-            killed.elapsed()
-        );
         left.sort_by_key(Value::to_string);
         assert_eq!(left, ["bob", "cy"]);
         listed(&mut ada, "lobby", |page| page["count"] == 1).await;

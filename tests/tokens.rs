@@ -151,7 +151,6 @@ fn a_connection_ends_with_its_token_unless_it_is_renewed() {
         let node = TestNode::with(|config| issuer.secures(config)).await;
         let second = Duration::from_secs(1);
         let brief = issuer.signed("ada", second, [&[]; 4]);
-        let began = std::time::Instant::now();
         let (mut one, mut other) = (node.client().await, node.client().await);
         one.sign_in(&brief).await;
         other.sign_in(&brief).await;
@@ -161,11 +160,6 @@ fn a_connection_ends_with_its_token_unless_it_is_renewed() {
         );
         let (code, reason) = one.closed().await.expect("a close frame");
         assert_eq!(code, 3006, "{reason}");
-        assert!(
-            began.elapsed() < Duration::from_secs(8),
-            "{:?}",
-            began.elapsed()
-        );
         other.join("lobby").await;
     });
 }

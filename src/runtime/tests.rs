@@ -1,7 +1,6 @@
 use super::*;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Instant;
 
 use futures::channel::oneshot;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
@@ -62,7 +61,6 @@ fn timeouts_return_the_output_or_drop_the_future() {
         assert_eq!(timeout(LONG, async { yield_now().await }).await, Ok(()));
 
         let (held, dropped) = oneshot::channel::<()>();
-        let begun = Instant::now();
         let stuck = async move {
             let _held = held;
             std::future::pending::<()>().await
@@ -71,7 +69,6 @@ fn timeouts_return_the_output_or_drop_the_future() {
             timeout(Duration::from_millis(20), stuck).await,
             Err(Elapsed)
         );
-        assert!(begun.elapsed() >= Duration::from_millis(20));
         assert!(dropped.await.is_err());
     });
 }

@@ -8,6 +8,7 @@ use switchboard::broker::{BrokerEvent, Range, Refused, Settings};
 use switchboard::model::id::{Position, Ticket};
 
 use super::node::{BrokerNode, Form, entries, text};
+use crate::support::DEADLINE;
 use crate::support::redis_server::RedisServer;
 
 /// Retention keeps everything, so that every gap can be read.
@@ -82,10 +83,7 @@ impl Follower {
     fn until(&mut self, wanted: &str) {
         let start = Instant::now();
         while self.received.last().is_none_or(|last| last != wanted) {
-            assert!(
-                start.elapsed() < Duration::from_secs(10),
-                "never received {wanted}"
-            );
+            assert!(start.elapsed() < DEADLINE, "never received {wanted}");
             std::thread::sleep(Duration::from_millis(5));
             self.turn();
         }
@@ -149,15 +147,10 @@ fn pause_of_redis_of_two_seconds_is_tolerated() {
     let mut node = BrokerNode::on(&server);
     node.follow("lobby");
     server.query::<()>(&["CLIENT", "PAUSE", "2000", "WRITE"]);
-    let start = Instant::now();
     assert_eq!(node.publish("lobby", "one").offset, 1);
-    assert!(
-        start.elapsed() > Duration::from_millis(1500),
-        "it was paused"
-    );
     assert_eq!(node.message("lobby").1, (1, "one".into()));
     assert_eq!(node.metrics.redis_reconnects_total.get(), 0);
-    node.until_ready(true, Duration::from_secs(1));
+    node.until_ready(true);
 }
 
 #[test]
@@ -166,8 +159,8 @@ fn node_without_a_redis_round_trip_is_not_ready() {
     let mut node = BrokerNode::on(&server);
     // Redis suspends writes and PUBLISH; everything else continues.
     server.query::<()>(&["CLIENT", "PAUSE", "60000", "WRITE"]);
-    node.until_ready(false, Duration::from_secs(5));
+    node.until_ready(false);
     server.query::<()>(&["CLIENT", "UNPAUSE"]);
-    node.until_ready(true, Duration::from_secs(2));
+    node.until_ready(true);
     assert_eq!(node.publish("lobby", "one").offset, 1);
 }

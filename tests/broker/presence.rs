@@ -123,7 +123,7 @@ fn until_anonymous(node: &mut BrokerNode, wanted: u64) {
     while node.members("lobby").anonymous != wanted {
         let is = node.members("lobby").anonymous;
         assert!(
-            start.elapsed() < super::presence_table::SOON,
+            start.elapsed() < crate::support::DEADLINE,
             "{is}, not {wanted}"
         );
         std::thread::sleep(Duration::from_millis(10));

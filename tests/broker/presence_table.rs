@@ -12,9 +12,7 @@ use switchboard::broker::{
 use switchboard::model::id::UserName;
 
 use super::node::{BrokerNode, name};
-
-/// How long a join or leave may take to become visible when nothing fails.
-pub const SOON: Duration = Duration::from_secs(10);
+use crate::support::DEADLINE;
 
 pub fn user(name: &str) -> UserName {
     UserName::new(name).expect(name)
@@ -92,7 +90,7 @@ impl BrokerNode {
             if is == wanted {
                 return;
             }
-            assert!(start.elapsed() < SOON, "{room}: {is:?}, not {wanted:?}");
+            assert!(start.elapsed() < DEADLINE, "{room}: {is:?}, not {wanted:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -201,7 +199,7 @@ impl Table {
         while self.list() != wanted {
             let (is, seen) = (self.list(), &self.seen);
             assert!(
-                start.elapsed() < SOON,
+                start.elapsed() < DEADLINE,
                 "{is:?}, not {wanted:?}; seen: {seen:?}"
             );
             std::thread::sleep(Duration::from_millis(5));

@@ -6,9 +6,7 @@ use switchboard::broker::{BrokerEvent, Range, Refused};
 use switchboard::model::id::{Epoch, Position};
 
 use super::node::{Form, LINGER, World, entries, name, offsets};
-
-/// For what depends on the other nodes' leases.
-const DEADLINE: Duration = Duration::from_secs(15);
+use crate::support::DEADLINE;
 
 over_every_broker! {
     offsets_start_at_one_and_both_nodes_receive_them_in_order,

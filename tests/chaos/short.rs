@@ -30,8 +30,9 @@ const LOAD: Load = Load {
     ..Load::SMALL
 };
 
-/// The short run tests losses, not durations on a busy machine.
-const SLACK: u32 = 5;
+/// The short run tests losses; `make chaos` judges durations. A machine may be busy with ten times
+/// as much.
+const SLACK: u32 = 20;
 
 /// The M scenarios mutate one message in so many, so that some are mutated within seconds.
 const ONE_IN: u32 = 200;

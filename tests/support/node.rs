@@ -1,6 +1,7 @@
 //! A node in the test's own process, on a free port.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use switchboard::config::Config;
 use switchboard::server::Server;
@@ -14,9 +15,14 @@ pub struct TestNode {
     pub address: SocketAddr,
 }
 
-/// The defaults on a free port.
+/// No ping is sent during a test: most tests have clients that read nothing for a while, and on a
+/// busy machine that is longer than any client may take to answer.
+pub const NO_HEARTBEAT: Duration = Duration::from_secs(3600);
+
+/// The defaults on a free port, without heartbeats.
 pub fn config() -> Config {
     Config {
+        heartbeat: NO_HEARTBEAT,
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         node: "test".into(),
         ..Config::default()

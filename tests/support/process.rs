@@ -45,7 +45,8 @@ pub struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// `switchboard serve` on a free port with these arguments besides; ready when it listens.
+    /// `switchboard serve` on a free port with these arguments besides, and without heartbeats unless
+    /// they ask for some; ready when it listens.
     pub async fn start(arguments: &[&str]) -> Self {
         Self::with(arguments, |_| ()).await
     }
@@ -55,6 +56,7 @@ impl NodeProcess {
         let mut all = vec!["serve", "--listen", "127.0.0.1:0"];
         all.extend(arguments);
         let mut command = command(&all);
+        command.env("SWITCHBOARD_HEARTBEAT", "1h");
         change(&mut command);
         Self::spawn(command).await
     }

@@ -7,7 +7,7 @@ use super::gate::Gate;
 use super::redis_server::{Options, RedisServer};
 
 /// How long the replica may take to follow, or to become the master.
-const FOLLOWS_WITHIN: Duration = Duration::from_secs(20);
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Two servers; a failover exchanges their roles and these fields.
 pub struct ReplicaPair {

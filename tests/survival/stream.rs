@@ -8,11 +8,7 @@ use serde_json::{Value, json};
 use switchboard::runtime;
 
 use super::world::call;
-use crate::support::{TestClient, within};
-
-/// How long a client waits for an event. A failure prints what did arrive, so this ends before the
-/// deadline of the client itself.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(12);
+use crate::support::{DEADLINE, TestClient, within};
 
 /// A position as the server names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +111,7 @@ impl Member {
     async fn until(&mut self, room: &str, what: &str, is_last: impl Fn(&Event) -> bool) {
         let record = self.record.entry(room.to_owned()).or_default();
         loop {
-            let next = runtime::timeout(ARRIVES_WITHIN, self.client.message_or_gap(room)).await;
+            let next = runtime::timeout(DEADLINE, self.client.message_or_gap(room)).await;
             let Ok(frame) = next else {
                 panic!(
                     "{} in {room}: no {what:?}; before: {record:#?}, and besides: {:?}",

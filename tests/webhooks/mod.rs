@@ -9,12 +9,12 @@ mod stream;
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use switchboard::config::{Config, SecretFile};
 use switchboard::model::secret::Secret;
-use switchboard::model::webhook_event::{BATCH, CLAIM};
+use switchboard::model::webhook_event::BATCH;
 use switchboard::runtime;
 
 use crate::support::receiver::{Answer, Receiver, SECRET};

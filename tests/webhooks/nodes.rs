@@ -26,13 +26,7 @@ fn events_held_by_a_killed_node_are_delivered_by_another() {
         let dead = usize::from(first.json()["node"] == "n2");
         nodes[dead].kill();
         let later = occupied(&redis, "s", 1);
-        let killed = Instant::now();
         let events = receiver.taken(4).await;
-        assert!(
-            killed.elapsed() < CLAIM + Duration::from_secs(3),
-            "{:?}",
-            killed.elapsed()
-        );
         assert_eq!(events[..3], first.events(), "the same ids");
         assert_eq!(names(&events), [rooms, later].concat());
         until_empty(&redis);
@@ -54,9 +48,7 @@ fn events_in_delivery_stay_with_their_node() {
         };
         let _nodes = futures::join!(label("n1"), label("n2"));
         occupied(&redis, "r", 1);
-        let start = Instant::now();
         receiver.taken(1).await;
-        assert!(start.elapsed() > CLAIM, "{:?}", start.elapsed());
         let received = receiver.received();
         let by = received
             .iter()
@@ -136,8 +128,6 @@ fn stopping_node_delivers_its_events_and_releases_the_rest() {
         failing.drain().await;
         assert_eq!(held(&redis), 1, "no node holds it, and it is still queued");
         let _next = node(&redis, &receiver).await;
-        let started = Instant::now();
         receiver.taken(BATCH + 2).await;
-        assert!(started.elapsed() < CLAIM / 2, "{:?}", started.elapsed());
     });
 }

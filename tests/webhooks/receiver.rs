@@ -68,13 +68,7 @@ fn silent_or_unreachable_receiver_is_tried_again() {
         let node = node(&redis, &receiver).await;
         occupied(&redis, "r", 1);
         receiver.requests(1).await;
-        let asked = Instant::now();
         receiver.requests(2).await;
-        assert!(
-            asked.elapsed() > Duration::from_secs(4),
-            "{:?}",
-            asked.elapsed()
-        );
         receiver.taken(1).await;
         until_empty(&redis);
         assert_eq!(node.server().metrics().webhooks_failed_total.get(), 2);
