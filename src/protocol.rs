@@ -9,6 +9,7 @@ pub mod encoder;
 pub mod frame;
 pub mod json;
 pub mod native;
+mod request_id;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,10 +26,7 @@ use encoder::Encoder;
 use native::NativeEncoder;
 use serde::Serialize;
 
-/// The client's number for a command, echoed in its reply: 0 to 2⁵³ − 1, so that every JSON reader
-/// preserves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestId(pub u64);
+pub use request_id::RequestId;
 
 /// The largest and the default `limit` of a `history` command.
 pub(crate) const HISTORY_LIMIT: usize = 100;

@@ -131,6 +131,25 @@ fn values_are_read_in_their_units() {
 }
 
 #[test]
+fn days_and_decimal_sizes_are_accepted_wherever_times_and_sizes_are() {
+    let config = serve(&[
+        "--history=@*=1000/30d",
+        "--history-age=1w",
+        "--history-memory=1GB",
+        "--recent-memory=512k",
+    ]);
+    let day = 24 * HOUR;
+    assert_eq!(
+        (config.history[0].limits.age, config.history_age),
+        (30 * day, 7 * day)
+    );
+    assert_eq!(
+        (config.history_memory, config.recent_memory),
+        (1_000_000_000, 512 << 10)
+    );
+}
+
+#[test]
 fn errors_name_the_option_the_value_the_range_and_the_source() {
     assert_eq!(
         refused(&[], &[("SWITCHBOARD_HEARTBEAT", "0s")], ""),
@@ -175,7 +194,7 @@ fn values_of_each_kind_are_checked() {
         ("--presence-grace=6m", "between 0s and 5m"),
         ("--history=chat.*=0/1h", "between 1 and"),
         ("--history=a b=1/1h", "fits no room name"),
-        ("--max-head=64KB", "not a size"),
+        ("--max-head=64XB", "not a size"),
         ("--outbox-bytes=17179869184GiB", "not a size"),
         ("--inbox=-1", "whole number"),
         ("--log-level=loud", "one of off"),

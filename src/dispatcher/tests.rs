@@ -183,7 +183,7 @@ fn name(room: &str) -> RoomName {
 }
 
 fn command(session: u64, command: Command) -> Event {
-    let (session, id) = (SessionId(session), Some(RequestId(1)));
+    let (session, id) = (SessionId(session), Some(RequestId::from(1)));
     Event::Command {
         reply_to: ReplyTo::Session { session, id },
         command,

@@ -25,7 +25,7 @@ pub(super) fn holder(user: &str, pattern: &str, expires: u64) -> Arc<Identity> {
 pub(super) fn identified(session: u64, identity: Arc<Identity>) -> Event {
     Event::Identified {
         session: SessionId(session),
-        id: Some(RequestId(9)),
+        id: Some(RequestId::from(9)),
         identity,
     }
 }

@@ -16,13 +16,11 @@ use crate::model::publication::{
 use crate::model::secret::Secret;
 use crate::protocol::decoder::{Decoded, DecodedRequest, Decoder, FramePayload};
 use crate::protocol::disconnect::Disconnect;
+use crate::protocol::request_id::ID_BYTES;
 use crate::protocol::{
     ClientRequest, Code, Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, Protocol,
     RequestId, depth,
 };
-
-/// The largest `id`: what a double holds exactly.
-const MAX_ID: u64 = (1 << 53) - 1;
 
 /// The largest and the default `limit` of a `members` command.
 const MEMBERS_LIMIT: usize = 1000;
@@ -35,7 +33,8 @@ const MEMBERS_DEFAULT: usize = 100;
 struct Fields<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
-    id: Option<u64>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
     #[serde(borrow)]
     room: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -96,12 +95,15 @@ pub fn decode(text: &str) -> DecodedRequest {
             };
         }
     };
-    let id = fields.id.map(RequestId);
-    let request = match id {
-        Some(RequestId(id)) if id > MAX_ID => Err(bad("`id` must be a whole number below 2^53")),
-        _ => fields
+    let id = fields.id.and_then(RequestId::new);
+    let request = if id.is_none() && fields.id.is_some() {
+        Err(bad(format!(
+            "`id` must be a number of at most {ID_BYTES} characters, in the range of a double"
+        )))
+    } else {
+        fields
             .request()
-            .and_then(|request| fields.nothing_left().map(|()| request)),
+            .and_then(|request| fields.nothing_left().map(|()| request))
     };
     DecodedRequest { id, request }
 }
@@ -119,11 +121,12 @@ fn too_deep(text: &str, depth: usize) -> DecodedRequest {
 /// The `id` of a frame that is otherwise invalid, so that the client can match its error.
 fn id_of(text: &str) -> Option<RequestId> {
     #[derive(Deserialize)]
-    struct OnlyId {
-        id: Option<u64>,
+    struct OnlyId<'a> {
+        #[serde(borrow)]
+        id: Option<&'a RawValue>,
     }
-    let fields: OnlyId = object(text).ok()?;
-    fields.id.filter(|id| *id <= MAX_ID).map(RequestId)
+    let fields: OnlyId<'_> = object(text).ok()?;
+    RequestId::new(fields.id?)
 }
 
 fn bad(reason: impl Into<Cow<'static, str>>) -> CommandError {

@@ -20,17 +20,17 @@ use crate::protocol::{ClientLimits, Message, Push, Reply, RequestId, frame};
 enum Json<'a> {
     Ok {
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<u64>,
+        id: Option<RequestId>,
         #[serde(flatten)]
         fields: ReplyFields<'a>,
     },
     Pong {
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<u64>,
+        id: Option<RequestId>,
     },
     Error {
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<u64>,
+        id: Option<RequestId>,
         code: &'a str,
         reason: &'a str,
     },
@@ -77,7 +77,6 @@ pub struct NativeEncoder;
 
 impl Encoder for NativeEncoder {
     fn reply(&self, id: Option<RequestId>, reply: &Reply<'_>) -> Bytes {
-        let id = id.map(|id| id.0);
         encode(&match reply {
             Reply::Pong => Json::Pong { id },
             Reply::Error(error) => Json::Error {

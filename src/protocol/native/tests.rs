@@ -28,7 +28,7 @@ fn json(frame: &[u8]) -> serde_json::Value {
 fn commands_decode_as_documented() {
     let join =
         decode(r#"{"type":"join","id":2,"room":"lobby","since":{"epoch":"x7Qd","offset":41}}"#);
-    assert_eq!(join.id, Some(RequestId(2)));
+    assert_eq!(join.id, Some(RequestId::from(2)));
     let Ok(ClientRequest::Command(Command::Join {
         room,
         since: Some(since),
@@ -104,7 +104,7 @@ fn errors_carry_the_id_and_a_sentence() {
         (&long_key, "1 to 64 bytes"),
     ] {
         let incoming = decode(text);
-        assert_eq!(incoming.id, Some(RequestId(1)), "{text}");
+        assert_eq!(incoming.id, Some(RequestId::from(1)), "{text}");
         let error = incoming.request.unwrap_err();
         assert_eq!(error.code, Code::BadRequest, "{text}");
         assert!(error.reason.contains(part), "{text}: {}", error.reason);
@@ -116,12 +116,45 @@ fn errors_carry_the_id_and_a_sentence() {
         "{",
         r#"{"type":7}"#,
         r#"["publish",1,"a",null,null,null,1,null,null,null,null]"#,
-        r#"{"type":"ping","id":-1}"#,
-        r#"{"type":"ping","id":9007199254740992}"#,
+        r#"{"type":"ping","id":"7"}"#,
+        r#"{"type":"ping","id":1e400}"#,
+        r#"{"type":"ping","id":12345678901234567890123456}"#,
     ] {
-        assert!(decode(text).request.is_err(), "{text}");
+        let incoming = decode(text);
+        assert!(incoming.request.is_err() && incoming.id.is_none(), "{text}");
     }
     assert!(decode(&"[".repeat(200_000)).request.is_err());
+}
+
+#[test]
+fn id_is_any_number_and_repeated_as_it_was_written() {
+    for id in ["0", "-1", "1.5", "1e3", "1.0", "9007199254740993"] {
+        let frames = [
+            format!(r#"{{"type":"ping","id":{id}}}"#),
+            format!(r#"{{"type":"join","id":{id},"room":"lobby"}}"#),
+            format!(r#"{{"type":"shout","id":{id}}}"#),
+            format!(r#"{{"type":"ping","id":{id},"unknown":1}}"#),
+        ];
+        let ids = frames.map(|text| decode(&text).id.unwrap());
+        let room = RoomName::new("lobby").unwrap();
+        let error = CommandError::new(Code::BadRequest, "no");
+        for (reply, expected) in [
+            (Reply::Pong, format!(r#"{{"type":"pong","id":{id}}}"#)),
+            (
+                Reply::Left { room: &room },
+                format!(r#"{{"type":"ok","id":{id},"room":"lobby"}}"#),
+            ),
+            (
+                Reply::Error(&error),
+                format!(r#"{{"type":"error","id":{id},"code":"bad_request","reason":"no"}}"#),
+            ),
+        ] {
+            for id in ids {
+                let frame = NativeEncoder.reply(Some(id), &reply);
+                assert!(frame.ends_with(expected.as_bytes()), "{frame:?}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -137,7 +170,7 @@ fn replies_and_pushes_are_flat_with_type_first() {
         top: 43,
         recovered: Some(true),
     };
-    let frame = NativeEncoder.reply(Some(RequestId(2)), &Reply::Joined(joined));
+    let frame = NativeEncoder.reply(Some(RequestId::from(2)), &Reply::Joined(joined));
     assert!(frame[2..].starts_with(br#"{"type":"ok","id":2,"#));
     assert_eq!(
         json(&frame),
@@ -306,7 +339,10 @@ fn presence_pushes_are_flat() {
         more: true,
     };
     let room = &room;
-    let reply = NativeEncoder.reply(Some(RequestId(6)), &Reply::Members { room, page: &page });
+    let reply = NativeEncoder.reply(
+        Some(RequestId::from(6)),
+        &Reply::Members { room, page: &page },
+    );
     assert_eq!(
         json(&reply),
         serde_json::json!({"type":"ok","id":6,"room":"lobby","version":9,"count":5,"anonymous":3,
