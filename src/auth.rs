@@ -48,6 +48,8 @@ pub enum TokenError {
     UnknownKey,
     Signature,
     Claims,
+    /// A claim that has another type than it must have; with the sentence.
+    ClaimType(&'static str),
     User,
     Rooms,
     Info,
@@ -80,8 +82,9 @@ impl TokenError {
                 "the token's signature does not fit; it is forged or of another issuer"
             }
             TokenError::Claims => {
-                "the token's claims are not one JSON object with claims of the usual types"
+                "the token's claims are not one JSON object in which each claim stands once"
             }
+            TokenError::ClaimType(sentence) => sentence,
             TokenError::User => {
                 "the token's `sub` must be a user name: 1 to 64 of A-Z a-z 0-9 _ . : -"
             }
@@ -89,7 +92,10 @@ impl TokenError {
                 "the token's `rooms` must be a list of patterns, or an object with lists `join`, \
                  `publish`, `history`, `members`"
             }
-            TokenError::Info => "the token's `info` may have 512 bytes",
+            TokenError::Info => {
+                "the token's `info` may have 512 bytes, and neither half a surrogate pair nor a \
+                 number beyond a double"
+            }
             TokenError::NoExpiry => "the token needs `exp`, when it expires",
             TokenError::Expired => "the token has expired; get a new one",
             TokenError::Early => "the token is not valid yet",

@@ -7,6 +7,7 @@ pub mod epochs;
 pub mod history;
 pub mod id;
 pub mod identity;
+pub mod json_text;
 pub mod member;
 pub mod pattern;
 pub mod publication;

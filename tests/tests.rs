@@ -31,6 +31,7 @@ mod rooms;
 mod run_cluster;
 mod slow_session;
 mod smuggling;
+mod strict_json;
 mod survival;
 mod tokens;
 mod upgrades;

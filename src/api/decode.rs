@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use super::{Call, Form};
 use crate::model::id::{RoomName, UserName};
+use crate::model::json_text;
 use crate::model::publication::Sender;
-use crate::protocol::{Code, Command, CommandError, depth};
+use crate::protocol::{Code, Command, CommandError, depth, json};
 
 /// The longest description of a JSON error, in characters.
 const REASON_CHARS: usize = 200;
@@ -74,6 +75,7 @@ fn body<'a, T: Deserialize<'a>>(request: &ApiRequest<'a>) -> Result<T, CommandEr
         let reason = format!("nest arrays and objects at most {} deep", request.depth);
         return Err(bad(reason));
     }
+    json_text::check(text).map_err(|error| bad(error.to_string()))?;
     object(text)
 }
 
@@ -86,7 +88,7 @@ fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, CommandError> {
     }
     serde_json::from_str(json).map_err(|error| {
         // The error may quote a name or a text of any length.
-        let why: String = error.to_string().chars().take(REASON_CHARS).collect();
+        let why: String = json::describe(&error).chars().take(REASON_CHARS).collect();
         bad(format!("{what}: {why}"))
     })
 }

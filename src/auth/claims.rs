@@ -11,6 +11,7 @@ use super::TokenError;
 use crate::config::TokenRequest;
 use crate::model::id::UserName;
 use crate::model::identity::{Grants, Identity, LEEWAY, Times, milliseconds};
+use crate::model::json_text;
 use crate::model::member::INFO_BYTES;
 use crate::model::pattern::Pattern;
 
@@ -31,6 +32,26 @@ pub(super) struct ClaimRequirements {
 }
 
 #[derive(Deserialize)]
+struct ClaimTexts<'a> {
+    #[serde(borrow)]
+    sub: Option<&'a RawValue>,
+    #[serde(borrow)]
+    exp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    nbf: Option<&'a RawValue>,
+    #[serde(borrow)]
+    iat: Option<&'a RawValue>,
+    #[serde(borrow)]
+    aud: Option<&'a RawValue>,
+    #[serde(borrow)]
+    iss: Option<&'a RawValue>,
+    #[serde(borrow)]
+    rooms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+}
+
+/// The claims of their types.
 struct Claims<'a> {
     sub: Option<String>,
     exp: Option<f64>,
@@ -38,10 +59,45 @@ struct Claims<'a> {
     iat: Option<f64>,
     aud: Option<OneOrMany>,
     iss: Option<String>,
-    #[serde(borrow)]
     rooms: Option<&'a RawValue>,
-    #[serde(borrow)]
     info: Option<&'a RawValue>,
+}
+
+impl<'a> Claims<'a> {
+    fn parse(json: &'a RawValue) -> Result<Self, TokenError> {
+        // Of a list, serde would take the entries for the claims in order.
+        let object = Some(json.get()).filter(|json| json.starts_with('{'));
+        let texts = object.and_then(|json| serde_json::from_str(json).ok());
+        let texts: ClaimTexts<'a> = texts.ok_or(TokenError::Claims)?;
+        let exp = "the token's `exp` must be a number: seconds since 1970";
+        let nbf = "the token's `nbf` must be a number: seconds since 1970";
+        let iat = "the token's `iat` must be a number: seconds since 1970";
+        Ok(Self {
+            sub: typed(
+                texts.sub,
+                "the token's `sub` must be a string: the user's name",
+            )?,
+            exp: typed(texts.exp, exp)?,
+            nbf: typed(texts.nbf, nbf)?,
+            iat: typed(texts.iat, iat)?,
+            aud: typed(
+                texts.aud,
+                "the token's `aud` must be a string or a list of strings",
+            )?,
+            iss: typed(texts.iss, "the token's `iss` must be a string")?,
+            rooms: texts.rooms,
+            info: texts.info,
+        })
+    }
+}
+
+/// A claim of its type; `wrong` is the error for one of another type.
+fn typed<'a, T: Deserialize<'a>>(
+    claim: Option<&'a RawValue>,
+    wrong: &'static str,
+) -> Result<Option<T>, TokenError> {
+    let claim = claim.map(|json| serde_json::from_str(json.get()));
+    claim.transpose().map_err(|_| TokenError::ClaimType(wrong))
 }
 
 #[derive(Deserialize)]
@@ -68,7 +124,7 @@ pub(super) fn read(
     required: &ClaimRequirements,
     now: u64,
 ) -> Result<Identity, TokenError> {
-    let claims: Claims<'_> = serde_json::from_str(claims.get()).map_err(|_| TokenError::Claims)?;
+    let claims = Claims::parse(claims)?;
     let user = claims.sub.as_deref().map(UserName::new);
     let Some(Ok(user)) = user else {
         return Err(TokenError::User);
@@ -80,7 +136,9 @@ pub(super) fn read(
         return Err(TokenError::Issuer);
     }
     let info = match claims.info {
-        Some(info) if info.get().len() > INFO_BYTES => return Err(TokenError::Info),
+        Some(info) if info.get().len() > INFO_BYTES || json_text::check(info.get()).is_err() => {
+            return Err(TokenError::Info);
+        }
         info => info.map(|info| Arc::from(info.to_owned())),
     };
     Ok(Identity {

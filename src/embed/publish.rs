@@ -9,6 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::{Handle, bad_request, room_name};
 use crate::dispatcher::Now;
 use crate::model::id::{Position, UserName};
+use crate::model::json_text;
 use crate::model::publication::{
     EVENT_BYTES, KEY_BYTES, Payload, Publication, Publish, PublishKey, Publisher, Refused,
 };
@@ -172,6 +173,7 @@ impl Handle {
                 "the data is nested more than {most} deep"
             )));
         }
+        json_text::check(json.get()).map_err(|error| bad_request(error.to_string()))?;
         Ok(json)
     }
 

@@ -11,6 +11,22 @@ use crate::model::member::Member;
 use crate::model::publication::{Payload, Publication};
 use crate::protocol::Reply;
 
+/// Why JSON is refused, for the client, with the types by their names in JSON instead of Rust.
+pub(crate) fn describe(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let Some((got, wanted)) = text.split_once(", expected ") else {
+        return text;
+    };
+    let (kind, place) = wanted.split_at(wanted.find(" at line ").unwrap_or(wanted.len()));
+    let kind = match kind {
+        "u64" | "usize" => "a whole number from 0",
+        "a sequence" => "a list",
+        kind if kind.starts_with("struct ") => "an object",
+        kind => kind,
+    };
+    format!("{got}, expected {kind}{place}")
+}
+
 /// The fields of a reply as one JSON object.
 pub(crate) fn object(reply: &Reply<'_>) -> Bytes {
     // Writing plain structs to memory cannot fail: there is no map whose keys are not strings.

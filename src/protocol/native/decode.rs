@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::model::id::{Position, RoomName, UserName};
 use crate::model::identity::Credentials;
+use crate::model::json_text;
 use crate::model::member::{INFO_BYTES, Info, MembersQuery};
 use crate::model::publication::{
     HistoryQuery, KEY_BYTES, Publication, Publish, PublishKey, Publisher,
@@ -19,7 +20,7 @@ use crate::protocol::disconnect::Disconnect;
 use crate::protocol::request_id::ID_BYTES;
 use crate::protocol::{
     ClientRequest, Code, Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT, Protocol,
-    RequestId, depth,
+    RequestId, depth, json,
 };
 
 /// The largest and the default `limit` of a `members` command.
@@ -75,10 +76,18 @@ impl Decoder for NativeDecoder {
         let FramePayload::Text(text) = payload else {
             return Err(Disconnect::Binary);
         };
-        decoded.requests.push(if depth::is_deeper(text, depth) {
-            too_deep(text, depth)
+        let refused = if depth::is_deeper(text, depth) {
+            Some(bad(format!(
+                "nest arrays and objects at most {depth} deep, the command included"
+            )))
         } else {
-            decode(text)
+            json_text::check(text)
+                .err()
+                .map(|error| bad(error.to_string()))
+        };
+        decoded.requests.push(match refused {
+            Some(error) => refusal(text, error),
+            None => decode(text),
         });
         Ok(())
     }
@@ -88,12 +97,7 @@ impl Decoder for NativeDecoder {
 pub fn decode(text: &str) -> DecodedRequest {
     let mut fields: Fields = match object(text) {
         Ok(fields) => fields,
-        Err(error) => {
-            return DecodedRequest {
-                id: id_of(text),
-                request: Err(error),
-            };
-        }
+        Err(error) => return refusal(text, error),
     };
     let id = fields.id.and_then(RequestId::new);
     let request = if id.is_none() && fields.id.is_some() {
@@ -108,13 +112,11 @@ pub fn decode(text: &str) -> DecodedRequest {
     DecodedRequest { id, request }
 }
 
-/// The error for a frame that is nested too deeply.
-fn too_deep(text: &str, depth: usize) -> DecodedRequest {
+/// The error for a frame from which no command is read.
+fn refusal(text: &str, error: CommandError) -> DecodedRequest {
     DecodedRequest {
         id: id_of(text),
-        request: Err(bad(format!(
-            "nest arrays and objects at most {depth} deep, the command included"
-        ))),
+        request: Err(error),
     }
 }
 
@@ -140,7 +142,7 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, CommandError> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(bad(what));
     }
-    serde_json::from_str(text).map_err(|error| bad(format!("{what}: {error}")))
+    serde_json::from_str(text).map_err(|error| bad(format!("{what}: {}", json::describe(&error))))
 }
 
 impl Fields<'_> {

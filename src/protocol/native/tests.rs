@@ -127,6 +127,22 @@ fn errors_carry_the_id_and_a_sentence() {
 }
 
 #[test]
+fn wrong_types_are_described_by_their_names_in_json() {
+    for (fields, part) in [
+        (r#""limit":-1"#, "expected a whole number from 0"),
+        (r#""limit":"9""#, "expected a whole number from 0"),
+        (r#""before":1.5"#, "expected a whole number from 0"),
+        (r#""since":7"#, "expected an object"),
+        (r#""ephemeral":1"#, "expected a boolean"),
+        (r#""room":7"#, "expected a string"),
+    ] {
+        let text = format!(r#"{{"type":"join","id":1,{fields}}}"#);
+        let error = decode(&text).request.unwrap_err();
+        assert!(error.reason.contains(part), "{text}: {}", error.reason);
+    }
+}
+
+#[test]
 fn id_is_any_number_and_repeated_as_it_was_written() {
     for id in ["0", "-1", "1.5", "1e3", "1.0", "9007199254740993"] {
         let frames = [
