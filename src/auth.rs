@@ -86,7 +86,7 @@ impl TokenError {
             }
             TokenError::ClaimType(sentence) => sentence,
             TokenError::User => {
-                "the token's `sub` must be a user name: 1 to 64 of A-Z a-z 0-9 _ . : -"
+                "the token's `sub` must be a user name: 1 to 255 bytes without control characters"
             }
             TokenError::Rooms => {
                 "the token's `rooms` must be a list of patterns, or an object with lists `join`, \

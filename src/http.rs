@@ -41,7 +41,7 @@ pub struct HeadLimits {
     pub body: u64,
     /// Whether a request of this method and path may have its body in chunks; elsewhere 501. Only
     /// clients of the HTTP API send such bodies.
-    pub chunked: fn(&Method, &str) -> bool,
+    pub chunked: fn(&Method, &[String]) -> bool,
 }
 
 impl Default for HeadLimits {
@@ -100,9 +100,12 @@ pub struct RequestHead {
     /// The request target as sent: visible ASCII, origin-form.
     pub target: String,
     /// The path, percent-decoded once: UTF-8, begins with `/`, without control characters,
-    /// backslashes and dot segments. An escaped `/` was refused, so its segments are those a proxy
-    /// saw.
+    /// backslashes and dot segments. Its segments are those a proxy saw: the path is empty, and so
+    /// is no resource, if a segment contains an escaped slash or backslash.
     pub path: String,
+    /// The segments of the path, split at its slashes and then decoded; in them a name may have a
+    /// slash.
+    pub segments: Vec<String>,
     /// What follows the first `?`, as sent; its escapes are valid and none stands for a control
     /// character.
     pub query: Option<String>,

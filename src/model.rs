@@ -10,6 +10,7 @@ pub mod identity;
 pub mod json_text;
 pub mod member;
 pub mod pattern;
+pub mod percent;
 pub mod publication;
 pub mod readiness;
 pub mod retention;

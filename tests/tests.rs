@@ -20,6 +20,7 @@ mod heartbeat;
 mod http;
 mod isolation;
 mod limits;
+mod names;
 mod nodes;
 mod openapi;
 mod package;

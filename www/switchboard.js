@@ -37,10 +37,18 @@
 
 import { bytesOf, encode, excess } from './client/limits.js';
 import { Outlet, Room } from './client/room.js';
-import { PASSING, SwitchboardError, call, errorOf, newKey, stopwatch } from './client/words.js';
+import {
+  PASSING,
+  SwitchboardError,
+  call,
+  errorOf,
+  newKey,
+  personalRoom,
+  stopwatch,
+} from './client/words.js';
 
 export { Members } from './client/members.js';
-export { Room, SwitchboardError, newKey };
+export { Room, SwitchboardError, newKey, personalRoom };
 
 const CONNECT_DEADLINE = 10_000;
 const ANSWER_DEADLINE = 30_000;

@@ -22,7 +22,8 @@ impl Route {
     /// [`Code::BadRequest`](crate::protocol::Code::BadRequest) with a sentence that names the
     /// mistake, [`Code::Forbidden`](crate::protocol::Code::Forbidden) for the server's own rooms.
     pub fn read(&self, request: &ApiRequest<'_>) -> Result<Call, CommandError> {
-        (self.read)(request)
+        let parameters = segments(self.path).filter_map(parameter);
+        (self.read)(&request.with_names_of_query(parameters)?)
     }
 }
 
@@ -102,13 +103,13 @@ pub enum RouteMatch<'a> {
     NotFound,
 }
 
-/// Looks up a decoded path.
-pub fn find<'a>(method: &Method, path: &'a str) -> RouteMatch<'a> {
+/// Looks up a path by its decoded segments.
+pub fn find<'a>(method: &Method, path: &'a [String]) -> RouteMatch<'a> {
     let requested = match *method {
         Method::HEAD => &Method::GET,
         _ => method,
     };
-    if path == METRICS_PATH {
+    if segments(METRICS_PATH).eq(path) {
         return match *requested {
             Method::GET => RouteMatch::Metrics,
             _ => RouteMatch::MethodNotAllowed(allow([&Method::GET])),
@@ -133,28 +134,37 @@ pub fn find<'a>(method: &Method, path: &'a str) -> RouteMatch<'a> {
 }
 
 /// Whether a call of this method and path has a body.
-pub fn takes_body(method: &Method, path: &str) -> bool {
+pub fn takes_body(method: &Method, path: &[String]) -> bool {
     matches!(*method, Method::POST | Method::PUT)
         && matches!(find(method, path), RouteMatch::Route(..))
 }
 
 /// The values of the path parameters, if the path matches the pattern.
-fn path_values<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
+fn path_values<'a>(pattern: &str, path: &'a [String]) -> Option<Vec<&'a str>> {
     let mut values = Vec::new();
-    let mut segments = path.split('/');
-    for wanted in pattern.split('/') {
-        let segment = segments.next()?;
-        if !wanted.starts_with('{') {
+    let mut given = path.iter();
+    for wanted in segments(pattern) {
+        let segment = given.next()?;
+        if parameter(wanted).is_none() {
             if wanted != segment {
                 return None;
             }
         } else if segment.is_empty() {
             return None;
         } else {
-            values.push(segment);
+            values.push(segment.as_str());
         }
     }
-    segments.next().is_none().then_some(values)
+    given.next().is_none().then_some(values)
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').skip(1)
+}
+
+/// The name of the parameter that a segment of a pattern is, if it is one.
+fn parameter(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
 }
 
 fn allow<'a>(methods: impl IntoIterator<Item = &'a Method>) -> String {

@@ -27,12 +27,17 @@ fn api_request<'a>(
     body: &'a str,
 ) -> ApiRequest<'a> {
     ApiRequest {
-        path_values: path_values.to_vec(),
-        query,
+        path_values: path_values.iter().map(|value| (*value).into()).collect(),
+        query: query.map(Into::into),
         body: body.as_bytes(),
         depth: 64,
         unix_ms: 1_764_000_000_123,
     }
+}
+
+/// The segments of a path without escapes.
+fn segments(path: &str) -> Vec<String> {
+    path.split('/').skip(1).map(str::to_owned).collect()
 }
 
 /// Decodes a request with its route.
@@ -42,7 +47,8 @@ fn read(
     query: Option<&str>,
     body: &str,
 ) -> Result<Vec<Command>, CommandError> {
-    let RouteMatch::Route(route, path_values) = find(&method, path) else {
+    let segments = segments(path);
+    let RouteMatch::Route(route, path_values) = find(&method, &segments) else {
         panic!("{path} is no route");
     };
     let call = route.read(&api_request(&path_values, query, body))?;
@@ -120,7 +126,8 @@ fn paths_map_to_routes_methods_or_nothing() {
         (POST, "/Batch", "nothing"),
     ];
     for (method, path, wanted) in table {
-        let found = match find(&method, path) {
+        let segments = segments(path);
+        let found = match find(&method, &segments) {
             RouteMatch::Route(route, path_values) => {
                 [vec![route.path], path_values].concat().join(" ")
             }

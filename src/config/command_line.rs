@@ -121,7 +121,8 @@ fn serve() -> Command {
         .about("Run a node")
         .after_help(
             "Times are a number and a unit: 500ms, 25s, 5m, 2h, 30d, 1w. Sizes are bytes: 65536, \
-             64KiB or 64k (by 1024), 64kB (by 1000), up to GiB and GB. A flag wins over the variable, the variable over the file, the file over the \
+             64KiB or 64k (by 1024), 64kB (by 1000), up to GiB and GB. A comma in a value \
+             of a list is \\,. A flag wins over the variable, the variable over the file, the file over the \
              default. An empty variable counts as not set.",
         )
         .args([config, check_config])

@@ -94,7 +94,7 @@ pub(super) fn room_rule() -> ValueParser<Rule> {
 
 fn parse_room_rule(text: &str) -> Result<Rule, &'static str> {
     let wrong = "is not PATTERN=POLICY, with one of public, users, read-only, server and token";
-    let (pattern, policy) = text.split_once('=').ok_or(wrong)?;
+    let (pattern, policy) = text.rsplit_once('=').ok_or(wrong)?;
     let rooms = pattern_of_rule(pattern)?;
     let policy = Policy::ALL.iter().find(|(_, name)| *name == policy);
     let policy = policy.map(|(policy, _)| *policy).ok_or(wrong)?;

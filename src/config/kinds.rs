@@ -141,7 +141,7 @@ pub(super) fn retention_rule(
 ) -> ValueParser<RetentionRule> {
     let parse = move |text: &str| {
         let wrong = "is not PATTERN=COUNT/TIME, like chat.*=500/1h";
-        let (pattern, limits) = text.split_once('=').ok_or(wrong)?;
+        let (pattern, limits) = text.rsplit_once('=').ok_or(wrong)?;
         let (size_text, age_text) = limits.split_once('/').ok_or(wrong)?;
         let rooms = pattern_of_rule(pattern)?;
         let (size, age) = (size.parse(size_text)?, age.parse(age_text)?);

@@ -117,6 +117,7 @@ pub(super) struct OptionSpec {
     value_name: &'static str,
     /// Whether the flag may have no value, which means `true`.
     bare: bool,
+    begins_value: fn(&str) -> bool,
 }
 
 impl OptionSpec {
@@ -147,16 +148,29 @@ impl OptionSpec {
             help,
             value_name,
             bare: parser.bare,
+            begins_value: parser.begins_value,
         }
     }
 
-    /// The texts in the text of a variable or of the file: a list has commas.
+    /// The texts in the text of a flag, of a variable or of the file: a list has commas, and a
+    /// comma of a value, as a name may have one, is `\,`.
     pub(super) fn split(&self, text: &str) -> Vec<String> {
-        if self.many {
-            text.split(',').map(|part| part.trim().to_owned()).collect()
-        } else {
-            vec![text.to_owned()]
+        if !self.many {
+            return vec![text.to_owned()];
         }
+        let (mut texts, mut part) = (Vec::new(), String::new());
+        let mut rest = text.chars();
+        while let Some(char) = rest.next() {
+            match char {
+                '\\' if rest.as_str().starts_with(',') => part.extend(rest.next()),
+                ',' if (self.begins_value)(rest.as_str().trim_start()) => {
+                    texts.push(std::mem::take(&mut part));
+                }
+                char => part.push(char),
+            }
+        }
+        texts.push(part);
+        texts.iter().map(|part| part.trim().to_owned()).collect()
     }
 
     pub(super) fn arg(&self) -> Arg {
@@ -166,7 +180,7 @@ impl OptionSpec {
             .value_name(self.value_name)
             .help_heading(Some(self.heading).filter(|heading| *heading != NO_HEADING));
         if self.many {
-            return arg.action(ArgAction::Append).value_delimiter(',');
+            return arg.action(ArgAction::Append);
         }
         if self.bare {
             let arg = arg.num_args(0..=1).require_equals(true);

@@ -14,6 +14,8 @@ pub(super) struct ValueParser<T> {
     pub(super) range: Option<(String, String)>,
     /// Whether the flag may have no value, which means `true`.
     pub(super) bare: bool,
+    /// Whether a comma ends a value of a list if this text follows it.
+    pub(super) begins_value: fn(&str) -> bool,
 }
 
 impl<T> ValueParser<T> {
@@ -28,6 +30,7 @@ impl<T> ValueParser<T> {
             redact: str::to_owned,
             range: None,
             bare: false,
+            begins_value: |_| true,
         }
     }
 

@@ -161,7 +161,14 @@ pub(super) fn redact(text: &str) -> String {
 }
 
 pub(super) fn parser() -> ValueParser<RedisUrl> {
-    ValueParser::new(RedisUrl::from_str, RedisUrl::to_string).redacted(redact)
+    let mut parser = ValueParser::new(RedisUrl::from_str, RedisUrl::to_string).redacted(redact);
+    // A password may have commas.
+    parser.begins_value = |text| {
+        ["redis://", "rediss://"]
+            .iter()
+            .any(|it| text.starts_with(it))
+    };
+    parser
 }
 
 impl fmt::Display for RedisUrl {

@@ -13,7 +13,8 @@ use super::values::{PREFIX, Source, Values, variable};
 pub(super) fn from_flags(flags: &mut ArgMatches, options: &[OptionSpec], values: &mut Values) {
     for option in options {
         if let Some(texts) = flags.remove_many::<String>(&option.name) {
-            values.put(&option.name, texts.collect(), Source::Flag);
+            let texts = texts.flat_map(|text| option.split(&text)).collect();
+            values.put(&option.name, texts, Source::Flag);
         }
     }
 }

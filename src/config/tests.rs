@@ -131,6 +131,47 @@ fn values_are_read_in_their_units() {
 }
 
 #[test]
+fn names_in_options_may_have_equals_signs_slashes_and_commas() {
+    let flags = [
+        "--history=team/1=500/1h,a=b=10/1m,x\\,y=20/1m",
+        "--history=c,d=30/1m",
+        "--room=a=b=public",
+        "--presence-events=a=b=off,x\\,*=off",
+        "--redis=redis://:a,b@one:1,rediss://:c\\,d@two:2",
+    ];
+    let error = refused(&flags, &[], "");
+    assert!(error.contains("--history c: is not PATTERN"), "{error}");
+    let config = serve(&[flags[0], flags[2], flags[3], flags[4]]);
+    let rules: Vec<_> = config
+        .history
+        .iter()
+        .map(|rule| rule.rooms.to_string())
+        .collect();
+    assert_eq!(rules, ["team/1", "a=b", "x,y"]);
+    assert_eq!(config.room[0].rooms.to_string(), "a=b");
+    let switches: Vec<_> = config
+        .presence_events
+        .iter()
+        .map(|it| it.rooms.to_string())
+        .collect();
+    assert_eq!(switches, ["a=b", "x,*"]);
+    let passwords: Vec<_> = config
+        .redis
+        .iter()
+        .map(|url| url.password().unwrap())
+        .collect();
+    assert_eq!(passwords, ["a,b", "c,d"]);
+    let variables = [
+        ("SWITCHBOARD_REDIS", "redis://:a,b@one:1, redis://two:2"),
+        ("SWITCHBOARD_HISTORY", "x\\,y=20/1m, z=1/1m"),
+    ];
+    let Ok(Invocation::Serve(config)) = read(&[], &variables, "") else {
+        panic!("the variables are good")
+    };
+    assert_eq!((config.redis.len(), config.history.len()), (2, 2));
+}
+
+#[test]
 fn days_and_decimal_sizes_are_accepted_wherever_times_and_sizes_are() {
     let config = serve(&[
         "--history=@*=1000/30d",

@@ -60,7 +60,7 @@ impl Dispatcher {
         let key = self.rooms.find_or_add(name, RoomState::default);
         let joined = self.rooms.join(key, session, member.clone());
         if joined == Joined::First {
-            self.personal += usize::from(name.owner().is_some());
+            self.personal += usize::from(name.is_personal());
             self.turn
                 .requests
                 .push(Request::Log(LogRequest::Follow(name.clone())));
@@ -160,7 +160,7 @@ impl Dispatcher {
         if left == Left::Last
             && let Some(room) = self.rooms.remove(key)
         {
-            self.personal -= usize::from(room.name.owner().is_some());
+            self.personal -= usize::from(room.name.is_personal());
             self.turn.recent_used -= room.state.recent.weight();
             self.turn.ahead_used -= room.state.follower.sequencer.ahead_weight();
             self.forget_list(room.state.presence);

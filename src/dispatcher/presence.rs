@@ -12,7 +12,7 @@ use crate::dispatcher::delivery::room::RoomPresence;
 use crate::dispatcher::membership::cursor::Present;
 use crate::dispatcher::rooms::RoomKey;
 use crate::model::cluster_query::Connection;
-use crate::model::id::{RoomName, SessionId, UserName};
+use crate::model::id::{RoomName, SessionId};
 use crate::model::identity::{Action, Identity};
 use crate::model::member::MemberIdentity;
 use crate::presence::fit;
@@ -36,7 +36,7 @@ impl Dispatcher {
             };
             if former.as_ref() == Some(user) {
                 self.local_presence.update_info(&name, user, info);
-                updated_room = name.owner().is_some().then_some(name).or(updated_room);
+                updated_room = name.is_personal().then_some(name).or(updated_room);
             } else {
                 self.local_presence
                     .leave_without_grace(&name, former.as_ref());
@@ -130,7 +130,7 @@ impl Dispatcher {
     /// Publishes a connection when its session has joined its user's personal room, shows another
     /// `info` there, or has left it. In other rooms it does nothing.
     pub(super) fn publish_connection(&mut self, session: SessionId, room: &RoomName, live: bool) {
-        let Some(user) = room.owner().and_then(|name| UserName::new(name).ok()) else {
+        let Some(user) = room.owner() else {
             return;
         };
         let client = self.sessions.get(&session);

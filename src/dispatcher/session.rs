@@ -34,11 +34,8 @@ pub(super) struct Session {
 impl Session {
     /// Whether the room is the personal room of its user.
     pub(super) fn is_personal_room(&self, room: &RoomName) -> bool {
-        let user = self
-            .identity
-            .as_ref()
-            .map(|identity| identity.user.as_str());
-        user.is_some() && room.owner() == user
+        let identity = self.identity.as_ref();
+        identity.is_some_and(|identity| room.is_of(&identity.user))
     }
 }
 

@@ -58,7 +58,7 @@ impl Handle {
 /// A room that a user can be added to or removed from.
 fn chosen_room(name: &str) -> Result<RoomName, CommandError> {
     let room = room_name(name)?;
-    if room.owner().is_some() {
+    if room.is_personal() {
         let reason = "a user is in its own personal room always, and in no other's";
         return Err(CommandError::new(Code::Forbidden, reason));
     }

@@ -42,7 +42,7 @@ impl PublishOptions {
         self
     }
 
-    /// The user that members see as the author: 1 to 64 of `A-Z a-z 0-9 _ . : -`. Without one the
+    /// The user that members see as the author, 1 to 255 bytes. Without one the
     /// message has no author.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {

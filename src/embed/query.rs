@@ -4,7 +4,7 @@ use super::{Handle, bad_request, room_name};
 use crate::model::cluster_query::{
     ClusterQuery, ConnectionPage, PAGE_LIMIT, QueryResult, RoomCount, RoomKind, RoomPage,
 };
-use crate::model::id::{Position, UserName};
+use crate::model::id::{Position, RoomPrefix, UserName};
 use crate::model::member::{MemberPage, MembersQuery};
 use crate::model::publication::{HistoryQuery, Refused, Sender};
 use crate::model::room_event::Delivery;
@@ -92,9 +92,9 @@ impl Handle {
         after: Option<&str>,
         limit: usize,
     ) -> Result<RoomPage, CommandError> {
-        let prefix = prefix.map(room_name).transpose()?;
+        let prefix = prefix.map(RoomPrefix::new).transpose()?;
         let query = ClusterQuery::Rooms {
-            kind: prefix.as_ref().map_or(RoomKind::Chosen, RoomKind::of),
+            kind: RoomKind::beginning_with(prefix.as_ref().map_or("", RoomPrefix::as_str)),
             prefix,
             after: after.map(room_name).transpose()?,
             limit: limited(limit, PAGE_LIMIT)?,

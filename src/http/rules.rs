@@ -32,14 +32,15 @@ pub(super) fn parse_whole(head: &[u8], limits: &HeadLimits) -> Result<RequestHea
     let method = supported_method(raw.method.unwrap_or_default().as_bytes());
     let method = method.ok_or_else(Refusal::unknown_method)?;
     let target = raw.path.unwrap_or_default();
-    let (path, query) = target::split(target)?;
-    let version = version(raw.version, &method, &path, coded(raw.headers))?;
+    let parts = target::split(target)?;
+    let version = version(raw.version, &method, &parts.path, coded(raw.headers))?;
     let mut request = RequestHead {
         method,
         version,
         target: target.to_owned(),
-        path,
-        query,
+        path: parts.path,
+        segments: parts.segments,
+        query: parts.query,
         host: String::new(),
         body: BodyFraming::Length(0),
         keep_alive: false,
@@ -162,7 +163,7 @@ fn takes_body(method: &Method) -> bool {
 /// every client spells it, in one field: in a list, a second field or another case, a proxy in
 /// between may not recognize it.
 fn chunked(request: &RequestHead, limits: &HeadLimits) -> Result<BodyFraming, Refusal> {
-    if !takes_body(&request.method) || !(limits.chunked)(&request.method, &request.path) {
+    if !takes_body(&request.method) || !(limits.chunked)(&request.method, &request.segments) {
         return Err(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
             "Transfer codings are not supported here: send a Content-Length.",

@@ -5,12 +5,25 @@ use std::net::Ipv6Addr;
 
 use super::Refusal;
 
-/// Splits an origin-form target into the decoded path and the query as sent.
+/// The parts of an origin-form target.
+pub(super) struct Target {
+    /// What stands between the slashes of the path, each part decoded.
+    pub(super) segments: Vec<String>,
+    /// The decoded path; empty if a segment contains a slash or a backslash.
+    pub(super) path: String,
+    /// The query as sent.
+    pub(super) query: Option<String>,
+}
+
+/// The segments behind which the HTTP API has a name, which may have slashes.
+const BEFORE_NAMES: [&str; 2] = ["rooms", "users"];
+
+/// Splits the path at its slashes and then decodes each part once, as RFC 3986 section 2.4 demands.
 ///
 /// # Errors
-/// 400 for fragments, backslashes, wrong escapes, escaped control characters or slashes, and dot
-/// segments.
-pub(super) fn split(target: &str) -> Result<(String, Option<String>), Refusal> {
+/// 400 for fragments, backslashes, wrong escapes, escaped control characters, escaped slashes that
+/// are not in a name, and dot segments.
+pub(super) fn split(target: &str) -> Result<Target, Refusal> {
     if target.contains(['#', '\\']) || !target.is_ascii() {
         return Err(Refusal::bad_request(
             "The request target must not hold a fragment or a backslash.",
@@ -21,25 +34,49 @@ pub(super) fn split(target: &str) -> Result<(String, Option<String>), Refusal> {
         None => (target, None),
     };
     let query_is_clean = query.is_none_or(|query| decode(query).is_some());
-    let path = decode(raw).and_then(|path| String::from_utf8(path).ok());
-    let Some(path) = path.filter(|_| query_is_clean) else {
+    let text = |segment| decode(segment).and_then(|bytes| String::from_utf8(bytes).ok());
+    let segments = raw.strip_prefix('/').unwrap_or(raw).split('/').map(text);
+    let segments: Option<Vec<String>> = segments.collect();
+    let Some(segments) = segments.filter(|_| query_is_clean) else {
         return Err(Refusal::bad_request(
             "Escape bytes of the request target as %XX, UTF-8 in the path, and no control \
              characters.",
         ));
     };
-    let slashes = |text: &str| text.matches('/').count();
-    if path.contains('\\') || slashes(&path) != slashes(raw) {
-        return Err(Refusal::bad_request(
-            "The path must not hold an escaped slash or backslash.",
-        ));
-    }
-    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+    if segments
+        .iter()
+        .any(|segment| matches!(&**segment, "." | ".."))
+    {
         return Err(Refusal::bad_request(
             "The path must not hold the segments . and .. : resolve them first.",
         ));
     }
-    Ok((path, query.map(str::to_owned)))
+    let has_slash = |segment: &String| segment.contains(['/', '\\']);
+    let slash_is_allowed = |index: usize| {
+        index
+            .checked_sub(1)
+            .is_some_and(|above| BEFORE_NAMES.contains(&&*segments[above]))
+    };
+    let mut path = format!("/{}", segments.join("/"));
+    for (index, _) in segments
+        .iter()
+        .enumerate()
+        .filter(|(_, segment)| has_slash(segment))
+    {
+        if !slash_is_allowed(index) {
+            return Err(Refusal::bad_request(
+                "The path must not hold an escaped slash or backslash, except in the name of a \
+                 room or user of the HTTP API.",
+            ));
+        }
+        path.clear();
+    }
+    let query = query.map(str::to_owned);
+    Ok(Target {
+        segments,
+        path,
+        query,
+    })
 }
 
 /// `pct-encoded = "%" HEXDIG HEXDIG`, decoded once. `None` for a wrong escape or a control

@@ -21,7 +21,7 @@ fn limits() -> HeadLimits {
                 "/batch",
                 "/messages",
             ];
-            calls.contains(&path)
+            calls.contains(&&*format!("/{}", path.join("/")))
         },
         ..HeadLimits::default()
     }

@@ -2,7 +2,7 @@
 //! occupied rooms, and the connections of a user. The API, the client protocols and the brokers
 //! share these types.
 
-use crate::model::id::{Position, RoomName, UserName};
+use crate::model::id::{Position, RoomName, RoomPrefix, UserName};
 use crate::model::member::Info;
 use crate::model::publication::Sender;
 
@@ -10,7 +10,8 @@ use crate::model::publication::Sender;
 pub(crate) const PAGE_LIMIT: usize = 1000;
 pub(crate) const PAGE_DEFAULT: usize = 100;
 
-/// A query. Pages are in the order of names (bytes), after `after`, which itself may be gone.
+/// A query. Pages are in the order of names (bytes, users encoded), after `after`, which itself may
+/// be gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterQuery {
     /// The counts of a room, and its position.
@@ -19,7 +20,7 @@ pub enum ClusterQuery {
     Rooms {
         kind: RoomKind,
         /// The beginning of their names.
-        prefix: Option<RoomName>,
+        prefix: Option<RoomPrefix>,
         after: Option<RoomName>,
         limit: usize,
     },
@@ -44,10 +45,15 @@ pub enum RoomKind {
 
 impl RoomKind {
     pub fn of(room: &RoomName) -> Self {
-        match (room.is_the_servers(), room.owner()) {
-            (true, _) => RoomKind::Server,
-            (false, Some(_)) => RoomKind::Personal,
-            (false, None) => RoomKind::Chosen,
+        Self::beginning_with(room.as_str())
+    }
+
+    /// The rooms whose names begin with this text.
+    pub fn beginning_with(text: &str) -> Self {
+        match text.as_bytes().first() {
+            Some(b'$') => RoomKind::Server,
+            Some(b'@') => RoomKind::Personal,
+            _ => RoomKind::Chosen,
         }
     }
 }

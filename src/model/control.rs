@@ -14,6 +14,7 @@
 //! publication is the last time of issue that it covers, which is all that nodes of version 0.1
 //! read; their publications have neither `moment` nor `issued_before`, and the time is the moment.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -100,22 +101,28 @@ pub enum ControlAction {
 #[serde(tag = "do", rename_all = "lowercase")]
 enum Wire<'a> {
     Disconnect {
-        user: &'a str,
+        #[serde(borrow)]
+        user: Cow<'a, str>,
     },
     Revoke {
-        user: &'a str,
+        #[serde(borrow)]
+        user: Cow<'a, str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         moment: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         issued_before: Option<u64>,
     },
     Join {
-        user: &'a str,
-        room: &'a str,
+        #[serde(borrow)]
+        user: Cow<'a, str>,
+        #[serde(borrow)]
+        room: Cow<'a, str>,
     },
     Leave {
-        user: &'a str,
-        room: &'a str,
+        #[serde(borrow)]
+        user: Cow<'a, str>,
+        #[serde(borrow)]
+        room: Cow<'a, str>,
     },
 }
 
@@ -139,7 +146,7 @@ impl ControlCommand {
     /// The publication of this command at a moment, in milliseconds since 1970. A revocation has
     /// its own time.
     pub fn to_publication(&self, moment: u64) -> Publication {
-        let user = self.user.as_str();
+        let user = Cow::Borrowed(self.user.as_str());
         let mut time = moment;
         let wire = match &self.action {
             ControlAction::Disconnect => Wire::Disconnect { user },
@@ -154,11 +161,11 @@ impl ControlCommand {
             }
             ControlAction::Join(room) => Wire::Join {
                 user,
-                room: room.as_str(),
+                room: room.as_str().into(),
             },
             ControlAction::Leave(room) => Wire::Leave {
                 user,
-                room: room.as_str(),
+                room: room.as_str().into(),
             },
         };
         Publication {
@@ -176,7 +183,6 @@ impl ControlCommand {
     /// Reads a publication of one of the logs. `None`: it is not a command that this node supports,
     /// or not one for that log.
     pub fn read(log: ControlLog, publication: &Publication) -> Option<Self> {
-        // Names have no character that JSON escapes, so the text holds them as they are.
         let wire: Wire<'_> = serde_json::from_str(publication.data.json()?).ok()?;
         let (user, action) = match wire {
             Wire::Disconnect { user } => (user, ControlAction::Disconnect),
@@ -191,10 +197,10 @@ impl ControlCommand {
                 };
                 (user, ControlAction::Revoke(cutoff))
             }
-            Wire::Join { user, room } => (user, ControlAction::Join(ordinary(room)?)),
-            Wire::Leave { user, room } => (user, ControlAction::Leave(ordinary(room)?)),
+            Wire::Join { user, room } => (user, ControlAction::Join(ordinary(&room)?)),
+            Wire::Leave { user, room } => (user, ControlAction::Leave(ordinary(&room)?)),
         };
-        let user = UserName::new(user).ok()?;
+        let user = UserName::new(&user).ok()?;
         Some(Self { user, action }).filter(|command| command.log() == log)
     }
 }
@@ -286,7 +292,7 @@ mod tests {
             "[]",
             r#"{"do":"revoke"}"#,
             r#"{"do":"dance","user":"ada"}"#,
-            r#"{"do":"disconnect","user":"@ada"}"#,
+            r#"{"do":"disconnect","user":"a\u202e"}"#,
             r#"{"do":"join","user":"ada"}"#,
             r#"{"do":"join","user":"ada","room":"@bob"}"#,
             r#"{"do":"leave","user":"ada","room":"$nodes"}"#,

@@ -1,9 +1,12 @@
 //! Patterns of room names: plain text in which `*` matches any number of characters, also none. No
-//! other character is special.
+//! other character is special. A pattern of personal rooms begins with `@`; behind it the
+//! characters of a user's name may stand as they are (`@auth0|*`) or escaped as in the name of the
+//! room (`@auth0%7C*`).
 
 use std::fmt;
 
-use crate::model::id::RoomName;
+use crate::model::id::{PERSONAL_ROOM_BYTES, ROOM_NAME_BYTES, RoomName, UserName, is_room_byte};
+use crate::model::percent;
 
 /// See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,9 +15,16 @@ pub struct Pattern(String);
 impl Pattern {
     /// A pattern of the characters that room names have, and `*`. `None` for any other text.
     pub fn new(text: &str) -> Option<Self> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@$-*".contains(&byte);
-        let sound = (1..=crate::model::id::ROOM_NAME_BYTES).contains(&text.len())
-            && text.bytes().all(allowed);
+        if let Some(owner) = text.strip_prefix('@') {
+            let parts = owner.split('*').map(percent::normalize);
+            let parts: Vec<String> = parts.collect::<Option<_>>()?;
+            let pattern = format!("@{}", parts.join("*"));
+            let sound =
+                pattern.len() <= PERSONAL_ROOM_BYTES && parts.iter().all(|part| is_of_a_name(part));
+            return sound.then_some(Self(pattern));
+        }
+        let allowed = |byte| is_room_byte(byte) || byte == b'*';
+        let sound = (1..=ROOM_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed);
         sound.then(|| Self(text.into()))
     }
 
@@ -45,6 +55,11 @@ impl Pattern {
         }
         rest.ends_with(last)
     }
+}
+
+/// Whether an encoded part of a pattern can be a part of a user's name.
+fn is_of_a_name(part: &str) -> bool {
+    part.is_empty() || UserName::decode(part).is_some()
 }
 
 impl fmt::Display for Pattern {
@@ -131,8 +146,31 @@ mod tests {
 
     #[test]
     fn text_that_no_room_name_could_have_is_no_pattern() {
-        for text in ["", "a b", "a{b}", "ä", "[a]", "a?"] {
+        for text in [
+            "",
+            "a b",
+            "a{b}",
+            "ä",
+            "a\"",
+            "a\\",
+            "@a\0*",
+            "@%FF*",
+            "@*\u{202e}",
+        ] {
             assert_eq!(Pattern::new(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn pattern_of_personal_rooms_takes_users_as_they_are_or_escaped() {
+        let room = UserName::new("auth0|5f7c").unwrap().room();
+        for text in ["@auth0|*", "@auth0%7C*", "@auth0%7c5f7c", "@*|5*", "@*"] {
+            assert!(Pattern::new(text).unwrap().fits_room(&room), "{text}");
+        }
+        assert_eq!(Pattern::new("@ö*").unwrap().to_string(), "@%C3%B6*");
+        for text in ["team/*", "a=*", "user#?"] {
+            let room = RoomName::new(&text.replace('*', "1")).unwrap();
+            assert!(Pattern::new(text).unwrap().fits_room(&room), "{text}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Publications, reads of a room's log, and the reasons of refusals: the types that the dispatcher,
 //! the client protocols and the brokers share.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,12 +178,12 @@ pub enum Publisher {
 }
 
 impl Publisher {
-    /// Distinct for each: a user's name is neither empty nor has it a `$`.
-    pub fn as_str(&self) -> &str {
+    /// Distinct for each: a user's encoded name is neither empty nor has it a `$`.
+    pub fn encoded(&self) -> Cow<'_, str> {
         match self {
-            Publisher::User(user) => user.as_str(),
-            Publisher::Anonymous => "",
-            Publisher::Backend => "$",
+            Publisher::User(user) => user.encoded(),
+            Publisher::Anonymous => Cow::Borrowed(""),
+            Publisher::Backend => Cow::Borrowed("$"),
         }
     }
 }

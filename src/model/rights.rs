@@ -109,12 +109,12 @@ impl Rights {
             return Err(Denied::Nodes);
         }
         let policy = self.policy(room);
-        match (room.owner(), action) {
+        match (room.is_personal(), action) {
             // The author of a direct message must be known, even in open mode.
-            (Some(_), Action::Publish) if who.is_none() => return Err(Denied::SignIn),
-            (Some(_), Action::Publish) | (None, _) => {}
-            (Some(owner), _) if who.is_some_and(|who| who.user.as_str() == owner) => return Ok(()),
-            (Some(_), _) => return Err(Denied::Personal),
+            (true, Action::Publish) if who.is_none() => return Err(Denied::SignIn),
+            (true, Action::Publish) | (false, _) => {}
+            (true, _) if who.is_some_and(|who| room.is_of(&who.user)) => return Ok(()),
+            (true, _) => return Err(Denied::Personal),
         }
         if action == Action::Publish && (room.is_the_servers() || policy == Policy::Server) {
             return Err(Denied::Server);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::model::id::RoomName;
 use crate::model::pattern::Pattern;
 
-/// The most events in one request. With the longest names they take less than 32 KiB.
+/// The most events in one request. With the longest names they take less than 64 KiB.
 pub const BATCH: usize = 100;
 
 /// The most events that are kept for a receiver that does not answer; of more, the oldest are

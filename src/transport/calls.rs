@@ -23,7 +23,7 @@ pub(super) fn find<'a>(
 ) -> RouteMatch<'a> {
     match listener_kind {
         ListenerKind::Public if node.api_separate => RouteMatch::NotFound,
-        _ => api::find(&request.method, &request.path),
+        _ => api::find(&request.method, &request.segments),
     }
 }
 
@@ -42,7 +42,7 @@ pub(super) fn admit(
         (RouteMatch::NotFound, _) | (RouteMatch::Metrics, ListenerKind::Backends) => Ok(()),
         _ => {
             let key = node.gate.admit(request)?;
-            log::debug!(key = key, path = request.path.as_str(); "called");
+            log::debug!(key = key, path = path_as_sent(request); "called");
             match found {
                 RouteMatch::Route(..) => api::check_type(request),
                 _ => Ok(()),
@@ -54,6 +54,11 @@ pub(super) fn admit(
 /// Whether the answer depends on the body.
 pub(super) fn reads_body(found: &RouteMatch<'_>) -> bool {
     matches!(found, RouteMatch::Route(..))
+}
+
+/// The path without the query, in ASCII: decoded, it may turn the direction of a line.
+fn path_as_sent(request: &RequestHead) -> &str {
+    request.target.split('?').next().unwrap_or_default()
 }
 
 /// A guard to hold until the response to a call is written: a drain waits for the last one.
@@ -82,8 +87,8 @@ pub(super) async fn answer(
         RouteMatch::NotFound => return None,
     };
     let api_request = ApiRequest {
-        path_values,
-        query: request.query.as_deref(),
+        path_values: path_values.into_iter().map(Into::into).collect(),
+        query: request.query.as_deref().map(Into::into),
         body,
         depth: node.limits.depth,
         unix_ms: Now::read().unix_ms,

@@ -241,6 +241,11 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
 
     /// The response to a request that is neither a call nor a WebSocket.
     fn page(&self, request: &RequestHead) -> Response {
+        if request.path.is_empty() {
+            let reason = "The path must not hold an escaped slash or backslash, except in the name \
+                          of a room or user of the HTTP API.";
+            return Response::error(StatusCode::BAD_REQUEST, reason);
+        }
         let is_check = [LIVE_PATH, READY_PATH].contains(&request.path.as_str());
         if self.listener_kind == ListenerKind::Backends && !is_check {
             let reason = "Nothing is here: this is the listener of the HTTP API.";

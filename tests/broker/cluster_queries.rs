@@ -9,7 +9,7 @@ use switchboard::broker::{
 use switchboard::model::cluster_query::{
     ClusterQuery, Connection, ConnectionPage, QueryResult, RoomCount, RoomKind, RoomPage,
 };
-use switchboard::model::id::{Incarnation, Position, SessionId};
+use switchboard::model::id::{Incarnation, Position, RoomPrefix, SessionId};
 use switchboard::model::publication::Sender;
 
 use super::node::{BrokerNode, SHORT_LEASE, World, name};
@@ -54,10 +54,9 @@ impl BrokerNode {
     }
 
     fn try_page(&mut self, prefix: &str, after: &str, limit: usize) -> Result<RoomPage, Refused> {
-        let prefix = (!prefix.is_empty()).then(|| name(prefix));
         let query = ClusterQuery::Rooms {
-            kind: prefix.as_ref().map_or(RoomKind::Chosen, RoomKind::of),
-            prefix,
+            kind: RoomKind::beginning_with(prefix),
+            prefix: (!prefix.is_empty()).then(|| RoomPrefix::new(prefix).expect("a prefix")),
             after: (!after.is_empty()).then(|| name(after)),
             limit,
         };

@@ -23,12 +23,13 @@ pub fn any_call(input: &[u8]) {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    let RouteMatch::Route(route, path_values) = api::find(&method, path) else {
+    let segments: Vec<String> = path.split('/').skip(1).map(str::to_owned).collect();
+    let RouteMatch::Route(route, path_values) = api::find(&method, &segments) else {
         return;
     };
     let request = ApiRequest {
-        path_values,
-        query,
+        path_values: path_values.into_iter().map(Into::into).collect(),
+        query: query.map(Into::into),
         body,
         depth: 64,
         unix_ms: 1,

@@ -33,9 +33,7 @@ fn written(id: Option<RequestId>, request: &ClientRequest) -> String {
     let mut add = |name: &str, value: Value| {
         fields.insert(name.into(), value);
     };
-    if let Some(RequestId(id)) = id {
-        add("id", json!(id));
-    }
+    let id = id.map(|id| ("id", serde_json::to_string(&id).expect("a number")));
     let mut data = None;
     let command = match request {
         ClientRequest::Auth(credentials) => {
@@ -47,7 +45,7 @@ fn written(id: Option<RequestId>, request: &ClientRequest) -> String {
                 }
                 Credentials::Token(token) => add("token", json!(token.expose())),
             }
-            return Value::Object(fields).to_string();
+            return with_texts(Value::Object(fields), [id, None]);
         }
         ClientRequest::Command(command) => command,
     };
@@ -96,10 +94,17 @@ fn written(id: Option<RequestId>, request: &ClientRequest) -> String {
         Command::Ping => add("type", json!("ping")),
         Command::ClusterQuery(_) | Command::Control(_) => unreachable!("no client can send it"),
     }
-    let text = Value::Object(fields).to_string();
-    match data {
-        // It stays the text it was: as a value it would lose digits.
-        Some(data) => format!("{},\"data\":{data}}}", text.trim_end_matches('}')),
-        None => text,
+    // Data and `id` stay the texts they were: as values they would lose digits.
+    let data = data.map(|data| ("data", data.to_owned()));
+    with_texts(Value::Object(fields), [data, id])
+}
+
+/// An object, which is not empty, with further fields.
+fn with_texts(object: Value, fields: [Option<(&str, String)>; 2]) -> String {
+    let mut text = object.to_string();
+    text.pop();
+    for (name, value) in fields.into_iter().flatten() {
+        text += &format!(",\"{name}\":{value}");
     }
+    text + "}"
 }

@@ -189,7 +189,7 @@ impl Harness {
 }
 
 pub fn command_of(session: u64, command: Command) -> Event {
-    let (session, id) = (SessionId(session), Some(RequestId(1)));
+    let (session, id) = (SessionId(session), Some(RequestId::from(1)));
     Event::Command {
         reply_to: ReplyTo::Session { session, id },
         command,

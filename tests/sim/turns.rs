@@ -50,7 +50,10 @@ impl World {
             } => {
                 if let Some(session) = session_of(node, client, conn) {
                     node.sessions[&session].outbox.note_received();
-                    let (session, id) = (SessionId(session), Some(RequestId(id)));
+                    let (session, id) = (
+                        SessionId(session),
+                        Some(RequestId::from(u32::try_from(id).expect("few commands"))),
+                    );
                     node.inbox.push_back(Event::Command {
                         reply_to: ReplyTo::Session { session, id },
                         command,
@@ -67,7 +70,7 @@ impl World {
                     node.sessions[&session].outbox.note_received();
                     node.inbox.push_back(Event::Identified {
                         session: SessionId(session),
-                        id: Some(RequestId(id)),
+                        id: Some(RequestId::from(u32::try_from(id).expect("few commands"))),
                         identity: Arc::new(Identity::unverified(user, None)),
                     });
                 }

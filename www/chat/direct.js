@@ -9,6 +9,7 @@
 
 import { Conversation } from './conversation.js';
 import { app } from './app.js';
+import { personalRoom } from '../switchboard.js';
 import { $, isUser, monogram, storage } from './view.js';
 
 const PAGE = 100;
@@ -53,13 +54,13 @@ class DirectConversation extends Conversation {
   async deliver(data) {
     const { mailbox, name } = this;
     if (!mailbox.user) throw new Error('enter a name first: a direct message needs a sender.');
-    await mailbox.board.publish(`@${name}`, data, { key: data.id });
+    await mailbox.board.publish(personalRoom(name), data, { key: data.id });
     mailbox.copy({ ...data, to: name }, this);
   }
 
   sendTyping(typing) {
     if (this.isMuted || !this.mailbox.user) return;
-    const sent = this.mailbox.board.publish(`@${this.name}`, { typing }, { ephemeral: true });
+    const sent = this.mailbox.board.publish(personalRoom(this.name), { typing }, { ephemeral: true });
     sent.catch(({ code }) => {
       if (code === 'forbidden') this.isMuted = true;
     });

@@ -9,14 +9,25 @@ export const phone = matchMedia('(max-width: 719px)');
 export const narrow = matchMedia('(max-width: 1079px)');
 export const touch = matchMedia('(pointer: coarse)');
 
-const NAME = /^[A-Za-z0-9_.:-][A-Za-z0-9_.:@-]*$/;
-const USER = /^[A-Za-z0-9_.:-]{1,64}$/;
-const LETTERS = 'letters and digits without accents, and _ . : - between them';
+/** Printable ASCII without blanks and { } * " \; it begins with neither @ nor $. */
+const ROOM = /^(?!\.{1,2}$)[!#%-)+-?A-[\]-z|~][!#-)+-[\]-z|~]{0,254}$/;
+/** No control characters, also those that turn the direction of text. */
+const USER = /^[^\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+$/u;
+const RULES = {
+  room: 'letters without accents, digits and signs but { } * " \\, no blanks',
+  user: 'any letters, digits and signs',
+};
+/** The longest name, in bytes of UTF-8. */
+const NAME_BYTES = 255;
 /** Colours of monograms; chat.css has as many. */
 const HUES = 8;
 
-export const isRoom = (name) => typeof name === 'string' && NAME.test(name) && name.length <= 128;
-export const isUser = (name) => typeof name === 'string' && USER.test(name);
+export const isRoom = (name) => typeof name === 'string' && ROOM.test(name);
+export const isUser = (name) =>
+  typeof name === 'string' &&
+  USER.test(name) &&
+  name.isWellFormed?.() !== false &&
+  new TextEncoder().encode(name).length <= NAME_BYTES;
 
 export function make(tag, className, text) {
   const element = document.createElement(tag);
@@ -58,9 +69,10 @@ export function setText(element, text) {
 /** Returns the name in a field, or null after showing the error under it. */
 export function checked(field, what) {
   const value = field.value.trim().replace(/^#/, '');
-  const [isRight, most] = what === 'room' ? [isRoom, 128] : [isUser, 64];
+  const isRight = what === 'room' ? isRoom : isUser;
   const wrong = value !== '' && !isRight(value);
-  showFieldError(field, wrong ? `A ${what} has up to ${most} characters: ${LETTERS}.` : '');
+  const rules = what === 'room' ? RULES.room : RULES.user;
+  showFieldError(field, wrong ? `A ${what} has up to ${NAME_BYTES} bytes: ${rules}.` : '');
   return wrong ? null : value;
 }
 

@@ -33,8 +33,11 @@ export function excess(limits, frame, text) {
   for (const field of FIELDS) {
     const value = frame[field];
     if (value == null || !limits[field]) continue;
-    const size = bytesOver(typeof value === 'string' ? value : JSON.stringify(value), limits[field]);
-    if (size) return tooLarge(`the ${field}`, size, limits[field]);
+    // A personal room is `@` and the user's name, of which each byte may be `%XX`.
+    const isPersonal = field === 'room' && value.startsWith('@') && limits.user;
+    const most = isPersonal ? 1 + 3 * limits.user : limits[field];
+    const size = bytesOver(typeof value === 'string' ? value : JSON.stringify(value), most);
+    if (size) return tooLarge(`the ${field}`, size, most);
   }
   const size = limits.message ? bytesOver(text, limits.message) : 0;
   return size ? tooLarge('the message', size, limits.message) : null;

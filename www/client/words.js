@@ -86,6 +86,16 @@ export function stopwatch(steady = () => performance.now(), wall = () => Date.no
   };
 }
 
+/**
+ * The name of a user's personal room: every byte but `A-Z a-z 0-9 _ . : -` is `%XX`.
+ * @example await board.publish(personalRoom('ada@example.com'), { text: 'psst' });
+ */
+export function personalRoom(user) {
+  const escape = (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`;
+  const encoded = encodeURIComponent(user).replace(/[!'()*~]/g, escape);
+  return `@${encoded.replaceAll('%3A', ':')}`;
+}
+
 /** A new idempotency key. `randomUUID` is missing on pages that are served without TLS. */
 export function newKey() {
   const { crypto } = globalThis;

@@ -63,7 +63,7 @@ pub(crate) fn publish_with_key(request: &ApiRequest<'_>) -> Result<Call, Command
     if fields.ephemeral.is_some() {
         return Err(bad("what has a key is kept; leave `ephemeral` out"));
     }
-    fields.key = request.path_values.get(1).map(|key| Cow::Borrowed(*key));
+    fields.key = Some(Cow::Borrowed(request.path_value(1)));
     let room = request.room()?;
     one(fields.template(request)?.in_room(room))
 }

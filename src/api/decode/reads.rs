@@ -1,9 +1,9 @@
 //! Reads: messages, members, counts, rooms, a user's connections.
 
-use super::{ApiRequest, bad, no_query, one, parameters, room, session};
+use super::{ApiRequest, bad, no_query, one, parameters, servers, session};
 use crate::api::Call;
 use crate::model::cluster_query::{ClusterQuery, PAGE_DEFAULT, PAGE_LIMIT, RoomKind};
-use crate::model::id::{RoomName, UserName};
+use crate::model::id::{RoomName, RoomPrefix, UserName};
 use crate::model::member::MembersQuery;
 use crate::model::publication::{HistoryQuery, MAX_OFFSET};
 use crate::protocol::{Command, CommandError, HISTORY_DEFAULT, HISTORY_LIMIT};
@@ -43,9 +43,13 @@ pub(crate) fn count(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
 pub(crate) fn rooms(request: &ApiRequest<'_>) -> Result<Call, CommandError> {
     let what = "the parameters are `prefix`, `after` and `limit`";
     let [prefix, after, limit] = parameters(request, ["prefix", "after", "limit"], what)?;
-    let prefix = prefix.as_deref().map(room).transpose()?;
+    let prefix = prefix.as_deref().map(RoomPrefix::new).transpose()?;
+    let kind = RoomKind::beginning_with(prefix.as_ref().map_or("", RoomPrefix::as_str));
+    if kind == RoomKind::Server {
+        return Err(servers());
+    }
     query(ClusterQuery::Rooms {
-        kind: prefix.as_ref().map_or(RoomKind::Chosen, RoomKind::of),
+        kind,
         prefix,
         after: after.as_deref().map(RoomName::new).transpose()?,
         limit: limited(limit.as_deref(), PAGE_DEFAULT, PAGE_LIMIT)?,
@@ -69,7 +73,7 @@ fn query(query: ClusterQuery) -> Result<Call, CommandError> {
 }
 
 fn page<'a>(
-    request: &ApiRequest<'a>,
+    request: &'a ApiRequest<'_>,
 ) -> Result<[Option<std::borrow::Cow<'a, str>>; 2], CommandError> {
     let what = "the parameters are `after` and `limit`";
     parameters(request, ["after", "limit"], what)

@@ -86,8 +86,8 @@ fn chosen_room(request: &ApiRequest<'_>) -> Result<RoomName, CommandError> {
     if request.query.is_some() {
         return Err(no_query());
     }
-    let room = room(request.path_values.get(1).copied().unwrap_or_default())?;
-    if room.owner().is_some() {
+    let room = room(request.path_value(1))?;
+    if room.is_personal() {
         let reason = "a user is in its own personal room always, and in no other's";
         return Err(CommandError::new(Code::Forbidden, reason));
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{GET, POST, api_request, body};
+use super::{GET, POST, api_request, body, segments};
 use crate::api::*;
 use crate::http::{Method, Response};
 use crate::model::cluster_query::{Connection, ConnectionPage, QueryResult, RoomCount, RoomPage};
@@ -36,7 +36,8 @@ fn error_codes_map_to_statuses_and_only_unavailable_has_retry_after() {
 
 /// A call, and its commands' answers as the dispatcher would give them.
 fn answered(method: Method, path: &str, body: &str, answers: &[Option<Answer>]) -> Response {
-    let RouteMatch::Route(route, path_values) = find(&method, path) else {
+    let segments = segments(path);
+    let RouteMatch::Route(route, path_values) = find(&method, &segments) else {
         panic!("{path}")
     };
     let (commands, mut waiting) = route
@@ -69,7 +70,8 @@ fn missing_answer_is_unknown_for_a_write_and_unavailable_for_a_read() {
 }
 
 fn publishes_waiting(batch: &str) -> Response {
-    let RouteMatch::Route(route, path_values) = find(&POST, "/batch") else {
+    let segments = segments("/batch");
+    let RouteMatch::Route(route, path_values) = find(&POST, &segments) else {
         panic!()
     };
     let (_, mut waiting) = route

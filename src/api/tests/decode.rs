@@ -9,7 +9,7 @@ use crate::api::*;
 use crate::http::Method;
 use crate::model::cluster_query::{ClusterQuery, RoomKind};
 use crate::model::control::{ControlAction, Cutoff};
-use crate::model::id::{RoomName, UserName};
+use crate::model::id::{RoomName, RoomPrefix, UserName};
 use crate::model::member::MembersQuery;
 use crate::model::publication::{Publication, Publish, Sender};
 use crate::protocol::Code;
@@ -106,7 +106,7 @@ fn questions_for_the_whole_cluster_are_read_from_path_and_parameters() {
     let room = |name: &str| RoomName::new(name).unwrap();
     let rooms = |kind, prefix: &str, after: &str, limit| ClusterQuery::Rooms {
         kind,
-        prefix: (!prefix.is_empty()).then(|| room(prefix)),
+        prefix: (!prefix.is_empty()).then(|| RoomPrefix::new(prefix).unwrap()),
         after: (!after.is_empty()).then(|| room(after)),
         limit,
     };
@@ -150,6 +150,51 @@ fn questions_for_the_whole_cluster_are_read_from_path_and_parameters() {
 }
 
 #[test]
+fn names_stand_in_a_segment_or_in_the_query() {
+    let members = |room: &str| match read(GET, "/rooms/-/members", Some(room), "") {
+        Ok(commands) => format!("{commands:?}"),
+        Err(error) => error.reason.into_owned(),
+    };
+    for (query, expected) in [
+        ("room=team/1", r#"RoomName("team/1")"#),
+        ("room=team%2F1&limit=3", r#"RoomName("team/1")"#),
+        ("limit=3&room=a%3Db", r#"RoomName("a=b")"#),
+        (
+            "room=@ada%2540example.com",
+            r#"RoomName("@ada%40example.com")"#,
+        ),
+        ("room=.", "room name"),
+        ("room=", "room name"),
+        ("room=a&room=b", "parameters are"),
+    ] {
+        let found = members(query);
+        assert!(found.contains(expected), "{query}: {found}");
+    }
+    let both = read(
+        PUT,
+        "/users/-/rooms/-",
+        Some("room=team/1&user=auth0%7C5f7c"),
+        "",
+    )
+    .unwrap();
+    let both = format!("{both:?}");
+    assert!(
+        both.contains("auth0|5f7c") && both.contains("team/1"),
+        "{both}"
+    );
+    let twice = read(GET, "/rooms/a/members", Some("room=b"), "").unwrap_err();
+    assert!(twice.reason.contains("in the path already"), "{twice:?}");
+    let key = read(
+        PUT,
+        "/rooms/-/messages/k",
+        Some("room=team/1"),
+        r#"{"data":1}"#,
+    )
+    .unwrap();
+    assert_eq!(publishes(&key)[0].room.as_str(), "team/1");
+}
+
+#[test]
 fn invalid_requests_are_refused_with_a_sentence() {
     let rooms = |count: usize| {
         let rooms: Vec<String> = (0..count).map(|n| format!("r{n}")).collect();
@@ -186,7 +231,7 @@ fn invalid_requests_are_refused_with_a_sentence() {
         (POST, "/batch", None, r#"{"publishes":[{"room":"a","data":-1e999}]}"#, "of a double"),
         (PUT, key, None, r#"{"data":{"\udc00":1}}"#, "half of a character"),
         (POST, one, None, r#"{"data":1,"user":null}"#, "null"),
-        (POST, one, None, r#"{"data":1,"user":"a b"}"#, "user name"),
+        (POST, one, None, r#"{"data":1,"user":"a\u0001"}"#, "user name"),
         (POST, one, None, r#"{"data":1,"key":""}"#, "1 to 64 of"),
         (POST, one, None, r#"{"data":1,"ephemeral":1}"#, "boolean"),
         (POST, one, None, r#"{"data":1,"ephemeral":true,"key":"k"}"#, "takes no key"),
@@ -228,7 +273,7 @@ fn invalid_requests_are_refused_with_a_sentence() {
         // In milliseconds by mistake.
         (DELETE, ended, Some("forbid_return=true&issued_before=1764000000000"), "",
          "ahead of this server's clock"),
-        (DELETE, "/users/@ada/connections", None, "", "user name"),
+        (DELETE, "/users/a\u{85}/connections", None, "", "user name"),
         (PUT, brought, None, r#"{"room":"a"}"#, "unknown field"),
         (PUT, brought, None, "[]", "one JSON object"),
         (PUT, brought, Some("a=b"), "", "no parameters"),
@@ -244,7 +289,7 @@ fn invalid_requests_are_refused_with_a_sentence() {
         (GET, "/rooms/a b", None, "", "room name"),
         (GET, "/rooms/a", Some("limit=1"), "", "no parameters"),
         (GET, members, Some("limit=1001"), "", "between 1 and 1000"),
-        (GET, members, Some("after=@ada"), "", "user name"),
+        (GET, members, Some("after=a%00"), "", "user name"),
         (GET, members, Some("after="), "", "user name"),
         (GET, members, Some("prefix=a"), "", "`after` and `limit`"),
         (GET, "/rooms", Some("limit=0"), "", "between 1 and 1000"),
@@ -256,7 +301,7 @@ fn invalid_requests_are_refused_with_a_sentence() {
         (GET, ended, Some("after=ada"), "", "`after` must name a session"),
         (GET, ended, Some("limit=1001"), "", "between 1 and 1000"),
         (GET, ended, Some("forbid_return=true"), "", "`after` and `limit`"),
-        (GET, "/users/@ada/connections", None, "", "user name"),
+        (GET, "/users/a\u{85}/connections", None, "", "user name"),
     ];
     for (method, path, query, body, part) in table {
         let error = read(method.clone(), path, *query, body).expect_err(part);

@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use crate::broker::{Change, Info, Member, MemberPage};
 use crate::model::cluster_query::{Connection, RoomCount, RoomKind};
-use crate::model::id::{RoomName, UserName};
+use crate::model::id::{RoomName, RoomPrefix, UserName};
 
 /// The list of a room over nodes `N`.
 #[derive(Debug)]
@@ -201,10 +201,10 @@ impl Occupied {
     pub(super) fn page<'a>(
         &'a self,
         kind: RoomKind,
-        prefix: Option<&'a RoomName>,
+        prefix: Option<&'a RoomPrefix>,
         after: Option<&'a RoomName>,
     ) -> impl Iterator<Item = &'a RoomName> {
-        let prefix = prefix.map_or("", RoomName::as_str);
+        let prefix = prefix.map_or("", RoomPrefix::as_str);
         let from = match after {
             Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
             _ => Bound::Included(prefix),

@@ -1,6 +1,6 @@
-//! The names of keys and topics in Redis. Room names, users and prefixes come from checked
-//! alphabets without braces or slashes; a publisher's key is any text and is written in
-//! hexadecimal, so that no two names are equal.
+//! The names of keys and topics in Redis. Prefixes and the names of rooms have no braces, so the
+//! braces around a room's name end it; users are encoded, without `@` and `$`; a publisher's key
+//! is any text and is written in hexadecimal. So no two names are equal.
 //!
 //! ```text
 //! PREFIX:{room}                      the topic of a room
@@ -138,7 +138,7 @@ impl Names {
 
     /// The record of a publisher's key.
     pub(super) fn key(&self, room: &RoomName, key: &PublishKey) -> String {
-        let publisher = key.publisher.as_str();
+        let publisher = key.publisher.encoded();
         let mut name = format!("{}:{{{room}}}:key:{publisher}:", self.keys);
         for byte in key.key.bytes() {
             // Writing into a String cannot fail.

@@ -28,7 +28,7 @@ pub(super) fn write(
         .arg(confirm.map_or("", |confirm| &*confirm.data_set))
         .arg(u8::from(confirm.is_some_and(|confirm| confirm.force)));
     for (user, cutoff) in &request.cutoffs {
-        command.arg(user.as_str()).arg(score(*cutoff));
+        command.arg(&*user.encoded()).arg(score(*cutoff));
     }
     command
 }
@@ -92,7 +92,7 @@ pub(super) fn read_all(answer: Value) -> Option<(StoredRevocations, usize)> {
 }
 
 fn read_user(value: &Value) -> Option<UserName> {
-    UserName::new(std::str::from_utf8(bytes(value)?).ok()?).ok()
+    UserName::decode(std::str::from_utf8(bytes(value)?).ok()?)
 }
 
 /// The score of a cutoff, in the order of cutoffs: of two with one time, the exact one is greater.

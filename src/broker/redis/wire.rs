@@ -12,7 +12,9 @@
 //! The script writes the message; an ephemeral one has offset 0 and an epoch of zeros. Changes of
 //! presence use the topic too: see [`change`]. For a user's connection see [`connection`].
 //!
-//! `u` is absent without a user, and `x` without an excepted session. Format 2 adds `e`, the name
+//! `u` is absent without a user, and `x` without an excepted session. Names that nodes of a former
+//! version refuse are `n` instead of `u`: those nodes deliver the message without a user rather
+//! than drop it. Format 2 adds `e`, the name
 //! of the event, and binary data, which follow the JSON. Members that a later node adds to the JSON
 //! are ignored. Bytes from Redis are untrusted: they are checked like a client's.
 
@@ -27,6 +29,7 @@ use serde_json::value::RawValue;
 use crate::broker::{Change, Payload, Publication, Sender};
 use crate::model::epochs::{Ends, MAX_ENDS};
 use crate::model::id::{Epoch, Incarnation, SessionId, UserName};
+use crate::model::percent;
 
 pub mod change;
 pub mod connection;
@@ -38,7 +41,7 @@ pub use format::split_version;
 pub use crate::model::publication::MAX_OFFSET;
 
 /// The longest body, in bytes. Data that is accepted from a client must be accepted from Redis, and
-/// `--max-message` is at most 16 MiB; the rest of the body takes less than 256 bytes.
+/// `--max-message` is at most 16 MiB; the rest of the body takes less than 1 KiB.
 pub const MAX_BODY_BYTES: usize = (16 << 20) + 4096;
 
 /// `EPOCH` and `OFFSET` at their longest, the version and three blanks.
@@ -79,6 +82,8 @@ pub enum TopicMessage {
 struct BodyJson<'a> {
     #[serde(borrow, default)]
     u: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    n: Option<Cow<'a, str>>,
     t: u64,
     #[serde(borrow, default)]
     x: Option<Cow<'a, str>>,
@@ -106,14 +111,27 @@ pub fn lowest_format(publication: &Publication) -> Format {
     }
 }
 
-/// The body of a publication in this format, which is at least its [`lowest_format`]. Names need no
-/// escapes: their alphabet has no quote and no backslash.
+/// The longest name of a user in `u`.
+const FORMER_NAME_BYTES: usize = 64;
+
+/// Whether nodes of a former version accept the name of a user.
+fn is_former_name(user: &UserName) -> bool {
+    user.as_str().len() <= FORMER_NAME_BYTES && user.as_str().bytes().all(percent::is_plain)
+}
+
+/// The body of a publication in this format, which is at least its [`lowest_format`].
 pub fn encode_body(publication: &Publication, format: Format) -> Vec<u8> {
     let mut body = String::with_capacity(publication.data.size() + 160);
     body.push(format.digit());
     body.push('{');
-    if let Some(user) = &publication.user {
-        body.extend(["\"u\":\"", user.as_str(), "\","]);
+    match &publication.user {
+        // These need no escapes.
+        Some(user) if is_former_name(user) => body.extend(["\"u\":\"", user.as_str(), "\","]),
+        Some(user) => {
+            let name = serde_json::to_string(user.as_str()).unwrap_or_default();
+            body.extend(["\"n\":", &name, ","]);
+        }
+        None => {}
     }
     // Writing into a String cannot fail.
     let _ = write!(body, "\"t\":{}", publication.time);
@@ -171,6 +189,7 @@ pub fn decode_body(bytes: &[u8], newest: Format) -> Result<Publication, WireErro
     };
     let user = body
         .u
+        .or(body.n)
         .map(|name| UserName::new(&name))
         .transpose()
         .map_err(|_| WireError::Malformed("a user name breaks the rules"))?;
@@ -325,6 +344,28 @@ mod tests {
     }
 
     #[test]
+    fn name_that_former_nodes_refuse_is_a_member_that_they_ignore() {
+        for name in [
+            "auth0|5f7c",
+            "ada@example.com",
+            "\"\\",
+            "愛",
+            &"x".repeat(65),
+        ] {
+            let sent = publication(Some(name), 7, None, "1");
+            let body = text(encode_body(&sent, Format::FIRST));
+            let members: serde_json::Value = serde_json::from_str(&body[1..]).unwrap();
+            assert_eq!(
+                (members.get("u"), &members["n"]),
+                (None, &name.into()),
+                "{body}"
+            );
+            let read = decode_body(body.as_bytes(), Format::FIRST).unwrap();
+            assert_eq!(read.user, sent.user);
+        }
+    }
+
+    #[test]
     fn format_2_has_binary_data_and_an_event() {
         let mut sent = publication(Some("ada"), 7, None, "1");
         sent.event = Some("client-\"typing\"".into());
@@ -363,7 +404,7 @@ mod tests {
             (b"1{\"t\":1,\"t\":2,\"d\":1}", json),
             (b"1{\"t\":1,\"d\":\"\xff\"}", Malformed("not UTF-8")),
             (
-                b"1{\"u\":\"a b\",\"t\":1,\"d\":1}",
+                b"1{\"u\":\"a\\u0001\",\"t\":1,\"d\":1}",
                 Malformed("a user name breaks the rules"),
             ),
             (b"1{\"x\":\"7\",\"t\":1,\"d\":1}", sender),
@@ -480,7 +521,7 @@ mod tests {
     proptest! {
         #[test]
         fn encoded_message_reads_back(
-            user in proptest::option::of("[A-Za-z0-9_.:-]{1,64}"),
+            user in proptest::option::of("[^\\p{C}]{1,60}"),
             time: u64,
             except: Option<(u64, u64)>,
             text: String,

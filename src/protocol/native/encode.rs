@@ -95,16 +95,15 @@ impl Encoder for NativeEncoder {
         encode(&json_of(push))
     }
 
-    /// Encoded by hand because every delivery passes here; the alphabets of names need no escaping.
+    /// Encoded by hand because every delivery passes here; the name of a room needs no escapes.
     fn message(&self, message: &Message<'_>, frames: &mut BytesMut) {
         let publication = message.publication;
         frames.reserve(publication.data.size() + 192);
         frame::text(frames, |out| {
             head(message.room, message.offset, out);
             if let Some(user) = &publication.user {
-                out.put_slice(b",\"user\":\"");
-                out.put_slice(user.as_str().as_bytes());
-                out.put_slice(b"\"");
+                out.put_slice(b",\"user\":");
+                quoted(user.as_str(), out);
             }
             out.put_slice(b",\"time\":");
             number(publication.time, out);

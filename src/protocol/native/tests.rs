@@ -100,7 +100,7 @@ fn errors_carry_the_id_and_a_sentence() {
             r#"{"type":"history","id":1,"room":"a","limit":101}"#,
             "between 1 and 100",
         ),
-        (r#"{"type":"auth","id":1,"user":"@ada"}"#, "user name"),
+        (r#"{"type":"auth","id":1,"user":"a\u202e"}"#, "user name"),
         (&long_key, "1 to 64 bytes"),
     ] {
         let incoming = decode(text);
@@ -306,7 +306,7 @@ fn members_limits_and_info_are_bounded() {
             "between 1 and 1000",
         ),
         (
-            r#"{"type":"members","room":"a","after":"a b"}"#,
+            r#"{"type":"members","room":"a","after":"a\u0001"}"#,
             "user name",
         ),
         (

@@ -14,7 +14,7 @@ use crate::broker::redis::names::Names;
 use crate::broker::redis::scripts::{Script, ScriptCaller, millis};
 use crate::broker::redis::wire::{self, Format};
 use crate::model::cluster_query::{ClusterQuery, RoomKind};
-use crate::model::id::RoomName;
+use crate::model::id::{RoomName, RoomPrefix, UserName};
 use crate::model::webhook_event::{LENGTH, WebhookSubscription};
 
 /// The most members, rooms or connections in a page, so that none blocks Redis for long.
@@ -42,9 +42,10 @@ pub(crate) struct PresenceCommands {
 impl PresenceCommands {
     pub(crate) fn members(&self, members: &MembersQuery, caller: &mut ScriptCaller) -> Cmd {
         let mut command = caller.call(Script::Members);
-        let after = members.after.as_ref().map_or("", |name| name.as_str());
+        let after = members.after.as_ref().map(UserName::encoded);
+        let after = after.unwrap_or_default();
         command.arg(2).arg(&self.names.here(&members.room)[..]);
-        command.arg(after).arg(members.limit.min(PAGE_MEMBERS));
+        command.arg(&*after).arg(members.limit.min(PAGE_MEMBERS));
         command
     }
 
@@ -62,17 +63,18 @@ impl PresenceCommands {
                 after,
                 limit,
             } => {
+                let prefix = prefix.as_ref().map(RoomPrefix::as_str);
                 let from = match (prefix, after) {
-                    (Some(prefix), after) if after.as_ref().is_none_or(|name| name < prefix) => {
+                    (Some(prefix), after)
+                        if after.as_ref().is_none_or(|name| name.as_str() < prefix) =>
+                    {
                         format!("[{prefix}")
                     }
                     (_, Some(after)) => format!("({after}"),
                     (_, None) => "-".to_owned(),
                 };
-                // No character of a name is greater than 7f.
-                let to = prefix
-                    .as_ref()
-                    .map_or("+".to_owned(), |prefix| format!("({prefix}\x7f"));
+                // No character of a name is greater than 7e.
+                let to = prefix.map_or("+".to_owned(), |prefix| format!("({prefix}\x7f"));
                 let mut command = caller.call(Script::Rooms);
                 command.arg(1).arg(self.names.occupied(*kind));
                 command.arg(from).arg(to).arg((*limit).min(PAGE_MEMBERS));
@@ -188,7 +190,7 @@ impl PresenceCommands {
         {
             let name = match key {
                 MemberKey::Anonymous => Cow::Borrowed(""),
-                MemberKey::User(user) => Cow::Borrowed(user.as_str()),
+                MemberKey::User(user) => user.encoded(),
                 MemberKey::Connection(session) => Cow::Owned(wire::connection::field(*session)),
             };
             let info = info.as_ref().map_or("", |info| info.get());

@@ -4,7 +4,8 @@
 //! message = FORMAT " here " FROM " " VERSION " " USER " " WAS " " CONNECTIONS " " INFO
 //! ```
 //!
-//! INFO may be empty.
+//! USER is the encoded name, as in the list of members, so that it has no blank and is no field of
+//! the list's own. INFO may be empty.
 
 use serde_json::value::RawValue;
 
@@ -57,7 +58,7 @@ pub fn decode_member(user: &[u8], connections: &[u8], info: &[u8]) -> Result<Mem
 
 fn decode_user(bytes: &[u8]) -> Result<UserName, WireError> {
     let name = std::str::from_utf8(bytes).ok();
-    name.and_then(|name| UserName::new(name).ok())
+    name.and_then(UserName::decode)
         .ok_or(WireError::Malformed("a user name breaks the rules"))
 }
 
@@ -121,6 +122,8 @@ mod tests {
             "x 1 ada 0 1 ",
             "0 01 ada 0 1 ",
             "0 1 a@da 0 1 ",
+            "0 1 a%7cb 0 1 ",
+            "0 1 @version 0 1 ",
             "0 1 ada 0 -1 ",
             "0 1 ada 0 4294967296 ",
             "0 1 ada 0 1 [1]",
