@@ -34,6 +34,22 @@ pub struct OutboxLimits {
     pub frames: usize,
 }
 
+/// What users of an outbox may do to its connection. A closure only hangs up.
+pub trait ConnectionControl: Send + Sync {
+    /// Aborts the connection, whatever its tasks wait for: ends both directions of the socket
+    /// without blocking.
+    fn hang_up(&self);
+
+    /// Charges commands to the client's rate, for what it is sent. Must not block.
+    fn charge(&self, _commands: u32) {}
+}
+
+impl<F: Fn() + Send + Sync> ConnectionControl for F {
+    fn hang_up(&self) {
+        self();
+    }
+}
+
 /// The dispatcher's and the reader's end of a connection's queue to its writer.
 ///
 /// Clones share the queue. It ends with [`end`](Outbox::end), or when all clones are dropped;
@@ -88,8 +104,7 @@ struct Shared {
     received: AtomicBool,
     /// The reader does not read at present, because it is throttled.
     paused: AtomicBool,
-    /// Aborts the connection, whatever its tasks wait for.
-    hang_up: Box<dyn Fn() + Send + Sync>,
+    connection: Box<dyn ConnectionControl>,
 }
 
 /// The lock is held no longer than it takes to move a buffer, and never while a waker runs.
@@ -129,11 +144,10 @@ enum Ending {
     Over,
 }
 
-/// Makes the two ends of an outbox. `hang_up` must end both directions of the socket without
-/// blocking.
+/// Makes the two ends of an outbox of this connection.
 pub fn outbox(
     limits: OutboxLimits,
-    hang_up: impl Fn() + Send + Sync + 'static,
+    connection: impl ConnectionControl + 'static,
 ) -> (Outbox, OutboxReader) {
     let shared = Arc::new(Shared {
         queue: Mutex::default(),
@@ -141,7 +155,7 @@ pub fn outbox(
         handles: AtomicUsize::new(1),
         received: AtomicBool::new(false),
         paused: AtomicBool::new(false),
-        hang_up: Box::new(hang_up),
+        connection: Box::new(connection),
     });
     (Outbox(shared.clone()), OutboxReader(shared))
 }
@@ -341,7 +355,14 @@ impl Outbox {
 
     /// Aborts the connection at once, without last bytes.
     pub fn hang_up(&self) {
-        (self.0.hang_up)();
+        self.0.connection.hang_up();
+    }
+
+    /// Charges commands to the client's rate, for what it is sent.
+    pub fn charge(&self, commands: u32) {
+        if commands > 0 {
+            self.0.connection.charge(commands);
+        }
     }
 }
 
@@ -397,7 +418,7 @@ impl OutboxReader {
     }
 
     pub fn hang_up(&self) {
-        (self.0.hang_up)();
+        self.0.connection.hang_up();
     }
 }
 

@@ -55,6 +55,12 @@ impl ClientRequest {
 /// The entries of a page that count as one more command: encoding them takes as long as a command.
 const PAGE_PER_COMMAND: usize = 16;
 
+/// The cost of the entries that a client is sent in one page, in commands. It is charged when they
+/// are sent, in addition to the cost of the request: what a page holds is not known before.
+pub(crate) fn cost_of_entries(entries: usize) -> u32 {
+    u32::try_from(entries / PAGE_PER_COMMAND).unwrap_or(u32::MAX)
+}
+
 /// A request to the dispatcher: a client's command, a backend's API call, or a call of the
 /// embedding program.
 #[derive(Debug)]
@@ -82,21 +88,14 @@ pub enum Command {
 
 impl Command {
     /// The cost against the rate of the session, in commands. A join may make the node
-    /// subscribe, read a log and unsubscribe again, all in Redis; a page of history is read and
-    /// encoded for one client alone.
+    /// subscribe, read a log and unsubscribe again, all in Redis; a page is read and encoded for
+    /// one client alone, and its reply has a [cost](Reply::cost) of its own.
     pub fn cost(&self) -> u32 {
         match self {
-            Command::Join { .. } => 4,
-            Command::History(query) => page_cost(query.limit),
-            Command::Members(query) => page_cost(query.limit),
+            Command::Join { .. } | Command::History(_) | Command::Members(_) => 4,
             _ => 1,
         }
     }
-}
-
-/// The cost of a page with at most `limit` entries, in commands.
-fn page_cost(limit: usize) -> u32 {
-    4 + u32::try_from(limit / PAGE_PER_COMMAND).unwrap_or(u32::MAX - 4)
 }
 
 /// The answer to one command.
@@ -130,6 +129,18 @@ pub enum Reply<'a> {
     QueryResult(&'a QueryResult),
     Pong,
     Error(&'a CommandError),
+}
+
+impl Reply<'_> {
+    /// The cost against the rate of the session that receives it, in commands: that of the entries
+    /// of a page.
+    pub fn cost(&self) -> u32 {
+        match self {
+            Reply::History { messages, .. } => cost_of_entries(messages.len()),
+            Reply::Members { page, .. } => cost_of_entries(page.members.len()),
+            _ => 0,
+        }
+    }
 }
 
 /// The identity of a session. Sent again, without a request, when the session's position in its

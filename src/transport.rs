@@ -37,11 +37,11 @@ use crate::metrics::Metrics;
 use crate::model::id::SessionId;
 use crate::model::identity::Identity;
 use crate::model::readiness::Readiness;
-use crate::outbox::{OutboxLimits, outbox};
+use crate::outbox::{ConnectionControl, OutboxLimits, outbox};
 use crate::protocol::decoder::Decoder;
 use crate::protocol::frame;
 use crate::runtime;
-use crate::transport::limits::{AddressPermit, Addresses, IngressLimits, TooMany};
+use crate::transport::limits::{AddressPermit, Addresses, IngressLimits, Quota, TooMany};
 use crate::transport::pages::Assets;
 pub(crate) use routes::Endpoint;
 
@@ -49,6 +49,10 @@ pub(crate) use routes::Endpoint;
 /// tungstenite's buffer during a message. Most messages are shorter; a longer one takes several
 /// reads.
 const READ_BUFFER: usize = 1024;
+
+/// The part of a socket's receive buffer that counts as a backlog. The kernel counts its own
+/// overhead too, so the buffer is full with a quarter to three quarters of its size in payload.
+const BACKLOG_SHARE: usize = 8;
 
 /// Which of the node's listeners accepted a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +79,28 @@ const LINGER_PAUSE: Duration = Duration::from_millis(10);
 pub trait SharedSocket: AsyncRead + AsyncWrite + Clone + Send + Sync + Unpin + 'static {
     /// Ends both directions without waiting; pending reads and writes end too.
     fn shutdown(&self);
+
+    /// Whether what was received and not yet read fills a considerable part of the receive buffer:
+    /// an eighth, which is 16 KiB at first under Linux. A peer that waits for answers has less in
+    /// flight; one that does not adapt to pauses fills the buffer. A stream without such a buffer
+    /// has none.
+    fn has_backlog(&self) -> bool {
+        false
+    }
 }
 
 impl SharedSocket for runtime::Socket {
     fn shutdown(&self) {
         runtime::Socket::shutdown(self);
+    }
+
+    fn has_backlog(&self) -> bool {
+        // An error means that the connection has ended, which the next read returns.
+        let backlog = self.unread().and_then(|unread| {
+            let buffer = self.receive_buffer()?;
+            Ok(unread >= buffer / BACKLOG_SHARE)
+        });
+        backlog.unwrap_or(false)
     }
 }
 
@@ -181,6 +202,11 @@ impl Node {
             Ok(()) | Err(TrySendError::Disconnected(_)) => None,
         };
         OptionFuture::from(full).map(drop)
+    }
+
+    /// The time of the sessions' rates, in nanoseconds.
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
     }
 
     /// A session number that no other session of this node has.
@@ -290,13 +316,14 @@ async fn start_session<S: SharedSocket, D: Decoder>(
     counted: Counted,
 ) {
     let session = node.next_session();
-    let hung_up = socket.clone();
-    // The count is in this closure because all parts of the connection share it, and the last part
-    // drops it.
-    let (outbox, outgoing) = outbox(node.limits.outbox, move || {
-        let _lives_with_the_connection = &counted;
-        hung_up.shutdown();
-    });
+    let quota = Arc::<Quota>::default();
+    let control = SessionControl {
+        node: node.clone(),
+        socket: socket.clone(),
+        quota: quota.clone(),
+        _counted: counted,
+    };
+    let (outbox, outgoing) = outbox(node.limits.outbox, control);
     // It is written together with the welcome, if the dispatcher is quick. The smallest outbox
     // bound has space for a head.
     outbox.offer(upgraded.answer.into());
@@ -319,7 +346,29 @@ async fn start_session<S: SharedSocket, D: Decoder>(
         socket,
         upgraded.rest,
         outbox,
+        quota,
     ));
+}
+
+/// What the outbox of a session controls of its connection. All parts of the connection share it,
+/// and the last part drops it.
+struct SessionControl<S> {
+    node: Arc<Node>,
+    socket: S,
+    quota: Arc<Quota>,
+    _counted: Counted,
+}
+
+impl<S: SharedSocket> ConnectionControl for SessionControl<S> {
+    fn hang_up(&self) {
+        self.socket.shutdown();
+    }
+
+    fn charge(&self, commands: u32) {
+        let Node { limits, .. } = &*self.node;
+        // The reader pauses before its next read.
+        (self.quota).charge(&limits.ingress, commands, 0, self.node.now());
+    }
 }
 
 /// The conformance endpoint: tungstenite alone sends each message back unchanged.

@@ -201,6 +201,8 @@ impl Dispatcher {
         let Some(client) = self.sessions.get(&session) else {
             return;
         };
+        // Before the reply, so that a client that waits for it is charged before it goes on.
+        client.outbox.charge(reply.cost());
         let frames = client.protocol.encoder().reply(id, reply);
         if client.outbox.offer(frames) == Offer::Full {
             self.turn.slow.push(session);

@@ -132,6 +132,17 @@ impl Socket {
             .ok_or_else(|| io::Error::other("the peer has no IP address"))
     }
 
+    /// How many bytes the kernel has received that were not read yet.
+    pub fn unread(&self) -> io::Result<usize> {
+        let unread = rustix::io::ioctl_fionread(&*self.options())?;
+        Ok(usize::try_from(unread).unwrap_or(usize::MAX))
+    }
+
+    /// The present size of the kernel's receive buffer, in bytes, with the kernel's overhead.
+    pub fn receive_buffer(&self) -> io::Result<usize> {
+        self.options().recv_buffer_size()
+    }
+
     fn options(&self) -> SockRef<'_> {
         SockRef::from(platform::io(&self.stream))
     }

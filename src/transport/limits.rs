@@ -5,11 +5,13 @@
 mod addresses;
 mod fragments;
 mod ingress;
+mod quota;
 mod rate;
 
 pub use addresses::{AddressPermit, Addresses, TooMany};
 pub(crate) use fragments::Fragments;
 pub use ingress::IngressLimits;
-pub(crate) use ingress::{IngressAction, IngressMeter};
+pub(crate) use ingress::{Charge, IngressAction, IngressMeter};
+pub(crate) use quota::Quota;
 pub(crate) use rate::Bucket;
 pub use rate::Rate;

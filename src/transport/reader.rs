@@ -21,6 +21,7 @@ use crate::outbox::Outbox;
 use crate::protocol::decoder::{Decoded, DecodedRequest, Decoder, FramePayload};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{ClientRequest, CommandError, Reply, RequestId};
+use crate::transport::limits::Quota;
 
 /// Reads to the end of the connection. At the end it always sends [`Event::Closed`] to the
 /// dispatcher.
@@ -35,12 +36,14 @@ pub(super) fn run<S: SharedSocket, D: Decoder>(
     socket: S,
     rest: Vec<u8>,
     outbox: Outbox,
+    quota: Arc<Quota>,
 ) -> impl Future<Output = ()> + Send {
     async move {
         let reader = Reader {
             context: ReadContext {
                 node: &node,
                 outbox: &outbox,
+                quota: &quota,
             },
             session,
         };

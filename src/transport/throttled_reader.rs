@@ -11,7 +11,7 @@ use super::{Node, READS_IN_A_ROW, SharedSocket};
 use crate::outbox::Outbox;
 use crate::protocol::disconnect::Disconnect;
 use crate::runtime;
-use crate::transport::limits::{IngressAction, IngressMeter};
+use crate::transport::limits::{Charge, IngressAction, IngressMeter, Quota};
 
 /// The least number of bytes that one read counts as: many small reads cost the node more than a
 /// few large ones.
@@ -23,6 +23,7 @@ pub(super) struct ReadContext<'a> {
     /// Notes the time of every read: a long message may take longer than a ping, and its sender is
     /// not silent.
     pub(super) outbox: &'a Outbox,
+    pub(super) quota: &'a Quota,
 }
 
 pub(super) struct ThrottledReader<'a, S> {
@@ -88,16 +89,16 @@ impl<'a, S: SharedSocket> ThrottledReader<'a, S> {
         if self.bytes == 0 && self.commands == 0 {
             return;
         }
-        let (commands, bytes) = (
-            std::mem::take(&mut self.commands),
-            std::mem::take(&mut self.bytes),
-        );
-        let node = self.context.node;
-        let now = node.started.elapsed().as_nanos() as u64;
-        let limits = &node.limits.ingress;
+        let ReadContext { node, quota, .. } = self.context;
+        let charge = Charge {
+            commands: std::mem::take(&mut self.commands).into(),
+            bytes: std::mem::take(&mut self.bytes).into(),
+            now: node.now(),
+        };
+        let (limits, socket) = (&node.limits.ingress, &self.socket);
         match self
             .meter
-            .charge(limits, commands.into(), bytes.into(), now)
+            .charge(limits, quota, charge, || socket.has_backlog())
         {
             IngressAction::Go => {}
             IngressAction::Pause(time) => self.pause(time),

@@ -1,6 +1,7 @@
 //! Commands and bytes per second of one session: input over the rate is delayed and not lost, and
 //! only a session that stays over the rate is closed.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::Message;
@@ -12,13 +13,18 @@ use switchboard::runtime;
 
 use crate::support::frames::{CLOSE, FrameClient, PING, PONG, TEXT, frame, upgrade};
 use crate::support::http::HttpClient;
-use crate::support::{TestNode, eventually, run, within};
+use crate::support::{TestClient, TestNode, eventually, run, within};
 
 const PING_COMMAND: &[u8] = br#"{"type":"ping","id":99}"#;
 const PONG_REPLY: &str = r#"{"type":"pong","id":99}"#;
 
 fn paused(node: &TestNode) -> u64 {
     node.server().metrics().paused_total.get()
+}
+
+fn closed_as_too_fast(node: &TestNode) -> u64 {
+    let metrics = node.server().metrics();
+    metrics.disconnected_total.get(Disconnect::TooFast)
 }
 
 /// Sends `count` commands at once and waits until all are answered.
@@ -200,6 +206,115 @@ fn client_that_awaits_each_reply_is_throttled_and_never_closed() {
             client.expect_pong().await;
         }
         assert!(paused(&node) > 0);
+    });
+}
+
+#[test]
+fn client_with_a_dozen_publishes_in_flight_is_throttled_and_never_closed() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.commands_per_second = Some(100);
+            config.rate_timeout = Duration::from_secs(1);
+        })
+        .await;
+        let mut client = node.client().await;
+        client.join("lobby").await;
+        let publish = json!({"type": "publish", "room": "lobby", "data": "x".repeat(100)});
+        let mut in_flight = VecDeque::new();
+        for _ in 0..12 {
+            in_flight.push_back(client.ask(publish.clone()).await);
+        }
+        // The burst, and then four times as long as a session may be over its rate.
+        for _ in 0..600 {
+            let oldest = in_flight.pop_front().expect("a dozen");
+            assert_eq!(client.reply(oldest).await["type"], "ok");
+            in_flight.push_back(client.ask(publish.clone()).await);
+        }
+        assert!(paused(&node) > 0);
+        assert_eq!(closed_as_too_fast(&node), 0);
+    });
+}
+
+/// A room with a hundred messages and twenty members, of which the last is returned.
+async fn busy_room(node: &TestNode) -> (Vec<TestClient>, TestClient) {
+    let mut members = Vec::new();
+    for n in 0..20 {
+        let mut member = node.client().await;
+        member.auth(&format!("user{n}")).await;
+        member.join("lobby").await;
+        for m in 0..5 {
+            member.publish("lobby", json!(m)).await;
+        }
+        members.push(member);
+    }
+    let last = members.pop().expect("twenty");
+    (members, last)
+}
+
+#[test]
+fn pages_are_charged_by_what_they_return() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.commands_per_second = Some(200);
+            config.rate_timeout = Duration::from_secs(1);
+        })
+        .await;
+        let (_members, mut last) = busy_room(&node).await;
+        for (page, cost) in [
+            // Less than a kilobyte in flight, which the node reads at once.
+            (
+                json!({"type": "members", "room": "lobby", "limit": 1000}),
+                5,
+            ),
+            (
+                json!({"type": "history", "room": "lobby", "limit": 100}),
+                10,
+            ),
+            (json!({"type": "history", "room": "void", "limit": 100}), 4),
+        ] {
+            // The bucket is full again.
+            runtime::sleep(Duration::from_millis(2100)).await;
+            let (start, before) = (Instant::now(), paused(&node));
+            let fit = 400 / cost;
+            for _ in 0..fit - 4 {
+                assert_eq!(last.call(page.clone()).await["type"], "ok");
+            }
+            assert_eq!(paused(&node), before, "{page}");
+            // As much again is too much, unless the bucket has refilled meanwhile.
+            for _ in 0..fit + 8 {
+                last.call(page.clone()).await;
+            }
+            let refilled = start.elapsed() > Duration::from_secs(2);
+            assert!(paused(&node) > before || refilled, "{page}");
+        }
+        assert_eq!(closed_as_too_fast(&node), 0);
+    });
+}
+
+#[test]
+fn client_that_asks_for_pages_of_many_rooms_at_once_is_never_closed() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.commands_per_second = Some(100);
+            config.rate_timeout = Duration::from_secs(1);
+        })
+        .await;
+        let mut client = node.client().await;
+        let mut asked = Vec::new();
+        for n in 0..60 {
+            let room = format!("room{n}");
+            for ask in [
+                json!({"type": "join", "room": room}),
+                json!({"type": "members", "room": room, "limit": 500}),
+                json!({"type": "history", "room": room, "limit": 100}),
+            ] {
+                asked.push(client.ask(ask).await);
+            }
+        }
+        for id in asked {
+            assert_eq!(client.reply(id).await["type"], "ok");
+        }
+        assert_eq!(closed_as_too_fast(&node), 0);
     });
 }
 

@@ -21,7 +21,7 @@ use crate::dispatcher::pending::PendingRead;
 use crate::dispatcher::turn::Turn;
 use crate::model::epochs::PositionStatus;
 use crate::model::id::{Position, SessionId, Ticket};
-use crate::protocol::{Joined, Message, Push};
+use crate::protocol::{Joined, Message, Push, cost_of_entries};
 
 impl Room {
     /// More messages arrive at once than outboxes hold: all live members become members behind and
@@ -251,7 +251,9 @@ impl Room {
             last.offset = offset;
         }
         cursor.want = Want::After(last);
-        turn.metrics.delivered_total.add(last.offset - at.offset);
+        let entries = last.offset - at.offset;
+        turn.metrics.delivered_total.add(entries);
+        outbox.charge(cost_of_entries(entries as usize));
         // Asked for before the offer: the writer may finish at any moment.
         outbox.want_drained();
         turn.send(session, outbox, frames.freeze());

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::model::id::{Epoch, Position, RoomName, UserName};
 use crate::model::identity::Credentials;
-use crate::model::member::{Info, Member, MembersQuery};
+use crate::model::member::{Info, Member, MemberPage, MembersQuery};
 use crate::model::publication::{HistoryQuery, Publication};
 use crate::protocol::encoder::Encoder;
 use crate::protocol::{
@@ -347,7 +347,7 @@ fn presence_pushes_are_flat() {
         connections: 2,
         info,
     };
-    let page = crate::model::member::MemberPage {
+    let page = MemberPage {
         version: 9,
         members: vec![member("ada", Some(info)), member("bob", None)],
         count: 5,
@@ -368,10 +368,31 @@ fn presence_pushes_are_flat() {
 }
 
 #[test]
-fn page_commands_cost_by_their_limit() {
+fn page_commands_cost_the_same_whatever_their_limit() {
     let cost = |text: &str| decode(text).request.expect("a command").cost();
     assert_eq!(cost(r#"{"type":"ping"}"#), 1);
     assert_eq!(cost(r#"{"type":"history","room":"r","limit":15}"#), 4);
-    assert_eq!(cost(r#"{"type":"history","room":"r","limit":100}"#), 10);
-    assert_eq!(cost(r#"{"type":"members","room":"r","limit":1000}"#), 66);
+    assert_eq!(cost(r#"{"type":"history","room":"r","limit":100}"#), 4);
+    assert_eq!(cost(r#"{"type":"members","room":"r","limit":1000}"#), 4);
+}
+
+#[test]
+fn page_replies_cost_by_the_entries_that_they_return() {
+    let room = &RoomName::new("r").unwrap();
+    for (entries, cost) in [(0, 0), (15, 0), (16, 1), (1000, 62)] {
+        let member = Member {
+            user: UserName::new("ada").unwrap(),
+            connections: 1,
+            info: None,
+        };
+        let page = MemberPage {
+            version: 9,
+            members: vec![member; entries],
+            count: 2000,
+            anonymous: 0,
+            more: true,
+        };
+        let members = Reply::Members { room, page: &page };
+        assert_eq!(members.cost(), cost, "{entries}");
+    }
 }

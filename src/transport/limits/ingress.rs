@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Bucket, Fragments, Rate};
+use super::{Fragments, Quota, Rate};
 use crate::protocol::disconnect::Disconnect;
 
 /// The limits that all sessions of a node have in common.
@@ -31,22 +31,30 @@ pub(crate) enum IngressAction {
     End(Disconnect),
 }
 
+/// What the last read costs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Charge {
+    pub commands: u32,
+    pub bytes: u32,
+    /// When it was read.
+    pub now: u64,
+}
+
 /// The state of one session. Times are nanoseconds of one clock for all sessions.
 ///
 /// ```text
-///           bucket in debt                       still in debt after `rate_timeout`
+///           in debt, and a backlog              in debt, and a backlog after `rate_timeout`
 ///   within ───────────────▶ over (reads, pauses) ────────────────────────────────▶ ended
 ///      ▲                      │
-///      └──────────────────────┘ everything the client has sent is read
+///      └──────────────────────┘ the backlog is read
 /// ```
 ///
-/// So a client that sends a burst, or that waits for each answer before it goes on, is only slowed
-/// down, for any time; only a client whose data never runs out in spite of the pauses is
-/// disconnected.
+/// A pause makes what the client sends wait in the kernel. A client that waits for answers has no
+/// more there than it has in flight, however often it is paused; what waits for one that does not
+/// adapt grows until the receive buffer is full. Only the latter has a *backlog*: a considerable
+/// part of that buffer. So clients that wait for answers are only slowed down, for any time.
 #[derive(Debug, Default)]
 pub(crate) struct IngressMeter {
-    commands: Bucket,
-    bytes: Bucket,
     /// Since when the session exceeds its rate.
     over: Since,
     /// The start of the current message.
@@ -69,28 +77,30 @@ impl IngressMeter {
         self.frames.is_under_way()
     }
 
-    /// Charges the bytes read and the commands decoded from them.
+    /// Charges the bytes read and the commands decoded from them. `has_backlog` is called only for
+    /// a session in debt.
     pub(crate) fn charge(
         &mut self,
         limits: &IngressLimits,
-        commands: u32,
-        bytes: u32,
-        now: u64,
+        quota: &Quota,
+        charge: Charge,
+        has_backlog: impl FnOnce() -> bool,
     ) -> IngressAction {
+        let Charge {
+            commands,
+            bytes,
+            now,
+        } = charge;
         if self.frames.is_under_way() && self.begun.at(now) >= limits.message_timeout {
             return IngressAction::End(Disconnect::Stalled);
         }
-        let wait = |bucket: &mut Bucket, rate: &Option<Rate>, units| match rate {
-            Some(rate) => bucket.take(rate, units, now),
-            None => Duration::ZERO,
-        };
-        let wait = wait(&mut self.commands, &limits.commands, commands).max(wait(
-            &mut self.bytes,
-            &limits.bytes,
-            bytes,
-        ));
+        let wait = quota.charge(limits, commands, bytes, now);
         if wait.is_zero() {
             return IngressAction::Go;
+        }
+        if !has_backlog() {
+            self.caught_up();
+            return IngressAction::Pause(wait.min(limits.rate_timeout));
         }
         match limits.rate_timeout.saturating_sub(self.over.at(now)) {
             Duration::ZERO => IngressAction::End(Disconnect::TooFast),
@@ -98,7 +108,7 @@ impl IngressMeter {
         }
     }
 
-    /// All bytes that the client has sent are read.
+    /// There is no backlog any more.
     pub(crate) fn caught_up(&mut self) {
         self.over = Since::default();
     }
@@ -136,12 +146,23 @@ mod tests {
         }
     }
 
-    /// A client whose data never runs out: when it is disconnected, and how much was read of it.
-    fn flood(mut charge: impl FnMut(u64) -> IngressAction) -> (u64, u64) {
+    fn charge(commands: u32, bytes: u32, now: u64) -> Charge {
+        Charge {
+            commands,
+            bytes,
+            now,
+        }
+    }
+
+    /// A client with a backlog that pauses do not reduce: when it is disconnected, and how much was
+    /// read of it.
+    fn flood(commands: u32, bytes: u32) -> (u64, u64) {
+        let (limits, quota) = (limits(), Quota::default());
+        let mut meter = IngressMeter::default();
         let (mut now, mut turns) = (0, 0);
         loop {
             turns += 1;
-            match charge(now) {
+            match meter.charge(&limits, &quota, charge(commands, bytes, now), || true) {
                 IngressAction::Go => now += MILLI,
                 IngressAction::Pause(time) => now += time.as_nanos() as u64,
                 IngressAction::End(why) => {
@@ -153,51 +174,53 @@ mod tests {
     }
 
     #[test]
-    fn sessions_over_their_rate_pause_and_end_after_the_timeout() {
-        let limits = limits();
+    fn sessions_within_their_rate_are_never_paused() {
+        let (limits, quota) = (limits(), Quota::default());
         let mut meter = IngressMeter::default();
-        for second in 0..1000 {
-            for tenth in 0..10 {
-                let now = (second * 1000 + tenth * 100) * MILLI;
-                assert_eq!(meter.charge(&limits, 10, 100, now), IngressAction::Go);
-            }
+        for tenth in 0..10_000 {
+            let charge = charge(10, 100, tenth * 100 * MILLI);
+            let action = meter.charge(&limits, &quota, charge, || unreachable!());
+            assert_eq!(action, IngressAction::Go);
         }
-        let mut meter = IngressMeter::default();
-        let (ended, turns) = flood(|now| meter.charge(&limits, 1, 1, now));
+    }
+
+    #[test]
+    fn sessions_with_a_backlog_pause_and_end_after_the_timeout() {
+        let (ended, turns) = flood(1, 1);
         // The burst lasts 0.2 s at one a millisecond, then come ten seconds at the rate.
         assert!((10_100..10_400).contains(&ended), "{ended} ms");
         assert!((1200..1260).contains(&turns), "{turns}");
-        let mut meter = IngressMeter::default();
-        let (ended, _) = flood(|now| meter.charge(&limits, 0, 1000, now));
+        let (ended, _) = flood(0, 1000);
         assert!((10_000..10_200).contains(&ended), "{ended} ms");
     }
 
     #[test]
-    fn sessions_whose_data_runs_out_are_only_slowed_down() {
-        let limits = limits();
+    fn backlog_that_is_read_ends_the_time_over_the_rate() {
+        let (limits, quota) = (limits(), Quota::default());
         let mut meter = IngressMeter::default();
         let mut now = 0;
-        let mut commands = 0;
-        while now < 100_000 * MILLI {
-            commands += 1;
-            meter.caught_up();
-            match meter.charge(&limits, 1, 1, now) {
-                IngressAction::Go => now += MILLI,
+        for turn in 0..1000 {
+            let charge = charge(100, 1, now);
+            match meter.charge(&limits, &quota, charge, || turn % 10 > 0) {
+                IngressAction::Go => {}
                 IngressAction::Pause(time) => now += time.as_nanos() as u64,
-                end => panic!("{end:?}"),
+                end => panic!("{end:?} in turn {turn}"),
             }
         }
-        assert!((10_000..10_300).contains(&commands), "{commands}");
     }
 
     #[test]
-    fn pauses_end_at_the_rate_timeout() {
-        let limits = limits();
-        let mut meter = IngressMeter::default();
-        let pause = meter.charge(&limits, 1_000_000, 0, 0);
-        assert_eq!(pause, IngressAction::Pause(Duration::from_secs(10)));
-        let ended = meter.charge(&limits, 1, 0, 10_000 * MILLI);
-        assert_eq!(ended, IngressAction::End(Disconnect::TooFast));
+    fn pauses_last_at_most_the_rate_timeout() {
+        let (limits, quota) = (limits(), Quota::default());
+        for backlog in [false, true] {
+            let mut meter = IngressMeter::default();
+            let pause = meter.charge(&limits, &quota, charge(1_000_000, 0, 0), || backlog);
+            assert_eq!(pause, IngressAction::Pause(Duration::from_secs(10)));
+            let later = charge(1, 0, 10_000 * MILLI);
+            let next = meter.charge(&limits, &quota, later, || backlog);
+            let is_end = next == IngressAction::End(Disconnect::TooFast);
+            assert_eq!(is_end, backlog, "{next:?}");
+        }
     }
 
     #[test]
@@ -208,8 +231,9 @@ mod tests {
             ..limits()
         };
         let mut meter = IngressMeter::default();
+        let much = charge(u32::MAX, u32::MAX, 0);
         assert_eq!(
-            meter.charge(&limits, u32::MAX, u32::MAX, 0),
+            meter.charge(&limits, &Quota::default(), much, || true),
             IngressAction::Go
         );
         let [start, more] = [[0x01, 0x80, 0, 0, 0, 0], [0x00, 0x80, 0, 0, 0, 0]];
@@ -222,27 +246,27 @@ mod tests {
 
     #[test]
     fn slow_messages_time_out_each_for_itself() {
-        let limits = limits();
+        let (limits, quota) = (limits(), Quota::default());
         let mut meter = IngressMeter::default();
         let minute = 60_000 * MILLI;
+        let byte = |meter: &mut IngressMeter, now| {
+            meter.charge(&limits, &quota, charge(0, 1, now), || false)
+        };
         for tenth in 0..600 {
             meter.follow(&limits, if tenth == 0 { &[0x81] } else { &[] });
-            assert_eq!(
-                meter.charge(&limits, 0, 1, tenth * minute / 600),
-                IngressAction::Go
-            );
+            assert_eq!(byte(&mut meter, tenth * minute / 600), IngressAction::Go);
         }
-        let late = meter.charge(&limits, 0, 1, minute);
+        let late = byte(&mut meter, minute);
         assert_eq!(late, IngressAction::End(Disconnect::Stalled));
         // Its end, and the beginning of the next one.
         meter.follow(&limits, &[0x80, 0, 0, 0, 0, 0x81]);
-        assert_eq!(meter.charge(&limits, 0, 1, minute), IngressAction::Go);
+        assert_eq!(byte(&mut meter, minute), IngressAction::Go);
     }
 
     #[test]
     fn state_is_small_because_every_connection_has_one() {
         assert!(
-            size_of::<IngressMeter>() <= 40,
+            size_of::<IngressMeter>() <= 24,
             "{}",
             size_of::<IngressMeter>()
         );

@@ -2,6 +2,7 @@
 //! moves that moment on; what lies further ahead than a whole burst is a debt, and the time until
 //! it is paid is the time to wait.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
@@ -25,19 +26,24 @@ impl Rate {
     }
 }
 
-/// One session's bucket. It begins full. Times are nanoseconds of any clock that never goes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A bucket, which begins full. Several tasks may take from it, without a lock. Times are
+/// nanoseconds of any clock that never goes back.
+#[derive(Debug, Default)]
 pub(crate) struct Bucket {
-    full_at: u64,
+    full_at: AtomicU64,
 }
 
 impl Bucket {
     /// Takes `units`, always, and returns the pause before more may be taken: zero, unless the
     /// bucket is now in debt.
-    pub(crate) fn take(&mut self, rate: &Rate, units: u32, now: u64) -> Duration {
+    pub(crate) fn take(&self, rate: &Rate, units: u32, now: u64) -> Duration {
         let time = u64::from(units) * SECOND / rate.per_second;
-        self.full_at = self.full_at.max(now) + time;
-        Duration::from_nanos((self.full_at - now).saturating_sub(rate.burst))
+        let taken = |full_at: u64| full_at.max(now).saturating_add(time);
+        // The order of two takers does not matter: the sum of what they take is the same.
+        let update = |full_at| Some(taken(full_at));
+        let (Ok(former) | Err(former)) =
+            (self.full_at).fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        Duration::from_nanos((taken(former) - now).saturating_sub(rate.burst))
     }
 }
 
@@ -48,7 +54,7 @@ mod tests {
     #[test]
     fn full_bucket_allows_its_burst_and_then_its_rate() {
         let rate = Rate::new(100, 2).unwrap();
-        let mut bucket = Bucket::default();
+        let bucket = Bucket::default();
         for _ in 0..200 {
             assert_eq!(bucket.take(&rate, 1, 5), Duration::ZERO);
         }
@@ -62,7 +68,7 @@ mod tests {
     #[test]
     fn idle_bucket_refills_up_to_its_burst() {
         let rate = Rate::new(10, 2).unwrap();
-        let mut bucket = Bucket::default();
+        let bucket = Bucket::default();
         bucket.take(&rate, 20, 0);
         let later = 3600 * SECOND;
         assert_eq!(bucket.take(&rate, 20, later), Duration::ZERO);
@@ -74,7 +80,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         for (per_second, seconds) in [(1, 2), (100, 2), (262_144, 4), (1 << 30, 4)] {
             let rate = Rate::new(per_second, seconds).unwrap();
-            let (mut bucket, mut now, mut taken, mut last) = (Bucket::default(), 0, 0_u64, 0);
+            let (bucket, mut now, mut taken, mut last) = (Bucket::default(), 0, 0_u64, 0);
             while now < 3600 * SECOND {
                 last = random.u32(1..=(per_second as u32).min(1 << 20));
                 taken += u64::from(last);

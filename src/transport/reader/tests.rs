@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use futures::AsyncWriteExt;
 use futures::io::{AsyncRead, AsyncWrite};
 
 use super::*;
@@ -15,7 +16,7 @@ use crate::protocol::native::NativeDecoder;
 use crate::protocol::{Code, Command, Protocol};
 use crate::runtime;
 use crate::transport::Limits;
-use crate::transport::limits::IngressLimits;
+use crate::transport::limits::{IngressLimits, Rate};
 
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
@@ -95,6 +96,18 @@ impl SharedSocket for Silent {
 
 fn node(inbox: flume::Sender<Event>) -> Arc<Node> {
     let time = Duration::from_secs(20);
+    let ingress = IngressLimits {
+        commands: None,
+        bytes: None,
+        rate_timeout: time,
+        fragments: 1024,
+        message_timeout: time,
+    };
+    node_with(inbox, ingress)
+}
+
+fn node_with(inbox: flume::Sender<Event>, ingress: IngressLimits) -> Arc<Node> {
+    let time = Duration::from_secs(20);
     let limits = Limits {
         head: HeadLimits::default(),
         head_timeout: time,
@@ -104,13 +117,7 @@ fn node(inbox: flume::Sender<Event>) -> Arc<Node> {
         close_timeout: time,
         message: 1024,
         depth: 64,
-        ingress: IngressLimits {
-            commands: None,
-            bytes: None,
-            rate_timeout: time,
-            fragments: 1024,
-            message_timeout: time,
-        },
+        ingress,
         outbox: LIMITS,
     };
     Arc::new(Node {
@@ -152,7 +159,8 @@ fn read(decoder: impl Decoder, frames: &[Vec<u8>]) -> (Vec<Event>, OutboxReader)
     let (sender, reader) = outbox(LIMITS, || ());
     let session = SessionId(1);
     let rest = frames.concat();
-    runtime::block_on(run(node(inbox), session, decoder, Silent, rest, sender));
+    let (node, quota) = (node(inbox), Arc::default());
+    runtime::block_on(run(node, session, decoder, Silent, rest, sender, quota));
     (events.try_iter().collect(), reader)
 }
 
@@ -203,9 +211,121 @@ fn native_decoder_refuses_binary_messages() {
     assert_eq!(ends, [Some(Some(Disconnect::Binary)), Some(None)]);
 }
 
+/// A reader of a real socket under a rate of a thousand commands a second, and its client's end.
+struct Throttled {
+    client: runtime::Socket,
+    events: flume::Receiver<Event>,
+    quota: Arc<Quota>,
+    _outbox: OutboxReader,
+}
+
+impl Throttled {
+    async fn start() -> Self {
+        let listener = runtime::Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let client = runtime::connect(listener.local_addr(), Duration::from_secs(20));
+        let client = client.await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        let ingress = IngressLimits {
+            commands: Rate::new(1000, 1),
+            bytes: None,
+            rate_timeout: Duration::from_millis(300),
+            fragments: 1024,
+            message_timeout: Duration::from_secs(20),
+        };
+        let (inbox, events) = flume::unbounded();
+        let (sender, outbox) = outbox(LIMITS, || ());
+        let (node, quota) = (node_with(inbox, ingress), Arc::<Quota>::default());
+        let (session, rest) = (SessionId(1), Vec::new());
+        let decoder = LineDecoder::default();
+        let reader = run(node, session, decoder, socket, rest, sender, quota.clone());
+        runtime::spawn(reader);
+        Self {
+            client,
+            events,
+            quota,
+            _outbox: outbox,
+        }
+    }
+
+    async fn next(&self) -> Event {
+        let next = runtime::timeout(Duration::from_secs(60), self.events.recv_async());
+        next.await.expect("an event").unwrap()
+    }
+}
+
+/// A command as long as a small publish, so that a dozen are more than one read.
+fn command() -> Vec<u8> {
+    frame(TEXT, &format!("{:>100}", "\nping\n"))
+}
+
+#[test]
+fn client_with_a_dozen_commands_in_flight_is_slowed_down_and_never_closed() {
+    runtime::block_on(async {
+        let mut throttled = Throttled::start().await;
+        let (command, mut commands) = (command(), 0);
+        throttled
+            .client
+            .write_all(&command.repeat(12))
+            .await
+            .unwrap();
+        // The burst, and then five times as long as a session may be over its rate.
+        while commands < 2500 {
+            let event = throttled.next().await;
+            // The line of blanks before each ping is an error, which needs no dispatcher.
+            assert!(is_ping(&event), "{event:?} after {commands}");
+            commands += 1;
+            throttled.client.write_all(&command).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn client_whose_pages_cost_more_than_its_commands_is_never_closed() {
+    runtime::block_on(async {
+        let mut throttled = Throttled::start().await;
+        let (command, started) = (command(), Instant::now());
+        let limits = IngressLimits {
+            commands: Rate::new(1000, 1),
+            bytes: None,
+            rate_timeout: Duration::from_millis(300),
+            fragments: 1024,
+            message_timeout: Duration::from_secs(20),
+        };
+        throttled
+            .client
+            .write_all(&command.repeat(60))
+            .await
+            .unwrap();
+        for commands in 0..120 {
+            let event = throttled.next().await;
+            assert!(is_ping(&event), "{event:?} after {commands}");
+            let now = started.elapsed().as_nanos() as u64;
+            throttled.quota.charge(&limits, 100, 0, now);
+            throttled.client.write_all(&command).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn client_that_does_not_adapt_is_closed_after_the_rate_timeout() {
+    runtime::block_on(async {
+        let throttled = Throttled::start().await;
+        let (mut client, flood) = (throttled.client.clone(), command().repeat(100));
+        // The reader ends it.
+        runtime::spawn(async move { while client.write_all(&flood).await.is_ok() {} });
+        let why = loop {
+            if let Some(why) = end(&throttled.next().await) {
+                break why;
+            }
+        };
+        assert_eq!(why, Some(Disconnect::TooFast));
+    });
+}
+
 #[test]
 fn reader_takes_little_memory_per_connection() {
-    type Run<F> = fn(Arc<Node>, SessionId, NativeDecoder, runtime::Socket, Vec<u8>, Outbox) -> F;
+    type Run<F> =
+        fn(Arc<Node>, SessionId, NativeDecoder, runtime::Socket, Vec<u8>, Outbox, Arc<Quota>) -> F;
     fn size<F>(_: Run<F>) -> usize {
         size_of::<F>()
     }
