@@ -96,6 +96,17 @@ impl Command {
             _ => 1,
         }
     }
+
+    /// The room that a client's command makes the broker look up.
+    pub(crate) fn room(&self) -> Option<&RoomName> {
+        match self {
+            Command::Join { room, .. } => Some(room),
+            Command::Publish(publish) => Some(&publish.room),
+            Command::History(query) => Some(&query.room),
+            Command::Members(query) => Some(&query.room),
+            _ => None,
+        }
+    }
 }
 
 /// The answer to one command.

@@ -43,7 +43,7 @@ use crate::model::webhook_event::WebhookSubscription;
 use crate::outbox::OutboxLimits;
 use crate::presence::PresenceSettings;
 use crate::runtime::{self, Listener};
-use crate::transport::limits::{Addresses, IngressLimits, Rate};
+use crate::transport::limits::{Addresses, IngressLimits, Rate, SharedLimits, SharedQuotas};
 use crate::transport::pages::Assets;
 use crate::transport::{Limits, ListenerKind, Node};
 use crate::webhooks::{self, Webhooks};
@@ -282,6 +282,7 @@ fn start(config: &Config, hooks: Hooks) -> Result<Server, StartError> {
         origins: config.allow_origin.clone(),
         trusted_proxies: config.trusted_proxy.clone(),
         addresses: Addresses::new(config.address_connections()),
+        shared_quotas: shared_quotas(config),
         echo_path: config.echo_path.clone(),
         gate: gate(config),
         api_separate: api_listener.is_some(),
@@ -483,6 +484,15 @@ fn limits(config: &Config) -> Limits {
             frames: config.outbox_frames,
         },
     }
+}
+
+/// The limits of users and addresses. In open mode users are not verified, and there are none.
+fn shared_quotas(config: &Config) -> Option<SharedQuotas> {
+    let limits = SharedLimits {
+        rooms_per_session: config.rooms_per_session,
+        max_rooms: config.max_rooms,
+    };
+    (!config.is_open()).then(|| SharedQuotas::new(limits))
 }
 
 fn assets(directory: Option<&Path>) -> Result<Assets, StartError> {

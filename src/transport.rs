@@ -37,11 +37,13 @@ use crate::metrics::Metrics;
 use crate::model::id::SessionId;
 use crate::model::identity::Identity;
 use crate::model::readiness::Readiness;
-use crate::outbox::{ConnectionControl, OutboxLimits, outbox};
+use crate::outbox::{ConnectionControl, OutboxLimits, Permit, TooManyRooms, outbox};
 use crate::protocol::decoder::Decoder;
 use crate::protocol::frame;
 use crate::runtime;
-use crate::transport::limits::{AddressPermit, Addresses, IngressLimits, Quota, TooMany};
+use crate::transport::limits::{
+    AddressPermit, Addresses, Charge, IngressLimits, Quota, SharedQuota, SharedQuotas, TooMany,
+};
 use crate::transport::pages::Assets;
 pub(crate) use routes::Endpoint;
 
@@ -122,6 +124,8 @@ pub struct Node {
     pub trusted_proxies: Vec<IpAddr>,
     /// Counts the connections of each client address, if there is a limit.
     pub addresses: Option<Addresses>,
+    /// The limits of users and of the addresses of anonymous clients; none in open mode.
+    pub shared_quotas: Option<SharedQuotas>,
     pub echo_path: Option<String>,
     /// Which requests the HTTP API admits.
     pub gate: Gate,
@@ -202,6 +206,19 @@ impl Node {
             Ok(()) | Err(TrySendError::Disconnected(_)) => None,
         };
         OptionFuture::from(full).map(drop)
+    }
+
+    /// The limits of the client's user or, if it is anonymous, of its address.
+    fn shared_quota(
+        &self,
+        address: IpAddr,
+        identity: Option<&Identity>,
+    ) -> Option<Arc<SharedQuota>> {
+        let (quotas, now) = (self.shared_quotas.as_ref()?, self.now());
+        Some(match identity {
+            Some(identity) => quotas.of_user(&identity.user, now),
+            None => quotas.of_address(address, now),
+        })
     }
 
     /// The time of the sessions' rates, in nanoseconds.
@@ -305,6 +322,7 @@ pub(crate) struct Upgraded {
     identity: Option<Arc<Identity>>,
     /// The client's permit among those of its address, if a proxy named the address.
     claim: Option<Box<AddressPermit>>,
+    shared_quota: Option<Arc<SharedQuota>>,
 }
 
 /// Starts the tasks of a session, whose first bytes are the response to the handshake.
@@ -316,7 +334,7 @@ async fn start_session<S: SharedSocket, D: Decoder>(
     counted: Counted,
 ) {
     let session = node.next_session();
-    let quota = Arc::<Quota>::default();
+    let quota = Arc::new(Quota::new(upgraded.shared_quota));
     let control = SessionControl {
         node: node.clone(),
         socket: socket.clone(),
@@ -367,7 +385,20 @@ impl<S: SharedSocket> ConnectionControl for SessionControl<S> {
     fn charge(&self, commands: u32) {
         let Node { limits, .. } = &*self.node;
         // The reader pauses before its next read.
-        (self.quota).charge(&limits.ingress, commands, 0, self.node.now());
+        let charge = Charge {
+            commands,
+            bytes: 0,
+            now: self.node.now(),
+        };
+        self.quota.charge(&limits.ingress, charge);
+    }
+
+    fn open_room(&self) -> Result<Option<Permit>, TooManyRooms> {
+        let Some(shared) = self.quota.shared() else {
+            return Ok(None);
+        };
+        let permit = shared.open_room().ok_or(TooManyRooms)?;
+        Ok(Some(Box::new(permit)))
     }
 }
 

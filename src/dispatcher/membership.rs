@@ -15,6 +15,7 @@ use crate::dispatcher::rooms::{Joined, Left, RoomKey};
 use crate::model::id::{Position, RoomName, SessionId};
 use crate::model::identity::Action;
 use crate::model::member::MemberIdentity;
+use crate::outbox::{Permit, TooManyRooms};
 use crate::protocol::{Code, CommandError, Reply, RequestId};
 
 impl Dispatcher {
@@ -29,6 +30,7 @@ impl Dispatcher {
         let (session, id) = Self::session_of(reply_to)?;
         self.authorize_request(reply_to, Action::Join, name)?;
         self.check_bounds(session, name)?;
+        let permit = self.permit_for(session, name)?;
         let deadline = now.instant + self.turn.settings.join_timeout;
         let join = Join {
             id,
@@ -36,7 +38,30 @@ impl Dispatcher {
             sign_in: None,
         };
         self.add_member(session, name, since, identity, join);
+        if let Some(permit) = permit
+            && let Some(key) = self.rooms.find(name)
+            && let Some((room, _)) = self.room(key)
+        {
+            room.state.permit = Some(permit);
+        }
         Ok(())
+    }
+
+    /// The permit for a room that the node has not yet.
+    fn permit_for(
+        &self,
+        session: SessionId,
+        name: &RoomName,
+    ) -> Result<Option<Permit>, CommandError> {
+        let client = self.sessions.get(&session);
+        match client {
+            Some(client) if self.rooms.find(name).is_none() => client.outbox.open_room(),
+            _ => Ok(None),
+        }
+        .map_err(|TooManyRooms| {
+            let reason = "your user or address has its part of this node's rooms; leave one first";
+            CommandError::new(Code::Limit, reason)
+        })
     }
 
     /// Makes the session a member, whatever the bounds. The join is answered when the position of

@@ -221,6 +221,7 @@ mod tests {
             origins: Vec::new(),
             trusted_proxies: Vec::new(),
             addresses: None,
+            shared_quotas: None,
             echo_path: None,
             gate: crate::api::Gate::Closed,
             api_separate: false,

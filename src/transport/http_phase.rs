@@ -291,6 +291,11 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
             let refusal = Refusal::forbidden(reason);
             return self.refuse_as(RefusalCause::Hook, refusal, false).await;
         }
+        let shared_quota = self.node.shared_quota(client, identity.as_deref());
+        let anonymous = shared_quota.as_ref().filter(|_| identity.is_none());
+        if anonymous.is_some_and(|address| !address.connect(self.node.now())) {
+            return self.refuse(too_many_new_connections(), false).await;
+        }
         let claim = if self.node.is_proxy(peer.ip()) {
             self.node.claim(client)
         } else {
@@ -308,6 +313,7 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
             client,
             identity,
             claim,
+            shared_quota,
         }))
     }
 
@@ -439,6 +445,11 @@ fn reason(refusal: &Refusal) -> RefusalCause {
 
 fn too_many_connections() -> Refusal {
     let reason = "Your address has reached its limit of connections here: close one, or try again.";
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, reason).with("Retry-After", ADDRESS_RETRY_AFTER)
+}
+
+fn too_many_new_connections() -> Refusal {
+    let reason = "Your address opens too many connections: sign in with a token, or try again.";
     Refusal::new(StatusCode::TOO_MANY_REQUESTS, reason).with("Retry-After", ADDRESS_RETRY_AFTER)
 }
 

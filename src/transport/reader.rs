@@ -20,8 +20,9 @@ use crate::model::id::SessionId;
 use crate::outbox::Outbox;
 use crate::protocol::decoder::{Decoded, DecodedRequest, Decoder, FramePayload};
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::{ClientRequest, CommandError, Reply, RequestId};
-use crate::transport::limits::Quota;
+use crate::protocol::{ClientRequest, Code, Command, CommandError, Reply, RequestId};
+use crate::runtime;
+use crate::transport::limits::{Charge, Quota};
 
 /// Reads to the end of the connection. At the end it always sends [`Event::Closed`] to the
 /// dispatcher.
@@ -111,6 +112,8 @@ impl Reader<'_> {
             decoder,
         };
         async move {
+            // What came with the head waits too, while the user or address is in debt.
+            poll_fn(|cx| input.stream.poll_allowed(cx)).await;
             let mut outcome = self.decode(&mut input, &[]);
             loop {
                 self.forward::<D>(outcome.requests).await;
@@ -188,9 +191,46 @@ impl Reader<'_> {
     }
 
     async fn forward<D: Decoder>(&self, requests: Vec<DecodedRequest>) {
-        for request in requests {
+        let mut requests = requests.into_iter();
+        while let Some(request) = requests.next() {
+            let signs_in = matches!(request.request, Ok(ClientRequest::Auth(_)));
             self.forward_one::<D>(request).await;
+            if signs_in && !requests.as_slice().is_empty() {
+                self.charge_user(cost_of(requests.as_slice())).await;
+            }
         }
+    }
+
+    /// Charges the user that has just signed in for the commands that came behind that, which were
+    /// charged to its address, and waits until it may send them.
+    fn charge_user(&self, commands: u32) -> impl Future<Output = ()> {
+        let ReadContext {
+            node,
+            outbox,
+            quota,
+        } = self.context;
+        let limits = &node.limits.ingress;
+        let wait = move |commands| {
+            let charge = Charge {
+                commands,
+                bytes: 0,
+                now: node.now(),
+            };
+            quota.charge_shared(limits, charge)
+        };
+        let waiting = async move {
+            let mut time = wait(0);
+            while !time.is_zero() {
+                node.metrics.paused_total.add(1);
+                outbox.note_paused(true);
+                runtime::sleep(time).await;
+                outbox.note_paused(false);
+                time = wait(0);
+            }
+            wait(commands);
+        };
+        // Boxed, because it is rare.
+        Box::pin(waiting)
     }
 
     /// Sends a request to the dispatcher, or its error to the client. Not an `async fn`: that would
@@ -214,16 +254,24 @@ impl Reader<'_> {
     fn event(&self, id: Option<RequestId>, request: ClientRequest) -> Result<Event, CommandError> {
         let session = self.session;
         Ok(match request {
-            ClientRequest::Command(command) => Event::Command {
-                reply_to: ReplyTo::Session { session, id },
-                command,
-            },
+            ClientRequest::Command(command) => {
+                self.check_room(&command)?;
+                Event::Command {
+                    reply_to: ReplyTo::Session { session, id },
+                    command,
+                }
+            }
             ClientRequest::Auth(credentials) => {
                 let identity = self
                     .context
                     .node
                     .auth
                     .identify(&credentials, Now::read().unix_ms)?;
+                let node = self.context.node;
+                if let Some(quotas) = &node.shared_quotas {
+                    let shared = quotas.of_user(&identity.user, node.now());
+                    self.context.quota.share(shared);
+                }
                 Event::Identified {
                     session,
                     id,
@@ -231,6 +279,20 @@ impl Reader<'_> {
                 }
             }
         })
+    }
+}
+
+impl Reader<'_> {
+    /// Refuses a command for a room that is new to the user or address, if it has used too many.
+    fn check_room(&self, command: &Command) -> Result<(), CommandError> {
+        let (Some(room), Some(shared)) = (command.room(), self.context.quota.shared()) else {
+            return Ok(());
+        };
+        if shared.use_room(room, self.context.node.now()) {
+            return Ok(());
+        }
+        let reason = "you use too many different rooms; use fewer, or try again later";
+        Err(CommandError::new(Code::Limit, reason))
     }
 }
 

@@ -59,10 +59,14 @@ impl<'a, S: SharedSocket> ThrottledReader<'a, S> {
         stream
     }
 
-    /// Adds commands decoded from the last read. They are charged before the next read.
+    /// Charges the last read, and the commands decoded from it: before they are carried out, so that
+    /// no other session of the user or address is read for the same tokens.
     pub(super) fn charge(&mut self, commands: u32) {
         let commands = u16::try_from(commands).unwrap_or(u16::MAX);
         self.commands = self.commands.saturating_add(commands);
+        if self.pause.is_none() {
+            self.settle();
+        }
     }
 
     /// The limit that ended the stream, if one did.
@@ -83,12 +87,9 @@ impl<'a, S: SharedSocket> ThrottledReader<'a, S> {
         self.verdict = self.verdict.or(found);
     }
 
-    /// Charges the bytes and commands since the last charge, if any, and starts the resulting
-    /// pause.
+    /// Charges the bytes and commands since the last charge, and starts the pause that the debt
+    /// requires, if any.
     fn settle(&mut self) {
-        if self.bytes == 0 && self.commands == 0 {
-            return;
-        }
         let ReadContext { node, quota, .. } = self.context;
         let charge = Charge {
             commands: std::mem::take(&mut self.commands).into(),
@@ -96,10 +97,8 @@ impl<'a, S: SharedSocket> ThrottledReader<'a, S> {
             now: node.now(),
         };
         let (limits, socket) = (&node.limits.ingress, &self.socket);
-        match self
-            .meter
-            .charge(limits, quota, charge, || socket.has_backlog())
-        {
+        let debt = quota.charge(limits, charge);
+        match (self.meter).step(limits, debt, charge.now, || socket.has_backlog()) {
             IngressAction::Go => {}
             IngressAction::Pause(time) => self.pause(time),
             IngressAction::End(why) => self.verdict = self.verdict.or(Some(why)),
@@ -112,19 +111,20 @@ impl<'a, S: SharedSocket> ThrottledReader<'a, S> {
         self.pause = Some(Box::new(Box::pin(runtime::sleep(time))));
     }
 
-    /// Ready when the session may be read.
-    fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().as_mut().poll(cx));
-            self.pause = None;
-            self.context.outbox.note_paused(false);
+    /// Ready when the session may be read: when nothing is in debt any more, or a limit has ended
+    /// the stream. During a pause others may have charged the same user or address.
+    pub(super) fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().as_mut().poll(cx));
+                self.pause = None;
+                self.context.outbox.note_paused(false);
+            }
+            self.settle();
+            if self.pause.is_none() {
+                return Poll::Ready(());
+            }
         }
-        if self.reads == READS_IN_A_ROW {
-            self.reads = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(())
     }
 
     /// Reads, when the session may be read. An error means that a limit or the connection has ended
@@ -134,11 +134,15 @@ impl<'a, S: SharedSocket> ThrottledReader<'a, S> {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.settle();
+        ready!(self.poll_allowed(cx));
         if self.verdict.is_some() {
             return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
         }
-        ready!(self.poll_allowed(cx));
+        if self.reads == READS_IN_A_ROW {
+            self.reads = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let polled = Pin::new(&mut self.socket).poll_read(cx, buffer);
         if let Poll::Ready(Ok(read @ 1..)) = polled {
             self.context.outbox.note_received();

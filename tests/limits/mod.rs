@@ -7,3 +7,4 @@ mod documented;
 mod messages;
 mod rates;
 mod rooms;
+mod shared;

@@ -52,6 +52,7 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
         origins: Vec::new(),
         trusted_proxies: Vec::new(),
         addresses: None,
+        shared_quotas: None,
         echo_path: Some("/echo".into()),
         gate: Gate::Local,
         api_separate: false,

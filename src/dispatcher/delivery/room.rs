@@ -17,6 +17,7 @@ use crate::dispatcher::turn::Turn;
 use crate::model::history::Recent;
 use crate::model::id::{NumberMap, Position, SessionId, Ticket};
 use crate::model::retention::LogLimits;
+use crate::outbox::Permit;
 use crate::presence::MemberList;
 use crate::protocol::encoder::Encoder;
 use crate::protocol::{Message, Protocol};
@@ -44,6 +45,8 @@ pub(crate) struct RoomState {
     pub members_by_protocol: [usize; Protocol::COUNT],
     /// The members over all nodes.
     pub presence: RoomPresence,
+    /// The permit of the client that was the first to join, if there is a limit.
+    pub permit: Option<Permit>,
 }
 
 /// The members of a room over all nodes.

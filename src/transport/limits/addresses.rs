@@ -18,8 +18,9 @@ struct AddressTable {
     open: Mutex<HashMap<Subscriber, usize>>,
 }
 
+/// Who has an address, as far as it tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Subscriber {
+pub(crate) enum Subscriber {
     V4([u8; 4]),
     /// The upper half of the address.
     V6([u16; 4]),
@@ -96,7 +97,7 @@ impl Drop for AddressPermit {
 }
 
 impl Subscriber {
-    fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.octets()),
             IpAddr::V6(address) => {

@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Fragments, Quota, Rate};
+use super::{Debt, Fragments, Rate};
 use crate::protocol::disconnect::Disconnect;
 
 /// The limits that all sessions of a node have in common.
@@ -29,15 +29,6 @@ pub(crate) enum IngressAction {
     /// Read nothing for so long.
     Pause(Duration),
     End(Disconnect),
-}
-
-/// What the last read costs.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Charge {
-    pub commands: u32,
-    pub bytes: u32,
-    /// When it was read.
-    pub now: u64,
 }
 
 /// The state of one session. Times are nanoseconds of one clock for all sessions.
@@ -77,28 +68,27 @@ impl IngressMeter {
         self.frames.is_under_way()
     }
 
-    /// Charges the bytes read and the commands decoded from them. `has_backlog` is called only for
-    /// a session in debt.
-    pub(crate) fn charge(
+    /// The next step of a session with this debt. `has_backlog` is called only for a session in debt
+    /// by its own buckets: none is ended for what others of its user or address send.
+    pub(crate) fn step(
         &mut self,
         limits: &IngressLimits,
-        quota: &Quota,
-        charge: Charge,
+        debt: Debt,
+        now: u64,
         has_backlog: impl FnOnce() -> bool,
     ) -> IngressAction {
-        let Charge {
-            commands,
-            bytes,
-            now,
-        } = charge;
         if self.frames.is_under_way() && self.begun.at(now) >= limits.message_timeout {
             return IngressAction::End(Disconnect::Stalled);
         }
-        let wait = quota.charge(limits, commands, bytes, now);
+        let wait = debt.wait();
         if wait.is_zero() {
             return IngressAction::Go;
         }
-        if !has_backlog() {
+        if !debt.shared.is_zero() {
+            // What waits for others does not stall.
+            self.begun = Since::default();
+        }
+        if debt.own.is_zero() || !has_backlog() {
             self.caught_up();
             return IngressAction::Pause(wait.min(limits.rate_timeout));
         }
@@ -133,6 +123,7 @@ impl Since {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::limits::{Charge, Quota};
 
     const MILLI: u64 = 1_000_000;
 
@@ -146,12 +137,18 @@ mod tests {
         }
     }
 
-    fn charge(commands: u32, bytes: u32, now: u64) -> Charge {
-        Charge {
+    /// Charges what was read at a time, and returns the next step.
+    fn step(
+        (meter, limits, quota): (&mut IngressMeter, &IngressLimits, &Quota),
+        (commands, bytes, now): (u32, u32, u64),
+        has_backlog: impl FnOnce() -> bool,
+    ) -> IngressAction {
+        let charge = Charge {
             commands,
             bytes,
             now,
-        }
+        };
+        meter.step(limits, quota.charge(limits, charge), now, has_backlog)
     }
 
     /// A client with a backlog that pauses do not reduce: when it is disconnected, and how much was
@@ -162,7 +159,11 @@ mod tests {
         let (mut now, mut turns) = (0, 0);
         loop {
             turns += 1;
-            match meter.charge(&limits, &quota, charge(commands, bytes, now), || true) {
+            match step(
+                (&mut meter, &limits, &quota),
+                (commands, bytes, now),
+                || true,
+            ) {
                 IngressAction::Go => now += MILLI,
                 IngressAction::Pause(time) => now += time.as_nanos() as u64,
                 IngressAction::End(why) => {
@@ -178,8 +179,8 @@ mod tests {
         let (limits, quota) = (limits(), Quota::default());
         let mut meter = IngressMeter::default();
         for tenth in 0..10_000 {
-            let charge = charge(10, 100, tenth * 100 * MILLI);
-            let action = meter.charge(&limits, &quota, charge, || unreachable!());
+            let read = (10, 100, tenth * 100 * MILLI);
+            let action = step((&mut meter, &limits, &quota), read, || unreachable!());
             assert_eq!(action, IngressAction::Go);
         }
     }
@@ -200,8 +201,8 @@ mod tests {
         let mut meter = IngressMeter::default();
         let mut now = 0;
         for turn in 0..1000 {
-            let charge = charge(100, 1, now);
-            match meter.charge(&limits, &quota, charge, || turn % 10 > 0) {
+            let read = (100, 1, now);
+            match step((&mut meter, &limits, &quota), read, || turn % 10 > 0) {
                 IngressAction::Go => {}
                 IngressAction::Pause(time) => now += time.as_nanos() as u64,
                 end => panic!("{end:?} in turn {turn}"),
@@ -214,12 +215,28 @@ mod tests {
         let (limits, quota) = (limits(), Quota::default());
         for backlog in [false, true] {
             let mut meter = IngressMeter::default();
-            let pause = meter.charge(&limits, &quota, charge(1_000_000, 0, 0), || backlog);
+            let much = (1_000_000, 0, 0);
+            let pause = step((&mut meter, &limits, &quota), much, || backlog);
             assert_eq!(pause, IngressAction::Pause(Duration::from_secs(10)));
-            let later = charge(1, 0, 10_000 * MILLI);
-            let next = meter.charge(&limits, &quota, later, || backlog);
+            let later = (1, 0, 10_000 * MILLI);
+            let next = step((&mut meter, &limits, &quota), later, || backlog);
             let is_end = next == IngressAction::End(Disconnect::TooFast);
             assert_eq!(is_end, backlog, "{next:?}");
+        }
+    }
+
+    #[test]
+    fn sessions_are_never_ended_for_a_debt_of_others() {
+        let limits = limits();
+        let mut meter = IngressMeter::default();
+        meter.follow(&limits, &[0x81]);
+        let debt = Debt {
+            own: Duration::ZERO,
+            shared: Duration::from_secs(600),
+        };
+        for second in 0..600 {
+            let action = meter.step(&limits, debt, second * 1000 * MILLI, || true);
+            assert_eq!(action, IngressAction::Pause(Duration::from_secs(10)));
         }
     }
 
@@ -231,11 +248,9 @@ mod tests {
             ..limits()
         };
         let mut meter = IngressMeter::default();
-        let much = charge(u32::MAX, u32::MAX, 0);
-        assert_eq!(
-            meter.charge(&limits, &Quota::default(), much, || true),
-            IngressAction::Go
-        );
+        let (quota, much) = (Quota::default(), (u32::MAX, u32::MAX, 0));
+        let action = step((&mut meter, &limits, &quota), much, || true);
+        assert_eq!(action, IngressAction::Go);
         let [start, more] = [[0x01, 0x80, 0, 0, 0, 0], [0x00, 0x80, 0, 0, 0, 0]];
         for frame in [start, more, more] {
             assert_eq!(meter.follow(&limits, &frame), None);
@@ -249,9 +264,8 @@ mod tests {
         let (limits, quota) = (limits(), Quota::default());
         let mut meter = IngressMeter::default();
         let minute = 60_000 * MILLI;
-        let byte = |meter: &mut IngressMeter, now| {
-            meter.charge(&limits, &quota, charge(0, 1, now), || false)
-        };
+        let byte =
+            |meter: &mut IngressMeter, now| step((meter, &limits, &quota), (0, 1, now), || false);
         for tenth in 0..600 {
             meter.follow(&limits, if tenth == 0 { &[0x81] } else { &[] });
             assert_eq!(byte(&mut meter, tenth * minute / 600), IngressAction::Go);

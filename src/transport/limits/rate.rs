@@ -24,6 +24,14 @@ impl Rate {
             burst: seconds * SECOND,
         })
     }
+
+    /// The rate of `count` sessions together.
+    pub(crate) fn times(&self, count: u32) -> Self {
+        Self {
+            per_second: self.per_second * u64::from(count),
+            burst: self.burst,
+        }
+    }
 }
 
 /// A bucket, which begins full. Several tasks may take from it, without a lock. Times are
@@ -44,6 +52,22 @@ impl Bucket {
         let (Ok(former) | Err(former)) =
             (self.full_at).fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
         Duration::from_nanos((taken(former) - now).saturating_sub(rate.burst))
+    }
+
+    /// Takes one unit, unless the bucket would be in debt then. Returns whether it did.
+    pub(crate) fn try_take(&self, rate: &Rate, now: u64) -> bool {
+        let time = SECOND / rate.per_second;
+        let update = |full_at: u64| {
+            let taken = full_at.max(now).saturating_add(time);
+            (taken - now <= rate.burst).then_some(taken)
+        };
+        let taken = (self.full_at).fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        taken.is_ok()
+    }
+
+    /// When it will be full.
+    pub(crate) fn full_at(&self) -> u64 {
+        self.full_at.load(Ordering::Relaxed)
     }
 }
 
@@ -90,6 +114,15 @@ mod tests {
             let most = (now / SECOND + 1 + seconds) * per_second as u64 + u64::from(last);
             assert!(taken <= most, "{taken} of {most} at {per_second}/s");
         }
+    }
+
+    #[test]
+    fn try_take_refuses_without_a_debt() {
+        let (rate, bucket) = (Rate::new(10, 2).unwrap(), Bucket::default());
+        let taken = |now| (0..1000).filter(|_| bucket.try_take(&rate, now)).count();
+        assert_eq!(taken(0), 20);
+        assert_eq!(taken(SECOND), 10);
+        assert_eq!(taken(3600 * SECOND), 20);
     }
 
     #[test]

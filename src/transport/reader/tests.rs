@@ -132,6 +132,7 @@ fn node_with(inbox: flume::Sender<Event>, ingress: IngressLimits) -> Arc<Node> {
         origins: Vec::new(),
         trusted_proxies: Vec::new(),
         addresses: None,
+        shared_quotas: None,
         echo_path: None,
         gate: crate::api::Gate::Closed,
         api_separate: false,
@@ -300,7 +301,12 @@ fn client_whose_pages_cost_more_than_its_commands_is_never_closed() {
             let event = throttled.next().await;
             assert!(is_ping(&event), "{event:?} after {commands}");
             let now = started.elapsed().as_nanos() as u64;
-            throttled.quota.charge(&limits, 100, 0, now);
+            let charge = Charge {
+                commands: 100,
+                bytes: 0,
+                now,
+            };
+            throttled.quota.charge(&limits, charge);
             throttled.client.write_all(&command).await.unwrap();
         }
     });
