@@ -119,7 +119,10 @@ fn calls_refuse_arguments_that_break_a_rule() {
         let codes = [
             server.publish("no blanks", 1, plain()).await.map(drop),
             server.publish("r", 1, plain().key("")).await.map(drop),
-            server.publish("r", 1, plain().user("a b")).await.map(drop),
+            server
+                .publish("r", 1, plain().user("a\u{202e}b"))
+                .await
+                .map(drop),
             server.publish("r", nested, plain()).await.map(drop),
             server.publish("r", long, plain()).await.map(drop),
             server.publish_ephemeral("r", 1, plain().key("k")).await,

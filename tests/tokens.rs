@@ -204,8 +204,14 @@ fn token_command_makes_a_token_that_a_node_accepts() {
                 "--token-secret-file: is needed",
             ),
             (
-                &["token", "--token-secret-file", &secret, "--user", "a b"][..],
-                "--user a b: a user name",
+                &[
+                    "token",
+                    "--token-secret-file",
+                    &secret,
+                    "--user",
+                    "a\u{85}b",
+                ][..],
+                "--user a\u{85}b: a user name",
             ),
             (
                 &[

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { newKey } from '../../www/switchboard.js';
+import { newKey, personalRoom } from '../../www/switchboard.js';
 import { stopwatch } from '../../www/client/words.js';
 import { exchange, outcome, settled } from './exchange.mjs';
 
@@ -720,4 +720,17 @@ test('keys are fresh and short enough for the server, with or without randomUUID
   }
   assert.equal(new Set(keys).size, 4);
   for (const key of keys) assert.match(key, /^[0-9a-f-]{32,64}$/);
+});
+
+test('the personal room of a user is named as the server names it', () => {
+  for (const [user, room] of [
+    ['Ada_1.b:c-d', '@Ada_1.b:c-d'],
+    ['auth0|5f7c8ec7', '@auth0%7C5f7c8ec7'],
+    ['ada@example.com', '@ada%40example.com'],
+    ["O'Neil (100%)!~*", '@O%27Neil%20%28100%25%29%21%7E%2A'],
+    ['%3A%7C', '@%253A%257C'],
+    ['é愛😀', '@%C3%A9%E6%84%9B%F0%9F%98%80'],
+  ]) {
+    assert.equal(personalRoom(user), room);
+  }
 });

@@ -210,4 +210,54 @@ mod tests {
         let different: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len());
     }
+
+    /// Two rooms, publishers or keys that differ have different names, whatever their signs.
+    fn expect_apart(one: [&str; 3], other: [&str; 3]) {
+        let names = Names::new("sb", 0);
+        let made = |[room, user, key]: [&str; 3]| {
+            let (room, user) = (RoomName::new(room).ok()?, UserName::new(user).ok()?);
+            let publisher = Some(user.clone()).into();
+            let key = PublishKey {
+                publisher,
+                key: key.into(),
+            };
+            let rooms = [&room, &user.room()].map(|room| names.topic(room));
+            Some((names.key(&room, &key), rooms, user.encoded().into_owned()))
+        };
+        let (Some(first), Some(second)) = (made(one), made(other)) else {
+            return;
+        };
+        assert_eq!(first.0 == second.0, one == other, "{one:?} {other:?}");
+        assert_eq!(
+            first.1[0] == second.1[0],
+            one[0] == other[0],
+            "{one:?} {other:?}"
+        );
+        assert_eq!(
+            first.1[1] == second.1[1],
+            one[1] == other[1],
+            "{one:?} {other:?}"
+        );
+        assert_eq!(first.2 == second.2, one[1] == other[1], "{one:?} {other:?}");
+        assert!(!first.2.starts_with(['@', '$']), "a field of ours");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn names_of_any_two_differ(
+            rooms in ["[!-~]{1,4}", "[!-~]{1,4}"],
+            users in ["[ -~é:%]{1,3}", "[ -~é:%]{1,3}"],
+            keys in ["[a:6]{1,2}", "[a:6]{1,2}"],
+        ) {
+            let one = [&*rooms[0], &*users[0], &*keys[0]];
+            for other in [
+                [&*rooms[1], &*users[1], &*keys[1]],
+                [&*rooms[0], &*users[1], &*keys[0]],
+                [&*rooms[1], &*users[0], &*keys[0]],
+                [&*rooms[0], &*users[0], &*keys[1]],
+            ] {
+                expect_apart(one, other);
+            }
+        }
+    }
 }
