@@ -234,9 +234,31 @@ pub enum Push<'a> {
     /// needs them sends `members` again.
     Members { room: &'a RoomName, version: u64 },
     /// The server has removed the session from the room.
-    Removed { room: &'a RoomName, reason: &'a str },
+    Removed {
+        room: &'a RoomName,
+        why: Removal,
+        reason: &'a str,
+    },
     /// The node is about to close the connection; reconnect after `retry`, to another node.
     Bye { reason: &'a str, retry: Duration },
+}
+
+/// Why the server removes a session from a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// A backend asked for it: the client does not join again by itself.
+    Operator,
+    /// A newer token does not let the session join; another token may.
+    Rights,
+}
+
+impl Removal {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Removal::Operator => "removed",
+            Removal::Rights => "forbidden",
+        }
+    }
 }
 
 /// A publication as a session receives it.

@@ -220,6 +220,11 @@ watchIdentity(board, () => {
 app.onUnread(peopleChanged);
 board.on('state', showStatus);
 board.on('error', showError);
+// A backend has brought the user into a room.
+board.on('room', ({ name }) => {
+  const conversation = join(name);
+  if (!conversation.loaded) conversation.loadEarlier();
+});
 showStatus(board.status);
 
 const kept = storage.read('rooms');

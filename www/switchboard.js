@@ -115,6 +115,7 @@ export class Switchboard {
     check: (frame, json) => this.#check(frame, json),
     pump: (outlet) => this.#pump(outlet),
     leave: (room) => this.#leave(room),
+    recover: (room) => this.#conn?.entered && this.#join(this.#conn, room),
     readMembers: (room) => this.#conn?.open && this.#readMembers(this.#conn, room),
   };
   #listeners = new Map();
@@ -157,10 +158,11 @@ export class Switchboard {
   }
 
   /**
-   * Listens for 'state' ({@link Status}), 'user' (the name that the server confirmed, or null) or
-   * 'error' ({@link SwitchboardError}: a refused sign-in, a token function that gave no token, or an
-   * error that replies to no request).
-   * @param {'state'|'user'|'error'} event
+   * Listens for 'state' ({@link Status}), 'user' (the name that the server confirmed, or null),
+   * 'room' ({@link Room}: a backend has brought the user into it; see {@link Room#listen}) or
+   * 'error' ({@link SwitchboardError}: a refused sign-in, a token function that gave no token, or
+   * an error that replies to no request).
+   * @param {'state'|'user'|'room'|'error'} event
    * @param {(what: any) => void} listener
    * @returns {() => void} Stops listening.
    */
@@ -171,14 +173,19 @@ export class Switchboard {
   }
 
   /**
-   * Joins a room and keeps it joined over reconnects, until {@link Room#leave}.
+   * Joins a room and keeps it joined over reconnects, until {@link Room#leave} or until the server
+   * removes the user from it; then join it again if the user wants that. A room that a backend has
+   * brought the user into gets these handlers.
    * @param {string} name
    * @param {RoomHandlers} [handlers]
    * @returns {Room}
    */
   join(name, handlers = {}) {
     if (typeof name !== 'string' || !name) throw new TypeError('a room needs a name');
-    if (this.#rooms.has(name)) {
+    const known = this.#rooms.get(name);
+    if (known?._isUnheard) return known.listen(handlers);
+    if (known?._isRemoved) known.leave();
+    else if (known) {
       const reason = `the room ${name} is joined already; leave it first`;
       throw new SwitchboardError('already_joined', reason);
     }
@@ -333,7 +340,7 @@ export class Switchboard {
     if (conn.entered) return;
     conn.entered = true;
     for (const room of [...this.#rooms.values()]) {
-      if (room !== this.#personal) this.#join(conn, room);
+      if (room !== this.#personal && !room._isRemoved) this.#join(conn, room);
     }
     this.#pumpAll();
   }
@@ -367,7 +374,7 @@ export class Switchboard {
     delay ??= this.#jitter(this.#attempt++);
     this.#retry = this.#clock.setTimeout(() => this.#connect(), delay);
     this.#enter('waiting', { retryIn: delay, code, reason });
-    for (const room of [...this.#rooms.values()]) room._enter('waiting');
+    for (const room of [...this.#rooms.values()]) room._disconnected();
   }
 
   /**
@@ -402,7 +409,7 @@ export class Switchboard {
     const text = reason || `the server closed the connection for good (${code})`;
     const error = new SwitchboardError('closed', text);
     for (const outlet of this.#allOutlets()) outlet._reject(error);
-    for (const room of [...this.#rooms.values()]) room._enter('waiting');
+    for (const room of [...this.#rooms.values()]) room._disconnected();
   }
 
   /** Full jitter: clients that lost one node together reconnect spread out. */
@@ -491,10 +498,10 @@ export class Switchboard {
         return room?._memberLeft(frame);
       case 'members':
         return room?._changedMuch();
-      case 'ok': // the position in the personal room, if reading it took long
-        return frame.user === undefined ? undefined : this.#signedIn(conn, frame);
+      case 'ok': // a position without a request: in the personal room, or where a backend put us
+        return frame.user === undefined ? this.#broughtIn(frame) : this.#signedIn(conn, frame);
       case 'removed':
-        return room?._enter('refused', { error: new SwitchboardError('removed', frame.reason) });
+        return room && this.#removed(room, frame);
       case 'bye':
         return this.#draining(conn, frame);
       case 'error':
@@ -666,7 +673,8 @@ export class Switchboard {
     }
     // What was refused before may be allowed now.
     for (const other of [...this.#rooms.values()]) {
-      if (other.state === 'refused' && other !== this.#personal) this.#join(conn, other);
+      const isRefused = other.state === 'refused' && !other._isRemoved;
+      if (isRefused && other !== this.#personal) this.#join(conn, other);
     }
     this.#cancel(conn, conn.refresh);
     if (typeof this.#identity.token !== 'function' || !Number.isFinite(expires)) return;
@@ -738,6 +746,8 @@ export class Switchboard {
       done: (answer) => {
         if (room.state === 'left') return;
         if (answer.type !== 'error') {
+          // It was sent before the removal arrived.
+          if (room._isRemoved) return this.#request(conn, { type: 'leave', room: room.name }, {});
           room._joined(answer, since);
           return this.#pump(room);
         }
@@ -754,6 +764,32 @@ export class Switchboard {
         this.#join(conn, room);
       },
     });
+  }
+
+  /** A backend has made this connection a member of a room. */
+  #broughtIn({ room: name, epoch, offset }) {
+    if (typeof name !== 'string' || epoch === undefined) return;
+    let room = this.#rooms.get(name);
+    if (room?.state === 'joining' || room?.state === 'joined') return; // its own join is answered
+    if (!room) {
+      room = new Room(name, null, this.#link);
+      this.#rooms.set(name, room);
+    }
+    room._isRemoved = false;
+    room._enter('joining');
+    room._joined({ epoch, offset }, room.position);
+    this.#pump(room);
+    this.#emit('room', room);
+  }
+
+  /**
+   * The server has removed this connection from a room. A token with other rights may join it
+   * again; if a backend did it, only the program's own `join` does.
+   */
+  #removed(room, { code, reason }) {
+    room._isRemoved = code !== 'forbidden';
+    if (room._isUnheard) this.#rooms.delete(room.name);
+    room._enter('refused', { error: new SwitchboardError('removed', reason) });
   }
 
   /**

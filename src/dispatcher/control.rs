@@ -24,7 +24,7 @@ use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Identity;
 use crate::model::revocations::{MOST, Revocations, Verdict};
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::{Code, CommandError, Push, Reply};
+use crate::protocol::{Code, CommandError, Push, Removal, Reply};
 
 /// Maximum bytes of one log's messages that wait for the read which closes the hole before them.
 /// Commands are small.
@@ -336,7 +336,8 @@ impl Dispatcher {
             }
             ControlAction::Leave(room) => {
                 for session in self.sessions_of(&user) {
-                    self.remove(session, &room, "the operator removed you from this room");
+                    let reason = "the operator removed you from this room";
+                    self.remove(session, &room, Removal::Operator, reason);
                 }
             }
         }
@@ -364,7 +365,13 @@ impl Dispatcher {
     }
 
     /// Removes a session from a room, and sends it the reason.
-    pub(super) fn remove(&mut self, session: SessionId, room: &RoomName, reason: &str) {
+    pub(super) fn remove(
+        &mut self,
+        session: SessionId,
+        room: &RoomName,
+        why: Removal,
+        reason: &str,
+    ) {
         let key = self.rooms.find(room);
         if !key.is_some_and(|key| self.rooms.has(key, session)) {
             return;
@@ -372,7 +379,7 @@ impl Dispatcher {
         self.remove_member(session, room);
         if let Some(client) = self.sessions.get(&session) {
             let encoder = client.protocol.encoder();
-            let frames = encoder.push(&Push::Removed { room, reason });
+            let frames = encoder.push(&Push::Removed { room, why, reason });
             self.turn.send(session, &client.outbox, frames);
         }
     }

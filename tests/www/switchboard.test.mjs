@@ -623,6 +623,7 @@ test('a room that removed the client is refused, and joined again with a new tok
   at.socket.answer('auth', { user: 'ada' });
   at.socket.push({
     type: 'removed',
+    code: 'forbidden',
     room: 'lobby',
     reason: 'your token does not let you join this room',
   });

@@ -30,7 +30,8 @@ export class RoomConversation extends Conversation {
         if (state === 'joined' && !this.loaded) this.loadEarlier();
         if (state === 'waiting') this.typists.clear();
         if (state === 'refused') {
-          this.arrive({ note: `This room could not be joined: ${error.message}` });
+          const what = error.code === 'removed' ? 'You are no longer in' : 'You could not join';
+          this.arrive({ note: `${what} this room: ${error.message}` });
         }
       },
       onMembers: () => onMembers(this),

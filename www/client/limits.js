@@ -48,7 +48,7 @@ function tooLarge(what, size, most) {
   return new SwitchboardError('too_large', reason);
 }
 
-/** A request as the text of one message; `json` is the data of a publish, which is encoded already. */
+/** A request as the text of one message; `json` is the encoded data of a publish. */
 export function encode({ type, ...rest }, id, json) {
   const text = JSON.stringify({ type, id, ...rest });
   return json === undefined ? text : `${text.slice(0, -1)},"data":${json}}`;

@@ -64,6 +64,7 @@ export class Outlet {
  *
  *     waiting ──connection──▶ joining ──ok──▶ joined ──hole──▶ joining …
  *        ▲                       └──error──▶ refused            (any of them ──leave()──▶ left)
+ *        │                                    (joined ──removed──▶ refused, until joined anew)
  *        └───────── connection lost ─────────────┘
  */
 export class Room extends Outlet {
@@ -74,11 +75,31 @@ export class Room extends Outlet {
     /** @type {?import('./words.js').Position} Null until the first join is answered. */
     this.position = null;
     /** @type {?Members} Null unless joined with `onMembers`. */
-    this.members = handlers.onMembers ? new Members() : null;
-    this._handlers = handlers;
+    this.members = handlers?.onMembers ? new Members() : null;
+    this._handlers = handlers ?? {};
+    this._isUnheard = handlers === null; // a backend's room that has no handlers yet
+    this._isRemoved = false; // by a backend: it is not joined again by itself
+    this._hasMissed = false; // messages that arrived before the handlers
     this._tries = 0; // consecutive joins with a temporary error
     this._forgotten = false; // the server no longer has our position: the next join is a gap
     this._hole = null; // the offset after which messages were last missing
+  }
+
+  /**
+   * Sets the handlers of a room that a backend has brought the user into; messages since then are
+   * delivered, too.
+   * @param {import('./words.js').RoomHandlers} handlers
+   * @returns {Room}
+   */
+  listen(handlers) {
+    this._handlers = handlers;
+    this._isUnheard = false;
+    this.members = handlers.onMembers ? new Members() : null;
+    if (this.state !== 'joined') return this;
+    if (this._hasMissed) this._link.recover(this);
+    else if (this.members) this._link.readMembers(this);
+    this._hasMissed = false;
+    return this;
   }
 
   /**
@@ -134,6 +155,10 @@ export class Room extends Outlet {
     call(this._handlers.onState, { state, ...more });
   }
 
+  _disconnected() {
+    if (!this._isRemoved) this._enter('waiting');
+  }
+
   _seen({ offset = null, user = null, time, data }, epoch) {
     return { room: this.name, epoch, offset, user, time, data };
   }
@@ -165,6 +190,10 @@ export class Room extends Outlet {
     }
     // While a join is in flight its reply sets the position; earlier messages come again after it.
     if (this.state !== 'joined' || message.offset <= this.position.offset) return false;
+    if (this._isUnheard) {
+      this._hasMissed = true;
+      return false;
+    }
     if (message.offset > this.position.offset + 1) return true;
     this.position = { epoch: this.position.epoch, offset: message.offset };
     this._hole = null;
@@ -174,6 +203,7 @@ export class Room extends Outlet {
 
   _gap({ epoch, offset }) {
     if (this.state !== 'joined') return;
+    if (this._isUnheard) return; // recovering from the former position reports it
     this.position = { epoch, offset };
     call(this._handlers.onGap, { epoch, offset });
   }

@@ -46,8 +46,8 @@
  * at most 512 bytes as JSON.
  * @property {?(string|(() => string|Promise<string>))} [token] The token to sign in with, where the
  * server is not open; or a function that returns one, called for each connection and before the
- * previous token expires. It is called again, with growing pauses, if it fails, gives no token within
- * 10 s, or one that the server refuses.
+ * previous token expires. It is called again, with growing pauses, if it fails, gives no token
+ * within 10 s, or one that the server refuses.
  */
 
 /** Codes of temporary errors. */

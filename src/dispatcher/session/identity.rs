@@ -10,7 +10,7 @@ use crate::model::id::{RoomName, SessionId, UserName};
 use crate::model::identity::{Action, Identity};
 use crate::model::rights::Denied;
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::{Code, CommandError, Reply, RequestId};
+use crate::protocol::{Code, CommandError, Removal, Reply, RequestId};
 
 impl Dispatcher {
     /// A client has authenticated, in the handshake (without a request id) or later.
@@ -92,7 +92,7 @@ impl Dispatcher {
             let Err(denied) = self.authorize(session, Action::Join, &name) else {
                 continue;
             };
-            self.remove(session, &name, &denied.to_string());
+            self.remove(session, &name, Removal::Rights, &denied.to_string());
         }
     }
 

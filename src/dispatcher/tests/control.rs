@@ -495,7 +495,11 @@ fn control_commands_apply_to_the_users_sessions_and_not_retroactively() {
     )]);
     for session in [1, 2] {
         let received = bench.received(session);
-        assert_eq!(received.last().unwrap()["type"], "removed", "{received:?}");
+        let last = received.last().unwrap();
+        assert_eq!(
+            (&last["type"], &last["code"]),
+            (&json!("removed"), &json!("removed"))
+        );
     }
     bench.turn([control_message(
         "$control",

@@ -254,8 +254,12 @@ fn newer_token_replaces_the_rights_and_ends_forbidden_memberships() {
         (&json!(9), &json!(120))
     );
     assert_eq!(
-        (&received[1]["type"], &received[1]["room"]),
-        (&json!("removed"), &json!("a.1"))
+        (
+            &received[1]["type"],
+            &received[1]["room"],
+            &received[1]["code"]
+        ),
+        (&json!("removed"), &json!("a.1"), &json!("forbidden"))
     );
     assert_eq!(received.len(), 2, "{received:?}");
     bench.turn([

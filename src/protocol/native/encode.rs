@@ -64,6 +64,7 @@ enum Json<'a> {
     },
     Removed {
         room: &'a str,
+        code: &'a str,
         reason: &'a str,
     },
     Bye {
@@ -176,8 +177,9 @@ fn json_of<'a>(push: &Push<'a>) -> Json<'a> {
             room: room.as_str(),
             version: *version,
         },
-        Push::Removed { room, reason } => Json::Removed {
+        Push::Removed { room, why, reason } => Json::Removed {
             room: room.as_str(),
+            code: why.as_str(),
             reason,
         },
         Push::Bye { reason, retry } => Json::Bye {
