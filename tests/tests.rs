@@ -9,6 +9,7 @@ mod broker;
 mod browser;
 mod client;
 mod client_commands;
+mod client_module;
 mod cluster;
 mod command_line;
 mod conformance;

@@ -36,6 +36,7 @@
  */
 
 import { bytesOf, encode, excess } from './client/limits.js';
+import { HISTORY, JOIN, LIST, Pacer, costOf } from './client/pace.js';
 import { Outlet, Room } from './client/room.js';
 import {
   PASSING,
@@ -308,6 +309,7 @@ export class Switchboard {
       refusal: null,
       pending: new Map(), // request id → the handlers of its reply
       timers: new Set(),
+      pacer: null, // null until the welcome
       requests: 0,
       tries: 0,
       heartbeat: null, // ms; null until the welcome
@@ -352,6 +354,7 @@ export class Switchboard {
     socket.onmessage = socket.onclose = null;
     for (const timer of timers) this.#clock.clearTimeout(timer);
     for (const { lost } of pending.values()) lost?.();
+    conn.pacer?.stop();
     return socket;
   }
 
@@ -439,6 +442,7 @@ export class Switchboard {
     if (error) return done?.({ type: 'error', code: error.code, reason: error.message });
     const onTimeout = () => this.#drop(conn, 'no answer in time');
     const deadline = this.#later(conn, ANSWER_DEADLINE, onTimeout);
+    conn.pacer.spend(costOf(frame));
     conn.pending.set(id, { done, lost, deadline, size: () => bytesOf(text) });
     conn.socket.send(text);
   }
@@ -458,11 +462,12 @@ export class Switchboard {
     }
     const ended = 'the connection ended before the answer came';
     return new Promise((resolve, reject) => {
-      this.#request(conn, frame, {
-        json,
-        done: (answer) => (answer.type === 'error' ? reject(errorOf(answer)) : resolve(answer)),
-        lost: () => reject(new SwitchboardError('closed', ended)),
-      });
+      const done = (answer) =>
+        answer.type === 'error' ? reject(errorOf(answer)) : resolve(answer);
+      const lost = () => reject(new SwitchboardError('closed', ended));
+      const send = () => this.#request(conn, frame, { json, done, lost });
+      if (frame.type !== 'history') return send();
+      conn.pacer.add(HISTORY, costOf(frame), send, lost);
     });
   }
 
@@ -512,6 +517,8 @@ export class Switchboard {
   #welcomed(conn, { node = null, session = null, heartbeat, limits }) {
     this.#cancel(conn, conn.greeting);
     this.#limitMessages(limits ?? {});
+    const later = (ms, run) => this.#later(conn, ms, run);
+    conn.pacer = new Pacer(this.#limits.rate, this.#clock.now, later);
     this.#later(conn, STEADY_AFTER, () => (this.#attempt = 0));
     conn.heartbeat = (heartbeat > 0 ? heartbeat : 25) * 1000;
     this.#watch(conn);
@@ -740,8 +747,14 @@ export class Switchboard {
   // Rooms.
 
   #join(conn, room) {
-    const since = room.position;
     room._enter('joining');
+    const joining = (room._joining = {}); // another join replaces this one
+    const isWanted = () => room._joining === joining && room.state === 'joining';
+    conn.pacer.add(JOIN, costOf({ type: 'join' }), () => isWanted() && this.#sendJoin(conn, room));
+  }
+
+  #sendJoin(conn, room) {
+    const since = room.position;
     this.#request(conn, { type: 'join', room: room.name, ...(since && { since }) }, {
       done: (answer) => {
         if (room.state === 'left') return;
@@ -819,8 +832,13 @@ export class Switchboard {
     const isWanted = () =>
       this.#conn === conn && room.state === 'joined' && members._isReading(reading);
     const ask = () => {
-      this.#request(conn, { room: room.name, ...members._question() }, {
+      const frame = { room: room.name, ...members._question() };
+      conn.pacer.add(LIST, costOf(frame), () => isWanted() && send(frame));
+    };
+    const send = (frame) => {
+      this.#request(conn, frame, {
         done: (answer) => {
+          conn.pacer.listDone();
           if (!isWanted()) return;
           if (answer.type === 'error' && PASSING.has(answer.code)) {
             this.#later(conn, this.#jitter(reading.tries++), () => isWanted() && ask());

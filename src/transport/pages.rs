@@ -47,7 +47,7 @@ struct Asset {
 impl Assets {
     /// The files that are part of the binary.
     pub fn embedded() -> Self {
-        let files: [(&str, &'static [u8]); 24] = [
+        let files: [(&str, &'static [u8]); 25] = [
             ("index.html", include_bytes!("../../www/index.html")),
             ("board.css", include_bytes!("../../www/board.css")),
             ("chat.css", include_bytes!("../../www/chat.css")),
@@ -72,6 +72,7 @@ impl Assets {
                 "client/members.js",
                 include_bytes!("../../www/client/members.js"),
             ),
+            ("client/pace.js", include_bytes!("../../www/client/pace.js")),
             ("client/room.js", include_bytes!("../../www/client/room.js")),
             (
                 "client/limits.js",

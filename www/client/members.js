@@ -8,7 +8,12 @@
  *                             └──────begin()────────┴─────────────────────┘
  */
 
-/** Members requested per page; the server sends fewer if their infos are long. */
+/**
+ * Members requested with the first page, and the most with later ones: a page costs as many
+ * commands as it may have members, and most rooms are small. The server sends fewer if their infos
+ * are long.
+ */
+const FIRST_PAGE = 32;
 const PAGE = 500;
 /** The maximum number of listed users; in a larger room the rest is only counted. */
 const MOST = 2000;
@@ -21,7 +26,7 @@ export class Members {
   #reported = new Set(); // users that are present according to onJoined and onLeft
   #gone = new Map(); // user → version: users that left while the list was being read
   #pages = []; // {to, version} of the last list, in order; `to` null: all names above
-  #reading = null; // {after, pages, tries} of the list that is being read
+  #reading = null; // {after, left, listed, pages, tries} of the list that is being read
   #beyond = 0; // users that are only counted, and the version of that count
   #counted = 0;
 
@@ -76,7 +81,7 @@ export class Members {
 
   /** Begins to read the list; a read in progress is cancelled. */
   _begin() {
-    this.#reading = { after: undefined, pages: [], tries: 0 };
+    this.#reading = { after: undefined, left: 0, listed: 0, pages: [], tries: 0 };
     return this.#reading;
   }
 
@@ -86,7 +91,9 @@ export class Members {
 
   /** The request for the next page. */
   _question() {
-    return { type: 'members', after: this.#reading.after, limit: PAGE };
+    const { after, left } = this.#reading;
+    const limit = after === undefined ? FIRST_PAGE : Math.min(Math.max(left, FIRST_PAGE), PAGE);
+    return { type: 'members', after, limit };
   }
 
   /** Adds the next page; returns joins and leaves if that was the last, else null. */
@@ -108,6 +115,8 @@ export class Members {
     }
     reading.pages.push({ to, version });
     reading.after = last;
+    reading.listed += members.length;
+    reading.left = count - reading.listed;
     this.anonymous = anonymous;
     return goesOn && this.#entries.size < MOST ? null : this.#finish(to, version, count);
   }

@@ -80,6 +80,7 @@ export class Room extends Outlet {
     this._isUnheard = handlers === null; // a backend's room that has no handlers yet
     this._isRemoved = false; // by a backend: it is not joined again by itself
     this._hasMissed = false; // messages that arrived before the handlers
+    this._joining = null; // the join that waits to be sent, or was sent last
     this._tries = 0; // consecutive joins with a temporary error
     this._forgotten = false; // the server no longer has our position: the next join is a gap
     this._hole = null; // the offset after which messages were last missing
