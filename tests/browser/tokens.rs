@@ -58,6 +58,60 @@ fn token_in_the_address_signs_in_and_is_not_disclosed() {
 }
 
 #[test]
+fn link_with_a_token_replaces_a_user_only_after_a_question() {
+    browse(async {
+        let issuer = Issuer::new();
+        let node = NodeProcess::start(&["--token-secret-file", &issuer.path()]).await;
+        let mut browser = Browser::start();
+        let link = |user| {
+            let token = issuer.token(user, &["lobby"]);
+            format!("http://{}/#lobby&token={token}", node.address)
+        };
+        let page = browser.page(&link("ada")).await;
+        signed_in(&page, "ada").await;
+
+        // In the open page.
+        let other = link("eve");
+        let hash = other.split_once('#').expect("a fragment").1;
+        let open = "location.hash = arguments[0]";
+        page.script(open, vec![json!(hash)]).await;
+        asks(&page, "ada", "eve").await;
+        page.click("#replace-keep").await;
+        answered(&page).await;
+        signed_in(&page, "ada").await;
+
+        // In a page that is loaded anew: it asks, and keeps who is signed in until then.
+        let load = "location.href = `/?again#${arguments[0]}`";
+        page.script(load, vec![json!(hash)]).await;
+        asks(&page, "ada", "eve").await;
+        page.reload().await;
+        signed_in(&page, "ada").await;
+        answered(&page).await;
+
+        page.script(open, vec![json!(hash)]).await;
+        asks(&page, "ada", "eve").await;
+        page.click("#replace-take").await;
+        answered(&page).await;
+        signed_in(&page, "eve").await;
+    });
+}
+
+/// Waits for the question, which names both users.
+async fn asks(page: &Page, present: &str, other: &str) {
+    let script = "const text = document.getElementById('replace-text').textContent;
+                  return document.getElementById('replace').open
+                      && text.includes(`as ${arguments[0]}.`) && text.includes(arguments[1])
+                      && !location.hash.includes('token')";
+    let names = vec![json!(present), json!(other)];
+    page.until("the question", script, names).await;
+}
+
+async fn answered(page: &Page) {
+    let script = "return !document.getElementById('replace').open";
+    page.until("no question", script, vec![]).await;
+}
+
+#[test]
 fn refused_token_is_shown_with_instructions() {
     browse(async {
         let issuer = Issuer::new();

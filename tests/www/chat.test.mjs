@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Typists, Writing } from '../../www/chat/typing.js';
-import { MemberChanges, enumerate } from '../../www/chat/text.js';
+import { MemberChanges, enumerate, userOf } from '../../www/chat/text.js';
 import { FakeClock } from './exchange.mjs';
 
 test('names are enumerated up to a number', () => {
@@ -18,6 +18,15 @@ test('names are enumerated up to a number', () => {
     'ada, bob and 3 others',
   ]);
   assert.equal(enumerate([], 3), '');
+});
+
+test('the user of a token is shown if the token names one', () => {
+  const token = (claims) =>
+    `x.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.signature`;
+  assert.equal(userOf(token({ sub: 'ada' })), 'ada');
+  assert.equal(userOf(token({ sub: 'Ada~??ä>' })), 'Ada~??ä>');
+  const others = [token({}), token({ sub: 7 }), token({ sub: '' }), token(null), 'x', '', '..'];
+  for (const other of others) assert.equal(userOf(other), null, other);
 });
 
 test('joins and leaves make one line, without users whose presence did not change', () => {

@@ -1,10 +1,12 @@
 /**
  * The identity: a name, where the server is open, or a token. A token may come with the address, as
  * `#token=…`, which browsers do not send to the server; it is removed from the address at once and
- * kept in this tab.
+ * kept in this tab. Anybody can make such a link, so it replaces an identity only if the user
+ * agrees.
  */
 
 import { app } from './app.js';
+import { userOf } from './text.js';
 import { $, checked, monogram, showFieldError, storage, tabStorage } from './view.js';
 
 const NEEDS_TOKEN =
@@ -14,16 +16,22 @@ let board = null;
 let token = null;
 let name = null;
 let refusedName = null; // not requested again
+let offered = null; // a token from the address, until the user has decided
 let onChange = () => {};
 
 /** Reads the identity from the address and storage; returns it as options of `Switchboard`. */
 export function recall() {
   const fromAddress = tokenFromAddress();
-  if (fromAddress) tabStorage.write('token', fromAddress);
-  const kept = fromAddress ?? tabStorage.read('token');
+  const kept = tabStorage.read('token');
   token = typeof kept === 'string' ? kept : null;
   $('name').value = new URLSearchParams(location.search).get('name') ?? storage.read('name') ?? '';
   name = checked($('name'), 'name') || null;
+  if (fromAddress && token === null && name === null) {
+    token = fromAddress;
+    tabStorage.write('token', token);
+  } else if (fromAddress !== token) {
+    offered = fromAddress;
+  }
   app.me = token ? null : name;
   return token ? { token } : { user: name };
 }
@@ -42,10 +50,42 @@ function tokenFromAddress() {
   }
 }
 
-/** Signs in with a token from a link that was opened in the open page. */
+/**
+ * Signs in with a token from a link that was opened in the open page, or asks first if that would
+ * replace somebody.
+ */
 export function takeTokenFromAddress() {
   const found = tokenFromAddress();
-  if (found) signInWith(found);
+  if (!found || found === token) return;
+  if (token === null && name === null) return signInWith(found);
+  offered = found;
+  askToReplace();
+}
+
+/** Asks whether the offered token replaces the present identity. */
+function askToReplace() {
+  const present = token === null ? name : (board.user ?? userOf(token));
+  const other = userOf(offered);
+  const who = present ? `You are signed in as ${present}` : 'You are signed in';
+  const whom = other ? ` as ${other}` : ' as somebody else';
+  $('replace-text').textContent =
+    `${who}. The link that you have opened signs you in${whom}. Go on only if you trust it.`;
+  $('replace-keep').textContent = present ? `Stay ${present}` : 'Stay signed in';
+  $('replace-take').textContent = other ? `Become ${other}` : 'Use the link';
+  const dialog = $('replace');
+  if (!dialog.open) dialog.showModal(); // Escape closes it, which keeps the identity
+}
+
+function watchReplace() {
+  const dialog = $('replace');
+  $('replace-keep').addEventListener('click', () => dialog.close());
+  $('replace-take').addEventListener('click', () => {
+    const taken = offered;
+    dialog.close();
+    if (taken !== null) signInWith(taken);
+  });
+  dialog.addEventListener('close', () => (offered = null));
+  if (offered !== null) askToReplace();
 }
 
 function signInWith(shown) {
@@ -131,5 +171,6 @@ export function watchIdentity(made, changed) {
     signInWith(null);
     $('name').focus();
   });
+  watchReplace();
   show();
 }
