@@ -34,6 +34,38 @@ test('a silent connection is detected although the clock was set back', (t) => {
   at.board.close();
 });
 
+test('a key is not used after its life although the clock was set back', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let [steady, wall] = [0, 1_000_000_000];
+  t.mock.method(performance, 'now', () => steady);
+  t.mock.method(Date, 'now', () => wall);
+  const at = exchange({ clock: undefined });
+  const room = at.joined();
+  const sent = room.publish('a');
+  at.socket.die();
+  [steady, wall] = [280_000, wall - 3_600_000];
+  at.board.connect();
+  at.socket.open();
+  assert.equal(await outcome(sent), 'unknown');
+  assert.equal(at.socket.of('publish').length, 0);
+  at.board.close();
+});
+
+test('timeouts pass while the clock is set back again and again', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let [steady, wall] = [0, 1_000_000_000];
+  t.mock.method(performance, 'now', () => steady);
+  t.mock.method(Date, 'now', () => wall);
+  const at = exchange({ clock: undefined });
+  at.socket.open({ heartbeat: 25 });
+  for (let n = 0; n < 35; n++) {
+    [steady, wall] = [steady + 1000, wall - 60_000];
+    t.mock.timers.tick(1000);
+  }
+  assert.equal(at.board.status.state, 'waiting', 'a dead connection is seen after 35 s');
+  at.board.close();
+});
+
 test('auth is sent first, then joins without since, without waiting for replies', () => {
   const at = exchange({ user: 'ada' });
   at.board.join('lobby');
@@ -720,6 +752,15 @@ test('keys are fresh and short enough for the server, with or without randomUUID
     Object.defineProperty(globalThis, 'crypto', { value: crypto, configurable: true });
   }
   assert.equal(new Set(keys).size, 4);
+  Object.defineProperty(globalThis, 'crypto', {
+    value: { randomUUID: () => '00000000-0000-4000-8000-000000000000' },
+    configurable: true,
+  });
+  try {
+    assert.notEqual(newKey(), newKey(), 'also if the generator repeats itself');
+  } finally {
+    Object.defineProperty(globalThis, 'crypto', { value: crypto, configurable: true });
+  }
   for (const key of keys) assert.match(key, /^[0-9a-f-]{32,64}$/);
 });
 

@@ -96,12 +96,19 @@ export function personalRoom(user) {
   return `@${encoded.replaceAll('%3A', ':')}`;
 }
 
-/** A new idempotency key. `randomUUID` is missing on pages that are served without TLS. */
+let keys = 0;
+
+/**
+ * A new idempotency key: random, and with a number, so that two keys of one page differ whatever
+ * the generator returns. No clock is in it. `randomUUID` is missing on pages without TLS.
+ */
 export function newKey() {
   const { crypto } = globalThis;
-  if (crypto.randomUUID) return crypto.randomUUID();
+  const number = (keys++).toString(16);
+  if (crypto.randomUUID) return `${crypto.randomUUID()}-${number}`;
   const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  const random = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return `${random}-${number}`;
 }
 
 /** Calls a handler. Its exception surfaces as an uncaught error and does not affect our state. */
