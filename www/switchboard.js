@@ -78,6 +78,8 @@ const LONGEST_TIMER = 2 ** 31 - 1;
 const TOO_FAST = 3004;
 /** The attempt at which the backoff then begins: up to eight seconds. */
 const TOO_FAST_ATTEMPT = 4;
+/** A connection that held for so long was not too fast; the server waits a shorter time. */
+const SLOW_AFTER = 60_000;
 /** Close code: a message is longer than the server accepts. */
 const TOO_LARGE = 1009;
 /** Such a close delays the next connection by up to two seconds at first. */
@@ -124,6 +126,7 @@ export class Switchboard {
   #limits = {}; // of the last server that sent a welcome
   #mostBytes = Infinity; // less than any message for which a server ended the connection
   #attempt = 0; // consecutive connections that did not last
+  #tooFast = 0; // consecutive connections that were too fast
   #retry = null;
   #status = { state: 'closed', ...NO_DETAILS };
 
@@ -372,7 +375,9 @@ export class Switchboard {
     if (culprit) this.#attempt = Math.max(this.#attempt, TOO_LARGE_ATTEMPT);
     culprit?.done?.({ type: 'error', code: 'too_large', reason });
     if (this.#conn !== null) return; // a handler has connected again
-    if (code === TOO_FAST) this.#attempt = Math.max(this.#attempt, TOO_FAST_ATTEMPT);
+    if (code === TOO_FAST) {
+      this.#attempt = Math.max(this.#attempt, TOO_FAST_ATTEMPT + this.#tooFast++);
+    }
     if (returnAt !== null) delay ??= Math.max(0, returnAt - this.#clock.now());
     delay ??= this.#jitter(this.#attempt++);
     this.#retry = this.#clock.setTimeout(() => this.#connect(), delay);
@@ -520,6 +525,7 @@ export class Switchboard {
     const later = (ms, run) => this.#later(conn, ms, run);
     conn.pacer = new Pacer(this.#limits.rate, this.#clock.now, later);
     this.#later(conn, STEADY_AFTER, () => (this.#attempt = 0));
+    this.#later(conn, SLOW_AFTER, () => (this.#tooFast = 0));
     conn.heartbeat = (heartbeat > 0 ? heartbeat : 25) * 1000;
     this.#watch(conn);
     this.#opened(conn);

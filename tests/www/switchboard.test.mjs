@@ -436,6 +436,23 @@ test('a client that was too fast reconnects more slowly', () => {
   assert.equal(at.board.status.retryIn, 4_000);
 });
 
+test('a client that is too fast again and again reconnects ever more slowly', () => {
+  const at = exchange();
+  const waits = [];
+  const tooFast = (seconds) => {
+    at.socket.open();
+    for (let n = 0; n < seconds; n++) {
+      at.clock.pass(1000);
+      at.socket.push({ type: 'pong' });
+    }
+    at.socket.die(3004);
+    waits.push(at.board.status.retryIn);
+    at.clock.pass(at.board.status.retryIn);
+  };
+  for (const seconds of [12, 12, 12, 61]) tooFast(seconds);
+  assert.deepEqual(waits, [4_000, 8_000, 10_000, 4_000]);
+});
+
 test('the backoff starts anew only after a connection that held', () => {
   const at = exchange();
   const wait = () => at.board.status.retryIn;
