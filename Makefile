@@ -62,10 +62,10 @@ test-chaos: toolchain ## Break a cluster under load and check what clients recei
 	@cargo test --release --target-dir target --test chaos -- \
 		run SEED=$${SEED:-} SCENARIO=$${SCENARIO:-} LOAD=$${LOAD:-} ONE_IN=$${ONE_IN:-}
 
-isolation: toolchain ## Measure what hostile clients delay, on a quiet machine; ten minutes
+isolation: toolchain ## Measure what clients and slow links delay, on a quiet machine; ten minutes
 	@deploy/install redis-server
 	@cargo test --release --target-dir target --test tests -- --ignored --nocapture \
-		isolation::measured::no_hostile_case_doubles_the_delays_of_others
+		--test-threads 1 isolation::
 
 fuzz: toolchain ## Fuzz guided by coverage: all targets, or TARGET=…; SECONDS_EACH=60
 	@deploy/install g++

@@ -17,6 +17,7 @@ mod tests;
 use bytes::Bytes;
 
 use crate::dispatcher::ReplySink;
+use crate::model::source::CallerId;
 use crate::protocol::{Command, CommandError, Reply, json};
 
 pub use answer::PendingAnswers;
@@ -63,6 +64,8 @@ pub(crate) type Answer = Result<Bytes, CommandError>;
 /// Receives the answer to one command of a call.
 #[derive(Debug)]
 pub(crate) struct ApiCaller {
+    /// Whose call it is.
+    caller: CallerId,
     /// The index of the command in its call.
     index: usize,
     answers: flume::Sender<(usize, Answer)>,
@@ -71,12 +74,24 @@ pub(crate) struct ApiCaller {
 impl ApiCaller {
     /// For one command of a call; the other end of `answers` must hold as many as the call has
     /// commands.
-    pub(crate) fn new(index: usize, answers: flume::Sender<(usize, Answer)>) -> Self {
-        Self { index, answers }
+    pub(crate) fn new(
+        caller: CallerId,
+        index: usize,
+        answers: flume::Sender<(usize, Answer)>,
+    ) -> Self {
+        Self {
+            caller,
+            index,
+            answers,
+        }
     }
 }
 
 impl ReplySink for ApiCaller {
+    fn caller(&self) -> CallerId {
+        self.caller
+    }
+
     fn reply(&self, reply: &Reply<'_>) {
         let answer = match reply {
             Reply::Error(error) => Err((*error).clone()),

@@ -13,6 +13,10 @@
 //!   [`Settings::publish_timeout`] and a second, whatever the state of Redis. [`SetPresence`] and
 //!   [`Connected`] have no answer: the broker keeps the state and writes it again until the store
 //!   has it.
+//! - **Each answered request has a [`Source`], and sources take turns**: the node itself, all
+//!   sessions together and all callers together have equal shares of the broker, and so have the
+//!   sessions, and the callers, among themselves. A share is measured by what requests ask for.
+//!   Requests of one source are sent in their order.
 
 pub mod logs;
 pub mod memory;
@@ -36,6 +40,7 @@ pub use crate::model::publication::{
     Page, Payload, Publication, Publish, PublishKey, Publisher, Range, Refused, Sender,
 };
 use crate::model::retention::Retention;
+pub use crate::model::source::Source;
 use crate::model::webhook_event::WebhookSubscription;
 use crate::model::wire_format::Format;
 

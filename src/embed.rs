@@ -17,6 +17,7 @@ use crate::dispatcher::{Event, ReplySink, ReplyTo};
 use crate::model::id::RoomName;
 use crate::model::publication::Refused;
 use crate::model::readiness::ReadinessState;
+use crate::model::source::CallerId;
 use crate::protocol::{Code, Command, CommandError, Reply};
 use crate::runtime;
 use crate::transport::Node;
@@ -113,6 +114,10 @@ impl<T> fmt::Debug for ProgramCaller<T> {
 }
 
 impl<T: Send> ReplySink for ProgramCaller<T> {
+    fn caller(&self) -> CallerId {
+        CallerId::PROGRAM
+    }
+
     fn reply(&self, reply: &Reply<'_>) {
         let answer = match reply {
             Reply::Error(error) => Some(Err((*error).clone())),

@@ -289,6 +289,12 @@ metrics! {
     pub panics_total: Metric,
     /// Redis publish-to-subscribe round trip, in microseconds; 0 if unknown, and without Redis.
     pub redis_round_trip_microseconds: Metric,
+    /// Reads from Redis that wait for their turn or for an answer.
+    pub redis_reads_waiting: Metric,
+    /// Reads of members that wait until the nodes have sent Redis again what it had lost.
+    pub redis_reads_parked: Metric,
+    /// For how many seconds Redis has answered no read although some wait; 0 while reads move.
+    pub redis_reads_stalled_seconds: Metric,
     /// Connections to Redis that were restored after one was lost.
     pub redis_reconnects_total: Metric,
     /// Events that the webhook receiver has accepted.
@@ -404,7 +410,7 @@ mod tests {
         let count = seen.len();
         let mut names: Vec<_> = seen.iter().map(|(name, _)| *name).collect();
         names.dedup();
-        assert_eq!(names.len(), 18, "those of one name follow each other");
+        assert_eq!(names.len(), 21, "those of one name follow each other");
         seen.sort_by_key(|row| format!("{row:?}"));
         seen.dedup();
         assert_eq!(seen.len(), count);

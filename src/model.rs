@@ -4,6 +4,7 @@
 pub mod cluster_query;
 pub mod control;
 pub mod epochs;
+pub mod fair_queue;
 pub mod history;
 pub mod id;
 pub mod identity;
@@ -18,5 +19,6 @@ pub mod revocations;
 pub mod rights;
 pub mod room_event;
 pub mod secret;
+pub mod source;
 pub mod webhook_event;
 pub mod wire_format;

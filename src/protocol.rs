@@ -353,7 +353,7 @@ impl From<Denied> for CommandError {
 impl From<Refused> for CommandError {
     fn from(refused: Refused) -> Self {
         let code = match refused {
-            Refused::Unavailable | Refused::Newer => Code::Unavailable,
+            Refused::Unavailable | Refused::Incomplete | Refused::Newer => Code::Unavailable,
             Refused::Unknown => Code::Unknown,
             Refused::Conflict => Code::Conflict,
             Refused::Full => Code::Full,

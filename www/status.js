@@ -25,6 +25,7 @@ const CONNECTION_STATES = {
 const STATES = {
   ready: 'Ready',
   no_broker: 'No Redis',
+  stalled: 'No reads',
   behind: 'Catching up',
   unreadable: 'Must be upgraded',
   draining: 'Stopping',

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use crate::config::api_keys::ApiKeys;
 use crate::http::{Authority, Method, Refusal, RequestHead, StatusCode};
+use crate::model::source::CallerId;
 
 /// The `WWW-Authenticate` field of a 401 (RFC 6750 section 3): without credentials, or with an
 /// invalid key.
@@ -41,6 +42,15 @@ impl Gate {
             Gate::Local => local_program(request),
             Gate::Keys(keys) => with_key(request, keys),
         }
+    }
+
+    /// The caller with the name that [`Gate::admit`] returned.
+    pub fn caller(&self, name: &str) -> CallerId {
+        let index = match self {
+            Gate::Keys(keys) => keys.index_of(name),
+            Gate::Local | Gate::Closed => None,
+        };
+        index.map_or(CallerId::LOCAL, CallerId::of_key)
     }
 }
 

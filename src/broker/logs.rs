@@ -51,9 +51,10 @@
 
 use std::sync::Arc;
 
-use crate::model::id::{RoomName, SessionId, Ticket, UserName};
+use crate::model::id::{RoomName, Ticket, UserName};
 use crate::model::publication::{Publish, Range};
 use crate::model::revocations::Cutoff;
+use crate::model::source::Source;
 
 /// A request to the log.
 #[derive(Debug)]
@@ -73,9 +74,7 @@ pub enum LogRequest {
 #[derive(Debug)]
 pub struct PublishRequest {
     pub ticket: Ticket,
-    /// The session that publishes. Sources take turns, so that no session waits for all publishes
-    /// of another.
-    pub source: Option<SessionId>,
+    pub source: Source,
     /// Answered with offset 0 if it is ephemeral.
     pub publish: Publish,
 }
@@ -84,6 +83,7 @@ pub struct PublishRequest {
 #[derive(Clone, Debug)]
 pub struct Read {
     pub ticket: Ticket,
+    pub source: Source,
     pub room: RoomName,
     pub range: Range,
     /// The most messages in the page; 0 reads the position alone.
@@ -105,6 +105,7 @@ pub struct RevocationRetention {
 #[derive(Clone, Debug)]
 pub struct Revoke {
     pub ticket: Ticket,
+    pub source: Source,
     pub cutoffs: Vec<(UserName, Cutoff)>,
     /// With these cutoffs the node has written all its revocations.
     pub confirm: Option<Confirm>,

@@ -10,7 +10,8 @@
 //!   connections on several nodes is one member. A room is listed exactly while it has members.
 //! - **After a loss.** A change whose [`Change::from`] is not the last version shows a loss; the
 //!   dispatcher reads the list with [`MembersRequest`]. While the list is known to be incomplete,
-//!   [`MembersRequest`] and [`ClusterRequest`] wait, up to their timeout.
+//!   [`MembersRequest`] and [`ClusterRequest`] wait, up to their timeout; then they are
+//!   [`Refused::Incomplete`](crate::broker::Refused::Incomplete). No other request waits for them.
 //!
 //! [`BrokerEvent::Changed`]: crate::broker::BrokerEvent::Changed
 //! [`Change::from`]: crate::broker::Change::from
@@ -20,6 +21,7 @@ use std::time::Duration;
 use crate::model::cluster_query::{ClusterQuery, Connection};
 use crate::model::id::{RoomName, Ticket, UserName};
 use crate::model::member::{Info, MembersQuery};
+use crate::model::source::Source;
 
 /// A request to the presence part.
 #[derive(Debug)]
@@ -56,6 +58,7 @@ pub struct Connected {
 #[derive(Clone, Debug)]
 pub struct MembersRequest {
     pub ticket: Ticket,
+    pub source: Source,
     pub query: MembersQuery,
 }
 
@@ -63,5 +66,6 @@ pub struct MembersRequest {
 #[derive(Clone, Debug)]
 pub struct ClusterRequest {
     pub ticket: Ticket,
+    pub source: Source,
     pub query: ClusterQuery,
 }

@@ -112,6 +112,11 @@ impl ApiKeys {
         }
         found
     }
+
+    /// The index of the key with this name.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|key| key.name == name)
+    }
 }
 
 impl std::fmt::Debug for ApiKeys {

@@ -10,6 +10,7 @@ use crate::auth::{JoinAttempt, PublishAttempt};
 use crate::broker::{LogRequest, Publication, Publish, PublishRequest, Refused, Request};
 use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Action;
+use crate::model::source::Source;
 use crate::protocol::{Code, Command, CommandError, Reply, RequestId};
 
 /// Maximum number of commands of one session that wait for the broker. Far more than a client needs
@@ -19,9 +20,13 @@ const PENDING_PER_SESSION: u32 = 1024;
 /// Maximum number of commands of all sessions and callers that wait for the broker: about 16 MiB.
 const PENDING: usize = 65_536;
 
+/// A session may have at most this part of the commands that are still free, so that some dozens of
+/// sessions do not take the places of all others.
+const PART_OF_FREE: usize = 8;
+
 /// Maximum number of commands of callers among them, so that a backend's burst leaves room for
-/// clients.
-const PENDING_OF_CALLS: usize = PENDING / 4;
+/// clients. Each caller may have at most as many as are still free: one alone a half of them.
+const PENDING_OF_CALLS: usize = PENDING / 2;
 
 impl Dispatcher {
     pub(super) fn on_command(&mut self, now: Now, reply_to: ReplyTo, command: Command) {
@@ -141,8 +146,7 @@ impl Dispatcher {
         mut publish: Publish,
     ) -> Result<(), CommandError> {
         self.authorize_request(reply_to, Action::Publish, &publish.room)?;
-        let source = reply_to.session();
-        if let Some(session) = source {
+        if let Some(session) = reply_to.session() {
             let client = self.sessions.get(&session);
             let identity = client.and_then(|client| client.identity.as_ref());
             let user = identity.map(|identity| identity.user.clone());
@@ -155,16 +159,11 @@ impl Dispatcher {
             room: publish.room.clone(),
             ephemeral: publish.ephemeral,
         });
-        self.send_publish(ticket, source, publish);
+        self.send_publish(ticket, reply_to.source(), publish);
         Ok(())
     }
 
-    pub(super) fn send_publish(
-        &mut self,
-        ticket: Ticket,
-        source: Option<SessionId>,
-        publish: Publish,
-    ) {
+    pub(super) fn send_publish(&mut self, ticket: Ticket, source: Source, publish: Publish) {
         self.turn
             .requests
             .push(Request::Log(LogRequest::Publish(PublishRequest {
@@ -176,38 +175,43 @@ impl Dispatcher {
 
     /// Counts a command that waits for a broker reply, within the bounds.
     pub(super) fn admit(&mut self, reply_to: &ReplyTo) -> Result<(), CommandError> {
-        if self.turn.pending.len() >= PENDING {
-            return Err(Refused::Unavailable.into());
-        }
-        match reply_to.session() {
-            Some(session) => {
-                let pending = self.sessions.get_mut(&session).map(|own| &mut own.pending);
+        let free = PENDING.saturating_sub(self.turn.pending.len());
+        match reply_to {
+            ReplyTo::Session { session, .. } => {
+                let pending = self.sessions.get_mut(session).map(|own| &mut own.pending);
                 if let Some(pending) = pending {
                     if *pending >= PENDING_PER_SESSION {
                         let reason =
                             "1024 of your commands wait for replies; wait for some of them";
                         return Err(CommandError::new(Code::Limit, reason));
                     }
+                    if *pending as usize >= free.div_ceil(PART_OF_FREE) {
+                        return Err(Refused::Unavailable.into());
+                    }
                     *pending += 1;
                 }
             }
-            None if self.turn.pending.calls >= PENDING_OF_CALLS => {
-                return Err(Refused::Unavailable.into());
+            ReplyTo::Caller(sink) => {
+                let calls = &mut self.turn.pending.calls;
+                let free = free.min(PENDING_OF_CALLS.saturating_sub(calls.len()));
+                if calls.of(sink.caller()) >= free {
+                    return Err(Refused::Unavailable.into());
+                }
+                calls.add(sink.caller());
             }
-            None => self.turn.pending.calls += 1,
         }
         Ok(())
     }
 
     /// Releases the slot of a command whose reply has arrived.
     pub(super) fn release(&mut self, reply_to: &ReplyTo) {
-        match reply_to.session() {
-            Some(session) => {
-                if let Some(client) = self.sessions.get_mut(&session) {
+        match reply_to {
+            ReplyTo::Session { session, .. } => {
+                if let Some(client) = self.sessions.get_mut(session) {
                     client.pending -= 1;
                 }
             }
-            None => self.turn.pending.calls -= 1,
+            ReplyTo::Caller(sink) => self.turn.pending.calls.sub(sink.caller()),
         }
     }
 
@@ -222,7 +226,7 @@ impl Dispatcher {
             others: false,
             publication,
         };
-        self.send_publish(ticket, None, report);
+        self.send_publish(ticket, Source::Node, report);
     }
 
     pub(super) fn on_published(&mut self, ticket: Ticket, result: Result<Position, Refused>) {

@@ -23,6 +23,7 @@ use crate::model::control::{ControlAction, ControlCommand, ControlLog, MARGIN};
 use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::identity::Identity;
 use crate::model::revocations::{MOST, Revocations, Verdict};
+use crate::model::source::Source;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Code, CommandError, Push, Removal, Reply};
 
@@ -88,7 +89,7 @@ impl Control {
     /// Starts the read of a log, if one is due.
     pub(super) fn read_if_due(&mut self, turn: &mut Turn, log: ControlLog) {
         let ControlFollower { follower, room, .. } = self.follower(log);
-        follower.read_if_due(turn, LogKey::Control(log), room);
+        follower.read_if_due(turn, LogKey::Control(log), Source::Node, room);
     }
 
     fn revocation_state(&self, now: Now, identity: &Identity) -> RevocationState {
@@ -123,12 +124,12 @@ impl ControlFollower {
     }
 
     fn queue_if_due(&mut self, turn: &mut Turn) {
-        self.follower.queue_if_due(turn, self.key());
+        self.follower.queue_if_due(turn, self.key(), Source::Node);
     }
 
     fn compare(&mut self, turn: &mut Turn) {
         let key = self.key();
-        self.follower.make_due(turn, key);
+        self.follower.make_due(turn, key, Source::Node);
     }
 
     /// The position, if a message was delivered from this log. A log without messages may end and
@@ -177,15 +178,17 @@ impl Dispatcher {
     /// Publishes a command; its sender is answered when the broker has stored it.
     pub(super) fn publish_command(&mut self, now: Now, reply_to: ReplyTo, command: ControlCommand) {
         let (room, publication) = (command.log().room(), command.to_publication(now.unix_ms));
+        let source = reply_to.source();
         let pending = PendingPublish::Control { reply_to, command };
         let ticket = self.turn.pending.publish(pending);
-        self.publish_control(ticket, room, publication);
+        self.publish_control(ticket, source, room, publication);
     }
 
     /// Publishes in a control log. The key lets the broker retry the publish.
     pub(super) fn publish_control(
         &mut self,
         ticket: Ticket,
+        source: Source,
         room: RoomName,
         publication: Publication,
     ) {
@@ -200,7 +203,7 @@ impl Dispatcher {
             others: false,
             publication: Arc::new(publication),
         };
-        self.send_publish(ticket, None, publish);
+        self.send_publish(ticket, source, publish);
     }
 
     /// The broker has stored or refused a command.
@@ -262,7 +265,8 @@ impl Dispatcher {
     ) {
         let follower = self.control.follower(log);
         let key = follower.key();
-        let reply = (follower.follower).take_reply(&mut self.turn, key, ticket, result);
+        let reply =
+            (follower.follower).take_reply(&mut self.turn, key, Source::Node, ticket, result);
         let Some(Ok(page)) = reply else { return };
         let (delivered, mut steps) = (follower.delivered(), Vec::new());
         follower.follower.sequencer.on_page(page, &mut steps);

@@ -19,6 +19,7 @@ use crate::dispatcher::delivery::room::Room;
 use crate::dispatcher::membership::cursor::LogCheck;
 use crate::dispatcher::rooms::RoomKey;
 use crate::model::id::{Position, RoomName, SessionId, Ticket};
+use crate::model::source::Source;
 
 /// Every room is compared with its log once in this time, even if it has no messages.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
@@ -26,7 +27,8 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 impl Dispatcher {
     pub(super) fn on_following(&mut self, name: &RoomName) {
         if let Some((room, turn)) = self.room_named(name) {
-            room.make_due(turn);
+            let source = room.waiting_source();
+            room.make_due(turn, source);
             room.make_list_due(turn);
         }
     }
@@ -86,12 +88,12 @@ impl Dispatcher {
 
     /// Starts the reads of queued rooms.
     pub(super) fn start_reads(&mut self) {
-        while let Some(key) = self.turn.log_reads.next() {
+        while let Some((key, source)) = self.turn.log_reads.next() {
             match key {
                 LogKey::Control(log) => self.control.read_if_due(&mut self.turn, log),
                 LogKey::Room(key) => {
                     if let Some((room, turn)) = self.room(key) {
-                        room.start_reads(turn);
+                        room.start_reads(turn, source);
                     }
                 }
             }
@@ -99,8 +101,8 @@ impl Dispatcher {
     }
 
     pub(super) fn retry_reads(&mut self) {
-        for key in self.turn.log_reads.take_retries(self.turn.now) {
-            self.turn.queue_read(key);
+        for (key, source) in self.turn.log_reads.take_retries(self.turn.now) {
+            self.turn.queue_read(key, source);
         }
     }
 
@@ -116,17 +118,17 @@ impl Dispatcher {
                 self.release(&reply_to);
                 self.reply_history(&reply_to, &room, result);
             }
-            PendingRead::Sequencer(LogKey::Control(log)) => {
+            PendingRead::Sequencer(LogKey::Control(log), _) => {
                 self.on_control_page(now, log, ticket, result);
             }
-            PendingRead::Sequencer(LogKey::Room(key)) => {
+            PendingRead::Sequencer(LogKey::Room(key), source) => {
                 if let Some((room, turn)) = self.room(key) {
-                    room.on_page(turn, ticket, result);
+                    room.on_page(turn, ticket, source, result);
                 }
             }
-            PendingRead::Seek(key) => {
+            PendingRead::Seek(key, source) => {
                 if let Some((room, turn)) = self.room(key) {
-                    room.on_seek_page(turn, ticket, result);
+                    room.on_seek_page(turn, ticket, source, result);
                 }
             }
         }
@@ -147,7 +149,7 @@ impl Dispatcher {
                 if room.state.follower.sequencer.position().is_some()
                     && room.state.follower.sequencer.is_settled()
                 {
-                    room.make_due(turn);
+                    room.make_due(turn, Source::Node);
                 }
             }
         }

@@ -8,6 +8,7 @@ use crate::broker::BrokerEvent;
 use crate::model::id::SessionId;
 use crate::model::identity::Identity;
 use crate::model::publication::Publication;
+use crate::model::source::{CallerId, Source};
 use crate::outbox::Outbox;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{Command, Protocol, Reply, RequestId};
@@ -81,10 +82,21 @@ impl ReplyTo {
             ReplyTo::Caller(_) => None,
         }
     }
+
+    /// The source of the request.
+    pub fn source(&self) -> Source {
+        match self {
+            ReplyTo::Session { session, .. } => Source::Session(*session),
+            ReplyTo::Caller(sink) => Source::Caller(sink.caller()),
+        }
+    }
 }
 
 /// Receives the one reply to a request that no session has sent. It must not block.
 pub trait ReplySink: fmt::Debug + Send + Sync {
+    /// Who sent the request.
+    fn caller(&self) -> CallerId;
+
     fn reply(&self, reply: &Reply<'_>);
 }
 

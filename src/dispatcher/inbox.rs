@@ -70,6 +70,7 @@ mod tests {
     use super::*;
     use crate::dispatcher::{ReplySink, ReplyTo};
     use crate::model::id::RoomName;
+    use crate::model::source::CallerId;
     use crate::protocol::{Command, Reply};
     use crate::runtime;
 
@@ -77,6 +78,10 @@ mod tests {
     struct Held(#[expect(dead_code, reason = "its drop is what matters")] flume::Sender<()>);
 
     impl ReplySink for Held {
+        fn caller(&self) -> CallerId {
+            CallerId::PROGRAM
+        }
+
         fn reply(&self, _: &Reply<'_>) {}
     }
 

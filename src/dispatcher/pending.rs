@@ -7,6 +7,7 @@ use crate::dispatcher::read_scheduler::LogKey;
 use crate::dispatcher::rooms::RoomKey;
 use crate::model::control::ControlCommand;
 use crate::model::id::{NumberMap, RoomName, Ticket, UserName};
+use crate::model::source::{CallerId, Source};
 
 /// See the head of this file.
 #[derive(Default)]
@@ -18,7 +19,40 @@ pub(super) struct PendingRequests {
     pub cluster_queries: NumberMap<Ticket, ReplyTo>,
     pub revocations: NumberMap<Ticket, PendingRevocation>,
     /// How many of them are commands of callers.
-    pub calls: usize,
+    pub calls: PendingCalls,
+}
+
+/// The numbers of commands of callers that wait for a reply. Callers without any have no entry.
+#[derive(Default)]
+pub(super) struct PendingCalls {
+    counts: NumberMap<CallerId, usize>,
+    all: usize,
+}
+
+impl PendingCalls {
+    /// Of all callers.
+    pub(super) fn len(&self) -> usize {
+        self.all
+    }
+
+    pub(super) fn of(&self, caller: CallerId) -> usize {
+        self.counts.get(&caller).copied().unwrap_or(0)
+    }
+
+    pub(super) fn add(&mut self, caller: CallerId) {
+        *self.counts.entry(caller).or_default() += 1;
+        self.all += 1;
+    }
+
+    pub(super) fn sub(&mut self, caller: CallerId) {
+        if let Some(count) = self.counts.get_mut(&caller) {
+            *count -= 1;
+            self.all -= 1;
+            if *count == 0 {
+                self.counts.remove(&caller);
+            }
+        }
+    }
 }
 
 /// What a publish is for.
@@ -45,10 +79,11 @@ pub(super) enum PendingRead {
         reply_to: ReplyTo,
         room: RoomName,
     },
-    /// The node closes a hole, or finds the position of the log.
-    Sequencer(LogKey),
-    /// All members of the room that are behind share the page.
-    Seek(RoomKey),
+    /// The node closes a hole, or finds the position of the log. The source may be a session whose
+    /// join waits for it.
+    Sequencer(LogKey, Source),
+    /// All members of the room that are behind share the page; it was read for this source.
+    Seek(RoomKey, Source),
 }
 
 /// What a read of a member list is for.
@@ -57,8 +92,8 @@ pub(super) enum PendingMembers {
         reply_to: ReplyTo,
         query: MembersQuery,
     },
-    /// The node keeps the list of the room.
-    List(RoomKey),
+    /// The node keeps the list of the room; it was read for this source.
+    List(RoomKey, Source),
 }
 
 /// What a read or a write of the set of revocations is for.

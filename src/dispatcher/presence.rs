@@ -172,7 +172,7 @@ impl Dispatcher {
         };
         self.admit(reply_to)?;
         let is_later_page = query.after.is_some();
-        let reply_to = reply_to.clone();
+        let (source, reply_to) = (reply_to.source(), reply_to.clone());
         let ticket = (self.turn.pending).read_members(PendingMembers::Query { reply_to, query });
         let deadline = now.instant + self.turn.settings.join_timeout;
         let Some((room, turn)) = self.room(key) else {
@@ -189,7 +189,7 @@ impl Dispatcher {
             presence.list.want_counts();
         }
         turn.member_lists.waiting.insert(key);
-        room.queue_list_read(turn);
+        room.queue_list_read(turn, source);
         Ok(())
     }
 
@@ -210,7 +210,7 @@ impl Dispatcher {
         };
         for (_, ticket) in std::mem::take(&mut room.state.presence.waiting) {
             let pending = self.turn.pending.member_reads.get(&ticket);
-            let Some(PendingMembers::Query { query, .. }) = pending else {
+            let Some(PendingMembers::Query { reply_to, query }) = pending else {
                 continue;
             };
             let Some(room) = self.rooms.get(key) else {
@@ -219,11 +219,15 @@ impl Dispatcher {
             let list = &room.state.presence.list;
             let page = list.page(query.after.as_ref(), query.limit, self.turn.quarter());
             if page.is_none() && list.is_known() {
-                let query = query.clone();
+                let (source, query) = (reply_to.source(), query.clone());
                 self.turn
                     .requests
                     .push(Request::Presence(PresenceRequest::Members(
-                        MembersRequest { ticket, query },
+                        MembersRequest {
+                            ticket,
+                            source,
+                            query,
+                        },
                     )));
                 continue;
             }

@@ -41,6 +41,7 @@ impl Dispatcher {
         });
         self.turn.requests.push(Request::Log(LogRequest::Read(Read {
             ticket,
+            source: reply_to.source(),
             room,
             range: Range::Before(before),
             limit,
@@ -113,6 +114,7 @@ impl Dispatcher {
         query: MembersQuery,
     ) -> Result<(), CommandError> {
         self.admit(reply_to)?;
+        let source = reply_to.source();
         let reply_to = reply_to.clone();
         let pending = PendingMembers::Query {
             reply_to,
@@ -122,7 +124,11 @@ impl Dispatcher {
         self.turn
             .requests
             .push(Request::Presence(PresenceRequest::Members(
-                MembersRequest { ticket, query },
+                MembersRequest {
+                    ticket,
+                    source,
+                    query,
+                },
             )));
         Ok(())
     }
@@ -138,7 +144,11 @@ impl Dispatcher {
         self.turn
             .requests
             .push(Request::Presence(PresenceRequest::ClusterQuery(
-                ClusterRequest { ticket, query },
+                ClusterRequest {
+                    ticket,
+                    source: reply_to.source(),
+                    query,
+                },
             )));
         Ok(())
     }

@@ -23,6 +23,7 @@ use crate::model::id::Ticket;
 use crate::model::identity::Identity;
 use crate::model::publication::{HistoryQuery, Publish, Publisher};
 use crate::model::rights::Rights;
+use crate::model::source::{CallerId, Source};
 use crate::outbox::{Chunk, OutboxLimits, OutboxReader, outbox};
 use crate::presence::PresenceSettings;
 use crate::protocol::disconnect::Disconnect;
@@ -197,6 +198,10 @@ type Answer = Result<Bytes, CommandError>;
 struct AnswerSink(flume::Sender<Answer>);
 
 impl ReplySink for AnswerSink {
+    fn caller(&self) -> CallerId {
+        CallerId::PROGRAM
+    }
+
     fn reply(&self, reply: &Reply<'_>) {
         let answer = match reply {
             Reply::Error(error) => Err((*error).clone()),

@@ -15,6 +15,7 @@ use crate::broker::{LogRequest, Range, Read, Request};
 use crate::dispatcher::rooms::RoomKey;
 use crate::metrics::Metrics;
 use crate::model::id::{RoomName, SessionId, Ticket};
+use crate::model::source::Source;
 use crate::outbox::{Offer, Outbox};
 use crate::presence::MemberList;
 
@@ -62,9 +63,9 @@ pub(super) struct Turn {
     /// The requests to the broker of this turn.
     pub requests: Vec<Request>,
     pub pending: PendingRequests,
-    /// The node's own reads of logs.
+    /// Reads of the logs that the node follows.
     pub log_reads: ReadScheduler<LogKey>,
-    /// The node's own reads of member lists.
+    /// Reads of the member lists that the node keeps.
     pub list_reads: ReadScheduler<RoomKey>,
     pub member_lists: MemberLists,
     /// Sessions whose outbox was full in this turn; disconnected at its end.
@@ -106,19 +107,20 @@ impl Turn {
         }
     }
 
-    /// Queues a log for a read. Control logs come before all rooms: a command must not wait for
-    /// them.
-    pub(super) fn queue_read(&mut self, key: LogKey) {
+    /// Queues a log for a read, for this source. Control logs come before all rooms: a command must
+    /// not wait for them.
+    pub(super) fn queue_read(&mut self, key: LogKey, source: Source) {
         match key {
             LogKey::Control(_) => self.log_reads.queue_first(key),
-            LogKey::Room(_) => self.log_reads.queue(key),
+            LogKey::Room(_) => self.log_reads.queue(key, source),
         }
     }
 
-    /// Starts a read of a log for the node itself.
+    /// Starts a read of a log that the node follows, for this source.
     pub(super) fn read_log(
         &mut self,
         pending: PendingRead,
+        source: Source,
         room: &RoomName,
         range: Range,
         limit: usize,
@@ -128,6 +130,7 @@ impl Turn {
         let room = room.clone();
         self.requests.push(Request::Log(LogRequest::Read(Read {
             ticket,
+            source,
             room,
             range,
             limit,

@@ -147,6 +147,7 @@ fn name(state: ReadinessState) -> &'static str {
     match state {
         ReadinessState::Ready => "ready",
         ReadinessState::NoBroker => "no_broker",
+        ReadinessState::Stalled => "stalled",
         ReadinessState::Behind => "behind",
         ReadinessState::Unreadable => "unreadable",
         ReadinessState::Draining => "draining",

@@ -254,6 +254,10 @@ pub enum Refused {
     /// Not done; a retry later may succeed.
     #[error("the room cannot be reached at the moment; try again")]
     Unavailable,
+    /// Redis may have lost a part of the lists of members, and the nodes have not sent it again in
+    /// time. A retry later may succeed.
+    #[error("who is in which room is not completely known at the moment; try again")]
+    Incomplete,
     /// No answer came in time: it is done or it is not. Retry with the same key.
     #[error("no answer came in time, so it may or may not have happened; retry with the same key")]
     Unknown,

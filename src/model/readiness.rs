@@ -1,4 +1,4 @@
-//! Whether this node accepts new connections: four flags that the broker, the dispatcher and the
+//! Whether this node accepts new connections: five flags that the broker, the dispatcher and the
 //! drain set, and that `/readyz` and the handshake read.
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ pub struct Readiness(Arc<Flags>);
 #[derive(Debug, Default)]
 struct Flags {
     broker: AtomicBool,
+    stalled: AtomicBool,
     behind: AtomicBool,
     unreadable: AtomicBool,
     draining: AtomicBool,
@@ -22,6 +23,8 @@ pub enum ReadinessState {
     Ready,
     /// Redis does not answer, or probes do not come back by the subscription.
     NoBroker,
+    /// Redis answers no reads, so no join of a new room can be answered.
+    Stalled,
     /// The node has not read the revocations yet.
     Behind,
     /// A room's log or list is in a newer format than this node reads.
@@ -36,6 +39,9 @@ impl ReadinessState {
             ReadinessState::Ready => "ready",
             ReadinessState::NoBroker => {
                 "this node cannot reach Redis; use another node or try again"
+            }
+            ReadinessState::Stalled => {
+                "this node gets no answers to its reads from Redis; use another node or try again"
             }
             ReadinessState::Behind => {
                 "this node has not read yet whose tokens were revoked; \
@@ -53,6 +59,11 @@ impl Readiness {
     /// Sets whether the broker reaches the cluster. Returns whether that has changed.
     pub fn set_broker(&self, up: bool) -> bool {
         self.0.broker.swap(up, Ordering::Relaxed) != up
+    }
+
+    /// Sets whether the broker's reads do not move. Returns whether that has changed.
+    pub fn set_stalled(&self, stalled: bool) -> bool {
+        self.0.stalled.swap(stalled, Ordering::Relaxed) != stalled
     }
 
     /// Sets whether the node must still read the revocations.
@@ -75,6 +86,8 @@ impl Readiness {
             ReadinessState::Draining
         } else if !self.0.broker.load(Ordering::Relaxed) {
             ReadinessState::NoBroker
+        } else if self.0.stalled.load(Ordering::Relaxed) {
+            ReadinessState::Stalled
         } else if self.0.behind.load(Ordering::Relaxed) {
             ReadinessState::Behind
         } else if self.0.unreadable.load(Ordering::Relaxed) {

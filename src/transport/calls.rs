@@ -10,6 +10,7 @@ use crate::metrics::exposition::{self, Facts};
 use crate::metrics::process::Process;
 use crate::metrics::{Metric, RefusalCause};
 use crate::model::readiness::ReadinessState;
+use crate::model::source::CallerId;
 use crate::protocol::{Code, Command, CommandError};
 use crate::runtime;
 
@@ -27,8 +28,8 @@ pub(super) fn find<'a>(
     }
 }
 
-/// Checks authorization and content type, before the body is read. `/metrics` needs no key on the
-/// listener for backends.
+/// Checks authorization and content type, before the body is read. Returns whose call it is.
+/// `/metrics` needs no key on the listener for backends.
 ///
 /// # Errors
 /// As for [`api::Gate::admit`] and [`api::check_type`].
@@ -37,16 +38,18 @@ pub(super) fn admit(
     listener_kind: ListenerKind,
     request: &RequestHead,
     found: &RouteMatch<'_>,
-) -> Result<(), Refusal> {
+) -> Result<CallerId, Refusal> {
     match (found, listener_kind) {
-        (RouteMatch::NotFound, _) | (RouteMatch::Metrics, ListenerKind::Backends) => Ok(()),
+        (RouteMatch::NotFound, _) | (RouteMatch::Metrics, ListenerKind::Backends) => {
+            Ok(CallerId::LOCAL)
+        }
         _ => {
             let key = node.gate.admit(request)?;
             log::debug!(key = key, path = path_as_sent(request); "called");
-            match found {
-                RouteMatch::Route(..) => api::check_type(request),
-                _ => Ok(()),
+            if matches!(found, RouteMatch::Route(..)) {
+                api::check_type(request)?;
             }
+            Ok(node.gate.caller(key))
         }
     }
 }
@@ -72,6 +75,7 @@ pub(super) fn in_flight(node: &Node, found: &RouteMatch<'_>) -> Option<flume::Se
 /// Executes a call. `None` if the request is not for the API.
 pub(super) async fn answer(
     node: &Node,
+    caller: CallerId,
     request: &RequestHead,
     found: RouteMatch<'_>,
     body: &[u8],
@@ -94,7 +98,7 @@ pub(super) async fn answer(
         unix_ms: Now::read().unix_ms,
     };
     Some(match route.read(&api_request) {
-        Ok(call) => execute(node, call).await,
+        Ok(call) => execute(node, caller, call).await,
         Err(error) => api::refused(&error),
     })
 }
@@ -129,7 +133,7 @@ impl Drop for CallPermit<'_> {
     }
 }
 
-async fn execute(node: &Node, call: api::Call) -> Response {
+async fn execute(node: &Node, caller: CallerId, call: api::Call) -> Response {
     let state = node.readiness.state();
     if state != ReadinessState::Ready {
         node.metrics.refused_total.count(RefusalCause::NotReady);
@@ -141,20 +145,25 @@ async fn execute(node: &Node, call: api::Call) -> Response {
         return api::refused(&CommandError::new(Code::Unavailable, reason));
     };
     let (commands, mut waiting) = call.into_parts();
-    let exchange = exchange(node, commands, &mut waiting);
+    let exchange = exchange(node, caller, commands, &mut waiting);
     // After a timeout, the missing answers become errors.
     let _ = runtime::timeout(node.limits.call_timeout, exchange).await;
     waiting.response()
 }
 
 /// Completes when all commands are answered, or the dispatcher has ended.
-async fn exchange(node: &Node, commands: Vec<Command>, waiting: &mut PendingAnswers) {
+async fn exchange(
+    node: &Node,
+    caller: CallerId,
+    commands: Vec<Command>,
+    waiting: &mut PendingAnswers,
+) {
     let (sender, answers) = flume::bounded(commands.len());
     for (index, command) in commands.into_iter().enumerate() {
-        let caller = Arc::new(api::ApiCaller::new(index, sender.clone()));
+        let sink = Arc::new(api::ApiCaller::new(caller, index, sender.clone()));
         // Marked first: after a timeout during the send it is unknown whether the inbox took it.
         waiting.sent(index);
-        let reply_to = ReplyTo::Caller(caller);
+        let reply_to = ReplyTo::Caller(sink);
         let event = Event::Command { reply_to, command };
         if node.inbox.send_async(event).await.is_err() {
             return waiting.not_sent(index);

@@ -67,11 +67,13 @@ pub(crate) async fn serve<S: SharedSocket>(
             return connection.upgrade(&request, peer, endpoint).await;
         }
         let found = calls::find(node, listener_kind, &request);
-        if let Err(refusal) = calls::admit(node, listener_kind, &request, &found) {
-            return connection
-                .refuse(refusal, request.method == Method::HEAD)
-                .await;
-        }
+        let caller = match calls::admit(node, listener_kind, &request, &found) {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                let is_head = request.method == Method::HEAD;
+                return connection.refuse(refusal, is_head).await;
+            }
+        };
         // A client that asks before it sends its body gets the response instead of 100 if the body
         // is of no use. Whether it then sends the body is unknown, so the connection closes.
         let is_unwanted = request.expects_continue && !calls::reads_body(&found);
@@ -85,7 +87,7 @@ pub(crate) async fn serve<S: SharedSocket>(
             Err(refusal) => return connection.refuse(refusal, false).await,
         };
         let in_flight = calls::in_flight(node, &found);
-        let response = match calls::answer(node, &request, found, &body).await {
+        let response = match calls::answer(node, caller, &request, found, &body).await {
             Some(response) => response,
             None => connection.page(&request),
         };

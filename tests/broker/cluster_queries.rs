@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use switchboard::broker::{
-    BrokerEvent, ClusterRequest, Connected, PresenceRequest, Refused, Request,
+    BrokerEvent, ClusterRequest, Connected, PresenceRequest, Refused, Request, Source,
 };
 use switchboard::model::cluster_query::{
     ClusterQuery, Connection, ConnectionPage, QueryResult, RoomCount, RoomKind, RoomPage,
@@ -32,6 +32,7 @@ impl BrokerNode {
         let asked = self.ask(|ticket| {
             Request::Presence(PresenceRequest::ClusterQuery(ClusterRequest {
                 ticket,
+                source: Source::Node,
                 query,
             }))
         });

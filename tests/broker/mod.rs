@@ -25,6 +25,7 @@ mod loss;
 mod master;
 mod memory;
 mod node;
+mod parked_reads;
 mod presence;
 mod presence_table;
 mod redis;

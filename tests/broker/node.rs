@@ -11,7 +11,7 @@ use switchboard::broker::memory::Store;
 use switchboard::broker::redis::{RedisSettings, wire};
 use switchboard::broker::{
     Broker, BrokerEvent, LogRequest, Page, Payload, Publication, Publish, PublishKey,
-    PublishRequest, Range, Read, Refused, Request, Settings, redis,
+    PublishRequest, Range, Read, Refused, Request, Settings, Source, redis,
 };
 use switchboard::metrics::Metrics;
 use switchboard::model::id::{self, Epoch, Incarnation, Position, RoomName, Ticket, UserName};
@@ -226,7 +226,7 @@ impl BrokerNode {
         self.ask(|ticket| {
             Request::Log(LogRequest::Publish(PublishRequest {
                 ticket,
-                source: None,
+                source: Source::Node,
                 publish: Publish {
                     room: name(room),
                     key,
@@ -265,6 +265,7 @@ impl BrokerNode {
         let asked = self.ask(|ticket| {
             Request::Log(LogRequest::Read(Read {
                 ticket,
+                source: Source::Node,
                 room: name(room),
                 range,
                 limit,

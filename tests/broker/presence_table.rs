@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 use switchboard::broker::{
     BrokerEvent, Change, Info, MemberPage, MembersQuery, MembersRequest, PresenceRequest, Refused,
-    Request, SetPresence,
+    Request, SetPresence, Source,
 };
 use switchboard::model::id::UserName;
 
@@ -60,7 +60,11 @@ impl BrokerNode {
                 after: after.map(user),
                 limit,
             };
-            Request::Presence(PresenceRequest::Members(MembersRequest { ticket, query }))
+            Request::Presence(PresenceRequest::Members(MembersRequest {
+                ticket,
+                source: Source::Node,
+                query,
+            }))
         });
         self.wait("page of members", |event| match event {
             BrokerEvent::MemberPage { ticket, result } if *ticket == asked => Some(result.clone()),

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use switchboard::broker::redis::{LEASE, RedisSettings};
 use switchboard::broker::{
     BrokerEvent, Confirm, LogRequest, Publication, Publish, PublishRequest, ReadRevocations,
-    Refused, Request, RevocationRetention, Revoke, StoredRevocations,
+    Refused, Request, RevocationRetention, Revoke, Source, StoredRevocations,
 };
 use switchboard::dispatcher::Now;
 use switchboard::model::id::UserName;
@@ -40,6 +40,7 @@ impl BrokerNode {
         let asked = self.ask(|ticket| {
             Request::Log(LogRequest::Revoke(Revoke {
                 ticket,
+                source: Source::Node,
                 cutoffs,
                 confirm,
                 retention: revocation_retention(),
@@ -263,7 +264,7 @@ fn revocations_in_the_log_of_a_former_version_are_kept_in_the_set() {
         let ticket = old.ask(|ticket| {
             Request::Log(LogRequest::Publish(PublishRequest {
                 ticket,
-                source: None,
+                source: Source::Node,
                 publish: Publish {
                     room: name("$control.revoked"),
                     key: None,

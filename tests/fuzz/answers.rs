@@ -8,7 +8,8 @@ use switchboard::broker::redis::request::{Completion, RedisRequest};
 use switchboard::broker::redis::wire;
 use switchboard::broker::redis::wire::Format;
 use switchboard::broker::{
-    BrokerEvent, ClusterRequest, MembersQuery, MembersRequest, Publish, PublishRequest, Range, Read,
+    BrokerEvent, ClusterRequest, MembersQuery, MembersRequest, Publish, PublishRequest, Range,
+    Read, Source,
 };
 use switchboard::model::cluster_query::{ClusterQuery, QueryResult, RoomKind};
 use switchboard::model::id::{Epoch, Position, RoomName, Ticket, UserName};
@@ -21,6 +22,7 @@ pub fn any_answer(input: &[u8]) {
     let read = |range| {
         RedisRequest::Read(Read {
             ticket: Ticket(1),
+            source: Source::Node,
             room: room.clone(),
             range,
             limit: 10,
@@ -32,7 +34,7 @@ pub fn any_answer(input: &[u8]) {
     };
     let publish = RedisRequest::Publish(PublishRequest {
         ticket: Ticket(2),
-        source: None,
+        source: Source::Node,
         publish: Publish {
             room: room.clone(),
             key: None,
@@ -45,6 +47,7 @@ pub fn any_answer(input: &[u8]) {
     let query = |query| {
         RedisRequest::ClusterQuery(ClusterRequest {
             ticket: Ticket(4),
+            source: Source::Node,
             query,
         })
     };
@@ -68,6 +71,7 @@ pub fn any_answer(input: &[u8]) {
         read(Range::Before(None)),
         RedisRequest::Members(MembersRequest {
             ticket: Ticket(3),
+            source: Source::Node,
             query: MembersQuery {
                 room: room.clone(),
                 after: None,

@@ -203,7 +203,7 @@ enum Take {
 }
 
 /// A WebSocket whose welcome is still unread.
-fn shake(address: SocketAddr) -> Option<TcpStream> {
+pub fn shake(address: SocketAddr) -> Option<TcpStream> {
     let mut socket = TcpStream::connect(address).ok()?;
     socket.write_all(upgrade("/ws", "").as_bytes()).ok()?;
     socket.set_read_timeout(Some(Duration::from_secs(1))).ok()?;

@@ -5,6 +5,7 @@
 
 mod hostile;
 mod measured;
+mod reads;
 
 use std::time::{Duration, Instant};
 

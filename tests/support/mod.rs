@@ -19,6 +19,7 @@ pub mod redis_server;
 pub mod refusals;
 pub mod replica_pair;
 pub mod returning;
+pub mod slow_link;
 pub mod tokens;
 
 use std::future::Future;

@@ -8,6 +8,7 @@ use crate::http::{Method, Response};
 use crate::model::cluster_query::{Connection, ConnectionPage, QueryResult, RoomCount, RoomPage};
 use crate::model::id::{Epoch, Position, RoomName, UserName};
 use crate::model::publication::Sender;
+use crate::model::source::CallerId;
 use crate::protocol::Code;
 
 #[test]
@@ -119,7 +120,7 @@ fn answers_carry_their_index_and_late_ones_are_dropped() {
         room: &room,
         position,
     };
-    let caller = ApiCaller::new(1, sender);
+    let caller = ApiCaller::new(CallerId::LOCAL, 1, sender);
     caller.reply(&reply);
     let (place, answer) = answers.try_recv().unwrap();
     let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
@@ -134,7 +135,7 @@ fn answers_carry_their_index_and_late_ones_are_dropped() {
 
 fn encoded(result: &QueryResult) -> Value {
     let (sender, answers) = flume::bounded(1);
-    ApiCaller::new(0, sender).reply(&Reply::QueryResult(result));
+    ApiCaller::new(CallerId::LOCAL, 0, sender).reply(&Reply::QueryResult(result));
     let (_, answer) = answers.try_recv().unwrap();
     serde_json::from_slice(&answer.unwrap()).unwrap()
 }

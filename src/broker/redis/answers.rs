@@ -206,13 +206,13 @@ fn read_epoch(value: &Value) -> Option<Epoch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::Publish;
+    use crate::broker::{Publish, Source};
     use crate::model::id::{RoomName, Ticket};
 
     fn publish() -> RedisRequest {
         RedisRequest::Publish(PublishRequest {
             ticket: Ticket(1),
-            source: None,
+            source: Source::Node,
             publish: Publish {
                 room: RoomName::new("r").unwrap(),
                 key: None,
@@ -227,6 +227,7 @@ mod tests {
     fn read(range: Range) -> RedisRequest {
         RedisRequest::Read(Read {
             ticket: Ticket(2),
+            source: Source::Node,
             room: RoomName::new("r").unwrap(),
             range,
             limit: 10,

@@ -21,7 +21,7 @@ use crate::model::retention::Retention;
 const IDLE_META_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The most bytes of bodies in a page, so that one read neither blocks Redis nor fills memory.
-const PAGE_BYTES: usize = 512 << 10;
+pub(super) const PAGE_BYTES: usize = 512 << 10;
 
 /// Builds the commands.
 #[derive(Debug)]
@@ -172,6 +172,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::broker::Source;
     use crate::model::id::{RoomName, Ticket};
 
     #[test]
@@ -195,7 +196,7 @@ mod tests {
         assert!(probe.contains("PUBLISH") && probe.contains("sb:node:0000000000000001"));
         let durable = RedisRequest::Publish(PublishRequest {
             ticket: Ticket(1),
-            source: None,
+            source: Source::Node,
             publish: Publish {
                 room: RoomName::new("r").unwrap(),
                 key: None,

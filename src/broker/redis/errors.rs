@@ -47,7 +47,7 @@ mod tests {
     use crate::broker::redis::presence::agent::PresenceCommand;
     use crate::broker::redis::presence::reaper::ReapStep;
     use crate::broker::redis::wire;
-    use crate::broker::{Publish, PublishRequest, Range, Read};
+    use crate::broker::{Publish, PublishRequest, Range, Read, Source};
     use crate::model::id::{RoomName, Ticket};
 
     fn failure(request: &RedisRequest, line: &str) -> String {
@@ -65,7 +65,7 @@ mod tests {
         let room = RoomName::new("r").unwrap();
         let publish = RedisRequest::Publish(PublishRequest {
             ticket: Ticket(1),
-            source: None,
+            source: Source::Node,
             publish: Publish {
                 room: room.clone(),
                 key: None,
@@ -77,6 +77,7 @@ mod tests {
         });
         let read = RedisRequest::Read(Read {
             ticket: Ticket(2),
+            source: Source::Node,
             room,
             range: Range::Top,
             limit: 10,

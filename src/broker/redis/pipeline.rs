@@ -19,6 +19,7 @@ use super::commands::Commands;
 use super::errors::{self, Failure};
 use super::formats::UnreadableRooms;
 use super::presence::synced::PresenceSynced;
+use super::progress::PipelineState;
 use super::reconnector::{ConnectionChange, End, Reconnector};
 use super::request::{Completion, RedisRequest};
 use super::request_queue::{QueuedRequest, RequestQueue};
@@ -57,7 +58,7 @@ enum Hold {
 /// What the pipelines of a shard share.
 #[derive(Clone)]
 pub(super) struct PipelineContext {
-    /// Whether the lists of members in Redis are complete; until then reads of them are retried.
+    /// Whether the lists of members in Redis are complete; until then reads of them are parked.
     pub presence_synced: PresenceSynced,
     /// The newest format that this node reads.
     pub newest_format: Format,
@@ -76,6 +77,8 @@ pub(super) struct Pipeline {
     batches: FuturesOrdered<BoxFuture<'static, RedisResult<Vec<Value>>>>,
     hold: Option<Hold>,
     completed: Vec<Completion>,
+    /// How many requests Redis has done or refused so far.
+    answered: u64,
     context: PipelineContext,
     log: FailureLog,
 }
@@ -96,6 +99,7 @@ impl Pipeline {
             batches: FuturesOrdered::new(),
             hold: None,
             completed: Vec::new(),
+            answered: 0,
             context,
             log: FailureLog::default(),
         }
@@ -132,6 +136,16 @@ impl Pipeline {
         self.reconnector.connection().is_some()
     }
 
+    /// What the pipeline is doing.
+    pub(super) fn state(&self) -> PipelineState {
+        PipelineState {
+            is_up: self.is_up(),
+            unanswered: self.queue.unanswered(),
+            parked: self.queue.parked(),
+            answered: self.answered,
+        }
+    }
+
     /// Whether requests can be sent now.
     pub(super) fn is_ready(&mut self) -> bool {
         self.is_up() && !self.is_held()
@@ -159,6 +173,9 @@ impl Pipeline {
 
     /// Sends the next batches.
     pub(super) fn send(&mut self) {
+        if self.queue.parked() > 0 && self.context.presence_synced.get() {
+            self.queue.unpark();
+        }
         while self.queue.batches() < MAX_BATCHES
             && self.is_ready()
             && self.queue.take(BATCH, BATCH_BYTES)
@@ -224,13 +241,14 @@ impl Pipeline {
         match answer {
             Value::ServerError(error) => self.failed(queued, &error),
             _ if queued.request.reads_presence() && !self.context.presence_synced.get() => {
-                self.wait(queued, Hold::Until(Instant::now() + NOT_YET));
+                self.completed.extend(self.queue.park(queued));
             }
             answer => self.decoded(queued.request, answer),
         }
     }
 
     fn decoded(&mut self, request: RedisRequest, answer: Value) {
+        self.answered += 1;
         match answers::decode(&request, answer, self.context.newest_format) {
             Ok((completion, junk)) => {
                 self.context.metrics.junk_total.add(junk as u64);
@@ -254,6 +272,7 @@ impl Pipeline {
                 self.reconnect(End::NotMaster);
             }
             Failure::Refused(why) => {
+                self.answered += 1;
                 let details = error.details().unwrap_or_default();
                 let text = || format!("{} {details}", error.code());
                 self.log_refusal(&queued.request, why, text);

@@ -10,7 +10,8 @@
 //!   another store could have them. It publishes changes on the topics of rooms, and uses the
 //!   changes that the subscription receives to detect a loss: these two are all that it shares with
 //!   the log.
-//! - While its lists are known to be incomplete (`synced`), the pipeline repeats reads of them.
+//! - While its lists are known to be incomplete (`synced`), the pipeline parks reads of them, and
+//!   they alone wait.
 //!
 //! `agent` joins `lease` (how long this node's members are valid), `reconciler` (what the store
 //! must have of this node) and `reaper` (what dead nodes left). `commands` and `replies`,

@@ -1,18 +1,29 @@
 //! The requests that a pipeline sends: what each costs, whether it may be repeated, whose share of
 //! the queue it takes, and what it results in.
 
+use super::commands::PAGE_BYTES;
 use super::presence::agent::{PresenceCommand, PresenceReply};
 use super::webhook_calls::{WebhookCall, WebhookEntries};
 use crate::broker::{
-    BrokerEvent, ClusterRequest, MembersRequest, PublishRequest, Read, ReadRevocations, Refused,
-    Revoke,
+    BrokerEvent, ClusterRequest, MembersRequest, PublishRequest, Range, Read, ReadRevocations,
+    Refused, Revoke, Source,
 };
 use crate::model::cluster_query::ClusterQuery;
-use crate::model::id::{RoomName, SessionId};
+use crate::model::id::RoomName;
 
-/// The cost of reading the largest set of revocations, in entries of a page. An entry is far
-/// smaller than a message.
-const ENTRIES_OF_REVOCATIONS: usize = 256;
+/// The bytes of a request and its answer without the entries of a page.
+const BARE: usize = 256;
+
+/// The cost of a message or a room in a page. Most messages are smaller, but Redis handles all
+/// requests that arrived on one connection before it turns to the next, and 100 entries take 40 µs,
+/// in which it serves no other client.
+const ENTRY: usize = 1024;
+
+/// The cost of a member in a page: its name and half of the longest `info`.
+const MEMBER: usize = 256;
+
+/// The cost of reading the largest set of revocations: ten thousand names and times.
+const REVOCATIONS: usize = 256 << 10;
 
 /// A request to Redis.
 #[derive(Debug)]
@@ -122,40 +133,46 @@ impl RedisRequest {
     }
 
     /// The source whose share of the queue it takes.
-    pub fn source(&self) -> Option<SessionId> {
+    pub fn source(&self) -> Source {
         match self {
             RedisRequest::Publish(publish) => publish.source,
-            _ => None,
+            RedisRequest::Read(read) => read.source,
+            RedisRequest::Members(members) => members.source,
+            RedisRequest::ClusterQuery(query) => query.source,
+            RedisRequest::Revoke(revoke) => revoke.source,
+            RedisRequest::ReadRevocations(_)
+            | RedisRequest::Probe
+            | RedisRequest::Presence(_)
+            | RedisRequest::Webhooks(_) => Source::Node,
         }
     }
 
     /// The approximate memory it takes, in bytes.
     pub fn weight(&self) -> usize {
         match self {
-            RedisRequest::Publish(publish) => publish.publish.publication.weight() + 256,
-            RedisRequest::Revoke(revoke) => revoke.cutoffs.len() * 96 + 256,
-            _ => 256,
+            RedisRequest::Publish(publish) => publish.publish.publication.weight() + BARE,
+            RedisRequest::Revoke(revoke) => revoke.cutoffs.len() * 96 + BARE,
+            _ => BARE,
         }
     }
 
-    /// The cost for Redis, as bytes on the wire, of the request or its answer. An entry of a page
-    /// counts as a KiB, though most are smaller: Redis handles all requests that arrived on one
-    /// connection before it turns to the next, and 100 entries take 40 µs, in which it serves no
-    /// other client.
+    /// The cost for Redis, as bytes on the wire: what the request carries, and what it asks for.
     pub fn cost(&self) -> usize {
-        let entries = match self {
-            RedisRequest::Read(Read { limit, .. }) => *limit,
-            RedisRequest::Members(members) => members.query.limit,
+        let answer = match self {
+            RedisRequest::Read(Read {
+                range: Range::Top, ..
+            }) => 0,
+            RedisRequest::Read(Read { limit, .. }) => limit.saturating_mul(ENTRY).min(PAGE_BYTES),
+            RedisRequest::Members(members) => members.query.limit.saturating_mul(MEMBER),
             RedisRequest::ClusterQuery(ClusterRequest { query, .. }) => match query {
-                ClusterQuery::Rooms { limit, .. } | ClusterQuery::Connections { limit, .. } => {
-                    *limit
-                }
                 ClusterQuery::Room(_) => 0,
+                ClusterQuery::Rooms { limit, .. } => limit.saturating_mul(ENTRY),
+                ClusterQuery::Connections { limit, .. } => limit.saturating_mul(MEMBER),
             },
-            RedisRequest::ReadRevocations(_) => ENTRIES_OF_REVOCATIONS,
+            RedisRequest::ReadRevocations(_) => REVOCATIONS,
             _ => 0,
         };
-        self.weight().saturating_add(entries.saturating_mul(1024))
+        self.weight().saturating_add(answer)
     }
 
     /// The result if it was refused; a probe has none.

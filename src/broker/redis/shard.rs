@@ -17,12 +17,13 @@ use super::names::Names;
 use super::pipeline::{Pipeline, PipelineContext};
 use super::presence::agent::{PresenceAgent, PresenceCommand};
 use super::presence::synced::PresenceSynced;
+use super::reader::{self, ReadsReport};
 use super::reconnector::{ConnectionChange, End, Reconnector};
 use super::request::{Completion, RedisRequest};
 use super::subscription::{Reports, Subscription, SubscriptionCommand};
 use super::topics::Topics;
 use super::webhook_stream::{self, WebhookStream};
-use super::{Ended, RedisStartError, TICK, reader};
+use super::{Ended, RedisStartError, TICK};
 use crate::broker::{
     BrokerEvent, Change, LogRequest, PresenceRequest, PublishRequest, Refused, Request, Settings,
 };
@@ -348,7 +349,8 @@ impl ShardSettings<'_> {
 
     fn spawn_reads(&self, pipeline: Pipeline) -> flume::Sender<RedisRequest> {
         let (sender, reads) = flume::unbounded();
-        runtime::spawn(reader::run(reads, pipeline, self.events.clone()));
+        let report = ReadsReport::new(self.readiness.clone(), self.metrics.clone());
+        runtime::spawn(reader::run(reads, pipeline, report, self.events.clone()));
         sender
     }
 

@@ -15,6 +15,7 @@ use crate::dispatcher::{Dispatcher, Now, ReplyTo};
 use crate::model::control::{ControlAction, ControlCommand};
 use crate::model::id::{Ticket, UserName};
 use crate::model::revocations::{Cutoff, Verdict};
+use crate::model::source::Source;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::{CommandError, Reply};
 
@@ -93,6 +94,7 @@ impl Dispatcher {
         cutoff: Cutoff,
     ) -> Result<(), CommandError> {
         let cutoffs = vec![(command.user.clone(), cutoff)];
+        let source = reply_to.source();
         self.admit(reply_to)?;
         let reply_to = reply_to.clone();
         let pending = PendingRevocation::Command { reply_to, command };
@@ -102,6 +104,7 @@ impl Dispatcher {
             .requests
             .push(Request::Log(LogRequest::Revoke(Revoke {
                 ticket,
+                source,
                 cutoffs,
                 confirm: None,
                 retention,
@@ -214,6 +217,7 @@ impl Dispatcher {
             .requests
             .push(Request::Log(LogRequest::Revoke(Revoke {
                 ticket,
+                source: Source::Node,
                 cutoffs,
                 confirm,
                 retention,
@@ -355,7 +359,7 @@ impl Dispatcher {
             let (room, publication) = (command.log().room(), command.to_publication(now.unix_ms));
             let pending = PendingPublish::Republish(command.user);
             let ticket = self.turn.pending.publish(pending);
-            self.publish_control(ticket, room, publication);
+            self.publish_control(ticket, Source::Node, room, publication);
         }
     }
 

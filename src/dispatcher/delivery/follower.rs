@@ -7,6 +7,7 @@ use crate::dispatcher::pending::PendingRead;
 use crate::dispatcher::read_scheduler::LogKey;
 use crate::dispatcher::turn::Turn;
 use crate::model::id::{RoomName, Ticket};
+use crate::model::source::Source;
 
 /// Maximum number of messages in one read.
 pub(crate) const PAGE: usize = 256;
@@ -27,23 +28,31 @@ impl LogFollower {
         }
     }
 
-    /// Makes a comparison with the log due.
-    pub(crate) fn make_due(&mut self, turn: &mut Turn, key: LogKey) {
+    /// Makes a comparison with the log due, for this source.
+    pub(crate) fn make_due(&mut self, turn: &mut Turn, key: LogKey, source: Source) {
         self.sequencer.make_due();
-        self.queue_if_due(turn, key);
+        self.queue_if_due(turn, key, source);
     }
 
-    pub(crate) fn queue_if_due(&self, turn: &mut Turn, key: LogKey) {
+    pub(crate) fn queue_if_due(&self, turn: &mut Turn, key: LogKey, source: Source) {
         if self.sequencer.is_due() {
-            turn.queue_read(key);
+            turn.queue_read(key, source);
         }
     }
 
     /// Starts the read, if one is due.
-    pub(crate) fn read_if_due(&mut self, turn: &mut Turn, key: LogKey, log: &RoomName) {
+    pub(crate) fn read_if_due(
+        &mut self,
+        turn: &mut Turn,
+        key: LogKey,
+        source: Source,
+        log: &RoomName,
+    ) {
         if self.sequencer.is_due() {
+            let limit = self.sequencer.next_limit(PAGE);
             let range = self.sequencer.next_read();
-            self.ticket = Some(turn.read_log(PendingRead::Sequencer(key), log, range, PAGE));
+            let pending = PendingRead::Sequencer(key, source);
+            self.ticket = Some(turn.read_log(pending, source, log, range, limit));
         }
     }
 
@@ -53,13 +62,14 @@ impl LogFollower {
         &mut self,
         turn: &mut Turn,
         key: LogKey,
+        source: Source,
         ticket: Ticket,
         result: Result<Page, Refused>,
     ) -> Option<Result<Page, Refused>> {
         self.ticket.take_if(|expected| *expected == ticket)?;
         if let Err(why) = result {
             self.sequencer.failed();
-            turn.log_reads.retry(key, why, turn.now);
+            turn.log_reads.retry(key, source, why, turn.now);
         }
         Some(result)
     }

@@ -17,6 +17,7 @@ use crate::dispatcher::turn::Turn;
 use crate::model::history::Recent;
 use crate::model::id::{NumberMap, Position, SessionId, Ticket};
 use crate::model::retention::LogLimits;
+use crate::model::source::Source;
 use crate::outbox::Permit;
 use crate::presence::MemberList;
 use crate::protocol::encoder::Encoder;
@@ -76,35 +77,44 @@ impl Room {
                 turn.received_at.push(received_at);
                 self.step(turn, step);
             }
-            None => self.queue_read_if_due(turn),
+            None => self.queue_read_if_due(turn, Source::Node),
         }
     }
 
-    /// Makes a comparison of the room with its log due.
-    pub(crate) fn make_due(&mut self, turn: &mut Turn) {
-        self.state.follower.make_due(turn, LogKey::Room(self.key));
+    /// Makes a comparison of the room with its log due, for this source.
+    pub(crate) fn make_due(&mut self, turn: &mut Turn, source: Source) {
+        let key = LogKey::Room(self.key);
+        self.state.follower.make_due(turn, key, source);
     }
 
-    /// Queues the room for a read of its log.
-    pub(crate) fn queue_read(&self, turn: &mut Turn) {
-        turn.queue_read(LogKey::Room(self.key));
+    /// Queues the room for a read of its log, for this source.
+    pub(crate) fn queue_read(&self, turn: &mut Turn, source: Source) {
+        turn.queue_read(LogKey::Room(self.key), source);
     }
 
     /// The read of the room's log failed.
-    pub(crate) fn retry_read(&self, turn: &mut Turn, why: Refused) {
-        turn.log_reads.retry(LogKey::Room(self.key), why, turn.now);
+    pub(crate) fn retry_read(&self, turn: &mut Turn, source: Source, why: Refused) {
+        let key = LogKey::Room(self.key);
+        turn.log_reads.retry(key, source, why, turn.now);
     }
 
-    fn queue_read_if_due(&mut self, turn: &mut Turn) {
+    fn queue_read_if_due(&mut self, turn: &mut Turn, source: Source) {
         let follower = &self.state.follower;
-        follower.queue_if_due(turn, LogKey::Room(self.key));
+        follower.queue_if_due(turn, LogKey::Room(self.key), source);
     }
 
-    /// Starts the reads that the room needs.
-    pub(crate) fn start_reads(&mut self, turn: &mut Turn) {
+    /// The source of a read that no single session has caused: a session that is behind, or the
+    /// node. The first of them, because equal events must have equal effects.
+    pub(crate) fn waiting_source(&self) -> Source {
+        let behind = self.state.cursors.keys().min();
+        behind.map_or(Source::Node, |session| Source::Session(*session))
+    }
+
+    /// Starts the reads that the room needs, for this source.
+    pub(crate) fn start_reads(&mut self, turn: &mut Turn, source: Source) {
         let (follower, key) = (&mut self.state.follower, LogKey::Room(self.key));
-        follower.read_if_due(turn, key, &self.name);
-        self.start_seek(turn);
+        follower.read_if_due(turn, key, source, &self.name);
+        self.start_seek(turn, source);
     }
 
     /// Handles the reply to the node's own read.
@@ -112,10 +122,11 @@ impl Room {
         &mut self,
         turn: &mut Turn,
         ticket: Ticket,
+        source: Source,
         result: Result<Page, Refused>,
     ) {
         let (follower, key) = (&mut self.state.follower, LogKey::Room(self.key));
-        let page = match follower.take_reply(turn, key, ticket, result) {
+        let page = match follower.take_reply(turn, key, source, ticket, result) {
             None => return,
             Some(Ok(page)) => page,
             Some(Err(why)) => {
@@ -161,7 +172,7 @@ impl Room {
         }
         self.note_expiry(turn, top, expires_in);
         self.settle_all(turn, check);
-        self.queue_read_if_due(turn);
+        self.queue_read_if_due(turn, source);
     }
 
     /// This node cannot read the next message of the room, so its members must receive it from

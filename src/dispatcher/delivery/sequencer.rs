@@ -26,6 +26,10 @@ use crate::model::publication::{Page, Publication, Range};
 /// log, and another read returns them.
 const AHEAD: usize = 1024;
 
+/// Maximum number of messages in the read of a comparison. A guess: what a busy room misses while
+/// its topic is subscribed again, and a sixteenth of the price of a page.
+const COMPARISON: usize = 16;
+
 /// What the members of the room must receive.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -58,6 +62,8 @@ pub(crate) struct Sequencer {
     /// Messages received but not next, in the order received.
     ahead: VecDeque<(Epoch, u64, Arc<Publication>)>,
     ahead_weight: usize,
+    /// How many messages were missing after the last page.
+    missing: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,6 +136,21 @@ impl Sequencer {
     pub(crate) fn next_read(&mut self) -> Range {
         self.read = Reading::InFlight;
         self.position.map_or(Range::Top, Range::After)
+    }
+
+    /// How many messages the next read asks for, at most `page`: all that are known to be missing.
+    /// A comparison rarely finds any, so it asks for few, and is as cheap.
+    pub(crate) fn next_limit(&self, page: usize) -> usize {
+        let Some(position) = self.position else {
+            return 0;
+        };
+        let mut ahead = self.ahead.iter();
+        let first = ahead.find(|(epoch, ..)| *epoch == position.epoch);
+        let before = first.map_or(0, |(_, offset, _)| {
+            offset.saturating_sub(position.offset + 1)
+        });
+        let missing = usize::try_from(self.missing.max(before)).unwrap_or(page);
+        missing.max(COMPARISON).min(page)
     }
 
     /// The read failed; it stays due.
@@ -242,6 +263,7 @@ impl Sequencer {
         }
         self.position = Some(position);
         let complete = position.epoch == top.epoch && position.offset >= top.offset;
+        self.missing = top.offset.saturating_sub(position.offset);
         if !complete {
             self.make_due();
         }

@@ -21,6 +21,7 @@ use crate::dispatcher::pending::PendingRead;
 use crate::dispatcher::turn::Turn;
 use crate::model::epochs::PositionStatus;
 use crate::model::id::{Position, SessionId, Ticket};
+use crate::model::source::Source;
 use crate::protocol::{Joined, Message, Push, cost_of_entries};
 
 impl Room {
@@ -95,7 +96,9 @@ impl Room {
             Want::After(_) => self.send_page_or_read(turn, session, position),
             // Another epoch, or ahead of this node: perhaps the node itself is behind, so its own
             // read decides.
-            Want::Since(_) if check == LogCheck::Pending => self.make_due(turn),
+            Want::Since(_) if check == LogCheck::Pending => {
+                self.make_due(turn, Source::Session(session));
+            }
             Want::Since(_) => self.become_live(turn, session, position, Some(false)),
         }
     }
@@ -137,7 +140,7 @@ impl Room {
             self.send_page(turn, session, top);
         } else {
             self.state.seek = true;
-            self.queue_read(turn);
+            self.queue_read(turn, Source::Session(session));
         }
     }
 
@@ -267,7 +270,7 @@ impl Room {
     /// Starts one read for all cursors of the room: from the lowest missing offset up to what is in
     /// memory again. The result stays in memory while it fits, so each part of the log is read
     /// once, however many members are behind.
-    pub(crate) fn start_seek(&mut self, turn: &mut Turn) {
+    pub(crate) fn start_seek(&mut self, turn: &mut Turn, source: Source) {
         if self.state.seek_ticket.is_some() || !std::mem::take(&mut self.state.seek) {
             return;
         }
@@ -306,7 +309,8 @@ impl Room {
             ..lowest
         };
         let range = Range::After(from);
-        let ticket = turn.read_log(PendingRead::Seek(self.key), &self.name, range, limit);
+        let pending = PendingRead::Seek(self.key, source);
+        let ticket = turn.read_log(pending, source, &self.name, range, limit);
         self.state.seek_ticket = Some(ticket);
     }
 
@@ -315,6 +319,7 @@ impl Room {
         &mut self,
         turn: &mut Turn,
         ticket: Ticket,
+        source: Source,
         result: Result<Page, Refused>,
     ) {
         if self
@@ -330,10 +335,10 @@ impl Room {
             Err(why) => {
                 self.state.seek = true;
                 if why == Refused::Newer && !std::mem::replace(&mut self.state.seek_exactly, true) {
-                    self.queue_read(turn);
+                    self.queue_read(turn, source);
                     return;
                 }
-                self.retry_read(turn, why);
+                self.retry_read(turn, source, why);
                 if why == Refused::Newer {
                     let behind = self.state.cursors.iter();
                     let answered = behind.filter(|(_, cursor)| cursor.is_answered());
@@ -350,7 +355,7 @@ impl Room {
         if page.top.epoch != position.epoch || page.top.offset < position.offset {
             // The epoch is over, or the log has lost its tail, or the page is merely old: the
             // node's own read decides.
-            self.make_due(turn);
+            self.make_due(turn, source);
         }
         if page.top.epoch != position.epoch {
             return;

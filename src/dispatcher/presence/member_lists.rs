@@ -11,6 +11,7 @@ use crate::dispatcher::pending::PendingMembers;
 use crate::dispatcher::turn::Turn;
 use crate::dispatcher::{Dispatcher, Now};
 use crate::model::id::{RoomName, Ticket};
+use crate::model::source::Source;
 use crate::presence::{ListQuery, MemberChange, MemberList};
 use crate::protocol::Push;
 use crate::protocol::encoder::Encoder;
@@ -23,7 +24,7 @@ impl Room {
     pub(crate) fn make_list_due(&mut self, turn: &mut Turn) {
         if turn.settings.presence.has_events(&self.name) {
             self.state.presence.list.make_due();
-            self.queue_list_read(turn);
+            self.queue_list_read(turn, Source::Node);
         }
     }
 
@@ -33,27 +34,31 @@ impl Room {
         turn.settings.presence.has_events(&self.name) && (list.has_list() || !list.is_known())
     }
 
-    /// Queues the room for a list read, if one is due.
-    pub(crate) fn queue_list_read(&mut self, turn: &mut Turn) {
+    /// Queues the room for a list read, if one is due, for this source.
+    pub(crate) fn queue_list_read(&mut self, turn: &mut Turn, source: Source) {
         if self.state.presence.list.is_due() {
-            turn.list_reads.queue(self.key);
+            turn.list_reads.queue(self.key, source);
         }
     }
 
-    fn read_list(&mut self, turn: &mut Turn) {
+    fn read_list(&mut self, turn: &mut Turn, source: Source) {
         let presence = &mut self.state.presence;
         if !presence.list.is_due() {
             return;
         }
         let ListQuery { after, limit } = presence.list.next_read();
-        let ticket = (turn.pending).read_members(PendingMembers::List(self.key));
+        let ticket = (turn.pending).read_members(PendingMembers::List(self.key, source));
         turn.list_reads.start();
         self.state.presence.ticket = Some(ticket);
         let room = self.name.clone();
         let query = MembersQuery { room, after, limit };
         turn.requests
             .push(Request::Presence(PresenceRequest::Members(
-                MembersRequest { ticket, query },
+                MembersRequest {
+                    ticket,
+                    source,
+                    query,
+                },
             )));
     }
 
@@ -63,6 +68,7 @@ impl Room {
         &mut self,
         turn: &mut Turn,
         ticket: Ticket,
+        source: Source,
         result: Result<MemberPage, Refused>,
     ) {
         let presence = &mut self.state.presence;
@@ -81,11 +87,11 @@ impl Room {
                 let mut changes = Vec::new();
                 self.change_list(turn, |list| list.on_page(page, memory, &mut changes));
                 self.push_changes(turn, &changes);
-                self.queue_list_read(turn);
+                self.queue_list_read(turn, source);
             }
             Err(why) => {
                 presence.list.failed();
-                turn.list_reads.retry(self.key, why, turn.now);
+                turn.list_reads.retry(self.key, source, why, turn.now);
             }
         }
         if self.state.presence.list.is_known() || !has_page {
@@ -105,7 +111,7 @@ impl Room {
             self.change_list(turn, MemberList::give_up);
         }
         self.push_changes(turn, &changes);
-        self.queue_list_read(turn);
+        self.queue_list_read(turn, Source::Node);
     }
 
     /// Changes the list and keeps the memory counters current.
@@ -175,10 +181,10 @@ impl Dispatcher {
         result: Result<MemberPage, Refused>,
     ) {
         match self.turn.pending.member_reads.remove(&ticket) {
-            Some(PendingMembers::List(key)) => {
+            Some(PendingMembers::List(key, source)) => {
                 self.turn.list_reads.finish();
                 if let Some((room, turn)) = self.room(key) {
-                    room.on_list_page(turn, ticket, result);
+                    room.on_list_page(turn, ticket, source, result);
                 }
             }
             Some(PendingMembers::Query { reply_to, query }) => {
@@ -190,18 +196,18 @@ impl Dispatcher {
 
     /// Starts the list reads of queued rooms.
     pub(in crate::dispatcher) fn read_lists(&mut self) {
-        while let Some(key) = self.turn.list_reads.next() {
+        while let Some((key, source)) = self.turn.list_reads.next() {
             if let Some((room, turn)) = self.room(key) {
-                room.read_list(turn);
+                room.read_list(turn, source);
             }
         }
     }
 
     /// Queues failed reads again, and answers queries whose deadline has passed from what is known.
     pub(in crate::dispatcher) fn check_lists(&mut self, now: Now) {
-        for key in self.turn.list_reads.take_retries(now.instant) {
+        for (key, source) in self.turn.list_reads.take_retries(now.instant) {
             if let Some((room, turn)) = self.room(key) {
-                room.queue_list_read(turn);
+                room.queue_list_read(turn, source);
             }
         }
         for key in std::mem::take(&mut self.turn.member_lists.waiting) {

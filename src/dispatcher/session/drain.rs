@@ -84,7 +84,8 @@ impl Dispatcher {
         let Some(drain) = &self.draining else {
             return false;
         };
-        let calls_are_over = self.turn.pending.calls == 0 || now.instant >= drain.publish_deadline;
+        let calls_are_over =
+            self.turn.pending.calls.len() == 0 || now.instant >= drain.publish_deadline;
         self.sessions.is_empty() && self.closing.is_empty() && calls_are_over
     }
 

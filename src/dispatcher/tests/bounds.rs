@@ -53,10 +53,75 @@ fn commands_that_wait_for_the_broker_are_bounded_per_session_and_in_all() {
             sent += bench.turn((0..512).map(|_| publish(other))).len();
         }
     }
-    assert_eq!(sent + 1, 65_536, "the bound of all sessions together");
     bench.open(67);
-    assert_eq!(bench.turn([publish(67)]).len(), 0);
-    assert_eq!(bench.received(67).last().unwrap()["code"], "unavailable");
+    let taken = bench.turn((0..9).map(|_| publish(67))).len();
+    assert_eq!(taken, 9, "some dozens leave room for others");
+    let mut newcomer = 67;
+    loop {
+        newcomer += 1;
+        bench.open(newcomer);
+        let taken = bench.turn((0..512).map(|_| publish(newcomer))).len();
+        if taken == 0 {
+            break;
+        }
+        sent += taken;
+    }
+    assert_eq!(sent + 10, 65_536, "the bound of all sessions together");
+    assert!(newcomer > 90, "{newcomer}");
+    let refused = bench.received(newcomer);
+    assert_eq!(refused.last().unwrap()["code"], "unavailable");
+}
+
+/// The room and the source of each read.
+fn reads(requests: &[Request]) -> Vec<(&str, Source)> {
+    let reads = requests.iter().filter_map(|request| match request {
+        Request::Log(LogRequest::Read(read)) => Some((read.room.as_str(), read.source)),
+        _ => None,
+    });
+    reads.collect()
+}
+
+#[test]
+fn first_join_of_a_session_does_not_wait_for_the_reads_of_others() {
+    let mut bench = Bench::new();
+    bench.dispatcher.turn.settings.max_rooms = 1000;
+    bench.dispatcher.turn.settings.rooms_per_session = 1000;
+    bench.open(1);
+    bench.open(2);
+    let rooms: Vec<String> = (0..500).map(|n| format!("r{n}")).collect();
+    bench.turn(rooms.iter().map(|room| join(1, room)));
+    let started = bench.turn(rooms.iter().map(|room| following(room)));
+    assert_eq!(reads(&started).len(), turn::READS);
+    assert_eq!(reads(&started)[0].1, Source::Session(SessionId(1)));
+    bench.turn([join(2, "quiet"), following("quiet")]);
+    // A turn of the first session, then one of the second.
+    let pages = started[..5].chunks(1);
+    let pages: Vec<Event> = pages
+        .map(|read| page(read_ticket(read), 0, 1, vec![]))
+        .collect();
+    let next = bench.turn(pages);
+    let quiet = ("quiet", Source::Session(SessionId(2)));
+    assert!(reads(&next).contains(&quiet), "{:?}", reads(&next));
+}
+
+#[test]
+fn comparisons_and_repairs_are_the_nodes_own_and_ask_for_what_is_missing() {
+    let mut bench = Bench::new();
+    bench.member(1, "lobby", 4);
+    let asked = |requests: &[Request]| match requests {
+        [Request::Log(LogRequest::Read(read))] => (read.ticket, read.source, read.limit),
+        other => panic!("{other:?}"),
+    };
+    // The topic was subscribed again: perhaps nothing is missing.
+    let (ticket, source, limit) = asked(&bench.turn([following("lobby")]));
+    assert_eq!((source, limit), (Source::Node, 16));
+    let requests = bench.turn([page(ticket, 124, 1, (5..=20).collect())]);
+    let (ticket, source, limit) = asked(&requests);
+    assert_eq!((source, limit), (Source::Node, 104));
+    bench.turn([page(ticket, 124, 1, (21..=124).collect())]);
+    // A hole of forty messages.
+    let (_, source, limit) = asked(&bench.turn([message("lobby", 165, "hi")]));
+    assert_eq!((source, limit), (Source::Node, 40));
 }
 
 #[test]
