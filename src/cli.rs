@@ -3,11 +3,13 @@
 //! subcommand that fails, 3 for one that received no answer in time, and 70 for a node that failed
 //! while it ran.
 
+mod api;
 mod client;
 mod history;
 mod line;
 mod members;
 mod publish;
+mod rooms;
 mod serve;
 mod tail;
 mod token;
@@ -30,6 +32,7 @@ pub fn run(
         Ok(Invocation::CheckConfig(config)) => serve::check(&config),
         Ok(Invocation::Token(request)) => token::run(&request),
         Ok(Invocation::Client(invocation)) => client::run(&invocation),
+        Ok(Invocation::Api(invocation)) => api::run(&invocation),
         Ok(Invocation::Text(text)) => succeed(&text),
         Err(error) => refuse(&error),
     }

@@ -4,10 +4,11 @@
 //! in `www/`: messages come in the order of their offsets, each once, and a loss is an event.
 //!
 //! [`state`] has the state and no I/O, [`connection`] connects, and [`task`] moves frames between
-//! the two.
+//! the two. [`http`] sends requests to the HTTP API.
 
 mod backoff;
 mod connection;
+pub(crate) mod http;
 mod state;
 mod task;
 

@@ -3,7 +3,9 @@
 //! A flag takes precedence over the variable, the variable over the file, the file over the
 //! default.
 
+mod api_commands;
 pub mod api_keys;
+mod api_url;
 mod arity;
 mod checks;
 mod client_commands;
@@ -30,6 +32,8 @@ use crate::model::pattern::{Pattern, RoomSwitch};
 use crate::model::retention::RetentionRule;
 use crate::model::rights;
 
+pub use api_commands::{ApiCommand, ApiInvocation, ApiOptions};
+pub use api_url::ApiUrl;
 pub use client_commands::{ClientCommand, ClientInvocation, ConnectOptions, Start};
 pub use command_line::Invocation;
 pub use identity::{SecretFile, TokenKey};

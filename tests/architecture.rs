@@ -219,7 +219,10 @@ fn foreign_libraries_are_named_in_few_files() {
             &["serde_json"],
         );
         file.expect_only_in(&["auth/jwt"], &["jsonwebtoken"]);
-        file.expect_only_in(&["webhooks/post"], &["hyper"]);
+        file.expect_only_in(
+            &["client/http", "runtime/hyper_io", "webhooks/post"],
+            &["hyper::"],
+        );
         file.expect_only_in(
             &[
                 "broker/redis/scripts",

@@ -1,4 +1,4 @@
-//! The commands that are clients (`publish`, `tail`, `history`, `members`), as processes against a
+//! The commands that are clients (`publish`, `tail`, `history`, `members`, `rooms`), as processes against a
 //! node: what they print, and their exit codes.
 
 use std::io::{BufRead, BufReader, Write};
@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::support::backend::{KEY, keys};
 use crate::support::process::{Ended, command, run_to_end};
 use crate::support::{TestNode, run, within};
 
@@ -153,6 +154,52 @@ fn members_prints_the_list_and_follows_its_changes() {
         assert_eq!(names, [&json!("ada"), &json!("bob")]);
         drop(other);
         assert_eq!(watch.line().await, "- bob");
+    });
+}
+
+#[test]
+fn rooms_lists_the_occupied_rooms_with_their_counts() {
+    run(async {
+        let node = TestNode::start().await;
+        let ada = Running::start(&node, &["members", "chat.1", "--user", "ada", "--watch"]);
+        assert_eq!(ada.line().await, "ada\t1");
+        let bob = Running::start(&node, &["members", "other", "--user", "bob", "--watch"]);
+        assert_eq!(bob.line().await, "bob\t1");
+        let all = lines(&node, &["rooms"]).await;
+        assert_eq!(all, ["chat.1\t1\t1\t0", "other\t1\t1\t0"]);
+        let some = parsed(&lines(&node, &["rooms", "chat.", "--json"]).await);
+        let counts = json!({"room": "chat.1", "connections": 1, "users": 1, "anonymous": 0});
+        assert_eq!(some, [counts]);
+        let online = lines(&node, &["rooms", "@"]).await;
+        assert_eq!(online, ["@ada\t1\t1\t0", "@bob\t1\t1\t0"]);
+    });
+}
+
+#[test]
+fn rooms_pages_through_a_long_list() {
+    run(async {
+        let node = TestNode::with(|config| config.rooms_per_session = 2000).await;
+        let mut client = node.client().await;
+        for number in 0..1001 {
+            client.join(&format!("r{number}")).await;
+        }
+        let all = lines(&node, &["rooms", "r"]).await;
+        assert_eq!(all.len(), 1001);
+    });
+}
+
+#[test]
+fn rooms_needs_the_key_of_the_api() {
+    run(async {
+        let node = TestNode::with(|config| config.api_key_file = Some(keys())).await;
+        let refused = ended(&node, &["rooms"]).await;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(refused.stderr.contains("401"), "{}", refused.stderr);
+        let key = ["rooms", "--api-key", KEY];
+        assert!(lines(&node, &key).await.is_empty());
+        let nowhere = ["rooms", "--api-url", "http://127.0.0.1:1"];
+        let ended = ended(&node, &nowhere).await;
+        assert_eq!(ended.status.code(), Some(3), "{}", ended.stderr);
     });
 }
 

@@ -38,7 +38,12 @@ impl From<ClientError> for CommandFailure {
 
 /// Runs a command to its end.
 pub(super) fn run(invocation: &ClientInvocation) -> ExitCode {
-    match runtime::block_on(execute(invocation)) {
+    exit_code(runtime::block_on(execute(invocation)))
+}
+
+/// The exit code of a command that ended so; notes a failure.
+pub(super) fn exit_code(ended: Result<(), CommandFailure>) -> ExitCode {
+    match ended {
         Ok(()) | Err(CommandFailure::OutputClosed) => ExitCode::SUCCESS,
         Err(CommandFailure::Refused(reason)) => super::fail(&reason),
         Err(CommandFailure::NoAnswer(reason)) => {

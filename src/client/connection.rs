@@ -55,7 +55,8 @@ impl DialTarget {
     }
 
     async fn open(&self) -> Result<WebSocket, DialError> {
-        let stream = self.stream().await;
+        let (host, port) = (self.url.host(), self.url.port());
+        let stream = open_stream(host, port, self.connector.as_ref()).await;
         let stream = stream
             .map_err(|error| DialError::Retry(format!("no connection to {}: {error}", self.url)))?;
         match client_async(self.url.as_str(), stream).await {
@@ -63,23 +64,27 @@ impl DialTarget {
             Err(error) => Err(refused(&error)),
         }
     }
+}
 
-    async fn stream(&self) -> io::Result<Box<dyn ByteStream>> {
-        let (host, port) = (self.url.host(), self.url.port());
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for address in runtime::resolve(host, port).await? {
-            match runtime::connect(address, CONNECT).await {
-                Err(error) => last = error,
-                Ok(socket) => {
-                    return Ok(match &self.connector {
-                        None => Box::new(socket),
-                        Some(connector) => Box::new(tls::handshake(connector, host, socket).await?),
-                    });
-                }
+/// Connects to the first address of a name that accepts, with TLS if there is a connector.
+pub(super) async fn open_stream(
+    host: &str,
+    port: u16,
+    connector: Option<&TlsConnector>,
+) -> io::Result<Box<dyn ByteStream>> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in runtime::resolve(host, port).await? {
+        match runtime::connect(address, CONNECT).await {
+            Err(error) => last = error,
+            Ok(socket) => {
+                return Ok(match connector {
+                    None => Box::new(socket),
+                    Some(connector) => Box::new(tls::handshake(connector, host, socket).await?),
+                });
             }
         }
-        Err(last)
     }
+    Err(last)
 }
 
 /// A refusal of the handshake: a status that says that the request is wrong is final.

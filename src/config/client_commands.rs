@@ -104,7 +104,7 @@ pub enum Start {
 /// The names of the commands.
 pub(super) const NAMES: [&str; 4] = ["publish", "tail", "history", "members"];
 
-const AFTER_HELP: &str = "Data goes to standard output, notes go to standard error. Exit codes: 0 \
+pub(super) const AFTER_HELP: &str = "Data goes to standard output, notes go to standard error. Exit codes: 0 \
                           done, 1 refused by the server, 2 wrong usage, 3 no answer in time (a \
                           publish may or may not have happened).";
 
@@ -181,7 +181,7 @@ fn room() -> Arg {
         .value_parser(parse)
 }
 
-fn flag(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
         .action(ArgAction::SetTrue)

@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::Config;
+use super::api_commands::{self, ApiInvocation, ApiOptions};
 use super::client_commands::{self, ClientInvocation, ConnectOptions};
 use super::options::{OptionSpec, Options};
 use super::sources::{self, Variables};
@@ -26,6 +27,8 @@ pub enum Invocation {
     Token(Box<TokenRequest>),
     /// `switchboard publish`, `tail`, `history` or `members`: be a client of running nodes.
     Client(Box<ClientInvocation>),
+    /// `switchboard rooms`: call the HTTP API of running nodes.
+    Api(Box<ApiInvocation>),
     /// `--help` or `--version`: print the text.
     Text(String),
 }
@@ -53,6 +56,10 @@ impl Invocation {
         if client_commands::NAMES.contains(&&*subcommand) {
             let invocation = ClientInvocation::read(&subcommand, flags, &variables)?;
             return Ok(Self::Client(Box::new(invocation)));
+        }
+        if api_commands::NAMES.contains(&&*subcommand) {
+            let invocation = ApiInvocation::read(flags, &variables)?;
+            return Ok(Self::Api(Box::new(invocation)));
         }
         let only_check = flags.get_flag("check-config");
         let config = Box::new(read_config(flags, &variables, read_file)?);
@@ -88,8 +95,9 @@ fn read_config(
     }
     variables.put(&options, &mut values);
     sources::from_flags(&mut flags, &options, &mut values);
-    let others = ConnectOptions::specs();
-    Config::checked(values, variables.unknown(options.iter().chain(&others)))
+    let (clients, api) = (ConnectOptions::specs(), ApiOptions::specs());
+    let all = options.iter().chain(&clients).chain(&api);
+    Config::checked(values, variables.unknown(all))
 }
 
 fn command() -> Command {
@@ -101,6 +109,7 @@ fn command() -> Command {
         .subcommand(serve())
         .subcommand(token::command())
         .subcommands(client_commands::commands())
+        .subcommands(api_commands::commands())
 }
 
 fn serve() -> Command {

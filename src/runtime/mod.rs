@@ -21,6 +21,7 @@ use futures::stream::Stream;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 
+pub(crate) mod hyper_io;
 pub mod tls;
 
 #[cfg(not(any(feature = "rt-async-std", feature = "rt-smol", feature = "rt-tokio")))]

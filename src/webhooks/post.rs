@@ -1,9 +1,8 @@
-//! One request to the receiver: the only place that names hyper. Each has a connection of its own,
+//! One request to the receiver. Each has a connection of its own,
 //! over the runtime's socket or TLS, and one deadline for everything; redirects are not followed.
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -11,11 +10,11 @@ use futures::io::{AsyncRead, AsyncWrite};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::http::header;
-use hyper::rt::ReadBufCursor;
 use hyper::{Request, StatusCode};
 
 use super::signature;
 use crate::config::WebhookUrl;
+use crate::runtime::hyper_io::HyperIo;
 use crate::runtime::tls::{self, TlsConnector};
 use crate::runtime::{self, Elapsed, Socket};
 
@@ -116,7 +115,7 @@ where
 {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
-        .handshake(Io(stream))
+        .handshake(HyperIo(stream))
         .await?;
     let exchange = pin!(async move {
         let response = sender.send_request(request).await?;
@@ -141,41 +140,5 @@ async fn read_on(mut body: Incoming) {
             Some(rest) => left = rest,
             None => return,
         }
-    }
-}
-
-/// Adapts a stream to hyper's traits.
-struct Io<S>(S);
-
-impl<S: AsyncRead + Unpin> hyper::rt::Read for Io<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        // The cursor's own memory may only be lent out by unsafe code; answers are short.
-        let mut bytes = [0; 2048];
-        let room = bytes.len().min(buf.remaining());
-        let count = ready!(Pin::new(&mut self.0).poll_read(cx, &mut bytes[..room]))?;
-        buf.put_slice(&bytes[..count]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> hyper::rt::Write for Io<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
     }
 }
