@@ -4,6 +4,7 @@
 
 mod claims;
 mod hooks;
+mod inspect;
 mod jwt;
 mod request;
 
@@ -14,6 +15,7 @@ use crate::protocol::{Code, CommandError};
 
 use claims::ClaimRequirements;
 pub use hooks::{ConnectAttempt, Hooks, JoinAttempt, PublishAttempt, Reason};
+pub(crate) use inspect::{TokenReport, TokenVerdict, inspect};
 pub use jwt::{KeyError, SignError};
 
 /// The longest token, in bytes. One with a hundred patterns of rooms has half of it.

@@ -4,7 +4,10 @@
 //! while it ran.
 
 mod api;
+mod bench;
+mod check;
 mod client;
+mod drain;
 mod history;
 mod line;
 mod members;
@@ -12,7 +15,9 @@ mod publish;
 mod rooms;
 mod serve;
 mod tail;
+mod time;
 mod token;
+mod token_read;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -29,9 +34,13 @@ pub fn run(
 ) -> ExitCode {
     match Invocation::parse(args, variables, |path| fs::read_to_string(path)) {
         Ok(Invocation::Serve(config)) => serve::run(&config),
-        Ok(Invocation::CheckConfig(config)) => serve::check(&config),
+        Ok(Invocation::CheckConfig(config)) => check::print_file(&config),
+        Ok(Invocation::Check(config)) => check::run(&config),
         Ok(Invocation::Token(request)) => token::run(&request),
+        Ok(Invocation::TokenRead(request)) => token_read::run(&request),
         Ok(Invocation::Client(invocation)) => client::run(&invocation),
+        Ok(Invocation::Bench(request)) => bench::run(&request),
+        Ok(Invocation::Drain(request)) => drain::run(&request),
         Ok(Invocation::Api(invocation)) => api::run(&invocation),
         Ok(Invocation::Text(text)) => succeed(&text),
         Err(error) => refuse(&error),

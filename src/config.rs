@@ -7,6 +7,7 @@ mod api_commands;
 pub mod api_keys;
 mod api_url;
 mod arity;
+mod bench;
 mod checks;
 mod client_commands;
 mod command_line;
@@ -19,6 +20,7 @@ mod redis_url;
 mod server_url;
 mod sources;
 mod token;
+mod tools;
 mod values;
 mod webhook_url;
 
@@ -34,12 +36,14 @@ use crate::model::rights;
 
 pub use api_commands::{ApiCommand, ApiInvocation, ApiOptions};
 pub use api_url::ApiUrl;
+pub use bench::{BenchOptions, BenchRequest};
 pub use client_commands::{ClientCommand, ClientInvocation, ConnectOptions, Start};
 pub use command_line::Invocation;
 pub use identity::{SecretFile, TokenKey};
 pub use redis_url::RedisUrl;
 pub use server_url::ServerUrl;
-pub use token::TokenRequest;
+pub use token::{TokenReadRequest, TokenRequest};
+pub use tools::DrainRequest;
 pub use values::{ConfigError, Problem};
 pub use webhook_url::WebhookUrl;
 

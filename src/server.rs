@@ -50,7 +50,7 @@ use crate::webhooks::{self, Webhooks};
 
 /// Open files that are not for clients: the listener, Redis, the log, and a reserve to refuse with.
 /// Where fewer than twice as many are allowed, half of them.
-const FILE_RESERVE: u64 = 256;
+pub(crate) const FILE_RESERVE: u64 = 256;
 
 /// Connections that backends may have in addition to those of clients, so that the API and the
 /// metrics of a full node stay reachable. Their files come out of [`FILE_RESERVE`].
@@ -506,7 +506,7 @@ fn assets(directory: Option<&Path>) -> Result<Assets, StartError> {
 }
 
 /// The configured limit, or the one that follows from the limit of open files.
-fn max_connections(config: &Config) -> u64 {
+pub(crate) fn max_connections(config: &Config) -> u64 {
     if config.max_connections > 0 {
         return config.max_connections as u64;
     }

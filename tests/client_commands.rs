@@ -1,10 +1,12 @@
-//! The commands that are clients (`publish`, `tail`, `history`, `members`, `rooms`), as processes against a
+//! The commands that are clients (`publish`, `tail`, `history`, `members`, `rooms`, `bench`), as processes against a
 //! node: what they print, and their exit codes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
+use switchboard::model::pattern::Pattern;
+use switchboard::model::rights::{Policy, Rule};
 
 use crate::support::backend::{KEY, keys};
 use crate::support::process::{Ended, command, run_to_end};
@@ -14,6 +16,14 @@ use crate::support::{TestNode, run, within};
 async fn ended(node: &TestNode, arguments: &[&str]) -> Ended {
     let url = format!("ws://{}", node.address);
     run_to_end(arguments, &[("SWITCHBOARD_URL", &url)]).await
+}
+
+/// A rule that lets no client publish.
+fn read_only() -> Rule {
+    Rule {
+        rooms: Pattern::new("*").expect("a pattern"),
+        policy: Policy::ReadOnly,
+    }
 }
 
 /// The lines that a command prints which must succeed.
@@ -200,6 +210,40 @@ fn rooms_needs_the_key_of_the_api() {
         let nowhere = ["rooms", "--api-url", "http://127.0.0.1:1"];
         let ended = ended(&node, &nowhere).await;
         assert_eq!(ended.status.code(), Some(3), "{}", ended.stderr);
+    });
+}
+
+#[test]
+fn bench_counts_every_delivery_and_prints_percentiles() {
+    run(async {
+        let node = TestNode::start().await;
+        let load = "bench --connections 6 --rooms 2 --publishers 2 --rate 40 --duration 1s --json";
+        let load: Vec<&str> = load.split(' ').collect();
+        let ended = ended(&node, &load).await;
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        // There is no progress where standard error is not a terminal.
+        assert!(!ended.stderr.contains('\r'), "{}", ended.stderr);
+        let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        let count = |field: &str| report[field].as_u64().expect("a number");
+        assert_eq!((count("missing"), count("unanswered")), (0, 0), "{report}");
+        assert!(count("publishes") > 0, "{report}");
+        // Each room has three connections.
+        assert_eq!(count("deliveries"), 3 * count("publishes"), "{report}");
+        let quantile = |name| report["delivery_us"][name].as_u64().expect("a number");
+        assert!(quantile("p50") > 0 && quantile("p50") <= quantile("max"));
+    });
+}
+
+#[test]
+fn bench_fails_if_its_publishes_are_refused() {
+    run(async {
+        let node = TestNode::with(|config| {
+            config.room = vec![read_only()];
+        })
+        .await;
+        let ended = ended(&node, &["bench", "--connections", "2", "--duration", "1s"]).await;
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("forbidden"), "{}", ended.stderr);
     });
 }
 

@@ -1,14 +1,16 @@
 //! Authentication with tokens: the places of a token in a request, refusals before the upgrade,
-//! connections that end with their token, the command that creates one, and that neither tokens nor
+//! connections that end with their token, the commands that create and read one, and that neither tokens nor
 //! secrets are logged.
 
+use std::io::Write;
+use std::process::Stdio;
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::Error;
 use serde_json::{Value, json};
 use switchboard::dispatcher::Now;
 
-use crate::support::process::{NodeProcess, run_to_end};
+use crate::support::process::{NodeProcess, command, run_to_end};
 use crate::support::redis_server::{Options, RedisServer};
 use crate::support::tokens::SECRET;
 use crate::support::{Issuer, TestClient, TestNode, http, run};
@@ -314,6 +316,71 @@ fn keys_that_cannot_be_used_are_refused_at_start_and_when_the_configuration_is_c
         );
         assert!(!checked.stdout.contains(SECRET));
     });
+}
+
+/// Runs `token read` with a token in standard input.
+fn read_token(token: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = command(&[&["token", "read"], arguments].concat());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(token.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+fn token_read_shows_the_claims_and_says_if_nothing_is_verified() {
+    let issuer = Issuer::new();
+    let secret = issuer.path();
+    let hour = Duration::from_secs(3600);
+    let token = issuer.signed("ada", hour, [&["lobby"], &["chat.*"], &[], &[]]);
+
+    let (code, stdout, stderr) = read_token(&token, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for words in ["unverified", "user     ada", "join     lobby", "chat.*"] {
+        assert!(stdout.contains(words), "{words}: {stdout}");
+    }
+    assert!(stderr.contains("not verified"), "{stderr}");
+
+    let (code, stdout, stderr) = read_token(&token, &["--token-secret-file", &secret, "--json"]);
+    assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}");
+    let report: Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(report["verdict"], "accepted");
+    assert_eq!(report["rooms"]["publish"], json!(["chat.*"]));
+    assert!(report["expires"].as_u64() > report["issued"].as_u64());
+}
+
+#[test]
+fn token_read_fails_for_tokens_that_nodes_refuse() {
+    let issuer = Issuer::new();
+    let secret = issuer.path();
+    let keys = ["--token-secret-file", &*secret];
+    let hour = Duration::from_secs(3600);
+    let token = issuer.signed("ada", hour, [&[]; 4]);
+    let (before, _) = token.rsplit_once('.').expect("it has three parts");
+    let forged = format!("{before}.{}", "A".repeat(43));
+    let long_ago = Now::read().unix_ms - 7_200_000;
+    let expired = issuer.signed_at(long_ago, "ada", hour, [&[]; 4]);
+    for (token, arguments, words) in [
+        (&*forged, &keys[..], "signature does not fit"),
+        (&*expired, &keys, "has expired"),
+        (&*expired, &[], "has expired"),
+        ("no-token", &[], "no signed token"),
+        (&*token, &["--token-issuer", "someone"], "issuer"),
+    ] {
+        let (code, _, stderr) = read_token(token, arguments);
+        assert_eq!(code, Some(1), "{words}: {stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    }
+    let (code, _, stderr) = read_token(&token, &["--token-key", "/nonexistent"]);
+    assert_eq!(code, Some(2), "{stderr}");
 }
 
 #[test]

@@ -149,6 +149,36 @@ pub(super) fn read(
     })
 }
 
+/// What a token claims, for people: nothing of it is checked but its form. Times are in milliseconds
+/// since 1970.
+#[derive(Debug)]
+pub(crate) struct TokenClaims {
+    pub(crate) user: Option<String>,
+    pub(crate) issued: Option<u64>,
+    pub(crate) begins: Option<u64>,
+    pub(crate) expires: Option<u64>,
+    pub(crate) audiences: Vec<String>,
+    pub(crate) issuer: Option<String>,
+    /// Empty if they cannot be read.
+    pub(crate) grants: Grants,
+    pub(crate) info: Option<Box<RawValue>>,
+}
+
+/// Reads the claims of a token whose signature may be wrong.
+pub(super) fn describe(claims: &RawValue) -> Result<TokenClaims, TokenError> {
+    let claims = Claims::parse(claims)?;
+    Ok(TokenClaims {
+        issued: claims.iat.map(milliseconds),
+        begins: claims.nbf.map(milliseconds),
+        expires: claims.exp.map(milliseconds),
+        grants: grants(claims.rooms).unwrap_or_default(),
+        info: claims.info.map(RawValue::to_owned),
+        audiences: named_audiences(claims.aud),
+        user: claims.sub,
+        issuer: claims.iss,
+    })
+}
+
 /// A revocation is remembered for as long as a token may live, so none may live longer.
 fn times(claims: &Claims<'_>, lifetime: u64, now: u64) -> Result<Times, TokenError> {
     let expires = claims.exp.map(milliseconds).ok_or(TokenError::NoExpiry)?;
@@ -180,16 +210,20 @@ fn times(claims: &Claims<'_>, lifetime: u64, now: u64) -> Result<Times, TokenErr
 
 /// RFC 7519 section 4.1.3: a recipient that is not listed in `aud` must refuse the token.
 fn check_audience(named: Option<OneOrMany>, ours: &[String]) -> Result<(), TokenError> {
-    let named = match named {
-        None => vec![],
-        Some(OneOrMany::One(one)) => vec![one],
-        Some(OneOrMany::Many(many)) => many,
-    };
+    let named = named_audiences(named);
     let nobodys = named.is_empty() && ours.is_empty();
     if nobodys || ours.iter().any(|name| named.contains(name)) {
         return Ok(());
     }
     Err(TokenError::Audience)
+}
+
+fn named_audiences(claim: Option<OneOrMany>) -> Vec<String> {
+    match claim {
+        None => vec![],
+        Some(OneOrMany::One(one)) => vec![one],
+        Some(OneOrMany::Many(many)) => many,
+    }
 }
 
 /// A bare list means all actions: a user that may join a room usually may do everything there.

@@ -78,6 +78,17 @@ async fn execute(invocation: &ClientInvocation) -> Result<(), CommandFailure> {
     }
 }
 
+/// Where and as whom the options let a client connect.
+pub(super) fn settings(options: &ConnectOptions) -> ClientSettings {
+    let token = options.token.clone().map(ClientCredentials::Token);
+    let user = options.user.clone().map(ClientCredentials::User);
+    ClientSettings {
+        url: options.url.clone(),
+        credentials: token.or(user),
+        authorities: options.ca.clone(),
+    }
+}
+
 /// A client with what the commands need besides it.
 pub(super) struct ClientSession<'a> {
     pub(super) client: Client,
@@ -87,15 +98,8 @@ pub(super) struct ClientSession<'a> {
 
 impl<'a> ClientSession<'a> {
     fn start(options: &'a ConnectOptions, json: bool) -> Result<Self, CommandFailure> {
-        let token = options.token.clone().map(ClientCredentials::Token);
-        let user = options.user.clone().map(ClientCredentials::User);
-        let settings = ClientSettings {
-            url: options.url.clone(),
-            credentials: token.or(user),
-            authorities: options.ca.clone(),
-        };
         let (states, changes) = flume::bounded(16);
-        let client = Client::start(settings, states)
+        let client = Client::start(settings(options), states)
             .map_err(|error| CommandFailure::Refused(error.to_string()))?;
         runtime::spawn(note_states(changes));
         Ok(Self {

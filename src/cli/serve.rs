@@ -1,22 +1,12 @@
-//! `switchboard serve`: starts the log, runs a node until a signal stops it, or checks its
-//! configuration.
+//! `switchboard serve`: starts the log, and runs a node until a signal stops it.
 
 use std::panic;
 use std::process::ExitCode;
 
-use super::{fail, refuse, succeed};
-use crate::auth::Auth;
+use super::fail;
 use crate::config::Config;
 use crate::server::{Server, shutdown};
 use crate::{logger, runtime};
-
-/// Prints the effective configuration, if its keys can be used.
-pub(super) fn check(config: &Config) -> ExitCode {
-    match Auth::new(config) {
-        Ok(_) => succeed(&config.to_toml()),
-        Err(error) => refuse(&error),
-    }
-}
 
 pub(super) fn run(config: &Config) -> ExitCode {
     let _logger = match logger::start(config.log_level) {

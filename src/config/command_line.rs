@@ -10,10 +10,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::Config;
 use super::api_commands::{self, ApiInvocation, ApiOptions};
+use super::bench::{self, BenchRequest};
 use super::client_commands::{self, ClientInvocation, ConnectOptions};
 use super::options::{OptionSpec, Options};
 use super::sources::{self, Variables};
-use super::token::{self, TokenRequest};
+use super::token::{self, TokenReadRequest, TokenRequest};
+use super::tools::{self, DrainRequest};
 use super::values::{ConfigError, Values, variable};
 
 /// The parsed command line, with the options checked.
@@ -21,15 +23,23 @@ use super::values::{ConfigError, Values, variable};
 pub enum Invocation {
     /// `switchboard serve`: run a node.
     Serve(Box<Config>),
-    /// `--check-config`: print the effective configuration, by [`Config::to_toml`].
+    /// `switchboard check`: print what a node would do with this configuration.
+    Check(Box<Config>),
+    /// `serve --check-config` or `check --toml`: print the effective configuration, by [`Config::to_toml`].
     CheckConfig(Box<Config>),
     /// `switchboard token`: sign a token and print it.
     Token(Box<TokenRequest>),
+    /// `switchboard token read`: show what a token says.
+    TokenRead(Box<TokenReadRequest>),
     /// `switchboard publish`, `tail`, `history` or `members`: be a client of running nodes.
     Client(Box<ClientInvocation>),
     /// `switchboard rooms`: call the HTTP API of running nodes.
     Api(Box<ApiInvocation>),
-    /// `--help` or `--version`: print the text.
+    /// `switchboard bench`: load running nodes.
+    Bench(Box<BenchRequest>),
+    /// `switchboard drain`: drain a node of this machine.
+    Drain(DrainRequest),
+    /// `--help`, `--version`, `completions` or `man`: print the text.
     Text(String),
 }
 
@@ -50,6 +60,11 @@ impl Invocation {
             .expect("clap requires a subcommand");
         let variables = Variables::with_prefix(variables);
         if subcommand == "token" {
+            let mut flags = flags;
+            if let Some((_, flags)) = flags.remove_subcommand() {
+                let request = TokenReadRequest::read(flags, &variables)?;
+                return Ok(Self::TokenRead(Box::new(request)));
+            }
             let request = TokenRequest::read(flags, &variables)?;
             return Ok(Self::Token(Box::new(request)));
         }
@@ -57,16 +72,29 @@ impl Invocation {
             let invocation = ClientInvocation::read(&subcommand, flags, &variables)?;
             return Ok(Self::Client(Box::new(invocation)));
         }
+        if subcommand == "bench" {
+            let request = BenchRequest::read(flags, &variables)?;
+            return Ok(Self::Bench(Box::new(request)));
+        }
         if api_commands::NAMES.contains(&&*subcommand) {
             let invocation = ApiInvocation::read(flags, &variables)?;
             return Ok(Self::Api(Box::new(invocation)));
         }
-        let only_check = flags.get_flag("check-config");
+        match &*subcommand {
+            "drain" => return Ok(Self::Drain(DrainRequest::read(flags))),
+            "completions" => return Ok(Self::Text(tools::completions(flags, command()))),
+            "man" => return tools::man(flags, command()).map(Self::Text),
+            _ => {}
+        }
+        let (is_check, as_file) = match &*subcommand {
+            "check" => (true, flags.get_flag("toml")),
+            _ => (false, flags.get_flag("check-config")),
+        };
         let config = Box::new(read_config(flags, &variables, read_file)?);
-        Ok(if only_check {
-            Self::CheckConfig(config)
-        } else {
-            Self::Serve(config)
+        Ok(match (is_check, as_file) {
+            (_, true) => Self::CheckConfig(config),
+            (true, false) => Self::Check(config),
+            (false, false) => Self::Serve(config),
         })
     }
 }
@@ -107,12 +135,33 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(serve())
+        .subcommand(check())
         .subcommand(token::command())
         .subcommands(client_commands::commands())
         .subcommands(api_commands::commands())
+        .subcommand(bench::command())
+        .subcommands(tools::commands())
 }
 
 fn serve() -> Command {
+    let check_config = Arg::new("check-config")
+        .long("check-config")
+        .action(ArgAction::SetTrue)
+        .help("Check the configuration, print what is in force (without passwords), exit");
+    with_node_options(Command::new("serve").about("Run a node").arg(check_config))
+}
+
+fn check() -> Command {
+    let toml = Arg::new("toml")
+        .long("toml")
+        .action(ArgAction::SetTrue)
+        .help("Print what is in force as a configuration file, without passwords");
+    let about = "Check the configuration of a node, and print what it would do";
+    with_node_options(Command::new("check").about(about).arg(toml))
+}
+
+/// Adds what configures a node.
+fn with_node_options(command: Command) -> Command {
     let config = format!(
         "Read options from a TOML file, whose keys are the names of the options without the \
          dashes. Flags and variables win over it. [env: {}]",
@@ -122,18 +171,13 @@ fn serve() -> Command {
         .long("config")
         .value_name("FILE")
         .help(config);
-    let check_config = Arg::new("check-config")
-        .long("check-config")
-        .action(ArgAction::SetTrue)
-        .help("Check the configuration, print what is in force (without passwords), exit");
-    Command::new("serve")
-        .about("Run a node")
+    command
         .after_help(
             "Times are a number and a unit: 500ms, 25s, 5m, 2h, 30d, 1w. Sizes are bytes: 65536, \
              64KiB or 64k (by 1024), 64kB (by 1000), up to GiB and GB. A comma in a value \
              of a list is \\,. A flag wins over the variable, the variable over the file, the file over the \
              default. An empty variable counts as not set.",
         )
-        .args([config, check_config])
+        .arg(config)
         .args(Config::specs().iter().map(OptionSpec::arg))
 }

@@ -1,20 +1,22 @@
-//! The options of the command `switchboard token`, which signs a token for trials and scripts. In
-//! production the service that authenticates the users signs tokens.
+//! The options of the commands `switchboard token`, which signs a token for trials and scripts, and
+//! `switchboard token read`. In production the service that authenticates the users signs tokens.
 
 use std::time::Duration;
 
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 
 use super::arity::{many, maybe, one, required};
-use super::identity::{SecretFile, secret_file};
+use super::client_commands::flag;
+use super::identity::{SecretFile, TokenKey, secret_file, token_key};
 use super::kinds::claim;
-use super::numbers::{HOUR, SECOND, show_time, time};
+use super::numbers::{HOUR, MINUTE, SECOND, show_time, time};
 use super::options::{OptionSpec, Options, options};
 use super::parser::ValueParser;
 use super::sources::{self, Variables};
 use super::values::{ConfigError, Values};
 use crate::model::id::UserName;
 use crate::model::pattern::Pattern;
+use crate::model::secret::Secret;
 
 options! {
     /// The token to sign: the options of `switchboard token`, checked.
@@ -55,6 +57,34 @@ options! {
     }
 }
 
+options! {
+    /// How to judge a token: the options of `switchboard token read`, checked. They are those of
+    /// the nodes.
+    pub struct TokenReadRequest {
+        /// The token; `None`: it is in standard input.
+        pub token: Option<Secret<String>>,
+        /// Whether the output is JSON.
+        pub json: bool,
+    }
+
+    "Options" {
+        /// The file with the nodes' secret, to verify the signature
+        token_secret_file: Option<SecretFile> = maybe(secret_file()), "FILE", "";
+
+        /// A file with a public key of the issuer, to verify the signature
+        token_key: Vec<TokenKey> = many(token_key()), "[KID=]FILE", "";
+
+        /// The audiences that the nodes accept; without it any audience
+        token_audience: Vec<String> = many(claim()), "NAME", "";
+
+        /// The issuers that the nodes accept; without it any issuer
+        token_issuer: Vec<String> = many(claim()), "NAME", "";
+
+        /// The longest that a token may live, as the nodes have it
+        token_lifetime: Duration = one(time(MINUTE, 720 * HOUR)), "TIME", "24h";
+    }
+}
+
 const NO_SECRET: &str = "is needed: the file whose secret the nodes have";
 
 fn user_name() -> ValueParser<UserName> {
@@ -81,6 +111,39 @@ pub(super) fn command() -> Command {
         )
         .args(TokenRequest::specs().iter().map(OptionSpec::arg))
         .mut_arg("user", |user| user.required(true))
+        .subcommand_negates_reqs(true)
+        .args_conflicts_with_subcommands(true)
+        .subcommand(read_command())
+}
+
+fn read_command() -> Command {
+    let token = Arg::new("token").value_name("TOKEN").help(
+        "The token; without it or with - it is read from standard input, where other users of the \
+         machine do not see it",
+    );
+    Command::new("read")
+        .about("Show what a token says: who, until when, what it may do, whether nodes accept it")
+        .after_help(
+            "Exit codes: 0 accepted, or not verified and in order; 1 refused, such as expired or \
+             forged; 2 wrong usage.",
+        )
+        .args([token, flag("json", "Print one JSON object")])
+        .args(TokenReadRequest::specs().iter().map(OptionSpec::arg))
+}
+
+impl TokenReadRequest {
+    pub(super) fn read(mut flags: ArgMatches, variables: &Variables) -> Result<Self, ConfigError> {
+        let token = flags.remove_one::<String>("token");
+        let (options, mut values) = (Self::specs(), Values::default());
+        variables.put(&options, &mut values);
+        sources::from_flags(&mut flags, &options, &mut values);
+        let taken = Self::take(&mut values).ok_or(ConfigError::Invalid(values.problems))?;
+        Ok(Self {
+            token: token.filter(|token| token != "-").map(Secret::new),
+            json: flags.get_flag("json"),
+            ..taken
+        })
+    }
 }
 
 impl TokenRequest {

@@ -84,8 +84,13 @@ impl Grants {
         Self(patterns)
     }
 
+    /// The patterns of the rooms in which an action is allowed.
+    pub(crate) fn patterns(&self, action: Action) -> &[Pattern] {
+        &self.0[action as usize]
+    }
+
     pub fn allow(&self, action: Action, room: &RoomName) -> bool {
-        let patterns = &self.0[action as usize];
+        let patterns = self.patterns(action);
         patterns.iter().any(|pattern| pattern.fits_room(room))
     }
 }

@@ -1,8 +1,9 @@
 //! The real binary: its output, the values it refuses, the sources of values, signals and exit
-//! codes, a closed stdout, a lack of file descriptors, and that no secret is printed.
+//! codes, the commands without a server, a closed stdout, a lack of file descriptors, and that no secret is printed.
 
 mod logs;
 mod process;
+mod tools;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
