@@ -68,15 +68,24 @@ impl BrokerNode {
     }
 
     fn connections(&mut self, of: &str, after: Option<Sender>, limit: usize) -> ConnectionPage {
+        self.try_connections(of, after, limit)
+            .expect("a page of connections")
+    }
+
+    fn try_connections(
+        &mut self,
+        of: &str,
+        after: Option<Sender>,
+        limit: usize,
+    ) -> Result<ConnectionPage, Refused> {
         let user = user(of);
-        let query = ClusterQuery::Connections { user, after, limit };
-        match self.try_find(query) {
-            Ok(QueryResult::Connections(page)) => page,
+        match self.try_find(ClusterQuery::Connections { user, after, limit })? {
+            QueryResult::Connections(page) => Ok(page),
             other => panic!("{other:?}"),
         }
     }
 
-    fn connected(&self, of: &str, session: Sender, shown: &str, live: bool) {
+    pub fn connected(&self, of: &str, session: Sender, shown: &str, live: bool) {
         let connection = Connection {
             session,
             node: "n1".into(),
@@ -101,8 +110,11 @@ impl BrokerNode {
         });
     }
 
-    fn until_connections(&mut self, of: &str, wanted: &str) {
-        until(wanted, || named(&self.connections(of, None, 1000)));
+    pub fn until_connections(&mut self, of: &str, wanted: &str) {
+        until(wanted, || match self.try_connections(of, None, 1000) {
+            Ok(page) => named(&page),
+            Err(why) => why.to_string(),
+        });
     }
 
     fn until_count(&mut self, room: &str, wanted: &str) {
@@ -147,7 +159,7 @@ fn named(page: &ConnectionPage) -> String {
     names.join(" ")
 }
 
-fn session(run: u64, number: u64) -> Sender {
+pub fn session(run: u64, number: u64) -> Sender {
     Sender {
         incarnation: Incarnation(run),
         session: SessionId(number),

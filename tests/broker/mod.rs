@@ -17,6 +17,7 @@ macro_rules! over_every_broker {
 mod agreement;
 mod cluster_queries;
 mod cuts;
+mod foreign;
 mod formats;
 mod junk;
 mod leases;

@@ -90,7 +90,11 @@ impl BrokerNode {
     pub fn until_members(&mut self, room: &str, wanted: &str) {
         let start = Instant::now();
         loop {
-            let is = list(&self.members(room));
+            // While the list is not whole, a query is refused.
+            let is = match self.try_members(room, None, 1000) {
+                Ok(page) => list(&page),
+                Err(why) => why.to_string(),
+            };
             if is == wanted {
                 return;
             }

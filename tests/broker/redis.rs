@@ -52,9 +52,9 @@ fn password_user_and_database_come_from_the_address() {
                +info +eval +evalsha +script|load +publish +subscribe +unsubscribe \
                +hmget +hset +get \
                +set +del +xadd +xrange +xrevrange +pexpire +pttl +persist +time \
-               +hget +hlen +hdel +hexists +hscan \
+               +hget +hgetall +hlen +hdel +hexists +hscan +hrandfield \
                +zadd +zrem +zscore +zcard +zrangebylex +zrangebyscore \
-               +zremrangebyscore +zrandmember";
+               +zremrangebyscore +zrandmember +zunionstore";
     server.query::<String>(&acl.split_whitespace().collect::<Vec<_>>());
     for url in [
         format!("redis://:s%3Ae%2Fc@127.0.0.1:{port}"),

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::node::{BrokerNode, SHORT_LEASE, settings};
+use switchboard::broker::Refused;
+
+use super::node::{BrokerNode, Form, SHORT_LEASE, settings};
 use super::presence_table::{Table, list};
 use crate::support::DEADLINE;
 use crate::support::gate::Gate;
@@ -195,15 +197,38 @@ fn empty_room_keeps_only_its_version_for_a_while() {
     assert_eq!(table.missed, 0);
 }
 
+/// Fills Redis until it refuses a value of one byte, and lets it be over its limit by so much that
+/// what a connection takes makes no difference.
+fn fill_up(server: &RedisServer) {
+    server.query::<()>(&["CONFIG", "SET", "maxmemory", "6mb"]);
+    for size in [100_000, 1000, 1] {
+        let value = "x".repeat(size);
+        let name = |count: usize| format!("other:{size}:{count}");
+        let refused = (0..1_000_000)
+            .find(|count| (server.try_query::<()>(&["SET", &name(*count), &value])).is_err());
+        assert!(refused.is_some(), "Redis takes everything");
+    }
+    server.query::<()>(&["CONFIG", "SET", "maxmemory", "5mb"]);
+}
+
 #[test]
-fn full_redis_ends_no_lease_and_stores_members_when_it_has_memory() {
+fn full_redis_lists_joins_and_removes_leavers_and_dead_nodes() {
     let server = RedisServer::start();
     let (mut a, b, mut table) = scene(&server);
-    server.query::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    fill_up(&server);
+    let refused = a.try_publish("lobby", "no", Form::default());
+    assert_eq!(refused, Err(Refused::Full));
     b.here("lobby", "dot", 1);
-    table.watch(&mut a, SHORT_LEASE * 2);
-    assert_eq!(table.list(), FULL, "no member leaves");
-    server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
-    table.until(&mut a, &format!("{FULL} dot:1"));
+    b.here("attic", "dot", 1);
+    b.here("lobby", "cy", 0);
+    table.until(&mut a, "ada:1 bob:2 dot:1");
+    a.until_members("attic", "dot:1");
     assert_eq!(table.missed, 0);
+    table.watch(&mut a, SHORT_LEASE * 2);
+    assert_eq!(table.list(), "ada:1 bob:2 dot:1", "no lease ends");
+    drop(b);
+    table.until(&mut a, "ada:1 bob:1");
+    a.until_members("attic", "");
+    let refused = a.try_publish("lobby", "no", Form::default());
+    assert_eq!(refused, Err(Refused::Full), "it is still full");
 }

@@ -231,14 +231,13 @@ fn set_of_another_type_is_replaced_and_unconfirmed() {
 }
 
 #[test]
-fn a_write_is_refused_when_redis_has_no_memory_left_and_a_read_is_not() {
+fn revocation_is_stored_when_redis_has_no_memory_left() {
     let server = RedisServer::start();
     let mut node = BrokerNode::on(&server);
     server.query::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
     let cutoff = Cutoff::at(Now::read().unix_ms);
-    let refused = node.try_revoke(&[("ada", cutoff)], None);
-    assert_eq!(refused, Err(Refused::Full));
-    assert!(node.read_set(true).cutoffs.is_empty());
+    assert!(node.revoke("ada", cutoff));
+    assert_eq!(node.read_set(true).cutoffs, [(user("ada"), cutoff)]);
 }
 
 #[test]

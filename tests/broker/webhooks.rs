@@ -16,10 +16,10 @@ use crate::support::DEADLINE;
 use crate::support::redis_server::RedisServer;
 
 /// A deliverer that sends nothing.
-struct Deliverer(flume::Sender<WebhookPoll>);
+pub struct Deliverer(flume::Sender<WebhookPoll>);
 
 /// Returns a deliverer and the settings for its node.
-fn deliverer(rooms: &[&str]) -> (Deliverer, WebhookSubscription) {
+pub fn deliverer(rooms: &[&str]) -> (Deliverer, WebhookSubscription) {
     let (asking, polls) = flume::bounded(1);
     let rooms = rooms.iter().filter_map(|text| Pattern::new(text)).collect();
     (Deliverer(asking), WebhookSubscription { rooms, polls })
@@ -43,7 +43,7 @@ impl Deliverer {
     }
 
     /// Takes the next `count` events, marks them done, and returns them as text.
-    fn receive(&self, count: usize) -> Vec<String> {
+    pub fn receive(&self, count: usize) -> Vec<String> {
         let (start, mut events) = (Instant::now(), Vec::new());
         while events.len() < count {
             assert!(start.elapsed() < 2 * DEADLINE, "only {events:?}");

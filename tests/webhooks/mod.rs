@@ -24,8 +24,11 @@ use crate::support::{NodeProcess, TestNode, eventually, run, within};
 const STREAM: &str = "switchboard:hooks";
 const LOST: &str = "switchboard:hooks:lost";
 
-/// The Lua function that the presence scripts include.
-const SCRIPT: &str = include_str!("../../src/broker/redis/webhook_event.lua");
+/// The Lua functions that the presence scripts include.
+const SCRIPT: &str = concat!(
+    include_str!("../../src/broker/redis/server.lua"),
+    include_str!("../../src/broker/redis/webhook_event.lua"),
+);
 
 /// Appends events as a presence script does, in one script; the stream keeps `limit` of them.
 fn append(redis: &RedisServer, limit: usize, changes: &[String]) {

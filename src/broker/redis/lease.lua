@@ -22,6 +22,45 @@ if not replid then
 end
 local now = millis()
 
+heal('HLEN', formats)
+-- An access list of a former version may lack HGETALL; an error has no entries.
+local announced, known = redis.pcall('HGETALL', formats), {}
+for at = 1, #announced, 2 do
+  known[announced[at]] = announced[at + 1]
+end
+
+local function is_lease(name)
+  return string.find(name, '^%x+%.%d+$') ~= nil
+end
+
+local function remove(command, key, names)
+  for at = 1, #names, 1000 do
+    redis.call(command, key, unpack(names, at, math.min(at + 999, #names)))
+  end
+end
+
+-- Names that are no leases are from other software.
+heal('ZCARD', nodes)
+local junk, leases = {}, 0
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', nodes, '-inf', '+inf')) do
+  if is_lease(name) then
+    leases = leases + 1
+  else
+    junk[#junk + 1] = name
+  end
+end
+remove('ZREM', nodes, junk)
+
+-- If all leases are lost, those that were announced are held for one lease more: their nodes renew
+-- them, and members of nodes that are gone are reaped.
+if leases == 0 then
+  for other in pairs(known) do
+    if is_lease(other) then
+      redis.call('ZADD', nodes, digits(now + tonumber(usual)), other)
+    end
+  end
+end
+
 local former = tonumber(redis.call('ZSCORE', nodes, lease) or nil)
 local state, ends = 'held', now
 if former and (former < now or former > now + tonumber(usual)) then
@@ -32,42 +71,38 @@ elseif not former and take ~= '1' then
 else
   ends = math.max(now + tonumber(span), tonumber(earliest))
   redis.call('ZADD', nodes, digits(ends), lease)
+  if known[lease] ~= format then
+    redis.call('HSET', formats, lease, format)
+    known[lease] = format
+  end
 end
 
-local over = redis.call('ZRANGEBYSCORE', nodes, '-inf', digits(now - margin), 'LIMIT', 0, limit)
+local over, ahead, lowest = {}, {}, nil
+local all = redis.call('ZRANGEBYSCORE', nodes, '-inf', '+inf', 'WITHSCORES')
+for at = 1, #all, 2 do
+  local name, until_ms = all[at], tonumber(all[at + 1])
+  if until_ms > now + tonumber(longest) then
+    ahead[#ahead + 1] = name
+  elseif until_ms <= now - margin then
+    over[#over + 1] = name
+  end
+  if until_ms >= now then
+    local newest = tonumber(string.match(known[name] or '', '^[1-9]$')) or 1
+    lowest = math.min(lowest or newest, newest)
+  end
+  known[name] = nil
+end
 if #over == 0 then
-  local ahead = '(' .. digits(now + tonumber(longest))
-  over = redis.call('ZRANGEBYSCORE', nodes, ahead, '+inf', 'LIMIT', 0, limit)
+  over = ahead
 end
 
--- Reads all announcements, adds this node's, and deletes those whose leases are over.
-local announced = redis.pcall('HGETALL', formats)
-if announced.err then
-  -- Other software wrote a value of another type.
-  redis.call('DEL', formats)
-  announced = {}
+-- Announcements without a lease.
+local stale = {}
+for name in pairs(known) do
+  stale[#stale + 1] = name
 end
-local known, stale = {}, {}
-for at = 1, #announced, 2 do
-  known[announced[at]] = announced[at + 1]
-end
-if state == 'held' and known[lease] ~= format then
-  redis.call('HSET', formats, lease, format)
-  known[lease] = format
-end
-local lowest
-for _, live in ipairs(redis.call('ZRANGEBYSCORE', nodes, digits(now), '+inf')) do
-  local newest = tonumber(string.match(known[live] or '', '^[1-9]$')) or 1
-  lowest = math.min(lowest or newest, newest)
-  known[live] = nil
-end
-for ended in pairs(known) do
-  stale[#stale + 1] = ended
-end
-for at = 1, #stale, 1000 do
-  redis.call('HDEL', formats, unpack(stale, at, math.min(at + 999, #stale)))
-end
+remove('HDEL', formats, stale)
 return {
-  state, digits(now), digits(ends), former and digits(former) or '', replid, over,
-  digits(lowest or 1),
+  state, digits(now), digits(ends), former and digits(former) or '', replid,
+  { unpack(over, 1, math.min(#over, tonumber(limit))) }, digits(lowest or 1),
 }

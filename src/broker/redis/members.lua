@@ -1,12 +1,18 @@
 -- Reads a page of the list of a room's members, in the order of names; or of a user's connections.
---   KEYS  here, and names or live
---   ARGV  the name to begin behind ('' for the first), how many
+--   KEYS  here, names, live
+--   ARGV  the room's topic; 2 to read the names, 3 the connections; the name to begin behind ('' for
+--         the first), how many
 -- Returns the version, the number of users, the number of anonymous connections, whether there are
 -- names behind the page ('0' or '1'), how many fields could not be read, and a list of name,
 -- connections, info, name ...
 
-local here, names = KEYS[1], KEYS[2]
-local after, limit = ARGV[1], tonumber(ARGV[2])
+local topic, list, after, limit = unpack(ARGV)
+local here, names = KEYS[1], KEYS[tonumber(list)]
+limit = tonumber(limit)
+
+if heal_room(topic, unpack(KEYS)) then
+  return redis.error_reply('LOST the list of this room; the nodes write their members again')
+end
 
 local own = redis.call('HMGET', here, '@version', '@anonymous')
 local version = string.match(own[1] or '', '^%d+$') or '0'

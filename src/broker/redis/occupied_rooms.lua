@@ -8,6 +8,7 @@
 local rooms = KEYS[1]
 local from, to, limit, before, here, names = unpack(ARGV)
 limit = tonumber(limit)
+heal_rooms(rooms)
 
 local found = redis.call('ZRANGEBYLEX', rooms, from, to, 'LIMIT', 0, limit + 1)
 local more = #found > limit and '1' or '0'

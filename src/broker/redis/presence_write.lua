@@ -3,50 +3,39 @@
 
 local here, names, live, rooms, hooks, lost = unpack(KEYS)
 
--- Deletes values of another type, which other software wrote; the room begins as an empty one.
-local function clear_foreign()
-  for at, key in ipairs({ here, names, live, rooms }) do
-    local reply = redis.pcall(at == 1 and 'HLEN' or 'ZCARD', key)
-    if is_foreign(reply) then
-      redis.call('DEL', key)
-    end
-  end
-end
-
 local function version_of()
   local version = tonumber(string.match(redis.call('HGET', here, '@version') or '', '^%d+$')) or 0
   return version < 2 ^ 53 and version or 0
 end
 
--- Raises the version of the room and returns the former one and the new one.
-local function raise()
-  local from = version_of()
-  local version = math.max(from + 1, micros())
-  redis.call('HSET', here, '@version', digits(version))
-  return from, version
+-- Counts the connections of all fields; and whether a field is in a newer format, so that there
+-- may be more.
+local function count_fields()
+  local cursor, all, is_partial = '0', 0, false
+  repeat
+    local page = redis.call('HSCAN', here, cursor, 'COUNT', 1000)
+    local fields = page[2]
+    cursor = page[1]
+    for at = 1, #fields, 2 do
+      local field, value = fields[at], fields[at + 1]
+      if string.sub(field, 1, 1) ~= '@' or field == '@anonymous' then
+        -- The script has already written, so this must not fail.
+        if is_newer(value) then
+          is_partial = true
+        else
+          all = all + sum(parts_of(value))
+        end
+      end
+    end
+  until cursor == '0'
+  return all, is_partial
 end
 
 -- Adds a difference to the number of connections; or counts all, if the former number is unknown.
 local function count_more(more)
   local all = more
     and tonumber(string.match(redis.call('HGET', here, '@connections') or '', '^%d+$'))
-  if all then
-    all = all + more
-  else
-    local cursor, fields = '0', nil
-    all = 0
-    repeat
-      cursor, fields = unpack(redis.call('HSCAN', here, cursor, 'COUNT', 1000))
-      for at = 1, #fields, 2 do
-        local field, value = fields[at], fields[at + 1]
-        local counts = string.sub(field, 1, 1) ~= '@' or field == '@anonymous'
-        -- The script has already written, so this must not fail.
-        if counts and not is_newer(value) then
-          all = all + sum(parts_of(value))
-        end
-      end
-    until cursor == '0'
-  end
+  all = all and all + more or count_fields()
   redis.call('HSET', here, '@connections', digits(math.max(all, 0)))
 end
 
@@ -79,7 +68,7 @@ local function write(topic, field, former, parts)
     redis.call('ZREM', list, field)
   end
   if is_user and (was ~= connections or shown ~= info) then
-    local from, version = raise()
+    local from, version = raise_version(here)
     local parts_of_message = {
       '1', 'here', digits(from), digits(version), field, digits(was), digits(connections), info,
     }
@@ -92,9 +81,22 @@ local function is_occupied()
   return listed > 0 or redis.call('HEXISTS', here, '@anonymous') == 1
 end
 
+-- Removes names and a count that stand in no field of a connection: other software wrote them, and
+-- they would keep the room occupied for ever.
+local function remove_leftovers()
+  if redis.call('HGET', here, '@connections') == '0' then
+    local all, is_partial = count_fields()
+    if all == 0 and not is_partial then
+      redis.call('DEL', names)
+      redis.call('HDEL', here, '@anonymous')
+    end
+  end
+end
+
 -- After all changes: an empty room expires after a while and is not listed. If the room became
 -- occupied or empty and a webhook watches it, appends an event.
 local function settle(tail, was_occupied, limit)
+  remove_leftovers()
   local occupied, room = is_occupied(), string.match(here, '{(.*)}')
   if occupied then
     redis.call('PERSIST', here)

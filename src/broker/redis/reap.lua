@@ -6,9 +6,10 @@
 -- Returns the next cursor; '0': the room is done.
 
 local topic, lease, cursor, count, tail, limit = unpack(ARGV)
+heal_room(topic, here, names, live)
+heal_rooms(rooms)
 local was_occupied = is_occupied()
 
-clear_foreign()
 local page = redis.call('HSCAN', here, cursor, 'COUNT', count)
 local fields = page[2]
 for at = 1, #fields, 2 do

@@ -25,6 +25,8 @@ elseif is_foreign(redis.pcall('HGET', confirmed, 'complete')) then
   redis.call('DEL', confirmed)
 end
 
+-- No time is greater than what scripts count in; a revocation until then could not be replaced.
+redis.call('ZREMRANGEBYSCORE', revoked, digits(2 ^ 53), '+inf')
 -- A revocation is removed when it is over by the node's clock and by this server's.
 local over = math.min(tonumber(node_clock), now) - tonumber(kept)
 redis.call('ZREMRANGEBYSCORE', revoked, '-inf', '(' .. digits(over))

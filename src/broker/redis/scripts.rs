@@ -20,10 +20,14 @@ pub(super) enum Script {
     Rooms,
     /// Runs when memory is short, so that no lease ends then and reaping frees memory.
     Lease,
+    /// Runs when memory is short, as do the next two: what presence takes is bounded by the open
+    /// connections, and whoever leaves must disappear.
+    LeaseRooms,
     SetPresence,
     Reap,
     /// Runs when memory is short, because it deletes delivered events.
     WebhookStream,
+    /// Runs when memory is short: the set is bounded, and a revoked token must not stay valid.
     Revoke,
     /// Has no `#!lua`: can be read when memory is short.
     Revocations,
@@ -33,6 +37,7 @@ pub(super) enum Script {
 pub(super) const PUBLISHES: &[Script] = &[
     Script::Publish,
     Script::Lease,
+    Script::LeaseRooms,
     Script::SetPresence,
     Script::Reap,
     Script::Revoke,
@@ -51,13 +56,14 @@ pub(super) const READS: &[Script] = &[
 pub(super) const WEBHOOKS: &[Script] = &[Script::WebhookStream];
 
 impl Script {
-    const ALL: [Script; 11] = [
+    const ALL: [Script; 12] = [
         Script::Publish,
         Script::Read,
         Script::Members,
         Script::Count,
         Script::Rooms,
         Script::Lease,
+        Script::LeaseRooms,
         Script::SetPresence,
         Script::Reap,
         Script::WebhookStream,
@@ -81,6 +87,7 @@ impl Script {
             Script::Members => concat!(
                 include_str!("server.lua"),
                 include_str!("presence_parts.lua"),
+                include_str!("presence_heal.lua"),
                 include_str!("members.lua")
             ),
             Script::Count => concat!(
@@ -93,6 +100,7 @@ impl Script {
                 include_str!("server.lua"),
                 include_str!("presence_parts.lua"),
                 include_str!("count_members.lua"),
+                include_str!("presence_heal.lua"),
                 include_str!("occupied_rooms.lua")
             ),
             Script::Lease => concat!(
@@ -100,10 +108,17 @@ impl Script {
                 include_str!("server.lua"),
                 include_str!("lease.lua")
             ),
+            Script::LeaseRooms => concat!(
+                "#!lua flags=allow-oom\n",
+                include_str!("server.lua"),
+                include_str!("presence_heal.lua"),
+                include_str!("lease_rooms.lua")
+            ),
             Script::SetPresence => concat!(
-                "#!lua\n",
+                "#!lua flags=allow-oom\n",
                 include_str!("server.lua"),
                 include_str!("presence_parts.lua"),
+                include_str!("presence_heal.lua"),
                 include_str!("webhook_event.lua"),
                 include_str!("presence_write.lua"),
                 include_str!("set_presence.lua")
@@ -112,12 +127,13 @@ impl Script {
                 "#!lua flags=allow-oom\n",
                 include_str!("server.lua"),
                 include_str!("presence_parts.lua"),
+                include_str!("presence_heal.lua"),
                 include_str!("webhook_event.lua"),
                 include_str!("presence_write.lua"),
                 include_str!("reap.lua")
             ),
             Script::Revoke => concat!(
-                "#!lua\n",
+                "#!lua flags=allow-oom\n",
                 include_str!("server.lua"),
                 include_str!("revocation_set.lua"),
                 include_str!("revoke.lua")

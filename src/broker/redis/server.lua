@@ -12,6 +12,17 @@ local function is_foreign(reply)
     and string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
 end
 
+-- Deletes a key if it holds another type of value than ours, and returns whether it did. `size` is
+-- the command that reads the size of ours: HLEN, ZCARD, XLEN. Each script does this for its keys
+-- before anything else: an error behind its first write would leave half of its work.
+local function heal(size, key)
+  local found = is_foreign(redis.pcall(size, key))
+  if found then
+    redis.call('DEL', key)
+  end
+  return found
+end
+
 -- The replication id, which names the data set; or false and an error if this is not the master.
 local function data_set()
   local info = redis.call('INFO', 'replication')

@@ -18,9 +18,14 @@ local done = { unpack(ARGV, 7) }
 -- The number of dropped events. The key may hold any value.
 local function count_lost()
   local counted = redis.pcall('GETDEL', lost)
-  return type(counted) == 'string' and tonumber(counted) or 0
+  if is_foreign(counted) then
+    redis.call('DEL', lost)
+  end
+  local number = tonumber(string.match(type(counted) == 'string' and counted or '', '^%d+$')) or 0
+  return number < 2 ^ 53 and number or 0
 end
 
+heal('XLEN', hooks)
 if redis.call('EXISTS', hooks) == 0 then
   return { count_lost(), {} }
 end

@@ -31,6 +31,13 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// The most ended leases in one answer.
 const OVER: usize = 16;
 
+/// What a page of a room's list has; the number is that of its key in `members.lua`.
+#[derive(Clone, Copy, Debug)]
+enum Listed {
+    Users = 2,
+    Connections = 3,
+}
+
 /// Builds the commands.
 #[derive(Debug)]
 pub(crate) struct PresenceCommands {
@@ -41,11 +48,24 @@ pub(crate) struct PresenceCommands {
 
 impl PresenceCommands {
     pub(crate) fn members(&self, members: &MembersQuery, caller: &mut ScriptCaller) -> Cmd {
-        let mut command = caller.call(Script::Members);
         let after = members.after.as_ref().map(UserName::encoded);
         let after = after.unwrap_or_default();
-        command.arg(2).arg(&self.names.here(&members.room)[..]);
-        command.arg(&*after).arg(members.limit.min(PAGE_MEMBERS));
+        self.member_page(&members.room, Listed::Users, &after, members.limit, caller)
+    }
+
+    fn member_page(
+        &self,
+        room: &RoomName,
+        listed: Listed,
+        after: &str,
+        limit: usize,
+        caller: &mut ScriptCaller,
+    ) -> Cmd {
+        let mut command = caller.call(Script::Members);
+        command.arg(3).arg(&self.names.here(room)[..]);
+        command.arg(self.names.live(room));
+        command.arg(self.names.topic(room)).arg(listed as u8);
+        command.arg(after).arg(limit.min(PAGE_MEMBERS));
         command
     }
 
@@ -82,13 +102,8 @@ impl PresenceCommands {
                 command
             }
             ClusterQuery::Connections { user, after, limit } => {
-                let room = user.room();
-                let [here, _] = self.names.here(&room);
                 let after = after.map_or(String::new(), wire::connection::field);
-                let mut command = caller.call(Script::Members);
-                command.arg(2).arg(here).arg(self.names.live(&room));
-                command.arg(after).arg((*limit).min(PAGE_MEMBERS));
-                command
+                self.member_page(&user.room(), Listed::Connections, &after, *limit, caller)
             }
         }
     }
@@ -106,12 +121,12 @@ impl PresenceCommands {
                 let lease = lease.to_string();
                 match update {
                     PresenceUpdate::AddRoom { number, room } => {
-                        let mut command = plain("ZADD", &names.rooms(&lease));
+                        let mut command = self.lease_rooms("ZADD", &lease, caller);
                         command.arg("GT").arg(*number).arg(room.as_str());
                         command
                     }
                     PresenceUpdate::RemoveRoom { number } => {
-                        let mut command = plain("ZREMRANGEBYSCORE", &names.rooms(&lease));
+                        let mut command = self.lease_rooms("ZREMRANGEBYSCORE", &lease, caller);
                         command.arg(*number).arg(*number);
                         command
                     }
@@ -121,7 +136,7 @@ impl PresenceCommands {
                 }
             }
             PresenceCommand::Reap(ReapStep::Rooms { lease }) => {
-                let mut command = plain("ZRANDMEMBER", &names.rooms(lease));
+                let mut command = self.lease_rooms("ZRANDMEMBER", lease, caller);
                 command.arg(ROOMS);
                 command
             }
@@ -137,16 +152,27 @@ impl PresenceCommands {
                 command
             }
             PresenceCommand::Reap(ReapStep::RemoveRoom { lease, room }) => {
-                let mut command = plain("ZREM", &names.rooms(lease));
+                let mut command = self.lease_rooms("ZREM", lease, caller);
                 command.arg(room);
                 command
             }
             PresenceCommand::Reap(ReapStep::RemoveLease { lease }) => {
-                let mut command = plain("ZREM", &names.nodes());
-                command.arg(lease);
+                let mut command = Cmd::new();
+                command.arg("ZREM").arg(names.nodes()).arg(lease);
                 command
             }
         }
+    }
+
+    /// A command on the set of the rooms of a lease.
+    fn lease_rooms(&self, name: &str, lease: &str, caller: &mut ScriptCaller) -> Cmd {
+        let mut command = caller.call(Script::LeaseRooms);
+        command.arg(4).arg(self.names.rooms(lease));
+        for kind in [RoomKind::Chosen, RoomKind::Personal, RoomKind::Server] {
+            command.arg(self.names.occupied(kind));
+        }
+        command.arg(name);
+        command
     }
 
     fn renewal(&self, renewal: &Renewal, newest: Format, caller: &mut ScriptCaller) -> Cmd {
@@ -211,10 +237,4 @@ impl PresenceCommands {
             command.arg(&self.names.hooks()[..]);
         }
     }
-}
-
-fn plain(name: &str, key: &str) -> Cmd {
-    let mut command = Cmd::new();
-    command.arg(name).arg(key);
-    command
 }

@@ -234,10 +234,15 @@ impl PresenceReconciler {
         let Some(room) = self.rooms.get_mut(name) else {
             return false;
         };
-        if change.version <= room.version {
+        // This node's own write may be answered before the change that shows the loss arrives. A
+        // list without users has no version; then the change of nobody shows it.
+        let is_lost = change.from < room.pushed
+            || change.from < room.version && room.version < change.version
+            || change.from == 0 && change.connections == 0;
+        room.pushed = change.version;
+        if change.version <= room.version && !is_lost {
             return false;
         }
-        let is_lost = change.from < room.version;
         let key = MemberKey::User(change.user.clone());
         if is_lost {
             room.pending = room.users.keys().cloned().collect();

@@ -21,6 +21,8 @@ pub(super) struct ReconciledRoom {
     pub until: u64,
     /// The greatest version of the list that was seen.
     pub version: u64,
+    /// The version of the last change that was received.
+    pub pushed: u64,
     pub queued: bool,
     /// The room is in `delayed`.
     pub is_delayed: bool,

@@ -390,6 +390,13 @@ fn members_that_a_change_contradicts_are_sent_again() {
         "the answer to its own update shows the loss too"
     );
     assert_eq!(turn(&mut reconciler, now), ["set r0 u1:5 u2:1"]);
+    // Another node's query emptied the list at version 20, and this node wrote at 21 before it
+    // received that change.
+    reconciler.on_change(&room(0), &change(9, 10, 5));
+    let (before, after) = (20, 21);
+    reconciler.finished(update.clone(), UpdateResult::Applied { before, after });
+    assert!(reconciler.on_change(&room(0), &change(0, 20, 5)));
+    assert_eq!(turn(&mut reconciler, now), ["set r0 u1:5 u2:1"]);
 }
 
 #[test]
