@@ -43,6 +43,7 @@ pub use subscription::{Subscription, SubscriptionError};
 /// | `BadRequest` | an argument is invalid; the same call fails again |
 /// | `Forbidden` | the room belongs to the nodes, or is the personal room of a user |
 /// | `Conflict` | a publish with a condition: the room is at another position |
+/// | `KeyReused` | the key of the publish was used for other data, and nothing has happened |
 /// | `Limit` | a documented limit is reached |
 /// | `Unavailable` | nothing has happened; try again. Also after the node has ended |
 /// | `Unknown` | no answer in time: it happened or it did not. Retry a publish with the same key |

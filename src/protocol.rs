@@ -289,12 +289,14 @@ pub enum Code {
     Unknown,
     /// The publish had a condition that does not hold; nothing has happened.
     Conflict,
+    /// The key of the publish was used for other data; nothing has happened.
+    KeyReused,
     /// The store is full and nothing has happened.
     Full,
 }
 
 impl Code {
-    pub const ALL: [Code; 9] = [
+    pub const ALL: [Code; 10] = [
         Code::BadRequest,
         Code::Unauthorized,
         Code::Expired,
@@ -303,6 +305,7 @@ impl Code {
         Code::Unavailable,
         Code::Unknown,
         Code::Conflict,
+        Code::KeyReused,
         Code::Full,
     ];
 
@@ -316,6 +319,7 @@ impl Code {
             Code::Unavailable => "unavailable",
             Code::Unknown => "unknown",
             Code::Conflict => "conflict",
+            Code::KeyReused => "key_reused",
             Code::Full => "full",
         }
     }
@@ -356,6 +360,7 @@ impl From<Refused> for CommandError {
             Refused::Unavailable | Refused::Incomplete | Refused::Newer => Code::Unavailable,
             Refused::Unknown => Code::Unknown,
             Refused::Conflict => Code::Conflict,
+            Refused::KeyReused => Code::KeyReused,
             Refused::Full => Code::Full,
         };
         Self::new(code, refused.to_string())

@@ -65,6 +65,8 @@ fn publish_key_makes_a_retry_idempotent() {
         let first = ada.call(publish.clone()).await;
         let second = ada.call(publish).await;
         assert_eq!(first["offset"], second["offset"]);
+        let other = json!({"type": "publish", "room": "lobby", "key": "k1", "data": "other"});
+        assert_eq!(ada.call(other).await["code"], "key_reused");
         assert_eq!(ada.publish("lobby", json!("next")).await, 2);
         assert_eq!(ada.message("lobby").await["data"], "once");
         assert_eq!(ada.message("lobby").await["data"], "next");

@@ -20,7 +20,7 @@ pub(crate) fn status(code: Code) -> StatusCode {
         Code::Unauthorized | Code::Expired => StatusCode::UNAUTHORIZED,
         Code::Forbidden => StatusCode::FORBIDDEN,
         Code::Limit => StatusCode::TOO_MANY_REQUESTS,
-        Code::Conflict => StatusCode::CONFLICT,
+        Code::Conflict | Code::KeyReused => StatusCode::CONFLICT,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::Unknown => StatusCode::GATEWAY_TIMEOUT,
         Code::Full => StatusCode::INSUFFICIENT_STORAGE,

@@ -296,7 +296,7 @@ impl StoreState {
         let memory = self.memory;
         let (room, used) = self.room(&name, now).ok_or(Refused::Full)?;
         if let Some(key) = &key {
-            let known = room.change(used, |log| log.position_of(key, now));
+            let known = room.change(used, |log| log.position_of(key, &publication, now))?;
             if let Some(position) = known {
                 return Ok(position);
             }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::model::epochs::{Ends, PositionStatus};
 use crate::model::id::{Epoch, Position};
-use crate::model::publication::{KEY_TTL, Page, Publication, PublishKey, Range};
+use crate::model::publication::{KEY_TTL, Page, Publication, PublishKey, Range, Refused};
 use crate::model::retention::LogLimits;
 pub(crate) use recent::Recent;
 
@@ -127,8 +127,9 @@ pub struct Log {
     run: Run,
     /// When all messages expire; each new one renews it.
     expires: Instant,
-    /// The keys of publications with their positions, and the keys in the order of expiry.
-    keys: HashMap<PublishKey, Position>,
+    /// The keys of publications with their positions and the digests of what was sent, and the keys
+    /// in the order of expiry.
+    keys: HashMap<PublishKey, (Position, u128)>,
     keys_by_age: VecDeque<(Instant, PublishKey)>,
     keys_weight: usize,
 }
@@ -178,10 +179,23 @@ impl Log {
     }
 
     /// The position of an earlier publication with this key, if it is remembered and still valid.
-    pub fn position_of(&mut self, key: &PublishKey, now: Instant) -> Option<Position> {
+    ///
+    /// # Errors
+    /// [`Refused::KeyReused`] if that one had other data.
+    pub fn position_of(
+        &mut self,
+        key: &PublishKey,
+        publication: &Publication,
+        now: Instant,
+    ) -> Result<Option<Position>, Refused> {
         self.expire_keys(now);
-        let position = self.keys.get(key).copied()?;
-        (self.status(position) == PositionStatus::Valid).then_some(position)
+        match self.keys.get(key) {
+            Some((at, digest)) if self.status(*at) == PositionStatus::Valid => {
+                let is_same = *digest == publication.digest();
+                is_same.then_some(Some(*at)).ok_or(Refused::KeyReused)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Ends the epoch at the newest offset, because the end of the log may be lost. The messages
@@ -216,6 +230,7 @@ impl Log {
         now: Instant,
     ) -> Position {
         self.expire(now);
+        let digest = key.as_ref().map_or(0, |_| publication.digest());
         self.top.offset += 1;
         if self.run.is_empty() {
             self.run = Run::at(self.top.offset);
@@ -228,7 +243,7 @@ impl Log {
         if let Some(key) = key {
             self.keys_weight += key.weight();
             self.keys_by_age.push_back((now + KEY_TTL, key.clone()));
-            self.keys.insert(key, self.top);
+            self.keys.insert(key, (self.top, digest));
         }
         self.top
     }
@@ -448,21 +463,22 @@ mod tests {
         let kept = log.append(Publication::numbered(1), Some(key("kept")), limits, now);
         let snapshot = log.clone();
         log.append(Publication::numbered(2), Some(key("lost")), limits, now);
-        // The memory of a key can outlive its message: Redis keeps the two apart.
+        // A record that former versions keep apart can outlive its message.
         let keys = (log.keys.clone(), log.keys_by_age.clone());
         log = snapshot;
         (log.keys, log.keys_by_age) = keys;
         for next in 2..5 {
             log.end_epoch(Epoch::new(next));
-            assert_eq!(log.position_of(&key("kept"), now), Some(kept));
-            assert_eq!(log.position_of(&key("lost"), now), None);
+            let [first, second] = [1, 2].map(Publication::numbered);
+            assert_eq!(log.position_of(&key("kept"), &first, now), Ok(Some(kept)));
+            assert_eq!(log.position_of(&key("lost"), &second, now), Ok(None));
         }
         for next in 5..=2 + MAX_ENDS as u64 {
             log.end_epoch(Epoch::new(next));
         }
         assert_eq!(
-            log.position_of(&key("kept"), now),
-            None,
+            log.position_of(&key("kept"), &Publication::numbered(1), now),
+            Ok(None),
             "its epoch is forgotten"
         );
     }
@@ -502,17 +518,18 @@ mod tests {
             key: "k".into(),
         };
         let mut log = Log::new(Epoch::new(1), start);
-        let at = log.append(Publication::numbered(1), Some(key.clone()), limits, start);
-        assert_eq!(
-            log.position_of(&key, start + KEY_TTL - Duration::from_secs(1)),
-            Some(at)
-        );
+        let [sent, other_data] = [1, 2].map(Publication::numbered);
+        let at = log.append(sent.clone(), Some(key.clone()), limits, start);
+        let late = start + KEY_TTL - Duration::from_secs(1);
+        assert_eq!(log.position_of(&key, &sent, late), Ok(Some(at)));
+        let reused = log.position_of(&key, &other_data, late);
+        assert_eq!(reused, Err(Refused::KeyReused));
         let other = PublishKey {
             publisher: crate::model::id::UserName::new("ada").ok().into(),
             key: "k".into(),
         };
-        assert_eq!(log.position_of(&other, start), None);
-        assert_eq!(log.position_of(&key, start + KEY_TTL), None);
+        assert_eq!(log.position_of(&other, &sent, start), Ok(None));
+        assert_eq!(log.position_of(&key, &sent, start + KEY_TTL), Ok(None));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{self, SHA256};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -83,6 +84,24 @@ impl Publication {
         })
     }
 
+    /// Tells different data apart under the same key: half of the SHA-256 of what its publisher
+    /// sent, without what the node adds.
+    pub fn digest(&self) -> u128 {
+        let event = self.event.as_deref().unwrap_or_default();
+        let (kind, data) = match &self.data {
+            Payload::Json(json) => (0, json.get().as_bytes()),
+            Payload::Binary(bytes) => (1, &bytes[..]),
+        };
+        let mut hash = digest::Context::new(&SHA256);
+        hash.update(&[kind, u8::from(self.event.is_some())]);
+        hash.update(&event.len().to_be_bytes());
+        hash.update(event.as_bytes());
+        hash.update(data);
+        let whole = hash.finish();
+        let half = whole.as_ref().first_chunk().copied();
+        u128::from_be_bytes(half.unwrap_or_default())
+    }
+
     /// The approximate memory it takes, in bytes.
     pub fn weight(&self) -> usize {
         let event = self.event.as_ref().map_or(0, |name| name.len());
@@ -95,7 +114,7 @@ impl Publication {
 pub struct Publish {
     pub room: RoomName,
     /// Makes a retry idempotent: the same key of the same publisher in the same room returns the
-    /// first position for [`KEY_TTL`].
+    /// first position for [`KEY_TTL`]. With other data it is [`Refused::KeyReused`].
     pub key: Option<PublishKey>,
     /// The position that the room must have: compare-and-append. It does not apply to a retry whose
     /// key is known, nor to an ephemeral publish.
@@ -206,7 +225,7 @@ pub(crate) const EVENT_BYTES: usize = 200;
 impl PublishKey {
     /// The approximate memory that a remembered key takes, in bytes: it is stored in two places.
     pub fn weight(&self) -> usize {
-        2 * size_of::<Self>() + self.key.len() + 96
+        2 * size_of::<Self>() + self.key.len() + 128
     }
 }
 
@@ -268,6 +287,9 @@ pub enum Refused {
     /// The publish had a condition, and the room is at another position. Not done.
     #[error("the room is at another position now; read what is new and try again")]
     Conflict,
+    /// The key is remembered for a publication with other data. Not done.
+    #[error("the key was used for other data; each publication needs its own")]
+    KeyReused,
     /// The store refuses to grow (Redis out of memory). Not done.
     #[error("the store is full; try again later")]
     Full,

@@ -67,6 +67,14 @@ fn client_with_the_same_key_does_not_replace_a_backend_publication() {
             .ok("PUT", "/rooms/lobby/messages/order-1", json!({"data": 1}))
             .await;
         assert_eq!(published["offset"], 2);
+        let other = json!({"data": 2});
+        let reused = backend
+            .call("PUT", "/rooms/lobby/messages/order-1", other)
+            .await;
+        assert_eq!(
+            (reused.status, reused.json()["code"].clone()),
+            (409, json!("key_reused"))
+        );
     });
 }
 

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use switchboard::broker::{Publication, Range, Refused};
-use switchboard::model::epochs::PositionStatus;
+use switchboard::broker::{Publication, PublishKey, Range, Refused};
 use switchboard::model::history::Log;
-use switchboard::model::id::{Epoch, Position};
+use switchboard::model::id::{Epoch, Position, UserName};
 use switchboard::model::retention::{LogLimits, Retention};
 
 use super::node::{BrokerNode, Form, offsets};
@@ -28,9 +27,6 @@ struct Model {
     /// The data set has changed: the next request ends the epoch.
     is_over: bool,
     names: HashMap<Epoch, Epoch>,
-    /// The result of each publish key. Redis keeps keys apart from the log: they are not restored
-    /// with it.
-    keys: HashMap<String, Position>,
 }
 
 impl Model {
@@ -88,7 +84,6 @@ fn redis_and_memory_agree_about_epochs_keys_and_pages_whatever_befalls_the_data(
             epochs: 1,
             is_over: false,
             names: HashMap::new(),
-            keys: HashMap::new(),
         };
         let mut snapshot = None;
         let mut positions = Vec::new();
@@ -112,6 +107,11 @@ fn redis_and_memory_agree_about_epochs_keys_and_pages_whatever_befalls_the_data(
                             let copy = format!("copy:{{{room}}}:{part}");
                             server.query::<()>(&["DEL", &key]);
                             server.query::<()>(&["COPY", &copy, &key, "REPLACE"]);
+                        }
+                        // The records for former versions would outlive the snapshot.
+                        let shared = format!("sb:{{{room}}}:key:*");
+                        for key in server.query::<Vec<String>>(&["KEYS", &shared]) {
+                            server.query::<()>(&["DEL", &key]);
                         }
                         model.log = log.clone();
                     }
@@ -144,8 +144,17 @@ fn redis_and_memory_agree_about_epochs_keys_and_pages_whatever_befalls_the_data(
                         ..form
                     };
                     let found = node.try_publish(&room, "x", form);
-                    let known = model.keys.get(&key).copied().filter(|_| keyed);
-                    let known = known.filter(|at| model.log.status(*at) == PositionStatus::Valid);
+                    let key = keyed.then(|| PublishKey {
+                        publisher: UserName::new("ada").ok().into(),
+                        key: key.as_str().into(),
+                    });
+                    let known = key.as_ref().and_then(|key| {
+                        let sent = publication("x");
+                        model
+                            .log
+                            .position_of(key, &sent, now)
+                            .expect("the same data")
+                    });
                     let holds = condition.is_none_or(|at| at == model.log.top());
                     if known.is_none() && !holds {
                         assert_eq!(found, Err(Refused::Conflict), "{why}");
@@ -153,10 +162,7 @@ fn redis_and_memory_agree_about_epochs_keys_and_pages_whatever_befalls_the_data(
                     }
                     let found = found.expect(&why);
                     let expected = known
-                        .unwrap_or_else(|| model.log.append(publication("x"), None, LIMITS, now));
-                    if keyed {
-                        model.keys.insert(key, expected);
-                    }
+                        .unwrap_or_else(|| model.log.append(publication("x"), key, LIMITS, now));
                     model.agree(expected, found, &why);
                     positions.push(expected);
                 }

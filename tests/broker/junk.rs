@@ -166,6 +166,7 @@ fn publish_key_with_junk_is_unknown() {
     for junk in [&["SET"][..], &["RPUSH"], &["SADD"]] {
         server.query::<()>(&["DEL", "sb:{lobby}:key:ada:6b"]);
         server.query::<()>(&[junk, &["sb:{lobby}:key:ada:6b", "junk"]].concat());
+        server.query::<()>(&["HSET", "sb:{lobby}:meta", "#ada:6b", "junk"]);
         let form = Form::keyed("ada", "k");
         let first = node
             .try_publish("lobby", "once", form)

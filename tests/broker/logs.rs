@@ -307,7 +307,6 @@ fn keys_and_logs_expire_in_time() {
     for (key, seconds) in [
         ("sb:{lobby}:log", 60),
         ("sb:{lobby}:meta", 30 * 24 * 3600),
-        ("sb:{lobby}:key:ada:6b", 300),
         ("sb:{idle}:meta", 24 * 3600),
     ] {
         let left: i64 = server.query(&["TTL", key]);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use switchboard::broker::redis::wire::Format;
 use switchboard::broker::{BrokerEvent, Range, Refused};
 use switchboard::model::id::{Position, Ticket};
 
@@ -66,6 +67,52 @@ fn emptied_redis_begins_a_new_epoch_and_is_used_again() {
     assert_eq!(page.top, position);
     assert_eq!(entries(&page), [(1, "three".into())]);
     node.until_ready(true);
+}
+
+#[test]
+fn evicted_position_takes_its_keys_with_it_and_a_retry_follows_a_gap() {
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
+    let form = Form::keyed("ada", "k");
+    let first = node.try_publish("lobby", "once", form).expect("stored");
+    // What a former version reads may go at any time.
+    server.query::<()>(&["DEL", "sb:{lobby}:key:ada:6b"]);
+    assert_eq!(node.try_publish("lobby", "once", form), Ok(first));
+    server.query::<()>(&["DEL", "sb:{lobby}:meta"]);
+    let again = node.try_publish("lobby", "once", form).expect("stored");
+    assert_eq!(again.offset, 2);
+    assert_ne!(again.epoch, first.epoch, "members see a gap");
+}
+
+#[test]
+fn key_of_a_former_version_is_found_and_one_of_ours_is_found_by_it() {
+    let server = RedisServer::start();
+    let mut old = BrokerNode::on_with(&server, |settings| settings.newest_format = Format::FIRST);
+    let form = Form::keyed("ada", "k");
+    let first = old.try_publish("lobby", "once", form).expect("stored");
+    let record: String = server.query(&["GET", "sb:{lobby}:key:ada:6b"]);
+    assert_eq!(record, format!("{} 1", first.epoch));
+    // It has no digest, so any data is taken for the same.
+    server.query::<()>(&["HDEL", "sb:{lobby}:meta", "#ada:6b"]);
+    assert_eq!(old.try_publish("lobby", "other", form), Ok(first));
+}
+
+#[test]
+fn expired_keys_are_removed_by_the_publishes_that_follow() {
+    let server = RedisServer::start();
+    let mut node = BrokerNode::on(&server);
+    let first = node.publish("lobby", "one");
+    for count in 0..100 {
+        let (field, value) = (format!("#ada:{count:x}"), format!("{} 1 00 1", first.epoch));
+        server.query::<()>(&["HSET", "sb:{lobby}:meta", &field, &value]);
+    }
+    for count in 0..100 {
+        let key = count.to_string();
+        let form = Form::keyed("bob", &key);
+        node.try_publish("lobby", "more", form).expect("stored");
+    }
+    let fields: usize = server.query(&["HLEN", "sb:{lobby}:meta"]);
+    assert!((104..150).contains(&fields), "{fields}");
 }
 
 #[test]

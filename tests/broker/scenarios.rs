@@ -12,6 +12,7 @@ over_every_broker! {
     offsets_start_at_one_and_both_nodes_receive_them_in_order,
     room_without_followers_keeps_its_messages,
     repeated_key_returns_the_first_position_and_appends_nothing,
+    key_with_other_data_is_refused_and_stays_that_of_the_first,
     publish_with_a_condition_is_refused_unless_the_room_is_at_that_position,
     binary_publication_arrives_with_the_name_of_its_event,
     ephemeral_publication_has_no_offset_and_is_not_in_the_log,
@@ -54,11 +55,7 @@ fn repeated_key_returns_the_first_position_and_appends_nothing(world: World) {
     a.follow("lobby");
     let ada = Form::keyed("ada", "k1");
     let first = a.try_publish("lobby", "one", ada).unwrap();
-    assert_eq!(
-        b.try_publish("lobby", "again", ada),
-        Ok(first),
-        "on any node"
-    );
+    assert_eq!(b.try_publish("lobby", "one", ada), Ok(first), "on any node");
     let anonymous = Form {
         key: Some("k1"),
         ..Form::default()
@@ -75,6 +72,24 @@ fn repeated_key_returns_the_first_position_and_appends_nothing(world: World) {
     assert_eq!(a.top("lobby").offset, 4);
     let received: Vec<u64> = (0..4).map(|_| a.message("lobby").1.0).collect();
     assert_eq!(received, [1, 2, 3, 4]);
+}
+
+fn key_with_other_data_is_refused_and_stays_that_of_the_first(world: World) {
+    let (mut a, mut b) = (world.node(), world.node());
+    let ada = Form::keyed("ada", "k1");
+    let first = a.try_publish("lobby", "one", ada);
+    let condition = Form {
+        condition: first.ok(),
+        ..ada
+    };
+    for node in [&mut a, &mut b] {
+        for (text, form) in [("two", ada), ("one ", ada), ("two", condition)] {
+            let reused = node.try_publish("lobby", text, form);
+            assert_eq!(reused, Err(Refused::KeyReused), "{text}");
+        }
+        assert_eq!(node.try_publish("lobby", "one", ada), first);
+    }
+    assert_eq!(a.top("lobby").offset, 1);
 }
 
 fn publish_with_a_condition_is_refused_unless_the_room_is_at_that_position(world: World) {

@@ -143,8 +143,11 @@ impl Redis {
             return nothing(Err(Refused::Unavailable));
         }
         let known = publish.key.as_ref();
-        if let Some(position) = known.and_then(|key| room.log.position_of(key, now)) {
-            return nothing(Ok(position));
+        let known = known.map(|key| room.log.position_of(key, &publish.publication, now));
+        match known.unwrap_or(Ok(None)) {
+            Ok(None) => {}
+            Ok(Some(position)) => return nothing(Ok(position)),
+            Err(refused) => return nothing(Err(refused)),
         }
         let mut positions = room
             .truth

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Cmd;
 
-use super::names::Names;
+use super::names::{Names, key_field};
 use super::presence::commands::PresenceCommands;
 use super::request::RedisRequest;
 use super::scripts::{Script, ScriptCaller, millis};
@@ -124,6 +124,14 @@ impl Commands {
             None => {
                 command.arg("").arg("");
             }
+        }
+        if let Some(key) = &publish.key {
+            let digest = publish.publication.digest();
+            let is_shared = self.format < Format::NEWEST;
+            command
+                .arg(key_field(key))
+                .arg(format!("{digest:032x}"))
+                .arg(u8::from(is_shared));
         }
         command
     }

@@ -30,6 +30,7 @@ pub(super) fn classify(request: &RedisRequest, error: &ServerError) -> Failure {
         // Raised by our scripts before they change a log.
         "NEWER" => Refused::Newer,
         "CONFLICT" => Refused::Conflict,
+        "KEYREUSED" => Refused::KeyReused,
         "MISCONF" | "NOREPLICAS" | "NOAUTH" | "NOPERM" if !raised_by_script => Refused::Unavailable,
         _ if request.may_fail_in_part() => Refused::Unknown,
         _ => Refused::Unavailable,

@@ -5,10 +5,10 @@
 //! ```text
 //! PREFIX:{room}                      the topic of a room
 //! PREFIX:{room}:log                  its log (a stream)
-//! PREFIX:{room}:meta                 its epoch, offset and replication id
+//! PREFIX:{room}:meta                 its epoch, offset and replication id, and the publishers' keys
 //! PREFIX:{room}:here                 its members, and their nodes
 //! PREFIX:{room}:names                the names of its members, in order
-//! PREFIX:{room}:key:PUBLISHER:HEX    a publisher's key
+//! PREFIX:{room}:key:PUBLISHER:HEX    a publisher's key, for nodes of former versions
 //! PREFIX:{@user}:live                the connections of a user, in order
 //!
 //! PREFIX:node:INCARNATION            the topic of a node
@@ -136,16 +136,24 @@ impl Names {
         format!("{}:node:{lease}:rooms", self.keys)
     }
 
-    /// The record of a publisher's key.
+    /// The record of a publisher's key that nodes of former versions read and write.
     pub(super) fn key(&self, room: &RoomName, key: &PublishKey) -> String {
-        let publisher = key.publisher.encoded();
-        let mut name = format!("{}:{{{room}}}:key:{publisher}:", self.keys);
-        for byte in key.key.bytes() {
-            // Writing into a String cannot fail.
-            let _ = write!(name, "{byte:02x}");
-        }
-        name
+        format!("{}:{{{room}}}:key:{}", self.keys, key_in_room(key))
     }
+}
+
+/// The field of a publisher's key in the room's meta.
+pub(super) fn key_field(key: &PublishKey) -> String {
+    format!("#{}", key_in_room(key))
+}
+
+fn key_in_room(key: &PublishKey) -> String {
+    let mut name = format!("{}:", key.publisher.encoded());
+    for byte in key.key.bytes() {
+        // Writing into a String cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
 }
 
 #[cfg(test)]

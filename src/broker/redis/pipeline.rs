@@ -296,8 +296,8 @@ impl Pipeline {
         error: impl FnOnce() -> String,
     ) {
         match request.room_read() {
-            // The regular result of a condition that does not hold.
-            _ if why == Refused::Conflict => {}
+            // The regular results of a condition that does not hold, and of a client's mistake.
+            _ if matches!(why, Refused::Conflict | Refused::KeyReused) => {}
             Some(room) if why == Refused::Newer => self.newer_format(room),
             _ => self.log.refused(request.kind(), error(), Instant::now()),
         }

@@ -3,6 +3,7 @@
 --   offset   the newest offset
 --   replid   the replication id of the data set that both belong to
 --   ends     the present epoch, then pairs " EPOCH OFFSET": the ended epochs, oldest first
+--   #...     the records of publishers' keys; see publish.lua
 -- Redis changes its replication id when it restarts or a replica is promoted, that is, whenever the
 -- end of a log may be lost although every key looks well. Then the epoch ends. The log, its entries
 -- and the publishers' keys stay, and the next epoch goes on with the next offset: an ended epoch is
