@@ -128,9 +128,6 @@ pub struct Settings {
     pub webhooks: Option<WebhookSubscription>,
 }
 
-/// How long a room's epoch and offset outlive its last use.
-pub(crate) const META_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
-
 /// The dispatcher's end of the queue to a broker.
 #[derive(Clone, Debug)]
 pub struct Broker(flume::Sender<Request>);

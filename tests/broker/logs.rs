@@ -1,9 +1,12 @@
 //! Logs that lost data: deleted, emptied, set back, or changed by others. A reader with a position
 //! in such a log always detects the loss, and the first access begins exactly one new epoch.
 
+use std::time::Duration;
+
 use switchboard::broker::Range;
 use switchboard::model::epochs::MAX_ENDS;
 use switchboard::model::id::{Epoch, Position};
+use switchboard::model::retention::Retention;
 
 use super::node::{BrokerNode, Form, entries, offsets};
 use crate::support::redis_server::RedisServer;
@@ -306,15 +309,24 @@ fn keys_and_logs_expire_in_time() {
         .unwrap();
     for (key, seconds) in [
         ("sb:{lobby}:log", 60),
-        ("sb:{lobby}:meta", 30 * 24 * 3600),
-        ("sb:{idle}:meta", 24 * 3600),
+        ("sb:{lobby}:meta", 3600),
+        ("sb:{idle}:meta", 600),
     ] {
         let left: i64 = server.query(&["TTL", key]);
         assert!((seconds - 5..=seconds).contains(&left), "{key}: {left}");
     }
-    // A read of a room in use extends the expiry of its position after half of the time.
+    // A read of a room in use extends the expiry of its position after a tenth of the time.
     server.query::<()>(&["EXPIRE", "sb:{lobby}:meta", "60"]);
     node.top("lobby");
     let left: i64 = server.query(&["TTL", "sb:{lobby}:meta"]);
-    assert!(left > 3600, "{left}");
+    assert!(left > 3500, "{left}");
+    // The position of a long log lives as long as the log.
+    let mut node = BrokerNode::on_with(&server, |settings| {
+        settings.retention = Retention::uniform(100, Duration::from_secs(7200));
+    });
+    node.publish("long", "one");
+    for part in ["log", "meta"] {
+        let left: i64 = server.query(&["TTL", &format!("sb:{{long}}:{part}")]);
+        assert!((7195..=7200).contains(&left), "{part}: {left}");
+    }
 }

@@ -10,15 +10,18 @@ use super::request::RedisRequest;
 use super::scripts::{Script, ScriptCaller, millis};
 use super::{revoked, webhook_calls};
 use crate::broker::redis::wire::{self, Format};
-use crate::broker::{
-    KEY_TTL, META_TTL, Publication, Publish, PublishRequest, Range, Read, Settings,
-};
+use crate::broker::{KEY_TTL, Publication, Publish, PublishRequest, Range, Read, Settings};
 use crate::model::id::{Epoch, Incarnation, Position};
 use crate::model::retention::Retention;
 
-/// How long the position of a room without publications is kept. Shorter than others, because any
-/// client can join rooms by the thousand.
-const IDLE_META_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long the position of a room without publications outlives its members, for those that
+/// reconnect. Short, because any client can join rooms by the thousand. While there are members,
+/// their nodes read the position once a minute, which renews it.
+const IDLE_META_TTL: Duration = Duration::from_secs(10 * 60);
+
+/// The least time that the position of a room with publications is kept: longer than the keys that
+/// it proves, and than a client that returns.
+const LEAST_META_TTL: Duration = Duration::from_secs(3600);
 
 /// The most bytes of bodies in a page, so that one read neither blocks Redis nor fills memory.
 pub(super) const PAGE_BYTES: usize = 512 << 10;
@@ -115,7 +118,7 @@ impl Commands {
             .arg(self.candidate())
             .arg(kept.size)
             .arg(millis(kept.age))
-            .arg(millis(META_TTL))
+            .arg(millis(meta_ttl(kept.age)))
             .arg(millis(KEY_TTL));
         match publish.condition {
             Some(Position { epoch, offset }) => {
@@ -159,7 +162,7 @@ impl Commands {
             })
             .arg(PAGE_BYTES)
             .arg(self.candidate())
-            .arg(millis(META_TTL))
+            .arg(millis(meta_ttl(self.retention.of(&read.room).age)))
             .arg(millis(IDLE_META_TTL));
         command
     }
@@ -167,6 +170,11 @@ impl Commands {
     fn candidate(&mut self) -> String {
         Epoch::new(self.random.u64(..)).to_string()
     }
+}
+
+/// How long the position of a room with publications is kept: never shorter than its log.
+fn meta_ttl(log: Duration) -> Duration {
+    log.max(LEAST_META_TTL)
 }
 
 fn plain_publish(topic: &str, message: &[u8]) -> Cmd {

@@ -38,7 +38,7 @@ if room.is_over or behind or torn or last.err then
   begin(meta, log, room, candidate, room.offset > 0 and meta_ttl or idle_ttl)
 else
   local ttl = tonumber(room.offset > 0 and meta_ttl or idle_ttl)
-  if redis.call('PTTL', meta) < ttl / 2 then
+  if redis.call('PTTL', meta) < ttl * 0.9 then
     redis.call('PEXPIRE', meta, ttl)
   end
 end
