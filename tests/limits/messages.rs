@@ -59,7 +59,7 @@ fn welcome_carries_the_limits_that_hold() {
         })
         .await;
         let client = node.client().await;
-        let expected = json!({"message": 2048, "room": 128, "user": 64, "key": 64, "token": 4096,
+        let expected = json!({"message": 2048, "room": 255, "user": 255, "key": 64, "token": 4096,
             "info": 512, "rooms": 7, "rate": 50});
         assert_eq!(client.welcome["limits"], expected);
     });
