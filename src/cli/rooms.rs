@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::api::Api;
 use super::client::{CommandFailure, note, print, print_json};
 use crate::model::cluster_query::PAGE_LIMIT;
-use crate::model::id::RoomName;
+use crate::model::id::RoomPrefix;
 
 /// A page, as the API sends it.
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ struct RoomLine {
 
 pub(super) async fn run(
     api: &Api,
-    prefix: Option<&RoomName>,
+    prefix: Option<&RoomPrefix>,
     json: bool,
 ) -> Result<(), CommandFailure> {
     let mut after = None;
@@ -54,9 +54,9 @@ pub(super) async fn run(
 }
 
 /// The target of the request for the page after a room.
-fn target(prefix: Option<&RoomName>, after: Option<&str>) -> String {
+fn target(prefix: Option<&RoomPrefix>, after: Option<&str>) -> String {
     let mut target = format!("/rooms?limit={PAGE_LIMIT}");
-    let parameters = [("prefix", prefix.map(RoomName::as_str)), ("after", after)];
+    let parameters = [("prefix", prefix.map(RoomPrefix::as_str)), ("after", after)];
     for (name, value) in parameters {
         if let Some(value) = value {
             let value = utf8_percent_encode(value, NON_ALPHANUMERIC);

@@ -16,7 +16,7 @@ use super::parser::ValueParser;
 use super::server_url::{ServerUrl, server_url};
 use super::sources::{self, Variables};
 use super::values::{ConfigError, Values};
-use crate::model::id::RoomName;
+use crate::model::id::RoomPrefix;
 use crate::model::secret::Secret;
 
 options! {
@@ -70,14 +70,14 @@ pub struct ApiInvocation {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ApiCommand {
     /// Lists the occupied rooms whose names have this beginning.
-    Rooms { prefix: Option<RoomName> },
+    Rooms { prefix: Option<RoomPrefix> },
 }
 
 /// The names of the commands.
 pub(super) const NAMES: [&str; 1] = ["rooms"];
 
 pub(super) fn commands() -> [Command; 1] {
-    let prefix = |text: &str| RoomName::new(text);
+    let prefix = |text: &str| RoomPrefix::new(text);
     let rooms = Command::new("rooms")
         .about("List the occupied rooms with their connections, users and anonymous connections")
         .args([
