@@ -123,7 +123,7 @@ fn first_joins_are_quick_beside_sessions_that_read_at_their_rate() {
         let redis = RedisServer::start();
         let url = redis.url();
         // The default limits, which open mode would leave out.
-        let node = NodeProcess::start(&[
+        let mut node = NodeProcess::start(&[
             "--redis",
             &url,
             "--commands-per-second",
@@ -132,6 +132,7 @@ fn first_joins_are_quick_beside_sessions_that_read_at_their_rate() {
             "256KiB",
         ])
         .await;
+        node.logged("Redis is reached; probes come back").await;
         let mut client = node.client().await;
         for _ in 0..MESSAGES {
             let data = json!("x".repeat(MESSAGE));
