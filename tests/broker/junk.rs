@@ -61,8 +61,8 @@ fn junk(stands: Position) -> Vec<(&'static str, Vec<u8>)> {
         ("half a body", body("1{\"t\":1,\"d\":")),
         ("more than a body", body("1{\"t\":1,\"d\":1}}")),
         (
-            "a user that is no name",
-            body("1{\"u\":\"a}:meta\",\"t\":1,\"d\":1}"),
+            "a user with a control character",
+            body("1{\"u\":\"a\\u0001\",\"t\":1,\"d\":1}"),
         ),
         ("a negative offset", offset("-1")),
         ("an offset of text", offset("two")),
