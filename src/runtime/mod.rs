@@ -311,7 +311,9 @@ pub enum Signal {
     Terminate,
     /// SIGINT, from a terminal.
     Interrupt,
-    /// SIGHUP.
+    /// SIGQUIT, from a terminal or a supervisor.
+    Quit,
+    /// SIGHUP, when a terminal is closed or a supervisor asks for changed files to be read.
     HangUp,
 }
 

@@ -14,6 +14,7 @@ impl Signal {
         match self {
             Signal::Terminate => RawSignal::Term,
             Signal::Interrupt => RawSignal::Int,
+            Signal::Quit => RawSignal::Quit,
             Signal::HangUp => RawSignal::Hup,
         }
     }
@@ -22,6 +23,7 @@ impl Signal {
         match raw {
             RawSignal::Term => Some(Signal::Terminate),
             RawSignal::Int => Some(Signal::Interrupt),
+            RawSignal::Quit => Some(Signal::Quit),
             RawSignal::Hup => Some(Signal::HangUp),
             _ => None,
         }

@@ -235,10 +235,13 @@ fn accept_failures_are_classified() {
 #[test]
 fn signals_arrive_as_a_stream() {
     run(async {
-        let mut wanted = signals(&[Signal::HangUp]).expect("listening");
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP)
-            .expect("sent");
-        assert_eq!(wanted.next().await, Some(Signal::HangUp));
+        use rustix::process::{Signal as Raw, getpid, kill_process};
+
+        let mut wanted = signals(&[Signal::HangUp, Signal::Quit]).expect("listening");
+        for (raw, signal) in [(Raw::HUP, Signal::HangUp), (Raw::QUIT, Signal::Quit)] {
+            kill_process(getpid(), raw).expect("sent");
+            assert_eq!(wanted.next().await, Some(signal));
+        }
     });
 }
 

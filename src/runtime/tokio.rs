@@ -97,6 +97,7 @@ impl Signal {
         match self {
             Signal::Terminate => SignalKind::terminate(),
             Signal::Interrupt => SignalKind::interrupt(),
+            Signal::Quit => SignalKind::quit(),
             Signal::HangUp => SignalKind::hangup(),
         }
     }

@@ -17,7 +17,7 @@ use switchboard::runtime;
 
 use crate::support::frames::FrameClient;
 use crate::support::process::{BINARY, Ended, command, run_to_end, without_variables};
-use crate::support::{NodeProcess, TestClient, http, run, within};
+use crate::support::{NodeProcess, TestClient, eventually, http, run, within};
 
 /// No process listens there: port 1 is reserved, and nothing on our machines uses it.
 const NOTHING: &str = "redis://127.0.0.1:1";

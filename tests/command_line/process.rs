@@ -27,9 +27,14 @@ fn exit_code_is_the_same_when_the_output_is_closed() {
 }
 
 #[test]
-fn sigterm_and_sigint_send_close_frames_and_exit_with_zero() {
+fn sigterm_sigint_and_sigquit_send_close_frames_and_exit_with_zero() {
     run(async {
-        for stop in [NodeProcess::terminate, NodeProcess::interrupt] {
+        let stops = [
+            NodeProcess::terminate,
+            NodeProcess::interrupt,
+            NodeProcess::quit,
+        ];
+        for stop in stops {
             let mut node = NodeProcess::start(&[]).await;
             let mut clients = [node.client().await, node.client().await];
             stop(&node);
@@ -57,6 +62,31 @@ fn a_second_signal_does_not_wait_for_the_drain() {
         let _stays = FrameClient::welcomed(node.address).await;
         node.terminate();
         node.logged("draining").await;
+        node.terminate();
+        assert_eq!(node.exit().await.code(), Some(0));
+    });
+}
+
+#[test]
+fn sighup_is_ignored_with_a_line_before_and_in_a_drain() {
+    const LINE: &str = "SIGHUP is ignored: restart the node to read changed files";
+    run(async {
+        let mut node = NodeProcess::start(&["--close-timeout", "60s"]).await;
+        let mut client = node.client().await;
+        node.hang_up();
+        node.logged(LINE).await;
+        client.join("lobby").await;
+
+        // The client receives the close frame, but does not answer it: the drain goes on.
+        let _stays = FrameClient::welcomed(node.address).await;
+        node.terminate();
+        node.logged("draining").await;
+        node.hang_up();
+        eventually("it is ignored again", || {
+            let lines = node.log();
+            lines.iter().filter(|line| line.contains(LINE)).count() == 2
+        })
+        .await;
         node.terminate();
         assert_eq!(node.exit().await.code(), Some(0));
     });

@@ -106,6 +106,16 @@ impl NodeProcess {
         self.signal(Signal::INT);
     }
 
+    /// SIGQUIT, as from a terminal or from a container's supervisor.
+    pub fn quit(&self) {
+        self.signal(Signal::QUIT);
+    }
+
+    /// SIGHUP, as when a terminal is closed.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// SIGKILL: the node ends at once.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
