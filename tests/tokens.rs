@@ -384,6 +384,31 @@ fn token_read_fails_for_tokens_that_nodes_refuse() {
 }
 
 #[test]
+fn keys_of_a_set_that_cannot_verify_tokens_are_ignored_with_a_line() {
+    run(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("keys.json");
+        // The key of RFC 8037 appendix A.2.
+        let key = json!({"kty": "OKP", "crv": "Ed25519", "alg": "Ed25519", "kid": "good",
+            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+        let mut other = key.clone();
+        (other["use"], other["kid"]) = (json!("enc"), json!("for \nletters"));
+        let set = json!({"keys": [other, key]}).to_string();
+        std::fs::write(&path, set).expect("it can be written");
+        let path = path.to_str().expect("UTF-8");
+        let mut node = NodeProcess::start(&["--token-key", path]).await;
+        let line = node.logged("a key of the JWK set is ignored").await;
+        assert_eq!(line["file"], path);
+        assert_eq!(line["kid"], "for \nletters");
+        let reason = line["reason"].as_str().expect("a sentence");
+        assert!(reason.contains("`use`"), "{reason}");
+        let ignored = node.log();
+        let ignored = ignored.iter().filter(|line| line.contains("is ignored"));
+        assert_eq!(ignored.count(), 1);
+    });
+}
+
+#[test]
 fn tokens_and_secrets_are_never_logged() {
     run(async {
         let issuer = Issuer::new();

@@ -1,12 +1,14 @@
-//! The only file that uses `jsonwebtoken`: keys from files, signatures checked and made (RFC 7515,
-//! 7517, 7518). Each key is for one algorithm, which the operator chose with it; the algorithm
-//! that a token names must be the same.
+//! The only files that use `jsonwebtoken`: keys from files, signatures checked and made (RFC 7515,
+//! 7518). `jwk` reads sets of keys. Each key is for one algorithm, which the operator chose with it;
+//! the algorithm that a token names must be the same.
+
+mod jwk;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jsonwebtoken::crypto::verify;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, decode_header, encode};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, crypto, encode};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -19,9 +21,6 @@ const RSA_BYTES: usize = 256;
 
 /// A point of P-256, uncompressed (SEC 1 section 2.3.3): a 4 and two coordinates.
 const P256_POINT: usize = 65;
-
-/// A key of Ed25519 (RFC 8032 section 5.1.5).
-const ED25519_BYTES: usize = 32;
 
 /// A key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +45,15 @@ pub enum KeyProblem {
     Short,
     #[error("has a key of another kind than RSA, P-256 and Ed25519")]
     Kind,
-    #[error("has a key for another algorithm than RS256, ES256 and EdDSA")]
+    #[error("has a key for another algorithm than RS256, ES256 and EdDSA (Ed25519)")]
     Algorithm,
-    #[error("has a key whose `kid` another key has too; every key needs its own")]
+    #[error("has a key for another use than signatures (`use` is not `sig`)")]
+    Use,
+    #[error("has a key for other operations than verifying (`key_ops` lacks `verify`)")]
+    Operations,
+    #[error("has a key that is malformed or lacks a member that its kind requires")]
+    Malformed,
+    #[error("has a key whose `kid` another key for its algorithm has too; every key needs its own")]
     SameKid,
     #[error("is a JWK set, which names its keys itself; give it without KID=")]
     Named,
@@ -104,32 +109,36 @@ impl VerifyingKeys {
         if token.len() > TOKEN_BYTES {
             return Err(TokenError::TooLong);
         }
-        let header = decode_header(token).map_err(|_| unreadable(token))?;
+        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, claims) = message.split_once('.').ok_or(TokenError::Malformed)?;
+        if claims.contains('.') {
+            return Err(TokenError::Malformed);
+        }
+        let header = TokenHeader::read(header).ok_or(TokenError::Algorithm)?;
+        let algorithm = algorithm(&header.alg).ok_or(TokenError::Algorithm)?;
         if header.crit.is_some() {
             return Err(TokenError::Critical);
         }
-        let key = self.find(header.kid.as_deref(), header.alg)?;
-        // The library's `decode` would read some claims itself, and not say which has a wrong type.
-        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
-        let is_valid = verify(signature, message.as_bytes(), &key.key, key.algorithm);
-        match is_valid.map_err(|error| error.into_kind()) {
+        let key = self.find(header.kid.as_deref(), algorithm)?;
+        match crypto::verify(signature, message.as_bytes(), &key.key, key.algorithm) {
             Ok(true) => {}
-            Err(jsonwebtoken::errors::ErrorKind::Base64(_)) => return Err(TokenError::Malformed),
+            Err(error) if matches!(error.kind(), ErrorKind::Base64(_)) => {
+                return Err(TokenError::Malformed);
+            }
             Ok(false) | Err(_) => return Err(TokenError::Signature),
         }
-        let (_, claims) = message.rsplit_once('.').ok_or(TokenError::Malformed)?;
         decode_claims(claims)
     }
 
     /// The key that a token names; else the one without a name; else, for a token that names none,
     /// the only one.
     fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&VerifyingKey, TokenError> {
-        let named = |key: &&VerifyingKey| kid.is_some() && key.kid.as_deref() == kid;
-        if let Some(key) = self.0.iter().find(named) {
-            let agrees = key.algorithm == algorithm;
-            return agrees.then_some(key).ok_or(TokenError::Algorithm);
-        }
         let mut fitting = self.0.iter().filter(|key| key.algorithm == algorithm);
+        let named = |key: &VerifyingKey| kid.is_some() && key.kid.as_deref() == kid;
+        // Keys of several kinds may share a name (RFC 7517 section 4.5).
+        if self.0.iter().any(named) {
+            return fitting.find(|key| named(key)).ok_or(TokenError::Algorithm);
+        }
         if let Some(nameless) = fitting.clone().find(|key| key.kid.is_none()) {
             return Ok(nameless);
         }
@@ -158,54 +167,66 @@ fn decode_claims(payload: &str) -> Result<Box<RawValue>, TokenError> {
     serde_json::from_slice(&json).map_err(|_| TokenError::Claims)
 }
 
-/// The error for an unreadable header. Three parts mean an algorithm that is never verified, like
-/// `none`.
-fn unreadable(token: &str) -> TokenError {
-    match token.bytes().filter(|byte| *byte == b'.').count() {
-        2 => TokenError::Algorithm,
-        _ => TokenError::Malformed,
+/// What a token's header says (RFC 7515 section 4.1), as far as it is used.
+#[derive(Deserialize)]
+struct TokenHeader {
+    alg: String,
+    kid: Option<String>,
+    crit: Option<IgnoredAny>,
+}
+
+impl TokenHeader {
+    fn read(part: &str) -> Option<Self> {
+        let json = BASE64_URL_SAFE_NO_PAD.decode(part).ok()?;
+        serde_json::from_slice(&json).ok()
+    }
+}
+
+/// The algorithm of this name, if it is one that is verified: never `none`.
+fn algorithm(name: &str) -> Option<Algorithm> {
+    match name {
+        "HS256" => Some(Algorithm::HS256),
+        "RS256" => Some(Algorithm::RS256),
+        "ES256" => Some(Algorithm::ES256),
+        // RFC 9864 names EdDSA over Ed25519 by its curve.
+        "EdDSA" | "Ed25519" => Some(Algorithm::EdDSA),
+        _ => None,
     }
 }
 
 fn add(file: &TokenKey, keys: &mut Vec<VerifyingKey>) -> Result<(), KeyProblem> {
-    for key in read(file)? {
-        check_name(&key, keys)?;
-        keys.push(key);
-    }
-    Ok(())
-}
-
-fn check_name(new: &VerifyingKey, keys: &[VerifyingKey]) -> Result<(), KeyProblem> {
-    match &new.kid {
-        Some(_) if keys.iter().any(|key| key.kid == new.kid) => Err(KeyProblem::SameKid),
-        None if keys
-            .iter()
-            .any(|key| key.kid.is_none() && key.algorithm == new.algorithm) =>
-        {
-            Err(KeyProblem::NoKid)
-        }
-        _ => Ok(()),
-    }
-}
-
-fn read(file: &TokenKey) -> Result<Vec<VerifyingKey>, KeyProblem> {
-    let text = file.text.trim_start();
+    let text = file.text.trim_start_matches(char::is_whitespace);
     if text.contains("PRIVATE KEY-----") {
         return Err(KeyProblem::Private);
     }
     if text.starts_with('{') {
         return match file.kid {
-            None => from_jwks(text),
+            None => jwk::add_set(file, keys),
             Some(_) => Err(KeyProblem::Named),
         };
     }
     let (algorithm, key) = from_pem(text)?;
     let kid = file.kid.clone();
-    Ok(vec![VerifyingKey {
+    let key = VerifyingKey {
         kid,
         algorithm,
         key,
-    }])
+    };
+    check_name(&key, keys)?;
+    keys.push(key);
+    Ok(())
+}
+
+/// Whether a token could name this key and no other.
+fn check_name(new: &VerifyingKey, keys: &[VerifyingKey]) -> Result<(), KeyProblem> {
+    let mut others = keys.iter().filter(|key| key.algorithm == new.algorithm);
+    if others.all(|key| key.kid != new.kid) {
+        return Ok(());
+    }
+    Err(match new.kid {
+        Some(_) => KeyProblem::SameKid,
+        None => KeyProblem::NoKid,
+    })
 }
 
 fn from_pem(text: &str) -> Result<(Algorithm, DecodingKey), KeyProblem> {
@@ -232,81 +253,6 @@ fn from_pem(text: &str) -> Result<(Algorithm, DecodingKey), KeyProblem> {
         return Ok((Algorithm::EdDSA, key));
     }
     Err(KeyProblem::Kind)
-}
-
-/// A JWK set (RFC 7517 section 5). Keys for encryption are skipped; every other key must
-/// be usable.
-fn from_jwks(text: &str) -> Result<Vec<VerifyingKey>, KeyProblem> {
-    #[derive(Deserialize)]
-    struct Set<'a> {
-        #[serde(borrow)]
-        keys: Vec<&'a RawValue>,
-    }
-    /// Whether the private part is there too.
-    #[derive(Deserialize)]
-    struct Parts {
-        d: Option<serde::de::IgnoredAny>,
-    }
-    let set: Set<'_> = serde_json::from_str(text).map_err(|_| KeyProblem::NoKey)?;
-    let mut keys = Vec::new();
-    for json in set.keys {
-        let parts: Parts = serde_json::from_str(json.get()).map_err(|_| KeyProblem::NoKey)?;
-        if parts.d.is_some() {
-            return Err(KeyProblem::Private);
-        }
-        let jwk: Jwk = serde_json::from_str(json.get()).map_err(|_| KeyProblem::NoKey)?;
-        if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
-            continue;
-        }
-        let algorithm = algorithm_of(&jwk)?;
-        let key = DecodingKey::from_jwk(&jwk).map_err(|_| KeyProblem::NoKey)?;
-        check_size(algorithm, &key)?;
-        let kid = jwk.common.key_id;
-        keys.push(VerifyingKey {
-            kid,
-            algorithm,
-            key,
-        });
-    }
-    if keys.is_empty() {
-        return Err(KeyProblem::NoKey);
-    }
-    Ok(keys)
-}
-
-/// The one algorithm of a key's kind, which must be the key's own if it names one.
-fn algorithm_of(jwk: &Jwk) -> Result<Algorithm, KeyProblem> {
-    let algorithm = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
-            Algorithm::ES256
-        }
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
-            Algorithm::EdDSA
-        }
-        AlgorithmParameters::OctetKey(_) => return Err(KeyProblem::Symmetric),
-        _ => return Err(KeyProblem::Kind),
-    };
-    match jwk.common.key_algorithm {
-        Some(named) if named != algorithm.into() => Err(KeyProblem::Algorithm),
-        _ => Ok(algorithm),
-    }
-}
-
-fn check_size(algorithm: Algorithm, key: &DecodingKey) -> Result<(), KeyProblem> {
-    use jsonwebtoken::DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
-    match (algorithm, key.kind()) {
-        (Algorithm::RS256, RsaModulusExponent { n, .. }) if n.len() < RSA_BYTES => {
-            Err(KeyProblem::Short)
-        }
-        (Algorithm::ES256, SecretOrDer(point)) if point.len() != P256_POINT => {
-            Err(KeyProblem::NoKey)
-        }
-        (Algorithm::EdDSA, SecretOrDer(key)) if key.len() != ED25519_BYTES => {
-            Err(KeyProblem::NoKey)
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Signs claims with HS256.

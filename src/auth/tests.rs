@@ -403,53 +403,155 @@ fn public_keys_verify_only_signatures_of_their_private_keys() {
     assert!(verify(&verifier, token).is_ok());
 }
 
+/// The public key of `NAME.pem` as a JWK with the name as its `kid`, and the private one.
+fn jwk(name: &str, algorithm: Algorithm) -> (Value, EncodingKey) {
+    let pem = text(&format!("{name}.pem"));
+    let key = match algorithm {
+        Algorithm::RS256 => EncodingKey::from_rsa_pem(pem.as_bytes()),
+        Algorithm::ES256 => EncodingKey::from_ec_pem(pem.as_bytes()),
+        _ => EncodingKey::from_ed_pem(pem.as_bytes()),
+    };
+    let key = key.unwrap();
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, algorithm).unwrap();
+    let mut jwk = serde_json::to_value(jwk).unwrap();
+    jwk["kid"] = json!(name);
+    (jwk, key)
+}
+
+/// The same object with other members.
+fn changed(object: &Value, change: Value) -> Value {
+    let mut object = object.clone();
+    for (name, value) in change.as_object().unwrap() {
+        object[name] = value.clone();
+    }
+    object
+}
+
+fn verifier_of_set(keys: &[&Value]) -> Result<Verifier, KeyError> {
+    verifier(false, &[file(None, json!({"keys": keys}).to_string())])
+}
+
 #[test]
 fn key_sets_are_read_and_selected_by_kid() {
-    let rsa = EncodingKey::from_rsa_pem(text("rsa.pem").as_bytes()).unwrap();
-    let jwk = |name: &str, algorithm, key: &EncodingKey| {
-        let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(key, algorithm).unwrap();
-        let mut jwk = serde_json::to_value(jwk).unwrap();
-        jwk["kid"] = json!(name);
-        jwk
-    };
-    let ec = EncodingKey::from_ec_pem(text("ec.pem").as_bytes()).unwrap();
-    let (rsa_jwk, ec_jwk) = (
-        jwk("r", Algorithm::RS256, &rsa),
-        jwk("e", Algorithm::ES256, &ec),
-    );
-    let mut for_encryption = rsa_jwk.clone();
-    for_encryption["use"] = json!("enc");
-    let set = |keys: &[&Value]| file(None, json!({"keys": keys}).to_string());
-    let verifier_of = |keys: &[&Value]| verifier(false, &[set(keys)]);
-    let verifier = verifier_of(&[&rsa_jwk, &for_encryption, &ec_jwk]).unwrap();
+    let ((rsa_jwk, _), (ec_jwk, ec)) = (jwk("rsa", Algorithm::RS256), jwk("ec", Algorithm::ES256));
+    let verifier = verifier_of_set(&[&rsa_jwk, &ec_jwk]).unwrap();
     let mut header = Header::new(Algorithm::ES256);
-    header.kid = Some("e".into());
+    header.kid = Some("ec".into());
     assert!(verify(&verifier, signed(&header, &claims(), &ec)).is_ok());
-    header.kid = Some("r".into());
+    header.kid = Some("rsa".into());
     let token = signed(&header, &claims(), &ec);
     assert_eq!(verify(&verifier, token).unwrap_err(), TokenError::Algorithm);
 
-    let changed = |name: &str, value: Value| {
-        let mut jwk = rsa_jwk.clone();
-        jwk[name] = value;
-        jwk
-    };
-    let symmetric = json!({"kty": "oct", "k": base64url(SECRET)});
-    let p384 = json!({"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA"});
-    let stunted = json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"});
-    let rows: [(&[&Value], KeyProblem); 9] = [
-        (&[], KeyProblem::NoKey),
-        (&[&for_encryption], KeyProblem::NoKey),
-        (&[&rsa_jwk, &rsa_jwk], KeyProblem::SameKid),
-        (&[&changed("d", json!("AQ"))], KeyProblem::Private),
-        (&[&changed("alg", json!("RS512"))], KeyProblem::Algorithm),
-        (&[&changed("n", json!("AQAB"))], KeyProblem::Short),
-        (&[&symmetric], KeyProblem::Symmetric),
-        (&[&p384], KeyProblem::Kind),
-        (&[&stunted], KeyProblem::NoKey),
+    // Keys of two kinds may have one name.
+    let same = changed(&ec_jwk, json!({"kid": "rsa"}));
+    let verifier = verifier_of_set(&[&rsa_jwk, &same]).unwrap();
+    assert!(verify(&verifier, signed(&header, &claims(), &ec)).is_ok());
+}
+
+#[test]
+fn keys_of_a_set_that_cannot_verify_tokens_are_ignored() {
+    let ((rsa, _), (ec, key)) = (jwk("rsa", Algorithm::RS256), jwk("ec", Algorithm::ES256));
+    let (ed, _) = jwk("ed", Algorithm::EdDSA);
+    let of_rsa = |change: Value| changed(&rsa, change);
+    let rows = [
+        (of_rsa(json!({"use": "enc"})), KeyProblem::Use),
+        (of_rsa(json!({"use": "x"})), KeyProblem::Use),
+        (
+            of_rsa(json!({"key_ops": ["sign", "wrapKey"]})),
+            KeyProblem::Operations,
+        ),
+        (of_rsa(json!({"key_ops": []})), KeyProblem::Operations),
+        (of_rsa(json!({"alg": "RS512"})), KeyProblem::Algorithm),
+        (
+            of_rsa(json!({"alg": "RSA-OAEP-256"})),
+            KeyProblem::Algorithm,
+        ),
+        (of_rsa(json!({"alg": "rs256"})), KeyProblem::Algorithm),
+        (changed(&ed, json!({"alg": "Ed448"})), KeyProblem::Algorithm),
+        (of_rsa(json!({"alg": 256})), KeyProblem::Malformed),
+        (of_rsa(json!({"kid": 1})), KeyProblem::Malformed),
+        (of_rsa(json!({"key_ops": "verify"})), KeyProblem::Malformed),
+        (of_rsa(json!({"use": ["sig"]})), KeyProblem::Malformed),
+        (of_rsa(json!({"n": "AQAB"})), KeyProblem::Short),
+        (of_rsa(json!({"n": "A".repeat(400)})), KeyProblem::Short),
+        (of_rsa(json!({"n": "not base64"})), KeyProblem::Malformed),
+        (of_rsa(json!({"n": null})), KeyProblem::Malformed),
+        (of_rsa(json!({"e": ""})), KeyProblem::Malformed),
+        (
+            changed(&ec, json!({"x": "AA", "y": "AA"})),
+            KeyProblem::Malformed,
+        ),
+        (changed(&ec, json!({"y": null})), KeyProblem::Malformed),
+        (changed(&ec, json!({"crv": null})), KeyProblem::Malformed),
+        (
+            changed(&ec, json!({"crv": "P-384", "alg": "ES384"})),
+            KeyProblem::Kind,
+        ),
+        (changed(&ec, json!({"crv": "secp256k1"})), KeyProblem::Kind),
+        (changed(&ed, json!({"crv": "X25519"})), KeyProblem::Kind),
+        (changed(&ed, json!({"crv": "Ed448"})), KeyProblem::Kind),
+        (changed(&ed, json!({"x": "AA"})), KeyProblem::Malformed),
+        (
+            json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"}),
+            KeyProblem::Kind,
+        ),
+        (
+            json!({"kty": "oct", "k": base64url(SECRET)}),
+            KeyProblem::Symmetric,
+        ),
+        (json!({"kty": 5}), KeyProblem::Malformed),
+        (json!({}), KeyProblem::Malformed),
+        (json!("key"), KeyProblem::Malformed),
+        (json!(null), KeyProblem::Malformed),
     ];
-    for (keys, expected) in rows {
-        assert_eq!(verifier_of(keys).unwrap_err().problem, expected, "{keys:?}");
+    let good = Header {
+        kid: Some("ec".into()),
+        ..Header::new(Algorithm::ES256)
+    };
+    for (row, expected) in rows {
+        // Alone, the set has no key.
+        let error = verifier_of_set(&[&row]).unwrap_err();
+        assert_eq!(error.problem, expected, "{row}");
+        // Before or behind another one, it does not matter.
+        for set in [[&row, &ec], [&ec, &row]] {
+            let verifier = verifier_of_set(&set).expect("one key is good");
+            let token = signed(&good, &claims(), &key);
+            assert!(verify(&verifier, token).is_ok(), "{row}");
+        }
+    }
+    // Members that are not used here are not looked at.
+    for extra in [
+        json!({"x5c": 1, "x5t": []}),
+        json!({"key_ops": ["verify"], "use": "sig"}),
+    ] {
+        verifier_of_set(&[&changed(&ec, extra)]).expect("the key is good");
+    }
+    verifier_of_set(&[&rsa, &rsa]).expect("a repeated key is ignored");
+    assert_eq!(verifier_of_set(&[]).unwrap_err().problem, KeyProblem::NoKey);
+    let private = of_rsa(json!({"d": "AQ", "use": "enc"}));
+    let error = verifier_of_set(&[&ec, &private]).unwrap_err();
+    assert_eq!(error.problem, KeyProblem::Private);
+}
+
+#[test]
+fn ed25519_is_accepted_by_both_names_of_its_algorithm() {
+    let (ed, key) = jwk("ed", Algorithm::EdDSA);
+    let keys = ["EdDSA", "Ed25519"].map(|alg| changed(&ed, json!({"alg": alg})));
+    for jwk in &keys {
+        let verifier = verifier_of_set(&[jwk]).unwrap();
+        for (alg, expected) in [
+            ("EdDSA", Ok(())),
+            ("Ed25519", Ok(())),
+            ("Ed448", Err(TokenError::Algorithm)),
+            ("ed25519", Err(TokenError::Algorithm)),
+        ] {
+            let header = base64url(json!({"alg": alg, "kid": "ed"}).to_string().as_bytes());
+            let message = format!("{header}.{}", base64url(claims().to_string().as_bytes()));
+            let signature =
+                jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::EdDSA).unwrap();
+            let outcome = verify(&verifier, format!("{message}.{signature}")).map(|_| ());
+            assert_eq!(outcome, expected, "{jwk} {alg}");
+        }
     }
 }
 
@@ -493,7 +595,7 @@ fn files_without_a_public_key_are_refused() {
     assert_eq!(verifier(true, &set).unwrap_err().problem, KeyProblem::Named);
     let same = [
         file(Some("a"), text("rsa.pub")),
-        file(Some("a"), text("ec.pub")),
+        file(Some("a"), text("rsa.pub")),
     ];
     assert_eq!(
         verifier(true, &same).unwrap_err().problem,
