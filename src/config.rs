@@ -24,10 +24,11 @@ mod tools;
 mod values;
 mod webhook_url;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use log::LevelFilter;
 
 use crate::model::pattern::{Pattern, RoomSwitch};
@@ -51,7 +52,7 @@ use api_keys::ApiKeyFile;
 use arity::{many, maybe, one, one_or_empty};
 use identity::{room_rule, secret_file, token_key};
 use kinds::{
-    address, claim, directory, file, ip_address, label, log_level, origin, retention_rule,
+    address, claim, directory, file, label, log_level, network, origin, retention_rule,
     room_pattern, room_switch, switch, url_path,
 };
 use numbers::{GIB, HOUR, KIB, MIB, MINUTE, SECOND, TENTH, count, size, time};
@@ -80,13 +81,16 @@ options! {
         /// need not be unique. By default the host name and the port.
         node: String = one_or_empty(label("_.:-")), "LABEL", "";
 
-        /// Other sites whose pages may connect, like `https://chat.example`; pages from this host
-        /// always may. Repeat it, or separate by commas.
+        /// Other sites whose pages may connect, like https://chat.example; pages from this host
+        /// always may. The * in https://*.chat.example stands for exactly one label. With null,
+        /// pages that are files may connect, and any page in a sandboxed frame. Repeat it, or
+        /// separate by commas.
         allow_origin: Vec<String> = many(origin()), "ORIGIN", "";
 
-        /// Addresses of the proxies whose X-Forwarded-For is trusted. From other peers it is
-        /// ignored. Repeat it, or separate by commas.
-        trusted_proxy: Vec<IpAddr> = many(ip_address()), "IP", "";
+        /// Addresses or networks, like 10.0.0.0/8, of the proxies whose X-Forwarded-For is trusted,
+        /// or Forwarded in requests without it. From other peers both are ignored. Repeat it, or
+        /// separate by commas.
+        trusted_proxy: Vec<IpNet> = many(network()), "IP[/BITS]", "";
 
         /// A directory served instead of the built-in pages; for work on the pages.
         www: Option<PathBuf> = maybe(directory()), "DIR", "";

@@ -1,24 +1,26 @@
 //! HTTP/1.1 as pure logic: requests under limits, and responses (RFC 9110, RFC 9112). `head` finds
 //! the end of a head, `rules` turns it into a [`RequestHead`] or a [`Refusal`], `target` parses
-//! paths and hosts, `chunks` decodes bodies in chunks, `answer` encodes responses. The rules are
+//! paths and hosts, `forwarded` finds the client behind proxies, `chunks` decodes bodies in chunks,
+//! `answer` encodes responses. The rules are
 //! stricter than the RFCs where leniency allows request smuggling through a proxy: no bare line
 //! feeds, one Host, one length, chunks only where a request needs them and without extensions; and
 //! every refusal closes the connection.
 
 mod answer;
 mod chunks;
+mod forwarded;
 mod head;
 mod rules;
 mod target;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
-
 pub use ::http::{Method, StatusCode, Version};
 pub(crate) use answer::CONTINUE;
 pub use answer::{Refusal, Response};
 pub use chunks::{ChunkReader, ParsedBody};
+pub use forwarded::client_address;
+pub(crate) use forwarded::{canonical, contain};
 pub use head::{HeadReader, ParsedHead, parse_head};
 pub(crate) use target::Authority;
 
@@ -151,31 +153,4 @@ impl RequestHead {
         self.elements(name)
             .any(|element| element.eq_ignore_ascii_case(token))
     }
-}
-
-/// The address of the client, for limits and logs. `X-Forwarded-For` counts only if the peer is one
-/// of the `trusted` proxies: then it is the right-most hop that is not trusted, or the left-most if
-/// all are. A hop that is no address makes the list worthless, and the peer itself is the answer.
-/// IPv4-mapped IPv6 addresses compare as IPv4.
-pub fn client_address(peer: IpAddr, request: &RequestHead, trusted: &[IpAddr]) -> IpAddr {
-    let peer = peer.to_canonical();
-    let is_trusted = |address| trusted.iter().any(|proxy| proxy.to_canonical() == address);
-    let mut client = peer;
-    for hop in request.elements("x-forwarded-for").rev() {
-        if !is_trusted(client) {
-            break;
-        }
-        match hop_address(hop) {
-            Some(address) => client = address,
-            None => return peer,
-        }
-    }
-    client
-}
-
-/// Some proxies write the port of the hop too.
-fn hop_address(hop: &str) -> Option<IpAddr> {
-    let address = hop.parse::<IpAddr>();
-    let address = address.or_else(|_| hop.parse::<SocketAddr>().map(|socket| socket.ip()));
-    address.ok().map(|address| address.to_canonical())
 }

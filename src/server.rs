@@ -30,7 +30,7 @@ use crate::broker::{self, Broker, BrokerEvent, memory, redis};
 use crate::config::{self, Config, ConfigError};
 use crate::dispatcher::{self, Dispatcher, Event, Now, TICK};
 use crate::embed::Handle;
-use crate::http::HeadLimits;
+use crate::http::{HeadLimits, canonical};
 use crate::metrics::Metrics;
 use crate::metrics::report::Reporter;
 use crate::model::control::ControlLog;
@@ -280,7 +280,12 @@ fn start(config: &Config, hooks: Hooks) -> Result<Server, StartError> {
         hooks,
         own_hosts: (config.is_open() && !config.open).then_some(config.listen.ip()),
         origins: config.allow_origin.clone(),
-        trusted_proxies: config.trusted_proxy.clone(),
+        trusted_proxies: config
+            .trusted_proxy
+            .iter()
+            .copied()
+            .map(canonical)
+            .collect(),
         addresses: Addresses::new(config.address_connections()),
         shared_quotas: shared_quotas(config),
         echo_path: config.echo_path.clone(),

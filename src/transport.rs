@@ -28,11 +28,12 @@ use futures::future::OptionFuture;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::StreamExt;
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
+use ipnet::IpNet;
 
 use crate::api::Gate;
 use crate::auth::{Auth, Hooks};
 use crate::dispatcher::Event;
-use crate::http::HeadLimits;
+use crate::http::{self, HeadLimits};
 use crate::metrics::Metrics;
 use crate::model::id::SessionId;
 use crate::model::identity::Identity;
@@ -121,7 +122,8 @@ pub struct Node {
     pub own_hosts: Option<IpAddr>,
     /// Origins that may connect besides those of the same host.
     pub origins: Vec<String>,
-    pub trusted_proxies: Vec<IpAddr>,
+    /// The networks of the proxies that name the client's address.
+    pub trusted_proxies: Vec<IpNet>,
     /// Counts the connections of each client address, if there is a limit.
     pub addresses: Option<Addresses>,
     /// The limits of users and of the addresses of anonymous clients; none in open mode.
@@ -185,10 +187,7 @@ impl Node {
 
     /// Whether this peer is a trusted proxy.
     fn is_proxy(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.trusted_proxies
-            .iter()
-            .any(|proxy| proxy.to_canonical() == peer)
+        http::contain(&self.trusted_proxies, peer)
     }
 
     /// A permit for a connection of this address, if these are limited.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use log::LevelFilter;
 use url::Url;
 
@@ -40,9 +41,20 @@ fn resolve(text: &str) -> Result<SocketAddr, String> {
     first.ok_or_else(|| "has no address".into())
 }
 
-pub(super) fn ip_address() -> ValueParser<IpAddr> {
-    let parse = |text: &str| text.parse().map_err(|_| "is not an IP address");
-    ValueParser::new(parse, IpAddr::to_string)
+/// The addresses that begin like the given one: `10.0.0.0/8`; one address without the slash.
+pub(super) fn network() -> ValueParser<IpNet> {
+    let wrong = "is not an IP address or a network, like 10.0.0.0/8 or fd00::/8";
+    let parse = move |text: &str| {
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        address.or_else(|_| text.parse()).map_err(|_| wrong)
+    };
+    ValueParser::new(parse, |network: &IpNet| {
+        if network.prefix_len() == network.max_prefix_len() {
+            network.addr().to_string()
+        } else {
+            network.to_string()
+        }
+    })
 }
 
 /// A text for which `fits` holds.
@@ -65,13 +77,49 @@ pub(super) fn label(others: &'static str) -> ValueParser<String> {
     ValueParser::new(parse, String::clone)
 }
 
-/// An origin as browsers send it (RFC 6454, section 6.2), without the port if it is the scheme's.
+/// An origin as browsers send it (RFC 6454, section 6.2), without the port if it is the scheme's;
+/// or `https://*.chat.example`, or `null`.
 pub(super) fn origin() -> ValueParser<String> {
-    let wrong = "is not an origin; write scheme and host, like https://chat.example";
-    ValueParser::new(move |text| parse_origin(text).ok_or(wrong), String::clone)
+    ValueParser::new(parse_origin, String::clone)
 }
 
-fn parse_origin(text: &str) -> Option<String> {
+fn parse_origin(text: &str) -> Result<String, &'static str> {
+    // Pages that are files send `null`; `file://` is what people write for them.
+    if ["null", "file://", "file:///"]
+        .iter()
+        .any(|name| text.eq_ignore_ascii_case(name))
+    {
+        return Ok("null".into());
+    }
+    let pattern = "has a * where none can be: a pattern is like https://*.chat.example, in which \
+                   the * stands for exactly one label before a domain";
+    let Some(origin) = plain_origin(text) else {
+        return Err(if text.contains('*') {
+            pattern
+        } else {
+            "is not an origin; write scheme and host, like https://chat.example, or null for pages \
+             that are files"
+        });
+    };
+    let host = origin.split_once("://").map_or("", |(_, host)| host);
+    let domain = host.strip_prefix("*.").unwrap_or(host);
+    let is_pattern = domain.len() < host.len();
+    if domain.contains('*') || is_pattern && !is_domain(domain) {
+        return Err(pattern);
+    }
+    Ok(origin)
+}
+
+/// Whether a `*` may stand before the name, with or without a port: below a top-level domain anyone
+/// may have names.
+fn is_domain(text: &str) -> bool {
+    let name = text.split_once(':').map_or(text, |(name, _)| name);
+    let labels = name.split('.');
+    let is_whole = labels.clone().all(|label| !label.is_empty());
+    is_whole && (name == "localhost" || labels.count() > 1)
+}
+
+fn plain_origin(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
     let bare = url.username().is_empty() && url.password().is_none();
     let ends = matches!(url.path(), "" | "/") && url.query().is_none();

@@ -81,13 +81,14 @@ fn lists_are_repeated_flags_or_commas_or_arrays() {
     let flags = [
         "--trusted-proxy",
         "10.0.0.1,::1",
-        "--trusted-proxy=10.0.0.2",
+        "--trusted-proxy=172.16.0.0/12",
     ];
-    let all: Vec<IpAddr> = ["10.0.0.1", "::1", "10.0.0.2"]
-        .map(|ip| ip.parse().unwrap())
+    let all: Vec<IpNet> = ["10.0.0.1/32", "::1/128", "172.16.0.0/12"]
+        .map(|network| network.parse().unwrap())
         .into();
     assert_eq!(serve(&flags).trusted_proxy, all);
-    let file = "trusted-proxy = ['10.0.0.1', '::1', '10.0.0.2']\nredis = 'redis://a, redis://b'";
+    let file =
+        "trusted-proxy = ['10.0.0.1', '::1', '172.16.0.0/12']\nredis = 'redis://a, redis://b'";
     let Ok(Invocation::Serve(config)) = read(&["--config", "node.toml"], &[], file) else {
         panic!()
     };
@@ -109,7 +110,7 @@ fn values_are_read_in_their_units() {
         "--recent-memory=2GiB",
         "--log-level=WARN",
         "--open",
-        "--allow-origin=https://Chat.Example:443/,http://a:81",
+        "--allow-origin=https://Chat.Example:443/,http://a:81,file://,null,https://*.Chat.example:444",
         "--node=a:1",
         "--echo-path=/echo",
     ]);
@@ -126,7 +127,16 @@ fn values_are_read_in_their_units() {
         (config.recent_memory, config.log_level),
         (2 << 30, LevelFilter::Warn)
     );
-    assert_eq!(config.allow_origin, ["https://chat.example", "http://a:81"]);
+    assert_eq!(
+        config.allow_origin,
+        [
+            "https://chat.example",
+            "http://a:81",
+            "null",
+            "null",
+            "https://*.chat.example:444"
+        ]
+    );
     assert!(config.open && config.node == "a:1" && config.echo_path.as_deref() == Some("/echo"));
 }
 
@@ -221,9 +231,37 @@ fn values_of_each_kind_are_checked() {
         ("--redis=http://a", "redis://"),
         ("--redis-ca=/nowhere", "not a file"),
         ("--www=/etc/passwd", "not a directory"),
-        ("--allow-origin=*", "not an origin"),
+        ("--allow-origin=chat.example", "not an origin"),
         ("--allow-origin=https://a/b", "not an origin"),
-        ("--trusted-proxy=10.0.0.0/8", "not an IP address"),
+        ("--allow-origin=*", "exactly one label"),
+        ("--allow-origin=https://*", "exactly one label"),
+        ("--allow-origin=*.chat.example", "exactly one label"),
+        ("--allow-origin=*://chat.example", "exactly one label"),
+        ("--allow-origin=https://*.example", "exactly one label"),
+        (
+            "--allow-origin=https://*.*.chat.example",
+            "exactly one label",
+        ),
+        (
+            "--allow-origin=https://a*.chat.example",
+            "exactly one label",
+        ),
+        ("--allow-origin=https://chat.*.example", "exactly one label"),
+        ("--allow-origin=https://chat.example:*", "exactly one label"),
+        ("--allow-origin=https://*.127.0.0.1", "exactly one label"),
+        ("--allow-origin=https://%2A", "exactly one label"),
+        (
+            "--trusted-proxy=10.0.0.0/33",
+            "not an IP address or a network",
+        ),
+        (
+            "--trusted-proxy=10.0.0.0/255.0.0.0",
+            "not an IP address or a network",
+        ),
+        (
+            "--trusted-proxy=proxy.example",
+            "not an IP address or a network",
+        ),
         ("--echo-path=echo", "begin with /"),
         ("--head-timeout=5", "a unit"),
         ("--head-timeout=-1s", "a unit"),

@@ -449,12 +449,51 @@ fn forwarded_addresses_count_only_from_trusted_proxies() {
         (proxy, "X-Forwarded-For: 10.0.0.2, 127.0.0.1", inner),
         (proxy, "X-Forwarded-For: 2001:db8::1", "2001:db8::1"),
         (proxy, "X-Forwarded-For: [2001:db8::1]:443", "2001:db8::1"),
+        (proxy, "X-Forwarded-For: [2001:db8::1]", "2001:db8::1"),
+        (proxy, "X-Forwarded-For: \"[2001:db8::1]:443\"", "2001:db8::1"),
+        (proxy, "X-Forwarded-For: \"2001:db8::1\"", "2001:db8::1"),
+        (proxy, "X-Forwarded-For: \"1.2.3.4\", \"10.0.0.2:80\"", "1.2.3.4"),
         (proxy, "X-Forwarded-For: 1.2.3.4:5678", "1.2.3.4"),
+        (proxy, "X-Forwarded-For: [::ffff:1.2.3.4]:1", "1.2.3.4"),
         (proxy, "X-Forwarded-For: ::ffff:1.2.3.4", "1.2.3.4"),
+        (proxy, "X-Forwarded-For: [1.2.3.4", proxy),
+        (proxy, "X-Forwarded-For: [2001:db8::1]443", proxy),
+        (proxy, "X-Forwarded-For: \"1.2.3.4", proxy),
+        (proxy, "X-Forwarded-For: 1.2.3.4:port", proxy),
+        (proxy, "X-Forwarded-For: 1.2.3.4:", proxy),
         ("::ffff:127.0.0.1", "X-Forwarded-For: 1.2.3.4", "1.2.3.4"),
+        // The examples of RFC 7239 sections 4 and 6.
+        (far, "Forwarded: for=1.2.3.4", far),
+        (proxy, "Forwarded: for=192.0.2.60;proto=http;by=203.0.113.43", "192.0.2.60"),
+        (proxy, "Forwarded: For=\"[2001:db8:cafe::17]:4711\"", "2001:db8:cafe::17"),
+        (proxy, "Forwarded: by=203.0.113.43 ; for = \"192.0.2.43:47011\"", "192.0.2.43"),
+        (proxy, "Forwarded: for=9.9.9.9, for=198.51.100.17", "198.51.100.17"),
+        (proxy, "Forwarded: for=198.51.100.17, for=10.0.0.2", "198.51.100.17"),
+        (proxy, "Forwarded: for=\"[2001:db8::1]:_port\"", "2001:db8::1"),
+        (proxy, "Forwarded: for=\"_gazonk\"", proxy),
+        (proxy, "Forwarded: for=unknown", proxy),
+        (proxy, "Forwarded: proto=http", proxy),
+        (proxy, "Forwarded: for=\"1.2.3.4, for=5.6.7.8", "5.6.7.8"),
+        // What a client itself sent, behind a proxy that writes the other field.
+        (proxy, "Forwarded: for=9.9.9.9\r\nX-Forwarded-For: 1.2.3.4", "1.2.3.4"),
+        // A network of proxies.
+        ("172.16.9.9", "X-Forwarded-For: 1.2.3.4", "1.2.3.4"),
+        ("172.31.255.255", "X-Forwarded-For: 1.2.3.4, 172.16.0.1", "1.2.3.4"),
+        ("172.32.0.0", "X-Forwarded-For: 1.2.3.4", "172.32.0.0"),
+        ("fd12::1", "X-Forwarded-For: 2001:db8::1", "2001:db8::1"),
+        ("fe00::1", "X-Forwarded-For: 2001:db8::1", "fe00::1"),
+        ("192.0.2.200", "X-Forwarded-For: 1.2.3.4", "1.2.3.4"),
+        ("192.0.3.1", "X-Forwarded-For: 1.2.3.4", "192.0.3.1"),
     ];
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
-    let trusted = [address(proxy), address(inner)];
+    let networks = [
+        "127.0.0.1/32",
+        "::ffff:10.0.0.2/128",
+        "172.16.0.0/12",
+        "fd00::/8",
+        "::ffff:192.0.2.0/120",
+    ];
+    let trusted = networks.map(|network| canonical(network.parse().unwrap()));
     for (peer, field, expected) in table {
         let field = if field.is_empty() { "X: a" } else { field };
         let client = client_address(address(peer), &with_field(field), &trusted);

@@ -15,8 +15,8 @@ use crate::http::{Authority, Method, Refusal, RequestHead, StatusCode, Version};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rules<'a> {
     /// Foreign pages that may connect: whole origins such as `https://chat.example`, compared in
-    /// any case, since scheme and host have none. Pages of the node's own host need no entry;
-    /// `null` is never accepted.
+    /// any case, since scheme and host have none; `https://*.chat.example`, whose `*` is one label;
+    /// or `null`, for pages that are files. Pages of the node's own host need no entry.
     pub origins: &'a [String],
     /// If set, pages of the node's own host are accepted only if that host is this address or
     /// another of this machine. A page can let its name resolve to the user's machine (DNS
@@ -134,12 +134,11 @@ fn check_origin(request: &RequestHead, rules: &Rules<'_>) -> Result<(), Refusal>
         return Err(Refusal::bad_request("Send Origin once."));
     }
     let mut allowed = rules.origins.iter();
-    let listed = allowed.any(|allowed| allowed.eq_ignore_ascii_case(origin));
-    let opaque = origin.eq_ignore_ascii_case("null");
+    let listed = allowed.any(|allowed| is_allowed(origin, allowed));
     let own = rules
         .own_hosts
         .is_none_or(|ip| is_own_host(&request.host, ip));
-    if !opaque && (listed || own && is_same_host(origin, &request.host)) {
+    if listed || own && is_same_host(origin, &request.host) {
         return Ok(());
     }
     if !own {
@@ -153,6 +152,28 @@ fn check_origin(request: &RequestHead, rules: &Rules<'_>) -> Result<(), Refusal>
         StatusCode::FORBIDDEN,
         "Pages of this origin may not connect: the operator must allow it.",
     ))
+}
+
+/// Whether an entry of the list lets this origin in.
+fn is_allowed(origin: &str, allowed: &str) -> bool {
+    // Some browsers send the scheme of a page that is a file, others that it has no origin.
+    if allowed == "null" {
+        return ["null", "file://"].contains(&origin.to_ascii_lowercase().as_str());
+    }
+    let Some((scheme, domain)) = allowed.split_once("://*.") else {
+        return allowed.eq_ignore_ascii_case(origin);
+    };
+    let Some((other_scheme, host)) = origin.split_once("://") else {
+        return false;
+    };
+    let Some((label, other_domain)) = host.split_once('.') else {
+        return false;
+    };
+    let is_label = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    !label.is_empty()
+        && label.bytes().all(is_label)
+        && scheme.eq_ignore_ascii_case(other_scheme)
+        && domain.eq_ignore_ascii_case(other_domain)
 }
 
 /// Whether a host can only be this machine: `localhost` and what is below it (RFC 6761 section

@@ -76,7 +76,7 @@ fn expect_plain(request: &RequestHead, limits: &HeadLimits) {
         assert!(answer.ends_with(b"\r\n\r\n") && answer.len() < 256);
     }
     let peer = IpAddr::from(Ipv4Addr::LOCALHOST);
-    client_address(peer, request, &[peer]);
+    client_address(peer, request, &[peer.into()]);
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

@@ -25,7 +25,7 @@ fn eleventh_connection_of_an_address_behind_a_proxy_is_refused() {
     run(async {
         let node = TestNode::with(|config| {
             config.max_connections_per_address = Some(10);
-            config.trusted_proxy = vec![LOOPBACK];
+            config.trusted_proxy = vec![LOOPBACK.into()];
         })
         .await;
         let mut held = Vec::new();

@@ -90,11 +90,7 @@ fn unsupported_versions_get_the_supported_one() {
 
 #[test]
 fn only_pages_of_the_same_host_or_on_the_list_may_connect() {
-    let origins = [
-        "https://good.example".to_owned(),
-        "app://chat".to_owned(),
-        "null".to_owned(),
-    ];
+    let origins = ["https://good.example".to_owned(), "app://chat".to_owned()];
     let rules = Rules {
         origins: &origins,
         ..Rules::default()
@@ -155,6 +151,53 @@ fn only_pages_of_the_same_host_or_on_the_list_may_connect() {
                 assert!(!passes, "{origin:?} must reach {host}");
             }
         }
+    }
+}
+
+#[test]
+fn patterns_let_in_exactly_one_label() {
+    let origins = ["https://*.chat.example", "http://*.a.b:81"].map(str::to_owned);
+    let rules = Rules {
+        origins: &origins,
+        ..Rules::default()
+    };
+    for (origin, passes) in [
+        ("https://a.chat.example", true),
+        ("HTTPS://Team-1.CHAT.example", true),
+        ("https://xn--bcher-kva.chat.example", true),
+        ("http://c.a.b:81", true),
+        ("https://chat.example", false),
+        ("https://.chat.example", false),
+        ("https://a.b.chat.example", false),
+        ("https://achat.example", false),
+        ("https://*.chat.example", false),
+        ("https://a.chat.example:8443", false),
+        ("http://a.chat.example", false),
+        ("http://c.a.b", false),
+        ("https://a.chat.example.evil.test", false),
+        ("https://evil.test/.chat.example", false),
+        ("https://evil@a.chat.example", false),
+        ("https://evil.test#.chat.example", false),
+        ("https://a:1.chat.example", false),
+        ("a.chat.example", false),
+        ("null", false),
+    ] {
+        let outcome = check(&handshake("b", &format!("Origin: {origin}\r\n")), &rules);
+        assert_eq!(outcome.is_ok(), passes, "{origin}: {outcome:?}");
+    }
+}
+
+#[test]
+fn pages_that_are_files_may_connect_only_if_null_is_listed() {
+    let origins = ["null".to_owned()];
+    for (origin, passes) in [("null", true), ("file://", true), ("https://a.test", false)] {
+        let request = handshake("b", &format!("Origin: {origin}\r\n"));
+        let rules = Rules {
+            origins: &origins,
+            ..Rules::default()
+        };
+        assert_eq!(check(&request, &rules).is_ok(), passes, "{origin}");
+        assert!(check(&request, &Rules::default()).is_err(), "{origin}");
     }
 }
 
