@@ -45,7 +45,7 @@ const NEWS = {
  * values look small.
  */
 const COLUMNS = [
-  { name: 'connections', title: 'Connections', write: count, least: 10 },
+  { name: 'sessions', title: 'Clients', write: count, least: 10 },
   { name: 'messages_in_per_s', title: 'In per second', write: count, least: 10 },
   { name: 'messages_out_per_s', title: 'Out per second', write: count, least: 10 },
   { name: 'delivery_p99_ms', title: 'Delivery p99', write: milliseconds, least: 1 },
@@ -148,7 +148,7 @@ function showTotals(lines) {
   const all = totals(lines);
   const ready = lines.length === 0 ? '–' : `${all.ready} of ${lines.length}`;
   write($('total-nodes'), ready);
-  write($('total-connections'), count(all.connections));
+  write($('total-clients'), count(all.sessions));
   write($('total-in'), count(all.messages_in_per_s));
   write($('total-out'), count(all.messages_out_per_s));
   write($('total-delivery'), milliseconds(all.delivery_p99_ms));

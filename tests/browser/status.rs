@@ -65,6 +65,9 @@ fn status_page_shows_every_node_its_crash_and_its_restart() {
             cell(&page, name, "Redis", "ms$").await;
             cell(&page, name, "Memory", "^[1-9].*MiB$").await;
         }
+        // The page is the only client: the HTTP connections of nginx and the browser are none.
+        cell(&page, own_name, "Clients", "^1$").await;
+        cell(&page, names[other], "Clients", "^0$").await;
         cell(&page, own_name, "Out per second", "^[1-9]").await;
         cell(&page, own_name, "Delivery p99", "ms$").await;
         page.until("all is summed up", TOTAL, vec![json!("2 of 2")])
@@ -80,7 +83,7 @@ fn status_page_shows_every_node_its_crash_and_its_restart() {
             text.contains("Gone") && text.contains("last seen"),
             "{text}"
         );
-        cell(&page, names[other], "Connections", "^–$").await;
+        cell(&page, names[other], "Clients", "^–$").await;
         page.until("all is summed up", TOTAL, vec![json!("1 of 2")])
             .await;
         page.until(

@@ -197,12 +197,13 @@ test('the totals are the sum over live nodes, and the highest of their delays', 
   assert.deepEqual(
     [
       all.connections,
+      all.sessions,
       all.messages_out_per_s,
       all.delivery_p99_ms,
       all.redis_round_trip_ms,
       all.resident_bytes,
     ],
-    [6, 20, 0.5, 4, 1 << 20],
+    [6, 4, 20, 0.5, 4, 1 << 20],
   );
   assert.equal(totals([]).connections, null);
 });
