@@ -194,8 +194,8 @@ options! {
         head_timeout: Duration = one(time(TENTH, 5 * MINUTE)), "TIME", "5s";
 
         /// How long an HTTP connection may stay silent between two requests. Set it above the
-        /// proxy's own timeout for idle upstream connections.
-        idle_timeout: Duration = one(time(TENTH, HOUR)), "TIME", "30s";
+        /// proxy's own timeout for idle upstream connections, which is 60s for most.
+        idle_timeout: Duration = one(time(TENTH, HOUR)), "TIME", "75s";
 
         /// How large the head of a request may be. Raise it for large cookies.
         max_head: usize = one(size(KIB, MIB)), "SIZE", "16KiB";

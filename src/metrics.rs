@@ -124,7 +124,7 @@ impl<L: MetricLabel> Default for By<L> {
 }
 
 /// Why a connection or a request was refused before it became a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalCause {
     /// The node's limit of connections is reached.
     Connections,

@@ -288,6 +288,7 @@ fn start(config: &Config, hooks: Hooks) -> Result<Server, StartError> {
             .collect(),
         addresses: Addresses::new(config.address_connections()),
         shared_quotas: shared_quotas(config),
+        refusals: Default::default(),
         echo_path: config.echo_path.clone(),
         gate: gate(config),
         api_separate: api_listener.is_some(),

@@ -9,6 +9,7 @@ pub mod http_phase;
 pub mod limits;
 pub mod pages;
 mod reader;
+mod refusal_log;
 mod routes;
 mod throttled_reader;
 mod writer;
@@ -46,6 +47,7 @@ use crate::transport::limits::{
     AddressPermit, Addresses, Charge, IngressLimits, Quota, SharedQuota, SharedQuotas, TooMany,
 };
 use crate::transport::pages::Assets;
+use crate::transport::refusal_log::RefusalLog;
 pub(crate) use routes::Endpoint;
 
 /// The most bytes of one read, by which a session may exceed its rate; also the size of
@@ -128,6 +130,8 @@ pub struct Node {
     pub addresses: Option<Addresses>,
     /// The limits of users and of the addresses of anonymous clients; none in open mode.
     pub shared_quotas: Option<SharedQuotas>,
+    /// The log of refused handshakes.
+    pub refusals: RefusalLog,
     pub echo_path: Option<String>,
     /// Which requests the HTTP API admits.
     pub gate: Gate,

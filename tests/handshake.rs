@@ -120,11 +120,16 @@ fn a_handshake_may_follow_other_requests_on_its_connection() {
 fn websocket_is_spoken_only_on_its_own_paths() {
     run(async {
         let node = TestNode::with(patient).await;
-        for path in ["/nothing", "/ws/", "/WS", "/echo"] {
+        for path in ["/nothing", "/ws//", "/WS", "/echo"] {
             let mut caller = HttpClient::connect(node.address).await;
             caller.send(upgrade(path, "")).await;
             assert_eq!(caller.answer().await.status, 404, "{path}");
             caller.expect_end().await;
+        }
+        for path in ["/ws", "/ws/"] {
+            let mut caller = HttpClient::connect(node.address).await;
+            caller.send(upgrade(path, "")).await;
+            assert_eq!(caller.head().await.status, 101, "{path}");
         }
     });
 }

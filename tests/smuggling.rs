@@ -35,6 +35,7 @@ const MENDED: &[&str] = &[
     "CR CR LF",
     "HTTP/1.2",
     "long version",
+    "HTTP/1.0 OPTIONS of a page",
     "HTTP/1.0 for a page",
     "HTTP/1.0 POST to a health check",
     "absolute-form",

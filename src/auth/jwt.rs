@@ -195,7 +195,7 @@ fn algorithm(name: &str) -> Option<Algorithm> {
 }
 
 fn add(file: &TokenKey, keys: &mut Vec<VerifyingKey>) -> Result<(), KeyProblem> {
-    let text = file.text.trim_start_matches(char::is_whitespace);
+    let text = file.text.trim_start();
     if text.contains("PRIVATE KEY-----") {
         return Err(KeyProblem::Private);
     }

@@ -72,6 +72,8 @@ impl ApiKeys {
     /// The first line that is wrong.
     pub fn parse(text: &str) -> Result<Self, ApiKeysError> {
         let mut keys: Vec<ApiKey> = Vec::new();
+        // With which some editors begin a file.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (index, line) in text.lines().enumerate() {
             let (number, line) = (index + 1, line.trim());
             if line.is_empty() || line.starts_with('#') {

@@ -16,6 +16,9 @@ pub(crate) const SECRET_BYTES: usize = 32;
 /// The largest file of keys, in bytes; larger ones are something else.
 const FILE_BYTES: u64 = 1 << 20;
 
+/// U+FEFF in UTF-8, with which some editors begin a file.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A secret with its file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SecretFile {
@@ -43,16 +46,16 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// A file with a secret: all its bytes, less one line end.
+/// A file with a secret: its bytes, less what editors and shells put around them: a byte order mark,
+/// blanks and line ends.
 pub(super) fn secret_file() -> ValueParser<SecretFile> {
     ValueParser::new(read_secret, |file| show_path(&file.path))
 }
 
 fn read_secret(text: &str) -> Result<SecretFile, String> {
-    let mut secret = read(Path::new(text))?;
-    for end in [b'\n', b'\r'] {
-        secret.pop_if(|last| *last == end);
-    }
+    let bytes = read(Path::new(text))?;
+    let secret = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+    let secret = secret.trim_ascii();
     if secret.len() < SECRET_BYTES {
         return Err(format!(
             "holds {} bytes, and a secret needs {SECRET_BYTES} at least; make one with: \
@@ -60,7 +63,7 @@ fn read_secret(text: &str) -> Result<SecretFile, String> {
             secret.len()
         ));
     }
-    let (path, secret) = (text.into(), Secret::new(secret));
+    let (path, secret) = (text.into(), Secret::new(secret.to_vec()));
     Ok(SecretFile { path, secret })
 }
 
@@ -80,7 +83,10 @@ fn read_key(text: &str) -> Result<TokenKey, String> {
     if kid.as_ref().is_some_and(String::is_empty) {
         return Err("has no name before the =; write KID=FILE or FILE".into());
     }
-    let bytes = read(Path::new(path))?;
+    let mut bytes = read(Path::new(path))?;
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
     let text = String::from_utf8(bytes).map_err(|_| "is not a text file; give PEM or a JWK set")?;
     let path = path.into();
     Ok(TokenKey { kid, path, text })

@@ -491,6 +491,49 @@ fn errors_about_redis_addresses_hide_the_password() {
 }
 
 #[test]
+fn what_editors_put_around_the_contents_of_a_file_is_left_out() {
+    const SECRET: &str = "a secret with blanks, of 32 bytes";
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("secret");
+    for (before, behind) in [
+        ("", ""),
+        ("", "\r\n"),
+        ("", "\n\n"),
+        ("\u{feff}", "\n"),
+        (" \t", " "),
+    ] {
+        std::fs::write(&path, format!("{before}{SECRET}{behind}")).unwrap();
+        for option in ["token-secret-file", "webhook-secret-file"] {
+            let flag = format!("--{option}={}", path.display());
+            let config = match option {
+                "token-secret-file" => serve(&[&flag]),
+                _ => serve(&[&flag, "--webhook-url=https://a"]),
+            };
+            let file = config.token_secret_file.or(config.webhook_secret_file);
+            assert_eq!(
+                file.unwrap().secret.expose(),
+                SECRET.as_bytes(),
+                "{before:?} {behind:?}"
+            );
+        }
+    }
+    std::fs::write(&path, format!("\u{feff}  {}\n", &SECRET[2..])).unwrap();
+    let error = refused(
+        &[&format!("--token-secret-file={}", path.display())],
+        &[],
+        "",
+    );
+    assert!(error.contains("holds 31 bytes"), "{error}");
+
+    let Ok(Invocation::Serve(config)) =
+        read(&["--config", "node.toml"], &[], "\u{feff}inbox = 101\n")
+    else {
+        panic!()
+    };
+    assert_eq!(config.inbox, 101);
+}
+
+#[test]
 fn webhooks_need_a_secret_file_and_no_secret_in_the_url() {
     let file = "--webhook-secret-file=/etc/passwd";
     for (flags, expected) in [

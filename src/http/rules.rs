@@ -76,8 +76,12 @@ fn version(
     path: &str,
     coded: bool,
 ) -> Result<Version, Refusal> {
-    let is_check =
-        matches!(*method, Method::GET | Method::HEAD) && [LIVE_PATH, READY_PATH].contains(&path);
+    let is_check = match *method {
+        Method::GET | Method::HEAD => [LIVE_PATH, READY_PATH].contains(&path),
+        // HAProxy's check, unless its configuration names another.
+        Method::OPTIONS => path == "/",
+        _ => false,
+    };
     match minor {
         Some(1) => Ok(Version::HTTP_11),
         // RFC 9112 section 6.1: HTTP/1.0 has no transfer codings, so its end is unknown.

@@ -222,6 +222,7 @@ mod tests {
             trusted_proxies: Vec::new(),
             addresses: None,
             shared_quotas: None,
+            refusals: Default::default(),
             echo_path: None,
             gate: crate::api::Gate::Closed,
             api_separate: false,

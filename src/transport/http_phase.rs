@@ -18,8 +18,8 @@ use super::{
 use crate::auth::{ConnectAttempt, Reason};
 use crate::dispatcher::Now;
 use crate::http::{
-    BodyFraming, CONTINUE, ChunkReader, HeadLimits, HeadReader, LIVE_PATH, Method, ParsedBody,
-    ParsedHead, READY_PATH, Refusal, RequestHead, Response, StatusCode, client_address,
+    BodyFraming, CONTINUE, ChunkReader, HeadLimits, HeadReader, Method, ParsedBody, ParsedHead,
+    Refusal, RequestHead, Response, StatusCode, client_address,
 };
 use crate::metrics::RefusalCause;
 use crate::model::identity::Identity;
@@ -248,7 +248,7 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
                           of a room or user of the HTTP API.";
             return Response::error(StatusCode::BAD_REQUEST, reason);
         }
-        let is_check = [LIVE_PATH, READY_PATH].contains(&request.path.as_str());
+        let is_check = pages::is_health_check(request);
         if self.listener_kind == ListenerKind::Backends && !is_check {
             let reason = "Nothing is here: this is the listener of the HTTP API.";
             return Response::error(StatusCode::NOT_FOUND, reason);
@@ -278,9 +278,15 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
         let checked = handshake::check(request, &rules);
         let checked =
             checked.and_then(|accepted| Ok((accepted, self.identify(request, endpoint)?)));
+        let client = client_address(peer.ip(), request, &self.node.trusted_proxies);
         let (accepted, identity) = match checked {
             Ok(checked) => checked,
-            Err(refusal) => return self.refuse(refusal, request.method == Method::HEAD).await,
+            Err(refusal) => {
+                let cause = reason(&refusal);
+                let head_only = request.method == Method::HEAD;
+                self.node.refusals.note(cause, &refusal, request, client);
+                return self.refuse_as(cause, refusal, head_only).await;
+            }
         };
         let state = self.node.readiness.state();
         if state != ReadinessState::Ready {
@@ -288,10 +294,10 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
                 .refuse(Refusal::unavailable(state.sentence(), RETRY_AFTER), false)
                 .await;
         }
-        let client = client_address(peer.ip(), request, &self.node.trusted_proxies);
         if let Err(reason) = self.ask_hook(request, client, identity.as_deref()) {
-            let refusal = Refusal::forbidden(reason);
-            return self.refuse_as(RefusalCause::Hook, refusal, false).await;
+            let (cause, refusal) = (RefusalCause::Hook, Refusal::forbidden(reason));
+            self.node.refusals.note(cause, &refusal, request, client);
+            return self.refuse_as(cause, refusal, false).await;
         }
         let shared_quota = self.node.shared_quota(client, identity.as_deref());
         let anonymous = shared_quota.as_ref().filter(|_| identity.is_none());
@@ -304,7 +310,9 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
             Ok(None)
         };
         let Ok(claim) = claim else {
-            return self.refuse(too_many_connections(), false).await;
+            let (cause, refusal) = (RefusalCause::Address, too_many_connections());
+            self.node.refusals.note(cause, &refusal, request, client);
+            return self.refuse_as(cause, refusal, false).await;
         };
         // The WebSocket keeps this buffer for as long as it lives: release the space of the head.
         self.buffer.shrink_to_fit();

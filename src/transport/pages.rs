@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::http::{LIVE_PATH, Method, READY_PATH, RequestHead, Response, StatusCode};
+use crate::http::{LIVE_PATH, Method, READY_PATH, RequestHead, Response, StatusCode, Version};
 
 /// Only the node's own scripts run; WebSockets may connect anywhere, since the page can use another
 /// node.
@@ -127,12 +127,22 @@ enum PageMatch<'a> {
 
 /// Whether a request is a health check, which even a full node answers.
 pub(crate) fn is_health_check(request: &RequestHead) -> bool {
-    matches!(request.path.as_str(), LIVE_PATH | READY_PATH)
+    matches!(request.path.as_str(), LIVE_PATH | READY_PATH) || is_default_check(request)
+}
+
+/// Whether a request is the check that HAProxy makes unless its configuration names another:
+/// `OPTIONS / HTTP/1.0`.
+fn is_default_check(request: &RequestHead) -> bool {
+    let is_old = request.version == Version::HTTP_10;
+    is_old && request.method == Method::OPTIONS && request.path == "/"
 }
 
 /// Answers a request that is neither a WebSocket nor a call. The body of the answer to a HEAD is
 /// left out where the response is encoded.
 pub(crate) fn answer(request: &RequestHead, assets: &Assets, health: &Health) -> Response {
+    if is_default_check(request) {
+        return readiness(health);
+    }
     let page = match request.path.as_str() {
         LIVE_PATH => Some(PageMatch::Live),
         READY_PATH => Some(PageMatch::Ready),

@@ -6,8 +6,8 @@ use super::{Counted, Node, SharedSocket, Upgraded, start_session};
 use crate::protocol::Protocol;
 use crate::protocol::native::NativeDecoder;
 
-/// The path of the native protocol.
-const NATIVE_PATH: &str = "/ws";
+/// The path of the native protocol; the second is what some clients and proxies make of the first.
+const NATIVE_PATHS: [&str; 2] = ["/ws", "/ws/"];
 
 /// The subprotocols that the server selects if a client offers them: a browser that offers its
 /// token as a subprotocol needs another one that the server can select.
@@ -22,7 +22,7 @@ pub(crate) enum Endpoint {
 
 /// The endpoint of a path, if it has one.
 pub(super) fn find(node: &Node, path: &str) -> Option<Endpoint> {
-    if path == NATIVE_PATH {
+    if NATIVE_PATHS.contains(&path) {
         return Some(Endpoint::Protocol(Protocol::Native));
     }
     let echo = node.echo_path.as_deref() == Some(path);

@@ -28,6 +28,45 @@ fn log_has_one_json_object_per_line() {
 }
 
 #[test]
+fn refused_handshakes_are_logged_with_who_why_and_the_option_that_decides() {
+    run(async {
+        let arguments = ["--trusted-proxy", "127.0.0.0/8"];
+        let mut node = NodeProcess::start(&arguments).await;
+        let fields =
+            "Origin: https://evil.test/\u{202e}\r\nX-Forwarded-For: \"[2001:db8::7]:1\"\r\n";
+        let handshake = upgrade("/ws", fields);
+        for _ in 0..20 {
+            let answer = http::exchange(node.address, handshake.as_bytes()).await;
+            assert_eq!(http::status(&answer), Some(403));
+        }
+        let line = node.logged("a handshake was refused").await;
+        assert_eq!(line["status"], 403);
+        assert_eq!(line["origin"], "https://evil.test/\\u{202e}");
+        assert_eq!(line["host"], "a");
+        assert_eq!(line["address"], "2001:db8::7");
+        let hint = line["hint"].as_str().expect("a hint");
+        assert!(hint.contains("--allow-origin"), "{hint}");
+
+        // Another kind has a line of its own.
+        let answer = http::exchange(node.address, b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(http::status(&answer), Some(426));
+        eventually("it is logged", || {
+            let log = node.log();
+            log.iter().any(|line| line.contains("pass on Upgrade"))
+        })
+        .await;
+        node.terminate();
+        node.exit().await;
+        let log = node.log();
+        let lines = log
+            .iter()
+            .filter(|line| line.contains("handshake was refused"));
+        // Unless the handshakes took longer than the 10 seconds for which a line holds.
+        assert!((2..=4).contains(&lines.count()), "{log:#?}");
+    });
+}
+
+#[test]
 fn node_keeps_serving_when_its_stdout_is_closed() {
     run(async {
         let mut node = NodeProcess::start(&["--log-level", "trace"]).await;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use switchboard::runtime;
 
-use crate::support::frames::FrameClient;
+use crate::support::frames::{FrameClient, upgrade};
 use crate::support::process::{BINARY, Ended, command, run_to_end, without_variables};
 use crate::support::{NodeProcess, TestClient, eventually, http, run, within};
 

@@ -16,7 +16,7 @@ use crate::support::{Issuer, TestClient, TestNode, run};
 async fn node(issuer: &Issuer, change: impl FnOnce(&mut Config)) -> TestNode {
     TestNode::with(|config| {
         issuer.secures(config);
-        config.trusted_proxy = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        config.trusted_proxy = vec![IpAddr::V4(Ipv4Addr::LOCALHOST).into()];
         config.room = vec![Rule {
             rooms: Pattern::new("*").expect("a pattern"),
             policy: Policy::Public,

@@ -53,6 +53,7 @@ pub fn node_of(inbox: flume::Sender<Event>) -> Arc<Node> {
         trusted_proxies: Vec::new(),
         addresses: None,
         shared_quotas: None,
+        refusals: Default::default(),
         echo_path: Some("/echo".into()),
         gate: Gate::Local,
         api_separate: false,

@@ -81,6 +81,7 @@ const ROWS: &[(&str, &[u8], u16)] = &[
     ("version with a comma", b"GET / HTTP/1,1\r\nHost: a\r\n\r\n", 400),
     ("version with a space", b"GET / HTTP/ 1.1\r\nHost: a\r\n\r\n", 400),
     ("version with a sign", b"GET / HTTP/+1.1\r\nHost: a\r\n\r\n", 400),
+    ("HTTP/1.0 OPTIONS of a page", b"OPTIONS /status.html HTTP/1.0\r\nHost: a\r\n\r\n", 505),
     ("HTTP/1.0 for a page", b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", 505),
     ("HTTP/1.0 for a WebSocket", b"GET /ws HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", 505),
     ("HTTP/1.0 POST to a health check",

@@ -112,7 +112,7 @@ fn only_programs_of_this_machine_are_admitted_without_keys() {
 
 #[test]
 fn key_files_are_read_or_refused_by_line() {
-    let good = format!("# ours\n\n{KEY}\r\n shop : {KEY}= \n");
+    let good = format!("\u{feff}# ours\n\n{KEY}\r\n shop : {KEY}= \n");
     let keys = ApiKeys::parse(&good).unwrap();
     assert_eq!(keys.name_of(KEY), Some("line-3"));
     assert_eq!(keys.name_of(&format!("{KEY}=")), Some("shop"));

@@ -133,6 +133,7 @@ fn node_with(inbox: flume::Sender<Event>, ingress: IngressLimits) -> Arc<Node> {
         trusted_proxies: Vec::new(),
         addresses: None,
         shared_quotas: None,
+        refusals: Default::default(),
         echo_path: None,
         gate: crate::api::Gate::Closed,
         api_separate: false,
