@@ -227,6 +227,7 @@ fn foreign_libraries_are_named_in_few_files() {
             &[
                 "broker/redis/scripts",
                 "config/api_keys",
+                "model/publication",
                 "runtime/tls",
                 "webhooks/signature",
             ],

@@ -93,8 +93,8 @@ fn reads_of_logs_do_not_wait_for_a_read_of_members() {
             parked = ask_members(&mut node);
         }
     }
-    // One after the other: each would have to wait for a tenth of a second, all for ten.
-    for _ in 0..100 {
+    // One after the other: each would have to wait as long as the read of members.
+    for _ in 0..10 {
         node.top("lobby");
     }
     let answered = node.rest().into_iter();
