@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::pending::PendingRead;
 use super::read_scheduler::LogKey;
-use super::turn::{READS, Turn};
+use super::turn::Turn;
 use super::{Dispatcher, Now, TICK};
 use crate::broker::{Page, Publication, Refused};
 use crate::dispatcher::delivery::room::Room;
@@ -22,7 +22,7 @@ use crate::model::id::{Position, RoomName, SessionId, Ticket};
 use crate::model::source::Source;
 
 /// Every room is compared with its log once in this time, even if it has no messages.
-const COMPARE_EVERY: Duration = Duration::from_secs(60);
+pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 impl Dispatcher {
     pub(super) fn on_following(&mut self, name: &RoomName) {
@@ -134,10 +134,11 @@ impl Dispatcher {
         }
     }
 
-    /// Makes rooms due for a comparison with their logs, evenly over time.
+    /// Makes rooms due for a comparison with their logs, evenly over time. However many rooms there
+    /// are, each has its turn within [`COMPARE_EVERY`]; the scheduler bounds the reads in flight.
     pub(super) fn compare_rooms(&mut self) {
         let share = TICK.as_secs_f64() / COMPARE_EVERY.as_secs_f64();
-        self.compare_owed = (self.compare_owed + self.rooms.len() as f64 * share).min(READS as f64);
+        self.compare_owed += self.rooms.len() as f64 * share;
         while self.compare_owed >= 1.0 {
             self.compare_owed -= 1.0;
             let Some((key, next)) = self.rooms.next_key(self.next_compare) else {

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::broker::LogRequest;
+use crate::dispatcher::delivery::COMPARE_EVERY;
 
 #[test]
 fn publication_is_encoded_once_and_shared_by_every_outbox() {
@@ -183,3 +184,43 @@ fn slow_reader_does_not_set_the_range_of_the_shared_read() {
     );
 }
 use crate::model::epochs::Ends;
+
+#[test]
+fn every_room_is_compared_with_its_log_within_a_minute_however_many_there_are() {
+    const ROOMS: usize = 20_000;
+    const SESSIONS: usize = 100;
+    let mut bench = Bench::new();
+    bench.dispatcher.turn.settings.heartbeat = 2 * COMPARE_EVERY;
+    bench.dispatcher.turn.settings.max_rooms = ROOMS;
+    bench.dispatcher.turn.settings.rooms_per_session = ROOMS;
+    for session in 1..=SESSIONS as u64 {
+        bench.open(session);
+        for room in 0..ROOMS / SESSIONS {
+            let room = format!("room-{session}-{room}");
+            bench.turn([join(session, &room)]);
+            let ticket = read_ticket(&bench.turn([following(&room)]));
+            bench.turn([page(ticket, 0, 1, vec![])]);
+            bench.chunks(session);
+        }
+    }
+    let mut compared = std::collections::HashSet::new();
+    for _ in 0..COMPARE_EVERY.as_millis() / TICK.as_millis() {
+        bench.now.instant += TICK;
+        let mut events = vec![Event::Tick];
+        while !events.is_empty() {
+            let requests = bench.turn(events);
+            events = Vec::new();
+            for request in requests {
+                if let Request::Log(LogRequest::Read(read)) = request {
+                    events.push(page(read.ticket, 0, 1, vec![]));
+                    compared.insert(read.room);
+                }
+            }
+            assert!(bench.dispatcher.turn.log_reads.in_flight() <= turn::READS);
+        }
+    }
+    let compared = compared
+        .iter()
+        .filter(|room| room.as_str().starts_with("room-"));
+    assert_eq!(compared.count(), ROOMS);
+}
