@@ -508,16 +508,37 @@ fn member_list_reads_do_not_grow_with_joins_and_leaves() {
     assert!(bench.dispatcher.local_presence.in_grace() <= 1);
 }
 
+/// How long the presence of this node stays, if it was retired.
+fn retired(bench: &Bench) -> Vec<Duration> {
+    let requests = bench.presence.iter();
+    requests
+        .filter_map(|request| match request {
+            Request::Presence(PresenceRequest::Retire(time)) => Some(*time),
+            _ => None,
+        })
+        .collect()
+}
+
 #[test]
-fn drain_retires_presence_after_half_the_drain_and_the_grace() {
+fn drain_retires_presence_for_the_grace_once_the_last_session_is_disconnected() {
     let mut bench = Bench::new();
+    bench.dispatcher.turn.settings.heartbeat = 1000 * SECOND;
     bench.member(1, "lobby", 0);
-    bench.turn([Event::Drain(10 * SECOND)]);
-    let retired = bench.presence.iter().find_map(|request| match request {
-        Request::Presence(PresenceRequest::Retire(time)) => Some(*time),
-        _ => None,
-    });
-    assert_eq!(retired, Some(10 * SECOND), "half the drain, and the grace");
+    bench.member(2, "lobby", 0);
+    // The second waits for the result of a publish, for half the drain at most.
+    let waits = Command::Publish(Box::new(publish("lobby", None)));
+    bench.turn([command(2, waits)]);
+    bench.turn([Event::Drain(600 * SECOND)]);
+    for _ in 0..299 {
+        bench.now.instant += SECOND;
+        bench.turn([Event::Tick]);
+        assert_eq!(retired(&bench), [], "a session is open");
+    }
+    bench.now.instant += 2 * SECOND;
+    bench.turn([Event::Tick]);
+    assert_eq!(retired(&bench), [5 * SECOND]);
+    bench.turn([Event::Tick]);
+    assert_eq!(retired(&bench), [5 * SECOND], "once");
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(crate) struct Drain {
     total: usize,
     /// Sessions not yet disconnected, in the order they were opened.
     left: Vec<SessionId>,
+    /// The node's presence is no longer renewed.
+    retired: bool,
 }
 
 impl Dispatcher {
@@ -32,12 +34,6 @@ impl Dispatcher {
         left.sort_unstable();
         let spread = (PER_SESSION * left.len() as u32).min(time / 2);
         let publish_deadline = now.instant + time / 2;
-        // By then every session is disconnected, and a user who has reconnected to another node
-        // within the grace stays present.
-        let grace = self.turn.settings.presence.grace;
-        self.turn
-            .requests
-            .push(Request::Presence(PresenceRequest::Retire(time / 2 + grace)));
         let total = left.len();
         self.draining = Some(Drain {
             started: now.instant,
@@ -45,6 +41,7 @@ impl Dispatcher {
             publish_deadline,
             total,
             left,
+            retired: false,
         });
         self.drain_next(now);
     }
@@ -73,9 +70,22 @@ impl Dispatcher {
                 }
             }
         }
+        let is_last = left.is_empty();
         if let Some(drain) = &mut self.draining {
             drain.left = left;
+            if is_last && !std::mem::replace(&mut drain.retired, true) {
+                self.retire_presence();
+            }
         }
+    }
+
+    /// While sessions are open, the node renews its lease, however long the drain takes. Then its
+    /// members stay for the grace: a user who reconnects to another node within it stays present.
+    fn retire_presence(&mut self) {
+        let grace = self.turn.settings.presence.grace;
+        self.turn
+            .requests
+            .push(Request::Presence(PresenceRequest::Retire(grace)));
     }
 
     /// Whether the drain is complete: no session is open, and no API call waits, or the deadline of
