@@ -384,19 +384,31 @@ fn start_broker(
         let store = memory::Store::new(&settings, id::random()?);
         return Ok(store.start(readiness.clone(), news));
     }
-    let servers = redis::RedisSettings {
-        addresses: config.redis.clone(),
-        prefix: config.prefix.clone(),
-        authorities: config.redis_ca.clone(),
-        lease: redis::LEASE,
-    };
     Ok(redis::start(
-        servers,
+        redis_settings(config),
         settings,
         readiness.clone(),
         metrics.clone(),
         news,
     )?)
+}
+
+fn redis_settings(config: &Config) -> redis::RedisSettings {
+    redis::RedisSettings {
+        addresses: config.redis.clone(),
+        prefix: config.prefix.clone(),
+        authorities: config.redis_ca.clone(),
+        lease: redis::LEASE,
+    }
+}
+
+/// Checks that the servers of `--redis` are of a kind that nodes use. One that does not answer
+/// passes.
+pub(crate) async fn check_redis(config: &Config) -> Result<(), StartError> {
+    if config.redis.is_empty() {
+        return Ok(());
+    }
+    Ok(redis::check(redis_settings(config)).await?)
 }
 
 /// The newest format this node reads and writes.

@@ -26,6 +26,7 @@ const STATES = {
   ready: 'Ready',
   no_broker: 'No Redis',
   stalled: 'No reads',
+  unusable: 'Redis unusable',
   behind: 'Catching up',
   unreadable: 'Must be upgraded',
   draining: 'Stopping',

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::fail;
 use crate::config::Config;
-use crate::server::{Server, shutdown};
+use crate::server::{self, Server, shutdown};
 use crate::{logger, runtime};
 
 pub(super) fn run(config: &Config) -> ExitCode {
@@ -25,7 +25,8 @@ pub(super) fn run(config: &Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let server = match Server::start(config) {
+    let checked = runtime::block_on(server::check_redis(config));
+    let server = match checked.and_then(|()| Server::start(config)) {
         Ok(server) => server,
         Err(error) => {
             log::error!(error = error.to_string().as_str(); "cannot start");

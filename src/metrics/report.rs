@@ -150,6 +150,7 @@ fn name(state: ReadinessState) -> &'static str {
         ReadinessState::Stalled => "stalled",
         ReadinessState::Behind => "behind",
         ReadinessState::Unreadable => "unreadable",
+        ReadinessState::Unusable => "unusable",
         ReadinessState::Draining => "draining",
     }
 }

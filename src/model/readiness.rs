@@ -1,8 +1,10 @@
-//! Whether this node accepts new connections: five flags that the broker, the dispatcher and the
-//! drain set, and that `/readyz` and the handshake read.
+//! Whether this node accepts new connections: flags and problems that the broker, the dispatcher
+//! and the drain set, and that `/readyz` and the handshake read.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A cheap handle to the node's readiness; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +17,9 @@ struct Flags {
     behind: AtomicBool,
     unreadable: AtomicBool,
     draining: AtomicBool,
+    /// What an operator must change before the node can use its Redis: sentences by who found
+    /// them.
+    problems: Mutex<BTreeMap<&'static str, String>>,
 }
 
 /// The answer of `/readyz`.
@@ -29,6 +34,8 @@ pub enum ReadinessState {
     Behind,
     /// A room's log or list is in a newer format than this node reads.
     Unreadable,
+    /// Redis answers, but the node cannot use it: an operator must change something.
+    Unusable,
     /// The node is stopping.
     Draining,
 }
@@ -49,6 +56,9 @@ impl ReadinessState {
             }
             ReadinessState::Unreadable => {
                 "a message in a room is in a newer format than this node reads; upgrade this node"
+            }
+            ReadinessState::Unusable => {
+                "this node cannot use its Redis; use another node or try again"
             }
             ReadinessState::Draining => "this node is stopping; use another node",
         }
@@ -76,6 +86,34 @@ impl Readiness {
         self.0.unreadable.swap(unreadable, Ordering::Relaxed) != unreadable
     }
 
+    /// Sets what `source` has found that an operator must change; `None`: nothing. Returns whether
+    /// that has changed.
+    pub fn set_problem(&self, source: &'static str, problem: Option<String>) -> bool {
+        let mut problems = self.problems();
+        let former = match problem.clone() {
+            Some(problem) => problems.insert(source, problem),
+            None => problems.remove(source),
+        };
+        former != problem
+    }
+
+    fn problems(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        let problems = self.0.problems.lock();
+        problems.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The reason for operators why the node is not ready. Clients receive only
+    /// [`ReadinessState::sentence`].
+    pub fn reason(&self) -> Cow<'static, str> {
+        let state = self.state();
+        if state != ReadinessState::Unusable {
+            return state.sentence().into();
+        }
+        let mut sentences: Vec<String> = self.problems().values().cloned().collect();
+        sentences.dedup();
+        sentences.join("; ").into()
+    }
+
     /// The node begins to drain; this is final.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
@@ -84,6 +122,8 @@ impl Readiness {
     pub fn state(&self) -> ReadinessState {
         if self.0.draining.load(Ordering::Relaxed) {
             ReadinessState::Draining
+        } else if !self.problems().is_empty() {
+            ReadinessState::Unusable
         } else if !self.0.broker.load(Ordering::Relaxed) {
             ReadinessState::NoBroker
         } else if self.0.stalled.load(Ordering::Relaxed) {

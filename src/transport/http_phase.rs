@@ -404,8 +404,8 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
 fn health(node: &Node) -> Health {
     match node.readiness.state() {
         ReadinessState::Ready => Health::Ready,
-        state => Health::NotReady {
-            reason: state.sentence().into(),
+        _ => Health::NotReady {
+            reason: node.readiness.reason(),
             retry_after: RETRY_AFTER,
         },
     }

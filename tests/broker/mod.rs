@@ -34,4 +34,5 @@ mod refill;
 mod rejoin;
 mod revocations;
 mod scenarios;
+mod unusable;
 mod webhooks;

@@ -1,6 +1,7 @@
 //! The process: ports, signals, exit codes, and a lack of file descriptors.
 
 use super::*;
+use crate::support::redis_server::{Options, RedisServer};
 
 #[test]
 fn taken_port_is_reported_with_the_option_that_changes_it() {
@@ -12,6 +13,25 @@ fn taken_port_is_reported_with_the_option_that_changes_it() {
         assert!(ended.stderr.contains(&address), "{}", ended.stderr);
         assert!(ended.stderr.contains("--listen"), "{}", ended.stderr);
     });
+}
+
+#[test]
+fn redis_cluster_and_sentinel_are_refused_at_start() {
+    let cluster = Options::default().arg("--cluster-enabled yes");
+    for (server, sentence) in [
+        (RedisServer::with(cluster), "it is a Redis Cluster"),
+        (
+            RedisServer::sentinel(),
+            "it is a Sentinel; give the address of the master",
+        ),
+    ] {
+        run(async {
+            let arguments = ["serve", "--listen=127.0.0.1:0", "--redis", &server.url()];
+            let ended = run_to_end(&arguments, &[]).await;
+            assert_eq!(ended.status.code(), Some(1));
+            assert!(ended.stderr.contains(sentence), "{}", ended.stderr);
+        });
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Options {
     pub password: Option<String>,
     /// Listens with TLS too, with a certificate for `localhost` by its own authority.
     pub tls: bool,
+    /// Is a Sentinel, to which no other options apply.
+    pub sentinel: bool,
 }
 
 impl Options {
@@ -67,6 +69,19 @@ impl RedisServer {
         }
     }
 
+    /// A Sentinel, which watches no master.
+    pub fn sentinel() -> Self {
+        Self::with(Options {
+            sentinel: true,
+            ..Options::default()
+        })
+    }
+
+    /// What it is started with from the next start on.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -87,11 +102,20 @@ impl RedisServer {
     /// Starts the process and waits until it answers.
     pub fn run(&mut self) {
         let mut command = Command::new("redis-server");
+        let port = self.port.to_string();
+        if self.options.sentinel {
+            let file = self.dir.path().join("sentinel.conf");
+            let content = format!("port {port}\nbind 127.0.0.1\n");
+            std::fs::write(file, content).expect("the directory is ours");
+            command.args(["sentinel.conf", "--sentinel"]);
+        } else {
+            command
+                .args(["--port", &port, "--bind", "127.0.0.1"])
+                .args(["--save", "", "--loglevel", "warning"])
+                .args(&self.options.args);
+        }
         command
             .current_dir(self.dir.path())
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--loglevel", "warning"])
-            .args(&self.options.args)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         if self.options.tls {

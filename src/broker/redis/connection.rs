@@ -15,7 +15,9 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 use super::liveness::LivenessSignal;
 use super::push_queue::{self, PushQueue};
 use super::scripts::{self, Script};
+use super::self_check;
 use crate::config::RedisUrl;
+use crate::model::readiness::Readiness;
 use crate::runtime::tls::{self, TlsConnector};
 use crate::runtime::{self, Elapsed, Socket};
 
@@ -46,8 +48,40 @@ pub(super) enum ConnectError {
     Replica(RedisUrl),
     #[error("{0}: it is too old ({1}); Redis 7 or later is needed, or Valkey")]
     TooOld(RedisUrl, String),
+    #[error(
+        "{0}: it is a Redis Cluster, which is not supported yet; \
+         give the address of a single Redis (cluster-enabled no), or of a master with replicas"
+    )]
+    Cluster(RedisUrl),
+    #[error("{0}: it is a Sentinel; give the address of the master")]
+    Sentinel(RedisUrl),
     #[error("no address was given")]
     NoAddress,
+}
+
+impl ConnectError {
+    /// What an operator must change, without the address; `None` if waiting may help.
+    fn problem(&self) -> Option<String> {
+        let redis = match self {
+            ConnectError::Replica(address)
+            | ConnectError::TooOld(address, _)
+            | ConnectError::Cluster(address)
+            | ConnectError::Sentinel(address) => address,
+            ConnectError::Refused(_, error) => return self_check::refusal(error),
+            ConnectError::Resolve(..)
+            | ConnectError::Connect(..)
+            | ConnectError::Silent(_)
+            | ConnectError::NoAddress => return None,
+        };
+        let sentence = self.to_string();
+        let sentence = sentence.strip_prefix(&format!("{redis}: it"));
+        sentence.map(|rest| format!("Redis cannot be used: it{rest}"))
+    }
+
+    /// Whether this server is of a kind that is never used.
+    pub(super) fn is_wrong_kind(&self) -> bool {
+        matches!(self, ConnectError::Cluster(_) | ConnectError::Sentinel(_))
+    }
 }
 
 /// What a connection is for.
@@ -57,20 +91,29 @@ pub(super) enum Purpose {
     Publishes,
     Reads,
     Webhooks,
+    /// Only to see what the server is.
+    Check,
     Subscription {
         node_topic: String,
         signals: flume::Sender<LivenessSignal>,
     },
 }
 
-impl fmt::Display for Purpose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Purpose {
+    fn name(&self) -> &'static str {
+        match self {
             Purpose::Publishes => "publishes",
             Purpose::Reads => "reads",
             Purpose::Webhooks => "webhooks",
+            Purpose::Check => "check",
             Purpose::Subscription { .. } => "subscription",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -80,6 +123,15 @@ pub(super) struct Connector {
     tls: Option<TlsConnector>,
     /// The replication id of the server that publishes go to; the other connections use no other.
     home: Mutex<Option<String>>,
+    readiness: Readiness,
+}
+
+/// The version and the mode of a server.
+#[derive(Debug)]
+struct ServerKind {
+    version: String,
+    /// `standalone`, `cluster` or `sentinel`.
+    mode: String,
 }
 
 /// A server, as it describes itself in `INFO`.
@@ -113,11 +165,16 @@ impl Drop for RedisConnection {
 }
 
 impl Connector {
-    pub(super) fn new(addresses: Vec<RedisUrl>, tls: Option<TlsConnector>) -> Self {
+    pub(super) fn new(
+        addresses: Vec<RedisUrl>,
+        tls: Option<TlsConnector>,
+        readiness: Readiness,
+    ) -> Self {
         Self {
             addresses,
             tls,
             home: Mutex::new(None),
+            readiness,
         }
     }
 
@@ -139,7 +196,8 @@ impl Connector {
     /// the same one.
     ///
     /// # Errors
-    /// The first address' own, when none is the master.
+    /// The first address' own, when none is the master; that of a server of a wrong kind only when
+    /// all are.
     pub(super) async fn connect(&self, purpose: &Purpose) -> Result<RedisConnection, ConnectError> {
         let mut attempts: FuturesUnordered<_> = (self.addresses.iter().enumerate())
             .map(async |(index, address)| (index, self.open(address, purpose).await))
@@ -160,8 +218,29 @@ impl Connector {
             }
         }
         errors.sort_by_key(|(index, _)| *index);
+        self.report(purpose, best.as_ref(), &errors);
+        // The kind of a server matters only if no other may be the master.
+        errors.sort_by_key(|(_, error)| error.is_wrong_kind());
         let first = errors.into_iter().next().map(|(_, error)| error);
         best.ok_or_else(|| first.unwrap_or(ConnectError::NoAddress))
+    }
+
+    /// Reports what an operator must change. If one address may still answer, such as that of a
+    /// master that restarts, there is nothing to change yet.
+    fn report(
+        &self,
+        purpose: &Purpose,
+        link: Option<&RedisConnection>,
+        errors: &[(usize, ConnectError)],
+    ) {
+        let problems = errors.iter().map(|(_, error)| error.problem());
+        let problem = match link {
+            Some(_) => None,
+            None => problems
+                .collect::<Option<Vec<_>>>()
+                .map(|all| all.join("; ")),
+        };
+        self.readiness.set_problem(purpose.name(), problem);
     }
 
     fn better(&self, best: Option<RedisConnection>, other: RedisConnection) -> RedisConnection {
@@ -256,23 +335,39 @@ where
             ended,
             driver: handle,
         };
-        let version = read_version(&mut link.connection).await?;
-        link.server = read_server(&mut link.connection).await?;
-        if link.server.master && is_supported(&version) {
-            prepare(&mut link.connection, purpose).await?;
+        let kind = read_kind(&mut link.connection).await?;
+        // A Sentinel has no INFO replication.
+        if kind.check(address).is_ok() {
+            link.server = read_server(&mut link.connection).await?;
+            if link.server.master {
+                prepare(&mut link.connection, purpose).await?;
+            }
         }
-        Ok((link, version))
+        Ok((link, kind))
     };
-    let (link, version) = runtime::timeout(PREPARATION, preparation)
+    let (link, kind) = runtime::timeout(PREPARATION, preparation)
         .await
         .map_err(|Elapsed| ConnectError::Silent(address.clone()))?
         .map_err(|error| ConnectError::Refused(address.clone(), error))?;
-    if !is_supported(&version) {
-        Err(ConnectError::TooOld(address.clone(), version))
-    } else if link.server.master {
+    kind.check(address)?;
+    if link.server.master {
         Ok(link)
     } else {
         Err(ConnectError::Replica(address.clone()))
+    }
+}
+
+impl ServerKind {
+    /// Whether it is of a kind and version that can be used.
+    fn check(&self, address: &RedisUrl) -> Result<(), ConnectError> {
+        match self.mode.as_str() {
+            "cluster" => Err(ConnectError::Cluster(address.clone())),
+            "sentinel" => Err(ConnectError::Sentinel(address.clone())),
+            _ if !is_supported(&self.version) => {
+                Err(ConnectError::TooOld(address.clone(), self.version.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -310,6 +405,7 @@ async fn prepare(
         }
         Purpose::Reads => load_scripts(connection, scripts::READS).await,
         Purpose::Webhooks => load_scripts(connection, scripts::WEBHOOKS).await,
+        Purpose::Check => Ok(()),
         Purpose::Subscription { node_topic, .. } => connection.subscribe(node_topic).await,
     }
 }
@@ -344,9 +440,12 @@ async fn warn_of_eviction(connection: &mut MultiplexedConnection) -> redis::Redi
     Ok(())
 }
 
-async fn read_version(connection: &mut MultiplexedConnection) -> redis::RedisResult<String> {
+async fn read_kind(connection: &mut MultiplexedConnection) -> redis::RedisResult<ServerKind> {
     let info = read_info(connection, "server").await?;
-    Ok(field(&info, "redis_version").to_owned())
+    Ok(ServerKind {
+        version: field(&info, "redis_version").to_owned(),
+        mode: field(&info, "redis_mode").to_owned(),
+    })
 }
 
 /// Reads the role of a server.

@@ -34,6 +34,7 @@ pub mod request;
 mod request_queue;
 mod revoked;
 mod scripts;
+mod self_check;
 mod shard;
 mod subscription;
 pub mod topics;
@@ -48,7 +49,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, select_biased};
 
-use connection::Connector;
+use connection::{Connector, Purpose};
 use names::Names;
 pub use presence::lease::LEASE;
 use shard::{Shard, ShardSettings};
@@ -90,6 +91,9 @@ pub enum RedisStartError {
         "--redis: the addresses name different databases; the master and its replicas have the same"
     )]
     Databases,
+    /// A server that nodes never use, whatever its state.
+    #[error("--redis: {0}")]
+    Unsupported(String),
     #[error("--redis-ca {0}")]
     Tls(#[from] TlsError),
     #[error("the system has no random numbers: {0}")]
@@ -109,6 +113,27 @@ pub fn start(
     metrics: Arc<Metrics>,
     events: flume::Sender<BrokerEvent>,
 ) -> Result<Broker, RedisStartError> {
+    let lease = redis.lease;
+    let (names, connector) = connect_to(redis, readiness.clone())?;
+    let shard = Shard::start(ShardSettings {
+        connector: Arc::new(connector),
+        names,
+        settings: &settings,
+        lease,
+        readiness,
+        metrics,
+        events: events.clone(),
+    })?;
+    let (sender, requests) = flume::unbounded();
+    runtime::spawn(run(requests, shard, events));
+    Ok(Broker::new(sender))
+}
+
+/// The names and the means to connect.
+fn connect_to(
+    redis: RedisSettings,
+    readiness: Readiness,
+) -> Result<(Names, Connector), RedisStartError> {
     let db = redis
         .addresses
         .first()
@@ -123,19 +148,20 @@ pub fn start(
         None
     };
     let names = Names::new(&redis.prefix, db);
-    let connector = Arc::new(Connector::new(redis.addresses, tls));
-    let shard = Shard::start(ShardSettings {
-        connector,
-        names,
-        settings: &settings,
-        lease: redis.lease,
-        readiness,
-        metrics,
-        events: events.clone(),
-    })?;
-    let (sender, requests) = flume::unbounded();
-    runtime::spawn(run(requests, shard, events));
-    Ok(Broker::new(sender))
+    Ok((names, Connector::new(redis.addresses, tls, readiness)))
+}
+
+/// Checks before the start that the servers are not of a kind that nodes never use: Redis Cluster
+/// or Sentinel. One that does not answer may be of the right kind.
+///
+/// # Errors
+/// All servers are of a wrong kind, or the settings can never work.
+pub(crate) async fn check(redis: RedisSettings) -> Result<(), RedisStartError> {
+    let (_, connector) = connect_to(redis, Readiness::default())?;
+    match connector.connect(&Purpose::Check).await {
+        Err(error) if error.is_wrong_kind() => Err(RedisStartError::Unsupported(error.to_string())),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// The broker's task: passes requests to the shard and its events to the dispatcher. It ends, and
