@@ -167,6 +167,11 @@ options! {
         /// cluster; several clusters may share a Redis under different prefixes.
         prefix: String = one(label("_.-")), "NAME", "switchboard";
 
+        /// Use a Redis that has a maxmemory and another maxmemory-policy than noeviction. When its
+        /// memory is full it deletes rooms, and clients see gaps. Without this option the node is
+        /// not ready.
+        allow_eviction: bool = one(switch()), "BOOL", "false";
+
         /// How long a publish waits for Redis before it is answered as unknown. A
         /// longer timeout survives longer failovers, but keeps publishers waiting.
         publish_timeout: Duration = one(time(TENTH, MINUTE)), "TIME", "5s";

@@ -398,6 +398,7 @@ fn redis_settings(config: &Config) -> redis::RedisSettings {
         addresses: config.redis.clone(),
         prefix: config.prefix.clone(),
         authorities: config.redis_ca.clone(),
+        allow_eviction: config.allow_eviction,
         lease: redis::LEASE,
     }
 }

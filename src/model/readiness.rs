@@ -97,6 +97,11 @@ impl Readiness {
         former != problem
     }
 
+    /// Whether `source` has found a problem.
+    pub fn has_problem(&self, source: &str) -> bool {
+        self.problems().contains_key(source)
+    }
+
     fn problems(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
         let problems = self.0.problems.lock();
         problems.unwrap_or_else(PoisonError::into_inner)
@@ -110,6 +115,8 @@ impl Readiness {
             return state.sentence().into();
         }
         let mut sentences: Vec<String> = self.problems().values().cloned().collect();
+        // Several connections find the same.
+        sentences.sort_unstable();
         sentences.dedup();
         sentences.join("; ").into()
     }

@@ -17,6 +17,7 @@ fn shipped(url: &str) -> BrokerNode {
         addresses: vec![url.parse().expect(url)],
         prefix: "sb".into(),
         authorities: None,
+        allow_eviction: false,
         lease: LEASE,
     };
     BrokerNode::with(redis, settings()).ready()

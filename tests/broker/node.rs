@@ -107,6 +107,7 @@ impl BrokerNode {
             addresses: urls.iter().map(|url| url.parse().expect(url)).collect(),
             prefix: "sb".into(),
             authorities: None,
+            allow_eviction: false,
             lease: SHORT_LEASE,
         };
         Self::with(redis, settings)

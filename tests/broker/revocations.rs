@@ -248,6 +248,7 @@ fn revocations_in_the_log_of_a_former_version_are_kept_in_the_set() {
             addresses: vec![server.url().parse().expect("an address")],
             prefix: "switchboard".into(),
             authorities: None,
+            allow_eviction: false,
             lease: LEASE,
         };
         let mut old = BrokerNode::with(redis, settings()).ready();

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::node::{BrokerNode, settings};
-use crate::support::redis_server::{Options, RedisServer};
+use super::node::{BrokerNode, SHORT_LEASE, settings};
+use crate::support::redis_server::{Options, RedisServer, free_port};
+use switchboard::broker::redis::RedisSettings;
 use switchboard::model::readiness::ReadinessState;
 
 /// Waits until the node is not ready for this reason.
@@ -23,8 +24,161 @@ fn until_unusable(node: &BrokerNode, reason: &str) {
     }
 }
 
+/// Writes a member of the lobby on a node that died long ago.
+fn leave_a_dead_node(server: &RedisServer) {
+    let lease = "00000000000000aa.1";
+    server.query::<()>(&["ZADD", "sb:nodes", "1", lease]);
+    let rooms = format!("sb:node:{lease}:rooms");
+    server.query::<()>(&["ZADD", &rooms, "1", "lobby"]);
+    let part = format!("1{lease} 1 0:");
+    server.query::<()>(&["HSET", "sb:{lobby}:here", "zoe", &part]);
+    server.query::<()>(&["ZADD", "sb:{lobby}:names", "0", "zoe"]);
+}
+
+/// The words of the ACL line in docs/operations.md, for the prefix `sb`.
+fn acl_line() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let document = std::fs::read_to_string(path).expect("the document is there");
+    let (_, line) = document.split_once("ACL SETUSER").expect("an ACL line");
+    let (line, _) = line.split_once("```").expect("its end");
+    let words = line.split_whitespace().filter(|word| *word != "\\");
+    let words = words.map(|word| word.replace("switchboard:", "sb:"));
+    ["ACL".to_owned(), "SETUSER".to_owned()]
+        .into_iter()
+        .chain(words)
+        .collect()
+}
+
+/// Sets the user of the document under another name, with some words changed.
+fn set_user(server: &RedisServer, name: &str, change: impl Fn(&str) -> Option<String>) {
+    let mut words: Vec<String> = acl_line().iter().filter_map(|word| change(word)).collect();
+    words[2] = name.to_owned();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    server.query::<()>(&words);
+}
+
+fn node_of(server: &RedisServer, user: &str) -> BrokerNode {
+    let url = format!("redis://{user}:PASSWORD@127.0.0.1:{}", server.port());
+    BrokerNode::redis(&[&url], settings())
+}
+
+#[test]
+fn node_works_with_the_acl_line_of_the_document_and_leaves_no_keys_of_its_check() {
+    let server = RedisServer::start();
+    set_user(&server, "ada", |word| Some(word.to_owned()));
+    leave_a_dead_node(&server);
+    let mut node = node_of(&server, "ada").ready();
+    node.until_members("lobby", "");
+    server.until(&["ZCARD", "sb:nodes"], 1);
+    node.follow("lobby");
+    node.publish("lobby", "hello");
+    assert_eq!(node.message("lobby").1, (1, "hello".into()));
+    node.here("lobby", "ada", 1);
+    assert_eq!(node.change("lobby").connections, 1);
+    let keys: Vec<String> = server.query(&["KEYS", "*self-check*"]);
+    assert_eq!(keys, Vec::<String>::new());
+}
+
+#[test]
+fn each_command_that_is_taken_away_is_named_and_granting_it_makes_the_node_ready() {
+    let server = RedisServer::start();
+    let line = acl_line();
+    let commands: Vec<&str> = line
+        .iter()
+        .filter_map(|word| word.strip_prefix('+'))
+        .collect();
+    assert!(commands.len() > 40, "{commands:?}");
+    let nodes: Vec<BrokerNode> = (commands.iter().enumerate())
+        .map(|(index, command)| {
+            let user = format!("user{index}");
+            let without = format!("+{command}");
+            set_user(&server, &user, |word| {
+                (word != without).then(|| word.to_owned())
+            });
+            node_of(&server, &user)
+        })
+        .collect();
+    for (index, (node, command)) in nodes.iter().zip(&commands).enumerate() {
+        until_unusable(node, command);
+        server.query::<()>(&[
+            "ACL",
+            "SETUSER",
+            &format!("user{index}"),
+            &format!("+{command}"),
+        ]);
+    }
+    for node in &nodes {
+        node.until_ready(true, Duration::from_secs(20));
+    }
+    let keys: Vec<String> = server.query(&["KEYS", "*self-check*"]);
+    assert_eq!(keys, Vec::<String>::new());
+}
+
+#[test]
+fn keys_and_channels_that_are_not_allowed_are_named() {
+    let server = RedisServer::start();
+    for (index, (former, other, named)) in [
+        ("~sb:*", "~other:*", "~sb:*"),
+        ("~sb:*", "~sb:{*", "~sb:*"),
+        ("&sb:*", "&other:*", "&sb:*"),
+        ("&sb:*", "&sb:node:*", "&sb:*"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let user = format!("user{index}");
+        set_user(&server, &user, |word| {
+            Some(if word == former { other } else { word }.to_owned())
+        });
+        let node = node_of(&server, &user);
+        until_unusable(&node, if former == "&sb:*" { "channel" } else { "key" });
+        until_unusable(&node, named);
+        server.query::<()>(&["ACL", "SETUSER", &user, former]);
+        node.until_ready(true, Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn full_redis_keeps_no_node_out() {
+    let server = RedisServer::start();
+    server.query::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    BrokerNode::on(&server);
+}
+
+#[test]
+fn redis_that_may_evict_is_not_used_unless_it_is_allowed() {
+    let server = RedisServer::with(
+        Options::default().arg("--maxmemory 100mb --maxmemory-policy allkeys-lru"),
+    );
+    let node = BrokerNode::redis(&[&server.url()], settings());
+    until_unusable(
+        &node,
+        "its maxmemory-policy is allkeys-lru; set it to noeviction",
+    );
+    let redis = RedisSettings {
+        addresses: vec![server.url().parse().expect("a URL")],
+        prefix: "sb".into(),
+        authorities: None,
+        allow_eviction: true,
+        lease: SHORT_LEASE,
+    };
+    BrokerNode::with(redis, settings()).ready();
+    server.query::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    node.until_ready(true, Duration::from_secs(10));
+    server.query::<()>(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
+    until_unusable(&node, "its maxmemory-policy is volatile-ttl");
+    server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    node.until_ready(true, Duration::from_secs(10));
+}
+
 fn cluster() -> RedisServer {
-    RedisServer::with(Options::default().arg("--cluster-enabled yes"))
+    RedisServer::with(cluster_options())
+}
+
+/// The port between nodes is a free one too: by default it is in the range of outgoing connections.
+fn cluster_options() -> Options {
+    let port = format!("--cluster-port {}", free_port());
+    Options::default().arg("--cluster-enabled yes").arg(&port)
 }
 
 #[test]
@@ -46,7 +200,7 @@ fn redis_cluster_that_appears_later_is_refused_until_a_single_redis_returns() {
     let mut single = RedisServer::start();
     let node = BrokerNode::on(&single);
     single.kill();
-    single.set_options(Options::default().arg("--cluster-enabled yes"));
+    single.set_options(cluster_options());
     single.run();
     until_unusable(&node, "it is a Redis Cluster");
     single.kill();

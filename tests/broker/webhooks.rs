@@ -181,6 +181,7 @@ mod over_redis {
                 addresses: vec![server.url().parse().expect("an address")],
                 prefix: "sb".into(),
                 authorities: None,
+                allow_eviction: false,
                 lease: Duration::from_secs(2),
             };
             let mut settings = settings();

@@ -1,7 +1,7 @@
 //! The process: ports, signals, exit codes, and a lack of file descriptors.
 
 use super::*;
-use crate::support::redis_server::{Options, RedisServer};
+use crate::support::redis_server::{Options, RedisServer, free_port};
 
 #[test]
 fn taken_port_is_reported_with_the_option_that_changes_it() {
@@ -17,7 +17,8 @@ fn taken_port_is_reported_with_the_option_that_changes_it() {
 
 #[test]
 fn redis_cluster_and_sentinel_are_refused_at_start() {
-    let cluster = Options::default().arg("--cluster-enabled yes");
+    let port = format!("--cluster-port {}", free_port());
+    let cluster = Options::default().arg("--cluster-enabled yes").arg(&port);
     for (server, sentence) in [
         (RedisServer::with(cluster), "it is a Redis Cluster"),
         (

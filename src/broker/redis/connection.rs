@@ -15,7 +15,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 use super::liveness::LivenessSignal;
 use super::push_queue::{self, PushQueue};
 use super::scripts::{self, Script};
-use super::self_check;
+use super::self_check::{self, MemoryState, SelfCheck};
 use crate::config::RedisUrl;
 use crate::model::readiness::Readiness;
 use crate::runtime::tls::{self, TlsConnector};
@@ -24,14 +24,18 @@ use crate::runtime::{self, Elapsed, Socket};
 /// The timeout of each step: resolving, TCP and TLS.
 const STEP: Duration = Duration::from_secs(1);
 
-/// The timeout of the preparation before the first request: five commands, on a slow line too.
-const PREPARATION: Duration = Duration::from_secs(2);
+/// The timeout of the preparation before the first request: a dozen commands, on a slow line too.
+const PREPARATION: Duration = Duration::from_secs(3);
 
 /// The first version whose scripts may begin with `#!lua`. Valkey reports a compatible one, 7.2.
 const OLDEST_VERSION: u32 = 7;
 
 /// How long to wait for the other addresses after one has answered that it is the master.
 const SECOND_OPINION: Duration = Duration::from_millis(200);
+
+/// Names of problems of a connection that is up.
+const PERMISSIONS: &str = "permissions";
+const EVICTION: &str = "eviction";
 
 /// Why there is no connection. No variant holds a password.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,8 @@ pub(super) enum ConnectError {
     Cluster(RedisUrl),
     #[error("{0}: it is a Sentinel; give the address of the master")]
     Sentinel(RedisUrl),
+    #[error("{0}: {1}")]
+    NotPermitted(RedisUrl, String),
     #[error("no address was given")]
     NoAddress,
 }
@@ -68,6 +74,7 @@ impl ConnectError {
             | ConnectError::Cluster(address)
             | ConnectError::Sentinel(address) => address,
             ConnectError::Refused(_, error) => return self_check::refusal(error),
+            ConnectError::NotPermitted(_, problem) => return Some(problem.clone()),
             ConnectError::Resolve(..)
             | ConnectError::Connect(..)
             | ConnectError::Silent(_)
@@ -123,6 +130,7 @@ pub(super) struct Connector {
     tls: Option<TlsConnector>,
     /// The replication id of the server that publishes go to; the other connections use no other.
     home: Mutex<Option<String>>,
+    self_check: SelfCheck,
     readiness: Readiness,
 }
 
@@ -151,6 +159,8 @@ pub(super) struct RedisConnection {
     pub connection: MultiplexedConnection,
     pub address: RedisUrl,
     pub server: ServerInfo,
+    /// Of the connection for publishes.
+    pub memory: MemoryState,
     /// The subscription's queue.
     pub pushes: Option<PushQueue>,
     /// Disconnected when the driver has ended.
@@ -168,12 +178,14 @@ impl Connector {
     pub(super) fn new(
         addresses: Vec<RedisUrl>,
         tls: Option<TlsConnector>,
+        self_check: SelfCheck,
         readiness: Readiness,
     ) -> Self {
         Self {
             addresses,
             tls,
             home: Mutex::new(None),
+            self_check,
             readiness,
         }
     }
@@ -243,6 +255,47 @@ impl Connector {
         self.readiness.set_problem(purpose.name(), problem);
     }
 
+    /// Reads again what Redis does when it is full and, if that is due or something was missing,
+    /// what the connection for publishes may do.
+    ///
+    /// # Errors
+    /// Of the connection.
+    pub(super) async fn check_again(
+        &self,
+        connection: &mut MultiplexedConnection,
+        is_due: bool,
+    ) -> redis::RedisResult<()> {
+        let memory = self.self_check.memory(connection).await;
+        let refused = memory.as_ref().err().and_then(self_check::refusal);
+        if refused.is_some() {
+            self.set_problem(PERMISSIONS, refused);
+        } else if is_due || self.readiness.has_problem(PERMISSIONS) {
+            let problem = self.self_check.permissions(connection).await?;
+            self.set_problem(PERMISSIONS, problem);
+        }
+        self.set_memory(memory?);
+        Ok(())
+    }
+
+    /// The connection for publishes is new, so nothing that it needs is missing; or it is gone.
+    pub(super) fn reset_checks(&self, memory: MemoryState) {
+        self.set_problem(PERMISSIONS, None);
+        self.set_memory(memory);
+    }
+
+    /// What the connection for publishes has found about the server's memory.
+    fn set_memory(&self, memory: MemoryState) {
+        self.set_problem(EVICTION, memory.eviction);
+    }
+
+    fn set_problem(&self, source: &'static str, problem: Option<String>) {
+        if self.readiness.set_problem(source, problem.clone())
+            && let Some(problem) = problem
+        {
+            log::error!(reason = problem.as_str(); "Redis must be configured otherwise");
+        }
+    }
+
     fn better(&self, best: Option<RedisConnection>, other: RedisConnection) -> RedisConnection {
         let home = self.home();
         let rank = |link: &RedisConnection| {
@@ -269,9 +322,9 @@ impl Connector {
                     .await
                     .map_err(late)?
                     .map_err(|error| ConnectError::Connect(address.clone(), error))?;
-                prepare_stream(stream, address, purpose).await
+                prepare_stream(stream, address, purpose, &self.self_check).await
             }
-            _ => prepare_stream(socket, address, purpose).await,
+            _ => prepare_stream(socket, address, purpose, &self.self_check).await,
         }
     }
 }
@@ -297,6 +350,7 @@ async fn prepare_stream<S>(
     stream: S,
     address: &RedisUrl,
     purpose: &Purpose,
+    self_check: &SelfCheck,
 ) -> Result<RedisConnection, ConnectError>
 where
     S: futures::io::AsyncRead + futures::io::AsyncWrite + Unpin + Send + 'static,
@@ -329,6 +383,7 @@ where
         });
         let mut link = RedisConnection {
             server: ServerInfo::default(),
+            memory: MemoryState::default(),
             address: address.clone(),
             connection,
             pushes,
@@ -337,23 +392,24 @@ where
         };
         let kind = read_kind(&mut link.connection).await?;
         // A Sentinel has no INFO replication.
+        let mut problem = None;
         if kind.check(address).is_ok() {
             link.server = read_server(&mut link.connection).await?;
             if link.server.master {
-                prepare(&mut link.connection, purpose).await?;
+                problem = prepare(&mut link, purpose, self_check).await?;
             }
         }
-        Ok((link, kind))
+        Ok((link, kind, problem))
     };
-    let (link, kind) = runtime::timeout(PREPARATION, preparation)
+    let (link, kind, problem) = runtime::timeout(PREPARATION, preparation)
         .await
         .map_err(|Elapsed| ConnectError::Silent(address.clone()))?
         .map_err(|error| ConnectError::Refused(address.clone(), error))?;
     kind.check(address)?;
-    if link.server.master {
-        Ok(link)
-    } else {
-        Err(ConnectError::Replica(address.clone()))
+    match problem {
+        _ if !link.server.master => Err(ConnectError::Replica(address.clone())),
+        Some(problem) => Err(ConnectError::NotPermitted(address.clone(), problem)),
+        None => Ok(link),
     }
 }
 
@@ -394,20 +450,29 @@ fn login(address: &RedisUrl) -> RedisConnectionInfo {
     login
 }
 
+/// Returns what the node is not permitted to do. Each purpose tries its own commands.
 async fn prepare(
-    connection: &mut MultiplexedConnection,
+    link: &mut RedisConnection,
     purpose: &Purpose,
-) -> redis::RedisResult<()> {
+    self_check: &SelfCheck,
+) -> redis::RedisResult<Option<String>> {
+    let connection = &mut link.connection;
     match purpose {
         Purpose::Publishes => {
-            warn_of_eviction(connection).await?;
-            load_scripts(connection, scripts::PUBLISHES).await
+            load_scripts(connection, scripts::PUBLISHES).await?;
+            link.memory = self_check.memory(connection).await?;
+            return self_check.permissions(connection).await;
         }
-        Purpose::Reads => load_scripts(connection, scripts::READS).await,
-        Purpose::Webhooks => load_scripts(connection, scripts::WEBHOOKS).await,
-        Purpose::Check => Ok(()),
-        Purpose::Subscription { node_topic, .. } => connection.subscribe(node_topic).await,
+        Purpose::Reads => load_scripts(connection, scripts::READS).await?,
+        Purpose::Webhooks => load_scripts(connection, scripts::WEBHOOKS).await?,
+        Purpose::Check => {}
+        Purpose::Subscription { node_topic, .. } => {
+            let tried = self_check.topic();
+            connection.subscribe(&[node_topic, &tried]).await?;
+            connection.unsubscribe(tried).await?;
+        }
     }
+    Ok(None)
 }
 
 /// Loads the scripts before the first call. A script that is missing is sent again with its text,
@@ -422,20 +487,6 @@ async fn load_scripts(
         let mut load = Cmd::new();
         load.arg("SCRIPT").arg("LOAD").arg(script.text());
         let _digest: String = load.query_async(connection).await?;
-    }
-    Ok(())
-}
-
-/// A Redis that evicts keys when memory is short also evicts rooms' positions; clients then see
-/// gaps.
-async fn warn_of_eviction(connection: &mut MultiplexedConnection) -> redis::RedisResult<()> {
-    let info = read_info(connection, "memory").await?;
-    let policy = field(&info, "maxmemory_policy");
-    if field(&info, "maxmemory") != "0" && policy != "noeviction" {
-        log::warn!(
-            policy = policy;
-            "Redis may evict rooms when memory is short; set maxmemory-policy noeviction"
-        );
     }
     Ok(())
 }
@@ -460,7 +511,7 @@ pub(super) async fn read_server(
     })
 }
 
-async fn read_info(
+pub(super) async fn read_info(
     connection: &mut MultiplexedConnection,
     section: &str,
 ) -> redis::RedisResult<String> {
@@ -470,7 +521,7 @@ async fn read_info(
 }
 
 /// The value of a field of INFO; empty if it is missing.
-fn field<'a>(info: &'a str, name: &str) -> &'a str {
+pub(super) fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         .unwrap_or_default()

@@ -13,9 +13,8 @@
 //! A request becomes a [`RedisRequest`](request::RedisRequest) and waits in the `request_queue` of
 //! a `pipeline`; `commands` writes it, `answers` reads its answer, `errors` what an error means. A
 //! `reconnector` keeps each connection, `topics` decides what to subscribe, and `liveness` whether
-//! the node is ready. [`presence`] is a part of its own. A user with an access list needs, on the
-//! keys and topics under the prefix, the commands of the test
-//! `password_user_and_database_come_from_the_address`.
+//! the node is ready. [`presence`] is a part of its own. The commands that a
+//! user with an access list needs are in docs/operations.md; `self_check` tries each.
 
 pub mod answers;
 mod commands;
@@ -52,11 +51,13 @@ use futures::{FutureExt, select_biased};
 use connection::{Connector, Purpose};
 use names::Names;
 pub use presence::lease::LEASE;
+use self_check::SelfCheck;
 use shard::{Shard, ShardSettings};
 
 use super::{Broker, BrokerEvent, Request, Settings};
 use crate::config::RedisUrl;
 use crate::metrics::Metrics;
+use crate::model::id::Incarnation;
 use crate::model::readiness::Readiness;
 use crate::runtime;
 use crate::runtime::tls::{self, TlsError};
@@ -77,6 +78,8 @@ pub struct RedisSettings {
     pub prefix: String,
     /// The certificate authorities for `rediss://`, in PEM form, instead of the public ones.
     pub authorities: Option<PathBuf>,
+    /// Whether a Redis that may evict keys is used all the same.
+    pub allow_eviction: bool,
     /// How long the members of a dead node stay: [`LEASE`], or less in tests.
     pub lease: Duration,
 }
@@ -114,7 +117,7 @@ pub fn start(
     events: flume::Sender<BrokerEvent>,
 ) -> Result<Broker, RedisStartError> {
     let lease = redis.lease;
-    let (names, connector) = connect_to(redis, readiness.clone())?;
+    let (names, connector) = connect_to(redis, settings.incarnation, readiness.clone())?;
     let shard = Shard::start(ShardSettings {
         connector: Arc::new(connector),
         names,
@@ -132,6 +135,7 @@ pub fn start(
 /// The names and the means to connect.
 fn connect_to(
     redis: RedisSettings,
+    run: Incarnation,
     readiness: Readiness,
 ) -> Result<(Names, Connector), RedisStartError> {
     let db = redis
@@ -148,7 +152,9 @@ fn connect_to(
         None
     };
     let names = Names::new(&redis.prefix, db);
-    Ok((names, Connector::new(redis.addresses, tls, readiness)))
+    let self_check = SelfCheck::new(names.clone(), run, redis.allow_eviction);
+    let connector = Connector::new(redis.addresses, tls, self_check, readiness);
+    Ok((names, connector))
 }
 
 /// Checks before the start that the servers are not of a kind that nodes never use: Redis Cluster
@@ -157,7 +163,7 @@ fn connect_to(
 /// # Errors
 /// All servers are of a wrong kind, or the settings can never work.
 pub(crate) async fn check(redis: RedisSettings) -> Result<(), RedisStartError> {
-    let (_, connector) = connect_to(redis, Readiness::default())?;
+    let (_, connector) = connect_to(redis, Incarnation(0), Readiness::default())?;
     match connector.connect(&Purpose::Check).await {
         Err(error) if error.is_wrong_kind() => Err(RedisStartError::Unsupported(error.to_string())),
         Ok(_) | Err(_) => Ok(()),

@@ -51,6 +51,16 @@ impl Names {
         }
     }
 
+    /// What an access list must allow: the keys.
+    pub(super) fn key_pattern(&self) -> String {
+        format!("~{}:*", self.keys)
+    }
+
+    /// Likewise the topics.
+    pub(super) fn topic_pattern(&self) -> String {
+        format!("&{}:*", self.topics)
+    }
+
     pub(super) fn topic(&self, room: &RoomName) -> String {
         format!("{}:{{{room}}}", self.topics)
     }

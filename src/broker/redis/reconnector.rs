@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::connection::{self, Connector, Purpose, RedisConnection};
 use super::push_queue::PushQueue;
+use super::self_check::MemoryState;
 use crate::metrics::Metrics;
 use crate::runtime::{self, Elapsed};
 
@@ -19,6 +20,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The timeout of a check. Less than two and a half seconds would take `CLIENT PAUSE 2000` for a
 /// dead connection; with the interval a dead one is detected within three and a half.
 const SILENCE: Duration = Duration::from_millis(2500);
+
+/// In how many checks of a connection the permissions are checked once; their check writes.
+const PERMISSIONS_EVERY: u32 = 30;
 
 /// The first wait before another attempt; it doubles from attempt to attempt.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -119,6 +123,7 @@ impl Reconnector {
     fn up(&mut self, link: Box<RedisConnection>) {
         if self.leads() {
             self.connector.set_home(Some(link.server.replid.clone()));
+            self.connector.reset_checks(link.memory.clone());
         }
         if self.attempts > 0 {
             self.metrics.redis_reconnects_total.add(1);
@@ -148,6 +153,7 @@ impl Reconnector {
         };
         if self.leads() {
             self.connector.set_home(None);
+            self.connector.reset_checks(MemoryState::default());
         }
         let dial = dial(self.connector.clone(), self.purpose.clone(), self.attempts);
         self.state = ReconnectorState::Dialing(dial.boxed());
@@ -219,6 +225,7 @@ async fn check_periodically(
     mut connection: MultiplexedConnection,
     leads: bool,
 ) -> End {
+    let mut checks = 0;
     loop {
         runtime::sleep(INTERVAL).await;
         let server = match runtime::timeout(SILENCE, connection::read_server(&mut connection)).await
@@ -235,6 +242,16 @@ async fn check_periodically(
             _ if leads => connector.set_home(Some(server.replid)),
             Some(home) if home != server.replid => return End::Elsewhere,
             _ => {}
+        }
+        if leads {
+            checks += 1;
+            let check = connector.check_again(&mut connection, checks % PERMISSIONS_EVERY == 0);
+            // A refusal that is not one of permissions, such as BUSY, passes.
+            match runtime::timeout(SILENCE, check).await {
+                Err(Elapsed) => return End::Silent,
+                Ok(Err(error)) if error.is_unrecoverable_error() => return End::Closed,
+                Ok(_) => {}
+            }
         }
     }
 }

@@ -56,7 +56,7 @@ pub(super) const READS: &[Script] = &[
 pub(super) const WEBHOOKS: &[Script] = &[Script::WebhookStream];
 
 impl Script {
-    const ALL: [Script; 12] = [
+    pub(super) const ALL: [Script; 12] = [
         Script::Publish,
         Script::Read,
         Script::Members,
