@@ -295,6 +295,9 @@ metrics! {
     pub redis_reads_parked: Metric,
     /// For how many seconds Redis has answered no read although some wait; 0 while reads move.
     pub redis_reads_stalled_seconds: Metric,
+    /// 1 while Redis refuses writes because its memory is full, its disk fails or replicas are
+    /// missing.
+    pub redis_refuses_writes: Metric,
     /// Connections to Redis that were restored after one was lost.
     pub redis_reconnects_total: Metric,
     /// Events that the webhook receiver has accepted.

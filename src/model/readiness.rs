@@ -20,6 +20,8 @@ struct Flags {
     /// What an operator must change before the node can use its Redis: sentences by who found
     /// them.
     problems: Mutex<BTreeMap<&'static str, String>>,
+    /// What does not work although the node is ready.
+    limitation: Mutex<Option<String>>,
 }
 
 /// The answer of `/readyz`.
@@ -95,6 +97,24 @@ impl Readiness {
             None => problems.remove(source),
         };
         former != problem
+    }
+
+    /// Sets what does not work although the node is ready. Returns whether that has changed.
+    pub fn set_limitation(&self, limitation: Option<String>) -> bool {
+        let mut present = self.limited();
+        let is_new = *present != limitation;
+        *present = limitation;
+        is_new
+    }
+
+    /// What does not work although the node is ready.
+    pub fn limitation(&self) -> Option<String> {
+        self.limited().clone()
+    }
+
+    fn limited(&self) -> MutexGuard<'_, Option<String>> {
+        let limitation = self.0.limitation.lock();
+        limitation.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether `source` has found a problem.

@@ -403,7 +403,10 @@ impl<S: SharedSocket> HttpConnection<'_, S> {
 
 fn health(node: &Node) -> Health {
     match node.readiness.state() {
-        ReadinessState::Ready => Health::Ready,
+        ReadinessState::Ready => match node.readiness.limitation() {
+            Some(limitation) => Health::Limited(limitation),
+            None => Health::Ready,
+        },
         _ => Health::NotReady {
             reason: node.readiness.reason(),
             retry_after: RETRY_AFTER,

@@ -23,6 +23,8 @@ const CONTENT_SECURITY_POLICY: &str = concat!(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Health {
     Ready,
+    /// It accepts clients, but something does not work: a sentence.
+    Limited(String),
     /// A sentence on what is missing, and the seconds after which asking again makes sense.
     NotReady {
         reason: Cow<'static, str>,
@@ -181,6 +183,11 @@ fn file(request: &RequestHead, asset: &Asset) -> Response {
 fn readiness(health: &Health) -> Response {
     match health {
         Health::Ready => check_passed(),
+        Health::Limited(limitation) => {
+            let body = format!("ok, but {limitation}\n");
+            Response::new(StatusCode::OK, "text/plain; charset=utf-8", body)
+                .with("Cache-Control", "no-store")
+        }
         Health::NotReady {
             reason,
             retry_after,

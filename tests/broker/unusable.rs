@@ -139,10 +139,47 @@ fn keys_and_channels_that_are_not_allowed_are_named() {
 }
 
 #[test]
-fn full_redis_keeps_no_node_out() {
+fn full_redis_keeps_no_node_out_but_readiness_says_that_it_is_full() {
     let server = RedisServer::start();
+    let early = BrokerNode::on(&server);
+    assert_eq!(early.readiness.limitation(), None);
     server.query::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
-    BrokerNode::on(&server);
+    let late = BrokerNode::on(&server);
+    for node in [&early, &late] {
+        until_limited(node, Some("Redis is full (OOM): publishes"));
+        assert_eq!(node.metrics.redis_refuses_writes.get(), 1);
+        node.until_ready(true, Duration::ZERO);
+    }
+    server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    until_limited(&early, None);
+    assert_eq!(early.metrics.redis_refuses_writes.get(), 0);
+}
+
+#[test]
+fn redis_without_its_replicas_is_said_to_refuse_writes() {
+    let server = RedisServer::with(Options::default().arg("--min-replicas-to-write 1"));
+    let node = BrokerNode::on(&server);
+    until_limited(&node, Some("Redis has too few replicas (NOREPLICAS)"));
+}
+
+/// Waits until this does not work although the node is ready.
+fn until_limited(node: &BrokerNode, wanted: Option<&str>) {
+    let start = Instant::now();
+    loop {
+        let found = node.readiness.limitation();
+        let is_wanted = match (&found, wanted) {
+            (Some(found), Some(wanted)) => found.contains(wanted),
+            (found, wanted) => found.is_none() && wanted.is_none(),
+        };
+        if is_wanted {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{found:?}, not {wanted:?}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! ended when dropped. The driver is the `redis` crate's, spawned here; the crate's own
 //! reconnection is not used, because it gives up and loses subscriptions.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use futures::future::{AbortHandle, abortable};
@@ -17,6 +17,7 @@ use super::push_queue::{self, PushQueue};
 use super::scripts::{self, Script};
 use super::self_check::{self, MemoryState, SelfCheck};
 use crate::config::RedisUrl;
+use crate::metrics::Metrics;
 use crate::model::readiness::Readiness;
 use crate::runtime::tls::{self, TlsConnector};
 use crate::runtime::{self, Elapsed, Socket};
@@ -32,6 +33,10 @@ const OLDEST_VERSION: u32 = 7;
 
 /// How long to wait for the other addresses after one has answered that it is the master.
 const SECOND_OPINION: Duration = Duration::from_millis(200);
+
+/// The most lines within the interval about whether Redis takes writes: two pairs.
+const MAX_LOGGED: usize = 4;
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Names of problems of a connection that is up.
 const PERMISSIONS: &str = "permissions";
@@ -132,6 +137,9 @@ pub(super) struct Connector {
     home: Mutex<Option<String>>,
     self_check: SelfCheck,
     readiness: Readiness,
+    metrics: Arc<Metrics>,
+    /// When it was last logged that Redis refuses writes, or takes them again.
+    logged: Mutex<Vec<Instant>>,
 }
 
 /// The version and the mode of a server.
@@ -180,6 +188,7 @@ impl Connector {
         tls: Option<TlsConnector>,
         self_check: SelfCheck,
         readiness: Readiness,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             addresses,
@@ -187,6 +196,8 @@ impl Connector {
             home: Mutex::new(None),
             self_check,
             readiness,
+            metrics,
+            logged: Mutex::default(),
         }
     }
 
@@ -286,6 +297,29 @@ impl Connector {
     /// What the connection for publishes has found about the server's memory.
     fn set_memory(&self, memory: MemoryState) {
         self.set_problem(EVICTION, memory.eviction);
+        let limitation = memory.limitation;
+        self.metrics
+            .redis_refuses_writes
+            .set(limitation.is_some().into());
+        if self.readiness.set_limitation(limitation.clone()) && self.may_log_limitation() {
+            match limitation {
+                Some(reason) => log::warn!(reason = reason.as_str(); "Redis refuses writes"),
+                None => log::info!("Redis takes writes again"),
+            }
+        }
+    }
+
+    /// A Redis that is nearly full refuses writes and takes them again, so not each change is
+    /// logged.
+    fn may_log_limitation(&self) -> bool {
+        let now = Instant::now();
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.retain(|time| now.duration_since(*time) < LOG_INTERVAL);
+        let may_log = logged.len() < MAX_LOGGED;
+        if may_log {
+            logged.push(now);
+        }
+        may_log
     }
 
     fn set_problem(&self, source: &'static str, problem: Option<String>) {

@@ -117,7 +117,7 @@ pub fn start(
     events: flume::Sender<BrokerEvent>,
 ) -> Result<Broker, RedisStartError> {
     let lease = redis.lease;
-    let (names, connector) = connect_to(redis, settings.incarnation, readiness.clone())?;
+    let (names, connector) = connect_to(redis, settings.incarnation, &readiness, &metrics)?;
     let shard = Shard::start(ShardSettings {
         connector: Arc::new(connector),
         names,
@@ -136,7 +136,8 @@ pub fn start(
 fn connect_to(
     redis: RedisSettings,
     run: Incarnation,
-    readiness: Readiness,
+    readiness: &Readiness,
+    metrics: &Arc<Metrics>,
 ) -> Result<(Names, Connector), RedisStartError> {
     let db = redis
         .addresses
@@ -153,7 +154,13 @@ fn connect_to(
     };
     let names = Names::new(&redis.prefix, db);
     let self_check = SelfCheck::new(names.clone(), run, redis.allow_eviction);
-    let connector = Connector::new(redis.addresses, tls, self_check, readiness);
+    let connector = Connector::new(
+        redis.addresses,
+        tls,
+        self_check,
+        readiness.clone(),
+        metrics.clone(),
+    );
     Ok((names, connector))
 }
 
@@ -163,7 +170,12 @@ fn connect_to(
 /// # Errors
 /// All servers are of a wrong kind, or the settings can never work.
 pub(crate) async fn check(redis: RedisSettings) -> Result<(), RedisStartError> {
-    let (_, connector) = connect_to(redis, Incarnation(0), Readiness::default())?;
+    let (_, connector) = connect_to(
+        redis,
+        Incarnation(0),
+        &Readiness::default(),
+        &Arc::default(),
+    )?;
     match connector.connect(&Purpose::Check).await {
         Err(error) if error.is_wrong_kind() => Err(RedisStartError::Unsupported(error.to_string())),
         Ok(_) | Err(_) => Ok(()),

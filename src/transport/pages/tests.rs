@@ -207,3 +207,11 @@ fn site_files_are_all_part_of_the_binary() {
         assert!(found.is_some_and(|asset| !asset.body.is_empty()), "{name}");
     }
 }
+
+#[test]
+fn readiness_of_a_limited_node_is_200_and_says_what_does_not_work() {
+    let health = Health::Limited("Redis is full".to_owned());
+    let response = ask_with("GET", "/readyz", "", &health);
+    assert_eq!(response.status, StatusCode::OK);
+    assert_eq!(&response.body[..], b"ok, but Redis is full\n");
+}
