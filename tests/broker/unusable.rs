@@ -108,7 +108,7 @@ fn each_command_that_is_taken_away_is_named_and_granting_it_makes_the_node_ready
         ]);
     }
     for node in &nodes {
-        node.until_ready(true, Duration::from_secs(20));
+        node.until_ready(true);
     }
     let keys: Vec<String> = server.query(&["KEYS", "*self-check*"]);
     assert_eq!(keys, Vec::<String>::new());
@@ -134,7 +134,7 @@ fn keys_and_channels_that_are_not_allowed_are_named() {
         until_unusable(&node, if former == "&sb:*" { "channel" } else { "key" });
         until_unusable(&node, named);
         server.query::<()>(&["ACL", "SETUSER", &user, former]);
-        node.until_ready(true, Duration::from_secs(10));
+        node.until_ready(true);
     }
 }
 
@@ -148,7 +148,7 @@ fn full_redis_keeps_no_node_out_but_readiness_says_that_it_is_full() {
     for node in [&early, &late] {
         until_limited(node, Some("Redis is full (OOM): publishes"));
         assert_eq!(node.metrics.redis_refuses_writes.get(), 1);
-        node.until_ready(true, Duration::ZERO);
+        node.until_ready(true);
     }
     server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     until_limited(&early, None);
@@ -201,11 +201,11 @@ fn redis_that_may_evict_is_not_used_unless_it_is_allowed() {
     };
     BrokerNode::with(redis, settings()).ready();
     server.query::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
-    node.until_ready(true, Duration::from_secs(10));
+    node.until_ready(true);
     server.query::<()>(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
     until_unusable(&node, "its maxmemory-policy is volatile-ttl");
     server.query::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
-    node.until_ready(true, Duration::from_secs(10));
+    node.until_ready(true);
 }
 
 fn cluster() -> RedisServer {
@@ -243,7 +243,7 @@ fn redis_cluster_that_appears_later_is_refused_until_a_single_redis_returns() {
     single.kill();
     single.set_options(Options::default());
     single.run();
-    node.until_ready(true, Duration::from_secs(10));
+    node.until_ready(true);
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn wrong_password_and_replica_are_named() {
     until_unusable(&node, "Redis refuses the user or the password");
     assert!(!node.readiness.reason().contains("wrong@"));
     server.query::<()>(&["CONFIG", "SET", "requirepass", "wrong"]);
-    node.until_ready(true, Duration::from_secs(10));
+    node.until_ready(true);
 
     let master = RedisServer::start();
     let of = format!("--replicaof 127.0.0.1 {}", master.port());
@@ -281,5 +281,5 @@ fn wrong_password_and_replica_are_named() {
     let node = BrokerNode::redis(&[&replica.url()], settings());
     until_unusable(&node, "it is a replica; give the master's address too");
     replica.query::<()>(&["REPLICAOF", "NO", "ONE"]);
-    node.until_ready(true, Duration::from_secs(10));
+    node.until_ready(true);
 }

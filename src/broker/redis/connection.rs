@@ -427,7 +427,7 @@ where
         let kind = read_kind(&mut link.connection).await?;
         // A Sentinel has no INFO replication.
         let mut problem = None;
-        if kind.check(address).is_ok() {
+        if kind.refusal(address).is_none() {
             link.server = read_server(&mut link.connection).await?;
             if link.server.master {
                 problem = prepare(&mut link, purpose, self_check).await?;
@@ -439,7 +439,9 @@ where
         .await
         .map_err(|Elapsed| ConnectError::Silent(address.clone()))?
         .map_err(|error| ConnectError::Refused(address.clone(), error))?;
-    kind.check(address)?;
+    if let Some(error) = kind.refusal(address) {
+        return Err(error);
+    }
     match problem {
         _ if !link.server.master => Err(ConnectError::Replica(address.clone())),
         Some(problem) => Err(ConnectError::NotPermitted(address.clone(), problem)),
@@ -448,15 +450,15 @@ where
 }
 
 impl ServerKind {
-    /// Whether it is of a kind and version that can be used.
-    fn check(&self, address: &RedisUrl) -> Result<(), ConnectError> {
+    /// Why it cannot be used, if it is of another kind or too old.
+    fn refusal(&self, address: &RedisUrl) -> Option<ConnectError> {
         match self.mode.as_str() {
-            "cluster" => Err(ConnectError::Cluster(address.clone())),
-            "sentinel" => Err(ConnectError::Sentinel(address.clone())),
+            "cluster" => Some(ConnectError::Cluster(address.clone())),
+            "sentinel" => Some(ConnectError::Sentinel(address.clone())),
             _ if !is_supported(&self.version) => {
-                Err(ConnectError::TooOld(address.clone(), self.version.clone()))
+                Some(ConnectError::TooOld(address.clone(), self.version.clone()))
             }
-            _ => Ok(()),
+            _ => None,
         }
     }
 }

@@ -532,7 +532,7 @@ fn drain_retires_presence_for_the_grace_once_the_last_session_is_disconnected() 
     for _ in 0..299 {
         bench.now.instant += SECOND;
         bench.turn([Event::Tick]);
-        assert_eq!(retired(&bench), [], "a session is open");
+        assert!(retired(&bench).is_empty(), "a session is open");
     }
     bench.now.instant += 2 * SECOND;
     bench.turn([Event::Tick]);
