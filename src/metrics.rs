@@ -413,7 +413,7 @@ mod tests {
         let count = seen.len();
         let mut names: Vec<_> = seen.iter().map(|(name, _)| *name).collect();
         names.dedup();
-        assert_eq!(names.len(), 21, "those of one name follow each other");
+        assert_eq!(names.len(), 22, "those of one name follow each other");
         seen.sort_by_key(|row| format!("{row:?}"));
         seen.dedup();
         assert_eq!(seen.len(), count);

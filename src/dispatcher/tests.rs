@@ -96,6 +96,11 @@ impl Bench {
         others
     }
 
+    /// Lets sessions be silent for this long. Before the first is opened.
+    fn silence(&mut self, time: Duration) {
+        self.dispatcher.heartbeats = Heartbeats::new(self.now.instant, time, time);
+    }
+
     fn open(&mut self, session: u64) {
         let limits = OutboxLimits {
             bytes: OUTBOX,
