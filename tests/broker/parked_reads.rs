@@ -15,7 +15,8 @@ use super::node::{BrokerNode, SHORT_LEASE, name};
 use crate::support::redis_server::RedisServer;
 use crate::support::{DEADLINE, GLANCE};
 
-/// Deletes all leases again and again, so that the lists of members never count as complete.
+/// Deletes all leases and their announcements again and again, so that the lists of members never
+/// count as complete.
 struct Saboteur {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -29,7 +30,9 @@ impl Saboteur {
             let client = redis::Client::open(url).expect("an address");
             let mut connection = client.get_connection().expect("it is up");
             while !is_over.load(Ordering::SeqCst) {
-                let delete = redis::cmd("DEL").arg("sb:nodes").to_owned();
+                let delete = redis::cmd("DEL")
+                    .arg(&["sb:nodes", "sb:nodes:formats"])
+                    .to_owned();
                 delete.query::<()>(&mut connection).expect("it is up");
                 thread::sleep(SHORT_LEASE / 20);
             }
