@@ -218,8 +218,11 @@ fn ten_thousand_idle_members_cause_no_redis_commands() {
         (1.0..=3.0).contains(&scripts),
         "{scripts} a second of two nodes"
     );
-    for command in ["hget", "hset", "zrem", "eval"] {
-        assert_eq!(calls(command), 0.0, "{command}");
+    // Each node checks once a second whether Redis takes writes, and every half minute what it may
+    // do there; that is less than a hundredth of a command per member.
+    assert!(calls("eval") / seconds <= 3.0);
+    for command in ["hget", "hset", "zrem"] {
+        assert!(calls(command) <= 100.0, "{command}: {}", calls(command));
     }
     // One command per lease, and none per member.
     assert!(calls("zadd") / seconds <= 3.0);
