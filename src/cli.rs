@@ -41,7 +41,7 @@ pub fn run(
         Ok(Invocation::Client(invocation)) => client::run(&invocation),
         Ok(Invocation::Bench(request)) => bench::run(&request),
         Ok(Invocation::Drain(request)) => drain::run(&request),
-        Ok(Invocation::Api(invocation)) => api::run(&invocation),
+        Ok(Invocation::Api(invocation)) => rooms::run(&invocation),
         Ok(Invocation::Text(text)) => succeed(&text),
         Err(error) => refuse(&error),
     }

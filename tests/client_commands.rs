@@ -1,5 +1,5 @@
-//! The commands that are clients (`publish`, `tail`, `history`, `members`, `rooms`, `bench`), as processes against a
-//! node: what they print, and their exit codes.
+//! The commands that are clients (`publish`, `tail`, `history`, `members`, `rooms`, `bench`), as
+//! processes against a node: what they print, and their exit codes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};

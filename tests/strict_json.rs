@@ -1,5 +1,5 @@
-//! JSON that strict readers refuse (half surrogate pairs, numbers beyond doubles) is `bad_request` at
-//! every entrance, so that no client's page of messages or members has it.
+//! JSON that strict readers refuse (half surrogate pairs, numbers beyond doubles) is `bad_request`
+//! at every entrance, so that no client's page of messages or members has it.
 
 use async_tungstenite::tungstenite::Message;
 use serde_json::value::RawValue;
@@ -90,7 +90,7 @@ fn http_api_refuses_json_that_strict_readers_refuse() {
                 (
                     "POST /batch",
                     format!(
-                        r#"{{"publishes":[{{"room":"lobby","data":1}},{{"room":"b","data":{value}}}]}}"#
+                        r#"{{"publishes":[{{"room":"a","data":1}},{{"room":"b","data":{value}}}]}}"#
                     ),
                 ),
             ];

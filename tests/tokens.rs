@@ -1,6 +1,6 @@
 //! Authentication with tokens: the places of a token in a request, refusals before the upgrade,
-//! connections that end with their token, the commands that create and read one, and that neither tokens nor
-//! secrets are logged.
+//! connections that end with their token, the commands that create and read one, and that neither
+//! tokens nor secrets are logged.
 
 use std::io::Write;
 use std::process::Stdio;

@@ -149,8 +149,8 @@ pub(super) fn read(
     })
 }
 
-/// What a token claims, for people: nothing of it is checked but its form. Times are in milliseconds
-/// since 1970.
+/// What a token claims, for people: nothing of it is checked but its form. Times are in
+/// milliseconds since 1970.
 #[derive(Debug)]
 pub(crate) struct TokenClaims {
     pub(crate) user: Option<String>,

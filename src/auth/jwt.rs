@@ -1,6 +1,6 @@
 //! The only files that use `jsonwebtoken`: keys from files, signatures checked and made (RFC 7515,
-//! 7518). `jwk` reads sets of keys. Each key is for one algorithm, which the operator chose with it;
-//! the algorithm that a token names must be the same.
+//! 7518). `jwk` reads sets of keys. Each key is for one algorithm, which the operator chose with
+//! it; the algorithm that a token names must be the same.
 
 mod jwk;
 

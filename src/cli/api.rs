@@ -1,31 +1,11 @@
 //! What the commands share that call the HTTP API: the request, and what a refusal means.
 
-use std::process::ExitCode;
-
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::client::{CommandFailure, exit_code};
-use super::rooms;
+use super::client::CommandFailure;
 use crate::client::http::{HttpClient, HttpError};
-use crate::config::{ApiCommand, ApiInvocation, ApiUrl};
-use crate::runtime;
-
-/// Runs a command to its end.
-pub(super) fn run(invocation: &ApiInvocation) -> ExitCode {
-    exit_code(runtime::block_on(execute(invocation)))
-}
-
-async fn execute(invocation: &ApiInvocation) -> Result<(), CommandFailure> {
-    let options = &invocation.options;
-    let (url, key) = (options.api(), options.api_key.clone());
-    let http = HttpClient::new(url.clone(), key, options.ca.as_deref(), options.timeout);
-    let http = http.map_err(|error| CommandFailure::Refused(error.to_string()))?;
-    let api = Api { url, http };
-    match &invocation.command {
-        ApiCommand::Rooms { prefix } => rooms::run(&api, prefix.as_ref(), invocation.json).await,
-    }
-}
+use crate::config::{ApiInvocation, ApiUrl};
 
 /// The HTTP API of a node.
 pub(super) struct Api {
@@ -40,6 +20,14 @@ struct ErrorBody {
 }
 
 impl Api {
+    pub(super) fn of(invocation: &ApiInvocation) -> Result<Self, CommandFailure> {
+        let options = &invocation.options;
+        let (url, key) = (options.api(), options.api_key.clone());
+        let http = HttpClient::new(url.clone(), key, options.ca.as_deref(), options.timeout);
+        let http = http.map_err(|error| CommandFailure::Refused(error.to_string()))?;
+        Ok(Self { url, http })
+    }
+
     /// The answer to a GET, which must be a 200.
     pub(super) async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, CommandFailure> {
         let answer = self.http.get(target).await?;

@@ -1,12 +1,16 @@
 //! `switchboard rooms`: lists the occupied rooms of the cluster, with their counts.
 
+use std::process::ExitCode;
+
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::api::Api;
-use super::client::{CommandFailure, note, print, print_json};
+use super::client::{CommandFailure, exit_code, note, print, print_json};
+use crate::config::{ApiCommand, ApiInvocation};
 use crate::model::cluster_query::PAGE_LIMIT;
 use crate::model::id::RoomPrefix;
+use crate::runtime;
 
 /// A page, as the API sends it.
 #[derive(Deserialize)]
@@ -24,11 +28,16 @@ struct RoomLine {
     anonymous: u64,
 }
 
-pub(super) async fn run(
-    api: &Api,
-    prefix: Option<&RoomPrefix>,
-    json: bool,
-) -> Result<(), CommandFailure> {
+/// Runs the command to its end.
+pub(super) fn run(invocation: &ApiInvocation) -> ExitCode {
+    let ApiCommand::Rooms { prefix } = &invocation.command;
+    exit_code(runtime::block_on(async {
+        let api = Api::of(invocation)?;
+        list(&api, prefix.as_ref(), invocation.json).await
+    }))
+}
+
+async fn list(api: &Api, prefix: Option<&RoomPrefix>, json: bool) -> Result<(), CommandFailure> {
     let mut after = None;
     let mut count = 0;
     loop {

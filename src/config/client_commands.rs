@@ -104,9 +104,9 @@ pub enum Start {
 /// The names of the commands.
 pub(super) const NAMES: [&str; 4] = ["publish", "tail", "history", "members"];
 
-pub(super) const AFTER_HELP: &str = "Data goes to standard output, notes go to standard error. Exit codes: 0 \
-                          done, 1 refused by the server, 2 wrong usage, 3 no answer in time (a \
-                          publish may or may not have happened).";
+pub(super) const AFTER_HELP: &str = "Data goes to standard output, notes go to standard error. \
+                          Exit codes: 0 done, 1 refused by the server, 2 wrong usage, 3 no \
+                          answer in time (a publish may or may not have happened).";
 
 pub(super) fn commands() -> [Command; 4] {
     let publish = Command::new("publish")

@@ -25,7 +25,8 @@ pub enum Invocation {
     Serve(Box<Config>),
     /// `switchboard check`: print what a node would do with this configuration.
     Check(Box<Config>),
-    /// `serve --check-config` or `check --toml`: print the effective configuration, by [`Config::to_toml`].
+    /// `serve --check-config` or `check --toml`: print the effective configuration, by
+    /// [`Config::to_toml`].
     CheckConfig(Box<Config>),
     /// `switchboard token`: sign a token and print it.
     Token(Box<TokenRequest>),
@@ -175,8 +176,8 @@ fn with_node_options(command: Command) -> Command {
         .after_help(
             "Times are a number and a unit: 500ms, 25s, 5m, 2h, 30d, 1w. Sizes are bytes: 65536, \
              64KiB or 64k (by 1024), 64kB (by 1000), up to GiB and GB. A comma in a value \
-             of a list is \\,. A flag wins over the variable, the variable over the file, the file over the \
-             default. An empty variable counts as not set.",
+             of a list is \\,. A flag wins over the variable, the variable over the file, the file \
+             over the default. An empty variable counts as not set.",
         )
         .arg(config)
         .args(Config::specs().iter().map(OptionSpec::arg))

@@ -46,8 +46,8 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// A file with a secret: its bytes, less what editors and shells put around them: a byte order mark,
-/// blanks and line ends.
+/// A file with a secret: its bytes, less what editors and shells put around them: a byte order
+/// mark, blanks and line ends.
 pub(super) fn secret_file() -> ValueParser<SecretFile> {
     ValueParser::new(read_secret, |file| show_path(&file.path))
 }

@@ -110,7 +110,8 @@ fn values_are_read_in_their_units() {
         "--recent-memory=2GiB",
         "--log-level=WARN",
         "--open",
-        "--allow-origin=https://Chat.Example:443/,http://a:81,file://,null,https://*.Chat.example:444",
+        "--allow-origin=https://Chat.Example:443/,http://a:81,file://,null",
+        "--allow-origin=https://*.Chat.example:444",
         "--node=a:1",
         "--echo-path=/echo",
     ]);

@@ -30,9 +30,9 @@ pub(crate) fn canonical(network: IpNet) -> IpNet {
 }
 
 /// The address of the client, for limits and logs. What the request says counts only if the peer is
-/// one of the `trusted` proxies: then it is the right-most hop that is not trusted, or the left-most
-/// if all are. A hop that is no address makes the list worthless, and the peer itself is the answer.
-/// IPv4-mapped IPv6 addresses compare as IPv4.
+/// one of the `trusted` proxies: then it is the right-most hop that is not trusted, or the
+/// left-most if all are. A hop that is no address makes the list worthless, and the peer itself is
+/// the answer. IPv4-mapped IPv6 addresses compare as IPv4.
 ///
 /// `Forwarded` counts only in requests without `X-Forwarded-For`: most proxies write the latter and
 /// pass on what a client wrote in the former.

@@ -1,5 +1,5 @@
-//! A connection in its HTTP phase: it reads heads and bodies under limits and deadlines, and answers
-//! in order. The phase ends with the upgrade, before which everything is checked.
+//! A connection in its HTTP phase: it reads heads and bodies under limits and deadlines, and
+//! answers in order. The phase ends with the upgrade, before which everything is checked.
 
 use std::future::poll_fn;
 use std::io;

@@ -1,6 +1,6 @@
 //! The limits of clients, as plain logic: token buckets, the frames of one message, what one
-//! session, user or address may send, and the connections of one address. `docs/limits.md` lists every limit with
-//! its option, its answer and its figure.
+//! session, user or address may send, and the connections of one address. `docs/limits.md` lists
+//! every limit with its option, its answer and its figure.
 
 mod addresses;
 mod fragments;

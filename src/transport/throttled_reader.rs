@@ -59,8 +59,8 @@ impl<'a, S: SharedSocket> ThrottledReader<'a, S> {
         stream
     }
 
-    /// Charges the last read, and the commands decoded from it: before they are carried out, so that
-    /// no other session of the user or address is read for the same tokens.
+    /// Charges the last read, and the commands decoded from it: before they are carried out, so
+    /// that no other session of the user or address is read for the same tokens.
     pub(super) fn charge(&mut self, commands: u32) {
         let commands = u16::try_from(commands).unwrap_or(u16::MAX);
         self.commands = self.commands.saturating_add(commands);

@@ -1,5 +1,6 @@
 //! The real binary: its output, the values it refuses, the sources of values, signals and exit
-//! codes, the commands without a server, a closed stdout, a lack of file descriptors, and that no secret is printed.
+//! codes, the commands without a server, a closed stdout, a lack of file descriptors, and that no
+//! secret is printed.
 
 mod logs;
 mod process;

@@ -45,8 +45,8 @@ pub struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// `switchboard serve` on a free port with these arguments besides, and without heartbeats unless
-    /// they ask for some; ready when it listens.
+    /// `switchboard serve` on a free port with these arguments besides, and without heartbeats
+    /// unless they ask for some; ready when it listens.
     pub async fn start(arguments: &[&str]) -> Self {
         Self::with(arguments, |_| ()).await
     }

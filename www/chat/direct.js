@@ -60,7 +60,8 @@ class DirectConversation extends Conversation {
 
   sendTyping(typing) {
     if (this.isMuted || !this.mailbox.user) return;
-    const sent = this.mailbox.board.publish(personalRoom(this.name), { typing }, { ephemeral: true });
+    const room = personalRoom(this.name);
+    const sent = this.mailbox.board.publish(room, { typing }, { ephemeral: true });
     sent.catch(({ code }) => {
       if (code === 'forbidden') this.isMuted = true;
     });

@@ -6,7 +6,7 @@ use redis::Cmd;
 
 use super::names::{Names, key_field};
 use super::presence::commands::PresenceCommands;
-use super::request::RedisRequest;
+use super::request::{PAGE_BYTES, RedisRequest};
 use super::scripts::{Script, ScriptCaller, millis};
 use super::{revoked, webhook_calls};
 use crate::broker::redis::wire::{self, Format};
@@ -22,9 +22,6 @@ const IDLE_META_TTL: Duration = Duration::from_secs(10 * 60);
 /// The least time that the position of a room with publications is kept: longer than the keys that
 /// it proves, and than a client that returns.
 const LEAST_META_TTL: Duration = Duration::from_secs(3600);
-
-/// The most bytes of bodies in a page, so that one read neither blocks Redis nor fills memory.
-pub(super) const PAGE_BYTES: usize = 512 << 10;
 
 /// Builds the commands.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo};
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
+use super::info::{field, read_info};
 use super::liveness::LivenessSignal;
 use super::push_queue::{self, PushQueue};
 use super::scripts::{self, Script};
@@ -545,22 +546,6 @@ pub(super) async fn read_server(
         replid: field(&info, "master_replid").to_owned(),
         written: field(&info, "master_repl_offset").parse().unwrap_or(0),
     })
-}
-
-pub(super) async fn read_info(
-    connection: &mut MultiplexedConnection,
-    section: &str,
-) -> redis::RedisResult<String> {
-    let mut info = Cmd::new();
-    info.arg("INFO").arg(section);
-    info.query_async(connection).await
-}
-
-/// The value of a field of INFO; empty if it is missing.
-pub(super) fn field<'a>(info: &'a str, name: &str) -> &'a str {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 -- Reads a page of the list of a room's members, in the order of names; or of a user's connections.
 --   KEYS  here, names, live
---   ARGV  the room's topic; 2 to read the names, 3 the connections; the name to begin behind ('' for
---         the first), how many
+--   ARGV  the room's topic; 2 to read the names, 3 the connections; the name to begin behind (''
+--         for the first), how many
 -- Returns the version, the number of users, the number of anonymous connections, whether there are
 -- names behind the page ('0' or '1'), how many fields could not be read, and a list of name,
 -- connections, info, name ...

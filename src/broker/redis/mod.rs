@@ -21,6 +21,7 @@ mod commands;
 mod connection;
 mod errors;
 mod formats;
+mod info;
 mod liveness;
 mod names;
 mod pipeline;

@@ -5,7 +5,7 @@
 //! ```text
 //! PREFIX:{room}                      the topic of a room
 //! PREFIX:{room}:log                  its log (a stream)
-//! PREFIX:{room}:meta                 its epoch, offset and replication id, and the publishers' keys
+//! PREFIX:{room}:meta                 its epoch, offset, replication id, and publishers' keys
 //! PREFIX:{room}:here                 its members, and their nodes
 //! PREFIX:{room}:names                the names of its members, in order
 //! PREFIX:{room}:key:PUBLISHER:HEX    a publisher's key, for nodes of former versions

@@ -1,7 +1,6 @@
 //! The requests that a pipeline sends: what each costs, whether it may be repeated, whose share of
 //! the queue it takes, and what it results in.
 
-use super::commands::PAGE_BYTES;
 use super::presence::agent::{PresenceCommand, PresenceReply};
 use super::webhook_calls::{WebhookCall, WebhookEntries};
 use crate::broker::{
@@ -10,6 +9,9 @@ use crate::broker::{
 };
 use crate::model::cluster_query::ClusterQuery;
 use crate::model::id::RoomName;
+
+/// The most bytes of bodies in a page, so that one read neither blocks Redis nor fills memory.
+pub(super) const PAGE_BYTES: usize = 512 << 10;
 
 /// The bytes of a request and its answer without the entries of a page.
 const BARE: usize = 256;

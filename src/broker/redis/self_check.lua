@@ -1,5 +1,6 @@
--- Tries each command that nodes and their scripts call, on keys that nobody else has, and the access to each
--- key of the prefix. Leaves nothing behind. A unit test compares the commands with the scripts.
+-- Tries each command that nodes and their scripts call, on keys that nobody else has, and the
+-- access to each key of the prefix. Leaves nothing behind. A unit test compares the commands with
+-- the scripts.
 --   KEYS  four keys to write: a stream, a hash, a sorted set and a string; then the keys to which
 --         only access is tried
 --   ARGV  topics on which messages are published
@@ -77,8 +78,9 @@ try('GETDEL', 'GETDEL', text)
 for at = 5, #KEYS do
   for _, command in ipairs({ 'HGET', 'HDEL' }) do
     local reply = redis.pcall(command, KEYS[at], 'a')
-    if type(reply) == 'table' and reply.err and not string.find(reply.err, 'WRONGTYPE', 1, true) then
-      failed[#failed + 1] = { 'key ' .. KEYS[at], reply.err }
+    local why = type(reply) == 'table' and reply.err
+    if why and not string.find(why, 'WRONGTYPE', 1, true) then
+      failed[#failed + 1] = { 'key ' .. KEYS[at], why }
     end
   end
 end

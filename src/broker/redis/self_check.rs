@@ -5,7 +5,7 @@
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult};
 
-use super::connection::{field, read_info};
+use super::info::{field, read_info};
 use super::names::Names;
 use crate::model::cluster_query::RoomKind;
 use crate::model::id::{Incarnation, RoomName};
@@ -172,7 +172,8 @@ fn limitation(error: &RedisError) -> Option<&'static str> {
              maxmemory, or keep less with --history-size and --history-age",
         ),
         "MISCONF" => Some(
-            "Redis cannot write to its disk (MISCONF): publishes and joins of new rooms are refused",
+            "Redis cannot write to its disk (MISCONF): publishes and joins of new rooms are \
+             refused",
         ),
         "NOREPLICAS" => Some(
             "Redis has too few replicas (NOREPLICAS): publishes and joins of new rooms are refused",
@@ -334,7 +335,8 @@ mod tests {
                 Some(Denied::Command),
             ),
             (
-                "ERR The user executing the script can't access at least one of the keys mentioned in the command arguments",
+                "ERR The user executing the script can't access at least one of the keys mentioned \
+                 in the command arguments",
                 Some(Denied::Key),
             ),
             (
@@ -342,7 +344,8 @@ mod tests {
                 Some(Denied::Key),
             ),
             (
-                "ERR The user executing the script can't publish to the channel mentioned in the command",
+                "ERR The user executing the script can't publish to the channel mentioned in the \
+                 command",
                 Some(Denied::Topic),
             ),
             (

@@ -68,8 +68,8 @@ impl IngressMeter {
         self.frames.is_under_way()
     }
 
-    /// The next step of a session with this debt. `has_backlog` is called only for a session in debt
-    /// by its own buckets: none is ended for what others of its user or address send.
+    /// The next step of a session with this debt. `has_backlog` is called only for a session in
+    /// debt by its own buckets: none is ended for what others of its user or address send.
     pub(crate) fn step(
         &mut self,
         limits: &IngressLimits,

@@ -27,8 +27,8 @@ use crate::model::id::Incarnation;
 /// a second.
 pub const LEASE: Duration = Duration::from_secs(10);
 
-/// The longest time that [`Lease::retire`] may ask for: the longest `--presence-grace`. Ends further
-/// ahead are from before the clock was set back.
+/// The longest time that [`Lease::retire`] may ask for: the longest `--presence-grace`. Ends
+/// further ahead are from before the clock was set back.
 pub(crate) const LONGEST: Duration = Duration::from_secs(5 * 60);
 
 /// The name of a lease: the run of the node, and which of its leases.
