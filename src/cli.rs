@@ -26,6 +26,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{ConfigError, Invocation};
+use crate::model::id::is_user_char;
 
 /// Runs the given command line (the program's name first) with these environment variables.
 pub fn run(
@@ -61,6 +62,17 @@ fn refuse(error: &dyn Display) -> ExitCode {
 fn fail(error: &dyn Display) -> ExitCode {
     print_error(&format_args!("switchboard: {error}"));
     ExitCode::FAILURE
+}
+
+/// A text of others for a terminal, as one line: without the characters that would control the
+/// terminal or turn the direction of text.
+fn printable(text: &str) -> String {
+    let plain = text.chars().map(|char| match char {
+        '\n' | '\r' | '\t' => ' ',
+        char if is_user_char(char) => char,
+        _ => char::REPLACEMENT_CHARACTER,
+    });
+    plain.collect()
 }
 
 /// Prints to standard error why the process ends; a closed standard error is ignored.

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{history, members, print_error, publish, tail};
+use super::{history, members, print_error, printable, publish, tail};
 use crate::client::{Client, ClientCredentials, ClientError, ClientSettings, ConnectionState};
 use crate::config::{ClientCommand, ClientInvocation, ConnectOptions};
+use crate::model::id::is_user_char;
 use crate::runtime;
 
 /// The exit code if no answer came in time, so that a publish may or may not have happened.
@@ -45,9 +46,9 @@ pub(super) fn run(invocation: &ClientInvocation) -> ExitCode {
 pub(super) fn exit_code(ended: Result<(), CommandFailure>) -> ExitCode {
     match ended {
         Ok(()) | Err(CommandFailure::OutputClosed) => ExitCode::SUCCESS,
-        Err(CommandFailure::Refused(reason)) => super::fail(&reason),
+        Err(CommandFailure::Refused(reason)) => super::fail(&printable(&reason)),
         Err(CommandFailure::NoAnswer(reason)) => {
-            print_error(&format_args!("switchboard: {reason}"));
+            note(reason);
             ExitCode::from(NO_ANSWER)
         }
     }
@@ -146,7 +147,10 @@ async fn note_states(changes: flume::Receiver<ConnectionState>) {
 
 /// Prints a note for people.
 pub(super) fn note(text: impl Display) {
-    print_error(&format_args!("switchboard: {text}"));
+    print_error(&format_args!(
+        "switchboard: {}",
+        printable(&text.to_string())
+    ));
 }
 
 /// Prints one line of data.
@@ -159,8 +163,44 @@ pub(super) fn print(line: impl Display) -> Result<(), CommandFailure> {
     })
 }
 
-/// Prints one line of JSON.
+/// Prints one line of JSON. Data of others are printed as they were sent, except for line ends
+/// between tokens, which would begin a line that they have made up, and for characters that would
+/// control a terminal: these stand in strings alone, and are escaped.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), CommandFailure> {
     // Writing plain structs to memory cannot fail.
-    print(serde_json::to_string(value).unwrap_or_default())
+    print(one_line(&serde_json::to_string(value).unwrap_or_default()))
+}
+
+fn one_line(json: &str) -> String {
+    let mut line = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char {
+            '\n' | '\r' | '\t' => line.push(' '),
+            char if is_user_char(char) => line.push(char),
+            // All of them have four digits.
+            char => line.push_str(&format!("\\u{:04x}", u32::from(char))),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_of_others_is_one_line_that_controls_no_terminal() {
+        let cases = [
+            ("{\"a\":[\n1,\r\n2]}", "{\"a\":[ 1,  2]}"),
+            (
+                "\"\u{9b}2J \u{202e}x\u{7f}\"",
+                "\"\\u009b2J \\u202ex\\u007f\"",
+            ),
+            ("\"Zoë 你好 \\n\"", "\"Zoë 你好 \\n\""),
+        ];
+        for (json, line) in cases {
+            assert_eq!(one_line(json), line);
+        }
+        assert_eq!(printable("[\n9 admin \u{9b}x]"), "[ 9 admin \u{fffd}x]");
+    }
 }

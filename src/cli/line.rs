@@ -5,6 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::printable;
 use crate::model::id::{Epoch, Position, RoomName};
 use crate::model::publication::Payload;
 use crate::model::room_event::Delivery;
@@ -88,5 +89,6 @@ pub(super) fn readable(room: Option<&RoomName>, message: &Delivery) -> String {
         .offset
         .map_or("-".into(), |offset| offset.to_string());
     let user = message.user.as_ref().map_or("-", |user| user.as_str());
-    format!("{room}{offset} {user} {}", message.data)
+    let data = printable(&message.data.to_string());
+    format!("{room}{offset} {user} {data}")
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::client::{ClientSession, CommandFailure, note, print, print_json};
+use super::printable;
 use crate::client::RoomEvents;
 use crate::model::id::RoomName;
 use crate::model::member::{Member, MembersQuery};
@@ -88,7 +89,7 @@ fn print_member(session: &ClientSession<'_>, member: &Member) -> Result<(), Comm
             info,
         });
     }
-    let info = info.map_or("", RawValue::get);
+    let info = printable(info.map_or("", RawValue::get));
     print(format!("{user}\t{connections}\t{info}").trim_end())
 }
 

@@ -40,7 +40,15 @@ pub(super) async fn run(
             key,
             ephemeral: options.ephemeral,
         };
-        publish(session, room, &line, options).await?;
+        match publish(session, room, &line, options).await {
+            // A success would hide that the other lines are not published.
+            Err(CommandFailure::OutputClosed) => {
+                return Err(CommandFailure::Refused(format!(
+                    "standard output is closed; the lines after line {number} are not published"
+                )));
+            }
+            published => published?,
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::api::Api;
 use super::client::{CommandFailure, exit_code, note, print, print_json};
+use super::printable;
 use crate::config::{ApiCommand, ApiInvocation};
 use crate::model::cluster_query::PAGE_LIMIT;
 use crate::model::id::RoomPrefix;
@@ -48,7 +49,7 @@ async fn list(api: &Api, prefix: Option<&RoomPrefix>, json: bool) -> Result<(), 
                 continue;
             }
             let (connections, users, anonymous) = (room.connections, room.users, room.anonymous);
-            let room = &room.room;
+            let room = printable(&room.room);
             print(format_args!("{room}\t{connections}\t{users}\t{anonymous}"))?;
         }
         count += page.rooms.len();

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::client::{CommandFailure, exit_code, note, print, print_json};
+use super::printable;
 use super::time::{date, rough};
 use crate::auth::{self, TokenReport, TokenVerdict};
 use crate::config::TokenReadRequest;
@@ -160,11 +161,4 @@ fn readable(report: &TokenReport, now: u64) -> String {
         .iter()
         .map(|(name, value)| format!("{name:<8} {}", printable(value)));
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// A token may come from anyone: control characters must not reach the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }

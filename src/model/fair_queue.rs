@@ -157,6 +157,7 @@ impl<T: FairItem> FairQueue<T> {
         let share = class.shares.entry(item.source()).or_default();
         share.backlog.add(item.weight());
         class.items.insert(place.key(), (place, item));
+        class.tidy();
     }
 
     /// Takes the item that is served next.

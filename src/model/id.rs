@@ -182,7 +182,7 @@ pub struct UserName(Arc<str>);
 
 /// Whether a user's name may have this character. The others would change how a line with the name
 /// is read or displayed (Unicode Standard Annex 9 section 2 lists those of direction).
-fn is_user_char(char: char) -> bool {
+pub(crate) fn is_user_char(char: char) -> bool {
     let turns = matches!(char,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     !char.is_control() && !turns

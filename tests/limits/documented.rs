@@ -47,6 +47,7 @@ fn is_no_limit(name: &str) -> bool {
         "token-in-query",
         "room",
         "node",
+        "allow-eviction",
         "allow-origin",
         "trusted-proxy",
         "redis",

@@ -138,24 +138,3 @@ fn nodes_without_webhooks_keep_no_events_and_do_not_connect() {
         assert_eq!(redis.query::<usize>(&["EXISTS", STREAM]), 0);
     });
 }
-
-#[test]
-fn a_user_of_an_access_list_needs_these_commands() {
-    run(async {
-        let (redis, receiver) = (RedisServer::start(), Receiver::start());
-        let acl = "ACL SETUSER ada on >pw ~switchboard:* &switchboard* -@all +hello +auth +select \
-                   +info +eval +evalsha +script|load +publish +subscribe +unsubscribe \
-                   +xinfo|consumers +xgroup|create +xgroup|delconsumer +xreadgroup \
-                   +xclaim +xautoclaim +xack +xdel +xtrim +exists +getdel +time";
-        redis.query::<String>(&acl.split_whitespace().collect::<Vec<_>>());
-        occupied(&redis, "r", 1);
-        let _node = TestNode::with(|config| {
-            configured(config, &redis, &receiver);
-            let url = format!("redis://ada:pw@127.0.0.1:{}", redis.port());
-            config.redis = vec![url.parse().expect("an address")];
-        })
-        .await;
-        receiver.taken(1).await;
-        until_empty(&redis);
-    });
-}

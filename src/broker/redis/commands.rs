@@ -127,11 +127,7 @@ impl Commands {
         }
         if let Some(key) = &publish.key {
             let digest = publish.publication.digest();
-            let is_shared = self.format < Format::NEWEST;
-            command
-                .arg(key_field(key))
-                .arg(format!("{digest:032x}"))
-                .arg(u8::from(is_shared));
+            command.arg(key_field(key)).arg(format!("{digest:032x}"));
         }
         command
     }

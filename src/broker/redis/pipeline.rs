@@ -241,6 +241,8 @@ impl Pipeline {
         match answer {
             Value::ServerError(error) => self.failed(queued, &error),
             _ if queued.request.reads_presence() && !self.context.presence_synced.get() => {
+                // Redis has answered: reads move.
+                self.answered += 1;
                 self.completed.extend(self.queue.park(queued));
             }
             answer => self.decoded(queued.request, answer),

@@ -1,10 +1,10 @@
 -- Appends a publication to a room's log and publishes it on the room's topic, or does neither.
---   KEYS  log, meta, and the record of the publisher's key for former versions (absent without a
---         key)
+--   KEYS  log, meta, and the record of the publisher's key for former versions, which announce no
+--         format of their own for it (absent without a key)
 --   ARGV  topic, body, an epoch in case a new one is needed, how many messages the log keeps,
 --         in milliseconds how long the log, the meta and the key live, and the epoch and the offset
---         that the room must have (empty: any); then with a key: its field in the meta, the digest
---         of the data, and whether nodes of former versions must find the key ('1')
+--         that the room must have (empty: any); then with a key: its field in the meta, and the
+--         digest of the data
 -- Returns epoch and offset. With a remembered key they are those of the first publication, and none
 -- is added; or an error if that one had other data. A key counts while its position is valid;
 -- otherwise its message is lost.
@@ -15,7 +15,7 @@
 
 local log, meta, key = KEYS[1], KEYS[2], KEYS[3]
 local topic, body, candidate, size, log_ttl, meta_ttl, key_ttl, if_epoch, if_offset,
-  field, digest, is_shared = unpack(ARGV)
+  field, digest = unpack(ARGV)
 
 local room, failure = position_of(meta)
 if not room then
@@ -79,9 +79,7 @@ redis.call('PEXPIRE', log, log_ttl)
 if key then
   local now, value = millis(), room.epoch .. ' ' .. at
   redis.call('HSET', meta, field, value .. ' ' .. digest .. ' ' .. digits(now + key_ttl))
-  if is_shared == '1' then
-    redis.call('SET', key, value, 'PX', key_ttl)
-  end
+  redis.call('SET', key, value, 'PX', key_ttl)
   -- Each publish looks at more fields than it adds, so that most of what is there is in use. An
   -- access list of a former version may lack the command; an error has no entries.
   local some = redis.pcall('HRANDFIELD', meta, 4, 'WITHVALUES')

@@ -36,6 +36,10 @@ local torn = newest
   and (newest > room.offset or newest < room.offset and start_of(room) < room.offset)
 if room.is_over or behind or torn or last.err then
   begin(meta, log, room, candidate, room.offset > 0 and meta_ttl or idle_ttl)
+  -- A log that was found without its position has set the offset.
+  if room.offset > 0 then
+    redis.call('PEXPIRE', meta, meta_ttl)
+  end
 else
   local ttl = tonumber(room.offset > 0 and meta_ttl or idle_ttl)
   if redis.call('PTTL', meta) < ttl * 0.9 then

@@ -11,12 +11,10 @@ use crate::model::id::RoomName;
 /// New rooms per second and session.
 const NEW_ROOMS: usize = 1;
 
-/// How many seconds' worth of new rooms may be used at once: twice the rooms of a session by
-/// default, for a client that reconnects to another node.
-const NEW_ROOM_BURST: u64 = 256;
-
-/// Rooms per session after which the older ones begin to be forgotten.
-const REMEMBERED: usize = 128;
+/// The least of the rooms that a session may have, for what follows from it. New rooms may be used
+/// at once for twice as many seconds, for a client that reconnects to another node; and the older
+/// rooms begin to be forgotten when a session has used as many.
+const LEAST_ROOMS: usize = 128;
 
 /// Two sets of hashes: when the newer one is full, it becomes the older one. Hashes of 32 bits
 /// suffice: a room that is taken for another one costs nothing.
@@ -29,18 +27,26 @@ pub(super) struct RecentRooms {
 }
 
 impl RecentRooms {
-    /// Counts the use of a room at the rate of `sessions` sessions. Returns whether it may be used.
-    pub(super) fn use_room(&mut self, room: &RoomName, sessions: u32, now: u64) -> bool {
+    /// Counts the use of a room at the rate of `sessions` sessions, each of which may have `rooms`.
+    /// Returns whether it may be used.
+    pub(super) fn use_room(
+        &mut self,
+        room: &RoomName,
+        sessions: u32,
+        rooms: usize,
+        now: u64,
+    ) -> bool {
+        let rooms = rooms.max(LEAST_ROOMS);
         let hash = self.hasher.hash_one(room) as u32;
         if self.newer.contains(&hash) {
             return true;
         }
-        let rate = Rate::new(NEW_ROOMS, NEW_ROOM_BURST).map(|rate| rate.times(sessions));
+        let rate = Rate::new(NEW_ROOMS, 2 * rooms as u64).map(|rate| rate.times(sessions));
         let is_known = self.older.contains(&hash);
         if !is_known && rate.is_some_and(|rate| !self.new.try_take(&rate, now)) {
             return false;
         }
-        if self.newer.len() >= REMEMBERED * sessions as usize {
+        if self.newer.len() >= rooms * sessions as usize {
             self.older = std::mem::take(&mut self.newer);
         }
         self.newer.insert(hash);
@@ -67,7 +73,7 @@ mod tests {
     fn new_rooms_are_bounded_by_burst_and_rate() {
         let mut rooms = RecentRooms::default();
         let mut used = |from: usize, now| {
-            let used = (from..from + 5000).filter(|n| rooms.use_room(&room(*n), 4, now));
+            let used = (from..from + 5000).filter(|n| rooms.use_room(&room(*n), 4, 128, now));
             used.count()
         };
         // A few are taken for others.
@@ -80,9 +86,9 @@ mod tests {
         let mut rooms = RecentRooms::default();
         for round in 0..1000 {
             for n in 0..100 {
-                assert!(rooms.use_room(&room(n), 4, 0), "{n} in round {round}");
+                assert!(rooms.use_room(&room(n), 4, 128, 0), "{n} in round {round}");
             }
-            rooms.use_room(&room(1000 + round), 4, 0);
+            rooms.use_room(&room(1000 + round), 4, 128, 0);
         }
     }
 }

@@ -81,6 +81,8 @@ pub(crate) struct SharedQuota {
     buckets: Buckets,
     connections: Bucket,
     recent_rooms: Mutex<RecentRooms>,
+    /// How many rooms each of its sessions may have.
+    rooms_per_session: usize,
     /// The rooms of the node that one of its sessions was the first to join.
     rooms: AtomicUsize,
     max_rooms: usize,
@@ -138,6 +140,7 @@ impl SharedQuotas {
             buckets: Buckets::default(),
             connections: Bucket::default(),
             recent_rooms: Mutex::default(),
+            rooms_per_session,
             rooms: AtomicUsize::new(0),
             max_rooms: rooms_per_session.max(max_rooms / part),
         });
@@ -193,7 +196,7 @@ impl SharedQuota {
     pub(crate) fn use_room(&self, room: &RoomName, now: u64) -> bool {
         let recent = self.recent_rooms.lock();
         let mut recent = recent.unwrap_or_else(PoisonError::into_inner);
-        recent.use_room(room, self.sessions, now)
+        recent.use_room(room, self.sessions, self.rooms_per_session, now)
     }
 
     /// Acquires a permit for a room that the node has not yet; `None` if it has its part of them.
