@@ -81,10 +81,10 @@ options! {
         /// need not be unique. By default the host name and the port.
         node: String = one_or_empty(label("_.:-")), "LABEL", "";
 
-        /// Other sites whose pages may connect, like https://chat.example; pages from this host
-        /// always may. The * in https://*.chat.example stands for exactly one label. With null,
-        /// pages that are files may connect, and any page in a sandboxed frame. Repeat it, or
-        /// separate by commas.
+        /// Other sites whose pages may connect, like `https://chat.example`; pages from this host
+        /// always may. The `*` in `https://*.chat.example` stands for exactly one label. With
+        /// `null`, pages that are files may connect, and any page in a sandboxed frame. Repeat it,
+        /// or separate by commas.
         allow_origin: Vec<String> = many(origin()), "ORIGIN", "";
 
         /// Addresses or networks, like 10.0.0.0/8, of the proxies whose X-Forwarded-For is trusted,
