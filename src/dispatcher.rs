@@ -95,7 +95,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What the welcome says of the limits.
+    /// The limits in the welcome.
     fn client_limits(&self) -> ClientLimits {
         ClientLimits {
             message: self.max_message,

@@ -86,7 +86,7 @@ pub enum BodyFraming {
 }
 
 impl BodyFraming {
-    /// Whether the head alone says that there is no body.
+    /// Whether the head alone shows that there is no body.
     pub fn is_empty(self) -> bool {
         self == BodyFraming::Length(0)
     }

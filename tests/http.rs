@@ -220,7 +220,7 @@ fn client_that_expects_100_continue_receives_it_if_its_body_is_read() {
                 caller.send(&unwanted).await;
                 let answer = caller.answer().await;
                 assert_eq!(answer.status, status, "{unwanted}");
-                // It may send its body or not: what follows cannot be told apart.
+                // It may send its body or not: what follows cannot be distinguished.
                 assert_eq!(answer.field("Connection"), Some("close"), "{unwanted}");
                 caller.send(body.to_owned() + HEALTH).await;
                 caller.expect_end().await;

@@ -9,7 +9,7 @@ use super::{TOKEN_BYTES, TokenError};
 use crate::config::TokenReadRequest;
 use crate::model::secret::Secret;
 
-/// What a token says.
+/// The content of a token.
 #[derive(Debug)]
 pub(crate) struct TokenReport {
     pub(crate) claims: TokenClaims,

@@ -167,7 +167,7 @@ fn decode_claims(payload: &str) -> Result<Box<RawValue>, TokenError> {
     serde_json::from_slice(&json).map_err(|_| TokenError::Claims)
 }
 
-/// What a token's header says (RFC 7515 section 4.1), as far as it is used.
+/// The members of a token's header (RFC 7515 section 4.1) that are used.
 #[derive(Deserialize)]
 struct TokenHeader {
     alg: String,

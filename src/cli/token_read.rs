@@ -1,4 +1,4 @@
-//! `switchboard token read`: shows what a token says, and whether nodes accept it.
+//! `switchboard token read`: shows the claims of a token, and whether nodes accept it.
 
 use std::io;
 use std::process::ExitCode;

@@ -87,7 +87,7 @@ pub(super) async fn open_stream(
     Err(last)
 }
 
-/// A refusal of the handshake: a status that says that the request is wrong is final.
+/// A refusal of the handshake: a status for a wrong request is final.
 fn refused(error: &tungstenite::Error) -> DialError {
     let Error::Http(response) = error else {
         return DialError::Retry(format!("the handshake failed: {error}"));

@@ -30,7 +30,7 @@ pub enum Invocation {
     CheckConfig(Box<Config>),
     /// `switchboard token`: sign a token and print it.
     Token(Box<TokenRequest>),
-    /// `switchboard token read`: show what a token says.
+    /// `switchboard token read`: show the claims of a token.
     TokenRead(Box<TokenReadRequest>),
     /// `switchboard publish`, `tail`, `history` or `members`: be a client of running nodes.
     Client(Box<ClientInvocation>),

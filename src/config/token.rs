@@ -122,7 +122,7 @@ fn read_command() -> Command {
          machine do not see it",
     );
     Command::new("read")
-        .about("Show what a token says: who, until when, what it may do, whether nodes accept it")
+        .about("Show the claims of a token: who, until when, for what, and whether nodes accept it")
         .after_help(
             "Exit codes: 0 accepted, or not verified and in order; 1 refused, such as expired or \
              forged; 2 wrong usage.",

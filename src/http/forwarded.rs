@@ -29,8 +29,8 @@ pub(crate) fn canonical(network: IpNet) -> IpNet {
     mapped.map_or(network, IpNet::V4)
 }
 
-/// The address of the client, for limits and logs. What the request says counts only if the peer is
-/// one of the `trusted` proxies: then it is the right-most hop that is not trusted, or the
+/// The address of the client, for limits and logs. The headers of the request count only if the
+/// peer is one of the `trusted` proxies: then it is the right-most hop that is not trusted, or the
 /// left-most if all are. A hop that is no address makes the list worthless, and the peer itself is
 /// the answer. IPv4-mapped IPv6 addresses compare as IPv4.
 ///

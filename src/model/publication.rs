@@ -84,7 +84,7 @@ impl Publication {
         })
     }
 
-    /// Tells different data apart under the same key: half of the SHA-256 of what its publisher
+    /// Distinguishes different data under the same key: half of the SHA-256 of what its publisher
     /// sent, without what the node adds.
     pub fn digest(&self) -> u128 {
         let event = self.event.as_deref().unwrap_or_default();

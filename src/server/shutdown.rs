@@ -32,7 +32,7 @@ pub(crate) fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin> {
 }
 
 /// Other servers reread their files at SIGHUP, and closing a terminal sends it too. This one reads
-/// its files once, so it says what to do instead.
+/// its files once, so it logs what to do instead.
 fn is_ignored(signal: Signal) -> bool {
     let ignored = signal == Signal::HangUp;
     if ignored {

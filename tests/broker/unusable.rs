@@ -1,9 +1,10 @@
-//! Servers that a node cannot use: the node says what an operator must change, and is ready when it
-//! has been changed.
+//! Servers that a node cannot use: the node names what an operator must change, and is ready when
+//! it has been changed.
 
 use std::time::{Duration, Instant};
 
 use super::node::{BrokerNode, SHORT_LEASE, settings};
+use crate::support::DEADLINE;
 use crate::support::redis_server::{Options, RedisServer, free_port};
 use switchboard::broker::redis::RedisSettings;
 use switchboard::model::readiness::ReadinessState;
@@ -17,7 +18,7 @@ fn until_unusable(node: &BrokerNode, reason: &str) {
             return;
         }
         assert!(
-            start.elapsed() < Duration::from_secs(10),
+            start.elapsed() < DEADLINE,
             "{state:?} with {found:?}, not {reason:?}"
         );
         std::thread::sleep(Duration::from_millis(5));
@@ -174,10 +175,7 @@ fn until_limited(node: &BrokerNode, wanted: Option<&str>) {
         if is_wanted {
             return;
         }
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "{found:?}, not {wanted:?}"
-        );
+        assert!(start.elapsed() < DEADLINE, "{found:?}, not {wanted:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

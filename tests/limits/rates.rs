@@ -324,7 +324,8 @@ fn throttled_session_still_receives_messages_and_is_not_timed_out() {
         let node = TestNode::with(|config| {
             config.commands_per_second = Some(10);
             config.heartbeat = Duration::from_millis(500);
-            config.pong_timeout = Duration::from_millis(100);
+            // Less than its pongs wait behind the commands, and enough for a busy machine.
+            config.pong_timeout = Duration::from_secs(1);
         })
         .await;
         let (mut ada, mut bob) = (node.client().await, node.client().await);
@@ -334,11 +335,10 @@ fn throttled_session_still_receives_messages_and_is_not_timed_out() {
             ada.ask(json!({"type": "ping"})).await;
         }
         eventually("ada is paused", || paused(&node) > 0).await;
-        let start = Instant::now();
         bob.publish("lobby", json!("still here?")).await;
         assert_eq!(ada.message("lobby").await["data"], "still here?");
         let mut pings = 0;
-        while start.elapsed() < Duration::from_secs(2) {
+        while pings < 2 {
             // Bob must answer pings meanwhile.
             let _ = runtime::timeout(Duration::from_millis(1), bob.stream().next()).await;
             match within("a ping", ada.stream().next()).await {
@@ -347,7 +347,7 @@ fn throttled_session_still_receives_messages_and_is_not_timed_out() {
                 other => panic!("{other:?}"),
             }
         }
-        assert!(pings >= 2, "{pings}");
+        // Answered after the other commands, when the first pong would be late.
         ada.call(json!({"type": "ping"})).await;
     });
 }

@@ -1,5 +1,5 @@
 //! Limits of users and addresses: a client gains nothing by connecting anew, by other addresses of
-//! its network, or by ever-new rooms, and nobody is closed for what others send.
+//! its network, or by ever-new rooms, and no session is closed for what others send.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
@@ -125,7 +125,7 @@ fn anonymous_clients_of_a_network_share_its_rate_and_delay_no_user() {
     });
 }
 
-/// Publishes to rooms that nobody has used, each time by a new connection after some, until one is
+/// Publishes to rooms that are unused, each time by a new connection after some, until one is
 /// refused, and returns how many were not.
 async fn use_new_rooms(mut connect: impl AsyncFnMut() -> TestClient) -> u64 {
     let (mut published, mut asked) = (0, Vec::new());

@@ -9,7 +9,7 @@ export function enumerate(names, most) {
 }
 
 /**
- * The user that a token says it is for; null if it says none. Nobody has checked the token: it is
+ * The `sub` of a token; null if it has none. The token is not verified: it is
  * only shown to the user before it is used.
  */
 export function userOf(token) {

@@ -1,7 +1,7 @@
 /**
- * What the server accepts of one client, as its welcome says, so that a request that is too large
- * is rejected here with `too_large` and never sent: the server would close the connection for a
- * long message, and all rooms would wait.
+ * What the server accepts of one client, as its welcome lists it, so that a request that is too
+ * large is rejected here with `too_large` and never sent: the server would close the connection for
+ * a long message, and all rooms would wait.
  */
 
 import { SwitchboardError } from './words.js';

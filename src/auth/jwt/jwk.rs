@@ -19,7 +19,7 @@ struct Set<'a> {
 }
 
 /// What is read even of a key that is ignored: its name for the log, and its private part, which
-/// must not be here whatever else the key says.
+/// must not be here whatever else is in the key.
 #[derive(Default, Deserialize)]
 struct Label {
     #[serde(default)]

@@ -11,8 +11,8 @@ local function raise_version(here)
 end
 
 -- Begins a room as an empty one if one of its keys is foreign, and returns whether it did. The
--- message is a change of nobody that follows no version: each node with members in the room writes
--- them again, and each that follows it reads the list again.
+-- message is a change without a user that follows no version: each node with members in the room
+-- writes them again, and each that follows it reads the list again.
 local function heal_room(topic, here, names, live)
   local keys, found = { here, names, live }, false
   for at, key in ipairs(keys) do

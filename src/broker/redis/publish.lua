@@ -1,6 +1,6 @@
 -- Appends a publication to a room's log and publishes it on the room's topic, or does neither.
---   KEYS  log, meta, and the record of the publisher's key for former versions, which announce no
---         format of their own for it (absent without a key)
+--   KEYS  log, meta, and the record of the publisher's key, in which nodes of former versions look
+--         for it (absent without a key)
 --   ARGV  topic, body, an epoch in case a new one is needed, how many messages the log keeps,
 --         in milliseconds how long the log, the meta and the key live, and the epoch and the offset
 --         that the room must have (empty: any); then with a key: its field in the meta, and the

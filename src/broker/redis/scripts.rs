@@ -21,7 +21,7 @@ pub(super) enum Script {
     /// Runs when memory is short, so that no lease ends then and reaping frees memory.
     Lease,
     /// Runs when memory is short, as do the next two: what presence takes is bounded by the open
-    /// connections, and whoever leaves must disappear.
+    /// connections, and members that leave must disappear.
     LeaseRooms,
     SetPresence,
     Reap,

@@ -1,4 +1,4 @@
--- Tries each command that nodes and their scripts call, on keys that nobody else has, and the
+-- Tries each command that nodes and their scripts call, on keys that nothing else uses, and the
 -- access to each key of the prefix. Leaves nothing behind. A unit test compares the commands with
 -- the scripts.
 --   KEYS  four keys to write: a stream, a hash, a sorted set and a string; then the keys to which

@@ -12,11 +12,11 @@ use crate::client::ClientError;
 use crate::model::publication::Payload;
 use crate::model::room_event::RoomEvent;
 
-/// The longest time that is told apart, in microseconds: ten minutes.
+/// The longest time that is distinguished, in microseconds: ten minutes.
 const LONGEST: u64 = 600_000_000;
 
 pub(super) struct Meter {
-    /// Tells the messages of this run from those of others in the same rooms.
+    /// Distinguishes the messages of this run from others in the same rooms.
     run: u64,
     /// Times in messages count from here.
     start: Instant,

@@ -26,7 +26,7 @@ pub(crate) struct ServerFrame {
     pub(crate) content: Content,
 }
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Debug)]
 pub(crate) enum Content {
     /// The first frame of a connection.

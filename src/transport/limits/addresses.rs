@@ -18,7 +18,7 @@ struct AddressTable {
     open: Mutex<HashMap<Subscriber, usize>>,
 }
 
-/// Who has an address, as far as it tells.
+/// The client network of an address, as far as it can be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Subscriber {
     V4([u8; 4]),

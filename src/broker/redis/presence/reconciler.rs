@@ -235,7 +235,7 @@ impl PresenceReconciler {
             return false;
         };
         // This node's own write may be answered before the change that shows the loss arrives. A
-        // list without users has no version; then the change of nobody shows it.
+        // list without users has no version; then the change without a user shows it.
         let is_lost = change.from < room.pushed
             || change.from < room.version && room.version < change.version
             || change.from == 0 && change.connections == 0;
