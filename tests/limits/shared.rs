@@ -51,11 +51,13 @@ async fn spend_burst(client: &mut TestClient, count: u64) -> u64 {
     count
 }
 
-/// The most commands that may be answered in this time, at a rate with a burst of two seconds. What
-/// is read at once may exceed it.
+/// By how many commands what is read at once may exceed a rate.
+const READ_AHEAD: u64 = 100;
+
+/// The most commands that may be answered in this time, at a rate with a burst of two seconds.
 fn most(per_second: u64, started: Instant) -> u64 {
     let elapsed = started.elapsed().as_millis() as u64;
-    per_second * 2 + per_second * elapsed / 1000 + 100
+    per_second * 2 + per_second * elapsed / 1000 + READ_AHEAD
 }
 
 fn paused(node: &TestNode) -> u64 {
@@ -88,7 +90,8 @@ fn user_gains_nothing_by_connecting_anew() {
         }
         let most = most(200, started);
         assert!(answered <= most, "{answered} of {most}");
-        assert!(paused(&node) > 0);
+        // On a busy machine the bucket refills as quickly as the clients connect.
+        assert!(paused(&node) > 0 || answered + READ_AHEAD <= most);
         assert_eq!(closed_as_too_fast(&node), 0);
     });
 }
@@ -105,7 +108,8 @@ fn anonymous_clients_of_a_network_share_its_rate_and_delay_no_user() {
         }
         let most = most(200, started);
         assert!(answered <= most, "{answered} of {most}");
-        assert!(paused(&node) > 0);
+        // On a busy machine the bucket refills as quickly as the clients connect.
+        assert!(paused(&node) > 0 || answered + READ_AHEAD <= most);
 
         let before = paused(&node);
         let token = issuer.token("ada", &[]);
